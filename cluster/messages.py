@@ -1,0 +1,169 @@
+"""Messages between fronts and nodes: one frame a tick and link, many records in it.
+
+A *link* is one ZeroMQ connection of one front to one node. Each frame on it is::
+
+    sequence (u64) | record | record | ...
+
+``sequence`` counts 1, 2, 3, ... per link and direction. A gap or a repeat means that frames were lost:
+the receiver drops the link and the front opens a new one under a new session (review (b) Transport).
+The first record of a front's first frame is HELLO.
+
+A record from a front (a *request*) is ``rid u64 | method u8 | timeout_ms u32 | length u32 | body``; from a
+node (an *answer*) ``rid u64 | status u8 | length u32 | body``. ``rid`` is the front's, unique per link;
+rid 0 is a record about the link itself (HELLO, STATE, REFUSED).
+
+Who sends what, who answers, and what happens when it is lost, stands beside each method below.
+Numbers are little-endian.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable
+from enum import IntEnum
+
+SEQUENCE = struct.Struct("<Q")
+REQUEST = struct.Struct("<QBII")  # rid, method, timeout_ms, body length
+ANSWER = struct.Struct("<QBI")  # rid, status, body length
+
+PROTOCOL_VERSION = 1
+
+
+class Method(IntEnum):
+    """What a front asks of a node. *Writes* go to the shard's leader, *reads* to any replica.
+
+    A write whose link breaks has an unknown fate: the front answers the client so and never resends.
+    A write answered NOT_LEADER was certainly not logged: the front resends it to the new leader (I23).
+    Reads are resent freely until their time limit.
+    """
+
+    HELLO = 0  # front -> node, first record: HELLO body; answered by STATE, or REFUSED and silence
+    # Writes; body: the etcd request message in wire form. Answer OK: HEAD + response fields after the header.
+    PUT = 1
+    DELETE_RANGE = 2
+    TXN = 3
+    COMPACT = 4
+    LEASE_GRANT = 5
+    LEASE_REVOKE = 6
+    PUBLISH = 7  # a host's name and client URLs: etcdserverpb.Member in wire form; to the sequencer
+    # To the sequencer, answered after a confirmation round begun after they arrived (H2, H7).
+    READ_INDEX = 16  # body empty; answer OK: READ_INDEX_ANSWER
+    LEASE_KEEPALIVE = 17  # LeaseKeepAliveRequest; OK: HEAD + fields (TTL 0: no such lease)
+    LEASE_TTL = 18  # LeaseTimeToLiveRequest; OK: HEAD + fields
+    # Reads of a replica; body: READ + etcd request. Answer OK: HEAD + fields; long ones PARTIAL ... OK.
+    RANGE = 32
+    LEASE_LEASES = 33
+    MEMBER_LIST = 34
+    HASH = 35
+    HASH_KV = 36
+    STATUS = 37  # StatusResponse fields of this replica
+    SNAPSHOT = 38  # PARTIAL answers: (remaining_bytes u64 | chunk); last one OK
+    ALARM = 39  # AlarmRequest; only GET so far
+    READ_TXN = 40  # a read-only Txn: READ + TxnRequest
+    RANGE_STREAM = 41  # READ + RangeRequest; PARTIAL answers hold whole KeyValues, so each can be sent on
+    # Watch (to a node of the front's own host). The rid is the subscription's.
+    SUBSCRIBE = 48  # SUBSCRIBE_HEAD + key + range_end; answered by EVENTS for ever, first SUBSCRIBED
+    UNSUBSCRIBE = 49  # rid of the subscription; no answer
+    HISTORY = 50  # HISTORY_HEAD + key + range_end; answered once: HISTORY_ANSWER + events, or ERROR Compacted
+    CANCEL = 51  # rid of a read or a queued write that nobody waits for any more; no answer
+    # Administration.
+    TRANSFER_LEADER = 64  # u64 member ID; to the shard's leader; OK once the target has been told to campaign
+
+
+class Status(IntEnum):
+    """What a record from a node means."""
+
+    OK = 0  # done; the last record for this rid
+    ERROR = 1  # body: error number u16 (cluster.errors) + UTF-8 text; nothing was changed
+    NOT_LEADER = 2  # certainly not logged; body: LEADER (member 0 = unknown)
+    UNKNOWN = 3  # logged, fate unknown; body: error number u16 + text (etcd's time-out errors)
+    PARTIAL = 4  # more records for this rid follow
+    EVENTS = 5  # EVENTS_HEAD + events of one subscription
+    SUBSCRIBED = 6  # SUBSCRIBED_BODY
+    STATE = 7  # rid 0: STATE_BODY, at HELLO, on every change of leader or term, and every heartbeat
+    WATERMARK = 8  # rid 0: revision u64: everything of this shard up to it has been emitted to this front
+    REFUSED = 9  # rid 0: UTF-8 reason (foreign cluster, wrong version); the node ignores the link from then on
+    LOST = 10  # a subscription ended (snapshot installed: a gap): re-join from history
+
+
+HEAD = struct.Struct("<QQ")  # revision for the response header, raft term; the response's other fields follow
+READ_INDEX_ANSWER = struct.Struct("<QQQ")  # order index, revision there, term
+READ = struct.Struct("<QQ")  # applied order index to wait for (0: serializable), revision to read at (0: latest)
+LEADER = struct.Struct("<QQ")  # member ID of the leader (0 unknown), term
+SUBSCRIBE_HEAD = struct.Struct("<QBI")  # deliver events of revision >= this, flags (1: with prev_kv), key length
+SUBSCRIBED_BODY = struct.Struct("<QQ")  # live events start at this revision; compact revision
+EVENTS_HEAD = struct.Struct("<QI")  # revision of the events (one revision a record), number of events
+HISTORY_HEAD = struct.Struct("<QIIBI")  # from revision, at most so many events, bytes, flags (1: prev_kv), key length
+HISTORY_ANSWER = struct.Struct("<QQQI")  # next revision to ask from, applied revision, compact revision, events
+EVENT = struct.Struct("<QBIII")  # revision, type (0 PUT, 1 DELETE), key length, kv length, prev_kv length (0: none)
+STATE_BODY = struct.Struct("<QQQQQQ")  # shard, leader member ID (0 unknown), term, commit, applied, revision
+HELLO_BODY = struct.Struct("<HQQQ")  # protocol version, cluster ID, member ID of the front's host (0: none), session
+
+
+def request(rid: int, method: int, timeout_ms: int, body: bytes) -> bytes:
+    """One request record."""
+    return REQUEST.pack(rid, method, timeout_ms, len(body)) + body
+
+
+def answer(rid: int, status: int, body: bytes) -> bytes:
+    """One answer record."""
+    return ANSWER.pack(rid, status, len(body)) + body
+
+
+def frame(sequence: int, records: Iterable[bytes]) -> bytes:
+    """One frame out of encoded records."""
+    return SEQUENCE.pack(sequence) + b"".join(records)
+
+
+def decode_requests(data: bytes) -> tuple[int, list[tuple[int, int, int, bytes]]]:
+    """Sequence number and ``(rid, method, timeout_ms, body)`` of each record; ValueError if cut short."""
+    records = []
+    pos, end = 8, len(data)
+    unpack, size = REQUEST.unpack_from, REQUEST.size
+    try:
+        while pos < end:
+            rid, method, timeout_ms, length = unpack(data, pos)
+            pos += size
+            records.append((rid, method, timeout_ms, data[pos : pos + length]))
+            pos += length
+    except struct.error as e:
+        raise ValueError("truncated frame") from e
+    if pos != end:
+        raise ValueError("truncated frame")
+    return SEQUENCE.unpack_from(data)[0], records
+
+
+def decode_answers(data: bytes) -> tuple[int, list[tuple[int, int, bytes]]]:
+    """Sequence number and ``(rid, status, body)`` of each record; ValueError if cut short."""
+    records = []
+    pos, end = 8, len(data)
+    unpack, size = ANSWER.unpack_from, ANSWER.size
+    try:
+        while pos < end:
+            rid, status, length = unpack(data, pos)
+            pos += size
+            records.append((rid, status, data[pos : pos + length]))
+            pos += length
+    except struct.error as e:
+        raise ValueError("truncated frame") from e
+    if pos != end:
+        raise ValueError("truncated frame")
+    return SEQUENCE.unpack_from(data)[0], records
+
+
+def encode_event(revision: int, kind: int, key: bytes, kv: bytes, prev_kv: bytes = b"") -> bytes:
+    """One event: ``kv`` and ``prev_kv`` are KeyValues in wire form (a DELETE's kv: key and mod_revision)."""
+    return EVENT.pack(revision, kind, len(key), len(kv), len(prev_kv)) + key + kv + prev_kv
+
+
+def decode_events(data: bytes, pos: int, count: int) -> list[tuple[int, int, bytes, bytes, bytes]]:
+    """``count`` events from ``pos`` on: ``(revision, kind, key, kv, prev_kv)`` each."""
+    events = []
+    for _ in range(count):
+        revision, kind, key_len, kv_len, prev_len = EVENT.unpack_from(data, pos)
+        pos += EVENT.size
+        key_end = pos + key_len
+        kv_end = key_end + kv_len
+        events.append((revision, kind, data[pos:key_end], data[key_end:kv_end], data[kv_end : kv_end + prev_len]))
+        pos = kv_end + prev_len
+    return events

@@ -1,0 +1,146 @@
+"""What a log entry says: a record is a sequence of items in the order in which they were evaluated.
+
+An item is the *effect* of a request: applying it needs no decision any more. The same form serves every
+shard: an effect names its revision only as "mine", which is fixed when the record gets its place in the
+order (at once in shard 0, by a cut elsewhere).
+
+A put carries its KeyValue in wire form, cut where ``mod_revision`` goes, so that applying it is two slices
+and a join::
+
+    head = key [create_revision]        tail = version value [lease]
+    KeyValue = head [create = mine] mod tail
+
+Items are ``kind u8 | body length u32 | body``, little-endian. Numbers are never reused.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable, Iterator
+from enum import IntEnum
+
+from cluster.wire import varint
+
+ITEM = struct.Struct("<BI")
+PUT_HEAD = struct.Struct("<BIIIq")  # kind, body length, key length, head length, lease
+_PUT_BODY_FIXED = PUT_HEAD.size - ITEM.size
+
+
+class Item(IntEnum):
+    """Kinds of item. R: takes a revision if it changes something."""
+
+    PUT = 1  # R: of an existing key; head holds its create_revision
+    PUT_NEW = 2  # R: of a new key; create_revision is the effect's own revision
+    DELETE = 3  # R: body = key
+    TXN = 4  # R: several of the above, one revision, sub-revisions in order
+    LEASE_GRANT = 5  # id i64, ttl_s i64
+    LEASE_REVOKE = 6  # R: id i64, then DELETE items for the keys that hung on it
+    LEASE_CHECKPOINT = 7  # id i64, remaining_ttl_s i64 (0 clears)
+    COMPACT = 8  # revision i64
+    BOOTSTRAP = 9  # the first record: layout version u32, shard count u32, placement depth u32
+    PUBLISH = 10  # a host's attributes: etcdserverpb.Member in wire form
+    CUT = 11  # (shards > 1) see cluster.order
+    MULTI = 12  # (shards > 1) see cluster.order
+
+
+LEASE = struct.Struct("<qq")
+LEASE_ID = struct.Struct("<q")
+REVISION = struct.Struct("<q")
+BOOTSTRAP = struct.Struct("<III")
+
+
+def key_offset(key_len: int) -> int:
+    """Where the key begins in a put's head: after the field tag and its length varint."""
+    return 2 if key_len < 0x80 else 3 if key_len < 0x4000 else 4 if key_len < 0x200000 else 5
+
+
+def put(key: bytes, create_revision: int, version: int, value: bytes, lease: int) -> bytes:
+    """A put's item. ``create_revision`` 0: the key is new, the effect's revision is its creation."""
+    key_len = len(key)
+    tail = b"\x20" + varint(version)
+    if value:
+        tail += b"\x2a" + varint(len(value)) + value
+    if lease:
+        tail += b"\x30" + varint(lease)
+    if create_revision:
+        head = b"".join((b"\x0a", varint(key_len), key, b"\x10", varint(create_revision)))
+        kind = 1
+    else:
+        head = b"".join((b"\x0a", varint(key_len), key))
+        kind = 2
+    head_len = len(head)
+    return PUT_HEAD.pack(kind, _PUT_BODY_FIXED + head_len + len(tail), key_len, head_len, lease) + head + tail
+
+
+def delete(key: bytes) -> bytes:
+    """A delete's item; only of a key that exists."""
+    return ITEM.pack(Item.DELETE, len(key)) + key
+
+
+def txn(items: Iterable[bytes]) -> bytes:
+    """Several puts and deletes as one change."""
+    body = b"".join(items)
+    return ITEM.pack(Item.TXN, len(body)) + body
+
+
+def lease_grant(lease: int, ttl_s: int) -> bytes:
+    """A grant's item."""
+    return ITEM.pack(Item.LEASE_GRANT, LEASE.size) + LEASE.pack(lease, ttl_s)
+
+
+def lease_revoke(lease: int, keys: Iterable[bytes]) -> bytes:
+    """A revoke's item: the lease goes, and with it the keys that hang on it, in key order."""
+    body = LEASE_ID.pack(lease) + b"".join(delete(k) for k in keys)
+    return ITEM.pack(Item.LEASE_REVOKE, len(body)) + body
+
+
+def lease_checkpoint(lease: int, remaining_ttl_s: int) -> bytes:
+    """A checkpoint's item: the time left of a long lease; 0 clears it (H7)."""
+    return ITEM.pack(Item.LEASE_CHECKPOINT, LEASE.size) + LEASE.pack(lease, remaining_ttl_s)
+
+
+def compact(revision: int) -> bytes:
+    """A compaction's item."""
+    return ITEM.pack(Item.COMPACT, REVISION.size) + REVISION.pack(revision)
+
+
+def bootstrap(layout_version: int, shard_count: int, depth: int) -> bytes:
+    """The order log's first item: what the whole cluster has agreed on once."""
+    return ITEM.pack(Item.BOOTSTRAP, BOOTSTRAP.size) + BOOTSTRAP.pack(layout_version, shard_count, depth)
+
+
+def publish(member: bytes) -> bytes:
+    """A host's name and client URLs."""
+    return ITEM.pack(Item.PUBLISH, len(member)) + member
+
+
+def items(data: bytes, pos: int = 0, end: int | None = None) -> Iterator[tuple[int, int, int]]:
+    """The items of a record: ``(kind, body start, body end)`` each. ValueError if one is cut short."""
+    if end is None:
+        end = len(data)
+    unpack, size = ITEM.unpack_from, ITEM.size
+    while pos < end:
+        kind, length = unpack(data, pos)
+        pos += size
+        if pos + length > end:
+            raise ValueError("truncated record")
+        yield kind, pos, pos + length
+        pos += length
+
+
+def read_put(data: bytes, kind: int, pos: int, end: int, mod_revision: bytes) -> tuple[bytes, bytes, int]:
+    """``(key, KeyValue in wire form, lease)`` of a put's body at its revision.
+
+    ``mod_revision`` is the revision as a varint: a caller encodes it once per transaction.
+    """
+    key_len, head_len, lease = _PUT_BODY.unpack_from(data, pos)
+    pos += 16
+    head_end = pos + head_len
+    key_at = pos + (2 if key_len < 0x80 else key_offset(key_len))
+    key = data[key_at : key_at + key_len]
+    if kind == 1:
+        return key, b"".join((data[pos:head_end], b"\x18", mod_revision, data[head_end:end])), lease
+    return key, b"".join((data[pos:head_end], b"\x10", mod_revision, b"\x18", mod_revision, data[head_end:end])), lease
+
+
+_PUT_BODY = struct.Struct("<IIq")

@@ -1,0 +1,77 @@
+"""Protobuf wire form, written by hand where the hot path needs it.
+
+Hot path: every put builds one KeyValue and one response header here (about 0.5 us each);
+going through message objects costs three times that. Everything else uses ``cluster.pb``.
+
+Wire form: https://protobuf.dev/programming-guides/encoding/
+"""
+
+from __future__ import annotations
+
+_SMALL = [bytes((i,)) for i in range(0x80)]
+
+
+def varint(value: int) -> bytes:
+    """Encode ``value`` as a base-128 varint; a negative int64 becomes ten bytes, as protobuf does."""
+    if value < 0:
+        value += 1 << 64
+    if value < 0x80:
+        return _SMALL[value]
+    if value < 0x4000:
+        return bytes((value & 0x7F | 0x80, value >> 7))
+    if value < 0x200000:
+        return bytes((value & 0x7F | 0x80, value >> 7 & 0x7F | 0x80, value >> 14))
+    out = bytearray()
+    while value > 0x7F:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    out.append(value)
+    return bytes(out)
+
+
+def read_varint(buf: bytes, pos: int) -> tuple[int, int]:
+    """Decode the varint at ``pos``: ``(value, next position)``. Unsigned; IndexError if cut short."""
+    byte = buf[pos]
+    pos += 1
+    if byte < 0x80:
+        return byte, pos
+    value = byte & 0x7F
+    shift = 7
+    while True:
+        byte = buf[pos]
+        pos += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value, pos
+        shift += 7
+
+
+def key_value(key: bytes, create_revision: int, mod_revision: int, version: int, value: bytes, lease: int) -> bytes:
+    """An ``mvccpb.KeyValue`` in wire form, zero fields left out, as Go's marshaller writes it."""
+    tail = b"\x2a" + varint(len(value)) + value if value else b""
+    if lease:
+        tail += b"\x30" + varint(lease)
+    return b"".join(
+        (b"\x0a", varint(len(key)), key, b"\x10", varint(create_revision), b"\x18", varint(mod_revision),
+         b"\x20", varint(version), tail)
+    )
+
+
+def tombstone(key: bytes, mod_revision: int) -> bytes:
+    """The ``mvccpb.KeyValue`` of a DELETE event: only key and the revision of the deletion."""
+    return b"".join((b"\x0a", varint(len(key)), key, b"\x18", varint(mod_revision)))
+
+
+def response_header(prefix: bytes, revision: int, term: int) -> bytes:
+    """Field 1 of every response, the ``ResponseHeader``.
+
+    ``prefix`` is the part that never changes on a host: see :func:`header_prefix`.
+    """
+    body = b"".join((prefix, b"\x18", varint(revision), b"\x20", varint(term))) if revision else b"".join(
+        (prefix, b"\x20", varint(term)))
+    return b"\x0a" + varint(len(body)) + body
+
+
+def header_prefix(cluster_id: int, member_id: int) -> bytes:
+    """The constant fields of a host's ``ResponseHeader``: cluster and member ID."""
+    return b"".join((b"\x08", varint(cluster_id), b"\x10", varint(member_id)))
