@@ -1,0 +1,1 @@
+"""etcd's messages: ``kv``, ``auth``, ``rpc``, ``lock``, ``election`` (generated: ``make proto``)."""

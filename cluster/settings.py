@@ -1,0 +1,110 @@
+"""What a supervisor tells the processes it starts, as JSON on their command line.
+
+``python -m node JSON`` runs one node, ``python -m proxy JSON`` one front. Units are in the names.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from typing import Any, TypeVar
+
+
+@dataclass(slots=True, frozen=True)
+class Peer:
+    """One host as its peers and remote fronts reach it. Shard s listens on ``port + s``."""
+
+    member_id: int
+    name: str
+    host: str
+    port: int
+    peer_urls: tuple[str, ...] = ()
+
+
+@dataclass(slots=True, frozen=True)
+class Common:
+    """What nodes and fronts of a host both need."""
+
+    cluster_id: int
+    member_id: int  # 0 on a machine without a member (`muster proxy`)
+    name: str
+    shard_count: int
+    placement_depth: int
+    peers: tuple[Peer, ...]  # every host of the cluster, this one too
+    run_dir: str  # holds node-<shard>.sock, front-<i>.sock: ipc endpoints of this host
+    heartbeat_interval_ms: int = 100
+    election_timeout_ms: int = 1000
+    max_request_bytes: int = 1_572_864
+    max_txn_ops: int = 128
+    curve_key_file: str = ""  # JSON {"public": z85, "secret": z85}, one key pair for the whole cluster; "" = no CURVE
+    log_level: str = "info"
+    log_format: str = "json"
+    log_outputs: tuple[str, ...] = ("stderr",)
+    cpu: int = -1  # pin to this CPU; -1: not pinned
+    status_fd: int = -1  # write JSON lines here: {"event": "ready"}, {"event": "leader", ...}
+
+
+@dataclass(slots=True, frozen=True)
+class NodeSettings:
+    """One node: this host's replica of one shard."""
+
+    common: Common
+    shard: int
+    data_dir: str  # this node's own directory: <data-dir>/member/shard-<s>
+    listen_host: str  # bind address of the peer transport
+    listen_port: int  # of this shard (base port + shard)
+    client_urls: tuple[str, ...] = ()  # advertised; published to the cluster by shard 0's node
+    peer_urls: tuple[str, ...] = ()
+    incarnation: int = 0
+    initial_cluster_state: str = "new"
+    snapshot_count: int = 10_000  # applied entries between truncations of the log
+    snapshot_catchup_entries: int = 5_000
+    quota_backend_bytes: int = 2_147_483_648  # <= 0: off
+    auto_compaction_mode: str = "periodic"
+    auto_compaction_retention: str = "0"
+    max_learners: int = 1
+    unsafe_no_fsync: bool = False
+    block_cache_bytes: int = 67_108_864
+    write_buffer_bytes: int = 33_554_432
+
+
+@dataclass(slots=True, frozen=True)
+class FrontSettings:
+    """One front process."""
+
+    common: Common
+    index: int
+    listen: tuple[str, ...]  # client URLs to bind: http://127.0.0.1:2379
+    reuse_port: bool = False  # several fronts share the port
+    metrics: str = "basic"
+    listen_metrics: tuple[str, ...] = ()
+    max_concurrent_streams: int = 4_294_967_295
+    grpc_keepalive_min_time_ms: int = 5_000
+    grpc_keepalive_interval_ms: int = 7_200_000
+    grpc_keepalive_timeout_ms: int = 20_000
+    watch_progress_notify_interval_ms: int = 600_000
+    quota_backend_bytes: int = 2_147_483_648
+    enable_pprof: bool = False
+    cors: tuple[str, ...] = ("*",)
+    host_whitelist: tuple[str, ...] = ("*",)
+    extra: dict[str, Any] = field(default_factory=dict)
+
+
+S = TypeVar("S", NodeSettings, FrontSettings)
+
+
+def dumps(settings: NodeSettings | FrontSettings) -> str:
+    """Settings as one line of JSON."""
+    return json.dumps(asdict(settings), separators=(",", ":"))
+
+
+def loads(kind: type[S], text: str) -> S:
+    """The settings that :func:`dumps` wrote. TypeError on an unknown field."""
+    raw = json.loads(text)
+    common = raw.pop("common")
+    common["peers"] = tuple(Peer(**{**p, "peer_urls": tuple(p["peer_urls"])}) for p in common["peers"])
+    common["log_outputs"] = tuple(common["log_outputs"])
+    for name, value in raw.items():
+        if isinstance(value, list):
+            raw[name] = tuple(value)
+    return kind(common=Common(**common), **raw)
