@@ -1,0 +1,171 @@
+"""What a request does, against a view of its shard's state: effect, answer, refusal.
+
+The leader calls one function per write, in order; each returns an :class:`Outcome` or raises
+:class:`EtcdError`, and never changes the view: the caller takes the outcome in before the next call.
+
+Hot path: :func:`put`. A plain put (key, value, nothing else; key below 128 bytes, value below 16 KiB) never
+becomes a message object: its fields are sliced out of the request and spliced into the effect and the
+KeyValue: 1.3 us for a new key, 1.6 us for an existing one (256 B values); through the message 3.2 us.
+A compare-and-swap of one key costs 11 us, most of it reading the message.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+
+from cluster import errors, records, txn_eval, validate
+from cluster.errors import EtcdError
+from cluster.lease import choose_id, effective_ttl_s
+from cluster.pb import rpc_pb2 as pb
+from cluster.ranges import RangeRead
+from cluster.txn_eval import apply_put
+from cluster.validate import parse
+from cluster.view import Current, Outcome, Version, View
+from cluster.wire import varint
+
+__all__ = [
+    "Current", "Outcome", "Version", "View", "compact", "delete_range", "lease_grant", "lease_revoke",
+    "put", "range_", "revoke", "txn"]
+
+_PUT = int(records.Item.PUT)
+_PUT_NEW = int(records.Item.PUT_NEW)
+_pack_put = records.PUT_HEAD.pack
+_PUT_FIXED = records.PUT_HEAD.size - records.ITEM.size
+_version: Callable[[tuple[int, int, int, int, bytes]], Version] = partial(tuple.__new__, Version)
+
+
+def put(view: View, request: bytes) -> Outcome:
+    """PutRequest. A plain one by splicing; the others through the message."""
+    # the fields of a plain put: 0a <key length> key 12 <value length> value, and nothing after
+    size = len(request)
+    if size > 4 and request[0] == 0x0A and 0 < (key_len := request[1]) < 0x80:
+        key_end = key_len + 2
+        if size > key_end + 2 and request[key_end] == 0x12:
+            value_len = request[key_end + 1]
+            value_at = key_end + 2
+            if value_len >= 0x80:
+                high = request[value_at]
+                value_at += 1
+                value_len = value_len & 0x7F | high << 7 if 0 < high < 0x80 else -1
+            if value_at + value_len == size:
+                key = request[2:key_end]
+                current = view.current(key)
+                revision = view.revision + 1
+                mod = varint(revision)
+                if current is None:
+                    head = request[:key_end]
+                    tail = b"\x20\x01\x2a" + request[key_end + 1 :]
+                    head_len = key_end
+                    kind, create, version = _PUT_NEW, revision, 1
+                    kv = b"".join((head, b"\x10", mod, b"\x18", mod, tail))
+                else:
+                    create = current[0]
+                    version = current[2] + 1
+                    head = request[:key_end] + b"\x10" + varint(create)
+                    tail = b"\x20" + varint(version) + b"\x2a" + request[key_end + 1 :]
+                    head_len = len(head)
+                    kind = _PUT
+                    kv = b"".join((head, b"\x18", mod, tail))
+                item = _pack_put(kind, _PUT_FIXED + head_len + len(tail), key_len, head_len, 0) + head + tail
+                return Outcome(
+                    item, True, b"", [(key, _version((create, revision, version, 0, kv)))], revision)
+    return _put(view, parse(pb.PutRequest.FromString, request))
+
+
+def _put(view: View, request: Any) -> Outcome:
+    validate.check_put(request)
+    lease: int = request.lease
+    if lease and not view.lease_exists(lease):
+        raise EtcdError(errors.LEASE_NOT_FOUND)
+    revision = view.revision + 1
+    item, version, tail = apply_put(view, request, revision)
+    return Outcome(item, True, tail, [(request.key, version)], revision)
+
+
+def delete_range(view: View, request: bytes) -> Outcome:
+    """DeleteRangeRequest."""
+    message: Any = parse(pb.DeleteRangeRequest.FromString, request)
+    validate.check_delete_range(message)
+    keys, tail = txn_eval.apply_delete(view, message)
+    if not keys:
+        return Outcome(b"", False, tail, [], view.revision)
+    items = [records.delete(key) for key in keys]
+    item = items[0] if len(items) == 1 else records.txn(items)
+    return Outcome(item, True, tail, [(key, None) for key in keys], view.revision + 1)
+
+
+def txn(view: View, request: bytes, max_ops: int) -> Outcome:
+    """TxnRequest, read-only ones too (nothing to log then)."""
+    message: Any = parse(pb.TxnRequest.FromString, request)
+    validate.check_txn(message, max_ops)
+    return txn_eval.txn(view, message)
+
+
+def range_(view: View, request: bytes) -> bytes:
+    """RangeRequest, at once and whole: the response's wire form after its header."""
+    message: Any = parse(pb.RangeRequest.FromString, request)
+    validate.check_range(message)
+    if message.revision > 0:
+        check_revision(view, message.revision)
+    read = RangeRead(message)
+    return txn_eval.read_all(view, read)
+
+
+def check_revision(view: View, revision: int) -> None:
+    """Whether the view can be read at ``revision``. EtcdError."""
+    if revision > view.revision:
+        raise EtcdError(errors.FUTURE_REV)
+    if revision < view.compact_revision:
+        raise EtcdError(errors.COMPACTED)
+
+
+def compact(view: View, request: bytes) -> tuple[Outcome, int]:
+    """CompactionRequest: the outcome and the compact revision that follows from it."""
+    message: Any = parse(pb.CompactionRequest.FromString, request)
+    revision: int = message.revision
+    # etcd counts "never" as -1, so that the first compaction may name 0
+    if revision <= (view.compact_revision or -1):
+        raise EtcdError(errors.COMPACTED)
+    if revision > view.revision:
+        raise EtcdError(errors.FUTURE_REV)
+    return Outcome(records.compact(revision), False, b"", [], view.revision), revision
+
+
+def lease_grant(
+    view: View, request: bytes, minimum_s: int, new_id: Callable[[], int]
+) -> tuple[Outcome, int]:
+    """LeaseGrantRequest: the outcome and the lease. ``new_id`` gives 64 random bits for a lease without ID."""
+    message: Any = parse(pb.LeaseGrantRequest.FromString, request)
+    ttl_s = effective_ttl_s(message.TTL, minimum_s)
+    lease: int = message.ID
+    if not lease:
+        lease = choose_id(view.lease_exists, new_id)
+    elif view.lease_exists(lease):
+        raise EtcdError(errors.LEASE_EXIST)
+    tail = b"".join((b"\x10", varint(lease), b"\x18", varint(ttl_s)))
+    return Outcome(records.lease_grant(lease, ttl_s), False, tail, [], view.revision), lease
+
+
+def lease_revoke(view: View, request: bytes) -> tuple[Outcome, int]:
+    """LeaseRevokeRequest: the outcome and the lease."""
+    message: Any = parse(pb.LeaseRevokeRequest.FromString, request)
+    lease: int = message.ID
+    if not view.lease_exists(lease):
+        raise EtcdError(errors.LEASE_NOT_FOUND)
+    return revoke(view, lease), lease
+
+
+def revoke(view: View, lease: int) -> Outcome:
+    """A revoke or an expiry of a lease that exists: its keys go with it, in one revision (I15)."""
+    assert view.lease_exists(lease), "I15: a lease is revoked once"  # I15
+    keys = view.lease_keys(lease)
+    return Outcome(
+        records.lease_revoke(lease, keys), bool(keys), b"", [(key, None) for key in keys],
+        view.revision + 1 if keys else view.revision)
+
+
+def scan(view: View, key: bytes, range_end: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """The live rows of a range in etcd's spelling, an inverted one included."""
+    return txn_eval.scan(view, key, range_end)

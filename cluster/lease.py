@@ -1,0 +1,236 @@
+"""The lessor: which leases there are and when each is due. Time is the caller's, in milliseconds.
+
+The registry is replicated: :meth:`Lessor.granted`, :meth:`Lessor.revoked` and :meth:`Lessor.checkpointed` are
+called when such an item is *applied*, on every replica, in order. Deadlines are not replicated: they are
+the sequencer's memory, and exist only between :meth:`Lessor.promote` and :meth:`Lessor.demote`.
+
+Rules (H7, I15):
+
+* A new sequencer gives every lease its full time, or what an uncleared checkpoint says is left, plus an
+  election timeout: its predecessor may have promised that much.
+* A keep-alive is answered only after a confirmation of leadership begun after it arrived (the caller's),
+  and one of a checkpointed lease only once the clearing of the checkpoint is logged
+  (:meth:`Lessor.needs_checkpoint_clear`).
+* An expiry is decided and appended in one and the same term: what :meth:`Lessor.due` returns is for this
+  term's log and for nobody else's. A lease that was given out as due takes no keep-alive any more.
+* A lease never ends before its time; it may live a scan interval and a commit longer.
+
+Costs, 100,000 leases: promote 120 ms, renew 0.6 us, due with nothing due 0.2 us.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable, Iterable, Iterator
+
+from cluster import errors
+from cluster.errors import EtcdError
+
+MAX_TTL_S = 9_000_000_000
+EXPIRY_SCAN_INTERVAL_MS = 500
+EXPIRY_SCAN_LIMIT = 500
+EXPIRY_RETRY_MS = 3_000
+CHECKPOINT_INTERVAL_MS = 300_000
+NEVER = 1 << 62
+
+
+def min_ttl_s(election_timeout_ms: int) -> int:
+    """The shortest TTL that is granted: one and a half election timeouts, in whole seconds."""
+    return -(-3 * election_timeout_ms // 2000)
+
+
+def effective_ttl_s(ttl_s: int, minimum_s: int) -> int:
+    """The TTL that a request for ``ttl_s`` gets; EtcdError if it asks for too much."""
+    if ttl_s > MAX_TTL_S:
+        raise EtcdError(errors.LEASE_TTL_TOO_LARGE)
+    return max(ttl_s, minimum_s)
+
+
+def choose_id(exists: Callable[[int], bool], generate: Callable[[], int]) -> int:
+    """A lease ID nobody uses: a positive int64 out of what ``generate`` gives (any 64 bits)."""
+    while True:
+        lease = generate() & 0x7FFF_FFFF_FFFF_FFFF
+        if lease and not exists(lease):
+            return lease
+
+
+class Lease:
+    """One lease. ``deadline_ms`` counts only on the sequencer; ``remaining_s`` 0 = no checkpoint."""
+
+    __slots__ = ("checkpoint_ms", "deadline_ms", "expired", "id", "remaining_s", "ttl_s")
+
+    def __init__(self, lease: int, ttl_s: int, remaining_s: int = 0) -> None:
+        self.id = lease
+        self.ttl_s = ttl_s
+        self.remaining_s = remaining_s
+        self.deadline_ms = NEVER
+        self.checkpoint_ms = NEVER  # when its time left is to be logged next
+        self.expired = False  # given out as due in this term
+
+
+class Lessor:
+    """All leases of the cluster, and on the sequencer their deadlines."""
+
+    def __init__(self, election_timeout_ms: int, *, checkpoint_interval_ms: int = CHECKPOINT_INTERVAL_MS) -> None:
+        self.min_ttl_s = min_ttl_s(election_timeout_ms)
+        self.primary = False
+        self._election_timeout_ms = election_timeout_ms
+        self._checkpoint_interval_ms = checkpoint_interval_ms
+        self._leases: dict[int, Lease] = {}
+        # (time, lease) with one entry per live lease, which may be earlier than the lease's own time: it
+        # is put back when met. A renewal so costs no heap operation.
+        self._deadlines: list[tuple[int, int]] = []
+        self._checkpoints: list[tuple[int, int]] = []
+
+    # --- the replicated registry ---------------------------------------------------------------
+
+    def load(self, leases: Iterable[tuple[int, int, int]]) -> None:
+        """Take over the registry from storage: ``(id, ttl_s, remaining_s)``; after a start or an install."""
+        assert not self.primary, "a sequencer's registry changes by its log only"
+        self._leases = {lease: Lease(lease, ttl_s, remaining_s) for lease, ttl_s, remaining_s in leases}
+
+    def granted(self, lease: int, ttl_s: int, now_ms: int) -> None:
+        """A grant was applied: on the sequencer its time begins now."""
+        entry = self._leases[lease] = Lease(lease, ttl_s)
+        if self.primary:
+            self._start(entry, now_ms, ttl_s * 1000)
+
+    def revoked(self, lease: int) -> None:
+        """A revoke or an expiry was applied. Unknown leases are ignored: replay is idempotent."""
+        self._leases.pop(lease, None)
+
+    def checkpointed(self, lease: int, remaining_s: int) -> None:
+        """A checkpoint was applied; 0 clears it."""
+        entry = self._leases.get(lease)
+        if entry is not None:
+            entry.remaining_s = remaining_s
+
+    def exists(self, lease: int) -> bool:
+        """Whether the lease is granted and not revoked."""
+        return lease in self._leases
+
+    def __len__(self) -> int:
+        return len(self._leases)
+
+    def __iter__(self) -> Iterator[tuple[int, int, int]]:
+        """``(id, ttl_s, remaining_s)`` in order of IDs: what a snapshot stores."""
+        for lease in sorted(self._leases):
+            entry = self._leases[lease]
+            yield lease, entry.ttl_s, entry.remaining_s
+
+    def ids(self) -> list[int]:
+        """All leases: in order of the time left on the sequencer, of IDs elsewhere (LeaseLeases)."""
+        if self.primary:
+            return sorted(self._leases, key=lambda lease: (self._leases[lease].deadline_ms, lease))
+        return sorted(self._leases)
+
+    # --- the sequencer's deadlines ---------------------------------------------------------------
+
+    def promote(self, now_ms: int, election_timeout_ms: int | None = None) -> None:
+        """This replica has become the sequencer and has applied its own first record at ``now_ms``. H7."""
+        extra = self._election_timeout_ms if election_timeout_ms is None else election_timeout_ms
+        self.primary = True
+        self._deadlines.clear()
+        self._checkpoints.clear()
+        for entry in self._leases.values():
+            entry.expired = False
+            # H7: the predecessor may have acked a keep-alive the moment before it lost its term
+            self._start(entry, now_ms, (entry.remaining_s or entry.ttl_s) * 1000 + extra, sort=False)
+        heapq.heapify(self._deadlines)
+        heapq.heapify(self._checkpoints)
+
+    def demote(self) -> None:
+        """The term is lost: deadlines die with it."""
+        self.primary = False
+        self._deadlines.clear()
+        self._checkpoints.clear()
+        for entry in self._leases.values():
+            entry.deadline_ms = entry.checkpoint_ms = NEVER
+            entry.expired = False
+
+    def _start(self, entry: Lease, now_ms: int, left_ms: int, *, sort: bool = True) -> None:
+        entry.deadline_ms = now_ms + left_ms
+        push: Callable[[list[tuple[int, int]], tuple[int, int]], None] = heapq.heappush if sort else list.append
+        push(self._deadlines, (entry.deadline_ms, entry.id))
+        if left_ms > self._checkpoint_interval_ms:
+            entry.checkpoint_ms = now_ms + self._checkpoint_interval_ms
+            push(self._checkpoints, (entry.checkpoint_ms, entry.id))
+
+    def renew(self, lease: int, now_ms: int) -> int | None:
+        """A keep-alive: the granted TTL in seconds, 0 if there is no such lease, None if it is due and its
+        revocation is on the way (the answer, 0, waits for that). Call at the time the answer is given."""
+        assert self.primary, "I15: only the sequencer renews"  # I15
+        entry = self._leases.get(lease)
+        if entry is None:
+            return 0
+        if entry.expired or entry.deadline_ms <= now_ms:
+            return None
+        assert not entry.remaining_s, "H7: the checkpoint is cleared before a keep-alive is acked"  # H7
+        entry.deadline_ms = now_ms + entry.ttl_s * 1000
+        if entry.checkpoint_ms != NEVER:
+            entry.checkpoint_ms = now_ms + self._checkpoint_interval_ms
+        elif entry.ttl_s * 1000 > self._checkpoint_interval_ms:
+            entry.checkpoint_ms = now_ms + self._checkpoint_interval_ms
+            heapq.heappush(self._checkpoints, (entry.checkpoint_ms, lease))
+        return entry.ttl_s
+
+    def needs_checkpoint_clear(self, lease: int) -> bool:
+        """Whether a keep-alive of it must log ``lease_checkpoint(lease, 0)`` before :meth:`renew`. H7."""
+        entry = self._leases.get(lease)
+        return entry is not None and entry.remaining_s > 0 and not entry.expired
+
+    def due(self, now_ms: int, limit: int = EXPIRY_SCAN_LIMIT) -> list[int]:
+        """Leases whose time is over, to be revoked by this term's log, in order of their deadlines. Each is
+        given out again after ``EXPIRY_RETRY_MS`` for as long as its revoke has not been applied."""
+        assert self.primary, "I15: only the sequencer expires"  # I15
+        found: list[int] = []
+        heap = self._deadlines
+        while heap and heap[0][0] <= now_ms and len(found) < limit:
+            _, lease = heap[0]
+            entry = self._leases.get(lease)
+            if entry is None:
+                heapq.heappop(heap)
+            elif entry.deadline_ms > now_ms and not entry.expired:
+                heapq.heapreplace(heap, (entry.deadline_ms, lease))
+            else:
+                entry.expired = True
+                found.append(lease)
+                heapq.heapreplace(heap, (now_ms + EXPIRY_RETRY_MS, lease))
+        return found
+
+    def due_checkpoints(self, now_ms: int, limit: int = EXPIRY_SCAN_LIMIT) -> list[tuple[int, int]]:
+        """``(lease, remaining_s)`` to be logged as checkpoints now: of leases with long to live."""
+        found: list[tuple[int, int]] = []
+        heap = self._checkpoints
+        while heap and heap[0][0] <= now_ms and len(found) < limit:
+            _, lease = heap[0]
+            entry = self._leases.get(lease)
+            if entry is None or entry.expired or entry.deadline_ms - now_ms <= self._checkpoint_interval_ms:
+                heapq.heappop(heap)
+                if entry is not None:
+                    entry.checkpoint_ms = NEVER
+            elif entry.checkpoint_ms > now_ms:
+                heapq.heapreplace(heap, (entry.checkpoint_ms, lease))
+            else:
+                # rounded up: a lease never ends before its time
+                found.append((lease, -(-(entry.deadline_ms - now_ms) // 1000)))
+                entry.checkpoint_ms = now_ms + self._checkpoint_interval_ms
+                heapq.heapreplace(heap, (entry.checkpoint_ms, lease))
+        return found
+
+    def next_deadline(self) -> int:
+        """No :meth:`due` or :meth:`due_checkpoints` finds anything before this time; NEVER if nothing waits."""
+        first = self._deadlines[0][0] if self._deadlines else NEVER
+        return min(first, self._checkpoints[0][0]) if self._checkpoints else first
+
+    def time_to_live(self, lease: int, now_ms: int) -> tuple[int, int] | None:
+        """``(seconds left, rounded down; granted TTL)``; None if there is no such lease."""
+        assert self.primary, "H7: only the sequencer knows"  # H7
+        entry = self._leases.get(lease)
+        if entry is None:
+            return None
+        return (entry.deadline_ms - now_ms) // 1000, entry.ttl_s
+
+    def statistics(self) -> dict[str, int]:
+        """Sizes, for metrics."""
+        return {"leases": len(self._leases), "deadlines": len(self._deadlines)}

@@ -1,0 +1,247 @@
+"""A Range request's answer, built out of rows as they come: filters, sorting, limits, counting.
+
+Hot path: rows are spliced into the response as they lie, 0.09 us a row (256 B values). Everything else about a Range is
+decided once, when it is parsed.
+
+How to serve one::
+
+    read = RangeRead(request)
+    while the reader has rows and not read.satisfied:
+        read.feed(a slice of rows)          # at most read.wanted of them, if that is not None
+    read.add_count(number of keys of the range after those that were fed)
+    tail = read.finish()
+
+A long answer may leave in parts: :meth:`RangeRead.take` gives what is final so far.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from itertools import islice
+from typing import Any
+
+from cluster.pb import rpc_pb2 as pb
+from cluster.wire import read_varint, varint
+
+Row = tuple[bytes, bytes]  # key, KeyValue in wire form
+
+_KEY = 0  # sort targets and orders of RangeRequest
+_ASCEND, _DESCEND = 1, 2
+_ROW_TAG = b"\x12"  # RangeResponse.kvs
+_PREFIX_LIMIT = 4096
+
+
+class _Prefixes(dict[int, bytes]):
+    """Tag and length of a row of that many bytes; small ones are kept."""
+
+    def __missing__(self, length: int) -> bytes:
+        prefix = _ROW_TAG + varint(length)
+        if length < _PREFIX_LIMIT:
+            self[length] = prefix
+        return prefix
+
+
+_prefixes = _Prefixes()
+
+
+class Fields:
+    """A KeyValue's fields, read from its wire form; ``value_at:value_end`` spans the value field with its tag."""
+
+    __slots__ = ("create", "lease", "mod", "value", "value_at", "value_end", "version")
+
+    def __init__(self, kv: bytes) -> None:
+        """``kv`` in canonical form, as muster writes it: fields ascending, zero fields left out."""
+        self.create = self.mod = self.version = self.lease = 0
+        self.value = b""
+        key_len, pos = read_varint(kv, 1)
+        pos += key_len
+        self.value_at = self.value_end = end = len(kv)
+        while pos < end:
+            tag = kv[pos]
+            number, after = read_varint(kv, pos + 1)
+            if tag == 0x10:
+                self.create = number
+            elif tag == 0x18:
+                self.mod = number
+            elif tag == 0x20:
+                self.version = number
+            elif tag == 0x2A:
+                self.value_at = pos
+                self.value = kv[after : after + number]
+                after = self.value_end = after + number
+            else:
+                self.lease = number - (1 << 64) if number >> 63 else number
+            pos = after
+
+
+def without_value(kv: bytes) -> bytes:
+    """The KeyValue with its value cut out."""
+    key_len, pos = read_varint(kv, 1)
+    pos += key_len
+    end = len(kv)
+    while pos < end:
+        if kv[pos] == 0x2A:
+            length, after = read_varint(kv, pos + 1)
+            return kv[:pos] + kv[after + length :]
+        pos += 2
+        while kv[pos - 1] >= 0x80:
+            pos += 1
+    return kv
+
+
+_SORT_KEYS: dict[int, Callable[[Row], Any]] = {
+    0: lambda row: row[0],
+    1: lambda row: Fields(row[1]).version,
+    2: lambda row: Fields(row[1]).create,
+    3: lambda row: Fields(row[1]).mod,
+    4: lambda row: Fields(row[1]).value,
+}
+
+
+class RangeRead:
+    """One Range request being answered.
+
+    The fields that a reader needs are public; ``revision`` is 0 for the latest. ``request`` may be the wire
+    form or the parsed message; it has passed ``validate.check_range``.
+    """
+
+    __slots__ = (
+        "_decided", "_fed", "_filter", "_kept", "_order", "_parts", "_target", "count", "count_only", "key",
+        "keys_only", "last_key", "limit", "range_end", "revision", "row_limit", "serializable")
+
+    def __init__(self, request: bytes | pb.RangeRequest) -> None:
+        r: Any = pb.RangeRequest.FromString(request) if isinstance(request, bytes) else request
+        self.key: bytes = r.key
+        self.range_end: bytes = r.range_end
+        self.revision: int = max(r.revision, 0)
+        self.serializable: bool = r.serializable
+        self.count_only: bool = r.count_only
+        self.keys_only: bool = r.keys_only
+        self.limit: int = max(r.limit, 0)
+        self.count = 0
+        self.last_key: bytes | None = None  # of the last row fed: counting goes on after it
+        self._fed = 0
+        self._parts: list[bytes] = []  # of the answer, ready to be sent
+        self._kept: list[Row] = []  # rows that must be sorted first
+        self._filter = _filter_of(r)
+        order, target = r.sort_order, r.sort_target
+        if self.count_only or (target == _KEY and order == _ASCEND):
+            order = target = 0  # rows come in key order
+        # etcd reads all rows if an order is asked for or rows are filtered; a sort target alone makes it
+        # sort the first limit + 1 keys
+        needs_all = bool(order) or self._filter is not None
+        self._target: int = target
+        self._order: int = order or (_ASCEND if target else 0)
+        # how many rows an answer needs; None: all of them
+        self.row_limit: int | None
+        if self.count_only:
+            self.row_limit = 0
+        elif needs_all or not self.limit:
+            self.row_limit = None
+        else:
+            self.row_limit = self.limit + 1 if self._order else self.limit
+        # whether a row that was fed is in the answer for certain, so that it can be sent at once
+        self._decided = not self._order and self._filter is None
+
+    @property
+    def single(self) -> bool:
+        """Whether the request names one key."""
+        return not self.range_end
+
+    @property
+    def empty(self) -> bool:
+        """Whether the range is inverted and holds nothing: do not ask a store for it."""
+        end = self.range_end
+        return bool(end) and end != b"\0" and end <= self.key
+
+    @property
+    def wanted(self) -> int | None:
+        """How many more rows the answer needs; None: all there are. The rest need only be counted."""
+        return None if self.row_limit is None else self.row_limit - self._fed
+
+    @property
+    def satisfied(self) -> bool:
+        """Whether the rest of the range need only be counted."""
+        return self.row_limit is not None and self._fed >= self.row_limit
+
+    def feed(self, rows: Iterable[Row]) -> bool:
+        """Take the next rows, in key order; no more than are wanted are consumed. Returns ``satisfied``."""
+        if self.row_limit is not None:
+            rows = islice(rows, self.row_limit - self._fed)
+        if not self._decided:
+            fresh = list(rows)
+            fed = len(fresh)
+            if fed:
+                self.last_key = fresh[-1][0]
+            if self._filter is not None:
+                keep = self._filter
+                fresh = [row for row in fresh if keep(row[1])]
+            self._kept += fresh
+        else:
+            fed = self._splice(rows)
+        self._fed += fed
+        self.count += fed
+        return self.satisfied
+
+    def _splice(self, rows: Iterable[Row]) -> int:
+        """Add rows to the answer as they lie."""
+        parts, prefixes = self._parts, _prefixes
+        before = len(parts)
+        row: Row | None = None
+        if self.keys_only:
+            for row in rows:
+                kv = without_value(row[1])
+                parts += (prefixes[len(kv)], kv)
+        else:
+            for row in rows:
+                kv = row[1]
+                parts += (prefixes[len(kv)], kv)
+        if row is not None:
+            self.last_key = row[0]
+        return (len(parts) - before) >> 1
+
+    def add_count(self, keys: int) -> None:
+        """So many live keys of the range come after the rows that were fed."""
+        self.count += keys
+
+    def take(self) -> bytes:
+        """The part of the answer that is final by now, each row whole; it is forgotten here."""
+        part = b"".join(self._parts)
+        self._parts.clear()
+        return part
+
+    def finish(self) -> bytes:
+        """The answer after its header (and after what was taken): rows, more, count."""
+        if self._decided:
+            more = not self.count_only and 0 < self.limit < self.count
+        else:
+            rows = self._kept
+            if self._order:
+                rows.sort(key=_SORT_KEYS[self._target], reverse=self._order == _DESCEND)
+            more = 0 < self.limit < len(rows)
+            self._splice(rows[: self.limit] if more else rows)
+            self._kept = []
+        if more:
+            self._parts.append(b"\x18\x01")
+        if self.count:
+            self._parts.append(b"\x20" + varint(self.count))
+        return self.take()
+
+
+def _filter_of(r: Any) -> Callable[[bytes], bool] | None:
+    """The request's bounds on mod and create revision (inclusive, 0 = off) as one test, or None."""
+    max_mod, min_mod = r.max_mod_revision, r.min_mod_revision
+    max_create, min_create = r.max_create_revision, r.min_create_revision
+    if not (max_mod or min_mod or max_create or min_create) or r.count_only:
+        return None
+
+    def keep(kv: bytes) -> bool:
+        fields = Fields(kv)
+        return not (
+            (max_mod and fields.mod > max_mod)
+            or (min_mod and fields.mod < min_mod)
+            or (max_create and fields.create > max_create)
+            or (min_create and fields.create < min_create)
+        )
+
+    return keep

@@ -1,0 +1,284 @@
+"""A transaction: compares on the state before it, then its operations in order, each seeing those before.
+
+In etcd's order: all compares of the taken branches are decided on the state before the outermost
+transaction; then every put of the taken branches is checked against that state, then every range's
+revision; nothing can fail after that, so a refused transaction leaves no trace.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from cluster import errors, records
+from cluster.errors import EtcdError
+from cluster.pb import rpc_pb2 as pb
+from cluster.ranges import Fields, RangeRead, Row
+from cluster.view import Current, Outcome, Version, View
+from cluster.wire import key_value, varint
+
+_EMPTY_HEADER = b"\x0a\x00"  # of a nested transaction's response
+
+Compare = pb.Compare
+_VERSION, _CREATE, _MOD, _VALUE, _LEASE = 0, 1, 2, 3, 4  # Compare.CompareTarget
+_TARGET_FIELD = {_VERSION: "version", _CREATE: "create_revision", _MOD: "mod_revision", _LEASE: "lease"}
+_TARGET_AT = {_CREATE: 0, _MOD: 1, _VERSION: 2, _LEASE: 3}  # place in Current
+_ABSENT = Current(0, 0, 0, 0)
+
+
+def field(tag: bytes, body: bytes) -> bytes:
+    """A length-delimited field."""
+    return tag + varint(len(body)) + body
+
+
+class Pending:
+    """A view that shows what a running transaction has done so far, over the view it began with."""
+
+    __slots__ = ("base", "items", "revision", "writes", "written")
+
+    def __init__(self, base: View) -> None:
+        self.base = base
+        self.revision = base.revision + 1  # of the transaction, if it changes anything
+        self.items: list[bytes] = []
+        self.writes: list[tuple[bytes, Version | None]] = []
+        self.written: dict[bytes, Version | None] = {}
+
+    @property
+    def header_revision(self) -> int:
+        """What an operation's own header says: the transaction's revision once it has changed something."""
+        return self.revision if self.items else self.base.revision
+
+    @property
+    def compact_revision(self) -> int:
+        return self.base.compact_revision
+
+    def lease_exists(self, lease: int) -> bool:
+        return self.base.lease_exists(lease)
+
+    def lease_keys(self, lease: int) -> list[bytes]:
+        raise NotImplementedError("a transaction revokes no lease")
+
+    def current(self, key: bytes) -> Current | Version | None:
+        if key in self.written:
+            return self.written[key]
+        return self.base.current(key)
+
+    def get(self, key: bytes) -> bytes | None:
+        if key in self.written:
+            version = self.written[key]
+            return None if version is None else version.kv
+        return self.base.get(key)
+
+    def scan(self, start: bytes, end: bytes, revision: int = 0) -> Iterator[Row]:
+        """At a revision: the state before the transaction. Without: with what it wrote."""
+        if revision or not self.written:
+            return self.base.scan(start, end, revision)
+        return self._merged(start, end)
+
+    def _merged(self, start: bytes, end: bytes) -> Iterator[Row]:
+        own = sorted(k for k in self.written if start <= k and (end == b"\0" or k < end))
+        at = 0
+        for key, kv in self.base.scan(start, end):
+            while at < len(own) and own[at] <= key:
+                version = self.written[own[at]]
+                if version is not None:
+                    yield own[at], version.kv
+                at += 1
+            if key not in self.written:
+                yield key, kv
+        for key in own[at:]:
+            version = self.written[key]
+            if version is not None:
+                yield key, version.kv
+
+    def write(self, key: bytes, version: Version | None, item: bytes) -> None:
+        self.items.append(item)
+        self.writes.append((key, version))
+        self.written[key] = version
+
+
+def apply_put(view: View, request: Any, revision: int) -> tuple[bytes, Version, bytes]:
+    """A put that passed its static and lease checks: ``(item, the new version, response after the header)``.
+
+    KeyNotFound if it keeps the value or lease of a key that does not exist.
+    """
+    key: bytes = request.key
+    value: bytes = request.value
+    lease: int = request.lease
+    current = view.current(key)
+    before: bytes | None = None
+    if current is None:
+        if request.ignore_value or request.ignore_lease:
+            raise EtcdError(errors.KEY_NOT_FOUND)
+        create, version, named = revision, 1, 0
+    else:
+        create, version = current[0], current[2] + 1
+        # a key that this very transaction created: its creation is the effect's own revision
+        named = 0 if create == revision else create
+        if request.ignore_lease:
+            lease = current[3]
+        if request.ignore_value or request.prev_kv:
+            before = view.get(key)
+            assert before is not None, "a live key has a KeyValue"
+            if request.ignore_value:
+                value = Fields(before).value
+    kv = key_value(key, create, revision, version, value, lease)
+    item = records.put(key, named, version, value, lease)
+    tail = field(b"\x12", before) if before is not None and request.prev_kv else b""
+    return item, Version(create, revision, version, lease, kv), tail
+
+
+def scan(view: View, key: bytes, range_end: bytes, revision: int = 0) -> Iterator[Row]:
+    """Live rows of a range in etcd's spelling; an inverted range holds nothing."""
+    if not range_end and not revision:
+        kv = view.get(key)
+        return iter(()) if kv is None else iter(((key, kv),))
+    if range_end and range_end != b"\0" and range_end <= key:
+        return iter(())
+    return view.scan(key, range_end, revision)
+
+
+def apply_delete(view: View, request: Any) -> tuple[list[bytes], bytes]:
+    """The keys that a delete removes, in key order, and its response after the header."""
+    if not request.range_end and not request.prev_kv:
+        if view.current(request.key) is None:
+            return [], b""
+        return [request.key], b"\x10\x01"
+    rows = list(scan(view, request.key, request.range_end))
+    if not rows:
+        return [], b""
+    parts = [b"\x10", varint(len(rows))]
+    if request.prev_kv:
+        parts += [field(b"\x1a", kv) for _, kv in rows]
+    return [key for key, _ in rows], b"".join(parts)
+
+
+def read_all(view: View, read: RangeRead) -> bytes:
+    """A Range's whole response after the header, at ``read.revision``."""
+    rows = scan(view, read.key, read.range_end, read.revision)
+    if not read.feed(rows):
+        return read.finish()
+    read.add_count(sum(1 for _ in rows))
+    return read.finish()
+
+
+class _Plan:
+    """A transaction with its branches chosen: the operations of the taken one, nested plans in their places."""
+
+    __slots__ = ("ops", "succeeded")
+
+    def __init__(self, view: View, request: Any) -> None:
+        self.succeeded: bool = all(_holds(view, compare) for compare in request.compare)
+        self.ops: list[tuple[str, Any]] = []
+        for op in request.success if self.succeeded else request.failure:
+            kind: str = op.WhichOneof("request")
+            body = getattr(op, kind)
+            self.ops.append((kind, _Plan(view, body) if kind == "request_txn" else body))
+
+    def walk(self) -> Iterator[tuple[str, Any]]:
+        """The operations, nested ones in their places."""
+        for kind, body in self.ops:
+            if isinstance(body, _Plan):
+                yield from body.walk()
+            else:
+                yield kind, body
+
+
+def _holds(view: View, compare: Any) -> bool:
+    """One compare, on the state before the transaction."""
+    key, range_end = compare.key, compare.range_end
+    target = compare.target
+    if target == _VALUE:
+        found = False
+        for _, kv in scan(view, key, range_end):
+            found = True
+            if not _matches(compare.result, Fields(kv).value, compare.value):
+                return False
+        return found  # a missing key has no value to compare with, not even an unequal one
+    name = _TARGET_FIELD.get(target)
+    if name is None:  # a target that etcd does not know compares equal
+        return _matches(compare.result, 0, 0)
+    given: int = getattr(compare, name)
+    at = _TARGET_AT[target]
+    if not range_end:
+        return _matches(compare.result, (view.current(key) or _ABSENT)[at], given)
+    found = False
+    for _, kv in scan(view, key, range_end):
+        found = True
+        fields = Fields(kv)
+        stored = (fields.create, fields.mod, fields.version, fields.lease)[at]
+        if not _matches(compare.result, stored, given):
+            return False
+    return found or _matches(compare.result, 0, given)
+
+
+def _matches(result: int, stored: Any, given: Any) -> bool:
+    if result == 0:
+        return bool(stored == given)
+    if result == 1:
+        return bool(stored > given)
+    if result == 2:
+        return bool(stored < given)
+    if result == 3:
+        return bool(stored != given)
+    return True  # a result that etcd does not know always holds
+
+
+def _check_put(view: View, request: Any) -> None:
+    if (request.ignore_value or request.ignore_lease) and view.current(request.key) is None:
+        raise EtcdError(errors.KEY_NOT_FOUND)
+    if request.lease and not view.lease_exists(request.lease):
+        raise EtcdError(errors.LEASE_NOT_FOUND)
+
+
+def _check_range(view: View, request: Any) -> None:
+    revision = request.revision
+    if revision == 0:
+        return
+    if revision > view.revision:
+        raise EtcdError(errors.FUTURE_REV)
+    # etcd counts "never compacted" as -1, and negative revisions are below everything else
+    if revision < (view.compact_revision or -1):
+        raise EtcdError(errors.COMPACTED)
+
+
+def txn(view: View, request: Any) -> Outcome:
+    """A transaction that passed its static checks."""
+    plan = _Plan(view, request)
+    for kind, body in plan.walk():
+        if kind == "request_put":
+            _check_put(view, body)
+    for kind, body in plan.walk():
+        if kind == "request_range":
+            _check_range(view, body)
+    pending = Pending(view)
+    tail = _run(pending, plan)
+    items = pending.items
+    if not items:
+        return Outcome(b"", False, tail, [], view.revision)
+    item = items[0] if len(items) == 1 else records.txn(items)
+    return Outcome(item, True, tail, pending.writes, pending.revision)
+
+
+def _run(pending: Pending, plan: _Plan) -> bytes:
+    """Run the operations of a plan: the TxnResponse after its header."""
+    parts: list[bytes] = [b"\x10\x01"] if plan.succeeded else []
+    for kind, body in plan.ops:
+        if kind == "request_put":
+            item, version, tail = apply_put(pending, body, pending.revision)
+            pending.write(body.key, version, item)
+            tag = b"\x12"
+        elif kind == "request_range":
+            tail = read_all(pending, RangeRead(body))
+            tag = b"\x0a"
+        elif kind == "request_delete_range":
+            keys, tail = apply_delete(pending, body)
+            for key in keys:
+                pending.write(key, None, records.delete(key))
+            tag = b"\x1a"
+        else:
+            parts.append(field(b"\x1a", field(b"\x22", _EMPTY_HEADER + _run(pending, body))))
+            continue
+        header = field(b"\x0a", b"\x18" + varint(pending.header_revision))
+        parts.append(field(b"\x1a", field(tag, header + tail)))
+    return b"".join(parts)

@@ -1,0 +1,1 @@
+"""What a request means: errors, validation, evaluation, ranges, leases."""
