@@ -1,0 +1,299 @@
+"""The replica as its driver sees it: messages, time and finished syncs go in, a Ready comes out.
+
+Nothing here waits, reads a clock or writes anything. The driver's loop::
+
+    raft.step(message, now_ms) ...; raft.tick(now_ms); raft.propose(...)
+    while (ready := raft.ready()) is not None:
+        carry it out (see Ready), apply raft.log_entries(first, last), raft.applied(index)
+    wait for messages, a finished sync (raft.persisted), or raft.next_deadline()
+
+An exception other than those the methods name means that this replica contradicts itself or its peers: the
+process must end (I1, H10).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from cluster.raft.election import Election
+from cluster.raft.messages import Kind, Message
+from cluster.raft.types import (
+    Config,
+    Configuration,
+    Entry,
+    IntegrityError,
+    LogStorage,
+    NotLeader,
+    PeerStatus,
+    Ready,
+    Role,
+    SnapshotPosition,
+)
+
+_FROM_LEADER = frozenset((Kind.APPEND, Kind.HEARTBEAT, Kind.COMMIT))
+
+
+class Raft(Election):
+    """One replica of one group.
+
+    ``random`` returns numbers in [0, 1); ``now_ms`` is any clock that does not go back. After a restart call
+    ``applied`` with the state's durable position before the first ``ready``.
+    """
+
+    def __init__(self, config: Config, storage: LogStorage, random: Callable[[], float], now_ms: int) -> None:
+        super().__init__(config, storage, random, now_ms)
+        self._handlers: dict[int, Callable[[Message], None]] = {
+            Kind.PRE_VOTE: self._on_pre_vote,
+            Kind.PRE_VOTE_ACK: self._on_pre_vote_ack,
+            Kind.VOTE: self._on_vote,
+            Kind.VOTE_ACK: self._on_vote_ack,
+            Kind.APPEND: self._on_append,
+            Kind.APPEND_ACK: self._on_append_ack,
+            Kind.APPEND_REJECT: self._on_append_reject,
+            Kind.HEARTBEAT: self._on_heartbeat,
+            Kind.HEARTBEAT_ACK: self._on_heartbeat_ack,
+            Kind.COMMIT: self._on_commit,
+            Kind.TIMEOUT_NOW: self._on_timeout_now,
+        }
+
+    # -- what goes in ----------------------------------------------------------------------------------------
+
+    def step(self, message: Message, now_ms: int) -> None:
+        """A message from a peer came."""
+        self._advance(now_ms)
+        if message.to != self.id or message.sender == self.id:
+            return
+        if message.term != self.term and not self._settle_term(message):
+            return
+        self._handlers[message.kind](message)
+
+    def _settle_term(self, message: Message) -> bool:
+        """Section 5.1, for a message of another term; whether it is still to be handled."""
+        kind, term = message.kind, message.term
+        if term > self.term:
+            if kind in (Kind.VOTE, Kind.PRE_VOTE) and not message.flag and self._hears_leader():
+                return False
+            # the two that speak of a term nobody is in yet
+            if kind != Kind.PRE_VOTE and not (kind == Kind.PRE_VOTE_ACK and message.flag):
+                self._become_follower(term, message.sender if kind in _FROM_LEADER else 0)
+            return True
+        if kind in _FROM_LEADER:
+            # A leader of an older term: unseat it by showing this one. With pre-vote nothing else would, when
+            # this replica's term rose in a campaign that came to nothing.
+            self._send(Message(Kind.HEARTBEAT_ACK, self.id, message.sender, self.term))
+        elif kind == Kind.PRE_VOTE:
+            self._send(Message(Kind.PRE_VOTE_ACK, self.id, message.sender, self.term))
+        elif kind == Kind.VOTE:
+            self._send(Message(Kind.VOTE_ACK, self.id, message.sender, self.term))
+        return False
+
+    def tick(self, now_ms: int) -> None:
+        """Time passed: heartbeats, elections, time limits. Call it at ``next_deadline`` at the latest."""
+        self._advance(now_ms)
+        if self._role == Role.LEADER:
+            self._tick_leader()
+        elif self._now >= self._deadline_ms:
+            self._campaign()
+
+    def next_deadline(self) -> int:
+        """When ``tick`` has something to do, if nothing happens before."""
+        if self._role != Role.LEADER:
+            return self._deadline_ms
+        if self._transferee:
+            return min(self._heartbeat_ms, self._transfer_deadline_ms)
+        return self._heartbeat_ms
+
+    def read_index(self, context: int) -> None:
+        """Ask for an index that holds everything acknowledged so far; answered in ``Ready.reads`` or
+        ``Ready.reads_failed``, with ``context`` (H2: by a round begun after this call). NotLeader."""
+        if self._role != Role.LEADER:
+            raise NotLeader(self.leader_id)
+        self._reads.waiting.append(context)
+
+    def persisted(self, sequence: int) -> None:
+        """Everything in the Ready of that sequence, and before it, is synced."""
+        flight = self._hard_flight
+        while flight and flight[0][0] <= sequence:
+            _, self._saved_term, self._saved_vote = flight.popleft()
+        moved = self.log.sync_done(sequence)
+        if self._role == Role.CANDIDATE:
+            self._vote_synced()
+        elif self._role == Role.LEADER and moved:
+            self._maybe_commit()
+        self.log.trim()
+
+    def applied(self, index: int) -> None:
+        """The state holds everything up to ``index``. Before the first Ready: where the state stands; it is
+        committed, then, whatever the hard state remembers. IntegrityError if the log ends before it (H10)."""
+        log = self.log
+        if index > log.commit:
+            if self._sequence or index > log.last_index:
+                raise IntegrityError(f"H10: state is at {index}, log committed to {log.commit}, ends at {log.last_index}")
+            log.commit = index
+        log.applied = max(log.applied, index)
+        self._announced = max(self._announced, index)
+        log.trim()
+
+    def compacted(self, index: int) -> None:
+        """Storage dropped the entries up to ``index``; its ``snapshot_position`` says so already."""
+        position = self._storage.snapshot_position()
+        if position.index < index or index > self.log.applied:
+            raise ValueError(f"compacted to {index}: storage begins after {position.index}, applied {self.log.applied}")
+        self.log.compact(position)
+        self._membership.compacted(position.index, position.configuration)
+
+    def snapshot_installed(self, position: SnapshotPosition) -> bool:
+        """A state snapshot of ``position`` was switched in.
+
+        True: the log has no suffix that matches it, and the driver must begin its stored log after
+        ``position`` (synced) before it asks for the next Ready. False: the stored log goes on as it is (H8).
+        A position that is applied already is ignored.
+        """
+        log = self.log
+        if position.index <= log.applied:
+            return False
+        if position.index <= log.commit and log.term(position.index) not in (-1, position.term):
+            raise IntegrityError(f"I1: a snapshot contradicts the committed entry {position.index}")
+        if position.term > self.term:
+            self._become_follower(position.term, 0)
+        elif self._role != Role.FOLLOWER and log.term(position.index) != position.term:
+            self._become_follower(self.term, 0)  # the log it leads or campaigns with is about to go
+        reset = log.install(position)
+        if reset:
+            self._ack_to = 0
+        self._membership.compacted(position.index, position.configuration)
+        if reset:
+            self._membership.truncated(position.index + 1)
+        self._announced = max(self._announced, position.index)
+        if self.leader_id and self._role == Role.FOLLOWER:
+            self._acknowledge(self.leader_id, position.index)
+        return reset
+
+    # -- what comes out --------------------------------------------------------------------------------------
+
+    def ready(self) -> Ready | None:
+        """What the driver has to do now; None if nothing. Each thing is handed out once."""
+        log = self.log
+        if self._role == Role.LEADER:
+            self._replicate()
+        elif self._ack_to:
+            self._flush_ack()
+        sequence = self._sequence + 1
+        entries = log.hand_out(sequence)
+        handed = self._handed_hard
+        must_sync = changed = handed.term != self.term or handed.vote != self.vote
+        hard = None
+        if entries:
+            must_sync = True
+            # Commit rides along with entries, in the same batch: whoever has the entry of a configuration
+            # change on its disk then also knows, after a crash, what was committed when it came.
+            changed = changed or handed.commit != log.commit
+        if changed:
+            self._handed_hard = hard = self._hard_state()
+            self._hard_flight.append((sequence, self.term, self.vote))
+        # Only what this replica's own disk holds is applied, so that its state is never ahead of its log (H10).
+        first = last = self._announced
+        bound = log.commit if log.commit < log.persisted else log.persisted
+        configuration = None
+        if bound > last:
+            self._announced = last = bound
+            configuration = self._committed_configuration(bound)
+        leader = (self.leader_id, int(self._role), self.term)
+        leader_changed = leader != self._announced_leader
+        if not (
+            must_sync or last > first or self._now_out or self._after_sync or self._reads_done or leader_changed
+            or self._reads_failed or self._snapshots_to
+        ):
+            return None
+        self._sequence = sequence
+        self._announced_leader = leader
+        ready = Ready(
+            sequence, hard, entries, self._now_out, self._after_sync, must_sync, (first, last), self._reads_done,
+            self._reads_failed, leader_changed, self._snapshots_to, configuration,
+        )
+        self._now_out, self._after_sync = [], []
+        self._reads_done, self._reads_failed, self._snapshots_to = [], [], []
+        return ready
+
+    def _committed_configuration(self, index: int) -> Configuration | None:
+        if self._membership.latest_index <= self._announced_configuration:
+            return None
+        logged, configuration = self._membership.at(index)
+        if logged <= self._announced_configuration:
+            return None
+        self._announced_configuration = logged
+        return configuration
+
+    def log_entries(self, first: int, last: int) -> list[Entry]:
+        """Entries ``[first, last]``, for applying; from memory, older ones from storage."""
+        found: list[Entry] = []
+        while first <= last:
+            found += self.log.entries(first, last, 1 << 62)
+            first = found[-1].index + 1
+        return found
+
+    # -- questions -------------------------------------------------------------------------------------------
+
+    @property
+    def commit_index(self) -> int:
+        """Everything up to here is committed, as far as this replica knows."""
+        return self.log.commit
+
+    @property
+    def last_index(self) -> int:
+        """The last entry of the log."""
+        return self.log.last_index
+
+    @property
+    def applied_index(self) -> int:
+        """What the driver last said it had applied."""
+        return self.log.applied
+
+    @property
+    def persisted_index(self) -> int:
+        """The last entry that is synced here."""
+        return self.log.persisted
+
+    @property
+    def configuration(self) -> Configuration:
+        """The one in effect: the latest in the log, committed or not."""
+        return self._membership.current
+
+    def position_at(self, index: int) -> SnapshotPosition:
+        """The snapshot position for a state that has applied exactly up to ``index``."""
+        term = self.log.term(index)
+        if term < 0:
+            raise ValueError(f"entry {index} is compacted or not there")
+        return SnapshotPosition(index, term, self._membership.at(index)[1])
+
+    @property
+    def transferring(self) -> bool:
+        """A leader that is handing over takes no proposals."""
+        return self._transferee != 0
+
+    def peers(self) -> dict[int, PeerStatus]:
+        """A leader's view of the others; empty elsewhere."""
+        learners = self._membership.current.learners
+        return {
+            peer: PeerStatus(p.match, p.next, p.state.name.lower(), len(p.inflight), peer in learners, p.heard_ms)
+            for peer, p in self._progress.items()
+        }
+
+    def statistics(self) -> dict[str, int]:
+        """Figures for metrics and the console."""
+        log = self.log
+        return {
+            "term": self.term,
+            "role": int(self.role),
+            "leader_id": self.leader_id,
+            "first_index": log.position.index + 1,
+            "last_index": log.last_index,
+            "persisted_index": log.persisted,
+            "commit_index": log.commit,
+            "applied_index": log.applied,
+            "tail_entries": len(log.tail),
+            "tail_bytes": log.tail_bytes,
+            "uncommitted_bytes": self._uncommitted_bytes if self._role == Role.LEADER else 0,
+            "reads_waiting": self._reads.count(),
+            "sequence": self._sequence,
+        }

@@ -1,0 +1,112 @@
+"""What replicas of a group say to each other.
+
+One class with a kind: most fields serve several kinds, and one fixed header is quick to encode. Every
+message may be lost, repeated, delayed or reordered; what each kind does about it stands beside it.
+A message of an older term changes nothing at its receiver; one of a newer term makes it a follower of that
+term first, except the two pre-vote kinds, which only ask.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable, Sequence
+from enum import IntEnum
+from typing import NamedTuple
+
+from cluster.raft.types import Entry, IntegrityError, read_entry
+
+
+class Kind(IntEnum):
+    """Kinds of message. Numbers are never reused."""
+
+    # Would you vote for me in `term` (one above the sender's)? index, log_term: its last entry.
+    # Candidate to voters; answered by PRE_VOTE_ACK or, by one that hears a leader, not at all. Lost: asked
+    # again after an election timeout.
+    PRE_VOTE = 1
+    # flag: yes, `term` being the term asked about; or no, `term` being the sender's own. Lost: one vote fewer.
+    PRE_VOTE_ACK = 2
+    # Vote for me in `term`. index, log_term: the last entry. flag: a transfer, so hearing a leader is no reason
+    # to refuse. Leaves after the candidate's own vote and log are synced. Lost: asked again after a timeout.
+    VOTE = 3
+    # flag: granted. Leaves after the vote is synced (I2). Repeated: counted once.
+    VOTE_ACK = 4
+    # index, log_term: the entry before `entries`; commit: the leader's. Answered by APPEND_ACK or
+    # APPEND_REJECT. Lost: the next append, or the leader's check after a heartbeat, is rejected and it resends.
+    APPEND = 5
+    # The sender's synced log has the entry (index, log_term): by log matching everything before it too, so an
+    # ack proves itself whenever it arrives. Lost: the next one covers it. Also sent after a snapshot install.
+    APPEND_ACK = 6
+    # index: the entry before that was missing or had another term; hint, log_term: an entry of the sender's
+    # log at or before it, where the leader should try next. Lost: the leader probes again after a heartbeat.
+    APPEND_REJECT = 7
+    # commit: what the receiver may commit, never beyond what it acknowledged; round: latest read round.
+    # Leader to all; answered by HEARTBEAT_ACK. Lost: the next one comes soon.
+    HEARTBEAT = 8
+    # round: the heartbeat's (H2); at a higher term, it unseats a leader of an older one.
+    HEARTBEAT_ACK = 9
+    # commit: as in HEARTBEAT; sent the moment commit moves and no append is due (D4). Not answered. Lost: the
+    # next append or heartbeat brings it.
+    COMMIT = 10
+    # Campaign at once (leadership transfer, thesis section 3.10). Lost: repeated with each heartbeat until the
+    # transfer is given up.
+    TIMEOUT_NOW = 11
+
+
+class Message(NamedTuple):
+    """One message. Fields a kind does not name are 0."""
+
+    kind: int
+    sender: int
+    to: int
+    term: int
+    index: int = 0  # type: ignore[assignment]  # hides tuple.index, which nobody needs here
+    log_term: int = 0
+    commit: int = 0
+    round: int = 0
+    hint: int = 0
+    flag: bool = False
+    entries: Sequence[Entry] = ()
+
+
+_HEADER = struct.Struct("<BBQQQQQQQQI")  # kind, flag, sender, to, term, index, log_term, commit, round, hint, entries
+_KINDS = frozenset(Kind)
+
+
+def encode_messages(messages: Iterable[Message]) -> bytes:
+    """Messages one after the other, for one frame to one peer."""
+    parts: list[bytes] = []
+    add = parts.append
+    for kind, sender, to, term, index, log_term, commit, round_, hint, flag, entries in messages:
+        add(_HEADER.pack(kind, flag, sender, to, term, index, log_term, commit, round_, hint, len(entries)))
+        for entry in entries:
+            add(entry.encode())
+    return b"".join(parts)
+
+
+def decode_messages(data: bytes) -> list[Message]:
+    """What :func:`encode_messages` made. IntegrityError if anything is cut short, unknown or fails a checksum;
+    then no part of the frame is to be believed."""
+    messages: list[Message] = []
+    pos, end = 0, len(data)
+    while pos < end:
+        try:
+            kind, flag, sender, to, term, index, log_term, commit, round_, hint, count = _HEADER.unpack_from(data, pos)
+        except struct.error as e:
+            raise IntegrityError("message cut short") from e
+        if kind not in _KINDS:
+            raise IntegrityError(f"unknown message kind {kind}")
+        pos += _HEADER.size
+        entries: Sequence[Entry] = ()
+        if count:
+            entries = received = []
+            expected = index
+            for _ in range(count):
+                entry, pos = read_entry(data, pos)
+                expected += 1
+                if entry.index != expected:
+                    raise IntegrityError(f"entry {entry.index} where {expected} should be")
+                received.append(entry)
+        messages.append(
+            Message(kind, sender, to, term, index, log_term, commit, round_, hint, flag != 0, entries)
+        )
+    return messages

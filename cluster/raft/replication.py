@@ -1,0 +1,366 @@
+"""The log from the leader to its peers (section 5.3), commit (5.4), reads (8) and the state of peers.
+
+Hot path: in the steady state a proposal costs one append per follower and tick, one ack each, and one commit
+message each when nothing else is due. All messages to peers are built in :meth:`_replicate`, once per Ready:
+that batches a tick's proposals, and makes every heartbeat younger than the read questions it confirms (H2).
+
+Rules:
+
+- A follower takes entries only if the one before them matches, and answers only when they are synced (I2).
+- A leader commits an index once a quorum's *synced* logs have it, its own counting like any other (I2), and
+  only if the entry there is of its own term (section 5.4.2).
+- It never sends entries before ``next`` of a peer it does not know to agree up to there (see progress).
+"""
+
+from __future__ import annotations
+
+from cluster.raft.messages import Kind, Message
+from cluster.raft.progress import PROBE, REPLICATE, SNAPSHOT, Progress
+from cluster.raft.reads import ReadRounds
+from cluster.raft.state import RaftState
+from cluster.raft.types import (
+    Configuration,
+    ConfigurationRefused,
+    Entry,
+    EntryKind,
+    NotLeader,
+    ProposalDropped,
+    Role,
+    entry_checksum,
+)
+
+_LEAVING_TIMEOUTS = 2  # election timeouts that a removed peer is still told of its removal
+
+
+class Replication(RaftState):
+    """Part of :class:`cluster.raft.Raft`."""
+
+    # -- leader: proposals -----------------------------------------------------------------------------------
+
+    def _start_leading(self) -> None:
+        """The first acts of a new leader: forget what it thought of peers, and log an entry of its term."""
+        log, now = self.log, self._now
+        members = self._membership.current.members()
+        self._progress = {m: Progress(log.last_index + 1, now) for m in sorted(members) if m != self.id}
+        self._leaving = {}
+        self._reads = ReadRounds()
+        self._uncommitted_bytes = 0
+        self._transferee = 0
+        self._heartbeat_ms = now + self.config.heartbeat_ms
+        self._term_start = self._append_local(EntryKind.NOOP, b"")
+
+    def _append_local(self, kind: int, data: bytes) -> int:
+        index = self.log.last_index + 1
+        term = self.term
+        self.log.append(Entry(index, term, kind, data, entry_checksum(index, term, kind, data)))
+        self._uncommitted_bytes += len(data)
+        return index
+
+    def _check_may_propose(self) -> None:
+        if self._role != Role.LEADER:
+            raise NotLeader(self.leader_id)
+        if self._transferee:
+            raise ProposalDropped("leadership is being transferred")
+        if self._uncommitted_bytes >= self.config.max_uncommitted_bytes:
+            raise ProposalDropped("too much is uncommitted")
+
+    def propose(self, data: bytes) -> int:
+        """Log ``data``; its index. It leaves, and is handed out for storage, with the next Ready.
+
+        NotLeader, ProposalDropped: certainly not logged.
+        """
+        self._check_may_propose()
+        return self._append_local(EntryKind.RECORD, data)
+
+    def propose_configuration(self, new: Configuration) -> int:
+        """Log a change by one member; its index. It is in effect at once, and safe once committed.
+
+        ConfigurationRefused besides what :meth:`propose` raises.
+        """
+        self._check_may_propose()
+        current = self._membership.current
+        if self.log.commit < self._term_start:  # the erratum: see membership
+            raise ConfigurationRefused("no entry of this leader's term is committed yet")
+        if self._membership.latest_index > self.log.commit:
+            raise ConfigurationRefused("the change before is not committed yet")
+        current.check_step(new)
+        if self.id not in new.voters:
+            raise ConfigurationRefused("a leader is not removed: transfer leadership first")
+        index = self._append_local(EntryKind.CONFIG, new.encode())
+        self._membership.appended([self.log.tail[-1]])
+        give_up = self._now + _LEAVING_TIMEOUTS * self.config.election_timeout_ms
+        for peer in current.members() - new.members():
+            # it hears nothing until the removal is committed: with the entry alone it could block elections
+            self._leaving[peer] = (index, give_up)
+        for peer in new.members() - current.members():
+            self._leaving.pop(peer, None)
+            if peer not in self._progress:
+                self._progress[peer] = Progress(self.log.last_index + 1, self._now)
+        return index
+
+    # -- leader: sending -------------------------------------------------------------------------------------
+
+    def _replicate(self) -> None:
+        """Build whatever peers are due."""
+        log, config, now = self.log, self.config, self._now
+        commit, last = log.commit, log.last_index
+        heartbeat, self._heartbeat_due = self._heartbeat_due, False
+        asking = self._begin_round(heartbeat)
+        leaving = self._leaving
+        for peer, progress in self._progress.items():
+            if leaving and peer in leaving and commit < leaving[peer][0]:
+                continue
+            sent = False
+            if progress.state == REPLICATE:
+                while (
+                    progress.next <= last
+                    and len(progress.inflight) < config.max_inflight
+                    and progress.inflight_bytes < config.max_inflight_bytes
+                    and self._send_append(peer, progress)
+                ):
+                    sent = True
+                if progress.check_due and not sent:
+                    sent = self._send_append(peer, progress, empty=True)
+                progress.check_due = False
+            elif progress.state == PROBE and not progress.waiting:
+                sent = self._send_append(peer, progress)
+            known = commit if commit < progress.match else progress.match
+            if (asking and peer in self._membership.current.voters) or (
+                heartbeat and now - progress.sent_ms >= config.heartbeat_ms
+            ):
+                progress.sent_ms = now
+                progress.sent_commit = known
+                self._now_out.append(
+                    Message(Kind.HEARTBEAT, self.id, peer, self.term, 0, 0, known, self._reads.latest)
+                )
+            elif known > progress.sent_commit and not sent:  # D4
+                progress.sent_commit = known
+                self._now_out.append(Message(Kind.COMMIT, self.id, peer, self.term, 0, 0, known))
+
+    def _send_append(self, peer: int, progress: Progress, empty: bool = False) -> bool:
+        """One append to ``peer``; False if it needs a snapshot instead."""
+        log = self.log
+        first = progress.next
+        before = first - 1
+        before_term = log.term(before)
+        if before_term < 0:
+            if self._now - progress.heard_ms < self.config.election_timeout_ms:  # a dead peer can wait
+                progress.await_snapshot()
+                self._snapshots_to.append((peer, log.position.index))
+            return False
+        entries: list[Entry] = []
+        if first <= log.last_index and not empty:
+            entries = log.entries(first, log.last_index, self.config.max_append_bytes)
+        end = before + len(entries)
+        if progress.state == REPLICATE:
+            if entries:
+                size = 0
+                for entry in entries:
+                    size += len(entry.data)
+                progress.next = end + 1
+                progress.inflight.append((end, size))
+                progress.inflight_bytes += size
+        else:
+            progress.waiting = True
+        progress.sent_ms = self._now
+        commit = log.commit
+        told = commit if commit < end else end
+        if told > progress.sent_commit:
+            progress.sent_commit = told
+        self._now_out.append(
+            Message(Kind.APPEND, self.id, peer, self.term, before, before_term, commit, 0, 0, False, entries)
+        )
+        return True
+
+    def _begin_round(self, heartbeat: bool) -> bool:
+        """Begin a confirmation round for the reads that wait, if there are any and it is time."""
+        reads = self._reads
+        if not reads.waiting or self.log.commit < self._term_start:  # I13
+            return False
+        if len(reads) >= self.config.max_read_rounds and not heartbeat:
+            return False
+        reads.begin(self.log.commit)
+        if self._membership.current.quorum() == 1:
+            self._reads_done += reads.confirm(reads.latest)
+            return False
+        return True
+
+    # -- leader: answers -------------------------------------------------------------------------------------
+
+    def _on_append_ack(self, message: Message) -> None:
+        progress = self._progress.get(message.sender)
+        if progress is None:
+            return
+        log, index = self.log, message.index
+        progress.heard_ms = self._now
+        if index > log.last_index or (index > log.position.index and log.term(index) != message.log_term):
+            return  # not this log: an install of what a later leader committed; its term will tell
+        news = progress.acknowledged(index)
+        if news:
+            progress.checked_ms = self._now
+        if (progress.state == PROBE and index >= progress.match) or (
+            progress.state == SNAPSHOT and progress.match >= log.position.index
+        ):
+            progress.replicate()
+        if news:
+            self._maybe_commit()
+            if message.sender == self._transferee:
+                self._hand_over()
+            if self._leaving and message.sender in self._leaving and index >= self._leaving[message.sender][0]:
+                self._forget(message.sender)
+
+    def _on_append_reject(self, message: Message) -> None:
+        progress = self._progress.get(message.sender)
+        if progress is None:
+            return
+        progress.heard_ms = self._now
+        agreed = message.hint
+        if agreed > self.log.position.index:
+            agreed, _ = self.log.find_conflict(agreed, message.log_term)
+        progress.rejected(message.index, agreed)
+
+    def _on_heartbeat_ack(self, message: Message) -> None:
+        progress = self._progress.get(message.sender)
+        if progress is None:
+            return
+        now = self._now
+        progress.heard_ms = now
+        if progress.state == REPLICATE:
+            if progress.match < progress.next - 1 and now - progress.checked_ms >= self.config.heartbeat_ms:
+                progress.check_due = True  # nothing acknowledged for a while: was an append lost?
+                progress.checked_ms = now
+        else:
+            progress.waiting = False
+        if message.round > progress.acked_round:
+            progress.acked_round = message.round
+            if len(self._reads):
+                self._reads_done += self._reads.confirm(self._confirmed_round())
+
+    def _confirmed_round(self) -> int:
+        """The latest read round that a quorum of voters confirmed."""
+        current = self._membership.current
+        rounds = sorted(self._reads.latest if v == self.id else self._progress[v].acked_round for v in current.voters)
+        return rounds[len(rounds) - current.quorum()]
+
+    def _maybe_commit(self) -> None:
+        """Commit what a quorum's synced logs have."""
+        log, progress = self.log, self._progress
+        current = self._membership.current
+        # I2: this replica's own copy counts once synced
+        matches = sorted(log.persisted if v == self.id else progress[v].match for v in current.voters)
+        index = matches[len(matches) - current.quorum()]
+        if index > log.commit and log.term(index) == self.term:  # section 5.4.2
+            before = log.commit
+            self._advance_commit(index)
+            if self._uncommitted_bytes:
+                first = max(before, self._term_start - 1) + 1
+                for i in range(first - log.tail_first, index + 1 - log.tail_first):
+                    self._uncommitted_bytes -= len(log.tail[i].data)
+
+    # -- leader: time, transfer, peers -----------------------------------------------------------------------
+
+    def _tick_leader(self) -> None:
+        now, config = self._now, self.config
+        if config.check_quorum and self._quorum_heard_ms() + config.election_timeout_ms <= now:
+            self._become_follower(self.term, 0)  # thesis 6.2
+            return
+        if self._transferee and now >= self._transfer_deadline_ms:
+            self._transferee = 0
+        for peer in [p for p, (_, give_up) in self._leaving.items() if now >= give_up]:
+            self._forget(peer)
+        if now >= self._heartbeat_ms:
+            self._heartbeat_ms = now + config.heartbeat_ms
+            self._heartbeat_due = True
+            if self._transferee:
+                self._hand_over()
+
+    def _quorum_heard_ms(self) -> int:
+        """When a quorum, this replica included, was last heard from."""
+        current = self._membership.current
+        heard = sorted(self._now if v == self.id else self._progress[v].heard_ms for v in current.voters)
+        return heard[len(heard) - current.quorum()]
+
+    def _forget(self, peer: int) -> None:
+        """A removed peer knows, or never will."""
+        del self._leaving[peer]
+        self._progress.pop(peer, None)
+
+    def transfer_leadership(self, target: int) -> None:
+        """Let ``target`` take over once it has the whole log; given up after an election timeout.
+
+        Meanwhile proposals are dropped. NotLeader; ConfigurationRefused if ``target`` is no voter.
+        """
+        if self._role != Role.LEADER:
+            raise NotLeader(self.leader_id)
+        if target not in self._membership.current.voters:
+            raise ConfigurationRefused(f"{target} is no voter")
+        if target == self.id:
+            self._transferee = 0
+            return
+        self._transferee = target
+        self._transfer_deadline_ms = self._now + self.config.election_timeout_ms
+        self._hand_over()
+
+    def _hand_over(self) -> None:
+        """Tell the transferee to campaign, if its log is complete (thesis 3.10)."""
+        progress = self._progress.get(self._transferee)
+        if progress is not None and progress.match == self.log.last_index:
+            self._now_out.append(Message(Kind.TIMEOUT_NOW, self.id, self._transferee, self.term))
+
+    def snapshot_sent(self, peer: int, ok: bool) -> None:
+        """The state snapshot asked for by ``Ready.snapshots_to`` reached ``peer``, or did not: probe again."""
+        progress = self._progress.get(peer)
+        if progress is not None and progress.state == SNAPSHOT:
+            progress.probe(self.log.position.index + 1 if ok else progress.match + 1)
+            progress.waiting = True  # until a heartbeat's answer shows that it is there
+
+    def report_unreachable(self, peer: int) -> None:
+        """What was sent to ``peer`` lately is probably lost."""
+        progress = self._progress.get(peer)
+        if progress is not None and progress.state == REPLICATE:
+            progress.probe(progress.match + 1)
+
+    # -- follower --------------------------------------------------------------------------------------------
+
+    def _follow(self, message: Message) -> None:
+        """A message from this term's leader came."""
+        if self._role == Role.LEADER:
+            raise AssertionError(f"I1: {message.sender} leads term {self.term} besides {self.id}")
+        if self._role != Role.FOLLOWER:
+            self._become_follower(self.term, message.sender)
+        self.leader_id = message.sender
+        self._contact_ms = self._now
+        self._deadline_ms = self._now + self._timeout_ms
+
+    def _on_append(self, message: Message) -> None:
+        self._follow(message)
+        log, before = self.log, message.index
+        if before < log.commit:
+            # an old message, or a leader that probes: what is committed agrees with it
+            self._acknowledge(message.sender, log.commit)
+            return
+        if before > log.last_index or log.term(before) != message.log_term:
+            hint, hint_term = log.find_conflict(before, message.log_term)
+            self._send(
+                Message(Kind.APPEND_REJECT, self.id, message.sender, self.term, before, hint_term, 0, 0, hint)
+            )
+            return
+        entries = message.entries
+        if entries:
+            first_new = log.merge(entries)
+            if first_new:
+                if self._membership.latest_index >= first_new:
+                    self._membership.truncated(first_new)
+                self._membership.appended(entries[first_new - entries[0].index :])
+        end = before + len(entries)
+        self._advance_commit(min(message.commit, end))
+        self._acknowledge(message.sender, end)
+
+    def _on_heartbeat(self, message: Message) -> None:
+        self._follow(message)
+        self._advance_commit(message.commit)
+        self._send(Message(Kind.HEARTBEAT_ACK, self.id, message.sender, self.term, round=message.round))
+
+    def _on_commit(self, message: Message) -> None:
+        self._follow(message)
+        self._advance_commit(message.commit)

@@ -1,0 +1,178 @@
+"""What a replica remembers, and the changes of it that every part of Raft makes.
+
+Rules:
+
+- Nothing that speaks for this replica leaves before the sync that covers it (I2): a message that shows a
+  term goes to ``_after_sync`` until that term is synced; votes and append acks always do, unless what they
+  speak of is synced already. The leader's own copy and a candidate's own vote count only once synced.
+- A term only rises; a vote is cast once in a term (section 5.2).
+- Time is the caller's ``now_ms`` and never goes back here, whatever the caller hands in.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+
+from cluster.raft.log import RaftLog
+from cluster.raft.membership import Membership
+from cluster.raft.messages import Kind, Message
+from cluster.raft.progress import Progress
+from cluster.raft.reads import ReadRounds
+from cluster.raft.types import Config, HardState, IntegrityError, LogStorage, Role
+
+_SCAN_BYTES = 1 << 20
+
+
+class RaftState:
+    """Base of :class:`cluster.raft.Raft`; not used by itself."""
+
+    def __init__(self, config: Config, storage: LogStorage, random: Callable[[], float], now_ms: int) -> None:
+        self.config = config
+        self.id = config.id
+        self._storage = storage
+        self._random = random
+        self._now = now_ms
+
+        hard = storage.hard_state()
+        self.log = log = RaftLog(storage, config.max_tail_bytes)
+        if hard.commit > log.last_index:
+            raise IntegrityError(f"H10: log ends at {log.last_index}, but {hard.commit} had been committed here")
+        log.commit = max(log.commit, hard.commit)
+        self.term = hard.term
+        self.vote = hard.vote
+        self._saved_term = hard.term
+        self._saved_vote = hard.vote
+        if log.last_term > self.term:  # a crash between installing a snapshot and writing the term it brought
+            self.term, self.vote = log.last_term, 0
+        self._handed_hard = hard
+        self._hard_flight: deque[tuple[int, int, int]] = deque()  # (sequence, term, vote) handed out for storage
+        self._membership = self._read_membership()
+
+        self.leader_id = 0
+        self._role = Role.FOLLOWER
+        self._contact_ms = now_ms  # when the leader was last heard
+        self._timeout_ms = config.election_timeout_ms
+        self._deadline_ms = 0
+        self._votes: dict[int, bool] = {}
+
+        # a leader's
+        self._progress: dict[int, Progress] = {}
+        self._leaving: dict[int, tuple[int, int]] = {}  # removed peer -> (index of the removal, give up at)
+        self._reads = ReadRounds()
+        self._term_start = 0  # index of its first entry
+        self._uncommitted_bytes = 0
+        self._heartbeat_ms = now_ms  # when the next is due
+        self._heartbeat_due = False
+        self._transferee = 0
+        self._transfer_deadline_ms = 0
+
+        # for the next Ready
+        self._sequence = 0
+        self._now_out: list[Message] = []
+        self._after_sync: list[Message] = []
+        self._ack_to = 0
+        self._ack_index = 0
+        self._reads_done: list[tuple[int, int]] = []
+        self._reads_failed: list[int] = []
+        self._snapshots_to: list[tuple[int, int]] = []
+        self._announced = log.applied  # committed entries handed out up to here
+        self._announced_configuration = log.position.index
+        self._announced_leader: tuple[int, int, int] = (0, int(Role.FOLLOWER), self.term)
+
+        self._rearm()
+        if self._membership.current.voters == {self.id}:
+            self._deadline_ms = now_ms  # nobody to wait for
+
+    def _read_membership(self) -> Membership:
+        log = self.log
+        membership = Membership(log.position.index, log.position.configuration)
+        first = log.position.index + 1
+        while first <= log.last_index:
+            entries = log.entries(first, log.last_index, _SCAN_BYTES)
+            membership.appended(entries)
+            first = entries[-1].index + 1
+        return membership
+
+    # -- small questions -------------------------------------------------------------------------------------
+
+    @property
+    def role(self) -> Role:
+        """What this replica is now."""
+        if self._role == Role.FOLLOWER and self.id not in self._membership.current.voters:
+            return Role.LEARNER
+        return self._role
+
+    def _promotable(self) -> bool:
+        return self.id in self._membership.current.voters
+
+    def _hears_leader(self) -> bool:
+        """Thesis 4.2.3: who hears from a leader does not help to unseat it."""
+        if not self.config.check_quorum or self.leader_id == 0:
+            return False
+        return self._role == Role.LEADER or self._now - self._contact_ms < self.config.election_timeout_ms
+
+    # -- changes ---------------------------------------------------------------------------------------------
+
+    def _advance(self, now_ms: int) -> None:
+        if now_ms > self._now:
+            self._now = now_ms
+
+    def _rearm(self) -> None:
+        """A new election timeout, by chance between one and two (section 5.2)."""
+        timeout = self.config.election_timeout_ms
+        self._timeout_ms = timeout + int(timeout * self._random())
+        self._deadline_ms = self._now + self._timeout_ms
+
+    def _become_follower(self, term: int, leader_id: int) -> None:
+        """Follow ``leader_id`` (0: whoever turns up) in ``term``."""
+        if term > self.term:
+            self.term, self.vote = term, 0
+            self._ack_to = 0
+        if self._role == Role.LEADER:
+            self._reads_failed += self._reads.drain()
+            self._progress.clear()
+            self._leaving.clear()
+            self._transferee = 0
+            self._heartbeat_due = False
+        self._role = Role.FOLLOWER
+        self.leader_id = leader_id
+        self._votes.clear()
+        self._rearm()
+
+    def _advance_commit(self, index: int) -> None:
+        """Everything up to ``index`` is committed."""
+        log = self.log
+        if index <= log.commit:
+            return
+        if index > log.last_index:
+            # the leader only says what this replica had acknowledged, after a sync
+            raise IntegrityError(f"H10: log ends at {log.last_index}, but this replica had acknowledged {index}")
+        log.commit = index
+
+    def _hard_state(self) -> HardState:
+        return HardState(self.term, self.vote, self.log.commit)
+
+    # -- sending ---------------------------------------------------------------------------------------------
+
+    def _send(self, message: Message) -> None:
+        """As soon as the term it shows is synced (I2)."""
+        if self._saved_term == self.term:
+            self._now_out.append(message)
+        else:
+            self._after_sync.append(message)
+
+    def _acknowledge(self, to: int, index: int) -> None:
+        """An append ack is due; several in a tick become one, built by the next ready()."""
+        if self._ack_to != to or index > self._ack_index:
+            self._ack_to, self._ack_index = to, index
+
+    def _flush_ack(self) -> None:
+        to, index = self._ack_to, self._ack_index
+        self._ack_to = 0
+        log = self.log
+        message = Message(Kind.APPEND_ACK, self.id, to, self.term, index, log.term(index))
+        if index <= log.persisted and self._saved_term == self.term:
+            self._now_out.append(message)
+        else:
+            self._after_sync.append(message)  # I2
