@@ -1,0 +1,206 @@
+"""Who this host is: its IDs, kept for ever in ``<data-dir>/member/identity.json``.
+
+The first start works the IDs out of the ``initial`` flags by etcd's rules; every later start reads them and
+ignores those flags. The file is written once, whole, synced, before any process of the host runs.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import socket
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cluster import identity as ids
+from cluster.settings import Peer
+from tools.muster.config import ServerConfig, parse_url
+from tools.muster.parse import ConfigError
+
+FORMAT = 1
+HINTS = (
+    ("initial-cluster", "forgot to set --initial-cluster flag?"),
+    ("initial-advertise-peer-urls", "forgot to set --initial-advertise-peer-urls flag?"),
+)
+
+
+@dataclass(slots=True, frozen=True)
+class Identity:
+    """What is agreed once: a host's IDs and the shape of its cluster."""
+
+    cluster_id: int
+    member_id: int
+    incarnation: int  # of this data directory: a new one is a new replica, whatever its IDs (H10)
+    shard_count: int
+    placement_depth: int
+    peers: tuple[Peer, ...]
+
+    @property
+    def own(self) -> Peer:
+        """This host among the peers."""
+        return next(p for p in self.peers if p.member_id == self.member_id)
+
+
+def member_dir(data_dir: str) -> str:
+    """Where the nodes of a host keep their data."""
+    return os.path.join(data_dir, "member")
+
+
+def prepare_data_dir(data_dir: str) -> None:
+    """Make the data directory, for this user only; ConfigError if it cannot be used."""
+    try:
+        os.makedirs(data_dir, mode=0o700, exist_ok=True)
+        os.makedirs(member_dir(data_dir), mode=0o700, exist_ok=True)
+        probe = os.path.join(data_dir, ".touch")
+        with open(probe, "w", encoding="utf-8"):
+            pass
+        os.unlink(probe)
+    except OSError as e:
+        raise ConfigError(f"cannot access data directory: {e.strerror}: {data_dir}") from None
+
+
+def establish(config: ServerConfig) -> tuple[Identity, bool]:
+    """This host's identity and whether it is new. Call with the data directory locked."""
+    path = Path(member_dir(config.data_dir), "identity.json")
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        pass
+    except OSError as e:
+        raise ConfigError(f"cannot read {path}: {e.strerror}") from None
+    else:
+        return _known(config, path, text), False
+    leftovers = sorted(p.name for p in path.parent.iterdir() if not p.name.endswith(".tmp"))
+    if leftovers:  # H10: a log without its identity must not come back as somebody
+        raise ConfigError(f"{path} is missing, but {path.parent} holds {', '.join(leftovers)}: restore the file or empty the data directory")
+    if config.initial_cluster_state == "existing":
+        raise ConfigError("joining a running cluster (--initial-cluster-state=existing with an empty data directory) is not supported yet")
+    identity = _bootstrap(config)
+    _write(path, identity)
+    return identity, True
+
+
+def peers_of(initial_cluster: tuple[tuple[str, tuple[str, ...]], ...], token: str) -> tuple[Peer, ...]:
+    """Every host of an initial cluster with its ID, in the order of the IDs."""
+    peers = []
+    for name, urls in initial_cluster:
+        first = parse_url(urls[0])
+        peers.append(Peer(ids.member_id(list(urls), token), name, first.host, first.port, tuple(sorted(urls))))
+    return tuple(sorted(peers, key=lambda p: p.member_id))
+
+
+def cluster_id_of(peers: tuple[Peer, ...]) -> int:
+    """The cluster's ID."""
+    return ids.cluster_id([p.member_id for p in peers])
+
+
+def _bootstrap(config: ServerConfig) -> Identity:
+    try:
+        urls = dict(config.initial_cluster).get(config.name)
+        if urls is None:
+            raise ConfigError(f'couldn\'t find local name "{config.name}" in the initial cluster configuration')
+        _check_own_urls(config, urls)
+    except ConfigError as e:
+        hints = [hint for flag, hint in HINTS if not config.values.is_set(flag)]
+        raise ConfigError(" ".join((str(e), *(f"({hint})" for hint in hints)))) from None
+    peers = peers_of(config.initial_cluster, config.initial_cluster_token)
+    own = next(p for p in peers if p.name == config.name)
+    return Identity(
+        cluster_id=cluster_id_of(peers),
+        member_id=own.member_id,
+        incarnation=secrets.randbits(64) or 1,
+        shard_count=config.shards,
+        placement_depth=config.shard_depth,
+        peers=peers,
+    )
+
+
+def _check_own_urls(config: ServerConfig, listed: tuple[str, ...]) -> None:
+    """The cluster must know this host by the URLs it advertises (names resolved, in any order)."""
+    advertised = tuple(u.text for u in config.advertise_peer)
+    if sorted(listed) == sorted(advertised):
+        return
+    listed_at, advertised_at = sorted(map(_resolved, listed)), sorted(map(_resolved, advertised))
+    if listed_at == advertised_at:
+        return
+    entries = ",".join(f"{config.name}={u}" for u in listed)
+    missing = [(u, r) for u in advertised if (r := _resolved(u)) not in listed_at]
+    if missing:
+        raise ConfigError(
+            f"--initial-advertise-peer-urls has {missing[0][0]} but missing from --initial-cluster={entries} "
+            f'(resolved urls: "{missing[0][1]}" != "{",".join(listed_at)}")'
+        )
+    raise ConfigError(
+        f"--initial-cluster has {entries} but missing from --initial-advertise-peer-urls={','.join(advertised)} "
+        f'(resolved urls: "{",".join(advertised_at)}" != "{",".join(listed_at)}")'
+    )
+
+
+def _resolved(url: str) -> str:
+    parsed = parse_url(url)
+    try:
+        infos = socket.getaddrinfo(parsed.host, parsed.port, socket.AF_INET, socket.SOCK_STREAM)
+    except OSError:
+        return parsed.text
+    return f"http://{infos[0][4][0]}:{parsed.port}"
+
+
+def _known(config: ServerConfig, path: Path, text: str) -> Identity:
+    try:
+        raw = json.loads(text)
+        if raw["format"] != FORMAT:
+            raise ConfigError(f"{path} has format {raw['format']}; this muster knows {FORMAT}")
+        identity = Identity(
+            int(raw["cluster_id"], 16), int(raw["member_id"], 16), int(raw["incarnation"], 16),
+            raw["shard_count"], raw["placement_depth"], tuple(_peer(p) for p in raw["peers"]),
+        )  # fmt: skip
+    except (ValueError, KeyError, TypeError) as e:
+        raise ConfigError(f"{path} is damaged ({e!r}): restore it, or replace this host in its cluster") from None
+    if config.shards_set and config.shards != identity.shard_count:
+        raise ConfigError(
+            f"--shards={config.shards}, but this cluster was made with {identity.shard_count}: the number of shards cannot change"
+        )
+    if config.depth_set and config.shard_depth != identity.placement_depth:
+        raise ConfigError(
+            f"--shard-depth={config.shard_depth}, but this cluster was made with {identity.placement_depth}: it cannot change"
+        )
+    return identity
+
+
+def _peer(raw: dict[str, Any]) -> Peer:
+    return Peer(int(raw["member_id"], 16), raw["name"], raw["host"], raw["port"], tuple(raw["peer_urls"]))
+
+
+def _write(path: Path, identity: Identity) -> None:
+    document = {
+        "format": FORMAT,
+        "cluster_id": f"{identity.cluster_id:016x}",
+        "member_id": f"{identity.member_id:016x}",
+        "incarnation": f"{identity.incarnation:016x}",
+        "shard_count": identity.shard_count,
+        "placement_depth": identity.placement_depth,
+        "peers": [
+            {"member_id": f"{p.member_id:016x}", "name": p.name, "host": p.host, "port": p.port, "peer_urls": p.peer_urls}
+            for p in identity.peers
+        ],
+    }
+    write_whole(path, json.dumps(document, indent=1) + "\n")
+
+
+def write_whole(path: Path, text: str, mode: int = 0o600) -> None:
+    """Write a file so that a crash leaves the old one or the new one, and the new one lasts."""
+    aside = path.with_name(path.name + ".tmp")
+    fd = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
+    try:
+        os.write(fd, text.encode())
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+    os.replace(aside, path)
+    directory = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)

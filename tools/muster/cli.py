@@ -1,0 +1,120 @@
+"""The command line: ``muster [flags]`` runs a server; ``muster local | proxy | peer-keys | version | help``.
+
+Exit codes: 0 normal, 1 a setting that cannot be or a failure, 2 a command line that cannot be read. Every
+error is one line on stderr.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+
+from tools.muster.parse import ConfigError, UsageError
+
+COMMANDS = {
+    "local": "run several hosts on this machine, and look after them",
+    "proxy": "run a front alone, on a machine without a member",
+    "peer-keys": "make the key file that hosts need to talk to each other",
+    "version": "print the versions",
+    "help": "print this",
+}
+
+
+def main(args: Sequence[str] | None = None) -> None:
+    """Entry point of the ``muster`` script; ends the process."""
+    sys.exit(run(list(sys.argv[1:] if args is None else args)))
+
+
+def run(args: list[str]) -> int:
+    """Run a command; its exit code."""
+    try:
+        return _dispatch(args)
+    except UsageError as e:
+        print(f"muster: {e}. See 'muster --help'.", file=sys.stderr)
+        return 2
+    except ConfigError as e:
+        print(f"muster: {e}", file=sys.stderr)
+        return 1
+    except BrokenPipeError:
+        return 1
+    except KeyboardInterrupt:
+        return 130
+
+
+def _dispatch(args: list[str]) -> int:
+    command = args[0] if args and not args[0].startswith("-") else ""
+    if command == "local":
+        from tools.muster.local_cli import run as run_local
+
+        return run_local(args[1:])
+    if command == "proxy":
+        from tools.muster.proxy_cli import run as run_proxy
+
+        return run_proxy(args[1:])
+    if command == "peer-keys":
+        return _peer_keys(args[1:])
+    if command == "version":
+        return _version()
+    if command == "help":
+        return _help()
+    return _server(args)
+
+
+def _server(args: list[str]) -> int:
+    from tools.muster import config
+    from tools.muster.flags import SERVER_FLAGS
+    from tools.muster.parse import resolve
+
+    try:
+        values = resolve(SERVER_FLAGS, args, os.environ)
+        if values["help"]:
+            return _help()
+        if values["version"]:
+            return _version()
+        settings = config.build(values)
+    except ConfigError as e:
+        raise ConfigError(f"error verifying flags, {e}. See 'muster --help'.") from None
+    from tools.muster import serve
+
+    return serve.run(settings)
+
+
+def _peer_keys(args: list[str]) -> int:
+    if len(args) != 1 or args[0].startswith("-"):
+        raise UsageError("usage: muster peer-keys FILE")
+    from tools.muster import peer_keys
+
+    try:
+        peer_keys.generate(args[0])
+    except FileExistsError:
+        raise ConfigError(f"{args[0]} exists; it is not overwritten") from None
+    except OSError as e:
+        raise ConfigError(f"cannot write {args[0]}: {e.strerror}") from None
+    print(f"wrote {args[0]}: copy it to every host, readable by muster only, and start each with --peer-key-file")
+    return 0
+
+
+def _version() -> int:
+    import platform
+
+    from cluster.version import ETCD_VERSION, MUSTER_VERSION
+
+    machine = {"x86_64": "amd64", "aarch64": "arm64"}.get(platform.machine(), platform.machine())
+    print(f"etcd Version: {ETCD_VERSION}")
+    print("Git SHA: GitNotFound")
+    print(f"Go Version: none (Python {platform.python_version()})")
+    print(f"Go OS/Arch: {sys.platform}/{machine}")
+    print(f"muster Version: {MUSTER_VERSION}")
+    return 0
+
+
+def _help() -> int:
+    from tools.muster.flag_docs import usage
+
+    print(usage(COMMANDS))
+    return 0
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,243 @@
+"""A host's settings, checked: what the supervisor and its children work from.
+
+Raises ConfigError with etcd's words where etcd has words for it.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+from tools.muster import pinning
+from tools.muster.flags import GATES, SERVER_FLAGS, Support
+from tools.muster.parse import ConfigError, Values, convert, duration_ms
+
+DEFAULT_QUOTA_BYTES = 2 * 1024**3
+DEFAULT_PROGRESS_INTERVAL_MS = 600_000
+MIN_PROGRESS_INTERVAL_MS = 100
+MAX_SHARDS = 1  # cuts and multi-shard transactions come next; nothing else here assumes one
+
+
+@dataclass(slots=True, frozen=True)
+class Url:
+    """One URL of a flag: ``text`` as written, host and port of it."""
+
+    text: str
+    host: str
+    port: int
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether only this machine can reach it."""
+        if self.host == "localhost":
+            return True
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return False
+
+
+@dataclass(slots=True, frozen=True)
+class ServerConfig:
+    """One host. ``values`` holds the settings that are passed on as they are."""
+
+    name: str
+    data_dir: str
+    run_dir: str  # "": chosen from the data directory
+    shards: int
+    shard_depth: int
+    shards_set: bool  # asked for, not just the default: a restart may leave them out
+    depth_set: bool
+    fronts: int
+    cpus: str
+    listen_peer: tuple[Url, ...]
+    listen_client: tuple[Url, ...]
+    listen_metrics: tuple[Url, ...]
+    advertise_peer: tuple[Url, ...]
+    advertise_client: tuple[Url, ...]
+    initial_cluster: tuple[tuple[str, tuple[str, ...]], ...]  # (name, peer URLs) in the order given
+    initial_cluster_text: str
+    initial_cluster_set: bool
+    initial_cluster_state: str
+    initial_cluster_token: str
+    peer_key_file: str
+    quota_backend_bytes: int
+    watch_progress_notify_interval_ms: int
+    values: Values
+    warnings: tuple[str, ...] = ()
+
+
+def parse_url(text: str) -> Url:
+    """A http URL with a port; ConfigError in etcd's words."""
+    parts = urlsplit(text)
+    if parts.scheme not in ("http", "https", "unix", "unixs") or (not parts.netloc and parts.scheme[:4] == "http"):
+        raise ConfigError(f"URL scheme must be http, https, unix, or unixs: {text}")
+    if parts.scheme != "http":
+        raise ConfigError(f"{parts.scheme} URLs are not supported yet: {text}")
+    try:
+        port = parts.port
+    except ValueError:
+        port = None
+    if not parts.hostname or port is None:
+        raise ConfigError(f'URL address does not have the form "host:port": {text}')
+    if parts.path not in ("", "/"):
+        raise ConfigError(f"URL must not contain a path: {text}")
+    return Url(text.rstrip("/"), parts.hostname, port)
+
+
+def parse_urls(texts: tuple[str, ...]) -> tuple[Url, ...]:
+    """Each of them by :func:`parse_url`."""
+    return tuple(parse_url(t) for t in texts)
+
+
+def parse_initial_cluster(text: str) -> tuple[tuple[str, tuple[str, ...]], ...]:
+    """``n=url,n=url,...``: names with their URLs, in the order given."""
+    members: dict[str, list[str]] = {}
+    seen: set[str] = set()
+    for part in (p.strip() for p in text.split(",") if p.strip()):
+        name, equals, url = part.partition("=")
+        if not equals or not name or "://" in name:
+            raise ConfigError(f'error setting up initial cluster: "{part}" is not of the form name=URL')
+        parsed = parse_url(url)
+        if parsed.text in seen:
+            raise ConfigError(f"error setting up initial cluster: initial cluster {text} has duplicate url")
+        seen.add(parsed.text)
+        members.setdefault(name, []).append(parsed.text)
+    return tuple((name, tuple(urls)) for name, urls in members.items())
+
+
+def _default_route_host() -> str | None:
+    """The address this machine uses towards the world; nothing is sent."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as s:
+        try:
+            s.connect(("192.0.2.1", 9))
+        except OSError:
+            return None
+        return str(s.getsockname()[0])
+
+
+def _advertised(values: Values, flag: str, listen: tuple[Url, ...]) -> tuple[Url, ...]:
+    """Advertised URLs; where only the default stands and the host listens everywhere, the machine's own address."""
+    urls = parse_urls(values[flag])
+    if values.is_set(flag) or not listen or listen[0].host not in ("0.0.0.0", "::"):
+        return urls
+    host = _default_route_host()
+    return (Url(f"http://{host}:{listen[0].port}", host, listen[0].port),) if host else urls
+
+
+def _check_support(values: Values) -> list[str]:
+    """Refuse what is not there yet; ConfigError names the flag. Returns warnings."""
+    warnings = []
+    for flag in SERVER_FLAGS.values():
+        if not values.is_set(flag.name) or values[flag.name] == convert(flag, flag.default):
+            continue
+        if flag.support is Support.LATER:
+            raise ConfigError(f"--{flag.name} is not supported yet ({flag.help})")
+        if flag.support is Support.NO_EFFECT:
+            warnings.append(f"--{flag.name} has no effect in muster")
+    for part in (p for p in values["feature-gates"].split(",") if p):
+        gate, _, text = part.partition("=")
+        if gate not in GATES:
+            raise ConfigError(f"unrecognized feature gate: {gate}")
+        if text.lower() not in ("true", "false"):
+            raise ConfigError(f"invalid value of feature gate {part}")
+        if (text.lower() == "true") != GATES[gate]:
+            raise ConfigError(f"feature gate {part} is not supported yet")
+    return warnings
+
+
+def build(values: Values) -> ServerConfig:
+    """Check everything that can be checked without touching the disk."""
+    if values.rest:
+        raise ConfigError(f"'{values.rest[0]}' is not a valid flag")
+    warnings = values.warnings + _check_support(values)
+    _check_timing(values)
+    if values.is_set("listen-client-urls") and not values.is_set("advertise-client-urls"):
+        raise ConfigError(
+            "--advertise-client-urls is required when --listen-client-urls is set explicitly. When listening on specific "
+            "address(es), this process must advertise accessible url(s) to each connected client"
+        )
+    name = values["name"]
+    listen_peer = parse_urls(values["listen-peer-urls"])
+    listen_client = parse_urls(values["listen-client-urls"])
+    if not listen_peer:
+        raise ConfigError("--listen-peer-urls must not be empty")
+    if not listen_client:
+        raise ConfigError("--listen-client-urls must not be empty")
+    if len(listen_peer) > 1:
+        raise ConfigError("several --listen-peer-urls are not supported yet")
+    advertise_peer = _advertised(values, "initial-advertise-peer-urls", listen_peer)
+    cluster_text = values["initial-cluster"]
+    if not values.is_set("initial-cluster"):
+        cluster_text = ",".join(f"{name}={u.text}" for u in advertise_peer)
+    for flag in ("shards", "fronts", "shard-depth"):
+        if values[flag] < 1:
+            raise ConfigError(f"--{flag} must be at least 1")
+    if values["shards"] > MAX_SHARDS:
+        raise ConfigError(f"--shards={values['shards']} is not supported yet: at most {MAX_SHARDS}")
+    pinning.check(values["cpus"])
+    key_file = values["peer-key-file"]
+    everywhere = [Url(u, parse_url(u).host, 0) for _, urls in parse_initial_cluster(cluster_text) for u in urls]
+    if not key_file and not all(u.is_loopback for u in (*listen_peer, *everywhere)):
+        warnings.append("peers talk in clear and unauthenticated: give every host the same --peer-key-file (muster peer-keys FILE)")
+    return ServerConfig(
+        name=name,
+        data_dir=values["data-dir"] if values.is_set("data-dir") else f"{name}.muster",
+        run_dir=values["run-dir"],
+        shards=values["shards"],
+        shard_depth=values["shard-depth"],
+        shards_set=values.is_set("shards"),
+        depth_set=values.is_set("shard-depth"),
+        fronts=values["fronts"],
+        cpus=values["cpus"],
+        listen_peer=listen_peer,
+        listen_client=listen_client,
+        listen_metrics=parse_urls(values["listen-metrics-urls"]),
+        advertise_peer=advertise_peer,
+        advertise_client=_advertised(values, "advertise-client-urls", listen_client),
+        initial_cluster=parse_initial_cluster(cluster_text),
+        initial_cluster_text=cluster_text,
+        initial_cluster_set=values.is_set("initial-cluster"),
+        initial_cluster_state=values["initial-cluster-state"],
+        initial_cluster_token=values["initial-cluster-token"],
+        peer_key_file=key_file,
+        quota_backend_bytes=values["quota-backend-bytes"] or DEFAULT_QUOTA_BYTES,
+        watch_progress_notify_interval_ms=values["watch-progress-notify-interval"] or DEFAULT_PROGRESS_INTERVAL_MS,
+        values=values,
+        warnings=tuple(warnings),
+    )
+
+
+def _check_timing(values: Values) -> None:
+    heartbeat, election = values["heartbeat-interval"], values["election-timeout"]
+    if heartbeat == 0:
+        raise ConfigError("--heartbeat-interval must be >0 (set to 0ms)")
+    if election == 0:
+        raise ConfigError("--election-timeout must be >0 (set to 0ms)")
+    if 5 * heartbeat > election:
+        raise ConfigError(
+            f"--election-timeout[{election}ms] should be at least as 5 times as --heartbeat-interval[{heartbeat}ms]"
+        )
+    if election > 50_000:
+        raise ConfigError(f"--election-timeout[{election}ms] is too long, and should be set less than 50000ms")
+    progress = values["watch-progress-notify-interval"]
+    if progress and progress < MIN_PROGRESS_INTERVAL_MS:
+        raise ConfigError(f"--watch-progress-notify-interval[{progress}ms] must be at least {MIN_PROGRESS_INTERVAL_MS}ms")
+    _check_retention(values["auto-compaction-mode"], values["auto-compaction-retention"])
+
+
+def _check_retention(mode: str, text: str) -> None:
+    try:
+        ok = int(text) >= 0 if text.lstrip("-").isdigit() else mode == "periodic" and duration_ms(text) >= 0
+    except ValueError:
+        ok = False
+    if not ok:
+        raise ConfigError(f'error parsing --auto-compaction-retention: "{text}" is not a possible value of mode {mode}')
+
+
+def setting(config: ServerConfig, name: str) -> Any:
+    """A value that is passed on as it stands."""
+    return config.values[name]

@@ -1,0 +1,66 @@
+"""The control socket of a supervisor: one JSON object a line asks, one answers.
+
+``{"do": "status"}``, ``{"do": "kill", "kind": "node", "index": 0}``, ``{"do": "stop"}``. Only this user can reach
+the socket: its directory is private.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import socket
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+LONGEST_LINE = 1_048_576
+Handler = Callable[[dict[str, Any]], Awaitable[dict[str, Any]]]
+
+
+class Unreachable(Exception):
+    """Nobody answers on the socket: the process is down, or stuck."""
+
+
+async def listen(path: str, handler: Handler) -> asyncio.Server:
+    """Serve requests at ``path``, replacing the socket of a process that has gone."""
+    if os.path.exists(path):
+        os.unlink(path)  # the data directory is locked: nobody else can be behind it
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while line := await reader.readline():
+                try:
+                    request = json.loads(line)
+                    answer = await handler(request)
+                except (ValueError, KeyError, TypeError) as e:
+                    answer = {"error": f"bad request: {e!r}"}
+                writer.write(json.dumps(answer).encode() + b"\n")
+                await writer.drain()
+        except (ConnectionError, ValueError):
+            pass  # the asker went away, or sent a line without end
+        except asyncio.CancelledError:
+            pass  # the server stops; a task that ends cancelled would be logged as an error
+        finally:
+            writer.close()
+
+    return await asyncio.start_unix_server(serve, path, limit=LONGEST_LINE)
+
+
+def ask(path: str, request: dict[str, Any], timeout_s: float = 5.0) -> dict[str, Any]:
+    """One request to another process. Unreachable if nobody answers in time."""
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as s:
+            s.settimeout(timeout_s)
+            s.connect(path)
+            s.sendall(json.dumps(request).encode() + b"\n")
+            data = b""
+            while not data.endswith(b"\n"):
+                chunk = s.recv(65_536)
+                if not chunk:
+                    raise Unreachable(f"{path}: closed without an answer")
+                data += chunk
+    except OSError as e:
+        raise Unreachable(f"{path}: {e}") from None
+    answer = json.loads(data)
+    assert isinstance(answer, dict)
+    return answer

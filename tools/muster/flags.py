@@ -1,0 +1,292 @@
+"""The one flag table: command line, environment, YAML file, ``--help`` and docs/flags.md come from it.
+
+Names, defaults, environment variables and file keys are etcd's (3.4 to 3.6); muster's own flags stand first.
+``support`` says what muster does with a flag today. A flag whose function is not there yet is refused when it is
+set to anything but its default: a setting is never silently dropped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import Enum
+
+
+class Kind(Enum):
+    """How a value is written, and what it becomes."""
+
+    STR = "string"
+    BOOL = "bool"
+    UINT = "uint"
+    INT = "int"
+    DURATION = "duration"  # 1h30m, 100ms; becomes milliseconds. In the file: integer nanoseconds
+    URLS = "urls"  # comma separated; in the file one string as well
+    LIST = "list"  # comma separated; in the file a list or one string
+    ENUM = "enum"
+
+
+class Support(Enum):
+    """What muster does with a flag."""
+
+    WORKS = "works"
+    NO_EFFECT = "accepted, without effect in muster"
+    LATER = "not supported yet: refused unless it has its default value"
+    ALIAS = "deprecated: use the other name"
+    IGNORED = "accepted and ignored with a warning, as etcd does"
+
+
+@dataclass(slots=True, frozen=True)
+class Flag:
+    """One flag. ``default`` is text as on the command line; ``yaml`` is the path of its key ("" = not in the file)."""
+
+    name: str
+    kind: Kind
+    default: str
+    help: str
+    support: Support = Support.WORKS
+    yaml: str | None = None  # None: the flag's own name
+    choices: tuple[str, ...] = ()
+    alias: str = ""  # the flag this one stands for; "feature-gates:X": that gate
+    group: str = ""
+
+    @property
+    def yaml_path(self) -> tuple[str, ...]:
+        """The key in the configuration file, outermost first; empty if it cannot stand there."""
+        path = self.name if self.yaml is None else self.yaml
+        return tuple(path.split("/")) if path else ()
+
+    @property
+    def env_name(self) -> str:
+        """The environment name without its MUSTER_ or ETCD_."""
+        return self.name.upper().replace("-", "_")
+
+
+S, B, U, N, D = Kind.STR, Kind.BOOL, Kind.UINT, Kind.INT, Kind.DURATION
+URLS, L, E = Kind.URLS, Kind.LIST, Kind.ENUM
+NO, LATER, IGNORED = Support.NO_EFFECT, Support.LATER, Support.IGNORED
+LEVELS = ("debug", "info", "warn", "error", "panic", "fatal")
+ROTATION = '{"maxsize": 100, "maxage": 0, "maxbackups": 0, "localtime": false, "compress": false}'
+_CLIENT, _PEER = "client-transport-security/", "peer-transport-security/"
+_DISCOVERY = "discovery-config/client/"
+
+_GROUPS: dict[str, list[Flag]] = {
+    "muster": [
+        Flag("shards", U, "1", "number of shards; agreed once, when the cluster is made"),
+        Flag("shard-depth", U, "2", "how many segments of a key's directory decide its shard; agreed once"),
+        Flag("fronts", U, "1", "number of front processes that share the client port"),
+        Flag("cpus", S, "auto", 'CPUs to pin nodes and fronts to: "auto" (one each, where there are enough), "none", or a list: 0-3,6'),
+        Flag("run-dir", S, "", "directory of this host's sockets; default <data-dir>/run, or a short one under $XDG_RUNTIME_DIR or /tmp where that path is too long for a socket", yaml="run-dir"),
+    ],
+    "member": [
+        Flag("name", S, "default", "this host's name; the key of its entry in --initial-cluster"),
+        Flag("data-dir", S, "${name}.muster", "directory of all this host keeps"),
+        Flag("wal-dir", S, "", "separate directory for the log", LATER),
+        Flag("snapshot-count", U, "10000", "applied entries between truncations of the log"),
+        Flag("snapshot-catchup-entries", U, "5000", "log entries kept for followers that are behind"),
+        Flag("heartbeat-interval", U, "100", "time between a leader's heartbeats, in ms"),
+        Flag("election-timeout", U, "1000", "time without a leader before an election, in ms; at least 5 heartbeats, at most 50000"),
+        Flag("initial-election-tick-advance", B, "true", "fast-forward election ticks at boot", NO),
+        Flag("listen-peer-urls", URLS, "http://localhost:2380", "where peers are listened to: shard s binds this port + s"),
+        Flag("listen-client-urls", URLS, "http://localhost:2379", "where clients are listened to"),
+        Flag("listen-client-http-urls", URLS, "", "listeners for HTTP only", LATER),
+        Flag("max-snapshots", U, "5", "snapshot files kept", NO),
+        Flag("max-wals", U, "5", "log files kept", NO),
+        Flag("memory-mlock", B, "false", "lock memory pages", LATER),
+        Flag("quota-backend-bytes", N, "0", "size quota of the store; 0: 2147483648, negative: off"),
+        Flag("backend-bbolt-freelist-type", E, "map", "free list of bbolt", NO, choices=("array", "map")),
+        Flag("backend-batch-interval", D, "0s", "longest time between commits of the backend", NO),
+        Flag("backend-batch-limit", U, "0", "operations between commits of the backend", NO),
+        Flag("max-txn-ops", U, "128", "operations in a transaction"),
+        Flag("max-request-bytes", U, "1572864", "largest client request"),
+        Flag("max-concurrent-streams", U, "4294967295", "HTTP/2 streams on a client connection"),
+        Flag("grpc-keepalive-min-time", D, "5s", "clients may not ping more often than this"),
+        Flag("grpc-keepalive-interval", D, "2h0m0s", "the server pings idle clients this often; 0: never"),
+        Flag("grpc-keepalive-timeout", D, "20s", "an unanswered ping closes the connection after this; 0: never"),
+        Flag("socket-reuse-port", B, "false", "SO_REUSEPORT on the client port (always, with several fronts)", yaml="socket-options/reuse-port"),
+        Flag("socket-reuse-address", B, "false", "SO_REUSEADDR; always set", NO, yaml="socket-options/reuse-address"),
+        Flag("enable-grpc-gateway", B, "true", "serve the JSON gateway", NO),
+        Flag("raft-read-timeout", D, "5s", "read time-out of a peer connection", NO, yaml=""),
+        Flag("raft-write-timeout", D, "5s", "write time-out of a peer connection", NO, yaml=""),
+        Flag("feature-gates", S, "", "gate=bool,...; etcd's gates, at their defaults only"),
+    ],
+    "clustering": [
+        Flag("initial-advertise-peer-urls", URLS, "http://localhost:2380", "this host's peer URLs, told to the cluster"),
+        Flag("initial-cluster", S, "default=http://localhost:2380", "the first hosts: name=peer URL,...; a host with several URLs: repeat its name"),
+        Flag("initial-cluster-state", E, "new", "new: bootstrap; existing: join (not supported yet)", choices=("new", "existing")),
+        Flag("initial-cluster-token", S, "etcd-cluster", "goes into the IDs of cluster and members"),
+        Flag("advertise-client-urls", URLS, "http://localhost:2379", "this host's client URLs, told to clients; required with --listen-client-urls"),
+        Flag("strict-reconfig-check", B, "true", "refuse membership changes that endanger the quorum", LATER),
+        Flag("pre-vote", B, "true", "ask before campaigning; always on", LATER),
+        Flag("max-learners", U, "1", "learners allowed"),
+        Flag("auto-compaction-mode", E, "periodic", "periodic or revision", choices=("periodic", "revision")),
+        Flag("auto-compaction-retention", S, "0", "what automatic compaction keeps: a duration (a bare number: hours) or a number of revisions; 0: off"),
+        Flag("discovery-srv", S, "", "DNS domain of the cluster's SRV records", LATER),
+        Flag("discovery-srv-name", S, "", "suffix of the SRV service", LATER),
+        Flag("discovery-token", S, "", "token of the v3 discovery service", LATER, yaml="discovery-config/token"),
+        Flag("discovery-endpoints", L, "", "endpoints of the v3 discovery service", LATER, yaml=_DISCOVERY + "endpoints"),
+        Flag("discovery-dial-timeout", D, "2s", "v3 discovery", NO, yaml=_DISCOVERY + "dial-timeout"),
+        Flag("discovery-request-timeout", D, "5s", "v3 discovery", NO, yaml=_DISCOVERY + "request-timeout"),
+        Flag("discovery-keepalive-time", D, "2s", "v3 discovery", NO, yaml=_DISCOVERY + "keepalive-time"),
+        Flag("discovery-keepalive-timeout", D, "6s", "v3 discovery", NO, yaml=_DISCOVERY + "keepalive-timeout"),
+        Flag("discovery-insecure-transport", B, "true", "v3 discovery", NO, yaml=_DISCOVERY + "secure/insecure-transport"),
+        Flag("discovery-insecure-skip-tls-verify", B, "false", "v3 discovery", NO, yaml=_DISCOVERY + "secure/insecure-skip-tls-verify"),
+        Flag("discovery-cert", S, "", "v3 discovery", LATER, yaml=_DISCOVERY + "secure/cert"),
+        Flag("discovery-key", S, "", "v3 discovery", LATER, yaml=_DISCOVERY + "secure/key"),
+        Flag("discovery-cacert", S, "", "v3 discovery", LATER, yaml=_DISCOVERY + "secure/cacert"),
+        Flag("discovery-user", S, "", "v3 discovery", LATER, yaml=_DISCOVERY + "auth/username"),
+        Flag("discovery-password", S, "", "v3 discovery", LATER, yaml=_DISCOVERY + "auth/password"),
+        Flag("discovery", S, "", "v2 discovery URL", LATER),
+        Flag("discovery-proxy", S, "", "HTTP proxy to the v2 discovery service", LATER),
+        Flag("discovery-fallback", E, "exit", "when the discovered cluster is full", NO, yaml="", choices=("exit", "proxy")),
+        Flag("v2-deprecation", E, "write-only", "phase of etcd's v2 store", NO, choices=("not-yet", "write-only", "write-only-skip-check", "write-only-drop-data", "gone")),
+    ],
+    "security": [
+        Flag("cert-file", S, "", "server certificate", LATER, yaml=_CLIENT + "cert-file"),
+        Flag("key-file", S, "", "server key", LATER, yaml=_CLIENT + "key-file"),
+        Flag("client-cert-file", S, "", "certificate of this server as a client", LATER, yaml=_CLIENT + "client-cert-file"),
+        Flag("client-key-file", S, "", "key of --client-cert-file", LATER, yaml=_CLIENT + "client-key-file"),
+        Flag("client-cert-auth", B, "false", "require client certificates", LATER, yaml=_CLIENT + "client-cert-auth"),
+        Flag("trusted-ca-file", S, "", "CA of client certificates", LATER, yaml=_CLIENT + "trusted-ca-file"),
+        Flag("client-crl-file", S, "", "revoked client certificates", LATER, yaml=""),
+        Flag("client-cert-allowed-hostname", L, "", "allowed names of client certificates", LATER, yaml=_CLIENT + "allowed-hostname"),
+        Flag("auto-tls", B, "false", "generated client TLS", LATER, yaml=_CLIENT + "auto-tls"),
+        Flag("peer-cert-file", S, "", "peer certificate: peers use CURVE keys, see --peer-key-file", LATER, yaml=_PEER + "cert-file"),
+        Flag("peer-key-file", S, "", "the cluster's CURVE key file, made by `muster peer-keys FILE`; the same on every host", yaml=_PEER + "key-file"),
+        Flag("peer-client-cert-file", S, "", "certificate of outgoing peer connections", LATER, yaml=_PEER + "client-cert-file"),
+        Flag("peer-client-key-file", S, "", "key of --peer-client-cert-file", LATER, yaml=_PEER + "client-key-file"),
+        Flag("peer-client-cert-auth", B, "false", "verify peer certificates", LATER, yaml=_PEER + "client-cert-auth"),
+        Flag("peer-trusted-ca-file", S, "", "CA of peer certificates", LATER, yaml=_PEER + "trusted-ca-file"),
+        Flag("peer-crl-file", S, "", "revoked peer certificates", LATER, yaml=""),
+        Flag("peer-cert-allowed-cn", L, "", "allowed common names of peers", LATER, yaml=_PEER + "allowed-cn"),
+        Flag("peer-cert-allowed-hostname", L, "", "allowed names of peer certificates", LATER, yaml=_PEER + "allowed-hostname"),
+        Flag("peer-auto-tls", B, "false", "generated peer TLS", LATER, yaml=_PEER + "auto-tls"),
+        Flag("peer-skip-client-san-verification", B, "false", "skip the SAN check of peers", NO, yaml=_PEER + "skip-client-san-verification"),
+        Flag("self-signed-cert-validity", U, "1", "years of a generated certificate", NO),
+        Flag("cipher-suites", L, "", "TLS cipher suites", LATER),
+        Flag("tls-min-version", E, "TLS1.2", "lowest TLS version", LATER, choices=("TLS1.2", "TLS1.3")),
+        Flag("tls-max-version", E, "", "highest TLS version", LATER, choices=("", "TLS1.2", "TLS1.3")),
+        Flag("cors", L, "*", "allowed CORS origins"),
+        Flag("host-whitelist", L, "*", "accepted Host names of plain HTTP"),
+        Flag("auth-token", S, "simple", "kind of token: simple, or jwt,...", LATER),
+        Flag("bcrypt-cost", U, "10", "cost of password hashes", LATER),
+        Flag("auth-token-ttl", U, "300", "life of a simple token, in seconds", LATER),
+    ],
+    "profiling, metrics, tracing": [
+        Flag("enable-pprof", B, "false", "serve /debug on the client URLs (also with --log-level=debug)"),
+        Flag("metrics", E, "basic", "extensive adds histograms per method", choices=("basic", "extensive")),
+        Flag("listen-metrics-urls", URLS, "", "more listeners for /metrics, /health, /livez, /readyz"),
+        Flag("enable-distributed-tracing", B, "false", "OpenTelemetry tracing", LATER),
+        Flag("distributed-tracing-address", S, "localhost:4317", "collector", NO),
+        Flag("distributed-tracing-service-name", S, "etcd", "service name in traces", NO),
+        Flag("distributed-tracing-instance-id", S, "", "instance ID in traces", NO),
+        Flag("distributed-tracing-sampling-rate", U, "0", "samples per million spans", NO),
+    ],
+    "logging": [
+        Flag("logger", E, "zap", "etcd's logger; muster's own whatever it says", choices=("zap",)),
+        Flag("log-outputs", L, "default", "default (stderr), stderr, stdout, or file paths"),
+        Flag("log-level", E, "info", "lowest level that is logged", choices=LEVELS),
+        Flag("log-format", E, "json", "json or console", choices=("json", "console")),
+        Flag("enable-log-rotation", B, "false", "rotate the log file", LATER),
+        Flag("log-rotation-config-json", S, ROTATION, "settings of rotation", NO),
+        Flag("warning-apply-duration", D, "100ms", "log applies slower than this", LATER),
+        Flag("warning-unary-request-duration", D, "300ms", "log requests slower than this", LATER),
+    ],
+    "checks, compaction, watches": [
+        Flag("corrupt-check-time", D, "0s", "period of the cluster's hash check", LATER),
+        Flag("compact-hash-check-time", D, "1m0s", "period of the check of compaction hashes", NO),
+        Flag("compaction-batch-limit", U, "0", "revisions removed per batch; muster works in slices of time", NO),
+        Flag("compaction-sleep-interval", D, "0s", "pause between batches", NO),
+        Flag("watch-progress-notify-interval", D, "0s", "period of watch progress notifications; 0: 10m, at least 100ms"),
+        Flag("downgrade-check-time", D, "5s", "period of the check of a downgrade", NO),
+        Flag("bootstrap-defrag-threshold-megabytes", U, "0", "defragment at boot", NO),
+    ],
+    "unsafe": [
+        Flag("force-new-cluster", B, "false", "restart as a cluster of one, keeping the data", LATER),
+        Flag("unsafe-no-fsync", B, "false", "never sync: a crash of the machine loses acknowledged writes"),
+    ],
+    "meta": [
+        Flag("config-file", S, "", "YAML file with etcd's keys; all other flags and variables are then ignored", yaml=""),
+        Flag("version", B, "false", "print the versions and exit", yaml=""),
+        Flag("help", B, "false", "print this and exit", yaml=""),
+    ],
+    "removed from etcd": [
+        Flag("enable-v2", B, "false", "v2 API", LATER),
+        Flag("experimental-enable-v2v3", S, "", "v2 emulation", LATER),
+        Flag("proxy", S, "off", "v2 proxy mode: see `muster proxy`", LATER),
+        Flag("proxy-failure-wait", U, "5000", "v2 proxy", NO),
+        Flag("proxy-refresh-interval", U, "30000", "v2 proxy", NO),
+        Flag("proxy-dial-timeout", U, "1000", "v2 proxy", NO),
+        Flag("proxy-write-timeout", U, "5000", "v2 proxy", NO),
+        Flag("proxy-read-timeout", U, "0", "v2 proxy", NO),
+        Flag("debug", B, "false", "debug logging: use --log-level=debug", LATER),
+        Flag("log-package-levels", S, "", "levels per package", NO),
+    ],
+}
+
+_ALIASES = {
+    # etcd's experimental spellings, with the flag or feature gate that each became
+    "initial-corrupt-check": "feature-gates:InitialCorruptCheck",
+    "corrupt-check-time": "",
+    "compact-hash-check-enabled": "feature-gates:CompactHashCheck",
+    "compact-hash-check-time": "",
+    "enable-lease-checkpoint": "feature-gates:LeaseCheckpoint",
+    "enable-lease-checkpoint-persist": "feature-gates:LeaseCheckpointPersist",
+    "compaction-batch-limit": "",
+    "compaction-sleep-interval": "",
+    "peer-skip-client-san-verification": "",
+    "watch-progress-notify-interval": "",
+    "warning-apply-duration": "",
+    "warning-unary-request-duration": "",
+    "txn-mode-write-with-shared-buffer": "feature-gates:TxnModeWriteWithSharedBuffer",
+    "bootstrap-defrag-threshold-megabytes": "",
+    "downgrade-check-time": "",
+    "memory-mlock": "",
+    "snapshot-catchup-entries": "",
+    "stop-grpc-service-on-defrag": "feature-gates:StopGRPCServiceOnDefrag",
+    "enable-distributed-tracing": "",
+    "distributed-tracing-address": "",
+    "distributed-tracing-service-name": "",
+    "distributed-tracing-instance-id": "",
+    "distributed-tracing-sampling-rate": "",
+    "backend-bbolt-freelist-type": "",
+}
+
+_IGNORED = (
+    "cluster-active-size", "cluster-remove-delay", "cluster-sync-interval", "config", "force", "max-result-buffer",
+    "max-retry-attempts", "peer-heartbeat-interval", "peer-election-timeout", "retry-interval", "snapshot", "v", "vv",
+)  # fmt: skip
+
+# etcd's feature gates (3.6) and their defaults; another value is refused, for muster has none of these switches
+GATES = {
+    "AllAlpha": False, "AllBeta": False, "StopGRPCServiceOnDefrag": False, "InitialCorruptCheck": False,
+    "CompactHashCheck": False, "TxnModeWriteWithSharedBuffer": True, "LeaseCheckpoint": False,
+    "LeaseCheckpointPersist": False, "SetMemberLocalAddr": False, "FastLeaseKeepAlive": True, "PriorityRequest": False,
+}  # fmt: skip
+
+
+def _build(groups: dict[str, list[Flag]]) -> dict[str, Flag]:
+    table: dict[str, Flag] = {}
+
+    def add(flags: Iterable[Flag], group: str) -> None:
+        for f in flags:
+            assert f.name not in table, f.name
+            table[f.name] = Flag(f.name, f.kind, f.default, f.help, f.support, f.yaml, f.choices, f.alias, group)
+
+    for group, flags in groups.items():
+        add(flags, group)
+    aliases = []
+    for short, target in _ALIASES.items():
+        if target:
+            gate = target.partition(":")[2]
+            default = "true" if GATES[gate] else "false"
+            aliases.append(Flag(f"experimental-{short}", B, default, f"feature gate {gate}", Support.ALIAS, alias=target))
+        else:
+            f = table[short]
+            aliases.append(Flag(f"experimental-{short}", f.kind, f.default, f"--{short}", Support.ALIAS, None, f.choices, short))
+    aliases.append(Flag("log-output", L, "default", "--log-outputs", Support.ALIAS, alias="log-outputs"))
+    add(aliases, "deprecated names")
+    add((Flag(name, S, "", "ignored", IGNORED, yaml="") for name in _IGNORED), "accepted and ignored")
+    return table
+
+
+SERVER_FLAGS = _build(_GROUPS)

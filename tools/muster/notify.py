@@ -1,0 +1,21 @@
+"""Telling systemd how we are: sd_notify's datagrams."""
+
+from __future__ import annotations
+
+import os
+import socket
+
+
+def notify(state: str) -> bool:
+    """Send ``READY=1``, ``STOPPING=1`` ... to $NOTIFY_SOCKET. False where nobody asked or listens."""
+    address = os.environ.get("NOTIFY_SOCKET", "")
+    if not address:
+        return False
+    if address[0] == "@":  # Linux's abstract names
+        address = "\0" + address[1:]
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as s:
+            s.sendto(state.encode(), address)
+    except OSError:
+        return False
+    return True

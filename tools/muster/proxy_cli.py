@@ -1,0 +1,111 @@
+"""``muster proxy``: fronts alone, on a machine without a member."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import Sequence
+from urllib.parse import urlsplit
+
+from cluster.settings import Peer
+from tools.muster import bootstrap, config, logs, peer_keys, pinning, rundir, serve
+from tools.muster.bootstrap import Identity
+from tools.muster.flag_docs import flag_list
+from tools.muster.flags import SERVER_FLAGS, Flag, Kind
+from tools.muster.parse import ConfigError, Values, convert, resolve
+from tools.muster.supervisor import Supervisor
+
+ASK_LIMIT_S = 30.0  # how long to look for a member that answers
+
+_TAKEN = (
+    "name", "data-dir", "run-dir", "fronts", "cpus", "shards", "shard-depth", "listen-client-urls", "listen-metrics-urls",
+    "initial-cluster", "initial-cluster-token", "peer-key-file", "heartbeat-interval", "election-timeout",
+    "max-request-bytes", "max-txn-ops", "max-concurrent-streams", "grpc-keepalive-min-time", "grpc-keepalive-interval",
+    "grpc-keepalive-timeout", "socket-reuse-port", "metrics", "watch-progress-notify-interval", "cors",
+    "host-whitelist", "enable-pprof", "log-level", "log-format", "log-outputs", "help",
+)  # fmt: skip
+FLAGS = {
+    "endpoints": Flag("endpoints", Kind.LIST, "", "client URLs of members, asked once for the members' peer URLs"),
+    **{name: SERVER_FLAGS[name] for name in _TAKEN},
+}
+
+
+def run(args: list[str]) -> int:
+    """Run the fronts until told to stop; the exit code."""
+    given = resolve(FLAGS, args, {}, use_environ=False)
+    if given["help"]:
+        print("Usage:\n\n  muster proxy --endpoints URL,... | --initial-cluster name=peer URL,... [flags]\n\nFlags:\n")
+        print(flag_list(FLAGS))
+        return 0
+    if given.is_set("endpoints") == given.is_set("initial-cluster"):
+        raise ConfigError("give either --endpoints or --initial-cluster, so that the cluster's members can be found")
+    settings = config.build(_server_values(given))
+    log = logs.configure(given["log-outputs"], given["log-level"], given["log-format"])
+    for warning in settings.warnings:
+        log.warning(warning)
+    if given.is_set("endpoints"):
+        cluster_id, peers = members_of(given["endpoints"])
+    else:
+        peers = bootstrap.peers_of(settings.initial_cluster, settings.initial_cluster_token)
+        cluster_id = bootstrap.cluster_id_of(peers)
+    if settings.peer_key_file:
+        peer_keys.check(settings.peer_key_file)
+    os.makedirs(settings.data_dir, mode=0o700, exist_ok=True)
+    if os.path.exists(bootstrap.member_dir(settings.data_dir)):
+        raise ConfigError(f"{settings.data_dir} is the data directory of a member: a proxy needs its own")
+    lock = rundir.DataDirLock(settings.data_dir)
+    try:
+        run_dir = rundir.make_run_dir(settings.data_dir, settings.run_dir)
+        serve.check_ports(settings, None)
+        identity = Identity(cluster_id, 0, 0, settings.shards, settings.shard_depth, peers)
+        specs = serve.front_specs(settings, identity, run_dir, 0, pinning.assign(settings.cpus, settings.fronts))
+        log.info(f"starting a proxy of cluster {cluster_id:x}", members={p.name: list(p.peer_urls) for p in peers})
+        return asyncio.run(serve.supervise(Supervisor(specs, log), settings, identity, run_dir))
+    finally:
+        lock.release()
+
+
+def _server_values(given: Values) -> Values:
+    """A proxy's flags as a server's, with the others at their defaults."""
+    defaults = {f.name: convert(f, f.default) for f in SERVER_FLAGS.values()}
+    sources = {k: v for k, v in given.sources.items() if k in defaults}
+    values = Values({**defaults, **{k: v for k, v in given.values.items() if k in defaults}}, sources, given.rest)
+    values.values["advertise-client-urls"] = values["listen-client-urls"]
+    values.sources["advertise-client-urls"] = "flag"
+    if not values.is_set("data-dir"):
+        values.values["data-dir"] = "proxy.muster"
+        values.sources["data-dir"] = "flag"
+    return values
+
+
+def members_of(endpoints: Sequence[str]) -> tuple[int, tuple[Peer, ...]]:
+    """Cluster ID and members, asked of the first endpoint that answers within the limit."""
+    import grpc
+
+    from cluster.pb import rpc_pb2
+
+    deadline = time.monotonic() + ASK_LIMIT_S
+    while True:
+        for endpoint in endpoints:
+            target = urlsplit(endpoint).netloc if "://" in endpoint else endpoint
+            with grpc.insecure_channel(target) as channel:
+                call = channel.unary_unary(
+                    "/etcdserverpb.Cluster/MemberList",
+                    request_serializer=rpc_pb2.MemberListRequest.SerializeToString,
+                    response_deserializer=rpc_pb2.MemberListResponse.FromString,
+                )
+                try:
+                    answer = call(rpc_pb2.MemberListRequest(), timeout=5)
+                except grpc.RpcError as e:
+                    last = f"{endpoint}: {e.details()}"
+                    continue
+            return answer.header.cluster_id, tuple(_peer(m.ID, m.name, list(m.peerURLs)) for m in answer.members)
+        if time.monotonic() > deadline:
+            raise ConfigError(f"no member answered within {ASK_LIMIT_S:g} s; the last: {last}")
+        time.sleep(1)
+
+
+def _peer(member_id: int, name: str, urls: list[str]) -> Peer:
+    first = config.parse_url(urls[0])
+    return Peer(member_id, name, first.host, first.port, tuple(urls))

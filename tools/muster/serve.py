@@ -1,0 +1,248 @@
+"""Running one host: from checked settings to running processes and an exit code."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import platform
+import socket
+import sys
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from cluster.settings import Common, FrontSettings, NodeSettings, dumps
+from cluster.version import ETCD_VERSION, MUSTER_VERSION
+from tools.muster import bootstrap, control, logs, nodestate, peer_keys, pinning, rundir
+from tools.muster.bootstrap import Identity
+from tools.muster.children import ChildSpec, python
+from tools.muster.config import ServerConfig, Url, setting
+from tools.muster.parse import ConfigError
+from tools.muster.supervisor import Logger, Supervisor
+
+PORT_WAIT_S = 1.0
+
+
+def run(config: ServerConfig) -> int:
+    """Run a host until it is told to stop; the exit code."""
+    try:
+        log = logs.configure(setting(config, "log-outputs"), setting(config, "log-level"), setting(config, "log-format"))
+    except OSError as e:
+        raise ConfigError(f"cannot open --log-outputs {e.filename}: {e.strerror}") from None
+    for warning in config.warnings:
+        log.warning(warning)
+    bootstrap.prepare_data_dir(config.data_dir)
+    lock = rundir.DataDirLock(config.data_dir)
+    try:
+        if config.peer_key_file:
+            peer_keys.check(config.peer_key_file)
+        identity, is_new = bootstrap.establish(config)
+        run_dir = rundir.make_run_dir(config.data_dir, config.run_dir)
+        check_ports(config, identity)
+        specs = child_specs(config, identity, run_dir)
+        _log_facts(log, config, identity, is_new)
+        return asyncio.run(supervise(Supervisor(specs, log), config, identity, run_dir))
+    finally:
+        lock.release()
+
+
+async def supervise(supervisor: Supervisor, config: ServerConfig, identity: Identity, run_dir: str) -> int:
+    """Run the children and the control socket; the exit code."""
+    async def answer(request: dict[str, Any]) -> dict[str, Any]:
+        what = request["do"]
+        if what == "status":
+            return await asyncio.to_thread(status_of, supervisor, config, identity, run_dir)
+        if what == "kill":
+            pid = supervisor.kill(request["kind"], request["index"])
+            return {"pid": pid} if pid else {"error": f"{request['kind']} {request['index']} is not running"}
+        if what == "stop":
+            supervisor.stop()
+            return {"pid": os.getpid()}
+        return {"error": f"unknown request {what!r}"}
+
+    path = os.path.join(run_dir, "control.sock")
+    server = await control.listen(path, answer)
+    try:
+        return await supervisor.run()
+    finally:
+        server.close()
+        os.unlink(path)
+
+
+def status_of(supervisor: Supervisor, config: ServerConfig, identity: Identity, run_dir: str) -> dict[str, Any]:
+    """What ``muster local status`` shows of this host."""
+    shards = nodestate.states(
+        run_dir, identity.cluster_id, identity.member_id,
+        [c.spec.index for c in supervisor.children if c.spec.kind == "node" and c.pid],
+    )  # fmt: skip
+    names = {f"{p.member_id:x}": p.name for p in identity.peers}
+    nodes = []
+    for child in supervisor.children:
+        if child.spec.kind == "node":
+            state = shards.get(child.spec.index, {})
+            nodes.append({
+                "shard": child.spec.index, **_process(child), **state,
+                "leader_name": names.get(state.get("leader", ""), ""),
+                "is_leader": state.get("leader") == f"{identity.member_id:x}",
+            })  # fmt: skip
+    return {
+        "name": config.name,
+        "member_id": f"{identity.member_id:x}",
+        "cluster_id": f"{identity.cluster_id:x}",
+        "pid": os.getpid(),
+        "ready": supervisor.ready,
+        "client_urls": [u.text for u in config.advertise_client],
+        "peer_urls": list(identity.own.peer_urls) if identity.member_id else [],
+        "data_dir": os.path.abspath(config.data_dir),
+        "run_dir": run_dir,
+        "nodes": nodes,
+        "fronts": [{"front": c.spec.index, **_process(c)} for c in supervisor.children if c.spec.kind == "front"],
+    }
+
+
+def _process(child: Any) -> dict[str, Any]:
+    return {"pid": child.pid, "cpu": child.spec.cpu, "ready": child.ready, "starts": child.starts}
+
+
+def child_specs(config: ServerConfig, identity: Identity, run_dir: str) -> list[ChildSpec]:
+    """The processes of a host, nodes first."""
+    shards = identity.shard_count
+    pins = pinning.assign(config.cpus, shards + config.fronts)
+    specs = [_node_spec(config, identity, run_dir, shard, pins[shard]) for shard in range(shards)]
+    return specs + front_specs(config, identity, run_dir, identity.member_id, pins[shards:])
+
+
+def _common(config: ServerConfig, identity: Identity, run_dir: str, member_id: int, cpu: int, status_fd: int) -> Common:
+    return Common(
+        cluster_id=identity.cluster_id,
+        member_id=member_id,
+        name=config.name,
+        shard_count=identity.shard_count,
+        placement_depth=identity.placement_depth,
+        peers=identity.peers,
+        run_dir=run_dir,
+        heartbeat_interval_ms=setting(config, "heartbeat-interval"),
+        election_timeout_ms=setting(config, "election-timeout"),
+        max_request_bytes=setting(config, "max-request-bytes"),
+        max_txn_ops=setting(config, "max-txn-ops"),
+        curve_key_file=os.path.abspath(config.peer_key_file) if config.peer_key_file else "",
+        log_level=setting(config, "log-level"),
+        log_format=setting(config, "log-format"),
+        log_outputs=tuple("stderr" if o in ("default", "systemd/journal") else o for o in setting(config, "log-outputs")),
+        cpu=cpu,
+        status_fd=status_fd,
+    )
+
+
+def _node_spec(config: ServerConfig, identity: Identity, run_dir: str, shard: int, cpu: int) -> ChildSpec:
+    listen = config.listen_peer[0]
+
+    def argv(status_fd: int) -> Sequence[str]:
+        return python("node", dumps(NodeSettings(
+            common=_common(config, identity, run_dir, identity.member_id, cpu, status_fd),
+            shard=shard,
+            data_dir=os.path.join(os.path.abspath(bootstrap.member_dir(config.data_dir)), f"shard-{shard}"),
+            listen_host=bind_address(listen),
+            listen_port=listen.port + shard,
+            client_urls=tuple(u.text for u in config.advertise_client),
+            peer_urls=identity.own.peer_urls,
+            incarnation=identity.incarnation,
+            initial_cluster_state=config.initial_cluster_state,
+            snapshot_count=setting(config, "snapshot-count"),
+            snapshot_catchup_entries=setting(config, "snapshot-catchup-entries"),
+            quota_backend_bytes=config.quota_backend_bytes,
+            auto_compaction_mode=setting(config, "auto-compaction-mode"),
+            auto_compaction_retention=setting(config, "auto-compaction-retention"),
+            max_learners=setting(config, "max-learners"),
+            unsafe_no_fsync=setting(config, "unsafe-no-fsync"),
+        )))  # fmt: skip
+
+    return ChildSpec("node", shard, cpu, argv)
+
+
+def front_specs(config: ServerConfig, identity: Identity, run_dir: str, member_id: int, pins: Sequence[int]) -> list[ChildSpec]:
+    """The front processes; ``member_id`` 0 on a machine without a member."""
+    listen = tuple(f"http://{bind_address(u)}:{u.port}" for u in config.listen_client)
+    metrics = tuple(f"http://{bind_address(u)}:{u.port}" for u in config.listen_metrics)
+
+    def spec(index: int, cpu: int) -> ChildSpec:
+        def argv(status_fd: int) -> Sequence[str]:
+            return python("proxy", dumps(FrontSettings(
+                common=_common(config, identity, run_dir, member_id, cpu, status_fd),
+                index=index,
+                listen=listen,
+                reuse_port=config.fronts > 1 or setting(config, "socket-reuse-port"),
+                metrics=setting(config, "metrics"),
+                listen_metrics=metrics if index == 0 else (),  # one process answers there
+                max_concurrent_streams=setting(config, "max-concurrent-streams"),
+                grpc_keepalive_min_time_ms=setting(config, "grpc-keepalive-min-time"),
+                grpc_keepalive_interval_ms=setting(config, "grpc-keepalive-interval"),
+                grpc_keepalive_timeout_ms=setting(config, "grpc-keepalive-timeout"),
+                watch_progress_notify_interval_ms=config.watch_progress_notify_interval_ms,
+                quota_backend_bytes=config.quota_backend_bytes,
+                enable_pprof=setting(config, "enable-pprof") or setting(config, "log-level") == "debug",
+                cors=setting(config, "cors"),
+                host_whitelist=setting(config, "host-whitelist"),
+            )))  # fmt: skip
+
+        return ChildSpec("front", index, cpu, argv)
+
+    return [spec(index, cpu) for index, cpu in enumerate(pins)]
+
+
+def bind_address(url: Url) -> str:
+    """The address to bind for a URL; a name is resolved, IPv4 first (localhost is 127.0.0.1)."""
+    try:
+        infos = socket.getaddrinfo(url.host, url.port, type=socket.SOCK_STREAM)
+    except OSError:
+        raise ConfigError(f"cannot resolve the host of {url.text}") from None
+    infos.sort(key=lambda info: info[0] != socket.AF_INET)
+    return str(infos[0][4][0])
+
+
+def check_ports(config: ServerConfig, identity: Identity | None) -> None:
+    """ConfigError, in etcd's words, if a port is taken: better now than by a child that crashes again and again."""
+    urls = [(bind_address(u), u.port) for u in (*config.listen_client, *config.listen_metrics)]
+    if identity is not None:
+        peer = config.listen_peer[0]
+        urls += [(bind_address(peer), peer.port + s) for s in range(identity.shard_count)]
+    deadline = time.monotonic() + PORT_WAIT_S
+    for host, port in urls:
+        while (code := _bind_error(host, port)) == errno.EADDRINUSE and time.monotonic() < deadline:
+            time.sleep(0.05)  # children of a supervisor that was killed are just ending
+        if code:
+            reason = "address already in use" if code == errno.EADDRINUSE else os.strerror(code).lower()
+            raise ConfigError(f"listen tcp {host}:{port}: bind: {reason}")
+
+
+def _bind_error(host: str, port: int) -> int:
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM) as s:
+        s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            s.bind((host, port))
+            s.listen(1)
+        except OSError as e:
+            return e.errno or errno.EIO
+    return 0
+
+
+def _log_facts(log: Logger, config: ServerConfig, identity: Identity, is_new: bool) -> None:
+    log.info(
+        "starting muster", muster_version=MUSTER_VERSION, etcd_version=ETCD_VERSION, python_version=platform.python_version(),
+        os_arch=f"{sys.platform}/{platform.machine()}", cpus=os.cpu_count(), pid=os.getpid(),
+    )  # fmt: skip
+    if not config.values.is_set("data-dir"):
+        log.info("no data-dir provided, using default data-dir", data_dir=os.path.abspath(config.data_dir))
+    log.info("listening", peer_urls=[u.text for u in config.listen_peer], client_urls=[u.text for u in config.listen_client])
+    log.info(
+        "settings", name=config.name, data_dir=os.path.abspath(config.data_dir), member_dir=os.path.abspath(bootstrap.member_dir(config.data_dir)),
+        heartbeat=f"{setting(config, 'heartbeat-interval')}ms", election=f"{setting(config, 'election-timeout')}ms",
+        snapshot_count=setting(config, "snapshot-count"), advertise_client_urls=[u.text for u in config.advertise_client],
+        initial_advertise_peer_urls=[u.text for u in config.advertise_peer], initial_cluster=config.initial_cluster_text if is_new else "",
+        initial_cluster_token=config.initial_cluster_token, shards=identity.shard_count, fronts=config.fronts,
+    )  # fmt: skip
+    if not is_new and config.initial_cluster_set:
+        log.info("the member has been initialized before: the initial-* flags are ignored")
+    log.info(f"starting member {identity.member_id:x} in cluster {identity.cluster_id:x}")
+    log.warning("serving client requests without TLS: use trusted networks only")

@@ -1,0 +1,128 @@
+"""A host's processes: nodes and fronts, kept running, stopped in order.
+
+Order of stopping: fronts first (they send GOAWAY and drain), then nodes (each hands its leadership over), so
+that clients see closed connections and never a leader that has gone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from tools.muster.children import EXIT_FATAL, Child, ChildSpec
+from tools.muster.notify import notify
+
+FRONT_LIMIT_S, NODE_LIMIT_S = 5.0, 5.0
+
+
+class Logger(Protocol):
+    """What the supervisor needs of a logger."""
+
+    def info(self, event: str, **fields: Any) -> Any: ...
+    def warning(self, event: str, **fields: Any) -> Any: ...
+    def error(self, event: str, **fields: Any) -> Any: ...
+
+
+class Supervisor:
+    """Runs children until told to stop; :meth:`run` returns the exit code."""
+
+    def __init__(self, specs: Sequence[ChildSpec], log: Logger) -> None:
+        self.children = [Child(spec, self._on_change) for spec in specs]
+        self.announced = False  # READY=1 was sent
+        self._log = log
+        self._stop = asyncio.Event()
+        self._hurry = asyncio.Event()
+        self._exit_code = 0
+
+    @property
+    def ready(self) -> bool:
+        """Every node knows a leader and every front serves."""
+        return all(child.ready for child in self.children)
+
+    def stop(self, exit_code: int = 0) -> None:
+        """Stop everything and let :meth:`run` return; asked twice: at once."""
+        if self._stop.is_set():
+            self._hurry.set()
+        else:
+            self._exit_code = exit_code
+            self._stop.set()
+
+    def kill(self, kind: str, index: int) -> int:
+        """kill -9 of one child; its pid, 0 if it does not run."""
+        for child in self.children:
+            if (child.spec.kind, child.spec.index) == (kind, index):
+                pid = child.pid
+                child.signal(signal.SIGKILL)
+                return pid
+        return 0
+
+    async def run(self) -> int:
+        """Start all children and keep them running until :meth:`stop` or a fatal refusal."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._on_signal, number)
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        try:
+            for child in self.children:
+                child.start()
+            await self._stop.wait()
+            notify("STOPPING=1")
+            await self._stop_all()
+        finally:
+            for number in (signal.SIGTERM, signal.SIGINT):
+                loop.remove_signal_handler(number)
+        return self._exit_code
+
+    async def _stop_all(self) -> None:
+        hurry = asyncio.get_running_loop().create_task(self._hurry.wait())
+        try:
+            for kind, limit_s in (("front", FRONT_LIMIT_S), ("node", NODE_LIMIT_S)):
+                stops = asyncio.gather(*(self._stop_one(c, limit_s) for c in self.children if c.spec.kind == kind))
+                await asyncio.wait((stops, hurry), return_when=asyncio.FIRST_COMPLETED)
+                if hurry.done():
+                    for child in self.children:
+                        child.stopping = True
+                        child.signal(signal.SIGKILL)
+                await stops
+        finally:
+            hurry.cancel()
+
+    async def _stop_one(self, child: Child, limit_s: float) -> None:
+        if not await child.stop(limit_s):
+            self._log.warning("a child had to be killed", child=child.spec.label, limit_s=limit_s)
+
+    def _on_signal(self, number: int) -> None:
+        self._log.info("received signal; shutting down", signal=signal.Signals(number).name)
+        self.stop()
+
+    def _on_change(self, child: Child, event: dict[str, Any]) -> None:
+        kind, label = event.get("event"), child.spec.label
+        if kind == "started":
+            self._log.info("started", child=label, pid=child.pid, cpu=child.spec.cpu)
+        elif kind == "exited":
+            self._on_exit(child, event)
+        elif kind == "failed":  # it cannot even be started
+            self._log.error("cannot start a child; stopping this host", child=label, error=event["error"])
+            self.stop(1)
+        elif kind == "leader":
+            self._log.info("leader", child=label, shard=event.get("shard"), leader=event.get("leader"), term=event.get("term"))
+        elif kind == "ready":
+            self._log.info("child is ready", child=label, pid=child.pid)
+        if self.ready and not self.announced:
+            self.announced = True
+            self._log.info("ready to serve client requests")
+            notify("READY=1")
+
+    def _on_exit(self, child: Child, event: dict[str, Any]) -> None:
+        label, code = child.spec.label, event["code"]
+        how = f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+        if child.stopping:
+            self._log.info("stopped", child=label, how=how)
+        elif code == EXIT_FATAL:
+            self._log.error("a child refuses to run; stopping this host", child=label, reason=child.fatal or "see its log")
+            child.stopping = True
+            self.stop(1)
+        else:
+            self._log.warning("crashed; starting it again", child=label, how=how, after_s=event["ran_s"], in_s=event["again_in_s"])
