@@ -14,7 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -67,10 +67,8 @@ class System:
                 process.kill()
                 process.wait()
         for left in tree:  # psutil knows a reused pid from the process it saw
-            try:
+            with suppress(psutil.NoSuchProcess):
                 left.kill()
-            except psutil.NoSuchProcess:
-                pass
 
 
 def find_etcd(given: str | None = None) -> str:

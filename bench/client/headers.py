@@ -79,5 +79,5 @@ def _judge(fields: tuple[tuple[str, str], ...]) -> Block:
         return Block(fields, http_error, None)
     if status is None:
         return Block(fields, http_error, http_error or RpcError(Status.INTERNAL, "response without grpc-status"))
-    code = int(status) if status.isdigit() else int(Status.UNKNOWN)
-    return Block(fields, http_error, RpcError(code, unquote(found.get("grpc-message", ""))))
+    number = int(status) if status.isdigit() else int(Status.UNKNOWN)
+    return Block(fields, http_error, RpcError(number, unquote(found.get("grpc-message", ""))))

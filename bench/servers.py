@@ -1,0 +1,111 @@
+"""What the server side costs: CPU, memory and written bytes of its processes, read with psutil.
+
+A system's server side is its root processes and everything below them. Endpoints on this machine lead to
+their processes by the listening port; a front leads on to the supervisor above it, so that nodes count too.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import psutil
+
+from bench.client import Endpoint
+
+
+@dataclass(slots=True, frozen=True)
+class Usage:
+    """One process at one moment."""
+
+    name: str
+    cpu_s: float
+    rss_bytes: int
+    written_bytes: int
+    started: float  # tells a process from another one that got its pid later
+
+
+def sample(roots: Iterable[int]) -> dict[int, Usage]:
+    """The processes at and below ``roots`` that are alive now, by pid."""
+    found: dict[int, Usage] = {}
+    for root in roots:
+        try:
+            top = psutil.Process(root)
+            tree = [top, *top.children(recursive=True)]
+        except psutil.NoSuchProcess:
+            continue
+        for process in tree:
+            try:
+                with process.oneshot():
+                    times = process.cpu_times()
+                    found[process.pid] = Usage(
+                        _label(process), times.user + times.system, process.memory_info().rss,
+                        process.io_counters().write_bytes, process.create_time(),
+                    )
+            except (psutil.NoSuchProcess, psutil.AccessDenied):
+                continue
+    return found
+
+
+@dataclass(slots=True, frozen=True)
+class Spent:
+    """What one process used between two samples."""
+
+    pid: int
+    name: str
+    cpu_s: float
+    rss_bytes: int
+    written_bytes: int
+
+
+def spent(before: dict[int, Usage], after: dict[int, Usage]) -> list[Spent]:
+    """What each process alive at the end used since the first sample."""
+    used = []
+    for pid, now in sorted(after.items()):
+        then = before.get(pid)
+        if then is None or then.started != now.started:
+            then = Usage(now.name, 0.0, 0, 0, now.started)
+        used.append(Spent(pid, now.name, now.cpu_s - then.cpu_s, now.rss_bytes, now.written_bytes - then.written_bytes))
+    return used
+
+
+def discover(endpoints: Sequence[Endpoint]) -> list[int]:
+    """Root processes of the servers at those endpoints that are on this machine; [] if none can be seen."""
+    ports = {endpoint.port for endpoint in endpoints if _is_local(endpoint.host)}
+    if not ports:
+        return []
+    roots: set[int] = set()
+    try:
+        listening = [c for c in psutil.net_connections("tcp") if c.status == psutil.CONN_LISTEN]
+    except psutil.AccessDenied:
+        return []
+    for connection in listening:
+        if connection.laddr and connection.laddr.port in ports and connection.pid:
+            try:
+                process = psutil.Process(connection.pid)
+                words = process.cmdline()
+                parent = process.parent()
+                if "-m" in words and "proxy" in words and parent is not None and parent.pid != 1:
+                    process = parent
+            except (psutil.NoSuchProcess, psutil.AccessDenied):
+                continue
+            roots.add(process.pid)
+    return sorted(roots)
+
+
+def _label(process: psutil.Process) -> str:
+    """``etcd``; for one of our own, the module that ``python -m`` runs."""
+    words = process.cmdline()
+    if "-m" in words[:-1]:
+        return words[words.index("-m") + 1].removesuffix(".cli")
+    return process.name()
+
+
+def _is_local(host: str) -> bool:
+    try:
+        wanted = {info[4][0] for info in socket.getaddrinfo(host, None)}
+    except OSError:
+        return False
+    own = {address.address.split("%")[0] for nic in psutil.net_if_addrs().values() for address in nic}
+    return bool(wanted & own)

@@ -1,0 +1,225 @@
+"""Runs over streams: watches and their delivery, lease keep-alives.
+
+A watched value opens with the intended time of its put, so an event's latency needs no bookkeeping and is
+right across client processes of one machine (``perf_counter_ns`` is the system's monotonic clock).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter, deque
+from collections.abc import Callable
+from time import perf_counter_ns
+
+from bench.client import Client, RpcError, Status, Stream
+from bench.client.connection import Callback, Connection
+from bench.spec import STAMP_BYTES, Spec
+from bench.workloads import key_format
+from cluster.pb import rpc_pb2 as pb
+
+WATCH = "/etcdserverpb.Watch/Watch"
+KEEP_ALIVE = "/etcdserverpb.Lease/LeaseKeepAlive"
+GRANT = "/etcdserverpb.Lease/LeaseGrant"
+REVOKE = "/etcdserverpb.Lease/LeaseRevoke"
+
+_GRANTS_AT_ONCE = 100
+
+
+class Watchers:
+    """All watchers of one client process: ``streams`` streams with ``watchers_per_stream`` each.
+
+    Every watcher covers every key that the run puts, so each has to see each put once and in order.
+    """
+
+    def __init__(self, spec: Spec, client: Client) -> None:
+        self.spec = spec
+        self.count = spec.streams * spec.watchers_per_stream
+        self.samples_us: list[int] = []  # delivery latencies; taken and cleared by whoever watches the run
+        self.created_us: list[int] = []
+        self.errors: Counter[str] = Counter()
+        self.received = 0
+        self.last_event_ns = 0
+        self._client = client
+        self._streams: list[_WatchStream] = []
+        self._changed = asyncio.Event()
+
+    async def create(self) -> None:
+        """Create all watchers. RuntimeError if some are refused or take too long."""
+        request = self._request()
+        for i in range(self.spec.streams):
+            connection = self._client.connections[i % len(self._client.connections)]
+            self._streams.append(_WatchStream(self, connection, request, self.spec.watchers_per_stream))
+        if not await self._until(lambda: len(self.created_us) >= self.count or bool(self.errors)):
+            raise RuntimeError(f"{len(self.created_us)} of {self.count} watchers created within the time limit")
+        if self.errors:
+            raise RuntimeError(f"watchers were not created: {dict(self.errors)}")
+
+    async def wait_for(self, puts: int) -> None:
+        """Wait until each watcher has had ``puts`` events; gives up when none came for a time limit."""
+        expected = puts * self.count
+        if not await self._until(lambda: self.received >= expected):
+            self.errors["events not delivered"] += expected - self.received
+        if self.received > expected:
+            self.errors["events above those expected"] += self.received - expected
+
+    def close(self) -> None:
+        """End the streams."""
+        for stream in self._streams:
+            stream.stream.cancel()
+
+    async def _until(self, reached: Callable[[], bool]) -> bool:
+        while not reached():
+            self._changed.clear()
+            try:
+                async with asyncio.timeout(self.spec.timeout_s):
+                    await self._changed.wait()
+            except TimeoutError:
+                return reached()
+        return True
+
+    def _request(self) -> bytes:
+        spec = self.spec
+        create = pb.WatchCreateRequest(prev_kv=spec.prev_kv, progress_notify=spec.progress_notify)
+        if spec.watch_prefix:
+            create.key = spec.watch_prefix.encode()
+            create.range_end = prefix_end(create.key)
+        elif spec.key_space > 1:
+            key = key_format(spec)
+            create.key, create.range_end = key(0), key(spec.key_space - 1) + b"\x00"
+        else:
+            create.key = key_format(spec)(0)
+        return bytes(pb.WatchRequest(create_request=create).SerializeToString())
+
+
+class _WatchStream:
+    """One watch stream; checks that each of its watchers sees revisions only once and ascending."""
+
+    def __init__(self, owner: Watchers, connection: Connection, request: bytes, watchers: int) -> None:
+        self._owner = owner
+        self._last: dict[int, int] = {}  # watch id -> revision of its last event
+        self._asked_ns = perf_counter_ns()
+        self.stream: Stream = connection.stream(WATCH, self._message, self._end)
+        for _ in range(watchers):
+            self.stream.send(request)
+
+    def _message(self, body: bytes) -> None:
+        now = perf_counter_ns()
+        response = pb.WatchResponse.FromString(body)
+        owner = self._owner
+        if response.created and not response.canceled:
+            self._last[response.watch_id] = 0
+            owner.created_us.append((now - self._asked_ns) // 1000)
+            owner._changed.set()
+            return
+        if response.canceled:
+            owner.errors[f"watch cancelled: {response.cancel_reason}"] += 1
+            owner._changed.set()
+            return
+        last = self._last.get(response.watch_id, 0)
+        for event in response.events:
+            kv = event.kv
+            if kv.mod_revision <= last:  # the puts are single: a revision twice is an event twice
+                owner.errors["events out of order"] += 1
+            last = kv.mod_revision
+            owner.samples_us.append((now - int.from_bytes(kv.value[:STAMP_BYTES], "big")) // 1000)
+        self._last[response.watch_id] = last
+        owner.received += len(response.events)
+        owner.last_event_ns = now
+        owner._changed.set()
+
+    def _end(self, error: RpcError | None) -> None:
+        self._owner.errors[f"watch stream ended: {error or 'OK'}"] += 1
+        self._owner._changed.set()
+
+
+def prefix_end(prefix: bytes) -> bytes:
+    """The end of the range of all keys with ``prefix``; ``\\0`` (no end) if there is no such key."""
+    trimmed = prefix.rstrip(b"\xff")
+    return trimmed[:-1] + bytes((trimmed[-1] + 1,)) if trimmed else b"\0"
+
+
+class KeepAlives:
+    """The leases of one client process, and one keep-alive stream per client.
+
+    ``callers`` are what a :class:`bench.loops.Loop` calls: each call keeps the next of its leases alive.
+    """
+
+    def __init__(self, spec: Spec, client: Client) -> None:
+        self.spec = spec
+        self.granted_us: list[int] = []
+        self.leases: list[int] = []
+        self.callers: list[_KeepAlive] = []
+        self._client = client
+
+    async def create(self) -> None:
+        """Grant the leases and open the streams. RpcError or TimeoutError if a grant fails."""
+        request = pb.LeaseGrantRequest(TTL=self.spec.lease_ttl_s)
+        for first in range(0, self.spec.leases, _GRANTS_AT_ONCE):
+            started = perf_counter_ns()
+            for granted in await asyncio.gather(*(
+                self._client.unary(GRANT, request, pb.LeaseGrantResponse, connection=i, timeout_s=self.spec.timeout_s)
+                for i in range(first, min(first + _GRANTS_AT_ONCE, self.spec.leases))
+            )):
+                self.leases.append(granted.ID)
+            self.granted_us.append((perf_counter_ns() - started) // 1000)
+        for i in range(self.spec.clients):
+            mine = self.leases[i :: self.spec.clients] or [self.leases[i % len(self.leases)]]
+            self.callers.append(_KeepAlive(self._client, i, mine))
+
+    async def close(self) -> None:
+        """End the streams and revoke the leases, as far as that works."""
+        for caller in self.callers:
+            caller.close()
+        for first in range(0, len(self.leases), _GRANTS_AT_ONCE):
+            await asyncio.gather(*(
+                self._client.unary(REVOKE, pb.LeaseRevokeRequest(ID=lease), pb.LeaseRevokeResponse, connection=i)
+                for i, lease in enumerate(self.leases[first : first + _GRANTS_AT_ONCE])
+            ), return_exceptions=True)
+
+
+class _KeepAlive:
+    """One keep-alive stream, shaped like a connection: a call is one message, answered by the next one back."""
+
+    def __init__(self, client: Client, place: int, leases: list[int]) -> None:
+        self._client = client
+        self._place = place % len(client.connections)
+        self._requests = deque(pb.LeaseKeepAliveRequest(ID=lease).SerializeToString() for lease in leases)
+        self._waiting: deque[Callback | None] = deque()
+        self._stream: Stream | None = None
+
+    def call(self, path: str, body: bytes, callback: Callback) -> int:
+        """Keep the next lease alive; ``body`` is not looked at."""
+        if self._stream is None:
+            try:
+                self._stream = self._client.connections[self._place].stream(path, self._message, self._end)
+            except RpcError as error:
+                asyncio.get_running_loop().call_soon(callback, error, b"")
+                return 0
+        self._waiting.append(callback)
+        self._stream.send(self._requests[0])
+        self._requests.rotate(-1)
+        return 1
+
+    def cancel(self, stream_id: int) -> None:
+        """Forget the call under way; its answer, if it comes, is dropped."""
+        self._waiting = deque(None for _ in self._waiting)
+
+    def close(self) -> None:
+        if self._stream is not None:
+            self._stream.cancel()
+
+    def _message(self, body: bytes) -> None:
+        callback = self._waiting.popleft() if self._waiting else None
+        if callback is None:
+            return
+        if pb.LeaseKeepAliveResponse.FromString(body).TTL > 0:
+            callback(None, body)
+        else:
+            callback(RpcError(Status.NOT_FOUND, "lease expired or revoked"), b"")
+
+    def _end(self, error: RpcError | None) -> None:
+        self._stream = None
+        waiting, self._waiting = self._waiting, deque()
+        for callback in waiting:
+            if callback is not None:
+                callback(error or RpcError(Status.UNAVAILABLE, "keep-alive stream ended"), b"")

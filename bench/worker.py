@@ -1,0 +1,170 @@
+"""One client process: ``python -m bench.worker SPEC``, started and spoken to by ``bench.run``.
+
+Lines of JSON on stdout: ``ready``, then after ``go`` on stdin ``progress`` four times a second, ``sent``
+when the last operation is answered, and after ``end PUTS`` (how many puts all processes made together)
+``result``. Ends when stdin does, so it never outlives its parent.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import json
+import os
+import resource
+import sys
+from collections import Counter
+from time import perf_counter_ns
+from typing import Any
+
+import uvloop
+
+from bench.client import Client, RpcError, parse_endpoint
+from bench.loops import Loop
+from bench.spec import WATCHES, Spec
+from bench.stats import Latencies
+from bench.streams import KEEP_ALIVE, KeepAlives, Watchers
+from bench.workloads import PUT, put_body, unary
+
+_PROGRESS_S = 0.25
+
+
+class Worker:
+    """One process's share of a run, in the phases that the parent calls for."""
+
+    def __init__(self, spec: Spec) -> None:
+        self.spec = spec
+        self.latencies = Latencies()  # of the operations; of a watch, the puts
+        self.delivery = Latencies()
+        self.timeline: list[tuple[float, int]] = []  # seconds since the start, operations since the last one
+        self._client: Client
+        self._loop: Loop
+        self._watchers: Watchers | None = None
+        self._keep_alives: KeepAlives | None = None
+        self._cpu_before = _cpu_s()
+
+    async def prepare(self) -> None:
+        """Connect; create watchers or leases."""
+        spec = self.spec
+        self._client = await Client.open([parse_endpoint(e) for e in spec.endpoints], spec.conns)
+        connections = self._client.connections
+        if spec.command in WATCHES:
+            self._watchers = Watchers(spec, self._client)
+            await self._watchers.create()
+            self._loop = Loop(spec, connections, PUT, put_body(spec, stamped=True))
+        elif spec.command == "lease-keepalive":
+            self._keep_alives = KeepAlives(spec, self._client)
+            await self._keep_alives.create()
+            self._loop = Loop(spec, self._keep_alives.callers, KEEP_ALIVE, lambda now: b"")
+        else:
+            path, body = unary(spec)
+            self._loop = Loop(spec, connections, path, body)
+        gc.collect()
+        gc.freeze()
+
+    async def send(self) -> None:
+        """Run the operations to their end."""
+        self._cpu_before = _cpu_s()
+        reporter = asyncio.get_running_loop().create_task(self._report())
+        try:
+            await self._loop.run()
+        finally:
+            reporter.cancel()
+        self._drain()
+
+    async def finish(self, puts: int) -> dict[str, Any]:
+        """Wait for what is still to be delivered, close, and say what was measured."""
+        loop, errors = self._loop, Counter(self._loop.errors)
+        extra: dict[str, list[tuple[int, int]]] = {}
+        ended_ns = loop.ended_ns
+        if self._watchers is not None:
+            await self._watchers.wait_for(puts)
+            self._drain()
+            ended_ns = max(ended_ns, self._watchers.last_event_ns)
+            errors.update(self._watchers.errors)
+            extra["watch_created"] = _pairs(self._watchers.created_us)
+            extra["put"] = self.latencies.pairs()
+        if self._keep_alives is not None:
+            extra["grant_100"] = _pairs(self._keep_alives.granted_us)
+        cpu_s = [after - before for after, before in zip(_cpu_s(), self._cpu_before, strict=True)]
+        if self._watchers is not None:
+            self._watchers.close()
+        if self._keep_alives is not None:
+            await self._keep_alives.close()
+        reconnects = self._client.reconnects
+        await self._client.close()
+        return {
+            "pid": os.getpid(), "started_ns": loop.started_ns, "ended_ns": ended_ns,
+            "latencies": (self.latencies if self._watchers is None else self.delivery).pairs(),
+            "errors": dict(errors), "timeline": self.timeline, "extra": extra, "reconnects": reconnects,
+            "user_s": cpu_s[0], "system_s": cpu_s[1],
+            "max_rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        }
+
+    async def _report(self) -> None:
+        while True:
+            await asyncio.sleep(_PROGRESS_S)
+            self._drain()
+            _say("progress", operations=len(self.latencies), errors=self._loop.errors.total())
+
+    def _drain(self) -> None:
+        samples = self._loop.samples_us
+        self.latencies.add(samples)
+        self.timeline.append(((perf_counter_ns() - self._loop.started_ns) / 1e9, len(samples)))
+        samples.clear()
+        if self._watchers is not None:
+            self.delivery.add(self._watchers.samples_us)
+            self._watchers.samples_us.clear()
+
+
+def _cpu_s() -> tuple[float, float]:
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    return used.ru_utime, used.ru_stime
+
+
+def _pairs(samples_us: list[int]) -> list[tuple[int, int]]:
+    latencies = Latencies()
+    latencies.add(samples_us)
+    return latencies.pairs()
+
+
+def _say(event: str, **fields: Any) -> None:
+    sys.stdout.write(json.dumps({"event": event, **fields}, separators=(",", ":")) + "\n")
+    sys.stdout.flush()
+
+
+async def _orders() -> asyncio.StreamReader:
+    reader = asyncio.StreamReader()
+    await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
+    return reader
+
+
+async def _serve(spec: Spec) -> None:
+    orders = await _orders()
+    worker = Worker(spec)
+    try:
+        await worker.prepare()
+    except (OSError, TimeoutError, RpcError, RuntimeError) as error:
+        _say("failed", reason=str(error) or type(error).__name__)
+        return
+    _say("ready")
+    if await orders.readline() != b"go\n":
+        return
+    sending = asyncio.ensure_future(worker.send())
+    order = asyncio.ensure_future(orders.readline())
+    await asyncio.wait((sending, order), return_when=asyncio.FIRST_COMPLETED)
+    if not sending.done():  # nothing is said in this phase: the parent is gone
+        sending.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await sending
+        return
+    sending.result()
+    _say("sent", operations=len(worker.latencies))
+    words = (await order).split()
+    if words[:1] == [b"end"]:
+        _say("result", **await worker.finish(int(words[1])))
+
+
+if __name__ == "__main__":
+    uvloop.run(_serve(Spec.loads(sys.argv[1])))
