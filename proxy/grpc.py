@@ -1,0 +1,428 @@
+"""gRPC over ``proxy.http2``: calls, their handlers, and where each path goes.
+
+A unary handler is ``handler(call, message)``: it answers now or later with ``call.reply`` or
+``call.finish(status, message)``. A stream handler is an object with ``opened``, ``message``,
+``half_closed`` and ``cancelled``; it answers with ``call.send`` and ``call.finish``. Nothing
+is awaited: handlers are called from inside the read of the connection, and everything they
+say in one tick leaves in one write.
+
+Texts and codes are grpc-go's, because etcd's clients compare them.
+
+Hot path: a unary call costs one ``Call``, one look-up of its cached header block, one handler
+call, and a reply spliced from constants.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from proxy import grpc_wire as wire
+from proxy.deadlines import Deadlines
+from proxy.grpc_wire import PREFIX, RESPONSE, encode_message, parse_timeout, reply_head, reply_tail
+from proxy.http import HttpHandler
+from proxy.http2 import Connection, HeaderBlock, Limits, Stream
+from proxy.http2.stream import DIRECT_BYTES
+
+UnaryHandler = Callable[["Call", bytes], None]
+
+
+class StreamHandler(Protocol):
+    """What serves a method with a stream of requests. One object may serve every call (see ``Call.context``)."""
+
+    def opened(self, call: Call) -> None:
+        """The call began; nothing of its requests has come."""
+
+    def message(self, call: Call, data: bytes) -> None:
+        """One request message."""
+
+    def half_closed(self, call: Call) -> None:
+        """The client sends no more; it still reads."""
+
+    def cancelled(self, call: Call) -> None:
+        """The client reset the call, its deadline passed, or the connection is lost: send nothing more."""
+
+
+class Peer:
+    """What the calls of one connection share: the client's address and the server's deadlines."""
+
+    __slots__ = ("address", "deadlines")
+
+    def __init__(self, address: str, deadlines: Deadlines) -> None:
+        self.address = address
+        self.deadlines = deadlines
+
+
+class Call(Stream):
+    """One gRPC call, as its handler sees it. See the module's docstring."""
+
+    __slots__ = ("_buffer", "_counted", "_slot", "context", "deadline", "handler", "on_cancel", "on_drain", "started")
+
+    def __init__(self, connection: Connection, stream_id: int, headers: HeaderBlock) -> None:
+        # Stream.__init__, written out: a call of its own would cost a tenth of the whole request.
+        self.connection = connection
+        self.id = stream_id
+        self.headers = headers
+        self.send_window = connection.peer_stream_window
+        self.receive_window = connection.stream_window
+        self.received_bytes = 0
+        self.queue = None
+        self.queued = 0
+        self.ending = False
+        self.trailer = b""
+        self.remote_closed = False
+        self.closed = False
+        self.handler: Any = headers.route.handler
+        self.context: Any = None  # free for the handler
+        self.deadline: float | None = None  # loop time
+        self.on_cancel: Callable[[Call], None] | None = None  # unary: the client gave up, or the deadline passed
+        self.on_drain: Callable[[], None] | None = None  # pending_bytes fell to the mark
+        self.started = False  # response headers are sent
+        self._buffer: bytearray | None = None  # an unfinished request message
+        self._counted = 0  # bytes of it that are in connection.buffered
+        self._slot: set[Any] | None = None
+        if headers.route.timeout is not None:
+            deadline = self.deadline = connection.now + headers.route.timeout
+            self._slot = connection.owner.deadlines.add(self, deadline)  # type: ignore[attr-defined]
+
+    # -- what handlers use
+
+    @property
+    def path(self) -> bytes:
+        """``/package.Service/Method``."""
+        return self.headers.path
+
+    @property
+    def metadata(self) -> dict[bytes, bytes]:
+        """The request's fields. Shared between calls: read-only."""
+        return self.headers.metadata
+
+    @property
+    def peer(self) -> str:
+        """The client's address."""
+        return self.connection.owner.address  # type: ignore[attr-defined,no-any-return]
+
+    def reply(self, *parts: bytes) -> None:
+        """Unary success: response headers, one message (the parts joined), status 0."""
+        if self.closed or self.ending:
+            return
+        body = parts[0] if len(parts) == 1 else b"".join(parts)
+        size = len(body) + 5
+        connection = self.connection
+        if (
+            size <= DIRECT_BYTES
+            and size <= connection.send_window
+            and size <= self.send_window
+            and connection.plain
+            and not self.started
+            and self.remote_closed
+        ):
+            connection.send_window -= size
+            stream_id = self.id
+            out = connection.out
+            if not out:
+                connection.notify()
+            out.append(reply_head(stream_id, size - 5))
+            out.append(body)
+            out.append(reply_tail(stream_id))
+            connection.pings.sent = True
+            if self._slot is not None:
+                self._slot.discard(self)
+            if connection.draining:
+                connection.forget(self, None)
+            else:
+                self.closed = True
+                del connection.streams[stream_id]
+            return
+        self.send(body)
+        self.finish()
+
+    def send(self, *parts: bytes) -> None:
+        """One message of a stream (the parts joined); response headers first if they are still to be sent."""
+        if self.closed or self.ending:
+            return
+        if not self.started:
+            self.start()
+        if len(parts) == 1:
+            body = parts[0]
+            self.send_data(b"%b%b" % (PREFIX.pack(0, len(body)), body))
+        else:
+            body = b"".join(parts)
+            self.send_data(b"%b%b" % (PREFIX.pack(0, len(body)), body))
+
+    def start(self) -> None:
+        """Send the response headers now, before any message."""
+        if not self.started and not self.closed:
+            self.started = True
+            self.send_headers(RESPONSE)
+
+    def finish(self, status: int = wire.OK, message: str = "") -> None:
+        """Ends the call with this status, after everything sent so far."""
+        if self.closed or self.ending:
+            return
+        if self._slot is not None:
+            self._slot.discard(self)
+        self._drop_buffer()
+        if self.started:
+            self.end(wire.ending(status, message, 0))
+        else:
+            self.ending = True
+            self.send_headers(wire.ending(status, message, 200), end_stream=True)
+
+    def pending_bytes(self) -> int:
+        """Bytes sent that wait for the client's window or for the socket."""
+        return self.queued
+
+    # -- from the connection
+
+    def trailers(self, block: HeaderBlock) -> None:
+        self.received(b"", True)
+
+    def cancelled(self, code: int) -> None:
+        if self._slot is not None:
+            self._slot.discard(self)
+        self._drop_buffer()
+        self.gone()
+
+    def expired(self) -> None:
+        """The deadline passed (``Deadlines``)."""
+        if self.closed or self.ending:
+            return
+        self._slot = None
+        if self.queued:  # a client that reads nothing would not read the status either
+            self.reset()
+        else:
+            self.finish(wire.DEADLINE_EXCEEDED, "context deadline exceeded")
+        self.gone()
+
+    def gone(self) -> None:
+        """Tell the handler that nobody waits any more."""
+        if self.on_cancel is not None:
+            self.on_cancel(self)
+
+    def drained(self) -> None:
+        if self.on_drain is not None:
+            self.on_drain()
+
+    # -- request messages
+
+    def _drop_buffer(self) -> None:
+        if self._buffer is not None:
+            self.connection.buffered -= self._counted
+            self._counted = 0
+            self._buffer = None
+
+    def _messages(self, data: bytes, ended: bool) -> list[bytes] | None:
+        """What is complete now. None: the call has been finished because of what came."""
+        connection = self.connection
+        limits = connection.limits
+        buffer = self._buffer
+        if buffer is None:
+            buffer = self._buffer = bytearray()
+        buffer += data
+        try:
+            found = wire.split_messages(buffer, limits.max_message_bytes, self.headers.metadata.get(b"grpc-encoding", b""))
+            connection.buffered += len(buffer) - self._counted
+            self._counted = len(buffer)
+            if buffer and ended:
+                raise wire.Refused(wire.INTERNAL, "unexpected EOF")
+            if connection.buffered > limits.max_buffered_bytes:
+                raise wire.Refused(wire.RESOURCE_EXHAUSTED, "grpc: too many unfinished requests on this connection")
+        except wire.Refused as refused:
+            self._refuse(refused.status, refused.message)
+            return None
+        return found
+
+    def _refuse(self, status: int, message: str) -> None:
+        self.finish(status, message)
+        self.gone()
+
+
+class UnaryCall(Call):
+    """A call whose handler gets the one request message, once the client has sent all."""
+
+    __slots__ = ()
+
+    def opened(self, ended: bool) -> None:
+        if ended:
+            self.received(b"", True)
+
+    def received(self, data: bytes, ended: bool) -> None:
+        if ended and self._buffer is None and len(data) >= 5:
+            flag, size = PREFIX.unpack_from(data)
+            if not flag and size == len(data) - 5 and size <= self.connection.limits.max_message_bytes:
+                self.handler(self, data[5:])
+                return
+        self._collect(data, ended)
+
+    def _collect(self, data: bytes, ended: bool) -> None:
+        """The way of a message that came in pieces, compressed, or wrong."""
+        if self.closed or self.ending:
+            return
+        kept = self.context
+        messages = self._messages(data, ended)
+        if messages is None:
+            return
+        if messages:
+            if kept is not None or len(messages) > 1:
+                self._refuse(wire.INTERNAL, "cardinality violation: received multiple request messages for non-client-streaming RPC")
+                return
+            kept = self.context = messages[0]
+        if ended:
+            if kept is None:
+                self._refuse(wire.INTERNAL, "cardinality violation: received no request message from non-client-streaming RPC")
+                return
+            self.context = None
+            self._buffer = None
+            self.handler(self, kept)
+
+
+class StreamCall(Call):
+    """A call whose handler gets every request message as it comes."""
+
+    __slots__ = ()
+
+    def opened(self, ended: bool) -> None:
+        self.handler.opened(self)
+        if ended:
+            self.received(b"", True)
+
+    def received(self, data: bytes, ended: bool) -> None:
+        if self.closed or self.ending:
+            return
+        if data:
+            messages = self._messages(data, ended)
+            if messages is None:
+                return
+            for message in messages:
+                self.handler.message(self, message)
+                if self.closed or self.ending:
+                    return
+        elif ended and self._buffer:
+            self._refuse(wire.INTERNAL, "unexpected EOF")
+            return
+        if ended:
+            self.handler.half_closed(self)
+
+    def gone(self) -> None:
+        if self.on_cancel is not None:
+            self.on_cancel(self)
+        self.handler.cancelled(self)
+
+
+class RefusedCall(Call):
+    """A call that is answered from its header block alone."""
+
+    __slots__ = ()
+
+    def opened(self, ended: bool) -> None:
+        route = self.headers.route
+        if route.http_status == 200:
+            self.finish(route.status, route.message)
+        else:
+            self.ending = True
+            self.send_headers(wire.ending(route.status, route.message, route.http_status), end_stream=True)
+
+
+class Route:
+    """What a header block was found to ask for; kept on the block (``HeaderBlock.route``)."""
+
+    __slots__ = ("handler", "http_status", "kind", "message", "status", "timeout")
+
+    def __init__(self, kind: type[Stream], handler: Any = None, timeout: float | None = None) -> None:
+        self.kind = kind
+        self.handler = handler
+        self.timeout = timeout  # seconds
+        self.http_status = 200
+        self.status = wire.OK
+        self.message = ""
+
+
+class Registry:
+    """Who serves which path."""
+
+    def __init__(self) -> None:
+        self._methods: dict[bytes, tuple[type[Call], Any]] = {}
+        self._services: set[bytes] = set()
+        self._http: dict[str, HttpHandler] = {}
+        self._http_prefixes: list[tuple[str, HttpHandler]] = []
+
+    def unary(self, path: str, handler: UnaryHandler) -> None:
+        """Serve ``/package.Service/Method`` by a function (server-streaming answers are fine too)."""
+        self._add(path, UnaryCall, handler)
+
+    def stream(self, path: str, handler: StreamHandler) -> None:
+        """Serve ``/package.Service/Method`` by an object that gets every request message."""
+        self._add(path, StreamCall, handler)
+
+    def http(self, path: str, handler: HttpHandler) -> None:
+        """Serve an exact HTTP path, or, where ``path`` ends with "/", all below it (the longest wins)."""
+        if path.endswith("/"):
+            self._http_prefixes.append((path, handler))
+            self._http_prefixes.sort(key=lambda item: -len(item[0]))
+        else:
+            self._http[path] = handler
+
+    def find_http(self, path: str) -> HttpHandler | None:
+        """Who serves this HTTP path."""
+        found = self._http.get(path)
+        if found is None:
+            for prefix, handler in self._http_prefixes:
+                if path.startswith(prefix):
+                    return handler
+        return found
+
+    def open(self, connection: Connection, stream_id: int, headers: HeaderBlock) -> Stream:
+        """The stream for a new request (``Connection``'s ``open_stream``)."""
+        route = headers.route
+        if route is None:
+            route = headers.route = self._resolve(headers)
+        return route.kind(connection, stream_id, headers)  # type: ignore[no-any-return]
+
+    def _add(self, path: str, kind: type[Call], handler: Any) -> None:
+        name = path.encode()
+        assert name not in self._methods, path
+        self._methods[name] = (kind, handler)
+        self._services.add(name[1:].split(b"/")[0])
+
+    def _resolve(self, headers: HeaderBlock) -> Route:
+        metadata = headers.metadata
+        content_type = metadata.get(b"content-type", b"")
+        kind = content_type.lower()
+        if not kind.startswith(b"application/grpc") or kind[16:17] not in (b"", b"+", b";"):
+            return _refused(wire.INVALID_ARGUMENT, f"invalid gRPC request content-type: {wire.quote(content_type)}", 415)
+        if headers.method != b"POST":
+            return _refused(wire.INTERNAL, f"Received a HEADERS frame with :method {wire.quote(headers.method)} which should be POST", 405)
+        timeout = None
+        if (text := metadata.get(b"grpc-timeout")) is not None:
+            try:
+                timeout = wire.parse_timeout(text)
+            except ValueError as error:
+                return _refused(wire.INTERNAL, f"malformed grpc-timeout: {error}", 400)
+            if timeout <= 0:
+                return _refused(wire.DEADLINE_EXCEEDED, "context deadline exceeded")
+        found = self._methods.get(headers.path)
+        if found is None:
+            service, slash, method = headers.path[1:].rpartition(b"/")
+            if headers.path[:1] != b"/" or not slash:
+                return _refused(wire.UNIMPLEMENTED, f"malformed method name: {wire.quote(headers.path)}")
+            if service in self._services:
+                return _refused(wire.UNIMPLEMENTED, f"unknown method {wire.text_of(method)} for service {wire.text_of(service)}")
+            return _refused(wire.UNIMPLEMENTED, f"unknown service {wire.text_of(service)}")
+        encoding = metadata.get(b"grpc-encoding", b"identity")
+        if encoding not in (b"identity", b"gzip", b""):
+            return _refused(wire.UNIMPLEMENTED, f"grpc: Decompressor is not installed for grpc-encoding {wire.quote(encoding)}")
+        return Route(found[0], found[1], timeout)
+
+
+def _refused(status: int, message: str, http_status: int = 200) -> Route:
+    route = Route(RefusedCall)
+    route.status = status
+    route.message = message
+    route.http_status = http_status
+    return route
+
+
+__all__ = [
+    "Call", "Deadlines", "HttpHandler", "Limits", "Peer", "Registry", "StreamHandler", "UnaryHandler", "encode_message", "parse_timeout",
+]  # fmt: skip

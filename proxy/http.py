@@ -1,0 +1,62 @@
+"""What an HTTP handler (not gRPC) sees of a request, whichever HTTP version brought it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+Headers = Iterable[tuple[str, str]]
+
+
+class HttpRequest:
+    """One request with its whole body; answer with ``respond``, or ``start``, ``write``..., ``end``.
+
+    Handlers may answer later, from any callback of the loop. After ``closed`` everything
+    written is dropped. ``headers`` has lower-case names; of one that repeats, the values joined
+    by ", ". ``context`` is free for the handler.
+    """
+
+    __slots__ = ("body", "closed", "context", "headers", "method", "on_close", "on_drain", "path", "peer", "query", "started")
+
+    def __init__(self, method: str, path: str, query: str, headers: dict[str, str], body: bytes, peer: str) -> None:
+        self.method = method
+        self.path = path  # percent-encoding as it came
+        self.query = query  # without "?"
+        self.headers = headers
+        self.body = body
+        self.peer = peer
+        self.closed = False
+        self.started = False
+        self.context: Any = None
+        self.on_close: Callable[[HttpRequest], None] | None = None  # the client went away before the end
+        self.on_drain: Callable[[], None] | None = None  # pending_bytes fell below the mark
+
+    def respond(self, status: int, body: bytes = b"", headers: Headers = (), content_type: str = "") -> None:
+        """The whole answer at once."""
+        fields = list(headers)
+        if content_type:
+            fields.append(("content-type", content_type))
+        fields.append(("content-length", str(len(body))))
+        self.start(status, fields)
+        if body:
+            self.write(body)
+        self.end()
+
+    def start(self, status: int, headers: Headers = ()) -> None:
+        """Begins an answer of unknown length (chunked on HTTP/1.1)."""
+        raise NotImplementedError
+
+    def write(self, chunk: bytes) -> None:
+        """A piece of the body."""
+        raise NotImplementedError
+
+    def end(self) -> None:
+        """The body is complete."""
+        raise NotImplementedError
+
+    def pending_bytes(self) -> int:
+        """Bytes written that the client has not taken yet."""
+        raise NotImplementedError
+
+
+HttpHandler = Callable[[HttpRequest], None]

@@ -1,0 +1,660 @@
+"""One HTTP/2 connection, server side: a pure state machine.
+
+Contract: the owner calls ``receive(data, now)`` with what it read, and, whenever ``notify`` was
+called or ``receive`` returned, writes what ``take()`` returns until that is empty or
+``writable`` is false. It calls ``pause_writing`` and ``resume_writing`` as its socket fills and empties,
+``tick(now)`` about once a second, ``lost()`` when the socket is gone, and closes the socket once
+``finished`` is true and everything is taken. No method raises on anything a peer can send.
+
+Streams are made by ``open_stream(connection, id, headers)``; see ``stream`` for the callbacks.
+
+Errors: a rule whose breach ends the connection raises ``ConnectionFault`` inside and becomes
+GOAWAY; one that ends a stream becomes RST_STREAM (RFC 9113 section 5.4). Breaches of streams
+and other frames that cost more than they bring are paid from a budget.
+
+Ids of streams that were reset, by either side, are remembered (boundedly), because late frames
+on them are judged differently (section 5.1); every other closed stream ended by END_STREAM.
+
+Hot path: ``receive`` handles HEADERS with END_HEADERS only, and DATA without padding, in its
+own loop; everything else is a method.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from proxy.http2 import frames
+from proxy.http2.blocks import HeaderBlock, HeaderDecoder
+from proxy.http2.frames import ConnectionFault, ErrorCode, StreamFault
+from proxy.http2.guard import Budget, KeepAlive, Limits, PingPolicy
+from proxy.http2.stream import Stream
+
+_KEEPALIVE_PING = b"\0muster\0"
+_DRAIN_PING = b"\0goaway\0"
+_PUMP_BYTES = 262_144  # taken from queues for one socket write
+_REMEMBERED_RESETS = 4_096
+
+OpenStream = Callable[["Connection", int, HeaderBlock], Stream]
+
+
+class Connection:
+    """The server's end of one HTTP/2 connection. See the module's docstring for the contract."""
+
+    __slots__ = (
+        "_block", "_control", "_decoder", "_drain_ping", "_first", "_gaps", "_keepalive", "_last_id", "_last_read",
+        "_max_frame", "_needs_preface", "_open_stream", "_prefix", "_receive_window", "_reset_ids", "_resets", "_rest",
+        "buffered", "draining", "finished", "limits", "notify", "now", "out", "owner", "peer_max_frame", "peer_stream_window",
+        "pings", "plain", "queued", "ready", "reason", "send_window", "stream_window", "streams", "writable",
+    )  # fmt: skip
+
+    def __init__(
+        self, open_stream: OpenStream, limits: Limits, now: float, notify: Callable[[], None], owner: object = None
+    ) -> None:
+        self.limits = limits
+        self.owner = owner  # free for whoever made the connection
+        self.notify = notify  # called when ``out`` is about to become non-empty
+        self.now = now  # of the last receive or tick
+        self.streams: dict[int, Stream] = {}
+        self.out: list[bytes | memoryview] = []
+        self.writable = True  # the socket takes more
+        self.plain = True  # writable, and header blocks need no prefix: ready-made answers may be written as they are
+        self.queued = 0  # payload bytes in all streams' queues
+        self.buffered = 0  # bytes of unfinished requests, counted by the layer above
+        self.ready: dict[Stream, None] = {}  # streams with a queue and a window of their own
+        self.send_window = frames.DEFAULT_WINDOW
+        self.stream_window = limits.stream_window_bytes
+        self.peer_stream_window = frames.DEFAULT_WINDOW
+        self.peer_max_frame = frames.DEFAULT_MAX_FRAME
+        self.pings = PingPolicy(limits)
+        self.finished = False
+        self.reason = ""  # why it finished
+        self.draining = False
+        self._open_stream = open_stream
+        self._decoder = HeaderDecoder(limits.max_header_list_bytes)
+        self._max_frame = frames.DEFAULT_MAX_FRAME
+        self._rest = b""
+        self._needs_preface = True
+        self._first = True  # the client's SETTINGS have not come yet
+        self._last_id = 0
+        self._gaps: list[tuple[int, int]] = []  # ids that were skipped, hence closed without ever being used
+        self._reset_ids: dict[int, bool] = {}  # True: by us
+        self._receive_window = limits.connection_window_bytes
+        self._block: _PartialBlock | None = None
+        self._prefix = b""
+        self._drain_ping = False
+        self._control = Budget(limits.control_burst, limits.control_rate, now)
+        self._resets = Budget(limits.reset_burst, limits.reset_rate, now)
+        self._keepalive = KeepAlive(limits.keepalive_interval_s, limits.keepalive_timeout_s, now)
+        self._last_read = now
+        settings = {
+            frames.INITIAL_WINDOW_SIZE: limits.stream_window_bytes,
+            frames.MAX_HEADER_LIST_SIZE: limits.max_header_list_bytes,
+        }
+        if limits.max_concurrent_streams < 0xFFFF_FFFF:
+            settings[frames.MAX_CONCURRENT_STREAMS] = limits.max_concurrent_streams
+        self.write(frames.settings_frame(settings))
+        if limits.connection_window_bytes > frames.DEFAULT_WINDOW:
+            self.write(frames.window_update(0, limits.connection_window_bytes - frames.DEFAULT_WINDOW))
+        else:
+            self._receive_window = frames.DEFAULT_WINDOW
+
+    # -- bytes in
+
+    def receive(self, data: bytes, now: float) -> None:
+        """Everything the socket gave. Calls back streams; what it makes us say is in ``take``."""
+        if self.finished:
+            return
+        self.now = self._last_read = now
+        if self._rest:
+            data = self._rest + data
+            self._rest = b""
+        try:
+            self._receive(data)
+        except ConnectionFault as fault:
+            self._fail(fault.code, fault.text)
+
+    def _receive(self, data: bytes) -> None:
+        pos = 0
+        size = len(data)
+        if self._needs_preface:
+            if not frames.PREFACE.startswith(data[: len(frames.PREFACE)]):
+                raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "bad preface")
+            if size < len(frames.PREFACE):
+                self._rest = data
+                return
+            self._needs_preface = False
+            pos = len(frames.PREFACE)
+        streams = self.streams
+        cached = self._decoder.cache.get
+        open_stream = self._open_stream
+        unpack = frames.FRAME_HEADER.unpack_from
+        max_frame = self._max_frame
+        low_connection = self.limits.connection_window_bytes >> 1
+        low_stream = self.stream_window >> 1
+        while size - pos >= 9:
+            word, flags, stream_id = unpack(data, pos)
+            length = word >> 8
+            if length > max_frame:
+                raise ConnectionFault(ErrorCode.FRAME_SIZE_ERROR, "frame too large")  # section 4.2
+            start = pos + 9
+            end = start + length
+            if end > size:
+                break
+            pos = end
+            kind = word & 0xFF
+            stream_id &= 0x7FFF_FFFF  # the reserved bit is ignored (section 4.1)
+            if kind == 0 and not flags & 0x08 and length and self._block is None and (stream := streams.get(stream_id)):  # DATA
+                if stream.remote_closed:
+                    self._stream_fault(stream_id, ErrorCode.STREAM_CLOSED, length)
+                    continue
+                window = self._receive_window - length
+                if window < low_connection:
+                    window = self._credit(window)
+                self._receive_window = window
+                window = stream.receive_window - length
+                if flags & 0x01:
+                    stream.remote_closed = True
+                elif window < low_stream:
+                    if window < 0:
+                        self._stream_fault(stream_id, ErrorCode.FLOW_CONTROL_ERROR)
+                        continue
+                    self.write(frames.window_update(stream_id, self.stream_window - window))
+                    window = self.stream_window
+                stream.receive_window = window
+                if window < 0 or (
+                    stream.headers.content_length >= 0 and not self._length_fits(stream, length, stream.remote_closed)
+                ):
+                    self._stream_fault(stream_id, ErrorCode.PROTOCOL_ERROR if window >= 0 else ErrorCode.FLOW_CONTROL_ERROR)
+                    continue
+                stream.received(data[start:end], stream.remote_closed)
+            elif (
+                kind == 1  # HEADERS
+                and flags & 0x2C == 0x04
+                and (block := cached(data[start:end])) is not None
+                and stream_id & 1
+                and stream_id == self._last_id + 2
+                and not block.fault
+                and self._block is None
+                and not self._first
+                and not self.draining
+                and len(streams) < self.limits.max_concurrent_streams
+                and flags & 0x01 == 0
+                and block.size <= self.limits.max_header_list_bytes
+            ):
+                self._last_id = stream_id
+                streams[stream_id] = stream = open_stream(self, stream_id, block)
+                stream.opened(False)
+            else:
+                self._frame(kind, flags, stream_id, data[start:end])
+                if self.finished:
+                    return
+        if pos < size:
+            self._rest = data[pos:]
+
+    def _frame(self, kind: int, flags: int, stream_id: int, payload: bytes) -> None:
+        if self._first and (kind != frames.SETTINGS or flags & frames.ACK):
+            raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "the first frame is not SETTINGS")  # section 3.4
+        if self._block is not None and (kind != frames.CONTINUATION or stream_id != self._block.stream_id):
+            raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "a header block was interrupted")  # section 6.10
+        if kind < len(_HANDLERS):
+            try:
+                _HANDLERS[kind](self, flags, stream_id, payload)
+            except StreamFault as fault:
+                self._stream_fault(stream_id, fault.code)
+        else:
+            self._pay()  # unknown types are ignored (section 4.1)
+
+    # -- frames, one method each
+
+    def _on_data(self, flags: int, stream_id: int, payload: bytes) -> None:
+        length = len(payload)
+        self._check_not_idle(stream_id, "DATA")
+        self._receive_window = self._credit(self._receive_window - length)
+        body = _unpad(payload) if flags & frames.PADDED else payload
+        stream = self.streams.get(stream_id)
+        if stream is None:
+            self._late(stream_id)
+            return
+        if stream.remote_closed:
+            raise StreamFault(ErrorCode.STREAM_CLOSED, "DATA after END_STREAM")
+        ended = bool(flags & frames.END_STREAM)
+        if not body and not ended:
+            self._pay()
+        stream.receive_window -= length
+        if stream.receive_window < 0:
+            raise StreamFault(ErrorCode.FLOW_CONTROL_ERROR, "stream window overrun")
+        if not ended and stream.receive_window < self.stream_window >> 1:
+            self.write(frames.window_update(stream_id, self.stream_window - stream.receive_window))
+            stream.receive_window = self.stream_window
+        stream.remote_closed = ended
+        if stream.headers.content_length >= 0 and not self._length_fits(stream, len(body), ended):
+            raise StreamFault(ErrorCode.PROTOCOL_ERROR, "content-length and DATA differ")
+        if body or ended:
+            stream.received(body, ended)
+
+    def _on_headers(self, flags: int, stream_id: int, payload: bytes) -> None:
+        if not stream_id & 1:
+            raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "HEADERS on a stream a client cannot open")  # section 5.1.1
+        if flags & frames.PADDED:
+            payload = _unpad(payload)
+        if flags & frames.PRIORITY_FLAG:
+            if len(payload) < 5:
+                raise ConnectionFault(ErrorCode.FRAME_SIZE_ERROR, "HEADERS too short for its priority")
+            depends_on = frames.U32.unpack_from(payload)[0] & 0x7FFF_FFFF
+            payload = payload[5:]
+        else:
+            depends_on = 0
+        ended = bool(flags & frames.END_STREAM)
+        partial = _PartialBlock(stream_id, ended, depends_on == stream_id, payload)
+        if flags & frames.END_HEADERS:
+            self._block_complete(partial)
+        else:
+            self._block = partial
+
+    def _on_continuation(self, flags: int, stream_id: int, payload: bytes) -> None:
+        partial = self._block
+        if partial is None:
+            raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "CONTINUATION without HEADERS")  # section 6.10
+        partial.fragments.append(payload)
+        partial.size += len(payload)
+        if partial.size > self.limits.max_header_list_bytes or len(partial.fragments) > self.limits.max_continuations + 1:
+            raise ConnectionFault(ErrorCode.ENHANCE_YOUR_CALM, "header block too large")
+        if flags & frames.END_HEADERS:
+            self._block = None
+            self._block_complete(partial)
+
+    def _block_complete(self, partial: _PartialBlock) -> None:
+        """A header block is whole. It is decoded whatever becomes of it: the table must stay right (section 4.3)."""
+        stream_id = partial.stream_id
+        block = self._decoder.decode(b"".join(partial.fragments))
+        stream = self.streams.get(stream_id)
+        if stream is not None:
+            self._trailers(stream, block, partial.ended)
+            return
+        if stream_id <= self._last_id:
+            if any(low <= stream_id <= high for low, high in self._gaps):
+                raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "stream id is not above the last")  # section 5.1.1
+            self._late(stream_id)
+            return
+        if stream_id > self._last_id + 2:
+            self._gaps.append((self._last_id + 2, stream_id - 2))
+            del self._gaps[:-64]
+        self._last_id = stream_id
+        if partial.self_dependent or block.fault:
+            raise StreamFault(ErrorCode.PROTOCOL_ERROR, block.fault or "a stream depends on itself")
+        if block.size > self.limits.max_header_list_bytes:
+            raise StreamFault(ErrorCode.ENHANCE_YOUR_CALM, "header list too large")
+        if self.draining or len(self.streams) >= self.limits.max_concurrent_streams:
+            raise StreamFault(ErrorCode.REFUSED_STREAM, "too many streams")  # section 5.1.2
+        if partial.ended and block.content_length > 0:
+            raise StreamFault(ErrorCode.PROTOCOL_ERROR, "content-length without DATA")  # section 8.1.1
+        self.streams[stream_id] = stream = self._open_stream(self, stream_id, block)
+        stream.remote_closed = partial.ended
+        stream.opened(partial.ended)
+
+    def _trailers(self, stream: Stream, block: HeaderBlock, ended: bool) -> None:
+        if stream.remote_closed:
+            raise StreamFault(ErrorCode.STREAM_CLOSED, "HEADERS after END_STREAM")  # section 5.1
+        if not ended:
+            raise StreamFault(ErrorCode.PROTOCOL_ERROR, "trailers without END_STREAM")  # section 8.1
+        if block.trailer_fault:
+            raise StreamFault(ErrorCode.PROTOCOL_ERROR, block.trailer_fault)
+        stream.remote_closed = True
+        if stream.headers.content_length >= 0 and not self._length_fits(stream, 0, True):
+            raise StreamFault(ErrorCode.PROTOCOL_ERROR, "content-length and DATA differ")
+        stream.trailers(block)
+
+    def _on_priority(self, flags: int, stream_id: int, payload: bytes) -> None:
+        if not stream_id:
+            raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "PRIORITY on stream 0")  # section 6.3
+        self._pay()
+        if len(payload) != 5:
+            raise StreamFault(ErrorCode.FRAME_SIZE_ERROR, "PRIORITY is not 5 octets")
+        if frames.U32.unpack_from(payload)[0] & 0x7FFF_FFFF == stream_id:
+            raise StreamFault(ErrorCode.PROTOCOL_ERROR, "a stream depends on itself")
+
+    def _on_rst_stream(self, flags: int, stream_id: int, payload: bytes) -> None:
+        self._check_not_idle(stream_id, "RST_STREAM")
+        if len(payload) != 4:
+            raise ConnectionFault(ErrorCode.FRAME_SIZE_ERROR, "RST_STREAM is not 4 octets")  # section 6.4
+        if not self._resets.spend(self.now):
+            raise ConnectionFault(ErrorCode.ENHANCE_YOUR_CALM, "too many resets")
+        stream = self.streams.get(stream_id)
+        if stream is not None:
+            self.forget(stream, reset_by_us=False)
+            stream.cancelled(frames.U32.unpack(payload)[0])
+
+    def _on_settings(self, flags: int, stream_id: int, payload: bytes) -> None:
+        if stream_id:
+            raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "SETTINGS on a stream")  # section 6.5
+        if flags & frames.ACK:
+            if payload:
+                raise ConnectionFault(ErrorCode.FRAME_SIZE_ERROR, "SETTINGS acknowledgement with a payload")
+            self._pay()
+            return
+        if len(payload) % 6:
+            raise ConnectionFault(ErrorCode.FRAME_SIZE_ERROR, "SETTINGS length is not a multiple of 6")
+        self._pay()
+        for key, value in frames.SETTING.iter_unpack(payload):
+            if key == frames.INITIAL_WINDOW_SIZE:
+                self._set_initial_window(value)
+            elif key == frames.MAX_FRAME_SIZE:
+                if not frames.DEFAULT_MAX_FRAME <= value <= 0xFF_FFFF:
+                    raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "illegal MAX_FRAME_SIZE")
+                self.peer_max_frame = min(value, 65_536)  # larger frames would only make others wait
+            elif key == frames.ENABLE_PUSH:
+                if value > 1:
+                    raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "illegal ENABLE_PUSH")
+            elif key == frames.HEADER_TABLE_SIZE and value < 4096 and not self._prefix:
+                # We never insert, but a decoder may insist on the shrink being said (RFC 7541 section 4.2).
+                # To zero once: every later size is above it, so nothing needs saying again.
+                self._prefix = b"\x20"
+                self.plain = False
+        self._first = False
+        self.write(frames.SETTINGS_ACK)
+
+    def _set_initial_window(self, value: int) -> None:
+        """Section 6.9.2: the change moves every open stream's window, below zero if need be."""
+        if value > frames.MAX_WINDOW:
+            raise ConnectionFault(ErrorCode.FLOW_CONTROL_ERROR, "illegal INITIAL_WINDOW_SIZE")
+        change = value - self.peer_stream_window
+        self.peer_stream_window = value
+        for stream in self.streams.values():
+            stream.send_window += change
+            if stream.send_window > frames.MAX_WINDOW:
+                raise ConnectionFault(ErrorCode.FLOW_CONTROL_ERROR, "INITIAL_WINDOW_SIZE overflows a window")
+            if stream.queued and stream.send_window > 0:
+                self.ready[stream] = None
+            else:
+                self.ready.pop(stream, None)
+
+    def _on_push_promise(self, flags: int, stream_id: int, payload: bytes) -> None:
+        raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "a client cannot push")  # section 8.4
+
+    def _on_ping(self, flags: int, stream_id: int, payload: bytes) -> None:
+        if stream_id:
+            raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "PING on a stream")  # section 6.7
+        if len(payload) != 8:
+            raise ConnectionFault(ErrorCode.FRAME_SIZE_ERROR, "PING is not 8 octets")
+        self._pay()
+        if flags & frames.ACK:
+            if payload == _DRAIN_PING and self._drain_ping:
+                self._drain_ping = False
+                self._drain_now()
+            return
+        self.write(frames.ping(payload, ack=True))
+        if not self.pings.ping(self.now, len(self.streams)):
+            raise ConnectionFault(ErrorCode.ENHANCE_YOUR_CALM, "too_many_pings")
+
+    def _on_goaway(self, flags: int, stream_id: int, payload: bytes) -> None:
+        if stream_id:
+            raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "GOAWAY on a stream")  # section 6.8
+        if len(payload) < 8:
+            raise ConnectionFault(ErrorCode.FRAME_SIZE_ERROR, "GOAWAY is too short")
+        self._pay()
+        self.draining = True  # a client that says goodbye opens nothing more; what is open is answered
+        self._finish_if_idle("the client is leaving")
+
+    def _on_window_update(self, flags: int, stream_id: int, payload: bytes) -> None:
+        if len(payload) != 4:
+            raise ConnectionFault(ErrorCode.FRAME_SIZE_ERROR, "WINDOW_UPDATE is not 4 octets")  # section 6.9
+        increment = frames.U32.unpack(payload)[0] & frames.MAX_WINDOW
+        if not stream_id:
+            if not increment:
+                raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "WINDOW_UPDATE of zero")
+            self.send_window += increment
+            if self.send_window > frames.MAX_WINDOW:
+                raise ConnectionFault(ErrorCode.FLOW_CONTROL_ERROR, "connection window overflow")  # section 6.9.1
+            if increment < 1024:
+                self._pay()
+            return
+        self._check_not_idle(stream_id, "WINDOW_UPDATE")
+        stream = self.streams.get(stream_id)
+        if stream is None:
+            if stream_id in self._reset_ids:
+                self._pay()
+            return  # late, and allowed (section 5.1)
+        if not increment:
+            raise StreamFault(ErrorCode.PROTOCOL_ERROR, "WINDOW_UPDATE of zero")
+        if increment < 1024:
+            self._pay()
+        stream.send_window += increment
+        if stream.send_window > frames.MAX_WINDOW:
+            raise StreamFault(ErrorCode.FLOW_CONTROL_ERROR, "stream window overflow")
+        if stream.queued and stream.send_window > 0:
+            self.ready[stream] = None
+
+    # -- bytes out
+
+    def write(self, data: bytes) -> None:
+        """Queue a whole frame; control frames and headers wait for no window."""
+        if not self.out:
+            self.notify()
+        self.out.append(data)
+        self.pings.sent = self.pings.sent or data[3] <= frames.HEADERS
+
+    def enqueued(self, stream: Stream, size: int) -> None:
+        """A stream has put ``size`` bytes into its queue."""
+        self.queued += size
+        if stream.send_window > 0:
+            if not self.out and self.writable and self.send_window > 0:
+                self.notify()
+            self.ready[stream] = None
+
+    def take(self) -> bytes:
+        """What is to be written now, b"" if nothing; again until it is empty or ``writable`` is false."""
+        if self.ready and self.writable and self.send_window > 0:
+            self._pump()
+        out = self.out
+        if not out:
+            return b""
+        data = b"".join(out)
+        out.clear()
+        return data
+
+    def _pump(self) -> None:
+        """Move queued payload into frames, one frame a stream in turn, as windows and a bound per write allow."""
+        ready = self.ready
+        budget = _PUMP_BYTES
+        mark = self.limits.drain_mark_bytes
+        sent = False
+        while ready and budget > 0 and self.send_window > 0:
+            stream = next(iter(ready))
+            del ready[stream]
+            before = stream.queued
+            size = stream.send_some(min(self.peer_max_frame, self.send_window, stream.send_window))
+            self.send_window -= size
+            self.queued -= size
+            budget -= size
+            sent = True
+            if stream.queued and stream.send_window > 0:
+                ready[stream] = None
+            if stream.queued <= mark < before or not stream.queued:
+                stream.drained()
+        if sent:
+            self.pings.sent = True
+
+    def block_prefix(self) -> bytes:
+        """What the next header block must begin with: a table size update, once, if the peer shrank the table."""
+        if self._prefix != b"\x20":
+            return b""
+        self._prefix = b"said"
+        self.plain = self.writable
+        return b"\x20"
+
+    def pause_writing(self) -> None:
+        """The socket is full: DATA waits in the streams' queues."""
+        self.writable = self.plain = False
+
+    def resume_writing(self) -> None:
+        """The socket takes more; what was queued is in the next ``take``."""
+        self.writable = True
+        self.plain = self._prefix != b"\x20"
+        if self.ready and not self.out:
+            self.notify()
+
+    # -- ends of streams and of the connection
+
+    def local_end(self, stream: Stream) -> None:
+        """Our END_STREAM is written. A client still sending is told to stop (section 8.1)."""
+        if stream.remote_closed:
+            self.forget(stream, reset_by_us=None)
+        else:
+            self.write(frames.rst_stream(stream.id, ErrorCode.NO_ERROR))
+            self.forget(stream, reset_by_us=True)
+
+    def forget(self, stream: Stream, reset_by_us: bool | None) -> None:
+        """The stream is closed: by END_STREAM on both sides (None) or by a reset."""
+        stream.closed = True
+        self.streams.pop(stream.id, None)
+        if stream.queued:
+            self.queued -= stream.queued
+            stream.queued = 0
+            stream.queue = None
+        self.ready.pop(stream, None)
+        if reset_by_us is not None:
+            if len(self._reset_ids) >= _REMEMBERED_RESETS:
+                del self._reset_ids[next(iter(self._reset_ids))]
+            self._reset_ids[stream.id] = reset_by_us
+        if self.draining:
+            self._finish_if_idle("drained")
+
+    def drain(self) -> None:
+        """Graceful end: GOAWAY, calls that are on their way are still taken, open ones are answered."""
+        if self.draining or self.finished:
+            return
+        self._drain_ping = True
+        self.write(frames.goaway(frames.MAX_STREAM_ID, ErrorCode.NO_ERROR, b"graceful_stop"))
+        self.write(frames.ping(_DRAIN_PING))
+
+    def _drain_now(self) -> None:
+        self.draining = True
+        self.write(frames.goaway(self._last_id, ErrorCode.NO_ERROR))
+        self._finish_if_idle("drained")
+
+    def tick(self, now: float) -> None:
+        """About once a second: keep-alive of a silent client."""
+        if self.finished:
+            return
+        self.now = now
+        verdict = self._keepalive.check(now, self._last_read)
+        if verdict == "ping":
+            self.write(frames.ping(_KEEPALIVE_PING))
+        elif verdict == "dead":
+            self.lost("keep-alive timeout")
+
+    def lost(self, reason: str = "connection lost") -> None:
+        """The socket is gone (or given up): every open stream is cancelled."""
+        if not self.finished:
+            self.finished = True
+            self.reason = reason
+        self._cancel_all()
+
+    def statistics(self) -> dict[str, int]:
+        """Sizes of everything that could grow."""
+        return {
+            "streams": len(self.streams), "ready": len(self.ready), "queued_bytes": self.queued,
+            "buffered_bytes": self.buffered, "rest_bytes": len(self._rest), "reset_ids": len(self._reset_ids),
+            **self._decoder.statistics(),
+        }  # fmt: skip
+
+    def _fail(self, code: ErrorCode, text: str) -> None:
+        if not self._needs_preface:
+            self.write(frames.goaway(self._last_id, code, text.encode()))
+        self.finished = True
+        self.reason = text
+        self._cancel_all()
+
+    def _cancel_all(self) -> None:
+        for stream in list(self.streams.values()):
+            self.forget(stream, reset_by_us=None)
+            stream.cancelled(ErrorCode.CANCEL)
+        self._rest = b""
+        self._block = None
+
+    def _finish_if_idle(self, reason: str) -> None:
+        if self.draining and not self.streams and not self.finished:
+            if not self.out:
+                self.notify()
+            self.finished = True
+            self.reason = reason
+
+    # -- small rules
+
+    def _stream_fault(self, stream_id: int, code: ErrorCode, uncounted: int = 0) -> None:
+        """RST_STREAM for the peer's breach (section 5.4.2)."""
+        if uncounted:
+            self._receive_window = self._credit(self._receive_window - uncounted)
+        self._pay()
+        self.write(frames.rst_stream(stream_id, code))
+        stream = self.streams.get(stream_id)
+        if stream is not None:
+            self.forget(stream, reset_by_us=True)
+            stream.cancelled(code)
+        elif stream_id <= self._last_id and stream_id & 1:
+            self._reset_ids[stream_id] = True
+            if len(self._reset_ids) > _REMEMBERED_RESETS:
+                del self._reset_ids[next(iter(self._reset_ids))]
+
+    def _late(self, stream_id: int) -> None:
+        """DATA or HEADERS on a stream that is closed (section 5.1, "closed")."""
+        by_us = self._reset_ids.get(stream_id)
+        if by_us is None:
+            raise ConnectionFault(ErrorCode.STREAM_CLOSED, "frame after END_STREAM")
+        self._pay()
+        if not by_us:
+            raise StreamFault(ErrorCode.STREAM_CLOSED, "frame after RST_STREAM")
+
+    def _check_not_idle(self, stream_id: int, kind: str) -> None:
+        if not stream_id or not stream_id & 1 or stream_id > self._last_id:
+            where = "stream 0" if not stream_id else "an idle stream"
+            raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, f"{kind} on {where}")  # sections 5.1, 6.1, 6.4
+
+    def _credit(self, window: int) -> int:
+        """The connection's receive window, topped up when half is used."""
+        if window < 0:
+            raise ConnectionFault(ErrorCode.FLOW_CONTROL_ERROR, "connection window overrun")
+        full = max(self.limits.connection_window_bytes, frames.DEFAULT_WINDOW)
+        if window < full >> 1:
+            self.write(frames.window_update(0, full - window))
+            return full
+        return window
+
+    def _length_fits(self, stream: Stream, size: int, ended: bool) -> bool:
+        """Section 8.1.1: DATA adds up to content-length."""
+        stream.received_bytes += size
+        expected = stream.headers.content_length
+        return stream.received_bytes == expected if ended else stream.received_bytes <= expected
+
+    def _pay(self) -> None:
+        if not self._control.spend(self.now):
+            raise ConnectionFault(ErrorCode.ENHANCE_YOUR_CALM, "too many control frames")
+
+
+class _PartialBlock:
+    """A header block whose CONTINUATION frames have not all come."""
+
+    __slots__ = ("ended", "fragments", "self_dependent", "size", "stream_id")
+
+    def __init__(self, stream_id: int, ended: bool, self_dependent: bool, first: bytes) -> None:
+        self.stream_id = stream_id
+        self.ended = ended
+        self.self_dependent = self_dependent
+        self.fragments = [first]
+        self.size = len(first)
+
+
+def _unpad(payload: bytes) -> bytes:
+    """Sections 6.1 and 6.2: the first octet says how many the padding has."""
+    if not payload:
+        raise ConnectionFault(ErrorCode.FRAME_SIZE_ERROR, "no room for the pad length")
+    if payload[0] >= len(payload):
+        raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "more padding than payload")
+    return payload[1 : len(payload) - payload[0]]
+
+
+_HANDLERS: tuple[Callable[[Connection, int, int, bytes], None], ...] = (
+    Connection._on_data, Connection._on_headers, Connection._on_priority, Connection._on_rst_stream,
+    Connection._on_settings, Connection._on_push_promise, Connection._on_ping, Connection._on_goaway,
+    Connection._on_window_update, Connection._on_continuation,
+)  # fmt: skip

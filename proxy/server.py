@@ -1,0 +1,308 @@
+"""One port for HTTP/2 (prior knowledge or ALPN) and HTTP/1.1, on an asyncio (uvloop) loop.
+
+What a connection speaks shows in its first bytes. Everything read at once is processed before
+anything is written; everything said in a tick leaves in one ``transport.write`` per connection:
+at the end of the read for what was answered inside it, else in one ``call_soon`` for all
+connections. A client that does not read stops being read (``Limits.max_unsent_bytes``).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl as ssl_module
+from typing import Any, cast
+
+from proxy.grpc import Deadlines, Peer, Registry
+from proxy.http1 import Http1Connection
+from proxy.http2 import PREFACE, Connection, Limits
+
+__all__ = ["Limits", "Server"]
+
+_TICK_S = 1.0
+
+
+class _Front(asyncio.Protocol):
+    """One client connection."""
+
+    __slots__ = ("accepted", "closing", "dirty", "http1", "http2", "loop", "paused_reading", "peer", "server", "sniffed", "transport", "unwritable")
+
+    def __init__(self, server: Server) -> None:
+        self.server = server
+        self.loop = server.loop
+        self.transport: asyncio.Transport = cast(asyncio.Transport, None)
+        self.http1: Http1Connection | None = None
+        self.http2: Connection | None = None
+        self.sniffed = b""
+        self.peer = ""
+        self.accepted = 0.0
+        self.dirty = False
+        self.closing = False
+        self.paused_reading = False
+        self.unwritable = False
+
+    # -- asyncio's callbacks
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast(asyncio.Transport, transport)
+        limits = self.server.limits
+        self.transport.set_write_buffer_limits(high=limits.write_high_bytes, low=limits.write_high_bytes >> 2)
+        name = transport.get_extra_info("peername")
+        self.peer = f"{name[0]}:{name[1]}" if isinstance(name, tuple) else str(name or "")
+        self.accepted = self.loop.time()
+        self.server.opened(self)
+
+    def data_received(self, data: bytes) -> None:
+        http2 = self.http2
+        if http2 is not None:
+            self.dirty = True  # what is said inside the read is written below
+            http2.receive(data, self.loop.time())
+            self.flush()
+        elif self.http1 is not None:
+            self.http1.receive(data, self.loop.time())
+            if self.http1.backlog > self.server.limits.max_body_bytes:
+                self._pause_reading()
+        else:
+            self._sniff(data)
+
+    def eof_received(self) -> bool:
+        if self.http1 is not None:
+            self.http1.receive(b"", self.loop.time())
+            return self.http1.request is not None  # half-closed clients still get their answer
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.closing = True
+        self.server.gone(self)
+        if self.http2 is not None:
+            self.http2.lost()
+        if self.http1 is not None:
+            self.http1.lost()
+
+    def pause_writing(self) -> None:
+        self.unwritable = True
+        if self.http2 is not None:
+            self.http2.pause_writing()
+
+    def resume_writing(self) -> None:
+        self.unwritable = False
+        if self.http2 is not None:
+            self.http2.resume_writing()
+        if self.http1 is not None:
+            self.http1.drained()
+        self._resume_reading()
+
+    # -- which protocol
+
+    def _sniff(self, data: bytes) -> None:
+        data = self.sniffed + data
+        head = PREFACE[: min(len(data), 14)]  # "PRI * HTTP/2.0": no HTTP/1.1 request line begins so
+        if not data.startswith(head):
+            self.sniffed = b""
+            self.http1 = Http1Connection(self.server.registry.find_http, self.server.limits, self, self.peer, self.loop.time())
+            self.data_received(data)
+        elif len(head) < 14:
+            self.sniffed = data
+        else:
+            self.sniffed = b""
+            self.dirty = True
+            self.http2 = Connection(
+                self.server.registry.open, self.server.limits, self.loop.time(), self.mark, Peer(self.peer, self.server.deadlines)
+            )
+            self.data_received(data)
+
+    # -- writing
+
+    def mark(self) -> None:
+        """There is something to write at the end of this tick."""
+        if not self.dirty:
+            self.dirty = True
+            self.server.schedule(self)
+
+    def flush(self) -> None:
+        """Write what HTTP/2 has said."""
+        self.dirty = False
+        http2 = self.http2
+        if http2 is None or self.closing:
+            return
+        while data := http2.take():
+            self.transport.write(data)
+            if self.unwritable:
+                unsent = self.transport.get_write_buffer_size() + http2.queued
+                if unsent > self.server.limits.max_unsent_bytes:
+                    self._pause_reading()
+                break
+            if not http2.ready:
+                break
+        if http2.finished and not http2.out:
+            self.close()
+
+    def write(self, data: bytes) -> None:
+        """HTTP/1.1's output."""
+        if not self.closing:
+            self.transport.write(data)
+
+    def unsent_bytes(self) -> int:
+        """Written and not yet taken by the socket."""
+        return self.transport.get_write_buffer_size()
+
+    def close(self) -> None:
+        """Close once everything written is sent."""
+        if not self.closing:
+            self.closing = True
+            self.transport.close()
+
+    def _pause_reading(self) -> None:
+        if not self.paused_reading and not self.closing:
+            self.paused_reading = True
+            self.transport.pause_reading()
+
+    def _resume_reading(self) -> None:
+        if self.paused_reading and not self.closing:
+            self.paused_reading = False
+            self.transport.resume_reading()
+
+    # -- from the server
+
+    def tick(self, now: float) -> None:
+        """Once a second."""
+        if self.http2 is not None:
+            self.http2.tick(now)
+            if self.http2.finished and not self.http2.out:
+                self.transport.abort()
+        elif self.http1 is not None:
+            self.http1.tick(now)
+            if self.http1.request is None or self.http1.backlog == 0:
+                self._resume_reading()
+        elif now - self.accepted > self.server.limits.handshake_timeout_s:
+            self.close()
+
+    def drain(self) -> None:
+        """Graceful end."""
+        if self.http2 is not None:
+            self.http2.drain()
+        elif self.http1 is not None:
+            self.http1.drain()
+        else:
+            self.close()
+
+    @property
+    def idle(self) -> bool:
+        """Nothing is being answered."""
+        if self.http2 is not None:
+            return not self.http2.streams
+        return self.http1 is None or self.http1.request is None
+
+
+class Server:
+    """Listens, and owns every client connection of this front."""
+
+    def __init__(self, registry: Registry, limits: Limits | None = None) -> None:
+        self.registry = registry
+        self.limits = limits or Limits()
+        self.deadlines = Deadlines(self._arm)
+        self._fronts: set[_Front] = set()
+        self._dirty: list[_Front] = []
+        self._listeners: list[asyncio.Server] = []
+        self._timer: asyncio.TimerHandle | None = None
+        self._tick: asyncio.TimerHandle | None = None
+        self._accepted = 0
+        self._stopping = False
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop:
+        """The loop ``start`` ran in."""
+        return self._loop
+
+    @property
+    def addresses(self) -> list[tuple[str, int]]:
+        """Host and port of every listening socket."""
+        return [socket.getsockname()[:2] for listener in self._listeners for socket in listener.sockets]
+
+    async def start(self, host: str, port: int, *, reuse_port: bool = False, ssl: ssl_module.SSLContext | None = None) -> None:
+        """Listen; may be called for several addresses. Port 0 picks one (see ``addresses``)."""
+        self._loop = asyncio.get_running_loop()
+        listener = await self._loop.create_server(
+            lambda: _Front(self), host, port, reuse_port=reuse_port or None, ssl=ssl, backlog=4096
+        )
+        self._listeners.append(listener)
+        if self._tick is None:
+            self._tick = self._loop.call_later(_TICK_S, self._on_tick)
+
+    async def stop(self, grace_s: float = 0.0) -> None:
+        """No new connections; GOAWAY; open calls finish within the grace; then everything is closed."""
+        self._stopping = True
+        for listener in self._listeners:
+            listener.close()
+        for front in list(self._fronts):
+            front.drain()
+        self.flush()
+        end = self._loop.time() + grace_s
+        while self._fronts and self._loop.time() < end and not all(front.idle for front in self._fronts):
+            await asyncio.sleep(0.01)
+        for front in list(self._fronts):
+            front.close()
+        for _ in range(100):
+            if not self._fronts:
+                break
+            await asyncio.sleep(0.01)
+        for front in list(self._fronts):
+            front.transport.abort()
+        for handle in (self._tick, self._timer):
+            if handle is not None:
+                handle.cancel()
+        self._tick = self._timer = None
+
+    def statistics(self) -> dict[str, Any]:
+        """Counts of connections and calls, and what is buffered."""
+        http2 = [front.http2 for front in self._fronts if front.http2 is not None]
+        return {
+            "connections": len(self._fronts),
+            "connections_accepted": self._accepted,
+            "http2_connections": len(http2),
+            "http1_connections": sum(front.http1 is not None for front in self._fronts),
+            "streams": sum(len(connection.streams) for connection in http2),
+            "queued_bytes": sum(connection.queued for connection in http2),
+            "buffered_bytes": sum(connection.buffered for connection in http2),
+            "paused_reading": sum(front.paused_reading for front in self._fronts),
+            "deadlines": len(self.deadlines),
+        }
+
+    def flush(self) -> None:
+        """Write everything said so far. Called by itself at the end of a tick."""
+        dirty, self._dirty = self._dirty, []
+        for front in dirty:
+            front.flush()
+
+    # -- from connections
+
+    def schedule(self, front: _Front) -> None:
+        """``front`` has something to write."""
+        if not self._dirty:
+            self._loop.call_soon(self.flush)
+        self._dirty.append(front)
+
+    def opened(self, front: _Front) -> None:
+        """A connection was accepted."""
+        self._accepted += 1
+        self._fronts.add(front)
+
+    def gone(self, front: _Front) -> None:
+        """A connection is closed."""
+        self._fronts.discard(front)
+
+    # -- timers
+
+    def _arm(self, when: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self._loop.call_at(when, self._expire)
+
+    def _expire(self) -> None:
+        self._timer = None
+        self.deadlines.expire(self._loop.time())
+
+    def _on_tick(self) -> None:
+        now = self._loop.time()
+        for front in list(self._fronts):
+            front.tick(now)
+        self._tick = self._loop.call_later(_TICK_S, self._on_tick)
