@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from tools.muster.parse import ConfigError, UsageError
 
@@ -28,8 +28,13 @@ def main(args: Sequence[str] | None = None) -> None:
 
 def run(args: list[str]) -> int:
     """Run a command; its exit code."""
+    return guarded(_dispatch, args)
+
+
+def guarded(command: Callable[[list[str]], int], args: list[str]) -> int:
+    """Run something with its errors told in one line; the exit code."""
     try:
-        return _dispatch(args)
+        return command(args)
     except UsageError as e:
         print(f"muster: {e}. See 'muster --help'.", file=sys.stderr)
         return 2

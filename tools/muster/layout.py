@@ -14,6 +14,10 @@ PORT_STEP = 100
 TOKEN = "muster-local"
 
 
+class NoCluster(ConfigError):
+    """No local cluster was ever made there."""
+
+
 @dataclass(slots=True, frozen=True)
 class LocalHost:
     """One host: ``arguments`` is the command line of its server."""
@@ -79,13 +83,13 @@ def save(data_dir: str, layout: Layout) -> None:
 
 
 def load(data_dir: str) -> Layout:
-    """The recorded layout; ConfigError if no local cluster was ever made there."""
+    """The recorded layout; NoCluster if none was ever made there."""
     path = Path(data_dir, FILE)
     try:
         raw = json.loads(path.read_text(encoding="utf-8"))
         hosts = tuple(LocalHost(**{**h, "arguments": tuple(h["arguments"])}) for h in raw["hosts"])
         return Layout(hosts, raw["shards"])
     except FileNotFoundError:
-        raise ConfigError(f"no local cluster in {data_dir}: start one with `muster local --data-dir {data_dir}`") from None
+        raise NoCluster(f"no local cluster in {data_dir}: start one with `muster local --data-dir {data_dir}`") from None
     except (OSError, ValueError, KeyError, TypeError) as e:
         raise ConfigError(f"cannot read {path}: {e}") from None

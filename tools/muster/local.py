@@ -31,8 +31,8 @@ UP_LIMIT_S = 20.0
 class LocalCluster:
     """The foreground process. :meth:`run` returns the exit code."""
 
-    def __init__(self, data_dir: str, layout: Layout) -> None:
-        self._data_dir, self._layout = data_dir, layout
+    def __init__(self, data_dir: str, layout: Layout, on_ready: Callable[[], None] | None = None) -> None:
+        self._layout, self._on_ready = layout, on_ready
         self._run_dir = rundir.make_run_dir(data_dir)
         self._processes: dict[int, subprocess.Popen[bytes]] = {}
         self._notify: list[socket.socket] = []
@@ -125,6 +125,8 @@ class LocalCluster:
             for h in self._layout.hosts:
                 print(f"host {h.index}  {h.endpoint}", flush=True)
             print("ready", flush=True)
+            if self._on_ready is not None:
+                self._on_ready()
 
     async def _stop_all(self) -> None:
         """SIGTERM to every host at once, SIGKILL to what is left after a while."""
@@ -156,8 +158,8 @@ def last_lines(path: str, count: int) -> list[str]:
         return []
 
 
-def run(data_dir: str, layout: Layout) -> int:
-    """Run a local cluster in the foreground."""
+def run(data_dir: str, layout: Layout, on_ready: Callable[[], None] | None = None) -> int:
+    """Run a local cluster in the foreground; ``on_ready`` is called once, after ``ready`` was printed."""
     try:
         os.makedirs(data_dir, exist_ok=True)
     except OSError as e:
@@ -167,7 +169,7 @@ def run(data_dir: str, layout: Layout) -> int:
         save(data_dir, layout)
 
         async def main() -> int:
-            return await LocalCluster(data_dir, layout).run()
+            return await LocalCluster(data_dir, layout, on_ready).run()
 
         return asyncio.run(main())
     finally:

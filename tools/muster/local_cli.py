@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from tools.muster import layout, local, pinning
 from tools.muster.flag_docs import flag_list
 from tools.muster.flags import Flag, Kind
-from tools.muster.parse import UsageError, Values, resolve
+from tools.muster.parse import ConfigError, UsageError, Values, resolve
 
 FLAGS = {
     f.name: f
@@ -32,16 +33,19 @@ USAGE = """Usage:
 
   muster local [flags] [-- server flags]   run the hosts in the foreground; prints "ready" once all of it serves
   muster local status [--json]             each host's processes and shards
-  muster local kill N [--shard S]          kill -9 of host N's processes, or of one node
-  muster local stop N                      stop host N in order
-  muster local start N [--wait 30s]        start host N again
+  muster local kill N... [--shard S]       kill -9 of all processes of host N, or of one node
+  muster local stop N...                   stop host N in order
+  muster local start N... [--wait 30s]     start host N again
 
 Flags:
 """
 
 
-def run(args: list[str]) -> int:
-    """Run one of them; the exit code."""
+OnReady = Callable[[str, layout.Layout], None]
+
+
+def run(args: list[str], on_ready: OnReady | None = None) -> int:
+    """Run one of them; the exit code. ``on_ready(data_dir, layout)`` is told when a started cluster serves."""
     extra: list[str] = []
     if "--" in args:
         cut = args.index("--")
@@ -52,16 +56,20 @@ def run(args: list[str]) -> int:
         return 0
     command = words.pop(0) if words else ""
     if not command:
-        return _run(values, tuple(extra))
+        return _run(values, tuple(extra), on_ready)
     actions: dict[str, Callable[[layout.LocalHost, Values], str]] = {"kill": _kill, "stop": _stop, "start": _start}
     found = layout.load(values["data-dir"])
     if command == "status" and not words:
         return _status(found, values["json"])
-    if command not in actions or len(words) != 1 or extra:
-        raise UsageError("usage: muster local [status | kill N | stop N | start N] [flags]")
-    if not words[0].isdigit():
-        raise UsageError(f'"{words[0]}" is not the number of a host')
-    print(actions[command](found.host(int(words[0])), values))
+    if command not in actions or not words or extra:
+        raise UsageError("usage: muster local [status | kill N... | stop N... | start N...] [flags]")
+    for word in words:
+        if not word.isdigit():
+            raise UsageError(f'"{word}" is not the number of a host')
+    hosts = [found.host(int(word)) for word in words]
+    with ThreadPoolExecutor(len(hosts)) as pool:  # several hosts at once, not one after the other
+        for line in pool.map(lambda host: actions[command](host, values), hosts):
+            print(line)
     return 0
 
 
@@ -77,7 +85,8 @@ def _split(args: list[str]) -> tuple[list[str], Values]:
     return words, resolve(FLAGS, flags, {}, use_environ=False)
 
 
-def _run(values: Values, extra: tuple[str, ...]) -> int:
+def _run(values: Values, extra: tuple[str, ...], on_ready: OnReady | None) -> int:
+    _follow_recorded(values)
     hosts, processes = values["hosts"], values["shards"] + values["fronts"]
     pins = pinning.assign(values["cpus"], hosts * processes)
     shares = [pins[i * processes : (i + 1) * processes] for i in range(hosts)]
@@ -85,7 +94,22 @@ def _run(values: Values, extra: tuple[str, ...]) -> int:
     made = layout.plan(
         values["data-dir"], hosts, values["shards"], values["base-port"], values["fronts"], cpus, extra
     )
-    return local.run(values["data-dir"], made)
+    data_dir = values["data-dir"]
+    return local.run(data_dir, made, (lambda: on_ready(data_dir, made)) if on_ready else None)
+
+
+def _follow_recorded(values: Values) -> None:
+    """A data directory keeps its hosts, shards and ports: they are part of its members' identity."""
+    try:
+        recorded = layout.load(values["data-dir"])
+    except layout.NoCluster:
+        return
+    for flag, has in (
+        ("hosts", len(recorded.hosts)), ("shards", recorded.shards), ("base-port", recorded.hosts[0].client_port),
+    ):  # fmt: skip
+        if values.is_set(flag) and values[flag] != has:
+            raise ConfigError(f"{values['data-dir']} was made with --{flag}={has}: it cannot run with --{flag}={values[flag]}")
+        values.values[flag] = has
 
 
 def _kill(host: layout.LocalHost, values: Values) -> str:

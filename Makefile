@@ -1,0 +1,47 @@
+# muster: `make help` lists everything.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+PORT ?= 2379
+TESTS ?= tests
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test soak lint bench proto docs clean
+
+help:  ## list the targets
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+
+setup: $(STAMP)  ## prepare .venv: muster, its dependencies and the tools of development
+
+$(STAMP): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "muster needs Python 3.11 or newer; try: make PYTHON=python3.12 " + "$(MAKECMDGOALS)")'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $(STAMP)
+
+demo: $(STAMP)  ## three hosts on this machine, in the foreground (data in .demo/; PORT=2379)
+	@exec $(BIN)/python -m tools.muster.demo --data-dir .demo --base-port $(PORT)
+
+test: $(STAMP)  ## all tests but the long ones (TESTS=tests/unit for some); names what was skipped and why
+	$(BIN)/python -m pytest -m "not soak" -rfEs --no-fold-skipped $(TESTS)
+
+soak: $(STAMP)  ## the long runs: thousands of simulated clusters, crashes, a million keys
+	MUSTER_SOAK=1 $(BIN)/python -m pytest -m soak --timeout=7200 -rfEs $(TESTS)
+
+lint: $(STAMP)  ## ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+bench: $(STAMP)  ## compare with etcd on this machine (BENCH_FLAGS=... for muster-bench compare)
+	$(BIN)/muster-bench compare $(BENCH_FLAGS)
+
+proto: $(STAMP)  ## generate cluster/pb/*_pb2.py from the .proto files
+	$(BIN)/python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. cluster/pb/*.proto
+
+docs: $(STAMP)  ## generate docs/flags.md from the flag table
+	$(BIN)/python -m tools.muster.flag_docs > docs/flags.md
+
+clean:  ## remove what was built and the demo's data
+	rm -rf $(VENV) .demo .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist *.egg-info
