@@ -1,0 +1,261 @@
+"""A shard's leader between two moments: what is applied, and what is logged and not yet applied.
+
+The rule (architecture section 3, ZooKeeper's primary-order scheme): the leader evaluates each request at
+once against its *speculative state*, which is the applied state plus an overlay of the effects that it has
+logged and that are not applied yet. All requests of a tick become one log entry of effects. Followers
+never evaluate, they apply.
+
+* A leader evaluates nothing before it has applied an entry of its own term, hence all that it inherited (I8):
+  the driver makes a :class:`Leader` only then, and drops it when the term is lost: overlay, leases' deadlines
+  and open answers die with the term.
+* Answers, refusals included, are given when their entry is applied: a refusal may rest on an effect that is
+  not committed yet (I7). So a request that changed nothing still waits for the entry of its tick.
+* Shard 0 knows the revision of an effect at once: it is the fold over its own log's tail (C4).
+
+Pure: storage is read through :class:`AppliedState`, time is passed in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Protocol
+
+from cluster import evaluate, records
+from cluster.evaluate import Current, Outcome, Version
+from cluster.lease import Lessor
+from cluster.messages import Method
+
+
+class AppliedState(Protocol):
+    """What the leader reads of the applied state (``node.storage.StateStore``, or a model in tests)."""
+
+    @property
+    def revision(self) -> int: ...
+    @property
+    def compact_revision(self) -> int: ...
+    def current(self, key: bytes) -> Current | None: ...
+    def get(self, key: bytes, revision: int = 0) -> bytes | None: ...
+    def scan(self, start: bytes, end: bytes, revision: int = 0) -> Iterator[tuple[bytes, bytes]]: ...
+    def lease(self, lease: int) -> tuple[int, int] | None: ...
+    def lease_keys(self, lease: int) -> list[bytes]: ...
+
+
+class NotYet(Exception):
+    """The request reads at a revision that is logged and not applied: ask again once it is."""
+
+    def __init__(self, revision: int) -> None:
+        super().__init__(revision)
+        self.revision = revision
+
+
+class Overlay:
+    """The speculative state: a view for ``cluster.evaluate`` of applied state + pending effects."""
+
+    __slots__ = ("_compactions", "_leases", "_store", "_writes", "batch", "compact_revision", "revision")
+
+    def __init__(self, store: AppliedState) -> None:
+        self._store = store
+        # the last pending write of each key, with the batch that it belongs to
+        self._writes: dict[bytes, tuple[int, Version | None]] = {}
+        self._leases: dict[int, tuple[int, bool]] = {}  # pending grants (True) and revokes (False)
+        self.batch = 1
+        self.revision = store.revision
+        self.compact_revision = store.compact_revision
+
+    def current(self, key: bytes) -> Current | Version | None:
+        """Create, mod, version and lease of the live key, or None."""
+        try:
+            return self._writes[key][1]
+        except KeyError:
+            return self._store.current(key)
+
+    def get(self, key: bytes) -> bytes | None:
+        """The live key's KeyValue in wire form, or None."""
+        try:
+            version = self._writes[key][1]
+        except KeyError:
+            return self._store.get(key)
+        return None if version is None else version.kv
+
+    def scan(self, start: bytes, end: bytes, revision: int = 0) -> Iterator[tuple[bytes, bytes]]:
+        """Live ``(key, KeyValue)`` of a range in key order, at ``revision`` (0: the view's own)."""
+        if revision and revision < self.revision:
+            if revision > self._store.revision:
+                raise NotYet(revision)
+            return self._store.scan(start, end, revision)
+        if not self._writes:
+            return self._store.scan(start, end)
+        return self._merged(start, end)
+
+    def _merged(self, start: bytes, end: bytes) -> Iterator[tuple[bytes, bytes]]:
+        writes = self._writes
+        if end == b"":
+            keys = [start] if start in writes else []
+        elif end == b"\0":
+            keys = sorted(k for k in writes if k >= start)
+        else:
+            keys = sorted(k for k in writes if start <= k < end)
+        at, count = 0, len(keys)
+        for row_key, kv in self._store.scan(start, end):
+            while at < count and keys[at] < row_key:
+                version = writes[keys[at]][1]
+                if version is not None:
+                    yield keys[at], version.kv
+                at += 1
+            if at < count and keys[at] == row_key:
+                continue  # the pending write hides the applied row; it is yielded by the loop above or below
+            yield row_key, kv
+        for key in keys[at:]:
+            version = writes[key][1]
+            if version is not None:
+                yield key, version.kv
+
+    def lease_exists(self, lease: int) -> bool:
+        """Whether the lease is granted and not revoked."""
+        pending = self._leases.get(lease)
+        return self._store.lease(lease) is not None if pending is None else pending[1]
+
+    def lease_keys(self, lease: int) -> list[bytes]:
+        """The keys that hang on a lease now, in key order."""
+        keys = set(self._store.lease_keys(lease))
+        for key, (_, version) in self._writes.items():
+            if version is not None and version.lease == lease:
+                keys.add(key)
+            else:
+                keys.discard(key)
+        return sorted(keys)
+
+    def take(self, outcome: Outcome) -> None:
+        """Take in what a request did; the next request sees it."""
+        batch, writes = self.batch, self._writes
+        for key, version in outcome.writes:
+            writes[key] = (batch, version)
+        if outcome.changed:
+            self.revision += 1
+
+    def set_lease(self, lease: int, granted: bool) -> None:
+        """A pending grant or revoke."""
+        self._leases[lease] = (self.batch, granted)
+
+    def forget(self, batch: int, keys: list[bytes], leases: list[int]) -> None:
+        """Drop what ``batch`` wrote, now that it is applied, unless a later batch wrote it again."""
+        writes = self._writes
+        for key in keys:
+            pending = writes.get(key)
+            if pending is not None and pending[0] <= batch:
+                del writes[key]
+        for lease in leases:
+            held = self._leases.get(lease)
+            if held is not None and held[0] <= batch:
+                del self._leases[lease]
+
+    def statistics(self) -> dict[str, int]:
+        """Sizes of what is pending."""
+        return {"pending_keys": len(self._writes), "pending_leases": len(self._leases)}
+
+
+class Batch:
+    """What was evaluated since the last entry: it becomes the next one."""
+
+    __slots__ = ("items", "keys", "leases", "number", "revision")
+
+    def __init__(self, number: int, revision: int) -> None:
+        self.number = number
+        self.revision = revision  # of the speculative state after this batch
+        self.items: list[bytes] = []
+        self.keys: list[bytes] = []
+        self.leases: list[int] = []
+
+
+class Leader:
+    """Evaluates a shard's writes for as long as this replica leads it at one term.
+
+    The driver calls :meth:`execute` for each request of a tick, :meth:`seal` to get the tick's record,
+    and :meth:`applied` when that record's entry has been applied.
+    """
+
+    def __init__(
+        self,
+        store: AppliedState,
+        term: int,
+        *,
+        max_txn_ops: int,
+        lessor: Lessor,
+        new_lease_id: Callable[[], int],
+    ) -> None:
+        self.term = term
+        self.view = Overlay(store)
+        self.lessor = lessor
+        self._store = store
+        self._max_txn_ops = max_txn_ops
+        self._new_lease_id = new_lease_id
+        self._open = Batch(1, self.view.revision)
+        self._sealed: list[Batch] = []
+
+    @property
+    def dirty(self) -> bool:
+        """Whether anything was evaluated since the last :meth:`seal`."""
+        return bool(self._open.items)
+
+    def execute(self, method: int, body: bytes) -> Outcome:
+        """Evaluate one write. EtcdError: the refusal, to be answered like a result (see above); NotYet."""
+        view = self.view
+        if method == Method.PUT:
+            outcome = evaluate.put(view, body)
+        elif method == Method.TXN:
+            outcome = evaluate.txn(view, body, self._max_txn_ops)
+        elif method == Method.DELETE_RANGE:
+            outcome = evaluate.delete_range(view, body)
+        elif method == Method.LEASE_GRANT:
+            outcome, lease = evaluate.lease_grant(view, body, self.lessor.min_ttl_s, self._new_lease_id)
+            view.set_lease(lease, True)
+            self._open.leases.append(lease)
+        elif method == Method.LEASE_REVOKE:
+            outcome, lease = evaluate.lease_revoke(view, body)
+            view.set_lease(lease, False)
+            self._open.leases.append(lease)
+        elif method == Method.COMPACT:
+            outcome, revision = evaluate.compact(view, body)
+            view.compact_revision = revision
+        elif method == Method.PUBLISH:
+            outcome = Outcome(records.publish(body), False, b"", [], view.revision)
+        else:
+            raise ValueError(f"not a write: method {method}")
+        self._take(outcome)
+        return outcome
+
+    def expire(self, lease: int) -> None:
+        """Revoke a lease that this term found due (H7: decided and appended in one and the same term)."""
+        if not self.view.lease_exists(lease):
+            return
+        self._take(evaluate.revoke(self.view, lease))
+        self.view.set_lease(lease, False)
+        self._open.leases.append(lease)
+
+    def append(self, item: bytes) -> None:
+        """Log an item that changes no key: bootstrap, a lease checkpoint."""
+        self._open.items.append(item)
+
+    def _take(self, outcome: Outcome) -> None:
+        batch = self._open
+        if outcome.items:
+            batch.items.append(outcome.items)
+        if outcome.writes:
+            batch.keys.extend([key for key, _ in outcome.writes])
+        self.view.take(outcome)
+        batch.revision = self.view.revision
+
+    def seal(self) -> tuple[bytes, Batch]:
+        """The record of everything evaluated since the last call; empty if nothing changed, still to be
+        logged if anybody waits for it."""
+        batch = self._open
+        self._sealed.append(batch)
+        self.view.batch += 1
+        self._open = Batch(self.view.batch, self.view.revision)
+        return b"".join(batch.items), batch
+
+    def applied(self, batch: Batch) -> None:
+        """The entry of ``batch`` has been applied: its effects are in the store now."""
+        assert self._store.revision >= batch.revision, "I7: applied state must hold the batch"  # I7
+        self._sealed.remove(batch)
+        self.view.forget(batch.number, batch.keys, batch.leases)

@@ -1,0 +1,8 @@
+"""One replica of one shard: a process of its own, pinned to a CPU.
+
+Read in this order: ``server`` (the event loop that drives everything below), ``peers`` and ``fronts`` (who
+talks to this node), ``storage`` (Raft log and MVCC state in RocksDB), ``disk`` (when what is synced),
+``reads``, ``watches``, ``snapshots``, ``upkeep`` (log truncation, compaction, publication).
+
+``python -m node JSON`` (see ``cluster.settings``) runs one; ``muster`` starts them.
+"""

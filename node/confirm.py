@@ -1,0 +1,170 @@
+"""Questions that only a confirmed sequencer may answer: read indexes, keep-alives, time to live.
+
+All questions of a tick share one confirmation round, begun after they arrived (H2): Raft counts only answers to
+messages sent after ``read_index`` was called. Keep-alives are memory, not log entries, and are answered after
+the same round (H7): a zombie cannot promise a lease that its successor does not know.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+from cluster.lease import Lessor
+from cluster.messages import LEADER, READ_INDEX_ANSWER, Method, Status
+from cluster.pb import rpc_pb2
+from node.fronts import FrontLink
+from node.reads import Waiting
+
+Question = tuple[FrontLink, int, int, bytes]  # link, rid, method, body
+
+
+class Consensus(Protocol):
+    """What is asked of Raft here."""
+
+    @property
+    def term(self) -> int: ...
+    @property
+    def leader_id(self) -> int: ...
+    @property
+    def is_leader(self) -> bool: ...
+    def read_index(self, context: int) -> None: ...
+
+
+class Store(Protocol):
+    """What is read of the applied state."""
+
+    @property
+    def revision(self) -> int: ...
+    def lease_keys(self, lease: int) -> list[bytes]: ...
+
+
+class Confirmations:
+    """Open questions and the rounds that will answer them."""
+
+    def __init__(
+        self,
+        raft: Consensus,
+        store: Store,
+        lessor: Lessor,
+        mark_dirty: Callable[[FrontLink], None],
+        *,
+        applied_index: Callable[[], int],
+        now: Callable[[], float],
+        now_ms: Callable[[], int],
+        limit_s: float,
+    ) -> None:
+        self._raft = raft
+        self._store = store
+        self._lessor = lessor
+        self._mark_dirty = mark_dirty
+        self._applied_index = applied_index
+        self._now = now
+        self._now_ms = now_ms
+        self._limit_s = limit_s
+        self._questions: list[Question] = []
+        self._rounds: dict[int, list[Question]] = {}
+        self._blocked: dict[int, list[Question]] = {}  # keep-alives of expired leases that await their revocation
+        self._applying = Waiting(1_000_000)
+        self._context = 0
+        self.rounds = 0
+
+    def ask(self, link: FrontLink, rid: int, method: int, body: bytes) -> None:
+        """Take in one question."""
+        if self._raft.is_leader:
+            self._questions.append((link, rid, method, body))
+        else:
+            self._not_leader((link, rid, method, body))
+
+    def run(self, serving: bool) -> None:
+        """Start a round for the questions that came since the last one. Until this leader serves they wait."""
+        if self._questions and serving:
+            questions, self._questions = self._questions, []
+            self._context += 1
+            self._rounds[self._context] = questions
+            self.rounds += 1
+            self._raft.read_index(self._context)
+
+    def confirmed(self, context: int, index: int) -> None:
+        """The round is confirmed at this commit index."""
+        questions = self._rounds.pop(context, None)
+        if questions is None:
+            return
+        if index <= self._applied_index():
+            self._answer(questions)
+        else:
+            self._applying.add(index, self._now() + self._limit_s, lambda: self._answer(questions))
+
+    def applied(self, index: int) -> None:
+        """This order index is applied."""
+        if len(self._applying):
+            self._applying.release(index, self._now())
+
+    def failed(self, contexts: list[int]) -> None:
+        """Leadership was lost while these rounds were open."""
+        for context in contexts:
+            for question in self._rounds.pop(context, []):
+                self._not_leader(question)
+
+    def resign(self) -> None:
+        """The term is lost: fronts ask the next sequencer."""
+        self.failed(list(self._rounds))
+        questions, self._questions = self._questions, []
+        for question in questions:
+            self._not_leader(question)
+        for blocked in self._blocked.values():
+            for question in blocked:
+                self._not_leader(question)
+        self._blocked.clear()
+
+    def _not_leader(self, question: Question) -> None:
+        link, rid, _, _ = question
+        leader = 0 if self._raft.is_leader else self._raft.leader_id
+        link.answer(rid, Status.NOT_LEADER, LEADER.pack(leader, self._raft.term))
+        self._mark_dirty(link)
+
+    def _answer(self, questions: list[Question]) -> None:
+        if not self._lessor.primary:  # it stepped down while it waited for the apply
+            for question in questions:
+                self._not_leader(question)
+            return
+        revision, term = self._store.revision, self._raft.term
+        read_index = READ_INDEX_ANSWER.pack(self._applied_index(), revision, term)
+        for question in questions:
+            link, rid, method, body = question
+            if method == Method.READ_INDEX:
+                link.answer(rid, Status.OK, read_index)
+            elif method == Method.LEASE_KEEPALIVE:
+                self._keep_alive(question)
+            else:
+                self._time_to_live(link, rid, body)
+            self._mark_dirty(link)
+
+    def _keep_alive(self, question: Question) -> None:
+        link, rid, _, body = question
+        lease = rpc_pb2.LeaseKeepAliveRequest.FromString(body).ID
+        ttl = self._lessor.renew(lease, self._now_ms())
+        if ttl is None:  # due, its revocation is on the way
+            self._blocked.setdefault(lease, []).append(question)
+            return
+        link.ok(rid, self._store.revision, self._raft.term,
+                rpc_pb2.LeaseKeepAliveResponse(ID=lease, TTL=ttl).SerializeToString())
+
+    def revoked(self, leases: list[int]) -> None:
+        """These leases are gone: keep-alives that waited for it get TTL 0."""
+        for lease in leases:
+            for question in self._blocked.pop(lease, []):
+                self._keep_alive(question)
+                self._mark_dirty(question[0])
+
+    def _time_to_live(self, link: FrontLink, rid: int, body: bytes) -> None:
+        request = rpc_pb2.LeaseTimeToLiveRequest.FromString(body)
+        answer = rpc_pb2.LeaseTimeToLiveResponse(ID=request.ID)
+        ttl = self._lessor.time_to_live(request.ID, self._now_ms())
+        if ttl is None:
+            answer.TTL = -1
+        else:
+            answer.TTL, answer.grantedTTL = ttl
+            if request.keys:
+                answer.keys.extend(self._store.lease_keys(request.ID))
+        link.ok(rid, self._store.revision, self._raft.term, answer.SerializeToString())

@@ -1,0 +1,162 @@
+"""The fronts that talk to this node, local ones over ipc and remote ones over tcp.
+
+Frames and records: ``cluster.messages``. Answers of a tick leave as one frame per front. A frame out of
+sequence means that frames were lost: the link is dropped without a word, and the front, which misses the
+STATE records, opens a new one (I23: it never resends a write on its own).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import structlog
+
+from cluster import messages
+from cluster.messages import ANSWER, HEAD, HELLO_BODY, PROTOCOL_VERSION, SEQUENCE, Method, Status
+
+log = structlog.get_logger("fronts")
+
+Send = Callable[[list[bytes]], bool]
+
+
+class FrontLink:
+    """One front's connection."""
+
+    __slots__ = ("_expected", "_out", "_prefix", "_send", "_sent", "alive", "answered", "identity", "session",
+                 "subscriptions", "watermark")
+
+    def __init__(self, identity: bytes, send: Send, prefix: bytes, session: int) -> None:
+        self.identity = identity
+        self.session = session
+        self.alive = True
+        self.answered = 0
+        self.subscriptions: dict[int, Any] = {}  # rid -> node.watches.Subscription
+        self.watermark = 0  # revision of the last WATERMARK sent
+        self._send = send
+        self._prefix = prefix
+        self._expected = 2
+        self._sent = 0
+        self._out: list[bytes] = []
+
+    def in_sequence(self, sequence: int) -> bool:
+        """Whether this frame is the next one."""
+        if sequence != self._expected:
+            return False
+        self._expected += 1
+        return True
+
+    def put(self, record: bytes) -> None:
+        """Queue one encoded answer record for this tick's frame."""
+        self._out.append(record)
+
+    def answer(self, rid: int, status: int, body: bytes) -> None:
+        """Queue one answer."""
+        self._out.append(ANSWER.pack(rid, status, len(body)) + body)
+
+    def ok(self, rid: int, revision: int, term: int, tail: bytes) -> None:
+        """Queue the answer of an etcd method: revision and term for the header, the other fields in wire form."""
+        self._out.append(ANSWER.pack(rid, 0, 16 + len(tail)) + HEAD.pack(revision, term) + tail)
+
+    @property
+    def pending(self) -> bool:
+        return bool(self._out)
+
+    def flush(self) -> bool:
+        """Send what is queued as one frame. False: the front does not take it, the link is dead."""
+        out, self._out = self._out, []
+        self._sent += 1
+        self.answered += len(out)
+        if not self._send([self.identity, self._prefix + SEQUENCE.pack(self._sent) + b"".join(out)]):
+            self.alive = False
+        return self.alive
+
+
+class Fronts:
+    """All links, and the ones with something to send in this tick."""
+
+    def __init__(
+        self,
+        cluster_id: int,
+        receive: Callable[[FrontLink, list[tuple[int, int, int, bytes]]], None],
+        greet: Callable[[FrontLink], None],
+        gone: Callable[[FrontLink], None],
+    ) -> None:
+        self._cluster_id = cluster_id
+        self._receive = receive
+        self._greet = greet
+        self._gone = gone
+        self.links: dict[bytes, FrontLink] = {}
+        self.dirty: set[FrontLink] = set()
+
+    def frame(self, identity: bytes, data: bytes, send: Send, prefix: bytes) -> None:
+        """One frame of a front arrived."""
+        link = self.links.get(identity)
+        try:
+            sequence, records = messages.decode_requests(data)
+        except (ValueError, IndexError) as e:
+            log.warning("dropping a front that sent a broken frame", error=str(e))
+            self.drop(identity)
+            return
+        if sequence == 1:
+            if link is not None:
+                self.drop(identity)
+            link = self._hello(identity, records, send, prefix)
+            if link is None:
+                return
+            records = records[1:]
+        elif link is None:
+            return  # a link dropped before: silence makes the front open a new one
+        elif not link.in_sequence(sequence):
+            log.warning("dropping a front whose frames are out of sequence", session=link.session)
+            self.drop(identity)
+            return
+        if records:
+            self._receive(link, records)
+
+    def _hello(
+        self, identity: bytes, records: list[tuple[int, int, int, bytes]], send: Send, prefix: bytes
+    ) -> FrontLink | None:
+        refusal = ""
+        session = 0
+        if not records or records[0][1] != Method.HELLO or len(records[0][3]) != HELLO_BODY.size:
+            refusal = "the first record must be a hello"
+        else:
+            version, cluster_id, _, session = HELLO_BODY.unpack(records[0][3])
+            if version != PROTOCOL_VERSION:
+                refusal = f"protocol version {version}, this node speaks {PROTOCOL_VERSION}"
+            elif cluster_id != self._cluster_id:
+                refusal = f"cluster ID mismatch (got {cluster_id:x} want {self._cluster_id:x})"
+        if refusal:
+            log.warning("refused a front", reason=refusal)
+            record = messages.answer(0, Status.REFUSED, refusal.encode())
+            send([identity, prefix + SEQUENCE.pack(1) + record])
+            return None
+        link = FrontLink(identity, send, prefix, session)
+        self.links[identity] = link
+        self._greet(link)
+        return link
+
+    def drop(self, identity: bytes) -> None:
+        """Forget a link."""
+        link = self.links.pop(identity, None)
+        if link is not None:
+            link.alive = False
+            self.dirty.discard(link)
+            self._gone(link)
+
+    def flush(self) -> None:
+        """Send every link's answers of this tick."""
+        if not self.dirty:
+            return
+        dirty, self.dirty = self.dirty, set()
+        for link in dirty:
+            if link.alive and link.pending and not link.flush():
+                log.warning("dropping a front that does not take its answers", session=link.session)
+                self.drop(link.identity)
+
+    def broadcast(self, status: int, body: bytes) -> None:
+        """Tell every front something about the link itself."""
+        for link in self.links.values():
+            link.answer(0, status, body)
+            self.dirty.add(link)

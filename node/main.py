@@ -1,0 +1,72 @@
+"""``python -m node JSON``: run one node until it is told to stop.
+
+Exit codes: 0 stopped as told, 3 must not be started again (``node.server.FATAL_EXIT``), others: crashed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import signal
+import sys
+from typing import Any
+
+import psutil
+import structlog
+import uvloop
+
+from cluster.settings import NodeSettings, loads
+from node.server import FATAL_EXIT, Fatal, Node
+from node.status import StatusPipe, configure_logging
+from node.storage.errors import DirectoryLocked, StorageCorruption
+
+log = structlog.get_logger("node")
+
+
+async def _run(settings: NodeSettings) -> int:
+    loop = asyncio.get_running_loop()
+    node = Node(settings, loop)
+    stop = asyncio.Event()
+    loop.set_exception_handler(_crash)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    node.fatal.add_done_callback(lambda _: stop.set())
+    node.start()
+    gc.collect()
+    gc.freeze()  # what lives as long as the process need not be looked at again
+    gc.set_threshold(50_000, 20, 20)
+    await stop.wait()
+    if node.fatal.done():
+        raise Fatal(node.fatal.result())
+    log.info("stopping", shard=settings.shard)
+    await node.stop()
+    return 0
+
+
+def _crash(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """Whatever nobody expected ends the process: the supervisor starts it again, the log tells why. A disk that
+    cannot be trusted any more is not tried again."""
+    error = context.get("exception")
+    if isinstance(error, StorageCorruption):
+        log.error("this node cannot run", error=str(error))
+        os._exit(FATAL_EXIT)
+    log.error("this node crashed", error=context.get("message"), exc_info=error)
+    os._exit(1)
+
+
+def main() -> int:
+    """Run with the settings of the command line."""
+    settings = loads(NodeSettings, sys.argv[1])
+    common = settings.common
+    configure_logging(common.log_level, common.log_format, common.log_outputs,
+                      host=common.name, process=f"node-{settings.shard}")
+    if common.cpu >= 0:
+        psutil.Process().cpu_affinity([common.cpu])
+    uvloop.install()
+    try:
+        return asyncio.run(_run(settings))
+    except (StorageCorruption, DirectoryLocked, Fatal) as e:
+        log.error("this node cannot run", shard=settings.shard, error=str(e))
+        StatusPipe(common.status_fd).say("fatal", shard=settings.shard, error=str(e))
+        return FATAL_EXIT

@@ -1,0 +1,199 @@
+"""Raft traffic between the replicas of one shard, one frame per peer and tick.
+
+Each node binds one ROUTER on ``peer port + shard`` and connects one DEALER to each peer; a node sends on its
+own DEALERs only, so a link carries one direction (plus refusals). Remote fronts share the ROUTER. The first
+byte of a frame says what it is::
+
+    H hello (first frame of a link)    R Raft messages (cluster.raft.encode_messages)    S snapshot chunk
+    P publication of a host's attributes, for the leader       F a front's frame (node.fronts)
+    ? "who are you?" (answer to a frame of an unknown link: say hello)       X refused: code u8 + reason
+
+A hello carries protocol version, cluster ID, member ID, incarnation and shard. A replica that comes back with
+another incarnation has lost its disk: it is refused, because its old votes are gone (H10, I2). Lost frames
+need no repair here: Raft resends, snapshots resume from an offset, hellos are asked for again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import struct
+from collections.abc import Callable
+from typing import Protocol
+
+import structlog
+import zmq
+
+from cluster.messages import PROTOCOL_VERSION
+from cluster.settings import Peer
+from node.sockets import CurveKeys, LoopSocket, dealer, router
+
+log = structlog.get_logger("peers")
+
+HELLO = struct.Struct("<HQQQI")  # protocol version, cluster ID, member ID, incarnation, shard
+REFUSED_CLUSTER, REFUSED_VERSION, REFUSED_INCARNATION, REFUSED_UNKNOWN, REFUSED_SHARD = range(1, 6)
+_PEER_HWM = 10_000
+
+
+class Memory(Protocol):
+    """Where seen incarnations are kept: the node's Raft log database."""
+
+    def meta(self, name: str) -> bytes | None: ...
+    def set_meta(self, name: str, value: bytes) -> None: ...
+    def sync(self) -> None: ...
+
+
+class PeerLink:
+    """This node's sending side to one peer."""
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        socket: zmq.Socket[bytes],
+        peer: Peer,
+        hello: bytes,
+        refused: Callable[[Peer, int, str], None],
+    ) -> None:
+        self.peer = peer
+        self._hello = hello
+        self._refused = refused
+        self._greeted = False
+        self.sent_bytes = 0
+        self.failures = 0
+        self._socket = LoopSocket(loop, socket, self._receive)
+
+    def send(self, kind: bytes, data: bytes) -> bool:
+        """Send one frame; False if the peer is not there (the frame is dropped)."""
+        if not self._greeted:
+            self._greeted = self._socket.send([self._hello])
+        if self._greeted and self._socket.send([kind + data]):
+            self.sent_bytes += len(data)
+            return True
+        self.failures += 1
+        return False
+
+    def _receive(self, parts: list[bytes]) -> None:
+        frame = parts[-1]
+        if frame[:1] == b"?":
+            self._greeted = False
+        elif frame[:1] == b"X" and len(frame) > 1:
+            self._refused(self.peer, frame[1], frame[2:].decode(errors="replace"))
+
+    def close(self) -> None:
+        self._socket.close()
+
+
+class Peers:
+    """All of a node's peers of one shard."""
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        context: zmq.Context[zmq.Socket[bytes]],
+        *,
+        cluster_id: int,
+        member_id: int,
+        incarnation: int,
+        shard: int,
+        peers: tuple[Peer, ...],
+        listen: str,
+        keys: CurveKeys | None,
+        memory: Memory,
+        on_frame: Callable[[int, int, bytes], None],
+        on_front: Callable[[bytes, bytes, Callable[[list[bytes]], bool]], None],
+        on_refused: Callable[[Peer, int, str], None],
+    ) -> None:
+        self._cluster_id = cluster_id
+        self._shard = shard
+        self._memory = memory
+        self._on_frame = on_frame
+        self._on_front = on_front
+        self._known = {p.member_id: p for p in peers if p.member_id != member_id}
+        self._accepted: dict[bytes, int] = {}
+        self._refused_logged: dict[tuple[int, int], float] = {}
+        self._loop = loop
+        self.received_bytes: dict[int, int] = dict.fromkeys(self._known, 0)
+        hello = b"H" + HELLO.pack(PROTOCOL_VERSION, cluster_id, member_id, incarnation, shard)
+        self._router = LoopSocket(loop, router(context, listen, keys=keys, hwm=_PEER_HWM), self._receive)
+        self.links = {
+            p.member_id: PeerLink(
+                loop,
+                dealer(context, f"tcp://{p.host}:{p.port + shard}", b"p" + os.urandom(12), keys=keys, hwm=_PEER_HWM),
+                p,
+                hello,
+                on_refused,
+            )
+            for p in self._known.values()
+        }
+
+    def send(self, member_id: int, kind: bytes, data: bytes) -> bool:
+        """Send one frame to a peer; False if it was dropped."""
+        link = self.links.get(member_id)
+        return link is not None and link.send(kind, data)
+
+    def send_front(self, parts: list[bytes]) -> bool:
+        """Send a frame to a remote front on the shared ROUTER."""
+        return self._router.send(parts)
+
+    def _receive(self, parts: list[bytes]) -> None:
+        identity, frame = parts[0], parts[-1]
+        kind = frame[:1]
+        if kind == b"F":
+            self._on_front(identity, frame[1:], self._router.send)
+            return
+        if kind == b"H":
+            self._on_hello(identity, frame)
+            return
+        member_id = self._accepted.get(identity)
+        if member_id is None:
+            self._router.send([identity, b"?"])
+            return
+        self.received_bytes[member_id] += len(frame)
+        self._on_frame(member_id, frame[0], frame[1:])
+
+    def _on_hello(self, identity: bytes, frame: bytes) -> None:
+        if len(frame) != 1 + HELLO.size:
+            self._refuse(identity, 0, REFUSED_VERSION, "not a hello of this protocol")
+            return
+        version, cluster_id, member_id, incarnation, shard = HELLO.unpack_from(frame, 1)
+        if cluster_id != self._cluster_id:
+            self._refuse(identity, member_id, REFUSED_CLUSTER,
+                         f"cluster ID mismatch (got {cluster_id:x} want {self._cluster_id:x})")
+        elif version != PROTOCOL_VERSION:
+            self._refuse(identity, member_id, REFUSED_VERSION,
+                         f"incompatible version (got {version} want {PROTOCOL_VERSION})")
+        elif member_id not in self._known:
+            self._refuse(identity, member_id, REFUSED_UNKNOWN, f"member {member_id:x} is not in this cluster")
+        elif shard != self._shard:
+            self._refuse(identity, member_id, REFUSED_SHARD, f"shard mismatch (got {shard} want {self._shard})")
+        elif not self._same_incarnation(member_id, incarnation):
+            self._refuse(
+                identity, member_id, REFUSED_INCARNATION,
+                f"member {member_id:x} came back without the data that it had: its old votes and "
+                "acknowledged writes are lost, so it may not take part under its old identity. Remove the member "
+                "and add it again as a new one, with an empty data directory")
+        else:
+            self._accepted[identity] = member_id
+
+    def _same_incarnation(self, member_id: int, incarnation: int) -> bool:
+        # H10: remembered on disk before the first message of that replica is taken
+        name = f"incarnation/{member_id:x}"
+        seen = self._memory.meta(name)
+        if seen is None:
+            self._memory.set_meta(name, incarnation.to_bytes(8, "big"))
+            self._memory.sync()
+            return True
+        return int.from_bytes(seen, "big") == incarnation
+
+    def _refuse(self, identity: bytes, member_id: int, code: int, reason: str) -> None:
+        self._accepted.pop(identity, None)
+        now = self._loop.time()
+        if now - self._refused_logged.get((member_id, code), -60.0) >= 60.0:
+            self._refused_logged[member_id, code] = now
+            log.warning("refused a peer", member=f"{member_id:x}", reason=reason)
+        self._router.send([identity, b"X" + bytes((code,)) + reason.encode()])
+
+    def close(self) -> None:
+        self._router.close()
+        for link in self.links.values():
+            link.close()

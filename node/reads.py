@@ -1,0 +1,175 @@
+"""Reads of this replica: answered from its applied state once that is recent enough.
+
+A read names the order index that it must reflect (from the sequencer's read index) or none (serializable).
+What must wait is kept in a heap by index. Long reads (a range of many keys, a hash, history) run as
+generators in slices of a few hundred microseconds, each slice followed by a turn of the event loop, from one
+RocksDB snapshot: they never hold up an apply or a heartbeat. The memory of one request is bounded by the
+answers the front has to buffer: slices leave as PARTIAL records.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import time
+from collections import deque
+from collections.abc import Callable, Generator
+
+import structlog
+
+from cluster import errors
+from cluster.errors import EtcdError
+from cluster.messages import READ, Status
+from node.fronts import FrontLink
+
+log = structlog.get_logger("reads")
+
+SLICE_S = 0.0003
+Slices = Generator[None, None, None]
+
+
+class Slicer:
+    """Runs generators a slice at a time, round robin, with the loop served in between."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._running: deque[Slices] = deque()
+        self._scheduled = False
+        self.slices = 0
+
+    def start(self, work: Slices) -> None:
+        """Begin a piece of long work."""
+        self._running.append(work)
+        if not self._scheduled:
+            self._scheduled = True
+            self._loop.call_soon(self._slice)
+
+    def _slice(self) -> None:
+        self._scheduled = False
+        self.slices += 1
+        work = self._running.popleft()
+        until = time.perf_counter() + SLICE_S
+        try:
+            while time.perf_counter() < until:
+                next(work)
+        except StopIteration:
+            pass
+        else:
+            self._running.append(work)
+        if self._running:
+            self._scheduled = True
+            self._loop.call_soon(self._slice)
+
+    @property
+    def pending(self) -> int:
+        """How many pieces of work are under way."""
+        return len(self._running)
+
+
+class Waiting:
+    """Requests that wait for an applied order index."""
+
+    __slots__ = ("_heap", "_serial", "limit")
+
+    def __init__(self, limit: int) -> None:
+        self._heap: list[tuple[int, int, float, Callable[[], None]]] = []
+        self._serial = 0
+        self.limit = limit
+
+    def add(self, index: int, deadline: float, serve: Callable[[], None]) -> bool:
+        """Run ``serve`` once ``index`` is applied; False if too many wait already."""
+        if len(self._heap) >= self.limit:
+            return False
+        self._serial += 1
+        heapq.heappush(self._heap, (index, self._serial, deadline, serve))
+        return True
+
+    def release(self, applied: int, now: float) -> None:
+        """Serve whoever waited for ``applied`` or less; who gave up is dropped (the front has answered)."""
+        heap = self._heap
+        while heap and heap[0][0] <= applied:
+            _, _, deadline, serve = heapq.heappop(heap)
+            if now < deadline:
+                serve()
+
+    def sweep(self, now: float) -> None:
+        """Drop those past their time limit."""
+        if self._heap:
+            self._heap = [w for w in self._heap if now < w[2]]
+            heapq.heapify(self._heap)
+
+    def __len__(self) -> int:
+        return len(self._heap)
+
+
+class Reads:
+    """Admission of reads: wait for the index, then serve, errors answered in one place."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, slicer: Slicer, mark_dirty: Callable[[FrontLink], None],
+                 applied_index: Callable[[], int], limit: int = 100_000) -> None:
+        self._loop = loop
+        self._slicer = slicer
+        self._mark_dirty = mark_dirty
+        self._applied_index = applied_index
+        self.waiting = Waiting(limit)
+        self.cancelled: set[tuple[bytes, int]] = set()
+
+    def submit(
+        self, link: FrontLink, rid: int, timeout_ms: int, body: bytes,
+        serve: Callable[[FrontLink, int, int, bytes], Slices | None],
+    ) -> None:
+        """``serve(link, rid, revision, request)`` once the order index in ``body`` is applied."""
+        min_index, revision = READ.unpack_from(body)
+        request = body[READ.size :]
+        if min_index <= self._applied_index():
+            self._serve(link, rid, revision, request, serve)
+            return
+        deadline = self._loop.time() + timeout_ms / 1000
+        if not self.waiting.add(min_index, deadline, lambda: self._serve(link, rid, revision, request, serve)):
+            self.refuse(link, rid, EtcdError(errors.TOO_MANY_REQUESTS))
+
+    def _serve(
+        self, link: FrontLink, rid: int, revision: int, request: bytes,
+        serve: Callable[[FrontLink, int, int, bytes], Slices | None],
+    ) -> None:
+        try:
+            work = serve(link, rid, revision, request)
+        except EtcdError as e:
+            self.refuse(link, rid, e)
+            return
+        self._mark_dirty(link)
+        if work is not None:
+            self._slicer.start(self._guarded(link, rid, work))
+
+    def _guarded(self, link: FrontLink, rid: int, work: Slices) -> Slices:
+        """Long work ends when its front is gone or cancels, and its errors become answers."""
+        mark = (link.identity, rid)
+        try:
+            for _ in work:
+                if not link.alive or mark in self.cancelled:
+                    self.cancelled.discard(mark)
+                    return
+                if link.pending:
+                    self._mark_dirty(link)
+                yield
+        except EtcdError as e:
+            self.refuse(link, rid, e)
+        finally:
+            work.close()
+        self._mark_dirty(link)
+
+    def cancel(self, link: FrontLink, rid: int) -> None:
+        """Nobody waits for this read any more."""
+        if self._slicer.pending:
+            self.cancelled.add((link.identity, rid))
+
+    def refuse(self, link: FrontLink, rid: int, error: EtcdError) -> None:
+        """Answer with an error."""
+        link.answer(rid, Status.ERROR, error.encode())
+        self._mark_dirty(link)
+
+    def sweep(self) -> None:
+        """Once a second: forget who gave up."""
+        self.waiting.sweep(self._loop.time())
+        if not self._slicer.pending:
+            self.cancelled.clear()

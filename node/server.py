@@ -1,0 +1,462 @@
+"""The node: one event loop that drives Raft, the disk, the store, and everybody who talks to it.
+
+Work is done per *tick*, not per request. Sockets put what arrives into queues; the tick then
+
+1. evaluates the queued writes and proposes them as one entry, starts a confirmation round for the questions,
+2. takes what Raft wants done: entries to the log (unsynced), messages that may leave before the sync, the sync,
+3. applies what is committed, answers who waited for it, emits watch events,
+4. sends one frame per front and per peer.
+
+Order matters for safety: messages of ``messages_after_sync`` (votes, acks) leave only after the sync that
+covers them (I2), and an answer leaves only after the apply (I7).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Callable
+
+import structlog
+import zmq
+
+from cluster import records
+from cluster.lease import Lessor
+from cluster.messages import STATE_BODY, Method, Status
+from cluster.raft import (
+    Config,
+    Configuration,
+    IntegrityError,
+    Message,
+    Raft,
+    Ready,
+    Role,
+    decode_messages,
+    encode_messages,
+)
+from cluster.settings import NodeSettings, Peer
+from node.confirm import Confirmations
+from node.disk import Syncer
+from node.fronts import FrontLink, Fronts, Send
+from node.peers import REFUSED_INCARNATION, Peers
+from node.reads import Reads, Slicer
+from node.serve import Serve
+from node.snapshots import Snapshots
+from node.sockets import CurveKeys, Gatekeeper, LoopSocket, router
+from node.status import StatusPipe
+from node.storage import Applied, RaftLog, StateStore
+from node.upkeep import Upkeep
+from node.watches import WatchSource
+from node.writes import Writes
+
+log = structlog.get_logger("node")
+
+FATAL_EXIT = 3  # the supervisor does not restart a node that ends with this
+_WRITES = frozenset((Method.PUT, Method.DELETE_RANGE, Method.TXN, Method.COMPACT, Method.LEASE_GRANT,
+                     Method.LEASE_REVOKE, Method.PUBLISH))
+_QUESTIONS = frozenset((Method.READ_INDEX, Method.LEASE_KEEPALIVE, Method.LEASE_TTL))
+_QUIET_REQUESTS = 8  # up to so many requests in a tick the loop syncs by itself (node.disk)
+_APPLY_BYTES = 1 << 20  # committed entries are applied in runs of about this size
+_APPLY_ENTRIES = 256
+
+
+class Fatal(Exception):
+    """This replica must not go on, and starting it again would not help."""
+
+
+class RaftView:
+    """Raft as the write path and the confirmations see it."""
+
+    def __init__(self, raft: Raft) -> None:
+        self._raft = raft
+        self.propose = raft.propose
+        self.read_index = raft.read_index
+
+    @property
+    def term(self) -> int:
+        return self._raft.term
+
+    @property
+    def leader_id(self) -> int:
+        return self._raft.leader_id
+
+    @property
+    def is_leader(self) -> bool:
+        return self._raft.role is Role.LEADER
+
+    @property
+    def transferring(self) -> bool:
+        return self._raft.transferring
+
+
+class Node:
+    """One replica of one shard."""
+
+    def __init__(self, settings: NodeSettings, loop: asyncio.AbstractEventLoop) -> None:
+        self.settings = settings
+        common = settings.common
+        self.loop = loop
+        self.status = StatusPipe(common.status_fd)
+        self.voters = Configuration(frozenset(p.member_id for p in common.peers), frozenset())
+        self.log = RaftLog.open(f"{settings.data_dir}/log", initial=self.voters, no_fsync=settings.unsafe_no_fsync)
+        self.store = StateStore.open(
+            f"{settings.data_dir}/state",
+            block_cache_bytes=settings.block_cache_bytes,
+            write_buffer_bytes=settings.write_buffer_bytes,
+        )
+        self.log.verify(self.store.position.shard_index)
+        self.raft = Raft(
+            Config(id=common.member_id, heartbeat_ms=common.heartbeat_interval_ms,
+                   election_timeout_ms=common.election_timeout_ms),
+            self.log, random.SystemRandom().random, self.now_ms(),
+        )
+        self.raft.applied(self.store.position.shard_index)
+        self.lessor = Lessor(common.election_timeout_ms)
+        self.lessor.load(self.store.leases())
+        self._raft_view = RaftView(self.raft)
+        self.syncer = Syncer(loop, self.log.sync, self._synced)
+        self.fronts = Fronts(common.cluster_id, self._requests, self._greet, self._front_gone)
+        self._dirty = self.fronts.dirty
+        self.slicer = Slicer(loop)
+        self.watches = WatchSource(self.store, self._dirty.add)
+        self.reads = Reads(loop, self.slicer, self._mark_dirty, lambda: self.applied_index)
+        self.upkeep = Upkeep(self)
+        self.writes = Writes(
+            self._raft_view, self.store, self._dirty.add, max_txn_ops=common.max_txn_ops, lessor=self.lessor,
+            new_lease_id=self._new_lease_id, over_quota=self.upkeep.over_quota,
+            when_compacted=self.upkeep.answer_when_compacted,
+        )
+        self.confirmations = Confirmations(
+            self._raft_view, self.store, self.lessor, self._mark_dirty, applied_index=lambda: self.applied_index,
+            now=loop.time, now_ms=self.now_ms, limit_s=5 + 2 * common.election_timeout_ms / 1000,
+        )
+        self.serve = Serve(self)
+        self.snapshots = Snapshots(self)
+        self.applied_index = self.store.position.shard_index
+        self._outbox: dict[int, list[Message]] = {}
+        self._after_sync: list[tuple[int, list[Message]]] = []
+        self._scheduled = False
+        self._requests_in_tick = 0
+        self._known_leader: tuple[int, int] = (0, 0)
+        self._ready_said = False
+        self._lease_serial = random.SystemRandom().getrandbits(24)
+        self._timer: asyncio.TimerHandle | None = None
+        self._next_heartbeat = 0.0
+        self._next_second = 0.0
+        self.stopping = False
+        self.fatal: asyncio.Future[str] = loop.create_future()
+        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context(io_threads=1)
+        self._gatekeeper: Gatekeeper | None = None
+        self.peers: Peers
+        self._local: LoopSocket
+
+    # -- life
+
+    def start(self) -> None:
+        """Bind, connect, and begin to take part."""
+        settings, common = self.settings, self.settings.common
+        keys = CurveKeys.load(common.curve_key_file)
+        if keys is not None:
+            self._gatekeeper = Gatekeeper(self.loop, self._context, keys)
+        self.peers = Peers(
+            self.loop, self._context, cluster_id=common.cluster_id, member_id=common.member_id,
+            incarnation=settings.incarnation, shard=settings.shard, peers=common.peers,
+            listen=f"tcp://{settings.listen_host}:{settings.listen_port}", keys=keys, memory=self.log,
+            on_frame=self._peer_frame, on_front=self._remote_front, on_refused=self._refused,
+        )
+        endpoint = f"ipc://{common.run_dir}/node-{settings.shard}.sock"
+        self._local = LoopSocket(self.loop, router(self._context, endpoint, keys=None, hwm=100_000), self._local_front)
+        log.info("node started", shard=settings.shard, term=self.raft.term, commit=self.raft.commit_index,
+                 applied=self.applied_index, revision=self.store.revision, last_index=self.raft.last_index)
+        self.wake()
+        self._tick()
+
+    async def stop(self) -> None:
+        """Hand leadership over, answer what is under way, close."""
+        self.stopping = True
+        if self.raft.role is Role.LEADER and len(self.raft.configuration.voters) > 1:
+            target = self.upkeep.best_successor()
+            if target:
+                self.raft.transfer_leadership(target)
+                self.wake()
+        until = self.loop.time() + 2 * self.settings.common.election_timeout_ms / 1000
+        while self.loop.time() < until and (self.raft.role is Role.LEADER or self.writes.uncommitted):
+            if len(self.raft.configuration.voters) == 1 and not self.writes.uncommitted:
+                break
+            await asyncio.sleep(0.01)
+        if self._timer is not None:
+            self._timer.cancel()
+        self._local.close()
+        self.peers.close()
+        if self._gatekeeper is not None:
+            self._gatekeeper.close()
+        self.syncer.close()
+        self.upkeep.close()
+        self.snapshots.close()
+        self.log.sync()
+        self.log.close()
+        self.store.flush()
+        self.store.close()
+        self._context.destroy(linger=0)
+
+    def now_ms(self) -> int:
+        """Monotonic milliseconds: the only clock the protocols see."""
+        return int(time.monotonic() * 1000)
+
+    def _new_lease_id(self) -> int:
+        # like etcd's: member, time and a counter mixed; positive, opaque to clients
+        self._lease_serial = (self._lease_serial + 1) & 0xFFFFFF
+        low = (int(time.time() * 1000) & 0xFFFFFFFF) << 24 | self._lease_serial
+        return ((self.settings.common.member_id & 0x7F) << 56 | low) or 1
+
+    # -- what arrives
+
+    def wake(self) -> None:
+        """Have a tick run at the end of this turn of the loop."""
+        if not self._scheduled:
+            self._scheduled = True
+            self.loop.call_soon(self._run)
+
+    def _mark_dirty(self, link: FrontLink) -> None:
+        self._dirty.add(link)
+        self.wake()
+
+    def _local_front(self, parts: list[bytes]) -> None:
+        self.fronts.frame(parts[0], parts[-1], self._local.send, b"")
+        self.wake()
+
+    def _remote_front(self, identity: bytes, data: bytes, send: Send) -> None:
+        self.fronts.frame(identity, data, send, b"F")
+        self.wake()
+
+    def _requests(self, link: FrontLink, requests: list[tuple[int, int, int, bytes]]) -> None:
+        submit = self.writes.submit
+        self._requests_in_tick += len(requests)
+        for rid, method, timeout_ms, body in requests:
+            try:
+                if method in _WRITES:
+                    submit(link, rid, method, body)
+                elif method in _QUESTIONS:
+                    self.confirmations.ask(link, rid, method, body)
+                elif method == Method.SUBSCRIBE:
+                    self.watches.subscribe(link, rid, body)
+                elif method == Method.UNSUBSCRIBE:
+                    self.watches.unsubscribe(link, rid)
+                elif method == Method.CANCEL:
+                    self.reads.cancel(link, rid)
+                elif method == Method.TRANSFER_LEADER:
+                    self.upkeep.transfer(link, rid, body)
+                else:
+                    self.serve.request(link, rid, method, timeout_ms, body)
+            except Exception:
+                log.exception("a request of a front could not be understood", method=method)
+                self.fronts.drop(link.identity)
+                return
+
+    def _greet(self, link: FrontLink) -> None:
+        link.answer(0, Status.STATE, self._state())
+        self._dirty.add(link)
+
+    def _front_gone(self, link: FrontLink) -> None:
+        self.watches.gone(link)
+
+    def _peer_frame(self, member_id: int, kind: int, data: bytes) -> None:
+        try:
+            if kind == 0x52:  # R
+                now = self.now_ms()
+                for message in decode_messages(data):
+                    if message.sender == member_id:
+                        self.raft.step(message, now)
+            elif kind == 0x53:  # S
+                self.snapshots.frame(member_id, data)
+            elif kind == 0x50:  # P
+                self.upkeep.publication(data)
+        except (ValueError, IntegrityError) as e:  # checksum or framing: dropped, Raft sends it again
+            log.warning("dropped a broken frame of a peer", peer=f"{member_id:x}", error=str(e))
+        self.wake()
+
+    def _refused(self, peer: Peer, code: int, reason: str) -> None:
+        log.error("a peer refused this node", peer=peer.name or f"{peer.member_id:x}", reason=reason)
+        if code == REFUSED_INCARNATION:
+            self.fail(reason)
+
+    def fail(self, reason: str) -> None:
+        """End this process for a reason that a restart would not mend."""
+        if not self.fatal.done():
+            self.fatal.set_result(reason)
+
+    # -- the tick
+
+    def _run(self) -> None:
+        self._scheduled = False
+        writes = self.writes
+        for _ in range(4):
+            writes.run()
+            self.confirmations.run(writes.leader is not None)
+            busy = False
+            while (ready := self.raft.ready()) is not None:
+                busy = True
+                self._handle(ready)
+            if not busy:
+                break
+        self._requests_in_tick = 0
+        self._send_raft()
+        self.fronts.flush()
+        if (writes.queued and writes.leader is not None and not writes.uncommitted) or self._dirty:
+            self.wake()
+
+    def _handle(self, ready: Ready) -> None:
+        if ready.leader_changed:
+            self._leader_changed()
+        if ready.entries or ready.hard_state is not None:
+            self.log.append(ready.entries, ready.hard_state)
+        self._queue(ready.messages)
+        if ready.messages_after_sync:
+            self._after_sync.append((ready.sequence, ready.messages_after_sync))
+        if ready.must_sync:
+            self._send_raft()  # appends travel while this disk syncs
+            if self.syncer.request(ready.sequence, quiet=self._requests_in_tick <= _QUIET_REQUESTS):
+                self._persisted(ready.sequence)
+        elif not self.syncer.busy and not self._after_sync_pending(ready.sequence):
+            self._persisted(ready.sequence)
+        else:
+            self.syncer.request(ready.sequence, quiet=False)
+        first, last = ready.committed
+        if last > first:
+            self._apply(last)
+        for context, index in ready.reads:
+            self.confirmations.confirmed(context, index)
+        if ready.reads_failed:
+            self.confirmations.failed(ready.reads_failed)
+        for peer, min_index in ready.snapshots_to:
+            self.snapshots.send_to(peer, min_index)
+
+    def _after_sync_pending(self, sequence: int) -> bool:
+        return any(s < sequence for s, _ in self._after_sync)
+
+    def _queue(self, messages: list[Message]) -> None:
+        outbox = self._outbox
+        for message in messages:
+            outbox.setdefault(message.to, []).append(message)
+
+    def _send_raft(self) -> None:
+        if not self._outbox:
+            return
+        outbox, self._outbox = self._outbox, {}
+        for peer, messages in outbox.items():
+            if not self.peers.send(peer, b"R", encode_messages(messages)):
+                self.raft.report_unreachable(peer)
+
+    def _synced(self, sequence: int) -> None:
+        self._persisted(sequence)
+        self.wake()
+
+    def _persisted(self, sequence: int) -> None:
+        # I2: everything up to this sequence is on disk: votes and acks may leave, the leader may count itself
+        waiting = self._after_sync
+        while waiting and waiting[0][0] <= sequence:
+            self._queue(waiting.pop(0)[1])
+        self.raft.persisted(sequence)
+
+    def _apply(self, last: int) -> None:
+        raft = self.raft
+        while self.applied_index < last:
+            entries = raft.log_entries(self.applied_index + 1, min(last, self.applied_index + _APPLY_ENTRIES))
+            run: list[tuple[int, int, bytes]] = []
+            size = 0
+            for entry in entries:
+                run.append((entry.index, entry.term, entry.data if entry.kind == 1 else b""))
+                size += len(entry.data)
+                if size >= _APPLY_BYTES:
+                    break
+            applied = self.store.apply(run, want_events=self.watches.active)
+            self.applied_index = run[-1][0]
+            raft.applied(self.applied_index)
+            self._after_apply(run, applied)
+
+    def _after_apply(self, run: list[tuple[int, int, bytes]], applied: Applied) -> None:
+        if applied.events:
+            self.watches.emit(applied.events)
+        writes = self.writes
+        if applied.granted or applied.revoked or applied.checkpointed:
+            self.upkeep.leases_changed(applied)
+        for index, term, _ in run:
+            writes.applied(index, term)
+        if writes.leader is None and self.raft.role is Role.LEADER and run[-1][1] == self.raft.term:
+            self._lead()
+        if applied.revoked:
+            self.confirmations.revoked(applied.revoked)
+        if applied.compacted is not None:
+            self.upkeep.compaction_due()
+        if applied.bootstrap is not None:
+            self.upkeep.check_bootstrap(applied.bootstrap)
+        if len(self.reads.waiting):
+            self.reads.waiting.release(self.applied_index, self.loop.time())
+        self.confirmations.applied(self.applied_index)
+        self.upkeep.applied()
+
+    def state_replaced(self) -> None:
+        """A snapshot was installed: whatever hung on the old state starts anew (H8)."""
+        self.applied_index = self.store.position.shard_index
+        self.lessor.load(self.store.leases())
+        self.watches.lost()
+        self.writes.skipped_to(self.applied_index)
+        self.upkeep.installed(self.applied_index)
+        self.reads.waiting.release(self.applied_index, self.loop.time())
+
+    def _lead(self) -> None:
+        # I8: an entry of the own term is applied, hence everything inherited
+        leader = self.writes.lead()
+        self.lessor.promote(self.now_ms())
+        if self.settings.shard == 0 and self.store.bootstrap() is None:
+            common = self.settings.common
+            leader.append(records.bootstrap(1, common.shard_count, common.placement_depth))
+        log.info("leading", shard=self.settings.shard, term=self.raft.term, revision=self.store.revision)
+
+    def _leader_changed(self) -> None:
+        leading = self.writes.leader
+        if leading is not None and (self.raft.role is not Role.LEADER or leading.term != self.raft.term):
+            self.writes.resign()
+            self.confirmations.resign()
+            self.lessor.demote()
+        elif leading is None and self.raft.role is not Role.LEADER:
+            self.writes.resign()
+            self.confirmations.resign()
+        now = (self.raft.leader_id, self.raft.term)
+        if now != self._known_leader:
+            self._known_leader = now
+            self.upkeep.leader_changes += 1 if now[0] else 0
+            log.info("leader changed", shard=self.settings.shard, leader=f"{now[0]:x}", term=now[1])
+            self.status.say("leader", shard=self.settings.shard, leader=now[0], term=now[1])
+            self.fronts.broadcast(Status.STATE, self._state())
+            if now[0] and not self._ready_said:
+                self._ready_said = True
+                self.status.say("ready")
+
+    def _state(self) -> bytes:
+        raft = self.raft
+        return STATE_BODY.pack(self.settings.shard, raft.leader_id, raft.term, raft.commit_index, self.applied_index,
+                               self.store.revision)
+
+    def _tick(self) -> None:
+        now = self.loop.time()
+        common = self.settings.common
+        interval = common.heartbeat_interval_ms / 1000
+        self.raft.tick(self.now_ms())
+        if now >= self._next_heartbeat:
+            self._next_heartbeat = now + interval
+            self.fronts.broadcast(Status.STATE, self._state())
+            self.upkeep.tick()
+        if now >= self._next_second:
+            self._next_second = now + 1.0
+            self.reads.sweep()
+            self.snapshots.sweep()
+            self.upkeep.second()
+        self._timer = self.loop.call_later(interval / 5, self._tick)
+        self.wake()
+
+
+def listen_for(node: Node, finished: Callable[[], None]) -> None:
+    """Call back when the node must end."""
+    node.fatal.add_done_callback(lambda _: finished())

@@ -1,0 +1,254 @@
+"""State snapshots: streamed to a replica that fell behind the log, and to clients as backups.
+
+A snapshot is a checkpoint of ``state`` alone: never a vote, a term or a log (H8, I18). It travels beside the
+Raft messages in frames ``kind u8 | transfer u64 | offset u64 | data``; the sender keeps a window of unacknowledged
+bytes, so that Raft's own traffic is not held up. A transfer that breaks is begun anew.
+
+The receiver builds aside, verifies, and switches in at once. Because state and log are two databases, the log
+says first that an install to a position is on its way: after a crash in between, opening the log completes it,
+and no other gap between log and state is believed (H10).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import struct
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import structlog
+
+from cluster.messages import HEAD, Status
+from cluster.raft import Configuration, SnapshotPosition
+from node.fronts import FrontLink
+from node.reads import Slices
+from node.storage import SnapshotRefused
+from node.storage.snapshot import SnapshotSink, SnapshotSource
+
+if TYPE_CHECKING:
+    from node.server import Node
+
+log = structlog.get_logger("snapshots")
+
+_FRAME = struct.Struct("<BQQ")  # kind, transfer, offset
+_BEGIN, _CHUNK, _END, _ACK, _DONE, _FAILED = range(1, 7)
+_CHUNK_BYTES = 256 * 1024
+_WINDOW_BYTES = 2 * 1024 * 1024
+_STALLED_S = 10.0
+
+
+@dataclass(slots=True)
+class Sending:
+    """One transfer to a peer."""
+
+    peer: int
+    transfer: int
+    source: SnapshotSource
+    configuration: bytes
+    sent: int = 0
+    acked: int = 0
+    ended: bool = False
+    moved_at: float = 0.0
+
+
+@dataclass(slots=True)
+class Receiving:
+    """The transfer being received."""
+
+    peer: int
+    transfer: int
+    sink: SnapshotSink
+    configuration: Configuration
+    received: int = 0
+
+
+class Snapshots:
+    """All transfers of one node."""
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+        self._sending: dict[int, Sending] = {}
+        self._preparing: set[int] = set()
+        self._receiving: Receiving | None = None
+        self._serial = 0
+        self.sent = self.installed = self.failed = 0
+
+    # -- sending
+
+    def send_to(self, peer: int, min_index: int) -> None:
+        """Raft says that this peer needs a snapshot of ``min_index`` or later."""
+        if peer in self._preparing or peer in self._sending:
+            return
+        node = self._node
+        self._preparing.add(peer)
+        configuration = node.raft.configuration.encode()
+        directory = f"{node.settings.data_dir}/outgoing"
+        future = node.loop.run_in_executor(None, SnapshotSource.create, node.store, directory)
+        future.add_done_callback(lambda done: self._prepared(peer, min_index, configuration, done))
+
+    def _prepared(self, peer: int, min_index: int, configuration: bytes, done: asyncio.Future[SnapshotSource]) -> None:
+        self._preparing.discard(peer)
+        node = self._node
+        error = done.exception() if not done.cancelled() else None
+        if done.cancelled() or node.stopping or error is not None:
+            if error is not None:
+                log.error("a snapshot could not be made", error=str(error))
+            node.raft.snapshot_sent(peer, False)
+            return
+        source = done.result()
+        if source.position.shard_index < min_index:
+            source.close()
+            node.raft.snapshot_sent(peer, False)
+            return
+        self._serial += 1
+        sending = Sending(peer, self._serial, source, configuration, moved_at=node.loop.time())
+        self._sending[peer] = sending
+        log.info("sending a snapshot", peer=f"{peer:x}", index=source.position.shard_index,
+                 revision=source.position.revision, size_bytes=source.size_bytes)
+        if node.peers.send(peer, b"S", _FRAME.pack(_BEGIN, sending.transfer, 0) + configuration):
+            self._pump(sending)
+        else:
+            self._give_up(sending, "the peer is not reachable")
+
+    def _pump(self, sending: Sending) -> None:
+        while not sending.ended and sending.sent - sending.acked < _WINDOW_BYTES:
+            chunk = sending.source.next_chunk(_CHUNK_BYTES)
+            kind = _CHUNK if chunk else _END
+            if not self._node.peers.send(sending.peer, b"S", _FRAME.pack(kind, sending.transfer, sending.sent) + chunk):
+                self._give_up(sending, "the connection was lost")
+                return
+            sending.sent += len(chunk)
+            sending.ended = not chunk
+
+    def _give_up(self, sending: Sending, reason: str) -> None:
+        log.warning("a snapshot was not delivered", peer=f"{sending.peer:x}", reason=reason)
+        self._finish(sending, False)
+
+    def _finish(self, sending: Sending, ok: bool) -> None:
+        if self._sending.get(sending.peer) is sending:
+            del self._sending[sending.peer]
+        sending.source.close()
+        if ok:
+            self.sent += 1
+        else:
+            self.failed += 1
+        self._node.raft.snapshot_sent(sending.peer, ok)
+
+    def lowest_needed_index(self) -> int | None:
+        """Log entries after this are still needed by a transfer under way; None: no transfer."""
+        return min((s.source.position.shard_index for s in self._sending.values()), default=None)
+
+    def sweep(self) -> None:
+        """Give up transfers that do not move."""
+        now = self._node.loop.time()
+        for sending in list(self._sending.values()):
+            if now - sending.moved_at > _STALLED_S:
+                self._give_up(sending, "the peer does not answer")
+
+    # -- frames
+
+    def frame(self, peer: int, data: bytes) -> None:
+        """A snapshot frame of a peer."""
+        if len(data) < _FRAME.size:
+            raise ValueError("snapshot frame cut short")
+        kind, transfer, offset = _FRAME.unpack_from(data)
+        if kind in (_ACK, _DONE, _FAILED):
+            self._answered(peer, kind, transfer, offset, data[_FRAME.size :])
+        elif kind == _BEGIN:
+            self._begin(peer, transfer, data[_FRAME.size :])
+        else:
+            self._chunk(peer, kind, transfer, offset, data[_FRAME.size :])
+
+    def _answered(self, peer: int, kind: int, transfer: int, offset: int, text: bytes) -> None:
+        sending = self._sending.get(peer)
+        if sending is None or sending.transfer != transfer:
+            return
+        sending.moved_at = self._node.loop.time()
+        if kind == _ACK:
+            sending.acked = max(sending.acked, offset)
+            self._pump(sending)
+        elif kind == _DONE:
+            log.info("a snapshot was installed by a peer", peer=f"{peer:x}")
+            self._finish(sending, True)
+        else:
+            self._give_up(sending, text.decode(errors="replace"))
+
+    # -- receiving
+
+    def _begin(self, peer: int, transfer: int, configuration: bytes) -> None:
+        self._abandon()
+        sink = SnapshotSink(f"{self._node.settings.data_dir}/state")
+        self._receiving = Receiving(peer, transfer, sink, Configuration.decode(configuration))
+
+    def _abandon(self) -> None:
+        if self._receiving is not None:
+            self._receiving.sink.abandon()
+            self._receiving = None
+
+    def _reply(self, receiving: Receiving, kind: int, text: bytes = b"") -> None:
+        self._node.peers.send(receiving.peer, b"S", _FRAME.pack(kind, receiving.transfer, receiving.received) + text)
+
+    def _chunk(self, peer: int, kind: int, transfer: int, offset: int, data: bytes) -> None:
+        receiving = self._receiving
+        if receiving is None or (receiving.peer, receiving.transfer) != (peer, transfer):
+            return
+        try:
+            if offset != receiving.received:
+                raise SnapshotRefused(f"a part is missing: got offset {offset}, want {receiving.received}")
+            if kind == _END:
+                self._install(receiving)
+                self._receiving = None
+                self._reply(receiving, _DONE)
+                return
+            receiving.sink.write(data)
+        except SnapshotRefused as e:
+            log.warning("a snapshot was refused", peer=f"{peer:x}", reason=str(e))
+            self._reply(receiving, _FAILED, str(e).encode())
+            self._abandon()
+            return
+        receiving.received += len(data)
+        self._reply(receiving, _ACK)
+
+    def _install(self, receiving: Receiving) -> None:
+        node = self._node
+        position = receiving.sink.finish()
+        snapshot = SnapshotPosition(position.shard_index, position.term, receiving.configuration)
+        node.log.begin_install(snapshot)
+        node.store.install(receiving.sink)  # forward only, or SnapshotRefused
+        node.log.finish_install(snapshot)  # H8: a matching suffix, which may be acknowledged, stays
+        if not node.raft.snapshot_installed(snapshot):
+            node.raft.compacted(snapshot.index)
+        node.state_replaced()
+        self.installed += 1
+        log.info("installed a snapshot", index=snapshot.index, revision=position.revision)
+
+    # -- backups
+
+    def backup(self, link: FrontLink, rid: int) -> Slices:
+        """Stream the state to a client: PARTIAL answers ``remaining bytes u64 | chunk``, then OK."""
+        node = self._node
+        future = node.loop.run_in_executor(
+            None, SnapshotSource.create, node.store, f"{node.settings.data_dir}/outgoing")
+        try:
+            while not future.done():
+                yield
+            source = future.result()
+        except GeneratorExit:
+            future.add_done_callback(lambda done: None if done.cancelled() else done.result().close())
+            raise
+        try:
+            remaining = source.size_bytes
+            while chunk := source.next_chunk(_CHUNK_BYTES):
+                remaining -= len(chunk)
+                link.answer(rid, Status.PARTIAL, remaining.to_bytes(8, "little") + chunk)
+                yield
+            link.answer(rid, Status.OK, HEAD.pack(source.position.revision, node.raft.term))
+        finally:
+            source.close()
+
+    def close(self) -> None:
+        """Drop what is under way."""
+        self._abandon()
+        for sending in list(self._sending.values()):
+            sending.source.close()
+        self._sending.clear()

@@ -1,0 +1,166 @@
+"""ZeroMQ sockets on the event loop: drained without coroutines, edge-triggered as ZeroMQ's FD is.
+
+A ZeroMQ socket's FD becomes readable when its *state changed*, not while messages wait. So after every
+wake-up the socket is drained to EAGAIN, and after every send the EVENTS flag is looked at again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import zmq
+from zmq.utils import z85
+
+_DRAIN_LIMIT = 1000  # messages taken in one go, so that a flood cannot starve the rest of the loop
+
+
+@dataclass(slots=True, frozen=True)
+class CurveKeys:
+    """The cluster's one key pair, z85."""
+
+    public: bytes
+    secret: bytes
+
+    @classmethod
+    def load(cls, path: str) -> CurveKeys | None:
+        """Read the key file of ``muster peer-keys``; None for no path. ValueError if it is not one."""
+        if not path:
+            return None
+        try:
+            raw = json.loads(Path(path).read_text())
+            return cls(raw["public"].encode(), raw["secret"].encode())
+        except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as e:
+            raise ValueError(f"{path} is not a peer key file") from e
+
+
+class LoopSocket:
+    """A ZeroMQ socket whose messages go to a callback, drained on the loop."""
+
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, socket: zmq.Socket[bytes], receive: Callable[[list[bytes]], None]
+    ) -> None:
+        self._loop = loop
+        self.socket = socket
+        self._receive = receive
+        self._fd = int(socket.getsockopt(zmq.FD))
+        self._scheduled = False
+        self.closed = False
+        self.dropped = 0  # frames not sent because the peer's queue was full or its connection gone
+        loop.add_reader(self._fd, self._drain)
+        self._again()
+
+    def send(self, parts: list[bytes]) -> bool:
+        """Send without waiting; False if the frame was dropped."""
+        try:
+            self.socket.send_multipart(parts, zmq.NOBLOCK, copy=True)
+            sent = True
+        except zmq.Again:
+            self.dropped += 1
+            sent = False
+        except zmq.ZMQError as e:
+            if e.errno != zmq.EHOSTUNREACH:
+                raise
+            self.dropped += 1
+            sent = False
+        self._again()
+        return sent
+
+    def _again(self) -> None:
+        if not self._scheduled and not self.closed and int(self.socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN:
+            self._scheduled = True
+            self._loop.call_soon(self._drain)
+
+    def _drain(self) -> None:
+        self._scheduled = False
+        if self.closed:
+            return
+        recv = self.socket.recv_multipart
+        receive = self._receive
+        for _ in range(_DRAIN_LIMIT):
+            try:
+                parts = recv(zmq.NOBLOCK)
+            except zmq.Again:
+                return
+            receive(parts)
+            if self.closed:
+                return
+        self._again()
+
+    def close(self) -> None:
+        """Close at once; what was not sent is dropped."""
+        if not self.closed:
+            self.closed = True
+            self._loop.remove_reader(self._fd)
+            self.socket.close(linger=0)
+
+
+def router(
+    context: zmq.Context[zmq.Socket[bytes]], endpoint: str, *, keys: CurveKeys | None, hwm: int
+) -> zmq.Socket[bytes]:
+    """A bound ROUTER; with keys only holders of the cluster's key may connect (see :class:`Gatekeeper`)."""
+    socket = context.socket(zmq.ROUTER)
+    socket.linger = 0
+    socket.sndhwm = socket.rcvhwm = hwm
+    socket.router_mandatory = True  # an unroutable frame is an error here, not silence
+    socket.router_handover = True
+    socket.maxmsgsize = 1 << 30
+    if keys is not None:
+        socket.curve_server = True
+        socket.curve_publickey = keys.public
+        socket.curve_secretkey = keys.secret
+        socket.zap_domain = b"muster"
+    socket.bind(endpoint)
+    return socket
+
+
+def dealer(
+    context: zmq.Context[zmq.Socket[bytes]], endpoint: str, identity: bytes, *, keys: CurveKeys | None, hwm: int
+) -> zmq.Socket[bytes]:
+    """A connected DEALER. Nothing is queued for a peer that is not there, nothing old is sent after a reconnect."""
+    socket = context.socket(zmq.DEALER)
+    socket.linger = 0
+    socket.sndhwm = socket.rcvhwm = hwm
+    socket.immediate = True
+    socket.reconnect_ivl = 50
+    socket.reconnect_ivl_max = 500
+    socket.handshake_ivl = 5000
+    socket.routing_id = identity
+    if keys is not None:
+        socket.curve_serverkey = keys.public
+        socket.curve_publickey = keys.public
+        socket.curve_secretkey = keys.secret
+    socket.connect(endpoint)
+    return socket
+
+
+class Gatekeeper:
+    """ZeroMQ's authentication hook (RFC 27): CURVE alone proves who the server is; this refuses clients that
+    do not hold the cluster's key."""
+
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, context: zmq.Context[zmq.Socket[bytes]], keys: CurveKeys
+    ) -> None:
+        self._allowed = z85.decode(keys.public)
+        socket = context.socket(zmq.ROUTER)
+        socket.linger = 0
+        socket.bind("inproc://zeromq.zap.01")
+        self._socket = LoopSocket(loop, socket, self._answer)
+        self.refused = 0
+
+    def _answer(self, parts: list[bytes]) -> None:
+        # identity, empty, version, request id, domain, address, identity, mechanism, credentials...
+        split = parts.index(b"")
+        _, request_id, _, _, _, mechanism, *credentials = parts[split + 1 :]
+        good = mechanism == b"CURVE" and credentials[:1] == [self._allowed]
+        if not good:
+            self.refused += 1
+        status, text = (b"200", b"OK") if good else (b"400", b"not this cluster's key")
+        self._socket.send([*parts[: split + 1], b"1.0", request_id, status, text, b"", b""])
+
+    def close(self) -> None:
+        """Stop answering."""
+        self._socket.close()

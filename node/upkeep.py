@@ -1,0 +1,238 @@
+"""What a node does besides requests: truncating the log, compacting, expiring leases, publishing itself.
+
+Truncation follows what a *finished flush* of the state covers (H9), never what is merely applied. Physical
+compaction and flushes run in slices or in a thread, so that no request waits for them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+import structlog
+
+from cluster.autocompact import AutoCompactor
+from cluster.messages import Method, Status
+from cluster.pb import rpc_pb2
+from cluster.raft import Role
+from node.fronts import FrontLink
+from node.reads import Slices
+
+if TYPE_CHECKING:
+    from node.server import Node
+    from node.storage import Applied, Position
+
+log = structlog.get_logger("upkeep")
+
+_PUT_COST = 256  # etcd's estimate of a put's overhead against the quota, in bytes
+
+
+class Upkeep:
+    """Housekeeping of one node."""
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="flush")
+        self._flushing = False
+        self._compacting = False
+        self._truncated = node.log.snapshot_position().index
+        self._waiting_compaction: list[tuple[FrontLink, bytes]] = []
+        self._published = False
+        self._quota_full = False
+        self.leader_changes = 0
+        settings = node.settings
+        self._auto = AutoCompactor(settings.auto_compaction_mode, settings.auto_compaction_retention)
+
+    # -- leases
+
+    def leases_changed(self, applied: Applied) -> None:
+        """Grants and revokes were applied: the registry follows, on every replica."""
+        lessor, now = self._node.lessor, self._node.now_ms()
+        for lease, ttl_s in applied.granted:
+            lessor.granted(lease, ttl_s, now)
+        for lease in applied.revoked:
+            lessor.revoked(lease)
+        for lease, remaining_s in applied.checkpointed:
+            lessor.checkpointed(lease, remaining_s)
+
+    def _expire(self) -> None:
+        leader = self._node.writes.leader
+        if leader is None:
+            return
+        for lease in self._node.lessor.due(self._node.now_ms()):
+            leader.expire(lease)
+
+    # -- quota
+
+    def over_quota(self, method: int, body: bytes) -> bool:
+        """Whether a write must be refused for want of space (etcd's NOSPACE; deletes always pass)."""
+        if not self._quota_full:
+            return False
+        return method in (Method.PUT, Method.LEASE_GRANT) or (
+            method == Method.TXN and _has_put(rpc_pb2.TxnRequest.FromString(body))
+        )
+
+    def _look_at_quota(self) -> None:
+        quota = self._node.settings.quota_backend_bytes
+        full = quota > 0 and self._node.store.size_in_use_bytes() + _PUT_COST >= quota
+        if full and not self._quota_full:
+            log.warning("the space quota is used up: writes are refused until data is deleted and compacted",
+                        quota_bytes=quota)
+        self._quota_full = full
+
+    # -- the log
+
+    def applied(self) -> None:
+        """Something was applied: is it time to truncate the log?"""
+        if not self._flushing and self._node.applied_index - self._truncated >= self._node.settings.snapshot_count:
+            self._flushing = True
+            flushing = self._node.loop.run_in_executor(self._thread, self._node.store.flush)
+            flushing.add_done_callback(self._flushed)
+
+    def _flushed(self, done: asyncio.Future[Position]) -> None:
+        self._flushing = False
+        if done.cancelled() or self._node.stopping:
+            return
+        if done.exception() is not None:
+            log.error("flushing the state failed", error=str(done.exception()))
+            self._node.fail(f"flushing the state failed: {done.exception()}")
+            return
+        node = self._node
+        durable = node.store.durable_position.shard_index  # H9, I17
+        index = min(durable, node.applied_index - node.settings.snapshot_catchup_entries)
+        slowest = node.snapshots.lowest_needed_index()
+        if slowest is not None:
+            index = min(index, slowest)
+        if index > self._truncated:
+            node.log.truncate_prefix(node.raft.position_at(index))
+            node.raft.compacted(index)
+            self._truncated = index
+            log.info("truncated the log", index=index, applied=node.applied_index)
+
+    def installed(self, index: int) -> None:
+        """A snapshot took the place of everything up to ``index``."""
+        self._truncated = max(self._truncated, index)
+
+    # -- compaction
+
+    def compaction_due(self) -> None:
+        """A compaction was applied: remove old versions in slices."""
+        if not self._compacting:
+            self._compacting = True
+            self._node.slicer.start(self._compact())
+
+    def _compact(self) -> Slices:
+        store = self._node.store
+        while not store.compaction_step(200):
+            yield
+        self._compacting = False
+        waiting, self._waiting_compaction = self._waiting_compaction, []
+        for link, record in waiting:
+            link.put(record)
+            self._node._mark_dirty(link)
+
+    def answer_when_compacted(self, link: FrontLink, record: bytes) -> None:
+        """A compaction asked for with ``physical``: answer once the old data is gone here."""
+        self._waiting_compaction.append((link, record))
+        self.compaction_due()
+
+    # -- members
+
+    def members(self) -> list[rpc_pb2.Member]:
+        """Every member with what it has published, by ID."""
+        published = {i: rpc_pb2.Member.FromString(m) for i, m in self._node.store.members().items()}
+        members = []
+        for peer in sorted(self._node.settings.common.peers, key=lambda p: p.member_id):
+            own = published.get(peer.member_id)
+            members.append(rpc_pb2.Member(
+                ID=peer.member_id, name=own.name if own else "", peerURLs=sorted(peer.peer_urls),
+                clientURLs=list(own.clientURLs) if own else [],
+                isLearner=peer.member_id in self._node.raft.configuration.learners,
+            ))
+        return members
+
+    def _publish(self) -> None:
+        node = self._node
+        if node.settings.shard != 0 or self._published:
+            return
+        common = node.settings.common
+        own = rpc_pb2.Member(ID=common.member_id, name=common.name, peerURLs=list(node.settings.peer_urls),
+                             clientURLs=list(node.settings.client_urls)).SerializeToString(deterministic=True)
+        if node.store.members().get(common.member_id) == own:
+            self._published = True
+            return
+        if node.writes.leader is not None:
+            self.publication(own)
+        elif node.raft.leader_id and node.raft.leader_id != common.member_id:
+            node.peers.send(node.raft.leader_id, b"P", own)
+
+    def publication(self, member: bytes) -> None:
+        """A host asks the leader to log its attributes; repeated by it until they are applied there."""
+        leader = self._node.writes.leader
+        if leader is not None and member not in self._node.store.members().values():
+            leader.execute(Method.PUBLISH, member)
+
+    def check_bootstrap(self, bootstrap: tuple[int, int, int]) -> None:
+        """The order log says how the store is laid out; a host started otherwise must not go on."""
+        _, shards, depth = bootstrap
+        common = self._node.settings.common
+        if (shards, depth) != (common.shard_count, common.placement_depth):
+            self._node.fail(
+                f"this cluster has {shards} shards at placement depth {depth}, this host was started with "
+                f"{common.shard_count} at depth {common.placement_depth}: start it with --shards {shards} "
+                f"--shard-depth {depth}")
+
+    # -- leadership
+
+    def best_successor(self) -> int:
+        """The voter that is furthest along and reachable, 0 if none."""
+        raft, now = self._node.raft, self._node.now_ms()
+        best, best_match = 0, -1
+        for member_id, peer in raft.peers().items():
+            recent = now - peer.heard_ms < self._node.settings.common.election_timeout_ms
+            if recent and not peer.learner and peer.match > best_match:
+                best, best_match = member_id, peer.match
+        return best
+
+    def transfer(self, link: FrontLink, rid: int, body: bytes) -> None:
+        """Hand leadership to the member a front names."""
+        node = self._node
+        if node.raft.role is not Role.LEADER:
+            link.answer(rid, Status.NOT_LEADER, node.raft.leader_id.to_bytes(8, "little")
+                        + node.raft.term.to_bytes(8, "little"))
+        else:
+            node.raft.transfer_leadership(int.from_bytes(body[:8], "little"))
+            link.answer(rid, Status.OK, b"")
+        node._mark_dirty(link)
+
+    # -- clockwork
+
+    def tick(self) -> None:
+        """Every heartbeat interval."""
+        self._expire()
+
+    def second(self) -> None:
+        """Every second."""
+        node = self._node
+        self._publish()
+        self._look_at_quota()
+        leader = node.writes.leader
+        if leader is not None and node.settings.shard == 0:
+            revision = self._auto.due(node.store.revision, node.now_ms())
+            if revision is not None and revision > leader.view.compact_revision:
+                log.info("compacting by the clock", revision=revision)
+                leader.execute(Method.COMPACT, rpc_pb2.CompactionRequest(revision=revision).SerializeToString())
+
+    def close(self) -> None:
+        """Wait for a flush under way."""
+        self._thread.shutdown(wait=True)
+
+
+def _has_put(txn: rpc_pb2.TxnRequest) -> bool:
+    return any(
+        op.HasField("request_put") or (op.HasField("request_txn") and _has_put(op.request_txn))
+        for op in [*txn.success, *txn.failure]
+    )
+
+

@@ -1,0 +1,162 @@
+"""The source of watch events: what this replica applies, for the fronts of its own host.
+
+A front subscribes to a range once for all its clients. Events leave with the tick that applied them, one
+record per subscription and revision, encoded once per set of subscriptions with the same wish for
+``prev_kv``. History (a watch from an old revision) is read in slices, off the apply path, and each answer says
+up to which applied revision it is complete: because a link keeps its order, the front knows exactly which live
+events come after it (review (b), Join).
+
+Matching is by exact key in a dictionary, and by a sorted list for ranges: one event costs a dictionary look-up
+plus the ranges that begin at or before it.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right, insort
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from cluster import messages
+from cluster.messages import EVENTS_HEAD, SUBSCRIBE_HEAD, SUBSCRIBED_BODY, Status
+from node.fronts import FrontLink
+
+PREV_KV = 1
+
+
+class History(Protocol):
+    """What is read of the store."""
+
+    @property
+    def revision(self) -> int: ...
+    @property
+    def compact_revision(self) -> int: ...
+    def previous(self, key: bytes, revision: int) -> bytes | None: ...
+
+
+@dataclass(slots=True, eq=False)
+class Subscription:
+    """One front's standing wish for the events of a range."""
+
+    link: FrontLink
+    rid: int
+    key: bytes
+    range_end: bytes  # b"" one key, b"\\0" to the end
+    from_revision: int
+    prev_kv: bool
+
+
+class WatchSource:
+    """All subscriptions of this node."""
+
+    def __init__(self, store: History, mark_dirty: Callable[[FrontLink], None]) -> None:
+        self._store = store
+        self._mark_dirty = mark_dirty
+        self._keys: dict[bytes, list[Subscription]] = {}
+        self._ranges: list[tuple[bytes, int, Subscription]] = []  # sorted by start
+        self._count = 0
+        self._serial = 0
+        self.events = 0
+
+    @property
+    def active(self) -> bool:
+        """Whether anybody wants events at all."""
+        return self._count > 0
+
+    def subscribe(self, link: FrontLink, rid: int, body: bytes) -> None:
+        """Register; the answer tells from which revision on events come live."""
+        from_revision, flags, key_len = SUBSCRIBE_HEAD.unpack_from(body)
+        at = SUBSCRIBE_HEAD.size
+        key, range_end = body[at : at + key_len], body[at + key_len :]
+        self.unsubscribe(link, rid)
+        live_from = max(from_revision, self._store.revision + 1)
+        sub = Subscription(link, rid, key, range_end, live_from, bool(flags & PREV_KV))
+        link.subscriptions[rid] = sub
+        if range_end:
+            self._serial += 1
+            insort(self._ranges, (key, self._serial, sub))
+        else:
+            self._keys.setdefault(key, []).append(sub)
+        self._count += 1
+        link.answer(rid, Status.SUBSCRIBED, SUBSCRIBED_BODY.pack(live_from, self._store.compact_revision))
+        self._mark_dirty(link)
+
+    def unsubscribe(self, link: FrontLink, rid: int) -> None:
+        """End one subscription; nothing if there is none."""
+        sub = link.subscriptions.pop(rid, None)
+        if sub is None:
+            return
+        self._count -= 1
+        if sub.range_end:
+            self._ranges = [r for r in self._ranges if r[2] is not sub]
+        else:
+            same = self._keys[sub.key]
+            same.remove(sub)
+            if not same:
+                del self._keys[sub.key]
+
+    def gone(self, link: FrontLink) -> None:
+        """The link is dropped: its subscriptions end."""
+        for rid in list(link.subscriptions):
+            self.unsubscribe(link, rid)
+
+    def lost(self) -> None:
+        """A snapshot was installed: revisions were jumped over (H8). Fronts re-join from history."""
+        for subs in [*self._keys.values(), [r[2] for r in self._ranges]]:
+            for sub in list(subs):
+                sub.link.answer(sub.rid, Status.LOST, b"")
+                self._mark_dirty(sub.link)
+                self.unsubscribe(sub.link, sub.rid)
+
+    def emit(self, events: list[tuple[int, int, bytes, bytes]]) -> None:
+        """Send the events of what was just applied: ``(revision, kind, key, KeyValue)`` in order."""
+        collected: dict[Subscription, list[tuple[int, bytes]]] = {}
+        for revision, kind, key, kv in events:
+            matches = self._match(key)
+            if not matches:
+                continue
+            plain = with_prev = None
+            for sub in matches:
+                if revision < sub.from_revision:
+                    continue
+                if sub.prev_kv:
+                    if with_prev is None:
+                        prev = self._store.previous(key, revision) or b""
+                        with_prev = messages.encode_event(revision, kind, key, kv, prev)
+                    event = with_prev
+                else:
+                    if plain is None:
+                        plain = messages.encode_event(revision, kind, key, kv)
+                    event = plain
+                collected.setdefault(sub, []).append((revision, event))
+        for sub, matched in collected.items():
+            self.events += len(matched)
+            self._send(sub, matched)
+
+    def _send(self, sub: Subscription, matched: list[tuple[int, bytes]]) -> None:
+        # one record per revision: a revision is sent whole (I16)
+        at = 0
+        while at < len(matched):
+            revision = matched[at][0]
+            stop = at + 1
+            while stop < len(matched) and matched[stop][0] == revision:
+                stop += 1
+            body = EVENTS_HEAD.pack(revision, stop - at) + b"".join([e for _, e in matched[at:stop]])
+            sub.link.answer(sub.rid, Status.EVENTS, body)
+            at = stop
+        self._mark_dirty(sub.link)
+
+    def _match(self, key: bytes) -> list[Subscription]:
+        exact = self._keys.get(key)
+        if not self._ranges:
+            return exact or []
+        found = list(exact) if exact else []
+        last = bisect_right(self._ranges, key, key=lambda r: r[0])
+        for start, _, sub in self._ranges[:last]:
+            if start <= key and (sub.range_end == b"\0" or key < sub.range_end):
+                found.append(sub)
+        return found
+
+    def statistics(self) -> dict[str, int]:
+        """Counts for metrics."""
+        return {"subscriptions": self._count, "events": self.events}

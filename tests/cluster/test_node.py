@@ -1,0 +1,132 @@
+"""Three real nodes, without fronts: writes, reads, watches, leases, restarts, snapshots."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from cluster import errors, messages
+from cluster.errors import EtcdError
+from cluster.messages import EVENTS_HEAD, HEAD, READ, READ_INDEX_ANSWER, SUBSCRIBE_HEAD, Method, Status
+from cluster.pb import rpc_pb2 as pb
+from tests.cluster.nodes import Front, Nodes
+
+
+@pytest.fixture
+def nodes(tmp_path: Path) -> Iterator[Nodes]:
+    with Nodes(tmp_path) as nodes:
+        yield nodes
+
+
+def put(front: Front, key: bytes, value: bytes, **fields: int) -> int:
+    """Put through a leader's link; the revision."""
+    status, body = front.call(Method.PUT, pb.PutRequest(key=key, value=value, **fields).SerializeToString())
+    assert status == Status.OK, (status, body)
+    return int(HEAD.unpack_from(body)[0])
+
+
+def leader_front(nodes: Nodes, limit_s: float = 15.0) -> Front:
+    """A link to a leader that serves."""
+    until = time.monotonic() + limit_s
+    while time.monotonic() < until:
+        front = nodes.front(nodes.wait_leader())
+        try:
+            status, _ = front.call(Method.READ_INDEX, b"", 1.0)
+            if status == Status.OK:
+                return front
+        except TimeoutError:
+            pass
+        front.close()
+    raise TimeoutError("no serving leader")
+
+
+def get(front: Front, key: bytes, range_end: bytes = b"", index: int = 0) -> pb.RangeResponse:
+    body = READ.pack(index, 0) + pb.RangeRequest(key=key, range_end=range_end).SerializeToString()
+    rid = front.request(Method.RANGE, body)
+    tail = b""
+    first = True
+    while True:
+        status, body = front.wait(rid)
+        assert status in (Status.OK, Status.PARTIAL), (status, body)
+        tail += body[HEAD.size :] if first else body
+        first = False
+        if status == Status.OK:
+            return pb.RangeResponse.FromString(tail)
+
+
+def test_a_put_at_the_leader_is_read_at_every_replica(nodes: Nodes) -> None:
+    front = leader_front(nodes)
+    assert [put(front, b"a", b"1"), put(front, b"a", b"2"), put(front, b"b", b"3")] == [2, 3, 4]
+    status, body = front.call(Method.READ_INDEX, b"")
+    index, revision, _ = READ_INDEX_ANSWER.unpack(body)
+    assert (status, revision) == (Status.OK, 4)
+    for member_id in nodes.settings:
+        kvs = get(nodes.front(member_id), b"a", b"\0", index).kvs
+        assert [(kv.key, kv.value, kv.version, kv.create_revision, kv.mod_revision) for kv in kvs] == [
+            (b"a", b"2", 2, 2, 3), (b"b", b"3", 1, 4, 4)]
+
+
+def test_a_follower_says_that_nothing_was_logged(nodes: Nodes) -> None:
+    leader = nodes.wait_leader()
+    follower = next(m for m in nodes.settings if m != leader)
+    status, body = nodes.front(follower).call(Method.PUT, pb.PutRequest(key=b"a").SerializeToString())
+    assert status == Status.NOT_LEADER
+    assert messages.LEADER.unpack(body)[0] == leader
+
+
+def test_a_subscription_gets_every_event_once_and_in_order(nodes: Nodes) -> None:
+    front = leader_front(nodes)
+    follower = next(m for m in nodes.settings if m != nodes.wait_leader())
+    watcher = nodes.front(follower)
+    rid = watcher.request(Method.SUBSCRIBE, SUBSCRIBE_HEAD.pack(2, 1, 2) + b"w/" + b"w0")
+    assert watcher.wait(rid)[0] == Status.SUBSCRIBED
+    for i in range(50):
+        put(front, b"w/%d" % (i % 5), b"%d" % i)
+        put(front, b"x", b"other")
+    seen: list[tuple[int, bytes, bytes]] = []
+    while len(seen) < 50:
+        status, body = watcher.wait(rid)
+        assert status == Status.EVENTS
+        _, count = EVENTS_HEAD.unpack_from(body)
+        for revision, _, key, _, prev in messages.decode_events(body, EVENTS_HEAD.size, count):
+            seen.append((revision, key, prev))
+    assert [s[0] for s in seen] == [2 + 2 * i for i in range(50)]
+    assert [bool(s[2]) for s in seen] == [False] * 5 + [True] * 45
+
+
+def test_a_lease_takes_its_keys_with_it(nodes: Nodes) -> None:
+    front = leader_front(nodes)
+    status, body = front.call(Method.LEASE_GRANT, pb.LeaseGrantRequest(TTL=1, ID=5).SerializeToString())
+    assert status == Status.OK
+    put(front, b"leased", b"v", lease=5)
+    until = time.monotonic() + 10
+    while get(front, b"leased").count and time.monotonic() < until:
+        front.receive(0.05)
+    assert get(front, b"leased").count == 0
+    status, body = front.call(Method.PUT, pb.PutRequest(key=b"x", lease=5).SerializeToString())
+    assert status == Status.ERROR
+    assert EtcdError.decode(body).kind is errors.LEASE_NOT_FOUND
+
+
+def test_nothing_acknowledged_is_lost_when_all_are_killed_at_once(nodes: Nodes) -> None:
+    front = leader_front(nodes)
+    for i in range(200):
+        put(front, b"k%03d" % i, b"v%d" % i)
+    for member_id in nodes.settings:
+        nodes.kill(member_id)
+    nodes.start_all()
+    front = leader_front(nodes)
+    answer = get(front, b"k", b"l")
+    assert [kv.value for kv in answer.kvs] == [b"v%d" % i for i in range(200)]
+    assert put(front, b"k000", b"again") == 202
+
+
+def test_writes_go_on_without_the_killed_leader(nodes: Nodes) -> None:
+    front = leader_front(nodes)
+    put(front, b"a", b"1")
+    nodes.kill(nodes.wait_leader())
+    front = leader_front(nodes)
+    assert put(front, b"a", b"2") == 3
