@@ -149,7 +149,8 @@ class Fronts:
         """Send every link's answers of this tick."""
         if not self.dirty:
             return
-        dirty, self.dirty = self.dirty, set()
+        dirty = list(self.dirty)
+        self.dirty.clear()  # others hold this very set
         for link in dirty:
             if link.alive and link.pending and not link.flush():
                 log.warning("dropping a front that does not take its answers", session=link.session)
