@@ -1,0 +1,40 @@
+"""What a node keeps on its disk: the Raft log and everything that was applied.
+
+Read in this order: ``keys`` (the rows), ``log`` with ``mark`` (the Raft log), ``state`` (the store's face),
+``apply`` (order records into rows), ``reads``, ``history``, ``compaction``, ``hashing``, ``snapshot``.
+Nothing here knows of sockets, Raft messages or requests; errors are those of ``errors``.
+"""
+
+from cluster.view import Current
+from node.storage.apply import Applied
+from node.storage.errors import (
+    Compacted,
+    DirectoryLocked,
+    FutureRevision,
+    SnapshotRefused,
+    StorageCorruption,
+    StorageError,
+    SyncFailed,
+)
+from node.storage.history import HistorySlice
+from node.storage.keys import Position
+from node.storage.log import RaftLog
+from node.storage.reads import Reader
+from node.storage.state import StateStore
+
+__all__ = [
+    "Applied",
+    "Compacted",
+    "Current",
+    "DirectoryLocked",
+    "FutureRevision",
+    "HistorySlice",
+    "Position",
+    "RaftLog",
+    "Reader",
+    "SnapshotRefused",
+    "StateStore",
+    "StorageCorruption",
+    "StorageError",
+    "SyncFailed",
+]

@@ -1,0 +1,324 @@
+"""Order records into rows: the only place where the state changes.
+
+A run of committed records becomes one batch that ends with the position row (I6: position and data in the
+same batch; etcd 3.5's corruption came from two). A long run is cut into several batches of SLICE_BYTES, and
+only the last carries the position: rows above the position are invisible to every reader, and writing them
+again after a crash changes nothing (review (b) Visibility).
+
+Hot path: see the figure in ``state``. One tight loop; a put costs a struct, two joins and one batch row.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from rocksdict import WriteBatch
+
+from cluster.records import (
+    BOOTSTRAP,
+    ITEM,
+    LEASE,
+    LEASE_ID,
+    PUT_HEAD,
+    REVISION,
+    Item,
+    items,
+    key_offset,
+    read_put,
+)
+from cluster.view import Current
+from cluster.wire import read_varint, tombstone, varint
+from node.storage import keys
+from node.storage.keys import ENTRY, LEASE_KEY, LEASE_VALUE, MAX32, MAX64, RUN, SUFFIX, Position
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from node.storage.state import StateStore
+
+SLICE_BYTES = 8 << 20
+
+Event = tuple[int, int, bytes, bytes]  # revision, type (0 PUT, 1 DELETE), key, KeyValue in wire form
+
+
+@dataclass(slots=True)
+class Applied:
+    """What a run of records did, in order, for those who must be told."""
+
+    revision: int
+    events: list[Event] = field(default_factory=list)
+    granted: list[tuple[int, int]] = field(default_factory=list)  # lease, ttl_s
+    revoked: list[int] = field(default_factory=list)
+    checkpointed: list[tuple[int, int]] = field(default_factory=list)  # lease, remaining_ttl_s (0: cleared)
+    compacted: int | None = None  # the highest compaction revision of the run
+    published: list[bytes] = field(default_factory=list)  # etcdserverpb.Member in wire form
+    bootstrap: tuple[int, int, int] | None = None  # layout version, shard count, placement depth
+
+
+class _Run:
+    """One apply call: the batch being filled and where the fold stands."""
+
+    __slots__ = ("attached", "batch", "compact", "events", "first", "leases", "out", "pending", "revision",
+                 "run", "run_bytes", "store")
+
+    def __init__(self, store: StateStore, out: Applied, events: list[Event] | None) -> None:
+        self.store = store
+        self.out = out
+        self.events = events
+        self.batch = WriteBatch(raw_mode=True)
+        self.pending = 0  # bytes in the batch, roughly
+        self.revision = store.position.revision
+        self.compact = store.position.compact_revision
+        self.run: list[bytes] = []  # of the r row being filled
+        self.run_bytes = 0
+        self.first = (0, 0)  # revision, sub of that row's first change
+        # what this call wrote and the database does not show yet
+        self.attached: dict[int, list[bytes]] = {}
+        self.leases: dict[int, int | None] = {}
+
+    def change(self, data: bytes, kind: int, pos: int, end: int, sub: int, mod: bytes) -> None:
+        """One put or delete at the current revision."""
+        revision = self.revision
+        cache = self.store.cache
+        if kind <= Item.PUT_NEW:
+            key, kv, lease = read_put(data, kind, pos, end, mod)
+            tag = keys.PUT
+            cache.put(key, kind == Item.PUT_NEW, revision, lease)
+            if lease:
+                self.attach(lease, key)
+        elif kind == Item.DELETE:
+            key = data[pos:end]
+            kv = tombstone(key, revision)
+            tag = keys.DELETE
+            cache.delete(key)
+        else:
+            raise ValueError(f"item of kind {kind} inside a transaction")
+        self.batch.put(b"k" + keys.escape(key) + SUFFIX.pack(0, MAX64 - revision, MAX32 - sub, tag), kv)
+        if not self.run:
+            self.first = (revision, sub)
+        self.run.append(ENTRY.pack(revision - self.first[0], sub, tag, len(key)) + key)
+        self.run_bytes += len(key)
+        self.pending += len(kv) + 2 * len(key)
+        if self.events is not None:
+            self.events.append((revision, tag, key, kv))
+        if len(self.run) >= keys.RUN_ENTRIES or self.run_bytes >= keys.RUN_BYTES:
+            self.end_run()
+
+    def changes(self, data: bytes, pos: int, end: int) -> None:
+        """Several changes at one revision, in their order; none takes no revision."""
+        if pos == end:
+            return
+        self.revision += 1
+        mod = varint(self.revision)
+        for sub, (kind, at, to) in enumerate(items(data, pos, end)):
+            self.change(data, kind, at, to, sub, mod)
+            if self.pending > SLICE_BYTES:
+                self.write_slice()
+
+    def end_run(self) -> None:
+        """Write the r row that was being filled."""
+        if self.run:
+            self.batch.put(RUN.pack(b"r", *self.first), b"".join(self.run))
+            self.run = []
+            self.run_bytes = 0
+
+    def write_slice(self) -> None:
+        """Write what there is, without a position: invisible until the run's last batch. The r row being
+        filled stays open, so that its bounds depend on the record alone (I19)."""
+        self.store.write(self.batch)
+        self.batch = WriteBatch(raw_mode=True)
+        self.pending = 0
+        self.attached.clear()
+
+    def attach(self, lease: int, key: bytes) -> None:
+        row = LEASE_KEY.pack(b"l", lease) + key
+        self.batch.put(row, b"")
+        self.attached.setdefault(lease, []).append(row)
+
+    def control(self, data: bytes, kind: int, pos: int, end: int) -> None:
+        """Everything but puts and deletes."""
+        batch, out = self.batch, self.out
+        if kind == Item.TXN:
+            self.changes(data, pos, end)
+        elif kind == Item.LEASE_GRANT:
+            lease, ttl = LEASE.unpack_from(data, pos)
+            batch.put(LEASE_KEY.pack(b"L", lease), LEASE_VALUE.pack(ttl, 0))
+            self.leases[lease] = ttl
+            out.granted.append((lease, ttl))
+        elif kind == Item.LEASE_REVOKE:
+            (lease,) = LEASE_ID.unpack_from(data, pos)
+            self.changes(data, pos + LEASE_ID.size, end)
+            # single deletes: a range delete per lease would slow down every later iterator
+            for row in {*self.store.attachment_rows(lease), *self.attached.pop(lease, ())}:
+                self.batch.delete(row)
+            self.batch.delete(LEASE_KEY.pack(b"L", lease))
+            self.leases[lease] = None
+            out.revoked.append(lease)
+        elif kind == Item.LEASE_CHECKPOINT:
+            lease, remaining = LEASE.unpack_from(data, pos)
+            ttl = self.leases.get(lease, -1)
+            if ttl == -1:
+                known = self.store.lease(lease)
+                ttl = known[0] if known else None
+            if ttl is not None:  # else revoked before, in a batch of which only slices were written
+                batch.put(LEASE_KEY.pack(b"L", lease), LEASE_VALUE.pack(ttl, remaining))
+                out.checkpointed.append((lease, remaining))
+        elif kind == Item.COMPACT:
+            (revision,) = REVISION.unpack_from(data, pos)
+            if revision > self.revision:
+                raise ValueError(f"compaction at {revision} above the applied revision {self.revision}")  # I24
+            if revision > self.compact:
+                self.compact = revision
+                out.compacted = revision
+        elif kind == Item.BOOTSTRAP:
+            batch.put(keys.BOOTSTRAP_ROW, data[pos:end])
+            out.bootstrap = BOOTSTRAP.unpack_from(data, pos)
+        elif kind == Item.PUBLISH:
+            member = data[pos:end]
+            member_id = read_varint(member, 1)[0] if member[:1] == b"\x08" else 0
+            batch.put(keys.MEMBER_PREFIX + member_id.to_bytes(8, "big"), member)
+            out.published.append(member)
+        else:
+            raise ValueError(f"unknown item of kind {kind}")
+
+
+def apply_records(
+    store: StateStore,
+    records: Iterable[tuple[int, int, bytes]],
+    want_events: bool,
+    meta: Mapping[str, bytes] | None,
+) -> Applied:
+    """See :meth:`StateStore.apply`."""
+    position = store.position
+    index, term = position.shard_index, position.term
+    out = Applied(position.revision)
+    events = out.events if want_events else None
+    run = _Run(store, out, events)
+    hot, cold = store.cache.hot, store.cache.cold
+    cache_put = store.cache.put
+    put = run.batch.put
+    revision = run.revision
+    unpack_put, pack_suffix, pack_entry = PUT_HEAD.unpack_from, SUFFIX.pack, ENTRY.pack
+    for at, term, data in records:  # noqa: B007 - the last one's term is the position's
+        if at != index + 1:
+            raise ValueError(f"record {at} applied after {index}")
+        index = at
+        pos, end = 0, len(data)
+        entries = run.run
+        first = 0
+        while pos < end:
+            kind = data[pos]
+            if not 0 < kind < 3:
+                run.revision = revision
+                length = ITEM.unpack_from(data, pos)[1]
+                pos += 5
+                if pos + length > end:
+                    raise ValueError(f"record {at} is cut short")
+                if kind == 3:
+                    run.revision += 1
+                    run.change(data, kind, pos, pos + length, 0, b"")
+                else:
+                    run.control(data, kind, pos, pos + length)
+                pos += length
+                put, entries, first, revision = run.batch.put, run.run, run.first[0], run.revision
+                continue
+            # A put of its own: ``run.change`` in line.
+            _, length, key_len, head_len, lease = unpack_put(data, pos)
+            body_end = pos + 5 + length
+            if body_end > end:
+                raise ValueError(f"record {at} is cut short")
+            pos += 21
+            head_end = pos + head_len
+            revision += 1
+            mod = varint(revision)
+            key_at = pos + (2 if key_len < 0x80 else key_offset(key_len))
+            key = data[key_at : key_at + key_len]
+            if kind == 1:
+                kv = b"".join((data[pos:head_end], b"\x18", mod, data[head_end:body_end]))
+            else:
+                kv = b"".join((data[pos:head_end], b"\x10", mod, b"\x18", mod, data[head_end:body_end]))
+            pos = body_end
+            if key in hot or key in cold:
+                cache_put(key, kind == 2, revision, lease)
+            escaped = key.replace(b"\0", b"\0\xff") if b"\0" in key else key
+            put(b"k" + escaped + pack_suffix(0, MAX64 - revision, MAX32, 0), kv)
+            if not entries:
+                first = revision
+                run.first = (revision, 0)
+            entries.append(pack_entry(revision - first, 0, 0, key_len) + key)
+            run.run_bytes += key_len
+            if lease:
+                run.attach(lease, key)
+            if events is not None:
+                events.append((revision, 0, key, kv))
+            if len(entries) >= 512 or run.run_bytes >= 65_536:
+                run.end_run()
+                entries = run.run
+        if run.run:
+            run.end_run()
+        run.pending += end
+        if run.pending > SLICE_BYTES:
+            run.write_slice()
+            put = run.batch.put
+    if meta:
+        for name, value in meta.items():
+            run.batch.put(b"m" + name.encode(), value)
+    out.revision = revision
+    new = Position(index, index, term, revision, run.compact)
+    assert new.revision >= position.revision >= position.compact_revision  # I24
+    assert not run.run  # every change of the batch is in an r row
+    run.batch.put(keys.POSITION_ROW, keys.POSITION.pack(*new))  # I6: in the batch of the data it describes
+    store.write(run.batch)
+    store.position = new
+    return out
+
+
+class VersionCache:
+    """What :meth:`StateStore.current` answers for hot keys: two generations of a dict, the older dropped whole.
+
+    ``None`` stands for a key that is known not to be there. Apply changes only keys that are in it, and
+    needs no read: a put of an existing key keeps its creation and counts its version up.
+    """
+
+    __slots__ = ("cold", "hot", "limit")
+
+    def __init__(self, limit: int = 32_768) -> None:
+        self.limit = limit
+        self.hot: dict[bytes, Current | None] = {}
+        self.cold: dict[bytes, Current | None] = {}
+
+    def put(self, key: bytes, is_new: bool, revision: int, lease: int) -> None:
+        """A put was applied."""
+        for generation in (self.hot, self.cold):
+            if key in generation:
+                old = generation[key]
+                if is_new:
+                    assert old is None, "put of a new key that exists"
+                    generation[key] = Current(revision, revision, 1, lease)
+                else:
+                    assert old is not None, "put of an existing key that is not there"
+                    generation[key] = Current(old.create, revision, old.version + 1, lease)
+                return
+
+    def delete(self, key: bytes) -> None:
+        """A delete was applied."""
+        for generation in (self.hot, self.cold):
+            if key in generation:
+                generation[key] = None
+                return
+
+    def add(self, key: bytes, current: Current | None) -> None:
+        """Remember what a read found."""
+        if len(key) > 512:
+            return
+        if len(self.hot) >= self.limit:
+            self.cold.clear()
+            # swapped in place: apply holds both dicts
+            self.hot, self.cold = self.cold, self.hot
+        self.hot[key] = current
+
+    def clear(self) -> None:
+        """Forget everything: the state was replaced."""
+        self.hot.clear()
+        self.cold.clear()

@@ -1,0 +1,86 @@
+"""Which database directory is the store: one small file decides, so that a snapshot is switched in atomically.
+
+::
+
+    state/current        "db-3": replaced by rename, the only commit point of an install
+    state/db-3/          the database
+    state/incoming-.../  a snapshot being received    (removed at open)
+    state/outgoing-.../  a checkpoint being sent      (removed at open)
+
+A crash before the rename leaves the old database, one after it the new; whatever ``current`` does not name
+is removed at the next open.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import zlib
+from pathlib import Path
+
+from node.storage.errors import StorageCorruption
+
+FIRST = "db-1"
+
+
+def sync_directory(path: Path) -> None:
+    """Make renames and new names in ``path`` durable."""
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def sync_tree(path: Path) -> None:
+    """Make every file of a directory durable."""
+    for child in path.iterdir():
+        fd = os.open(child, os.O_RDONLY)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+    sync_directory(path)
+
+
+def read_current(root: Path) -> str | None:
+    """The name of the database directory; None in a fresh directory. Raises StorageCorruption."""
+    pointer = root / "current"
+    try:
+        text = pointer.read_text("ascii", errors="replace")
+    except FileNotFoundError:
+        return None
+    name, _, checksum = text.rstrip("\n").partition(" ")
+    if not name.startswith("db-") or checksum != f"{zlib.crc32(name.encode('ascii', 'replace')):08x}":
+        raise StorageCorruption(f"{pointer}: damaged: {text!r}")
+    if not (root / name / "CURRENT").is_file():
+        raise StorageCorruption(f"{pointer} names {name}, but {root / name} holds no database")
+    return name
+
+
+def write_current(root: Path, name: str) -> None:
+    """Make ``name`` the store, atomically and durably."""
+    temporary = root / "current.new"
+    with open(temporary, "w", encoding="ascii") as file:
+        file.write(f"{name} {zlib.crc32(name.encode('ascii')):08x}\n")
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, root / "current")
+    sync_directory(root)
+
+
+def next_name(name: str) -> str:
+    """The name of the database that will replace ``name``."""
+    return f"db-{int(name[3:]) + 1}"
+
+
+def remove_others(root: Path, keep: str) -> None:
+    """Remove what a crash or an install left behind."""
+    for child in root.iterdir():
+        if child.name not in (keep, "current"):
+            if child.is_dir():
+                shutil.rmtree(child, ignore_errors=True)
+            else:
+                with contextlib.suppress(FileNotFoundError):
+                    child.unlink()

@@ -1,0 +1,67 @@
+"""What can go wrong with a disk, one class per thing a caller does about it.
+
+======================  ==============================================================================
+``StorageCorruption``   what is on the disk cannot be trusted: report it and stop; never retried
+``SyncFailed``          a write or sync failed: the process must end (review (b) Disk)
+``DirectoryLocked``     another process has the directory open
+``SnapshotRefused``     a snapshot that is damaged, torn or not newer: drop it, the store is unchanged
+``Compacted``           a read below the compaction revision: the client's business
+``FutureRevision``      a read above the applied revision: the client's business
+======================  ==============================================================================
+"""
+
+from __future__ import annotations
+
+from typing import NoReturn
+
+
+class StorageError(Exception):
+    """The disk under this replica failed; the base of the errors that stop a node."""
+
+
+class StorageCorruption(StorageError):
+    """What is on the disk is damaged, missing or older than what was once synced. The text says where."""
+
+
+class SyncFailed(StorageError):
+    """A write or a sync failed. What the disk holds now is unknown: end the process."""
+
+
+class DirectoryLocked(StorageError):
+    """The directory is open in another process (or twice in this one)."""
+
+
+class SnapshotRefused(Exception):
+    """A snapshot that cannot be installed; the store is as it was."""
+
+
+class Compacted(Exception):
+    """The revision asked for was compacted."""
+
+    def __init__(self, compact_revision: int) -> None:
+        super().__init__(f"revision is below the compaction at {compact_revision}")
+        self.compact_revision = compact_revision
+
+
+class FutureRevision(Exception):
+    """The revision asked for is not applied here yet."""
+
+    def __init__(self, revision: int) -> None:
+        super().__init__(f"revision is above the applied one, {revision}")
+        self.revision = revision
+
+
+def raise_read(error: Exception, path: str, doing: str) -> NoReturn:
+    """Turn what RocksDB raised at a read into ours. Every failed read counts as corruption: a block that
+    cannot be read is no better than one with a wrong checksum, and neither may be answered as "not there"."""
+    if isinstance(error, StorageError | Compacted | FutureRevision):
+        raise error
+    raise StorageCorruption(f"{path}: {doing}: {error}") from error
+
+
+def raise_open(error: Exception, path: str) -> NoReturn:
+    """Turn what RocksDB raised while opening ``path`` into ours."""
+    text = str(error)
+    if "LOCK" in text and ("lock hold by current process" in text or "While lock file" in text):
+        raise DirectoryLocked(f"{path} is in use by another process") from error
+    raise StorageCorruption(f"{path}: cannot be opened: {text}") from error

@@ -1,0 +1,94 @@
+"""The mark: how far the Raft log was synced, kept outside RocksDB.
+
+RocksDB's point-in-time recovery drops everything behind a damaged record and says nothing (H10). So after
+every sync the log's end and vote are written into a small preallocated file; a log that comes back shorter
+than its mark has lost what this replica may have voted for or acknowledged.
+
+The file is one 4 KiB block and never changes its size, so a write of it costs no metadata. It is written at
+once and itself synced at most once a second: a killed process loses nothing of it, a power cut a second of
+*detection*, not of data.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+import time
+import zlib
+from pathlib import Path
+from typing import NamedTuple
+
+from node.storage.directory import sync_directory
+from node.storage.errors import StorageCorruption, SyncFailed
+
+_MARK = struct.Struct("<8sQQQQ")  # magic, fields of Mark; then a CRC-32
+_MAGIC = b"musterLM"
+_FILE_BYTES = 4096
+_SYNC_INTERVAL_S = 1.0
+
+
+class Mark(NamedTuple):
+    """What is known to have been synced."""
+
+    last_index: int
+    last_term: int
+    term: int
+    vote: int
+
+
+class MarkFile:
+    """The mark's file."""
+
+    def __init__(self, path: Path, *, no_fsync: bool) -> None:
+        self.path = path
+        self._no_fsync = no_fsync
+        self._fd = -1
+        self._synced_at = 0.0
+
+    def exists(self) -> bool:
+        """Was a mark ever written here?"""
+        return self.path.exists()
+
+    def create(self) -> None:
+        """A mark that claims nothing."""
+        temporary = self.path.with_suffix(".new")
+        self._fd = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        os.pwrite(self._fd, b"\0" * _FILE_BYTES, 0)
+        self.write(Mark(0, 0, 0, 0), force=True)
+        os.replace(temporary, self.path)
+        sync_directory(self.path.parent)
+
+    def open(self) -> Mark:
+        """Read the mark and keep the file open for writing. StorageCorruption if it is damaged."""
+        self._fd = os.open(self.path, os.O_RDWR | os.O_CLOEXEC)
+        block = os.pread(self._fd, _FILE_BYTES, 0)
+        size = _MARK.size
+        if len(block) != _FILE_BYTES or int.from_bytes(block[size : size + 4], "little") != zlib.crc32(block[:size]):
+            self.close()
+            raise StorageCorruption(
+                f"{self.path}: damaged, so it is unknown how far the log had been synced. This replica must not "
+                "vote under its old identity: remove the member from the cluster and add it anew, with an empty "
+                "data directory"
+            )
+        magic, *fields = _MARK.unpack_from(block)
+        if magic != _MAGIC:
+            self.close()
+            raise StorageCorruption(f"{self.path}: not a mark of this program: {magic!r}")
+        return Mark(*fields)
+
+    def write(self, mark: Mark, *, force: bool = False) -> None:
+        """Write the mark; ``force``: sync it now (needed before the log gets shorter)."""
+        data = _MARK.pack(_MAGIC, *mark)
+        try:
+            os.pwrite(self._fd, data + zlib.crc32(data).to_bytes(4, "little"), 0)
+            if not self._no_fsync and (force or time.monotonic() - self._synced_at >= _SYNC_INTERVAL_S):
+                os.fdatasync(self._fd)
+                self._synced_at = time.monotonic()
+        except OSError as e:
+            raise SyncFailed(f"{self.path}: {e}") from e
+
+    def close(self) -> None:
+        """Close the file."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1

@@ -1,0 +1,267 @@
+"""State snapshots: a checkpoint of ``state`` as one stream of bytes, and its way back into a store.
+
+Only ``state`` travels, never a log, a vote or a term (H8). The stream::
+
+    magic(8) | length u32, crc u32 | header: JSON
+    blocks:   length u32, crc u32 | data            each file in blocks of BLOCK_BYTES, in the header's order
+    BLAKE2b-256 of all that stands before it | zeros up to a multiple of 512 bytes
+
+``etcdctl snapshot save`` takes a file for whole only if its payload is a multiple of 512 bytes. Chunks may be
+cut anywhere; the receiver checks every block as soon as it has it, and the whole at the end.
+
+A source or a sink that is dropped half-way leaves a directory that the next open of the store removes.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import shutil
+import zlib
+from collections.abc import Iterator
+from hashlib import blake2b
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rocksdict import AccessType, Checkpoint, Rdict
+
+from node.storage import directory
+from node.storage.errors import SnapshotRefused, StorageCorruption, raise_open, raise_read
+from node.storage.keys import Position
+from node.storage.options import state_options
+from node.storage.reads import position_of
+
+if TYPE_CHECKING:
+    from node.storage.state import StateStore
+
+MAGIC = b"mstrsnp1"
+BLOCK_BYTES = 64 << 10
+_DIGEST_BYTES = 32
+_ALIGNMENT = 512
+_serial = itertools.count(1)
+_live: set[Path] = set()  # checkpoints of this process that are being sent
+
+
+def _framed(data: bytes) -> bytes:
+    return len(data).to_bytes(4, "little") + zlib.crc32(data).to_bytes(4, "little") + data
+
+
+def _read_position(path: Path) -> Position:
+    try:
+        database = Rdict(str(path), state_options(1 << 20, 1 << 20, create=False), access_type=AccessType.read_only())
+    except Exception as e:
+        raise_open(e, str(path))
+    try:
+        return position_of(database, str(path))
+    finally:
+        database.close()
+
+
+class SnapshotSource:
+    """A snapshot being sent. ``position``: what it holds; ``size_bytes``: length of the whole stream."""
+
+    def __init__(self, path: Path, position: Position) -> None:
+        self.directory = path
+        self.position = position
+        self._files = sorted((f.name, f.stat().st_size) for f in path.iterdir())
+        header = json.dumps({"position": list(position), "files": self._files}, separators=(",", ":")).encode()
+        self._header = MAGIC + _framed(header)
+        self.size_bytes = len(self._header) + _DIGEST_BYTES
+        for _, size in self._files:
+            self.size_bytes += size + 8 * -(-size // BLOCK_BYTES)
+        self.size_bytes += -self.size_bytes % _ALIGNMENT
+        self._parts = self._stream()
+        self._buffer = bytearray()
+
+    @classmethod
+    def create(cls, store: StateStore, path: str | Path) -> SnapshotSource:
+        """Make a checkpoint in a new directory under ``path`` (on the store's file system: files are linked).
+
+        May run in a helper thread. What it holds is also durable then.
+        """
+        parent = Path(path)
+        parent.mkdir(parents=True, exist_ok=True)
+        for child in parent.iterdir():  # left by a crash
+            if child not in _live:
+                shutil.rmtree(child, ignore_errors=True)
+        target = parent / f"checkpoint-{next(_serial)}"
+        _live.add(target)
+        try:
+            # A flush lets other threads run, a checkpoint does not: so it finds little left to flush.
+            store.flush()
+            with store.exclusive():
+                try:
+                    Checkpoint(store.database).create_checkpoint(str(target))
+                except Exception as e:
+                    raise_read(e, store.path, "making a checkpoint")
+            # read from the checkpoint itself: more may have been applied since the flush
+            return cls(target, _read_position(target))
+        except BaseException:
+            shutil.rmtree(target, ignore_errors=True)
+            _live.discard(target)
+            raise
+
+    def next_chunk(self, max_bytes: int) -> bytes:
+        """The next bytes of the stream, empty at its end. StorageCorruption if a file cannot be read."""
+        buffer = self._buffer
+        while len(buffer) < max_bytes:
+            part = next(self._parts, b"")
+            if not part:
+                break
+            buffer += part
+        chunk = bytes(buffer[:max_bytes])
+        del buffer[:max_bytes]
+        return chunk
+
+    def close(self) -> None:
+        """Remove the checkpoint, whether all of it was sent or not."""
+        self._parts = iter(())
+        shutil.rmtree(self.directory, ignore_errors=True)
+        _live.discard(self.directory)
+
+    def _stream(self) -> Iterator[bytes]:
+        digest = blake2b(self._header, digest_size=_DIGEST_BYTES)
+        sent = len(self._header)
+        yield self._header
+        for name, size in self._files:
+            with open(self.directory / name, "rb") as file:
+                left = size
+                while left:
+                    data = file.read(min(left, BLOCK_BYTES))
+                    if not data:
+                        raise StorageCorruption(f"{self.directory / name}: shorter than it was")
+                    left -= len(data)
+                    block = _framed(data)
+                    digest.update(block)
+                    sent += len(block)
+                    yield block
+        end = digest.digest()
+        yield end + b"\0" * (-(sent + len(end)) % _ALIGNMENT)
+
+
+class SnapshotSink:
+    """A snapshot being received, built in a directory beside the store's database.
+
+    :meth:`write` the stream's bytes as they come, :meth:`finish`, then ``StateStore.install``; or
+    :meth:`abandon`. Raises SnapshotRefused at the first byte that does not fit.
+    """
+
+    def __init__(self, root: str | Path) -> None:
+        self.directory = Path(root) / f"incoming-{os.getpid()}-{next(_serial)}"
+        self.directory.mkdir(parents=True)
+        self.position = Position(0, 0, 0, 0, 0)
+        self._buffer = bytearray()
+        self._digest = blake2b(digest_size=_DIGEST_BYTES)
+        self._files: list[tuple[str, int]] | None = None
+        self._left = 0  # bytes that the current file still lacks
+        self._number = -1
+        self._file_fd = -1
+        self._received = 0
+        self._end: bytes | None = None  # the digest, once everything before it is there
+
+    def write(self, data: bytes) -> None:
+        """Take the next bytes of the stream."""
+        self._buffer += data
+        self._received += len(data)
+        if self._files is None and not self._read_header():
+            return
+        while self._left:
+            block = self._next_block()
+            if block is None:
+                return
+            if len(block) > self._left:
+                raise SnapshotRefused(f"a block reaches beyond the end of {self._name()}")
+            os.write(self._file_fd, block)
+            self._left -= len(block)
+            if not self._left:
+                self._next_file()
+        if self._end is None and len(self._buffer) >= _DIGEST_BYTES:
+            self._end = bytes(self._buffer[:_DIGEST_BYTES])
+            del self._buffer[:_DIGEST_BYTES]
+            if self._end != self._digest.digest():
+                raise SnapshotRefused("the whole fails its checksum")
+
+    def finish(self) -> Position:
+        """All was written: check that it is whole and can be opened, make it durable, say what it holds."""
+        if self._end is None:
+            raise SnapshotRefused(f"the snapshot ends after {self._received} bytes")
+        if any(self._buffer) or self._received % _ALIGNMENT:
+            raise SnapshotRefused("stray bytes behind the end")
+        try:
+            found = _read_position(self.directory)
+        except StorageCorruption as e:
+            raise SnapshotRefused(str(e)) from e
+        if found != self.position:
+            raise SnapshotRefused(f"holds {found}, announced {self.position}")
+        directory.sync_tree(self.directory)
+        return self.position
+
+    def abandon(self) -> None:
+        """Drop what was received."""
+        if self._file_fd >= 0:
+            os.close(self._file_fd)
+            self._file_fd = -1
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+    def _name(self) -> str:
+        assert self._files is not None
+        return self._files[self._number][0]
+
+    def _read_header(self) -> bool:
+        buffer = self._buffer
+        if len(buffer) < len(MAGIC):
+            return False
+        if buffer[: len(MAGIC)] != MAGIC:
+            raise SnapshotRefused("not a snapshot of this program")
+        length = int.from_bytes(buffer[8:12], "little")
+        if length > 1 << 24:
+            raise SnapshotRefused("the header is damaged")
+        if len(buffer) < 16 + length:
+            return False
+        header = bytes(buffer[16 : 16 + length])
+        if zlib.crc32(header) != int.from_bytes(buffer[12:16], "little"):
+            raise SnapshotRefused("the header fails its checksum")
+        self._digest.update(buffer[: 16 + length])
+        del buffer[: 16 + length]
+        fields = json.loads(header)
+        self.position = Position(*fields["position"])
+        self._files = [(str(name), int(size)) for name, size in fields["files"]]
+        for name, _ in self._files:
+            if "/" in name or name in ("", ".", ".."):
+                raise SnapshotRefused(f"{name!r} is no name of a file")
+        self._next_file()
+        return True
+
+    def _next_block(self) -> bytes | None:
+        buffer = self._buffer
+        if len(buffer) < 8:
+            return None
+        length = int.from_bytes(buffer[:4], "little")
+        if not 0 < length <= BLOCK_BYTES:
+            raise SnapshotRefused(f"a block of {self._name()} is damaged")
+        if len(buffer) < 8 + length:
+            return None
+        data = bytes(buffer[8 : 8 + length])
+        if zlib.crc32(data) != int.from_bytes(buffer[4:8], "little"):
+            raise SnapshotRefused(f"a block of {self._name()} fails its checksum")
+        self._digest.update(buffer[: 8 + length])
+        del buffer[: 8 + length]
+        return data
+
+    def _next_file(self) -> None:
+        """Close the file that is complete and open the next that is not empty."""
+        assert self._files is not None
+        if self._file_fd >= 0:
+            os.close(self._file_fd)
+            self._file_fd = -1
+        while self._number + 1 < len(self._files):
+            self._number += 1
+            name, self._left = self._files[self._number]
+            self._file_fd = os.open(
+                self.directory / name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600
+            )
+            if self._left:
+                return
+            os.close(self._file_fd)
+            self._file_fd = -1

@@ -1,0 +1,358 @@
+"""The applied state of one replica: a multi-version key-value store, leases and what else was agreed on.
+
+Written without a write-ahead log: it is rebuilt from the Raft log, so each byte is logged once. What a crash
+loses is what no finished flush covers (:attr:`StateStore.durable_position`, H9); the log keeps that much.
+
+Call everything from one thread, but :meth:`flush` and ``SnapshotSource.create``, which may run in a helper
+thread beside it. Reads see whole applied runs, never half of one.
+"""
+
+from __future__ import annotations
+
+import shutil
+import struct
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rocksdict import Rdict, WriteBatch
+
+from cluster.view import Current
+from node.storage import directory, keys
+from node.storage.apply import Applied, VersionCache, apply_records
+from node.storage.compaction import Compaction
+from node.storage.errors import (
+    SnapshotRefused,
+    StorageCorruption,
+    StorageError,
+    SyncFailed,
+    raise_open,
+    raise_read,
+)
+from node.storage.hashing import StateHash
+from node.storage.history import HistorySlice, previous_version, read_history
+from node.storage.keys import LEASE_KEY, LEASE_VALUE, Position, parse_current
+from node.storage.options import UNLOGGED, bounded, state_options
+from node.storage.reads import Reader, check_revision, count_rows, find, position_of, scan_rows
+
+if TYPE_CHECKING:
+    from node.storage.snapshot import SnapshotSink
+
+_MISS: Any = object()
+
+
+def _after(prefix: bytes) -> bytes:
+    """The first row key behind all that begin with ``prefix``."""
+    return (int.from_bytes(prefix, "big") + 1).to_bytes(len(prefix), "big")
+
+
+class StateStore:
+    """See the module. Open one with :meth:`open`."""
+
+    def __init__(self, root: Path, name: str, block_cache_bytes: int, write_buffer_bytes: int) -> None:
+        self.root = root
+        self._name = name
+        self._sizes = (block_cache_bytes, write_buffer_bytes)
+        self._flushing = threading.Lock()
+        self.cache = VersionCache()
+        self.database: Rdict = None  # type: ignore[assignment]
+        self._attach(name, create=False)
+
+    @classmethod
+    def open(
+        cls, path: str | Path, *, block_cache_bytes: int = 64 << 20, write_buffer_bytes: int = 32 << 20
+    ) -> StateStore:
+        """Open or create the store in directory ``path``. Raises StorageCorruption, DirectoryLocked."""
+        root = Path(path)
+        root.mkdir(parents=True, exist_ok=True)
+        name = directory.read_current(root)
+        if name is None:
+            name = directory.FIRST
+            if any(child.name != name and child.name.startswith("db-") for child in root.iterdir()):
+                raise StorageCorruption(f"{root}: the file 'current' is missing beside {root}/db-*")
+            # Either fresh or a crash before `current` was first written: that database is empty.
+            try:
+                database = Rdict(str(root / name), state_options(block_cache_bytes, write_buffer_bytes, create=True))
+            except Exception as e:
+                raise_open(e, str(root / name))
+            if database.get(keys.POSITION_ROW) is None:
+                database.put(keys.POSITION_ROW, keys.POSITION.pack(*Position(0, 0, 0, 1, 0)), UNLOGGED)
+                database.flush(True)
+            position = position_of(database, str(root / name))
+            database.close()
+            if position.order_index:
+                raise StorageCorruption(f"{root}: the file 'current' is missing beside a database at {position}")
+            directory.sync_tree(root / name)
+            directory.write_current(root, name)
+        store = cls(root, name, block_cache_bytes, write_buffer_bytes)
+        directory.remove_others(root, name)  # behind RocksDB's lock: nobody else is at work here
+        return store
+
+    def _attach(self, name: str, *, create: bool) -> None:
+        path = str(self.root / name)
+        try:
+            self.database = Rdict(path, state_options(*self._sizes, create=create))
+        except Exception as e:
+            raise_open(e, path)
+        self.path = path
+        self._name = name
+        self.cache.clear()
+        self.position = position_of(self.database, path)
+        # There is no write-ahead log, so all that is there at open was flushed.
+        self.durable_position = self.position
+        self._compaction = Compaction(self)
+
+    def close(self) -> None:
+        """Close the database. What was applied after the last flush will be replayed from the log."""
+        with self._flushing:
+            self.database.close()
+
+    @property
+    def revision(self) -> int:
+        """The applied revision."""
+        return self.position.revision
+
+    @property
+    def compact_revision(self) -> int:
+        """Reads below it are refused; 0: never compacted."""
+        return self.position.compact_revision
+
+    # Changes
+
+    def apply(
+        self,
+        records: Sequence[tuple[int, int, bytes]],
+        *,
+        want_events: bool = False,
+        meta: Mapping[str, bytes] | None = None,
+    ) -> Applied:
+        """Apply a run of committed order records ``(index, term, data)``, the next ones in order.
+
+        Empty data (an entry of another kind) only moves the position. ``meta`` rows are written in the same
+        batch: say, the group's configuration when an entry changed it. Must be the same on every replica.
+        """
+        return apply_records(self, records, want_events, meta)
+
+    def write(self, batch: WriteBatch) -> None:
+        """Write a batch. For this package."""
+        try:
+            self.database.write(batch, UNLOGGED)
+        except Exception as e:
+            raise SyncFailed(f"{self.path}: write failed: {e}") from e
+
+    def flush(self) -> Position:
+        """Make all that is applied durable; returns the position covered (H9). May run in a helper thread."""
+        with self._flushing:
+            position, database = self.position, self.database  # read before the flush begins
+            try:
+                database.flush(True)
+            except Exception as e:
+                raise SyncFailed(f"{self.path}: flush failed: {e}") from e
+            if position.order_index > self.durable_position.order_index:
+                self.durable_position = position
+            return position
+
+    def exclusive(self) -> threading.Lock:
+        """Held while the database must stay open: a helper thread's checkpoint against an install. For this package."""
+        return self._flushing
+
+    def compaction_step(self, budget_us: int) -> bool:
+        """Remove what the compaction revision made superfluous, for about ``budget_us``. True: all done."""
+        return self._compaction.step(budget_us)
+
+    # Reads of single keys
+
+    def current(self, key: bytes) -> Current | None:
+        """The newest version of a key without its value; None if it is not there."""
+        found = self.cache.hot.get(key, _MISS)
+        if found is not _MISS:
+            return found  # type: ignore[no-any-return]
+        found = self.cache.cold.pop(key, _MISS)
+        if found is _MISS:
+            row = find(self.database, self.path, key, self.position.revision)
+            found = None if row is None or row[0][-1] else parse_current(row[1], len(key))
+        self.cache.add(key, found)
+        return found  # type: ignore[no-any-return]
+
+    def get(self, key: bytes, revision: int = 0) -> bytes | None:
+        """The KeyValue of a key at a revision (0: latest). Raises Compacted, FutureRevision."""
+        row = find(self.database, self.path, key, check_revision(revision, self.position))
+        return None if row is None or row[0][-1] else row[1]
+
+    def previous(self, key: bytes, revision: int) -> bytes | None:
+        """The KeyValue that a key had just before ``revision``; None: it had none, or it is compacted."""
+        return previous_version(self.database, self.path, key, revision, self.position.compact_revision)
+
+    # Reads of ranges; ``end`` as in etcd's API: empty = one key, a zero byte = to the end
+
+    def reader(self, revision: int = 0) -> Reader:
+        """Pin a revision for reading in slices. Raises Compacted, FutureRevision."""
+        return Reader(self, revision)
+
+    def scan(self, start: bytes, end: bytes, revision: int = 0) -> Iterator[tuple[bytes, bytes]]:
+        """``(key, KeyValue)`` of the live keys of a range, in key order."""
+        return scan_rows(self.database, self.path, start, end, check_revision(revision, self.position))
+
+    def count(self, start: bytes, end: bytes, revision: int = 0) -> int:
+        """How many live keys a range has."""
+        revision = check_revision(revision, self.position)
+        return count_rows(self.database, self.path, start, end, revision, lambda: False)[0]
+
+    def history(
+        self,
+        start: bytes,
+        end: bytes,
+        from_revision: int,
+        *,
+        max_events: int = 1_000,
+        max_bytes: int = 1 << 20,
+        want_prev: bool = False,
+        max_scan: int = 10_000,
+    ) -> HistorySlice:
+        """The events of a range from a revision on, as many as fit; whole revisions only, so one large
+        revision may pass the limits. ``max_scan`` bounds the changes looked at. Raises Compacted."""
+        return read_history(
+            self, start, end, from_revision,
+            max_events=max_events, max_bytes=max_bytes, want_prev=want_prev, max_scan=max_scan,
+        )  # fmt: skip
+
+    # Leases
+
+    def lease(self, lease: int) -> tuple[int, int] | None:
+        """``(ttl_s, remaining_ttl_s)``; remaining 0: no checkpoint. None: no such lease."""
+        try:
+            row = self.database.get(LEASE_KEY.pack(b"L", lease))
+        except Exception as e:
+            raise_read(e, self.path, f"reading lease {lease}")
+        return None if row is None else LEASE_VALUE.unpack(row)
+
+    def lease_exists(self, lease: int) -> bool:
+        """Is the lease granted and not revoked?"""
+        return self.lease(lease) is not None
+
+    def leases(self) -> Iterator[tuple[int, int, int]]:
+        """``(lease, ttl_s, remaining_ttl_s)`` of every lease."""
+        for row, value in self.rows(b"L", b"M"):
+            ttl, remaining = LEASE_VALUE.unpack(value)
+            yield LEASE_KEY.unpack(row)[1], ttl, remaining
+
+    def lease_keys(self, lease: int, limit: int = 0) -> list[bytes]:
+        """The keys that hang on a lease, sorted; at most ``limit`` if it is not 0."""
+        attached = []
+        for row in self.attachment_rows(lease):
+            key = row[9:]
+            current = self.current(key)
+            if current is not None and current.lease == lease:
+                attached.append(key)
+                if len(attached) == limit:
+                    break
+        return attached
+
+    def attachment_rows(self, lease: int) -> list[bytes]:
+        """Row keys of all keys that ever hung on a lease, stale ones too. For this package."""
+        prefix = LEASE_KEY.pack(b"l", lease)
+        return [row for row, _ in self.rows(prefix, _after(prefix))]
+
+    # The rest
+
+    def meta(self, name: str) -> bytes | None:
+        """What :meth:`apply` was given as ``meta`` under this name."""
+        try:
+            value: bytes | None = self.database.get(b"m" + name.encode())
+        except Exception as e:
+            raise_read(e, self.path, f"reading {name}")
+        return value
+
+    def members(self) -> dict[int, bytes]:
+        """Member ID to ``etcdserverpb.Member`` in wire form, as last published."""
+        prefix = keys.MEMBER_PREFIX
+        return {int.from_bytes(row[len(prefix) :], "big"): value for row, value in self.rows(prefix, _after(prefix))}
+
+    def bootstrap(self) -> tuple[int, int, int] | None:
+        """Layout version, shard count and placement depth; None before the first record."""
+        row = self.meta("bootstrap")
+        return None if row is None else struct.unpack("<III", row)
+
+    def rows(self, lower: bytes, upper: bytes) -> Iterator[tuple[bytes, bytes]]:
+        """Raw rows in ``[lower, upper)``. For this package."""
+        try:
+            options = bounded(upper)  # held: see there
+            it = self.database.iter(options)
+            it.seek(lower)
+            while it.valid():
+                yield it.key(), it.value()
+                it.next()
+            it.status()
+        except Exception as e:
+            raise_read(e, self.path, f"reading rows from {lower!r}")
+
+    def hash_kv(self, revision: int = 0) -> StateHash:
+        """A hash of all versions up to a revision, to be computed in slices: see ``hashing``."""
+        return StateHash(self.reader(revision), whole_state=False)
+
+    def hash_state(self) -> StateHash:
+        """A hash of all that is applied; replicas at the same order index have the same (I19)."""
+        return StateHash(self.reader(), whole_state=True)
+
+    def size_bytes(self) -> int:
+        """Bytes taken on the disk and in write buffers."""
+        return self._property("rocksdb.total-sst-files-size") + self._property("rocksdb.cur-size-all-mem-tables")
+
+    def size_in_use_bytes(self) -> int:
+        """An estimate of the bytes that are live."""
+        size = self._property("rocksdb.estimate-live-data-size") + self._property("rocksdb.cur-size-all-mem-tables")
+        return min(size, self.size_bytes())
+
+    def _property(self, name: str) -> int:
+        return self.database.property_int_value(name) or 0
+
+    def statistics(self) -> dict[str, int]:
+        """Figures for metrics."""
+        return {
+            "size_bytes": self.size_bytes(),
+            "size_in_use_bytes": self.size_in_use_bytes(),
+            "memtable_bytes": self._property("rocksdb.cur-size-all-mem-tables"),
+            "block_cache_bytes": self._property("rocksdb.block-cache-usage"),
+            "rows_estimate": self._property("rocksdb.estimate-num-keys"),
+            "cached_versions": len(self.cache.hot) + len(self.cache.cold),
+            "compacting": int(not self._compaction.done),
+            "durable_index": self.durable_position.order_index,
+            "applied_index": self.position.order_index,
+        }
+
+    def defragment(self) -> None:
+        """Give space back to the file system. Long; may run in a helper thread."""
+        self.flush()
+        self.database.compact_range(None, None)
+
+    def install(self, sink: SnapshotSink) -> Position:
+        """Replace the whole state by a finished snapshot, atomically; never backwards (I18).
+
+        Readers and iterators of the old state end with an error or go on at the old state; drop them.
+        Raises SnapshotRefused, and the state is as it was.
+        """
+        if sink.position.order_index <= self.position.order_index:
+            raise SnapshotRefused(f"snapshot at {sink.position.order_index} is not newer than {self.position.order_index}")
+        with self._flushing:
+            old, name = self._name, directory.next_name(self._name)
+            target = self.root / name
+            shutil.rmtree(target, ignore_errors=True)
+            sink.directory.rename(target)
+            directory.sync_directory(self.root)
+            directory.write_current(self.root, name)  # the commit point
+            self.database.close()
+            self._attach(name, create=False)
+            if self.position != sink.position:
+                raise StorageError(f"{self.path}: installed at {self.position}, announced {sink.position}")
+            shutil.rmtree(self.root / old, ignore_errors=True)
+            return self.position
+
+    def wait_idle(self, limit_s: float = 30.0) -> None:
+        """Wait until RocksDB has no background work; for tests and measurements."""
+        deadline = time.monotonic() + limit_s
+        while self._property("rocksdb.num-running-compactions") or self._property("rocksdb.num-running-flushes"):
+            if time.monotonic() > deadline:
+                raise TimeoutError("background work does not end")
+            time.sleep(0.01)
