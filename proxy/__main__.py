@@ -1,0 +1,5 @@
+"""``python -m proxy JSON`` runs one front."""
+
+from proxy.main import main
+
+main()

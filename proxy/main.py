@@ -1,0 +1,139 @@
+"""The front's process: ``python -m proxy JSON`` (``cluster.settings.FrontSettings``).
+
+It listens, opens its links, says ``{"event": "ready"}`` once every shard has a leader that it can reach and it
+serves, and on SIGTERM sends GOAWAY, ends watch streams, lets calls finish for a few seconds and exits 0.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import signal
+import sys
+from urllib.parse import urlsplit
+
+import structlog
+import uvloop
+
+from cluster.settings import FrontSettings, loads
+from proxy.grpc import Registry
+from proxy.http_endpoints import register_http
+from proxy.links import Connector
+from proxy.metrics import Metrics
+from proxy.process import StatusPipe, configure_logging, pin, settle_memory
+from proxy.router import SWEEP_S, Router
+from proxy.server import Limits, Server
+from proxy.services import register_all
+from proxy.services.context import Context
+from proxy.services.watch import WatchService
+
+log = structlog.get_logger("front")
+
+_GRACE_S = 3.0
+_RECEIVE_OVERHEAD_BYTES = 524_288
+
+
+class Front:
+    """Everything of one front process."""
+
+    def __init__(self, settings: FrontSettings) -> None:
+        self.settings = settings
+        common = settings.common
+        loop = asyncio.get_running_loop()
+        self.status = StatusPipe(common.status_fd)
+        self.connector = Connector(loop, common, lambda: random.getrandbits(64))
+        self.router = Router(loop, common, self.connector)
+        self.context = Context(settings, self.router)
+        self.registry = Registry()
+        self.watch_service: WatchService = register_all(self.registry, self.context)
+        limits = Limits(
+            max_message_bytes=common.max_request_bytes + _RECEIVE_OVERHEAD_BYTES,
+            max_concurrent_streams=settings.max_concurrent_streams,
+            ping_min_interval_s=settings.grpc_keepalive_min_time_ms / 1000,
+            keepalive_interval_s=settings.grpc_keepalive_interval_ms / 1000,
+            keepalive_timeout_s=settings.grpc_keepalive_timeout_ms / 1000,
+        )
+        self.server = Server(self.registry, limits)
+        self.metrics = Metrics(self.context, self.server)
+        register_http(self.registry, self.context, self.metrics)
+        self.metrics_server: Server | None = None
+        self._loop = loop
+        self._ready = False
+        self._sweeper: asyncio.TimerHandle | None = None
+
+    async def start(self) -> None:
+        """Listen and connect."""
+        self._sweep()
+        settings = self.settings
+        for url in settings.listen:
+            host, port = split_url(url)
+            await self.server.start(host, port, reuse_port=settings.reuse_port)
+        if settings.listen_metrics:
+            registry = Registry()
+            register_http(registry, self.context, self.metrics, metrics_only=True)
+            self.metrics_server = Server(registry)
+            for url in settings.listen_metrics:
+                host, port = split_url(url)
+                await self.metrics_server.start(host, port, reuse_port=settings.reuse_port)
+        log.info("serving", urls=list(settings.listen))
+        settle_memory()
+
+    def _sweep(self) -> None:
+        self._sweeper = self._loop.call_later(SWEEP_S, self._sweep)
+        self.router.sweep()
+        self.context.tick(self._loop.time())
+        if not self._ready and self.router.ready and self.server.addresses:
+            self._ready = True
+            log.info("ready")
+            self.status.say("ready")
+
+    async def stop(self) -> None:
+        """Stop serving, in order."""
+        log.info("stopping")
+        self.watch_service.stop()
+        await self.server.stop(_GRACE_S)
+        if self.metrics_server is not None:
+            await self.metrics_server.stop(0.0)
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+        self.router.close()
+        self.connector.close()
+        log.info("stopped")
+
+
+def split_url(url: str) -> tuple[str, int]:
+    """Host and port of a client URL to bind. ValueError for what cannot be served."""
+    parts = urlsplit(url)
+    if parts.scheme != "http":
+        raise ValueError(f"{url}: only http client URLs are served so far")
+    if parts.port is None:
+        raise ValueError(f"{url}: a client URL needs a port")
+    return parts.hostname or "", parts.port
+
+
+async def serve(settings: FrontSettings) -> None:
+    """Run a front until SIGTERM or SIGINT."""
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopping.set)
+    front = Front(settings)
+    await front.start()
+    await stopping.wait()
+    await front.stop()
+
+
+def main() -> None:
+    """Entry point of ``python -m proxy``."""
+    if len(sys.argv) != 2:
+        sys.exit("usage: python -m proxy SETTINGS_JSON")
+    settings = loads(FrontSettings, sys.argv[1])
+    common = settings.common
+    configure_logging(common.log_level, common.log_format, common.log_outputs, host=common.name,
+                      front=settings.index)
+    pin(common.cpu)
+    uvloop.run(serve(settings))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,202 @@
+"""/metrics, under etcd's names where one exists (contract http-endpoints.md, section 6).
+
+Nothing is counted twice or on the hot path: the services count plain integers, and a scrape turns them into
+samples. What only the node knows (sizes, raft indexes) is asked of it when somebody scrapes.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Iterable, Iterator
+from typing import Protocol
+
+import prometheus_client
+from prometheus_client import CollectorRegistry
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.exposition import choose_encoder
+
+from cluster.errors import _GO_CODE_NAME as GO_CODE_NAME
+from cluster.messages import HEAD, Method
+from cluster.pb import rpc_pb2
+from cluster.version import CLUSTER_VERSION, ETCD_VERSION, MUSTER_VERSION
+from proxy.http import HttpRequest
+from proxy.router import Waiting
+from proxy.services.context import Context
+
+
+class ServerFigures(Protocol):
+    """What is read of ``proxy.server.Server``."""
+
+    def statistics(self) -> dict[str, int]: ...
+
+
+# every method that a client may know, exported as 0 from the start, as etcd does
+_KNOWN = {
+    "etcdserverpb.KV": ("Range", "Put", "DeleteRange", "Txn", "Compact"),
+    "etcdserverpb.Lease": ("LeaseGrant", "LeaseRevoke", "LeaseTimeToLive", "LeaseLeases"),
+    "etcdserverpb.Cluster": ("MemberAdd", "MemberRemove", "MemberUpdate", "MemberList", "MemberPromote"),
+    "etcdserverpb.Maintenance": ("Alarm", "Status", "Defragment", "Hash", "HashKV", "MoveLeader", "Downgrade"),
+    "etcdserverpb.Auth": (
+        "AuthEnable", "AuthDisable", "AuthStatus", "Authenticate", "UserAdd", "UserGet", "UserList", "UserDelete",
+        "UserChangePassword", "UserGrantRole", "UserRevokeRole", "RoleAdd", "RoleGet", "RoleList", "RoleDelete",
+        "RoleGrantPermission", "RoleRevokePermission"),
+}
+_KNOWN_STREAMS = (
+    ("bidi_stream", "etcdserverpb.Watch", "Watch"), ("bidi_stream", "etcdserverpb.Lease", "LeaseKeepAlive"),
+    ("server_stream", "etcdserverpb.Maintenance", "Snapshot"),
+)
+
+
+class Metrics:
+    """What this front exports."""
+
+    def __init__(self, context: Context, server: ServerFigures) -> None:
+        self._context = context
+        self._server = server
+        self.health_successes = 0
+        self.health_failures = 0
+        self._healthchecks: dict[tuple[str, str], list[int]] = {}  # (type, name) -> [last, successes, failures]
+        self._status = rpc_pb2.StatusResponse()
+        self._revision = 0
+        for service, methods in _KNOWN.items():
+            for method in methods:
+                context.method("unary", service, method)
+        for grpc_type, service, method in _KNOWN_STREAMS:
+            context.method(grpc_type, service, method)
+        self.registry = CollectorRegistry()
+        self.registry.register(self)
+        prometheus_client.ProcessCollector(registry=self.registry)
+        prometheus_client.PlatformCollector(registry=self.registry)
+        prometheus_client.GCCollector(registry=self.registry)
+
+    def healthcheck(self, kind: str, name: str, passed: bool | None) -> None:
+        """A check of /livez or /readyz was made (None: it exists)."""
+        counts = self._healthchecks.setdefault((kind, name), [0, 0, 0])
+        if passed is not None:
+            counts[0] = int(passed)
+            counts[1 if passed else 2] += 1
+
+    def serve(self, request: HttpRequest) -> None:
+        """GET /metrics: with the node's figures if it answers."""
+        router = self._context.router
+
+        def answer(waiting: Waiting, status: int, body: bytes) -> None:
+            if status == 0:
+                self._revision = HEAD.unpack_from(body)[0]
+                self._status = rpc_pb2.StatusResponse.FromString(body[HEAD.size:])
+            if not request.closed:
+                encoder, content_type = choose_encoder(request.headers.get("accept", ""))
+                request.respond(200, encoder(self.registry), (), content_type)
+
+        if router.routes[0].replica is None:
+            answer(Waiting(None, 0, b"", 0, 0, 0.0, 0.0, router.quiet), 1, b"")
+        else:
+            router.local(None, Method.STATUS, b"", 0, router.quiet, answer)
+
+    # -- prometheus_client's collector ----------------------------------------------------------------
+
+    def describe(self) -> Iterable[Metric]:
+        """Nothing is known before it is asked."""
+        return ()
+
+    def collect(self) -> Iterator[Metric]:
+        """All samples of this moment."""
+        yield from self._grpc()
+        yield from self._member()
+        yield from self._store()
+        yield from self._health()
+
+    def _grpc(self) -> Iterator[Metric]:
+        labels = ["grpc_type", "grpc_service", "grpc_method"]
+        started = CounterMetricFamily("grpc_server_started", "RPCs started on the server.", labels=labels)
+        handled = CounterMetricFamily(
+            "grpc_server_handled", "RPCs completed on the server, by code.", labels=[*labels, "grpc_code"])
+        received = CounterMetricFamily("grpc_server_msg_received", "Messages received.", labels=labels)
+        sent = CounterMetricFamily("grpc_server_msg_sent", "Messages sent.", labels=labels)
+        for key, stats in self._context.stats.items():
+            unary = key[0] == "unary"
+            started.add_metric(key, stats.started)
+            handled.add_metric([*key, "OK"], stats.ok)
+            for code, name in GO_CODE_NAME.items():
+                if code != 0:
+                    handled.add_metric([*key, name], stats.codes.get(int(code), 0))
+            received.add_metric(key, stats.started if unary else stats.received)
+            sent.add_metric(key, stats.ok if unary else stats.sent)
+        yield from (started, handled, received, sent)
+
+    def _member(self) -> Iterator[Metric]:
+        context, router, status = self._context, self._context.router, self._status
+        route = router.routes[0]
+        own = context.common.member_id
+        gauge, counter = GaugeMetricFamily, CounterMetricFamily
+        yield gauge("etcd_server_has_leader", "Whether or not a leader exists.", int(router.has_leader))
+        yield gauge("etcd_server_is_leader", "Whether or not this member is a leader.", int(route.leader == own != 0))
+        yield gauge("etcd_server_is_learner", "Whether or not this member is a learner.", int(status.isLearner))
+        yield counter("etcd_server_leader_changes_seen", "Leader changes seen.", route.leader_changes)
+        yield gauge("etcd_server_proposals_committed_total", "Consensus proposals committed.", status.raftIndex)
+        yield gauge("etcd_server_proposals_applied_total", "Consensus proposals applied.", status.raftAppliedIndex)
+        figures = router.statistics()
+        yield gauge("etcd_server_proposals_pending", "Requests under way.", figures["pending"] + figures["queued"])
+        failed = sum(
+            sum(n for code, n in stats.codes.items() if code in _FAILED_PROPOSAL)
+            for (_, service, method), stats in context.stats.items()
+            if (service, method) in _PROPOSALS
+        )
+        yield counter("etcd_server_proposals_failed", "Failed proposals seen.", failed)
+        yield gauge("etcd_server_quota_backend_bytes", "Backend storage quota size in bytes.",
+                    context.settings.quota_backend_bytes)
+        for name, label, value in (
+            ("etcd_server_id", "server_id", f"{own:x}"),
+            ("etcd_server_version", "server_version", ETCD_VERSION),
+            ("etcd_cluster_version", "cluster_version", CLUSTER_VERSION[:3]),
+            ("muster_version", "version", MUSTER_VERSION),
+            ("muster_python_version", "version", platform.python_version()),
+        ):
+            info = gauge(name, "1 for what runs here.", labels=[label])
+            info.add_metric([value], 1)
+            yield info
+        yield counter("muster_front_read_index_rounds", "Read-index questions asked.", figures["read_index_rounds"])
+        yield gauge("muster_front_links_up", "Links to nodes that are up.", figures["links_up"])
+        server = self._server.statistics()
+        for name in ("connections", "streams", "queued_bytes"):
+            yield gauge(f"muster_front_{name}", "Of this front's client side.", server[name])
+
+    def _store(self) -> Iterator[Metric]:
+        context, status = self._context, self._status
+        gauge, counter = GaugeMetricFamily, CounterMetricFamily
+        yield gauge("etcd_mvcc_db_total_size_in_bytes", "Size of the database on disk.", status.dbSize)
+        yield gauge("etcd_mvcc_db_total_size_in_use_in_bytes", "Size of the database in use.", status.dbSizeInUse)
+        for name, method in (("put", "Put"), ("range", "Range"), ("delete", "DeleteRange"), ("txn", "Txn")):
+            yield counter(f"etcd_mvcc_{name}", f"{method} requests seen by this front.",
+                          context.method("unary", "etcdserverpb.KV", method).ok)
+        watch = context.hub.statistics()
+        yield gauge("etcd_debugging_mvcc_current_revision", "The current revision of the store.", self._revision)
+        yield gauge("etcd_debugging_mvcc_watch_stream_total", "Watch streams.", watch["streams"])
+        yield gauge("etcd_debugging_mvcc_watcher_total", "Watchers.", watch["watches"])
+        yield gauge("etcd_debugging_mvcc_slow_watcher_total", "Unsynced watchers.", watch["slow"])
+        yield gauge("muster_watch_subscriptions", "Distinct ranges watched.", watch["subscriptions"])
+        yield counter("etcd_debugging_mvcc_events", "Events sent to this front.", watch["events"])
+        lease = "etcdserverpb.Lease"
+        yield counter("etcd_debugging_lease_granted", "Leases granted.", context.method("unary", lease, "LeaseGrant").ok)
+        yield counter("etcd_debugging_lease_revoked", "Leases revoked.", context.method("unary", lease, "LeaseRevoke").ok)
+        yield counter("etcd_debugging_lease_renewed", "Keep-alives answered.",
+                      context.method("bidi_stream", lease, "LeaseKeepAlive").sent)
+        yield gauge("os_fd_used", "Open file descriptors.", len(os.listdir("/proc/self/fd")))
+
+    def _health(self) -> Iterator[Metric]:
+        yield CounterMetricFamily("etcd_server_health_success", "Successful health checks.", self.health_successes)
+        yield CounterMetricFamily("etcd_server_health_failures", "Failed health checks.", self.health_failures)
+        last = GaugeMetricFamily("etcd_server_healthcheck", "The last result.", labels=["type", "name"])
+        total = CounterMetricFamily("etcd_server_healthchecks", "All results.", labels=["type", "name", "status"])
+        for (kind, name), (passed, successes, failures) in self._healthchecks.items():
+            last.add_metric([kind, name], passed)
+            total.add_metric([kind, name, "success"], successes)
+            total.add_metric([kind, name, "error"], failures)
+        yield from (last, total)
+
+
+_FAILED_PROPOSAL = frozenset((2, 4, 14))
+_PROPOSALS = frozenset(
+    [("etcdserverpb.KV", m) for m in ("Put", "DeleteRange", "Txn", "Compact")]
+    + [("etcdserverpb.Lease", m) for m in ("LeaseGrant", "LeaseRevoke")])

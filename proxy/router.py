@@ -1,0 +1,569 @@
+"""Every request's way to a node and back.
+
+Hot path: a put is one object, one dictionary entry and one list append here, and its answer one dictionary
+pop and a splice; nothing is created per request that the event loop would have to see (no future, no task, no
+timer). One sweep every 50 ms finds what has waited too long.
+
+Rules
+- Writes and questions to the leader go to the shard's leader; while there is none they wait in a bounded
+  queue until their time limit.
+- I23: a write is sent again only after the node said that it was certainly not logged (NOT_LEADER). One whose link
+  broke after it was sent has an unknown fate: its client is told so, as etcd tells it.
+- Reads, and questions that change nothing, are sent again freely.
+- H2, I13: a read-index question leaves after the reads it stands for have arrived; reads that arrive while
+  it is under way belong to the next one.
+- Monotone: a serializable read waits, briefly, until the replica has caught up with the highest revision
+  that this front has shown; programs rely on etcd's member having applied a put before it answers it.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import structlog
+
+from cluster import errors
+from cluster.errors import ErrorKind, EtcdError
+from cluster.messages import HEAD, LEADER, READ, READ_INDEX_ANSWER, REQUEST, Method, Status
+from cluster.settings import Common
+from cluster.wire import header_prefix, response_header
+from proxy.links import Link
+from proxy.routes import Connect, ShardRoute
+
+log = structlog.get_logger("router")
+
+SWEEP_S = 0.05
+_QUEUE_LIMIT = 20_000  # requests waiting for a leader, per shard
+_INDEX_ROUNDS = 4  # read-index questions under way at once; more reads wait for one of them to come back
+_BEHIND_S = 0.5  # how long a serializable read waits for the replica to catch up
+
+WRITE, ASK, READ_ANY = 0, 1, 2  # routes: leader and never again; leader; replica
+
+# plain integers: comparing enum members costs three times as much
+_OK, _ERROR, _NOT_LEADER, _PARTIAL = map(int, (Status.OK, Status.ERROR, Status.NOT_LEADER, Status.PARTIAL))
+_STATE, _WATERMARK, _REFUSED = map(int, (Status.STATE, Status.WATERMARK, Status.REFUSED))
+_SUBSCRIPTION = frozenset(map(int, (Status.EVENTS, Status.SUBSCRIBED, Status.LOST)))
+_REVISION = struct.Struct("<Q")
+
+
+class Loop(Protocol):
+    """What the router needs of the event loop."""
+
+    def time(self) -> float: ...
+    def call_soon(self, callback: Callable[[], object]) -> object: ...
+
+
+class MethodStats:
+    """What has become of one gRPC method's calls: plain integers, read by /metrics."""
+
+    __slots__ = ("codes", "ok", "received", "sent", "started")
+
+    def __init__(self) -> None:
+        self.started = 0
+        self.ok = 0
+        self.codes: dict[int, int] = {}  # gRPC code -> calls, other than OK
+        self.received = 0  # messages of streams; unary calls count theirs by started and ok
+        self.sent = 0
+
+    def failed(self, code: int) -> None:
+        """A call ended with an error."""
+        self.codes[code] = self.codes.get(code, 0) + 1
+
+
+class Waiting:
+    """One request between its client and a node.
+
+    ``then(waiting, status, body)`` takes the answers if it is set: PARTIAL ones first, then OK or ERROR last (ERROR
+    also stands for UNKNOWN, for time limits and lost links; ``body`` is an encoded EtcdError). Without it the
+    answer is spliced into ``call``.
+    """
+
+    __slots__ = ("body", "call", "context", "limit_s", "method", "pieces", "prefix", "rid", "route", "shard",
+                 "started", "stats", "then")
+
+    def __init__(self, call: Any, method: int, body: bytes, shard: int, route: int, started: float, limit_s: float,
+                 stats: MethodStats, then: Callable[[Waiting, int, bytes], None] | None = None,
+                 context: Any = None, prefix: bytes = b"") -> None:
+        self.call = call  # proxy.grpc.Call, or None
+        self.method = method
+        self.body = body
+        self.shard = shard
+        self.route = route
+        self.started = started
+        self.limit_s = limit_s
+        self.stats = stats
+        self.then = then
+        self.context = context
+        self.prefix = prefix  # READ of a replica's read
+        self.pieces: list[bytes] | None = None
+        self.rid = 0
+
+
+class Subscriber(Protocol):
+    """The watch hub, as the router feeds it."""
+
+    def link_up(self, link: Link) -> None: ...
+    def link_down(self, link: Link) -> None: ...
+    def record(self, link: Link, rid: int, status: int, body: bytes) -> None: ...
+    def watermark(self, link: Link) -> None: ...
+    def tick(self, now: float) -> None: ...
+
+
+class Router:
+    """Requests to the nodes. ``limit_s``: the server's own time limit, 5 s + 2 election timeouts as etcd's."""
+
+    def __init__(self, loop: Loop, common: Common, connect: Connect) -> None:
+        self.loop = loop
+        self.common = common
+        self.limit_s = 5.0 + 2 * common.election_timeout_ms / 1000
+        self.election_s = common.election_timeout_ms / 1000
+        members = [p.member_id for p in common.peers]
+        self.routes = [
+            ShardRoute(s, common.member_id, members, connect, self, self.election_s)
+            for s in range(common.shard_count)
+        ]
+        self.highest = 0  # the highest revision this front has shown to a client
+        self.hub: Subscriber | None = None
+        self.index_rounds = 0
+        self.leaderless_since = loop.time()  # when shard 0 was last found without a leader; inf while it has one
+        self.header_prefix = header_prefix(common.cluster_id, common.member_id)
+        self.quiet = MethodStats()  # of requests that no client stands behind
+        self._header_key = (-1, -1)
+        self._header = b""
+        self._dirty: list[Link] = []
+        self._scheduled = False
+        self._index_waiting: list[Waiting] = []
+        self._questions: list[Waiting] = []  # READ_INDEX under way; context: the reads that wait for it
+        self._behind: deque[Waiting] = deque()
+        self.draining = False
+
+    # -- requests -----------------------------------------------------------------------------------
+
+    def write(self, call: Any, method: int, body: bytes, shard: int, stats: MethodStats,
+              then: Callable[[Waiting, int, bytes], None] | None = None, context: Any = None) -> None:
+        """A request that may change something, to the shard's leader."""
+        self.to_leader(Waiting(call, method, body, shard, WRITE, self.loop.time(), self.limit_s, stats, then, context))
+
+    def ask(self, call: Any, method: int, body: bytes, shard: int, stats: MethodStats,
+            then: Callable[[Waiting, int, bytes], None] | None = None, context: Any = None) -> None:
+        """A question to the shard's leader that may be asked twice."""
+        self.to_leader(Waiting(call, method, body, shard, ASK, self.loop.time(), self.limit_s, stats, then, context))
+
+    def read(self, call: Any, method: int, body: bytes, shard: int, serializable: bool, stats: MethodStats,
+             then: Callable[[Waiting, int, bytes], None] | None = None, context: Any = None) -> None:
+        """A read of a replica; a linearizable one after a read index."""
+        waiting = Waiting(call, method, body, shard, READ_ANY, self.loop.time(), self.limit_s, stats, then, context)
+        if not serializable:
+            self._index_waiting.append(waiting)
+            if not self._scheduled:
+                self._schedule()
+            return
+        waiting.prefix = _SERIALIZABLE
+        link = self.routes[shard].replica
+        if link is not None and link.revision < self.highest:
+            self._behind.append(waiting)  # monotone: this front has shown more than the replica has
+        else:
+            self.to_replica(waiting)
+
+    def local(self, call: Any, method: int, body: bytes, shard: int, stats: MethodStats,
+              then: Callable[[Waiting, int, bytes], None] | None = None, context: Any = None) -> None:
+        """A question about the replica itself, however far it is (Status, Snapshot)."""
+        self.to_replica(Waiting(call, method, body, shard, READ_ANY, self.loop.time(), self.limit_s, stats, then,
+                                context, _SERIALIZABLE))
+
+    def history(self, body: bytes, shard: int, then: Callable[[Waiting, int, bytes], None], context: Any) -> None:
+        """A slice of a watch's past."""
+        self.to_replica(Waiting(None, Method.HISTORY, body, shard, READ_ANY, self.loop.time(), self.limit_s,
+                                self.quiet, then, context))
+
+    def to_leader(self, waiting: Waiting) -> None:
+        """Send to the leader, or queue until there is one."""
+        route = self.routes[waiting.shard]
+        link = route.leader_link
+        if link is not None:
+            self.send(link, waiting)
+        elif len(route.queue) < _QUEUE_LIMIT:
+            route.queue.append(waiting)
+        else:
+            self.fail(waiting, errors.TOO_MANY_REQUESTS)
+
+    def to_replica(self, waiting: Waiting) -> None:
+        """Send to the host's own node of the shard, or to another one while that is down."""
+        route = self.routes[waiting.shard]
+        link = route.replica
+        if link is not None:
+            self.send(link, waiting)
+        elif len(route.reads) < _QUEUE_LIMIT:
+            route.reads.append(waiting)
+        else:
+            self.fail(waiting, errors.TOO_MANY_REQUESTS)
+
+    def send(self, link: Link, waiting: Waiting) -> None:
+        """Put a request into a link's frame of this tick."""
+        rid = link.next_rid
+        link.next_rid = rid + 1
+        link.pending[rid] = waiting
+        waiting.rid = rid
+        outbox = link.outbox
+        if not outbox:
+            self._dirty.append(link)
+            if not self._scheduled:
+                self._schedule()
+        limit_s = waiting.limit_s
+        call = waiting.call
+        if call is not None and call.deadline is not None:
+            left = call.deadline - waiting.started
+            if left < limit_s:
+                limit_s = left if left > 0.001 else 0.001
+        body = waiting.body
+        prefix = waiting.prefix
+        if prefix:
+            outbox.append(REQUEST.pack(rid, waiting.method, int(limit_s * 1000), len(body) + 16) + prefix)
+        else:
+            outbox.append(REQUEST.pack(rid, waiting.method, int(limit_s * 1000), len(body)))
+        outbox.append(body)
+
+    def post(self, link: Link, rid: int, method: int, body: bytes) -> None:
+        """Send a record that gets no answer of the usual kind (SUBSCRIBE, UNSUBSCRIBE, CANCEL)."""
+        if link.closed:
+            return
+        if not link.outbox:
+            self._dirty.append(link)
+            if not self._scheduled:
+                self._schedule()
+        link.post(rid, method, body)
+
+    def cancel(self, waiting: Waiting) -> None:
+        """Nobody waits for this read any more."""
+        for link in self.routes[waiting.shard].links.values():
+            if link.pending.get(waiting.rid) is waiting:
+                del link.pending[waiting.rid]
+                self.post(link, waiting.rid, Method.CANCEL, b"")
+                return
+
+    # -- the tick -----------------------------------------------------------------------------------
+
+    def _schedule(self) -> None:
+        self._scheduled = True
+        self.loop.call_soon(self._flush)
+
+    def _flush(self) -> None:
+        if self._index_waiting and len(self._questions) < _INDEX_ROUNDS:
+            self._ask_index()
+        self._scheduled = False
+        dirty = self._dirty
+        if dirty:
+            self._dirty = []
+            for link in dirty:
+                link.flush()
+
+    def _ask_index(self) -> None:
+        """H2: one question, asked now, for the reads that have arrived by now."""
+        batch, self._index_waiting = self._index_waiting, []
+        self.index_rounds += 1
+        question = Waiting(None, Method.READ_INDEX, b"", 0, ASK, self.loop.time(), self.limit_s, self.quiet,
+                           self._indexed, batch)
+        self._questions.append(question)
+        self.to_leader(question)
+
+    def _indexed(self, waiting: Waiting, status: int, body: bytes) -> None:
+        self._questions.remove(waiting)
+        if self._index_waiting and not self._scheduled:
+            self._schedule()
+        if status != _OK:
+            for read in waiting.context:
+                self.finish_error(read, body)
+            return
+        order_index, _, _ = READ_INDEX_ANSWER.unpack(body)
+        prefix = READ.pack(order_index, 0)
+        for read in waiting.context:
+            read.prefix = prefix
+            self.to_replica(read)
+
+    # -- answers ------------------------------------------------------------------------------------
+
+    def link_answers(self, link: Link, answers: list[tuple[int, int, bytes]]) -> None:
+        """One frame's records."""
+        pop = link.pending.pop
+        for rid, status, body in answers:
+            if status == _OK:
+                waiting = pop(rid, None)
+                if waiting is None:
+                    continue
+                if waiting.then is not None:
+                    waiting.then(waiting, _OK, body)
+                    continue
+                pieces = waiting.pieces
+                key = HEAD.unpack_from(body if pieces is None else pieces[0])
+                if key != self._header_key:
+                    self._new_header(link, key)
+                if pieces is None:
+                    waiting.call.reply(self._header, body[16:])
+                else:
+                    waiting.call.reply(self._header, pieces[0][16:], *pieces[1:], body)
+                waiting.stats.ok += 1
+            else:
+                self._other(link, rid, status, body)
+
+    def _new_header(self, link: Link, key: tuple[int, ...]) -> None:
+        revision, term = key
+        if revision > link.revision:
+            link.revision = revision
+        if revision > self.highest:
+            self.highest = revision
+        self._header_key = (revision, term)
+        self._header = response_header(self.header_prefix, revision, term)
+
+    def header(self, revision: int, term: int) -> bytes:
+        """Field 1 of a response; remembers that this revision has been shown."""
+        if revision > self.highest:
+            self.highest = revision
+        return response_header(self.header_prefix, revision, term)
+
+    def _other(self, link: Link, rid: int, status: int, body: bytes) -> None:
+        if rid == 0:
+            if status == _WATERMARK:
+                self._watermark(link, _REVISION.unpack(body)[0])
+            elif status == _STATE:
+                link.state(body)
+            elif status == _REFUSED:
+                link.close("refused: " + body.decode("utf-8", "replace"))
+            return
+        if status in _SUBSCRIPTION:
+            if self.hub is not None:
+                self.hub.record(link, rid, status, body)
+            return
+        waiting: Waiting | None
+        if status == _PARTIAL:
+            waiting = link.pending.get(rid)
+            if waiting is not None:
+                waiting.started = self.loop.time()
+                if waiting.then is not None:
+                    waiting.then(waiting, _PARTIAL, body)
+                elif waiting.pieces is None:
+                    waiting.pieces = [body]
+                else:
+                    waiting.pieces.append(body)
+            return
+        waiting = link.pending.pop(rid, None)
+        if waiting is None:
+            if rid in link.parts and self.hub is not None:
+                self.hub.record(link, rid, status, body)
+        elif status == _NOT_LEADER:
+            self._not_leader(link, waiting, body)
+        else:
+            self.finish_error(waiting, body)
+
+    def _not_leader(self, link: Link, waiting: Waiting, body: bytes) -> None:
+        """Certainly not logged: goes to whoever leads now (I23)."""
+        leader, term = LEADER.unpack(body)
+        route = self.routes[waiting.shard]
+        if term > link.term or (term == link.term and leader != link.leader):
+            link.leader, link.term = leader, term
+        elif leader == 0 or leader == link.leader == link.member_id:
+            link.leader = 0  # it said STATE before it knew, or leads and does not serve yet: its next STATE decides
+        route.choose(self.loop.time())
+        if route.leader_link is link:
+            route.leader_link = None  # asking the same node at once would only spin
+        self.to_leader(waiting)
+
+    def _watermark(self, link: Link, revision: int) -> None:
+        if revision > link.watermark:
+            link.watermark = revision
+            if revision > link.revision:
+                link.revision = revision
+        if self._behind:
+            self._release_behind(self.loop.time())
+        if self.hub is not None:
+            self.hub.watermark(link)
+
+    def _release_behind(self, now: float) -> None:
+        kept: deque[Waiting] = deque()
+        for waiting in self._behind:
+            link = self.routes[waiting.shard].replica
+            if link is None or link.revision >= self.highest or now - waiting.started > _BEHIND_S:
+                self.to_replica(waiting)
+            else:
+                kept.append(waiting)
+        self._behind = kept
+
+    def fail(self, waiting: Waiting, kind: ErrorKind) -> None:
+        """Answer with an error that this front has found."""
+        self.finish_error(waiting, EtcdError(kind).encode())
+
+    def finish_error(self, waiting: Waiting, body: bytes) -> None:
+        """Answer with an encoded EtcdError."""
+        if waiting.then is not None:
+            waiting.then(waiting, _ERROR, body)
+            return
+        error = EtcdError.decode(body)
+        waiting.stats.failed(error.code)
+        if not waiting.call.closed:
+            waiting.call.finish(error.code, error.text)
+
+    # -- links --------------------------------------------------------------------------------------
+
+    def link_up(self, link: Link) -> None:
+        """A link has said its first STATE."""
+        log.info("link up", shard=link.shard, member=f"{link.member_id:x}")
+        self.routes[link.shard].opened(link, self.loop.time())
+        if self.hub is not None:
+            self.hub.link_up(link)
+
+    def link_state(self, link: Link) -> None:
+        """A node has said how things are."""
+        route = self.routes[link.shard]
+        route.choose(self.loop.time())
+        self._resume(route)
+
+    def _resume(self, route: ShardRoute) -> None:
+        if route.leader_link is not None and route.queue:
+            queue, route.queue = route.queue, deque()
+            for waiting in queue:
+                if waiting.call is not None and waiting.call.closed:
+                    self._gone(waiting)
+                else:
+                    self.to_leader(waiting)
+        if route.replica is not None and route.reads:
+            queue, route.reads = route.reads, deque()
+            for waiting in queue:
+                self.to_replica(waiting)
+        if self._behind:
+            self._release_behind(self.loop.time())
+
+    def link_down(self, link: Link, reason: str) -> None:
+        """A link has ended: its writes have an unknown fate, its questions are asked elsewhere (I23)."""
+        log.info("link down", shard=link.shard, member=f"{link.member_id:x}", reason=reason,
+                 pending=len(link.pending))
+        self.routes[link.shard].lost(link, self.loop.time())
+        pending = tuple(link.pending.values())
+        link.pending.clear()
+        for waiting in pending:
+            if waiting.route == WRITE or waiting.pieces is not None or waiting.method == Method.SNAPSHOT:
+                self.fail(waiting, errors.TIMEOUT_DUE_TO_LEADER_FAIL)
+            elif waiting.call is not None and waiting.call.closed:
+                self._gone(waiting)
+            elif waiting.route == ASK:
+                self.to_leader(waiting)
+            else:
+                self.to_replica(waiting)
+        if self.hub is not None:
+            self.hub.link_down(link)
+        self._resume(self.routes[link.shard])
+
+    # -- time ---------------------------------------------------------------------------------------
+
+    def sweep(self) -> None:
+        """Every ``SWEEP_S``: links, time limits, requests whose clients have gone."""
+        now = self.loop.time()
+        for route in self.routes:
+            if not self.draining:
+                route.upkeep(now)
+            route.choose(now)  # also offers the leader again that a NOT_LEADER had taken back
+            self._resume(route)
+            for link in tuple(route.links.values()):
+                self._sweep_link(link, route, now)
+            if route.queue:
+                route.queue = self._sweep_queue(route.queue, now)
+            if route.reads:
+                route.reads = self._sweep_queue(route.reads, now)
+        if self._behind:
+            self._release_behind(now)
+        if self._index_waiting:
+            self._index_waiting = list(self._sweep_queue(deque(self._index_waiting), now))
+        for question in self._questions:
+            question.context = list(self._sweep_queue(deque(question.context), now))
+        if self.has_leader:
+            self.leaderless_since = float("inf")
+        elif self.leaderless_since == float("inf"):
+            self.leaderless_since = now
+        if self.hub is not None:
+            self.hub.tick(now)
+
+    def _sweep_link(self, link: Link, route: ShardRoute, now: float) -> None:
+        late = [
+            w for w in link.pending.values()
+            if now - w.started > w.limit_s or (w.call is not None and w.call.closed)
+        ]
+        for waiting in late:
+            del link.pending[waiting.rid]
+            if waiting.route != WRITE:
+                self.post(link, waiting.rid, Method.CANCEL, b"")
+            if waiting.call is not None and waiting.call.closed:
+                self._gone(waiting)
+            elif waiting.route == WRITE and waiting.started > route.leader_since - 2 * self.election_s and (
+                    waiting.started < route.leader_since):
+                self.fail(waiting, errors.TIMEOUT_DUE_TO_LEADER_FAIL)
+            else:
+                self.fail(waiting, errors.TIMEOUT)
+
+    def _sweep_queue(self, queue: deque[Waiting], now: float) -> deque[Waiting]:
+        kept: deque[Waiting] = deque()
+        for waiting in queue:
+            if waiting.call is not None and waiting.call.closed:
+                self._gone(waiting)
+            elif now - waiting.started <= waiting.limit_s:
+                kept.append(waiting)
+            elif waiting.route == WRITE:
+                self.fail(waiting, errors.CONTEXT_DEADLINE_EXCEEDED)  # never reached a leader's log, as etcd says it
+            else:
+                self.fail(waiting, errors.TIMEOUT)
+        return kept
+
+    def _gone(self, waiting: Waiting) -> None:
+        """The call has ended without us (its deadline, or its client went away)."""
+        call = waiting.call
+        late = call.deadline is not None and call.deadline <= self.loop.time()
+        kind = errors.CONTEXT_DEADLINE_EXCEEDED if late else errors.CONTEXT_CANCELED
+        self.finish_error(waiting, EtcdError(kind).encode())
+
+    # -- what others ask ----------------------------------------------------------------------------
+
+    @property
+    def has_leader(self) -> bool:
+        """Whether this host knows a leader of shard 0."""
+        return self.routes[0].has_leader
+
+    @property
+    def ready(self) -> bool:
+        """Whether every shard has a leader that can be reached, and a replica to read from."""
+        return all(r.leader_link is not None and r.replica is not None for r in self.routes)
+
+    def store_revision(self) -> int:
+        """The newest revision that this front knows of: shown, or applied at a node it reads from."""
+        known = self.highest
+        for route in self.routes:
+            if route.replica is not None and route.replica.revision > known:
+                known = route.replica.revision
+        return known
+
+    @property
+    def term(self) -> int:
+        """The term of shard 0, for headers that no node's answer provides."""
+        return self.routes[0].term
+
+    def close(self) -> None:
+        """End every link. What is still open is answered as of unknown fate."""
+        self.draining = True
+        for route in self.routes:
+            for link in tuple(route.links.values()):
+                link.close("shutting down")
+            for waiting in (*route.queue, *route.reads):
+                self.fail(waiting, errors.STOPPED)
+            route.queue.clear()
+            route.reads.clear()
+
+    def statistics(self) -> dict[str, int]:
+        """Figures for /metrics and debugging."""
+        return {
+            "pending": sum(len(link.pending) for r in self.routes for link in r.links.values()),
+            "queued": sum(len(r.queue) + len(r.reads) for r in self.routes),
+            "read_index_rounds": self.index_rounds,
+            "links_up": sum(link.up for r in self.routes for link in r.links.values()),
+        }
+
+
+_SERIALIZABLE = READ.pack(0, 0)

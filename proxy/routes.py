@@ -1,0 +1,121 @@
+"""The links to one shard's nodes: who leads it, who answers reads here, and keeping the links open.
+
+The leader is what the freshest live node says: of all live links whose last STATE names a leader, the one
+with the highest term counts. NOT_LEADER answers update the same knowledge. A link to the leader is opened when
+it is named; while nobody knows a leader, links to all hosts are kept open, so that the first to know tells us.
+
+Reads go to the own host's node (any up-to-date replica may answer, architecture section 4), and elsewhere
+only while that one is down or there is none.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import structlog
+
+from proxy.links import Link, Receiver
+
+log = structlog.get_logger("links")
+
+Connect = Callable[[Receiver, int, int], Link]  # (receiver, shard, member ID) -> a connecting link
+
+_BACKOFF_FIRST_S = 0.05
+_BACKOFF_MOST_S = 1.0
+
+
+class ShardRoute:
+    """One shard as a front reaches it."""
+
+    __slots__ = ("_backoff_s", "_connect", "_dead_after_s", "_receiver", "_retry_at", "known_leader", "leader",
+                 "leader_changes", "leader_link", "leader_since", "links", "members", "own", "queue", "reads",
+                 "replica", "shard", "term")
+
+    def __init__(self, shard: int, own: int, members: Iterable[int], connect: Connect, receiver: Receiver,
+                 dead_after_s: float) -> None:
+        self.shard = shard
+        self.own = own  # member ID of this host, 0 on a machine without one
+        self.members = tuple(members)
+        self.links: dict[int, Link] = {}
+        self.leader = 0  # member ID as the freshest live node says; 0: nobody knows one
+        self.term = 0
+        self.known_leader = 0  # the last one there was, for counting changes
+        self.leader_since = 0.0
+        self.leader_changes = 0
+        self.leader_link: Link | None = None  # up, to the leader
+        self.replica: Link | None = None  # up, where reads go
+        self.queue: deque[Any] = deque()  # router.Waiting for a leader
+        self.reads: deque[Any] = deque()  # router.Waiting for any replica
+        self._connect = connect
+        self._receiver = receiver
+        self._dead_after_s = dead_after_s
+        self._retry_at: dict[int, float] = {}
+        self._backoff_s: dict[int, float] = {}
+
+    def choose(self, now: float) -> None:
+        """Work out leader and replica from what the live links have said last."""
+        leader, term = 0, 0
+        for link in self.links.values():
+            if link.up and link.leader and link.term > term:
+                leader, term = link.leader, link.term
+        if leader and (leader != self.leader or term != self.term):
+            self.leader_since = now
+            if leader != self.known_leader or term != self.term:
+                self.leader_changes += 1
+            self.known_leader = leader
+        self.leader = leader
+        if leader:
+            self.term = term
+        link_to = self.links.get(leader)
+        if link_to is None and leader:
+            self.ensure(leader, now)
+        self.leader_link = link_to if link_to is not None and link_to.up else None
+        own = self.links.get(self.own)
+        if own is not None and own.up:
+            self.replica = own
+        elif self.replica is None or not self.replica.up:
+            self.replica = self.leader_link or next((link for link in self.links.values() if link.up), None)
+
+    @property
+    def has_leader(self) -> bool:
+        """Whether this host knows a leader: its own node's word, if it has one that answers."""
+        own = self.links.get(self.own)
+        return own.leader != 0 if own is not None and own.up else self.leader != 0
+
+    def ensure(self, member: int, now: float) -> None:
+        """Open a link to a host's node, unless there is one or the last attempt was just now."""
+        if member in self.links or member not in self.members or now < self._retry_at.get(member, 0.0):
+            return
+        self._retry_at[member] = now + self._backoff_s.get(member, _BACKOFF_FIRST_S)
+        self.links[member] = self._connect(self._receiver, self.shard, member)
+
+    def lost(self, link: Link, now: float) -> None:
+        """A link has ended; a new one is opened after a back-off."""
+        if self.links.get(link.member_id) is link:
+            del self.links[link.member_id]
+        backoff = min(self._backoff_s.get(link.member_id, _BACKOFF_FIRST_S / 2) * 2, _BACKOFF_MOST_S)
+        self._backoff_s[link.member_id] = backoff
+        self._retry_at[link.member_id] = now + backoff
+        if self.replica is link:
+            self.replica = None
+        self.choose(now)
+
+    def opened(self, link: Link, now: float) -> None:
+        """A link has come up."""
+        self._backoff_s.pop(link.member_id, None)
+        self.choose(now)
+
+    def upkeep(self, now: float) -> None:
+        """Every tick of the clock: end silent links, open the ones that are wanted."""
+        for link in list(self.links.values()):
+            if now - link.seen_at > self._dead_after_s:
+                link.close("silent" if link.up else "no connection")
+        if self.own:
+            self.ensure(self.own, now)
+        if self.leader:
+            self.ensure(self.leader, now)
+        else:
+            for member in self.members:
+                self.ensure(member, now)

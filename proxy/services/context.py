@@ -1,0 +1,79 @@
+"""What the services share: the router, the settings, the counters, and the rule about streams without a leader."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from cluster import errors
+from cluster.errors import ErrorKind, EtcdError
+from cluster.placement import Placement
+from cluster.settings import FrontSettings
+from proxy.router import MethodStats, Router
+from proxy.watch.hub import WatchHub
+
+# proxy.grpc.Call; Any here, so that the services can be driven by tests without a connection
+Call = Any
+UnaryHandler = Callable[[Call, bytes], None]
+
+_RECEIVE_OVERHEAD_BYTES = 524_288  # what a message may have above max-request-bytes, etcd's constant
+_LEADERLESS_ELECTIONS = 3  # a stream that asked for a leader ends after so many election timeouts without one
+
+
+class Registry(Protocol):
+    """Where handlers are registered: ``proxy.grpc.Registry``."""
+
+    def unary(self, path: str, handler: UnaryHandler) -> None: ...
+    def stream(self, path: str, handler: Any) -> None: ...
+    def http(self, path: str, handler: Callable[[Any], None]) -> None: ...
+
+
+class Context:
+    """One per front process."""
+
+    def __init__(self, settings: FrontSettings, router: Router) -> None:
+        self.settings = settings
+        self.common = settings.common
+        self.router = router
+        self.placement = Placement(settings.common.shard_count, settings.common.placement_depth)
+        common = settings.common
+        self.hub = WatchHub(router, self.placement, settings.watch_progress_notify_interval_ms / 1000,
+                            common.max_request_bytes + _RECEIVE_OVERHEAD_BYTES)
+        router.hub = self.hub
+        self.stats: dict[tuple[str, str, str], MethodStats] = {}  # (grpc_type, service, method)
+        self.guarded: dict[Call, Callable[[Call], None]] = {}  # streams with hasleader -> how to end one
+
+    def method(self, grpc_type: str, service: str, method: str) -> MethodStats:
+        """The counters of one method, made when it is registered so that it is exported as 0 from the start."""
+        return self.stats.setdefault((grpc_type, service, method), MethodStats())
+
+    def refuse(self, call: Call, stats: MethodStats, error: EtcdError | ErrorKind) -> None:
+        """Answer a call with an error found here."""
+        if isinstance(error, ErrorKind):
+            error = EtcdError(error)
+        stats.failed(error.code)
+        call.finish(error.code, error.text)
+
+    def no_leader(self, call: Call, stats: MethodStats) -> bool:
+        """Metadata ``hasleader: true`` and this host knows no leader: the call is answered NoLeader."""
+        if b"hasleader" in call.metadata and call.metadata[b"hasleader"] == b"true" and not self.router.has_leader:
+            self.refuse(call, stats, errors.NO_LEADER)
+            return True
+        return False
+
+    def guard(self, call: Call, end: Callable[[Call], None]) -> None:
+        """Have ``end`` called once this host has been without a leader for three election timeouts, if the stream's
+        client asked for that."""
+        if call.metadata.get(b"hasleader") == b"true":
+            self.guarded[call] = end
+
+    def unguard(self, call: Call) -> None:
+        """The stream has ended."""
+        self.guarded.pop(call, None)
+
+    def tick(self, now: float) -> None:
+        """Every sweep: end the streams that have been without a leader for too long."""
+        if self.guarded and now - self.router.leaderless_since > _LEADERLESS_ELECTIONS * self.router.election_s:
+            guarded, self.guarded = self.guarded, {}
+            for call, end in guarded.items():
+                end(call)

@@ -1,0 +1,250 @@
+"""etcdserverpb.KV: Put, Range, DeleteRange, Txn, Compact, and RangeStream of etcd 3.7.
+
+Hot path: a put is not parsed here (with one shard) beyond the check that it begins with a key; a range is
+parsed once, for its ``serializable`` flag. What a request means is evaluated at the leader or the replica.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from google.protobuf.message import DecodeError
+
+from cluster import errors, validate
+from cluster.errors import EtcdError
+from cluster.messages import HEAD, Method
+from cluster.pb import rpc_pb2
+from cluster.wire import varint
+from proxy.router import Waiting
+from proxy.services.context import Call, Context, Registry, UnaryHandler
+
+SERVICE = "etcdserverpb.KV"
+Message = Any  # generated classes are made at run time
+
+
+def register(registry: Registry, context: Context) -> None:
+    """Register the service's methods."""
+    for method, make in (("Put", _put), ("Range", _range), ("DeleteRange", _delete_range), ("Txn", _txn),
+                         ("Compact", _compact)):
+        registry.unary(f"/{SERVICE}/{method}", make(context))
+    registry.stream(f"/{SERVICE}/RangeStream", RangeStream(context))
+
+
+def _put(context: Context) -> UnaryHandler:
+    stats = context.method("unary", SERVICE, "Put")
+    router, one_shard = context.router, context.placement.shards == 1
+    limit = context.common.max_request_bytes
+    shard_of = context.placement.shard_of
+    parse = rpc_pb2.PutRequest.FromString
+
+    def put(call: Call, data: bytes) -> None:
+        stats.started += 1
+        if b"hasleader" in call.metadata and context.no_leader(call, stats):
+            return
+        # the key is the first field of every encoder; anything else goes through the parser
+        if not one_shard or data[:1] != b"\x0a" or data[1:2] == b"\0" or len(data) > limit:
+            try:
+                request = validate.parse(parse, data)
+                validate.check_put(request)
+                if len(data) > limit:
+                    raise EtcdError(errors.REQUEST_TOO_LARGE)
+            except EtcdError as e:
+                context.refuse(call, stats, e)
+                return
+            router.write(call, Method.PUT, data, shard_of(request.key), stats)
+            return
+        router.write(call, Method.PUT, data, 0, stats)
+
+    return put
+
+
+def _range(context: Context) -> UnaryHandler:
+    stats = context.method("unary", SERVICE, "Range")
+    router = context.router
+    parse = rpc_pb2.RangeRequest.FromString
+
+    def range_(call: Call, data: bytes) -> None:
+        stats.started += 1
+        if b"hasleader" in call.metadata and context.no_leader(call, stats):
+            return
+        try:
+            request = parse(data)
+            validate.check_range(request)
+            shard = one_shard(context, request.key, request.range_end)
+        except DecodeError as e:
+            context.refuse(call, stats, validate.malformed(str(e)))
+            return
+        except EtcdError as e:
+            context.refuse(call, stats, e)
+            return
+        router.read(call, Method.RANGE, data, shard, request.serializable, stats)
+
+    return range_
+
+
+def _delete_range(context: Context) -> UnaryHandler:
+    def place(request: Message) -> int:
+        validate.check_delete_range(request)
+        return one_shard(context, request.key, request.range_end)
+
+    return _write(context, "DeleteRange", Method.DELETE_RANGE, rpc_pb2.DeleteRangeRequest.FromString, place)
+
+
+def _compact(context: Context) -> UnaryHandler:
+    return _write(context, "Compact", Method.COMPACT, rpc_pb2.CompactionRequest.FromString, lambda request: 0)
+
+
+def _write(context: Context, name: str, method: Method, parse: Callable[[bytes], Message],
+           place: Callable[[Message], int]) -> UnaryHandler:
+    stats = context.method("unary", SERVICE, name)
+    limit = context.common.max_request_bytes
+
+    def write(call: Call, data: bytes) -> None:
+        stats.started += 1
+        if context.no_leader(call, stats):
+            return
+        try:
+            shard = place(validate.parse(parse, data))
+            if len(data) > limit:
+                raise EtcdError(errors.REQUEST_TOO_LARGE)
+        except EtcdError as e:
+            context.refuse(call, stats, e)
+            return
+        context.router.write(call, method, data, shard, stats)
+
+    return write
+
+
+def _txn(context: Context) -> UnaryHandler:
+    stats = context.method("unary", SERVICE, "Txn")
+    router = context.router
+    limit, max_ops = context.common.max_request_bytes, context.common.max_txn_ops
+
+    def txn(call: Call, data: bytes) -> None:
+        stats.started += 1
+        if b"hasleader" in call.metadata and context.no_leader(call, stats):
+            return
+        try:
+            request = validate.parse(rpc_pb2.TxnRequest.FromString, data)
+            validate.check_txn(request, max_ops)
+            if len(data) > limit:
+                raise EtcdError(errors.REQUEST_TOO_LARGE)
+            shard = txn_shard(context, request)
+        except EtcdError as e:
+            context.refuse(call, stats, e)
+            return
+        if is_read_only(request):
+            router.read(call, Method.READ_TXN, data, shard, is_serializable(request), stats)
+        else:
+            router.write(call, Method.TXN, data, shard, stats)
+
+    return txn
+
+
+def is_read_only(request: Message) -> bool:
+    """No put, delete or nested transaction in either branch (a nested one goes through the log, as in etcd)."""
+    return all(op.HasField("request_range") for op in (*request.success, *request.failure))
+
+
+def is_serializable(request: Message) -> bool:
+    """Whether a read-only transaction may be answered without a read index: every range in it says so. One
+    without operations counts, as in etcd."""
+    return all(op.request_range.serializable for op in (*request.success, *request.failure))
+
+
+def one_shard(context: Context, key: bytes, range_end: bytes) -> int:
+    """The shard of a range; UNIMPLEMENTED for now if it can touch several."""
+    shards = context.placement.shards_of(key, range_end)
+    if len(shards) > 1:
+        raise _several()
+    return shards[0]
+
+
+def _several() -> EtcdError:
+    return EtcdError(errors.UNSUPPORTED_SORT, "requests over several shards are not served yet")
+
+
+def txn_shard(context: Context, request: Message) -> int:
+    """The shard of everything that a transaction names; UNIMPLEMENTED for now if there are several."""
+    if context.placement.shards == 1:
+        return 0
+    found: set[int] = set()
+    _collect(context, request, found)
+    if len(found) > 1:
+        raise _several()
+    return found.pop() if found else 0
+
+
+def _collect(context: Context, request: Message, found: set[int]) -> None:
+    for compare in request.compare:
+        found.update(context.placement.shards_of(compare.key, compare.range_end))
+    for op in (*request.success, *request.failure):
+        kind = op.WhichOneof("request")
+        if kind == "request_txn":
+            _collect(context, op.request_txn, found)
+        elif kind == "request_put":
+            found.add(context.placement.shard_of(op.request_put.key))
+        elif kind is not None:
+            inner = getattr(op, kind)
+            found.update(context.placement.shards_of(inner.key, inner.range_end))
+
+
+class RangeStream:
+    """KV/RangeStream: one range of any size in chunks, all read at one revision. The last chunk carries the
+    header, ``more`` and ``count``."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._stats = context.method("server_stream", SERVICE, "RangeStream")
+
+    def opened(self, call: Call) -> None:
+        """A call has begun; its request follows."""
+        self._stats.started += 1
+        call.context = None
+
+    def message(self, call: Call, data: bytes) -> None:
+        """The request."""
+        context, stats = self._context, self._stats
+        if call.context is not None:
+            return
+        call.context = self
+        if context.no_leader(call, stats):
+            return
+        try:
+            request = validate.parse(rpc_pb2.RangeRequest.FromString, data)
+            if request.sort_order not in (0, 1) or request.sort_target != 0:
+                raise EtcdError(errors.UNSUPPORTED_SORT)
+            if (request.min_mod_revision or request.max_mod_revision or request.min_create_revision
+                    or request.max_create_revision):
+                raise EtcdError(errors.UNSUPPORTED_FILTER)
+            validate.check_range(request)
+            shard = one_shard(context, request.key, request.range_end)
+        except EtcdError as e:
+            context.refuse(call, stats, e)
+            return
+        context.router.read(call, Method.RANGE_STREAM, data, shard, request.serializable, stats, self._answer)
+
+    def half_closed(self, call: Call) -> None:
+        """The client has said all it will."""
+
+    def cancelled(self, call: Call) -> None:
+        """The client has gone; the router's sweep ends the read."""
+
+    def _answer(self, waiting: Waiting, status: int, body: bytes) -> None:
+        call, stats = waiting.call, self._stats
+        if status == _PARTIAL:
+            call.send(b"\x0a" + varint(len(body) - HEAD.size), body[HEAD.size:])
+            stats.sent += 1
+        elif status == _OK:
+            revision, term = HEAD.unpack_from(body)
+            inner = self._context.router.header(revision, term) + body[HEAD.size:]
+            call.send(b"\x0a" + varint(len(inner)), inner)
+            call.finish()
+            stats.sent += 1
+            stats.ok += 1
+        else:
+            self._context.refuse(call, stats, EtcdError.decode(body))
+
+
+_OK, _PARTIAL = 0, 4

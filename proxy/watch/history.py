@@ -1,0 +1,110 @@
+"""Reading the past of a range, in slices: at most so many questions at once, each bounded, in turn.
+
+A slice over several shards asks each from the same revision and is complete up to where the slowest got; what
+others brought beyond that is asked again.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from cluster import errors
+from cluster.errors import EtcdError
+from cluster.messages import HISTORY_ANSWER, HISTORY_HEAD, decode_events
+from proxy.router import Router, Waiting
+from proxy.watch.encode import Batch, Event, batches_of
+
+_OPEN = 16  # slices under way at once; the rest wait their turn
+_EVENTS = 1000  # per slice and so per response: etcd's bound on revisions in one catch-up response
+_BYTES = 1 << 20
+
+
+@dataclass(slots=True)
+class Slice:
+    """A finished question. ``compact_revision`` > 0 alone means: the start has been compacted."""
+
+    batches: list[Batch]
+    next_revision: int  # complete below it
+    applied: int  # the revision that the slowest replica had applied
+    compacted: int = 0
+    failed: bool = False  # no answer (time limit, lost link): ask again later
+
+
+@dataclass(slots=True)
+class _Question:
+    key: bytes
+    range_end: bytes
+    prev_kv: bool
+    shards: tuple[int, ...]
+    from_revision: int
+    then: Callable[[Slice], None]
+    open: int = 0
+    next_revision: int = 1 << 62
+    applied: int = 1 << 62
+    compacted: int = 0
+    failed: bool = False
+    events: list[tuple[int, list[Event]]] = field(default_factory=list)
+
+
+class History:
+    """All questions for history of this front."""
+
+    def __init__(self, router: Router) -> None:
+        self._router = router
+        self._waiting: deque[_Question] = deque()
+        self._open = 0
+        self.slices = 0
+
+    def ask(self, key: bytes, range_end: bytes, prev_kv: bool, shards: tuple[int, ...], from_revision: int,
+            then: Callable[[Slice], None]) -> None:
+        """Read the events of a range from a revision on; ``then`` gets one slice."""
+        self._waiting.append(_Question(key, range_end, prev_kv, shards, from_revision, then))
+        self._start()
+
+    def _start(self) -> None:
+        while self._waiting and self._open < _OPEN:
+            question = self._waiting.popleft()
+            self._open += 1
+            self.slices += 1
+            question.open = len(question.shards)
+            head = HISTORY_HEAD.pack(
+                question.from_revision, _EVENTS, _BYTES, 1 if question.prev_kv else 0, len(question.key))
+            for shard in question.shards:
+                self._router.history(
+                    head + question.key + question.range_end, shard, self._answer, (question, shard))
+
+    def _answer(self, waiting: Waiting, status: int, body: bytes) -> None:
+        question, shard = waiting.context
+        question.open -= 1
+        if status == 0:
+            next_revision, applied, _, count = HISTORY_ANSWER.unpack_from(body)
+            question.next_revision = min(question.next_revision, next_revision)
+            question.applied = min(question.applied, applied)
+            question.events.append((shard, decode_events(body, HISTORY_ANSWER.size, count)))
+        else:
+            error = EtcdError.decode(body)
+            if error.kind is errors.COMPACTED and error.text.isdigit():
+                question.compacted = max(question.compacted, int(error.text))
+            else:
+                question.failed = True
+        if question.open:
+            return
+        self._open -= 1
+        question.then(self._finish(question))
+        self._start()
+
+    def _finish(self, question: _Question) -> Slice:
+        if question.compacted:
+            return Slice([], 0, 0, question.compacted)
+        if question.failed:
+            return Slice([], 0, 0, failed=True)
+        if len(question.events) == 1:
+            events = question.events[0][1]
+        else:
+            # (revision, shard): the place within a revision is the shard's own order
+            tagged = [(e[0], shard, n, e) for shard, found in question.events for n, e in enumerate(found)]
+            tagged.sort(key=lambda item: item[:3])
+            events = [item[3] for item in tagged if item[0] < question.next_revision]
+        return Slice(batches_of(events), question.next_revision, question.applied)

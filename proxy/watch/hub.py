@@ -1,0 +1,239 @@
+"""All watches of this front, tied to the links.
+
+Streams ask for subscriptions, subscriptions get their shards' events from the links; when a link ends, its parts
+move to another node and go on from where they stood. Parts go home to the own host's node when that is back.
+"""
+
+from __future__ import annotations
+
+import random
+
+import structlog
+
+from cluster.messages import Status
+from cluster.placement import Placement
+from cluster.wire import response_header
+from proxy.links import Link
+from proxy.router import Router
+from proxy.watch.encode import batch_of_record
+from proxy.watch.history import History, Slice
+from proxy.watch.parts import Part
+from proxy.watch.stream import ClientWatch, WatchStream
+from proxy.watch.subscription import Subscription, Watch
+
+log = structlog.get_logger("watch")
+
+_EVENTS, _SUBSCRIBED = int(Status.EVENTS), int(Status.SUBSCRIBED)
+
+
+class WatchHub:
+    """Subscriptions by range, streams, and what is under way between them."""
+
+    def __init__(self, router: Router, placement: Placement, progress_interval_s: float, fragment_bytes: int) -> None:
+        self.fragment_bytes = fragment_bytes
+        self.streams: dict[WatchStream, None] = {}
+        self.subscriptions: dict[tuple[bytes, bytes, bool], Subscription] = {}
+        self.events_received = 0
+        self.responses_sent = 0
+        self._router = router
+        self._placement = placement
+        self._progress_interval_s = progress_interval_s
+        self._history = History(router)
+        self._merged: dict[Subscription, None] = {}  # over several shards: emitted as watermarks come
+        self._stalled_parts: dict[Part, None] = {}  # asked history without getting further: ask again
+        self._stalled_watches: dict[ClientWatch, None] = {}
+        self._header_key = (-1, -1)
+        self._header = b""
+
+    # -- for streams --------------------------------------------------------------------------------
+
+    def header(self, revision: int) -> bytes:
+        """Field 1 of a response; the last one is kept, because an event goes to many watches."""
+        key = (revision, self._router.term)
+        if key != self._header_key:
+            self._header_key = key
+            self._header = response_header(self._router.header_prefix, *key)
+            if revision > self._router.highest:
+                self._router.highest = revision
+        return self._header
+
+    def store_revision(self) -> int:
+        """R0 for a watch from "now"; 0 while no node has been heard."""
+        return self._router.store_revision()
+
+    def stream_sent(self) -> None:
+        """A response has been sent."""
+        self.responses_sent += 1
+
+    def open(self, stream: WatchStream) -> None:
+        """A new stream."""
+        self.streams[stream] = None
+
+    def close(self, stream: WatchStream) -> None:
+        """A stream's call has ended."""
+        self.streams.pop(stream, None)
+        stream.close()
+
+    def subscribe(self, key: bytes, range_end: bytes, prev_kv: bool, revision: int) -> Subscription:
+        """The one subscription of a range; a new one brings the events after ``revision``."""
+        wanted = (key, range_end, prev_kv)
+        found = self.subscriptions.get(wanted)
+        if found is None:
+            shards = self._placement.shards_of(key, range_end)
+            found = self.subscriptions[wanted] = Subscription(self, key, range_end, prev_kv, shards, revision)
+            if len(shards) > 1:
+                self._merged[found] = None
+            for part in found.parts:
+                self._join(part)
+        return found
+
+    def ended(self, watch: ClientWatch) -> None:
+        """A watch has ended; with its last one a subscription ends too."""
+        self._stalled_watches.pop(watch, None)
+        subscription = watch.subscription
+        if subscription.remove(watch):
+            key = (subscription.key, subscription.range_end, subscription.prev_kv)
+            if self.subscriptions.get(key) is subscription:
+                del self.subscriptions[key]
+            self._merged.pop(subscription, None)
+            for part in subscription.parts:
+                self._stalled_parts.pop(part, None)
+                part.leave(self._router)
+
+    # -- history ------------------------------------------------------------------------------------
+
+    def fill(self, subscription: Subscription, part: Part) -> None:
+        """Read a part's gap."""
+        generation = part.generation
+
+        def answer(found: Slice) -> None:
+            if part.generation != generation:
+                return
+            if found.compacted:
+                self._compacted(subscription, part, found.compacted)
+            elif found.failed or not part.filled(found.batches, found.next_revision):
+                part.filling = True  # until the tick asks again
+                self._stalled_parts[part] = None
+
+        self._history.ask(subscription.key, subscription.range_end, subscription.prev_kv, (part.shard,),
+                          part.position + 1, answer)
+
+    def _compacted(self, subscription: Subscription, part: Part, revision: int) -> None:
+        """A gap was compacted away: whoever needs it ends; the others go on from the compaction."""
+        for watch in (*subscription.live, *subscription.lagging):
+            assert isinstance(watch, ClientWatch)
+            has = max(watch.cursor, part.position) if watch in subscription.live else watch.cursor
+            if has + 1 < revision:
+                watch.stream.compacted(watch, revision)
+        if subscription.live or subscription.lagging:
+            part.filled([], max(revision, part.position + 2))
+
+    def catch_up(self, subscription: Subscription, watch: Watch) -> None:
+        """Read what a lagging watch has not got."""
+        assert isinstance(watch, ClientWatch)
+        watch.asking = True
+
+        def answer(found: Slice) -> None:
+            watch.asking = False
+            if watch not in subscription.lagging:
+                return  # it has ended
+            if found.compacted:
+                if watch.cursor + 1 < found.compacted:
+                    watch.stream.compacted(watch, found.compacted)
+                    return
+                found.failed = True
+            before = watch.cursor
+            if not found.failed:
+                watch.caught_up(found.batches, found.next_revision - 1, found.applied)
+            if watch.cursor == before:
+                self._stalled_watches[watch] = None
+            else:
+                subscription.resume(watch)
+
+        self._history.ask(subscription.key, subscription.range_end, subscription.prev_kv,
+                          tuple(p.shard for p in subscription.parts), watch.cursor + 1, answer)
+
+    # -- from the links -----------------------------------------------------------------------------
+
+    def _join(self, part: Part) -> None:
+        link = self._router.routes[part.shard].replica
+        if link is not None:
+            part.join(link, self._router)
+
+    def link_up(self, link: Link) -> None:
+        """A node can be reached: parts without one, and those whose home this is, go there."""
+        for subscription in tuple(self.subscriptions.values()):
+            for part in subscription.parts:
+                if part.shard == link.shard and part.link is not self._router.routes[link.shard].replica:
+                    self._join(part)
+        for stream in tuple(self.streams):
+            if stream.deferred and self.store_revision():
+                stream.resume_deferred()
+
+    def link_down(self, link: Link) -> None:
+        """A link has ended: its parts go on elsewhere."""
+        for part in tuple(link.parts.values()):
+            part.leave(None)
+            self._stalled_parts.pop(part, None)
+            self._join(part)
+
+    def record(self, link: Link, rid: int, status: int, body: bytes) -> None:
+        """A record of one subscription."""
+        part: Part | None = link.parts.get(rid)
+        if part is None:
+            return  # ended here while it was under way
+        if status == _EVENTS:
+            batch = batch_of_record(body)
+            self.events_received += len(batch.events)
+            part.events(batch)
+            owner = part.owner
+            assert isinstance(owner, Subscription)
+            if len(owner.parts) > 1:
+                owner.advance()
+        elif status == _SUBSCRIBED:
+            part.subscribed(body)
+        else:  # LOST (the node installed a snapshot), or refused: subscribe anew, the gap is read from history
+            part.leave(None)
+            self._stalled_parts.pop(part, None)
+            if status == int(Status.LOST):
+                self._join(part)
+            else:
+                self._stalled_parts[part] = None
+
+    def watermark(self, link: Link) -> None:
+        """A shard's watermark has moved."""
+        for subscription in tuple(self._merged):
+            subscription.advance()
+
+    # -- time ---------------------------------------------------------------------------------------
+
+    def tick(self, now: float) -> None:
+        """Every sweep: what stalled is tried again; periodic progress."""
+        if self._stalled_parts:
+            parts, self._stalled_parts = self._stalled_parts, {}
+            for part in parts:
+                if part.link is None:
+                    self._join(part)
+                elif part.filling:
+                    part.owner.fill(part)
+        if self._stalled_watches:
+            watches, self._stalled_watches = self._stalled_watches, {}
+            for watch in watches:
+                watch.subscription.resume(watch)
+        for stream in tuple(self.streams):
+            if stream.progress_at and now >= stream.progress_at:
+                stream.progress_at = self._next_progress(now)
+                stream.periodic()
+            elif not stream.progress_at and any(w.progress for w in stream.watches.values()):
+                stream.progress_at = self._next_progress(now)
+
+    def _next_progress(self, now: float) -> float:
+        return now + self._progress_interval_s * (1 + 0.1 * random.random())
+
+    def statistics(self) -> dict[str, int]:
+        """Figures for /metrics."""
+        watches = sum(len(s.watches) for s in self.streams)
+        slow = sum(len(s.lagging) for s in self.subscriptions.values())
+        return {"streams": len(self.streams), "watches": watches, "slow": slow,
+                "subscriptions": len(self.subscriptions), "events": self.events_received,
+                "responses": self.responses_sent, "history_slices": self._history.slices}

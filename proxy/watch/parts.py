@@ -1,0 +1,135 @@
+"""One shard's events of one range: in order, whole, without a gap or a repeat.
+
+A part subscribes on a link from the revision after its position. The node answers from which revision on
+events come live. What lies between is read from history while live events are held back; then both join
+(review (b), Join). A lost link, a LOST record or a restarted node begins the same again, from the position:
+what is at or below it is dropped, what is missing is read from history (I16).
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Protocol
+
+from cluster.messages import SUBSCRIBE_HEAD, SUBSCRIBED_BODY, Method
+from proxy.links import Link
+from proxy.watch.encode import Batch
+
+_HELD_BYTES = 8 << 20  # live events held back while a gap is read; beyond it they are dropped and read as history
+
+
+class Owner(Protocol):
+    """The subscription that a part belongs to."""
+
+    key: bytes
+    range_end: bytes
+    prev_kv: bool
+
+    def received(self, part: Part, batch: Batch) -> None: ...
+    def moved(self, part: Part) -> None: ...
+    def fill(self, part: Part) -> None: ...
+
+
+class Poster(Protocol):
+    """What sends records: the router."""
+
+    def post(self, link: Link, rid: int, method: int, body: bytes) -> None: ...
+
+
+class Part:
+    """States: away (no link), asked (SUBSCRIBE sent), filling (reading a gap), live."""
+
+    __slots__ = ("_held", "_held_bytes", "filling", "generation", "link", "live", "live_from", "owner", "position",
+                 "rid", "shard")
+
+    def __init__(self, owner: Owner, shard: int, position: int) -> None:
+        self.owner = owner
+        self.shard = shard
+        self.position = position  # every event up to it has been passed on
+        self.link: Link | None = None
+        self.rid = 0
+        self.live = False
+        self.live_from = 0  # from this revision on the link brings everything; 0: not known yet
+        self.filling = False  # a question for history is under way
+        self.generation = 0  # of the subscription; answers for an older one are not taken
+        self._held: deque[Batch] = deque()
+        self._held_bytes = 0
+
+    def through(self) -> int:
+        """Every event of this shard's part of the range up to this revision has been passed on."""
+        if self.live and self.link is not None and self.link.watermark > self.position:
+            return self.link.watermark
+        return self.position
+
+    def join(self, link: Link, router: Poster) -> None:
+        """Subscribe on a link, from where this part stands."""
+        self.leave(router)
+        self.link = link
+        self.rid = link.next_rid
+        link.next_rid += 1
+        link.parts[self.rid] = self
+        owner = self.owner
+        head = SUBSCRIBE_HEAD.pack(self.position + 1, 1 if owner.prev_kv else 0, len(owner.key))
+        router.post(link, self.rid, Method.SUBSCRIBE, head + owner.key + owner.range_end)
+
+    def leave(self, router: Poster | None) -> None:
+        """End the subscription; ``router`` None: the link or the node has ended it already."""
+        self.position = self.through()
+        link, self.link = self.link, None
+        if link is not None:
+            link.parts.pop(self.rid, None)
+            if router is not None:
+                router.post(link, self.rid, Method.UNSUBSCRIBE, b"")
+        self.live = self.filling = False
+        self.live_from = 0
+        self.generation += 1
+        self._held.clear()
+        self._held_bytes = 0
+
+    def subscribed(self, body: bytes) -> None:
+        """SUBSCRIBED: live events begin."""
+        self.live_from, _ = SUBSCRIBED_BODY.unpack(body)
+        self._join_or_fill()
+
+    def events(self, batch: Batch) -> None:
+        """EVENTS: one revision."""
+        if batch.revision <= self.position:
+            return  # I16: a node that replays records brings what was delivered
+        if self.live:
+            self.position = batch.revision
+            self.owner.received(self, batch)
+            return
+        self._held.append(batch)
+        self._held_bytes += batch.size_bytes
+        if self._held_bytes > _HELD_BYTES:
+            self.live_from = batch.revision + 1
+            self._held.clear()
+            self._held_bytes = 0
+
+    def filled(self, batches: list[Batch], next_revision: int) -> bool:
+        """A slice of history from ``position + 1``, complete below ``next_revision``. False if nothing was gained."""
+        self.filling = False
+        before = self.position
+        for batch in batches:
+            if before < batch.revision < self.live_from:
+                self.position = batch.revision
+                self.owner.received(self, batch)
+        self.position = max(self.position, min(next_revision, self.live_from) - 1)
+        if self.position == before:
+            return False
+        self.owner.moved(self)
+        self._join_or_fill()
+        return True
+
+    def _join_or_fill(self) -> None:
+        if self.live_from > self.position + 1:
+            if not self.filling:
+                self.filling = True
+                self.owner.fill(self)
+            return
+        self.live = True
+        held, self._held = self._held, deque()
+        self._held_bytes = 0
+        for batch in held:
+            self.events(batch)
+        self.owner.moved(self)
