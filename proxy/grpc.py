@@ -23,6 +23,7 @@ from proxy.grpc_wire import PREFIX, RESPONSE, encode_message, parse_timeout, rep
 from proxy.http import HttpHandler
 from proxy.http2 import Connection, HeaderBlock, Limits, Stream
 from proxy.http2.stream import DIRECT_BYTES
+from proxy.http2_requests import HttpStream
 
 UnaryHandler = Callable[["Call", bytes], None]
 
@@ -376,7 +377,14 @@ class Registry:
         """The stream for a new request (``Connection``'s ``open_stream``)."""
         route = headers.route
         if route is None:
-            route = headers.route = self._resolve(headers)
+            base = headers.base
+            if base is None:
+                route = self._resolve(headers)
+            else:
+                if base.route is None:
+                    base.route = self._resolve(base)
+                route = _with_timeout(base.route, headers.volatile)
+            headers.route = route
         return route.kind(connection, stream_id, headers)  # type: ignore[no-any-return]
 
     def _add(self, path: str, kind: type[Call], handler: Any) -> None:
@@ -390,17 +398,12 @@ class Registry:
         content_type = metadata.get(b"content-type", b"")
         kind = content_type.lower()
         if not kind.startswith(b"application/grpc") or kind[16:17] not in (b"", b"+", b";"):
+            handler = self.find_http(wire.text_of(headers.path.partition(b"?")[0]))
+            if handler is not None:
+                return Route(HttpStream, handler)
             return _refused(wire.INVALID_ARGUMENT, f"invalid gRPC request content-type: {wire.quote(content_type)}", 415)
         if headers.method != b"POST":
             return _refused(wire.INTERNAL, f"Received a HEADERS frame with :method {wire.quote(headers.method)} which should be POST", 405)
-        timeout = None
-        if (text := metadata.get(b"grpc-timeout")) is not None:
-            try:
-                timeout = wire.parse_timeout(text)
-            except ValueError as error:
-                return _refused(wire.INTERNAL, f"malformed grpc-timeout: {error}", 400)
-            if timeout <= 0:
-                return _refused(wire.DEADLINE_EXCEEDED, "context deadline exceeded")
         found = self._methods.get(headers.path)
         if found is None:
             service, slash, method = headers.path[1:].rpartition(b"/")
@@ -412,7 +415,23 @@ class Registry:
         encoding = metadata.get(b"grpc-encoding", b"identity")
         if encoding not in (b"identity", b"gzip", b""):
             return _refused(wire.UNIMPLEMENTED, f"grpc: Decompressor is not installed for grpc-encoding {wire.quote(encoding)}")
-        return Route(found[0], found[1], timeout)
+        route = Route(found[0], found[1])
+        timeout = metadata.get(b"grpc-timeout")
+        return route if timeout is None else _with_timeout(route, timeout)
+
+
+def _with_timeout(route: Route, text: bytes) -> Route:
+    if route.http_status != 200:
+        return route
+    try:
+        timeout = wire.parse_timeout(text)
+    except ValueError as error:
+        return _refused(wire.INTERNAL, f"malformed grpc-timeout: {error}", 400)
+    if route.status:
+        return route
+    if timeout <= 0:
+        return _refused(wire.DEADLINE_EXCEEDED, "context deadline exceeded")
+    return Route(route.kind, route.handler, timeout)
 
 
 def _refused(status: int, message: str, http_status: int = 200) -> Route:

@@ -24,7 +24,7 @@ _TICK_S = 1.0
 class _Front(asyncio.Protocol):
     """One client connection."""
 
-    __slots__ = ("accepted", "closing", "dirty", "http1", "http2", "loop", "paused_reading", "peer", "server", "sniffed", "transport", "unwritable")
+    __slots__ = ("accepted", "closed_at", "closing", "dirty", "http1", "http2", "loop", "paused_reading", "peer", "server", "sniffed", "transport", "unwritable")
 
     def __init__(self, server: Server) -> None:
         self.server = server
@@ -37,6 +37,7 @@ class _Front(asyncio.Protocol):
         self.accepted = 0.0
         self.dirty = False
         self.closing = False
+        self.closed_at = 0.0
         self.paused_reading = False
         self.unwritable = False
 
@@ -149,6 +150,7 @@ class _Front(asyncio.Protocol):
         """Close once everything written is sent."""
         if not self.closing:
             self.closing = True
+            self.closed_at = self.loop.time()
             self.transport.close()
 
     def _pause_reading(self) -> None:
@@ -165,13 +167,17 @@ class _Front(asyncio.Protocol):
 
     def tick(self, now: float) -> None:
         """Once a second."""
+        if self.closing:
+            if now - self.closed_at > self.server.limits.linger_s:
+                self.transport.abort()
+            return
         if self.http2 is not None:
             self.http2.tick(now)
-            if self.http2.finished and not self.http2.out:
-                self.transport.abort()
+            if self.http2.finished:
+                self.flush()
         elif self.http1 is not None:
             self.http1.tick(now)
-            if self.http1.request is None or self.http1.backlog == 0:
+            if self.http1.backlog == 0:
                 self._resume_reading()
         elif now - self.accepted > self.server.limits.handshake_timeout_s:
             self.close()

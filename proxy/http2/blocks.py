@@ -9,8 +9,10 @@ decoding it left the table as it was, and an entry may be used as long as no lat
 changed the table. So any block with an insertion or a size update is never stored and clears
 the cache. (An insertion too large for the table empties it: a change too.)
 
-A block that is not cached (Go and Java clients insert every new ``grpc-timeout``) is decoded
-field by field; Huffman strings are remembered.
+A block that is not cached is decoded field by field; Huffman strings are remembered. Where a
+client inserts a new value of one *volatile* field with every request (Go and Java do so with
+``grpc-timeout``), what is known of the other fields is kept by their content: such a block is
+a ``variant`` of a ``base``.
 
 Responses never use the dynamic table: their blocks are constants, valid on any connection.
 """
@@ -38,6 +40,8 @@ _STATIC_NAME = {field[0]: index for index, field in reversed(list(enumerate(STAT
 TABLE_LIMIT = 4096  # SETTINGS_HEADER_TABLE_SIZE; we leave it at its initial value
 _FIELD_OVERHEAD = 32  # RFC 7541 section 4.1
 _MAX_CACHED = 512  # blocks of one connection
+_MAX_BASES = 64
+_VOLATILE = b"grpc-timeout"
 _MAX_STRINGS = 4096  # remembered Huffman strings, all connections
 _MAX_INT_OCTETS = 5
 
@@ -57,7 +61,7 @@ class HeaderBlock:
     for the layer above to keep what it has worked out from the fields.
     """
 
-    __slots__ = ("_metadata", "authority", "content_length", "fault", "fields", "method", "path", "route", "scheme", "size", "trailer_fault")
+    __slots__ = ("_metadata", "authority", "base", "content_length", "fault", "fields", "method", "path", "route", "scheme", "size", "trailer_fault", "volatile")
 
     def __init__(self, fields: list[Field], size: int) -> None:
         self.fields = fields
@@ -69,8 +73,29 @@ class HeaderBlock:
         self.content_length = -1
         self.route: Any = None
         self.trailer_fault = ""
+        self.base: HeaderBlock | None = None  # the same without its volatile field, shared by many
+        self.volatile = b""  # that field's value
         self._metadata: dict[bytes, bytes] | None = None
         self.fault = self._check()
+
+    @classmethod
+    def variant(cls, base: HeaderBlock, fields: list[Field], size: int, volatile: bytes) -> HeaderBlock:
+        """A block that differs from the sound ``base`` by one more field, which is sound too."""
+        made = cls.__new__(cls)
+        made.fields = fields
+        made.size = size
+        made.method = base.method
+        made.path = base.path
+        made.scheme = base.scheme
+        made.authority = base.authority
+        made.content_length = base.content_length
+        made.route = None
+        made.trailer_fault = base.trailer_fault
+        made.fault = ""
+        made.base = base
+        made.volatile = volatile
+        made._metadata = None
+        return made
 
     @property
     def metadata(self) -> dict[bytes, bytes]:
@@ -147,10 +172,11 @@ class HeaderDecoder:
     it is decoded, so that the table stays right, and the caller refuses the stream.
     """
 
-    __slots__ = ("_cap", "_max", "_size", "_table", "cache")
+    __slots__ = ("_bases", "_cap", "_max", "_size", "_table", "cache")
 
     def __init__(self, max_list_bytes: int) -> None:
         self.cache: dict[bytes, HeaderBlock] = {}
+        self._bases: dict[tuple[Field, ...], HeaderBlock] = {}
         self._table: deque[Field] = deque()
         self._size = 0
         self._max = TABLE_LIMIT
@@ -162,25 +188,46 @@ class HeaderDecoder:
         if found is not None:
             return found
         try:
-            fields, size, changed = self._decode(block)
+            fields, size, changed, inserted = self._decode(block)
         except (IndexError, ValueError, HPACKDecodingError):
             raise ConnectionFault(ErrorCode.COMPRESSION_ERROR, "broken header block") from None
-        decoded = HeaderBlock(fields, size)
+        decoded = (self._variant(fields, size, inserted) if inserted >= 0 else None) or HeaderBlock(fields, size)
         if changed:
             self.cache.clear()
         elif len(self.cache) < _MAX_CACHED and len(block) <= 1024:
             self.cache[block] = decoded
         return decoded
 
+    def _variant(self, fields: list[Field], size: int, inserted: int) -> HeaderBlock | None:
+        """The block as a variant, if the field it inserted is volatile and the rest is a sound request."""
+        name, value = fields[inserted]
+        if name != _VOLATILE or not value.isalnum():
+            return None
+        if fields[inserted + 1 : inserted + 2] and fields[inserted + 1][0][:1] == b":":
+            return None  # a regular field among the pseudo-header ones: malformed
+        rest = fields[:inserted] + fields[inserted + 1 :]
+        key = tuple(rest)
+        base = self._bases.get(key)
+        if base is None:
+            base = HeaderBlock(rest, size - len(name) - len(value) - _FIELD_OVERHEAD)
+            if base.fault or _VOLATILE in base.metadata:
+                return None
+            if len(self._bases) >= _MAX_BASES:
+                self._bases.clear()
+            self._bases[key] = base
+        return HeaderBlock.variant(base, fields, size, value)
+
     def statistics(self) -> dict[str, int]:
         """Sizes of what is kept."""
-        return {"cached_blocks": len(self.cache), "table_entries": len(self._table), "table_bytes": self._size}
+        return {"cached_blocks": len(self.cache) + len(self._bases), "table_entries": len(self._table), "table_bytes": self._size}
 
-    def _decode(self, block: bytes) -> tuple[list[Field], int, bool]:
+    def _decode(self, block: bytes) -> tuple[list[Field], int, bool, int]:
+        """Fields, their size, whether the table changed, and the place of the last field inserted (-1: none)."""
         table = self._table
         fields: list[Field] = []
         size = 0
         changed = False
+        inserted = -1
         pos = 0
         end = len(block)
         while pos < end:
@@ -222,6 +269,7 @@ class HeaderDecoder:
                 size += field_size
                 if insert:
                     changed = True
+                    inserted = len(fields)
                     self._evict(field_size)
                     if field_size <= self._max:
                         table.appendleft(field)
@@ -229,7 +277,7 @@ class HeaderDecoder:
             if size > self._cap:
                 raise ConnectionFault(ErrorCode.ENHANCE_YOUR_CALM, "header list too large")
             fields.append(field)
-        return fields, size, changed
+        return fields, size, changed, inserted
 
     def _evict(self, room: int) -> None:
         """Make room for an entry of that size (section 4.4); a larger one than the table empties it."""

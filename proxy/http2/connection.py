@@ -10,7 +10,8 @@ Streams are made by ``open_stream(connection, id, headers)``; see ``stream`` for
 
 Errors: a rule whose breach ends the connection raises ``ConnectionFault`` inside and becomes
 GOAWAY; one that ends a stream becomes RST_STREAM (RFC 9113 section 5.4). Breaches of streams
-and other frames that cost more than they bring are paid from a budget.
+and other frames that cost more than they bring are paid from a budget. WINDOW_UPDATE and PING
+are not: honest clients under load send thousands of them a second.
 
 Ids of streams that were reset, by either side, are remembered (boundedly), because late frames
 on them are judged differently (section 5.1); every other closed stream ended by END_STREAM.
@@ -143,29 +144,27 @@ class Connection:
             pos = end
             kind = word & 0xFF
             stream_id &= 0x7FFF_FFFF  # the reserved bit is ignored (section 4.1)
-            if kind == 0 and not flags & 0x08 and length and self._block is None and (stream := streams.get(stream_id)):  # DATA
-                if stream.remote_closed:
-                    self._stream_fault(stream_id, ErrorCode.STREAM_CLOSED, length)
-                    continue
+            if (
+                kind == 0  # DATA
+                and not flags & 0x08
+                and length
+                and (stream := streams.get(stream_id)) is not None
+                and not stream.remote_closed
+                and self._block is None
+            ):
                 window = self._receive_window - length
                 if window < low_connection:
                     window = self._credit(window)
                 self._receive_window = window
-                window = stream.receive_window - length
+                window = stream.receive_window = stream.receive_window - length
                 if flags & 0x01:
                     stream.remote_closed = True
-                elif window < low_stream:
-                    if window < 0:
-                        self._stream_fault(stream_id, ErrorCode.FLOW_CONTROL_ERROR)
+                if window < low_stream or stream.headers.content_length >= 0:
+                    try:
+                        self._account(stream, length)
+                    except StreamFault as fault:
+                        self._stream_fault(stream_id, fault.code)
                         continue
-                    self.write(frames.window_update(stream_id, self.stream_window - window))
-                    window = self.stream_window
-                stream.receive_window = window
-                if window < 0 or (
-                    stream.headers.content_length >= 0 and not self._length_fits(stream, length, stream.remote_closed)
-                ):
-                    self._stream_fault(stream_id, ErrorCode.PROTOCOL_ERROR if window >= 0 else ErrorCode.FLOW_CONTROL_ERROR)
-                    continue
                 stream.received(data[start:end], stream.remote_closed)
             elif (
                 kind == 1  # HEADERS
@@ -213,7 +212,7 @@ class Connection:
         body = _unpad(payload) if flags & frames.PADDED else payload
         stream = self.streams.get(stream_id)
         if stream is None:
-            self._late(stream_id)
+            self._late(stream_id, paid=length > 0)
             return
         if stream.remote_closed:
             raise StreamFault(ErrorCode.STREAM_CLOSED, "DATA after END_STREAM")
@@ -221,16 +220,21 @@ class Connection:
         if not body and not ended:
             self._pay()
         stream.receive_window -= length
-        if stream.receive_window < 0:
-            raise StreamFault(ErrorCode.FLOW_CONTROL_ERROR, "stream window overrun")
-        if not ended and stream.receive_window < self.stream_window >> 1:
-            self.write(frames.window_update(stream_id, self.stream_window - stream.receive_window))
-            stream.receive_window = self.stream_window
         stream.remote_closed = ended
-        if stream.headers.content_length >= 0 and not self._length_fits(stream, len(body), ended):
-            raise StreamFault(ErrorCode.PROTOCOL_ERROR, "content-length and DATA differ")
+        self._account(stream, len(body))
         if body or ended:
             stream.received(body, ended)
+
+    def _account(self, stream: Stream, body_bytes: int) -> None:
+        """After DATA: the stream's window (topped up when half is used) and its content-length."""
+        window = stream.receive_window
+        if window < 0:
+            raise StreamFault(ErrorCode.FLOW_CONTROL_ERROR, "stream window overrun")  # section 6.9.1
+        if window < self.stream_window >> 1 and not stream.remote_closed:
+            self.write(frames.window_update(stream.id, self.stream_window - window))
+            stream.receive_window = self.stream_window
+        if stream.headers.content_length >= 0 and not self._length_fits(stream, body_bytes, stream.remote_closed):
+            raise StreamFault(ErrorCode.PROTOCOL_ERROR, "content-length and DATA differ")  # section 8.1.1
 
     def _on_headers(self, flags: int, stream_id: int, payload: bytes) -> None:
         if not stream_id & 1:
@@ -274,7 +278,7 @@ class Connection:
         if stream_id <= self._last_id:
             if any(low <= stream_id <= high for low, high in self._gaps):
                 raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "stream id is not above the last")  # section 5.1.1
-            self._late(stream_id)
+            self._late(stream_id, paid=False)
             return
         if stream_id > self._last_id + 2:
             self._gaps.append((self._last_id + 2, stream_id - 2))
@@ -317,10 +321,10 @@ class Connection:
         self._check_not_idle(stream_id, "RST_STREAM")
         if len(payload) != 4:
             raise ConnectionFault(ErrorCode.FRAME_SIZE_ERROR, "RST_STREAM is not 4 octets")  # section 6.4
-        if not self._resets.spend(self.now):
-            raise ConnectionFault(ErrorCode.ENHANCE_YOUR_CALM, "too many resets")
         stream = self.streams.get(stream_id)
         if stream is not None:
+            if not self._resets.spend(self.now):
+                raise ConnectionFault(ErrorCode.ENHANCE_YOUR_CALM, "too many resets")
             self.forget(stream, reset_by_us=False)
             stream.cancelled(frames.U32.unpack(payload)[0])
 
@@ -357,6 +361,8 @@ class Connection:
         """Section 6.9.2: the change moves every open stream's window, below zero if need be."""
         if value > frames.MAX_WINDOW:
             raise ConnectionFault(ErrorCode.FLOW_CONTROL_ERROR, "illegal INITIAL_WINDOW_SIZE")
+        for _ in range(len(self.streams) >> 8):
+            self._pay()  # the work is proportional
         change = value - self.peer_stream_window
         self.peer_stream_window = value
         for stream in self.streams.values():
@@ -376,7 +382,6 @@ class Connection:
             raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "PING on a stream")  # section 6.7
         if len(payload) != 8:
             raise ConnectionFault(ErrorCode.FRAME_SIZE_ERROR, "PING is not 8 octets")
-        self._pay()
         if flags & frames.ACK:
             if payload == _DRAIN_PING and self._drain_ping:
                 self._drain_ping = False
@@ -405,19 +410,13 @@ class Connection:
             self.send_window += increment
             if self.send_window > frames.MAX_WINDOW:
                 raise ConnectionFault(ErrorCode.FLOW_CONTROL_ERROR, "connection window overflow")  # section 6.9.1
-            if increment < 1024:
-                self._pay()
             return
         self._check_not_idle(stream_id, "WINDOW_UPDATE")
         stream = self.streams.get(stream_id)
         if stream is None:
-            if stream_id in self._reset_ids:
-                self._pay()
             return  # late, and allowed (section 5.1)
         if not increment:
             raise StreamFault(ErrorCode.PROTOCOL_ERROR, "WINDOW_UPDATE of zero")
-        if increment < 1024:
-            self._pay()
         stream.send_window += increment
         if stream.send_window > frames.MAX_WINDOW:
             raise StreamFault(ErrorCode.FLOW_CONTROL_ERROR, "stream window overflow")
@@ -581,10 +580,8 @@ class Connection:
 
     # -- small rules
 
-    def _stream_fault(self, stream_id: int, code: ErrorCode, uncounted: int = 0) -> None:
+    def _stream_fault(self, stream_id: int, code: ErrorCode) -> None:
         """RST_STREAM for the peer's breach (section 5.4.2)."""
-        if uncounted:
-            self._receive_window = self._credit(self._receive_window - uncounted)
         self._pay()
         self.write(frames.rst_stream(stream_id, code))
         stream = self.streams.get(stream_id)
@@ -596,12 +593,13 @@ class Connection:
             if len(self._reset_ids) > _REMEMBERED_RESETS:
                 del self._reset_ids[next(iter(self._reset_ids))]
 
-    def _late(self, stream_id: int) -> None:
-        """DATA or HEADERS on a stream that is closed (section 5.1, "closed")."""
+    def _late(self, stream_id: int, paid: bool) -> None:
+        """DATA or HEADERS on a stream that is closed (section 5.1, "closed"). ``paid``: by flow control."""
         by_us = self._reset_ids.get(stream_id)
         if by_us is None:
             raise ConnectionFault(ErrorCode.STREAM_CLOSED, "frame after END_STREAM")
-        self._pay()
+        if not paid:
+            self._pay()
         if not by_us:
             raise StreamFault(ErrorCode.STREAM_CLOSED, "frame after RST_STREAM")
 
