@@ -9,6 +9,7 @@ term first, except the two pre-vote kinds, which only ask.
 from __future__ import annotations
 
 import struct
+import zlib
 from collections.abc import Iterable, Sequence
 from enum import IntEnum
 from typing import NamedTuple
@@ -69,6 +70,8 @@ class Message(NamedTuple):
 
 
 _HEADER = struct.Struct("<BBQQQQQQQQI")  # kind, flag, sender, to, term, index, log_term, commit, round, hint, entries
+_CHECKSUM = struct.Struct("<I")  # CRC-32 of the header, before it; entries carry their own
+_HEADER_END = _CHECKSUM.size + _HEADER.size
 _KINDS = frozenset(Kind)
 
 
@@ -77,7 +80,9 @@ def encode_messages(messages: Iterable[Message]) -> bytes:
     parts: list[bytes] = []
     add = parts.append
     for kind, sender, to, term, index, log_term, commit, round_, hint, flag, entries in messages:
-        add(_HEADER.pack(kind, flag, sender, to, term, index, log_term, commit, round_, hint, len(entries)))
+        header = _HEADER.pack(kind, flag, sender, to, term, index, log_term, commit, round_, hint, len(entries))
+        add(_CHECKSUM.pack(zlib.crc32(header)))
+        add(header)
         for entry in entries:
             add(entry.encode())
     return b"".join(parts)
@@ -89,13 +94,15 @@ def decode_messages(data: bytes) -> list[Message]:
     messages: list[Message] = []
     pos, end = 0, len(data)
     while pos < end:
-        try:
-            kind, flag, sender, to, term, index, log_term, commit, round_, hint, count = _HEADER.unpack_from(data, pos)
-        except struct.error as e:
-            raise IntegrityError("message cut short") from e
+        if end - pos < _HEADER_END:
+            raise IntegrityError("message cut short")
+        header = data[pos + 4 : pos + _HEADER_END]
+        if zlib.crc32(header) != _CHECKSUM.unpack_from(data, pos)[0]:
+            raise IntegrityError("a message's header fails its checksum")
+        kind, flag, sender, to, term, index, log_term, commit, round_, hint, count = _HEADER.unpack(header)
         if kind not in _KINDS:
             raise IntegrityError(f"unknown message kind {kind}")
-        pos += _HEADER.size
+        pos += _HEADER_END
         entries: Sequence[Entry] = ()
         if count:
             entries = received = []
