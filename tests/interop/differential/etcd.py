@@ -1,0 +1,45 @@
+"""A real etcd of one member, in a directory of its own, on free ports."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from .endpoints import GrpcEndpoint
+
+ETCD = Path(sys.executable).parent / "etcd"
+
+
+def free_port() -> int:
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        port: int = s.getsockname()[1]
+        return port
+
+
+@contextmanager
+def running_etcd(directory: Path) -> Iterator[GrpcEndpoint]:
+    """A started etcd; it is stopped and its directory removed at the end."""
+    client, peer = (f"http://127.0.0.1:{free_port()}" for _ in range(2))
+    with (directory / "etcd.log").open("wb") as log:
+        process = subprocess.Popen(
+            [str(ETCD), "--data-dir", str(directory / "data"), "--log-level", "error",
+             "--unsafe-no-fsync", "--listen-client-urls", client, "--advertise-client-urls", client,
+             "--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer,
+             "--initial-cluster", f"default={peer}"],
+            stdout=log, stderr=log)
+        try:
+            endpoint = GrpcEndpoint(client.removeprefix("http://"))
+            try:
+                yield endpoint
+            finally:
+                endpoint.close()
+        finally:
+            process.terminate()
+            process.wait(timeout=20)
+            shutil.rmtree(directory / "data", ignore_errors=True)
