@@ -59,6 +59,11 @@ class FrontLink:
         self._out.append(ANSWER.pack(rid, 0, 16 + len(tail)) + HEAD.pack(revision, term) + tail)
 
     @property
+    def local(self) -> bool:
+        """Whether the front runs on this host (ipc)."""
+        return not self._prefix
+
+    @property
     def pending(self) -> bool:
         return bool(self._out)
 
@@ -155,6 +160,15 @@ class Fronts:
             if link.alive and link.pending and not link.flush():
                 log.warning("dropping a front that does not take its answers", session=link.session)
                 self.drop(link.identity)
+
+    def watermark(self, revision: int) -> None:
+        """Every event up to ``revision`` has been emitted: told to this host's fronts, which read here and wait for
+        what they have shown already, and to others that watch here. Costs nothing extra where answers leave anyway."""
+        for link in self.links.values():
+            if link.watermark < revision and (link.local or link.subscriptions):
+                link.watermark = revision
+                link.answer(0, Status.WATERMARK, SEQUENCE.pack(revision))
+                self.dirty.add(link)
 
     def broadcast(self, status: int, body: bytes) -> None:
         """Tell every front something about the link itself."""

@@ -378,6 +378,7 @@ class Node:
     def _after_apply(self, run: list[tuple[int, int, bytes]], applied: Applied) -> None:
         if applied.events:
             self.watches.emit(applied.events)
+        self.fronts.watermark(self.store.revision)
         writes = self.writes
         if applied.granted or applied.revoked or applied.checkpointed:
             self.upkeep.leases_changed(applied)

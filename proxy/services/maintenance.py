@@ -139,10 +139,9 @@ class Snapshot:
         if status not in (_OK, _PARTIAL):
             self._context.refuse(call, self._stats, EtcdError.decode(body))
             return
-        if len(body) >= _REMAINING.size:
+        if status == _PARTIAL:
             (remaining,) = _REMAINING.unpack_from(body)
             self._send(call, sending, body[_REMAINING.size:], remaining)
-        if status == _PARTIAL:
             if call.pending_bytes() > _BACKLOG_BYTES:
                 self._context.router.cancel(waiting)
                 self._context.refuse(
