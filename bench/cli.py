@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shlex
+import signal
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from bench import report, run
+from bench import report, run, systems
 from bench.client import parse_endpoint
 from bench.spec import Spec
 
@@ -144,6 +147,56 @@ def lease_keepalive(endpoints: Endpoints = LOCAL, conns: Conns = 1, clients: Cli
     spec = Spec("lease-keepalive", _split(endpoints), conns, clients, *_bounds(total, duration), rate, timeout, seed,
                 leases=leases, lease_ttl_s=ttl)
     _go(spec, processes, server_pids, as_json)
+
+
+@app.command()
+def compare(
+    baseline: Annotated[str, typer.Option(help="A: etcd or muster, to be started; PATH of an etcd; or "
+                                               "NAME=HOST:PORT,... for one that runs.")] = "etcd",
+    subject: Annotated[str, typer.Option(help="B, in the same forms.")] = "muster",
+    only: Annotated[str, typer.Option(help="Comma-separated cells or shell patterns, such as put-*,range-l-1000. "
+                                           "Default: put and both ranges with 1, 100 and 1000 clients.")] = "",
+    rounds: Annotated[int, typer.Option(min=1, help="Turns of each system in each cell.")] = 3,
+    duration: Annotated[float, typer.Option(min=0.1, help="Seconds of one turn.")] = 5.0,
+    warm_up: Annotated[float, typer.Option(min=0, help="Seconds before the first turn of a cell.")] = 1.0,
+    key_space: KeySpace = 10_000, processes: Processes = 1,
+    leader_only: Annotated[bool, typer.Option("--leader-only", help="Connect to the leader's member only.")] = False,
+    data_dir: Annotated[Path | None, typer.Option(help="Where both systems keep their data (a new directory in it, "
+                                                       "removed afterwards). Default: TMPDIR or /var/tmp.")] = None,
+    etcd_flags: Annotated[str, typer.Option(help="More flags for etcd, as one string.")] = "",
+    muster_flags: Annotated[str, typer.Option(help="More flags for muster local, as one string.")] = "",
+    shards: Annotated[int, typer.Option(min=1, help="Shards of the muster that is started.")] = 1,
+    markdown: Annotated[Path | None, typer.Option(help="Page to write the tables into, between its marks.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Run the same work on two systems in turns, and print ratios."""
+    from bench import compare as comparing
+    from bench import compare_report
+
+    def terminate(signum: int, frame: object) -> None:
+        raise SystemExit(128 + signum)
+
+    signal.signal(signal.SIGTERM, terminate)  # so that the systems started here end with us
+    try:
+        plan = comparing.Plan(comparing.choose([p for p in only.split(",") if p]), rounds, duration, warm_up,
+                              processes, leader_only, key_space)
+        with systems.started_pair(baseline, subject, data_dir=data_dir, shards=shards,
+                                  etcd_flags=shlex.split(etcd_flags), muster_flags=shlex.split(muster_flags)) as pair:
+            for name, flags in (("etcd flags", etcd_flags), ("muster flags", muster_flags)):
+                if flags:
+                    plan.notes[name] = flags
+            result = asyncio.run(comparing.compare(plan, pair, lambda line: _errors.print(line, markup=False)))
+    except (ValueError, FileNotFoundError) as error:
+        _fail(str(error))
+    except (OSError, RuntimeError, run.RunError) as error:
+        _errors.print(f"error: {error}", style="red", markup=False)
+        raise typer.Exit(1) from None
+    if as_json:
+        sys.stdout.write(json.dumps(result) + "\n")
+    else:
+        compare_report.show(Console(), result)
+    if markdown is not None:
+        compare_report.write_into(markdown, result)
 
 
 def _go(spec: Spec, processes: int, server_pids: str, as_json: bool, *, populate: bool = False) -> None:

@@ -12,13 +12,17 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Sequence
-from contextlib import ExitStack, suppress
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import psutil
+
+from bench.client import parse_endpoint
+from bench.servers import discover
 
 START_LIMIT_S = 60.0
 STOP_LIMIT_S = 10.0
@@ -34,11 +38,12 @@ class System:
     processes: list[subprocess.Popen[bytes]]
     data_dir: Path
     logs: list[Path] = field(default_factory=list)
+    roots: list[int] = field(default_factory=list)  # of a system that others started
 
     @property
     def pids(self) -> list[int]:
         """The root processes; everything below them belongs to the system too."""
-        return [process.pid for process in self.processes]
+        return [process.pid for process in self.processes] or self.roots
 
     def check(self) -> None:
         """RuntimeError, with the end of its log, if a root process has ended."""
@@ -153,6 +158,43 @@ def start_muster(data_dir: Path, *, hosts: int = 3, shards: int = 1, flags: Sequ
         system.stop()
         raise
     return system
+
+
+def given(name: str, endpoints: Sequence[str], data_dir: Path) -> System:
+    """A system that runs already; only its processes on this machine are measured, and it is not stopped."""
+    system = System(name, "given", [str(parse_endpoint(e)) for e in endpoints], [], data_dir)
+    system.roots = discover([parse_endpoint(e) for e in endpoints])
+    return system
+
+
+@contextmanager
+def started_pair(baseline: str, subject: str, *, data_dir: Path | None = None, shards: int = 1,
+                 etcd_flags: Sequence[str] = (), muster_flags: Sequence[str] = ()) -> Iterator[list[System]]:
+    """Two systems as ``muster-bench compare`` names them, side by side below one new directory, stopped at the end.
+
+    Two of one kind get different names. ValueError for a name that is none.
+    """
+    parent = data_dir or Path(os.environ.get("TMPDIR", "/var/tmp"))
+    parent.mkdir(parents=True, exist_ok=True)
+    directory = Path(tempfile.mkdtemp(prefix="muster-bench-", dir=parent))
+    with ExitStack() as stack:
+        stack.callback(shutil.rmtree, directory, ignore_errors=True)
+        pair: list[System] = []
+        for place, text in (("a", baseline), ("b", subject)):
+            name, equals, endpoints = text.partition("=")
+            if equals:
+                system = given(name, endpoints.split(","), directory)
+            elif text == "muster":
+                system = start_muster(directory / place, shards=shards, flags=muster_flags)
+            elif text == "etcd" or "/" in text:
+                system = start_etcd(directory / place, binary=None if text == "etcd" else text, flags=etcd_flags)
+            else:
+                raise ValueError(f"{text}: neither etcd, muster, a path, nor NAME=ENDPOINTS")
+            if pair and system.name == pair[0].name:
+                system.name += "-2"
+            stack.callback(system.stop)
+            pair.append(system)
+        yield pair
 
 
 def _spawn(system: System, name: str, command: list[str]) -> None:
