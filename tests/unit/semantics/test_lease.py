@@ -1,0 +1,207 @@
+"""The lessor's promises: no lease ends early, none lives for ever, a new sequencer honours its predecessor's."""
+
+import random
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cluster import errors
+from cluster.lease import (
+    CHECKPOINT_INTERVAL_MS,
+    EXPIRY_RETRY_MS,
+    MAX_TTL_S,
+    NEVER,
+    Lessor,
+    choose_id,
+    effective_ttl_s,
+    min_ttl_s,
+)
+
+from .memory import refusal
+
+ELECTION_MS = 1000
+
+
+def sequencer(*leases: tuple[int, int], now_ms: int = 0) -> Lessor:
+    """A sequencer since ``now_ms``, with leases granted then."""
+    lessor = Lessor(ELECTION_MS)
+    lessor.promote(now_ms)
+    for lease, ttl_s in leases:
+        lessor.granted(lease, ttl_s, now_ms)
+    return lessor
+
+
+@pytest.mark.parametrize(("election_ms", "expected"), [(1000, 2), (1001, 2), (2000, 3), (100, 1), (5000, 8)])
+def test_the_minimum_ttl_is_one_and_a_half_election_timeouts(election_ms: int, expected: int) -> None:
+    assert min_ttl_s(election_ms) == expected
+
+
+@pytest.mark.parametrize(("asked", "granted"), [(-5, 2), (0, 2), (1, 2), (2, 2), (3, 3), (MAX_TTL_S, MAX_TTL_S)])
+def test_short_ttls_are_raised_to_the_minimum(asked: int, granted: int) -> None:
+    assert effective_ttl_s(asked, 2) == granted
+
+
+def test_a_ttl_beyond_the_limit_is_refused() -> None:
+    assert refusal(lambda: effective_ttl_s(MAX_TTL_S + 1, 2)).kind == errors.LEASE_TTL_TOO_LARGE
+
+
+def test_a_chosen_id_is_positive_and_free() -> None:
+    ids = iter([0, 1 << 63, 5, -1])
+    assert choose_id(lambda lease: lease == 5, lambda: next(ids)) == 0x7FFF_FFFF_FFFF_FFFF
+
+
+def test_a_lease_is_due_when_its_time_is_over_and_not_before() -> None:
+    lessor = sequencer((7, 10))
+    assert lessor.next_deadline() == 10_000
+    assert lessor.due(9_999) == []
+    assert lessor.due(10_000) == [7]
+
+
+def test_a_renewal_restarts_the_whole_time() -> None:
+    lessor = sequencer((7, 10))
+    assert lessor.renew(7, 9_000) == 10
+    assert lessor.due(18_999) == []
+    assert lessor.time_to_live(7, 9_001) == (9, 10)
+    assert lessor.due(19_000) == [7]
+
+
+def test_an_unknown_lease_is_renewed_to_nothing() -> None:
+    lessor = sequencer()
+    assert lessor.renew(7, 0) == 0
+    assert lessor.time_to_live(7, 0) is None
+
+
+def test_an_expired_lease_blocks_keep_alives_until_it_is_revoked() -> None:
+    lessor = sequencer((7, 10))
+    assert lessor.renew(7, 10_000) is None  # over, though nobody has looked yet
+    assert lessor.due(10_000) == [7]
+    assert lessor.renew(7, 10_001) is None
+    assert lessor.time_to_live(7, 12_500) == (0, 10)
+    lessor.revoked(7)
+    assert lessor.renew(7, 10_002) == 0
+
+
+def test_an_expiry_is_given_out_again_only_after_a_while() -> None:
+    lessor = sequencer((7, 10))
+    assert lessor.due(10_000) == [7]
+    assert lessor.due(10_000 + EXPIRY_RETRY_MS - 1) == []
+    assert lessor.due(10_000 + EXPIRY_RETRY_MS) == [7]
+
+
+def test_at_most_so_many_are_due_at_once_in_order_of_their_deadlines() -> None:
+    lessor = sequencer(*((lease, 100 - lease) for lease in range(1, 50)))
+    assert lessor.due(1_000_000, limit=3) == [49, 48, 47]
+    assert lessor.due(1_000_000, limit=2) == [46, 45]
+
+
+def test_a_lease_granted_again_after_its_revoke_is_another_lease() -> None:
+    lessor = sequencer((7, 10))
+    lessor.revoked(7)
+    lessor.granted(7, 10, 0)
+    lessor.granted(8, 10, 0)
+    assert lessor.due(10_000) == [7, 8]
+
+
+def test_h7_a_new_sequencer_gives_the_full_time_and_an_election_timeout() -> None:
+    old = sequencer((7, 10))
+    new = Lessor(ELECTION_MS)
+    new.granted(7, 10, 0)
+    assert old.renew(7, 9_999) == 10  # acked by the old one just before the new one's first record
+    new.promote(10_000)
+    assert new.due(20_999) == []
+    assert new.due(21_000) == [7]
+
+
+def test_h7_an_uncleared_checkpoint_counts_for_a_new_sequencer() -> None:
+    lessor = Lessor(ELECTION_MS)
+    lessor.load([(7, 600, 300), (8, 600, 0)])
+    lessor.promote(0)
+    assert lessor.due(300_999) == []
+    assert lessor.due(301_000) == [7]
+    assert lessor.due(601_000) == [7, 8]
+
+
+def test_h7_a_checkpointed_lease_is_renewed_only_once_the_checkpoint_is_cleared() -> None:
+    lessor = Lessor(ELECTION_MS)
+    lessor.load([(7, 600, 300)])
+    lessor.promote(0)
+    assert lessor.needs_checkpoint_clear(7)
+    with pytest.raises(AssertionError, match="H7"):
+        lessor.renew(7, 1)
+    lessor.checkpointed(7, 0)
+    assert not lessor.needs_checkpoint_clear(7)
+    assert lessor.renew(7, 1) == 600
+    assert lessor.due(600_000) == []
+    assert lessor.due(600_001) == [7]
+
+
+def test_long_leases_are_checkpointed_with_the_time_left_rounded_up() -> None:
+    lessor = sequencer((7, 1000), (8, 299), (9, 1000))
+    assert lessor.due_checkpoints(CHECKPOINT_INTERVAL_MS - 1) == []
+    assert lessor.renew(9, 1) == 1000
+    assert lessor.due_checkpoints(CHECKPOINT_INTERVAL_MS) == [(7, 700)]
+    assert lessor.due_checkpoints(CHECKPOINT_INTERVAL_MS + 1) == [(9, 700)]
+    assert lessor.due_checkpoints(2 * CHECKPOINT_INTERVAL_MS + 500) == [(7, 400), (9, 400)]
+    assert lessor.due_checkpoints(10 * CHECKPOINT_INTERVAL_MS) == []  # soon over: not worth a record
+
+
+def test_deadlines_die_with_the_term() -> None:
+    lessor = sequencer((7, 10))
+    assert lessor.due(10_000) == [7]
+    lessor.demote()
+    assert lessor.next_deadline() == NEVER
+    with pytest.raises(AssertionError, match="I15"):
+        lessor.due(99_999)
+    with pytest.raises(AssertionError, match="I15"):
+        lessor.renew(7, 99_999)
+    lessor.promote(100_000)
+    assert lessor.renew(7, 100_001) == 10  # its expiry was never committed: it lives again
+
+
+def test_leases_are_listed_by_the_time_left_on_the_sequencer_and_by_id_elsewhere() -> None:
+    lessor = sequencer((1, 30), (2, 10), (3, 20))
+    assert lessor.ids() == [2, 3, 1]
+    lessor.demote()
+    assert lessor.ids() == [1, 2, 3]
+    assert list(lessor) == [(1, 30, 0), (2, 10, 0), (3, 20, 0)]
+
+
+@given(st.integers(0, 1 << 32))
+@settings(max_examples=60, deadline=None)
+def test_against_a_list_of_deadlines(seed: int) -> None:
+    """Random grants, renewals, revokes and scans: nothing due early, nothing forgotten."""
+    rng = random.Random(seed)
+    lessor, deadlines, ttls, given_out = sequencer(), {}, {}, {}
+    now = 0
+    for _ in range(300):
+        now += rng.randrange(1500)
+        lease = rng.randrange(1, 12)
+        match rng.randrange(4):
+            case 0 if lease not in deadlines:
+                ttl = rng.randrange(2, 20)
+                lessor.granted(lease, ttl, now)
+                deadlines[lease], ttls[lease] = now + ttl * 1000, ttl
+            case 1:
+                lessor.revoked(lease)
+                deadlines.pop(lease, None)
+                given_out.pop(lease, None)
+            case 2:
+                expected: int | None = 0
+                if lease in deadlines:
+                    live = lease not in given_out and deadlines[lease] > now
+                    expected = ttls[lease] if live else None
+                    if live:
+                        deadlines[lease] = now + ttls[lease] * 1000
+                assert lessor.renew(lease, now) == expected
+            case 3:
+                due = {i for i, t in deadlines.items() if t <= now and given_out.get(i, -1 << 40) + EXPIRY_RETRY_MS <= now}
+                assert min([*deadlines.values(), *(t + EXPIRY_RETRY_MS for t in given_out.values()), NEVER]) <= now or not due
+                assert (lessor.next_deadline() <= now) >= bool(due)
+                found = lessor.due(now)
+                assert set(found) == due
+                assert len(found) == len(due)
+                given_out.update(dict.fromkeys(found, now))
+        for i, t in deadlines.items():
+            assert lessor.time_to_live(i, now) == (max(t - now, 0) // 1000, ttls[i])
+    assert len(lessor) == len(deadlines)
