@@ -1,0 +1,206 @@
+"""Who a host is: IDs by etcd's rules, kept for ever; one process per data directory; run directories that fit."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tools.muster import bootstrap, config, peer_keys, rundir
+from tools.muster.bootstrap import Identity
+from tools.muster.flags import SERVER_FLAGS
+from tools.muster.parse import ConfigError, resolve
+
+THREE = "infra0=http://127.0.0.1:23800,infra1=http://127.0.0.1:23801,infra2=http://127.0.0.1:23802"
+
+
+def establish(data_dir: Path, *args: str) -> tuple[Identity, bool]:
+    settings = config.build(resolve(SERVER_FLAGS, (f"--data-dir={data_dir}", *args), {}))
+    bootstrap.prepare_data_dir(settings.data_dir)
+    return bootstrap.establish(settings)
+
+
+def of_three(name: str, url: str = "") -> tuple[str, ...]:
+    own = url or dict(p.split("=") for p in THREE.split(","))[name]
+    return (
+        f"--name={name}", f"--initial-cluster={THREE}", f"--initial-advertise-peer-urls={own}",
+        "--initial-cluster-token=etcd-cluster-1",
+    )  # fmt: skip
+
+
+def test_a_host_without_flags_has_etcds_ids(tmp_path: Path) -> None:
+    identity, is_new = establish(tmp_path)
+    assert is_new
+    assert f"{identity.member_id:x}" == "8e9e05c52164694d"
+    assert f"{identity.cluster_id:x}" == "cdf818194e3a8c32"
+    assert identity.incarnation != 0
+
+
+def test_three_hosts_agree_on_all_ids(tmp_path: Path) -> None:
+    found = [establish(tmp_path / name, *of_three(name))[0] for name in ("infra0", "infra1", "infra2")]
+    assert {f"{i.cluster_id:x}" for i in found} == {"27949674065375ef"}
+    assert [f"{i.member_id:x}" for i in found] == ["7b5a8be93824acf5", "2abecb6143ceca2c", "ef48f5673c3497fa"]
+    assert found[0].peers == found[1].peers == found[2].peers
+    assert [p.port for p in sorted(found[0].peers, key=lambda p: p.name)] == [23800, 23801, 23802]
+    assert len({i.incarnation for i in found}) == 3
+
+
+def test_later_starts_keep_the_identity_and_ignore_the_initial_flags(tmp_path: Path) -> None:
+    first, _ = establish(tmp_path, *of_three("infra0"))
+    again, is_new = establish(tmp_path, "--initial-cluster=x=http://wrong:1", "--initial-cluster-token=other")
+    assert not is_new
+    assert again == first
+
+
+def test_another_number_of_shards_is_refused_at_a_restart(tmp_path: Path) -> None:
+    establish(tmp_path)
+    path = tmp_path / "member" / "identity.json"
+    raw = json.loads(path.read_text(encoding="utf-8"))
+    path.write_text(json.dumps({**raw, "shard_count": 4}), encoding="utf-8")
+    with pytest.raises(ConfigError, match="--shards=1, but this cluster was made with 4: the number of shards cannot change"):
+        establish(tmp_path, "--shards=1")
+    assert establish(tmp_path)[0].shard_count == 4  # nothing was asked for: what was agreed holds
+    with pytest.raises(ConfigError, match="--shard-depth=3, but this cluster was made with 2"):
+        establish(tmp_path, "--shard-depth=3")
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"format": 1}', '{"format": 1, "cluster_id": "zz"}'])
+def test_a_damaged_identity_is_refused(tmp_path: Path, text: str) -> None:
+    establish(tmp_path)
+    (tmp_path / "member" / "identity.json").write_text(text, encoding="utf-8")
+    with pytest.raises(ConfigError, match="is damaged"):
+        establish(tmp_path)
+
+
+def test_a_log_without_its_identity_does_not_come_back_as_somebody(tmp_path: Path) -> None:  # H10
+    establish(tmp_path)
+    (tmp_path / "member" / "shard-0").mkdir()
+    (tmp_path / "member" / "identity.json").unlink()
+    with pytest.raises(ConfigError, match=r"identity.json is missing, but .* holds shard-0"):
+        establish(tmp_path)
+
+
+def test_a_crash_while_the_identity_is_written_leaves_a_first_start(tmp_path: Path) -> None:
+    establish(tmp_path)
+    path = tmp_path / "member" / "identity.json"
+    path.rename(path.with_name("identity.json.tmp"))
+    assert establish(tmp_path)[1]
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (("--name=infra9", f"--initial-cluster={THREE}"), 'couldn\'t find local name "infra9" in the initial cluster configuration'),
+        (of_three("infra0", "http://127.0.0.1:1"), "--initial-advertise-peer-urls has http://127.0.0.1:1 but missing from --initial-cluster=infra0=http://127.0.0.1:23800"),
+        (
+            (f"--initial-cluster={THREE},infra0=http://127.0.0.1:5", "--name=infra0", "--initial-advertise-peer-urls=http://127.0.0.1:23800"),
+            "--initial-cluster has infra0=http://127.0.0.1:23800,infra0=http://127.0.0.1:5 but missing from --initial-advertise-peer-urls=http://127.0.0.1:23800",
+        ),
+        (("--initial-cluster-state=existing",), "joining a running cluster"),
+    ],
+)  # fmt: skip
+def test_a_cluster_that_cannot_be_bootstrapped(tmp_path: Path, args: tuple[str, ...], message: str) -> None:
+    with pytest.raises(ConfigError) as e:
+        establish(tmp_path, *args)
+    assert message in str(e.value)
+
+
+def test_a_wrong_cluster_with_defaults_left_gives_etcds_hints(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"forgot to set --initial-advertise-peer-urls flag\?"):
+        establish(tmp_path, "--name=infra0", f"--initial-cluster={THREE}")
+
+
+def test_names_that_resolve_to_the_same_address_are_the_same_host(tmp_path: Path) -> None:
+    establish(
+        tmp_path, "--name=a", "--initial-cluster=a=http://localhost:2380", "--initial-advertise-peer-urls=http://127.0.0.1:2380"
+    )
+
+
+def test_a_data_directory_belongs_to_one_process(tmp_path: Path) -> None:
+    lock = rundir.DataDirLock(str(tmp_path))
+    try:
+        assert rundir.holder_of(str(tmp_path)) == os.getpid()
+        with pytest.raises(ConfigError, match=rf"is in use by another muster \(process {os.getpid()}\)"):
+            rundir.DataDirLock(str(tmp_path))
+    finally:
+        lock.release()
+    assert rundir.holder_of(str(tmp_path)) == 0
+    rundir.DataDirLock(str(tmp_path)).release()
+
+
+def test_a_process_that_was_killed_holds_nothing(tmp_path: Path) -> None:
+    code = "import sys; from tools.muster.rundir import DataDirLock as D; d = D(sys.argv[1]); print('held', flush=True); sys.stdin.read()"
+    with subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=Path(__file__).parents[3]
+    ) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == b"held\n"
+        assert rundir.holder_of(str(tmp_path)) == holder.pid
+        holder.kill()
+        holder.wait(10)
+    assert rundir.holder_of(str(tmp_path)) == 0
+
+
+def test_a_short_path_keeps_its_sockets_with_the_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rundir, "LONGEST_SOCKET_PATH", 1000)
+    assert rundir.make_run_dir(str(tmp_path)) == str(tmp_path / "run")
+    assert rundir.run_dir_of(str(tmp_path)) == str(tmp_path / "run")
+
+
+def test_a_long_path_gets_short_sockets_that_others_find(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("XDG_RUNTIME_DIR", raising=False)
+    deep = tmp_path / ("d" * 100)
+    deep.mkdir()
+    path = rundir.make_run_dir(str(deep))
+    try:
+        assert path.startswith("/tmp/muster-")
+        assert len(path + rundir.LONGEST_SOCKET_NAME) <= rundir.LONGEST_SOCKET_PATH
+        assert rundir.run_dir_of(str(deep)) == path
+        assert rundir.make_run_dir(str(deep)) == path
+        assert os.stat(path).st_mode & 0o777 == 0o700
+    finally:
+        os.rmdir(path)
+
+
+def test_a_run_directory_that_is_a_link_is_not_trusted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rundir, "LONGEST_SOCKET_PATH", 1000)
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "run").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(ConfigError, match="belongs to somebody else"):
+        rundir.make_run_dir(str(tmp_path))
+
+
+def test_a_data_directory_that_cannot_be_used(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("", encoding="utf-8")
+    with pytest.raises(ConfigError, match="cannot access data directory"):
+        bootstrap.prepare_data_dir(str(tmp_path / "file"))
+
+
+def test_peer_keys_are_a_private_pair(tmp_path: Path) -> None:
+    path = tmp_path / "keys"
+    peer_keys.generate(str(path))
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert set(json.loads(path.read_text(encoding="utf-8"))) == {"public", "secret"}
+    peer_keys.check(str(path))
+    with pytest.raises(FileExistsError):
+        peer_keys.generate(str(path))
+
+
+def test_a_key_file_that_cannot_be_used(tmp_path: Path) -> None:
+    first, second, open_to_all = tmp_path / "1", tmp_path / "2", tmp_path / "3"
+    for path in (first, second, open_to_all):
+        peer_keys.generate(str(path))
+    mixed = {**json.loads(first.read_text(encoding="utf-8")), "public": json.loads(second.read_text(encoding="utf-8"))["public"]}
+    first.write_text(json.dumps(mixed), encoding="utf-8")
+    second.write_text("-----BEGIN PRIVATE KEY-----", encoding="utf-8")
+    open_to_all.chmod(0o644)
+    for path, message in (
+        (first, "do not belong together"), (second, "is not a key file of muster"),
+        (open_to_all, "can be read by others"), (tmp_path / "4", "No such file"),
+    ):  # fmt: skip
+        with pytest.raises(ConfigError, match=message):
+            peer_keys.check(str(path))

@@ -1,0 +1,155 @@
+"""The command line as a user meets it: exit codes, one line of error, and what `local` does when nothing runs."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from cluster.version import ETCD_VERSION, MUSTER_VERSION
+from tools.muster import cli, layout, local_cli, rundir
+from tools.muster.parse import ConfigError
+
+ROOT = Path(__file__).parents[3]
+
+
+def muster(folder: Path, *args: str, **environ: str) -> subprocess.CompletedProcess[str]:
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("ETCD_", "MUSTER_"))}
+    return subprocess.run(
+        [sys.executable, "-m", "tools.muster.cli", *args], cwd=folder, capture_output=True, text=True, timeout=60,
+        env={**kept, "PYTHONPATH": str(ROOT), **environ}, check=False,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("args", "code", "message"),
+    [
+        (("--nope",), 2, "flag provided but not defined: -nope"),
+        (("--snapshot-count=x",), 2, 'invalid value "x" for flag -snapshot-count'),
+        (("stray",), 1, "'stray' is not a valid flag"),
+        (("--heartbeat-interval=300",), 1, "error verifying flags, --election-timeout[1000ms] should be at least as 5 times"),
+        (("--cert-file=x",), 1, "--cert-file is not supported yet"),
+        (("--config-file=/nowhere",), 1, "cannot read --config-file /nowhere"),
+        (("--listen-client-urls=http://127.0.0.1:2379",), 1, "--advertise-client-urls is required"),
+        (("local", "fly"), 1, "no local cluster in local.muster"),
+        (("local", "--hosts=0"), 1, "--hosts must be 1 to 99"),
+        (("local", "--shards=1000"), 1, "--shards must be 1 to 98"),
+        (("local", "--base-port=65500"), 1, "leaves no room for the ports of 3 hosts"),
+        (("local", "--colour"), 2, "flag provided but not defined: -colour"),
+        (("proxy",), 1, "give either --endpoints or --initial-cluster"),
+        (("proxy", "--initial-cluster-state=new"), 2, "flag provided but not defined: -initial-cluster-state"),
+        (("peer-keys",), 2, "usage: muster peer-keys FILE"),
+        (("peer-keys", "/nowhere/keys"), 1, "cannot write /nowhere/keys"),
+    ],
+    ids=lambda v: " ".join(v) if isinstance(v, tuple) else None,
+)
+def test_an_error_is_one_line_and_an_exit_code(
+    args: tuple[str, ...], code: int, message: str, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert cli.run(list(args)) == code
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("muster: ")
+    assert message in err
+    assert err.count("\n") == 1
+
+
+def test_version_has_etcds_four_lines_and_ours(tmp_path: Path) -> None:
+    for args in (("--version",), ("-version",), ("version",)):
+        done = muster(tmp_path, *args)
+        lines = done.stdout.splitlines()
+        assert done.returncode == 0
+        assert lines[0] == f"etcd Version: {ETCD_VERSION}"
+        assert [line.split(": ")[0] for line in lines[1:4]] == ["Git SHA", "Go Version", "Go OS/Arch"]
+        assert lines[4] == f"muster Version: {MUSTER_VERSION}"
+
+
+@pytest.mark.parametrize("args", [("--help",), ("-h",), ("help",), ("--name=a", "--help", "--heartbeat-interval=300")])
+def test_help_comes_on_stdout(args: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.run(list(args)) == 0
+    out, err = capsys.readouterr()
+    assert "--listen-client-urls" in out
+    assert err == ""
+
+
+@pytest.mark.parametrize("args", [("local", "--help"), ("proxy", "--help")])
+def test_commands_have_their_own_help(args: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.run(list(args)) == 0
+    assert "Flags:" in capsys.readouterr().out
+
+
+def test_peer_keys_are_made_once(tmp_path: Path) -> None:
+    assert muster(tmp_path, "peer-keys", "k").returncode == 0
+    again = muster(tmp_path, "peer-keys", "k")
+    assert (again.returncode, again.stderr) == (1, "muster: k exists; it is not overwritten\n")
+
+
+def test_a_taken_port_is_told_in_etcds_words(tmp_path: Path) -> None:
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        s.listen(1)
+        url = f"http://127.0.0.1:{s.getsockname()[1]}"
+        done = muster(tmp_path, f"--listen-client-urls={url}", f"--advertise-client-urls={url}", "--log-outputs=/dev/null")
+    assert done.returncode == 1
+    assert done.stderr == f"muster: listen tcp {url[7:]}: bind: address already in use\n"
+
+
+def test_a_second_server_on_the_same_data_is_refused(tmp_path: Path) -> None:
+    lock = rundir.DataDirLock(str(tmp_path))
+    try:
+        done = muster(tmp_path, f"--data-dir={tmp_path}", "--log-outputs=/dev/null")
+    finally:
+        lock.release()
+    assert done.returncode == 1
+    assert f"is in use by another muster (process {os.getpid()})" in done.stderr
+
+
+def test_the_command_line_wins_over_the_environment_without_an_error(tmp_path: Path) -> None:
+    done = muster(tmp_path, "--heartbeat-interval=300", ETCD_HEARTBEAT_INTERVAL="100", ETCD_ELECTION_TIMEOUT="600")
+    assert "--election-timeout[600ms] should be at least as 5 times as --heartbeat-interval[300ms]" in done.stderr
+
+
+def test_ports_of_a_local_cluster(tmp_path: Path) -> None:
+    made = layout.plan(str(tmp_path), 3, 4, 2379, 2, ["none"] * 3, ("--log-level=debug",))
+    assert [(h.client_port, h.peer_port) for h in made.hosts] == [(2379, 2380), (2479, 2480), (2579, 2580)]
+    arguments = made.hosts[1].arguments
+    assert "--listen-client-urls=http://127.0.0.1:2479" in arguments
+    assert "--initial-cluster=host0=http://127.0.0.1:2380,host1=http://127.0.0.1:2480,host2=http://127.0.0.1:2580" in arguments
+    assert arguments[-1] == "--log-level=debug"
+    layout.save(str(tmp_path), made)
+    assert layout.load(str(tmp_path)) == made
+
+
+def test_a_local_clusters_shape_does_not_change(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    layout.save(str(tmp_path), layout.plan(str(tmp_path), 3, 1, 2379, 1, ["none"] * 3, ()))
+    for flag in ("--hosts=5", "--base-port=3000", "--shards=2"):
+        assert cli.run(["local", f"--data-dir={tmp_path}", flag]) == 1
+        assert "it cannot run with" in capsys.readouterr().err
+
+
+def test_commands_for_a_local_cluster_that_is_down(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    layout.save(str(tmp_path), layout.plan(str(tmp_path), 2, 1, 2379, 1, ["none"] * 2, ()))
+    directory = f"--data-dir={tmp_path}"
+    for words, message in (
+        (["kill", "0"], "host 0 is not running"),
+        (["stop", "1"], "host 1 is not running"),
+        (["kill", "1", "--shard", "0"], "host 1 is not running"),
+        (["start", "0"], "`muster local` is not running"),
+        (["kill", "2"], "there is no host 2: they are 0 to 1"),
+    ):
+        assert cli.run(["local", *words, directory]) == 1
+        assert message in capsys.readouterr().err
+    assert cli.run(["local", "status", directory]) == 0
+    assert "host 0  http://127.0.0.1:2379  down" in capsys.readouterr().out
+
+
+def test_words_and_flags_of_local_mix(tmp_path: Path) -> None:
+    words, values = local_cli._split(["kill", "1", "--shard", "2", "--data-dir", "d"])
+    assert (words, values["shard"], values["data-dir"]) == (["kill", "1"], "2", "d")
+    with pytest.raises(ConfigError):
+        layout.load(str(tmp_path))

@@ -1,0 +1,124 @@
+"""Settings that cannot be, in etcd's words; and what follows from those that can."""
+
+from __future__ import annotations
+
+import pytest
+
+from tools.muster import config, pinning
+from tools.muster.config import ServerConfig
+from tools.muster.flags import SERVER_FLAGS
+from tools.muster.parse import ConfigError, resolve
+
+
+def build(*args: str, **environ: str) -> ServerConfig:
+    return config.build(resolve(SERVER_FLAGS, args, environ))
+
+
+def test_without_flags() -> None:
+    c = build()
+    assert (c.name, c.data_dir, c.shards, c.shard_depth, c.fronts) == ("default", "default.muster", 1, 2, 1)
+    assert c.initial_cluster == (("default", ("http://localhost:2380",)),)
+    assert c.quota_backend_bytes == 2147483648
+    assert c.watch_progress_notify_interval_ms == 600_000
+    assert c.warnings == ()
+
+
+def test_the_name_names_the_data_directory_and_the_cluster() -> None:
+    c = build("--name=infra0", "--initial-advertise-peer-urls=http://127.0.0.1:2390")
+    assert c.data_dir == "infra0.muster"
+    assert c.initial_cluster == (("infra0", ("http://127.0.0.1:2390",)),)
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        ("extra", "'extra' is not a valid flag"),
+        ("--heartbeat-interval=300", "--election-timeout[1000ms] should be at least as 5 times as --heartbeat-interval[300ms]"),
+        ("--election-timeout=60000", "--election-timeout[60000ms] is too long, and should be set less than 50000ms"),
+        ("--heartbeat-interval=0", "--heartbeat-interval must be >0 (set to 0ms)"),
+        ("--listen-client-urls=http://0.0.0.0:2379", "--advertise-client-urls is required when --listen-client-urls is set explicitly"),
+        ("--listen-peer-urls=127.0.0.1:2380", "URL scheme must be http, https, unix, or unixs: 127.0.0.1:2380"),
+        ("--listen-peer-urls=http://127.0.0.1", 'URL address does not have the form "host:port": http://127.0.0.1'),
+        ("--listen-peer-urls=http://127.0.0.1:99999", 'URL address does not have the form "host:port"'),
+        ("--listen-peer-urls=https://127.0.0.1:2380", "https URLs are not supported yet"),
+        ("--initial-cluster=infra0=http://a:1,http://b:1", 'error setting up initial cluster: "http://b:1" is not of the form name=URL'),
+        ("--initial-cluster=infra0=http://a:1,infra1=http://a:1", "initial cluster infra0=http://a:1,infra1=http://a:1 has duplicate url"),
+        ("--shards=0", "--shards must be at least 1"),
+        ("--fronts=0", "--fronts must be at least 1"),
+        ("--cpus=a-b", '--cpus "a-b": not "auto", "none" or a list'),
+        ("--feature-gates=Wings=true", "unrecognized feature gate: Wings"),
+        ("--feature-gates=CompactHashCheck=true", "feature gate CompactHashCheck=true is not supported yet"),
+        ("--auto-compaction-retention=soon", 'error parsing --auto-compaction-retention: "soon"'),
+        ("--watch-progress-notify-interval=10ms", "--watch-progress-notify-interval[10ms] must be at least 100ms"),
+    ],
+)
+def test_a_setting_that_cannot_be(args: str, message: str) -> None:
+    with pytest.raises(ConfigError) as e:
+        build(args)
+    assert message in str(e.value)
+
+
+@pytest.mark.parametrize(
+    "arg",
+    ["--cert-file=c", "--key-file=k", "--client-cert-auth", "--auto-tls", "--peer-cert-file=c", "--peer-auto-tls",
+     "--discovery=http://d", "--discovery-srv=example.com", "--auth-token=jwt,sign-method=RS256", "--wal-dir=w",
+     "--force-new-cluster", "--enable-distributed-tracing", "--strict-reconfig-check=false", "--pre-vote=false",
+     "--enable-v2", "--corrupt-check-time=1h", "--experimental-corrupt-check-time=1h", "--tls-min-version=TLS1.3"],
+)  # fmt: skip
+def test_what_is_not_there_yet_is_refused_by_name(arg: str) -> None:
+    with pytest.raises(ConfigError, match=r"^--[a-z0-9-]+ is not supported yet"):
+        build(arg)
+
+
+@pytest.mark.parametrize("arg", ["--auth-token=simple", "--pre-vote", "--cert-file=", "--tls-min-version=TLS1.2"])
+def test_what_is_not_there_yet_may_have_its_default(arg: str) -> None:
+    assert build(arg).warnings == ()
+
+
+def test_a_flag_without_effect_is_warned_about() -> None:
+    assert build("--backend-batch-limit=5").warnings == ("--backend-batch-limit has no effect in muster",)
+
+
+def test_retention_by_mode() -> None:
+    build("--auto-compaction-mode=revision", "--auto-compaction-retention=1000")
+    build("--auto-compaction-retention=30m")
+    with pytest.raises(ConfigError):
+        build("--auto-compaction-mode=revision", "--auto-compaction-retention=30m")
+
+
+def test_peers_beyond_this_machine_without_keys_are_warned_about() -> None:
+    urls = "--listen-peer-urls=http://0.0.0.0:2380", "--initial-advertise-peer-urls=http://10.0.0.1:2380"
+    assert any("--peer-key-file" in w for w in build(*urls).warnings)
+    assert build(*urls, "--peer-key-file=k").warnings == ()
+    assert build("--listen-peer-urls=http://127.0.0.1:2380").warnings == ()
+
+
+def test_listening_everywhere_advertises_an_address_that_others_can_reach() -> None:
+    c = build("--listen-peer-urls=http://0.0.0.0:2380")
+    assert c.advertise_peer[0].host not in ("0.0.0.0", "localhost")
+    assert c.initial_cluster == (("default", (c.advertise_peer[0].text,)),)
+
+
+def test_several_urls_of_one_host_belong_together() -> None:
+    c = build("--name=a", "--initial-cluster=a=http://h:1,b=http://i:1,a=http://h:2")
+    assert c.initial_cluster == (("a", ("http://h:1", "http://h:2")), ("b", ("http://i:1",)))
+
+
+@pytest.mark.parametrize(
+    ("spec", "processes", "usable", "pins"),
+    [
+        ("none", 2, [0, 1], [-1, -1]),
+        ("auto", 2, [4, 5, 6], [4, 5]),
+        ("auto", 3, [0, 1], [-1, -1, -1]),  # not enough for everybody: the kernel places them
+        ("0-2,6", 3, [0, 1, 2, 6], [0, 1, 2]),
+        ("1", 3, [0, 1], [1, 1, 1]),
+        ("0,1", 3, [0, 1], [0, 1, 0]),
+    ],
+)
+def test_pinning(spec: str, processes: int, usable: list[int], pins: list[int]) -> None:
+    assert pinning.assign(spec, processes, usable) == pins
+
+
+def test_pinning_to_a_cpu_that_is_not_ours() -> None:
+    with pytest.raises(ConfigError, match="CPU 9 is not usable here"):
+        pinning.assign("9", 1, [0, 1])

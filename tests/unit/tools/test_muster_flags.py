@@ -1,0 +1,66 @@
+"""The flag table against etcd's: names, defaults, variables and file keys."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tools.muster import flag_docs
+from tools.muster.flags import SERVER_FLAGS, Kind, Support
+from tools.muster.parse import convert
+
+FACTS = [
+    line.split("\t")
+    for line in Path(__file__).with_name("etcd_flags.tsv").read_text(encoding="utf-8").splitlines()
+    if not line.startswith("#")
+]
+OWN_DEFAULTS = {
+    "data-dir": "${name}.muster",  # the folder tells whose data it is
+    "experimental-warning-apply-duration": "100ms",  # etcd writes 0s for it and means 100ms
+    "experimental-warning-unary-request-duration": "300ms",
+}
+UNTOLD = {"help", "experimental-backend-bbolt-freelist-type", "experimental-enable-v2v3"}
+
+
+@pytest.mark.parametrize("fact", FACTS, ids=[f[0] for f in FACTS])
+def test_every_flag_of_etcd_is_there_with_its_default_variable_and_key(fact: list[str]) -> None:
+    name, default, variable, key, status = fact[0].lstrip("-"), *fact[1:]
+    flag = SERVER_FLAGS[name]
+    assert variable in ("-", f"ETCD_{flag.env_name}")
+    if name not in UNTOLD:
+        assert flag.default == OWN_DEFAULTS.get(name, default)
+    if status != "removed":
+        assert "/".join(flag.yaml_path) == ("" if key == "-" else key)
+    if status == "ignored":
+        assert flag.support is Support.IGNORED
+
+
+def test_every_default_can_be_read() -> None:
+    for flag in SERVER_FLAGS.values():
+        convert(flag, flag.default)
+
+
+def test_an_alias_stands_for_a_flag_of_the_same_kind() -> None:
+    for flag in SERVER_FLAGS.values():
+        if flag.alias and not flag.alias.startswith("feature-gates:"):
+            target = SERVER_FLAGS[flag.alias]
+            assert (flag.kind, flag.choices) == (target.kind, target.choices)
+
+
+def test_two_flags_never_share_a_key_of_the_file() -> None:
+    keys = [flag.yaml_path for flag in SERVER_FLAGS.values() if flag.yaml_path]
+    assert len(keys) == len(set(keys))
+
+
+def test_the_documented_page_is_the_table() -> None:
+    page = Path(__file__).parents[3] / "docs" / "flags.md"
+    assert page.read_text(encoding="utf-8") == flag_docs.markdown() + "\n", "run `make docs`"
+
+
+def test_help_names_every_flag_that_works() -> None:
+    text = flag_docs.usage({"local": "several hosts"})
+    for flag in SERVER_FLAGS.values():
+        if flag.support is Support.WORKS:
+            assert f"  --{flag.name}" in text
+    assert all(flag.choices for flag in SERVER_FLAGS.values() if flag.kind is Kind.ENUM)

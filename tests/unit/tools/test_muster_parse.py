@@ -1,0 +1,179 @@
+"""Flag syntax, precedence and the configuration file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tools.muster.flags import SERVER_FLAGS
+from tools.muster.parse import ConfigError, UsageError, Values, duration_ms, resolve
+
+
+def parse(*args: str, **environ: str) -> Values:
+    return resolve(SERVER_FLAGS, args, environ)
+
+
+def in_file(tmp_path: Path, text: str, *args: str, **environ: str) -> Values:
+    path = tmp_path / "muster.yaml"
+    path.write_text(text, encoding="utf-8")
+    return parse(f"--config-file={path}", *args, **environ)
+
+
+@pytest.mark.parametrize(
+    "args", [("--name", "a"), ("-name", "a"), ("--name=a",), ("-name=a",)], ids=["two", "one", "two=", "one="]
+)
+def test_one_dash_or_two_equals_or_blank(args: tuple[str, ...]) -> None:
+    assert parse(*args)["name"] == "a"
+
+
+@pytest.mark.parametrize(
+    ("args", "value"),
+    [((), False), (("--unsafe-no-fsync",), True), (("-unsafe-no-fsync=false",), False), (("--unsafe-no-fsync=T",), True)],
+)
+def test_a_boolean_takes_its_value_only_behind_equals(args: tuple[str, ...], value: bool) -> None:
+    assert parse(*args)["unsafe-no-fsync"] is value
+
+
+def test_a_boolean_does_not_swallow_the_next_argument() -> None:
+    assert parse("--unsafe-no-fsync", "false").rest == ["false"]
+
+
+def test_two_dashes_end_the_flags() -> None:
+    assert parse("--name=a", "--", "--name=b").rest == ["--name=b"]
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (("--nope",), "flag provided but not defined: -nope"),
+        (("-nope=1",), "flag provided but not defined: -nope"),
+        (("--eletion-timeout=2500",), "flag provided but not defined: -eletion-timeout"),
+        (("---name=a",), "bad flag syntax: ---name=a"),
+        (("--=a",), "bad flag syntax: --=a"),
+        (("--name",), "flag needs an argument: -name"),
+        (("--heartbeat-interval=abc",), 'invalid value "abc" for flag -heartbeat-interval: parse error'),
+        (("--heartbeat-interval=-1",), 'invalid value "-1" for flag -heartbeat-interval: parse error'),
+        (("--snapshot-count=99999999999999999999",), 'invalid value "99999999999999999999" for flag -snapshot-count'),
+        (("--grpc-keepalive-min-time=5",), 'invalid value "5" for flag -grpc-keepalive-min-time'),
+        (("--pre-vote=maybe",), 'invalid boolean value "maybe" for flag -pre-vote'),
+        (("--initial-cluster-state=old",), 'invalid value "old" for flag -initial-cluster-state; possible: new, existing'),
+    ],
+)
+def test_a_command_line_that_cannot_be_read(args: tuple[str, ...], message: str) -> None:
+    with pytest.raises(UsageError) as e:
+        parse(*args)
+    assert message in str(e.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "ms"),
+    [("0", 0), ("0s", 0), ("5s", 5000), ("1h30m", 5_400_000), ("2h0m0s", 7_200_000), ("1.5s", 1500), ("-1s", -1000),
+     ("100ms", 100), ("1us", 1), ("1m0.5s", 60_500), (".5s", 500)],
+)  # fmt: skip
+def test_durations_are_gos(text: str, ms: int) -> None:
+    assert duration_ms(text) == ms
+
+
+@pytest.mark.parametrize("text", ["", "5", "s", "1d", "1h 30m", "--1s", "1.2.3s", "5S"])
+def test_what_is_no_duration(text: str) -> None:
+    with pytest.raises(ValueError):
+        duration_ms(text)
+
+
+def test_the_command_line_wins_over_both_kinds_of_variable() -> None:
+    values = parse("--name=flag", MUSTER_NAME="muster", ETCD_NAME="etcd", ETCD_DATA_DIR="/d")
+    assert (values["name"], values["data-dir"]) == ("flag", "/d")
+    assert values.sources == {"name": "flag", "data-dir": "environment"}
+
+
+def test_musters_variable_wins_over_etcds() -> None:
+    assert parse(MUSTER_NAME="muster", ETCD_NAME="etcd")["name"] == "muster"
+
+
+def test_an_empty_variable_is_unset() -> None:
+    values = parse(ETCD_NAME="", MUSTER_DATA_DIR="")
+    assert not values.is_set("name")
+    assert not values.is_set("data-dir")
+
+
+def test_unknown_variables_are_warned_about_and_etcds_version_is_not() -> None:
+    values = parse(ETCD_FOO="1", ETCD_VERSION="3.5", MUSTER_CI="1", ETCDCTL_API="3")
+    assert values.warnings == ["unrecognized environment variable ETCD_FOO=1"]
+
+
+def test_a_bad_variable_is_an_error_that_names_it() -> None:
+    with pytest.raises(ConfigError, match='invalid value "x" for ETCD_HEARTBEAT_INTERVAL: parse error'):
+        parse(ETCD_HEARTBEAT_INTERVAL="x")
+
+
+def test_the_file_is_exclusive(tmp_path: Path) -> None:
+    values = in_file(tmp_path, "name: filed\n", "--name=flag", "--max-txn-ops=7", ETCD_ELECTION_TIMEOUT="5000")
+    assert (values["name"], values["max-txn-ops"], values["election-timeout"]) == ("filed", 128, 1000)
+
+
+def test_the_file_may_be_named_by_a_variable(tmp_path: Path) -> None:
+    path = tmp_path / "f.yaml"
+    path.write_text("name: filed\n", encoding="utf-8")
+    assert parse(ETCD_CONFIG_FILE=str(path))["name"] == "filed"
+
+
+@pytest.mark.parametrize(
+    ("text", "flag", "value"),
+    [
+        ("heartbeat-interval: 200", "heartbeat-interval", 200),  # milliseconds, as an integer
+        ("election-timeout: 2000", "election-timeout", 2000),
+        ("grpc-keepalive-interval: 60000000000", "grpc-keepalive-interval", 60_000),  # nanoseconds
+        ("grpc-keepalive-interval: 60s", "grpc-keepalive-interval", 60_000),
+        ("watch-progress-notify-interval: 250000000", "watch-progress-notify-interval", 250),
+        ("experimental-watch-progress-notify-interval: 250000000", "watch-progress-notify-interval", 250),
+        ("auto-compaction-retention: '8'", "auto-compaction-retention", "8"),
+        ("listen-client-urls: http://a:1,http://b:2", "listen-client-urls", ("http://a:1", "http://b:2")),
+        ("log-outputs: [stderr, /var/log/m.log]", "log-outputs", ("stderr", "/var/log/m.log")),
+        ("log-outputs: stderr", "log-outputs", ("stderr",)),
+        ("socket-options: {reuse-port: true}", "socket-reuse-port", True),
+        ("peer-transport-security:\n  key-file: /k", "peer-key-file", "/k"),
+        ("unsafe-no-fsync: true", "unsafe-no-fsync", True),
+        ("quota-backend-bytes: -1", "quota-backend-bytes", -1),
+        ("unheard-of: 1", "name", "default"),  # unlisted keys are ignored
+        ("", "name", "default"),
+    ],
+)
+def test_units_and_shapes_of_the_file(tmp_path: Path, text: str, flag: str, value: Any) -> None:
+    assert in_file(tmp_path, text)[flag] == value
+
+
+@pytest.mark.parametrize("text", ["name: [a", "- a\n- b", "name: [a, b]", "heartbeat-interval: soon", "name: {a: b}"])
+def test_a_file_that_cannot_be(tmp_path: Path, text: str) -> None:
+    with pytest.raises(ConfigError) as e:
+        in_file(tmp_path, text)
+    assert "\n" not in str(e.value)
+
+
+def test_a_file_that_is_not_there() -> None:
+    with pytest.raises(ConfigError, match="cannot read --config-file /nowhere: No such file or directory"):
+        parse("--config-file=/nowhere")
+
+
+def test_a_deprecated_name_sets_the_new_one_and_warns() -> None:
+    values = parse("--experimental-snapshot-catchup-entries=77")
+    assert values["snapshot-catchup-entries"] == 77
+    assert values.is_set("snapshot-catchup-entries")
+    assert values.warnings == ["--experimental-snapshot-catchup-entries is deprecated, use --snapshot-catchup-entries"]
+
+
+def test_a_deprecated_name_beside_the_new_one_is_an_error() -> None:
+    with pytest.raises(ConfigError, match="cannot set both"):
+        parse("--experimental-snapshot-catchup-entries=77", "--snapshot-catchup-entries=78")
+
+
+def test_a_deprecated_gate_becomes_the_feature_gate() -> None:
+    assert parse("--experimental-enable-lease-checkpoint")["feature-gates"] == "LeaseCheckpoint=true"
+
+
+def test_flags_that_etcd_ignores_are_ignored_with_a_warning() -> None:
+    values = parse("-cluster-active-size", "9", "-vv", "1")
+    assert values.warnings == [
+        'deprecated command line flag "cluster-active-size" ignored', 'deprecated command line flag "vv" ignored',
+    ]  # fmt: skip

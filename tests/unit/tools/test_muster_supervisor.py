@@ -1,0 +1,316 @@
+"""The supervisor with children that are ten lines of Python."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tools.muster import children, supervisor
+from tools.muster.children import ChildSpec
+from tools.muster.supervisor import Supervisor
+
+LIMIT_S = 20.0
+
+PRELUDE = """
+import json, os, signal, sys, time
+fd, log = int(sys.argv[1]), sys.argv[2]
+def say(**event): os.write(fd, json.dumps(event).encode() + b"\\n")
+def note(text): os.write(os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT), (text + "\\n").encode())
+def until_term():
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM]); note("up"); say(event="ready")
+    signal.sigwait([signal.SIGTERM])
+"""
+GOOD = "until_term(); note('down')"
+
+
+class Log:
+    """Keeps what was logged."""
+
+    def __init__(self) -> None:
+        self.lines: list[tuple[str, str, dict[str, Any]]] = []
+
+    def info(self, event: str, **fields: Any) -> None:
+        self.lines.append(("info", event, fields))
+
+    def warning(self, event: str, **fields: Any) -> None:
+        self.lines.append(("warn", event, fields))
+
+    def error(self, event: str, **fields: Any) -> None:
+        self.lines.append(("error", event, fields))
+
+    def all(self, event: str) -> list[dict[str, Any]]:
+        return [fields for _, e, fields in self.lines if e == event]
+
+
+class Host:
+    """Children by name, their notes in one file, and a supervisor over them."""
+
+    def __init__(self, folder: Path, **bodies: str) -> None:
+        self.notes = folder / "notes"
+        self.log = Log()
+        specs = []
+        for name, body in bodies.items():
+            kind, index = name.split("_")
+            code = PRELUDE.replace('(text + "', f'("{name} " + text + "') + body
+            specs.append(ChildSpec(kind, int(index), -1, self._argv(code)))
+        self.supervisor = Supervisor(specs, self.log)
+
+    def _argv(self, code: str) -> Callable[[int], list[str]]:
+        return lambda fd: [sys.executable, "-S", "-c", code, str(fd), str(self.notes)]
+
+    def noted(self) -> list[str]:
+        return self.notes.read_text(encoding="utf-8").splitlines() if self.notes.exists() else []
+
+    def pid(self, index: int) -> int:
+        return self.supervisor.children[index].pid
+
+    async def until(self, condition: Callable[[], Any]) -> None:
+        deadline = time.monotonic() + LIMIT_S
+        while not condition():
+            assert time.monotonic() < deadline, (self.noted(), self.log.lines)
+            await asyncio.sleep(0.01)
+
+    def run(self, scenario: Callable[[], Any]) -> int:
+        async def main() -> int:
+            task = asyncio.create_task(self.supervisor.run())
+            try:
+                await scenario()
+            finally:
+                self.supervisor.stop()
+            return await task
+
+        return asyncio.run(main())
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(children, "FIRST_DELAY_S", 0.02)
+    monkeypatch.setattr(children, "LONGEST_DELAY_S", 0.08)
+    monkeypatch.setattr(supervisor, "FRONT_LIMIT_S", 1.0)
+    monkeypatch.setattr(supervisor, "NODE_LIMIT_S", 1.0)
+
+
+def alive(pid: int) -> bool:
+    try:
+        with open(f"/proc/{pid}/stat", encoding="utf-8") as f:
+            return f.read().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+@pytest.fixture
+def notify_socket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[socket.socket]:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as s:
+        path = f"/tmp/muster-test-{os.getpid()}-{time.monotonic_ns()}"
+        s.bind(path)
+        s.setblocking(False)
+        monkeypatch.setenv("NOTIFY_SOCKET", path)
+        try:
+            yield s
+        finally:
+            os.unlink(path)
+
+
+def test_ready_is_told_once_every_child_is(tmp_path: Path, notify_socket: socket.socket) -> None:
+    gate = tmp_path / "gate"
+    late = f"\nwhile not os.path.exists({str(gate)!r}): time.sleep(0.01)\nuntil_term()"
+    host = Host(tmp_path, node_0=GOOD, front_0=late)
+
+    async def scenario() -> None:
+        await host.until(lambda: host.supervisor.children[0].ready)
+        with pytest.raises(BlockingIOError):
+            notify_socket.recv(100)
+        gate.touch()
+        await host.until(lambda: host.supervisor.announced)
+        assert notify_socket.recv(100) == b"READY=1"
+
+    assert host.run(scenario) == 0
+    assert notify_socket.recv(100) == b"STOPPING=1"
+
+
+def test_fronts_stop_before_nodes(tmp_path: Path) -> None:
+    slow = "until_term(); time.sleep(0.3); note('down')"
+    host = Host(tmp_path, node_0=GOOD, node_1=GOOD, front_0=slow, front_1=slow)
+
+    async def scenario() -> None:
+        await host.until(lambda: host.supervisor.ready)
+
+    assert host.run(scenario) == 0
+    ends = [line for line in host.noted() if line.endswith("down")]
+    assert sorted(ends[:2]) == ["front_0 down", "front_1 down"]
+    assert sorted(ends[2:]) == ["node_0 down", "node_1 down"]
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_crashing_child_is_started_again_and_waits_longer_each_time(tmp_path: Path) -> None:
+    host = Host(tmp_path, node_0="note('up'); sys.exit(1)", front_0=GOOD)
+
+    async def scenario() -> None:
+        await host.until(lambda: len(host.log.all("crashed; starting it again")) >= 5)
+
+    assert host.run(scenario) == 0
+    delays = [fields["in_s"] for fields in host.log.all("crashed; starting it again")]
+    assert delays[:5] == [0.02, 0.04, 0.08, 0.08, 0.08]
+    assert host.log.all("crashed; starting it again")[0]["how"] == "exit code 1"
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_steady_child_waits_little_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(children, "STEADY_S", 0.0)  # every run counts as steady
+    host = Host(tmp_path, node_0="sys.exit(1)")
+
+    async def scenario() -> None:
+        await host.until(lambda: len(host.log.all("crashed; starting it again")) >= 3)
+
+    host.run(scenario)
+    assert {fields["in_s"] for fields in host.log.all("crashed; starting it again")} == {0.02}
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_killed_child_comes_back_under_another_pid(tmp_path: Path) -> None:
+    host = Host(tmp_path, node_0=GOOD, front_0=GOOD)
+
+    async def scenario() -> None:
+        await host.until(lambda: host.supervisor.ready)
+        first = host.pid(0)
+        assert host.supervisor.kill("node", 0) == first
+        await host.until(lambda: host.pid(0) not in (0, first) and host.supervisor.ready)
+        assert host.supervisor.children[0].starts == 2
+
+    assert host.run(scenario) == 0
+    assert host.log.all("crashed; starting it again")[0]["how"] == "killed by SIGKILL"
+
+
+def test_a_refusal_stops_the_host_and_tells_why(tmp_path: Path) -> None:
+    refuse = "say(event='fatal', error='the log ends at 7 but 9 had been synced'); sys.exit(3)"
+    host = Host(tmp_path, node_0=refuse, front_0=GOOD)
+
+    async def main() -> int:
+        return await asyncio.wait_for(host.supervisor.run(), LIMIT_S)
+
+    assert asyncio.run(main()) == 1
+    assert len(host.log.all("a child refuses to run; stopping this host")) == 1
+    assert host.log.all("a child refuses to run; stopping this host")[0]["reason"] == "the log ends at 7 but 9 had been synced"
+    assert host.supervisor.children[0].starts == 1
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_child_that_does_not_stop_is_killed(tmp_path: Path) -> None:
+    deaf = "signal.signal(signal.SIGTERM, signal.SIG_IGN); say(event='ready'); time.sleep(100)"
+    host = Host(tmp_path, node_0=deaf, front_0=GOOD)
+
+    async def scenario() -> None:
+        await host.until(lambda: host.supervisor.ready)
+
+    began = time.monotonic()
+    assert host.run(scenario) == 0
+    assert time.monotonic() - began < LIMIT_S
+    assert host.log.all("a child had to be killed") == [{"child": "node 0", "limit_s": 1.0}]
+
+
+def test_asking_twice_to_stop_kills_at_once(tmp_path: Path) -> None:
+    deaf = "signal.signal(signal.SIGTERM, signal.SIG_IGN); say(event='ready'); time.sleep(100)"
+    host = Host(tmp_path, node_0=deaf, front_0=deaf)
+
+    async def scenario() -> None:
+        await host.until(lambda: host.supervisor.ready)
+        host.supervisor.stop()
+
+    began = time.monotonic()
+    host.run(scenario)
+    assert time.monotonic() - began < supervisor.FRONT_LIMIT_S
+
+
+@pytest.mark.usefixtures("quick")
+def test_stopping_does_not_wait_for_a_child_that_rests_after_a_crash(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(children, "FIRST_DELAY_S", 60.0)
+    monkeypatch.setattr(children, "LONGEST_DELAY_S", 60.0)
+    host = Host(tmp_path, node_0="sys.exit(1)", front_0=GOOD)
+
+    async def scenario() -> None:
+        await host.until(lambda: host.log.all("crashed; starting it again"))
+
+    began = time.monotonic()
+    assert host.run(scenario) == 0
+    assert time.monotonic() - began < LIMIT_S
+
+
+def test_what_a_child_says_of_its_leader_is_kept_and_rubbish_is_not(tmp_path: Path) -> None:
+    body = "os.write(fd, b'rubbish\\n[1]\\n{\"event\": \"lea'); os.write(fd, b'der\", \"shard\": 0, \"leader\": 5, \"term\": 2}\\n')\n" + GOOD
+    host = Host(tmp_path, node_0=body)
+
+    async def scenario() -> None:
+        await host.until(lambda: host.supervisor.ready)
+        assert host.supervisor.children[0].state == {"event": "leader", "shard": 0, "leader": 5, "term": 2}
+
+    assert host.run(scenario) == 0
+    assert host.log.all("leader") == [{"child": "node 0", "shard": 0, "leader": 5, "term": 2}]
+
+
+SUPERVISED = """
+import asyncio, sys
+from tests.unit.tools.test_muster_supervisor import GOOD, Host
+from pathlib import Path
+host = Host(Path(sys.argv[1]), node_0=GOOD, front_0=GOOD)
+async def main():
+    task = asyncio.create_task(host.supervisor.run())
+    await host.until(lambda: host.supervisor.ready)
+    print(*(child.pid for child in host.supervisor.children), flush=True)
+    return await task
+sys.exit(asyncio.run(main()))
+"""
+
+
+@contextlib.contextmanager
+def supervised(folder: Path) -> Iterator[tuple[subprocess.Popen[bytes], list[int]]]:
+    """A supervisor in a process of its own, and its children's pids."""
+    with subprocess.Popen(
+        [sys.executable, "-c", SUPERVISED, str(folder)], stdout=subprocess.PIPE, cwd=Path(__file__).parents[3]
+    ) as process:
+        try:
+            assert process.stdout is not None
+            yield process, [int(pid) for pid in process.stdout.readline().split()]
+        finally:
+            process.kill()
+
+
+def test_children_die_with_their_supervisor(tmp_path: Path) -> None:
+    with supervised(tmp_path) as (process, pids):
+        assert all(map(alive, pids))
+        process.send_signal(signal.SIGKILL)
+        process.wait(LIMIT_S)
+        deadline = time.monotonic() + LIMIT_S
+        while any(map(alive, pids)):
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_stops_in_order_and_exits_0(tmp_path: Path, number: signal.Signals) -> None:
+    with supervised(tmp_path) as (process, pids):
+        process.send_signal(number)
+        assert process.wait(LIMIT_S) == 0
+        assert not any(map(alive, pids))
+    assert (tmp_path / "notes").read_text(encoding="utf-8").splitlines()[-2:] == ["front_0 down", "node_0 down"]
+
+
+def test_a_hangup_is_ignored(tmp_path: Path) -> None:
+    with supervised(tmp_path) as (process, pids):
+        process.send_signal(signal.SIGHUP)
+        for pid in pids:
+            os.kill(pid, signal.SIGHUP)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(LIMIT_S) == 0
+    notes = (tmp_path / "notes").read_text(encoding="utf-8").splitlines()
+    assert sorted(notes) == ["front_0 down", "front_0 up", "node_0 down", "node_0 up"]
