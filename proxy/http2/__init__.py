@@ -3,7 +3,8 @@
 Nothing here touches a socket or a clock; the owner passes bytes and the time in, and writes
 what ``Connection.take`` hands out. Read in this order: ``frames`` (what is on the wire),
 ``blocks`` (HPACK and the cache of whole header blocks), ``stream`` (one exchange, its windows
-and queue), ``guard`` (limits against abuse), ``connection`` (the state machine).
+and queue), ``outbound`` (the sending half of a connection), ``guard`` (limits against abuse),
+``connection`` (the state machine).
 """
 
 from proxy.http2.blocks import HeaderBlock, encode_block

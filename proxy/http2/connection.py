@@ -25,48 +25,37 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from proxy.http2 import frames
-from proxy.http2.blocks import HeaderBlock, HeaderDecoder
+from proxy.http2.blocks import TABLE_LIMIT, HeaderBlock, HeaderDecoder
 from proxy.http2.frames import ConnectionFault, ErrorCode, StreamFault
-from proxy.http2.guard import Budget, KeepAlive, Limits, PingPolicy
+from proxy.http2.guard import Budget, KeepAlive, Limits
+from proxy.http2.outbound import Outbound
 from proxy.http2.stream import Stream
 
 _KEEPALIVE_PING = b"\0muster\0"
 _DRAIN_PING = b"\0goaway\0"
-_PUMP_BYTES = 262_144  # taken from queues for one socket write
 _REMEMBERED_RESETS = 4_096
 
 OpenStream = Callable[["Connection", int, HeaderBlock], Stream]
 
 
-class Connection:
+class Connection(Outbound):
     """The server's end of one HTTP/2 connection. See the module's docstring for the contract."""
 
     __slots__ = (
-        "_block", "_control", "_decoder", "_drain_ping", "_first", "_gaps", "_keepalive", "_last_id", "_last_read",
-        "_max_frame", "_needs_preface", "_open_stream", "_prefix", "_receive_window", "_reset_ids", "_resets", "_rest",
-        "buffered", "draining", "finished", "limits", "notify", "now", "out", "owner", "peer_max_frame", "peer_stream_window",
-        "pings", "plain", "queued", "ready", "reason", "send_window", "stream_window", "streams", "writable",
+        "_block", "_control", "_decoder", "_drain_ping", "_first", "_gaps", "_keepalive", "_last_id", "_last_read", "_max_frame",
+        "_needs_preface", "_open_stream", "_receive_window", "_reset_ids", "_resets", "_rest", "buffered", "draining",
+        "finished", "now", "owner", "reason", "stream_window", "streams",
     )  # fmt: skip
 
     def __init__(
         self, open_stream: OpenStream, limits: Limits, now: float, notify: Callable[[], None], owner: object = None
     ) -> None:
-        self.limits = limits
+        super().__init__(limits, notify)
         self.owner = owner  # free for whoever made the connection
-        self.notify = notify  # called when ``out`` is about to become non-empty
         self.now = now  # of the last receive or tick
         self.streams: dict[int, Stream] = {}
-        self.out: list[bytes | memoryview] = []
-        self.writable = True  # the socket takes more
-        self.plain = True  # writable, and header blocks need no prefix: ready-made answers may be written as they are
-        self.queued = 0  # payload bytes in all streams' queues
         self.buffered = 0  # bytes of unfinished requests, counted by the layer above
-        self.ready: dict[Stream, None] = {}  # streams with a queue and a window of their own
-        self.send_window = frames.DEFAULT_WINDOW
         self.stream_window = limits.stream_window_bytes
-        self.peer_stream_window = frames.DEFAULT_WINDOW
-        self.peer_max_frame = frames.DEFAULT_MAX_FRAME
-        self.pings = PingPolicy(limits)
         self.finished = False
         self.reason = ""  # why it finished
         self.draining = False
@@ -81,7 +70,6 @@ class Connection:
         self._reset_ids: dict[int, bool] = {}  # True: by us
         self._receive_window = limits.connection_window_bytes
         self._block: _PartialBlock | None = None
-        self._prefix = b""
         self._drain_ping = False
         self._control = Budget(limits.control_burst, limits.control_rate, now)
         self._resets = Budget(limits.reset_burst, limits.reset_rate, now)
@@ -349,11 +337,8 @@ class Connection:
             elif key == frames.ENABLE_PUSH:
                 if value > 1:
                     raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "illegal ENABLE_PUSH")
-            elif key == frames.HEADER_TABLE_SIZE and value < 4096 and not self._prefix:
-                # We never insert, but a decoder may insist on the shrink being said (RFC 7541 section 4.2).
-                # To zero once: every later size is above it, so nothing needs saying again.
-                self._prefix = b"\x20"
-                self.plain = False
+            elif key == frames.HEADER_TABLE_SIZE and value < TABLE_LIMIT:
+                self.table_shrunk()
         self._first = False
         self.write(frames.SETTINGS_ACK)
 
@@ -422,75 +407,6 @@ class Connection:
             raise StreamFault(ErrorCode.FLOW_CONTROL_ERROR, "stream window overflow")
         if stream.queued and stream.send_window > 0:
             self.ready[stream] = None
-
-    # -- bytes out
-
-    def write(self, data: bytes) -> None:
-        """Queue a whole frame; control frames and headers wait for no window."""
-        if not self.out:
-            self.notify()
-        self.out.append(data)
-        self.pings.sent = self.pings.sent or data[3] <= frames.HEADERS
-
-    def enqueued(self, stream: Stream, size: int) -> None:
-        """A stream has put ``size`` bytes into its queue."""
-        self.queued += size
-        if stream.send_window > 0:
-            if not self.out and self.writable and self.send_window > 0:
-                self.notify()
-            self.ready[stream] = None
-
-    def take(self) -> bytes:
-        """What is to be written now, b"" if nothing; again until it is empty or ``writable`` is false."""
-        if self.ready and self.writable and self.send_window > 0:
-            self._pump()
-        out = self.out
-        if not out:
-            return b""
-        data = b"".join(out)
-        out.clear()
-        return data
-
-    def _pump(self) -> None:
-        """Move queued payload into frames, one frame a stream in turn, as windows and a bound per write allow."""
-        ready = self.ready
-        budget = _PUMP_BYTES
-        mark = self.limits.drain_mark_bytes
-        sent = False
-        while ready and budget > 0 and self.send_window > 0:
-            stream = next(iter(ready))
-            del ready[stream]
-            before = stream.queued
-            size = stream.send_some(min(self.peer_max_frame, self.send_window, stream.send_window))
-            self.send_window -= size
-            self.queued -= size
-            budget -= size
-            sent = True
-            if stream.queued and stream.send_window > 0:
-                ready[stream] = None
-            if stream.queued <= mark < before or not stream.queued:
-                stream.drained()
-        if sent:
-            self.pings.sent = True
-
-    def block_prefix(self) -> bytes:
-        """What the next header block must begin with: a table size update, once, if the peer shrank the table."""
-        if self._prefix != b"\x20":
-            return b""
-        self._prefix = b"said"
-        self.plain = self.writable
-        return b"\x20"
-
-    def pause_writing(self) -> None:
-        """The socket is full: DATA waits in the streams' queues."""
-        self.writable = self.plain = False
-
-    def resume_writing(self) -> None:
-        """The socket takes more; what was queued is in the next ``take``."""
-        self.writable = True
-        self.plain = self._prefix != b"\x20"
-        if self.ready and not self.out:
-            self.notify()
 
     # -- ends of streams and of the connection
 
