@@ -199,6 +199,7 @@ def apply_records(
     cache_put = store.cache.put
     put = run.batch.put
     revision = run.revision
+    run_entries, run_bytes = keys.RUN_ENTRIES, keys.RUN_BYTES
     unpack_put, pack_suffix, pack_entry = PUT_HEAD.unpack_from, SUFFIX.pack, ENTRY.pack
     for at, term, data in records:  # noqa: B007 - the last one's term is the position's
         if at != index + 1:
@@ -252,7 +253,7 @@ def apply_records(
                 run.attach(lease, key)
             if events is not None:
                 events.append((revision, 0, key, kv))
-            if len(entries) >= 512 or run.run_bytes >= 65_536:
+            if len(entries) >= run_entries or run.run_bytes >= run_bytes:
                 run.end_run()
                 entries = run.run
         if run.run:

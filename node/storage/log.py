@@ -70,6 +70,7 @@ class RaftLog:
         self._position = SnapshotPosition(0, 0, Configuration(frozenset()))
         self._terms = array("Q")  # of the entries behind the snapshot position
         self._last = 0
+        self._closed = False
         self.syncs = 0
 
     @classmethod
@@ -100,7 +101,10 @@ class RaftLog:
         return log
 
     def close(self) -> None:
-        """Sync and close."""
+        """Sync and close; closing twice is harmless."""
+        if self._closed:
+            return
+        self._closed = True
         self.sync()
         with self._marking:
             self._mark.write(self._covered(), force=True)

@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-from rocksdict import BlockBasedOptions, Cache, DBCompressionType, DBRecoveryMode, Options, ReadOptions, WriteOptions
+from rocksdict import (
+    BlockBasedOptions,
+    Cache,
+    DBCompressionType,
+    DBRecoveryMode,
+    Options,
+    ReadOptions,
+    WriteOptions,
+)
 
 from node.storage.keys import KEYS_END, RUNS_END
 
@@ -74,3 +82,6 @@ ALL_KEYS = bounded(KEYS_END)
 ALL_RUNS = bounded(RUNS_END)
 UNLOGGED = WriteOptions()
 UNLOGGED.disable_wal = True  # type: ignore[method-assign,assignment]  # a property, whatever the hints say
+# For single seeks without a bound: gives up ("Incomplete") instead of running over many deleted rows
+BRIEF = ReadOptions()
+BRIEF.set_max_skippable_internal_keys(64)

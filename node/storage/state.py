@@ -9,6 +9,7 @@ thread beside it. Reads see whole applied runs, never half of one.
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import struct
 import threading
@@ -17,7 +18,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rocksdict import Rdict, WriteBatch
+from rocksdict import DbClosedError, Rdict, RdictIter, WriteBatch
 
 from cluster.view import Current
 from node.storage import directory, keys
@@ -32,9 +33,9 @@ from node.storage.errors import (
     raise_read,
 )
 from node.storage.hashing import StateHash
-from node.storage.history import HistorySlice, previous_version, read_history
-from node.storage.keys import LEASE_KEY, LEASE_VALUE, Position, parse_current
-from node.storage.options import UNLOGGED, bounded, state_options
+from node.storage.history import HistorySlice, read_history
+from node.storage.keys import LEASE_KEY, LEASE_VALUE, MAX64, Position, escape, parse_current
+from node.storage.options import BRIEF, UNLOGGED, bounded, state_options
 from node.storage.reads import Reader, check_revision, count_rows, find, position_of, scan_rows
 
 if TYPE_CHECKING:
@@ -57,6 +58,7 @@ class StateStore:
         self._sizes = (block_cache_bytes, write_buffer_bytes)
         self._flushing = threading.Lock()
         self.cache = VersionCache()
+        self._cursor: RdictIter | None = None  # see _live
         self.database: Rdict = None  # type: ignore[assignment]
         self._attach(name, create=False)
 
@@ -105,9 +107,11 @@ class StateStore:
         self._compaction = Compaction(self)
 
     def close(self) -> None:
-        """Close the database. What was applied after the last flush will be replayed from the log."""
+        """Flush and close; closing twice is harmless."""
         with self._flushing:
-            self.database.close()
+            self._cursor = None
+            with contextlib.suppress(DbClosedError):
+                self.database.close()
 
     @property
     def revision(self) -> int:
@@ -137,6 +141,7 @@ class StateStore:
 
     def write(self, batch: WriteBatch) -> None:
         """Write a batch. For this package."""
+        self._cursor = None
         try:
             self.database.write(batch, UNLOGGED)
         except Exception as e:
@@ -171,19 +176,45 @@ class StateStore:
             return found  # type: ignore[no-any-return]
         found = self.cache.cold.pop(key, _MISS)
         if found is _MISS:
-            row = find(self.database, self.path, key, self.position.revision)
-            found = None if row is None or row[0][-1] else parse_current(row[1], len(key))
+            kv = self._live(key, self.position.revision)
+            found = None if kv is None else parse_current(kv, len(key))
         self.cache.add(key, found)
         return found  # type: ignore[no-any-return]
 
     def get(self, key: bytes, revision: int = 0) -> bytes | None:
         """The KeyValue of a key at a revision (0: latest). Raises Compacted, FutureRevision."""
-        row = find(self.database, self.path, key, check_revision(revision, self.position))
-        return None if row is None or row[0][-1] else row[1]
+        return self._live(key, check_revision(revision, self.position))
 
     def previous(self, key: bytes, revision: int) -> bytes | None:
         """The KeyValue that a key had just before ``revision``; None: it had none, or it is compacted."""
-        return previous_version(self.database, self.path, key, revision, self.position.compact_revision)
+        if revision - 1 < self.position.compact_revision:
+            return None
+        return self._live(key, revision - 1)
+
+    def _live(self, key: bytes, revision: int) -> bytes | None:
+        """The KeyValue of a key at a revision.
+
+        One iterator serves all such reads between two writes: making one costs as much as the seek. It has
+        no bound, so it may not skip more than a few deleted rows; then a bounded one looks again.
+        """
+        prefix = b"k" + escape(key) + b"\0\0"
+        try:
+            it = self._cursor
+            if it is None:
+                it = self._cursor = self.database.iter(BRIEF)
+            it.seek(prefix + (MAX64 - revision).to_bytes(8, "big"))
+            if it.valid():
+                row = it.key()
+                if not row.startswith(prefix) or row[-1]:
+                    return None
+                value: bytes = it.value()
+                return value
+            it.status()
+        except Exception:
+            # too many deleted rows, or damage: the bounded search tells which
+            found = find(self.database, self.path, key, revision)
+            return None if found is None or found[0][-1] else found[1]
+        return None
 
     # Reads of ranges; ``end`` as in etcd's API: empty = one key, a zero byte = to the end
 
@@ -342,6 +373,7 @@ class StateStore:
             sink.directory.rename(target)
             directory.sync_directory(self.root)
             directory.write_current(self.root, name)  # the commit point
+            self._cursor = None
             self.database.close()
             self._attach(name, create=False)
             if self.position != sink.position:

@@ -1,0 +1,176 @@
+"""A flipped bit in any file is found out, at open or at the read that meets it; it never changes an answer."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from cluster import records
+from cluster.raft.types import Configuration, Entry, HardState
+from node.storage import RaftLog, StateStore, StorageCorruption
+from node.storage.errors import raise_read
+from tests.unit.storage.conftest import OpenStore
+from tests.unit.storage.workload import CONFIGURATION, stream
+
+FLIPS = 400 if os.environ.get("MUSTER_SOAK") else 12
+# Files that carry nothing which is served: RocksDB's own diary, its lock, and the options, which we give anew.
+UNREAD = ("LOG", "LOCK", "OPTIONS")
+
+
+def flips(root: Path, aside: Path, seed: int) -> Iterator[str]:
+    """Copies of a directory, each with one bit flipped, evenly over all files; says which bit."""
+    rng = random.Random(seed)
+    files = sorted(f.relative_to(root) for f in root.rglob("*") if f.is_file() and f.stat().st_size)
+    for name in files:
+        if name.name.startswith(UNREAD):
+            continue
+        size = (root / name).stat().st_size
+        for at in {0, size - 1, *(rng.randrange(size) for _ in range(FLIPS))}:
+            shutil.rmtree(aside, ignore_errors=True)
+            shutil.copytree(root, aside)
+            data = bytearray((aside / name).read_bytes())
+            bit = rng.randrange(8)
+            data[at] ^= 1 << bit
+            (aside / name).write_bytes(data)
+            yield f"bit {bit} of byte {at} of {size} of {name}"
+
+
+def outcome(read: Callable[[], object]) -> tuple[str, object]:
+    try:
+        return "served", read()
+    except StorageCorruption as e:
+        return "refused", str(e)
+
+
+def test_a_flipped_bit_in_any_file_of_the_state(open_store: OpenStore, tmp_path: Path) -> None:
+    store = open_store("state")
+    source = stream(9)
+    for _ in range(4):
+        store.apply([next(source) for _ in range(50)])
+        store.flush()
+    store.compaction_step(10_000)
+    store.close()
+
+    def read_all(path: Path) -> object:
+        store = StateStore.open(path, block_cache_bytes=1 << 20, write_buffer_bytes=1 << 20)
+        try:
+            low = max(1, store.compact_revision)
+            rows = {revision: list(store.scan(b"\0", b"\0", revision)) for revision in range(low, store.revision + 1, 25)}
+            keys = [key for key, _ in rows[low]]
+            return (
+                store.position,
+                rows,
+                store.count(b"\0", b"\0"),
+                [(store.current(key), store.get(key)) for key in keys],
+                store.history(b"\0", b"\0", low, want_prev=True, max_events=10**6).events,
+                list(store.leases()),
+                [store.lease_keys(lease) for lease in (1, 2, 3)],
+                store.hash_state().run(),
+            )
+        finally:
+            store.close()
+
+    truth = read_all(tmp_path / "state")
+    refused = 0
+    for what in flips(tmp_path / "state", tmp_path / "flipped", 4):
+        result, found = outcome(lambda: read_all(tmp_path / "flipped"))
+        if result == "served":
+            # It may have hit bytes that mean nothing (padding, an unused property); then nothing has changed.
+            assert found == truth, what
+        else:
+            refused += 1
+            assert str(tmp_path / "flipped") in str(found), f"{what}: the message does not say where: {found}"
+    assert refused > 20
+
+
+def test_a_flipped_bit_in_any_file_of_the_log(tmp_path: Path) -> None:
+    """In the write-ahead log, too, where RocksDB itself would drop the rest and go on (H10)."""
+    log = RaftLog.open(tmp_path / "closed", initial=CONFIGURATION)
+    log.append([Entry(i, 1, 1, bytes([i]) * 50) for i in range(1, 60)], HardState(1, 1, 0))
+    log.close()  # these are in a table now
+    log = RaftLog.open(tmp_path / "closed", initial=CONFIGURATION)
+    log.append([Entry(i, 2, 1, bytes([i]) * 50) for i in range(60, 100)], HardState(2, 3, 0))
+    log.sync()
+    shutil.copytree(tmp_path / "closed", tmp_path / "log")  # these in a write-ahead log
+    log.close()
+
+    def read_all(path: Path) -> object:
+        log = RaftLog.open(path, initial=Configuration(frozenset()))
+        try:
+            entries = log.entries(1, log.last_index(), 1 << 30)
+            return entries, log.hard_state(), log.snapshot_position()
+        finally:
+            log.close()
+
+    truth = (
+        [Entry(i, 1 if i < 60 else 2, 1, bytes([i]) * 50) for i in range(1, 100)],
+        HardState(2, 3, 0),
+        log.snapshot_position(),
+    )
+    refused = 0
+    for what in flips(tmp_path / "log", tmp_path / "flipped", 5):
+        result, found = outcome(lambda: read_all(tmp_path / "flipped"))
+        if result == "served":
+            assert found == truth, what
+        else:
+            refused += 1
+            assert str(tmp_path / "flipped") in str(found), f"{what}: the message does not say where: {found}"
+    assert refused > 20
+
+
+def test_a_damaged_block_in_the_middle_does_not_end_a_range_early(open_store: OpenStore, tmp_path: Path) -> None:
+    """RocksDB's iterator stops at a damaged block as at the end of the data: that must not look like fewer keys."""
+    store = open_store()
+    store.apply([(1, 1, b"".join(records.put(b"%05d" % i, 0, 1, os.urandom(100), 0) for i in range(3000)))])
+    store.close()
+    table = max((tmp_path / "state" / "db-1").glob("*.sst"), key=lambda f: f.stat().st_size)
+    data = bytearray(table.read_bytes())
+    data[len(data) // 2] ^= 1
+    table.write_bytes(data)
+    store = open_store()
+    for read in (
+        lambda: list(store.scan(b"\0", b"\0")),
+        lambda: store.count(b"\0", b"\0"),
+        lambda: list(store.reader().scan(b"\0", b"\0")),
+        lambda: [store.current(b"%05d" % i) for i in range(3000)],
+        lambda: [store.get(b"%05d" % i) for i in range(3000)],
+        lambda: store.hash_kv().run(),
+        lambda: store.history(b"\0", b"\0", 2, max_events=10**6, max_scan=10**6, max_bytes=1 << 30),
+    ):
+        with pytest.raises(StorageCorruption, match=r"checksum mismatch.*\.sst"):
+            read()
+
+
+def test_reads_do_not_rename_errors_that_are_ours() -> None:
+    with pytest.raises(StorageCorruption, match=r"^here$"):
+        raise_read(StorageCorruption("here"), "path", "reading")
+
+
+def test_a_damaged_pointer_is_refused(open_store: OpenStore, tmp_path: Path) -> None:
+    open_store().close()
+    pointer = tmp_path / "state" / "current"
+    good = pointer.read_text()
+    for bad in ("", "db-1\n", "db-2 " + good.split()[1], good.replace("db-1", "db-9"), "\0" * 10):
+        pointer.write_text(bad)
+        with pytest.raises(StorageCorruption, match="current"):
+            open_store()
+    pointer.write_text(good)
+    open_store()
+
+
+def test_a_missing_database_is_not_taken_for_a_fresh_one(open_store: OpenStore, tmp_path: Path) -> None:
+    store = open_store()
+    store.apply([(1, 1, b"")])
+    store.close()
+    shutil.copytree(tmp_path / "state", tmp_path / "no pointer")
+    (tmp_path / "no pointer" / "current").unlink()
+    with pytest.raises(StorageCorruption, match="'current' is missing"):
+        open_store("no pointer")
+    shutil.rmtree(tmp_path / "state" / "db-1")
+    with pytest.raises(StorageCorruption, match="holds no database"):
+        open_store()

@@ -1,0 +1,170 @@
+"""node.storage.RaftLog as ``cluster.raft`` uses it."""
+
+from __future__ import annotations
+
+import random
+import threading
+from pathlib import Path
+
+import pytest
+
+from cluster.raft.types import Configuration, Entry, HardState, SnapshotPosition
+from node.storage import DirectoryLocked, RaftLog
+from tests.unit.storage.workload import CONFIGURATION
+
+
+def entry(index: int, term: int, size: int = 10) -> Entry:
+    return Entry(index, term, 1, bytes([index % 256]) * size)
+
+
+@pytest.fixture
+def log(tmp_path: Path):  # type: ignore[no-untyped-def]
+    log = RaftLog.open(tmp_path / "log", initial=CONFIGURATION)
+    yield log
+    log.close()
+
+
+def reopened(log: RaftLog) -> RaftLog:
+    log.close()
+    return RaftLog.open(log.path, initial=Configuration(frozenset({9})))
+
+
+def test_a_fresh_log_is_empty_and_knows_its_group(log: RaftLog) -> None:
+    assert log.hard_state() == HardState(0, 0, 0)
+    assert log.snapshot_position() == SnapshotPosition(0, 0, CONFIGURATION)
+    assert (log.first_index(), log.last_index(), log.term(0)) == (1, 0, 0)
+
+
+def test_what_was_appended_is_read_back_after_a_restart(log: RaftLog) -> None:
+    log.append([entry(1, 1), entry(2, 3)], HardState(3, 2, 1))
+    log.append([entry(3, 3)])
+    log.set_meta("incarnation/2", b"\x07")
+    log = reopened(log)
+    assert log.entries(1, 3, 1 << 20) == [entry(1, 1), entry(2, 3), entry(3, 3)]
+    assert [log.term(i) for i in range(4)] == [0, 1, 3, 3]
+    assert log.hard_state() == HardState(3, 2, 1)
+    assert log.meta("incarnation/2") == b"\x07"
+    assert log.meta("incarnation/3") is None
+    log.close()
+
+
+def test_entries_stop_before_max_bytes_but_give_at_least_one(log: RaftLog) -> None:
+    log.append([entry(i, 1, 100) for i in range(1, 11)])
+    assert [e.index for e in log.entries(2, 10, 350)] == [2, 3, 4]
+    assert [e.index for e in log.entries(5, 10, 0)] == [5]
+    assert [e.index for e in log.entries(9, 10, 1 << 20)] == [9, 10]
+
+
+def test_conflicting_entries_are_replaced_with_their_tail(log: RaftLog) -> None:
+    log.append([entry(i, 1) for i in range(1, 11)])
+    log.append([entry(4, 2), entry(5, 2)], HardState(2, 0, 0))
+    for _ in range(2):
+        assert log.last_index() == 5
+        assert [log.term(i) for i in range(1, 6)] == [1, 1, 1, 2, 2]
+        assert [e.term for e in log.entries(1, 5, 1 << 20)] == [1, 1, 1, 2, 2]
+        log = reopened(log)
+    log.close()
+
+
+@pytest.mark.parametrize("wrong", [[entry(5, 1)], [entry(4, 1), entry(6, 1)], [entry(4, 0)]])
+def test_entries_that_do_not_fit_are_refused(log: RaftLog, wrong: list[Entry]) -> None:
+    log.append([entry(i, 1) for i in range(1, 4)])
+    with pytest.raises(ValueError, match="entry"):
+        log.append(wrong)
+
+
+def test_a_prefix_is_dropped_only_at_an_entry_of_the_log(log: RaftLog) -> None:
+    log.append([entry(i, 1 + i // 5) for i in range(1, 11)])
+    with pytest.raises(ValueError, match="not in the log"):
+        log.truncate_prefix(SnapshotPosition(7, 9, CONFIGURATION))
+    with pytest.raises(ValueError, match="not in the log"):
+        log.truncate_prefix(SnapshotPosition(11, 3, CONFIGURATION))
+    other = Configuration(frozenset({1, 2}), frozenset({4}))
+    log.truncate_prefix(SnapshotPosition(7, 2, other))
+    log.truncate_prefix(SnapshotPosition(3, 1, CONFIGURATION))  # older: nothing to do
+    for _ in range(2):
+        assert log.snapshot_position() == SnapshotPosition(7, 2, other)
+        assert (log.first_index(), log.last_index()) == (8, 10)
+        assert log.term(7) == 2
+        assert [e.index for e in log.entries(8, 10, 1 << 20)] == [8, 9, 10]
+        with pytest.raises(IndexError):
+            log.term(6)
+        with pytest.raises(IndexError):
+            log.entries(7, 9, 1)
+        log = reopened(log)
+    log.close()
+
+
+def test_an_install_keeps_a_matching_suffix_and_drops_any_other(log: RaftLog) -> None:
+    """H8: the entries behind the snapshot may have been acknowledged."""
+    log.append([entry(i, 1) for i in range(1, 11)], HardState(1, 1, 0))
+    position = SnapshotPosition(6, 1, CONFIGURATION)
+    log.begin_install(position)
+    log.finish_install(position)
+    assert (log.first_index(), log.last_index()) == (7, 10)
+    position = SnapshotPosition(8, 2, CONFIGURATION)
+    log.begin_install(position)
+    log.finish_install(position)
+    for _ in range(2):
+        assert (log.first_index(), log.last_index(), log.term(8)) == (9, 8, 2)
+        assert log.hard_state() == HardState(1, 1, 0)  # I18: the own vote is kept
+        log = reopened(log)
+    log.append([entry(9, 2)])
+    assert log.entries(9, 9, 1) == [entry(9, 2)]
+    log.close()
+
+
+def test_a_second_opening_is_refused(log: RaftLog) -> None:
+    with pytest.raises(DirectoryLocked, match="in use by another process"):
+        RaftLog.open(log.path, initial=CONFIGURATION)
+
+
+def test_a_term_never_goes_back(log: RaftLog) -> None:
+    log.append([], HardState(4, 0, 0))
+    with pytest.raises(ValueError, match="goes back"):
+        log.append([], HardState(3, 0, 0))
+
+
+def test_syncs_in_a_thread_and_appends_in_the_loop_do_not_disturb_each_other(log: RaftLog) -> None:
+    rng = random.Random(1)
+    stop = threading.Event()
+    failures: list[BaseException] = []
+
+    def sync() -> None:
+        try:
+            while not stop.is_set():
+                log.sync()
+        except BaseException as e:
+            failures.append(e)
+
+    thread = threading.Thread(target=sync)
+    thread.start()
+    term = 1
+    try:
+        for _ in range(300):
+            if rng.random() < 0.1 and log.last_index() > 2:  # a new leader replaces some
+                term += 1
+                first = rng.randrange(max(log.first_index(), log.last_index() - 20), log.last_index() + 1)
+            else:
+                first = log.last_index() + 1
+            log.append([entry(i, term, 200) for i in range(first, first + rng.randrange(1, 10))], HardState(term, 0, 0))
+            if rng.random() < 0.02:
+                last = log.last_index()
+                log.truncate_prefix(SnapshotPosition(last - 1, log.term(last - 1), CONFIGURATION))
+    finally:
+        stop.set()
+        thread.join()
+    assert not failures
+    first, last = log.first_index(), log.last_index()
+    log = reopened(log)  # the mark agrees
+    assert (log.first_index(), log.last_index()) == (first, last)
+    log.close()
+
+
+def test_without_fsync_everything_else_is_the_same(tmp_path: Path) -> None:
+    log = RaftLog.open(tmp_path / "log", initial=CONFIGURATION, no_fsync=True)
+    log.append([entry(1, 1)], HardState(1, 1, 0))
+    log.sync()
+    log = reopened(log)
+    assert log.last_index() == 1
+    log.close()

@@ -1,0 +1,215 @@
+"""Checkpoints sent, received and switched in; every way to break one."""
+
+from __future__ import annotations
+
+import os
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from cluster import records
+from node.storage import Position, SnapshotRefused, StateStore, directory
+from node.storage.snapshot import SnapshotSink, SnapshotSource
+from tests.unit.storage.conftest import OpenStore
+from tests.unit.storage.workload import stream
+
+
+@pytest.fixture
+def donor(open_store: OpenStore) -> StateStore:
+    store = open_store("donor")
+    source = stream(5)
+    store.apply([next(source) for _ in range(200)])
+    return store
+
+
+def sent(store: StateStore, tmp_path: Path, chunk_bytes: int = 10_000) -> list[bytes]:
+    source = SnapshotSource.create(store, tmp_path / "outgoing")
+    chunks = []
+    while chunk := source.next_chunk(chunk_bytes):
+        chunks.append(chunk)
+    assert sum(map(len, chunks)) == source.size_bytes
+    source.close()
+    return chunks
+
+
+def receive(store: StateStore, chunks: list[bytes]) -> SnapshotSink:
+    sink = SnapshotSink(store.root)
+    for chunk in chunks:
+        sink.write(chunk)
+    return sink
+
+
+def take(sink: SnapshotSink, chunks: list[bytes]) -> None:
+    for chunk in chunks:
+        sink.write(chunk)
+    sink.finish()
+
+
+@pytest.mark.parametrize("chunk_bytes", [1, 7, 4096, 1 << 20])
+def test_a_snapshot_arrives_whole_whatever_the_chunks(
+    donor: StateStore, open_store: OpenStore, tmp_path: Path, chunk_bytes: int
+) -> None:
+    chunks = sent(donor, tmp_path, max(chunk_bytes, 300))
+    if chunk_bytes == 1:
+        chunks = [bytes((b,)) for b in b"".join(chunks)]
+    elif chunk_bytes == 7:
+        data = b"".join(chunks)
+        chunks = [data[i : i + 7] for i in range(0, len(data), 7)]
+    store = open_store()
+    sink = receive(store, chunks)
+    assert sink.finish() == donor.position
+    assert store.install(sink) == donor.position == store.position == store.durable_position
+    assert store.hash_state().run() == donor.hash_state().run()
+    assert store.hash_kv().run() == donor.hash_kv().run()
+    assert os.listdir(tmp_path / "outgoing") == []
+    assert sorted(os.listdir(store.root)) == ["current", "db-2"]
+    # and it goes on from there, and comes back after a restart
+    record = (store.position.shard_index + 1, 9, records.put(b"new", 0, 1, b"value", 0))
+    store.apply([record])
+    donor.apply([record])
+    assert store.hash_state().run() == donor.hash_state().run()
+    store.close()
+    assert open_store().position == donor.position
+
+
+def test_the_stream_is_padded_for_etcdctl(donor: StateStore, tmp_path: Path) -> None:
+    source = SnapshotSource.create(donor, tmp_path / "outgoing")
+    assert source.size_bytes % 512 == 0
+    source.close()
+
+
+def test_a_snapshot_never_goes_backwards(donor: StateStore, tmp_path: Path) -> None:
+    """I18, and the store is as it was."""
+    chunks = sent(donor, tmp_path)
+    before = donor.position, donor.hash_state().run()
+    sink = receive(donor, chunks)
+    sink.finish()
+    with pytest.raises(SnapshotRefused, match="not newer"):
+        donor.install(sink)
+    sink.abandon()
+    assert (donor.position, donor.hash_state().run()) == before
+    assert sorted(os.listdir(donor.root)) == ["current", "db-1"]
+
+
+def test_any_damaged_byte_is_refused(donor: StateStore, open_store: OpenStore, tmp_path: Path) -> None:
+    data = b"".join(sent(donor, tmp_path, 1 << 20))
+    store = open_store()
+    rng = random.Random(2)
+    end = len(data.rstrip(b"\0"))
+    for at in [0, 7, 8, 13, 20, 40, end - 1, len(data) - 1, *(rng.randrange(len(data)) for _ in range(150))]:
+        damaged = bytearray(data)
+        damaged[at] ^= 1 << rng.randrange(8)
+        sink = SnapshotSink(store.root)
+        try:
+            with pytest.raises(SnapshotRefused):
+                take(sink, [bytes(damaged)])
+        finally:
+            sink.abandon()
+    assert store.position == Position(0, 0, 0, 1, 0)
+
+
+@pytest.mark.parametrize("cut", ["half", "one byte short", "repeated chunk", "lost chunk", "more behind"])
+def test_a_torn_stream_is_refused(donor: StateStore, open_store: OpenStore, tmp_path: Path, cut: str) -> None:
+    chunks = sent(donor, tmp_path, 1000)
+    if cut == "half":
+        chunks = chunks[: len(chunks) // 2]
+    elif cut == "one byte short":
+        chunks[-1] = chunks[-1][:-1]
+    elif cut == "repeated chunk":
+        chunks.insert(5, chunks[5])
+    elif cut == "lost chunk":
+        del chunks[5]
+    else:
+        chunks.append(b"\1")
+    sink = SnapshotSink(open_store().root)
+    with pytest.raises(SnapshotRefused):
+        take(sink, chunks)
+    sink.abandon()
+
+
+def test_writes_during_a_transfer_do_not_reach_it(donor: StateStore, open_store: OpenStore, tmp_path: Path) -> None:
+    source = SnapshotSource.create(donor, tmp_path / "outgoing")
+    position, value = donor.position, donor.hash_state().run()
+    first = source.next_chunk(1000)
+    more = stream(5)
+    for _ in range(200):
+        next(more)
+    donor.apply([next(more) for _ in range(100)])
+    donor.flush()
+    donor.defragment()
+    chunks = [first]
+    while chunk := source.next_chunk(50_000):
+        chunks.append(chunk)
+    source.close()
+    store = open_store()
+    sink = receive(store, chunks)
+    assert sink.finish() == position
+    store.install(sink)
+    assert store.hash_state().run() == value
+
+
+def test_several_transfers_at_once_and_one_abandoned(donor: StateStore, open_store: OpenStore, tmp_path: Path) -> None:
+    first, second = (SnapshotSource.create(donor, tmp_path / "outgoing") for _ in range(2))
+    first.next_chunk(100)
+    first.close()
+    chunks = []
+    while chunk := second.next_chunk(100_000):
+        chunks.append(chunk)
+    second.close()
+    assert receive(open_store(), chunks).finish() == donor.position
+
+
+_CRASH = """
+import os, sys
+from pathlib import Path
+from node.storage import StateStore, directory
+from node.storage.snapshot import SnapshotSink
+point, path, stream = sys.argv[1:]
+store = StateStore.open(path, block_cache_bytes=1 << 20, write_buffer_bytes=1 << 20)
+sink = SnapshotSink(store.root)
+data = Path(stream).read_bytes()
+def die(*arguments, **keywords):
+    os._exit(9)
+if point == "receiving":
+    sink.write(data[:len(data) // 2]); die()
+sink.write(data)
+if point == "before finish": die()
+sink.finish()
+if point == "before rename": Path.rename = die
+if point == "before pointer": directory.write_current = die
+if point == "within pointer": os.replace = die
+if point == "after pointer":
+    write = directory.write_current
+    directory.write_current = lambda *a: (write(*a), die())
+store.install(sink)
+if point == "after": die()
+"""
+
+
+@pytest.mark.parametrize(
+    "point",
+    ["receiving", "before finish", "before rename", "before pointer", "within pointer", "after pointer", "after"],
+)
+def test_a_crash_at_any_point_of_an_install_leaves_the_old_or_the_new_state(
+    donor: StateStore, open_store: OpenStore, tmp_path: Path, point: str
+) -> None:
+    """I18"""
+    (tmp_path / "stream").write_bytes(b"".join(sent(donor, tmp_path)))
+    store = open_store()
+    source = stream(5)
+    store.apply([next(source) for _ in range(50)])
+    old, old_hash = store.position, store.hash_state().run()
+    store.close()
+    done = subprocess.run(
+        [sys.executable, "-c", _CRASH, point, str(tmp_path / "state"), str(tmp_path / "stream")], check=False
+    )
+    assert done.returncode == 9
+    store = open_store()
+    if point.startswith("after"):
+        assert (store.position, store.hash_state().run()) == (donor.position, donor.hash_state().run())
+    else:
+        assert (store.position, store.hash_state().run()) == (old, old_hash)
+    assert sorted(os.listdir(store.root)) == ["current", directory.read_current(store.root)]
