@@ -1,6 +1,6 @@
 """The control socket of a supervisor: one JSON object a line asks, one answers.
 
-``{"do": "status"}``, ``{"do": "kill", "kind": "node", "index": 0}``, ``{"do": "stop"}``. Only this user can reach
+``{"do": "status"}``, ``{"do": "ready"}``, ``{"do": "kill", "kind": "node", "index": 0}``, ``{"do": "stop"}``. Only this user can reach
 the socket: its directory is private.
 """
 

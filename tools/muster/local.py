@@ -181,17 +181,12 @@ def run(data_dir: str, layout: Layout, on_ready: Callable[[], None] | None = Non
 
 def kill(host: LocalHost) -> int:
     """kill -9 of a host's processes, all at once; the supervisor's pid. ConfigError if it is down."""
-    pid = rundir.holder_of(host.data_dir)
-    if not pid:
-        raise ConfigError(f"host {host.index} is not running")
-    supervisor = psutil.Process(pid)
-    processes = [supervisor, *supervisor.children(recursive=True)]
+    processes = _processes_of(host)
     for process in processes:  # the supervisor first, so that it starts nothing again
         with contextlib.suppress(psutil.NoSuchProcess):
             process.kill()
-    # gone means gone: their ports and data are free for the next start
-    _wait_for(lambda: not any(map(_runs, processes)), f"host {host.index} is still running", STOP_LIMIT_S)
-    return pid
+    _wait_until_gone(host, processes)
+    return processes[0].pid
 
 
 def kill_node(host: LocalHost, shard: int) -> int:
@@ -206,12 +201,10 @@ def kill_front(host: LocalHost, front: int) -> int:
 
 def stop(host: LocalHost) -> int:
     """SIGTERM to a host's supervisor; returns its pid once it has gone."""
-    pid = rundir.holder_of(host.data_dir)
-    if not pid:
-        raise ConfigError(f"host {host.index} is not running")
-    os.kill(pid, signal.SIGTERM)
-    _wait_for(lambda: not rundir.holder_of(host.data_dir), f"host {host.index} does not stop", STOP_LIMIT_S)
-    return pid
+    processes = _processes_of(host)
+    processes[0].terminate()
+    _wait_until_gone(host, processes)
+    return processes[0].pid
 
 
 def start(data_dir: str, host: LocalHost, *, wait_s: float = 0.0) -> int:
@@ -226,8 +219,10 @@ def start(data_dir: str, host: LocalHost, *, wait_s: float = 0.0) -> int:
         raise ConfigError(answer["error"])
 
     def up() -> bool:
-        state = status_of(host)
-        return state is not None and (not wait_s or bool(state["ready"]))
+        try:
+            return bool(control.ask(_control_path(host), {"do": "ready"})["ready"]) or not wait_s
+        except control.Unreachable:
+            return False
 
     limit_s = wait_s or UP_LIMIT_S
     _wait_for(up, f"host {host.index} is not up after {limit_s:g} s; its log: {host.log_file}", limit_s)
@@ -237,9 +232,30 @@ def start(data_dir: str, host: LocalHost, *, wait_s: float = 0.0) -> int:
 def status_of(host: LocalHost) -> dict[str, Any] | None:
     """What a host says of itself; None if it is down."""
     try:
-        return control.ask(os.path.join(rundir.run_dir_of(host.data_dir), "control.sock"), {"do": "status"})
+        return control.ask(_control_path(host), {"do": "status"})
     except control.Unreachable:
         return None
+
+
+def _control_path(host: LocalHost) -> str:
+    return os.path.join(rundir.run_dir_of(host.data_dir), "control.sock")
+
+
+def _processes_of(host: LocalHost) -> list[psutil.Process]:
+    """A host's processes, the supervisor first. ConfigError if it is down."""
+    pid = rundir.holder_of(host.data_dir)
+    try:
+        if pid:
+            supervisor = psutil.Process(pid)
+            return [supervisor, *supervisor.children(recursive=True)]
+    except psutil.NoSuchProcess:
+        pass  # it ended meanwhile
+    raise ConfigError(f"host {host.index} is not running")
+
+
+def _wait_until_gone(host: LocalHost, processes: list[psutil.Process]) -> None:
+    """Gone means gone: ports and data are free for the next start."""
+    _wait_for(lambda: not any(map(_runs, processes)), f"host {host.index} is still running", STOP_LIMIT_S)
 
 
 def _runs(process: psutil.Process) -> bool:
@@ -251,7 +267,7 @@ def _runs(process: psutil.Process) -> bool:
 
 def _ask(host: LocalHost, request: dict[str, Any]) -> dict[str, Any]:
     try:
-        answer = control.ask(os.path.join(rundir.run_dir_of(host.data_dir), "control.sock"), request)
+        answer = control.ask(_control_path(host), request)
     except control.Unreachable:
         raise ConfigError(f"host {host.index} is not running") from None
     if "error" in answer:

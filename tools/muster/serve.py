@@ -53,6 +53,8 @@ async def supervise(supervisor: Supervisor, config: ServerConfig, identity: Iden
         what = request["do"]
         if what == "status":
             return await asyncio.to_thread(status_of, supervisor, config, identity, run_dir)
+        if what == "ready":  # cheap: for those who ask again and again
+            return {"ready": supervisor.ready, "pid": os.getpid()}
         if what == "kill":
             pid = supervisor.kill(request["kind"], request["index"])
             return {"pid": pid} if pid else {"error": f"{request['kind']} {request['index']} is not running"}

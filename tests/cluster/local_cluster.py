@@ -1,0 +1,130 @@
+"""Starting ``muster local`` as a user does, on ports that are free."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+LIMIT_S = 60.0
+ROOT = Path(__file__).parents[2]
+
+
+def environment() -> dict[str, str]:
+    """Ours, without what would be read as flags."""
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("ETCD_", "MUSTER_")) and k != "NOTIFY_SOCKET"}
+    return {**kept, "PYTHONPATH": str(ROOT)}
+
+
+def command(*args: str) -> list[str]:
+    """The command line of ``muster``."""
+    return [sys.executable, "-m", "tools.muster.cli", *args]
+
+
+def free_base_port(hosts: int, shards: int = 1) -> int:
+    """A base port whose whole plan of ports is free now (below the kernel's own choice of ports)."""
+    for _ in range(1000):
+        base = random.randrange(11_000, 31_000)
+        with contextlib.ExitStack() as stack, contextlib.suppress(OSError):
+            for port in (base + 100 * h + i for h in range(hosts) for i in range(shards + 1)):
+                stack.enter_context(socket.socket()).bind(("127.0.0.1", port))
+            return base
+    raise AssertionError("no free ports")
+
+
+def until(condition: Callable[[], Any], limit_s: float = LIMIT_S) -> Any:
+    """Wait for something to be true, and give it back."""
+    deadline = time.monotonic() + limit_s
+    while not (value := condition()):
+        assert time.monotonic() < deadline, "waited too long"
+        time.sleep(0.05)
+    return value
+
+
+@dataclass
+class LocalCluster:
+    """A running ``muster local``."""
+
+    data_dir: Path
+    process: subprocess.Popen[str]
+    base_port: int
+    output: list[str]
+
+    def run(self, *words: str) -> subprocess.CompletedProcess[str]:
+        """Another ``muster local`` command on it."""
+        return subprocess.run(
+            command("local", *words, f"--data-dir={self.data_dir}"), capture_output=True, text=True, check=False,
+            timeout=LIMIT_S, cwd=self.data_dir.parent, env=environment(),
+        )  # fmt: skip
+
+    def ok(self, *words: str) -> str:
+        """The same, which must succeed; its output."""
+        done = self.run(*words)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    def status(self) -> dict[str, Any]:
+        """``muster local status --json``."""
+        found = json.loads(self.ok("status", "--json"))
+        assert isinstance(found, dict)
+        return found
+
+    def host(self, index: int) -> dict[str, Any]:
+        """One host of the status."""
+        found = self.status()["hosts"][index]
+        assert isinstance(found, dict)
+        return found
+
+    def leader(self) -> int:
+        """The host that leads shard 0, waited for."""
+        return int(until(lambda: [s for s in self.status()["shards"][:1] if s["leader_host"] is not None])[0]["leader_host"])
+
+    def endpoints(self) -> list[str]:
+        """host:port of every host."""
+        return [h["endpoint"].removeprefix("http://") for h in self.status()["hosts"]]
+
+    def pids(self) -> list[int]:
+        """Every process of every host that is up."""
+        found: list[int] = []
+        for host in self.status()["hosts"]:
+            if host["up"]:
+                found += [host["pid"], *(p["pid"] for p in host["nodes"] + host["fronts"] if p["pid"])]
+        return found
+
+
+@contextlib.contextmanager
+def local_cluster(data_dir: Path, hosts: int = 3, *args: str, extra: Sequence[str] = ()) -> Iterator[LocalCluster]:
+    """A local cluster that has said ``ready``; stopped in the end, whatever happened."""
+    base_port = free_base_port(hosts)
+    flags = [f"--hosts={hosts}", f"--base-port={base_port}", f"--data-dir={data_dir}", *args]
+    errors = data_dir.with_suffix(".stderr")
+    with open(errors, "w", encoding="utf-8") as stderr, subprocess.Popen(
+        command("local", *flags, "--", "--log-format=console", *extra),
+        stdout=subprocess.PIPE, stderr=stderr, text=True, env=environment(), cwd=data_dir.parent,
+    ) as process:  # fmt: skip
+        try:
+            assert process.stdout is not None
+            output = []
+            for line in process.stdout:
+                output.append(line.rstrip("\n"))
+                if output[-1] == "ready":
+                    break
+            assert output[-1:] == ["ready"], (output, errors.read_text(encoding="utf-8"))
+            yield LocalCluster(data_dir, process, base_port, output)
+        finally:
+            process.send_signal(signal.SIGTERM)
+            try:
+                process.wait(30)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                raise
