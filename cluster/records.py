@@ -39,8 +39,11 @@ class Item(IntEnum):
     COMPACT = 8  # revision i64
     BOOTSTRAP = 9  # the first record: layout version u32, shard count u32, placement depth u32
     PUBLISH = 10  # a host's attributes: etcdserverpb.Member in wire form
-    CUT = 11  # (shards > 1) see cluster.order
-    MULTI = 12  # (shards > 1) see cluster.order
+    CUT = 11  # the next three: see cluster.order
+    MULTI = 12
+    SKIP = 13  # only in projections, never logged
+    PUT_REF = 14  # R: of a key that exists when it is applied and did not when it was logged: create_revision is
+    # that of the version before it (shards other than 0: a pending creation's revision is not known yet)
 
 
 LEASE = struct.Struct("<qq")
