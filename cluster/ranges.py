@@ -21,6 +21,7 @@ from itertools import islice
 from typing import Any
 
 from cluster.pb import rpc_pb2 as pb
+from cluster.validate import parse
 from cluster.wire import read_varint, varint
 
 Row = tuple[bytes, bytes]  # key, KeyValue in wire form
@@ -102,7 +103,7 @@ class RangeRead:
     """One Range request being answered.
 
     The fields that a reader needs are public; ``revision`` is 0 for the latest. ``request`` may be the wire
-    form or the parsed message; it has passed ``validate.check_range``.
+    form (EtcdError if it is none) or the parsed message; it has passed ``validate.check_range``.
     """
 
     __slots__ = (
@@ -110,7 +111,7 @@ class RangeRead:
         "keys_only", "last_key", "limit", "range_end", "revision", "row_limit", "serializable")
 
     def __init__(self, request: bytes | pb.RangeRequest) -> None:
-        r: Any = pb.RangeRequest.FromString(request) if isinstance(request, bytes) else request
+        r: Any = parse(pb.RangeRequest.FromString, request) if isinstance(request, bytes) else request
         self.key: bytes = r.key
         self.range_end: bytes = r.range_end
         self.revision: int = max(r.revision, 0)

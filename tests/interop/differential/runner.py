@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from random import Random
 
 from .compare import essence
 from .endpoints import Endpoint, MemoryEndpoint, Refusal, Watched
@@ -29,7 +30,7 @@ class Pair:
         """Send ``count`` steps of ``seed`` to both, from an empty key space on."""
         self._trail = [f"seed {seed}"]
         self.step(DELETE_ALL)
-        for step in Generator(seed, self.context).steps(count):
+        for step in Generator(Random(seed), self.context).steps(count):
             self.step(step)
 
     def step(self, step: Step) -> object:

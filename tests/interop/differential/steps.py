@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from random import Random
 from typing import Any
 
-from cluster.pb import kv_pb2
 from cluster.pb import rpc_pb2 as pb
 
 KEYS = [b"a", b"a\0", b"a/1", b"a/2", b"a/2/x", b"b", b"b/1", b"c", b"\0", b"\xff", b"\xff\xff", b"zz"]
@@ -40,8 +39,8 @@ class Context:
 class Generator:
     """An endless sequence of steps; ``context`` is the caller's to keep up to date."""
 
-    def __init__(self, seed: int, context: Context) -> None:
-        self.random = Random(seed)
+    def __init__(self, random: Random, context: Context) -> None:
+        self.random = random
         self.context = context
 
     def steps(self, count: int) -> Iterator[Step]:
@@ -233,5 +232,3 @@ def too_many_ops(count: int, nested: int) -> Any:
 
 
 DELETE_ALL = Step("DeleteRange", pb.DeleteRangeRequest(key=b"\0", range_end=b"\0"))
-
-__all__ = ["DELETE_ALL", "Context", "Generator", "Step", "kv_pb2", "too_many_ops"]

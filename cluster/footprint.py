@@ -1,0 +1,125 @@
+"""What a request touches, without evaluating it: keys and ranges compared, read and written, and leases named.
+
+Both branches of a transaction count, nested ones included: which one is taken is known only to the leader.
+Two requests conflict if one writes what the other touches (I9); read and read do not conflict.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from cluster.messages import Method
+from cluster.pb import rpc_pb2 as pb
+from cluster.placement import Placement
+from cluster.validate import parse
+
+LEASE_SHARD = 0  # the registry of leases lives with the order log
+
+Span = tuple[bytes, bytes]  # key, range_end: as in a request
+
+
+@dataclass(slots=True)
+class Footprint:
+    """Spans as requests spell them: an empty end is the one key, a zero byte the end of the key space."""
+
+    reads: list[Span] = field(default_factory=list)
+    writes: list[Span] = field(default_factory=list)
+    leases: set[int] = field(default_factory=set)
+
+    def shards(self, placement: Placement) -> tuple[int, ...]:
+        """The shards that hold any of it, ascending."""
+        if placement.shards == 1:
+            return (0,)
+        found = {LEASE_SHARD} if self.leases else set()
+        for key, end in (*self.reads, *self.writes):
+            found.update(placement.shards_of(key, end))
+        return tuple(sorted(found))
+
+    def conflicts(self, other: Footprint) -> bool:
+        """Whether the order of the two matters."""
+        return (
+            bool(self.leases & other.leases)
+            or _meet(self.writes, (*other.writes, *other.reads))
+            or _meet(self.reads, other.writes)
+        )
+
+
+def _meet(some: Iterable[Span], others: Iterable[Span]) -> bool:
+    return any(overlap(a, b) for a in some for b in others)
+
+
+def overlap(a: Span, b: Span) -> bool:
+    """Whether a key can lie in both spans."""
+    (a_key, a_end), (b_key, b_end) = a, b
+    a_begins_first = a_key < b_key
+    if a_begins_first:
+        return a_end == b"\0" or b_key < a_end
+    if a_key == b_key:  # an inverted span holds nothing; one that does not is met by the other's first key
+        return not (_inverted(a) or _inverted(b))
+    return b_end == b"\0" or a_key < b_end
+
+
+def _inverted(span: Span) -> bool:
+    key, end = span
+    return bool(end) and end != b"\0" and end <= key
+
+
+def footprint(method: int, body: bytes) -> Footprint:
+    """The footprint of a request's body. Methods that touch no key have an empty one. EtcdError if malformed."""
+    found = Footprint()
+    if method == Method.PUT:
+        _add_put(found, parse(pb.PutRequest.FromString, body))
+    elif method in (Method.RANGE, Method.RANGE_STREAM):
+        request: Any = parse(pb.RangeRequest.FromString, body)
+        found.reads.append((request.key, request.range_end))
+    elif method == Method.DELETE_RANGE:
+        request = parse(pb.DeleteRangeRequest.FromString, body)
+        found.writes.append((request.key, request.range_end))
+    elif method in (Method.TXN, Method.READ_TXN):
+        _add_txn(found, parse(pb.TxnRequest.FromString, body))
+    elif method == Method.LEASE_GRANT:
+        found.leases.add(parse(pb.LeaseGrantRequest.FromString, body).ID)
+    elif method == Method.LEASE_REVOKE:
+        found.leases.add(parse(pb.LeaseRevokeRequest.FromString, body).ID)
+    return found
+
+
+def txn_footprint(request: Any) -> Footprint:
+    """The footprint of a TxnRequest that is already parsed."""
+    found = Footprint()
+    _add_txn(found, request)
+    return found
+
+
+def _add_put(found: Footprint, request: Any) -> None:
+    found.writes.append((request.key, b""))
+    if request.lease:
+        found.leases.add(request.lease)
+
+
+def _add_txn(found: Footprint, request: Any) -> None:
+    for compare in request.compare:
+        found.reads.append((compare.key, compare.range_end))
+    for ops in (request.success, request.failure):
+        for op in ops:
+            kind = op.WhichOneof("request")
+            if kind == "request_put":
+                _add_put(found, op.request_put)
+            elif kind == "request_range":
+                found.reads.append((op.request_range.key, op.request_range.range_end))
+            elif kind == "request_delete_range":
+                found.writes.append((op.request_delete_range.key, op.request_delete_range.range_end))
+            elif kind == "request_txn":
+                _add_txn(found, op.request_txn)
+
+
+def is_read_only(request: Any) -> bool:
+    """Whether a TxnRequest goes around the log: ranges only, in both branches. A nested one goes through it."""
+    return all(op.HasField("request_range") for ops in (request.success, request.failure) for op in ops)
+
+
+def is_serializable(request: Any) -> bool:
+    """Whether a read-only TxnRequest may be answered locally: all its ranges say so, or there are none."""
+    return all(op.request_range.serializable for ops in (request.success, request.failure) for op in ops)
