@@ -1,0 +1,181 @@
+"""Limits against abuse, ping policing, keep-alive."""
+
+from __future__ import annotations
+
+import pytest
+
+from proxy.http2 import ErrorCode, Limits
+from proxy.http2 import frames as f
+from tests.unit.http2.client import REQUEST, Client
+
+
+def flood(client: Client, frame: bytes, count: int) -> ErrorCode | None:
+    for _ in range(count):
+        client.send(frame)
+    return client.goaway()
+
+
+TIGHT = Limits(control_burst=50, control_rate=10, reset_burst=50, reset_rate=10)
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [f.settings_frame({}), f.settings_frame({f.INITIAL_WINDOW_SIZE: 70_000}), f.SETTINGS_ACK, f.frame(f.DATA, 0, 1, b""),
+     f.frame(f.DATA, f.PADDED, 1, b"\x01\0"), f.frame(f.PRIORITY, 0, 9, bytes(5)), f.frame(0x55, 0, 0, b"")],
+)  # fmt: skip
+def test_a_flood_of_frames_that_bring_nothing_ends_the_connection(frame: bytes) -> None:
+    client = Client(TIGHT)
+    client.request(1)
+    assert flood(client, frame, 40) is None
+    assert flood(client, frame, 40) is ErrorCode.ENHANCE_YOUR_CALM
+
+
+def test_the_same_frames_spread_over_time_are_fine() -> None:
+    client = Client(TIGHT)
+    for _ in range(500):
+        client.now += 0.11
+        client.send(f.settings_frame({}))
+    assert client.goaway() is None
+
+
+def test_rapid_resets_end_the_connection() -> None:
+    client = Client(TIGHT)
+    for i in range(60):
+        client.send(f.header_frames(2 * i + 1, client.block(), True), f.rst_stream(2 * i + 1, 8))
+    assert client.goaway() is ErrorCode.ENHANCE_YOUR_CALM
+    assert client.server.statistics()["streams"] == 0
+
+
+def test_refused_streams_are_paid_for_too() -> None:
+    client = Client(Limits(control_burst=50, control_rate=10, max_concurrent_streams=1))
+    for i in range(60):
+        client.send(f.header_frames(2 * i + 1, client.block(), True))
+    assert client.goaway() is ErrorCode.ENHANCE_YOUR_CALM
+
+
+def test_honest_window_updates_cost_nothing() -> None:
+    client = Client(TIGHT)
+    client.request(1)
+    client.send((f.window_update(0, 5) + f.window_update(1, 5)) * 5_000)
+    assert client.goaway() is None
+
+
+@pytest.mark.parametrize("piece", [b"", b"\x00\x01a\x01b"])
+def test_a_continuation_flood_ends_the_connection(piece: bytes) -> None:
+    client = Client()
+    client.send(f.frame(f.HEADERS, 0, 1, client.block()))
+    for _ in range(Limits().max_continuations + 2):
+        client.send(f.frame(f.CONTINUATION, 0, 1, piece))
+    assert client.goaway() is ErrorCode.ENHANCE_YOUR_CALM
+
+
+def test_a_header_block_is_bounded_while_it_comes() -> None:
+    client = Client()
+    client.send(f.frame(f.HEADERS, 0, 1, client.block()))
+    for _ in range(5):
+        client.send(f.frame(f.CONTINUATION, 0, 1, bytes(16_000)))
+    assert client.goaway() is ErrorCode.ENHANCE_YOUR_CALM
+
+
+def test_a_header_list_above_the_limit_is_refused_and_the_table_stays_right() -> None:
+    client = Client(Limits(max_header_list_bytes=1_000))
+    client.send(f.header_frames(1, client.block([*REQUEST, ("x-big", "a" * 1_000)]), False))
+    assert client.reset(1) is ErrorCode.ENHANCE_YOUR_CALM
+    assert client.request(3, fields=[*REQUEST, ("x-small", "b")]).headers.metadata[b"x-small"] == b"b"
+
+
+def test_a_cached_block_above_the_limit_is_refused_each_time() -> None:
+    client = Client(Limits(max_header_list_bytes=300))
+    client.request(1)
+    block = client.block() + b"\x82" * 4  # repeated pseudo-header fields are malformed as well: refused either way
+    for stream_id in (3, 5, 7):
+        client.send(f.header_frames(stream_id, block, False))
+        assert client.reset(stream_id) is not None
+    assert len(client.opened) == 1
+
+
+# -- pings, as grpc-go polices them
+
+
+def test_the_third_strike_ends_the_connection_with_too_many_pings() -> None:
+    client = Client()
+    client.request(1)
+    for _ in range(3):
+        client.send(f.ping(bytes(8)))
+    assert not client.server.finished, "the first is free, then two strikes"
+    client.send(f.ping(bytes(8)))
+    assert client.take()[-1].payload[8:] == b"too_many_pings"
+    assert client.server.finished
+
+
+def test_pings_at_the_interval_are_fine_while_a_call_is_open() -> None:
+    client = Client(Limits(ping_min_interval_s=5.0))
+    client.request(1)
+    for _ in range(20):
+        client.now += 5.01
+        client.send(f.ping(bytes(8)))
+    assert client.goaway() is None
+
+
+def test_the_same_pings_without_a_call_are_too_many() -> None:
+    client = Client(Limits(ping_min_interval_s=5.0))
+    for _ in range(4):
+        client.now += 5.01
+        client.send(f.ping(bytes(8)))
+    assert client.goaway() is ErrorCode.ENHANCE_YOUR_CALM
+
+
+def test_without_a_call_they_are_fine_if_permitted() -> None:
+    client = Client(Limits(ping_min_interval_s=5.0, ping_permit_without_stream=True))
+    for _ in range(20):
+        client.now += 5.01
+        client.send(f.ping(bytes(8)))
+    assert client.goaway() is None
+
+
+@pytest.mark.parametrize("how", ["data", "headers", "queue"])
+def test_a_client_that_measures_bandwidth_by_pinging_on_data_is_not_killed(how: str) -> None:
+    client = Client()
+    stream = client.request(1, end=True)
+    stream.send_headers(b"\x88")
+    for i in range(100):
+        if how == "data":
+            stream.send_data(b"x" * 100)
+        elif how == "headers":
+            client.request(2 * i + 3, end=True).send_headers(b"\x88")
+        else:
+            stream.send_data(b"x" * 20_000)
+            client.send(f.window_update(0, 20_000), f.window_update(1, 20_000))
+        client.take()
+        client.send(f.ping(bytes(8)))
+    assert client.goaway() is None
+
+
+# -- keep-alive of the server
+
+
+def test_a_silent_client_is_pinged_and_then_given_up() -> None:
+    client = Client(Limits(keepalive_interval_s=100, keepalive_timeout_s=20))
+    stream = client.request(1)
+    client.server.tick(99.0)
+    assert client.take() == []
+    client.server.tick(101.0)
+    (ping,) = client.take()
+    assert ping.kind == f.PING
+    client.server.tick(120.0)
+    assert not client.server.finished
+    client.server.tick(121.5)
+    assert client.server.finished
+    assert stream.events[-1][0] == "cancelled"
+
+
+def test_a_client_that_answers_lives_on() -> None:
+    client = Client(Limits(keepalive_interval_s=100, keepalive_timeout_s=20))
+    for _ in range(5):
+        client.now += 101
+        client.server.tick(client.now)
+        (ping,) = client.take()
+        client.now += 10
+        client.send(f.ping(ping.payload, ack=True))
+        client.server.tick(client.now + 60)
+    assert client.goaway() is None
