@@ -30,6 +30,8 @@ def parse_endpoint(text: str) -> Endpoint:
     parts = urlsplit(text if "://" in text else f"http://{text}")
     if parts.scheme != "http":
         raise ValueError(f"{text}: only http endpoints are supported")
+    if parts.path not in ("", "/"):
+        raise ValueError(f"{text}: not an endpoint")
     if not parts.hostname:
         raise ValueError(f"{text}: no host")
     return Endpoint(parts.hostname, parts.port or 2379)

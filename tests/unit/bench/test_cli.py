@@ -1,0 +1,151 @@
+"""The command line against a real etcd: results, their schema, exit codes."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bench import compare_report
+from bench.systems import System
+
+NUMBER = (int, float)
+#: Field: type, for a dictionary its fields, for a list the type of its items (docs/benchmarks.md).
+RESULT: dict[str, Any] = {
+    "schema": str, "command": str, "started_at": str, "operations": int, "duration_s": float,
+    "throughput_per_s": float, "errors": dict, "settings": dict, "machine_busy_percent": float,
+    "latency_ms": dict.fromkeys(("mean", "min", "p50", "p90", "p95", "p99", "p99.9", "max"), NUMBER),
+    "histogram_us": [list], "timeline": [list], "extra": dict,
+    "machine": {"cpu": str, "cpus": int, "memory_bytes": int, "kernel": str, "python": str},
+    "client": {"cpu_s": float, "us_per_op": float, "busiest_percent": float, "reconnects": int, "limited": str,
+               "processes": [{"pid": int, "user_s": float, "system_s": float, "max_rss_bytes": int,
+                              "busy_percent": float}]},
+    "server": {"cpu_s": float, "us_per_op": float, "rss_bytes": int, "written_bytes": int,
+               "processes": [{"pid": int, "name": str, "cpu_s": float, "rss_bytes": int, "written_bytes": int}]},
+}
+
+
+def bench(*arguments: str, code: int = 0) -> subprocess.CompletedProcess[str]:
+    done = subprocess.run([sys.executable, "-m", "bench.cli", *arguments], capture_output=True, text=True, timeout=100)
+    assert done.returncode == code, done.stderr
+    return done
+
+
+def result_of(etcd: System, *arguments: str) -> dict[str, Any]:
+    result: dict[str, Any] = json.loads(bench(*arguments, "--endpoints", ",".join(etcd.endpoints), "--json").stdout)
+    check_schema(result, RESULT, "result")
+    return result
+
+
+def check_schema(value: Any, schema: Any, where: str) -> None:
+    if isinstance(schema, dict):
+        assert set(value) == set(schema), where
+        for name, inner in schema.items():
+            check_schema(value[name], inner, f"{where}.{name}")
+    elif isinstance(schema, list):
+        assert isinstance(value, list), where
+        for item in value:
+            check_schema(item, schema[0], f"{where}[]")
+    else:
+        assert isinstance(value, schema), where
+
+
+@pytest.mark.parametrize("arguments", [
+    ("put", "--total", "500", "--conns", "3", "--clients", "10"),
+    ("range", "--total", "500", "--clients", "10", "--key-space-size", "50", "--consistency", "s"),
+    ("txn-put", "--total", "500", "--clients", "10", "--txn-ops", "3"),
+    ("lease-keepalive", "--total", "500", "--clients", "10", "--leases", "20"),
+], ids=lambda arguments: arguments[0])
+def test_each_command_makes_its_total_and_reports_it(etcd: System, arguments: tuple[str, ...]) -> None:
+    result = result_of(etcd, *arguments)
+    assert (result["operations"], result["errors"], result["command"]) == (500, {}, arguments[0])
+    assert sum(count for _, count in result["histogram_us"]) == 500
+    assert sum(count for _, count in result["timeline"]) == 500
+    assert result["throughput_per_s"] == pytest.approx(500 / result["duration_s"])
+    assert [p["name"] for p in result["server"]["processes"]] == ["etcd"]
+    assert result["server"]["processes"][0]["pid"] == etcd.processes[0].pid
+    latency = result["latency_ms"]
+    assert 0 < latency["min"] <= latency["p50"] <= latency["p99"] <= latency["max"] < 1000 * result["duration_s"]
+    assert result["client"]["cpu_s"] > 0
+
+
+def test_a_watch_run_counts_every_event_at_every_watcher_over_two_processes(etcd: System) -> None:
+    result = result_of(etcd, "watch", "--streams", "4", "--watchers-per-stream", "5", "--total", "60",
+                       "--clients", "2", "--processes", "2", "--prefix", "/w2/", "--key-size", "12")
+    assert (result["operations"], result["errors"]) == (60 * 20, {})
+    assert result["extra"]["watch_created"]["count"] == 20
+    assert result["extra"]["put"]["count"] == 60
+    assert len(result["client"]["processes"]) == 2
+
+
+def test_watch_latency_runs_at_its_rate(etcd: System) -> None:
+    result = result_of(etcd, "watch-latency", "--rate", "200", "--total", "100", "--streams", "3")
+    assert (result["operations"], result["errors"]) == (300, {})
+    assert 0.45 < result["duration_s"] < 2
+
+
+def test_several_processes_share_total_and_sequential_keys(etcd: System) -> None:
+    result_of(etcd, "put", "--total", "90", "--clients", "9", "--processes", "3", "--sequential-keys",
+              "--key-space-size", "90", "--key-prefix", "/seq/", "--key-size", "10")
+    counted = result_of(etcd, "range", "/seq/", "/seq0", "--total", "1", "--count-only")
+    assert counted["operations"] == 1
+    listed = subprocess.run(
+        [str(Path(sys.executable).parent / "etcdctl"), "--endpoints", etcd.endpoints[0], "get", "/seq/", "--prefix",
+         "--keys-only"], capture_output=True, text=True, timeout=20, check=True).stdout.split()
+    assert listed == [f"/seq/{i:05d}" for i in range(90)]
+
+
+def test_a_run_with_a_duration_ends_by_itself(etcd: System) -> None:
+    result = result_of(etcd, "put", "--duration", "0.5", "--clients", "5", "--rate", "300")
+    assert result["operations"] == 150
+    assert 0.45 < result["duration_s"] < 2
+
+
+def test_the_text_report_has_figures_bars_and_both_sides(etcd: System) -> None:
+    text = bench("put", "--total", "200", "--endpoints", etcd.endpoints[0]).stdout
+    for wanted in ("200 operations in", "p99.9", "<=", "#", "server, all", "client", "limited by the client"):
+        assert wanted in text
+
+
+@pytest.mark.parametrize(("arguments", "code", "said"), [
+    (("put", "--endpoints", "127.0.0.1:1", "--total", "1"), 1, "refused"),
+    (("put", "--endpoints", "https://h:1"), 2, "only http"),
+    (("put", "--total", "0"), 2, "needs an end"),
+    (("put", "--key-size", "1"), 2, "10000 keys need 4 digits"),
+    (("range", "--consistency", "x"), 2, "--consistency must be l or s"),
+    (("put", "--nonsense",), 2, "No such option"),
+    (("compare", "--only", "nothing"), 2, "no cell matches"),
+    (("compare", "--subject", "zookeeper", "--baseline", "zookeeper"), 2, "zookeeper: neither etcd"),
+])
+def test_what_cannot_be_done_is_said_with_its_exit_code(arguments: tuple[str, ...], code: int, said: str) -> None:
+    done = bench(*arguments, code=code)
+    assert said in done.stderr.replace("\n", " ")
+    assert done.stdout == ""
+
+
+def test_compare_takes_turns_and_writes_its_tables(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text(f"before\n{compare_report.BEGIN}\nold\n{compare_report.END}\nafter\n")
+    done = bench("compare", "--subject", "etcd", "--rounds", "2", "--duration", "0.3", "--warm-up", "0.1",
+                 "--only", "put-1,range-s-100", "--key-space-size", "200", "--data-dir", str(tmp_path / "data"),
+                 "--markdown", str(page), "--json")
+    result = json.loads(done.stdout)
+    assert [cell["name"] for cell in result["cells"]] == ["put-1", "range-s-100"]
+    assert [system["name"] for system in result["systems"]] == ["etcd", "etcd-2"]
+    for cell in result["cells"]:
+        assert {name: len(runs) for name, runs in cell["runs"].items()} == {"etcd": 2, "etcd-2": 2}
+        ratio = cell["ratios"]["throughput_per_s"]
+        assert 0 < ratio["low"] <= ratio["median"] <= ratio["high"]
+        assert all(len(run["server"]["processes"]) == 3 for runs in cell["runs"].values() for run in runs)
+    order = [line.split(", round ")[0].split(": ")[1] for line in done.stderr.splitlines() if ", round " in line]
+    assert order == ["etcd", "etcd-2"] * 4
+    text = page.read_text()
+    assert text.startswith("before\n")
+    assert text.endswith("after\n")
+    assert "old" not in text
+    assert "| put-1 | **etcd-2 / etcd** |" in text.replace("**put-1**", "put-1")
+    assert list((tmp_path / "data").iterdir()) == []  # nothing is left behind
