@@ -170,9 +170,14 @@ class Router:
 
     def local(self, call: Any, method: int, body: bytes, shard: int, stats: MethodStats,
               then: Callable[[Waiting, int, bytes], None] | None = None, context: Any = None) -> None:
-        """A question about the replica itself, however far it is (Status, Snapshot)."""
-        self.to_replica(Waiting(call, method, body, shard, READ_ANY, self.loop.time(), self.limit_s, stats, then,
-                                context, _SERIALIZABLE))
+        """A question about the host's own replica, however far it is (Status, Snapshot)."""
+        waiting = Waiting(call, method, body, shard, READ_ANY, self.loop.time(), self.limit_s, stats, then, context,
+                          _SERIALIZABLE)
+        home = self.routes[shard].home
+        if home is not None:
+            self.send(home, waiting)
+        else:
+            self.to_replica(waiting)
 
     def history(self, body: bytes, shard: int, then: Callable[[Waiting, int, bytes], None], context: Any) -> None:
         """A slice of a watch's past."""

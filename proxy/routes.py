@@ -29,7 +29,7 @@ _BACKOFF_MOST_S = 1.0
 class ShardRoute:
     """One shard as a front reaches it."""
 
-    __slots__ = ("_backoff_s", "_connect", "_dead_after_s", "_receiver", "_retry_at", "known_leader", "leader",
+    __slots__ = ("_backoff_s", "_connect", "_dead_after_s", "_receiver", "_retry_at", "home", "known_leader", "leader",
                  "leader_changes", "leader_link", "leader_since", "links", "members", "own", "queue", "reads",
                  "replica", "shard", "term")
 
@@ -46,6 +46,7 @@ class ShardRoute:
         self.leader_changes = 0
         self.leader_link: Link | None = None  # up, to the leader
         self.replica: Link | None = None  # up, where reads go
+        self.home: Link | None = None  # up, to the own host's node
         self.queue: deque[Any] = deque()  # router.Waiting for a leader
         self.reads: deque[Any] = deque()  # router.Waiting for any replica
         self._connect = connect
@@ -73,8 +74,11 @@ class ShardRoute:
             self.ensure(leader, now)
         self.leader_link = link_to if link_to is not None and link_to.up else None
         own = self.links.get(self.own)
-        if own is not None and own.up:
+        self.home = own if own is not None and own.up else None
+        if own is not None and own.up and (own.leader or self.leader_link is None):
             self.replica = own
+        elif own is not None and own.up:
+            self.replica = self.leader_link  # the own node is cut off from a leader that this front can reach
         elif self.replica is None or not self.replica.up:
             self.replica = self.leader_link or next((link for link in self.links.values() if link.up), None)
 
@@ -100,6 +104,8 @@ class ShardRoute:
         self._retry_at[link.member_id] = now + backoff
         if self.replica is link:
             self.replica = None
+        if self.home is link:
+            self.home = None
         self.choose(now)
 
     def opened(self, link: Link, now: float) -> None:

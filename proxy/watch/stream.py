@@ -49,7 +49,7 @@ class ClientWatch:
         self.id = watch_id
         self.id_field = watch_id_field(watch_id)
         self.cursor = cursor  # the last revision delivered whole
-        self.start = cursor + 1
+        self.start = request.start_revision or cursor  # progress is not promised below it
         self.filters = 0
         for kind in request.filters:
             self.filters |= 1 << kind if kind in (0, 1) else 0
@@ -198,7 +198,7 @@ class WatchStream:
                     watch.sent = False
                     continue
                 revision = self._promised((watch,))
-                if revision is not None and revision >= watch.start - 1:
+                if revision is not None and revision >= watch.start:
                     self.send(self.hub.header(revision), watch.id_field)
 
     # -- answers ------------------------------------------------------------------------------------

@@ -1,0 +1,1 @@
+"""The front, driven without sockets: a loop by hand, fake nodes that speak ``cluster.messages``, recorded calls."""

@@ -1,0 +1,417 @@
+"""Requests find their nodes, once; their clients are always answered."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cluster.messages import READ, Method, Status
+from cluster.pb import rpc_pb2
+from cluster.wire import header_prefix, response_header
+from proxy.router import MethodStats
+from tests.unit.proxy.fakes import FakeCall, Net
+
+TIMEOUT_LEADER_FAIL = (14, "etcdserver: request timed out, possibly due to previous leader failure")
+
+
+def put(net: Net, call: FakeCall | None = None, body: bytes = b"\x0a\x01k", stats: MethodStats | None = None) -> FakeCall:
+    call = call or FakeCall()
+    net.router.write(call, Method.PUT, body, 0, stats or net.router.quiet)
+    net.run()
+    return call
+
+
+def read(net: Net, serializable: bool = False) -> FakeCall:
+    call = FakeCall()
+    net.router.read(call, Method.RANGE, b"\x0a\x01k", 0, serializable, net.router.quiet)
+    return call
+
+
+def test_a_write_goes_to_the_leader_and_its_answer_is_spliced_behind_the_header() -> None:
+    net = Net().started(leader=2)
+    stats = MethodStats()
+    call = put(net, stats=stats)
+    (request,) = net.nodes[2].take()
+    assert (request.method, request.body) == (Method.PUT, b"\x0a\x01k")
+    assert net.nodes[1].take() == net.nodes[3].take() == []
+    net.nodes[2].ok(request, 9, b"tail")
+    net.run()
+    assert call.replies == [response_header(header_prefix(7, 1), 9, 1) + b"tail"]
+    assert stats.ok == 1
+
+
+def test_the_requests_of_a_tick_leave_as_one_frame() -> None:
+    net = Net().started()
+    before = net.nodes[1].frames
+    for _ in range(100):
+        net.router.write(FakeCall(), Method.PUT, b"x", 0, net.router.quiet)
+    net.run()
+    assert net.nodes[1].frames == before + 1
+    assert len(net.nodes[1].take()) == 100
+
+
+def test_a_write_told_not_leader_is_sent_to_the_leader_that_was_named() -> None:
+    net = Net().started(leader=1)
+    call = put(net)
+    (request,) = net.nodes[1].take()
+    net.nodes[1].not_leader(request, 3, 2)
+    net.pass_time(0.2, silent=(1, 2, 3))
+    (again,) = net.nodes[3].take()
+    net.nodes[3].ok(again, 5)
+    net.run()
+    assert call.status == (0, "")
+
+
+def test_a_node_that_does_not_know_the_leader_is_not_asked_in_a_loop() -> None:
+    net = Net().started(leader=1)
+    call = put(net)
+    (request,) = net.nodes[1].take()
+    frames = net.nodes[1].frames
+    net.nodes[1].not_leader(request, 0, 1)
+    net.run()
+    assert net.nodes[1].frames == frames
+    assert not call.closed
+    net.lead(2, 2)
+    (again,) = net.nodes[2].take()
+    net.nodes[2].ok(again, 5)
+    net.run()
+    assert call.status == (0, "")
+
+
+def test_requests_wait_for_a_leader_and_are_served_in_order() -> None:
+    net = Net()
+    net.pass_time(0.3)
+    calls = [put(net, body=b"%d" % i) for i in range(3)]
+    net.pass_time(2)
+    assert not any(c.closed for c in calls)
+    net.lead(3, 2)
+    assert [r.body for r in net.nodes[3].take()] == [b"0", b"1", b"2"]
+
+
+def test_a_write_that_no_leader_ever_got_ends_at_the_time_limit_as_etcd_says_it() -> None:
+    net = Net()
+    net.pass_time(0.3)
+    call = put(net)
+    net.pass_time(6.8)
+    assert not call.closed
+    net.pass_time(0.5)
+    assert call.status == (4, "context deadline exceeded")
+
+
+def test_a_write_without_an_answer_times_out_and_its_late_answer_is_dropped() -> None:
+    net = Net().started(leader=2)
+    call = put(net)
+    (request,) = net.nodes[2].take()
+    net.pass_time(7.5)
+    assert call.status == (14, "etcdserver: request timed out")
+    net.nodes[2].ok(request, 5)
+    net.run()
+    assert call.replies == []
+
+
+def test_i23_a_write_whose_link_breaks_is_answered_unknown_and_never_sent_again() -> None:
+    net = Net().started(leader=2)
+    call = put(net)
+    assert len(net.nodes[2].take()) == 1
+    net.cut(2)
+    assert call.status == TIMEOUT_LEADER_FAIL
+    net.lead(3, 2)
+    net.nodes[2].up = True
+    net.pass_time(3)
+    assert not any(r.method == Method.PUT for n in net.nodes.values() for r in n.take())
+
+
+def test_a_write_that_was_still_in_the_outbox_when_the_link_broke_is_answered_too() -> None:
+    net = Net().started(leader=2)
+    call = FakeCall()
+    net.router.write(call, Method.PUT, b"x", 0, net.router.quiet)
+    net.cut(2)
+    assert call.status == TIMEOUT_LEADER_FAIL
+
+
+def test_a_read_whose_link_breaks_is_asked_elsewhere() -> None:
+    net = Net().started(leader=2)
+    call = read(net, serializable=True)
+    net.run()
+    assert len(net.nodes[1].take(Method.RANGE)) == 1
+    net.cut(1)
+    (again,) = net.nodes[2].take(Method.RANGE)
+    net.nodes[2].ok(again, 4)
+    net.run()
+    assert call.status == (0, "")
+
+
+def test_reads_of_a_tick_share_one_read_index_question_and_then_go_to_the_own_node() -> None:
+    net = Net().started(leader=2)
+    calls = [read(net) for _ in range(10)]
+    net.run()
+    (question,) = net.nodes[2].take()
+    assert question.method == Method.READ_INDEX
+    net.nodes[2].index(question, 17)
+    net.run()
+    ranges = net.nodes[1].take(Method.RANGE)
+    assert len(ranges) == 10
+    assert {READ.unpack_from(r.body) for r in ranges} == {(17, 0)}
+    assert all(r.body[READ.size:] == b"\x0a\x01k" for r in ranges)
+    for request in ranges:
+        net.nodes[1].ok(request, 5)
+    net.run()
+    assert all(c.status == (0, "") for c in calls)
+
+
+def test_h2_a_read_that_arrives_during_a_question_belongs_to_the_next_one() -> None:
+    net = Net().started(leader=2)
+    first = read(net)
+    net.run()
+    (question,) = net.nodes[2].take()
+    second = read(net)
+    net.run()
+    (later,) = net.nodes[2].take()
+    net.nodes[2].index(question, 10)
+    net.run()
+    (served,) = net.nodes[1].take(Method.RANGE)
+    net.nodes[1].ok(served, 3)
+    net.run()
+    assert first.status == (0, "")
+    assert not second.closed
+    net.nodes[2].index(later, 11)
+    net.run()
+    (served,) = net.nodes[1].take(Method.RANGE)
+    assert READ.unpack_from(served.body)[0] == 11
+
+
+def test_questions_under_way_are_bounded_and_the_reads_behind_them_are_asked_for_together() -> None:
+    net = Net().started(leader=2)
+    for _ in range(30):
+        read(net)
+        net.run()
+    questions = net.nodes[2].take()
+    assert len(questions) == 4
+    for question in questions:
+        net.nodes[2].index(question, 1)
+    net.run()
+    assert len(net.nodes[1].take(Method.RANGE)) == 4
+    (last,) = net.nodes[2].take()
+    net.nodes[2].index(last, 2)
+    net.run()
+    assert len(net.nodes[1].take(Method.RANGE)) == 26
+
+
+def test_a_read_index_question_survives_the_loss_of_the_leader() -> None:
+    net = Net().started(leader=2)
+    call = read(net)
+    net.run()
+    net.cut(2)
+    net.lead(3, 2)
+    (question,) = net.nodes[3].take(Method.READ_INDEX)
+    net.nodes[3].index(question, 4)
+    net.run()
+    (served,) = net.nodes[1].take(Method.RANGE)
+    net.nodes[1].ok(served, 5)
+    net.run()
+    assert call.status == (0, "")
+
+
+def test_a_serializable_read_waits_for_what_this_front_has_shown() -> None:
+    net = Net().started(leader=2)
+    put(net)
+    (request,) = net.nodes[2].take()
+    net.nodes[2].ok(request, 50)
+    net.run()
+    call = read(net, serializable=True)
+    net.run()
+    assert net.nodes[1].take(Method.RANGE) == []
+    net.nodes[1].watermark(50)
+    net.run()
+    (served,) = net.nodes[1].take(Method.RANGE)
+    net.nodes[1].ok(served, 50)
+    net.run()
+    assert call.status == (0, "")
+
+
+def test_a_serializable_read_is_served_anyway_when_the_replica_is_cut_off() -> None:
+    net = Net().started(leader=2)
+    put(net)
+    (request,) = net.nodes[2].take()
+    net.nodes[2].ok(request, 50)
+    net.run()
+    read(net, serializable=True)
+    net.pass_time(0.7)
+    assert len(net.nodes[1].take(Method.RANGE)) == 1
+
+
+def test_a_long_answer_comes_in_parts_and_leaves_whole() -> None:
+    net = Net().started(leader=1)
+    call = read(net, serializable=True)
+    net.run()
+    (request,) = net.nodes[1].take()
+    net.nodes[1].answer(request.rid, Status.PARTIAL, (6).to_bytes(8, "little") + (1).to_bytes(8, "little") + b"ab")
+    net.nodes[1].answer(request.rid, Status.PARTIAL, b"cd")
+    net.nodes[1].answer(request.rid, Status.OK, b"ef")
+    net.run()
+    assert call.replies == [response_header(header_prefix(7, 1), 6, 1) + b"abcdef"]
+
+
+def test_a_read_whose_client_has_gone_is_cancelled_at_the_node() -> None:
+    net = Net().started(leader=1)
+    call = read(net, serializable=True)
+    net.run()
+    (request,) = net.nodes[1].take()
+    call.closed = True
+    net.pass_time(0.1)
+    (cancel,) = net.nodes[1].take(Method.CANCEL)
+    assert cancel.rid == request.rid
+
+
+def test_the_clients_deadline_travels_to_the_node() -> None:
+    net = Net().started()
+    put(net, FakeCall(deadline=net.loop.now + 1.5))
+    (request,) = net.nodes[1].take()
+    assert request.timeout_ms == 1500
+
+
+def test_a_silent_link_is_dead_after_an_election_timeout_and_is_opened_anew() -> None:
+    net = Net().started(leader=2)
+    call = put(net)
+    sessions = net.sessions
+    net.pass_time(1.3, silent=(2,))
+    assert call.status == TIMEOUT_LEADER_FAIL
+    assert net.sessions > sessions
+
+
+def test_a_frame_out_of_sequence_ends_the_link() -> None:
+    net = Net().started(leader=1)
+    node = net.nodes[1]
+    link = node.link
+    assert link is not None
+    node._sent += 1
+    node.say_state()
+    net.run()
+    assert link.closed
+
+
+def test_a_refused_link_is_not_used() -> None:
+    net = Net().started(leader=1)
+    link = net.nodes[1].link
+    net.nodes[1].answer(0, Status.REFUSED, b"cluster ID mismatch")
+    net.run()
+    assert link is not None and link.closed
+
+
+def test_the_highest_term_decides_who_leads() -> None:
+    net = Net().started(leader=1)
+    net.nodes[3].leader, net.nodes[3].term = 3, 5  # elected; host 1 still believes in itself
+    net.pass_time(0.3, silent=())
+    link = net.router.routes[0].links.get(3)
+    if link is None:  # a link to it is opened once anybody names it
+        net.nodes[1].leader, net.nodes[1].term = 3, 5
+        net.pass_time(0.3)
+    assert net.router.routes[0].leader == 3
+    put(net)
+    assert len(net.nodes[3].take(Method.PUT)) == 1
+
+
+def test_a_stop_answers_everything_that_is_open() -> None:
+    net = Net().started(leader=1)
+    sent = put(net)
+    net.cut(1)
+    queued = put(Net())
+    assert sent.closed
+    del queued
+    waiting = Net()
+    waiting.pass_time(0.2)
+    call = put(waiting)
+    waiting.router.close()
+    assert call.status == (14, "etcdserver: server stopped")
+
+
+def test_the_queue_for_a_leader_is_bounded() -> None:
+    net = Net()
+    net.pass_time(0.2)
+    calls = [FakeCall() for _ in range(20_001)]
+    for call in calls:
+        net.router.write(call, Method.PUT, b"x", 0, net.router.quiet)
+    assert [c.status for c in calls if c.closed] == [(2, "etcdserver: too many requests")]
+
+
+class Cluster:
+    """Nodes that log writes, for the test of I23: whatever happens, nothing is logged twice or left unanswered."""
+
+    def __init__(self, net: Net) -> None:
+        self.net = net
+        self.logged: list[bytes] = []
+        self.calls: list[tuple[bytes, FakeCall]] = []
+        self.leader, self.term = 1, 1
+
+    def write(self) -> None:
+        body = b"%d" % len(self.calls)
+        call = FakeCall()
+        self.calls.append((body, call))
+        self.net.router.write(call, Method.PUT, body, 0, self.net.router.quiet)
+
+    def elect(self, member: int) -> None:
+        self.leader, self.term = member, self.term + 1
+        for node in self.net.nodes.values():
+            if node.up:
+                node.leader, node.term = member, self.term
+                node.say_state()
+
+    def serve(self, member: int, answer: bool) -> None:
+        node = self.net.nodes[member]
+        for request in node.take(Method.PUT):
+            if member == self.leader and node.up:
+                self.logged.append(request.body)
+                if answer:
+                    node.ok(request, 2)
+            else:
+                node.not_leader(request, node.leader if node.leader != member else 0, node.term)
+
+    def restart(self, member: int) -> None:
+        self.net.nodes[member].up = True
+
+
+STEPS = st.lists(
+    st.one_of(
+        st.tuples(st.just("write"), st.just(0)),
+        st.tuples(st.sampled_from(["elect", "serve", "swallow", "cut", "restart", "tick"]), st.integers(1, 3)),
+        st.tuples(st.just("run"), st.just(0)),
+    ),
+    max_size=60,
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(STEPS)
+def test_i23_whatever_happens_no_write_is_logged_twice_and_each_is_answered_once(steps: list[tuple[str, int]]) -> None:
+    net = Net().started(leader=1)
+    cluster = Cluster(net)
+    actions: dict[str, Any] = {
+        "write": lambda m: cluster.write(), "elect": cluster.elect, "serve": lambda m: cluster.serve(m, True),
+        "swallow": lambda m: cluster.serve(m, False), "cut": net.cut, "restart": cluster.restart,
+        "tick": lambda m: net.pass_time(0.1), "run": lambda m: net.run(),
+    }
+    for name, member in steps:
+        actions[name](member)
+    for member in net.nodes:
+        cluster.restart(member)
+    cluster.elect(2)
+    for _ in range(40):
+        net.pass_time(0.3)
+        for member in net.nodes:
+            cluster.serve(member, True)
+        net.run()
+    assert len(cluster.logged) == len(set(cluster.logged))
+    for body, call in cluster.calls:
+        assert call.status is not None, body  # FakeCall asserts that nothing is answered twice
+        if call.status == (0, ""):
+            assert body in cluster.logged
+    net.router.close()
+
+
+def test_a_put_request_is_what_the_client_sent() -> None:
+    net = Net().started(leader=1)
+    body = rpc_pb2.PutRequest(key=b"a", value=b"b").SerializeToString()
+    put(net, body=body)
+    assert net.nodes[1].take()[0].body == body

@@ -1,0 +1,473 @@
+"""Watches, by etcd's rules (contract section 2), through the real hub, router and frames."""
+
+from __future__ import annotations
+
+import pytest
+
+from cluster.messages import Method
+from tests.unit.proxy.watching import Client, World
+
+PUT, DELETE = 0, 1
+
+
+def test_a_watch_is_told_that_it_was_created_and_then_gets_what_is_written() -> None:
+    world = World()
+    world.write((PUT, b"a"))
+    client = Client(world)
+    client.create(b"a")
+    world.settle()
+    world.write((PUT, b"b"))
+    world.write((PUT, b"a"))
+    world.write((DELETE, b"a"))
+    created, put, delete = client.responses()
+    assert created.created and created.watch_id == 0 and created.header.revision == 2
+    assert (put.header.revision, put.events[0].type, put.events[0].kv.key) == (4, PUT, b"a")
+    assert (delete.header.revision, delete.events[0].type, delete.events[0].kv.mod_revision) == (5, DELETE, 5)
+
+
+def test_a_watch_from_an_old_revision_gets_the_past_once_and_then_the_present() -> None:
+    world = World()
+    for _ in range(10):
+        world.write((PUT, b"k"))
+    client = Client(world)
+    client.create(b"k", start=3)
+    world.settle()
+    world.write((PUT, b"k"))
+    assert [e[0] for e in client.events()] == list(range(3, 13))
+    assert all(r.header.revision == 11 for r in client.responses() if r.events and r.events[0].kv.mod_revision < 12)
+
+
+def test_events_applied_while_history_is_read_are_not_lost_or_repeated() -> None:
+    world = World()
+    for _ in range(5):
+        world.write((PUT, b"k"))
+    client = Client(world)
+    client.create(b"k", start=2)
+    world.net.run()
+    source = world.sources[1]
+    source.serve()  # history is read up to revision 6 ...
+    world.store.write((PUT, b"k"))
+    source.apply(7)  # ... and revision 7 is emitted before the answer leaves
+    source.send_late()
+    world.settle()
+    world.write((PUT, b"k"))
+    assert [e[0] for e in client.events()] == [2, 3, 4, 5, 6, 7, 8]
+
+
+def test_r0_what_this_front_has_answered_is_in_the_past_of_a_new_watch() -> None:
+    world = World()
+    world.store.write((PUT, b"k"))
+    world.net.router.highest = 2  # a put was answered by the leader; the own node has not applied it yet
+    client = Client(world)
+    client.create(b"k")
+    world.settle()
+    world.write((PUT, b"k"))
+    assert [e[0] for e in client.events()] == [3]
+
+
+def test_a_node_that_is_ahead_of_what_the_front_knows_leaves_no_gap() -> None:
+    world = World()
+    world.net.nodes[1].revision = world.store.revision
+    client = Client(world)
+    client.create(b"k")  # R0 = 1
+    world.store.write((PUT, b"k"))
+    world.sources[1].node.revision = 2  # applied before the SUBSCRIBE is served, nothing emitted to anybody
+    world.settle()
+    assert [e[0] for e in client.events()] == [2]
+
+
+def test_a_watch_from_the_future_gets_nothing_before_its_start() -> None:
+    world = World()
+    client = Client(world)
+    client.create(b"k", start=4)
+    for _ in range(4):
+        world.write((PUT, b"k"))
+    assert [e[0] for e in client.events()] == [4, 5]
+
+
+def test_a_watch_from_a_compacted_revision_is_created_and_then_ends_with_the_compact_revision() -> None:
+    world = World()
+    for _ in range(6):
+        world.write((PUT, b"k"))
+    world.store.compacted = 5
+    client = Client(world)
+    client.create(b"k", start=3)
+    client.create(b"k", start=5)
+    world.settle()
+    created, other, ended, *_ = client.responses()
+    assert created.created and not created.canceled and other.watch_id == 1
+    assert ended.canceled and ended.compact_revision == 5
+    assert ended.header.revision == 0 and ended.cancel_reason == ""
+    assert [e[0] for e in client.events(1)] == [5, 6, 7]
+
+
+def test_a_negative_start_an_empty_range_and_a_used_id_are_rejected_and_the_stream_stays() -> None:
+    world = World()
+    client = Client(world)
+    client.create(b"k", start=-1)
+    client.create(b"b", b"a")
+    client.create(b"k", watch_id=7)
+    client.create(b"k", watch_id=7)
+    negative, empty, created, duplicate = client.responses()
+    for rejected in (negative, empty, duplicate):
+        assert rejected.created and rejected.canceled and rejected.watch_id == -1
+        assert rejected.header.revision == 1
+    assert negative.cancel_reason == "etcdserver: mvcc: required revision has been compacted"
+    assert empty.cancel_reason == "mvcc: watcher range is empty"
+    assert duplicate.cancel_reason == "mvcc: duplicate watch ID provided on the WatchStream"
+    assert created.watch_id == 7 and created.created and not created.canceled
+    world.settle()
+    world.write((PUT, b"k"))
+    assert len(client.events(7)) == 1
+
+
+def test_ids_are_the_smallest_free_counter() -> None:
+    world = World()
+    client = Client(world)
+    client.create(b"k", watch_id=1)
+    for _ in range(3):
+        client.create(b"k")
+    assert [r.watch_id for r in client.responses()] == [1, 0, 2, 3]
+
+
+def test_an_empty_key_watches_from_the_beginning_and_zero_end_to_the_end() -> None:
+    world = World()
+    client = Client(world)
+    client.create(b"", b"\0")
+    world.settle()
+    world.write((PUT, b"a"), (PUT, b"\xff\xff"))
+    assert len(client.events()) == 2
+
+
+def test_a_cancelled_watch_says_so_once_and_gets_nothing_more() -> None:
+    world = World()
+    client = Client(world)
+    client.create(b"k")
+    world.settle()
+    client.cancel(0)
+    client.cancel(0)
+    client.cancel(99)
+    world.settle()
+    world.write((PUT, b"k"))
+    _, canceled = client.responses()
+    assert canceled.canceled and canceled.watch_id == 0 and not canceled.cancel_reason
+    assert not world.net.context.hub.subscriptions
+    assert not world.sources[1].subs
+
+
+def test_filters_drop_puts_or_deletes_and_empty_responses_are_not_sent() -> None:
+    world = World()
+    client = Client(world)
+    client.create(b"a", b"z", filters=[0])
+    client.create(b"a", b"z", filters=[1])
+    client.create(b"a", b"z", filters=[0, 1])
+    world.settle()
+    world.write((PUT, b"k"), (DELETE, b"l"))
+    world.write((PUT, b"k"))
+    assert [(r, k) for r, k, _ in client.events(0)] == [(2, DELETE)]
+    assert [(r, k) for r, k, _ in client.events(1)] == [(2, PUT), (3, PUT)]
+    assert client.events(2) == []
+    assert len([r for r in client.responses() if r.watch_id == 0 and not r.created]) == 1
+
+
+def test_a_thousand_watches_of_a_range_are_one_subscription() -> None:
+    world = World()
+    clients = [Client(world) for _ in range(10)]
+    for client in clients:
+        for _ in range(100):
+            client.create(b"a", b"b")
+    world.settle()
+    assert len(world.sources[1].subs) == 1
+    world.write((PUT, b"ab"))
+    assert all(len(c.events(i)) == 1 for c in clients for i in range(100))
+    for client in clients:
+        client.leave()
+    world.settle()
+    assert not world.sources[1].subs
+    assert world.net.context.hub.statistics()["watches"] == 0
+
+
+def test_prev_kv_is_a_subscription_of_its_own() -> None:
+    world = World()
+    client = Client(world)
+    client.create(b"k")
+    client.create(b"k", prev_kv=True)
+    world.settle()
+    assert len(world.sources[1].subs) == 2
+
+
+def test_i16_a_revision_arrives_whole_and_in_one_response() -> None:
+    world = World()
+    client = Client(world)
+    client.create(b"a", b"z")
+    world.settle()
+    world.write((PUT, b"k"), (DELETE, b"c"), (PUT, b"d"))
+    _, response = client.responses()
+    assert [e.kv.key for e in response.events] == [b"k", b"c", b"d"]
+
+
+def test_a_slow_client_is_bounded_catches_up_from_history_and_holds_nobody_back() -> None:
+    world = World()
+    slow, fast = Client(world), Client(world)
+    slow.create(b"k")
+    fast.create(b"k")
+    world.settle()
+    slow.call.reads = False
+    slow.call.unread = 2 << 20
+    for _ in range(50):
+        world.write((PUT, b"k"))
+    assert len(fast.events()) == 50
+    assert len(slow.events()) <= 1
+    slow.call.read_all()
+    world.settle()
+    assert [e[0] for e in slow.events()] == list(range(2, 52))
+    world.write((PUT, b"k"))
+    assert slow.events()[-1][0] == 52
+    assert world.net.context.hub.statistics()["slow"] == 0
+
+
+def test_a_slow_client_far_behind_reads_history_when_the_ring_is_too_short() -> None:
+    world = World()
+    client = Client(world)
+    client.create(b"k")
+    world.settle()
+    client.call.reads = False
+    client.call.unread = 2 << 20
+    world.write((PUT, b"k"))
+    (subscription,) = world.net.context.hub.subscriptions.values()
+    for _ in range(30):
+        world.write((PUT, b"k"))
+    subscription._ring.clear()  # as if the bound had dropped them
+    subscription._ring_from = world.store.revision + 1
+    client.call.read_all()
+    world.settle()
+    assert [e[0] for e in client.events()] == list(range(2, 33))
+
+
+def test_the_ring_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("proxy.watch.subscription._RING_BYTES", 500)
+    world = World()
+    client = Client(world)
+    client.create(b"k")
+    world.settle()
+    client.call.reads = False
+    client.call.unread = 2 << 20
+    (subscription,) = world.net.context.hub.subscriptions.values()
+    for _ in range(100):
+        world.write((PUT, b"k"))
+        assert subscription.statistics()["ring_bytes"] <= 500
+    client.call.read_all()
+    world.settle()
+    assert [e[0] for e in client.events()] == list(range(2, 102))
+
+
+def test_a_lost_link_costs_no_event_and_repeats_none() -> None:
+    world = World()
+    client = Client(world)
+    client.create(b"k")
+    world.settle()
+    world.write((PUT, b"k"))
+    world.cut(1)
+    for _ in range(3):
+        world.store.write((PUT, b"k"))
+    world.net.pass_time(1.0)
+    world.settle()
+    world.write((PUT, b"k"))
+    assert [e[0] for e in client.events()] == [2, 3, 4, 5, 6]
+
+
+def test_watches_go_home_to_the_own_node_and_a_node_that_replays_old_records_repeats_nothing() -> None:
+    world = World()
+    client = Client(world)
+    client.create(b"k")
+    world.settle()
+    world.write((PUT, b"k"))
+    world.cut(1)
+    world.net.pass_time(1.0)
+    world.settle()
+    world.write((PUT, b"k"))
+    world.restart(1, revision=1)  # it restarts at revision 1 and applies its log anew
+    world.settle()
+    world.write((PUT, b"k"))
+    assert len(world.sources[1].subs) == 1
+    assert len(world.sources[2].subs) == 0
+    assert [e[0] for e in client.events()] == [2, 3, 4]
+
+
+def test_h8_a_snapshot_installed_at_the_node_is_a_gap_that_history_fills() -> None:
+    world = World()
+    client = Client(world)
+    client.create(b"k")
+    world.settle()
+    for _ in range(5):
+        world.store.write((PUT, b"k"))
+    world.sources[1].install(6)
+    world.settle()
+    world.write((PUT, b"k"))
+    assert [e[0] for e in client.events()] == [2, 3, 4, 5, 6, 7]
+
+
+def test_a_gap_that_was_compacted_ends_the_watches_that_need_it() -> None:
+    world = World()
+    client = Client(world)
+    client.create(b"k")
+    client.create(b"k", start=50)
+    world.settle()
+    for _ in range(10):
+        world.store.write((PUT, b"k"))
+    world.store.compacted = 8
+    world.sources[1].install(11)
+    world.settle()
+    ended = [r for r in client.responses() if r.canceled]
+    assert [(r.watch_id, r.compact_revision) for r in ended] == [(0, 8)]
+
+
+def test_an_idle_watch_is_not_ended_by_a_compaction_below_what_it_has_seen() -> None:
+    world = World()
+    client = Client(world)
+    client.create(b"quiet")
+    world.settle()
+    for _ in range(10):
+        world.write((PUT, b"other"))
+    world.store.compacted = 8
+    world.cut(1)
+    world.net.pass_time(1.0)
+    world.settle()
+    client.call.reads = False
+    client.call.unread = 2 << 20
+    world.write((PUT, b"quiet"))
+    client.call.read_all()
+    world.settle()
+    assert not any(r.canceled for r in client.responses())
+    assert [e[0] for e in client.events()] == [12]
+
+
+def test_progress_asked_for_promises_what_was_delivered_and_is_not_given_while_anybody_lags() -> None:
+    world = World()
+    client = Client(world)
+    client.ask_progress()
+    assert client.responses() == []  # no watcher, no answer
+    client.create(b"k")
+    world.settle()
+    for _ in range(3):
+        world.write((PUT, b"other"))
+    client.fresh()
+    client.ask_progress()
+    (progress,) = client.fresh()
+    assert progress.watch_id == -1 and progress.header.revision == 4 and not progress.events
+    client.create(b"other", start=2)
+    client.fresh()
+    client.ask_progress()  # the second watch reads history still
+    assert client.fresh() == []
+    world.settle()
+    client.ask_progress()
+    assert client.fresh()[-1].watch_id == -1
+    client.create(b"k", start=1000)
+    client.fresh()
+    client.ask_progress()  # a watch from the future: not reached yet
+    assert client.fresh() == []
+
+
+def test_progress_never_runs_ahead_of_events_under_way() -> None:
+    world = World()
+    client = Client(world)
+    client.create(b"k")
+    world.settle()
+    world.store.write((PUT, b"k"))
+    world.net.router.highest = 2  # the put was answered; its event has not arrived here
+    client.fresh()
+    client.ask_progress()
+    (progress,) = client.fresh()
+    assert progress.header.revision == 1
+
+
+def test_periodic_progress_skips_a_watch_that_got_events() -> None:
+    world = World(progress_ms=1000)
+    client = Client(world)
+    client.create(b"busy", progress_notify=True)
+    client.create(b"quiet", progress_notify=True)
+    client.create(b"mute")
+    world.settle()
+    world.net.pass_time(0.1)
+    world.write((PUT, b"busy"))
+    client.fresh()
+    world.net.pass_time(1.2)
+    first = client.fresh()
+    assert [(r.watch_id, r.header.revision, len(r.events)) for r in first] == [(1, 2, 0)]
+    world.net.pass_time(1.2)
+    assert sorted(r.watch_id for r in client.fresh()) == [0, 1]
+
+
+def test_fragments_split_a_large_revision_between_events_only() -> None:
+    world = World()
+    world.net.context.hub.fragment_bytes = 100
+    client = Client(world)
+    client.create(b"a", b"z", fragment=True)
+    client.create(b"a", b"z")
+    world.settle()
+    world.write(*[(PUT, b"k%02d" % i) for i in range(20)])
+    parts = [r for r in client.responses() if r.watch_id == 0 and r.events]
+    assert len(parts) > 1
+    assert [p.fragment for p in parts] == [True] * (len(parts) - 1) + [False]
+    assert sum(len(p.events) for p in parts) == 20
+    assert all(p.ByteSize() < 100 for p in parts)
+    (whole,) = [r for r in client.responses() if r.watch_id == 1 and r.events]
+    assert len(whole.events) == 20 and not whole.fragment
+
+
+def test_a_stream_that_asks_for_a_leader_is_refused_without_one_and_ended_after_three_election_timeouts() -> None:
+    world = World()
+    client = Client(world, {b"hasleader": b"true"})
+    client.create(b"k")
+    plain = Client(world)
+    plain.create(b"k")
+    world.settle()
+    for node in world.net.nodes.values():
+        node.leader = 0
+    world.net.pass_time(2.5)
+    assert not client.call.closed
+    world.net.pass_time(1.0)
+    assert client.call.status == (14, "etcdserver: no leader")
+    assert not plain.call.closed
+    refused = Client(world, {b"hasleader": b"true"})
+    assert refused.call.status == (14, "etcdserver: no leader")
+
+
+def test_watches_made_before_any_node_was_heard_begin_once_one_is() -> None:
+    world = World()
+    fresh = World.__new__(World)
+    fresh.__dict__.update(world.__dict__)
+    for link in list(world.net.router.routes[0].links.values()):
+        link.close("gone")
+    world.net.router.highest = 0
+    world.net.router.routes[0].replica = None
+    client = Client(world)
+    client.create(b"k")
+    client.cancel(0)
+    assert client.responses() == []
+    world.net.pass_time(1.0)
+    created, canceled = client.responses()
+    assert created.created and canceled.canceled
+
+
+def test_half_closed_streams_go_on() -> None:
+    world = World()
+    client = Client(world)
+    client.create(b"k")
+    world.settle()
+    world.service.half_closed(client.call)
+    world.write((PUT, b"k"))
+    assert len(client.events()) == 1
+
+
+def test_history_questions_are_bounded() -> None:
+    world = World()
+    for _ in range(3):
+        world.write((PUT, b"k"))
+    client = Client(world)
+    for i in range(40):
+        client.create(b"k%d" % i, start=1)
+    world.net.run()
+    assert sum(r.method == Method.HISTORY for r in world.net.nodes[1].requests) <= 16
+    world.settle()
+    assert world.net.context.hub.statistics()["slow"] == 0

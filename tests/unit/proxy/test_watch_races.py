@@ -1,0 +1,172 @@
+"""I16 under random interleavings: writes, slow nodes, late history, lost links, snapshots, slow clients, watches that
+come and go. Per watch: every matching event from its start, once, in order, each revision whole."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from random import Random
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.unit.proxy.watching import Client, World, in_range
+
+RANGES = [(b"a", b""), (b"b", b""), (b"a", b"c"), (b"\0", b"\0"), (b"b", b"\0")]
+KEYS = [b"a", b"ab", b"b", b"c"]
+
+
+@dataclass
+class Made:
+    """A watch and what it must get: events of revision > ``after``, up to ``until`` if it was cancelled."""
+
+    client: Client
+    watch_id: int
+    key: bytes
+    end: bytes
+    filters: int
+    after: int
+    cancelled: bool = False
+
+
+class Race:
+    """One random run."""
+
+    def __init__(self, random: Random) -> None:
+        self.random = random
+        self.world = World()
+        self.clients = [Client(self.world) for _ in range(3)]
+        self.made: list[Made] = []
+        for source in self.world.sources.values():
+            source.slice_events = random.choice((1, 2, 5))
+
+    def step(self) -> None:
+        random, world, net = self.random, self.world, self.world.net
+        member = random.choice((1, 1, 1, 2, 3))
+        source = world.sources[member]
+        alive = source.node.alive
+        action = random.choices(
+            ("write", "apply", "serve", "late", "run", "create", "cancel", "block", "read", "cut", "restart", "install",
+             "time"),
+            (8, 8, 6, 5, 8, 4, 1, 1, 2, 1, 2, 1, 1))[0]
+        if action == "write":
+            keys = random.sample(KEYS, random.choice((1, 1, 2, 3)))
+            world.store.write(*[(random.choice((0, 0, 1)), k) for k in keys])
+        elif action == "apply" and alive and source.node.revision < world.store.revision:
+            source.apply(random.randint(source.node.revision + 1, world.store.revision))
+        elif action == "serve" and alive:
+            source.serve()
+        elif action == "late" and alive:
+            source.send_late()
+        elif action == "run":
+            net.run()
+        elif action == "create" and len(self.made) < 12:
+            self.create()
+        elif action == "cancel" and self.made:
+            made = random.choice(self.made)
+            if not made.cancelled:
+                made.cancelled = True
+                made.client.cancel(made.watch_id)
+        elif action == "block":
+            call = random.choice(self.clients).call
+            call.reads = False
+            call.unread = 2 << 20
+        elif action == "read":
+            random.choice(self.clients).call.read_all()
+        elif action == "cut" and alive:
+            world.cut(member)
+        elif action == "restart" and not source.node.up:
+            # a node that lost what it had not flushed applies it again
+            world.restart(member, revision=random.randint(1, source.node.revision))
+        elif action == "install" and alive:
+            source.install(random.randint(source.node.revision, world.store.revision))
+        elif action == "time":
+            net.pass_time(0.2)
+
+    def create(self) -> None:
+        random, world = self.random, self.world
+        client = random.choice(self.clients)
+        key, end = random.choice(RANGES)
+        start = random.choice((0, 0, 1, random.randint(1, world.store.revision + 5)))
+        filters = random.choice(([], [], [0], [1]))
+        before = len(client.responses())
+        client.create(key, end, start=start, filters=filters)
+        created = [r for r in client.responses()[before:] if r.created]
+        if not created:
+            return  # no node has been heard at all; the request waits, and is not part of this test
+        after = start - 1 if start else created[0].header.revision
+        bits = sum(1 << f for f in filters)
+        self.made.append(Made(client, created[0].watch_id, key, end, bits, after))
+
+    def finish(self) -> None:
+        world = self.world
+        for client in self.clients:
+            client.call.read_all()
+        for member, source in world.sources.items():
+            if not source.node.up:
+                world.restart(member)
+        for _ in range(10):
+            world.net.pass_time(0.3)
+            world.settle()
+        world.write((0, b"a"), (0, b"b"), (0, b"c"))
+        for _ in range(3):
+            world.net.pass_time(0.3)
+            world.settle()
+
+    def check(self) -> None:
+        for made in self.made:
+            want = [
+                (revision, kind, key) for revision, kind, key, _ in self.world.store.events
+                if revision > made.after and in_range(key, made.key, made.end)
+                and not made.filters & (2 if kind else 1)
+            ]
+            got = made.client.events(made.watch_id)
+            if made.cancelled:
+                want = want[: len(got)]
+                if got:  # the last revision is whole
+                    after = [e for e in self.world.store.events if e[0] == got[-1][0]
+                             and in_range(e[2], made.key, made.end) and not made.filters & (2 if e[1] else 1)]
+                    assert got[-len(after):] == [e[:3] for e in after]
+            assert got == want, made
+            for response in made.client.responses():
+                if response.watch_id == made.watch_id and response.events:
+                    assert response.header.revision >= response.events[-1].kv.mod_revision
+        for client in self.clients:
+            self.check_created_first(client)
+
+    def check_created_first(self, client: Client) -> None:
+        created: set[int] = set()
+        for response in client.responses():
+            if response.created:
+                created.add(response.watch_id)
+            else:
+                assert response.watch_id in created
+
+
+@settings(max_examples=250, deadline=None)
+@given(st.integers(0, 2**32))
+def test_i16_every_watch_gets_every_event_once_in_order_whatever_happens(seed: int) -> None:
+    race = Race(Random(seed))
+    for _ in range(race.random.choice((30, 100, 200))):
+        race.step()
+    race.finish()
+    race.check()
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.integers(0, 2**32))
+def test_progress_is_never_given_before_the_events_that_it_covers(seed: int) -> None:
+    race = Race(Random(seed))
+    client = race.clients[0]
+    for _ in range(120):
+        race.step()
+        if race.random.random() < 0.2 and not client.call.closed:
+            before = len(client.responses())
+            client.ask_progress()
+            promised = [r for r in client.responses()[before:] if r.watch_id == -1]
+            for made in race.made:
+                if promised and made.client is client and not made.cancelled:
+                    revision = promised[0].header.revision
+                    want = [e[:3] for e in race.world.store.events if made.after < e[0] <= revision
+                            and in_range(e[2], made.key, made.end) and not made.filters & (2 if e[1] else 1)]
+                    got = [e for e in made.client.events(made.watch_id) if e[0] <= revision]
+                    assert got == want

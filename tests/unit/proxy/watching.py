@@ -1,0 +1,218 @@
+"""Nodes with a watch source over one shared log of events, and clients that record what they are told.
+
+The nodes apply the log at their own pace, answer HISTORY from what they have applied when they *begin* with it and may
+send that answer later than events applied since: the order of ``node.watches`` at its worst.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from cluster import errors
+from cluster.errors import EtcdError
+from cluster.messages import (
+    EVENTS_HEAD,
+    HISTORY_ANSWER,
+    HISTORY_HEAD,
+    SUBSCRIBE_HEAD,
+    SUBSCRIBED_BODY,
+    Method,
+    Status,
+    encode_event,
+)
+from cluster.pb import kv_pb2, rpc_pb2
+from cluster.wire import key_value, tombstone
+from proxy.services.watch import WatchService
+from tests.unit.proxy.fakes import FakeCall, FakeNode, Net
+
+Event = tuple[int, int, bytes, bytes]  # revision, kind, key, KeyValue
+
+
+def in_range(key: bytes, start: bytes, end: bytes) -> bool:
+    return key == start if not end else key >= start and (end == b"\0" or key < end)
+
+
+@dataclass
+class Store:
+    """The cluster's history: what was written at each revision from 2 on."""
+
+    events: list[Event] = field(default_factory=list)
+    revision: int = 1
+    compacted: int = 0
+
+    def write(self, *changes: tuple[int, bytes]) -> int:
+        """One revision: ``(kind, key)`` each."""
+        self.revision += 1
+        for kind, key in changes:
+            kv = tombstone(key, self.revision) if kind else key_value(key, self.revision, self.revision, 1, b"v", 0)
+            self.events.append((self.revision, kind, key, kv))
+        return self.revision
+
+
+@dataclass(eq=False)
+class Source:
+    """The watch source of one node."""
+
+    node: FakeNode
+    store: Store
+    slice_events: int = 3
+    subs: dict[int, tuple[bytes, bytes, int]] = field(default_factory=dict)
+    late: list[tuple[int, int, bytes]] = field(default_factory=list)  # answers that wait to be sent
+
+    def __post_init__(self) -> None:
+        self.node.forget = self.forget
+
+    def forget(self) -> None:
+        """The link is gone, and with it what was for it."""
+        self.subs.clear()
+        self.late.clear()
+
+    def serve(self) -> None:
+        """Take the requests; history answers are made now and sent by ``send_late``."""
+        for request in self.node.take():
+            body = request.body
+            if request.method == Method.SUBSCRIBE:
+                start, _, key_len = SUBSCRIBE_HEAD.unpack_from(body)
+                at = SUBSCRIBE_HEAD.size
+                live = max(start, self.node.revision + 1)
+                self.subs[request.rid] = (body[at : at + key_len], body[at + key_len :], live)
+                self.node.answer(request.rid, Status.SUBSCRIBED, SUBSCRIBED_BODY.pack(live, self.store.compacted))
+            elif request.method == Method.UNSUBSCRIBE:
+                self.subs.pop(request.rid, None)
+            elif request.method == Method.HISTORY:
+                self.late.append((request.rid, *self._history(body)))
+
+    def _history(self, body: bytes) -> tuple[int, bytes]:
+        start, _, _, _, key_len = HISTORY_HEAD.unpack_from(body)
+        at = HISTORY_HEAD.size
+        key, end = body[at : at + key_len], body[at + key_len :]
+        if start <= self.store.compacted - 1:
+            return Status.ERROR, EtcdError(errors.COMPACTED, str(self.store.compacted)).encode()
+        found: list[bytes] = []
+        following = max(start, self.node.revision + 1)
+        for revision in range(start, self.node.revision + 1):
+            if len(found) >= self.slice_events:
+                following = revision
+                break
+            found += [encode_event(*e) for e in self.store.events if e[0] == revision and in_range(e[2], key, end)]
+        head = HISTORY_ANSWER.pack(following, self.node.revision, self.store.compacted, len(found))
+        return Status.OK, head + b"".join(found)
+
+    def send_late(self) -> None:
+        late, self.late = self.late, []
+        for rid, status, body in late:
+            self.node.answer(rid, status, body)
+
+    def apply(self, revision: int) -> None:
+        """Apply up to a revision: events of each, then the watermark."""
+        for at in range(self.node.revision + 1, revision + 1):
+            self.node.revision = at
+            for rid, (key, end, live) in self.subs.items():
+                found = [e for e in self.store.events if e[0] == at and at >= live and in_range(e[2], key, end)]
+                if found:
+                    body = EVENTS_HEAD.pack(at, len(found)) + b"".join(encode_event(*e) for e in found)
+                    self.node.answer(rid, Status.EVENTS, body)
+        self.node.watermark(revision)
+
+    def install(self, revision: int) -> None:
+        """A snapshot is installed: revisions are jumped over."""
+        for rid in self.subs:
+            self.node.answer(rid, Status.LOST, b"")
+        self.subs.clear()
+        self.node.revision = max(self.node.revision, revision)
+        self.node.watermark(self.node.revision)
+
+
+class Client:
+    """One watch stream."""
+
+    def __init__(self, world: World, metadata: dict[bytes, bytes] | None = None) -> None:
+        self.call = FakeCall(metadata)
+        self.service = world.service
+        self.service.opened(self.call)
+        self._seen = 0
+
+    def create(self, key: bytes, range_end: bytes = b"", start: int = 0, **fields: Any) -> None:
+        request = rpc_pb2.WatchCreateRequest(key=key, range_end=range_end, start_revision=start, **fields)
+        self.service.message(self.call, rpc_pb2.WatchRequest(create_request=request).SerializeToString())
+
+    def cancel(self, watch_id: int) -> None:
+        request = rpc_pb2.WatchCancelRequest(watch_id=watch_id)
+        self.service.message(self.call, rpc_pb2.WatchRequest(cancel_request=request).SerializeToString())
+
+    def ask_progress(self) -> None:
+        request = rpc_pb2.WatchRequest(progress_request=rpc_pb2.WatchProgressRequest())
+        self.service.message(self.call, request.SerializeToString())
+
+    def leave(self) -> None:
+        self.call.closed = True
+        self.service.cancelled(self.call)
+
+    def responses(self) -> list[Any]:
+        """Everything received so far."""
+        return [rpc_pb2.WatchResponse.FromString(r) for r in self.call.replies]
+
+    def fresh(self) -> list[Any]:
+        """What came since the last time."""
+        found = [rpc_pb2.WatchResponse.FromString(r) for r in self.call.replies[self._seen :]]
+        self._seen = len(self.call.replies)
+        return found
+
+    def events(self, watch_id: int = 0) -> list[tuple[int, int, bytes]]:
+        """``(revision, type, key)`` of a watch's events."""
+        return [
+            (e.kv.mod_revision, e.type, e.kv.key)
+            for r in self.responses() if r.watch_id == watch_id for e in r.events
+        ]
+
+
+class World:
+    """A front, three nodes with watch sources, one log."""
+
+    def __init__(self, progress_ms: int = 600_000) -> None:
+        self.net = Net()
+        self.store = Store()
+        self.sources = {m: Source(n, self.store) for m, n in self.net.nodes.items()}
+        self.service = WatchService(self.net.context)
+        self.net.context.hub._progress_interval_s = progress_ms / 1000
+        self.net.started(leader=2)
+
+    def settle(self, apply: bool = True) -> None:
+        """Every live node applies everything, answers everything."""
+        for _ in range(500):
+            self.net.run()
+            busy = False
+            for source in self.sources.values():
+                if source.node.alive:
+                    busy = busy or bool(source.node.requests or source.late)
+                    source.serve()
+                    source.send_late()
+                    if apply and source.node.revision < self.store.revision:
+                        source.apply(self.store.revision)
+                        busy = True
+            self.net.run()
+            if not busy and not any(s.node.requests for s in self.sources.values() if s.node.alive):
+                return
+        raise AssertionError("watches never come to rest")
+
+    def write(self, *changes: tuple[int, bytes]) -> int:
+        """Write one revision and let everybody see it."""
+        revision = self.store.write(*changes)
+        self.settle()
+        return revision
+
+    def cut(self, member: int) -> None:
+        self.sources[member].forget()
+        self.net.cut(member)
+
+    def restart(self, member: int, revision: int = 0) -> None:
+        """The node is back, at a revision (0: where it was)."""
+        node = self.net.nodes[member]
+        node.up = True
+        if revision:
+            node.revision = revision
+        self.net.pass_time(1.5)
+
+
+KeyValue = kv_pb2.KeyValue
