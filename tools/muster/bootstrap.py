@@ -20,6 +20,7 @@ from tools.muster.config import ServerConfig, parse_url
 from tools.muster.parse import ConfigError
 
 FORMAT = 1
+SEAL = "incarnation"  # in each node's directory
 HINTS = (
     ("initial-cluster", "forgot to set --initial-cluster flag?"),
     ("initial-advertise-peer-urls", "forgot to set --initial-advertise-peer-urls flag?"),
@@ -71,15 +72,53 @@ def establish(config: ServerConfig) -> tuple[Identity, bool]:
     except OSError as e:
         raise ConfigError(f"cannot read {path}: {e.strerror}") from None
     else:
-        return _known(config, path, text), False
-    leftovers = sorted(p.name for p in path.parent.iterdir() if not p.name.endswith(".tmp"))
+        identity = _known(config, path, text)
+        _check_seals(config.data_dir, identity)
+        return identity, False
+    leftovers = sorted(p.name for p in path.parent.iterdir() if not _is_of_a_first_start(p))
     if leftovers:  # H10: a log without its identity must not come back as somebody
         raise ConfigError(f"{path} is missing, but {path.parent} holds {', '.join(leftovers)}: restore the file or empty the data directory")
     if config.initial_cluster_state == "existing":
         raise ConfigError("joining a running cluster (--initial-cluster-state=existing with an empty data directory) is not supported yet")
     identity = _bootstrap(config)
-    _write(path, identity)
+    _seal(config.data_dir, identity)
+    _write(path, identity)  # from here on this host is somebody
     return identity, True
+
+
+def shard_dir(data_dir: str, shard: int) -> str:
+    """Where one node keeps its data."""
+    return os.path.join(member_dir(data_dir), f"shard-{shard}")
+
+
+def _seal(data_dir: str, identity: Identity) -> None:
+    """Mark each node's directory as this incarnation's, before any node runs."""
+    for shard in range(identity.shard_count):
+        folder = Path(shard_dir(data_dir, shard))
+        folder.mkdir(mode=0o700, exist_ok=True)
+        write_whole(folder / SEAL, f"{identity.incarnation:016x}\n")
+
+
+def _check_seals(data_dir: str, identity: Identity) -> None:
+    """H10: a node whose directory was emptied has lost its votes; it must not come back under its old identity."""
+    for shard in range(identity.shard_count):
+        folder = shard_dir(data_dir, shard)
+        try:
+            seal = Path(folder, SEAL).read_text(encoding="utf-8").strip()
+        except OSError:
+            seal = ""
+        if seal != f"{identity.incarnation:016x}":
+            raise ConfigError(
+                f"{folder} is not what member {identity.member_id:x} wrote there (emptied, or another host's): without its log it "
+                "must not vote under its old identity; remove the member, then add it anew with an empty data directory"
+            )
+
+
+def _is_of_a_first_start(path: Path) -> bool:
+    """Whether a first start that was cut short may have left it: nothing that a node has written."""
+    if path.is_dir():
+        return all(p.name in (SEAL, SEAL + ".tmp") for p in path.iterdir())
+    return path.name.endswith(".tmp")
 
 
 def peers_of(initial_cluster: tuple[tuple[str, tuple[str, ...]], ...], token: str) -> tuple[Peer, ...]:

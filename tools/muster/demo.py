@@ -16,14 +16,14 @@ pb.RangeRequest.SerializeToString, pb.RangeResponse.FromString); print(get(pb.Ra
 def hints(data_dir: str, layout: Layout) -> str:
     """What to try, ready to paste into another terminal."""
     endpoints = ",".join(h.endpoint.removeprefix("http://") for h in layout.hosts)
-    first, last = layout.hosts[0], layout.hosts[-1]
+    first, last_host = layout.hosts[0], endpoints.split(",")[-1]
     snippet = PYTHON_SNIPPET.format(host=first.endpoint.removeprefix("http://"))
     return f"""
 Five things to try from another terminal, in this folder:
 
  1. etcd's own client:   .venv/bin/etcdctl --endpoints {endpoints} put greeting hello
-                         .venv/bin/etcdctl --endpoints {last.endpoint} get greeting
- 2. watch, and kill:     .venv/bin/musterctl --endpoints {last.endpoint} watch --prefix /service/
+                         .venv/bin/etcdctl --endpoints {last_host} get greeting
+ 2. watch, and kill:     .venv/bin/musterctl --endpoints {last_host} watch --prefix /service/
                          .venv/bin/muster local kill 0 --data-dir {data_dir}; .venv/bin/muster local start 0 --data-dir {data_dir}
  3. who leads:           .venv/bin/musterctl --endpoints {endpoints} endpoint status -w table
  4. health and metrics:  curl {first.endpoint}/health; curl {first.endpoint}/metrics

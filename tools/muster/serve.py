@@ -6,6 +6,7 @@ import asyncio
 import errno
 import os
 import platform
+import resource
 import socket
 import sys
 import time
@@ -32,6 +33,7 @@ def run(config: ServerConfig) -> int:
         raise ConfigError(f"cannot open --log-outputs {e.filename}: {e.strerror}") from None
     for warning in config.warnings:
         log.warning(warning)
+    _raise_file_limit()
     bootstrap.prepare_data_dir(config.data_dir)
     lock = rundir.DataDirLock(config.data_dir)
     try:
@@ -144,7 +146,7 @@ def _node_spec(config: ServerConfig, identity: Identity, run_dir: str, shard: in
         return python("node", dumps(NodeSettings(
             common=_common(config, identity, run_dir, identity.member_id, cpu, status_fd),
             shard=shard,
-            data_dir=os.path.join(os.path.abspath(bootstrap.member_dir(config.data_dir)), f"shard-{shard}"),
+            data_dir=os.path.abspath(bootstrap.shard_dir(config.data_dir, shard)),
             listen_host=bind_address(listen),
             listen_port=listen.port + shard,
             client_urls=tuple(u.text for u in config.advertise_client),
@@ -216,6 +218,12 @@ def check_ports(config: ServerConfig, identity: Identity | None) -> None:
         if code:
             reason = "address already in use" if code == errno.EADDRINUSE else os.strerror(code).lower()
             raise ConfigError(f"listen tcp {host}:{port}: bind: {reason}")
+
+
+def _raise_file_limit() -> None:
+    """As many open files as we may have: every client connection is one, and children inherit it."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def _bind_error(host: str, port: int) -> int:

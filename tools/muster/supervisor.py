@@ -76,6 +76,8 @@ class Supervisor:
         return self._exit_code
 
     async def _stop_all(self) -> None:
+        for child in self.children:
+            child.stopping = True  # systemd may have told them all at once: what ends now is not started again
         hurry = asyncio.get_running_loop().create_task(self._hurry.wait())
         try:
             for kind, limit_s in (("front", FRONT_LIMIT_S), ("node", NODE_LIMIT_S)):
@@ -107,7 +109,8 @@ class Supervisor:
             self._log.error("cannot start a child; stopping this host", child=label, error=event["error"])
             self.stop(1)
         elif kind == "leader":
-            self._log.info("leader", child=label, shard=event.get("shard"), leader=event.get("leader"), term=event.get("term"))
+            leader = f"{event.get('leader', 0):x}"
+            self._log.info("leader", child=label, shard=event.get("shard"), leader=leader, term=event.get("term"))
         elif kind == "ready":
             self._log.info("child is ready", child=label, pid=child.pid)
         if self.ready and not self.announced:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -61,6 +62,8 @@ def test_another_number_of_shards_is_refused_at_a_restart(tmp_path: Path) -> Non
     path = tmp_path / "member" / "identity.json"
     raw = json.loads(path.read_text(encoding="utf-8"))
     path.write_text(json.dumps({**raw, "shard_count": 4}), encoding="utf-8")
+    for shard in (1, 2, 3):
+        shutil.copytree(tmp_path / "member" / "shard-0", tmp_path / "member" / f"shard-{shard}")
     with pytest.raises(ConfigError, match="--shards=1, but this cluster was made with 4: the number of shards cannot change"):
         establish(tmp_path, "--shards=1")
     assert establish(tmp_path)[0].shard_count == 4  # nothing was asked for: what was agreed holds
@@ -78,10 +81,24 @@ def test_a_damaged_identity_is_refused(tmp_path: Path, text: str) -> None:
 
 def test_a_log_without_its_identity_does_not_come_back_as_somebody(tmp_path: Path) -> None:  # H10
     establish(tmp_path)
-    (tmp_path / "member" / "shard-0").mkdir()
+    (tmp_path / "member" / "shard-0" / "log").mkdir()
     (tmp_path / "member" / "identity.json").unlink()
     with pytest.raises(ConfigError, match=r"identity.json is missing, but .* holds shard-0"):
         establish(tmp_path)
+
+
+@pytest.mark.parametrize("loss", ["removed", "emptied", "another's"])
+def test_a_node_whose_directory_was_emptied_does_not_vote_again(tmp_path: Path, loss: str) -> None:  # H10
+    establish(tmp_path / "a")
+    establish(tmp_path / "b")
+    folder = tmp_path / "a" / "member" / "shard-0"
+    shutil.rmtree(folder)
+    if loss == "emptied":
+        folder.mkdir()
+    if loss == "another's":
+        shutil.copytree(tmp_path / "b" / "member" / "shard-0", folder)
+    with pytest.raises(ConfigError, match=r"must not vote under its old identity; remove the member, then add it anew"):
+        establish(tmp_path / "a")
 
 
 def test_a_crash_while_the_identity_is_written_leaves_a_first_start(tmp_path: Path) -> None:

@@ -246,6 +246,21 @@ def test_stopping_does_not_wait_for_a_child_that_rests_after_a_crash(tmp_path: P
     assert time.monotonic() - began < LIMIT_S
 
 
+@pytest.mark.usefixtures("quick")
+def test_a_node_that_ends_while_fronts_drain_is_not_started_again(tmp_path: Path) -> None:
+    host = Host(tmp_path, node_0=GOOD, front_0="until_term(); time.sleep(0.5)")
+
+    async def scenario() -> None:
+        await host.until(lambda: host.supervisor.ready)
+        node = host.pid(0)
+        host.supervisor.stop()
+        os.kill(node, signal.SIGTERM)  # as systemd does with its default KillMode
+
+    assert host.run(scenario) == 0
+    assert host.noted().count("node_0 up") == 1
+    assert host.log.all("crashed; starting it again") == []
+
+
 def test_what_a_child_says_of_its_leader_is_kept_and_rubbish_is_not(tmp_path: Path) -> None:
     body = "os.write(fd, b'rubbish\\n[1]\\n{\"event\": \"lea'); os.write(fd, b'der\", \"shard\": 0, \"leader\": 5, \"term\": 2}\\n')\n" + GOOD
     host = Host(tmp_path, node_0=body)
@@ -255,7 +270,7 @@ def test_what_a_child_says_of_its_leader_is_kept_and_rubbish_is_not(tmp_path: Pa
         assert host.supervisor.children[0].state == {"event": "leader", "shard": 0, "leader": 5, "term": 2}
 
     assert host.run(scenario) == 0
-    assert host.log.all("leader") == [{"child": "node 0", "shard": 0, "leader": 5, "term": 2}]
+    assert host.log.all("leader") == [{"child": "node 0", "shard": 0, "leader": "5", "term": 2}]
 
 
 SUPERVISED = """
