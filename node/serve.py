@@ -164,7 +164,7 @@ class Serve:
                     want_prev=bool(flags & PREV_KV), max_scan=_HISTORY_SCAN,
                 )
             except Compacted as e:
-                raise EtcdError(errors.COMPACTED) from e
+                raise EtcdError(errors.COMPACTED, str(e.compact_revision)) from e
             for event in part.events:
                 encoded = encode_event(*event)
                 parts.append(encoded)
