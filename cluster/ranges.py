@@ -75,6 +75,13 @@ class Fields:
             pos = after
 
 
+def is_creation(kv: bytes) -> bool:
+    """Whether a put's KeyValue begins a generation: its event then has no prev_kv, not even when a delete in
+    the same transaction ended the one before."""
+    fields = Fields(kv)
+    return fields.create == fields.mod
+
+
 def without_value(kv: bytes) -> bytes:
     """The KeyValue with its value cut out."""
     key_len, pos = read_varint(kv, 1)

@@ -19,9 +19,11 @@ from typing import Protocol
 
 from cluster import messages
 from cluster.messages import EVENTS_HEAD, SUBSCRIBE_HEAD, SUBSCRIBED_BODY, Status
+from cluster.ranges import is_creation
 from node.fronts import FrontLink
 
 PREV_KV = 1
+PUT = 0  # kinds of event
 
 
 class History(Protocol):
@@ -121,7 +123,8 @@ class WatchSource:
                     continue
                 if sub.prev_kv:
                     if with_prev is None:
-                        prev = self._store.previous(key, revision) or b""
+                        created = kind == PUT and is_creation(kv)
+                        prev = b"" if created else self._store.previous(key, revision) or b""
                         with_prev = messages.encode_event(revision, kind, key, kv, prev)
                     event = with_prev
                 else:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from cluster import errors, evaluate
 from cluster.pb import kv_pb2
 from cluster.pb import rpc_pb2 as pb
-from cluster.ranges import Fields, RangeRead, without_value
+from cluster.ranges import Fields, RangeRead, is_creation, without_value
 from cluster.wire import key_value
 
 from .memory import MemoryShard, refusal
@@ -165,3 +165,8 @@ def test_revisions_from_the_compacted_one_on_can_be_read(revision: int) -> None:
 
 def test_bytes_that_are_no_range_are_refused() -> None:
     assert refusal(lambda: RangeRead(b"\xff")).kind == errors.MALFORMED_REQUEST
+
+
+def test_a_creation_is_told_by_its_revisions() -> None:
+    assert is_creation(key_value(b"k", 300, 300, 1, b"v", 7))
+    assert not is_creation(key_value(b"k", 300, 301, 2, b"v", 0))
