@@ -31,6 +31,8 @@ __all__ = [
 
 _PUT = int(records.Item.PUT)
 _PUT_NEW = int(records.Item.PUT_NEW)
+_PUT_REF = int(records.Item.PUT_REF)
+_PENDING = records.PENDING_REVISION
 _pack_put = records.PUT_HEAD.pack
 _PUT_FIXED = records.PUT_HEAD.size - records.ITEM.size
 _version: Callable[[tuple[int, int, int, int, bytes]], Version] = partial(tuple.__new__, Version)
@@ -63,10 +65,15 @@ def put(view: View, request: bytes) -> Outcome:
                 else:
                     create = current[0]
                     version = current[2] + 1
-                    head = request[:key_end] + b"\x10" + varint(create)
                     tail = b"\x20" + varint(version) + b"\x2a" + request[key_end + 1 :]
-                    head_len = len(head)
-                    kind = _PUT
+                    if create < _PENDING:
+                        head = request[:key_end] + b"\x10" + varint(create)
+                        head_len = len(head)
+                        kind = _PUT
+                    else:
+                        head = request[:key_end]
+                        head_len = key_end
+                        kind = _PUT_REF
                     kv = b"".join((head, b"\x18", mod, tail))
                 item = _pack_put(kind, _PUT_FIXED + head_len + len(tail), key_len, head_len, 0) + head + tail
                 return Outcome(

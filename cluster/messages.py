@@ -66,6 +66,14 @@ class Method(IntEnum):
     UNSUBSCRIBE = 49  # rid of the subscription; no answer
     HISTORY = 50  # HISTORY_HEAD + key + range_end; answered once: HISTORY_ANSWER + events, or ERROR Compacted
     CANCEL = 51  # rid of a read or a queued write that nobody waits for any more; no answer
+    # Between nodes, on links like a front's: see cluster.prepare and node.siblings.
+    WIDE = 72  # a front's transaction over several shards, to the sequencer: wide method u8 + the request
+    PREPARE = 80
+    RELEASE = 81  # no answer
+    QUERY = 82  # leader -> sequencer: what became of this attempt? OK: FATE
+    REPORT = 83  # leader -> sequencer; no answer
+    FEED = 84  # node -> any node 0: order records from this index on (u64); PARTIAL answers FEED_HEAD + projection
+    FEED_ACK = 85  # order index applied (u64), order index durable (u64): credit for more; no answer
     # Administration.
     TRANSFER_LEADER = 64  # u64 member ID; to the shard's leader; OK once the target has been told to campaign
 
@@ -83,6 +91,8 @@ class Status(IntEnum):
     STATE = 7  # rid 0: STATE_BODY, at HELLO, on every change of leader or term, and every heartbeat
     WATERMARK = 8  # rid 0: revision u64: everything of this shard up to it has been emitted to this front
     REFUSED = 9  # rid 0: UTF-8 reason (foreign cluster, wrong version); the node ignores the link from then on
+    LOCKED = 11  # a prepare would wait for another attempt's undecided one; body: that attempt
+    ELSEWHERE = 12  # certainly not logged; only the sequencer can decide it: send it there as a wide transaction
     LOST = 10  # a subscription ended (snapshot installed: a gap): re-join from history
 
 
@@ -97,6 +107,7 @@ HISTORY_HEAD = struct.Struct("<QIIBI")  # from revision, at most so many events,
 HISTORY_ANSWER = struct.Struct("<QQQI")  # next revision to ask from, applied revision, compact revision, events
 EVENT = struct.Struct("<QBIII")  # revision, type (0 PUT, 1 DELETE), key length, kv length, prev_kv length (0: none)
 STATE_BODY = struct.Struct("<QQQQQQ")  # shard, leader member ID (0 unknown), term, commit, applied, revision
+FEED_HEAD = struct.Struct("<QQ")  # order index, term of the record; its projection follows
 HELLO_BODY = struct.Struct("<HQQQ")  # protocol version, cluster ID, member ID of the front's host (0: none), session
 
 

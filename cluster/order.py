@@ -22,7 +22,7 @@ Items, little-endian (``cluster.records`` has the frame ``kind u8 | length u32 |
     CUT     (shard u16 | index u64 | term u64 | count u64) ...           shards ascending
     MULTI   attempt term u64 | attempt number u64 | groups u16 | participants u16
             (shard u16 | term u64) ...  participants, ascending
-            (group u16 | shard u16 | length u32 | items) ...             groups and shards ascending
+            (group u16 | shard u16 | sub u32 | length u32 | items) ...   in the order of the changes
     SKIP    n u64       in projections only: n revisions of shard 0's own effects
 """
 
@@ -38,7 +38,7 @@ from cluster.records import ITEM, LEASE_ID, Item, items
 _CUT = struct.Struct("<HQQQ")
 _MULTI = struct.Struct("<QQHH")
 _PARTICIPANT = struct.Struct("<HQ")
-_PART = struct.Struct("<HHI")
+_PART = struct.Struct("<HHII")
 _SKIP = struct.Struct("<Q")
 _COUNT = struct.Struct("<Q")
 _CONTROL = frozenset((Item.LEASE_GRANT, Item.LEASE_REVOKE, Item.LEASE_CHECKPOINT, Item.COMPACT, Item.BOOTSTRAP))
@@ -65,6 +65,7 @@ class Part(NamedTuple):
 
     group: int
     shard: int
+    sub: int  # place of its first change among the changes of the revision
     items: bytes  # PUT, PUT_NEW, DELETE items
 
 
@@ -94,7 +95,7 @@ def encode_multi(multi: Multi) -> bytes:
         (
             _MULTI.pack(*attempt, groups, len(participants)),
             *(_PARTICIPANT.pack(s, participants[s]) for s in sorted(participants)),
-            *(_PART.pack(p.group, p.shard, len(p.items)) + p.items for p in sorted(parts, key=lambda p: p[:2])),
+            *(_PART.pack(p.group, p.shard, p.sub, len(p.items)) + p.items for p in parts),
         )
     )
     return ITEM.pack(Item.MULTI, len(body)) + body
@@ -121,11 +122,11 @@ def decode_multi(data: bytes, pos: int, end: int) -> Multi:
             pos += _PARTICIPANT.size
         parts = []
         while pos < end:
-            group, shard, length = _PART.unpack_from(data, pos)
+            group, shard, sub, length = _PART.unpack_from(data, pos)
             pos += _PART.size
             if pos + length > end:
                 raise ValueError("truncated multi")
-            parts.append(Part(group, shard, data[pos : pos + length]))
+            parts.append(Part(group, shard, sub, data[pos : pos + length]))
             pos += length
     except struct.error as e:
         raise ValueError("truncated multi") from e
@@ -203,6 +204,7 @@ class Change(NamedTuple):
     items: bytes
     revision: int  # of the fold before them
     attempt: Attempt | None  # of the multi
+    sub: int = 0  # place of the first change at its revision
 
 
 class Control(NamedTuple):
@@ -273,7 +275,7 @@ class Fold:
             empty = True
             for part in multi.parts:
                 if part.shard == shard:
-                    steps.append(Change(part.items, self.revision + part.group, multi.attempt))
+                    steps.append(Change(part.items, self.revision + part.group, multi.attempt, part.sub))
                     empty = False
             if empty:
                 steps.append(Change(b"", self.revision, multi.attempt))  # it only read here: unlock

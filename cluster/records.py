@@ -46,6 +46,10 @@ class Item(IntEnum):
     # that of the version before it (shards other than 0: a pending creation's revision is not known yet)
 
 
+#: Stands for the revision of an effect that is logged and not in order yet (shards other than 0); every real
+#: revision is smaller, which decides nearly every compare on it (review (d), D6).
+PENDING_REVISION = 1 << 62
+
 LEASE = struct.Struct("<qq")
 LEASE_ID = struct.Struct("<q")
 REVISION = struct.Struct("<q")
@@ -58,14 +62,18 @@ def key_offset(key_len: int) -> int:
 
 
 def put(key: bytes, create_revision: int, version: int, value: bytes, lease: int) -> bytes:
-    """A put's item. ``create_revision`` 0: the key is new, the effect's revision is its creation."""
+    """A put's item. ``create_revision`` 0: the key is new, the effect's revision is its creation; pending: the
+    key's creation is logged and not in order yet."""
     key_len = len(key)
     tail = b"\x20" + varint(version)
     if value:
         tail += b"\x2a" + varint(len(value)) + value
     if lease:
         tail += b"\x30" + varint(lease)
-    if create_revision:
+    if create_revision >= PENDING_REVISION:
+        head = b"".join((b"\x0a", varint(key_len), key))
+        kind = 14
+    elif create_revision:
         head = b"".join((b"\x0a", varint(key_len), key, b"\x10", varint(create_revision)))
         kind = 1
     else:
@@ -129,6 +137,15 @@ def items(data: bytes, pos: int = 0, end: int | None = None) -> Iterator[tuple[i
             raise ValueError("truncated record")
         yield kind, pos, pos + length
         pos += length
+
+
+def key_of(data: bytes, kind: int, pos: int, end: int) -> bytes:
+    """The key of a put's or delete's body."""
+    if kind == Item.DELETE:
+        return data[pos:end]
+    (key_len, _, _) = _PUT_BODY.unpack_from(data, pos)
+    at = pos + _PUT_BODY.size + key_offset(key_len)
+    return data[at : at + key_len]
 
 
 def read_put(data: bytes, kind: int, pos: int, end: int, mod_revision: bytes) -> tuple[bytes, bytes, int]:

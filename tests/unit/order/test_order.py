@@ -36,13 +36,13 @@ def test_a_cut_gives_each_shard_its_growth_in_ascending_shard_order() -> None:
 
 
 def test_a_multi_takes_a_revision_per_group_and_is_met_by_those_who_only_read() -> None:
-    multi = Multi(Attempt(3, 9), 1, {1: 4, 2: 5}, [Part(0, 0, PUT), Part(0, 2, PUT)])
+    multi = Multi(Attempt(3, 9), 1, {1: 4, 2: 5}, [Part(0, 0, 0, PUT), Part(0, 2, 1, PUT)])
     cut = encode_cut({1: Cut(1, 4, 0), 2: Cut(1, 5, 0)})
     record = cut + encode_multi(multi)
     steps = [Fold(1).take(project(record, s) if s else record, s) for s in range(4)]
     assert steps[0] == [Change(PUT, 1, Attempt(3, 9))]
     assert steps[1] == [Entries(Cut(1, 4, 0), 1), Change(b"", 1, Attempt(3, 9))]
-    assert steps[2] == [Entries(Cut(1, 5, 0), 1), Change(PUT, 1, Attempt(3, 9))]
+    assert steps[2] == [Entries(Cut(1, 5, 0), 1), Change(PUT, 1, Attempt(3, 9), 1)]
     assert steps[3] == []
 
 
@@ -99,7 +99,7 @@ def test_every_shard_folds_its_projections_to_what_shard_0_folds(
 
 
 def test_a_multi_survives_its_encoding() -> None:
-    multi = Multi(Attempt(3, 9), 2, {1: 4, 3: 5}, [Part(0, 1, PUT), Part(1, 0, b""), Part(1, 1, PUT + PUT)])
+    multi = Multi(Attempt(3, 9), 2, {1: 4, 3: 5}, [Part(0, 1, 0, PUT), Part(1, 0, 1, b""), Part(1, 1, 2, PUT + PUT)])
     data = encode_multi(multi)
     assert decode_multi(data, records.ITEM.size, len(data)) == multi
     for cut in range(records.ITEM.size, len(data)):

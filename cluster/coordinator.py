@@ -1,0 +1,413 @@
+"""The sequencer's part in transactions over several shards: admit, prepare, evaluate, append (section 5).
+
+1. Admission is first come, first served: a transaction is admitted when it overlaps nothing that is under way and
+   nothing that was queued before it.
+2. Each attempt gets a fresh id. ``prepare`` goes to the leader of every touched shard but shard 0, those only read
+   included (H4); shard 0's part is read when the record is made (C4). It is sent only when every participant has
+   a leader of the latest term in O (H19).
+3. With all grants, if every participant's term is still that of ``C_s`` in this sequencer's own log tail (C2), the
+   transaction is evaluated and its multi appended in the same step. Otherwise everything is released and a
+   fresh attempt begins.
+4. A refusal names another attempt. If that one is still undecided, this one lets go of everything and starts over
+   behind it; if it is dead its release is sent again, if it was appended the shard is told where (report, hole 2).
+5. An id that was released is dead: it is never appended (H5). One that was appended is never released. A leader
+   that asks about a lock is told "release once you have applied order index i" (hole 3).
+
+Pure: time is passed in, messages to leaders come out of :meth:`Coordinator.take_messages`.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar
+
+from cluster import evaluate, records
+from cluster.errors import EtcdError
+from cluster.footprint import Footprint, footprint
+from cluster.messages import Method
+from cluster.order import Attempt, Fold, Multi, Part, encode_multi
+from cluster.pb import rpc_pb2 as pb
+from cluster.placement import Placement
+from cluster.prepare import Grant, Prepare, Row, Touch, encode_attempt
+from cluster.ranges import Fields
+from cluster.replica import NotYet, Overlay
+from cluster.view import Current, Outcome, Version
+
+T = TypeVar("T")
+
+
+@dataclass(slots=True)
+class Wide(Generic[T]):
+    """One transaction over several shards, from its arrival to its answer. ``token`` None: an expiry."""
+
+    token: T | None
+    method: int
+    body: bytes
+    footprint: Footprint
+    leases: list[int]  # to be revoked
+    attempt: Attempt | None = None
+    participants: tuple[int, ...] = ()
+    prepares: dict[int, bytes] = field(default_factory=dict)
+    touches: dict[int, list[Touch]] = field(default_factory=dict)
+    grants: dict[int, Grant] = field(default_factory=dict)
+    started_ms: int = 0
+    sent_ms: int = 0
+    behind: Attempt | None = None  # start over once this one is decided
+    tries: int = 0
+
+
+@dataclass(slots=True, frozen=True)
+class Outgoing:
+    """A message to the leader of a shard."""
+
+    shard: int
+    method: int
+    body: bytes
+
+
+class GrantedView:
+    """The store as a transaction sees it: shard 0 from the sequencer's own speculative state, the rest as granted."""
+
+    def __init__(self, own: Overlay, placement: Placement, wide: Wide[Any]) -> None:
+        self._own = own
+        self._placement = placement
+        self.revision = own.revision
+        self.compact_revision = own.compact_revision
+        self._rows: dict[bytes, bytes] = {}
+        self._at: dict[tuple[int, bytes, bytes, int], list[Row]] = {}
+        self._lease_keys: dict[int, list[bytes]] = {}
+        for shard, grant in wide.grants.items():
+            for touch, rows in zip(wide.touches[shard], grant.rows, strict=True):
+                if touch.revision:
+                    self._at[shard, touch.key, touch.range_end, touch.revision] = rows
+                else:
+                    self._rows.update(rows)
+            for lease, keys in zip(wide.leases, grant.lease_keys, strict=False):
+                self._lease_keys.setdefault(lease, []).extend(keys)
+
+    def current(self, key: bytes) -> Current | Version | None:
+        if self._placement.shard_of(key) == 0:
+            return self._own.current(key)
+        kv = self._rows.get(key)
+        if kv is None:
+            return None
+        fields = Fields(kv)
+        return Current(fields.create, fields.mod, fields.version, fields.lease)
+
+    def get(self, key: bytes) -> bytes | None:
+        if self._placement.shard_of(key) == 0:
+            return self._own.get(key)
+        return self._rows.get(key)
+
+    def scan(self, start: bytes, end: bytes, revision: int = 0) -> Iterator[Row]:
+        shards = self._placement.shards_of(start, end)
+        found: list[Row] = []
+        if 0 in shards:
+            found += self._own.scan(start, end, revision)
+        if revision:
+            for shard in shards:
+                found += self._at.get((shard, start, end, revision), ())
+        else:
+            found += [row for row in self._rows.items() if _inside(row[0], start, end)]
+        return iter(sorted(found))
+
+    def lease_exists(self, lease: int) -> bool:
+        return self._own.lease_exists(lease)
+
+    def lease_keys(self, lease: int) -> list[bytes]:
+        return sorted((*self._own.lease_keys(lease), *self._lease_keys.get(lease, ())))
+
+
+def _inside(key: bytes, start: bytes, end: bytes) -> bool:
+    if not end:
+        return key == start
+    return start <= key and (end == b"\0" or key < end)
+
+
+class Coordinator(Generic[T]):
+    """All transactions over several shards of one sequencer's term."""
+
+    def __init__(
+        self, term: int, placement: Placement, view: Overlay, fold: Fold, *, max_txn_ops: int, heartbeat_ms: int,
+        max_waiting: int = 10_000,
+    ) -> None:
+        self.term = term
+        self.fold = fold  # of this sequencer's whole log tail (H15); the owner folds what it appends
+        self._placement = placement
+        self._view = view
+        self._max_txn_ops = max_txn_ops
+        self._resend_ms = 5 * heartbeat_ms
+        self._give_up_ms = 10 * heartbeat_ms
+        self._max_waiting = max_waiting
+        self._number = 0
+        self._queue: deque[Wide[T]] = deque()
+        self._running: dict[Attempt, Wide[T]] = {}
+        self._appended: dict[Attempt, int] = {}  # attempt -> order index of its multi; 0: being appended now
+        self._messages: list[Outgoing] = []
+        self._has_leader: dict[int, int] = {}  # shard -> term its leader was last heard of
+        self.completed = self.restarted = 0
+
+    # -- what comes in
+
+    def submit(self, token: T | None, method: int, body: bytes, leases: list[int] | None = None) -> bool:
+        """A transaction of a client, or an expiry of leases. False: too many wait. EtcdError: malformed."""
+        if len(self._queue) + len(self._running) >= self._max_waiting:
+            return False
+        revoked = leases or []
+        if method == Method.LEASE_REVOKE and not revoked:
+            revoked = [pb.LeaseRevokeRequest.FromString(body).ID]
+        wanted = Footprint(leases=set(revoked)) if revoked else footprint(method, body)
+        self._queue.append(Wide(token, method, body, wanted, revoked))
+        return True
+
+    def leader_of(self, shard: int, term: int) -> None:
+        """A leader of this shard was heard of (a report, an answer)."""
+        self._has_leader[shard] = max(term, self._has_leader.get(shard, 0))
+
+    def granted(self, attempt: Attempt, shard: int, grant: Grant) -> None:
+        """A participant holds the lock and says what is there."""
+        wide = self._running.get(attempt)
+        if wide is None:
+            self._answer_unknown(attempt, shard)
+        elif shard in wide.participants:
+            wide.grants[shard] = grant
+
+    def refused(self, attempt: Attempt, shard: int, holder: Attempt, now_ms: int) -> None:
+        """A participant would have to wait for another attempt's undecided lock."""
+        wide = self._running.get(attempt)
+        other = self._running.get(holder)
+        if wide is None:
+            return
+        if other is not None and other is not wide:
+            self._release(wide)
+            wide.behind = holder
+            self._queue.appendleft(wide)  # it keeps its place at admission
+            self.restarted += 1
+        else:  # dead or appended: tell the shard, and ask again
+            self._answer_unknown(holder, shard)
+            wide.sent_ms = min(wide.sent_ms, now_ms - self._resend_ms + 1)
+
+    def _answer_unknown(self, attempt: Attempt, shard: int) -> None:
+        """A lock that this sequencer does not wait for: dead ones are released again. An appended one ends by its
+        multi, which the shard's feed brings."""
+        if attempt not in self._appended:
+            self._messages.append(Outgoing(shard, Method.RELEASE, encode_attempt(attempt)))
+
+    def fate(self, attempt: Attempt) -> int | None:
+        """"Release once you have applied order index i" (0: at once); None: undecided, keep it."""
+        if attempt in self._running:
+            return None
+        index = self._appended.get(attempt)
+        if index is None:
+            # of an older term: its multi may stand in the log before this term's first record, which ends the lock
+            return 0 if attempt.term == self.term else None
+        return index or None
+
+    # -- progress
+
+    def run(self, now_ms: int, append: Callable[[bytes, Outcome, Wide[T]], None]) -> None:
+        """Append what is complete, start what may be, repeat what was not answered.
+
+        ``append(item, outcome, wide)`` logs the multi in the sequencer's open batch; a refusal
+        (EtcdError) is handed to it as an outcome by the owner of the token: see :meth:`refusals`.
+        """
+        for wide in list(self._running.values()):
+            if len(wide.grants) == len(wide.participants):
+                self._complete(wide, append)
+            elif now_ms - wide.started_ms >= self._give_up_ms:
+                self._release(wide)  # H19: no locks while a participant has no leader
+                self._queue.appendleft(wide)
+                self.restarted += 1
+            elif now_ms - wide.sent_ms >= self._resend_ms:
+                self._send(wide, now_ms)
+        self._admit(now_ms, append)
+
+    def _admit(self, now_ms: int, append: Callable[[bytes, Outcome, Wide[T]], None]) -> None:
+        if not self._queue:
+            return
+        waiting: list[Wide[T]] = []
+        for wide in list(self._queue):
+            if wide.behind is not None and wide.behind not in self._running:
+                wide.behind = None
+            blocked = wide.behind is not None or any(
+                wide.footprint.conflicts(w.footprint) for w in (*self._running.values(), *waiting)
+            )
+            if blocked or not self._start(wide, now_ms):
+                waiting.append(wide)
+            elif not wide.participants:
+                self._complete(wide, append)
+        self._queue = deque(waiting)
+
+    def _start(self, wide: Wide[T], now_ms: int) -> bool:
+        touches = self._touches(wide)
+        for shard in touches:
+            # H19: a participant without a leader of the latest term in O would only hold up the others' keys
+            if self._has_leader.get(shard, -1) < self.fold.cut(shard).term or not self.fold.cut(shard).term:
+                return False
+        self._number += 1
+        wide.tries += 1
+        wide.attempt = Attempt(self.term, self._number)
+        wide.grants = {}
+        wide.touches = touches
+        wide.participants = tuple(sorted(touches))
+        wide.started_ms = now_ms
+        self._running[wide.attempt] = wide
+        floor = min(a.number for a in self._running) - 1
+        # everything this sequencer logged up to its own first record is applied there by then; overlapping multis
+        # before this one are in the order log already, and the lock there ends only with them
+        wide.prepares = {
+            shard: Prepare(wide.attempt, floor, 0, touches[shard], wide.leases).encode() for shard in wide.participants
+        }
+        self._send(wide, now_ms)
+        return True
+
+    def _touches(self, wide: Wide[T]) -> dict[int, list[Touch]]:
+        """What is locked and read in each shard other than 0."""
+        found: dict[int, list[Touch]] = {}
+        if wide.leases:
+            return {shard: [] for shard in range(1, self._placement.shards)}
+        wanted = [Touch(k, e, True) for k, e in wide.footprint.writes]
+        wanted += [Touch(k, e, False) for k, e in wide.footprint.reads]
+        if wide.method == Method.TXN:  # outside of these bounds the evaluation refuses it
+            low, high = self._view.compact_revision, self._view.revision
+            wanted += [Touch(r.key, r.range_end, False, r.revision) for r in _ranges(pb.TxnRequest.FromString(wide.body))
+                       if max(low, 1) <= r.revision <= high]
+        for touch in wanted:
+            for shard in self._placement.shards_of(touch.key, touch.range_end):
+                if shard:
+                    found.setdefault(shard, []).append(touch)
+        return found
+
+    def _send(self, wide: Wide[T], now_ms: int) -> None:
+        wide.sent_ms = now_ms
+        for shard in wide.participants:
+            if shard not in wide.grants:
+                self._messages.append(Outgoing(shard, Method.PREPARE, wide.prepares[shard]))
+
+    def _release(self, wide: Wide[T]) -> None:
+        """The attempt is dead from here on, and never appended (H5)."""
+        assert wide.attempt is not None
+        assert wide.attempt not in self._appended, "H5: an attempt is released or appended, never both"
+        del self._running[wide.attempt]
+        for shard in wide.participants:
+            self._messages.append(Outgoing(shard, Method.RELEASE, encode_attempt(wide.attempt)))
+        wide.attempt = None
+
+    def _complete(self, wide: Wide[T], append: Callable[[bytes, Outcome, Wide[T]], None]) -> None:
+        attempt = wide.attempt
+        assert attempt is not None
+        for shard, grant in wide.grants.items():
+            if self.fold.cut(shard).term != grant.term:  # C2, I10: decided here, once and for all
+                self._release(wide)
+                self._queue.appendleft(wide)
+                self.restarted += 1
+                return
+        participants = {shard: grant.term for shard, grant in wide.grants.items()}
+        view = GrantedView(self._view, self._placement, wide)
+        try:
+            item, outcome = self._evaluate(view, wide, attempt, participants)
+        except NotYet:  # it reads shard 0 at a revision that is logged and not applied: again at the next run
+            return
+        except EtcdError as e:
+            item = encode_multi(Multi(attempt, 0, participants, []))
+            outcome = Outcome(item, False, e.encode(), [], -1)
+        del self._running[attempt]
+        self._appended[attempt] = 0
+        self.completed += 1
+        append(item, outcome, wide)
+
+    def _evaluate(
+        self, view: GrantedView, wide: Wide[T], attempt: Attempt, participants: dict[int, int]
+    ) -> tuple[bytes, Outcome]:
+        if wide.leases:
+            return self._revoke(view, wide, attempt, participants)
+        if wide.method == Method.PUT:
+            outcome = evaluate.put(view, wide.body)
+        elif wide.method == Method.DELETE_RANGE:
+            outcome = evaluate.delete_range(view, wide.body)
+        elif wide.method == Method.TXN:
+            outcome = evaluate.txn(view, wide.body, self._max_txn_ops)
+        else:
+            raise ValueError(f"method {wide.method} is no transaction over several shards")
+        parts = self._parts(0, outcome.items)
+        return encode_multi(Multi(attempt, int(outcome.changed), participants, parts)), outcome
+
+    def _revoke(
+        self, view: GrantedView, wide: Wide[T], attempt: Attempt, participants: dict[int, int]
+    ) -> tuple[bytes, Outcome]:
+        """One revision per lease that has keys, as etcd; the leases go with it."""
+        parts: list[Part] = []
+        writes: list[tuple[bytes, Version | None]] = []
+        gone: list[bytes] = []
+        groups = 0
+        for lease in wide.leases:
+            if not view.lease_exists(lease):
+                if wide.token is not None:
+                    evaluate.lease_revoke(view, wide.body)  # says LeaseNotFound
+                continue
+            keys = [key for key in view.lease_keys(lease) if (key, None) not in writes]
+            if keys:
+                parts += self._parts(groups, b"".join(records.delete(key) for key in keys))
+                writes += [(key, None) for key in keys]
+                groups += 1
+            gone.append(records.lease_revoke(lease, ()))
+        item = encode_multi(Multi(attempt, groups, participants, parts)) + b"".join(gone)
+        return item, Outcome(item, groups > 0, b"", writes, view.revision + groups)
+
+    def _parts(self, group: int, item: bytes) -> list[Part]:
+        """An effect cut up by shard: runs of neighbours, each with the place of its first change (sub-order)."""
+        pos, end = 0, len(item)
+        if item[:1] == bytes((records.Item.TXN,)):
+            pos = records.ITEM.size
+        parts: list[Part] = []
+        for sub, (kind, at, to) in enumerate(records.items(item, pos, end)):
+            key = records.key_of(item, kind, at, to)
+            shard = self._placement.shard_of(key)
+            piece = item[at - records.ITEM.size : to]
+            if parts and parts[-1].shard == shard:
+                parts[-1] = parts[-1]._replace(items=parts[-1].items + piece)
+            else:
+                parts.append(Part(group, shard, sub, piece))
+        return parts
+
+    def logged(self, index: int) -> None:
+        """What was appended since the last call is the order record ``index``."""
+        for attempt in [a for a, i in self._appended.items() if i == 0]:
+            self._appended[attempt] = index
+        while len(self._appended) > 100_000:
+            del self._appended[next(iter(self._appended))]
+
+    # -- what comes out
+
+    def take_messages(self) -> list[Outgoing]:
+        """Messages to leaders, in order."""
+        messages, self._messages = self._messages, []
+        return messages
+
+    def resign(self) -> list[T]:
+        """The term is lost: whoever waits here has certainly not been logged."""
+        waiting = [*self._queue, *self._running.values()]
+        self._queue.clear()
+        self._running.clear()
+        return [w.token for w in waiting if w.token is not None]
+
+    @property
+    def busy(self) -> bool:
+        """Whether anything is queued or under way."""
+        return bool(self._queue or self._running)
+
+    def statistics(self) -> dict[str, int]:
+        """Counts for metrics."""
+        return {"queued": len(self._queue), "running": len(self._running), "completed": self.completed,
+                "restarted": self.restarted}
+
+
+def _ranges(request: Any) -> Iterator[Any]:
+    for op in (*request.success, *request.failure):
+        kind = op.WhichOneof("request")
+        if kind == "request_range":
+            yield op.request_range
+        elif kind == "request_txn":
+            yield from _ranges(op.request_txn)

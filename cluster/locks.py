@@ -1,0 +1,111 @@
+"""A shard leader's one lock table: first come, first served among those that conflict (C5).
+
+Three things queue here: *prepares* of transactions over several shards (until the sequencer decides), requests
+that *wait* for something pending to be applied (H14), and requests that came behind either. An entry becomes
+active when nothing before it conflicts with it any more; it stays in its place while it is active.
+
+A prepare never waits, directly or through requests queued before it, for another attempt's undecided
+prepare: it is refused, naming that attempt (H6, I12). What a granted lock waits for is then only cuts, and
+no cycle can form.
+
+The table is empty almost always; nothing but a truth test is spent on it then.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Generic, TypeVar
+
+from cluster.footprint import Footprint
+from cluster.order import Attempt
+
+P = TypeVar("P")
+
+
+class Queued(Generic[P]):
+    """One entry: a prepare (``attempt``) or a waiting request. ``payload`` is the owner's."""
+
+    __slots__ = ("active", "attempt", "footprint", "payload")
+
+    def __init__(self, footprint: Footprint, payload: P, attempt: Attempt | None = None) -> None:
+        self.footprint = footprint
+        self.payload = payload
+        self.attempt = attempt
+        self.active = False
+
+
+class Refused(Exception):
+    """A prepare would wait for an undecided one."""
+
+    def __init__(self, holder: Attempt) -> None:
+        super().__init__(holder)
+        self.holder = holder
+
+
+class LockTable(Generic[P]):
+    """Entries in order of arrival."""
+
+    def __init__(self) -> None:
+        self._entries: list[Queued[P]] = []
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def __iter__(self) -> Iterator[Queued[P]]:
+        return iter(self._entries)
+
+    def conflicts(self, footprint: Footprint) -> bool:
+        """Whether a newcomer would have to queue."""
+        return any(e.footprint.conflicts(footprint) for e in self._entries)
+
+    def wait(self, footprint: Footprint, payload: P, *, active: bool = False) -> Queued[P]:
+        """Queue a request; ``active`` if it waits for what is pending rather than for an entry before it."""
+        entry = Queued(footprint, payload)
+        entry.active = active and not self.conflicts(footprint)
+        self._entries.append(entry)
+        return entry
+
+    def prepare(self, attempt: Attempt, footprint: Footprint, payload: P) -> Queued[P]:
+        """Queue a prepare, active at once if nothing before it conflicts. Refused: see above."""
+        holder = self._undecided_before(footprint)
+        if holder is not None:
+            raise Refused(holder)
+        entry = Queued(footprint, payload, attempt)
+        entry.active = not self.conflicts(footprint)
+        self._entries.append(entry)
+        self._check()
+        return entry
+
+    def _undecided_before(self, footprint: Footprint) -> Attempt | None:
+        """The prepare that a newcomer of this footprint would wait for, through whatever is queued."""
+        blocked = [footprint]
+        for entry in reversed(self._entries):
+            if any(entry.footprint.conflicts(f) for f in blocked):
+                if entry.attempt is not None:
+                    return entry.attempt
+                blocked.append(entry.footprint)
+        return None
+
+    def find(self, attempt: Attempt) -> Queued[P] | None:
+        """The prepare of this attempt, None if it holds nothing here."""
+        return next((e for e in self._entries if e.attempt == attempt), None)
+
+    def remove(self, entry: Queued[P]) -> None:
+        """An entry is done with: run, released, or given up."""
+        self._entries.remove(entry)
+
+    def activate(self) -> list[Queued[P]]:
+        """The entries that nothing before them holds up any more, newly, in order."""
+        fresh = []
+        for at, entry in enumerate(self._entries):
+            if not entry.active and not any(e.footprint.conflicts(entry.footprint) for e in self._entries[:at]):
+                entry.active = True
+                fresh.append(entry)
+        return fresh
+
+    def _check(self) -> None:
+        held = [e for e in self._entries if e.attempt is not None]
+        for at, entry in enumerate(held):
+            for other in held[:at]:
+                assert not other.footprint.conflicts(entry.footprint), (
+                    f"I12: {other.attempt} and {entry.attempt} hold overlapping locks")

@@ -1,0 +1,143 @@
+"""What the sequencer and a shard's leader say to each other about a transaction over several shards.
+
+All of it is idempotent and may be lost, repeated or delayed: each message names its attempt, and attempts are
+never used again (H5). Bodies of ``cluster.messages`` records, little-endian.
+
+===========  ======================  =====================================================================
+record       from, to                when lost
+===========  ======================  =====================================================================
+PREPARE      sequencer -> leader     sent again every few heartbeats until answered or given up
+(answer OK)  GRANT                   the next PREPARE is answered again
+(answer)     REFUSED, NOT_LEADER     likewise
+RELEASE      sequencer -> leader     the leader asks (QUERY) about a lock held for long
+QUERY        leader -> sequencer     asked again
+(answer OK)  FATE: release once you  asked again
+             have applied this index
+REPORT       leader -> sequencer     sent again every heartbeat until the feed shows it
+===========  ======================  =====================================================================
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass, field
+
+from cluster.footprint import Footprint
+from cluster.order import Attempt
+
+_U32 = struct.Struct("<I")
+_ATTEMPT = struct.Struct("<QQ")
+_PREPARE = struct.Struct("<QQQQQ")  # attempt, floor: attempt numbers of this term up to it are finished; applied order
+_RANGE = struct.Struct("<QBII")  # revision to read at (0 latest), flags, key length, end length
+REPORT = struct.Struct("<HQQQQ")  # shard, index, term, count, applied order index
+FATE = struct.Struct("<Q")  # order index of the attempt's multi, 0: it has and will have none
+WRITE = 1
+
+Row = tuple[bytes, bytes]  # key, KeyValue in wire form
+
+
+@dataclass(slots=True)
+class Touch:
+    """One range of a transaction in a shard: read (and written, with the flag) at a revision (0: the latest)."""
+
+    key: bytes
+    range_end: bytes
+    write: bool = False
+    revision: int = 0
+
+
+@dataclass(slots=True)
+class Prepare:
+    """Lock this, apply what you have logged, tell me what is there."""
+
+    attempt: Attempt
+    floor: int
+    order_index: int  # apply the order log up to here first
+    touches: list[Touch] = field(default_factory=list)
+    leases: list[int] = field(default_factory=list)  # to be revoked: lock them and every key on them
+
+    def footprint(self) -> Footprint:
+        """As the lock table sees it."""
+        found = Footprint()
+        for touch in self.touches:
+            (found.writes if touch.write else found.reads).append((touch.key, touch.range_end))
+        found.leases.update(self.leases)
+        return found
+
+    def encode(self) -> bytes:
+        parts = [_PREPARE.pack(*self.attempt, self.floor, self.order_index, len(self.touches))]
+        for t in self.touches:
+            parts.append(_RANGE.pack(t.revision, WRITE if t.write else 0, len(t.key), len(t.range_end)))
+            parts += (t.key, t.range_end)
+        parts.append(struct.pack(f"<{len(self.leases)}q", *self.leases))
+        return b"".join(parts)
+
+    @classmethod
+    def decode(cls, data: bytes) -> Prepare:
+        """ValueError or struct.error if it is cut short."""
+        term, number, floor, order_index, count = _PREPARE.unpack_from(data)
+        pos = _PREPARE.size
+        touches = []
+        for _ in range(count):
+            revision, flags, key_len, end_len = _RANGE.unpack_from(data, pos)
+            pos += _RANGE.size
+            key, range_end = data[pos : pos + key_len], data[pos + key_len : pos + key_len + end_len]
+            pos += key_len + end_len
+            touches.append(Touch(key, range_end, bool(flags & WRITE), revision))
+        leases = list(struct.unpack(f"<{(len(data) - pos) // 8}q", data[pos:]))
+        return cls(Attempt(term, number), floor, order_index, touches, leases)
+
+
+@dataclass(slots=True)
+class Grant:
+    """What the leader of ``term`` read under the lock: rows per touch, keys per lease."""
+
+    term: int
+    rows: list[list[Row]]
+    lease_keys: list[list[bytes]]
+
+    def encode(self) -> bytes:
+        parts = [_ATTEMPT.pack(self.term, len(self.rows))]
+        for rows in self.rows:
+            parts.append(_U32.pack(len(rows)))
+            for key, kv in rows:
+                parts += (_U32.pack(len(key)), key, _U32.pack(len(kv)), kv)
+        for keys in self.lease_keys:
+            parts.append(_U32.pack(len(keys)))
+            for key in keys:
+                parts += (_U32.pack(len(key)), key)
+        return b"".join(parts)
+
+    @classmethod
+    def decode(cls, data: bytes) -> Grant:
+        """struct.error if it is cut short."""
+        term, count = _ATTEMPT.unpack_from(data)
+        pos = _ATTEMPT.size
+
+        def chunk() -> bytes:
+            nonlocal pos
+            (length,) = _U32.unpack_from(data, pos)
+            pos += 4 + length
+            return data[pos - length : pos]
+
+        rows: list[list[Row]] = []
+        for _ in range(count):
+            (n,) = _U32.unpack_from(data, pos)
+            pos += 4
+            rows.append([(chunk(), chunk()) for _ in range(n)])
+        lease_keys: list[list[bytes]] = []
+        while pos < len(data):
+            (n,) = _U32.unpack_from(data, pos)
+            pos += 4
+            lease_keys.append([chunk() for _ in range(n)])
+        return cls(term, rows, lease_keys)
+
+
+def encode_attempt(attempt: Attempt) -> bytes:
+    """Body of RELEASE, QUERY, and of a refusal (the holder)."""
+    return _ATTEMPT.pack(*attempt)
+
+
+def decode_attempt(data: bytes) -> Attempt:
+    """What :func:`encode_attempt` made."""
+    return Attempt(*_ATTEMPT.unpack(data))

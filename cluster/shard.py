@@ -1,0 +1,539 @@
+"""The leader of a shard other than 0: it evaluates at once, and learns revisions later.
+
+What is logged here gets its revision when a cut of the order log covers it. Until then its revision is
+*pending*: larger than any applied one, and otherwise unknown (D6). So requests fall into three kinds:
+
+* most are decided at once: blind puts, deletes, compares of values, versions, leases, and of revisions that are
+  applied; their answers are bound to revisions when their entry is applied;
+* those that must show or compare a pending revision wait until it is applied, in the lock table (H14);
+* those that only the whole store can answer (an unknown lease, a revision above the applied one) are handed to
+  the sequencer, as a transaction over several shards (review (b), Negative knowledge).
+
+Transactions over several shards lock their keys here by ``prepare`` and are met again in the feed.
+
+The driver feeds in requests and what was applied, and takes out a record to propose (:meth:`ShardLeader.seal`) and
+answers (:meth:`ShardLeader.take_answers`). Nothing is evaluated before :meth:`ShardLeader.serve` (I8).
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, Generic, NamedTuple, TypeVar
+
+from cluster import errors, evaluate
+from cluster.errors import EtcdError
+from cluster.footprint import Footprint, footprint
+from cluster.locks import LockTable, Queued, Refused
+from cluster.messages import HEAD, LEADER, Method, Status
+from cluster.order import Attempt, entry
+from cluster.pb import rpc_pb2 as pb
+from cluster.prepare import Grant, Prepare, Row, encode_attempt
+from cluster.records import PENDING_REVISION
+from cluster.replica import AppliedState, Overlay
+from cluster.view import Current, Outcome, Version
+
+T = TypeVar("T")
+Answer = tuple[T, int, bytes]  # token, status, body
+
+_CREATE, _MOD = 1, 2  # Compare.CompareTarget
+
+
+class Blocked(Exception):
+    """It must show or compare what is pending: run it again once that is applied."""
+
+
+class Elsewhere(Exception):
+    """Only the sequencer can tell: hand it over. Certainly not logged."""
+
+
+class PendingOverlay(Overlay):
+    """A speculative state whose pending revisions are not known yet."""
+
+    __slots__ = ()
+
+    def __init__(self, store: AppliedState) -> None:
+        super().__init__(store)
+        self.revision = PENDING_REVISION  # counts up: different pending effects stay different
+
+    def get(self, key: bytes) -> bytes | None:
+        """The live key's KeyValue; Blocked if it is pending."""
+        pending = self._writes.get(key)
+        if pending is None:
+            return self._store.get(key)
+        if pending[1] is None:
+            return None
+        raise Blocked
+
+    def scan(self, start: bytes, end: bytes, revision: int = 0) -> Iterator[Row]:
+        """Live rows of a range; Blocked if any of it is pending, Elsewhere above the applied revision."""
+        if revision:
+            if revision > self._store.revision:
+                raise Elsewhere
+            return self._store.scan(start, end, revision)
+        if self.touches(start, end):
+            raise Blocked
+        return self._store.scan(start, end)
+
+    def touches(self, start: bytes, end: bytes) -> bool:
+        """Whether any key of a range is pending."""
+        writes = self._writes
+        if not writes:
+            return False
+        if end == b"":
+            return start in writes
+        if end == b"\0":
+            return any(key >= start for key in writes)
+        return any(start <= key < end for key in writes)
+
+    def lease_exists(self, lease: int) -> bool:
+        """A yes is safe: a revoke locks every shard. A no may come from lagging knowledge."""
+        if self._store.lease(lease) is None:
+            raise Elsewhere
+        return True
+
+
+class Recorder:
+    """A view that remembers what a transaction read, so that its answer can be made again at known revisions."""
+
+    __slots__ = ("_base", "_currents", "_gets", "_leases", "_scans", "compact_revision", "revision")
+
+    def __init__(self, base: PendingOverlay) -> None:
+        self._base: PendingOverlay | None = base
+        self._currents: dict[bytes, Current | Version | None] = {}
+        self._gets: dict[bytes, bytes | None] = {}
+        self._scans: dict[tuple[bytes, bytes, int], list[Row]] = {}
+        self._leases: dict[int, bool] = {}
+        self.revision = base.revision
+        self.compact_revision = base.compact_revision
+
+    def current(self, key: bytes) -> Current | Version | None:
+        if key not in self._currents and self._base is not None:
+            self._currents[key] = self._base.current(key)
+        return self._currents[key]
+
+    def get(self, key: bytes) -> bytes | None:
+        if key not in self._gets and self._base is not None:
+            self._gets[key] = self._base.get(key)
+        return self._gets[key]
+
+    def scan(self, start: bytes, end: bytes, revision: int = 0) -> Iterator[Row]:
+        wanted = (start, end, revision)
+        if wanted not in self._scans and self._base is not None:
+            self._scans[wanted] = list(self._base.scan(start, end, revision))
+        return iter(self._scans[wanted])
+
+    def lease_exists(self, lease: int) -> bool:
+        if lease not in self._leases and self._base is not None:
+            self._leases[lease] = self._base.lease_exists(lease)
+        return self._leases[lease]
+
+    def lease_keys(self, lease: int) -> list[bytes]:
+        raise NotImplementedError("a transaction revokes no lease")
+
+    def replay(self, revision: int) -> Recorder:
+        """From now on: what was read, in a store at ``revision``."""
+        self._base = None
+        self.revision = revision
+        return self
+
+
+class Reply(NamedTuple):
+    """An answer that waits for the revision of its entry."""
+
+    token: Any
+    before: int  # changes of the same batch before it
+    changed: bool
+    tail: bytes
+    late: Callable[[int], bytes] | None  # makes the tail, given the revision before the request
+    error: bytes | None  # a refusal instead
+
+    def bind(self, base: int, term: int) -> Answer[Any]:
+        """The answer, given the revision before the batch."""
+        if self.error is not None:
+            return self.token, Status.ERROR, self.error
+        before = base + self.before
+        tail = self.tail if self.late is None else self.late(before)
+        return self.token, Status.OK, HEAD.pack(before + self.changed, term) + tail
+
+
+@dataclass(slots=True)
+class ShardBatch:
+    """One entry of this leader."""
+
+    number: int
+    items: list[bytes] = field(default_factory=list)
+    keys: list[bytes] = field(default_factory=list)
+    replies: list[Reply] = field(default_factory=list)
+    changes: int = 0
+
+
+@dataclass(slots=True)
+class Waiting(Generic[T]):
+    """A request in the lock table."""
+
+    token: T
+    method: int
+    body: bytes
+    batch: int = 0  # must be applied before it is tried again
+
+
+@dataclass(slots=True)
+class Preparing(Generic[T]):
+    """A prepare in the lock table."""
+
+    token: T
+    prepare: Prepare
+    batch: int = 0  # what must be applied before it is answered (H1)
+    answer: bytes | None = None
+
+
+@dataclass(slots=True, frozen=True)
+class Report:
+    """What this leader has committed; state, not an event: sent until the feed shows it."""
+
+    shard: int
+    index: int
+    term: int
+    count: int
+    applied_order: int
+
+
+class ShardLeader(Generic[T]):
+    """Evaluates one shard's writes at one term. ``T``: what names a request to the driver (its way back)."""
+
+    def __init__(
+        self, store: AppliedState, shard: int, term: int, *, first_index: int, inherited_count: int, max_txn_ops: int,
+        max_queued: int = 50_000, max_unordered: int = 64,
+    ) -> None:
+        self.term = term
+        self.shard = shard
+        self.serving = False
+        self._store = store
+        self._max_txn_ops = max_txn_ops
+        self._max_queued = max_queued
+        self._max_unordered = max_unordered
+        self._queue: deque[tuple[T, int, bytes]] = deque()
+        self._table: LockTable[Waiting[T] | Preparing[T]] = LockTable()
+        self._early: list[tuple[T, Prepare]] = []
+        self._ended: set[Attempt] = set()  # released or applied here: never locked again (H5)
+        self._floor = Attempt(0, 0)
+        self.sequencer_term = 0  # newest term of an order record applied here
+        self.order_index = 0  # applied
+        self.view: PendingOverlay
+        self._open = ShardBatch(1)
+        self._applied_batch = 0
+        self._sealed: deque[tuple[int, ShardBatch]] = deque()
+        self._count = inherited_count
+        # (index, count up to it) of this term's entries that are not cut yet
+        self._counts: deque[tuple[int, int]] = deque([(first_index, inherited_count)])
+        self._answers: list[Answer[T]] = []
+
+    # -- requests
+
+    def serve(self) -> None:
+        """A cut of this term has been applied: everything inherited is in the store (I8)."""
+        assert not self.serving
+        self.view = PendingOverlay(self._store)
+        self.serving = True
+
+    def submit(self, token: T, method: int, body: bytes) -> None:
+        """Take in one write; its answer comes with :meth:`take_answers`, now or later."""
+        if len(self._queue) + len(self._table) >= self._max_queued:
+            self._refuse(token, EtcdError(errors.TOO_MANY_REQUESTS))
+        else:
+            self._queue.append((token, method, body))
+
+    def run(self) -> None:
+        """Evaluate what is queued, as far as entries may still be logged ahead of the order."""
+        if not self.serving or len(self._sealed) >= self._max_unordered:
+            return
+        queue = self._queue
+        while queue:
+            token, method, body = queue.popleft()
+            if len(self._table):
+                try:
+                    wanted = footprint(method, body)
+                except EtcdError as e:
+                    self._refuse(token, e)
+                    continue
+                if self._table.conflicts(wanted):
+                    self._table.wait(wanted, Waiting(token, method, body))
+                    continue
+            self._evaluate(token, method, body, None)
+
+    def _evaluate(self, token: T, method: int, body: bytes, queued: Queued[Waiting[T] | Preparing[T]] | None) -> None:
+        view, batch = self.view, self._open
+        late: Callable[[int], bytes] | None = None
+        error: bytes | None = None
+        try:
+            if method == Method.PUT:
+                outcome = evaluate.put(view, body)
+            elif method == Method.DELETE_RANGE:
+                outcome = evaluate.delete_range(view, body)
+            elif method == Method.TXN:
+                outcome, late = self._txn(body)
+            else:
+                raise ValueError(f"not a write of this shard: method {method}")
+        except EtcdError as e:
+            outcome, error = _NOTHING, e.encode()
+        except Blocked:
+            if queued is None:
+                queued = self._table.wait(footprint(method, body), Waiting(token, method, body), active=True)
+            assert isinstance(queued.payload, Waiting)
+            queued.payload.batch = batch.number if batch.items else batch.number - 1
+            return
+        except Elsewhere:
+            self._answers.append((token, Status.ELSEWHERE, LEADER.pack(0, 0)))
+            if queued is not None:
+                self._table.remove(queued)
+            return
+        if queued is not None:
+            self._table.remove(queued)
+        batch.replies.append(Reply(token, batch.changes, outcome.changed, outcome.tail, late, error))
+        if outcome.items:
+            batch.items.append(outcome.items)
+        if outcome.writes:
+            batch.keys.extend([key for key, _ in outcome.writes])
+        if outcome.changed:
+            batch.changes += 1
+        view.take(outcome)
+
+    def _txn(self, body: bytes) -> tuple[Outcome, Callable[[int], bytes]]:
+        request = pb.TxnRequest.FromString(body)
+        self._check_undecidable(request, _shows_rows(request))
+        recorder = Recorder(self.view)
+        outcome = evaluate.txn(recorder, body, self._max_txn_ops)
+        ops = self._max_txn_ops
+        return outcome, lambda revision: evaluate.txn(recorder.replay(revision), body, ops).tail
+
+    def _check_undecidable(self, request: Any, shows_rows: bool) -> None:
+        """Blocked for what a pending revision leaves open."""
+        view, applied = self.view, self._store.revision
+        for compare in request.compare:
+            given = compare.mod_revision if compare.target == _MOD else (
+                compare.create_revision if compare.target == _CREATE else 0)
+            if given > applied and view.touches(compare.key, compare.range_end):
+                raise Blocked
+        for op in (*request.success, *request.failure):
+            kind = op.WhichOneof("request")
+            if kind == "request_put" and shows_rows and view.touches(op.request_put.key, b""):
+                raise Blocked  # a row read back would show a pending creation
+            if kind == "request_txn":
+                self._check_undecidable(op.request_txn, shows_rows)
+
+    def _refuse(self, token: T, error: EtcdError) -> None:
+        self._answers.append((token, Status.ERROR, error.encode()))
+
+    # -- transactions over several shards
+
+    def prepare(self, token: T, prepare: Prepare) -> None:
+        """The sequencer asks for a lock (H5: stale and finished attempts are passed over, it sends again)."""
+        attempt = prepare.attempt
+        if attempt.term < self.sequencer_term or attempt in self._ended or attempt <= self._floor:
+            return
+        if attempt.term > self.sequencer_term or not self.serving or prepare.order_index > self.order_index:
+            if len(self._early) < 1000:
+                self._early.append((token, prepare))
+            return
+        self._raise_floor(Attempt(attempt.term, prepare.floor))
+        held = self._table.find(attempt)
+        if held is not None:
+            assert isinstance(held.payload, Preparing)
+            held.payload.token = token
+            if held.payload.answer is not None:
+                self._answers.append((token, Status.OK, held.payload.answer))
+            return
+        wanted = self._wanted(prepare)
+        try:
+            entry_ = self._table.prepare(attempt, wanted, Preparing(token, prepare))
+        except Refused as e:
+            self._answers.append((token, Status.LOCKED, encode_attempt(e.holder)))
+            return
+        if entry_.active:
+            self._lock(entry_)
+            self._grant()
+
+    def _wanted(self, prepare: Prepare) -> Footprint:
+        """The footprint, with every key that hangs on a lease to be revoked (H6)."""
+        wanted = prepare.footprint()
+        for lease in prepare.leases:
+            wanted.writes.extend((key, b"") for key in self.view.lease_keys(lease))
+        return wanted
+
+    def _lock(self, held: Queued[Waiting[T] | Preparing[T]]) -> None:
+        """Nothing before it conflicts: from now on nothing conflicting is logged here (I9)."""
+        assert isinstance(held.payload, Preparing)
+        # H1: everything logged by now is applied before it is answered, whatever it touches (C3)
+        held.payload.batch = self._open.number if self._open.items else self._open.number - 1
+
+    def _grant(self) -> None:
+        for held in self._table:
+            payload = held.payload
+            if not held.active or not isinstance(payload, Preparing) or payload.answer is not None:
+                continue
+            if payload.batch > self._applied_batch:
+                continue
+            prepare, store = payload.prepare, self._store
+            if any(t.revision > store.revision for t in prepare.touches):
+                continue
+            rows = [self._rows(t.key, t.range_end, t.revision) for t in prepare.touches]
+            payload.answer = Grant(self.term, rows, [store.lease_keys(lease) for lease in prepare.leases]).encode()
+            self._answers.append((payload.token, Status.OK, payload.answer))
+
+    def _rows(self, key: bytes, range_end: bytes, revision: int) -> list[Row]:
+        if range_end and range_end != b"\0" and range_end <= key:
+            return []
+        if 0 < revision < self._store.compact_revision:
+            return []  # the sequencer knows the compaction and refuses
+        return list(self._store.scan(key, range_end, revision))
+
+    def release(self, attempt: Attempt) -> None:
+        """The attempt is given up, or its multi was applied."""
+        if attempt > self._floor:
+            self._ended.add(attempt)
+        held = self._table.find(attempt)
+        if held is not None:
+            self._table.remove(held)
+            self._advance()
+
+    def _raise_floor(self, floor: Attempt) -> None:
+        if floor > self._floor:
+            self._floor = floor
+            self._ended = {a for a in self._ended if a > floor}
+
+    def undecided(self) -> list[Attempt]:
+        """Locks held now: the driver asks the sequencer about those that it has seen for long."""
+        return [held.attempt for held in self._table if held.attempt is not None]
+
+    def _advance(self) -> None:
+        """Something left the table, or was applied: let go on whoever can."""
+        progress = True
+        while progress:
+            progress = False
+            for held in self._table.activate():
+                payload = held.payload
+                if isinstance(payload, Preparing):
+                    self._activated(held, payload)
+                else:
+                    payload.batch = 0
+            for held in list(self._table):
+                payload = held.payload
+                if held.active and isinstance(payload, Waiting) and payload.batch <= self._applied_batch:
+                    before = len(self._table)
+                    self._evaluate(payload.token, payload.method, payload.body, held)
+                    progress = progress or len(self._table) < before
+        self._grant()
+
+    def _activated(self, held: Queued[Waiting[T] | Preparing[T]], payload: Preparing[T]) -> None:
+        if payload.prepare.leases:  # what ran before it may have hung more keys on the lease
+            held.footprint = self._wanted(payload.prepare)
+            for other in self._table:
+                if other is held:
+                    break
+                if other.footprint.conflicts(held.footprint):
+                    held.active = False
+                    if other.attempt is not None:
+                        self._answers.append((payload.token, Status.LOCKED, encode_attempt(other.attempt)))
+                        self._table.remove(held)
+                    return
+        self._lock(held)
+
+    # -- the log and the order
+
+    @property
+    def dirty(self) -> bool:
+        """Whether anything was evaluated since the last :meth:`seal`."""
+        return bool(self._open.replies)
+
+    def seal(self) -> bytes:
+        """The data of the entry for everything evaluated since the last call; call :meth:`logged` with its index."""
+        self._count += self._open.changes
+        return entry(self._count, b"".join(self._open.items))
+
+    def logged(self, index: int) -> None:
+        """The sealed batch was proposed as entry ``index``."""
+        self._sealed.append((index, self._open))
+        self._counts.append((index, self._count))
+        self.view.batch += 1
+        self._open = ShardBatch(self.view.batch)
+
+    def report(self, commit_index: int) -> Report | None:
+        """What is committed of this term and not known to be in order; None if there is nothing to tell."""
+        counts = self._counts
+        while len(counts) > 1 and counts[1][0] <= commit_index:
+            counts.popleft()
+        if not counts or counts[0][0] > commit_index:
+            return None
+        index, count = counts[0]
+        return Report(self.shard, index, self.term, count, self.order_index)
+
+    def applied_entries(self, last_index: int, base: int) -> None:
+        """A cut of this term was applied: entries up to ``last_index``; ``base`` is the revision before the first
+        of them that is this leader's own."""
+        while self._sealed and self._sealed[0][0] <= last_index:
+            _, batch = self._sealed.popleft()
+            self.view.forget(batch.number, batch.keys, [])
+            self._applied_batch = batch.number
+            self._answers.extend([reply.bind(base, self.term) for reply in batch.replies])
+            base += batch.changes
+
+    def applied_record(self, order_index: int, order_term: int, attempts: list[Attempt]) -> None:
+        """A whole order record was applied here: ``attempts`` are the multis it held."""
+        self.order_index = order_index
+        if self.serving:
+            self.view.compact_revision = self._store.compact_revision
+        if order_term > self.sequencer_term:
+            self.sequencer_term = order_term
+            # I11: what an older sequencer left undecided will never be appended
+            for held in [h for h in self._table if h.attempt is not None and h.attempt.term < order_term]:
+                self._table.remove(held)
+        for attempt in attempts:
+            self.release(attempt)
+        if len(self._table):
+            self._advance()
+        if self._early and self.serving:
+            early, self._early = self._early, []
+            for token, prepare in early:
+                self.prepare(token, prepare)
+
+    # -- what comes out
+
+    def take_answers(self) -> list[Answer[T]]:
+        """Answers that are due, in order."""
+        answers, self._answers = self._answers, []
+        return answers
+
+    def resign(self) -> tuple[list[T], list[tuple[int, ShardBatch]]]:
+        """The term is lost: requests that were not logged (NOT_LEADER), and logged batches whose fate is open."""
+        lost = [token for token, _, _ in self._queue]
+        lost += [h.payload.token for h in self._table if isinstance(h.payload, Waiting)]
+        lost += [reply.token for reply in self._open.replies]
+        return lost, list(self._sealed)
+
+    def forget(self, gone: Callable[[T], bool]) -> None:
+        """Drop waiting requests whose asker is gone or whose time is over."""
+        self._queue = deque(q for q in self._queue if not gone(q[0]))
+        for held in [h for h in self._table if isinstance(h.payload, Waiting) and gone(h.payload.token)]:
+            self._table.remove(held)
+        if self.serving:
+            self._advance()
+
+    def statistics(self) -> dict[str, int]:
+        """Sizes, for metrics."""
+        return {"queued": len(self._queue), "locks": len(self._table), "unordered_entries": len(self._sealed)}
+
+
+def _shows_rows(request: Any) -> bool:
+    """Whether a transaction's answer can hold KeyValues."""
+    for op in (*request.success, *request.failure):
+        kind = op.WhichOneof("request")
+        if kind == "request_range" or (kind == "request_put" and op.request_put.prev_kv) or (
+            kind == "request_delete_range" and op.request_delete_range.prev_kv
+        ) or (kind == "request_txn" and _shows_rows(op.request_txn)):
+            return True
+    return False
+
+
+_NOTHING = Outcome(b"", False, b"", [], 0)
