@@ -31,8 +31,7 @@ soak: $(STAMP)  ## the long runs: thousands of simulated clusters, crashes, a mi
 	MUSTER_SOAK=1 $(BIN)/python -m pytest -m soak --timeout=7200 -rfEs $(TESTS)
 
 lint: $(STAMP)  ## ruff and mypy
-	$(BIN)/ruff check .
-	$(BIN)/mypy
+	@failed=0; $(BIN)/ruff check . || failed=1; $(BIN)/mypy || failed=1; exit $$failed
 
 bench: $(STAMP)  ## compare with etcd on this machine (BENCH_FLAGS=... for muster-bench compare)
 	$(BIN)/muster-bench compare $(BENCH_FLAGS)
