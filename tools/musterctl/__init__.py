@@ -1,0 +1,13 @@
+"""musterctl: etcdctl's commands, flags, output and exit codes for a muster (or etcd) cluster.
+
+Read in this order: ``cli`` (what happens to a command line), ``commands`` (the table of commands and
+flags), ``command`` (how a line is matched to it), ``client`` (endpoints, failover, errors), one module
+per group of commands (``kv``, ``txn``, ``watch``, ``lease``, ``endpoint``, ``maintenance``, ``check``),
+and the output: ``printer`` chooses, ``print_simple``, ``print_fields``, ``print_rows``, ``print_json``
+write. ``gotext`` and ``layout`` hold the formats of the Go library that etcdctl's output shows.
+
+Only the standard library is imported until a command needs the network: ``musterctl version`` must
+start as fast as a shell expects.
+"""
+
+API_VERSION = "3.5"  # decides every text in which etcdctl 3.5 and 3.6 differ; 3.5 is what is written here

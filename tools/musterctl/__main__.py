@@ -1,0 +1,5 @@
+"""``python -m tools.musterctl``."""
+
+from tools.musterctl.cli import main
+
+main()

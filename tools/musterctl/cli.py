@@ -1,0 +1,122 @@
+"""musterctl's entry: match the command line, take the environment, run the command, exit as etcdctl does.
+
+Exit codes: 0 done, 1 the request failed, 2 no client, 3 bad input, 4 unsupported value,
+5 interrupted by the server, 128 wrong arguments.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import time
+from importlib import import_module
+from typing import NoReturn
+
+from tools.musterctl import commands
+from tools.musterctl.command import Command, Exit, FlagError, Flags, Invocation, find
+from tools.musterctl.usage import usage
+
+_NOT_FLAGS = ("API", "WATCH_KEY", "WATCH_RANGE_END")
+
+
+def main() -> NoReturn:
+    """Run ``sys.argv`` and end the process.
+
+    By ``_exit``: a gRPC channel's orderly teardown costs more than the whole command.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    code = run(sys.argv[1:])
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+def run(line: list[str]) -> int:
+    """Run one command line (without the program's name); returns the exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        # keys and values are bytes: what is not UTF-8 must leave as it came
+        reconfigure = getattr(stream, "reconfigure", None)
+        if reconfigure is not None:
+            reconfigure(encoding="utf-8", errors="surrogateescape", newline="\n")
+    try:
+        _check_api_version()
+        _dispatch(commands.root(), line)
+    except Exit as end:
+        sys.stdout.flush()
+        if end.message is not None:
+            print(f"Error: {end.message}", file=sys.stderr)
+        return end.code
+    return 0
+
+
+def _check_api_version() -> None:
+    version = os.environ.get("ETCDCTL_API", "")
+    if version not in ("", "3"):
+        print(f"unsupported API version: {version}", file=sys.stderr)
+        raise Exit(1)
+
+
+def _dispatch(root: Command, line: list[str]) -> None:
+    try:
+        command, rest = find(root, line)
+    except FlagError as error:
+        print(f"Error: {error}\nRun '{root.name} --help' for usage.", file=sys.stderr)
+        raise Exit(1, str(error)) from None
+    flags = Flags(command.all_flags())
+    try:
+        args = flags.parse(rest)
+    except FlagError as error:
+        print(f"Error: {error}", file=sys.stderr)
+        sys.stdout.write(usage(command))
+        print(file=sys.stderr)
+        raise Exit(1, str(error)) from None
+    if flags.switch("help") or not command.run:
+        sys.stdout.write(usage(command))
+        return
+    module, function = command.run.split(":")
+    invocation = Invocation(command, flags, args, line)
+    getattr(import_module(f"tools.musterctl.{module}"), function)(invocation)
+
+
+def take_environment(flags: Flags) -> None:
+    """Set the global flags that the command line left out from MUSTERCTL_* or ETCDCTL_* variables."""
+    names = {}
+    for flag in commands.GLOBAL_FLAGS:
+        key = flag.name.upper().replace("-", "_")
+        names[key] = flag
+        if flag.name in flags.given:
+            continue  # the command line wins
+        for prefix in ("MUSTERCTL_", "ETCDCTL_"):
+            value = os.environ.get(prefix + key, "")
+            if value:
+                try:
+                    flags.set(flag, value)
+                except FlagError as error:
+                    raise Exit(128, f"{prefix}{key}: {error}") from None
+                break
+    for variable, value in os.environ.items():
+        prefix, _, key = variable.partition("_")
+        if prefix in ("ETCDCTL", "MUSTERCTL") and key not in names and key not in _NOT_FLAGS:
+            warning = {
+                "level": "warn",
+                "ts": time.time(),
+                "msg": "unrecognized environment variable",
+                "environment-variable": f"{variable}={value}",
+            }
+            print(json.dumps(warning, separators=(",", ":")), file=sys.stderr)
+
+
+def help_command(invocation: Invocation) -> None:
+    """``help [command]``."""
+    root = invocation.command.parent
+    assert root is not None
+    try:
+        command, _ = find(root, invocation.args)
+    except FlagError:
+        topics = " ".join(f"`{arg}`" for arg in invocation.args)
+        print(f"Unknown help topic [{topics}]", file=sys.stderr)
+        command = root
+    sys.stdout.write(usage(command))

@@ -1,0 +1,306 @@
+"""The table of commands and flags: what exists, what help says about it, and which function runs it.
+
+The usage texts are etcdctl's, since scripts and people look for them. What muster's servers cannot do
+yet (auth, membership changes, locks) is not in the table, and so is an unknown command.
+"""
+
+from __future__ import annotations
+
+from tools.musterctl.command import Command, Flag
+
+GLOBAL_FLAGS = (
+    Flag("endpoints", "list", "127.0.0.1:2379", "gRPC endpoints"),
+    Flag("debug", "bool", "false", "enable client-side debug logging"),
+    Flag(
+        "write-out", "string", "simple", "set the output format (fields, json, protobuf, simple, table)", "w"
+    ),
+    Flag("hex", "bool", "false", "print byte strings as hex encoded strings"),
+    Flag("dial-timeout", "duration", "2s", "dial timeout for client connections"),
+    Flag("command-timeout", "duration", "5s", "timeout for short running command (excluding dial timeout)"),
+    Flag("keepalive-time", "duration", "2s", "keepalive time for client connections"),
+    Flag("keepalive-timeout", "duration", "6s", "keepalive timeout for client connections"),
+    Flag("insecure-transport", "bool", "true", "disable transport security for client connections"),
+    Flag("insecure-discovery", "bool", "true", "accept insecure SRV records describing cluster endpoints"),
+    Flag(
+        "insecure-skip-tls-verify",
+        "bool",
+        "false",
+        "skip server certificate verification (CAUTION: this option should be enabled only for testing purposes)",
+    ),
+    Flag("cert", "string", "", "identify secure client using this TLS certificate file"),
+    Flag("key", "string", "", "identify secure client using this TLS key file"),
+    Flag("cacert", "string", "", "verify certificates of TLS-enabled secure servers using this CA bundle"),
+    Flag("user", "string", "", "username[:password] for authentication (prompt if password is not supplied)"),
+    Flag(
+        "password",
+        "string",
+        "",
+        "password for authentication (if this option is used, --user option shouldn't include password)",
+    ),
+    Flag(
+        "discovery-srv",
+        "string",
+        "",
+        "domain name to query for SRV records describing cluster endpoints",
+        "d",
+    ),
+    Flag("discovery-srv-name", "string", "", "service name to query when using DNS discovery"),
+)
+
+
+def _bool(name: str, usage: str, short: str = "") -> Flag:
+    return Flag(name, "bool", "false", usage, short)
+
+
+def _int(name: str, usage: str) -> Flag:
+    return Flag(name, "int", "0", usage)
+
+
+_PUT_LONG = """Puts the given key into the store.
+
+When <value> begins with '-', <value> is interpreted as a flag.
+Insert '--' for workaround:
+
+$ put <key> -- <value>
+$ put -- <key> <value>
+
+If <value> isn't given as a command line argument and '--ignore-value' is not specified,
+this command tries to read the value from standard input.
+
+If <lease> isn't given as a command line argument and '--ignore-lease' is not specified,
+this command tries to read the value from standard input.
+
+For example,
+$ cat file | put <key>
+will store the content of the file to <key>."""
+
+_ROW_LONG = (
+    "When --write-out is set to simple, this command prints out comma-separated {} lists for each endpoint.\n"
+    "The items in the lists are {}."
+)
+
+
+def get_command() -> Command:
+    """``get``; a new one each time, so that a txn's lines can be parsed with it."""
+    return Command(
+        "get [options] <key> [range_end]",
+        "Gets the key or a range of keys",
+        "kv:get",
+        (
+            Flag("consistency", "string", "l", "Linearizable(l) or Serializable(s)"),
+            Flag("order", "string", "", "Order of results; ASCEND or DESCEND (ASCEND by default)"),
+            Flag("sort-by", "string", "", "Sort target; CREATE, KEY, MODIFY, VALUE, or VERSION"),
+            _int("limit", "Maximum number of results"),
+            _bool("prefix", "Get keys with matching prefix"),
+            _bool("from-key", "Get keys that are greater than or equal to the given key using byte compare"),
+            _int("rev", "Specify the kv revision"),
+            _bool("keys-only", "Get only the keys"),
+            _bool("count-only", "Get only the count"),
+            _bool("print-value-only", 'Only write values when using the "simple" output format'),
+        ),
+    )
+
+
+def put_command() -> Command:
+    """``put``."""
+    return Command(
+        "put [options] <key> <value> (<value> can also be given from stdin)",
+        "Puts the given key into the store",
+        "kv:put",
+        (
+            Flag("lease", "string", "0", "lease ID (in hexadecimal) to attach to the key"),
+            _bool("prev-kv", "return the previous key-value pair before modification"),
+            _bool("ignore-value", "updates the key using its current value"),
+            _bool("ignore-lease", "updates the key using its current lease"),
+        ),
+        long=_PUT_LONG,
+    )
+
+
+def del_command() -> Command:
+    """``del``."""
+    return Command(
+        "del [options] <key> [range_end]",
+        "Removes the specified key or range of keys [key, range_end)",
+        "kv:delete",
+        (
+            _bool("prefix", "delete keys with matching prefix"),
+            _bool("prev-kv", "return deleted key-value pairs"),
+            _bool(
+                "from-key", "delete keys that are greater than or equal to the given key using byte compare"
+            ),
+        ),
+    )
+
+
+def watch_command() -> Command:
+    """``watch``."""
+    return Command(
+        "watch [options] [key or prefix] [range_end] [--] [exec-command arg1 arg2 ...]",
+        "Watches events stream on keys or prefixes",
+        "watch:watch",
+        (
+            _bool("interactive", "Interactive mode", "i"),
+            _bool("prefix", "Watch on a prefix if prefix is set"),
+            _int("rev", "Revision to start watching"),
+            _bool("prev-kv", "get the previous key-value pair before the event happens"),
+            _bool("progress-notify", "get periodic watch progress notification from server"),
+        ),
+    )
+
+
+def _lease_command() -> Command:
+    once = "Resets the keep-alive time to its original value and cobrautl.Exits immediately"
+    return Command(
+        "lease <subcommand>",
+        "Lease related commands",
+        children=[
+            Command("grant <ttl>", "Creates leases", "lease:grant"),
+            Command("revoke <leaseID>", "Revokes leases", "lease:revoke"),
+            Command(
+                "timetolive <leaseID> [options]",
+                "Get lease information",
+                "lease:time_to_live",
+                (_bool("keys", "Get keys attached to this lease"),),
+            ),
+            Command("list", "List all active leases", "lease:list_leases"),
+            Command(
+                "keep-alive [options] <leaseID>",
+                "Keeps leases alive (renew)",
+                "lease:keep_alive",
+                (_bool("once", once),),
+            ),
+        ],
+    )
+
+
+def _endpoint_command() -> Command:
+    items = "endpoint, ID, version, db size, is leader, is learner, raft term, raft index, raft applied index, errors"
+    return Command(
+        "endpoint <subcommand>",
+        "Endpoint related commands",
+        inherited=(_bool("cluster", "use all endpoints from the cluster member list"),),
+        children=[
+            Command(
+                "health",
+                "Checks the healthiness of endpoints specified in `--endpoints` flag",
+                "endpoint:health",
+            ),
+            Command(
+                "status",
+                "Prints out the status of endpoints specified in `--endpoints` flag",
+                "endpoint:status",
+                long=_ROW_LONG.format("status", items),
+            ),
+            Command(
+                "hashkv",
+                "Prints the KV history hash for each endpoint in --endpoints",
+                "endpoint:hash_kv",
+                (_int("rev", "maximum revision to hash (default: all revisions)"),),
+            ),
+        ],
+    )
+
+
+def _check_command() -> Command:
+    load = "The performance check's workload model. Accepted workloads: s(small), m(medium), l(large), xl(xLarge)"
+    perf = Command(
+        "perf [options]",
+        "Check the performance of the etcd cluster",
+        "check:perf",
+        (
+            Flag("load", "string", "s", load),
+            Flag(
+                "prefix",
+                "string",
+                "/etcdctl-check-perf/",
+                "The prefix for writing the performance check's keys.",
+            ),
+            _bool("auto-compact", "Compact storage with last revision after test is finished."),
+            _bool("auto-defrag", "Defragment storage after test is finished."),
+        ),
+    )
+    return Command(
+        "check <subcommand>", "commands for checking properties of the etcd cluster", children=[perf]
+    )
+
+
+def root() -> Command:
+    """The whole table."""
+    item_list = "ID, Status, Name, Peer Addrs, Client Addrs, Is Learner"
+    return Command(
+        "musterctl",
+        "A simple command line client for muster and etcd.",
+        inherited=GLOBAL_FLAGS,
+        children=[
+            get_command(),
+            put_command(),
+            del_command(),
+            Command(
+                "txn [options]",
+                "Txn processes all the requests in one transaction",
+                "txn:txn",
+                (_bool("interactive", "Input transaction in interactive mode", "i"),),
+            ),
+            Command(
+                "compaction [options] <revision>",
+                "Compacts the event history in etcd",
+                "kv:compaction",
+                (_bool("physical", "'true' to wait for compaction to physically remove all old revisions"),),
+            ),
+            Command(
+                "alarm <subcommand>",
+                "Alarm related commands",
+                children=[
+                    Command("disarm", "Disarms all alarms", "maintenance:alarm_disarm"),
+                    Command("list", "Lists all alarms", "maintenance:alarm_list"),
+                ],
+            ),
+            Command(
+                "defrag",
+                "Defragments the storage of the etcd members with given endpoints",
+                "maintenance:defrag",
+                (_bool("cluster", "use all endpoints from the cluster member list"),),
+            ),
+            _endpoint_command(),
+            watch_command(),
+            Command("version", "Prints the version of musterctl", "maintenance:version"),
+            _lease_command(),
+            Command(
+                "member <subcommand>",
+                "Membership related commands",
+                children=[
+                    Command(
+                        "list",
+                        "Lists all members in the cluster",
+                        "maintenance:member_list",
+                        long=_ROW_LONG.format("member", item_list),
+                    )
+                ],
+            ),
+            Command(
+                "snapshot <subcommand>",
+                "Manages etcd node snapshots",
+                children=[
+                    Command(
+                        "save <filename>",
+                        "Stores an etcd node backend snapshot to a given file",
+                        "maintenance:snapshot_save",
+                    )
+                ],
+            ),
+            _check_command(),
+            Command(
+                "peer-keys <filename>",
+                "Generates the key file that encrypts traffic between hosts",
+                "maintenance:peer_keys",
+            ),
+            Command(
+                "help [command]",
+                "Help about any command",
+                "cli:help_command",
+                long="Help provides help for any command in the application.\n"
+                "Simply type musterctl help [path to command] for full details.",
+            ),
+        ],
+    )

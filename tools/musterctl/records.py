@@ -1,0 +1,33 @@
+"""What the endpoint commands found out, one record per endpoint."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from cluster.pb import rpc_pb2
+
+
+@dataclass(slots=True, frozen=True)
+class EndpointHealth:
+    """Whether an endpoint served a linearizable read; ``took`` is a printed duration."""
+
+    endpoint: str
+    healthy: bool
+    took: str
+    error: str
+
+
+@dataclass(slots=True, frozen=True)
+class EndpointStatus:
+    """An endpoint's answer to Maintenance.Status."""
+
+    endpoint: str
+    response: rpc_pb2.StatusResponse
+
+
+@dataclass(slots=True, frozen=True)
+class EndpointHash:
+    """An endpoint's answer to Maintenance.HashKV."""
+
+    endpoint: str
+    response: rpc_pb2.HashKVResponse

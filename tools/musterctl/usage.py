@@ -1,0 +1,79 @@
+"""Help texts: etcdctl's layout over the table of commands, and the short form of a txn's commands."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from tools.musterctl import API_VERSION
+from tools.musterctl.command import Command, Flag
+from tools.musterctl.gotext import quote
+from tools.musterctl.layout import align_tabs
+
+
+def version() -> str:
+    """muster's own version."""
+    from importlib import metadata
+
+    try:
+        return metadata.version("muster")
+    except metadata.PackageNotFoundError:  # run from a source tree
+        return "0.0.0"
+
+
+def usage(command: Command) -> str:
+    """The command's help."""
+    blocks = [f"NAME:\n\t{command.path(with_root=False)} - {command.short}\n"]
+    blocks.append(f"\nUSAGE:\n\t{_use_line(command)}\n")
+    if command.parent is None:
+        blocks.append(f"\nVERSION:\n\t{version()}\n")
+    if command.children:
+        blocks.append(f"\nAPI VERSION:\n\t{API_VERSION}\n")
+        listed = sorted(_runnable(command), key=lambda c: c.path())
+        skip = len(command.path().split())
+        rows = [f"\t{' '.join(c.path().split()[skip:])}\t{c.short}\n" for c in listed]
+        blocks.append("\n\nCOMMANDS:\n" + "".join(rows))
+    if command.long:
+        blocks.append("\nDESCRIPTION:\n" + "".join(f"\t{line}\n" for line in command.long.split("\n")))
+    blocks.append("\nOPTIONS:\n" + _flag_lines(command.local_flags()))
+    if command.parent is not None:
+        blocks.append("\nGLOBAL OPTIONS:\n" + _flag_lines(command.global_flags()))
+    return align_tabs("".join(blocks) + "\n")
+
+
+def _use_line(command: Command) -> str:
+    before = command.parent.path() + " " if command.parent else ""
+    return f"{before}{command.use} [flags]"
+
+
+def _runnable(command: Command) -> Iterator[Command]:
+    for child in command.children:
+        if child.run:
+            yield child
+        yield from _runnable(child)
+
+
+def _flag_lines(flags: Sequence[Flag]) -> str:
+    lines = []
+    for flag in flags:
+        name = f"  -{flag.short}, --{flag.name}" if flag.short else f"      --{flag.name}"
+        default = flag.shown_default
+        if flag.kind == "string":
+            default = quote(default)
+        lines.append(f"{name}[={default}]" if flag.kind == "bool" else f"{name}={default}")
+        lines.append(f"\t{flag.usage}\n")
+    return "".join(lines)
+
+
+def short_usage(command: Command) -> str:
+    """The form that a bad line of a txn shows: no global flags, plain alignment."""
+    rows = []
+    for flag in command.local_flags():
+        name = f"  -{flag.short}, --{flag.name}" if flag.short else f"      --{flag.name}"
+        kind = "" if flag.kind == "bool" else f" {flag.kind}"
+        default = ""
+        if flag.default not in ("", "0", "false") or (flag.kind == "string" and flag.default):
+            default = f" (default {quote(flag.default)})"
+        rows.append((name + kind, flag.usage + default))
+    width = max(len(name) for name, _ in rows)
+    lines = "".join(f"{name.ljust(width)}   {text}\n" for name, text in rows)
+    return f"Usage:\n   {command.use} [flags]\n\nFlags:\n{lines}\n"
