@@ -138,6 +138,17 @@ def test_ctrl_c_stops_everything_and_exits_0(tmp_path: Path) -> None:
         assert not any(map(alive, pids))
 
 
+def test_a_data_directory_too_deep_for_sockets_works_and_leaves_nothing_behind(tmp_path: Path) -> None:
+    deep = tmp_path / ("d" * 120)
+    deep.mkdir()
+    with local_cluster(deep / "c", 1) as cluster:
+        run_dir = Path(cluster.host(0)["run_dir"])
+        assert not run_dir.is_relative_to(tmp_path)
+        assert (run_dir / "node-0.sock").is_socket()
+        assert cluster.leader() == 0
+    assert not run_dir.exists()
+
+
 def test_everything_ends_with_the_foreground_process(tmp_path: Path) -> None:
     with local_cluster(tmp_path / "c", 1) as cluster:
         pids = cluster.pids()

@@ -32,7 +32,7 @@ class LocalCluster:
     """The foreground process. :meth:`run` returns the exit code."""
 
     def __init__(self, data_dir: str, layout: Layout, on_ready: Callable[[], None] | None = None) -> None:
-        self._layout, self._on_ready = layout, on_ready
+        self._data_dir, self._layout, self._on_ready = data_dir, layout, on_ready
         self._run_dir = rundir.make_run_dir(data_dir)
         self._processes: dict[int, subprocess.Popen[bytes]] = {}
         self._notify: list[socket.socket] = []
@@ -61,6 +61,7 @@ class LocalCluster:
                 loop.remove_reader(s)
                 s.close()
             await self._stop_all()
+            rundir.remove_run_dir(self._data_dir, self._run_dir)
         return self._exit_code
 
     async def _answer(self, request: dict[str, Any]) -> dict[str, Any]:

@@ -56,12 +56,14 @@ def run(args: list[str]) -> int:
         raise ConfigError(f"{settings.data_dir} is the data directory of a member: a proxy needs its own")
     lock = rundir.DataDirLock(settings.data_dir)
     try:
-        run_dir = rundir.make_run_dir(settings.data_dir, settings.run_dir)
         serve.check_ports(settings, None)
+        run_dir = rundir.make_run_dir(settings.data_dir, settings.run_dir)
         identity = Identity(cluster_id, 0, 0, settings.shards, settings.shard_depth, peers)
         specs = serve.front_specs(settings, identity, run_dir, 0, pinning.assign(settings.cpus, settings.fronts))
         log.info(f"starting a proxy of cluster {cluster_id:x}", members={p.name: list(p.peer_urls) for p in peers})
-        return asyncio.run(serve.supervise(Supervisor(specs, log), settings, identity, run_dir))
+        code = asyncio.run(serve.supervise(Supervisor(specs, log), settings, identity, run_dir))
+        rundir.remove_run_dir(settings.data_dir, run_dir)
+        return code
     finally:
         lock.release()
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
+import shutil
 import stat
 from pathlib import Path
 
@@ -32,11 +33,7 @@ def make_run_dir(data_dir: str, asked: str = "") -> str:
     usual = os.path.join(os.path.abspath(data_dir), "run")
     path = os.path.abspath(asked) if asked else usual
     if not asked and not _fits(path):
-        digest = hashlib.sha256(os.path.realpath(data_dir).encode()).hexdigest()[:16]
-        base = os.environ.get("XDG_RUNTIME_DIR", "")
-        if not base or not os.access(base, os.W_OK) or not _fits(os.path.join(base, f"muster-{digest}")):
-            base = "/tmp"
-        path = os.path.join(base, f"muster-{os.getuid()}-{digest}" if base == "/tmp" else f"muster-{digest}")
+        path = _elsewhere(data_dir)
     if not _fits(path):
         raise ConfigError(f"--run-dir {path} is too long for a unix socket's path")
     try:
@@ -54,6 +51,22 @@ def make_run_dir(data_dir: str, asked: str = "") -> str:
     except OSError as e:
         raise ConfigError(f"cannot make run directory {path}: {e.strerror}") from None
     return path
+
+
+def remove_run_dir(data_dir: str, path: str) -> None:
+    """After an ordered stop: leave nothing outside the data directory."""
+    if path == _elsewhere(data_dir):
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def _elsewhere(data_dir: str) -> str:
+    """A short path that stands for this data directory and no other."""
+    digest = hashlib.sha256(os.path.realpath(data_dir).encode()).hexdigest()[:16]
+    base = os.environ.get("XDG_RUNTIME_DIR", "")
+    path = os.path.join(base, f"muster-{digest}")
+    if base and os.access(base, os.W_OK) and _fits(path):
+        return path
+    return f"/tmp/muster-{os.getuid()}-{digest}"
 
 
 def _fits(path: str) -> bool:

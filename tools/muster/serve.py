@@ -40,11 +40,14 @@ def run(config: ServerConfig) -> int:
         if config.peer_key_file:
             peer_keys.check(config.peer_key_file)
         identity, is_new = bootstrap.establish(config)
-        run_dir = rundir.make_run_dir(config.data_dir, config.run_dir)
         check_ports(config, identity)
-        specs = child_specs(config, identity, run_dir)
-        _log_facts(log, config, identity, is_new)
-        return asyncio.run(supervise(Supervisor(specs, log), config, identity, run_dir))
+        run_dir = rundir.make_run_dir(config.data_dir, config.run_dir)
+        try:
+            specs = child_specs(config, identity, run_dir)
+            _log_facts(log, config, identity, is_new)
+            return asyncio.run(supervise(Supervisor(specs, log), config, identity, run_dir))
+        finally:
+            rundir.remove_run_dir(config.data_dir, run_dir)
     finally:
         lock.release()
 

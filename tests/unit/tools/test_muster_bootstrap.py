@@ -180,7 +180,15 @@ def test_a_long_path_gets_short_sockets_that_others_find(tmp_path: Path, monkeyp
         assert rundir.make_run_dir(str(deep)) == path
         assert os.stat(path).st_mode & 0o777 == 0o700
     finally:
-        os.rmdir(path)
+        rundir.remove_run_dir(str(deep), path)
+    assert not os.path.exists(path)
+
+
+def test_a_run_directory_beside_the_data_is_left_alone(tmp_path: Path) -> None:
+    asked = rundir.make_run_dir(str(tmp_path), str(tmp_path / "r"))
+    rundir.remove_run_dir(str(tmp_path), asked)
+    assert rundir.run_dir_of(str(tmp_path)) == asked
+    assert os.path.isdir(asked)
 
 
 def test_a_run_directory_that_is_a_link_is_not_trusted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

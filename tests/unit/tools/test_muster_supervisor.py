@@ -205,6 +205,13 @@ def test_a_refusal_stops_the_host_and_tells_why(tmp_path: Path) -> None:
     assert host.supervisor.children[0].starts == 1
 
 
+def test_a_child_that_cannot_even_be_started_stops_the_host(tmp_path: Path) -> None:
+    log = Log()
+    nowhere = ChildSpec("node", 0, -1, lambda fd: ["/nowhere/python"])
+    assert asyncio.run(asyncio.wait_for(Supervisor([nowhere], log).run(), LIMIT_S)) == 1
+    assert "FileNotFoundError" in log.all("cannot start a child; stopping this host")[0]["error"]
+
+
 @pytest.mark.usefixtures("quick")
 def test_a_child_that_does_not_stop_is_killed(tmp_path: Path) -> None:
     deaf = "signal.signal(signal.SIGTERM, signal.SIG_IGN); say(event='ready'); time.sleep(100)"
