@@ -59,7 +59,7 @@ class Link:
     """One connection to one node of one shard. States: connecting, up (STATE seen), closed."""
 
     __slots__ = (
-        "_expected", "_receiver", "_sent", "_transport", "applied", "closed", "commit", "leader", "member_id",
+        "_expected", "_receiver", "_sent", "_transport", "applied", "closed", "commit", "greeted", "leader", "member_id",
         "next_rid", "outbox", "parts", "pending", "prefix", "revision", "seen_at", "session", "shard", "term",
         "up", "watermark",
     )
@@ -69,6 +69,7 @@ class Link:
         self.member_id = member_id
         self.session = session
         self.prefix = prefix
+        self.greeted = False  # the connection stands, HELLO was sent
         self.up = False
         self.closed = False
         self.next_rid = 1
@@ -93,6 +94,7 @@ class Link:
 
     def connected(self, cluster_id: int, member_id: int) -> None:
         """The connection stands: introduce this front."""
+        self.greeted = True
         body = HELLO_BODY.pack(PROTOCOL_VERSION, cluster_id, member_id, self.session)
         self._send(REQUEST.pack(0, Method.HELLO, 0, len(body)) + body)
 

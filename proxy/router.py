@@ -441,8 +441,8 @@ class Router:
 
     def link_down(self, link: Link, reason: str) -> None:
         """A link has ended: its writes have an unknown fate, its questions are asked elsewhere (I23)."""
-        log.info("link down", shard=link.shard, member=f"{link.member_id:x}", reason=reason,
-                 pending=len(link.pending))
+        say = log.info if link.watermark or link.pending or link.parts or link.term else log.debug
+        say("link down", shard=link.shard, member=f"{link.member_id:x}", reason=reason, pending=len(link.pending))
         self.routes[link.shard].lost(link, self.loop.time())
         pending = tuple(link.pending.values())
         link.pending.clear()

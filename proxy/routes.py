@@ -24,6 +24,8 @@ Connect = Callable[[Receiver, int, int], Link]  # (receiver, shard, member ID) -
 
 _BACKOFF_FIRST_S = 0.05
 _BACKOFF_MOST_S = 1.0
+_OWN_BACKOFF_MOST_S = 0.2
+_OWN_CONNECT_S = 0.1  # a local socket takes a connection at once, or there is nobody (ZeroMQ does not say which)
 
 
 class ShardRoute:
@@ -99,7 +101,8 @@ class ShardRoute:
         """A link has ended; a new one is opened after a back-off."""
         if self.links.get(link.member_id) is link:
             del self.links[link.member_id]
-        backoff = min(self._backoff_s.get(link.member_id, _BACKOFF_FIRST_S / 2) * 2, _BACKOFF_MOST_S)
+        most = _OWN_BACKOFF_MOST_S if link.member_id == self.own else _BACKOFF_MOST_S
+        backoff = min(self._backoff_s.get(link.member_id, _BACKOFF_FIRST_S / 2) * 2, most)
         self._backoff_s[link.member_id] = backoff
         self._retry_at[link.member_id] = now + backoff
         if self.replica is link:
@@ -116,7 +119,8 @@ class ShardRoute:
     def upkeep(self, now: float) -> None:
         """Every tick of the clock: end silent links, open the ones that are wanted."""
         for link in list(self.links.values()):
-            if now - link.seen_at > self._dead_after_s:
+            limit_s = self._dead_after_s if link.greeted or link.member_id != self.own else _OWN_CONNECT_S
+            if now - link.seen_at > limit_s:
                 link.close("silent" if link.up else "no connection")
         if self.own:
             self.ensure(self.own, now)

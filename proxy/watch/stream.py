@@ -30,12 +30,13 @@ class Hub(Protocol):
     """What a stream asks of the hub."""
 
     fragment_bytes: int
+    responses_sent: int
 
     def header(self, revision: int) -> bytes: ...
     def store_revision(self) -> int: ...
     def subscribe(self, key: bytes, range_end: bytes, prev_kv: bool, revision: int) -> Subscription: ...
     def ended(self, watch: ClientWatch) -> None: ...
-    def stream_sent(self) -> None: ...
+    def want_progress(self, stream: WatchStream) -> None: ...
 
 
 class ClientWatch:
@@ -114,7 +115,7 @@ class WatchStream:
         self.watches: dict[int, ClientWatch] = {}
         self.blocked = False
         self.closed = False
-        self.progress_at = 0.0  # loop time of the next periodic progress; 0: no watch wants it
+        self.progress_at = 0.0  # loop time of the next periodic progress, if a watch wants it
         self.deferred: list[Any] = []  # requests that wait until this front knows a revision at all
         self._next_id = 0
         call.on_drain = self.drained
@@ -166,6 +167,8 @@ class WatchStream:
         subscription = self.hub.subscribe(key, range_end, request.prev_kv, revision)
         watch = ClientWatch(self, watch_id, request, cursor, subscription)
         self.watches[watch_id] = watch
+        if watch.progress:
+            self.hub.want_progress(self)
         self.send(self.hub.header(revision), watch.id_field, CREATED)  # before any event of this id
         subscription.add(watch)
 
@@ -207,7 +210,7 @@ class WatchStream:
         """One response; marks the stream blocked when its client has too much to read."""
         call = self.call
         call.send(*parts)
-        self.hub.stream_sent()
+        self.hub.responses_sent += 1
         if call.pending_bytes() > BACKLOG_BYTES:
             self.blocked = True
 

@@ -297,7 +297,8 @@ def test_a_refused_link_is_not_used() -> None:
     link = net.nodes[1].link
     net.nodes[1].answer(0, Status.REFUSED, b"cluster ID mismatch")
     net.run()
-    assert link is not None and link.closed
+    assert link is not None
+    assert link.closed
 
 
 def test_the_highest_term_decides_who_leads() -> None:

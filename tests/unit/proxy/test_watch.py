@@ -20,7 +20,9 @@ def test_a_watch_is_told_that_it_was_created_and_then_gets_what_is_written() -> 
     world.write((PUT, b"a"))
     world.write((DELETE, b"a"))
     created, put, delete = client.responses()
-    assert created.created and created.watch_id == 0 and created.header.revision == 2
+    assert created.created
+    assert created.watch_id == 0
+    assert created.header.revision == 2
     assert (put.header.revision, put.events[0].type, put.events[0].kv.key) == (4, PUT, b"a")
     assert (delete.header.revision, delete.events[0].type, delete.events[0].kv.mod_revision) == (5, DELETE, 5)
 
@@ -95,9 +97,13 @@ def test_a_watch_from_a_compacted_revision_is_created_and_then_ends_with_the_com
     client.create(b"k", start=5)
     world.settle()
     created, other, ended, *_ = client.responses()
-    assert created.created and not created.canceled and other.watch_id == 1
-    assert ended.canceled and ended.compact_revision == 5
-    assert ended.header.revision == 0 and ended.cancel_reason == ""
+    assert created.created
+    assert not created.canceled
+    assert other.watch_id == 1
+    assert ended.canceled
+    assert ended.compact_revision == 5
+    assert ended.header.revision == 0
+    assert ended.cancel_reason == ""
     assert [e[0] for e in client.events(1)] == [5, 6, 7]
 
 
@@ -110,12 +116,16 @@ def test_a_negative_start_an_empty_range_and_a_used_id_are_rejected_and_the_stre
     client.create(b"k", watch_id=7)
     negative, empty, created, duplicate = client.responses()
     for rejected in (negative, empty, duplicate):
-        assert rejected.created and rejected.canceled and rejected.watch_id == -1
+        assert rejected.created
+        assert rejected.canceled
+        assert rejected.watch_id == -1
         assert rejected.header.revision == 1
     assert negative.cancel_reason == "etcdserver: mvcc: required revision has been compacted"
     assert empty.cancel_reason == "mvcc: watcher range is empty"
     assert duplicate.cancel_reason == "mvcc: duplicate watch ID provided on the WatchStream"
-    assert created.watch_id == 7 and created.created and not created.canceled
+    assert created.watch_id == 7
+    assert created.created
+    assert not created.canceled
     world.settle()
     world.write((PUT, b"k"))
     assert len(client.events(7)) == 1
@@ -150,7 +160,9 @@ def test_a_cancelled_watch_says_so_once_and_gets_nothing_more() -> None:
     world.settle()
     world.write((PUT, b"k"))
     _, canceled = client.responses()
-    assert canceled.canceled and canceled.watch_id == 0 and not canceled.cancel_reason
+    assert canceled.canceled
+    assert canceled.watch_id == 0
+    assert not canceled.cancel_reason
     assert not world.net.context.hub.subscriptions
     assert not world.sources[1].subs
 
@@ -322,7 +334,8 @@ def test_a_gap_that_was_compacted_ends_the_watches_that_need_it() -> None:
     assert [(r.watch_id, r.compact_revision) for r in ended] == [(0, 8)]
 
 
-def test_an_idle_watch_is_not_ended_by_a_compaction_below_what_it_has_seen() -> None:
+def test_an_idle_watch_is_not_ended_by_a_compaction_below_what_it_has_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("proxy.watch.subscription._RING_BYTES", 0)
     world = World()
     client = Client(world)
     client.create(b"quiet")
@@ -333,7 +346,8 @@ def test_an_idle_watch_is_not_ended_by_a_compaction_below_what_it_has_seen() -> 
     world.cut(1)
     world.net.pass_time(1.0)
     world.settle()
-    client.call.reads = False
+    (stream,) = world.net.context.hub.streams
+    stream.blocked = True
     client.call.unread = 2 << 20
     world.write((PUT, b"quiet"))
     client.call.read_all()
@@ -354,7 +368,9 @@ def test_progress_asked_for_promises_what_was_delivered_and_is_not_given_while_a
     client.fresh()
     client.ask_progress()
     (progress,) = client.fresh()
-    assert progress.watch_id == -1 and progress.header.revision == 4 and not progress.events
+    assert progress.watch_id == -1
+    assert progress.header.revision == 4
+    assert not progress.events
     client.create(b"other", start=2)
     client.fresh()
     client.ask_progress()  # the second watch reads history still
@@ -412,7 +428,8 @@ def test_fragments_split_a_large_revision_between_events_only() -> None:
     assert sum(len(p.events) for p in parts) == 20
     assert all(p.ByteSize() < 100 for p in parts)
     (whole,) = [r for r in client.responses() if r.watch_id == 1 and r.events]
-    assert len(whole.events) == 20 and not whole.fragment
+    assert len(whole.events) == 20
+    assert not whole.fragment
 
 
 def test_a_stream_that_asks_for_a_leader_is_refused_without_one_and_ended_after_three_election_timeouts() -> None:
@@ -447,7 +464,8 @@ def test_watches_made_before_any_node_was_heard_begin_once_one_is() -> None:
     assert client.responses() == []
     world.net.pass_time(1.0)
     created, canceled = client.responses()
-    assert created.created and canceled.canceled
+    assert created.created
+    assert canceled.canceled
 
 
 def test_half_closed_streams_go_on() -> None:

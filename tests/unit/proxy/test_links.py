@@ -1,0 +1,212 @@
+"""Links over real ZeroMQ sockets: greeting, loss, CURVE, and that nothing old is delivered after a reconnect."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import zmq
+
+from cluster import messages
+from cluster.messages import HEAD, STATE_BODY, Method, Status
+from cluster.settings import Common, Peer
+from proxy.links import Connector
+from proxy.router import Router
+from tests.unit.proxy.fakes import FakeCall
+
+
+def free_port() -> int:
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return int(s.getsockname()[1])
+
+
+class RouterNode:
+    """A node behind a real ROUTER, polled by the test's loop."""
+
+    def __init__(self, context: zmq.Context[Any], endpoint: str, prefix: bytes, keys: tuple[bytes, bytes] | None = None,
+                 member: int = 1) -> None:
+        self.prefix = prefix
+        self.member = member
+        self.sent: dict[bytes, int] = {}
+        self.hellos: list[tuple[int, ...]] = []
+        self.requests: list[tuple[bytes, int, int, bytes]] = []  # identity, rid, method, body
+        self.closed = False
+        self.socket = context.socket(zmq.ROUTER)
+        self.socket.linger = 0
+        if keys:
+            self.socket.curve_server = True
+            self.socket.curve_publickey, self.socket.curve_secretkey = keys
+        self.socket.bind(endpoint)
+        self.task = asyncio.get_running_loop().create_task(self._run())
+
+    async def _run(self) -> None:
+        while not self.closed:
+            try:
+                identity, data = self.socket.recv_multipart(zmq.NOBLOCK)
+            except zmq.Again:
+                await asyncio.sleep(0.001)
+                continue
+            assert data.startswith(self.prefix)
+            _, records = messages.decode_requests(data[len(self.prefix) :])
+            for rid, method, _, body in records:
+                if method == Method.HELLO:
+                    self.hellos.append(messages.HELLO_BODY.unpack(body))
+                    self.answer(identity, 0, Status.STATE, STATE_BODY.pack(0, self.member, 3, 1, 1, 5))
+                else:
+                    self.requests.append((identity, rid, method, body))
+
+    def answer(self, identity: bytes, rid: int, status: int, body: bytes) -> None:
+        number = self.sent[identity] = self.sent.get(identity, 0) + 1
+        frame = messages.frame(number, [messages.answer(rid, status, body)])
+        self.socket.send_multipart([identity, self.prefix + frame])
+
+    async def close(self) -> None:
+        self.closed = True
+        await self.task
+        self.socket.close()
+
+
+async def until(condition: Callable[[], object], limit_s: float = 10.0) -> None:
+    loop = asyncio.get_running_loop()
+    end = loop.time() + limit_s
+    while not condition():
+        assert loop.time() < end, "it never happened"
+        await asyncio.sleep(0.005)
+
+
+@asynccontextmanager
+async def router_of(common: Common) -> AsyncIterator[Router]:
+    loop = asyncio.get_running_loop()
+    sessions = iter(range(1, 1000))
+    connector = Connector(loop, common, lambda: next(sessions))
+    router = Router(loop, common, connector)
+    stopped = False
+
+    def sweep() -> None:
+        if not stopped:
+            router.sweep()
+            loop.call_later(0.02, sweep)
+
+    sweep()
+    try:
+        yield router
+    finally:
+        stopped = True
+        router.close()
+        connector.close()
+
+
+def run(test: Callable[[zmq.Context[Any]], Awaitable[None]]) -> None:
+    context: zmq.Context[Any] = zmq.Context()
+    try:
+        asyncio.run(test(context))  # type: ignore[arg-type]
+    finally:
+        context.destroy(linger=0)
+
+
+def settings(tmp_path: Path, own: int = 1, port: int = 1, curve: str = "") -> Common:
+    return Common(cluster_id=9, member_id=own, name="h1", shard_count=1, placement_depth=2,
+                  peers=(Peer(1, "h1", "127.0.0.1", port),), run_dir=str(tmp_path), curve_key_file=curve,
+                  election_timeout_ms=60_000)
+
+
+def test_a_link_greets_carries_requests_and_answers_over_ipc(tmp_path: Path) -> None:
+    async def test(context: zmq.Context[Any]) -> None:
+        node = RouterNode(context, f"ipc://{tmp_path}/node-0.sock", b"")
+        async with router_of(settings(tmp_path)) as router:
+            await until(lambda: router.ready)
+            assert node.hellos == [(messages.PROTOCOL_VERSION, 9, 1, 1)]
+            calls = [FakeCall() for _ in range(500)]
+            for call in calls:
+                router.write(call, Method.PUT, b"body", 0, router.quiet)
+            await until(lambda: len(node.requests) == 500)
+            for identity, rid, _, body in node.requests:
+                assert body == b"body"
+                node.answer(identity, rid, Status.OK, HEAD.pack(6, 3))
+            await until(lambda: all(c.closed for c in calls))
+            assert all(c.status == (0, "") for c in calls)
+        await node.close()
+
+    run(test)
+
+
+def test_a_node_that_dies_costs_its_writes_an_answer_and_comes_back_under_a_new_session(tmp_path: Path) -> None:
+    async def test(context: zmq.Context[Any]) -> None:
+        endpoint = f"ipc://{tmp_path}/node-0.sock"
+        node = RouterNode(context, endpoint, b"")
+        async with router_of(settings(tmp_path)) as router:
+            await until(lambda: router.ready)
+            call = FakeCall()
+            router.write(call, Method.PUT, b"body", 0, router.quiet)
+            await until(lambda: node.requests)
+            await node.close()
+            await until(lambda: call.closed, 5)  # long before any time limit
+            assert call.status is not None
+            assert call.status[0] == 14
+            waiting = FakeCall()
+            router.write(waiting, Method.PUT, b"later", 0, router.quiet)
+            node = RouterNode(context, endpoint, b"")
+            await until(lambda: node.requests)
+            assert [r[3] for r in node.requests] == [b"later"]  # I23: the first one is not delivered late
+            assert node.hellos[0][3] > 1
+        await node.close()
+
+    run(test)
+
+
+def test_a_front_started_before_its_node_finds_it(tmp_path: Path) -> None:
+    async def test(context: zmq.Context[Any]) -> None:
+        async with router_of(settings(tmp_path)) as router:
+            await asyncio.sleep(0.2)
+            assert not router.ready
+            node = RouterNode(context, f"ipc://{tmp_path}/node-0.sock", b"")
+            await until(lambda: router.ready)
+            await node.close()
+
+    run(test)
+
+
+@pytest.mark.parametrize("encrypted", [False, True])
+def test_a_remote_node_is_reached_over_tcp_with_the_clusters_key(tmp_path: Path, encrypted: bool) -> None:
+    async def test(context: zmq.Context[Any]) -> None:
+        keys, path = None, ""
+        if encrypted:
+            keys = zmq.curve_keypair()
+            path = str(tmp_path / "keys.json")
+            Path(path).write_text(json.dumps({"public": keys[0].decode(), "secret": keys[1].decode()}))
+        port = free_port()
+        node = RouterNode(context, f"tcp://127.0.0.1:{port}", b"F", keys)
+        async with router_of(settings(tmp_path, own=0, port=port, curve=path)) as router:
+            await until(lambda: router.ready)
+            call = FakeCall()
+            router.write(call, Method.PUT, b"body", 0, router.quiet)
+            await until(lambda: node.requests)
+            identity, rid, _, _ = node.requests[0]
+            node.answer(identity, rid, Status.OK, HEAD.pack(6, 3))
+            await until(lambda: call.closed)
+        await node.close()
+
+    run(test)
+
+
+def test_another_clusters_key_reaches_nobody(tmp_path: Path) -> None:
+    async def test(context: zmq.Context[Any]) -> None:
+        public, secret = zmq.curve_keypair()
+        path = tmp_path / "keys.json"
+        path.write_text(json.dumps({"public": public.decode(), "secret": secret.decode()}))
+        port = free_port()
+        node = RouterNode(context, f"tcp://127.0.0.1:{port}", b"F", zmq.curve_keypair())
+        async with router_of(settings(tmp_path, own=0, port=port, curve=str(path))) as router:
+            await asyncio.sleep(0.3)
+            assert not router.ready
+            assert node.hellos == []
+        await node.close()
+
+    run(test)

@@ -1,0 +1,221 @@
+"""What each method sends on and answers, over fake nodes."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+from cluster.messages import HEAD, READ, Method, Status
+from cluster.pb import rpc_pb2
+from cluster.wire import varint
+from proxy.services import register_all
+from tests.unit.proxy.fakes import FakeCall, Net
+
+
+class Methods:
+    """Registered handlers by method name."""
+
+    def __init__(self) -> None:
+        self.handlers: dict[str, Any] = {}
+
+    def unary(self, path: str, handler: Any) -> None:
+        self.handlers[path.rpartition("/")[2]] = handler
+
+    def stream(self, path: str, handler: Any) -> None:
+        self.handlers[path.rpartition("/")[2]] = handler
+
+    def http(self, path: str, handler: Any) -> None:
+        raise AssertionError("no HTTP here")
+
+
+class Served:
+    """A front with its services, host 1's node leading."""
+
+    def __init__(self, leader: int = 1) -> None:
+        self.net = Net().started(leader) if leader else Net()
+        if not leader:
+            self.net.pass_time(0.3)
+        self.node = self.net.nodes[leader or 1]
+        self.methods = Methods()
+        register_all(self.methods, self.net.context)
+
+    def call(self, method: str, message: Any, metadata: dict[bytes, bytes] | None = None) -> FakeCall:
+        call = FakeCall(metadata)
+        handler = self.methods.handlers[method]
+        data = message if isinstance(message, bytes) else message.SerializeToString()
+        if callable(handler):
+            handler(call, data)
+        else:
+            handler.opened(call)
+            handler.message(call, data)
+            handler.half_closed(call)
+        self.net.run()
+        return call
+
+    def count(self, service: str, method: str, code: int) -> int:
+        stats = next(s for (_, a, b), s in self.net.context.stats.items() if (a, b) == (service, method))
+        return stats.ok if code == 0 else stats.codes.get(code, 0)
+
+
+def test_faults_that_need_no_state_are_found_here() -> None:
+    served = Served()
+    txn = rpc_pb2.TxnRequest()
+    for _ in range(2):
+        txn.success.add().request_put.key = b"k"
+    cases: list[tuple[str, Any, tuple[int, str]]] = [
+        ("Put", rpc_pb2.PutRequest(value=b"v"), (3, "etcdserver: key is not provided")),
+        ("Put", b"", (3, "etcdserver: key is not provided")),
+        ("Range", rpc_pb2.RangeRequest(), (3, "etcdserver: key is not provided")),
+        ("Range", rpc_pb2.RangeRequest(key=b"k", sort_order=9), (3, "etcdserver: invalid sort option")),
+        ("DeleteRange", rpc_pb2.DeleteRangeRequest(), (3, "etcdserver: key is not provided")),
+        ("Txn", txn, (3, "etcdserver: duplicate key given in txn request")),
+        ("Put", rpc_pb2.PutRequest(key=b"k", value=bytes(1_572_864)), (3, "etcdserver: request is too large")),
+    ]
+    for method, message, status in cases:
+        assert served.call(method, message).status == status, method
+    assert served.node.take() == []
+    assert served.count("etcdserverpb.KV", "Put", 3) == 3
+    malformed = served.call("Range", b"\xff\xff")
+    assert malformed.status is not None
+    assert malformed.status[0] == 13
+
+
+def test_a_request_that_asks_for_a_leader_is_refused_at_once_without_one() -> None:
+    served = Served(leader=0)
+    for method in ("Put", "Range", "Txn", "LeaseGrant", "LeaseKeepAlive", "Compact", "Alarm"):
+        call = served.call(method, rpc_pb2.RangeRequest(key=b"k"), {b"hasleader": b"true"})
+        assert call.status == (14, "etcdserver: no leader"), method
+    assert served.call("Put", rpc_pb2.PutRequest(key=b"k")).status is None  # without it, it waits
+
+
+def test_transactions_without_writes_are_read_at_the_replica() -> None:
+    served = Served()
+    read = rpc_pb2.TxnRequest()
+    read.success.add().request_range.key = b"a"
+    served.call("Txn", read)
+    assert [r.method for r in served.node.take()] == [Method.READ_INDEX]
+    read.success[0].request_range.serializable = True
+    served.call("Txn", read)
+    (local,) = served.node.take()
+    assert local.method == Method.READ_TXN
+    assert READ.unpack_from(local.body) == (0, 0)
+    served.call("Txn", rpc_pb2.TxnRequest())  # nothing at all: answered locally, as etcd does
+    assert [r.method for r in served.node.take()] == [Method.READ_TXN]
+    nested = rpc_pb2.TxnRequest()
+    nested.success.add().request_txn.success.add().request_range.key = b"a"
+    served.call("Txn", nested)
+    assert [r.method for r in served.node.take()] == [Method.TXN]
+
+
+def test_keep_alives_are_answered_in_order_and_the_stream_ends_after_the_last() -> None:
+    served = Served()
+    handler = served.methods.handlers["LeaseKeepAlive"]
+    call = FakeCall()
+    handler.opened(call)
+    for lease in (1, 2, 3):
+        handler.message(call, rpc_pb2.LeaseKeepAliveRequest(ID=lease).SerializeToString())
+    handler.half_closed(call)
+    served.net.run()
+    requests = served.node.take()
+    for request, lease in reversed(list(zip(requests, (1, 2, 3), strict=True))):
+        assert not call.closed
+        served.node.ok(request, 4, b"\x10" + varint(lease) + b"\x18\x05")
+        served.net.run()
+    found = [rpc_pb2.LeaseKeepAliveResponse.FromString(r) for r in call.replies]
+    assert [(r.ID, r.TTL, r.header.revision) for r in found] == [(1, 5, 4), (2, 5, 4), (3, 5, 4)]
+    assert call.status == (0, "")
+
+
+def test_a_keep_alive_stream_ends_with_the_error_of_a_keep_alive() -> None:
+    served = Served()
+    handler = served.methods.handlers["LeaseKeepAlive"]
+    call = FakeCall()
+    handler.opened(call)
+    handler.message(call, rpc_pb2.LeaseKeepAliveRequest(ID=1).SerializeToString())
+    served.net.run()
+    served.net.pass_time(7.3)
+    assert call.status == (14, "etcdserver: request timed out")
+
+
+def test_member_list_shows_no_revision() -> None:
+    served = Served()
+    call = served.call("MemberList", rpc_pb2.MemberListRequest())
+    (request,) = served.node.take()
+    served.node.ok(request, 7, rpc_pb2.MemberListResponse(members=[rpc_pb2.Member(ID=5)]).SerializeToString())
+    served.net.run()
+    response = rpc_pb2.MemberListResponse.FromString(call.replies[0])
+    assert response.header.revision == 0
+    assert response.header.member_id == 1
+    assert [m.ID for m in response.members] == [5]
+    served.call("MemberList", rpc_pb2.MemberListRequest(linearizable=True))
+    assert [r.method for r in served.node.take()] == [Method.READ_INDEX]
+
+
+def test_status_is_the_own_replicas_and_says_when_there_is_no_leader() -> None:
+    served = Served(leader=0)
+    call = served.call("Status", rpc_pb2.StatusRequest())
+    (request,) = served.node.take()
+    served.node.ok(request, 3, rpc_pb2.StatusResponse(dbSize=10).SerializeToString())
+    served.net.run()
+    response = rpc_pb2.StatusResponse.FromString(call.replies[0])
+    assert response.version.startswith("3.5.")
+    assert list(response.errors) == ["etcdserver: no leader"]
+    assert response.header.revision == 3
+
+
+def test_a_snapshot_is_padded_and_followed_by_its_checksum() -> None:
+    served = Served()
+    call = served.call("Snapshot", rpc_pb2.SnapshotRequest())
+    (request,) = served.node.take()
+    payload = bytes(range(256)) * 400 + b"odd"
+    pieces = [payload[:90_000], payload[90_000:]]
+    left = len(payload)
+    for piece in pieces:
+        left -= len(piece)
+        served.node.answer(request.rid, Status.PARTIAL, left.to_bytes(8, "little") + piece)
+    served.node.answer(request.rid, Status.OK, HEAD.pack(3, 1))
+    served.net.run()
+    found = [rpc_pb2.SnapshotResponse.FromString(r) for r in call.replies]
+    data = b"".join(r.blob for r in found)
+    assert len(data) % 512 == 32
+    body, digest = data[:-32], data[-32:]
+    assert body.rstrip(b"\0") == payload.rstrip(b"\0")
+    assert hashlib.sha256(body).digest() == digest
+    assert all(len(r.blob) <= 32_768 for r in found)
+    sent = 0
+    for r in found[:-1]:
+        sent += len(r.blob)
+        assert r.remaining_bytes == len(body) - sent
+    assert call.status == (0, "")
+
+
+def test_range_stream_sends_parts_as_they_come_and_the_header_last() -> None:
+    served = Served()
+    call = served.call("RangeStream", rpc_pb2.RangeRequest(key=b"a", range_end=b"b", serializable=True))
+    (request,) = served.node.take()
+    part = rpc_pb2.RangeResponse(kvs=[{"key": b"a1"}]).SerializeToString()  # type: ignore[list-item]
+    last = rpc_pb2.RangeResponse(kvs=[{"key": b"a2"}], count=2).SerializeToString()  # type: ignore[list-item]
+    served.node.answer(request.rid, Status.PARTIAL, HEAD.pack(9, 1) + part)
+    served.node.answer(request.rid, Status.OK, HEAD.pack(9, 1) + last)
+    served.net.run()
+    first, second = [rpc_pb2.RangeStreamResponse.FromString(r).range_response for r in call.replies]
+    assert first.kvs[0].key == b"a1"
+    assert not first.HasField("header")
+    assert second.header.revision == 9
+    assert second.count == 2
+    assert call.status == (0, "")
+    refused = served.call("RangeStream", rpc_pb2.RangeRequest(key=b"a", sort_order=2))
+    assert refused.status == (12, "RangeStream does not support custom sort orders")
+
+
+def test_an_error_of_the_node_keeps_its_code_and_text() -> None:
+    served = Served()
+    call = served.call("LeaseRevoke", rpc_pb2.LeaseRevokeRequest(ID=4))
+    (request,) = served.node.take()
+    from cluster import errors
+    from cluster.errors import EtcdError
+
+    served.node.answer(request.rid, Status.ERROR, EtcdError(errors.LEASE_NOT_FOUND).encode())
+    served.net.run()
+    assert call.status == (5, "etcdserver: requested lease not found")
+    assert served.count("etcdserverpb.Lease", "LeaseRevoke", 5) == 1
