@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tools.muster import rundir
+
 LIMIT_S = 60.0
 ROOT = Path(__file__).parents[2]
 
@@ -128,3 +130,5 @@ def local_cluster(data_dir: Path, hosts: int = 3, *args: str, extra: Sequence[st
             except subprocess.TimeoutExpired:
                 process.kill()
                 raise
+            for folder in (data_dir, *data_dir.glob("host*")):  # what was killed could not tidy up
+                rundir.remove_run_dir(str(folder), rundir.run_dir_of(str(folder)))

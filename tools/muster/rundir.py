@@ -16,7 +16,7 @@ from pathlib import Path
 from tools.muster.parse import ConfigError
 
 LONGEST_SOCKET_PATH = 107
-LONGEST_SOCKET_NAME = "/front-999.sock.session-00000000"  # room for the names that nodes and fronts use
+LONGEST_SOCKET_NAME = "/front-999-0.sock"  # room for the names that nodes, fronts and we use
 POINTER = "run-dir"
 
 
