@@ -1,0 +1,59 @@
+"""grpc.health.v1.Health, as etcd serves it: the one service name "" is SERVING while this front runs."""
+
+from __future__ import annotations
+
+from cluster.wire import read_varint
+from proxy.services.context import Call, Context, Registry
+
+SERVICE = "grpc.health.v1.Health"
+_SERVING = b"\x08\x01"
+_SERVICE_UNKNOWN = b"\x08\x03"
+_NOT_FOUND = 5
+
+
+def register(registry: Registry, context: Context) -> None:
+    """Register Check and Watch."""
+    stats = context.method("unary", SERVICE, "Check")
+
+    def check(call: Call, data: bytes) -> None:
+        stats.started += 1
+        if _service(data):
+            stats.failed(_NOT_FOUND)
+            call.finish(_NOT_FOUND, "unknown service")
+        else:
+            stats.ok += 1
+            call.reply(_SERVING)
+
+    registry.unary(f"/{SERVICE}/Check", check)
+    registry.stream(f"/{SERVICE}/Watch", HealthWatch(context))
+
+
+def _service(data: bytes) -> bytes:
+    """HealthCheckRequest.service."""
+    if data[:1] != b"\x0a":
+        return b""
+    length, at = read_varint(data, 1)
+    return data[at : at + length]
+
+
+class HealthWatch:
+    """Health/Watch: says the status once; it does not change while this front runs."""
+
+    def __init__(self, context: Context) -> None:
+        self._stats = context.method("server_stream", SERVICE, "Watch")
+
+    def opened(self, call: Call) -> None:
+        """A call has begun."""
+        self._stats.started += 1
+
+    def message(self, call: Call, data: bytes) -> None:
+        """The request."""
+        self._stats.sent += 1
+        call.send(_SERVICE_UNKNOWN if _service(data) else _SERVING)
+
+    def half_closed(self, call: Call) -> None:
+        """The client listens on."""
+
+    def cancelled(self, call: Call) -> None:
+        """The client has gone."""
+        self._stats.failed(1)

@@ -1,0 +1,164 @@
+"""/health, /livez, /readyz, /version and /metrics."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from prometheus_client.parser import text_string_to_metric_families
+
+from cluster.messages import Method
+from cluster.pb import rpc_pb2
+from proxy.http_endpoints import register_http
+from proxy.metrics import Metrics
+from tests.unit.proxy.fakes import Net
+
+
+class Request:
+    """What an HTTP handler sees, answers recorded."""
+
+    def __init__(self, path: str, method: str = "GET", query: str = "") -> None:
+        self.path, self.method, self.query = path, method, query
+        self.headers: dict[str, str] = {}
+        self.closed = False
+        self.answer: tuple[int, bytes] | None = None
+        self.fields: dict[str, str] = {}
+
+    def respond(self, status: int, body: bytes = b"", headers: Any = (), content_type: str = "") -> None:
+        assert self.answer is None, "answered twice"
+        self.answer = (status, body)
+        self.fields = {**dict(headers), "content-type": content_type}
+
+
+class Figures:
+    def statistics(self) -> dict[str, int]:
+        return {"connections": 1, "streams": 2, "queued_bytes": 3}
+
+
+class Site:
+    """The endpoints over a fake cluster whose nodes answer health's questions."""
+
+    def __init__(self, leader: int = 1) -> None:
+        self.net = Net()
+        if leader:
+            self.net.started(leader)
+        else:
+            self.net.pass_time(0.3)
+        self.handlers: dict[str, Any] = {}
+        self.alarms: list[int] = []
+        self.learner = False
+        self.metrics = Metrics(self.net.context, Figures())
+        register_http(self, self.net.context, self.metrics)
+
+    def unary(self, path: str, handler: Any) -> None: ...
+    def stream(self, path: str, handler: Any) -> None: ...
+    def http(self, path: str, handler: Any) -> None:
+        self.handlers[path] = handler
+
+    def get(self, path: str, query: str = "", method: str = "GET", answering: bool = True) -> Request:
+        request = Request(path, method, query)
+        handler = self.handlers.get(path) or self.handlers[path.rpartition("/")[0] + "/"]
+        handler(request)
+        self.net.run()
+        for _ in range(4 if answering else 0):
+            for node in self.net.nodes.values():
+                for asked in node.take():
+                    if asked.method == Method.READ_INDEX:
+                        node.index(asked, 1)
+                    elif asked.method == Method.ALARM:
+                        node.ok(asked, 1, rpc_pb2.AlarmResponse(
+                            alarms=[rpc_pb2.AlarmMember(alarm=a) for a in self.alarms]).SerializeToString())
+                    elif asked.method == Method.STATUS:
+                        node.ok(asked, 1, rpc_pb2.StatusResponse(
+                            isLearner=self.learner, dbSize=4096, raftIndex=9).SerializeToString())
+                    elif asked.method == Method.RANGE:
+                        node.ok(asked, 1)
+            self.net.run()
+        return request
+
+
+def test_version_and_wrong_methods() -> None:
+    site = Site()
+    request = site.get("/version")
+    assert request.answer is not None
+    assert json.loads(request.answer[1]) == {"etcdserver": "3.5.21", "etcdcluster": "3.5.0"}
+    for path in ("/version", "/health", "/livez", "/readyz", "/debug/vars"):
+        wrong = site.get(path, method="POST")
+        assert wrong.answer == (405, b"Method Not Allowed\n")
+        assert wrong.fields["Allow"] == "GET"
+
+
+def test_health_is_true_when_a_read_succeeds() -> None:
+    assert Site().get("/health").answer == (200, b'{"health":"true","reason":""}')
+
+
+def test_health_looks_at_alarms_then_the_leader_then_a_read() -> None:
+    site = Site(leader=0)
+    site.alarms = [1]
+    assert site.get("/health").answer == (503, b'{"health":"false","reason":"ALARM NOSPACE"}\n')
+    assert site.get("/health", "exclude=NOSPACE").answer == (503, b'{"health":"false","reason":"RAFT NO LEADER"}\n')
+    assert site.get("/health", "exclude=NOSPACE&serializable=true").answer == (200, b'{"health":"true","reason":""}')
+    assert (site.metrics.health_successes, site.metrics.health_failures) == (1, 2)
+
+
+def test_health_fails_when_the_read_does() -> None:
+    site = Site()
+    request = site.get("/health", answering=False)
+    for node in site.net.nodes.values():
+        for asked in node.take():
+            node.ok(asked, 1)  # the alarms; the read stays unanswered
+    site.net.pass_time(7.5)
+    assert request.answer == (503, b'{"health":"false","reason":"RANGE ERROR:etcdserver: request timed out"}\n')
+
+
+def test_livez_and_readyz_list_their_checks() -> None:
+    site = Site()
+    assert site.get("/livez").answer == (200, b"ok\n")
+    assert site.get("/livez", "verbose").answer == (200, b"[+]serializable_read ok\nok\n")
+    assert site.get("/livez/serializable_read").answer == (200, b"ok\n")
+    missing = site.get("/livez/linearizable_read").answer
+    assert missing is not None
+    assert missing[0] == 404
+    site.alarms = [2]
+    assert site.get("/readyz").answer == (
+        503, b"[-]data_corruption failed: alarm activated: CORRUPT\n[+]serializable_read ok\n"
+        b"[+]linearizable_read ok\n[+]non_learner ok\n\n")
+    assert site.get("/readyz", "exclude=data_corruption").answer == (200, b"ok\n")
+    site.learner = True
+    assert site.get("/readyz/non_learner").answer == (503, b"[-]non_learner failed: not supported for learner\n\n")
+
+
+def test_metrics_have_etcds_names_and_methods_from_the_start() -> None:
+    site = Site()
+    stats = site.net.context.method("unary", "etcdserverpb.KV", "Put")
+    stats.started, stats.ok = 5, 4
+    stats.failed(14)
+    request = site.get("/metrics")
+    assert request.answer is not None
+    found = {
+        (s.name, *sorted(s.labels.items())): s.value
+        for family in text_string_to_metric_families(request.answer[1].decode()) for s in family.samples
+    }
+    put = (("grpc_method", "Put"), ("grpc_service", "etcdserverpb.KV"), ("grpc_type", "unary"))
+    assert found[("grpc_server_started_total", *put)] == 5
+    assert found[("grpc_server_handled_total", ("grpc_code", "OK"), *put)] == 4
+    assert found[("grpc_server_handled_total", ("grpc_code", "Unavailable"), *put)] == 1
+    assert found[("etcd_server_has_leader",)] == 1
+    assert found[("etcd_server_is_leader",)] == 1
+    assert found[("etcd_server_proposals_failed_total",)] == 1
+    assert found[("etcd_mvcc_db_total_size_in_bytes",)] == 4096
+    assert found[("etcd_server_proposals_committed_total",)] == 9
+    assert ("process_resident_memory_bytes",) in found
+    watch = (("grpc_method", "Watch"), ("grpc_service", "etcdserverpb.Watch"), ("grpc_type", "bidi_stream"))
+    assert found[("grpc_server_started_total", *watch)] == 0
+
+
+def test_metrics_are_given_without_a_node() -> None:
+    site = Site()
+    for member in site.net.nodes:
+        site.net.cut(member)
+    request = site.get("/metrics")
+    assert request.answer is not None
+    assert b"etcd_server_has_leader 0.0" in request.answer[1]
+
+

@@ -1,0 +1,94 @@
+"""A range over several shards: merged by revision up to the lowest watermark, a revision whole (I16)."""
+
+from __future__ import annotations
+
+from random import Random
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cluster.messages import EVENTS_HEAD, Method, encode_event
+from cluster.wire import key_value
+from proxy.links import Link
+from proxy.watch.encode import Batch, batch_of_record
+from proxy.watch.parts import Part
+from proxy.watch.subscription import Subscription
+
+
+class Recorder:
+    """A watch that writes down what it gets."""
+
+    def __init__(self, cursor: int) -> None:
+        self.cursor = cursor
+        self.asking = False
+        self.blocked = False
+        self.got: list[tuple[int, bytes]] = []
+
+    def deliver(self, batch: Batch) -> None:
+        if batch.revision > self.cursor:
+            self.cursor = batch.revision
+            self.got += [(e[0], e[2]) for e in batch.events]
+
+
+class Hub:
+    """Needs nothing here: no gap, nobody lags."""
+
+    def fill(self, subscription: Subscription, part: Part) -> None:
+        raise AssertionError("no gap was made")
+
+    def catch_up(self, subscription: Subscription, watch: object) -> None:
+        raise AssertionError("nobody lags")
+
+
+class Poster:
+    def post(self, link: Link, rid: int, method: int, body: bytes) -> None:
+        assert method in (Method.SUBSCRIBE, Method.UNSUBSCRIBE)
+
+
+def event(revision: int, key: bytes) -> bytes:
+    return encode_event(revision, 0, key, key_value(key, revision, revision, 1, b"", 0))
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.integers(0, 2**32), st.integers(2, 4))
+def test_i16_shards_are_merged_in_revision_order_and_a_revision_is_sent_whole(seed: int, shards: int) -> None:
+    random = Random(seed)
+    subscription = Subscription(Hub(), b"\0", b"\0", False, tuple(range(shards)), 1)
+    links = [Link(None, s, 1, s, b"") for s in range(shards)]  # type: ignore[arg-type]
+    for part, link in zip(subscription.parts, links, strict=True):
+        part.join(link, Poster())
+        part.subscribed((2).to_bytes(8, "little") + bytes(8))
+    watch = Recorder(1)
+    subscription.add(watch)
+    # the history: each revision touches some shards, with some keys each
+    top = 30
+    written: dict[int, dict[int, list[bytes]]] = {
+        r: {s: [b"%d-%d-%d" % (r, s, n) for n in range(random.choice((1, 2)))]
+            for s in random.sample(range(shards), random.choice((0, 1, 1, shards)))}
+        for r in range(2, top + 1)
+    }
+    at = [1] * shards
+    while any(a < top for a in at):
+        shard = random.choice([s for s in range(shards) if at[s] < top])
+        to = random.randint(at[shard] + 1, top)
+        for revision in range(at[shard] + 1, to + 1):
+            keys = written[revision].get(shard)
+            if keys:
+                record = EVENTS_HEAD.pack(revision, len(keys)) + b"".join(event(revision, k) for k in keys)
+                subscription.parts[shard].events(batch_of_record(record))
+                subscription.advance()
+        at[shard] = to
+        links[shard].watermark = to
+        subscription.advance()
+        low = min(at)
+        whole = [(r, k) for r in range(2, low + 1) for s in sorted(written[r]) for k in written[r][s]]
+        # never beyond what every shard has brought, and everything below the lowest watermark
+        assert watch.got[: len(whole)] == whole
+        assert all(r <= max(at) for r, _ in watch.got)
+        for revision in {r for r, _ in watch.got}:
+            assert [k for r, k in watch.got if r == revision] == [
+                k for s in sorted(written[revision]) for k in written[revision][s]]
+    assert watch.got == [(r, k) for r in sorted(written) for s in sorted(written[r]) for k in written[r][s]]
+    assert subscription.through() == top
+
+
