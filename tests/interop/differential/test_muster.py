@@ -1,0 +1,78 @@
+"""muster, three hosts and real processes, against etcd: the same sequences, the same answers."""
+
+import os
+from collections.abc import Iterator
+from itertools import cycle
+from pathlib import Path
+
+import pytest
+
+from cluster.footprint import is_read_only, is_serializable
+from tests.cluster.local_cluster import local_cluster
+
+from .edges import edges
+from .endpoints import Endpoint, GrpcEndpoint, Result
+from .runner import Pair
+from .steps import Step
+
+SOAK = bool(os.environ.get("MUSTER_SOAK"))
+SEEDS = range(200) if SOAK else range(8)
+STEPS = 120 if SOAK else 60
+
+
+def reads_locally(step: Step) -> bool:
+    """Whether the answer is what the asked host has applied: such a step goes to a host that has shown
+    the newest revision, for what a front has shown once it shows always."""
+    if step.rpc == "Txn":
+        return is_read_only(step.request) and is_serializable(step.request)
+    return step.rpc == "LeaseLeases" or (step.rpc == "Range" and step.request.serializable)
+
+
+
+class Hosts:
+    """Several hosts of one cluster as one endpoint: each request goes to the next host, unless it reads locally."""
+
+    def __init__(self, endpoints: list[Endpoint]) -> None:
+        self._all = endpoints
+        self._next = cycle(endpoints)
+        self._newest = endpoints[0]  # has shown the newest revision
+
+    def call(self, step: Step, expected_events: int = 0) -> Result:
+        if reads_locally(step):
+            return self._newest.call(step, expected_events)
+        host = next(self._next)
+        result = host.call(step, expected_events)
+        if hasattr(result, "header"):  # no refusal: those need not have reached the store
+            self._newest = host
+        return result
+
+
+@pytest.fixture
+def muster(tmp_path: Path) -> Iterator[list[GrpcEndpoint]]:
+    """The hosts of a muster cluster: of MUSTER_ENDPOINTS (an empty one), or one started here."""
+    given = os.environ.get("MUSTER_ENDPOINTS")
+    if given:
+        endpoints = [GrpcEndpoint(address) for address in given.split(",")]
+        yield endpoints
+    else:
+        with local_cluster(tmp_path / "muster", 3) as cluster:
+            endpoints = [GrpcEndpoint(address) for address in cluster.endpoints()]
+            yield endpoints
+            for endpoint in endpoints:
+                endpoint.close()
+
+
+def test_through_one_host(etcd: GrpcEndpoint, muster: list[GrpcEndpoint]) -> None:
+    pair = Pair(etcd, muster[0])
+    for step in edges():
+        pair.step(step)
+    for seed in SEEDS:
+        pair.run(seed, STEPS)
+
+
+def test_through_every_host_in_turn(etcd: GrpcEndpoint, muster: list[GrpcEndpoint]) -> None:
+    pair = Pair(etcd, Hosts(list(muster)))
+    for step in edges():
+        pair.step(step)
+    for seed in SEEDS:
+        pair.run(1000 + seed, STEPS)
