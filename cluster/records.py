@@ -163,4 +163,14 @@ def read_put(data: bytes, kind: int, pos: int, end: int, mod_revision: bytes) ->
     return key, b"".join((data[pos:head_end], b"\x10", mod_revision, b"\x18", mod_revision, data[head_end:end])), lease
 
 
+def read_put_ref(data: bytes, pos: int, end: int, create: int, mod_revision: bytes) -> tuple[bytes, bytes, int]:
+    """As :func:`read_put`, of a PUT_REF whose creation is known by now."""
+    key_len, head_len, lease = _PUT_BODY.unpack_from(data, pos)
+    pos += _PUT_BODY.size
+    head_end = pos + head_len
+    key_at = pos + key_offset(key_len)
+    kv = b"".join((data[pos:head_end], b"\x10", varint(create), b"\x18", mod_revision, data[head_end:end]))
+    return data[key_at : key_at + key_len], kv, lease
+
+
 _PUT_BODY = struct.Struct("<IIq")

@@ -24,8 +24,10 @@ from cluster.records import (
     REVISION,
     Item,
     items,
+    key_of,
     key_offset,
     read_put,
+    read_put_ref,
 )
 from cluster.view import Current
 from cluster.wire import read_varint, tombstone, varint
@@ -59,7 +61,7 @@ class Applied:
 class _Run:
     """One apply call: the batch being filled and where the fold stands."""
 
-    __slots__ = ("attached", "batch", "compact", "events", "first", "leases", "out", "pending", "revision",
+    __slots__ = ("attached", "batch", "compact", "created", "events", "first", "leases", "out", "pending", "revision",
                  "run", "run_bytes", "store")
 
     def __init__(self, store: StateStore, out: Applied, events: list[Event] | None) -> None:
@@ -76,13 +78,20 @@ class _Run:
         # what this call wrote and the database does not show yet
         self.attached: dict[int, list[bytes]] = {}
         self.leases: dict[int, int | None] = {}
+        # keys created by this call, with their revision, where a later put may refer to it (PUT_REF)
+        self.created: dict[bytes, int] | None = None
 
     def change(self, data: bytes, kind: int, pos: int, end: int, sub: int, mod: bytes) -> None:
         """One put or delete at the current revision."""
         revision = self.revision
         cache = self.store.cache
-        if kind <= Item.PUT_NEW:
-            key, kv, lease = read_put(data, kind, pos, end, mod)
+        if kind <= Item.PUT_NEW or kind == Item.PUT_REF:
+            if kind == Item.PUT_REF:
+                key, kv, lease = self.refer(data, pos, end, mod)
+            else:
+                key, kv, lease = read_put(data, kind, pos, end, mod)
+            if kind == Item.PUT_NEW and self.created is not None:
+                self.created[key] = revision
             tag = keys.PUT
             cache.put(key, kind == Item.PUT_NEW, revision, lease)
             if lease:
@@ -105,13 +114,23 @@ class _Run:
         if len(self.run) >= keys.RUN_ENTRIES or self.run_bytes >= keys.RUN_BYTES:
             self.end_run()
 
-    def changes(self, data: bytes, pos: int, end: int) -> None:
-        """Several changes at one revision, in their order; none takes no revision."""
+    def refer(self, data: bytes, pos: int, end: int, mod: bytes) -> tuple[bytes, bytes, int]:
+        """A put whose creation was not in order when it was logged: it is by now."""
+        key = key_of(data, Item.PUT_REF, pos, end)
+        create = self.created.get(key) if self.created is not None else None
+        if create is None:
+            before = self.store.peek(key)
+            assert before is not None, "PUT_REF of a key that is not there"
+            create = before.create
+        return read_put_ref(data, pos, end, create, mod)
+
+    def changes(self, data: bytes, pos: int, end: int, sub: int = 0) -> None:
+        """Several changes at one revision, in their order; none takes no revision. ``sub``: place of the first."""
         if pos == end:
             return
         self.revision += 1
         mod = varint(self.revision)
-        for sub, (kind, at, to) in enumerate(items(data, pos, end)):
+        for sub, (kind, at, to) in enumerate(items(data, pos, end), sub):
             self.change(data, kind, at, to, sub, mod)
             if self.pending > SLICE_BYTES:
                 self.write_slice()
@@ -182,30 +201,17 @@ class _Run:
         else:
             raise ValueError(f"unknown item of kind {kind}")
 
-
-def apply_records(
-    store: StateStore,
-    records: Iterable[tuple[int, int, bytes]],
-    want_events: bool,
-    meta: Mapping[str, bytes] | None,
-) -> Applied:
-    """See :meth:`StateStore.apply`."""
-    position = store.position
-    index, term = position.shard_index, position.term
-    out = Applied(position.revision)
-    events = out.events if want_events else None
-    run = _Run(store, out, events)
-    hot, cold = store.cache.hot, store.cache.cold
-    cache_put = store.cache.put
-    put = run.batch.put
-    revision = run.revision
-    run_entries, run_bytes = keys.RUN_ENTRIES, keys.RUN_BYTES
-    unpack_put, pack_suffix, pack_entry = PUT_HEAD.unpack_from, SUFFIX.pack, ENTRY.pack
-    for at, term, data in records:  # noqa: B007 - the last one's term is the position's
-        if at != index + 1:
-            raise ValueError(f"record {at} applied after {index}")
-        index = at
-        pos, end = 0, len(data)
+    def effects(self, data: bytes, pos: int) -> None:
+        """The items of one record from ``pos`` on. Hot path."""
+        run, events = self, self.events
+        hot, cold = self.store.cache.hot, self.store.cache.cold
+        cache_put = self.store.cache.put
+        put = run.batch.put
+        revision = run.revision
+        created = run.created
+        unpack_put, pack_suffix, pack_entry = PUT_HEAD.unpack_from, SUFFIX.pack, ENTRY.pack
+        run_entries, run_bytes = keys.RUN_ENTRIES, keys.RUN_BYTES
+        end = len(data)
         entries = run.run
         first = 0
         while pos < end:
@@ -215,10 +221,10 @@ def apply_records(
                 length = ITEM.unpack_from(data, pos)[1]
                 pos += 5
                 if pos + length > end:
-                    raise ValueError(f"record {at} is cut short")
-                if kind == 3:
+                    raise ValueError("a record is cut short")
+                if kind == 3 or kind == 14:
                     run.revision += 1
-                    run.change(data, kind, pos, pos + length, 0, b"")
+                    run.change(data, kind, pos, pos + length, 0, varint(run.revision))
                 else:
                     run.control(data, kind, pos, pos + length)
                 pos += length
@@ -228,7 +234,7 @@ def apply_records(
             _, length, key_len, head_len, lease = unpack_put(data, pos)
             body_end = pos + 5 + length
             if body_end > end:
-                raise ValueError(f"record {at} is cut short")
+                raise ValueError("a record is cut short")
             pos += 21
             head_end = pos + head_len
             revision += 1
@@ -239,6 +245,8 @@ def apply_records(
                 kv = b"".join((data[pos:head_end], b"\x18", mod, data[head_end:body_end]))
             else:
                 kv = b"".join((data[pos:head_end], b"\x10", mod, b"\x18", mod, data[head_end:body_end]))
+                if created is not None:
+                    created[key] = revision
             pos = body_end
             if key in hot or key in cold:
                 cache_put(key, kind == 2, revision, lease)
@@ -262,17 +270,66 @@ def apply_records(
         if run.pending > SLICE_BYTES:
             run.write_slice()
             put = run.batch.put
-    if meta:
-        for name, value in meta.items():
-            run.batch.put(b"m" + name.encode(), value)
-    out.revision = revision
-    new = Position(index, index, term, revision, run.compact)
-    assert new.revision >= position.revision >= position.compact_revision  # I24
-    assert not run.run  # every change of the batch is in an r row
-    run.batch.put(keys.POSITION_ROW, keys.POSITION.pack(*new))  # I6: in the batch of the data it describes
-    store.write(run.batch)
-    store.position = new
-    return out
+        run.revision = revision
+
+    def finish(self, new: Position, meta: Mapping[str, bytes] | None) -> Applied:
+        """Write the batch, position and all (I6)."""
+        store, batch, out = self.store, self.batch, self.out
+        position = store.position
+        if meta:
+            for name, value in meta.items():
+                batch.put(b"m" + name.encode(), value)
+        out.revision = new.revision
+        assert new.revision >= position.revision >= position.compact_revision  # I24
+        assert new.order_index > position.order_index or new == position  # I18
+        assert not self.run  # every change of the batch is in an r row
+        batch.put(keys.POSITION_ROW, keys.POSITION.pack(*new))  # I6: in the batch of the data it describes
+        store.write(batch)
+        store.position = new
+        return out
+
+
+def apply_records(
+    store: StateStore,
+    records: Iterable[tuple[int, int, bytes]],
+    want_events: bool,
+    meta: Mapping[str, bytes] | None,
+) -> Applied:
+    """See :meth:`StateStore.apply`."""
+    position = store.position
+    index, term = position.shard_index, position.term
+    out = Applied(position.revision)
+    run = _Run(store, out, out.events if want_events else None)
+    for at, term, data in records:  # noqa: B007 - the last one's term is the position's
+        if at != index + 1:
+            raise ValueError(f"record {at} applied after {index}")
+        index = at
+        run.effects(data, 0)
+    return run.finish(Position(index, index, term, run.revision, run.compact), meta)
+
+
+def apply_changes(
+    store: StateStore,
+    changes: Iterable[tuple[int, bytes, int, int]],
+    position: tuple[int, int, int, int],
+    want_events: bool,
+    meta: Mapping[str, bytes] | None,
+) -> Applied:
+    """See :meth:`StateStore.apply_changes`."""
+    out = Applied(store.position.revision)
+    run = _Run(store, out, out.events if want_events else None)
+    run.created = {}
+    for before, data, at, sub in changes:
+        assert before >= run.revision, "I5: revisions only grow"
+        run.revision = before
+        if sub >= 0:
+            run.changes(data, at, len(data), sub)
+            run.end_run()
+        else:
+            run.effects(data, at)
+    order_index, shard_index, term, revision = position
+    assert revision >= run.revision, "I5: the fold stands after everything it covers"
+    return run.finish(Position(order_index, shard_index, term, revision, run.compact), meta)
 
 
 class VersionCache:

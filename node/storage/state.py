@@ -22,7 +22,7 @@ from rocksdict import DbClosedError, Rdict, RdictIter, WriteBatch
 
 from cluster.view import Current
 from node.storage import directory, keys
-from node.storage.apply import Applied, VersionCache, apply_records
+from node.storage.apply import Applied, VersionCache, apply_changes, apply_records
 from node.storage.compaction import Compaction
 from node.storage.errors import (
     SnapshotRefused,
@@ -34,9 +34,9 @@ from node.storage.errors import (
 )
 from node.storage.hashing import StateHash
 from node.storage.history import HistorySlice, read_history
-from node.storage.keys import LEASE_KEY, LEASE_VALUE, MAX64, Position, escape, parse_current
+from node.storage.keys import LEASE_KEY, LEASE_VALUE, MAX64, Position, escape, parse_current, range_rows
 from node.storage.options import BRIEF, UNLOGGED, bounded, state_options
-from node.storage.reads import Reader, check_revision, count_rows, find, position_of, scan_rows
+from node.storage.reads import Cursor, Reader, check_revision, count_rows, find, position_of, scan_rows
 
 if TYPE_CHECKING:
     from node.storage.snapshot import SnapshotSink
@@ -139,6 +139,22 @@ class StateStore:
         """
         return apply_records(self, records, want_events, meta)
 
+    def apply_changes(
+        self,
+        changes: Sequence[tuple[int, bytes, int, int]],
+        position: tuple[int, int, int, int],
+        *,
+        want_events: bool = False,
+        meta: Mapping[str, bytes] | None = None,
+    ) -> Applied:
+        """Apply what the order log gave a place: ``(revision before, items, start in items, sub)`` each.
+
+        ``sub`` -1: a record of effects, each at its own revision; else changes at one revision, the first
+        of which stands at that place in it. ``position``: order index, index in this shard's own log, term
+        of the entry there, revision after it all.
+        """
+        return apply_changes(self, changes, position, want_events, meta)
+
     def write(self, batch: WriteBatch) -> None:
         """Write a batch. For this package."""
         self._cursor = None
@@ -180,6 +196,11 @@ class StateStore:
             found = None if kv is None else parse_current(kv, len(key))
         self.cache.add(key, found)
         return found  # type: ignore[no-any-return]
+
+    def peek(self, key: bytes) -> Current | None:
+        """As :meth:`current`, past the cache. For this package."""
+        row = find(self.database, self.path, key, self.position.revision)
+        return None if row is None or row[0][-1] else parse_current(row[1], len(key))
 
     def get(self, key: bytes, revision: int = 0) -> bytes | None:
         """The KeyValue of a key at a revision (0: latest). Raises Compacted, FutureRevision."""
@@ -224,12 +245,15 @@ class StateStore:
 
     def scan(self, start: bytes, end: bytes, revision: int = 0) -> Iterator[tuple[bytes, bytes]]:
         """``(key, KeyValue)`` of the live keys of a range, in key order."""
-        return scan_rows(self.database, self.path, start, end, check_revision(revision, self.position))
+        revision = check_revision(revision, self.position)
+        # made now, so that what is yielded is of this moment however late it is consumed
+        cursor = Cursor(self.database, self.path, range_rows(start, end)[1])
+        return scan_rows(cursor, start, end, revision)
 
     def count(self, start: bytes, end: bytes, revision: int = 0) -> int:
         """How many live keys a range has."""
         revision = check_revision(revision, self.position)
-        return count_rows(self.database, self.path, start, end, revision, lambda: False)[0]
+        return count_rows(Cursor(self.database, self.path, range_rows(start, end)[1]), start, end, revision)[0]
 
     def history(
         self,
@@ -321,11 +345,11 @@ class StateStore:
 
     def hash_kv(self, revision: int = 0) -> StateHash:
         """A hash of all versions up to a revision, to be computed in slices: see ``hashing``."""
-        return StateHash(self.reader(revision), whole_state=False)
+        return StateHash(self, check_revision(revision, self.position), whole_state=False)
 
     def hash_state(self) -> StateHash:
         """A hash of all that is applied; replicas at the same order index have the same (I19)."""
-        return StateHash(self.reader(), whole_state=True)
+        return StateHash(self, self.position.revision, whole_state=True)
 
     def size_bytes(self) -> int:
         """Bytes taken on the disk and in write buffers."""
