@@ -194,7 +194,7 @@ def compare(
     if as_json:
         sys.stdout.write(json.dumps(result) + "\n")
     else:
-        compare_report.show(Console(), result)
+        compare_report.show(_output(), result)
     if markdown is not None:
         compare_report.write_into(markdown, result)
 
@@ -218,7 +218,7 @@ def _go(spec: Spec, processes: int, server_pids: str, as_json: bool, *, populate
     if as_json:
         sys.stdout.write(json.dumps(result) + "\n")
     else:
-        report.show(Console(), result)
+        report.show(_output(), result)
     if result["errors"] and not result["operations"]:
         raise typer.Exit(1)
 
@@ -235,6 +235,11 @@ def with_progress(work: Callable[[run.Progress], Any], what: str, total: int | N
             bar.update(task, completed=operations + errors, note=f"{errors} errors" if errors else "")
 
         return asyncio.run(work(progress))
+
+
+def _output() -> Console:
+    """Stdout; wide enough for any table where it is no terminal, so that nothing is cut in a file."""
+    return Console(width=None if sys.stdout.isatty() else 200)
 
 
 def _bounds(total: int | None, duration: float, default: int = 10_000) -> tuple[int, float]:

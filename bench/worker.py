@@ -13,6 +13,7 @@ import gc
 import json
 import os
 import resource
+import signal
 import sys
 from collections import Counter
 from time import perf_counter_ns
@@ -167,4 +168,5 @@ async def _serve(spec: Spec) -> None:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent ends us in order
     uvloop.run(_serve(Spec.loads(sys.argv[1])))

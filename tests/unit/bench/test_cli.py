@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from bench import compare_report
@@ -109,6 +112,22 @@ def test_the_text_report_has_figures_bars_and_both_sides(etcd: System) -> None:
     text = bench("put", "--total", "200", "--endpoints", etcd.endpoints[0]).stdout
     for wanted in ("200 operations in", "p99.9", "<=", "#", "server, all", "client", "limited by the client"):
         assert wanted in text
+
+
+@pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGINT])
+def test_client_processes_end_with_their_parent(etcd: System, sent: signal.Signals) -> None:
+    parent = psutil.Popen([sys.executable, "-m", "bench.cli", "put", "--duration", "90", "--clients", "2",
+                           "--processes", "2", "--endpoints", etcd.endpoints[0]],
+                          stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    workers: list[psutil.Process] = []
+    deadline = time.monotonic() + 30
+    while not (len(workers) == 2 and all(worker.net_connections("tcp") for worker in workers)):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+        workers = parent.children()
+    parent.send_signal(sent)
+    assert b"Traceback" not in parent.communicate(timeout=20)[1]
+    assert psutil.wait_procs(workers, timeout=20)[1] == []
 
 
 @pytest.mark.parametrize(("arguments", "code", "said"), [
