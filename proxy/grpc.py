@@ -25,6 +25,8 @@ from proxy.http2 import Connection, HeaderBlock, Limits, Stream
 from proxy.http2.stream import DIRECT_BYTES
 from proxy.http2_requests import HttpStream
 
+_TOO_MUCH = "grpc: too many unfinished requests on this connection"
+
 UnaryHandler = Callable[["Call", bytes], None]
 
 
@@ -228,7 +230,7 @@ class Call(Stream):
             if buffer and ended:
                 raise wire.Refused(wire.INTERNAL, "unexpected EOF")
             if connection.buffered > limits.max_buffered_bytes:
-                raise wire.Refused(wire.RESOURCE_EXHAUSTED, "grpc: too many unfinished requests on this connection")
+                raise wire.Refused(wire.RESOURCE_EXHAUSTED, _TOO_MUCH)
         except wire.Refused as refused:
             self._refuse(refused.status, refused.message)
             return None
@@ -257,25 +259,41 @@ class UnaryCall(Call):
         self._collect(data, ended)
 
     def _collect(self, data: bytes, ended: bool) -> None:
-        """The way of a message that came in pieces, compressed, or wrong."""
+        """The way of a message that comes in pieces, compressed, or wrong. It is held whole until the client has sent all."""
         if self.closed or self.ending:
             return
-        kept = self.context
-        messages = self._messages(data, ended)
+        if not ended:
+            self._hold(data)
+            return
+        messages = self._messages(data, True)
         if messages is None:
             return
-        if messages:
-            if kept is not None or len(messages) > 1:
+        if len(messages) != 1:
+            what = "multiple request messages for" if messages else "no request message from"
+            self._refuse(wire.INTERNAL, f"cardinality violation: received {what} non-client-streaming RPC")
+            return
+        self._buffer = None
+        self.handler(self, messages[0])
+
+    def _hold(self, data: bytes) -> None:
+        connection = self.connection
+        limits = connection.limits
+        buffer = self._buffer
+        if buffer is None:
+            buffer = self._buffer = bytearray()
+        buffer += data
+        self._counted += len(data)
+        connection.buffered += len(data)
+        if len(buffer) >= 5:
+            _, length = PREFIX.unpack_from(buffer)
+            if length > limits.max_message_bytes:
+                self._refuse(wire.RESOURCE_EXHAUSTED, wire.too_large(length, limits.max_message_bytes))
+                return
+            if len(buffer) > length + 5:
                 self._refuse(wire.INTERNAL, "cardinality violation: received multiple request messages for non-client-streaming RPC")
                 return
-            kept = self.context = messages[0]
-        if ended:
-            if kept is None:
-                self._refuse(wire.INTERNAL, "cardinality violation: received no request message from non-client-streaming RPC")
-                return
-            self.context = None
-            self._buffer = None
-            self.handler(self, kept)
+        if connection.buffered > limits.max_buffered_bytes:
+            self._refuse(wire.RESOURCE_EXHAUSTED, _TOO_MUCH)
 
 
 class StreamCall(Call):
@@ -291,7 +309,13 @@ class StreamCall(Call):
     def received(self, data: bytes, ended: bool) -> None:
         if self.closed or self.ending:
             return
-        if data:
+        if not self._buffer and len(data) >= 5 and not data[0] and len(data) == PREFIX.unpack_from(data)[1] + 5 and (
+            len(data) <= DIRECT_BYTES
+        ):
+            self.handler.message(self, data[5:])
+            if self.closed or self.ending:
+                return
+        elif data:
             messages = self._messages(data, ended)
             if messages is None:
                 return

@@ -65,7 +65,7 @@ def split_messages(buffer: bytearray, limit: int, encoding: bytes) -> list[bytes
         if flag > 1:
             raise Refused(INTERNAL, f"grpc: received unexpected payload format {flag}")
         if length > limit:
-            raise Refused(RESOURCE_EXHAUSTED, f"grpc: received message larger than max ({length} vs. {limit})")
+            raise Refused(RESOURCE_EXHAUSTED, too_large(length, limit))
         if size - pos - 5 < length:
             break
         message = bytes(memoryview(buffer)[pos + 5 : pos + 5 + length])
@@ -74,6 +74,11 @@ def split_messages(buffer: bytearray, limit: int, encoding: bytes) -> list[bytes
     if pos:
         del buffer[:pos]
     return found
+
+
+def too_large(size: int, limit: int) -> str:
+    """What grpc-go says of a message above the limit."""
+    return f"grpc: received message larger than max ({size} vs. {limit})"
 
 
 def decompress(message: bytes, limit: int, encoding: bytes) -> bytes:

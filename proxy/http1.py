@@ -50,7 +50,7 @@ class Http1Request(HttpRequest):
             self._connection.send_start(status, headers)
 
     def write(self, chunk: bytes) -> None:
-        if not self.closed and chunk:
+        if not self.closed and chunk and self.method != "HEAD":
             self._connection.send_chunk(chunk)
 
     def end(self) -> None:

@@ -4,6 +4,8 @@ What a connection speaks shows in its first bytes. Everything read at once is pr
 anything is written; everything said in a tick leaves in one ``transport.write`` per connection:
 at the end of the read for what was answered inside it, else in one ``call_soon`` for all
 connections. A client that does not read stops being read (``Limits.max_unsent_bytes``).
+
+For TLS the caller's context offers ``h2`` and ``http/1.1`` by ALPN.
 """
 
 from __future__ import annotations
@@ -129,7 +131,7 @@ class _Front(asyncio.Protocol):
             self.transport.write(data)
             if self.unwritable:
                 unsent = self.transport.get_write_buffer_size() + http2.queued
-                if unsent > self.server.limits.max_unsent_bytes:
+                if unsent > self.server.limits.max_unsent_bytes >> 1:  # before calls would have to be refused
                     self._pause_reading()
                 break
             if not http2.ready:

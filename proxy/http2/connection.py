@@ -120,6 +120,7 @@ class Connection(Outbound):
         max_frame = self._max_frame
         low_connection = self.limits.connection_window_bytes >> 1
         low_stream = self.stream_window >> 1
+        max_queued = self.limits.max_unsent_bytes
         while size - pos >= 9:
             word, flags, stream_id = unpack(data, pos)
             length = word >> 8
@@ -164,6 +165,7 @@ class Connection(Outbound):
                 and self._block is None
                 and not self._first
                 and not self.draining
+                and self.queued <= max_queued
                 and len(streams) < self.limits.max_concurrent_streams
                 and flags & 0x01 == 0
                 and block.size <= self.limits.max_header_list_bytes
@@ -276,8 +278,11 @@ class Connection(Outbound):
             raise StreamFault(ErrorCode.PROTOCOL_ERROR, block.fault or "a stream depends on itself")
         if block.size > self.limits.max_header_list_bytes:
             raise StreamFault(ErrorCode.ENHANCE_YOUR_CALM, "header list too large")
-        if self.draining or len(self.streams) >= self.limits.max_concurrent_streams:
-            raise StreamFault(ErrorCode.REFUSED_STREAM, "too many streams")  # section 5.1.2
+        limits = self.limits
+        if self.draining or len(self.streams) >= limits.max_concurrent_streams or self.queued > limits.max_unsent_bytes:
+            # Section 5.1.2. A client that gives no windows for its answers gets no further calls; reading
+            # from it goes on, because its WINDOW_UPDATE would come that way. Refused calls may be sent again.
+            raise StreamFault(ErrorCode.REFUSED_STREAM, "too many streams")
         if partial.ended and block.content_length > 0:
             raise StreamFault(ErrorCode.PROTOCOL_ERROR, "content-length without DATA")  # section 8.1.1
         self.streams[stream_id] = stream = self._open_stream(self, stream_id, block)

@@ -25,7 +25,8 @@ class Limits:
     max_header_list_bytes: int = 65_536  # counted as RFC 7541 section 4.1 does; above: the stream is refused
     max_continuations: int = 32  # CONTINUATION frames of one block
     max_buffered_bytes: int = 67_108_864  # unfinished request messages of one connection
-    max_unsent_bytes: int = 8_388_608  # answers a client does not read: reading from it stops above
+    max_unsent_bytes: int = 8_388_608  # answers a client does not take: at half of it, with its socket full, reading
+    # from it stops; above it, for want of windows, new calls are refused
     write_high_bytes: int = 1_048_576  # socket buffer: above it streams queue, and their owners are told
     drain_mark_bytes: int = 65_536  # a stream's on_drain is called when its queue falls to this
     control_burst: float = 10_000.0  # control frames (SETTINGS, PRIORITY, empty DATA, stream errors) at once

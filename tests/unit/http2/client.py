@@ -28,7 +28,7 @@ class Recorder(Stream):
     __slots__ = ("body", "ended", "events")
 
     def opened(self, ended: bool) -> None:
-        self.body = b""
+        self.body = bytearray()
         self.ended = ended
         self.events: list[tuple[str, object]] = [("opened", ended)]
 

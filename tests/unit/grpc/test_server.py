@@ -1,0 +1,330 @@
+"""The port itself: HTTP/1.1 beside HTTP/2, TLS, back-pressure, stopping."""
+
+from __future__ import annotations
+
+import http.client
+import shutil
+import socket
+import ssl
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import grpc
+import hpack
+import pytest
+
+from proxy.grpc import Call, Registry
+from proxy.http import HttpRequest
+from proxy.http2 import PREFACE
+from proxy.http2 import frames as f
+from proxy.server import Limits
+from tests.unit.grpc.harness import Echo, Running, serving
+
+CURL = shutil.which("curl")
+
+
+def same(data: bytes) -> bytes:
+    return data
+
+
+def wait_for(condition: Callable[[], bool], limit_s: float = 30) -> None:
+    end = time.monotonic() + limit_s
+    while not condition():
+        assert time.monotonic() < end, "the condition did not come true in time"
+        time.sleep(0.01)
+
+
+class Service:
+    def __init__(self) -> None:
+        self.answered = 0
+        self.parked: list[Call] = []
+        self.streams: list[HttpRequest] = []
+        self.closed: list[HttpRequest] = []
+        self.registry = Registry()
+        self.registry.unary("/t.S/Echo", lambda call, data: call.reply(data))
+        self.registry.unary("/t.S/Big", self.big)
+        self.registry.unary("/t.S/Park", lambda call, data: self.parked.append(call))
+        self.registry.stream("/t.S/Bidi", Echo())
+        self.registry.http("/echo", self.echo)
+        self.registry.http("/pieces", self.pieces)
+        self.registry.http("/below/", lambda request: request.respond(200, b"below " + request.path.encode()))
+        self.registry.http("/park", self.park)
+
+    def big(self, call: Call, data: bytes) -> None:
+        self.answered += 1
+        call.reply(b"x" * 10_000)
+
+    def echo(self, request: HttpRequest) -> None:
+        said = f"{request.method} {request.path} {request.query} {request.headers.get('x-a')} ".encode()
+        request.respond(201, said + request.body, [("X-Reply", "yes")], "text/plain")
+
+    def pieces(self, request: HttpRequest) -> None:
+        request.start(200, [("content-type", "text/plain")])
+        for i in range(1000):
+            request.write(b"%d," % i)
+        request.end()
+
+    def park(self, request: HttpRequest) -> None:
+        request.on_close = self.closed.append
+        request.start(200)
+        request.write(b"first\n")
+        self.streams.append(request)
+
+
+@pytest.fixture
+def service() -> Service:
+    return Service()
+
+
+@pytest.fixture
+def running(service: Service) -> Iterator[Running]:
+    with serving(service.registry, Limits(max_body_bytes=100_000)) as running:
+        yield running
+
+
+@pytest.fixture
+def client(running: Running) -> Iterator[http.client.HTTPConnection]:
+    connection = http.client.HTTPConnection("127.0.0.1", running.port, timeout=20)
+    yield connection
+    connection.close()
+
+
+# -- HTTP/1.1
+
+
+def test_requests_follow_each_other_on_one_connection(client: http.client.HTTPConnection, running: Running) -> None:
+    for i in range(20):
+        client.request("POST", f"/echo?q={i}", body=b"body", headers={"X-A": "1"})
+        response = client.getresponse()
+        assert (response.status, response.headers["x-reply"], response.read()) == (201, "yes", b"POST /echo q=%d 1 body" % i)
+    assert running.call(running.server.statistics)["connections_accepted"] == 1
+
+
+def test_chunked_bodies_both_ways(client: http.client.HTTPConnection) -> None:
+    client.request("PUT", "/echo", body=iter([b"a", b"b" * 5000]), encode_chunked=True, headers={"Transfer-Encoding": "chunked"})
+    assert client.getresponse().read() == b"PUT /echo  None a" + b"b" * 5000
+    client.request("GET", "/pieces")
+    response = client.getresponse()
+    assert response.headers["transfer-encoding"] == "chunked"
+    assert response.read() == b"".join(b"%d," % i for i in range(1000))
+
+
+def test_prefixes_and_paths_nobody_serves(client: http.client.HTTPConnection) -> None:
+    client.request("GET", "/below/this")
+    assert client.getresponse().read() == b"below /below/this"
+    client.request("GET", "/nope")
+    response = client.getresponse()
+    assert (response.status, response.read()) == (404, b"404 page not found\n")
+
+
+def test_head_has_no_body(client: http.client.HTTPConnection) -> None:
+    client.request("HEAD", "/echo")
+    response = client.getresponse()
+    assert (response.status, response.read()) == (201, b"")
+    client.request("GET", "/echo")
+    assert client.getresponse().status == 201
+
+
+def test_a_body_above_the_limit_is_refused(client: http.client.HTTPConnection) -> None:
+    client.request("POST", "/echo", body=b"x" * 100_001)
+    assert client.getresponse().status == 413
+
+
+def raw(running: Running, data: bytes) -> bytes:
+    """Everything the server says to ``data`` until it closes."""
+    with socket.create_connection(("127.0.0.1", running.port), timeout=20) as sock:
+        sock.sendall(data)
+        out = b""
+        while piece := sock.recv(65_536):
+            out += piece
+        return out
+
+
+def test_pipelined_requests_are_answered_in_order(running: Running) -> None:
+    said = raw(running, b"GET /echo?1 HTTP/1.1\r\nHost: x\r\n\r\n" * 3 + b"GET /below/ HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+    assert said.count(b"HTTP/1.1 201") == 3
+    assert said.endswith(b"below /below/")
+
+
+@pytest.mark.parametrize("junk", [b"NONSENSE\r\n\r\n", b"GET / HTTP/1.1\r\n\r\n", b"PRI /x HTTP/1.1\r\nbad header\r\n\r\n", b"\x16\x03\x01\0\0\0\0\r\n\r\n"])
+def test_what_is_not_http_is_refused_and_closed(running: Running, junk: bytes) -> None:
+    assert raw(running, junk).startswith(b"HTTP/1.1 400 ")
+
+
+def test_oversized_headers_are_refused(running: Running) -> None:
+    assert raw(running, b"GET / HTTP/1.1\r\nHost: x\r\nX: " + b"a" * 100_000).startswith(b"HTTP/1.1 431 ")
+
+
+def test_a_client_that_leaves_a_stream_reaches_its_handler(running: Running, service: Service) -> None:
+    with socket.create_connection(("127.0.0.1", running.port)) as sock:
+        sock.sendall(b"GET /park HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert sock.recv(10).startswith(b"HTTP/1.1 2")
+    wait_for(lambda: len(service.closed) == 1)
+    running.call(service.streams[0].write, b"late and harmless")
+
+
+@pytest.mark.skipif(CURL is None, reason="curl is not installed")
+@pytest.mark.parametrize("options", [[], ["--http2"], ["--http2-prior-knowledge"], ["-H", "Expect: 100-continue"], ["-H", "Transfer-Encoding: chunked"]])
+def test_curl(running: Running, options: list[str]) -> None:
+    command = [CURL or "", "-sS", "--max-time", "20", *options, "-d", "data", "-H", "x-a: 7", f"http://{running.address}/echo?q"]
+    done = subprocess.run(command, capture_output=True, check=True)
+    assert done.stdout == b"POST /echo q 7 data", done
+
+
+# -- TLS
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("tls")
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2", "-subj", "/CN=localhost",
+         "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1", "-keyout", str(folder / "key.pem"), "-out", str(folder / "cert.pem")],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    return folder
+
+
+@pytest.mark.skipif(not (CURL and shutil.which("openssl")), reason="curl and openssl are not installed")
+def test_tls_serves_grpc_http2_and_http1_on_one_port(certificate: Path, service: Service) -> None:
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(certificate / "cert.pem", certificate / "key.pem")
+    context.set_alpn_protocols(["h2", "http/1.1"])
+    with serving(service.registry, ssl=context) as running:
+        credentials = grpc.ssl_channel_credentials((certificate / "cert.pem").read_bytes())
+        with grpc.secure_channel(running.address, credentials) as channel:
+            message = b"x" * 1_000_000
+            assert channel.unary_unary("/t.S/Echo", same, same)(message) == message
+        for version, option in ((b"2", "--http2"), (b"1.1", "--http1.1")):
+            command = [CURL or "", "-sS", option, "--cacert", str(certificate / "cert.pem"), "-w", "%{http_version}", "-d", "data", f"https://{running.address}/echo"]
+            assert subprocess.run(command, capture_output=True, check=True).stdout == b"POST /echo  None data" + version
+
+
+# -- back-pressure
+
+
+def test_a_client_that_never_reads_is_no_longer_read_and_gets_all_answers_in_the_end(service: Service) -> None:
+    limits = Limits(write_high_bytes=100_000, max_unsent_bytes=2_000_000)
+    with serving(service.registry, limits) as running, socket.create_connection(("127.0.0.1", running.port)) as sock:
+        encoder = hpack.Encoder()
+        sock.sendall(PREFACE + f.settings_frame({f.INITIAL_WINDOW_SIZE: 2**31 - 1}) + f.window_update(0, 2**31 - 1 - 65_535))
+        stream_id = 1
+        sent = 0
+        sock.settimeout(0.5)
+        fields = [(":method", "POST"), (":scheme", "http"), (":path", "/t.S/Big"), ("content-type", "application/grpc")]
+        unsent = b""
+        blocked = False
+        while not blocked:
+            while len(unsent) < 100_000:
+                unsent += f.header_frames(stream_id, encoder.encode(fields), False) + f.frame(f.DATA, 1, stream_id, b"\0\0\0\0\0")
+                stream_id += 2
+                sent += 1
+            try:
+                unsent = unsent[sock.send(unsent) :]
+            except TimeoutError:
+                blocked = True
+            assert sent < 1_000_000, "the server reads on and on"
+        statistics = running.call(running.server.statistics)
+        assert statistics["paused_reading"] == 1
+        assert statistics["queued_bytes"] <= 2_000_000
+        # what left is bounded by our limit and the kernel's socket buffers
+        assert service.answered * 10_000 < 40_000_000
+        # Now read everything, writing the rest.
+        sock.settimeout(20)
+        writer = threading.Thread(target=sock.sendall, args=(unsent,))
+        writer.start()
+        data = b""
+        done = 0
+        while done < sent:
+            piece = sock.recv(1 << 20)
+            assert piece
+            data += piece
+            pos = 0
+            while len(data) - pos >= 9:
+                word, flags, _ = f.FRAME_HEADER.unpack_from(data, pos)
+                end = pos + 9 + (word >> 8)
+                if end > len(data):
+                    break
+                assert word & 0xFF not in (f.RST_STREAM, f.GOAWAY)
+                done += word & 0xFF == f.HEADERS and flags & 1
+                pos = end
+            data = data[pos:]
+        writer.join()
+
+
+def test_a_stream_writer_that_heeds_pending_bytes_stays_bounded() -> None:
+    highest = 0
+
+    class Firehose(Echo):
+        def opened(self, call: Call) -> None:
+            call.context = 0
+            call.on_drain = lambda: self.more(call)
+            self.more(call)
+
+        def half_closed(self, call: Call) -> None:
+            """Goes on sending."""
+
+        def more(self, call: Call) -> None:
+            nonlocal highest
+            while call.context < 3000 and call.pending_bytes() < 200_000:
+                call.context += 1
+                call.send(b"y" * 10_000)
+                highest = max(highest, call.pending_bytes())
+            if call.context == 3000:
+                call.finish()
+
+    registry = Registry()
+    registry.stream("/t.S/Hose", Firehose())
+    with serving(registry) as running, grpc.insecure_channel(running.address) as channel:
+        got = 0
+        for data in channel.stream_stream("/t.S/Hose", same, same)(iter(())):
+            got += len(data)
+        assert got == 30_000_000
+    assert highest <= 210_010
+
+
+# -- limits over time, and stopping
+
+
+def test_a_connection_that_says_nothing_is_closed() -> None:
+    with serving(Registry(), Limits(handshake_timeout_s=0.1)) as running, socket.create_connection(("127.0.0.1", running.port), timeout=20) as sock:
+        sock.sendall(b"PRI")
+        assert sock.recv(1) == b""
+
+
+def test_an_idle_http1_connection_is_closed(service: Service) -> None:
+    limits = Limits(http1_idle_timeout_s=0.1)
+    with serving(service.registry, limits) as running, socket.create_connection(("127.0.0.1", running.port), timeout=20) as sock:
+        sock.sendall(b"GET /echo HTTP/1.1\r\nHost: x\r\n\r\n")
+        data = b""
+        while piece := sock.recv(1000):
+            data += piece
+        assert data.startswith(b"HTTP/1.1 201")
+
+
+def test_stopping_answers_what_is_open_and_tells_clients_to_go(service: Service) -> None:
+    with serving(service.registry) as running, grpc.insecure_channel(running.address) as channel:
+        future = channel.unary_unary("/t.S/Park", same, same).future(b"")
+        wait_for(lambda: len(service.parked) == 1)
+        stopper = threading.Thread(target=running.stop, args=(20,))
+        stopper.start()
+        wait_for(lambda: service.parked[0].connection.draining)
+        running.call(service.parked[0].reply, b"done")
+        assert future.result(timeout=20) == b"done"
+        stopper.join(20)
+        assert not stopper.is_alive(), "nothing is open, so the grace need not pass"
+        assert running.call(running.server.statistics)["connections"] == 0
+
+
+def test_stopping_cuts_off_what_outlasts_the_grace(service: Service) -> None:
+    with serving(service.registry) as running, grpc.insecure_channel(running.address) as channel:
+        future = channel.unary_unary("/t.S/Park", same, same).future(b"")
+        wait_for(lambda: len(service.parked) == 1)
+        running.stop(0.1)
+        error = future.exception(timeout=20)
+        assert isinstance(error, grpc.RpcError)
+        assert error.code() is grpc.StatusCode.UNAVAILABLE
+        assert service.parked[0].closed
