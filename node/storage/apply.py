@@ -130,8 +130,8 @@ class _Run:
             return
         self.revision += 1
         mod = varint(self.revision)
-        for sub, (kind, at, to) in enumerate(items(data, pos, end), sub):
-            self.change(data, kind, at, to, sub, mod)
+        for place, (kind, at, to) in enumerate(items(data, pos, end), sub):
+            self.change(data, kind, at, to, place, mod)
             if self.pending > SLICE_BYTES:
                 self.write_slice()
 

@@ -13,11 +13,10 @@ import zlib
 from typing import TYPE_CHECKING
 
 from node.storage.errors import raise_read
-from node.storage.keys import LOCAL_PREFIX, MAX64
-from node.storage.options import ALL_KEYS, bounded
+from node.storage.keys import KEYS_END, LOCAL_PREFIX, MAX64
 
 if TYPE_CHECKING:
-    from node.storage.reads import Reader
+    from node.storage.state import StateStore
 
 _TIME_CHECK = 64
 
@@ -25,19 +24,22 @@ _TIME_CHECK = 64
 class StateHash:
     """A hash being computed: call :meth:`step` until it returns True, then read :attr:`value`."""
 
-    def __init__(self, reader: Reader, *, whole_state: bool) -> None:
-        self.reader = reader
-        self.revision = reader.revision
-        self.compact_revision = reader.position.compact_revision
+    def __init__(self, store: StateStore, revision: int, *, whole_state: bool) -> None:
+        self.revision = revision
+        self.compact_revision = store.compact_revision
+        self.finished = False
         self.value = zlib.crc32(b"state" if whole_state else b"key")
-        self._path = reader.path
+        self._path = store.path
         self._last: bytes | None = None  # the key (escaped) whose newest kept version is behind us
-        self._iterator = reader.snapshot.iter(ALL_KEYS)
-        self._iterator.seek(b"k")
         self._whole_state = whole_state
+        # One iterator for all, made now: it shows this moment for as long as it lives.
+        self._iterator = store.database.iter()
+        self._iterator.seek(b"k")
 
     def step(self, budget_us: int) -> bool:
         """One slice. True: finished."""
+        if self.finished:
+            return True
         try:
             return self._step(time.perf_counter_ns() + budget_us * 1000)
         except Exception as e:
@@ -56,6 +58,8 @@ class StateHash:
         rows = 0
         while it.valid():
             row = it.key()
+            if row >= KEYS_END:
+                break
             inverted = row[-13:-5]
             if inverted >= newest:
                 if inverted < compacted:
@@ -69,22 +73,26 @@ class StateHash:
             if rows % _TIME_CHECK == 0 and time.perf_counter_ns() >= deadline:
                 self.value, self._last = value, last
                 return False
-        it.status()
+        if not it.valid():
+            it.status()
         if self._whole_state:
             value = self._rest(value)
         self.value = value
+        self.finished = True
         return True
 
     def _rest(self, value: int) -> int:
         # `l` rows are left out: they follow from the keys, and stale ones go at different times.
         for lower, upper in ((b"L", b"M"), (b"m", b"n")):
-            options = bounded(upper)  # held: see there
-            it = self.reader.snapshot.iter(options)
+            it = self._iterator
             it.seek(lower)
             while it.valid():
                 row = it.key()
+                if row >= upper:
+                    break
                 if not row.startswith(LOCAL_PREFIX):
                     value = zlib.crc32(it.value(), zlib.crc32(row, value))
                 it.next()
-            it.status()
+            if not it.valid():
+                it.status()
         return value

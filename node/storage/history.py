@@ -1,14 +1,17 @@
 """Events of the past, for watches that start behind or fell behind.
 
-Each slice is of one RocksDB snapshot and checks the compaction revision in that snapshot (H16): versions can
-never vanish between the check and the read. Revisions are given whole (I16).
+Each slice is read in one call and checks the compaction revision first (H16): versions can never vanish
+between the check and the read. Revisions are given whole (I16).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from rocksdict import Rdict
+
+from cluster.ranges import is_creation
 from cluster.wire import tombstone
 from node.storage.errors import Compacted, StorageCorruption, raise_read
 from node.storage.keys import (
@@ -24,7 +27,7 @@ from node.storage.keys import (
     version_row,
 )
 from node.storage.options import ALL_RUNS
-from node.storage.reads import find, position_of
+from node.storage.reads import find
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -56,9 +59,8 @@ def read_history(
     max_scan: int,
 ) -> HistorySlice:
     """See :meth:`StateStore.history`."""
-    source = store.database.snapshot()
-    path = store.path
-    position = position_of(source, path)
+    # Nothing is applied or removed within this call, so position and rows belong together (H16).
+    source, position, path = store.database, store.position, store.path
     if from_revision < position.compact_revision:
         raise Compacted(position.compact_revision)
     slice_ = HistorySlice([], position.revision + 1, position.revision, position.compact_revision)
@@ -89,7 +91,7 @@ def read_history(
             else:
                 kv = _version(source, path, key, revision, sub)
             prev = b""
-            if want_prev:
+            if want_prev and not (kind == PUT and is_creation(kv)):
                 prev = previous_version(source, path, key, revision, position.compact_revision) or b""
             events.append((revision, kind, key, kv, prev))
             size += len(kv) + len(prev) + len(key)
@@ -98,7 +100,7 @@ def read_history(
     return slice_
 
 
-def previous_version(source: Any, path: str, key: bytes, revision: int, compact_revision: int) -> bytes | None:
+def previous_version(source: Rdict, path: str, key: bytes, revision: int, compact_revision: int) -> bytes | None:
     """The KeyValue that ``key`` had just before ``revision``; None if it had none or it is compacted."""
     if revision - 1 < compact_revision:
         return None
@@ -106,15 +108,17 @@ def previous_version(source: Any, path: str, key: bytes, revision: int, compact_
     return None if found is None or found[0][-1] else found[1]
 
 
-def _version(source: Any, path: str, key: bytes, revision: int, sub: int) -> bytes:
+def _version(source: Rdict, path: str, key: bytes, revision: int, sub: int) -> bytes:
     try:
-        kv: bytes = source[version_row(key, revision, sub, PUT)]
-    except Exception as e:  # not found, too: the version must be there
-        raise StorageCorruption(f"{path}: version {revision}.{sub} of key {key!r}: {e}") from e
+        kv: bytes | None = source.get(version_row(key, revision, sub, PUT))
+    except Exception as e:
+        raise_read(e, path, f"reading version {revision}.{sub} of key {key!r}")
+    if kv is None:
+        raise StorageCorruption(f"{path}: version {revision}.{sub} of key {key!r} is missing")
     return kv
 
 
-def _changes(source: Any, path: str, from_revision: int, position: Position) -> Iterator[tuple[int, int, int, bytes]]:
+def _changes(source: Rdict, path: str, from_revision: int, position: Position) -> Iterator[tuple[int, int, int, bytes]]:
     """All changes from a revision on, in order, out of the ``r`` rows."""
     it = source.iter(ALL_RUNS)
     # the run that holds the first change may begin before it
@@ -135,7 +139,7 @@ def _changes(source: Any, path: str, from_revision: int, position: Position) -> 
 
 
 def _changes_of_key(
-    source: Any, path: str, key: bytes, from_revision: int, position: Position
+    source: Rdict, path: str, key: bytes, from_revision: int, position: Position
 ) -> Iterator[tuple[int, int, int, bytes]]:
     """The changes of one key from a revision on, in order: its own rows, read backwards."""
     prefix = b"k" + escape(key)

@@ -63,9 +63,11 @@ class RaftLog:
         self._database = database
         self._mark = mark
         self._no_fsync = no_fsync
-        # Held while the mark is written: a sync that ends late must not raise it over a truncation.
+        # Held while the mark is written or decided on: a sync that ends late must not raise it over a truncation.
         self._marking = threading.Lock()
         self._truncations = 0
+        # What has been written, as one value: the helper thread that syncs reads it while entries are appended.
+        self._written = Mark(0, 0, 0, 0)
         self._hard_state = HardState(0, 0, 0)
         self._position = SnapshotPosition(0, 0, Configuration(frozenset()))
         self._terms = array("Q")  # of the entries behind the snapshot position
@@ -107,7 +109,7 @@ class RaftLog:
         self._closed = True
         self.sync()
         with self._marking:
-            self._mark.write(self._covered(), force=True)
+            self._mark.write(self._written, force=True)
             self._mark.close()
         self._database.close()
 
@@ -198,13 +200,15 @@ class RaftLog:
             batch.put(_HARD_STATE_ROW, _seal(_HARD_STATE.pack(hard_state.term, hard_state.vote, hard_state.commit)))
             self._hard_state = hard_state
         self._write(batch)
+        self._note_written()  # not before: a sync in between would claim what it did not cover
 
     def sync(self) -> None:
         """Make everything durable that was written before this call. For a helper thread.
 
         Raises SyncFailed: the process must end, since what a second try reports means nothing.
         """
-        truncations, covered = self._truncations, self._covered()
+        with self._marking:
+            truncations, covered = self._truncations, self._written
         try:
             self._database.flush_wal(not self._no_fsync)
         except Exception as e:
@@ -257,6 +261,7 @@ class RaftLog:
         self._position = position
         self._last = position.index
         self._write(batch)
+        self._note_written()
         self.sync()
 
     def verify(self, applied_index: int) -> None:
@@ -303,20 +308,16 @@ class RaftLog:
 
     # Inside
 
-    def _covered(self) -> Mark:
-        return Mark(self._last, self.term(self._last), self._hard_state.term, self._hard_state.vote)
+    def _note_written(self) -> None:
+        self._written = Mark(self._last, self.term(self._last), self._hard_state.term, self._hard_state.vote)
 
     def _lower_mark(self, last_index: int) -> None:
         """Before the log gets shorter, and durably: a crash between must not make a legal log look robbed."""
         with self._marking:
             self._truncations += 1
-            index = max(last_index, self._position.index)
-            self._mark.write(
-                Mark(index, self.term(index), self._hard_state.term, self._hard_state.vote)
-                if last_index
-                else Mark(0, 0, 0, 0),
-                force=True,
-            )
+            term = self.term(last_index) if last_index else 0
+            self._written = Mark(last_index, term, self._written.term, self._written.vote)
+            self._mark.write(self._written, force=True)
 
     def _write(self, batch: WriteBatch) -> None:
         try:
@@ -389,6 +390,7 @@ class RaftLog:
             self._terms.append(term)
             it.next()
         it.status()
+        self._note_written()
         self._check_mark()
 
     def _check_mark(self) -> None:

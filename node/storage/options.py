@@ -24,7 +24,7 @@ def _common(cache_bytes: int, write_buffer_bytes: int, create: bool) -> Options:
     options.create_if_missing(create)
     options.set_paranoid_checks(True)
     options.set_write_buffer_size(write_buffer_bytes)
-    options.set_max_write_buffer_number(2)
+    options.set_max_write_buffer_number(3)
     # Each process has one CPU: one flush and one compaction at a time
     options.set_max_background_jobs(2)
     # 64 open tables bound the memory that table readers take

@@ -1,6 +1,9 @@
 """Reads at a revision: single keys, ranges, counts.
 
-Every read is of one RocksDB snapshot and of one revision, so it can be done in slices while applies go on.
+An iterator of RocksDB shows what there was when it was made, however long it lives. That, not rocksdict's
+``Snapshot`` (whose iterators show the present), is what pins a read that is done in slices while applies and
+compactions go on: see :class:`Reader`.
+
 An iterator that ends early because of a damaged block looks like one that has come to its end: rocksdict's
 ``items()`` hides the difference. So everything here uses the plain iterator and asks for its ``status`` at
 the end, else a flipped bit would be served as a missing key.
@@ -11,10 +14,12 @@ Hot path; figures in ``state``.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
-from node.storage.errors import Compacted, FutureRevision, raise_read
+from rocksdict import Rdict
+
+from node.storage.errors import Compacted, FutureRevision, StorageCorruption, raise_read
 from node.storage.keys import (
     INVERTED,
     MAX64,
@@ -25,7 +30,7 @@ from node.storage.keys import (
     range_rows,
     unescape,
 )
-from node.storage.options import bounded
+from node.storage.options import ALL_KEYS, bounded
 
 if TYPE_CHECKING:
     from node.storage.state import StateStore
@@ -45,12 +50,12 @@ def check_revision(revision: int, position: Position) -> int:
     return revision
 
 
-def find(source: Any, path: str, key: bytes, revision: int) -> tuple[bytes, bytes] | None:
+def find(database: Rdict, path: str, key: bytes, revision: int) -> tuple[bytes, bytes] | None:
     """``(row key, value)`` of the newest version of ``key`` at or below ``revision``, tombstones too."""
     prefix = b"k" + escape(key)
     try:
         options = bounded(prefix + b"\0\x01")  # held: see there
-        it = source.iter(options)
+        it = database.iter(options)
         it.seek(prefix + INVERTED.pack(0, MAX64 - revision))
         if it.valid():
             return it.key(), it.value()
@@ -60,21 +65,38 @@ def find(source: Any, path: str, key: bytes, revision: int) -> tuple[bytes, byte
     return None
 
 
-def scan_rows(source: Any, path: str, start: bytes, end: bytes, revision: int) -> Iterator[tuple[bytes, bytes]]:
-    """The live keys of a range at a revision with their KeyValues, in key order; lazily, of one snapshot."""
+class Cursor:
+    """An iterator over the version rows, and who used it last."""
+
+    __slots__ = ("iterator", "moved", "options", "path")
+
+    def __init__(self, database: Rdict, path: str, upper: bytes = b"") -> None:
+        self.path = path
+        self.moved = 0  # counts uses: a scan that is interrupted by another read finds its place again
+        self.options = bounded(upper) if upper else ALL_KEYS  # held: see there
+        try:
+            self.iterator = database.iter(self.options)
+        except Exception as e:
+            raise_read(e, path, "opening an iterator")
+
+
+def scan_rows(cursor: Cursor, start: bytes, end: bytes, revision: int) -> Iterator[tuple[bytes, bytes]]:
+    """The live keys of a range at a revision with their KeyValues, in key order."""
     lower, upper = range_rows(start, end)
     if lower >= upper:
         return
     try:
-        options = bounded(upper)  # held: see there
-        it = source.iter(options)
-        it.seek(lower)
+        it = cursor.iterator
         valid, row_key, row_value, step = it.valid, it.key, it.value, it.next
+        cursor.moved = moved = cursor.moved + 1
+        it.seek(lower)
         oldest = (MAX64 - revision).to_bytes(8, "big")
         last = None
         skipped = 0
         while valid():
             row = row_key()
+            if row >= upper:
+                return
             escaped = row[1:-15]
             if escaped == last:  # an older version
                 skipped += 1
@@ -100,30 +122,35 @@ def scan_rows(source: Any, path: str, start: bytes, end: bytes, revision: int) -
             value = row_value()
             step()
             yield (unescape(escaped) if b"\0" in escaped else escaped), value
+            if cursor.moved != moved:
+                cursor.moved = moved = cursor.moved + 1
+                it.seek(b"k" + escaped + b"\0\x01")
         it.status()
     except Exception as e:
-        raise_read(e, path, f"reading range [{start!r}, {end!r})")
+        raise_read(e, cursor.path, f"reading range [{start!r}, {end!r})")
 
 
 def count_rows(
-    source: Any, path: str, start: bytes, end: bytes, revision: int, out_of_budget: Callable[[], bool]
+    cursor: Cursor, start: bytes, end: bytes, revision: int, deadline_ns: int = 0
 ) -> tuple[int, bytes | None]:
-    """How many live keys a range has at a revision, without reading values: ``(count, None)``, or a partial
-    count and the key to go on from. ``out_of_budget`` is asked every few hundred rows."""
+    """How many live keys a range has at a revision, without reading values: ``(count, None)``, or when the
+    deadline (of ``time.perf_counter_ns``; 0: none) has passed a partial count and the key to go on from."""
     lower, upper = range_rows(start, end)
     if lower >= upper:
         return 0, None
     count = 0
     try:
-        options = bounded(upper)  # held: see there
-        it = source.iter(options)
-        it.seek(lower)
+        it = cursor.iterator
         valid, row_key, step = it.valid, it.key, it.next
+        cursor.moved += 1
+        it.seek(lower)
         oldest = (MAX64 - revision).to_bytes(8, "big")
         last = None
         skipped = rows = 0
         while valid():
             row = row_key()
+            if row >= upper:
+                return count, None
             escaped = row[1:-15]
             rows += 1
             if escaped == last:
@@ -134,9 +161,9 @@ def count_rows(
                 else:
                     step()
                 continue
-            if rows >= _COUNT_SLICE:
+            if deadline_ns and rows >= _COUNT_SLICE:
                 rows = 0
-                if out_of_budget():
+                if time.perf_counter_ns() >= deadline_ns and last is not None:
                     return count, unescape(escaped)
             if row[-13:-5] < oldest:
                 skipped += 1
@@ -153,52 +180,47 @@ def count_rows(
             step()
         it.status()
     except Exception as e:
-        raise_read(e, path, f"counting range [{start!r}, {end!r})")
+        raise_read(e, cursor.path, f"counting range [{start!r}, {end!r})")
     return count, None
 
 
-def position_of(source: Any, path: str) -> Position:
-    """The position row of a database or snapshot; every database has one from its creation on."""
+def position_of(database: Rdict, path: str) -> Position:
+    """The position row; every database has one from its creation on."""
     try:
-        row = source[POSITION_ROW]
+        row = database.get(POSITION_ROW)
     except Exception as e:
         raise_read(e, path, "reading the applied position")
+    if row is None:
+        raise StorageCorruption(f"{path}: there is no applied position")
     return Position(*POSITION.unpack(row))
 
 
 class Reader:
-    """A pinned revision: all its reads are of one RocksDB snapshot, however long they take.
+    """A pinned revision: all its reads are of one moment, however long they take, through one iterator.
 
     It keeps old files alive while it lives, so drop it when done.
     """
 
-    __slots__ = ("path", "position", "revision", "snapshot")
+    __slots__ = ("_cursor", "position", "revision")
 
     def __init__(self, store: StateStore, revision: int = 0) -> None:
-        self.path = store.path
-        self.snapshot = store.database.snapshot()
-        # from the same snapshot as the data (H16)
-        self.position = position_of(self.snapshot, self.path)
+        # One thread applies and makes readers, so the position and the iterator belong together (H16).
+        self.position = store.position
         self.revision = check_revision(revision, self.position)
+        self._cursor = Cursor(store.database, store.path)
 
     def get(self, key: bytes) -> bytes | None:
         """The KeyValue of a key, None if it is not there."""
-        found = find(self.snapshot, self.path, key, self.revision)
-        return None if found is None or found[0][-1] else found[1]
+        for _, kv in scan_rows(self._cursor, key, b"", self.revision):
+            return kv
+        return None
 
     def scan(self, start: bytes, end: bytes) -> Iterator[tuple[bytes, bytes]]:
-        """``(key, KeyValue)`` of the live keys of a range, in key order. Take as many as fit a slice, go on later."""
-        return scan_rows(self.snapshot, self.path, start, end, self.revision)
+        """``(key, KeyValue)`` of the live keys of a range, in key order. Take as many as fit a slice, go on
+        later; other reads of this reader may come in between."""
+        return scan_rows(self._cursor, start, end, self.revision)
 
     def count(self, start: bytes, end: bytes, budget_us: int = 0) -> tuple[int, bytes | None]:
         """``(count, None)``, or after ``budget_us`` a partial count and the start to go on from."""
-        if budget_us <= 0:
-            return count_rows(self.snapshot, self.path, start, end, self.revision, _never)
-        deadline = time.perf_counter_ns() + budget_us * 1000
-        return count_rows(
-            self.snapshot, self.path, start, end, self.revision, lambda: time.perf_counter_ns() >= deadline
-        )
-
-
-def _never() -> bool:
-    return False
+        deadline = time.perf_counter_ns() + budget_us * 1000 if budget_us > 0 else 0
+        return count_rows(self._cursor, start, end, self.revision, deadline)

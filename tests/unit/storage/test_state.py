@@ -1,0 +1,479 @@
+"""Rules of the applied state, one test each."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from cluster import records, wire
+from cluster.view import Current
+from node.storage import Compacted, DirectoryLocked, Position, StateStore, apply, keys
+from tests.unit.storage.conftest import OpenStore
+
+ALL = (b"\0", b"\0")
+
+
+def do(store: StateStore, *items: bytes, want_events: bool = False) -> apply.Applied:
+    """Apply items as one record."""
+    index = store.position.shard_index + 1
+    return store.apply([(index, 1, b"".join(items))], want_events=want_events)
+
+
+def compact(store: StateStore, revision: int) -> None:
+    do(store, records.compact(revision))
+    while not store.compaction_step(0):
+        pass
+
+
+def versions(store: StateStore) -> list[tuple[bytes, int, int]]:
+    """``(key, revision, type)`` of every version row."""
+    return [
+        (keys.unescape(row[1:-15]), keys.MAX64 - int.from_bytes(row[-13:-5], "big"), row[-1])
+        for row, _ in store.rows(b"k", b"l")
+    ]
+
+
+def changes(store: StateStore) -> list[int]:
+    """The revisions of every run row."""
+    return [change[0] for row, run in store.rows(b"r", b"s") for change in keys.run_entries(row, run)]
+
+
+# Applying
+
+
+def test_a_fresh_store_is_at_revision_1(open_store: OpenStore) -> None:
+    assert open_store().position == Position(0, 0, 0, 1, 0)
+
+
+def test_one_change_is_one_revision_and_a_transaction_too(open_store: OpenStore) -> None:
+    """Contract 0.4."""
+    store = open_store()
+    assert do(store, records.put(b"a", 0, 1, b"", 0), records.put(b"b", 0, 1, b"", 0)).revision == 3
+    assert do(store, records.txn([records.put(b"a", 2, 2, b"", 0), records.delete(b"b")])).revision == 4
+    assert do(store, records.txn([])).revision == 4
+    assert do(store, records.lease_grant(1, 5)).revision == 4
+    assert do(store, records.lease_revoke(1, [])).revision == 4
+    assert do(store).revision == 4  # an entry without a record
+    assert do(store, records.compact(3)).revision == 4
+    assert store.position == Position(7, 7, 1, 4, 3)
+
+
+def test_apply_tells_what_it_did_in_order(open_store: OpenStore) -> None:
+    store = open_store()
+    member = b"\x08\x07\x12\x01n"
+    applied = do(
+        store,
+        records.bootstrap(1, 4, 2),
+        records.publish(member),
+        records.lease_grant(9, 60),
+        records.put(b"a", 0, 1, b"1", 9),
+        records.lease_checkpoint(9, 30),
+        records.txn([records.put(b"b", 0, 1, b"2", 0), records.put(b"a", 2, 2, b"3", 9)]),
+        records.compact(2),
+        records.lease_revoke(9, [b"a"]),
+        want_events=True,
+    )
+    assert applied.events == [
+        (2, 0, b"a", wire.key_value(b"a", 2, 2, 1, b"1", 9)),
+        (3, 0, b"b", wire.key_value(b"b", 3, 3, 1, b"2", 0)),
+        (3, 0, b"a", wire.key_value(b"a", 2, 3, 2, b"3", 9)),
+        (4, 1, b"a", wire.tombstone(b"a", 4)),
+    ]
+    assert applied.granted == [(9, 60)]
+    assert applied.checkpointed == [(9, 30)]
+    assert applied.revoked == [9]
+    assert applied.compacted == 2
+    assert applied.published == [member]
+    assert applied.bootstrap == store.bootstrap() == (1, 4, 2)
+    assert store.members() == {7: member}
+    assert store.lease(9) is None
+
+
+def test_events_cost_nothing_when_nobody_wants_them(open_store: OpenStore) -> None:
+    assert do(open_store(), records.put(b"a", 0, 1, b"1", 0)).events == []
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        records.put(b"a", 0, 1, b"value", 0)[:-1],
+        records.delete(b"a")[:-1],
+        records.txn([records.put(b"a", 0, 1, b"value", 0)])[:-1],
+        records.txn([records.compact(1)]),
+        records.ITEM.pack(0, 0),
+        records.ITEM.pack(99, 0),
+        records.compact(5),  # I24: above the applied revision
+    ],
+)
+def test_a_record_that_makes_no_sense_stops_the_replica(open_store: OpenStore, data: bytes) -> None:
+    store = open_store()
+    with pytest.raises(ValueError):
+        do(store, data)
+    assert store.position.order_index == 0
+
+
+def test_records_are_applied_without_a_gap_and_once(open_store: OpenStore) -> None:
+    store = open_store()
+    store.apply([(1, 1, b""), (2, 1, b"")])
+    for index in (2, 4):
+        with pytest.raises(ValueError, match=f"record {index} applied after 2"):
+            store.apply([(index, 1, b"")])
+
+
+def test_a_put_of_an_existing_key_that_is_not_there_stops_the_replica(open_store: OpenStore) -> None:
+    """The leader evaluated against another state than this one: never paper over it."""
+    store = open_store()
+    assert store.current(b"a") is None
+    with pytest.raises(AssertionError):
+        do(store, records.put(b"a", 7, 2, b"", 0))
+
+
+def test_position_is_in_the_batch_of_its_data(open_store: OpenStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """I6"""
+    store = open_store()
+    batches = []
+    write = StateStore.write
+    monkeypatch.setattr(StateStore, "write", lambda self, batch: (batches.append(batch.len()), write(self, batch))[1])
+    do(store, records.put(b"a", 0, 1, b"1", 0))
+    assert batches == [3]  # version, run, position
+
+
+def test_meta_rows_come_with_the_batch(open_store: OpenStore) -> None:
+    store = open_store()
+    store.apply([(1, 1, b"")], meta={"configuration": b"abc"})
+    store.flush()
+    store.close()
+    store = open_store()
+    assert store.meta("configuration") == b"abc"
+    assert store.meta("nothing") is None
+
+
+def test_durable_is_only_what_a_flush_covers(open_store: OpenStore) -> None:
+    """H9"""
+    store = open_store()
+    do(store, records.put(b"a", 0, 1, b"1", 0))
+    assert store.durable_position.order_index == 0
+    covered = store.flush()
+    do(store, records.put(b"b", 0, 1, b"1", 0))
+    assert covered == store.durable_position == Position(1, 1, 1, 2, 0)
+
+
+def test_a_directory_opens_once(open_store: OpenStore, tmp_path: Path) -> None:
+    open_store()
+    with pytest.raises(DirectoryLocked, match="in use by another process"):
+        open_store()
+    script = f"from node.storage import StateStore\nStateStore.open({str(tmp_path / 'state')!r})"
+    other = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert "DirectoryLocked" in other.stderr
+
+
+# The cache of current versions
+
+
+def test_the_cache_is_right_through_puts_deletes_and_its_own_turnover(open_store: OpenStore) -> None:
+    store = open_store()
+    store.cache.limit = 4
+    for i in range(20):
+        key = b"%d" % (i % 10)
+        if i < 10:
+            assert store.current(key) is None
+            do(store, records.put(key, 0, 1, b"", i))
+            assert store.current(key) == Current(i + 2, i + 2, 1, i)
+        else:
+            do(store, records.put(key, i - 8, 2, b"x", 0))
+            assert store.current(key) == Current(i - 8, i + 2, 2, 0)
+        assert len(store.cache.hot) <= 4
+        assert len(store.cache.cold) <= 4
+        assert not store.cache.hot.keys() & store.cache.cold.keys()
+    do(store, records.delete(b"9"))
+    assert store.current(b"9") is None
+
+
+def test_a_large_key_is_not_cached(open_store: OpenStore) -> None:
+    store = open_store()
+    key = b"k" * 100_000
+    do(store, records.put(key, 0, 1, b"", -5))
+    assert store.current(key) == Current(2, 2, 1, -5)
+    assert not store.cache.hot
+
+
+def test_a_read_before_many_deleted_rows_finds_what_is_there(open_store: OpenStore) -> None:
+    """The unbounded iterator gives up on a stretch of deleted rows; the answer must not be "not there"."""
+    store = open_store()
+    do(store, *(records.put(b"q/%05d" % i, 0, 1, b"x", 0) for i in range(500)), records.put(b"q/z", 0, 1, b"x", 0))
+    store.flush()
+    do(store, *(records.delete(b"q/%05d" % i) for i in range(500)))
+    compact(store, store.revision)
+    do(store, records.put(b"r", 0, 1, b"x", 0))
+    compact(store, store.revision)
+    assert [key for key, _, _ in versions(store)] == [b"q/z", b"r"]
+    assert store.current(b"q/00000") is None
+    assert store.get(b"q/0") is None
+    assert store.get(b"q") is None
+    current = store.current(b"q/z")
+    assert current is not None
+    assert current.version == 1
+
+
+# Ranges
+
+
+def test_a_key_with_many_versions_is_stepped_over(open_store: OpenStore) -> None:
+    store = open_store()
+    do(store, records.put(b"a", 0, 1, b"", 0), records.put(b"b", 0, 1, b"", 0), records.put(b"c", 0, 1, b"", 0))
+    for version in range(2, 100):
+        do(store, records.put(b"b", 3, version, b"", 0))
+    do(store, records.delete(b"b"))
+    for revision, live in ((4, [b"a", b"b", b"c"]), (60, [b"a", b"b", b"c"]), (0, [b"a", b"c"])):
+        assert [key for key, _ in store.scan(*ALL, revision)] == live
+        assert store.count(*ALL, revision) == len(live)
+
+
+def test_a_count_goes_on_where_its_budget_ended(open_store: OpenStore) -> None:
+    store = open_store()
+    do(store, *(records.put(b"%06d\0" % i, 0, 1, b"", 0) for i in range(3000)))
+    reader = store.reader()
+    total, start, slices = 0, b"\0", 0
+    while True:
+        count, resume = reader.count(start, b"\0", budget_us=1)
+        total += count
+        slices += 1
+        if resume is None:
+            break
+        start = resume
+    assert (total, slices > 5) == (3000, True)
+
+
+def test_a_reader_does_not_see_what_comes_later(open_store: OpenStore) -> None:
+    """H16: not even a compaction above its revision."""
+    store = open_store()
+    do(store, records.put(b"a", 0, 1, b"1", 0), records.put(b"b", 0, 1, b"1", 0))
+    reader, lazy = store.reader(), store.scan(*ALL)
+    before = list(store.scan(*ALL))
+    do(store, records.put(b"a", 2, 2, b"2", 0), records.delete(b"b"), records.put(b"c", 0, 1, b"", 0))
+    compact(store, 6)
+    store.flush()
+    store.defragment()
+    assert list(reader.scan(*ALL)) == before == list(lazy)
+    assert reader.get(b"c") is None
+    assert reader.count(*ALL) == (2, None)
+    with pytest.raises(Compacted):
+        store.reader(3)
+
+
+# Compaction; contract 1.7
+
+
+def test_a_compaction_keeps_the_newest_at_or_below_it_and_all_above(open_store: OpenStore) -> None:
+    store = open_store()
+    do(store, records.put(b"a", 0, 1, b"", 0))  # 2
+    for version in range(2, 7):
+        do(store, records.put(b"a", 2, version, b"", 0))  # 3..7
+    compact(store, 5)
+    assert versions(store) == [(b"a", 7, 0), (b"a", 6, 0), (b"a", 5, 0)]
+    assert store.get(b"a", 5) == wire.key_value(b"a", 2, 5, 4, b"", 0)
+    with pytest.raises(Compacted) as caught:
+        store.get(b"a", 4)
+    assert caught.value.compact_revision == 5
+
+
+def test_a_tombstone_exactly_at_the_compaction_stays_until_the_next(open_store: OpenStore) -> None:
+    """So that a watch from the compaction revision sees the DELETE."""
+    store = open_store()
+    do(store, records.put(b"a", 0, 1, b"", 0), records.put(b"b", 0, 1, b"", 0))  # 2, 3
+    do(store, records.delete(b"a"), records.delete(b"b"))  # 4, 5
+    compact(store, 5)
+    assert versions(store) == [(b"b", 5, 1)]
+    assert store.history(*ALL, 5).events == [(5, 1, b"b", wire.tombstone(b"b", 5), b"")]
+    do(store, records.put(b"c", 0, 1, b"", 0))  # 6
+    compact(store, 6)
+    assert versions(store) == [(b"c", 6, 0)]
+
+
+def test_runs_below_the_compaction_go(open_store: OpenStore) -> None:
+    store = open_store()
+    for i in range(10):
+        do(store, *(records.put(b"%d/%d" % (i, j), 0, 1, b"", 0) for j in range(3)))
+    compact(store, 12)  # within the fourth record, of 11..13
+    assert changes(store) == list(range(11, 32))
+    assert [event[0] for event in store.history(*ALL, 12).events] == list(range(12, 32))
+
+
+def test_a_revision_larger_than_a_run_survives_compaction_whole(open_store: OpenStore) -> None:
+    store = open_store()
+    many = 3 * keys.RUN_ENTRIES + 5
+    do(store, records.put(b"first", 0, 1, b"", 0))
+    do(store, records.txn(records.put(b"%06d" % i, 0, 1, b"", 0) for i in range(many)))  # 3
+    do(store, records.put(b"last", 0, 1, b"", 0))
+    compact(store, 3)
+    compact(store, 3)
+    events = store.history(*ALL, 3, max_events=1).events
+    assert [event[2] for event in events] == [b"%06d" % i for i in range(many)]
+    assert store.history(*ALL, 3, max_events=1).next_revision == 4
+
+
+def test_compaction_goes_on_after_a_restart(open_store: OpenStore) -> None:
+    store = open_store()
+    for version in range(300):
+        do(store, *(records.put(b"%d" % i, version and 2 + i, version + 1, b"x" * 20, 0) for i in range(5)))
+    do(store, records.compact(store.revision))
+    steps = 0
+    while not store.compaction_step(0):
+        steps += 1
+        if steps % 5 == 0:
+            store.flush()
+            store.close()
+            store = open_store()
+    assert steps > 20
+    assert len(versions(store)) == 5
+    assert store.compaction_step(0)  # and it stays done
+    store.close()
+    assert open_store().statistics()["compacting"] == 0
+
+
+def test_a_second_compaction_may_come_while_the_first_is_at_work(open_store: OpenStore) -> None:
+    store = open_store()
+    do(store, records.put(b"a", 0, 1, b"", 0))
+    for i in range(100):
+        do(store, records.put(b"b", 0, 1, b"", 0), records.delete(b"b"), records.put(b"a", 2, i + 2, b"", 0))
+    do(store, records.compact(151))
+    for _ in range(3):
+        store.compaction_step(0)
+    do(store, records.compact(store.revision))
+    while not store.compaction_step(0):
+        pass
+    assert versions(store) == [(b"a", 302, 0)]
+
+
+# Leases
+
+
+def test_keys_hang_on_the_lease_of_their_last_put(open_store: OpenStore) -> None:
+    """Contract 1.2."""
+    store = open_store()
+    do(store, records.lease_grant(1, 5), records.lease_grant(-2, 5))
+    do(store, *(records.put(key, 0, 1, b"", 1) for key in (b"c", b"a", b"b\0")))
+    assert store.lease_keys(1) == [b"a", b"b\0", b"c"]
+    assert store.lease_keys(1, 2) == [b"a", b"b\0"]
+    do(store, records.put(b"a", 3, 2, b"", -2), records.put(b"c", 2, 2, b"", 0), records.delete(b"b\0"))
+    assert store.lease_keys(1) == []
+    assert store.lease_keys(-2) == [b"a"]
+    do(store, records.lease_revoke(-2, [b"a"]))
+    assert store.lease_keys(-2) == []
+    assert list(store.leases()) == [(1, 5, 0)]
+
+
+def test_a_lease_granted_and_revoked_in_one_record_leaves_nothing(open_store: OpenStore) -> None:
+    store = open_store()
+    do(store, records.lease_grant(1, 5), records.put(b"a", 0, 1, b"", 1), records.lease_checkpoint(1, 2),
+       records.lease_revoke(1, [b"a"]))  # fmt: skip
+    assert list(store.rows(b"L", b"M")) == list(store.rows(b"l", b"m")) == []
+
+
+def test_a_long_lived_lease_does_not_collect_the_keys_that_left_it(open_store: OpenStore) -> None:
+    store = open_store()
+    do(store, records.lease_grant(1, 5), records.put(b"stays", 0, 1, b"", 1))
+    for i in range(50):
+        do(store, records.put(b"job/%d" % i, 0, 1, b"", 1), records.delete(b"job/%d" % i))
+    do(store, records.put(b"stays", 2, 2, b"", 1))
+    compact(store, store.revision)
+    assert [row[9:] for row, _ in store.rows(b"l", b"m")] == [b"stays"]
+    assert store.lease_keys(1) == [b"stays"]
+
+
+# History
+
+
+def test_history_is_bounded_by_what_it_looks_at(open_store: OpenStore) -> None:
+    store = open_store()
+    for i in range(100):
+        do(store, records.put(b"other/%d" % i, 0, 1, b"", 0))
+    do(store, records.put(b"mine", 0, 1, b"", 0))
+    part = store.history(b"m", b"n", 2, max_scan=10)
+    assert (part.events, part.next_revision, part.applied_revision) == ([], 12, 102)
+
+
+def test_the_history_of_one_key_reads_only_its_own_rows(open_store: OpenStore) -> None:
+    store = open_store()
+    do(store, records.put(b"mine", 0, 1, b"", 0))
+    for i in range(100):
+        do(store, records.put(b"other/%d" % i, 0, 1, b"", 0))
+    do(store, records.delete(b"mine"))
+    found = store.history(b"mine", b"", 2, max_scan=1)
+    assert [event[0] for event in found.events] == [2]
+    assert found.next_revision == 103
+    assert [event[:2] for event in store.history(b"mine", b"", 103, max_scan=1, want_prev=True).events] == [(103, 1)]
+
+
+def test_history_of_the_future_is_empty(open_store: OpenStore) -> None:
+    found = open_store().history(*ALL, 77)
+    assert (found.events, found.next_revision, found.applied_revision) == ([], 77, 1)
+
+
+def test_previous_versions_end_at_the_compaction(open_store: OpenStore) -> None:
+    store = open_store()
+    do(store, records.put(b"a", 0, 1, b"1", 0), records.put(b"a", 2, 2, b"2", 0), records.put(b"a", 2, 3, b"3", 0))
+    assert store.previous(b"a", 2) is None
+    assert store.previous(b"a", 3) == wire.key_value(b"a", 2, 2, 1, b"1", 0)
+    compact(store, 3)
+    assert store.previous(b"a", 3) is None
+    assert store.previous(b"a", 4) == wire.key_value(b"a", 2, 3, 2, b"2", 0)
+
+
+# Hashes
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        records.put(b"a", 0, 1, b"2", 0),
+        records.put(b"b", 0, 1, b"1", 0),
+        records.put(b"a", 0, 1, b"1", 5),
+        records.put(b"a", 0, 1, b"1", 0) + records.lease_grant(6, 1),
+        records.put(b"a", 0, 1, b"1", 0) + records.publish(b"\x08\x01"),
+        records.put(b"a", 0, 1, b"1", 0) + records.compact(2),
+    ],
+)
+def test_the_state_hash_tells_any_difference(open_store: OpenStore, other: bytes) -> None:
+    """I19"""
+    one, two, same = open_store("one"), open_store("two"), open_store("same")
+    for store, data in ((one, records.put(b"a", 0, 1, b"1", 0)), (same, records.put(b"a", 0, 1, b"1", 0)), (two, other)):
+        do(store, records.lease_grant(5, 1))
+        do(store, data)
+    assert one.hash_state().run() == same.hash_state().run() != two.hash_state().run()
+
+
+def test_a_hash_can_be_computed_in_slices_while_writes_go_on(open_store: OpenStore) -> None:
+    store = open_store()
+    do(store, *(records.put(b"%d" % i, 0, 1, b"", 0) for i in range(1000)))
+    value, whole = store.hash_kv().run(), store.hash_state().run()
+    hashing, hashing_whole = store.hash_kv(), store.hash_state()
+    steps = 0
+    while not hashing.step(0) | hashing_whole.step(0):
+        steps += 1
+        do(store, records.put(b"more", 0 if steps == 1 else 1002, steps, b"", 0))
+    while not hashing.step(0):
+        pass
+    while not hashing_whole.step(0):
+        pass
+    assert (hashing.value, hashing_whole.value) == (value, whole)
+    assert steps > 5
+    assert hashing.revision == 1001
+    assert store.hash_kv(1001).run() == value != store.hash_kv().run()
+
+
+def test_hash_kv_does_not_depend_on_how_far_a_compaction_is(open_store: OpenStore) -> None:
+    one, two = open_store("one"), open_store("two")
+    for store in (one, two):
+        do(store, *(records.put(b"%d" % i, 0, 1, b"", 0) for i in range(100)))
+        do(store, *(records.delete(b"%d" % i) for i in range(0, 100, 2)))
+        do(store, records.compact(140))
+    while not two.compaction_step(0):
+        pass
+    assert len(versions(two)) < len(versions(one))
+    for revision in (0, 140, 145):
+        assert one.hash_kv(revision).run() == two.hash_kv(revision).run()
+    assert one.hash_state().run() == two.hash_state().run()
