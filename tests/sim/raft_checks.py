@@ -60,6 +60,9 @@ class Checker:
         raft = node.raft
         if self.leaders.setdefault(raft.term, node.id) != node.id:
             raise Violation("I1 one leader per term", f"{raft.term}: {self.leaders[raft.term]} and {node.id}")
+        hard = node.disk.durable_hard
+        if (hard.term, hard.vote) != (raft.term, node.id):
+            raise Violation("I2 a leader's own vote is synced", f"{node.id} leads {raft.term}, on disk {hard}")
         for index, (term, _, _) in self.committed.items():
             if index > raft.log.position.index and raft.log.term(index) != term:
                 raise Violation("I1 leader completeness", f"{node.id} leads {raft.term} without {index} of {term}")
@@ -108,12 +111,19 @@ class Checker:
         elif kind == Kind.VOTE:
             if hard.vote != node.id:
                 raise Violation("I2 no vote before its sync", f"{message}, on disk {hard}")
-            if message.index > 0 and not node.disk.holds(message.index, message.log_term):
+            # a request that a candidate has given up since (its log was replaced) can win nothing any more
+            running = node.raft.role == Role.CANDIDATE and node.raft.term == message.term
+            if running and message.index > 0 and not node.disk.holds(message.index, message.log_term):
                 raise Violation("I2 no vote request before the log's sync", f"{message}")
         elif kind == Kind.APPEND_ACK:
             self.counts["acks"] += 1
             if message.index > 0 and not node.disk.holds(message.index, message.log_term):
                 raise Violation("I2 no ack before its sync", f"{message}, disk ends at {node.disk.durable_last}")
+
+    def applied(self, node: SimNode, index: int) -> None:
+        """``node`` applied up to ``index``: a flush of its state now must not be ahead of its log."""
+        if not node.disk.holds(index, node.raft.log.term(index)):
+            raise Violation("H10 state never ahead of the log", f"{node.id} applied {index}")
 
     def answered(self, node: SimNode, asked_at: int, index: int) -> None:
         """A read was confirmed at ``index``; when it was asked, ``asked_at`` was committed somewhere."""

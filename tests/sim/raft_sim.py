@@ -134,6 +134,18 @@ class SimDisk:
         return index <= self.durable_last and self.durable_log[index - start - 1].term == term
 
 
+_FAULTS = (
+    "crash", "crash", "restart", "restart", "restart", "pause", "cut", "one-way", "heal", "heal", "disk", "clock",
+    "flush", "flush", "compact", "transfer", "configuration", "configuration", "configuration", "leader pause",
+    "leader crash", "unreachable", "all crash", "state sent", "split",
+)
+_CHURN = (
+    "leader alone", "leader alone", "leader alone", "leader alone", "split", "heal", "heal", "crash", "restart",
+    "restart", "leader crash", "leader pause", "transfer", "configuration", "configuration", "disk", "flush",
+    "compact", "state sent", "all crash",
+)
+
+
 @dataclass(slots=True)
 class SimNode:
     """One replica on its machine."""
@@ -162,8 +174,8 @@ class SimNode:
 class Simulation:
     """One run. ``raft_class`` may lack a rule: the checker must then notice."""
 
-    ELECTION_MS = 300
-    HEARTBEAT_MS = 50
+    ELECTION_MS = 150
+    HEARTBEAT_MS = 30
 
     def __init__(self, seed: int, raft_class: type[Raft] = Raft, duration_ms: int = 8_000) -> None:
         self.seed = seed
@@ -183,15 +195,16 @@ class Simulation:
         self.repeat = r.choice((0.0, 0.05, 0.2))
         self.late = r.choice((0.0, 0.02, 0.1))
         self.calm = False
-        size = r.choice((1, 2, 3, 3, 3, 3, 4, 5, 5))
+        self.churn = r.random() < 0.5  # leaders are cut off again and again while they go on proposing
+        size = r.choice((3, 5, 5)) if self.churn else r.choice((1, 2, 3, 3, 3, 4, 5))
         self.next_id = size + 1
         first = Configuration(frozenset(range(1, size + 1)))
         self.settings = {
             "max_append_bytes": r.choice((20, 200, 1 << 20)),
             "max_inflight": r.choice((1, 4, 64)),
             "max_tail_bytes": r.choice((0, 3_000, 1 << 20)),
-            "pre_vote": r.random() < 0.8,
-            "check_quorum": r.random() < 0.8,
+            "pre_vote": r.random() < 0.7,
+            "check_quorum": r.random() < 0.7,
         }
         for i in range(1, size + 1):
             self._add(i, first)
@@ -250,6 +263,7 @@ class Simulation:
                 entries = raft.log_entries(first + 1, last)
                 if [e.index for e in entries] != list(range(first + 1, last + 1)):
                     raise Violation("I1 committed entries in order", f"{node.id} {ready.committed}")
+                self.checker.applied(node, last)
                 raft.applied(last)
             for context, index in ready.reads:
                 self.checker.answered(node, node.questions.pop(context), index)
@@ -322,7 +336,7 @@ class Simulation:
             node.raft.step(message, node.local(self.now))
 
     def _send_snapshot(self, node: SimNode, peer: int, least: int) -> None:
-        """Another replica, or this one, sends its state."""
+        """``node`` sends its state to ``peer``."""
         position = node.raft.position_at(node.raft.applied_index)
         assert position.index >= least
         ok = self.calm or self.random.random() > 0.3
@@ -398,13 +412,11 @@ class Simulation:
     def nemesis(self) -> None:
         """One fault, or the end of some."""
         r = self.random
-        self.at(r.randint(30, 400), self.nemesis)
+        self.at(r.randint(50, 500) if self.churn else r.randint(30, 400), self.nemesis)
         if self.calm:
             return
         node = r.choice(list(self.nodes.values()))
-        action = r.choice(("crash", "crash", "restart", "restart", "restart", "pause", "cut", "one-way", "heal",
-                           "heal", "disk", "clock", "flush", "flush", "compact", "transfer", "configuration",
-                           "configuration", "configuration", "leader pause", "leader crash", "unreachable", "all crash"))
+        action = r.choice(_CHURN if self.churn else _FAULTS)
         if action.startswith("leader"):
             leaders = [n for n in self.nodes.values() if n.up and not n.paused and n.raft.role == Role.LEADER]
             if not leaders:
@@ -431,8 +443,19 @@ class Simulation:
             for each in self.nodes:
                 if r.random() < 0.7:
                     self.blocked.add((node.id, each) if r.random() < 0.5 else (each, node.id))
+        elif action == "leader alone":
+            # what it proposes reaches nobody, or one follower
+            keep = r.choice(list(self.nodes))
+            self.blocked = {(a, b) for a in self.nodes for b in self.nodes
+                            if node.id in (a, b) and (keep not in (a, b) or r.random() < 0.5)}
+        elif action == "split":
+            side = {i for i in self.nodes if r.random() < 0.5}
+            self.blocked = {(a, b) for a in self.nodes for b in self.nodes if (a in side) != (b in side)}
         elif action == "heal":
             self.blocked.clear()
+        elif action == "state sent" and node.up and not node.paused and node.raft.applied_index:
+            # a replica whose feed has a gap takes a state it needs, wherever its log is (H8)
+            self._send_snapshot(node, r.choice(list(self.nodes)), 0)
         elif action == "disk":
             node.slow_disk = not node.slow_disk
         elif action == "clock":
