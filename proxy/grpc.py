@@ -60,6 +60,7 @@ class Call(Stream):
     """One gRPC call, as its handler sees it. See the module's docstring."""
 
     __slots__ = ("_buffer", "_counted", "_slot", "context", "deadline", "handler", "on_cancel", "on_drain", "started")
+    CUT_SHORT = wire.INTERNAL  # the status of a request that ends inside a message, as grpc-go has it
 
     def __init__(self, connection: Connection, stream_id: int, headers: HeaderBlock) -> None:
         # Stream.__init__, written out: a call of its own would cost a tenth of the whole request.
@@ -228,7 +229,7 @@ class Call(Stream):
             connection.buffered += len(buffer) - self._counted
             self._counted = len(buffer)
             if buffer and ended:
-                raise wire.Refused(wire.INTERNAL, "unexpected EOF")
+                raise wire.Refused(self.CUT_SHORT, "unexpected EOF")
             if connection.buffered > limits.max_buffered_bytes:
                 raise wire.Refused(wire.RESOURCE_EXHAUSTED, _TOO_MUCH)
         except wire.Refused as refused:
@@ -245,6 +246,7 @@ class UnaryCall(Call):
     """A call whose handler gets the one request message, once the client has sent all."""
 
     __slots__ = ()
+    CUT_SHORT = wire.UNKNOWN
 
     def opened(self, ended: bool) -> None:
         if ended:
@@ -268,9 +270,8 @@ class UnaryCall(Call):
         messages = self._messages(data, True)
         if messages is None:
             return
-        if len(messages) != 1:
-            what = "multiple request messages for" if messages else "no request message from"
-            self._refuse(wire.INTERNAL, f"cardinality violation: received {what} non-client-streaming RPC")
+        if not messages:
+            self._refuse(wire.UNKNOWN, "EOF")
             return
         self._buffer = None
         self.handler(self, messages[0])
@@ -289,9 +290,11 @@ class UnaryCall(Call):
             if length > limits.max_message_bytes:
                 self._refuse(wire.RESOURCE_EXHAUSTED, wire.too_large(length, limits.max_message_bytes))
                 return
-            if len(buffer) > length + 5:
-                self._refuse(wire.INTERNAL, "cardinality violation: received multiple request messages for non-client-streaming RPC")
-                return
+            excess = len(buffer) - length - 5  # grpc-go takes the first message and looks at nothing else
+            if excess > 0:
+                del buffer[-excess:]
+                self._counted -= excess
+                connection.buffered -= excess
         if connection.buffered > limits.max_buffered_bytes:
             self._refuse(wire.RESOURCE_EXHAUSTED, _TOO_MUCH)
 
@@ -309,8 +312,12 @@ class StreamCall(Call):
     def received(self, data: bytes, ended: bool) -> None:
         if self.closed or self.ending:
             return
-        if not self._buffer and len(data) >= 5 and not data[0] and len(data) == PREFIX.unpack_from(data)[1] + 5 and (
-            len(data) <= DIRECT_BYTES
+        if (
+            not self._buffer
+            and len(data) >= 5
+            and not data[0]
+            and len(data) == PREFIX.unpack_from(data)[1] + 5
+            and len(data) - 5 <= self.connection.limits.max_message_bytes
         ):
             self.handler.message(self, data[5:])
             if self.closed or self.ending:

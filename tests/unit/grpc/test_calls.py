@@ -191,10 +191,9 @@ def test_messages_after_the_call_was_finished_are_not_heard(talk: Talk) -> None:
 @pytest.mark.parametrize(
     ("data", "status", "text"),
     [
-        (b"", 13, "cardinality violation: received no request message from non-client-streaming RPC"),
-        (b"\0\0", 13, "unexpected EOF"),
-        (message(b"abc")[:-1], 13, "unexpected EOF"),
-        (message(b"a") + message(b"b"), 13, "cardinality violation: received multiple request messages for non-client-streaming RPC"),
+        (b"", 2, "EOF"),
+        (b"\0\0", 2, "unexpected EOF"),
+        (message(b"abc")[:-1], 2, "unexpected EOF"),
         (message(b"a", flag=2), 13, "grpc: received unexpected payload format 2"),
         (message(b"a", flag=1), 13, "grpc: compressed flag set with identity or empty encoding"),
     ],
@@ -213,6 +212,29 @@ def test_a_broken_request_is_answered(talk: Talk, data: bytes, status: int, text
     assert talk.server.buffered == 0
 
 
+@pytest.mark.parametrize("split", [False, True])
+def test_of_several_messages_the_first_is_taken_as_grpc_go_does(talk: Talk, split: bool) -> None:
+    talk.headers(1)
+    data = message(b"first") + message(b"second")
+    if split:
+        for octet in data:
+            talk.data(1, bytes((octet,)), end=False)
+        data = b""
+    talk.data(1, data)
+    assert talk.answer(1)[1] == message(b"first")
+    assert talk.server.buffered == 0
+
+
+@pytest.mark.parametrize("split", [False, True])
+def test_a_stream_cut_short_inside_a_message(talk: Talk, split: bool) -> None:
+    talk.headers(1, path="/a.B/Bidi")
+    talk.data(1, message(b"abc")[:-1], end=not split)
+    if split:
+        talk.data(1, b"")
+    assert talk.status(1) == (13, "unexpected EOF")
+    assert talk.stream.heard == ["opened", "cancelled"]
+
+
 @pytest.mark.parametrize("length", [101, 2**32 - 1])
 def test_a_message_too_large_is_refused_by_its_prefix(length: int) -> None:
     talk = Talk(max_message_bytes=100)
@@ -223,6 +245,13 @@ def test_a_message_too_large_is_refused_by_its_prefix(length: int) -> None:
     talk.data(3, b"\0" + length.to_bytes(4, "big") + b"x", end=False)
     assert talk.status(3) == (8, f"grpc: received message larger than max ({length} vs. 100)")
     assert talk.stream.heard == ["opened", "cancelled"]
+
+
+def test_a_whole_message_too_large_is_refused_on_a_stream_too() -> None:
+    talk = Talk(max_message_bytes=100)
+    talk.headers(1, path="/a.B/Bidi")
+    talk.data(1, message(b"x" * 101), end=False)
+    assert talk.status(1)[0] == 8
 
 
 def test_unfinished_requests_of_a_connection_are_bounded() -> None:
