@@ -7,9 +7,12 @@ serves, and on SIGTERM sends GOAWAY, ends watch streams, lets calls finish for a
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 import signal
 import sys
+import traceback
+from typing import Any
 from urllib.parse import urlsplit
 
 import structlog
@@ -18,6 +21,7 @@ import uvloop
 from cluster.settings import FrontSettings, loads
 from proxy.grpc import Registry
 from proxy.http_endpoints import register_http
+from proxy.http_filter import FilteredRegistry
 from proxy.links import Connector
 from proxy.metrics import Metrics
 from proxy.process import StatusPipe, configure_logging, pin, settle_memory
@@ -30,6 +34,7 @@ from proxy.services.watch import WatchService
 log = structlog.get_logger("front")
 
 _GRACE_S = 3.0
+FAULT_EXIT = 70  # sysexits' EX_SOFTWARE
 _RECEIVE_OVERHEAD_BYTES = 524_288
 
 
@@ -44,7 +49,7 @@ class Front:
         self.connector = Connector(loop, common, lambda: random.getrandbits(64))
         self.router = Router(loop, common, self.connector)
         self.context = Context(settings, self.router)
-        self.registry = Registry()
+        self.registry = FilteredRegistry(settings.cors, settings.host_whitelist)
         self.watch_service: WatchService = register_all(self.registry, self.context)
         limits = Limits(
             max_message_bytes=common.max_request_bytes + _RECEIVE_OVERHEAD_BYTES,
@@ -101,6 +106,18 @@ class Front:
         log.info("stopped")
 
 
+def crash(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """A fault in this program ends the process: half-done work could lose an event or an answer without anybody
+    noticing, while clients of a front that has gone know what to do. What the network did is only logged."""
+    error = context.get("exception")
+    if error is None or isinstance(error, OSError):
+        log.warning("event loop", message=context.get("message"), error=str(error))
+        return
+    log.critical("fault", message=context.get("message"),
+                 trace="".join(traceback.format_exception(error)))
+    os._exit(FAULT_EXIT)
+
+
 def split_url(url: str) -> tuple[str, int]:
     """Host and port of a client URL to bind. ValueError for what cannot be served."""
     parts = urlsplit(url)
@@ -115,6 +132,7 @@ async def serve(settings: FrontSettings) -> None:
     """Run a front until SIGTERM or SIGINT."""
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
+    loop.set_exception_handler(crash)
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
     front = Front(settings)

@@ -16,7 +16,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.exposition import choose_encoder
 
-from cluster.errors import _GO_CODE_NAME as GO_CODE_NAME
+from cluster.errors import Code
 from cluster.messages import HEAD, Method
 from cluster.pb import rpc_pb2
 from cluster.version import CLUSTER_VERSION, ETCD_VERSION, MUSTER_VERSION
@@ -118,9 +118,8 @@ class Metrics:
             unary = key[0] == "unary"
             started.add_metric(key, stats.started)
             handled.add_metric([*key, "OK"], stats.ok)
-            for code, name in GO_CODE_NAME.items():
-                if code != 0:
-                    handled.add_metric([*key, name], stats.codes.get(int(code), 0))
+            for code, name in _CODE_NAMES.items():
+                handled.add_metric([*key, name], stats.codes.get(code, 0))
             received.add_metric(key, stats.started if unary else stats.received)
             sent.add_metric(key, stats.ok if unary else stats.sent)
         yield from (started, handled, received, sent)
@@ -196,6 +195,8 @@ class Metrics:
         yield from (last, total)
 
 
+# gRPC codes as Go spells them
+_CODE_NAMES = {int(c): "".join(part.capitalize() for part in c.name.split("_")) for c in Code if c != Code.OK}
 _FAILED_PROPOSAL = frozenset((2, 4, 14))
 _PROPOSALS = frozenset(
     [("etcdserverpb.KV", m) for m in ("Put", "DeleteRange", "Txn", "Compact")]

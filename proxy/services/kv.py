@@ -17,7 +17,7 @@ from cluster.messages import HEAD, Method
 from cluster.pb import rpc_pb2
 from cluster.wire import varint
 from proxy.router import Waiting
-from proxy.services.context import Call, Context, Registry, UnaryHandler
+from proxy.services.context import BACKLOG_BYTES, SLOW_CLIENT, Call, Context, Registry, UnaryHandler
 
 SERVICE = "etcdserverpb.KV"
 Message = Any  # generated classes are made at run time
@@ -236,6 +236,9 @@ class RangeStream:
         if status == _PARTIAL:
             call.send(b"\x0a" + varint(len(body) - HEAD.size), body[HEAD.size:])
             stats.sent += 1
+            if call.pending_bytes() > BACKLOG_BYTES:
+                self._context.router.cancel(waiting)
+                self._context.refuse(call, stats, EtcdError(errors.MESSAGE_TOO_LARGE, SLOW_CLIENT))
         elif status == _OK:
             revision, term = HEAD.unpack_from(body)
             inner = self._context.router.header(revision, term) + body[HEAD.size:]

@@ -16,12 +16,11 @@ from cluster.pb import rpc_pb2
 from cluster.version import ETCD_VERSION
 from cluster.wire import varint
 from proxy.router import Waiting
-from proxy.services.context import Call, Context, Registry, UnaryHandler
+from proxy.services.context import BACKLOG_BYTES, SLOW_CLIENT, Call, Context, Registry, UnaryHandler
 
 SERVICE = "etcdserverpb.Maintenance"
 _CHUNK_BYTES = 32_768
 _PADDING = 512
-_BACKLOG_BYTES = 256 << 20  # a snapshot whose client does not read is ended at so much
 _REMAINING = struct.Struct("<Q")
 
 
@@ -142,10 +141,9 @@ class Snapshot:
         if status == _PARTIAL:
             (remaining,) = _REMAINING.unpack_from(body)
             self._send(call, sending, body[_REMAINING.size:], remaining)
-            if call.pending_bytes() > _BACKLOG_BYTES:
+            if call.pending_bytes() > BACKLOG_BYTES:
                 self._context.router.cancel(waiting)
-                self._context.refuse(
-                    call, self._stats, EtcdError(errors.MESSAGE_TOO_LARGE, "the client reads the snapshot too slowly"))
+                self._context.refuse(call, self._stats, EtcdError(errors.MESSAGE_TOO_LARGE, SLOW_CLIENT))
             return
         if sending.padding:
             self._message(call, sending, bytes(sending.padding), 0)

@@ -9,7 +9,9 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from cluster.messages import Method
 from cluster.pb import rpc_pb2
+from proxy.http import HttpRequest
 from proxy.http_endpoints import register_http
+from proxy.http_filter import FilteredRegistry
 from proxy.metrics import Metrics
 from tests.unit.proxy.fakes import Net
 
@@ -162,3 +164,63 @@ def test_metrics_are_given_without_a_node() -> None:
     assert b"etcd_server_has_leader 0.0" in request.answer[1]
 
 
+class Seen(HttpRequest):
+    """A request whose answer is kept."""
+
+    def __init__(self, method: str, path: str, headers: dict[str, str]) -> None:
+        super().__init__(method, path, "", headers, b"", "")
+        self.status = 0
+        self.fields: dict[str, str] = {}
+        self.text = b""
+
+    def start(self, status: int, headers: Any = ()) -> None:
+        self.status, self.fields = status, dict(headers)
+
+    def write(self, chunk: bytes) -> None:
+        self.text += chunk
+
+    def end(self) -> None: ...
+
+
+def ask(registry: FilteredRegistry, method: str, path: str, **headers: str) -> Seen:
+    request = Seen(method, path, headers)
+    handler = registry.find_http(path)
+    assert handler is not None
+    handler(request)
+    return request
+
+
+def test_cors_headers_go_to_allowed_origins_and_options_are_answered() -> None:
+    registry = FilteredRegistry(("*",), ("*",))
+    registry.http("/version", lambda request: request.respond(200, b"yes", [("X-Own", "1")]))
+    answer = ask(registry, "GET", "/version")
+    assert (answer.status, answer.text, answer.fields["X-Own"]) == (200, b"yes", "1")
+    assert answer.fields["Access-Control-Allow-Origin"] == "*"
+    options = ask(registry, "OPTIONS", "/version")
+    assert (options.status, options.text) == (200, b"")
+    missing = ask(registry, "GET", "/nope")
+    assert (missing.status, missing.text) == (404, b"404 page not found\n")
+    one = FilteredRegistry(("http://a",), ("*",))
+    one.http("/version", lambda request: request.respond(200))
+    assert ask(one, "GET", "/version", origin="http://a").fields["Access-Control-Allow-Origin"] == "http://a"
+    assert "Access-Control-Allow-Origin" not in ask(one, "GET", "/version", origin="http://b").fields
+
+
+def test_an_unknown_host_is_refused_when_there_is_a_whitelist() -> None:
+    registry = FilteredRegistry(("*",), ("good.example", "::1"))
+    registry.http("/version", lambda request: request.respond(200))
+    assert ask(registry, "GET", "/version", host="good.example:2379").status == 200
+    assert ask(registry, "GET", "/version", host="[::1]:2379").status == 200
+    refused = ask(registry, "GET", "/version", host="evil.example")
+    assert refused.status == 421
+    assert refused.text.startswith(b"\netcd received your request, but the Host header was unrecognized.")
+
+
+def test_the_old_gateway_prefix_is_rewritten() -> None:
+    registry = FilteredRegistry(("*",), ("*",))
+    seen: list[str] = []
+    registry.http("/v3/", lambda request: seen.append(request.path))
+    handler = registry.find_http("/v3beta/kv/put")
+    assert handler is not None
+    handler(Seen("POST", "/v3beta/kv/put", {}))
+    assert seen == ["/v3/kv/put"]

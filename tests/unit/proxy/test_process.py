@@ -16,7 +16,7 @@ import zmq
 from cluster.messages import HEAD, Method, Status
 from cluster.pb import rpc_pb2
 from cluster.settings import Common, FrontSettings, Peer, dumps
-from proxy.main import split_url
+from proxy.main import FAULT_EXIT, crash, split_url
 from tests.unit.proxy.test_links import RouterNode, free_port, run, until
 
 
@@ -70,3 +70,16 @@ def test_a_front_says_ready_serves_and_exits_0_on_sigterm(tmp_path: Path) -> Non
 def test_a_url_that_cannot_be_served_is_an_error(url: str) -> None:
     with pytest.raises(ValueError, match="client URL"):
         split_url(url)
+
+
+def test_a_fault_in_the_program_ends_the_process_and_a_broken_connection_does_not(
+        monkeypatch: pytest.MonkeyPatch) -> None:
+    exits: list[int] = []
+    monkeypatch.setattr(os, "_exit", exits.append)
+    loop = asyncio.new_event_loop()
+    crash(loop, {"message": "lost", "exception": ConnectionResetError()})
+    crash(loop, {"message": "only words"})
+    assert exits == []
+    crash(loop, {"message": "bug", "exception": KeyError("x")})
+    assert exits == [FAULT_EXIT]
+    loop.close()
