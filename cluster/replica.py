@@ -236,6 +236,21 @@ class Leader:
         """Log an item that changes no key: bootstrap, a lease checkpoint."""
         self._open.items.append(item)
 
+    def append_ordered(
+        self, item: bytes, revisions: int, writes: list[tuple[bytes, Version | None]], revoked: list[int]
+    ) -> None:
+        """Log an item that gives other shards' effects their place: a cut, a multi with what it writes here."""
+        batch = self._open
+        batch.items.append(item)
+        if writes:
+            batch.keys.extend([key for key, _ in writes])
+            self.view.take(Outcome(item, False, b"", writes, 0))
+        self.view.revision += revisions
+        for lease in revoked:
+            self.view.set_lease(lease, False)
+            batch.leases.append(lease)
+        batch.revision = self.view.revision
+
     def _take(self, outcome: Outcome) -> None:
         batch = self._open
         if outcome.items:

@@ -23,12 +23,13 @@ Send = Callable[[list[bytes]], bool]
 class FrontLink:
     """One front's connection."""
 
-    __slots__ = ("_expected", "_out", "_prefix", "_send", "_sent", "alive", "answered", "identity", "session",
+    __slots__ = ("_expected", "_out", "_prefix", "_send", "_sent", "alive", "answered", "identity", "member_id", "session",
                  "subscriptions", "watermark")
 
-    def __init__(self, identity: bytes, send: Send, prefix: bytes, session: int) -> None:
+    def __init__(self, identity: bytes, send: Send, prefix: bytes, session: int, member_id: int = 0) -> None:
         self.identity = identity
         self.session = session
+        self.member_id = member_id  # of the host it runs on; 0: no member
         self.alive = True
         self.answered = 0
         self.subscriptions: dict[int, Any] = {}  # rid -> node.watches.Subscription
@@ -123,11 +124,11 @@ class Fronts:
         self, identity: bytes, records: list[tuple[int, int, int, bytes]], send: Send, prefix: bytes
     ) -> FrontLink | None:
         refusal = ""
-        session = 0
+        session = member_id = 0
         if not records or records[0][1] != Method.HELLO or len(records[0][3]) != HELLO_BODY.size:
             refusal = "the first record must be a hello"
         else:
-            version, cluster_id, _, session = HELLO_BODY.unpack(records[0][3])
+            version, cluster_id, member_id, session = HELLO_BODY.unpack(records[0][3])
             if version != PROTOCOL_VERSION:
                 refusal = f"protocol version {version}, this node speaks {PROTOCOL_VERSION}"
             elif cluster_id != self._cluster_id:
@@ -137,7 +138,7 @@ class Fronts:
             record = messages.answer(0, Status.REFUSED, refusal.encode())
             send([identity, prefix + SEQUENCE.pack(1) + record])
             return None
-        link = FrontLink(identity, send, prefix, session)
+        link = FrontLink(identity, send, prefix, session, member_id)
         self.links[identity] = link
         self._greet(link)
         return link

@@ -17,7 +17,9 @@ import structlog
 import uvloop
 
 from cluster.settings import NodeSettings, loads
+from node.order_node import OrderNode
 from node.server import FATAL_EXIT, Fatal, Node
+from node.shard_node import ShardNode
 from node.status import StatusPipe, configure_logging
 from node.storage.errors import DirectoryLocked, StorageCorruption
 
@@ -26,7 +28,13 @@ log = structlog.get_logger("node")
 
 async def _run(settings: NodeSettings) -> int:
     loop = asyncio.get_running_loop()
-    node = Node(settings, loop)
+    node: Node
+    if settings.common.shard_count == 1:
+        node = Node(settings, loop)
+    elif settings.shard == 0:
+        node = OrderNode(settings, loop)
+    else:
+        node = ShardNode(settings, loop)
     stop = asyncio.Event()
     loop.set_exception_handler(_crash)
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -120,12 +120,12 @@ class Node:
         self._dirty = self.fronts.dirty
         self.slicer = Slicer(loop)
         self.watches = WatchSource(self.store, self._dirty.add)
-        self.reads = Reads(loop, self.slicer, self._mark_dirty, lambda: self.applied_index)
+        self.reads = Reads(loop, self.slicer, self._mark_dirty, lambda: self.order_index)
         self.upkeep = Upkeep(self)
         self.writes = Writes(
             self._raft_view, self.store, self._dirty.add, max_txn_ops=common.max_txn_ops, lessor=self.lessor,
             new_lease_id=self._new_lease_id, over_quota=self.upkeep.over_quota,
-            when_compacted=self.upkeep.answer_when_compacted,
+            control_applied=self._control_applied,
         )
         self.confirmations = Confirmations(
             self._raft_view, self.store, self.lessor, self._mark_dirty, applied_index=lambda: self.applied_index,
@@ -150,6 +150,17 @@ class Node:
         self._gatekeeper: Gatekeeper | None = None
         self.peers: Peers
         self._local: LoopSocket
+
+    def _control_applied(self, link: FrontLink, record: bytes, physical: bool) -> None:
+        if physical:
+            self.upkeep.answer_when_compacted(link, record)
+        else:
+            self.answer_control(link, record)
+
+    @property
+    def order_index(self) -> int:
+        """How much of the order log this replica's state holds: what reads wait for."""
+        return self.applied_index
 
     # -- life
 
@@ -231,7 +242,7 @@ class Node:
         self.wake()
 
     def _requests(self, link: FrontLink, requests: list[tuple[int, int, int, bytes]]) -> None:
-        submit = self.writes.submit
+        submit = self._submit
         self._requests_in_tick += len(requests)
         for rid, method, timeout_ms, body in requests:
             try:
@@ -247,12 +258,22 @@ class Node:
                     self.reads.cancel(link, rid)
                 elif method == Method.TRANSFER_LEADER:
                     self.upkeep.transfer(link, rid, body)
+                elif method >= Method.WIDE and self._node_request(link, rid, method, body):
+                    pass
                 else:
                     self.serve.request(link, rid, method, timeout_ms, body)
             except Exception:
                 log.exception("a request of a front could not be understood", method=method)
                 self.fronts.drop(link.identity)
                 return
+
+    def _submit(self, link: FrontLink, rid: int, method: int, body: bytes) -> None:
+        """A write of a front."""
+        self.writes.submit(link, rid, method, body)
+
+    def _node_request(self, link: FrontLink, rid: int, method: int, body: bytes) -> bool:
+        """A request of another shard's node; False if it is none. A store of one shard has no other nodes."""
+        return False
 
     def _greet(self, link: FrontLink) -> None:
         link.answer(0, Status.STATE, self._state())
@@ -292,8 +313,7 @@ class Node:
         self._scheduled = False
         writes = self.writes
         for _ in range(4):
-            writes.run()
-            self.confirmations.run(writes.leader is not None)
+            self._evaluate()
             busy = False
             while (ready := self.raft.ready()) is not None:
                 busy = True
@@ -301,10 +321,37 @@ class Node:
             if not busy:
                 break
         self._requests_in_tick = 0
+        self._finish_tick()
         self._send_raft()
         self.fronts.flush()
         if (writes.queued and writes.leader is not None and not writes.uncommitted) or self._dirty:
             self.wake()
+
+    def _evaluate(self) -> None:
+        """The first part of a tick."""
+        self.writes.run()
+        self.confirmations.run(self.writes.leader is not None)
+
+    def _finish_tick(self) -> None:
+        """Before everything is sent."""
+
+    def _heartbeat(self) -> None:
+        """Every heartbeat interval."""
+
+    def revoke_expired(self, leases: list[int]) -> None:
+        """Leases that this term found due (H7: decided and appended in one and the same term)."""
+        if self.writes.leader is not None:
+            for lease in leases:
+                self.writes.leader.expire(lease)
+
+    def answer_control(self, link: FrontLink, record: bytes) -> None:
+        """A control record (a compaction) is applied here: everybody has it who could evaluate without it."""
+        link.put(record)
+        self._mark_dirty(link)
+
+    def wanted_by_others(self) -> int | None:
+        """Log entries after this are still wanted by other nodes of this host; None: by nobody."""
+        return None
 
     def _handle(self, ready: Ready) -> None:
         if ready.leader_changed:
@@ -384,7 +431,7 @@ class Node:
             self.upkeep.leases_changed(applied)
         for index, term, _ in run:
             writes.applied(index, term)
-        if writes.leader is None and self.raft.role is Role.LEADER and run[-1][1] == self.raft.term:
+        if run and writes.leader is None and self.raft.role is Role.LEADER and run[-1][1] == self.raft.term:
             self._lead()
         if applied.revoked:
             self.confirmations.revoked(applied.revoked)
@@ -393,7 +440,7 @@ class Node:
         if applied.bootstrap is not None:
             self.upkeep.check_bootstrap(applied.bootstrap)
         if len(self.reads.waiting):
-            self.reads.waiting.release(self.applied_index, self.loop.time())
+            self.reads.waiting.release(self.order_index, self.loop.time())
         self.confirmations.applied(self.applied_index)
         self.upkeep.applied()
 
@@ -404,7 +451,7 @@ class Node:
         self.watches.lost()
         self.writes.skipped_to(self.applied_index)
         self.upkeep.installed(self.applied_index)
-        self.reads.waiting.release(self.applied_index, self.loop.time())
+        self.reads.waiting.release(self.order_index, self.loop.time())
 
     def _lead(self) -> None:
         # I8: an entry of the own term is applied, hence everything inherited
@@ -449,6 +496,7 @@ class Node:
             self._next_heartbeat = now + interval
             self.fronts.broadcast(Status.STATE, self._state())
             self.upkeep.tick()
+            self._heartbeat()
         if now >= self._next_second:
             self._next_second = now + 1.0
             self.reads.sweep()

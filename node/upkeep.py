@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger("upkeep")
 
+_KEEP_AT_MOST = 20  # snapshot counts of order records kept for the other nodes of a host; beyond, they install
 _PUT_COST = 256  # etcd's estimate of a put's overhead against the quota, in bytes
 
 
@@ -57,11 +58,8 @@ class Upkeep:
             lessor.checkpointed(lease, remaining_s)
 
     def _expire(self) -> None:
-        leader = self._node.writes.leader
-        if leader is None:
-            return
-        for lease in self._node.lessor.due(self._node.now_ms()):
-            leader.expire(lease)
+        if self._node.lessor.primary:
+            self._node.revoke_expired(self._node.lessor.due(self._node.now_ms()))
 
     # -- quota
 
@@ -85,7 +83,9 @@ class Upkeep:
 
     def applied(self) -> None:
         """Something was applied: is it time to truncate the log?"""
-        if not self._flushing and self._node.applied_index - self._truncated >= self._node.settings.snapshot_count:
+        node = self._node
+        behind = max(node.applied_index - self._truncated, node.order_index - node.store.durable_position.order_index)
+        if not self._flushing and behind >= node.settings.snapshot_count:
             self._flushing = True
             flushing = self._node.loop.run_in_executor(self._thread, self._node.store.flush)
             flushing.add_done_callback(self._flushed)
@@ -104,6 +104,9 @@ class Upkeep:
         slowest = node.snapshots.lowest_needed_index()
         if slowest is not None:
             index = min(index, slowest)
+        wanted = node.wanted_by_others()
+        if wanted is not None and wanted > node.applied_index - _KEEP_AT_MOST * node.settings.snapshot_count:
+            index = min(index, wanted)
         if index > self._truncated:
             node.log.truncate_prefix(node.raft.position_at(index))
             node.raft.compacted(index)

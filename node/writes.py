@@ -55,7 +55,7 @@ class Proposal:
     batch: Batch
     answers: list[tuple[FrontLink, bytes]]  # encoded answer records, sent when the entry is applied
     owed: list[tuple[FrontLink, int]]  # (link, rid) of each, to take the answers back if the entry is lost
-    physical: list[tuple[FrontLink, bytes]]  # compactions that wait for the old data to be gone too
+    controls: list[tuple[FrontLink, bytes, bool]]  # compactions (answer, physical): acknowledged by the node
 
 
 class Writes:
@@ -71,7 +71,7 @@ class Writes:
         lessor: Lessor,
         new_lease_id: Callable[[], int],
         over_quota: Callable[[int, bytes], bool],
-        when_compacted: Callable[[FrontLink, bytes], None],
+        control_applied: Callable[[FrontLink, bytes, bool], None],
     ) -> None:
         self._raft = raft
         self._store = store
@@ -80,15 +80,16 @@ class Writes:
         self._lessor = lessor
         self._new_lease_id = new_lease_id
         self._over_quota = over_quota
-        self._when_compacted = when_compacted
+        self._control_applied = control_applied
         self._queue: deque[tuple[FrontLink, int, int, bytes]] = deque()
         self._later: list[tuple[int, FrontLink, int, int, bytes]] = []  # need this revision applied first
         self._answers: list[tuple[FrontLink, bytes]] = []
         self._owed: list[tuple[FrontLink, int]] = []
-        self._physical: list[tuple[FrontLink, bytes]] = []
+        self._controls: list[tuple[FrontLink, bytes, bool]] = []
         self._staged_bytes = 0
         self._proposals: deque[Proposal] = deque()
         self.leader: Leader | None = None
+        self.on_logged: Callable[[int], None] = lambda index: None
         self.committed = 0
         self.proposed = 0
         self.failed = 0
@@ -106,7 +107,7 @@ class Writes:
         self.leader = None
         for link, rid in self._owed:
             self._not_leader(link, rid)
-        self._answers, self._owed, self._physical, self._staged_bytes = [], [], [], 0
+        self._answers, self._owed, self._controls, self._staged_bytes = [], [], [], 0
         self._refuse_queued()
 
     def _refuse_queued(self) -> None:
@@ -179,8 +180,8 @@ class Writes:
                 tail = outcome.tail
                 record = pack(rid, 0, 16 + len(tail)) + head(outcome.revision, term) + tail
                 size += len(outcome.items)
-                if method == Method.COMPACT and _is_physical(body):
-                    self._physical.append((link, record))
+                if method == Method.COMPACT:
+                    self._controls.append((link, record, _is_physical(body)))
                     owed.append((link, rid))
                     continue
             answers.append((link, record))
@@ -189,11 +190,17 @@ class Writes:
 
     def _propose(self, leader: Leader) -> None:
         data, batch = leader.seal()
-        proposal = Proposal(0, leader.term, batch, self._answers, self._owed, self._physical)
-        self._answers, self._owed, self._physical, self._staged_bytes = [], [], [], 0
+        proposal = Proposal(0, leader.term, batch, self._answers, self._owed, self._controls)
+        self._answers, self._owed, self._controls, self._staged_bytes = [], [], [], 0
         proposal.index = self._raft.propose(data)
         self._proposals.append(proposal)
+        self.on_logged(proposal.index)
         self.proposed += len(proposal.owed)
+
+    def stage(self, link: FrontLink, rid: int, record: bytes) -> None:
+        """An answer of what was appended besides: it leaves with the open entry."""
+        self._answers.append((link, record))
+        self._owed.append((link, rid))
 
     # -- fates
 
@@ -220,8 +227,8 @@ class Writes:
                 put = link.put
                 self._mark_dirty(link)
             put(record)
-        for link_of, record in proposal.physical:
-            self._when_compacted(link_of, record)
+        for link_of, record, physical in proposal.controls:
+            self._control_applied(link_of, record, physical)
         if self._later:
             self._retry_later()
 

@@ -27,7 +27,6 @@ from node.storage.keys import (
     version_row,
 )
 from node.storage.options import ALL_RUNS
-from node.storage.reads import find
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -92,20 +91,12 @@ def read_history(
                 kv = _version(source, path, key, revision, sub)
             prev = b""
             if want_prev and not (kind == PUT and is_creation(kv)):
-                prev = previous_version(source, path, key, revision, position.compact_revision) or b""
+                prev = store.previous(key, revision) or b""
             events.append((revision, kind, key, kv, prev))
             size += len(kv) + len(prev) + len(key)
     except Exception as e:
         raise_read(e, path, f"reading history from revision {from_revision}")
     return slice_
-
-
-def previous_version(source: Rdict, path: str, key: bytes, revision: int, compact_revision: int) -> bytes | None:
-    """The KeyValue that ``key`` had just before ``revision``; None if it had none or it is compacted."""
-    if revision - 1 < compact_revision:
-        return None
-    found = find(source, path, key, revision - 1)
-    return None if found is None or found[0][-1] else found[1]
 
 
 def _version(source: Rdict, path: str, key: bytes, revision: int, sub: int) -> bytes:

@@ -27,8 +27,8 @@ def _common(cache_bytes: int, write_buffer_bytes: int, create: bool) -> Options:
     options.set_max_write_buffer_number(3)
     # Each process has one CPU: one flush and one compaction at a time
     options.set_max_background_jobs(2)
-    # 64 open tables bound the memory that table readers take
-    options.set_max_open_files(64)
+    # bounds the memory that table readers take; their index blocks are in the cache
+    options.set_max_open_files(256)
     options.set_max_file_opening_threads(1)
     options.set_keep_log_file_num(2)
     options.set_max_log_file_size(1 << 20)

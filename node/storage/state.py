@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from node.storage.snapshot import SnapshotSink
 
 _MISS: Any = object()
+_RETIRE_S = 60.0  # so long a replaced database stays for those who still read it
 
 
 def _after(prefix: bytes) -> bytes:
@@ -65,6 +66,7 @@ class StateStore:
         self._flushing = threading.Lock()
         self.cache = VersionCache()
         self._cursor: RdictIter | None = None  # see _live
+        self._retired: list[tuple[float, Path]] = []  # replaced databases and when to remove them
         self.database: Rdict = None  # type: ignore[assignment]
         self._attach(name, create=False)
 
@@ -179,6 +181,8 @@ class StateStore:
                 raise SyncFailed(f"{self.path}: flush failed: {e}") from e
             if position.order_index > self.durable_position.order_index:
                 self.durable_position = position
+            while self._retired and self._retired[0][0] <= time.monotonic():
+                shutil.rmtree(self._retired.pop(0)[1], ignore_errors=True)
             return position
 
     def exclusive(self) -> threading.Lock:
@@ -391,7 +395,7 @@ class StateStore:
     def install(self, sink: SnapshotSink) -> Position:
         """Replace the whole state by a finished snapshot, atomically; never backwards (I18).
 
-        Readers and iterators of the old state end with an error or go on at the old state; drop them.
+        Readers of the old state go on at the old state for a minute; drop them.
         Raises SnapshotRefused, and the state is as it was.
         """
         if sink.position.order_index <= self.position.order_index:
@@ -408,7 +412,7 @@ class StateStore:
             self._attach(name, create=False)
             if self.position != sink.position:
                 raise StorageError(f"{self.path}: installed at {self.position}, announced {sink.position}")
-            shutil.rmtree(self.root / old, ignore_errors=True)
+            self._retired.append((time.monotonic() + _RETIRE_S, self.root / old))
             return self.position
 
     def wait_idle(self, limit_s: float = 30.0) -> None:

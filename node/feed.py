@@ -1,0 +1,101 @@
+"""The feed: committed order records, from a host's node 0 to the nodes of the other shards.
+
+A node asks any host's node 0 for the records from an index on, its own host's first (H13): the content is the same
+everywhere. Records leave as projections (``cluster.order.project``) in contiguous order, as far as the receiver's
+acknowledgements leave room. Node 0 keeps records until its own host's nodes have them durably, within bounds: a
+node that fell behind what is kept installs a snapshot.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from cluster import errors
+from cluster.errors import EtcdError
+from cluster.messages import FEED_HEAD, Status
+from cluster.order import project
+from cluster.raft import EntryKind
+from node.fronts import FrontLink
+
+if TYPE_CHECKING:
+    from node.server import Node
+
+FEED_BODY = struct.Struct("<HQ")  # shard, first order index wanted
+FEED_ACK_BODY = struct.Struct("<QQ")  # applied order index, durable order index
+_WINDOW = 2000  # records sent beyond the acknowledged one
+_RUN = 128  # records read from the log at once
+
+
+@dataclass(slots=True, eq=False)
+class Feed:
+    """One node's subscription."""
+
+    link: FrontLink
+    rid: int
+    shard: int
+    next_index: int
+    acked: int
+    durable: int = 0
+
+
+class Feeds:
+    """All nodes fed by this node 0."""
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+        self._feeds: dict[FrontLink, Feed] = {}
+        self._projected: dict[tuple[int, int], bytes] = {}
+        self.records = 0
+
+    def subscribe(self, link: FrontLink, rid: int, body: bytes) -> None:
+        """FEED: records from an index on, or Compacted if they are not kept any more."""
+        shard, first = FEED_BODY.unpack(body)
+        if first <= self._node.log.snapshot_position().index:
+            link.answer(rid, Status.ERROR, EtcdError(errors.COMPACTED).encode())
+            self._node._mark_dirty(link)
+            return
+        feed = self._feeds[link] = Feed(link, rid, shard, first, first - 1)
+        self.push(feed)
+
+    def acknowledge(self, link: FrontLink, body: bytes) -> None:
+        """FEED_ACK: how far the node is."""
+        feed = self._feeds.get(link)
+        if feed is not None:
+            feed.acked, feed.durable = FEED_ACK_BODY.unpack(body)
+            self.push(feed)
+
+    def gone(self, link: FrontLink) -> None:
+        """The link ended."""
+        self._feeds.pop(link, None)
+
+    def applied(self) -> None:
+        """More of the order log is committed and applied here."""
+        for feed in self._feeds.values():
+            self.push(feed)
+        self._projected.clear()
+
+    def push(self, feed: Feed) -> None:
+        """Send what there is room for."""
+        node = self._node
+        last = min(node.applied_index, feed.acked + _WINDOW)
+        sent = False
+        while feed.next_index <= last:
+            entries = node.raft.log_entries(feed.next_index, min(last, feed.next_index + _RUN - 1))
+            for e in entries:
+                key = (e.index, feed.shard)
+                piece = self._projected.get(key)
+                if piece is None:
+                    piece = project(e.data, feed.shard) if e.kind == EntryKind.RECORD else b""
+                    self._projected[key] = piece
+                feed.link.answer(feed.rid, Status.PARTIAL, FEED_HEAD.pack(e.index, e.term) + piece)
+                self.records += 1
+                sent = True
+            feed.next_index = entries[-1].index + 1
+        if sent:
+            node._dirty.add(feed.link)
+
+    def durable_floor(self) -> int | None:
+        """What all of this host's nodes have durably applied; None if none has said so."""
+        return min((f.durable for f in self._feeds.values() if f.link.local), default=None)

@@ -1,0 +1,186 @@
+"""Links between the nodes of different shards: this node as a client of another, as a front is.
+
+Nodes of other shards are asked over the sockets that serve fronts (``node.fronts``): own host over ipc, other
+hosts over tcp. A link that is silent for an election timeout, or out of sequence, is dropped and made anew with
+another session; what was asked on it is asked again by whoever needs the answer: everything sent here is
+idempotent (``cluster.prepare``).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable
+
+import structlog
+import zmq
+
+from cluster.messages import (
+    HELLO_BODY,
+    PROTOCOL_VERSION,
+    REQUEST,
+    SEQUENCE,
+    STATE_BODY,
+    Method,
+    Status,
+    decode_answers,
+)
+from cluster.settings import Common
+from node.sockets import CurveKeys, LoopSocket, dealer
+
+log = structlog.get_logger("links")
+
+_HWM = 10_000
+_MAX_WAITING = 1000  # requests kept while a connection is being made
+Receive = Callable[["NodeLink", int, int, bytes], None]
+
+
+class NodeLink:
+    """One connection to the node of one shard on one host."""
+
+    def __init__(self, links: NodeLinks, member_id: int, shard: int) -> None:
+        self.member_id = member_id
+        self.shard = shard
+        self.alive = True
+        self.up = False
+        self.leader = 0  # of its shard, as it last said
+        self.term = 0
+        self.commit = 0
+        self._links = links
+        self._rid = 0
+        self._sent = 0
+        self._expected = 1
+        self._out: list[bytes] = []
+        self._callbacks: dict[int, Callable[[int, bytes], None]] = {}
+        self.heard_at = links.loop.time()
+        endpoint, prefix, keys = links.route(member_id, shard)
+        self._prefix = prefix
+        socket = dealer(links.context, endpoint, b"n" + os.urandom(12), keys=keys, hwm=_HWM)
+        self._socket = LoopSocket(links.loop, socket, self._frame)
+        self._greeted = False
+
+    def request(self, method: int, body: bytes, answered: Callable[[int, bytes], None] | None = None) -> int:
+        """Queue a request for this tick's frame; ``answered(status, body)`` for every answer to it."""
+        self._rid += 1
+        if answered is not None:
+            self._callbacks[self._rid] = answered
+        self._out.append(REQUEST.pack(self._rid, method, 0, len(body)) + body)
+        self._links.dirty.add(self)
+        return self._rid
+
+    def flush(self) -> None:
+        """Send what is queued. It is dropped while the other side is not there."""
+        if not self._out or not self.alive:
+            return
+        records = self._out
+        if not self._greeted:
+            common = self._links.common
+            session = int.from_bytes(os.urandom(7), "big")
+            hello = HELLO_BODY.pack(PROTOCOL_VERSION, common.cluster_id, common.member_id, session)
+            records = [REQUEST.pack(0, Method.HELLO, 0, len(hello)) + hello, *records]
+        if self._socket.send([self._prefix + SEQUENCE.pack(self._sent + 1) + b"".join(records)]):
+            self._sent += 1
+            self._greeted = True
+            self._out = []
+        elif self._greeted or len(records) > _MAX_WAITING:
+            self.drop("it does not take frames")
+        else:
+            self._links.dirty.add(self)  # not connected yet: with the next tick
+
+    def _frame(self, parts: list[bytes]) -> None:
+        data = parts[-1]
+        if self._prefix:
+            data = data[1:]
+        try:
+            sequence, records = decode_answers(data)
+        except ValueError:
+            self.drop("it sent a broken frame")
+            return
+        if sequence != self._expected:
+            self.drop("its frames are out of sequence")
+            return
+        self._expected += 1
+        self.heard_at = self._links.loop.time()
+        for rid, status, body in records:
+            if rid:
+                callback = self._callbacks.get(rid)
+                if callback is not None:
+                    if status != Status.PARTIAL:
+                        del self._callbacks[rid]
+                    callback(status, body)
+            elif status == Status.STATE:
+                _, self.leader, self.term, self.commit, _, _ = STATE_BODY.unpack(body)
+                self.up = True
+            elif status == Status.REFUSED:
+                self.drop(body.decode(errors="replace"))
+                return
+        self._links.heard()
+
+    def drop(self, reason: str) -> None:
+        """Give up on this link."""
+        if self.alive:
+            self.alive = False
+            self._socket.close()
+            self._links.dropped(self, reason)
+
+
+class NodeLinks:
+    """All such links of one node."""
+
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, context: zmq.Context[zmq.Socket[bytes]], common: Common,
+        keys: CurveKeys | None, heard: Callable[[], None],
+    ) -> None:
+        self.loop = loop
+        self.context = context
+        self.common = common
+        self.heard = heard
+        self.dirty: set[NodeLink] = set()
+        self._keys = keys
+        self._peers = {p.member_id: p for p in common.peers}
+        self._links: dict[tuple[int, int], NodeLink] = {}
+        self._silence_s = common.election_timeout_ms / 1000
+
+    def route(self, member_id: int, shard: int) -> tuple[str, bytes, CurveKeys | None]:
+        """Endpoint, frame prefix and keys for a host's node of a shard."""
+        if member_id == self.common.member_id:
+            return f"ipc://{self.common.run_dir}/node-{shard}.sock", b"", None
+        peer = self._peers[member_id]
+        return f"tcp://{peer.host}:{peer.port + shard}", b"F", self._keys
+
+    def get(self, member_id: int, shard: int) -> NodeLink:
+        """The link to that node, made if need be."""
+        link = self._links.get((member_id, shard))
+        if link is None or not link.alive:
+            link = self._links[member_id, shard] = NodeLink(self, member_id, shard)
+        return link
+
+    def flush(self) -> None:
+        """Send every link's requests of this tick."""
+        if self.dirty:
+            dirty = list(self.dirty)
+            self.dirty.clear()
+            for link in dirty:
+                link.flush()
+
+    def sweep(self) -> None:
+        """Drop links that are silent; every heartbeat."""
+        now = self.loop.time()
+        for link in list(self._links.values()):
+            if link.alive and now - link.heard_at > self._silence_s:
+                link.drop("it is silent")
+
+    def dropped(self, link: NodeLink, reason: str) -> None:
+        """A link ended itself."""
+        if link.up:
+            log.info("dropped a link to another node", peer=f"{link.member_id:x}", shard=link.shard, reason=reason)
+        if self._links.get((link.member_id, link.shard)) is link:
+            del self._links[link.member_id, link.shard]
+        self.dirty.discard(link)
+
+    def close(self) -> None:
+        """Close them all."""
+        for link in list(self._links.values()):
+            link.alive = False
+            link._socket.close()
+        self._links.clear()

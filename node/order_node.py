@@ -1,0 +1,306 @@
+"""Node 0 of a store with several shards: the order log, the sequencer when it leads, the feed for the others.
+
+Besides what every node does: cuts out of the other leaders' reports, transactions over several shards
+(``cluster.coordinator``), and projections of what is committed for the other nodes (``node.feed``). Control
+records (compaction) are acknowledged only when every shard's leader has applied them (H11, I20).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+import structlog
+
+from cluster import errors, order
+from cluster.coordinator import Coordinator, Wide
+from cluster.errors import EtcdError
+from cluster.messages import ANSWER, HEAD, LEADER, Method, Status
+from cluster.order import Change, Control, Cut, Fold
+from cluster.placement import Placement
+from cluster.prepare import FATE, REPORT, Grant, decode_attempt
+from cluster.raft import EntryKind, Role
+from cluster.settings import NodeSettings
+from cluster.shard import Report
+from cluster.view import Outcome
+from node.feed import Feeds
+from node.fronts import FrontLink
+from node.links import NodeLink, NodeLinks
+from node.server import Node
+from node.sockets import CurveKeys
+from node.storage import Applied
+
+log = structlog.get_logger("sequencer")
+
+FOLD = "fold"
+_APPLY_BYTES = 1 << 20
+_MAX_UNCOMMITTED = 8
+Token = tuple[FrontLink, int]
+
+
+class OrderNode(Node):
+    """See the module."""
+
+    def __init__(self, settings: NodeSettings, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(settings, loop)
+        common = settings.common
+        self.placement = Placement(common.shard_count, common.placement_depth)
+        self.fold = load_fold(self)
+        self.feeds = Feeds(self)
+        self.reports: dict[int, Report] = {}
+        self._reporters: dict[int, int] = {}  # shard -> member that reported last
+        self.coordinator: Coordinator[Token] | None = None
+        self.writes.on_logged = self._logged
+        # compactions applied here that not every shard's leader has applied yet: (index, link, record)
+        self._controls: list[tuple[int, FrontLink, bytes]] = []
+        self.links: NodeLinks
+
+    def start(self) -> None:
+        keys = CurveKeys.load(self.settings.common.curve_key_file)
+        self.links = NodeLinks(self.loop, self._context, self.settings.common, keys, self.wake)
+        super().start()
+
+    async def stop(self) -> None:
+        self.links.close()
+        await super().stop()
+
+    # -- requests
+
+    def _submit(self, link: FrontLink, rid: int, method: int, body: bytes) -> None:
+        if method == Method.LEASE_REVOKE:  # its keys may hang anywhere: all shards take part (H6)
+            self._wide(link, rid, method, body)
+        else:
+            self.writes.submit(link, rid, method, body)
+
+    def _node_request(self, link: FrontLink, rid: int, method: int, body: bytes) -> bool:
+        if method == Method.REPORT:
+            self._report(link, body)
+        elif method == Method.FEED:
+            self.feeds.subscribe(link, rid, body)
+        elif method == Method.FEED_ACK:
+            self.feeds.acknowledge(link, body)
+        elif method == Method.WIDE:
+            self._wide(link, rid, body[0], body[1:])
+        elif method == Method.QUERY:
+            self._query(link, rid, body)
+        else:
+            return False
+        return True
+
+    def _front_gone(self, link: FrontLink) -> None:
+        super()._front_gone(link)
+        self.feeds.gone(link)
+
+    def _wide(self, link: FrontLink, rid: int, method: int, body: bytes) -> None:
+        coordinator = self.coordinator
+        if coordinator is None:
+            # elected and not serving yet, or no leader at all: the front asks again
+            self._not_leader(link, rid)
+            return
+        try:
+            accepted = coordinator.submit((link, rid), method, body)
+        except EtcdError as e:
+            self.reads.refuse(link, rid, e)
+            return
+        if not accepted:
+            self.reads.refuse(link, rid, EtcdError(errors.TOO_MANY_REQUESTS))
+
+    def _not_leader(self, link: FrontLink, rid: int) -> None:
+        leader = 0 if self.raft.role is Role.LEADER else self.raft.leader_id
+        link.answer(rid, Status.NOT_LEADER, LEADER.pack(leader, self.raft.term))
+        self._mark_dirty(link)
+
+    def _report(self, link: FrontLink, body: bytes) -> None:
+        report = Report(*REPORT.unpack(body))
+        known = self.reports.get(report.shard)
+        if known is None or (report.term, report.index, report.applied_order) >= (
+            known.term, known.index, known.applied_order
+        ):
+            self.reports[report.shard] = report
+            self._reporters[report.shard] = link.member_id
+        if self.coordinator is not None:
+            self.coordinator.leader_of(report.shard, report.term)
+        self._release_controls()
+
+    def _query(self, link: FrontLink, rid: int, body: bytes) -> None:
+        fate = self.coordinator.fate(decode_attempt(body)) if self.coordinator is not None else None
+        if fate is not None:
+            link.answer(rid, Status.OK, FATE.pack(fate))
+            self._mark_dirty(link)
+
+    # -- the sequencer
+
+    def _evaluate(self) -> None:
+        leader, coordinator = self.writes.leader, self.coordinator
+        if leader is not None and coordinator is not None and self.writes.uncommitted < _MAX_UNCOMMITTED \
+                and not self.raft.transferring:
+            self._cut(coordinator)
+            coordinator.run(self.now_ms(), self._append)
+            self._send_prepares(coordinator)
+        super()._evaluate()
+
+    def _cut(self, coordinator: Coordinator[Token]) -> None:
+        """One cut for every shard that has committed more than is in order."""
+        cuts: dict[int, Cut] = {}
+        growth = 0
+        for shard, report in self.reports.items():
+            old = coordinator.fold.cut(shard)
+            # I3: only committed entries of the reporting leader's own term are reported; I4: never backwards
+            if report.term >= old.term and report.index > old.index:
+                cuts[shard] = Cut(report.index, report.term, report.count)
+                growth += report.count - old.count
+        if cuts:
+            item = order.encode_cut(cuts)
+            coordinator.fold.take(item, 0)
+            assert self.writes.leader is not None
+            self.writes.leader.append_ordered(item, growth, [], [])
+
+    def _append(self, item: bytes, outcome: Outcome, wide: Wide[Token]) -> None:
+        leader, coordinator = self.writes.leader, self.coordinator
+        assert leader is not None
+        assert coordinator is not None
+        before = coordinator.fold.revision
+        coordinator.fold.take(item, 0)
+        own = [(key, version) for key, version in outcome.writes if self.placement.shard_of(key) == 0]
+        leader.append_ordered(item, coordinator.fold.revision - before, own, wide.leases)
+        if wide.token is None:
+            return
+        link, rid = wide.token
+        if outcome.revision < 0:  # a refusal, logged so that it is as linearizable as any answer
+            record = ANSWER.pack(rid, Status.ERROR, len(outcome.tail)) + outcome.tail
+        else:
+            record = ANSWER.pack(rid, Status.OK, HEAD.size + len(outcome.tail)) + HEAD.pack(
+                outcome.revision, leader.term) + outcome.tail
+        self.writes.stage(link, rid, record)
+
+    def _logged(self, index: int) -> None:
+        if self.coordinator is not None:
+            self.coordinator.logged(index)
+
+    def _send_prepares(self, coordinator: Coordinator[Token]) -> None:
+        for message in coordinator.take_messages():
+            member_id = self._reporters.get(message.shard)
+            if member_id is None:
+                continue
+            link = self.links.get(member_id, message.shard)
+            if message.method == Method.PREPARE:
+                attempt = decode_attempt(message.body[:16])
+                link.request(message.method, message.body, self._answered(link, message.shard, attempt))
+            else:
+                link.request(message.method, message.body)
+
+    def _answered(self, link: NodeLink, shard: int, attempt: order.Attempt) -> Callable[[int, bytes], None]:
+        def answered(status: int, body: bytes) -> None:
+            coordinator = self.coordinator
+            if coordinator is None or attempt.term != coordinator.term:
+                return
+            if status == Status.OK:
+                grant = Grant.decode(body)
+                coordinator.leader_of(shard, grant.term)
+                coordinator.granted(attempt, shard, grant)
+            elif status == Status.LOCKED:
+                coordinator.refused(attempt, shard, decode_attempt(body), self.now_ms())
+
+        return answered
+
+    def revoke_expired(self, leases: list[int]) -> None:
+        """Leases that this term found due: one attempt for all of them (D7)."""
+        if self.coordinator is not None and leases:
+            self.coordinator.submit(None, Method.LEASE_REVOKE, b"", leases)
+
+    # -- the order log
+
+    def _apply(self, last: int) -> None:
+        raft, fold = self.raft, self.fold
+        while self.applied_index < last:
+            entries = raft.log_entries(self.applied_index + 1, min(last, self.applied_index + 256))
+            run: list[tuple[int, int, bytes]] = []
+            changes: list[tuple[int, bytes, int, int]] = []
+            size = 0
+            for entry in entries:
+                data = entry.data if entry.kind == EntryKind.RECORD else b""
+                run.append((entry.index, entry.term, data))
+                for step in fold.take(data, 0):
+                    if isinstance(step, Change):
+                        if step.items:
+                            changes.append((step.revision, step.items, 0, step.sub if step.attempt else -1))
+                    elif isinstance(step, Control):
+                        changes.append((step.revision, step.item, 0, -1))
+                size += len(data)
+                if size >= _APPLY_BYTES:
+                    break
+            index, term, _ = run[-1]
+            applied = self.store.apply_changes(
+                changes, (index, index, term, fold.revision), want_events=self.watches.active,
+                meta={FOLD: fold.encode()},
+            )
+            self.applied_index = index
+            raft.applied(index)
+            self._after_apply(run, applied)
+            self.feeds.applied()
+
+    def _after_apply(self, run: list[tuple[int, int, bytes]], applied: Applied) -> None:
+        super()._after_apply(run, applied)
+        self._release_controls()
+
+    def _lead(self) -> None:
+        super()._lead()
+        leader = self.writes.leader
+        assert leader is not None
+        common = self.settings.common
+        # H15: nothing is in the log's tail beyond what is applied: this leader's own first entry was its last
+        self.coordinator = Coordinator(
+            leader.term, self.placement, leader.view, self.fold.copy(), max_txn_ops=common.max_txn_ops,
+            heartbeat_ms=common.heartbeat_interval_ms)
+        for report in self.reports.values():
+            self.coordinator.leader_of(report.shard, report.term)
+
+    def _leader_changed(self) -> None:
+        super()._leader_changed()
+        if self.coordinator is not None and self.writes.leader is None:
+            for link, rid in self.coordinator.resign():
+                self._not_leader(link, rid)
+            self.coordinator = None
+
+    def wanted_by_others(self) -> int | None:
+        return self.feeds.durable_floor()
+
+    # -- control records
+
+    def answer_control(self, link: FrontLink, record: bytes) -> None:
+        """A compaction is applied here: it is acknowledged once every shard's leader has applied it (I20)."""
+        self._controls.append((self.applied_index, link, record))
+        self._release_controls()
+
+    def _release_controls(self) -> None:
+        if not self._controls:
+            return
+        low = min((self._applied_by(shard) for shard in range(1, self.placement.shards)), default=1 << 62)
+        due = [c for c in self._controls if c[0] <= low]
+        if due:
+            self._controls = [c for c in self._controls if c[0] > low]
+            for _, link, record in due:
+                link.put(record)
+                self._mark_dirty(link)
+
+    def _applied_by(self, shard: int) -> int:
+        report = self.reports.get(shard)
+        if report is None or report.term < self.fold.cut(shard).term:
+            return -1
+        return report.applied_order
+
+    # -- the tick
+
+    def _finish_tick(self) -> None:
+        self.links.flush()
+
+    def _heartbeat(self) -> None:
+        self.links.sweep()
+
+
+def load_fold(node: Node) -> Fold:
+    """The fold at the applied position; a fresh store's stands at revision 1."""
+    stored = node.store.meta(FOLD)
+    fold = Fold() if stored is None else Fold.decode(stored)
+    assert fold.revision == node.store.revision, "I6: the fold is in the batch of the data it describes"
+    return fold
