@@ -169,9 +169,8 @@ class FollowerCommitsBeyondWhatWasChecked(Raft):
     """Section 5.3: min(leader's commit, last new entry)."""
 
     def _on_append(self, message: Message) -> None:
-        acked = self._ack_index
         super()._on_append(message)
-        if self._ack_to and self._ack_index >= acked:
+        if self._ack_to:
             self._advance_commit(min(message.commit, self.log.last_index))
 
 
@@ -227,14 +226,6 @@ class SnapshotDropsTheMatchingSuffix(Raft):
         return super().snapshot_installed(position)
 
 
-class BelievesAcksOfAnotherLog(Raft):
-    """An ack names the entry's term, or an install of what a later leader committed counts for an old one."""
-
-    def _on_append_ack(self, message: Message) -> None:
-        term = self.log.term(message.index)
-        super()._on_append_ack(message._replace(log_term=term))
-
-
 class AppliesWhatItsOwnDiskLacks(Raft):
     """H10: the state would be ahead of the log after a crash."""
 
@@ -287,16 +278,3 @@ class UsesAConfigurationOnlyOnceItIsOld(Raft):
                 self._membership.current = old
         super()._maybe_commit()
         self._membership.current = current
-
-
-class ForgetsAConfigurationChangeOnTruncation(Raft):
-    """Thesis 4.1: a truncation brings back the configuration before."""
-
-    def _on_append(self, message: Message) -> None:
-        membership = self._membership
-        history = list(membership._history)
-        super()._on_append(message)
-        kept = [h for h in history if h not in membership._history]
-        if kept:
-            membership._history = sorted([*membership._history, *kept], key=lambda h: h[0])
-            membership.current = membership._history[-1][1]

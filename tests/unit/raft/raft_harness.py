@@ -169,14 +169,29 @@ class Group:
                 replica.raft.tick(self.now)
             self.settle()
 
+    def campaign(self, id_: int) -> bool:
+        """Let ``id_`` alone try to become leader; a first try may only teach it the others' term."""
+        replica = self.replicas[id_]
+        for _ in range(3):
+            self.now += 2500  # everybody's leader is forgotten
+            replica.raft.tick(self.now)
+            self.settle()
+            if replica.raft.role == Role.LEADER:
+                return True
+        return False
+
     def elect(self, id_: int) -> Replica:
         """Make ``id_`` the leader."""
-        replica = self.replicas[id_]
-        self.now += 2500  # everybody's leader is forgotten
-        replica.raft.tick(self.now)
-        self.settle()
-        assert replica.raft.role == Role.LEADER
-        return replica
+        assert self.campaign(id_)
+        return self.replicas[id_]
+
+    def check_applied(self) -> None:
+        """State machine safety (section 5.4.3): nobody applied another entry at an index."""
+        known: dict[int, tuple[Entry, int]] = {}
+        for replica in self.replicas.values():
+            for entry in replica.applied:
+                other, where = known.setdefault(entry.index, (entry, replica.id))
+                assert entry == other, f"{replica.id} applied {entry}, {where} applied {other}"
 
     @property
     def leader(self) -> Replica:
