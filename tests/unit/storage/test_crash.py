@@ -15,7 +15,7 @@ import pytest
 from rocksdict import WriteBatch
 
 from cluster.raft.types import Entry, HardState, SnapshotPosition
-from node.storage import RaftLog, StateStore, StorageCorruption, apply, keys
+from node.storage import RaftLog, StateStore, StorageCorruption, SyncFailed, apply, keys
 from tests.unit.storage.conftest import OpenStore
 from tests.unit.storage.workload import CONFIGURATION, open_both, replay, stream
 
@@ -158,6 +158,23 @@ def test_a_sync_that_ends_after_a_truncation_does_not_raise_the_mark_over_it(tmp
     log.sync()
     log = RaftLog.open(crash(log), initial=CONFIGURATION)
     assert log.last_index() == 60
+    log.close()
+
+
+def test_a_sync_claims_nothing_that_was_written_after_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A helper thread's sync may fall between an append's bookkeeping and its write."""
+    log = fill_log(tmp_path / "log")
+
+    def sync_then_die(self: RaftLog, batch: WriteBatch) -> None:
+        monkeypatch.undo()
+        self.sync()
+        raise SyncFailed("the write never happened")
+
+    monkeypatch.setattr(RaftLog, "_write", sync_then_die)
+    with pytest.raises(SyncFailed):
+        log.append([Entry(101, 5, 1, b"")], HardState(9, 3, 0))
+    log = RaftLog.open(crash(log), initial=CONFIGURATION)
+    assert (log.last_index(), log.hard_state().term) == (100, 5)
     log.close()
 
 

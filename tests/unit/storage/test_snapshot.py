@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from cluster import records
-from node.storage import Position, SnapshotRefused, StateStore, directory
+from node.storage import Position, SnapshotRefused, StateStore, directory, state
 from node.storage.snapshot import SnapshotSink, SnapshotSource
 from tests.unit.storage.conftest import OpenStore
 from tests.unit.storage.workload import stream
@@ -65,7 +65,6 @@ def test_a_snapshot_arrives_whole_whatever_the_chunks(
     assert store.hash_state().run() == donor.hash_state().run()
     assert store.hash_kv().run() == donor.hash_kv().run()
     assert os.listdir(tmp_path / "outgoing") == []
-    assert sorted(os.listdir(store.root)) == ["current", "db-2"]
     # and it goes on from there, and comes back after a restart
     record = (store.position.shard_index + 1, 9, records.put(b"new", 0, 1, b"value", 0))
     store.apply([record])
@@ -73,6 +72,26 @@ def test_a_snapshot_arrives_whole_whatever_the_chunks(
     assert store.hash_state().run() == donor.hash_state().run()
     store.close()
     assert open_store().position == donor.position
+    assert sorted(os.listdir(store.root)) == ["current", "db-2"]
+
+
+def test_a_reader_of_the_replaced_state_goes_on_and_the_old_files_go_later(
+    donor: StateStore, open_store: OpenStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = open_store()
+    items = b"".join(records.put(b"%05d" % i, 0, 1, bytes(100), 0) for i in range(5000))
+    store.apply([(1, 1, items)])
+    store.flush()
+    rows = store.reader().scan(b"\0", b"\0")
+    next(rows)
+    monkeypatch.setattr(state, "_RETIRE_S", 0)
+    sink = receive(store, sent(donor, tmp_path))
+    sink.finish()
+    store.install(sink)
+    assert len(list(rows)) == 4999
+    assert store.position == donor.position
+    store.flush()
+    assert sorted(os.listdir(store.root)) == ["current", "db-2"]
 
 
 def test_the_stream_is_padded_for_etcdctl(donor: StateStore, tmp_path: Path) -> None:
@@ -165,7 +184,7 @@ def test_several_transfers_at_once_and_one_abandoned(donor: StateStore, open_sto
 _CRASH = """
 import os, sys
 from pathlib import Path
-from node.storage import StateStore, directory
+from node.storage import StateStore, directory, state
 from node.storage.snapshot import SnapshotSink
 point, path, stream = sys.argv[1:]
 store = StateStore.open(path, block_cache_bytes=1 << 20, write_buffer_bytes=1 << 20)

@@ -264,6 +264,37 @@ def test_a_reader_does_not_see_what_comes_later(open_store: OpenStore) -> None:
         store.reader(3)
 
 
+def test_reads_of_one_reader_may_come_between_the_slices_of_another(open_store: OpenStore) -> None:
+    """They share an iterator."""
+    store = open_store()
+    do(store, *(records.put(b"%03d\0" % i, 0, 1, b"%d" % i, 0) for i in range(300)))
+    reader = store.reader()
+    first, second, seen = reader.scan(b"0", b"2"), reader.scan(b"05", b"\0"), []
+    for _ in range(100):
+        seen.append((next(first), next(second)))
+        assert reader.count(b"1", b"2") == (100, None)
+        assert reader.get(b"299\0") is not None
+        assert reader.get(b"299") is None
+    everything = list(store.scan(*ALL))
+    assert [one for one, _ in seen] + list(first) == everything[:200]
+    assert [two for _, two in seen] + list(second) == everything[50:]
+
+
+def test_space_comes_back_after_deletes_a_compaction_and_defragmenting(open_store: OpenStore) -> None:
+    store = open_store()
+    do(store, *(records.put(b"%d" % i, 0, 1, b"x" * 1000, 0) for i in range(3000)))
+    store.flush()
+    full = store.size_bytes()
+    assert full > 3_000_000
+    assert store.size_in_use_bytes() <= full
+    do(store, *(records.delete(b"%d" % i) for i in range(3000)))
+    do(store, records.put(b"last", 0, 1, b"", 0))
+    compact(store, store.revision)
+    store.defragment()
+    assert store.size_bytes() < full / 10
+    assert store.statistics()["size_bytes"] == store.size_bytes()
+
+
 # Compaction; contract 1.7
 
 
