@@ -39,15 +39,15 @@ def _span(flags: Flags, args: list[str], command: str) -> tuple[bytes, bytes]:
     return key, b""
 
 
-def put_request(flags: Flags, args: list[str]) -> rpc_pb2.PutRequest:
-    """A put; a value that is not among the arguments is read from stdin."""
+def put_request(flags: Flags, args: list[str], from_stdin: bool = True) -> rpc_pb2.PutRequest:
+    """A put; a value that is not among the arguments is read from stdin, where that is possible."""
     if not args or not args[0]:
         raise Exit(128, "put command needs 1 argument and input from stdin or 2 arguments")
     if flags.switch("ignore-value") and len(args) > 1:
         raise Exit(128, "put command needs only 1 argument when 'ignore-value' is set")
     value = b""
     if not flags.switch("ignore-value"):
-        value = raw(args[1]) if len(args) > 1 else sys.stdin.buffer.read()
+        value = raw(args[1]) if len(args) > 1 else sys.stdin.buffer.read() if from_stdin else b""
         if len(args) == 1 and not value:
             raise Exit(128, "put command needs 1 argument and input from stdin or 2 arguments")
     try:

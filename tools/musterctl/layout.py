@@ -81,6 +81,5 @@ def grid(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
                 for cell, width in zip(row, widths, strict=True)
             ]
             out += ["| ", " | ".join(parts), " |\n"]
-    if rows:
-        out.append(rule)
+    out.append(rule)
     return "".join(out)

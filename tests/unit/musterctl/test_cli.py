@@ -1,0 +1,82 @@
+"""Commands that need no server, and what the others answer without one."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from cluster.pb import kv_pb2, rpc_pb2
+from tools.musterctl import API_VERSION, cli, commands
+from tools.musterctl.command import Exit
+from tools.musterctl.print_json import message
+from tools.musterctl.usage import usage, version
+from tools.musterctl.watch import WatchArguments, split_arguments
+
+
+def test_version_is_two_lines(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.run(["version"]) == 0
+    assert capsys.readouterr().out == f"musterctl version: {version()}\nAPI version: {API_VERSION}\n"
+
+
+def test_version_loads_no_network_code() -> None:
+    program = (
+        "import sys; from tools.musterctl import cli; cli.run(['version']); "
+        "sys.exit(any(m.startswith(('grpc', 'google')) for m in sys.modules))"
+    )
+    assert subprocess.run([sys.executable, "-c", program], check=False, capture_output=True).returncode == 0
+
+
+def test_wrong_arguments_are_refused_before_any_connection(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.run(["get"]) == 128
+    assert capsys.readouterr().err == (
+        "Error: get command needs one argument as key and an optional argument as range_end\n"
+    )
+
+
+def test_help_names_every_command() -> None:
+    text = usage(commands.root())
+    for line in ("lease keep-alive\tKeeps leases alive (renew)", "peer-keys\t\t", "endpoint hashkv\t\t"):
+        assert line in text
+
+
+@pytest.mark.parametrize(
+    ("args", "line", "env_key", "expected"),
+    [
+        (["a"], ["watch", "a"], "", WatchArguments(["a"], [])),
+        (
+            ["a", "b", "echo", "a"],
+            ["watch", "a", "b", "--", "echo", "a"],
+            "",
+            WatchArguments(["a", "b"], ["echo", "a"]),
+        ),
+        (
+            ["sh", "-c", "sh"],
+            ["watch", "--", "sh", "-c", "sh"],
+            "k",
+            WatchArguments(["k"], ["sh", "-c", "sh"]),
+        ),
+        ([], ["watch"], "k", WatchArguments(["k"], [])),
+    ],
+)
+def test_a_watchs_words_end_at_two_dashes(
+    args: list[str], line: list[str], env_key: str, expected: WatchArguments
+) -> None:
+    assert split_arguments(args, line, env_key, "") == expected
+
+
+def test_a_key_in_the_environment_and_on_the_line_conflict() -> None:
+    with pytest.raises(Exit, match="conflicting environment key"):
+        split_arguments(["a", "echo"], ["watch", "a", "--", "echo"], "k", "")
+
+
+def test_json_leaves_zeros_out_and_wraps_a_oneof() -> None:
+    pair = kv_pb2.KeyValue(key=b"k", lease=2**63 - 1)
+    ranged = rpc_pb2.RangeResponse(header=rpc_pb2.ResponseHeader(), kvs=[pair], more=True)
+    txn = rpc_pb2.TxnResponse(succeeded=True, responses=[rpc_pb2.ResponseOp(response_range=ranged)])
+    assert message(txn) == (
+        '{"succeeded":true,"responses":[{"Response":{"response_range":'
+        '{"header":{},"kvs":[{"key":"aw==","lease":9223372036854775807}],"more":true}}}]}'
+    )
+    assert message(rpc_pb2.ResponseOp()) == '{"Response":null}'

@@ -1,0 +1,74 @@
+"""Matching a command line to commands and flags."""
+
+from __future__ import annotations
+
+import pytest
+
+from tools.musterctl import commands
+from tools.musterctl.command import FlagError, Flags, find
+
+
+def _parsed(*line: str) -> tuple[str, Flags, list[str]]:
+    command, rest = find(commands.root(), line)
+    flags = Flags(command.all_flags())
+    return command.path(), flags, flags.parse(rest)
+
+
+@pytest.mark.parametrize(
+    ("line", "path"),
+    [
+        (("get", "a"), "musterctl get"),
+        (("pu", "a", "b"), "musterctl put"),
+        (("le", "gr", "5"), "musterctl lease grant"),
+        (("-w", "json", "lease", "list"), "musterctl lease list"),
+        (("--write-out=json", "--hex", "get", "put"), "musterctl get"),
+        (("lease", "nosuch"), "musterctl lease"),
+        ((), "musterctl"),
+    ],
+)
+def test_commands_are_found_by_name_or_unique_prefix(line: tuple[str, ...], path: str) -> None:
+    assert _parsed(*line)[0] == path
+
+
+def test_flags_may_stand_anywhere_before_two_dashes() -> None:
+    _, flags, args = _parsed("get", "--limit", "3", "a", "-wjson", "--prefix", "b", "--", "--rev", "-x")
+    assert (flags.number("limit"), flags.string("write-out"), flags.switch("prefix")) == (3, "json", True)
+    assert args == ["a", "b", "--rev", "-x"]
+    assert flags.given == {"limit", "write-out", "prefix"}
+    assert flags.number("command-timeout") == 5_000_000_000
+
+
+def test_a_list_flag_grows() -> None:
+    _, flags, _ = _parsed("get", "a", "--endpoints=x:1,y:2", "--endpoints", "z:3")
+    assert flags.strings("endpoints") == ["x:1", "y:2", "z:3"]
+    assert _parsed("get", "a")[1].strings("endpoints") == ["127.0.0.1:2379"]
+    assert _parsed("get", "a", "--endpoints=")[1].strings("endpoints") == []
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        (("nosuch",), 'unknown command "nosuch" for "musterctl"'),
+        (("--nosuch", "get", "xyzzy"), 'unknown command "xyzzy" for "musterctl"'),
+        (("lock", "a"), 'unknown command "lock" for "musterctl"'),
+        (("get", "--nosuch"), "unknown flag: --nosuch"),
+        (("get", "-z"), "unknown shorthand flag: 'z' in -z"),
+        (("get", "-w"), "flag needs an argument: 'w' in -w"),
+        (("get", "--rev"), "flag needs an argument: --rev"),
+        (("get", "---x"), "bad flag syntax: ---x"),
+        (
+            ("watch", "-i=x"),
+            'invalid argument "x" for "-i, --interactive" flag: strconv.ParseBool: parsing "x": invalid syntax',
+        ),
+    ],
+)
+def test_what_cannot_be_matched_is_named(line: tuple[str, ...], message: str) -> None:
+    with pytest.raises(FlagError) as caught:
+        _parsed(*line)
+    assert str(caught.value) == message
+
+
+def test_a_mistyped_command_gets_suggestions() -> None:
+    with pytest.raises(FlagError) as caught:
+        _parsed("gte")
+    assert str(caught.value) == 'unknown command "gte" for "musterctl"\n\nDid you mean this?\n\tget\n'
