@@ -89,6 +89,11 @@ def context(result: dict[str, Any]) -> list[str]:
         + ("the leader only" if plan["leader_only"] else "all members in turn, the leader first")
         + "; ratios are medians over the rounds, with the lowest and highest.",
     ]
+    runs = [run for cell in result["cells"] for runs in cell["runs"].values() for run in runs if "failed" not in run]
+    others = [run["others_busy_percent"] for run in runs if run["others_busy_percent"] is not None]
+    if others:
+        lines.append(f"Other programs and the kernel took {statistics.median(others):.0f}% of the machine's CPUs in "
+                     f"the median turn, {max(others):.0f}% in the worst.")
     for system in result["systems"]:
         lines.append(f"{system['name']}: {system['version']}; idle, its processes take "
                      f"{system['idle_cpu_percent']:.1f}% of a CPU.")

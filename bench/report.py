@@ -81,7 +81,10 @@ def _cpu(result: dict[str, Any]) -> Table:
                       number(server["rss_bytes"] / 2**20), number(server["written_bytes"] / 2**20), style="bold")
     table.add_row("client", number(client["cpu_s"]), number(client["us_per_op"]),
                   number(sum(p["max_rss_bytes"] for p in client["processes"]) / 2**20), "-")
-    table.caption = (f"busiest client process {client['busiest_percent']:.0f}% of a CPU, machine "
-                     f"{result['machine_busy_percent']:.0f}% busy; limited by the client: {client['limited']}")
+    others = result["others_busy_percent"]
+    table.caption = (f"busiest client process {client['busiest_percent']:.0f}% of a CPU; machine "
+                     f"{result['machine_busy_percent']:.0f}% busy"
+                     + (f", {others:.0f}% by others" if others is not None else "")
+                     + f"; limited by the client: {client['limited']}")
     table.caption_justify = "left"
     return table

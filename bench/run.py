@@ -48,7 +48,7 @@ async def run(spec: Spec, *, processes: int = 1, server_roots: Sequence[int] = (
             workers.append(await _Process.start(share))
         await asyncio.gather(*(worker.expect("ready", START_LIMIT_S + spec.timeout_s) for worker in workers))
         usage_before = servers.sample(server_roots)
-        machine_before = psutil.cpu_times()
+        machine_before, began = psutil.cpu_times(), time.monotonic()
         started_at = datetime.now(UTC)
         for worker in workers:
             worker.tell("go")
@@ -59,14 +59,15 @@ async def run(spec: Spec, *, processes: int = 1, server_roots: Sequence[int] = (
 
         sent = await asyncio.gather(*(worker.expect("sent", None, report) for worker in workers))
         usage_after = servers.sample(server_roots)
+        machine_after, measured_s = psutil.cpu_times(), time.monotonic() - began
         puts = sum(event["operations"] for event in sent)
         for worker in workers:
             worker.tell(f"end {puts}")
         limit_s = START_LIMIT_S + spec.timeout_s + (spec.duration_s + puts / 1000 if spec.command in WATCHES else 0)
         results = await asyncio.gather(*(worker.expect("result", limit_s) for worker in workers))
-        machine_after = psutil.cpu_times()
         if spec.command in WATCHES:  # their work goes on until the last event is delivered
             usage_after = servers.sample(server_roots)
+            machine_after, measured_s = psutil.cpu_times(), time.monotonic() - began
     finally:
         for worker in workers:
             await worker.stop()
@@ -78,6 +79,7 @@ async def run(spec: Spec, *, processes: int = 1, server_roots: Sequence[int] = (
     }
     merged["client"]["limited"] = _verdict(merged)
     merged["server"] = _server(servers.spent(usage_before, usage_after), merged["operations"])
+    merged["others_busy_percent"] = _others_percent(merged, measured_s)
     return merged
 
 
@@ -152,11 +154,23 @@ def _server(used: list[servers.Spent], operations: int) -> dict[str, Any] | None
             "rss_bytes": sum(u.rss_bytes for u in used), "written_bytes": sum(u.written_bytes for u in used)}
 
 
+def _others_percent(result: dict[str, Any], measured_s: float) -> float | None:
+    """What neither clients nor servers used of this machine's CPUs; None where the servers' part is not known.
+
+    Interrupts, the kernel's own threads and this process are in it, so it is a little above 0 at best.
+    """
+    if result["server"] is None:
+        return None
+    own_s = result["client"]["cpu_s"] + result["server"]["cpu_s"]
+    own_percent: float = 100 * own_s / max(measured_s * (os.cpu_count() or 1), 1e-9)
+    return max(0.0, float(result["machine_busy_percent"]) - own_percent)
+
+
 def _busy_percent(before: Any, after: Any) -> float:
     """All CPUs of the machine between two ``psutil.cpu_times``."""
     idle = after.idle + getattr(after, "iowait", 0.0) - before.idle - getattr(before, "iowait", 0.0)
     total = sum(after[:8]) - sum(before[:8])  # guest time, after these, is counted in user time
-    return 100 * (1 - idle / total) if total > 0 else 0.0
+    return min(100.0, max(0.0, 100 * (1 - idle / total))) if total > 0 else 0.0
 
 
 class _Process:

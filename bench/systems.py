@@ -116,7 +116,7 @@ def start_etcd(data_dir: Path, *, members: int = 3, binary: str | None = None,
     clients = [f"http://127.0.0.1:{port}" for port in ports[:members]]
     peers = [f"http://127.0.0.1:{port}" for port in ports[members:]]
     initial = ",".join(f"m{i}={url}" for i, url in enumerate(peers))
-    system = System(name, _etcd_version(path), [url.removeprefix("http://") for url in clients], [], data_dir)
+    system = System(name, _version([path], "etcd"), [url.removeprefix("http://") for url in clients], [], data_dir)
     try:
         for i in range(members):
             _spawn(system, f"m{i}", [
@@ -153,7 +153,7 @@ def start_muster(data_dir: Path, *, hosts: int = 3, shards: int = 1, flags: Sequ
             time.sleep(0.05)
         for i in range(hosts):
             _wait_healthy(system, base + 100 * i)
-        system.version = _http_get(base, "/version").partition("\r\n\r\n")[2].strip()
+        system.version = _version([sys.executable, "-m", "tools.muster.cli"], "muster")
     except BaseException:
         system.stop()
         raise
@@ -242,6 +242,7 @@ def _http_get(port: int, path: str) -> str:
         return ""
 
 
-def _etcd_version(binary: str) -> str:
-    output = subprocess.run([binary, "--version"], capture_output=True, text=True, timeout=20, check=False).stdout
-    return output.splitlines()[0] if output else "unknown"
+def _version(command: list[str], wanted: str) -> str:
+    """The line of ``--version`` that names the program."""
+    done = subprocess.run([*command, "--version"], capture_output=True, text=True, timeout=20, check=False)
+    return next((line for line in done.stdout.splitlines() if line.startswith(wanted)), "unknown version")

@@ -21,6 +21,7 @@ NUMBER = (int, float)
 RESULT: dict[str, Any] = {
     "schema": str, "command": str, "started_at": str, "operations": int, "duration_s": float,
     "throughput_per_s": float, "errors": dict, "settings": dict, "machine_busy_percent": float,
+    "others_busy_percent": float,
     "latency_ms": dict.fromkeys(("mean", "min", "p50", "p90", "p95", "p99", "p99.9", "max"), NUMBER),
     "histogram_us": [list], "timeline": [list], "extra": dict,
     "machine": {"cpu": str, "cpus": int, "memory_bytes": int, "kernel": str, "python": str},
@@ -74,6 +75,7 @@ def test_each_command_makes_its_total_and_reports_it(etcd: System, arguments: tu
     latency = result["latency_ms"]
     assert 0 < latency["min"] <= latency["p50"] <= latency["p99"] <= latency["max"] < 1000 * result["duration_s"]
     assert result["client"]["cpu_s"] > 0
+    assert 0 <= result["others_busy_percent"] <= result["machine_busy_percent"] <= 100
 
 
 def test_a_watch_run_counts_every_event_at_every_watcher_over_two_processes(etcd: System) -> None:
