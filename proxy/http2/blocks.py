@@ -33,6 +33,7 @@ from proxy.http2.frames import ConnectionFault, ErrorCode
 Field = tuple[bytes, bytes]
 
 STATIC: tuple[Field, ...] = ((b"", b""), *((bytes(n), bytes(v)) for n, v in HeaderTable.STATIC_TABLE))
+_SIZED = tuple((field, len(field[0]) + len(field[1]) + 32) for field in STATIC)
 _STATIC_COUNT = len(STATIC)  # 62: indexes 1..61 are static
 _STATIC_FIELD = {field: index for index, field in reversed(list(enumerate(STATIC))) if index}
 _STATIC_NAME = {field[0]: index for index, field in reversed(list(enumerate(STATIC))) if index}
@@ -177,7 +178,7 @@ class HeaderDecoder:
     def __init__(self, max_list_bytes: int) -> None:
         self.cache: dict[bytes, HeaderBlock] = {}
         self._bases: dict[tuple[Field, ...], HeaderBlock] = {}
-        self._table: deque[Field] = deque()
+        self._table: deque[tuple[Field, int]] = deque()  # newest first, each with its size
         self._size = 0
         self._max = TABLE_LIMIT
         self._cap = max_list_bytes * 4
@@ -225,6 +226,7 @@ class HeaderDecoder:
         """Fields, their size, whether the table changed, and the place of the last field inserted (-1: none)."""
         table = self._table
         fields: list[Field] = []
+        append = fields.append
         size = 0
         changed = False
         inserted = -1
@@ -240,10 +242,10 @@ class HeaderDecoder:
                 if index < _STATIC_COUNT:
                     if not index:
                         raise ValueError
-                    field = STATIC[index]
+                    field, field_size = _SIZED[index]
                 else:
-                    field = table[index - _STATIC_COUNT]
-                size += len(field[0]) + len(field[1]) + _FIELD_OVERHEAD
+                    field, field_size = table[index - _STATIC_COUNT]
+                size += field_size
             elif octet & 0xE0 == 0x20:  # table size update: only before the first field (section 4.2)
                 limit, pos = _integer(block, pos + 1, 0x1F) if octet & 0x1F == 0x1F else (octet & 0x1F, pos + 1)
                 if fields or limit > TABLE_LIMIT:
@@ -260,7 +262,7 @@ class HeaderDecoder:
                 if index == mask:
                     index, pos = _integer(block, pos, mask)
                 if index:
-                    name = STATIC[index][0] if index < _STATIC_COUNT else table[index - _STATIC_COUNT][0]
+                    name = STATIC[index][0] if index < _STATIC_COUNT else table[index - _STATIC_COUNT][0][0]
                 else:
                     name, pos = _string(block, pos, end)
                 value, pos = _string(block, pos, end)
@@ -272,18 +274,17 @@ class HeaderDecoder:
                     inserted = len(fields)
                     self._evict(field_size)
                     if field_size <= self._max:
-                        table.appendleft(field)
+                        table.appendleft((field, field_size))
                         self._size += field_size
             if size > self._cap:
                 raise ConnectionFault(ErrorCode.ENHANCE_YOUR_CALM, "header list too large")
-            fields.append(field)
+            append(field)
         return fields, size, changed, inserted
 
     def _evict(self, room: int) -> None:
         """Make room for an entry of that size (section 4.4); a larger one than the table empties it."""
         while self._table and self._size + room > self._max:
-            name, value = self._table.pop()
-            self._size -= len(name) + len(value) + _FIELD_OVERHEAD
+            self._size -= self._table.pop()[1]
 
 
 def _integer(block: bytes, pos: int, prefix: int) -> tuple[int, int]:

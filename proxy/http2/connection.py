@@ -17,7 +17,9 @@ Ids of streams that were reset, by either side, are remembered (boundedly), beca
 on them are judged differently (section 5.1); every other closed stream ended by END_STREAM.
 
 Hot path: ``receive`` handles HEADERS with END_HEADERS only, and DATA without padding, in its
-own loop; everything else is a method.
+own loop; everything else is a method. Measured on the 2-core reference machine with calls
+pipelined 200 a read, ``proxy.grpc`` and its answer included: 1.9 us of CPU per unary call
+whose header block is cached, 8.6 us where each carries a new ``grpc-timeout``.
 """
 
 from __future__ import annotations
@@ -115,12 +117,15 @@ class Connection(Outbound):
             pos = len(frames.PREFACE)
         streams = self.streams
         cached = self._decoder.cache.get
+        decode = self._decoder.decode
         open_stream = self._open_stream
         unpack = frames.FRAME_HEADER.unpack_from
         max_frame = self._max_frame
         low_connection = self.limits.connection_window_bytes >> 1
         low_stream = self.stream_window >> 1
         max_queued = self.limits.max_unsent_bytes
+        max_list = self.limits.max_header_list_bytes
+        max_streams = self.limits.max_concurrent_streams
         while size - pos >= 9:
             word, flags, stream_id = unpack(data, pos)
             length = word >> 8
@@ -157,20 +162,23 @@ class Connection(Outbound):
                 stream.received(data[start:end], stream.remote_closed)
             elif (
                 kind == 1  # HEADERS
-                and flags & 0x2C == 0x04
-                and (block := cached(data[start:end])) is not None
+                and flags & 0x2D == 0x04
                 and stream_id & 1
                 and stream_id == self._last_id + 2
-                and not block.fault
                 and self._block is None
                 and not self._first
-                and not self.draining
-                and self.queued <= max_queued
-                and len(streams) < self.limits.max_concurrent_streams
-                and flags & 0x01 == 0
-                and block.size <= self.limits.max_header_list_bytes
             ):
+                raw = data[start:end]
+                block = cached(raw)
+                if block is None:
+                    block = decode(raw)
                 self._last_id = stream_id
+                if block.fault or block.size > max_list or self.queued > max_queued or self.draining or len(streams) >= max_streams:
+                    try:
+                        self._open(stream_id, block, False)
+                    except StreamFault as fault:
+                        self._stream_fault(stream_id, fault.code)
+                    continue
                 streams[stream_id] = stream = open_stream(self, stream_id, block)
                 stream.opened(False)
             else:
@@ -274,20 +282,26 @@ class Connection(Outbound):
             self._gaps.append((self._last_id + 2, stream_id - 2))
             del self._gaps[:-64]
         self._last_id = stream_id
-        if partial.self_dependent or block.fault:
-            raise StreamFault(ErrorCode.PROTOCOL_ERROR, block.fault or "a stream depends on itself")
-        if block.size > self.limits.max_header_list_bytes:
-            raise StreamFault(ErrorCode.ENHANCE_YOUR_CALM, "header list too large")
+        if partial.self_dependent:
+            raise StreamFault(ErrorCode.PROTOCOL_ERROR, "a stream depends on itself")
+        self._open(stream_id, block, partial.ended)
+
+    def _open(self, stream_id: int, block: HeaderBlock, ended: bool) -> None:
+        """A new stream, if nothing is wrong with its block and there is room."""
         limits = self.limits
+        if block.fault:
+            raise StreamFault(ErrorCode.PROTOCOL_ERROR, block.fault)
+        if block.size > limits.max_header_list_bytes:
+            raise StreamFault(ErrorCode.ENHANCE_YOUR_CALM, "header list too large")
         if self.draining or len(self.streams) >= limits.max_concurrent_streams or self.queued > limits.max_unsent_bytes:
             # Section 5.1.2. A client that gives no windows for its answers gets no further calls; reading
             # from it goes on, because its WINDOW_UPDATE would come that way. Refused calls may be sent again.
             raise StreamFault(ErrorCode.REFUSED_STREAM, "too many streams")
-        if partial.ended and block.content_length > 0:
+        if ended and block.content_length > 0:
             raise StreamFault(ErrorCode.PROTOCOL_ERROR, "content-length without DATA")  # section 8.1.1
         self.streams[stream_id] = stream = self._open_stream(self, stream_id, block)
-        stream.remote_closed = partial.ended
-        stream.opened(partial.ended)
+        stream.remote_closed = ended
+        stream.opened(ended)
 
     def _trailers(self, stream: Stream, block: HeaderBlock, ended: bool) -> None:
         if stream.remote_closed:
