@@ -110,11 +110,11 @@ def apply_put(view: View, request: Any, revision: int) -> tuple[bytes, Version, 
     if current is None:
         if request.ignore_value or request.ignore_lease:
             raise EtcdError(errors.KEY_NOT_FOUND)
-        create, version, named = revision, 1, 0
+        named, create, version = 0, revision, 1
     else:
-        create, version = current[0], current[2] + 1
-        # a key that this very transaction created: its creation is the effect's own revision
-        named = 0 if create == revision else create
+        named = create = current[0]
+        version = current[2] + 1
+        assert create < revision, "no key is put twice in one transaction"
         if request.ignore_lease:
             lease = current[3]
         if request.ignore_value or request.prev_kv:

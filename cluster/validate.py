@@ -79,12 +79,15 @@ def check_delete_range(request: Message) -> None:
 
 def check_txn(request: Message, max_ops: int) -> None:
     """All static rules of a transaction, nested ones included."""
-    _check_fields(request, max_ops)
-    _check_keys(request.success)
-    _check_keys(request.failure)
+    nested = _check_fields(request, max_ops)
+    for ops in (request.success, request.failure):
+        if nested or len(ops) > 1:
+            _check_keys(ops)
 
 
-def _check_fields(request: Message, budget: int) -> None:
+def _check_fields(request: Message, budget: int) -> bool:
+    """Check each operation; whether one of them is a transaction itself."""
+    nested = False
     used = max(len(request.compare), len(request.success), len(request.failure))
     if used > budget:
         raise EtcdError(errors.TOO_MANY_OPS)
@@ -103,8 +106,10 @@ def _check_fields(request: Message, budget: int) -> None:
             elif kind == "request_txn":
                 # a nested transaction has what its parent left of the budget
                 _check_fields(op.request_txn, budget - used)
+                nested = True
             else:
                 raise EtcdError(errors.KEY_NOT_FOUND)
+    return nested
 
 
 Interval = tuple[bytes, bytes]  # [begin, end) as the request spells it
@@ -118,8 +123,6 @@ def _check_keys(ops: Sequence[Message]) -> tuple[set[bytes], list[Interval]]:
     of the key space (range_end a zero byte) is taken literally here and so covers nothing: etcd's slip,
     which clients can rely on ("delete everything, then put").
     """
-    if len(ops) < 2 and not (ops and ops[0].HasField("request_txn")):
-        return _leaf_keys(ops)
     deletes: list[Interval] = []
     nested: list[Message] = []
     own_puts: list[bytes] = []
@@ -147,14 +150,6 @@ def _check_keys(ops: Sequence[Message]) -> tuple[set[bytes], list[Interval]]:
         _check_key(key, puts, deletes)
         puts.add(key)
     return puts, deletes
-
-
-def _leaf_keys(ops: Sequence[Message]) -> tuple[set[bytes], list[Interval]]:
-    if ops and ops[0].HasField("request_put"):
-        return {ops[0].request_put.key}, []
-    if ops and ops[0].HasField("request_delete_range"):
-        return set(), [_interval(ops[0].request_delete_range)]
-    return set(), []
 
 
 def _interval(request: Message) -> Interval:

@@ -214,3 +214,17 @@ def test_bodies_that_are_no_message_are_refused() -> None:
     for method in (Method.PUT, Method.RANGE, Method.DELETE_RANGE, Method.TXN):
         assert refusal(lambda method=method: validate.check(method, b"\xff", 128)).kind == errors.MALFORMED_REQUEST  # type: ignore[misc]
     validate.check(Method.COMPACT, b"", 128)
+
+
+@pytest.mark.parametrize(("compacted", "revision", "kind"), [
+    (0, -1, None), (0, -2, errors.COMPACTED), (3, -1, errors.COMPACTED), (3, 2, errors.COMPACTED), (3, 3, None),
+    (3, 0, None), (3, 5, None), (3, 6, errors.FUTURE_REV)])
+def test_negative_revisions_count_as_compacted_once_anything_is(
+    compacted: int, revision: int, kind: errors.ErrorKind | None
+) -> None:
+    shard = MemoryShard()
+    shard.revision, shard.compact_revision = 5, compacted
+    if kind is None:
+        run(shard, get(K, revision=revision))
+    else:
+        assert refusal(lambda: run(shard, get(K, revision=revision))).kind == kind
