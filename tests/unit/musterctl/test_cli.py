@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -80,3 +82,13 @@ def test_json_leaves_zeros_out_and_wraps_a_oneof() -> None:
         '{"header":{},"kvs":[{"key":"aw==","lease":9223372036854775807}],"more":true}}}]}'
     )
     assert message(rpc_pb2.ResponseOp()) == '{"Response":null}'
+
+
+def test_a_peer_key_file_is_made_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "peer.json"
+    assert cli.run(["peer-keys", str(path)]) == 0
+    assert set(json.loads(path.read_text())) == {"public", "secret"}
+    before = path.read_bytes()
+    assert cli.run(["peer-keys", str(path)]) == 1
+    assert path.read_bytes() == before
+    assert capsys.readouterr().err == f"Error: open {path}: file exists\n"

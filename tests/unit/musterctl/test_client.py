@@ -1,0 +1,80 @@
+"""Errors and limits of the connection, without a server."""
+
+from __future__ import annotations
+
+import socket
+import time
+
+import grpc
+import pytest
+
+from cluster.pb import rpc_pb2
+from tools.musterctl.client import Client, Config, RequestError, request_error
+
+_CONFIG = Config((), True, "", "", "", "", "", 10_000, 6_000)
+
+
+class _Failure(grpc.RpcError):
+    def __init__(self, code: grpc.StatusCode, details: str) -> None:
+        self._code, self._details = code, details
+
+    def code(self) -> grpc.StatusCode:
+        return self._code
+
+    def details(self) -> str:
+        return self._details
+
+
+@pytest.mark.parametrize(
+    ("code", "details", "text"),
+    [
+        (
+            grpc.StatusCode.NOT_FOUND,
+            "etcdserver: requested lease not found",
+            "etcdserver: requested lease not found",
+        ),
+        (grpc.StatusCode.DEADLINE_EXCEEDED, "Deadline Exceeded", "context deadline exceeded"),
+        (
+            grpc.StatusCode.UNIMPLEMENTED,
+            "unknown method X",
+            "rpc error: code = Unimplemented desc = unknown method X",
+        ),
+        (grpc.StatusCode.FAILED_PRECONDITION, "x", "rpc error: code = FailedPrecondition desc = x"),
+        (
+            grpc.StatusCode.UNKNOWN,
+            "etcdserver: request cancelled",
+            "rpc error: code = Unknown desc = etcdserver: request cancelled",
+        ),
+    ],
+)
+def test_a_failure_is_told_as_etcds_client_tells_it(code: grpc.StatusCode, details: str, text: str) -> None:
+    error = request_error(_Failure(code, details))
+    assert (str(error), error.code) == (text, code)
+
+
+def test_a_request_over_two_mebibytes_is_not_sent() -> None:
+    client = Client(_CONFIG, ("127.0.0.1:1",))
+    request = rpc_pb2.PutRequest(key=b"k", value=bytes(2 * 1024 * 1024))
+    with pytest.raises(RequestError) as caught:
+        client.unary("KV/Put", request, rpc_pb2.PutResponse, 1.0)
+    client.close()
+    size = request.ByteSize()
+    assert str(caught.value) == (
+        f"rpc error: code = ResourceExhausted desc = trying to send message larger than max ({size} vs. 2097152)"
+    )
+
+
+@pytest.mark.parametrize("endpoints", [1, 2])
+def test_nobody_answering_ends_with_the_deadline(endpoints: int) -> None:
+    """Bound but not listening: connections are refused, and nobody else can take the port."""
+    sockets = [socket.socket() for _ in range(endpoints)]
+    for s in sockets:
+        s.bind(("127.0.0.1", 0))
+    client = Client(_CONFIG, tuple(f"127.0.0.1:{s.getsockname()[1]}" for s in sockets))
+    started = time.monotonic()
+    with pytest.raises(RequestError, match="context deadline exceeded"):
+        client.unary("KV/Range", rpc_pb2.RangeRequest(key=b"k"), rpc_pb2.RangeResponse, 0.3, True)
+    assert time.monotonic() - started >= 0.25
+    client.close()
+    for s in sockets:
+        s.close()
