@@ -69,8 +69,7 @@ class _Front(asyncio.Protocol):
 
     def eof_received(self) -> bool:
         if self.http1 is not None:
-            self.http1.receive(b"", self.loop.time())
-            return self.http1.request is not None  # half-closed clients still get their answer
+            self.http1.receive(b"", self.loop.time())  # a client that ends its side has gone, as Go's servers see it
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:

@@ -1,0 +1,89 @@
+"""HTTP/1.1 under mutated requests: nothing is raised, and what is said begins like an answer."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from proxy.http import HttpHandler, HttpRequest
+from proxy.http1 import Http1Connection
+from proxy.http2 import Limits
+
+SEED_REQUESTS = (
+    b"GET /a?b HTTP/1.1\r\nHost: x\r\n\r\n",
+    b"HEAD /a HTTP/1.1\r\nHost: x\r\n\r\n",
+    b"GET /a HTTP/1.0\r\n\r\n",
+    b"GET /a HTTP/1.0\r\nConnection: keep-alive\r\n\r\n",
+    b"POST /later HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nhello",
+    b"POST /a HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\nExpect: 100-continue\r\n\r\n3\r\nabc\r\n0\r\nT: 1\r\n\r\n",
+    b"GET /pieces HTTP/1.1\r\nHost: x\r\nUpgrade: h2c\r\nConnection: Upgrade\r\n\r\n",
+    b"CONNECT x:1 HTTP/1.1\r\nHost: x\r\n\r\n",
+    b"OPTIONS * HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n",
+    b"GET http://x/a HTTP/1.1\r\nHost: x\r\n\r\n",
+)
+
+
+class Output:
+    def __init__(self) -> None:
+        self.data = b""
+        self.closed = False
+
+    def write(self, data: bytes) -> None:
+        self.data += data
+
+    def close(self) -> None:
+        self.closed = True
+
+    def unsent_bytes(self) -> int:
+        return 0
+
+
+def talk(data: bytes, rng: random.Random) -> Output:
+    output = Output()
+    later: list[HttpRequest] = []
+
+    def pieces(request: HttpRequest) -> None:
+        request.start(200)
+        request.write(b"one")
+        request.write(b"two")
+        request.end()
+
+    handlers: dict[str, HttpHandler] = {"/a": lambda request: request.respond(200, request.body), "/later": later.append, "/pieces": pieces}
+    connection = Http1Connection(handlers.get, Limits(max_body_bytes=1000, max_http1_header_bytes=2000), output, "peer", 0.0)
+    pos = 0
+    while pos < len(data) and not output.closed:
+        step = rng.choice((1, 7, 50, len(data)))
+        connection.receive(data[pos : pos + step], 0.0)
+        pos += step
+        if later and rng.random() < 0.5:
+            later.pop(0).respond(200, b"late")
+    while later:
+        later.pop(0).respond(200, b"late")
+    connection.drain()
+    if not output.closed:
+        connection.receive(b"", 0.0)
+    connection.lost()
+    assert output.closed
+    assert not output.data or output.data.startswith(b"HTTP/1.1 ")
+    return output
+
+
+@pytest.mark.parametrize("request_bytes", SEED_REQUESTS)
+def test_each_correct_request_is_answered(request_bytes: bytes) -> None:
+    assert talk(request_bytes, random.Random(1)).data.count(b"HTTP/1.1 ") >= 1
+    assert b" 400 " not in talk(request_bytes, random.Random(1)).data
+
+
+@pytest.mark.parametrize("chunk", range(4))
+def test_mutated_requests(chunk: int) -> None:
+    for seed in range(chunk * 150, chunk * 150 + 150):
+        rng = random.Random(seed)
+        data = bytearray(b"".join(rng.choice(SEED_REQUESTS) for _ in range(rng.randrange(1, 5))))
+        for _ in range(rng.randrange(6)):
+            at = rng.randrange(len(data))
+            if rng.random() < 0.5:
+                data[at] = rng.choice(b"\0\r\n :,;" + bytes((rng.randrange(256),)))
+            else:
+                data[at:at] = data[rng.randrange(len(data)) :][: rng.randrange(40)]
+        talk(bytes(data), rng)
