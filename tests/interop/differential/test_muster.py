@@ -49,13 +49,15 @@ class Hosts:
 
 @pytest.fixture
 def muster(tmp_path: Path) -> Iterator[list[GrpcEndpoint]]:
-    """The hosts of a muster cluster: of MUSTER_ENDPOINTS (an empty one), or one started here."""
+    """The hosts of a muster cluster: of MUSTER_ENDPOINTS (an empty one), or one started here with
+    MUSTER_SHARDS shards (1)."""
     given = os.environ.get("MUSTER_ENDPOINTS")
     if given:
         endpoints = [GrpcEndpoint(address) for address in given.split(",")]
         yield endpoints
     else:
-        with local_cluster(tmp_path / "muster", 3) as cluster:
+        shards = os.environ.get("MUSTER_SHARDS", "1")
+        with local_cluster(tmp_path / "muster", 3, f"--shards={shards}") as cluster:
             endpoints = [GrpcEndpoint(address) for address in cluster.endpoints()]
             yield endpoints
             for endpoint in endpoints:
