@@ -131,7 +131,9 @@ class Raft(Election):
                 raise IntegrityError(f"H10: state is at {index}, log committed to {log.commit}, ends at {log.last_index}")
             log.commit = index
         log.applied = max(log.applied, index)
-        self._announced = max(self._announced, index)
+        if index > self._announced:  # after a restart: the state knows who was a member then
+            self._announced = index
+            self._announced_configuration = self._membership.at(index)[1]
         log.trim()
 
     def compacted(self, index: int) -> None:
@@ -146,8 +148,8 @@ class Raft(Election):
         """A state snapshot of ``position`` was switched in.
 
         True: the log has no suffix that matches it, and the driver must begin its stored log after
-        ``position`` (synced) before it asks for the next Ready. False: the stored log goes on as it is (H8).
-        A position that is applied already is ignored.
+        ``position`` (synced) before it asks for the next Ready; a driver that crashed in between does so when it
+        starts. False: the stored log goes on as it is (H8). A position that is applied already is ignored.
         """
         log = self.log
         if position.index <= log.applied:
@@ -161,10 +163,10 @@ class Raft(Election):
         reset = log.install(position)
         if reset:
             self._ack_to = 0
-        self._membership.compacted(position.index, position.configuration)
-        if reset:
             self._membership.truncated(position.index + 1)
+            self._membership.compacted(position.index, position.configuration)
         self._announced = max(self._announced, position.index)
+        self._configuration_moved = True
         if self.leader_id and self._role == Role.FOLLOWER:
             self._acknowledge(self.leader_id, position.index)
         return reset
@@ -197,12 +199,13 @@ class Raft(Election):
         configuration = None
         if bound > last:
             self._announced = last = bound
-            configuration = self._committed_configuration(bound)
+        if self._configuration_moved or self._membership.latest_index > first:
+            configuration = self._committed_configuration(last)
         leader = (self.leader_id, int(self._role), self.term)
         leader_changed = leader != self._announced_leader
         if not (
             must_sync or last > first or self._now_out or self._after_sync or self._reads_done or leader_changed
-            or self._reads_failed or self._snapshots_to
+            or self._reads_failed or self._snapshots_to or configuration is not None
         ):
             return None
         self._sequence = sequence
@@ -216,12 +219,12 @@ class Raft(Election):
         return ready
 
     def _committed_configuration(self, index: int) -> Configuration | None:
-        if self._membership.latest_index <= self._announced_configuration:
+        """The configuration as of ``index``, if it is not the one announced last."""
+        self._configuration_moved = False
+        configuration = self._membership.at(index)[1]
+        if configuration == self._announced_configuration:
             return None
-        logged, configuration = self._membership.at(index)
-        if logged <= self._announced_configuration:
-            return None
-        self._announced_configuration = logged
+        self._announced_configuration = configuration
         return configuration
 
     def log_entries(self, first: int, last: int) -> list[Entry]:

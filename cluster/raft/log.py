@@ -136,7 +136,8 @@ class RaftLog:
             record[1] = min(record[1], last)
 
     def install(self, position: SnapshotPosition) -> bool:
-        """Begin the log after ``position``. H8: a suffix that matches it is kept; True if there was none."""
+        """The state is at ``position`` now. H8: a log that has that entry stays as it is; otherwise it begins
+        anew after it: True."""
         index = position.index
         keep = index <= self.last_index and self.term(index) == position.term
         if not keep:
@@ -147,7 +148,7 @@ class RaftLog:
             self.last_term = position.term
             self._take_back(index)
             self.handed = self.persisted = index
-        self.position = position
+            self.position = position
         self.commit = max(self.commit, index)
         self.applied = max(self.applied, index)
         return not keep

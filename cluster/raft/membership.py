@@ -57,7 +57,9 @@ class Membership:
         return self._history[0]
 
     def compacted(self, index: int, configuration: Configuration) -> None:
-        """The log now begins after ``index``."""
-        later = [h for h in self._history if h[0] > index]
-        self._history = [(index, configuration), *later]
+        """The log now begins after ``index``, where ``configuration`` was in effect."""
+        logged, known = self.at(index)
+        if logged > index or known != configuration:  # a snapshot brought it
+            logged = index
+        self._history = [(logged, configuration), *(h for h in self._history if h[0] > index)]
         self.current = self._history[-1][1]

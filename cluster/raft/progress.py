@@ -47,7 +47,7 @@ class Progress:
         self.acked_round = 0  # the latest read round it confirmed
         self.sent_commit = 0  # the highest commit index it was told
         self.check_due = False  # send an append, even an empty one, to find out whether one was lost
-        self.checked_ms = now_ms  # when it last was asked that, or acknowledged something new
+        self.checked_ms = now_ms  # when it last was asked that, showed progress, or had all it was sent
 
     def probe(self, next_index: int) -> None:
         """Find out again where the logs agree."""

@@ -157,6 +157,8 @@ class Replication(RaftState):
                 size = 0
                 for entry in entries:
                     size += len(entry.data)
+                if not progress.inflight:
+                    progress.checked_ms = self._now
                 progress.next = end + 1
                 progress.inflight.append((end, size))
                 progress.inflight_bytes += size

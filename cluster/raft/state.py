@@ -77,7 +77,8 @@ class RaftState:
         self._reads_failed: list[int] = []
         self._snapshots_to: list[tuple[int, int]] = []
         self._announced = log.applied  # committed entries handed out up to here
-        self._announced_configuration = log.position.index
+        self._announced_configuration = log.position.configuration
+        self._configuration_moved = self._membership.latest_index > log.position.index
         self._announced_leader: tuple[int, int, int] = (0, int(Role.FOLLOWER), self.term)
 
         self._rearm()

@@ -1,0 +1,599 @@
+"""One test per rule of the paper, the thesis and the review."""
+
+from __future__ import annotations
+
+import pytest
+from raft_harness import Group, MemoryStorage, Replica, kinds
+
+from cluster.raft import (
+    Config,
+    Configuration,
+    ConfigurationRefused,
+    Entry,
+    EntryKind,
+    HardState,
+    IntegrityError,
+    Kind,
+    Message,
+    NotLeader,
+    ProposalDropped,
+    Raft,
+    Role,
+    SnapshotPosition,
+)
+
+THREE = Configuration(frozenset({1, 2, 3}))
+
+
+def vote(sender: int, to: int, term: int, index: int = 0, log_term: int = 0, forced: bool = False) -> Message:
+    return Message(Kind.VOTE, sender, to, term, index, log_term, flag=forced)
+
+
+def granted(replica: Replica) -> list[tuple[int, bool]]:
+    return [(m.to, m.flag) for m in replica.drain() if m.kind == Kind.VOTE_ACK]
+
+
+# -- section 5.1, 5.2: terms and elections --------------------------------------------------------------------
+
+
+def test_a_replica_votes_once_in_a_term_even_across_a_restart() -> None:
+    replica = Replica(1, THREE)
+    replica.raft.step(vote(2, 1, 5), 0)
+    assert granted(replica) == [(2, True)]
+    replica.raft.step(vote(3, 1, 5), 0)
+    assert granted(replica) == [(3, False)]
+    replica.start(0)
+    replica.raft.step(vote(3, 1, 5), 0)
+    replica.raft.step(vote(2, 1, 5), 0)
+    assert granted(replica) == [(3, False), (2, True)]
+
+
+def test_a_repeated_vote_is_counted_once() -> None:
+    replica = Replica(1, Configuration(frozenset({1, 2, 3, 4, 5})), pre_vote=False)
+    replica.raft.tick(3000)
+    replica.drain()
+    for _ in range(5):
+        replica.raft.step(Message(Kind.VOTE_ACK, 2, 1, 1, flag=True), 3000)
+    assert replica.raft.role == Role.CANDIDATE
+
+
+def test_a_vote_of_one_who_is_no_voter_counts_for_nothing() -> None:
+    replica = Replica(1, Configuration(frozenset({1, 2, 3}), frozenset({4})), pre_vote=False)
+    replica.raft.tick(3000)
+    replica.drain()
+    for sender in (4, 9):
+        replica.raft.step(Message(Kind.VOTE_ACK, sender, 1, 1, flag=True), 3000)
+    assert replica.raft.role == Role.CANDIDATE
+
+
+def test_a_candidate_that_cannot_win_any_more_gives_up() -> None:
+    replica = Replica(1, THREE, pre_vote=False)
+    replica.raft.tick(3000)
+    replica.drain()
+    for sender in (2, 3):
+        replica.raft.step(Message(Kind.VOTE_ACK, sender, 1, 1), 3000)
+    assert replica.raft.role == Role.FOLLOWER
+
+
+def test_a_leader_steps_down_when_it_sees_a_higher_term() -> None:
+    group = Group()
+    leader = group.elect(1)
+    leader.raft.step(Message(Kind.APPEND_REJECT, 2, 1, leader.raft.term + 1), group.now)
+    assert leader.raft.role == Role.FOLLOWER
+    assert leader.raft.leader_id == 0
+
+
+def test_a_leader_of_an_older_term_is_told_of_the_newer_one() -> None:
+    replica = Replica(1, THREE)
+    replica.raft.step(vote(2, 1, 5), 0)
+    replica.drain()
+    replica.raft.step(Message(Kind.HEARTBEAT, 3, 1, 4), 0)
+    assert [(m.to, m.term) for m in replica.drain()] == [(3, 5)]
+    assert replica.raft.leader_id == 0
+
+
+def test_election_timeouts_lie_between_one_and_two() -> None:
+    for random, expected in ((0.0, 1000), (0.5, 1500), (0.999, 1999)):
+        assert Replica(1, THREE, random=random).raft.next_deadline() == expected
+
+
+# -- section 5.3: replication ---------------------------------------------------------------------------------
+
+
+def test_a_shorter_old_append_does_not_cut_off_what_came_after_it() -> None:
+    replica = Replica(2, THREE)
+    entries = [Entry(i, 1, EntryKind.RECORD, b"%d" % i) for i in (1, 2, 3)]
+    replica.raft.step(Message(Kind.APPEND, 1, 2, 1, entries=entries), 0)
+    replica.drain()
+    replica.raft.step(Message(Kind.APPEND, 1, 2, 1, entries=entries[:1]), 0)
+    acks = replica.drain()
+    assert replica.raft.last_index == 3
+    assert [(m.index, m.log_term) for m in acks] == [(1, 1)]
+
+
+def test_a_conflict_replaces_the_tail_on_disk_too() -> None:
+    replica = Replica(2, THREE)
+    replica.raft.step(
+        Message(Kind.APPEND, 1, 2, 1, entries=[Entry(i, 1, 1, b"old") for i in (1, 2, 3)]), 0)
+    replica.drain()
+    replica.raft.step(Message(Kind.APPEND, 3, 2, 2, 1, 1, entries=[Entry(2, 2, 1, b"new")]), 0)
+    replica.drain()
+    assert [(e.index, e.term, e.data) for e in replica.storage.log] == [(1, 1, b"old"), (2, 2, b"new")]
+
+
+def test_a_lost_append_is_noticed_without_new_proposals() -> None:
+    group = Group()
+    leader = group.elect(1)
+    group.drop = lambda m: m.kind == Kind.APPEND
+    leader.raft.propose(b"x")
+    group.settle()
+    group.drop = lambda m: False
+    group.pass_time(400)
+    assert [r.data() for r in group.replicas.values()] == [[b"x"]] * 3
+
+
+def test_appends_under_way_are_bounded_in_number_and_bytes() -> None:
+    for settings in ({"max_inflight": 3}, {"max_inflight_bytes": 30}):
+        group = Group(max_append_bytes=10, **settings)
+        leader = group.elect(1)
+        for _ in range(10):
+            leader.raft.propose(b"0123456789")
+        sent = [m for m in leader.drain() if m.kind == Kind.APPEND and m.to == 2]
+        assert len(sent) == 3
+        group.wire += sent
+        group.settle()
+        assert len(group[2].data()) == 10
+
+
+def test_entries_are_read_from_storage_once_memory_let_them_go() -> None:
+    group = Group(max_tail_bytes=0)
+    leader = group.elect(1)
+    group.cut = {3}
+    for i in range(20):
+        leader.raft.propose(b"%d" % i)
+        group.settle()
+    assert leader.raft.statistics()["tail_entries"] == 0
+    group.cut = set()
+    group.pass_time(400)
+    assert len(group[3].data()) == 20
+
+
+# -- section 5.4: safety --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("index", "term", "expected"), [(2, 2, True), (3, 2, True), (1, 3, True), (9, 1, False), (1, 2, False)])
+def test_a_vote_goes_only_to_a_log_at_least_as_complete(index: int, term: int, expected: bool) -> None:
+    replica = Replica(1, THREE)
+    replica.storage.log = [Entry(1, 1, 1, b""), Entry(2, 2, 1, b"")]
+    replica.storage.hard = HardState(2, 0, 0)
+    replica.start(0)
+    replica.raft.step(vote(2, 1, 4, index, term), 0)
+    assert granted(replica) == [(2, expected)]
+
+
+def test_a_new_leader_logs_an_entry_of_its_own_term_first() -> None:
+    leader = Group().elect(1)
+    assert [(e.kind, e.data) for e in leader.applied] == [(EntryKind.NOOP, b"")]
+
+
+# -- I2: only after the sync ----------------------------------------------------------------------------------
+
+
+def test_no_vote_ack_or_own_count_leaves_before_its_sync() -> None:
+    group = Group()
+    leader = group.elect(1)
+    for replica in group.replicas.values():
+        replica.slow_disk = True
+    leader.raft.propose(b"x")
+    group.settle()
+    assert leader.raft.commit_index == 1
+    group.wire += group[2].sync()
+    group.settle()
+    assert leader.raft.commit_index == 1
+    leader.sync()
+    group.settle()
+    assert leader.raft.commit_index == 2
+
+
+def test_a_truncation_takes_back_what_was_synced_or_will_be() -> None:
+    replica = Replica(2, THREE)
+    replica.slow_disk = True
+    replica.raft.step(Message(Kind.APPEND, 1, 2, 1, entries=[Entry(i, 1, 1, b"old") for i in (1, 2, 3)]), 0)
+    replica.drain()
+    replica.raft.step(Message(Kind.APPEND, 3, 2, 2, 1, 1, entries=[Entry(2, 2, 1, b"new")]), 0)
+    replica.raft.persisted(replica.unsynced[0].sequence)  # the sync of the old entries ends now
+    assert replica.raft.persisted_index == 1
+    assert Kind.APPEND_ACK not in kinds(replica.drain())
+
+
+def test_committed_entries_wait_for_the_own_disk_before_they_are_applied() -> None:
+    group = Group()
+    leader = group.elect(1)
+    leader.slow_disk = True
+    leader.raft.propose(b"x")
+    group.settle()  # the others' syncs commit it
+    assert leader.raft.commit_index == 2
+    assert leader.data() == []
+    leader.sync()
+    leader.drain()
+    assert leader.data() == [b"x"]
+
+
+def test_a_replica_whose_log_ends_before_what_it_acknowledged_stops() -> None:
+    group = Group()
+    leader = group.elect(1)
+    leader.raft.propose(b"x")
+    group.settle()
+    group[2].storage.log.clear()  # H10: wiped, under the old identity
+    group[2].storage.hard = HardState(0, 0, 0)
+    group[2].start(group.now)
+    with pytest.raises(IntegrityError, match="H10"):
+        group.pass_time(300)
+
+
+def test_a_state_ahead_of_the_log_is_refused_at_the_start() -> None:
+    replica = Replica(1, THREE)
+    with pytest.raises(IntegrityError, match="H10"):
+        replica.raft.applied(5)
+
+
+def test_a_restart_goes_on_where_the_state_stands() -> None:
+    group = Group()
+    leader = group.elect(1)
+    for i in range(4):
+        leader.raft.propose(b"%d" % i)
+    group.settle()
+    group[2].applied.clear()
+    group[2].start(group.now, applied=3)
+    group.pass_time(300)
+    assert group[2].data() == [b"2", b"3"]
+
+
+# -- section 8, H2, I13: reads --------------------------------------------------------------------------------
+
+
+def test_a_question_waits_until_an_entry_of_the_own_term_is_committed() -> None:
+    group = Group()
+    group.drop = lambda m: m.kind == Kind.APPEND_ACK
+    leader = group.elect(1)
+    leader.raft.read_index(1)
+    group.settle()
+    assert leader.reads == []
+    group.drop = lambda m: False
+    group.pass_time(300)
+    assert leader.reads == [(1, 1)]
+
+
+def test_an_answer_sent_before_the_question_does_not_confirm_it() -> None:
+    group = Group()
+    leader = group.elect(1)
+    leader.raft.read_index(1)
+    group.collect()
+    group.cut = {1}
+    for message in [m for m in group.wire if m.to == 2]:
+        group[2].raft.step(message, group.now)
+    group.wire.clear()
+    late = group[2].drain()  # the answer to round 1
+    assert kinds(late) == [Kind.HEARTBEAT_ACK]
+    leader.raft.read_index(2)
+    for message in late:
+        leader.raft.step(message, group.now)
+    leader.drain()
+    assert leader.reads == [(1, 1)]
+
+
+def test_questions_of_a_tick_share_a_round_and_learners_do_not_confirm() -> None:
+    group = Group(3, learners=[4])
+    leader = group.elect(1)
+    for context in range(100):
+        leader.raft.read_index(context)
+    messages = leader.drain()
+    assert [(m.kind, m.to) for m in messages] == [(Kind.HEARTBEAT, 2), (Kind.HEARTBEAT, 3)]
+    leader.raft.step(Message(Kind.HEARTBEAT_ACK, 4, 1, 1, round=1), group.now)
+    leader.drain()
+    assert leader.reads == []
+    leader.raft.step(Message(Kind.HEARTBEAT_ACK, 3, 1, 1, round=1), group.now)
+    leader.drain()
+    assert leader.reads == [(context, 1) for context in range(100)]
+
+
+def test_questions_fail_when_leadership_is_lost() -> None:
+    group = Group()
+    leader = group.elect(1)
+    leader.raft.read_index(7)
+    leader.drain()
+    leader.raft.read_index(8)
+    leader.raft.step(Message(Kind.HEARTBEAT, 2, 1, leader.raft.term + 1), group.now)
+    leader.drain()
+    assert leader.reads_failed == [7, 8]
+
+
+# -- D4: commit news ------------------------------------------------------------------------------------------
+
+
+def test_followers_learn_of_a_commit_at_once_without_time_passing() -> None:
+    group = Group()
+    leader = group.elect(1)
+    leader.raft.propose(b"x")
+    group.settle()
+    assert [r.raft.commit_index for r in group.replicas.values()] == [2, 2, 2]
+
+
+def test_commit_news_rides_with_an_append_that_is_due() -> None:
+    group = Group()
+    leader = group.elect(1)
+    leader.raft.propose(b"x")
+    leader.drain()
+    leader.raft.step(Message(Kind.APPEND_ACK, 2, 1, 1, 2, 1), group.now)
+    leader.raft.propose(b"y")
+    assert [(m.kind, m.commit) for m in leader.drain() if m.to == 2] == [(Kind.APPEND, 2)]
+
+
+# -- thesis 4.2.3, 6.2, 9.6: undisturbed leaders --------------------------------------------------------------
+
+
+def test_a_leader_without_a_quorum_steps_down_within_an_election_timeout() -> None:
+    group = Group()
+    leader = group.elect(1)
+    group.cut = {1}
+    group.pass_time(1100)
+    assert leader.raft.role != Role.LEADER
+    with pytest.raises(NotLeader):
+        leader.raft.propose(b"x")
+
+
+def test_who_hears_from_a_leader_ignores_candidates() -> None:
+    group = Group()
+    group.elect(1)
+    term = group[2].raft.term
+    group[2].raft.step(vote(3, 2, term + 5, 9, term), group.now)
+    assert group[2].drain() == []
+    assert group[2].raft.term == term
+
+
+def test_a_replica_that_was_cut_off_does_not_unseat_the_leader() -> None:
+    group = Group()
+    leader = group.elect(1)
+    term = leader.raft.term
+    group.cut = {3}
+    group.pass_time(6000)
+    group.cut = set()
+    group.pass_time(2000)
+    assert (leader.raft.role, leader.raft.term, group[3].raft.term) == (Role.LEADER, term, term)
+
+
+def test_without_pre_vote_a_higher_term_does_not_lock_a_replica_out() -> None:
+    group = Group(pre_vote=False)
+    group.elect(1)
+    group.cut = {3}
+    group.pass_time(6000)
+    group.cut = set()
+    group.pass_time(6000)
+    group.leader.raft.propose(b"x")
+    group.settle()
+    assert group[3].data() == [b"x"]
+
+
+# -- thesis 3.10: transfer ------------------------------------------------------------------------------------
+
+
+def test_a_transfer_waits_until_the_target_has_the_log() -> None:
+    group = Group()
+    leader = group.elect(1)
+    leader.raft.propose(b"x")
+    leader.raft.transfer_leadership(2)
+    assert Kind.TIMEOUT_NOW not in kinds(leader.drain())
+    with pytest.raises(ProposalDropped):
+        leader.raft.propose(b"y")
+    group.pass_time(300)
+    assert group.leader.id == 2
+    assert group[2].data() == [b"x"]
+
+
+def test_a_transfer_is_given_up_after_an_election_timeout() -> None:
+    group = Group()
+    leader = group.elect(1)
+    group.cut = {2}
+    leader.raft.transfer_leadership(2)
+    group.pass_time(1100)
+    assert leader.raft.propose(b"x") == 2
+
+
+def test_leadership_goes_to_voters_only() -> None:
+    group = Group(3, learners=[4])
+    with pytest.raises(ConfigurationRefused):
+        group.elect(1).raft.transfer_leadership(4)
+
+
+# -- thesis chapter 4, I21, H12: membership -------------------------------------------------------------------
+
+
+def test_learners_receive_the_log_and_never_campaign_or_count() -> None:
+    group = Group(1, learners=[2])
+    leader = group.elect(1)
+    leader.raft.propose(b"x")
+    group.settle()
+    assert group[2].data() == [b"x"]
+    assert group[2].raft.role == Role.LEARNER
+    group.cut = {2}
+    leader.raft.propose(b"y")
+    group.settle()
+    assert leader.raft.commit_index == leader.raft.last_index
+    group.pass_time(5000)
+    assert group[2].raft.role == Role.LEARNER
+
+
+def test_a_configuration_counts_from_the_moment_it_is_logged() -> None:
+    group = Group(1)
+    group.replicas[2] = Replica(2, Configuration(frozenset()))
+    leader = group.elect(1)
+    group.cut = {2}
+    leader.raft.propose_configuration(Configuration(frozenset({1, 2})))
+    group.settle()
+    assert leader.raft.commit_index == 1
+    group.cut = set()
+    group.pass_time(300)
+    assert leader.raft.commit_index == 2
+    assert leader.configurations == [Configuration(frozenset({1, 2}))]
+    assert group[2].configurations == [Configuration(frozenset({1, 2}))]
+
+
+def test_a_truncation_brings_back_the_configuration_before() -> None:
+    group = Group()
+    leader = group.elect(1)
+    group.cut = {1}
+    leader.raft.propose_configuration(Configuration(frozenset({1, 2})))
+    leader.drain()
+    group.elect(2)
+    assert leader.raft.configuration == Configuration(frozenset({1, 2}))
+    group.cut = set()
+    group.pass_time(300)
+    assert leader.raft.configuration == THREE
+    assert leader.configurations == []
+
+
+@pytest.mark.parametrize(
+    "new",
+    [
+        Configuration(frozenset({1, 2, 3, 4, 5})),
+        Configuration(frozenset({1, 2, 4})),
+        Configuration(frozenset({2, 3})),
+        Configuration(frozenset()),
+        Configuration(frozenset({1, 2, 3}), frozenset({3})),
+        Configuration(frozenset({2, 3}), frozenset({1})),
+    ],
+    ids=["two more", "swapped", "leader removed", "nobody", "both", "leader demoted"],
+)
+def test_a_change_by_more_than_one_member_or_of_the_leader_is_refused(new: Configuration) -> None:
+    leader = Group().elect(1)
+    with pytest.raises(ConfigurationRefused):
+        leader.raft.propose_configuration(new)
+    assert leader.raft.last_index == 1
+
+
+def test_a_removed_member_is_told_and_campaigns_no_more() -> None:
+    group = Group()
+    leader = group.elect(1)
+    leader.raft.propose_configuration(Configuration(frozenset({1, 2})))
+    group.settle()
+    assert group[3].configurations == [Configuration(frozenset({1, 2}))]
+    assert 3 not in leader.raft.peers()
+    group.pass_time(5000)
+    assert group[3].raft.role == Role.LEARNER
+    assert leader.raft.role == Role.LEADER
+
+
+def test_a_restart_finds_the_configuration_in_the_log() -> None:
+    group = Group()
+    leader = group.elect(1)
+    leader.raft.propose_configuration(Configuration(frozenset({1, 2, 3}), frozenset({4})))
+    group.settle()
+    group[2].start(group.now)
+    assert group[2].raft.configuration.learners == {4}
+
+
+# -- section 7, H8: snapshots ---------------------------------------------------------------------------------
+
+
+def compacted_group() -> Group:
+    """1 leads, 3 lacks what 1 has compacted."""
+    group = Group()
+    leader = group.elect(1)
+    group.cut = {3}
+    for i in range(5):
+        leader.raft.propose(b"%d" % i)
+    group.settle()
+    for replica in (group[1], group[2]):
+        replica.storage.compact(replica.raft.position_at(6))
+        replica.raft.compacted(6)
+    group.cut = set()
+    group.pass_time(300)
+    return group
+
+
+def test_a_peer_that_needs_what_is_compacted_is_asked_to_take_a_snapshot() -> None:
+    group = compacted_group()
+    assert group[1].snapshots_to == [(3, 6)]
+    assert group[1].raft.peers()[3].state == "snapshot"
+    position = group[1].raft.position_at(6)
+    assert group[3].raft.snapshot_installed(position)
+    group[3].storage.reset(position)
+    group[1].raft.propose(b"x")
+    group.pass_time(300)
+    assert group[3].data() == [b"x"]
+
+
+def test_a_failed_snapshot_is_asked_for_again() -> None:
+    group = compacted_group()
+    group[1].raft.snapshot_sent(3, False)
+    group.pass_time(300)
+    assert group[1].snapshots_to == [(3, 6), (3, 6)]
+
+
+def test_an_install_keeps_the_log_after_it_and_never_goes_back() -> None:
+    group = Group()
+    leader = group.elect(1)
+    for i in range(4):
+        leader.raft.propose(b"%d" % i)
+    group.settle()
+    replica = group[2]
+    assert not replica.raft.snapshot_installed(leader.raft.position_at(3))
+    assert (replica.raft.applied_index, replica.raft.last_index) == (5, 5)
+    replica.start(group.now)  # its state is at 0 again, its log is not
+    assert not replica.raft.snapshot_installed(leader.raft.position_at(3))
+    assert (replica.raft.applied_index, replica.raft.last_index) == (3, 5)
+
+
+def test_a_snapshot_of_a_later_term_ends_the_older_one() -> None:
+    group = Group()
+    leader = group.elect(1)
+    term = leader.raft.term
+    assert leader.raft.snapshot_installed(SnapshotPosition(9, term + 3, THREE))
+    assert (leader.raft.role, leader.raft.term, leader.raft.vote) == (Role.FOLLOWER, term + 3, 0)
+
+
+# -- bounds and odd input -------------------------------------------------------------------------------------
+
+
+def test_uncommitted_bytes_are_bounded() -> None:
+    group = Group(max_uncommitted_bytes=100)
+    leader = group.elect(1)
+    group.cut = {1}
+    for _ in range(10):
+        leader.raft.propose(b"0123456789")
+    with pytest.raises(ProposalDropped):
+        leader.raft.propose(b"x")
+    group.settle()
+    group.cut = set()
+    group.pass_time(400)
+    assert leader.raft.statistics()["uncommitted_bytes"] == 0
+    leader.raft.propose(b"x")
+
+
+def test_messages_for_or_from_somebody_else_are_ignored() -> None:
+    replica = Replica(1, THREE)
+    replica.raft.step(vote(2, 3, 9), 0)
+    replica.raft.step(vote(1, 1, 9), 0)
+    assert replica.drain() == []
+    assert replica.raft.term == 0
+
+
+def test_time_never_goes_back() -> None:
+    replica = Replica(1, THREE)
+    replica.raft.tick(900)
+    replica.raft.step(Message(Kind.HEARTBEAT, 2, 1, 1), 100)
+    assert replica.raft.next_deadline() == 900 + 1500
+
+
+def test_an_id_of_zero_and_a_heartbeat_beyond_the_timeout_are_refused() -> None:
+    with pytest.raises(ValueError):
+        Config(0)
+    with pytest.raises(ValueError):
+        Config(1, heartbeat_ms=1000, election_timeout_ms=1000)
+
+
+def test_a_log_that_contradicts_its_hard_state_is_refused() -> None:
+    storage = MemoryStorage(THREE)
+    storage.hard = HardState(1, 0, 7)
+    with pytest.raises(IntegrityError, match="H10"):
+        Raft(Config(1), storage, lambda: 0.0, 0)
