@@ -23,6 +23,7 @@ _MIN_TICK_S = 0.0002
 _BACK_OFF_S = 0.02
 _MAX_ERROR_KINDS = 50
 _FOREVER = 1 << 62
+_PATIENCE = 3  # time limits without an answer before a run is given up
 
 
 class Caller(Protocol):
@@ -57,6 +58,7 @@ class _Slot:
         loop = self.loop
         if error is None:
             loop.samples_us.append((now - self.intended) // 1000)
+            loop.answered_ns = now
             loop.next(self, now)
         else:
             loop.failed(self, error)
@@ -77,6 +79,7 @@ class Loop:
         self.errors: Counter[str] = Counter()
         self.started_ns = 0
         self.ended_ns = 0
+        self.answered_ns = 0  # when the last operation succeeded
         self._slots = [_Slot(self, i % len(callers)) for i in range(spec.clients)]
         self._left = spec.total or _FOREVER
         self._deadline_ns = _FOREVER
@@ -93,7 +96,7 @@ class Loop:
         """Start operations until total or duration is reached, and wait for the last answers (bounded)."""
         loop = asyncio.get_running_loop()
         self._finished = loop.create_future()
-        self.started_ns = perf_counter_ns()
+        self.started_ns = self.answered_ns = perf_counter_ns()
         if self.spec.duration_s:
             self._deadline_ns = self.started_ns + round(self.spec.duration_s * 1e9)
         ticker = None
@@ -163,8 +166,9 @@ class Loop:
                 self._backlog.append(intended)
 
     async def _sweep(self) -> None:
-        """Give up calls above the time limit, and the whole run a time limit after its end."""
+        """Give up calls above the time limit, the whole run a time limit after its end, and a dead server's run."""
         limit_ns = round(self.spec.timeout_s * 1e9)
+        patience_ns = _PATIENCE * max(limit_ns, self._interval_ns)
         over_since = 0
         while True:
             await asyncio.sleep(min(0.25, self.spec.timeout_s / 4))
@@ -175,6 +179,10 @@ class Loop:
                     slot.call = -1
                     self.failed(slot, RpcError(Status.DEADLINE_EXCEEDED, "no answer within the time limit"))
             starting = self._scheduling if self._interval_ns else self._left > 0 and now < self._deadline_ns
+            if starting and now - self.answered_ns > patience_ns:
+                self.errors[f"gave up: nothing answered for {_PATIENCE} time limits"] += 1
+                self._left = 0
+                self._scheduling = starting = False
             if starting:
                 over_since = 0
             elif not over_since:

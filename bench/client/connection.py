@@ -26,7 +26,7 @@ _RECEIVE_WINDOW = frames.MAX_WINDOW  # per stream and per connection: what is re
 _REPLENISH = 1 << 28
 _ODD_DATA = frames.PADDED
 _ODD_HEADERS = frames.PADDED | frames.PRIORITY_FLAG | frames.END_HEADERS
-_MAX_STREAM_ID = 0x7FFFFFFF
+_RETIRE_AT_STREAM = 0x7FFFFFFF - 10_000_000  # well before stream ids end: looked at once a flush
 
 _RST_TO_GRPC = {
     frames.REFUSED_STREAM: Status.UNAVAILABLE,
@@ -179,8 +179,6 @@ class Connection(asyncio.Protocol):
         return stream_id
 
     def _slow_call(self, path: str, body: bytes, callback: Callback) -> int:
-        if self.lost is None and self._next_id > _MAX_STREAM_ID:
-            self._lose(RpcError(Status.UNAVAILABLE, "stream ids used up", sent=False))
         if self.lost is not None:
             error = RpcError(self.lost.code, self.lost.message, sent=False)
             self._loop.call_soon(callback, error, b"")
@@ -274,6 +272,8 @@ class Connection(asyncio.Protocol):
         if self._out and self._transport is not None:
             self._transport.write(b"".join(self._out))
         self._out.clear()
+        if self._next_id > _RETIRE_AT_STREAM:
+            self._retire(RpcError(Status.UNAVAILABLE, "stream ids of the connection used up", sent=False))
 
     # -- receiving -----------------------------------------------------------------------------------
 
@@ -346,6 +346,8 @@ class Connection(asyncio.Protocol):
             self._corked = False
         if self._out:
             self._flush()
+        if self.lost is not None:
+            self._close_when_idle()
 
     def _stream_data(self, stream_id: int, flags: int, payload: bytes, size: int) -> None:
         stream = self._streams.get(stream_id)
@@ -462,16 +464,9 @@ class Connection(asyncio.Protocol):
         text = payload[8:].decode("utf-8", "replace")
         message = f"server goes away, HTTP/2 code {code}" + (f": {text}" if text else "")
         unseen = RpcError(Status.UNAVAILABLE, message, sent=False)
-        if self.lost is None:
-            self.lost = unseen
-            if not self._ready.done():
-                self._ready.set_exception(ConnectionError(message))
-            if self._on_lost is not None:
-                self._loop.call_soon(self._on_lost, self, unseen)
+        self._retire(unseen)
         for stream_id in [i for i in (*self._calls, *self._streams) if i > last]:
             self._end(stream_id, unseen)
-        while self._waiting:
-            self._waiting.popleft()[2](unseen, b"")
         self._close_when_idle()
 
     # -- endings -------------------------------------------------------------------------------------
@@ -490,8 +485,6 @@ class Connection(asyncio.Protocol):
             stream.on_end(error)
         if self._waiting:
             self._admit()
-        if self.lost is not None:
-            self._close_when_idle()
 
     def _forget(self, stream_id: int) -> None:
         self._bodies.pop(stream_id, None)
@@ -506,6 +499,19 @@ class Connection(asyncio.Protocol):
         """Start calls that waited for the server's stream limit."""
         while self._waiting and self.lost is None and len(self._calls) + len(self._streams) < self._max_streams:
             self._slow_call(*self._waiting.popleft())
+
+    def _retire(self, error: RpcError) -> None:
+        """Take no more calls; those under way go on."""
+        if self.lost is not None:
+            return
+        self.lost = error
+        if not self._ready.done():
+            self._ready.set_exception(ConnectionError(error.message))
+        for _, _, callback in self._waiting:
+            self._loop.call_soon(callback, error, b"")
+        self._waiting.clear()
+        if self._on_lost is not None:
+            self._loop.call_soon(self._on_lost, self, error)
 
     def _close_when_idle(self) -> None:
         if not self._calls and not self._streams and self._transport is not None:

@@ -296,11 +296,37 @@ def test_goaway_lets_older_calls_finish_and_says_which_were_not_seen() -> None:
 
     async def work(connection: Connection) -> list[tuple[RpcError | None, bytes]]:
         connection._on_lost = lambda _, error: lost.append(error)
-        return await calls(connection, [b"1", b"2", b"3", b"4"])
+        answers = await calls(connection, [b"1", b"2", b"3", b"4"])
+        while connection._transport is not None:  # closed by this side once the last answer was there
+            await asyncio.sleep(0.01)
+        return answers
 
     answers = with_server(LeavingServer(), work)
     assert answers[:2] == [(None, b"1"), (None, b"2")]
     assert [(e.code, e.sent) for e, _ in answers[2:] if e] == [(Status.UNAVAILABLE, False)] * 2
+    assert len(lost) == 1
+
+
+class EchoServer(ScriptedServer):
+    """Answers with the request."""
+
+    def request(self, stream_id: int, body: bytes) -> None:
+        self.answer(stream_id, body)
+
+
+def test_a_connection_whose_stream_ids_run_out_finishes_its_calls_and_makes_room_for_another() -> None:
+    lost: list[RpcError] = []
+
+    async def work(connection: Connection) -> list[tuple[RpcError | None, bytes]]:
+        connection._on_lost = lambda _, error: lost.append(error)
+        connection._next_id = 0x7FFFFFFF - 10_000_002
+        first = await calls(connection, [b"1", b"2"])
+        return first + await calls(connection, [b"3"])
+
+    one, two, (error, _) = with_server(EchoServer(), work)
+    assert [one, two] == [(None, b"1"), (None, b"2")]
+    assert error is not None
+    assert (error.code, error.sent) == (Status.UNAVAILABLE, False)
     assert len(lost) == 1
 
 

@@ -111,6 +111,16 @@ def test_calls_without_an_answer_are_given_up_after_the_timeout() -> None:
     assert caller.cancelled == 3
 
 
+@pytest.mark.parametrize("rate", [0.0, 100.0])
+def test_a_run_on_a_server_that_never_answers_is_given_up(rate: float) -> None:
+    caller = FakeCaller()
+    caller.silent = True
+    started = time.perf_counter()
+    loop = run_loop(spec(clients=1, total=100_000, timeout_s=0.1, rate_per_s=rate), caller)
+    assert time.perf_counter() - started < 5  # at 0.1 s each it would take three hours
+    assert loop.errors["gave up: nothing answered for 3 time limits"] == 1
+
+
 @pytest.mark.parametrize("rate", [50.0, 2_000.0, 20_000.0])
 def test_an_open_loop_keeps_its_rate(rate: float) -> None:
     started = time.perf_counter()
