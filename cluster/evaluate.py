@@ -11,7 +11,7 @@ A compare-and-swap of one key costs 11 us, most of it reading the message.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -171,8 +171,3 @@ def revoke(view: View, lease: int) -> Outcome:
     return Outcome(
         records.lease_revoke(lease, keys), bool(keys), b"", [(key, None) for key in keys],
         view.revision + 1 if keys else view.revision)
-
-
-def scan(view: View, key: bytes, range_end: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """The live rows of a range in etcd's spelling, an inverted one included."""
-    return txn_eval.scan(view, key, range_end)
