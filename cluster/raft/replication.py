@@ -125,9 +125,7 @@ class Replication(RaftState):
             elif progress.state == PROBE and not progress.waiting:
                 sent = self._send_append(peer, progress)
             known = commit if commit < progress.match else progress.match
-            if (asking and peer in self._membership.current.voters) or (
-                heartbeat and now - progress.sent_ms >= config.heartbeat_ms
-            ):
+            if (asking and peer in self._membership.current.voters) or (heartbeat and self._heartbeat_to(progress)):
                 progress.sent_ms = now
                 progress.sent_commit = known
                 self._now_out.append(
@@ -136,6 +134,19 @@ class Replication(RaftState):
             elif known > progress.sent_commit and not sent:  # D4
                 progress.sent_commit = known
                 self._now_out.append(Message(Kind.COMMIT, self.id, peer, self.term, 0, 0, known))
+
+    def _heartbeat_to(self, progress: Progress) -> bool:
+        """Whether a peer needs the heartbeat that is due.
+
+        Not one that got an append just now and answers: but an append's answer waits for a disk, so a silent
+        peer is asked, lest a slow disk look like a lost leader; and reads may wait for a round that was lost.
+        """
+        interval = self.config.heartbeat_ms
+        return (
+            self._now - progress.sent_ms >= interval
+            or self._now - progress.heard_ms >= 2 * interval
+            or len(self._reads) > 0
+        )
 
     def _send_append(self, peer: int, progress: Progress, empty: bool = False) -> bool:
         """One append to ``peer``; False if it needs a snapshot instead."""

@@ -308,6 +308,19 @@ def test_questions_fail_when_leadership_is_lost() -> None:
     assert leader.reads_failed == [7, 8]
 
 
+def test_a_lost_round_is_asked_again_although_appends_flow() -> None:
+    group = Group()
+    leader = group.elect(1)
+    group.drop = lambda m: m.kind == Kind.HEARTBEAT
+    leader.raft.read_index(7)
+    group.settle()
+    group.drop = lambda m: False
+    for _ in range(30):
+        leader.raft.propose(b"x")
+        group.pass_time(10)
+    assert leader.reads == [(7, 1)]
+
+
 # -- D4: commit news ------------------------------------------------------------------------------------------
 
 
@@ -340,6 +353,28 @@ def test_a_leader_without_a_quorum_steps_down_within_an_election_timeout() -> No
     assert leader.raft.role != Role.LEADER
     with pytest.raises(NotLeader):
         leader.raft.propose(b"x")
+
+
+def test_slow_disks_do_not_look_like_a_lost_quorum() -> None:
+    group = Group()
+    leader = group.elect(1)
+    group[2].slow_disk = group[3].slow_disk = True
+    for _ in range(300):
+        leader.raft.propose(b"x")
+        group.pass_time(10)
+    assert leader.raft.role == Role.LEADER
+    assert leader.raft.commit_index == 1
+
+
+def test_a_follower_that_gets_appends_and_answers_gets_no_heartbeats() -> None:
+    group = Group()
+    leader = group.elect(1)
+    sent: list[Kind] = []
+    group.drop = lambda m: sent.append(Kind(m.kind)) or False  # type: ignore[func-returns-value]
+    for _ in range(100):
+        leader.raft.propose(b"x")
+        group.pass_time(10)
+    assert Kind.HEARTBEAT not in sent
 
 
 def test_who_hears_from_a_leader_ignores_candidates() -> None:
