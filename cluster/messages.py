@@ -65,6 +65,7 @@ class Method(IntEnum):
     SUBSCRIBE = 48  # SUBSCRIBE_HEAD + key + range_end; answered by EVENTS for ever, first SUBSCRIBED
     UNSUBSCRIBE = 49  # rid of the subscription; no answer
     HISTORY = 50  # HISTORY_HEAD + key + range_end; answered once: HISTORY_ANSWER + events, or ERROR Compacted
+    LEASE_KEYS = 42  # READ + LeaseTimeToLiveRequest: the keys of this shard on the lease; OK: HEAD + fields
     CANCEL = 51  # rid of a read or a queued write that nobody waits for any more; no answer
     # Between nodes, on links like a front's: see cluster.prepare and node.siblings.
     WIDE = 72  # a front's transaction over several shards, to the sequencer: wide method u8 + the request
@@ -105,7 +106,7 @@ SUBSCRIBED_BODY = struct.Struct("<QQ")  # live events start at this revision; co
 EVENTS_HEAD = struct.Struct("<QI")  # revision of the events (one revision a record), number of events
 HISTORY_HEAD = struct.Struct("<QIIBI")  # from revision, at most so many events, bytes, flags (1: prev_kv), key length
 HISTORY_ANSWER = struct.Struct("<QQQI")  # next revision to ask from, applied revision, compact revision, events
-EVENT = struct.Struct("<QBIII")  # revision, type (0 PUT, 1 DELETE), key length, kv length, prev_kv length (0: none)
+EVENT = struct.Struct("<QBIIII")  # revision, type (0 PUT, 1 DELETE), place in it, lengths: key, kv, prev_kv (0: none)
 STATE_BODY = struct.Struct("<QQQQQQ")  # shard, leader member ID (0 unknown), term, commit, applied, revision
 FEED_HEAD = struct.Struct("<QQ")  # order index, term of the record; its projection follows
 HELLO_BODY = struct.Struct("<HQQQ")  # protocol version, cluster ID, member ID of the front's host (0: none), session
@@ -162,19 +163,20 @@ def decode_answers(data: bytes) -> tuple[int, list[tuple[int, int, bytes]]]:
     return SEQUENCE.unpack_from(data)[0], records
 
 
-def encode_event(revision: int, kind: int, key: bytes, kv: bytes, prev_kv: bytes = b"") -> bytes:
-    """One event: ``kv`` and ``prev_kv`` are KeyValues in wire form (a DELETE's kv: key and mod_revision)."""
-    return EVENT.pack(revision, kind, len(key), len(kv), len(prev_kv)) + key + kv + prev_kv
+def encode_event(revision: int, kind: int, key: bytes, kv: bytes, prev_kv: bytes = b"", sub: int = 0) -> bytes:
+    """One event: ``kv`` and ``prev_kv`` are KeyValues in wire form (a DELETE's kv: key and mod_revision); ``sub`` is
+    its place among the changes of its revision, over all shards."""
+    return EVENT.pack(revision, kind, sub, len(key), len(kv), len(prev_kv)) + key + kv + prev_kv
 
 
-def decode_events(data: bytes, pos: int, count: int) -> list[tuple[int, int, bytes, bytes, bytes]]:
-    """``count`` events from ``pos`` on: ``(revision, kind, key, kv, prev_kv)`` each."""
+def decode_events(data: bytes, pos: int, count: int) -> list[tuple[int, int, bytes, bytes, bytes, int]]:
+    """``count`` events from ``pos`` on: ``(revision, kind, key, kv, prev_kv, sub)`` each."""
     events = []
     for _ in range(count):
-        revision, kind, key_len, kv_len, prev_len = EVENT.unpack_from(data, pos)
+        revision, kind, sub, key_len, kv_len, prev_len = EVENT.unpack_from(data, pos)
         pos += EVENT.size
         key_end = pos + key_len
         kv_end = key_end + kv_len
-        events.append((revision, kind, data[pos:key_end], data[key_end:kv_end], data[kv_end : kv_end + prev_len]))
+        events.append((revision, kind, data[pos:key_end], data[key_end:kv_end], data[kv_end : kv_end + prev_len], sub))
         pos = kv_end + prev_len
     return events

@@ -40,6 +40,7 @@ class Serve:
             Method.RANGE_STREAM: self._range_stream,
             Method.READ_TXN: self._txn,
             Method.LEASE_LEASES: self._leases,
+            Method.LEASE_KEYS: self._lease_keys,
             Method.MEMBER_LIST: self._members,
             Method.HASH: self._hash,
             Method.HASH_KV: self._hash_kv,
@@ -184,6 +185,11 @@ class Serve:
             answer.leases.add(ID=lease)
         link.ok(rid, self._store.revision, self._term(), answer.SerializeToString())
 
+    def _lease_keys(self, link: FrontLink, rid: int, revision: int, body: bytes) -> None:
+        lease = rpc_pb2.LeaseTimeToLiveRequest.FromString(body).ID
+        answer = rpc_pb2.LeaseTimeToLiveResponse(ID=lease, keys=self._store.lease_keys(lease))
+        link.ok(rid, self._store.revision, self._term(), answer.SerializeToString())
+
     def _members(self, link: FrontLink, rid: int, revision: int, body: bytes) -> None:
         answer = rpc_pb2.MemberListResponse(members=self._node.upkeep.members())
         link.ok(rid, 0, self._term(), answer.SerializeToString())
@@ -207,7 +213,7 @@ class Serve:
         link.ok(rid, self._store.revision, self._term(), b"")
 
     def _hash_kv(self, link: FrontLink, rid: int, revision: int, body: bytes) -> Slices:
-        wanted = rpc_pb2.HashKVRequest.FromString(body).revision
+        wanted = revision or rpc_pb2.HashKVRequest.FromString(body).revision
         store = self._store
         if wanted > store.revision:
             raise EtcdError(errors.FUTURE_REV)

@@ -110,10 +110,10 @@ class WatchSource:
                 self._mark_dirty(sub.link)
                 self.unsubscribe(sub.link, sub.rid)
 
-    def emit(self, events: list[tuple[int, int, bytes, bytes]]) -> None:
-        """Send the events of what was just applied: ``(revision, kind, key, KeyValue)`` in order."""
+    def emit(self, events: list[tuple[int, int, bytes, bytes, int]]) -> None:
+        """Send the events of what was just applied: ``(revision, kind, key, KeyValue, sub)`` in order."""
         collected: dict[Subscription, list[tuple[int, bytes]]] = {}
-        for revision, kind, key, kv in events:
+        for revision, kind, key, kv, place in events:
             matches = self._match(key)
             if not matches:
                 continue
@@ -125,11 +125,11 @@ class WatchSource:
                     if with_prev is None:
                         created = kind == PUT and is_creation(kv)
                         prev = b"" if created else self._store.previous(key, revision) or b""
-                        with_prev = messages.encode_event(revision, kind, key, kv, prev)
+                        with_prev = messages.encode_event(revision, kind, key, kv, prev, place)
                     event = with_prev
                 else:
                     if plain is None:
-                        plain = messages.encode_event(revision, kind, key, kv)
+                        plain = messages.encode_event(revision, kind, key, kv, b"", place)
                     event = plain
                 collected.setdefault(sub, []).append((revision, event))
         for sub, matched in collected.items():

@@ -65,7 +65,7 @@ class Http1Request(HttpRequest):
 class Http1Connection:
     """The server's end of one HTTP/1.1 connection."""
 
-    __slots__ = ("_body", "_body_bytes", "_draining", "_find", "_h11", "_head", "_limits", "_peer", "last_active", "now", "output", "request")
+    __slots__ = ("_advancing", "_body", "_body_bytes", "_draining", "_find", "_h11", "_head", "_limits", "_peer", "last_active", "now", "output", "request")
 
     def __init__(self, find: FindHandler, limits: Limits, output: Output, peer: str, now: float) -> None:
         self._find = find
@@ -77,6 +77,7 @@ class Http1Connection:
         self._body: list[bytes] = []
         self._body_bytes = 0
         self._draining = False
+        self._advancing = False
         self.request: Http1Request | None = None  # being answered
         self.now = now
         self.last_active = now
@@ -105,7 +106,9 @@ class Http1Connection:
 
     def drained(self) -> None:
         """The socket took what was written."""
-        if self.request is not None and self.request.on_drain is not None:
+        if self.request is None:
+            self._advance()
+        elif self.request.on_drain is not None:
             self.request.on_drain()
 
     def drain(self) -> None:
@@ -120,8 +123,17 @@ class Http1Connection:
             self.output.close()
 
     def _advance(self) -> None:
-        """Take events until a request is whole, its answer is pending, or more bytes are needed."""
-        while True:
+        """Take requests off what has been read, unless an answer to one of them is what called us."""
+        if not self._advancing:
+            self._advancing = True
+            try:
+                self._events()
+            finally:
+                self._advancing = False
+
+    def _events(self) -> None:
+        """Take events until an answer is pending, the client does not read its answers, or more bytes are needed."""
+        while self.output.unsent_bytes() <= self._limits.max_unsent_bytes:
             if self._h11.their_state is h11.ERROR or self._h11.our_state in (h11.ERROR, h11.MUST_CLOSE, h11.CLOSED):
                 return
             try:

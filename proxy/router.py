@@ -44,6 +44,7 @@ WRITE, ASK, READ_ANY = 0, 1, 2  # routes: leader and never again; leader; replic
 
 # plain integers: comparing enum members costs three times as much
 _OK, _ERROR, _NOT_LEADER, _PARTIAL = map(int, (Status.OK, Status.ERROR, Status.NOT_LEADER, Status.PARTIAL))
+_ELSEWHERE = int(Status.ELSEWHERE)
 _STATE, _WATERMARK, _REFUSED = map(int, (Status.STATE, Status.WATERMARK, Status.REFUSED))
 _SUBSCRIPTION = frozenset(map(int, (Status.EVENTS, Status.SUBSCRIBED, Status.LOST)))
 _REVISION = struct.Struct("<Q")
@@ -146,6 +147,10 @@ class Router:
               then: Callable[[Waiting, int, bytes], None] | None = None, context: Any = None) -> None:
         """A request that may change something, to the shard's leader."""
         self.to_leader(Waiting(call, method, body, shard, WRITE, self.loop.time(), self.limit_s, stats, then, context))
+
+    def wide(self, call: Any, method: int, body: bytes, stats: MethodStats) -> None:
+        """A transaction over several shards: the sequencer coordinates it."""
+        self.write(call, Method.WIDE, bytes((method,)) + body, 0, stats)
 
     def ask(self, call: Any, method: int, body: bytes, shard: int, stats: MethodStats,
             then: Callable[[Waiting, int, bytes], None] | None = None, context: Any = None) -> None:
@@ -359,6 +364,10 @@ class Router:
                 self.hub.record(link, rid, status, body)
         elif status == _NOT_LEADER:
             self._not_leader(link, waiting, body)
+        elif status == _ELSEWHERE:  # certainly not logged: only the sequencer can tell
+            waiting.body = bytes((waiting.method,)) + waiting.body
+            waiting.method, waiting.shard = Method.WIDE, 0
+            self.to_leader(waiting)
         else:
             self.finish_error(waiting, body)
 
@@ -441,7 +450,9 @@ class Router:
 
     def link_down(self, link: Link, reason: str) -> None:
         """A link has ended: its writes have an unknown fate, its questions are asked elsewhere (I23)."""
-        say = log.info if link.watermark or link.pending or link.parts or link.term else log.debug
+        say = log.info if link.term else log.debug  # one that never came up is tried again and again
+        if reason.startswith("refused"):
+            say = log.warning
         say("link down", shard=link.shard, member=f"{link.member_id:x}", reason=reason, pending=len(link.pending))
         self.routes[link.shard].lost(link, self.loop.time())
         pending = tuple(link.pending.values())

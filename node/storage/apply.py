@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 SLICE_BYTES = 8 << 20
 
-Event = tuple[int, int, bytes, bytes]  # revision, type (0 PUT, 1 DELETE), key, KeyValue in wire form
+Event = tuple[int, int, bytes, bytes, int]  # revision, type (0 PUT, 1 DELETE), key, KeyValue, place in the revision
 
 
 @dataclass(slots=True)
@@ -110,7 +110,7 @@ class _Run:
         self.run_bytes += len(key)
         self.pending += len(kv) + 2 * len(key)
         if self.events is not None:
-            self.events.append((revision, tag, key, kv))
+            self.events.append((revision, tag, key, kv, sub))
         if len(self.run) >= keys.RUN_ENTRIES or self.run_bytes >= keys.RUN_BYTES:
             self.end_run()
 
@@ -260,7 +260,7 @@ class _Run:
             if lease:
                 run.attach(lease, key)
             if events is not None:
-                events.append((revision, 0, key, kv))
+                events.append((revision, 0, key, kv, 0))
             if len(entries) >= run_entries or run.run_bytes >= run_bytes:
                 run.end_run()
                 entries = run.run

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from node.storage.state import StateStore
 
-PastEvent = tuple[int, int, bytes, bytes, bytes]  # revision, type, key, KeyValue, previous KeyValue or b""
+PastEvent = tuple[int, int, bytes, bytes, bytes, int]  # revision, type, key, KeyValue, the one before or b"", sub
 
 
 @dataclass(slots=True)
@@ -92,7 +92,7 @@ def read_history(
             prev = b""
             if want_prev and not (kind == PUT and is_creation(kv)):
                 prev = store.previous(key, revision) or b""
-            events.append((revision, kind, key, kv, prev))
+            events.append((revision, kind, key, kv, prev, sub))
             size += len(kv) + len(prev) + len(key)
     except Exception as e:
         raise_read(e, path, f"reading history from revision {from_revision}")

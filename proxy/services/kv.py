@@ -16,8 +16,9 @@ from cluster.errors import EtcdError
 from cluster.messages import HEAD, Method
 from cluster.pb import rpc_pb2
 from cluster.wire import varint
-from proxy.router import Waiting
+from proxy.router import MethodStats, Waiting
 from proxy.services.context import BACKLOG_BYTES, SLOW_CLIENT, Call, Context, Registry, UnaryHandler
+from proxy.spanning import Answer, Gather, range_answer, range_requests, stream_parts
 
 SERVICE = "etcdserverpb.KV"
 Message = Any  # generated classes are made at run time
@@ -71,22 +72,42 @@ def _range(context: Context) -> UnaryHandler:
         try:
             request = parse(data)
             validate.check_range(request)
-            shard = one_shard(context, request.key, request.range_end)
+            shards = context.placement.shards_of(request.key, request.range_end)
         except DecodeError as e:
             context.refuse(call, stats, validate.malformed(str(e)))
             return
         except EtcdError as e:
             context.refuse(call, stats, e)
             return
-        router.read(call, Method.RANGE, data, shard, request.serializable, stats)
+        if len(shards) == 1:
+            router.read(call, Method.RANGE, data, shards[0], request.serializable, stats)
+        else:
+            _range_over(context, call, request, shards, stats, _reply(context, request, stats))
 
     return range_
+
+
+def _range_over(context: Context, call: Call, request: Message, shards: tuple[int, ...], stats: MethodStats,
+                answer: Answer) -> None:
+    """A range over several shards, at one revision."""
+    gather = Gather(context.router, call, Method.RANGE, range_requests(request, shards), request.serializable, stats,
+                    answer, context.refuse)
+    gather.start(max(request.revision, 0))
+
+
+def _reply(context: Context, request: Message, stats: MethodStats) -> Answer:
+    def answer(call: Call, revision: int, term: int, blob: bytes) -> None:
+        stats.ok += 1
+        call.reply(context.router.header(revision, term), range_answer(request, blob))
+
+    return answer
 
 
 def _delete_range(context: Context) -> UnaryHandler:
     def place(request: Message) -> int:
         validate.check_delete_range(request)
-        return one_shard(context, request.key, request.range_end)
+        shards = context.placement.shards_of(request.key, request.range_end)
+        return shards[0] if len(shards) == 1 else WIDE
 
     return _write(context, "DeleteRange", Method.DELETE_RANGE, rpc_pb2.DeleteRangeRequest.FromString, place)
 
@@ -111,7 +132,10 @@ def _write(context: Context, name: str, method: Method, parse: Callable[[bytes],
         except EtcdError as e:
             context.refuse(call, stats, e)
             return
-        context.router.write(call, method, data, shard, stats)
+        if shard == WIDE:
+            context.router.wide(call, method, data, stats)
+        else:
+            context.router.write(call, method, data, shard, stats)
 
     return write
 
@@ -134,7 +158,9 @@ def _txn(context: Context) -> UnaryHandler:
         except EtcdError as e:
             context.refuse(call, stats, e)
             return
-        if is_read_only(request):
+        if shard == WIDE:
+            router.wide(call, Method.TXN, data, stats)
+        elif is_read_only(request):
             router.read(call, Method.READ_TXN, data, shard, is_serializable(request), stats)
         else:
             router.write(call, Method.TXN, data, shard, stats)
@@ -153,26 +179,17 @@ def is_serializable(request: Message) -> bool:
     return all(op.request_range.serializable for op in (*request.success, *request.failure))
 
 
-def one_shard(context: Context, key: bytes, range_end: bytes) -> int:
-    """The shard of a range; UNIMPLEMENTED for now if it can touch several."""
-    shards = context.placement.shards_of(key, range_end)
-    if len(shards) > 1:
-        raise _several()
-    return shards[0]
-
-
-def _several() -> EtcdError:
-    return EtcdError(errors.UNSUPPORTED_SORT, "requests over several shards are not served yet")
+WIDE = -1  # the place of a request over several shards
 
 
 def txn_shard(context: Context, request: Message) -> int:
-    """The shard of everything that a transaction names; UNIMPLEMENTED for now if there are several."""
+    """The shard of everything that a transaction names; WIDE if there are several."""
     if context.placement.shards == 1:
         return 0
     found: set[int] = set()
     _collect(context, request, found)
     if len(found) > 1:
-        raise _several()
+        return WIDE
     return found.pop() if found else 0
 
 
@@ -219,17 +236,34 @@ class RangeStream:
                     or request.max_create_revision):
                 raise EtcdError(errors.UNSUPPORTED_FILTER)
             validate.check_range(request)
-            shard = one_shard(context, request.key, request.range_end)
+            shards = context.placement.shards_of(request.key, request.range_end)
         except EtcdError as e:
             context.refuse(call, stats, e)
             return
-        context.router.read(call, Method.RANGE_STREAM, data, shard, request.serializable, stats, self._answer)
+        if len(shards) == 1:
+            context.router.read(
+                call, Method.RANGE_STREAM, data, shards[0], request.serializable, stats, self._answer)
+        else:
+            _range_over(context, call, request, shards, stats, self._stream_over(request))
 
     def half_closed(self, call: Call) -> None:
         """The client has said all it will."""
 
     def cancelled(self, call: Call) -> None:
         """The client has gone; the router's sweep ends the read."""
+
+    def _stream_over(self, request: Message) -> Answer:
+        def answer(call: Call, revision: int, term: int, blob: bytes) -> None:
+            parts = list(stream_parts(range_answer(request, blob)))
+            for part in parts[:-1]:
+                call.send(b"\x0a" + varint(len(part)), part)
+            last = self._context.router.header(revision, term) + parts[-1]
+            call.send(b"\x0a" + varint(len(last)), last)
+            call.finish()
+            self._stats.sent += len(parts)
+            self._stats.ok += 1
+
+        return answer
 
     def _answer(self, waiting: Waiting, status: int, body: bytes) -> None:
         call, stats = waiting.call, self._stats

@@ -11,6 +11,7 @@ from cluster.messages import HEAD, Method
 from cluster.pb import rpc_pb2
 from proxy.router import Waiting
 from proxy.services.context import Call, Context, Registry, UnaryHandler
+from proxy.spanning import Gather, lease_keys_answer
 
 SERVICE = "etcdserverpb.Lease"
 _SHARD = 0
@@ -40,9 +41,27 @@ def _write(context: Context, name: str, method: Method) -> UnaryHandler:
 def _time_to_live(context: Context) -> UnaryHandler:
     stats = context.method("unary", SERVICE, "LeaseTimeToLive")
 
+    def with_keys(waiting: Waiting, status: int, body: bytes) -> None:
+        if status != 0:
+            if not waiting.call.closed:
+                context.refuse(waiting.call, stats, EtcdError.decode(body))
+            return
+        ttl = body[HEAD.size :]
+
+        def answer(call: Call, revision: int, term: int, blob: bytes) -> None:
+            stats.ok += 1
+            call.reply(context.router.header(revision, term), lease_keys_answer(ttl, blob))
+
+        requests = dict.fromkeys(range(1, context.placement.shards), waiting.context)
+        Gather(context.router, waiting.call, Method.LEASE_KEYS, requests, False, stats, answer, context.refuse).start()
+
     def time_to_live(call: Call, data: bytes) -> None:
         stats.started += 1
-        if not context.no_leader(call, stats):
+        if context.no_leader(call, stats):
+            return
+        if context.placement.shards > 1 and validate.parse(rpc_pb2.LeaseTimeToLiveRequest.FromString, data).keys:
+            context.router.ask(call, Method.LEASE_TTL, data, _SHARD, stats, with_keys, data)
+        else:
             context.router.ask(call, Method.LEASE_TTL, data, _SHARD, stats)
 
     return time_to_live

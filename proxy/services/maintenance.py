@@ -17,6 +17,7 @@ from cluster.version import ETCD_VERSION
 from cluster.wire import varint
 from proxy.router import Waiting
 from proxy.services.context import BACKLOG_BYTES, SLOW_CLIENT, Call, Context, Registry, UnaryHandler
+from proxy.spanning import Gather, hash_answer
 
 SERVICE = "etcdserverpb.Maintenance"
 _CHUNK_BYTES = 32_768
@@ -89,8 +90,19 @@ def _hash_kv(context: Context) -> UnaryHandler:
 
     def hash_kv(call: Call, data: bytes) -> None:
         stats.started += 1
-        if not context.no_leader(call, stats):
+        if context.no_leader(call, stats):
+            return
+        if context.placement.shards == 1:
             context.router.read(call, Method.HASH_KV, data, 0, True, stats)
+            return
+        wanted = max(validate.parse(rpc_pb2.HashKVRequest.FromString, data).revision, 0)
+
+        def answer(call: Call, revision: int, term: int, blob: bytes) -> None:
+            stats.ok += 1
+            call.reply(context.router.header(revision, term), hash_answer(blob, wanted or revision))
+
+        requests = dict.fromkeys(range(context.placement.shards), data)
+        Gather(context.router, call, Method.HASH_KV, requests, True, stats, answer, context.refuse).start(wanted)
 
     return hash_kv
 
@@ -120,7 +132,11 @@ class Snapshot:
 
     def message(self, call: Call, data: bytes) -> None:
         """The request."""
-        if call.context is None:
+        if self._context.placement.shards > 1:
+            # a file with one shard's keys would look like a whole backup
+            self._context.refuse(call, self._stats, EtcdError(
+                errors.UNKNOWN_METHOD, "a store of several shards cannot be saved to one file yet"))
+        elif call.context is None:
             call.context = sending = _Sending()
             self._context.router.local(call, Method.SNAPSHOT, data, 0, self._stats, self._answer, sending)
 

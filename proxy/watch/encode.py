@@ -10,7 +10,7 @@ from cluster.wire import varint
 
 NO_PUT, NO_DELETE = 1, 2  # filter bits; both: nothing is ever delivered
 
-Event = tuple[int, int, bytes, bytes, bytes]  # revision, kind (0 PUT, 1 DELETE), key, KeyValue, previous KeyValue
+Event = tuple[int, int, bytes, bytes, bytes, int]  # revision, kind, key, KeyValue, previous KeyValue, place in the revision
 
 CREATED = b"\x18\x01"
 CANCELED = b"\x20\x01"
@@ -36,7 +36,7 @@ def cancel_reason_field(reason: str) -> bytes:
 
 def event_field(event: Event) -> bytes:
     """Field 11 with one ``mvccpb.Event``."""
-    _, kind, _, kv, prev = event
+    _, kind, _, kv, prev, _ = event
     body = b"".join((b"\x08\x01\x12" if kind else b"\x12", varint(len(kv)), kv))
     if prev:
         body = b"".join((body, b"\x1a", varint(len(prev)), prev))

@@ -92,6 +92,7 @@ class Subscription:
                 events: list[Event] = []
                 for _, batch in found:
                     events += batch.events
+                events.sort(key=lambda event: event[5])  # the sequencer gave each change its place
                 self._emit(Batch(revision, events, sum(b.size_bytes for _, b in found)))
         if low > self.emitted:
             self.emitted = low

@@ -91,7 +91,7 @@ def test_a_subscription_gets_every_event_once_and_in_order(nodes: Nodes) -> None
         status, body = watcher.wait(rid)
         assert status == Status.EVENTS
         _, count = EVENTS_HEAD.unpack_from(body)
-        for revision, _, key, _, prev in messages.decode_events(body, EVENTS_HEAD.size, count):
+        for revision, _, key, _, prev, _ in messages.decode_events(body, EVENTS_HEAD.size, count):
             seen.append((revision, key, prev))
     assert [s[0] for s in seen] == [2 + 2 * i for i in range(50)]
     assert [bool(s[2]) for s in seen] == [False] * 5 + [True] * 45

@@ -486,6 +486,6 @@ def test_history_questions_are_bounded() -> None:
     for i in range(40):
         client.create(b"k%d" % i, start=1)
     world.net.run()
-    assert sum(r.method == Method.HISTORY for r in world.net.nodes[1].requests) <= 16
+    assert sum(r.method == Method.HISTORY for r in world.net.nodes[1].requests) <= 4
     world.settle()
     assert world.net.context.hub.statistics()["slow"] == 0

@@ -136,10 +136,12 @@ class Model:
                 out.append((key, version.kv(key)))
         return out
 
-    def history(self, start: bytes, end: bytes, from_revision: int) -> list[tuple[int, int, bytes, bytes, bytes]]:
+    def history(self, start: bytes, end: bytes, from_revision: int) -> list[tuple[int, int, bytes, bytes, bytes, int]]:
         out = []
+        last = sub = 0
         for revision, kind, key, version in self.log:
+            sub, last = (sub + 1 if revision == last else 0), revision
             if revision >= from_revision and in_range(key, start, end):
                 old = self.at(key, revision - 1) if revision - 1 >= self.compact_revision else None
-                out.append((revision, kind, key, version.kv(key), old.kv(key) if old else b""))
+                out.append((revision, kind, key, version.kv(key), old.kv(key) if old else b"", sub))
         return out

@@ -77,10 +77,10 @@ def test_apply_tells_what_it_did_in_order(open_store: OpenStore) -> None:
         want_events=True,
     )
     assert applied.events == [
-        (2, 0, b"a", wire.key_value(b"a", 2, 2, 1, b"1", 9)),
-        (3, 0, b"b", wire.key_value(b"b", 3, 3, 1, b"2", 0)),
-        (3, 0, b"a", wire.key_value(b"a", 2, 3, 2, b"3", 9)),
-        (4, 1, b"a", wire.tombstone(b"a", 4)),
+        (2, 0, b"a", wire.key_value(b"a", 2, 2, 1, b"1", 9), 0),
+        (3, 0, b"b", wire.key_value(b"b", 3, 3, 1, b"2", 0), 0),
+        (3, 0, b"a", wire.key_value(b"a", 2, 3, 2, b"3", 9), 1),
+        (4, 1, b"a", wire.tombstone(b"a", 4), 0),
     ]
     assert applied.granted == [(9, 60)]
     assert applied.checkpointed == [(9, 30)]
@@ -318,7 +318,7 @@ def test_a_tombstone_exactly_at_the_compaction_stays_until_the_next(open_store: 
     do(store, records.delete(b"a"), records.delete(b"b"))  # 4, 5
     compact(store, 5)
     assert versions(store) == [(b"b", 5, 1)]
-    assert store.history(*ALL, 5).events == [(5, 1, b"b", wire.tombstone(b"b", 5), b"")]
+    assert store.history(*ALL, 5).events == [(5, 1, b"b", wire.tombstone(b"b", 5), b"", 0)]
     do(store, records.put(b"c", 0, 1, b"", 0))  # 6
     compact(store, 6)
     assert versions(store) == [(b"c", 6, 0)]

@@ -1,0 +1,208 @@
+"""Requests over several shards, as one front puts them together.
+
+A range is read at one revision everywhere: a read index gives ``(order index, revision R)``, every shard's replica on
+this host answers at exactly R once it has applied that order index, and the rows are merged by key (section 4).
+A serializable one reads at the lowest revision that all of the host's replicas have applied (H17). A latest-read
+that meets a compaction starts over with a new R (H16).
+
+Writes over several shards, and read-only transactions, go to the sequencer as one (``Method.WIDE``).
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Iterator
+from heapq import merge
+from typing import Any
+
+from cluster import errors
+from cluster.errors import EtcdError
+from cluster.messages import HEAD, READ, READ_INDEX_ANSWER, Method
+from cluster.pb import rpc_pb2
+from cluster.ranges import RangeRead, Row
+from cluster.wire import read_varint, varint
+from proxy.router import READ_ANY, MethodStats, Router, Waiting
+
+_OK, _PARTIAL = 0, 4
+_TRIES = 5  # of a latest-read that meets compactions
+_STREAM_PART_BYTES = 512 * 1024
+Answer = Callable[[Any, int, int, bytes], None]  # call, revision, term, the response after its header
+
+
+class Gather:
+    """One read of several shards at one revision."""
+
+    __slots__ = ("_answer", "_call", "_failed", "_limit", "_method", "_order", "_requests", "_router", "_stats", "_tails",
+                 "_term", "_tries", "revision", "serializable", "shards")
+
+    def __init__(
+        self, router: Router, call: Any, method: int, requests: dict[int, bytes], serializable: bool, stats: MethodStats,
+        answer: Answer, failed: Callable[[Any, MethodStats, EtcdError], None],
+    ) -> None:
+        self._router = router
+        self._call = call
+        self._method = method
+        self._requests = requests
+        self._stats = stats
+        self._answer = answer
+        self._failed = failed
+        self._tails: dict[int, list[bytes]] = {}
+        self._term = 0
+        self._order = 0
+        self._tries = 0
+        self.revision = 0  # the request's own; 0: the latest
+        self.serializable = serializable
+        self.shards = tuple(requests)
+
+    def start(self, revision: int = 0) -> Gather:
+        """Begin; ``revision`` is what the request names."""
+        self.revision = revision
+        router = self._router
+        if not self.serializable:
+            router.ask(None, Method.READ_INDEX, b"", 0, router.quiet, self._indexed)
+            return self
+        known = [link.revision if (link := router.routes[s].replica) is not None else 0 for s in self.shards]
+        self._read(0, min(known), router.routes[0].term)
+        return self
+
+    def _indexed(self, waiting: Waiting, status: int, body: bytes) -> None:
+        if status != _OK:
+            self._fail(EtcdError.decode(body))
+            return
+        order_index, latest, term = READ_INDEX_ANSWER.unpack(body)
+        self._read(order_index, latest, term)
+
+    def _read(self, order_index: int, latest: int, term: int) -> None:
+        if self.revision > latest:
+            self._fail(EtcdError(errors.FUTURE_REV))
+            return
+        self._order, self._term = latest, term
+        self._tails = {}
+        router = self._router
+        prefix = READ.pack(order_index, self.revision or latest)
+        for shard, request in self._requests.items():
+            router.to_replica(Waiting(None, self._method, request, shard, READ_ANY, router.loop.time(), router.limit_s,
+                                      router.quiet, self._part, [], prefix))
+
+    def _part(self, waiting: Waiting, status: int, body: bytes) -> None:
+        pieces: list[bytes] = waiting.context
+        if status == _PARTIAL:
+            pieces.append(body if pieces else body[HEAD.size :])
+            return
+        if self._call is None or self._call.closed:
+            return
+        if status != _OK:
+            error = EtcdError.decode(body)
+            if error.kind is errors.COMPACTED and not self.revision and self._tries < _TRIES:
+                self._tries += 1
+                self.start()
+            else:
+                self._fail(error)
+            return
+        pieces.append(body if pieces else body[HEAD.size :])
+        self._tails[waiting.shard] = pieces
+        if len(self._tails) == len(self.shards):
+            tails = [b"".join(self._tails[s]) for s in self.shards]
+            self._answer(self._call, self._order, self._term, join(self._method, tails, self._requests))
+
+    def _fail(self, error: EtcdError) -> None:
+        call, self._call = self._call, None
+        if call is not None and not call.closed:
+            self._failed(call, self._stats, error)
+
+
+def join(method: int, tails: list[bytes], requests: dict[int, bytes]) -> bytes:
+    """The shards' answers as one blob for the method's own answer function."""
+    return b"".join([varint(len(t)) + t for t in tails])
+
+
+def split(blob: bytes) -> Iterator[bytes]:
+    """What :func:`join` put together."""
+    pos = 0
+    while pos < len(blob):
+        length, pos = read_varint(blob, pos)
+        yield blob[pos : pos + length]
+        pos += length
+
+
+def range_requests(request: Any, shards: tuple[int, ...]) -> dict[int, bytes]:
+    """What each shard is asked, so that one answer can be made of theirs: rows in key order and the count."""
+    whole = RangeRead(request)
+    part = rpc_pb2.RangeRequest(key=request.key, range_end=request.range_end)
+    if whole.count_only:
+        part.count_only = True
+    elif whole.row_limit is not None:
+        part.limit = whole.row_limit
+    if request.keys_only and request.sort_target != rpc_pb2.RangeRequest.VALUE:
+        part.keys_only = True
+    return dict.fromkeys(shards, part.SerializeToString())
+
+
+def range_answer(request: Any, blob: bytes) -> bytes:
+    """The RangeResponse after its header, of the shards' answers."""
+    total = 0
+    sources: list[list[Row]] = []
+    for tail in split(blob):
+        rows, count = range_rows(tail)
+        total += count
+        sources.append(rows)
+    read = RangeRead(request)
+    if not read.count_only:
+        read.feed(merge(*sources))
+    read.add_count(total - read.count)
+    return read.finish()
+
+
+def range_rows(tail: bytes) -> tuple[list[Row], int]:
+    """Rows and count of a RangeResponse in wire form, after its header."""
+    rows: list[Row] = []
+    count = pos = 0
+    end = len(tail)
+    while pos < end:
+        tag = tail[pos]
+        number, pos = read_varint(tail, pos + 1)
+        if tag == 0x12:
+            kv = tail[pos : pos + number]
+            key_len, at = read_varint(kv, 1)
+            rows.append((kv[at : at + key_len], kv))
+            pos += number
+        elif tag == 0x20:
+            count = number
+    return rows, count
+
+
+def stream_parts(tail: bytes) -> Iterator[bytes]:
+    """A RangeResponse after its header, in parts of whole fields: for RangeStream."""
+    start = pos = 0
+    end = len(tail)
+    while pos < end:
+        tag = tail[pos]
+        number, pos = read_varint(tail, pos + 1)
+        if tag == 0x12:
+            pos += number
+            if pos - start >= _STREAM_PART_BYTES:
+                yield tail[start:pos]
+                start = pos
+    yield tail[start:]
+
+
+def hash_answer(blob: bytes, revision: int) -> bytes:
+    """HashKVResponse after its header: one hash of the shards', in their order."""
+    value, compacted = 0, -1
+    for tail in split(blob):
+        part = rpc_pb2.HashKVResponse.FromString(tail)
+        value = zlib.crc32(part.hash.to_bytes(4, "little"), value)
+        compacted = part.compact_revision
+    return rpc_pb2.HashKVResponse(hash=value, compact_revision=compacted, hash_revision=revision).SerializeToString()
+
+
+def lease_keys_answer(ttl: bytes, blob: bytes) -> bytes:
+    """LeaseTimeToLiveResponse after its header, with the keys that every shard knows of."""
+    answer = rpc_pb2.LeaseTimeToLiveResponse.FromString(ttl)
+    if answer.TTL >= 0:
+        for tail in split(blob):
+            answer.keys.extend(rpc_pb2.LeaseTimeToLiveResponse.FromString(tail).keys)
+        keys = sorted(set(answer.keys))
+        del answer.keys[:]
+        answer.keys.extend(keys)
+    return answer.SerializeToString()
