@@ -18,6 +18,7 @@ from bench.client import frames
 from bench.client.errors import RpcError, Status
 from bench.client.frames import DATA, DATA_AND_PREFIX, FRAME, HEADERS, PREFIX, WORD
 from bench.client.headers import Block, HeaderReader
+from bench.client.stream import Outbound, Stream
 
 #: ``callback(error, body)``: ``error`` is None for status OK, and ``body`` then is the response message.
 Callback = Callable[[RpcError | None, bytes], None]
@@ -33,64 +34,6 @@ _RST_TO_GRPC = {
     frames.CANCEL: Status.CANCELLED,
     frames.ENHANCE_YOUR_CALM: Status.RESOURCE_EXHAUSTED,
 }
-
-
-class _Outbound:
-    """Request bytes of one stream that flow control has not let out yet."""
-
-    __slots__ = ("buffer", "end", "window")
-
-    def __init__(self, window: int) -> None:
-        self.window = window
-        self.buffer = bytearray()
-        self.end = False
-
-
-class Stream:
-    """A call of many messages each way; made by :meth:`Connection.stream`.
-
-    ``on_message(body)`` for each message, then exactly one ``on_end(error)``; None is status OK.
-    """
-
-    __slots__ = ("_connection", "_outbound", "_partial", "_unacknowledged", "id", "on_end", "on_message")
-
-    def __init__(self, connection: Connection, stream_id: int, on_message: Callable[[bytes], None],
-                 on_end: Callable[[RpcError | None], None]) -> None:
-        self.id = stream_id
-        self.on_message = on_message
-        self.on_end = on_end
-        self._connection = connection
-        self._outbound = _Outbound(connection._initial_window)
-        self._partial = b""
-        self._unacknowledged = 0
-
-    def send(self, body: bytes) -> None:
-        """Send one message (queued where flow control says so). Nothing happens on a stream that ended."""
-        self._connection._send(self, PREFIX.pack(0, len(body)) + body, end=False)
-
-    def close_send(self) -> None:
-        """Say that no more messages follow; the server's may still come."""
-        self._connection._send(self, b"", end=True)
-
-    def cancel(self) -> None:
-        """End the call from this side. No callback comes any more."""
-        self._connection.cancel(self.id)
-
-    def _receive(self, payload: bytes) -> None:
-        """Cut DATA payloads into messages; a message may span many frames, a frame many messages."""
-        if self._partial:
-            payload = self._partial + payload
-        pos, size = 0, len(payload)
-        while size - pos >= 5:
-            compressed, length = PREFIX.unpack_from(payload, pos)
-            if size - pos - 5 < length:
-                break
-            if compressed:
-                self._connection._fail_stream(self.id, RpcError(Status.INTERNAL, "compressed message"))
-                return
-            self.on_message(payload[pos + 5 : pos + 5 + length])
-            pos += 5 + length
-        self._partial = payload[pos:]
 
 
 class Connection(asyncio.Protocol):
@@ -118,7 +61,7 @@ class Connection(asyncio.Protocol):
         self._bodies: dict[int, bytes | bytearray] = {}  # response bytes, with the gRPC prefix
         self._http_errors: dict[int, RpcError] = {}
         self._streams: dict[int, Stream] = {}
-        self._unsent: dict[int, _Outbound] = {}
+        self._unsent: dict[int, Outbound] = {}
         self._waiting: deque[tuple[str, bytes, Callback]] = deque()  # above the server's stream limit
         self._max_streams = 1 << 32
         self._window = frames.DEFAULT_WINDOW
@@ -188,7 +131,7 @@ class Connection(asyncio.Protocol):
             return 0
         stream_id = self._open_stream(path)
         self._calls[stream_id] = callback
-        outbound = _Outbound(self._initial_window)
+        outbound = Outbound(self._initial_window)
         outbound.buffer += PREFIX.pack(0, len(body)) + body
         outbound.end = True
         self._unsent[stream_id] = outbound
@@ -200,7 +143,7 @@ class Connection(asyncio.Protocol):
         """Open a streaming call. Raises :class:`RpcError` on a connection that is lost."""
         if self.lost is not None:
             raise RpcError(self.lost.code, self.lost.message, sent=False)
-        stream = Stream(self, self._open_stream(path), on_message, on_end)
+        stream = Stream(self, self._open_stream(path), self._initial_window, on_message, on_end)
         self._streams[stream.id] = stream
         self._schedule_flush()
         return stream
@@ -232,10 +175,11 @@ class Connection(asyncio.Protocol):
         self._out += (head, WORD.pack(stream_id), block)
         return stream_id
 
-    def _send(self, stream: Stream, data: bytes, *, end: bool) -> None:
-        if stream.id not in self._streams or stream._outbound.end:
+    def send_on(self, stream: Stream, data: bytes, *, end: bool) -> None:
+        """Queue bytes of a stream and send what may go (for :class:`Stream`)."""
+        if stream.id not in self._streams or stream.outbound.end:
             return
-        outbound = stream._outbound
+        outbound = stream.outbound
         outbound.buffer += data
         outbound.end = end
         self._unsent[stream.id] = outbound
@@ -353,11 +297,11 @@ class Connection(asyncio.Protocol):
         stream = self._streams.get(stream_id)
         if stream is None:
             return  # cancelled by us; what was under way is dropped
-        stream._unacknowledged += size
-        if stream._unacknowledged > _REPLENISH:
-            self._out.append(frames.window_update(stream_id, stream._unacknowledged))
-            stream._unacknowledged = 0
-        stream._receive(payload)
+        stream.unacknowledged += size
+        if stream.unacknowledged > _REPLENISH:
+            self._out.append(frames.window_update(stream_id, stream.unacknowledged))
+            stream.unacknowledged = 0
+        stream.receive(payload)
         if flags & frames.END_STREAM:
             self._end(stream_id, RpcError(Status.INTERNAL, "stream ended without trailers"))
 
@@ -437,7 +381,7 @@ class Connection(asyncio.Protocol):
             elif key == frames.SETTINGS_MAX_FRAME_SIZE:
                 self._max_frame = value
             elif key == frames.SETTINGS_INITIAL_WINDOW_SIZE:
-                for outbound in [s._outbound for s in self._streams.values()] + list(self._unsent.values()):
+                for outbound in [s.outbound for s in self._streams.values()] + list(self._unsent.values()):
                     outbound.window += value - self._initial_window
                 self._initial_window = value
         self._quick = min(self._max_frame, self._initial_window)
@@ -452,7 +396,7 @@ class Connection(asyncio.Protocol):
         if stream_id == 0:
             self._window += increment
         elif stream_id in self._streams:
-            self._streams[stream_id]._outbound.window += increment
+            self._streams[stream_id].outbound.window += increment
         elif stream_id in self._unsent:
             self._unsent[stream_id].window += increment
         if self._unsent:
@@ -491,7 +435,8 @@ class Connection(asyncio.Protocol):
         self._http_errors.pop(stream_id, None)
         self._unsent.pop(stream_id, None)
 
-    def _fail_stream(self, stream_id: int, error: RpcError) -> None:
+    def fail_stream(self, stream_id: int, error: RpcError) -> None:
+        """End a stream that broke the rules (for :class:`Stream`)."""
         self._out.append(frames.frame(frames.RST_STREAM, 0, stream_id, WORD.pack(frames.CANCEL)))
         self._end(stream_id, error)
 

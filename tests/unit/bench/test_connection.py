@@ -330,6 +330,43 @@ def test_a_connection_whose_stream_ids_run_out_finishes_its_calls_and_makes_room
     assert len(lost) == 1
 
 
+class TwiceServer(ScriptedServer):
+    """Answers with two messages in one frame, then with a third cut in two."""
+
+    def request(self, stream_id: int, body: bytes) -> None:
+        self.h2.send_headers(stream_id, [(":status", "200")])
+        self.h2.send_data(stream_id, b"\0\0\0\0\x03one\0\0\0\0\x03two")
+        self.h2.send_data(stream_id, b"\0\0\0\0\x05th")
+        self.h2.send_data(stream_id, b"ree")
+        self.h2.send_headers(stream_id, [("grpc-status", "5")], end_stream=True)
+
+
+@pytest.mark.parametrize(("cancel_after", "wanted"), [(9, [b"one", b"two", b"three"]), (1, [b"one"]),
+                                                      (2, [b"one", b"two"])])
+def test_messages_of_a_stream_are_cut_out_of_frames_until_it_is_cancelled(
+        cancel_after: int, wanted: list[bytes]) -> None:
+    async def work(connection: Connection) -> tuple[list[bytes], list[RpcError | None]]:
+        found: list[bytes] = []
+        ended: list[RpcError | None] = []
+
+        def message(body: bytes) -> None:
+            found.append(body)
+            if len(found) == cancel_after:
+                stream.cancel()
+
+        stream = connection.stream(WATCH, message, ended.append)
+        stream.send(b"")
+        stream.close_send()
+        while not ended and len(found) < cancel_after:
+            await asyncio.sleep(0.01)
+        assert connection.open_calls == 0
+        return found, ended
+
+    found, ended = with_server(TwiceServer(), work)
+    assert found == wanted
+    assert [error.code for error in ended if error] == ([Status.NOT_FOUND] if cancel_after == 9 else [])
+
+
 class ResettingServer(ScriptedServer):
     """Resets calls with the HTTP/2 code in their body; one without trailers; one with a bad length."""
 

@@ -1,0 +1,72 @@
+"""One streaming call of a connection."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from bench.client.errors import RpcError, Status
+from bench.client.frames import PREFIX
+
+if TYPE_CHECKING:
+    from bench.client.connection import Connection
+
+
+class Outbound:
+    """Request bytes of one stream that flow control has not let out yet."""
+
+    __slots__ = ("buffer", "end", "window")
+
+    def __init__(self, window: int) -> None:
+        self.window = window
+        self.buffer = bytearray()
+        self.end = False
+
+
+class Stream:
+    """A call of many messages each way; made by :meth:`Connection.stream`.
+
+    ``on_message(body)`` for each message, then exactly one ``on_end(error)``; None is status OK.
+    """
+
+    __slots__ = ("_cancelled", "_connection", "_partial", "id", "on_end", "on_message", "outbound", "unacknowledged")
+
+    def __init__(self, connection: Connection, stream_id: int, window: int, on_message: Callable[[bytes], None],
+                 on_end: Callable[[RpcError | None], None]) -> None:
+        self.id = stream_id
+        self.on_message = on_message
+        self.on_end = on_end
+        self._connection = connection
+        self.outbound = Outbound(window)
+        self._cancelled = False
+        self._partial = b""
+        self.unacknowledged = 0
+
+    def send(self, body: bytes) -> None:
+        """Send one message (queued where flow control says so). Nothing happens on a stream that ended."""
+        self._connection.send_on(self, PREFIX.pack(0, len(body)) + body, end=False)
+
+    def close_send(self) -> None:
+        """Say that no more messages follow; the server's may still come."""
+        self._connection.send_on(self, b"", end=True)
+
+    def cancel(self) -> None:
+        """End the call from this side. No callback comes any more."""
+        self._cancelled = True
+        self._connection.cancel(self.id)
+
+    def receive(self, payload: bytes) -> None:
+        """Cut DATA payloads into messages; a message may span many frames, a frame many messages."""
+        if self._partial:
+            payload = self._partial + payload
+        pos, size = 0, len(payload)
+        while size - pos >= 5 and not self._cancelled:
+            compressed, length = PREFIX.unpack_from(payload, pos)
+            if size - pos - 5 < length:
+                break
+            if compressed:
+                self._connection.fail_stream(self.id, RpcError(Status.INTERNAL, "compressed message"))
+                return
+            self.on_message(payload[pos + 5 : pos + 5 + length])
+            pos += 5 + length
+        self._partial = payload[pos:]
