@@ -66,6 +66,18 @@ def test_a_vote_of_one_who_is_no_voter_counts_for_nothing() -> None:
     assert replica.raft.role == Role.CANDIDATE
 
 
+def test_a_late_vote_changes_nothing_for_a_leader_or_a_follower() -> None:
+    group = Group()
+    leader = group.elect(1)
+    for replica in (leader, group[2]):
+        for sender in (2, 3):
+            replica.raft.step(Message(Kind.VOTE_ACK, sender, replica.id, leader.raft.term, flag=True), group.now)
+            replica.raft.step(Message(Kind.PRE_VOTE_ACK, sender, replica.id, leader.raft.term + 1, flag=True), group.now)
+    group.settle()
+    assert [r.raft.role for r in group.replicas.values()] == [Role.LEADER, Role.FOLLOWER, Role.FOLLOWER]
+    assert [r.raft.last_index for r in group.replicas.values()] == [1, 1, 1]
+
+
 def test_a_candidate_that_cannot_win_any_more_gives_up() -> None:
     replica = Replica(1, THREE, pre_vote=False)
     replica.raft.tick(3000)
@@ -132,6 +144,15 @@ def test_a_lost_append_is_noticed_without_new_proposals() -> None:
     assert [r.data() for r in group.replicas.values()] == [[b"x"]] * 3
 
 
+def test_an_old_rejection_does_not_set_a_peer_back() -> None:
+    group = Group()
+    leader = group.elect(1)
+    leader.raft.propose(b"x")
+    group.settle()
+    leader.raft.step(Message(Kind.APPEND_REJECT, 2, 1, leader.raft.term, index=1), group.now)
+    assert leader.raft.peers()[2][:3] == (2, 3, "replicate")
+
+
 def test_appends_under_way_are_bounded_in_number_and_bytes() -> None:
     for settings in ({"max_inflight": 3}, {"max_inflight_bytes": 30}):
         group = Group(max_append_bytes=10, **settings)
@@ -174,6 +195,22 @@ def test_a_vote_goes_only_to_a_log_at_least_as_complete(index: int, term: int, e
 def test_a_new_leader_logs_an_entry_of_its_own_term_first() -> None:
     leader = Group().elect(1)
     assert [(e.kind, e.data) for e in leader.applied] == [(EntryKind.NOOP, b"")]
+
+
+def test_an_entry_of_an_older_term_is_committed_only_by_one_of_the_own_term() -> None:
+    group = Group()
+    leader = group.elect(1)
+    group.drop = lambda m: m.kind == Kind.APPEND_ACK
+    leader.raft.propose(b"x")
+    group.settle()
+    group.cut = {1}
+    group.drop = lambda m: m.kind == Kind.APPEND
+    second = group.elect(2).raft
+    assert (second.commit_index, second.last_index) == (1, 3)
+    second.step(Message(Kind.APPEND_ACK, 3, 2, second.term, 2, 1), group.now)
+    assert second.commit_index == 1
+    second.step(Message(Kind.APPEND_ACK, 3, 2, second.term, 3, second.term), group.now)
+    assert second.commit_index == 3
 
 
 # -- I2: only after the sync ----------------------------------------------------------------------------------
@@ -356,7 +393,7 @@ def test_a_leader_without_a_quorum_steps_down_within_an_election_timeout() -> No
 
 
 def test_slow_disks_do_not_look_like_a_lost_quorum() -> None:
-    group = Group()
+    group = Group(max_inflight=10_000)  # so that appends never cease
     leader = group.elect(1)
     group[2].slow_disk = group[3].slow_disk = True
     for _ in range(300):
