@@ -18,7 +18,7 @@ on them are judged differently (section 5.1); every other closed stream ended by
 
 Hot path: ``receive`` handles HEADERS with END_HEADERS only, and DATA without padding, in its
 own loop; everything else is a method. Measured on the 2-core reference machine with calls
-pipelined 200 a read, ``proxy.grpc`` and its answer included: 1.9 us of CPU per unary call
+pipelined 200 a read, ``proxy.grpc`` and its answer included (``tests.unit.grpc.cost``): 1.9 us of CPU per unary call
 whose header block is cached, 8.6 us where each carries a new ``grpc-timeout``.
 """
 
