@@ -186,7 +186,8 @@ class Call(Stream):
         if self._slot is not None:
             self._slot.discard(self)
         self._drop_buffer()
-        self.gone()
+        if not self.ending:  # else the handler is done with it
+            self.gone()
 
     def expired(self) -> None:
         """The deadline passed (``Deadlines``)."""
@@ -205,7 +206,7 @@ class Call(Stream):
             self.on_cancel(self)
 
     def drained(self) -> None:
-        if self.on_drain is not None:
+        if self.on_drain is not None and not self.ending:
             self.on_drain()
 
     # -- request messages

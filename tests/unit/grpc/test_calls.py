@@ -421,6 +421,21 @@ def test_a_client_that_goes_away_reaches_every_handler(talk: Talk, how: str) -> 
     assert not talk.server.streams
 
 
+def test_a_finished_call_troubles_its_handler_no_more(talk: Talk) -> None:
+    talk.server.receive(f.settings_frame({f.INITIAL_WINDOW_SIZE: 0}), 100.0)
+    for stream_id in (1, 3):
+        talk.headers(stream_id, path="/a.B/Bidi", grpc_timeout="1S")
+    for call in talk.stream.calls:
+        call.on_drain = lambda: talk.stream.heard.append("drained")
+        call.send(b"waits for a window")
+        call.finish()
+    talk.server.receive(f.window_update(1, 1000) + f.rst_stream(3, 8), 100.0)
+    talk.take()
+    talk.deadlines.expire(102)
+    assert not talk.server.streams
+    assert talk.stream.heard == ["opened", "opened"]
+
+
 def test_calls_are_refused_while_answers_pile_up_for_want_of_windows() -> None:
     talk = Talk(max_unsent_bytes=100_000)
     talk.server.receive(f.settings_frame({f.INITIAL_WINDOW_SIZE: 0}), 100.0)
