@@ -18,7 +18,7 @@ from tools.muster.parse import ConfigError, Values, convert, duration_ms
 DEFAULT_QUOTA_BYTES = 2 * 1024**3
 DEFAULT_PROGRESS_INTERVAL_MS = 600_000
 MIN_PROGRESS_INTERVAL_MS = 100
-MAX_SHARDS = 1  # cuts and multi-shard transactions come next; nothing else here assumes one
+MAX_SHARDS = 64
 
 
 @dataclass(slots=True, frozen=True)
