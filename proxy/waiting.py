@@ -1,0 +1,54 @@
+"""A request on its way, and the counters of its method: the records that the router and the services share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+WRITE, ASK, READ_ANY = 0, 1, 2  # routes: to the leader and never again (I23); to the leader; to a replica
+
+
+class MethodStats:
+    """What has become of one gRPC method's calls: plain integers, read by /metrics."""
+
+    __slots__ = ("codes", "ok", "received", "sent", "started")
+
+    def __init__(self) -> None:
+        self.started = 0
+        self.ok = 0
+        self.codes: dict[int, int] = {}  # gRPC code -> calls, other than OK
+        self.received = 0  # messages of streams; unary calls count theirs by started and ok
+        self.sent = 0
+
+    def failed(self, code: int) -> None:
+        """A call ended with an error."""
+        self.codes[code] = self.codes.get(code, 0) + 1
+
+
+class Waiting:
+    """One request between its client and a node.
+
+    ``then(waiting, status, body)`` takes the answers if it is set: PARTIAL ones first, then OK or ERROR last (ERROR
+    also stands for UNKNOWN, for time limits and lost links; ``body`` is an encoded EtcdError). Without it the
+    answer is spliced into ``call``.
+    """
+
+    __slots__ = ("body", "call", "context", "limit_s", "method", "pieces", "prefix", "rid", "route", "shard",
+                 "started", "stats", "then")
+
+    def __init__(self, call: Any, method: int, body: bytes, shard: int, route: int, started: float, limit_s: float,
+                 stats: MethodStats, then: Callable[[Waiting, int, bytes], None] | None = None,
+                 context: Any = None, prefix: bytes = b"") -> None:
+        self.call = call  # proxy.grpc.Call, or None
+        self.method = method
+        self.body = body
+        self.shard = shard
+        self.route = route
+        self.started = started
+        self.limit_s = limit_s
+        self.stats = stats
+        self.then = then
+        self.context = context
+        self.prefix = prefix  # READ of a replica's read
+        self.pieces: list[bytes] | None = None
+        self.rid = 0
