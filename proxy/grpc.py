@@ -21,7 +21,7 @@ from proxy import grpc_wire as wire
 from proxy.deadlines import Deadlines
 from proxy.grpc_wire import PREFIX, RESPONSE, encode_message, parse_timeout, reply_head, reply_tail
 from proxy.http import HttpHandler
-from proxy.http2 import Connection, HeaderBlock, Limits, Stream
+from proxy.http2 import Connection, ErrorCode, HeaderBlock, Limits, Stream
 from proxy.http2.stream import DIRECT_BYTES
 from proxy.http2_requests import HttpStream
 
@@ -312,6 +312,10 @@ class StreamCall(Call):
 
     def received(self, data: bytes, ended: bool) -> None:
         if self.closed or self.ending:
+            return
+        if self.queued > self.connection.limits.max_unsent_bytes:  # it asks on and on, and takes no answer
+            self.reset(ErrorCode.ENHANCE_YOUR_CALM)
+            self.cancelled(ErrorCode.ENHANCE_YOUR_CALM)
             return
         if (
             not self._buffer

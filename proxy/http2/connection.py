@@ -123,7 +123,7 @@ class Connection(Outbound):
         max_frame = self._max_frame
         low_connection = self.limits.connection_window_bytes >> 1
         low_stream = self.stream_window >> 1
-        max_queued = self.limits.max_unsent_bytes
+        max_queued = self.limits.max_queued_bytes
         max_list = self.limits.max_header_list_bytes
         max_streams = self.limits.max_concurrent_streams
         while size - pos >= 9:
@@ -293,7 +293,7 @@ class Connection(Outbound):
             raise StreamFault(ErrorCode.PROTOCOL_ERROR, block.fault)
         if block.size > limits.max_header_list_bytes:
             raise StreamFault(ErrorCode.ENHANCE_YOUR_CALM, "header list too large")
-        if self.draining or len(self.streams) >= limits.max_concurrent_streams or self.queued > limits.max_unsent_bytes:
+        if self.draining or len(self.streams) >= limits.max_concurrent_streams or self.queued > limits.max_queued_bytes:
             # Section 5.1.2. A client that gives no windows for its answers gets no further calls; reading
             # from it goes on, because its WINDOW_UPDATE would come that way. Refused calls may be sent again.
             raise StreamFault(ErrorCode.REFUSED_STREAM, "too many streams")

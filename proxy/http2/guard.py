@@ -26,7 +26,9 @@ class Limits:
     max_continuations: int = 32  # CONTINUATION frames of one block
     max_buffered_bytes: int = 67_108_864  # unfinished request messages of one connection
     max_unsent_bytes: int = 8_388_608  # answers a client does not take: at half of it, with its socket full, reading
-    # from it stops; above it, for want of windows, new calls are refused
+    # from it stops; a stream of requests with that much unread is reset
+    max_queued_bytes: int = 268_435_456  # answers that wait for want of windows: above it new calls are refused.
+    # Large, because a few honest ranges are large, and other calls on the connection must not suffer from them
     write_high_bytes: int = 1_048_576  # socket buffer: above it streams queue, and their owners are told
     drain_mark_bytes: int = 65_536  # a stream's on_drain is called when its queue falls to this
     control_burst: float = 10_000.0  # control frames (SETTINGS, PRIORITY, empty DATA, stream errors) at once

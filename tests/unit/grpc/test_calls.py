@@ -421,6 +421,19 @@ def test_a_client_that_goes_away_reaches_every_handler(talk: Talk, how: str) -> 
     assert not talk.server.streams
 
 
+def test_a_stream_that_asks_on_and_takes_no_answer_is_reset() -> None:
+    talk = Talk(max_unsent_bytes=10_000)
+    talk.server.receive(f.settings_frame({f.INITIAL_WINDOW_SIZE: 0}), 100.0)
+    talk.headers(1, path="/a.B/Bidi")
+    talk.stream.calls[0].send(b"x" * 9_000)
+    talk.data(1, message(b"still fine"), end=False)
+    talk.stream.calls[0].send(b"x" * 9_000)
+    talk.data(1, message(b"too much"), end=False)
+    assert talk.stream.heard == ["opened", b"still fine", "cancelled"]
+    assert Frame(f.RST_STREAM, 0, 1, f.U32.pack(11)) in talk.take()
+    assert talk.server.queued == 0
+
+
 def test_a_finished_call_troubles_its_handler_no_more(talk: Talk) -> None:
     talk.server.receive(f.settings_frame({f.INITIAL_WINDOW_SIZE: 0}), 100.0)
     for stream_id in (1, 3):
@@ -437,7 +450,7 @@ def test_a_finished_call_troubles_its_handler_no_more(talk: Talk) -> None:
 
 
 def test_calls_are_refused_while_answers_pile_up_for_want_of_windows() -> None:
-    talk = Talk(max_unsent_bytes=100_000)
+    talk = Talk(max_queued_bytes=100_000)
     talk.server.receive(f.settings_frame({f.INITIAL_WINDOW_SIZE: 0}), 100.0)
     for i in range(30):
         talk.headers(2 * i + 1)
