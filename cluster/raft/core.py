@@ -14,8 +14,8 @@ Hot path: one proposal of 300 B to three replicas, with both acks, its own sync 
 leader 15 us in all and each follower 8 us, plus 2 us to encode and 3 us to decode a message; ten proposals in
 a tick cost the leader 30 us together.
 
-An exception other than those the methods name means that this replica contradicts itself or its peers: the
-process must end (I1, H10).
+LogContradiction, or an exception that the methods do not name, means that this replica contradicts itself or
+its peers: the process must end (I1, H10).
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from cluster.raft.types import (
     Config,
     Configuration,
     Entry,
-    IntegrityError,
+    LogContradiction,
     LogStorage,
     NotLeader,
     PeerStatus,
@@ -131,11 +131,11 @@ class Raft(Election):
 
     def applied(self, index: int) -> None:
         """The state holds everything up to ``index``. Before the first Ready: where the state stands; it is
-        committed, then, whatever the hard state remembers. IntegrityError if the log ends before it (H10)."""
+        committed, then, whatever the hard state remembers. LogContradiction if the log ends before it (H10)."""
         log = self.log
         if index > log.commit:
             if self._sequence or index > log.last_index:
-                raise IntegrityError(f"H10: state is at {index}, log committed to {log.commit}, ends at {log.last_index}")
+                raise LogContradiction(f"H10: state is at {index}, log committed to {log.commit}, ends at {log.last_index}")
             log.commit = index
         log.applied = max(log.applied, index)
         if index > self._announced:  # after a restart: the state knows who was a member then
@@ -163,7 +163,7 @@ class Raft(Election):
         if position.index <= log.applied:
             return False
         if position.index <= log.commit and log.term(position.index) not in (-1, position.term):
-            raise IntegrityError(f"I1: a snapshot contradicts the committed entry {position.index}")
+            raise LogContradiction(f"I1: a snapshot contradicts the committed entry {position.index}")
         if position.term > self.term:
             self._become_follower(position.term, 0)
         elif self._role != Role.FOLLOWER and log.term(position.index) != position.term:

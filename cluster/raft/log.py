@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 
-from cluster.raft.types import Entry, IntegrityError, LogStorage, SnapshotPosition
+from cluster.raft.types import Entry, LogContradiction, LogStorage, SnapshotPosition
 
 _ENTRY_COST = 200  # bytes of Python objects beside an entry's data
 
@@ -31,7 +31,7 @@ class RaftLog:
         self.position: SnapshotPosition = storage.snapshot_position()
         self.last_index = storage.last_index()
         if self.last_index < self.position.index:
-            raise IntegrityError(f"log ends at {self.last_index}, before its own start {self.position.index}")
+            raise LogContradiction(f"log ends at {self.last_index}, before its own start {self.position.index}")
         self.last_term = self.position.term
         if self.last_index > self.position.index:
             self.last_term = storage.term(self.last_index)
@@ -59,7 +59,7 @@ class RaftLog:
             stored_last = min(last, self.tail_first - 1)
             found = self._storage.entries(first, stored_last, max_bytes)
             if not found or found[0].index != first:
-                raise IntegrityError(f"storage has no entry {first}")
+                raise LogContradiction(f"storage has no entry {first}")
             return found
         tail = self.tail
         stop = last - self.tail_first + 1
@@ -113,7 +113,7 @@ class RaftLog:
     def _truncate(self, index: int) -> None:
         """Drop ``index`` and everything after it."""
         if index <= self.commit:
-            raise IntegrityError(f"I1: a leader contradicts the committed entry {index} (commit {self.commit})")
+            raise LogContradiction(f"I1: a leader contradicts the committed entry {index} (commit {self.commit})")
         keep = index - self.tail_first
         if keep > 0:
             for entry in self.tail[keep:]:
@@ -156,6 +156,9 @@ class RaftLog:
     def compact(self, position: SnapshotPosition) -> None:
         """Storage dropped everything up to ``position``."""
         self.position = position
+        # after an install the stored log may begin anew beyond entries that were never handed out
+        self.handed = max(self.handed, position.index)
+        self.persisted = max(self.persisted, position.index)
         drop = position.index - self.tail_first + 1
         if drop > 0:
             self._evict(drop)

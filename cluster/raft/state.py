@@ -19,7 +19,7 @@ from cluster.raft.membership import Membership
 from cluster.raft.messages import Kind, Message
 from cluster.raft.progress import Progress
 from cluster.raft.reads import ReadRounds
-from cluster.raft.types import Config, HardState, IntegrityError, LogStorage, Role
+from cluster.raft.types import Config, HardState, LogContradiction, LogStorage, Role
 
 _SCAN_BYTES = 1 << 20
 
@@ -37,7 +37,7 @@ class RaftState:
         hard = storage.hard_state()
         self.log = log = RaftLog(storage, config.max_tail_bytes)
         if hard.commit > log.last_index:
-            raise IntegrityError(f"H10: log ends at {log.last_index}, but {hard.commit} had been committed here")
+            raise LogContradiction(f"H10: log ends at {log.last_index}, but {hard.commit} had been committed here")
         log.commit = max(log.commit, hard.commit)
         self.term = hard.term
         self.vote = hard.vote
@@ -148,7 +148,7 @@ class RaftState:
             return
         if index > log.last_index:
             # the leader only says what this replica had acknowledged, after a sync
-            raise IntegrityError(f"H10: log ends at {log.last_index}, but this replica had acknowledged {index}")
+            raise LogContradiction(f"H10: log ends at {log.last_index}, but this replica had acknowledged {index}")
         log.commit = index
 
     def _hard_state(self) -> HardState:

@@ -41,10 +41,12 @@ class ConfigurationRefused(RaftError):
 
 
 class IntegrityError(RaftError):
-    """What was read or received contradicts itself: a checksum fails, or a log is shorter than it was.
+    """What was received or read is damaged. A frame: drop it and its link. An entry on the own disk: stop."""
 
-    From ``decode_messages``: drop the link. From anywhere else: this replica must stop (H10).
-    """
+
+class LogContradiction(RaftError):
+    """This replica contradicts its peers or its own past: entries it had acknowledged are gone (H10), or a
+    committed entry would change (I1). The process must end; starting it again does not help."""
 
 
 class EntryKind(IntEnum):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from cluster.raft import Entry, IntegrityError, Kind, Message, Role
+from cluster.raft import Entry, Kind, LogContradiction, Message, Role
 
 if TYPE_CHECKING:
     from raft_sim import SimNode
@@ -133,5 +133,5 @@ class Checker:
 
     def failed(self, node: SimNode, error: Exception) -> None:
         """A replica found a contradiction itself; no replica here ever loses what it synced."""
-        rule = "I1 or I2, noticed by a replica" if isinstance(error, IntegrityError) else "assertion in a replica"
+        rule = "I1 or I2, noticed by a replica" if isinstance(error, LogContradiction) else "assertion in a replica"
         raise Violation(rule, f"{node.id}: {error}") from error
