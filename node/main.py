@@ -10,6 +10,7 @@ import gc
 import os
 import signal
 import sys
+from collections.abc import Coroutine
 from typing import Any
 
 import psutil
@@ -26,17 +27,18 @@ from node.storage.errors import DirectoryLocked, StorageCorruption
 log = structlog.get_logger("node")
 
 
+def make_node(settings: NodeSettings, loop: asyncio.AbstractEventLoop) -> Node:
+    """The node that these settings ask for; not started."""
+    if settings.common.shard_count == 1:
+        return Node(settings, loop)
+    return OrderNode(settings, loop) if settings.shard == 0 else ShardNode(settings, loop)
+
+
 async def _run(settings: NodeSettings) -> int:
     loop = asyncio.get_running_loop()
-    node: Node
-    if settings.common.shard_count == 1:
-        node = Node(settings, loop)
-    elif settings.shard == 0:
-        node = OrderNode(settings, loop)
-    else:
-        node = ShardNode(settings, loop)
+    node = make_node(settings, loop)
     stop = asyncio.Event()
-    loop.set_exception_handler(_crash)
+    loop.set_exception_handler(crash)
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     node.fatal.add_done_callback(lambda _: stop.set())
@@ -45,14 +47,19 @@ async def _run(settings: NodeSettings) -> int:
     gc.freeze()  # what lives as long as the process need not be looked at again
     gc.set_threshold(50_000, 20, 20)
     await stop.wait()
-    if node.fatal.done():
-        raise Fatal(node.fatal.result())
-    log.info("stopping", shard=settings.shard)
-    await node.stop()
+    await end(node)
     return 0
 
 
-def _crash(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+async def end(node: Node) -> None:
+    """Stop a node in order; Fatal if it must not go on."""
+    if node.fatal.done():
+        raise Fatal(node.fatal.result())
+    log.info("stopping", shard=node.settings.shard)
+    await node.stop()
+
+
+def crash(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
     """Whatever nobody expected ends the process: the supervisor starts it again, the log tells why. A disk that
     cannot be trusted any more is not tried again."""
     error = context.get("exception")
@@ -71,9 +78,14 @@ def main() -> int:
                       host=common.name, process=f"node-{settings.shard}")
     if common.cpu >= 0:
         psutil.Process().cpu_affinity([common.cpu])
-    uvloop.install()
+    return guarded(settings, _run(settings))
+
+
+def guarded(settings: NodeSettings, run: Coroutine[Any, Any, int]) -> int:
+    """Run on uvloop; what a restart would not mend becomes an exit code."""
+    common = settings.common
     try:
-        return asyncio.run(_run(settings))
+        return uvloop.run(run)
     except (StorageCorruption, DirectoryLocked, Fatal) as e:
         log.error("this node cannot run", shard=settings.shard, error=str(e))
         StatusPipe(common.status_fd).say("fatal", shard=settings.shard, error=str(e))

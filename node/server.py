@@ -237,6 +237,15 @@ class Node:
         self.fronts.frame(parts[0], parts[-1], self._local.send, b"")
         self.wake()
 
+    def front_frame(self, identity: bytes, data: bytes, send: Send) -> None:
+        """A frame of a front in this very process (``tools.muster.joined``)."""
+        self.fronts.frame(identity, data, send, b"")
+        self.wake()
+
+    def front_gone(self, identity: bytes) -> None:
+        """A front in this process has ended its link."""
+        self.fronts.drop(identity)
+
     def _remote_front(self, identity: bytes, data: bytes, send: Send) -> None:
         self.fronts.frame(identity, data, send, b"F")
         self.wake()

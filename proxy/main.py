@@ -12,6 +12,7 @@ import random
 import signal
 import sys
 import traceback
+from collections.abc import Callable
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -41,12 +42,12 @@ _RECEIVE_OVERHEAD_BYTES = 524_288
 class Front:
     """Everything of one front process."""
 
-    def __init__(self, settings: FrontSettings) -> None:
+    def __init__(self, settings: FrontSettings, connector: type[Connector] | Callable[..., Connector] = Connector) -> None:
         self.settings = settings
         common = settings.common
         loop = asyncio.get_running_loop()
         self.status = StatusPipe(common.status_fd)
-        self.connector = Connector(loop, common, lambda: random.getrandbits(64))
+        self.connector = connector(loop, common, lambda: random.getrandbits(64))
         self.router = Router(loop, common, self.connector)
         self.context = Context(settings, self.router)
         self.registry = FilteredRegistry(settings.cors, settings.host_whitelist)

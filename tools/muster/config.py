@@ -173,7 +173,7 @@ def build(values: Values) -> ServerConfig:
     cluster_text = values["initial-cluster"]
     if not values.is_set("initial-cluster"):
         cluster_text = ",".join(f"{name}={u.text}" for u in advertise_peer)
-    for flag in ("shards", "fronts", "shard-depth"):
+    for flag in ("shards", "shard-depth"):
         if values[flag] < 1:
             raise ConfigError(f"--{flag} must be at least 1")
     if values["shards"] > MAX_SHARDS:

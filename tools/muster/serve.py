@@ -93,6 +93,9 @@ def status_of(supervisor: Supervisor, config: ServerConfig, identity: Identity, 
                 "leader_name": names.get(state.get("leader", ""), ""),
                 "is_leader": state.get("leader") == f"{identity.member_id:x}",
             })  # fmt: skip
+    # without front processes node 0's serves clients
+    kind = "front" if config.fronts else "node"
+    fronts = [c for c in supervisor.children if c.spec.kind == kind and (config.fronts or c.spec.index == 0)]
     return {
         "name": config.name,
         "member_id": f"{identity.member_id:x}",
@@ -104,7 +107,7 @@ def status_of(supervisor: Supervisor, config: ServerConfig, identity: Identity, 
         "data_dir": os.path.abspath(config.data_dir),
         "run_dir": run_dir,
         "nodes": nodes,
-        "fronts": [{"front": c.spec.index, **_process(c)} for c in supervisor.children if c.spec.kind == "front"],
+        "fronts": [{"front": c.spec.index, **_process(c)} for c in fronts],
     }
 
 
@@ -143,10 +146,11 @@ def _common(config: ServerConfig, identity: Identity, run_dir: str, member_id: i
 
 
 def _node_spec(config: ServerConfig, identity: Identity, run_dir: str, shard: int, cpu: int) -> ChildSpec:
+    """A node's process; node 0's holds the front too when there are no front processes (``tools.muster.joined``)."""
     listen = config.listen_peer[0]
 
     def argv(status_fd: int) -> Sequence[str]:
-        return python("node", dumps(NodeSettings(
+        settings = dumps(NodeSettings(
             common=_common(config, identity, run_dir, identity.member_id, cpu, status_fd),
             shard=shard,
             data_dir=os.path.abspath(bootstrap.shard_dir(config.data_dir, shard)),
@@ -163,39 +167,48 @@ def _node_spec(config: ServerConfig, identity: Identity, run_dir: str, shard: in
             auto_compaction_retention=setting(config, "auto-compaction-retention"),
             max_learners=setting(config, "max-learners"),
             unsafe_no_fsync=setting(config, "unsafe-no-fsync"),
-        )))  # fmt: skip
+        ))  # fmt: skip
+        if shard == 0 and config.fronts == 0:
+            front = _front_settings(config, identity, run_dir, identity.member_id, 0, cpu, status_fd)
+            return python("tools.muster.joined", settings, front)
+        return python("node", settings)
 
     return ChildSpec("node", shard, cpu, argv)
 
 
 def front_specs(config: ServerConfig, identity: Identity, run_dir: str, member_id: int, pins: Sequence[int]) -> list[ChildSpec]:
     """The front processes; ``member_id`` 0 on a machine without a member."""
-    listen = tuple(f"http://{bind_address(u)}:{u.port}" for u in config.listen_client)
-    metrics = tuple(f"http://{bind_address(u)}:{u.port}" for u in config.listen_metrics)
 
     def spec(index: int, cpu: int) -> ChildSpec:
         def argv(status_fd: int) -> Sequence[str]:
-            return python("proxy", dumps(FrontSettings(
-                common=_common(config, identity, run_dir, member_id, cpu, status_fd),
-                index=index,
-                listen=listen,
-                reuse_port=config.fronts > 1 or setting(config, "socket-reuse-port"),
-                metrics=setting(config, "metrics"),
-                listen_metrics=metrics if index == 0 else (),  # one process answers there
-                max_concurrent_streams=setting(config, "max-concurrent-streams"),
-                grpc_keepalive_min_time_ms=setting(config, "grpc-keepalive-min-time"),
-                grpc_keepalive_interval_ms=setting(config, "grpc-keepalive-interval"),
-                grpc_keepalive_timeout_ms=setting(config, "grpc-keepalive-timeout"),
-                watch_progress_notify_interval_ms=config.watch_progress_notify_interval_ms,
-                quota_backend_bytes=config.quota_backend_bytes,
-                enable_pprof=setting(config, "enable-pprof") or setting(config, "log-level") == "debug",
-                cors=setting(config, "cors"),
-                host_whitelist=setting(config, "host-whitelist"),
-            )))  # fmt: skip
+            return python("proxy", _front_settings(config, identity, run_dir, member_id, index, cpu, status_fd))
 
         return ChildSpec("front", index, cpu, argv)
 
     return [spec(index, cpu) for index, cpu in enumerate(pins)]
+
+
+def _front_settings(
+    config: ServerConfig, identity: Identity, run_dir: str, member_id: int, index: int, cpu: int, status_fd: int
+) -> str:
+    metrics = tuple(f"http://{bind_address(u)}:{u.port}" for u in config.listen_metrics)
+    return dumps(FrontSettings(
+        common=_common(config, identity, run_dir, member_id, cpu, status_fd),
+        index=index,
+        listen=tuple(f"http://{bind_address(u)}:{u.port}" for u in config.listen_client),
+        reuse_port=config.fronts > 1 or setting(config, "socket-reuse-port"),
+        metrics=setting(config, "metrics"),
+        listen_metrics=metrics if index == 0 else (),  # one process answers there
+        max_concurrent_streams=setting(config, "max-concurrent-streams"),
+        grpc_keepalive_min_time_ms=setting(config, "grpc-keepalive-min-time"),
+        grpc_keepalive_interval_ms=setting(config, "grpc-keepalive-interval"),
+        grpc_keepalive_timeout_ms=setting(config, "grpc-keepalive-timeout"),
+        watch_progress_notify_interval_ms=config.watch_progress_notify_interval_ms,
+        quota_backend_bytes=config.quota_backend_bytes,
+        enable_pprof=setting(config, "enable-pprof") or setting(config, "log-level") == "debug",
+        cors=setting(config, "cors"),
+        host_whitelist=setting(config, "host-whitelist"),
+    ))  # fmt: skip
 
 
 def bind_address(url: Url) -> str:
