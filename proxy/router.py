@@ -49,6 +49,7 @@ _OK, _ERROR, _NOT_LEADER, _PARTIAL = map(int, (Status.OK, Status.ERROR, Status.N
 _ELSEWHERE = int(Status.ELSEWHERE)
 _STATE, _WATERMARK, _REFUSED = map(int, (Status.STATE, Status.WATERMARK, Status.REFUSED))
 _SUBSCRIPTION = frozenset(map(int, (Status.EVENTS, Status.SUBSCRIBED, Status.LOST)))
+_OF_LEASES = frozenset((int(Method.LEASE_KEEPALIVE), int(Method.LEASE_TTL)))  # nobody to forward them to, etcd says
 _REVISION = struct.Struct("<Q")
 
 
@@ -94,7 +95,8 @@ class Router:
         self._scheduled = False
         self._index_waiting: list[Waiting] = []
         self._questions: list[Waiting] = []  # READ_INDEX under way; context: the reads that wait for it
-        self._behind: deque[Waiting] = deque()
+        # serializable reads that wait for the replicas of their shards: (since, shards, what to do then)
+        self._behind: deque[tuple[float, tuple[int, ...], Callable[[], None]]] = deque()
         self.draining = False
 
     # -- requests -----------------------------------------------------------------------------------
@@ -125,9 +127,21 @@ class Router:
         waiting.prefix = _SERIALIZABLE
         link = self.routes[shard].replica
         if link is not None and link.revision < self.highest:
-            self._behind.append(waiting)  # monotone: this front has shown more than the replica has
+            # monotone: this front has shown more than the replica has
+            self._behind.append((waiting.started, (shard,), lambda: self.to_replica(waiting)))
         else:
             self.to_replica(waiting)
+
+    def when_caught_up(self, shards: tuple[int, ...], then: Callable[[], None]) -> None:
+        """Call back once the replicas of all these shards have what this front has shown: soon, or after a while in
+        any case."""
+        if self._caught_up(shards):
+            then()
+        else:
+            self._behind.append((self.loop.time(), shards, then))
+
+    def _caught_up(self, shards: tuple[int, ...]) -> bool:
+        return all((link := self.routes[s].replica) is not None and link.revision >= self.highest for s in shards)
 
     def local(self, call: Any, method: int, body: bytes, shard: int, stats: MethodStats,
               then: Callable[[Waiting, int, bytes], None] | None = None, context: Any = None) -> None:
@@ -351,14 +365,12 @@ class Router:
             self.hub.watermark(link)
 
     def _release_behind(self, now: float) -> None:
-        kept: deque[Waiting] = deque()
-        for waiting in self._behind:
-            link = self.routes[waiting.shard].replica
-            if link is None or link.revision >= self.highest or now - waiting.started > _BEHIND_S:
-                self.to_replica(waiting)
+        behind, self._behind = self._behind, deque()
+        for entry in behind:
+            if now - entry[0] > _BEHIND_S or self._caught_up(entry[1]):
+                entry[2]()
             else:
-                kept.append(waiting)
-        self._behind = kept
+                self._behind.append(entry)
 
     def fail(self, waiting: Waiting, kind: ErrorKind) -> None:
         """Answer with an error that this front has found."""
@@ -481,6 +493,8 @@ class Router:
                 kept.append(waiting)
             elif waiting.route == WRITE:
                 self.fail(waiting, errors.CONTEXT_DEADLINE_EXCEEDED)  # never reached a leader's log, as etcd says it
+            elif waiting.method in _OF_LEASES:
+                self.fail(waiting, errors.NO_LEADER)
             else:
                 self.fail(waiting, errors.TIMEOUT)
         return kept

@@ -137,6 +137,24 @@ def test_a_keep_alive_stream_ends_with_the_error_of_a_keep_alive() -> None:
     assert call.status == (14, "etcdserver: request timed out")
 
 
+def test_without_a_leader_each_kind_of_request_ends_as_in_etcd() -> None:
+    served = Served(leader=0)
+    read = rpc_pb2.RangeRequest(key=b"k")
+    ends = {
+        "Put": (4, "context deadline exceeded"), "Txn": (4, "context deadline exceeded"),
+        "LeaseGrant": (4, "context deadline exceeded"), "Range": (14, "etcdserver: request timed out"),
+        "LeaseTimeToLive": (14, "etcdserver: no leader"), "LeaseKeepAlive": (14, "etcdserver: no leader"),
+    }
+    write = rpc_pb2.TxnRequest()
+    write.success.add().request_put.key = b"k"
+    messages = {"Put": read, "Txn": write, "LeaseGrant": rpc_pb2.LeaseGrantRequest(TTL=5), "Range": read,
+                "LeaseTimeToLive": rpc_pb2.LeaseTimeToLiveRequest(ID=1),
+                "LeaseKeepAlive": rpc_pb2.LeaseKeepAliveRequest(ID=1)}
+    calls = {method: served.call(method, message) for method, message in messages.items()}
+    served.net.pass_time(7.3)
+    assert {method: call.status for method, call in calls.items()} == ends
+
+
 def test_member_list_shows_no_revision() -> None:
     served = Served()
     call = served.call("MemberList", rpc_pb2.MemberListRequest())
