@@ -2,8 +2,8 @@
 
 A range is read at one revision everywhere: a read index gives ``(order index, revision R)``, every shard's replica on
 this host answers at exactly R once it has applied that order index, and the rows are merged by key (section 4).
-A serializable one reads at the lowest revision that all of the host's replicas have applied (H17). A latest-read
-that meets a compaction starts over with a new R (H16).
+A serializable one reads at the lowest revision that all of the host's replicas have applied (H17), once that is what
+this front has shown already. A latest-read that meets a compaction starts over with a new R (H16).
 
 Writes over several shards, and read-only transactions, go to the sequencer as one (``Method.WIDE``).
 """
@@ -61,9 +61,17 @@ class Gather:
         if not self.serializable:
             router.ask(None, Method.READ_INDEX, b"", 0, router.quiet, self._indexed)
             return self
-        known = [link.revision if (link := router.routes[s].replica) is not None else 0 for s in self.shards]
-        self._read(0, min(known), router.routes[0].term)
+        router.when_caught_up(self.shards, self._serializable)
         return self
+
+    def _serializable(self) -> None:
+        """H17: one revision for all, the lowest applied; not below what this front has shown, unless cut off."""
+        router = self._router
+        known = [link.revision if (link := router.routes[s].replica) is not None else 0 for s in self.shards]
+        if min(known):
+            self._read(0, min(known), router.routes[0].term)
+        else:
+            self._fail(EtcdError(errors.TIMEOUT))  # a shard of which this host has no replica now, and no other answers
 
     def _indexed(self, waiting: Waiting, status: int, body: bytes) -> None:
         if status != _OK:

@@ -33,6 +33,11 @@ def command(*args: str) -> list[str]:
     return [sys.executable, "-m", "tools.muster.cli", *args]
 
 
+def shards_of_tests() -> int:
+    """How many shards a test's cluster has unless it says so itself: MUSTER_TEST_SHARDS (1)."""
+    return int(os.environ.get("MUSTER_TEST_SHARDS", "1"))
+
+
 def free_base_port(hosts: int, shards: int = 1) -> int:
     """A base port whose whole plan of ports is free now (below the kernel's own choice of ports)."""
     for _ in range(1000):
@@ -106,9 +111,14 @@ class LocalCluster:
 
 @contextlib.contextmanager
 def local_cluster(data_dir: Path, hosts: int = 3, *args: str, extra: Sequence[str] = ()) -> Iterator[LocalCluster]:
-    """A local cluster that has said ``ready``; stopped in the end, whatever happened."""
-    base_port = free_base_port(hosts)
-    flags = [f"--hosts={hosts}", f"--base-port={base_port}", f"--data-dir={data_dir}", *args]
+    """A local cluster that has said ``ready``; stopped in the end, whatever happened. It has MUSTER_TEST_SHARDS
+    shards (1), unless the flags say how many."""
+    shards = int(os.environ.get("MUSTER_TEST_SHARDS", "1"))
+    for flag in args:
+        if flag.startswith("--shards="):
+            shards = int(flag.removeprefix("--shards="))
+    base_port = free_base_port(hosts, shards)
+    flags = [f"--hosts={hosts}", f"--shards={shards}", f"--base-port={base_port}", f"--data-dir={data_dir}", *args]
     errors = data_dir.with_suffix(".stderr")
     with open(errors, "w", encoding="utf-8") as stderr, subprocess.Popen(
         command("local", *flags, "--", "--log-format=console", *extra),

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from cluster.footprint import is_read_only, is_serializable
-from tests.cluster.local_cluster import local_cluster
+from tests.cluster.local_cluster import local_cluster, shards_of_tests
 
 from .edges import edges
 from .endpoints import Endpoint, GrpcEndpoint, Result
@@ -50,13 +50,13 @@ class Hosts:
 @pytest.fixture
 def muster(tmp_path: Path) -> Iterator[list[GrpcEndpoint]]:
     """The hosts of a muster cluster: of MUSTER_ENDPOINTS (an empty one), or one started here with
-    MUSTER_SHARDS shards (1)."""
+    MUSTER_SHARDS (or MUSTER_TEST_SHARDS) shards (1)."""
     given = os.environ.get("MUSTER_ENDPOINTS")
     if given:
         endpoints = [GrpcEndpoint(address) for address in given.split(",")]
         yield endpoints
     else:
-        shards = os.environ.get("MUSTER_SHARDS", "1")
+        shards = int(os.environ.get("MUSTER_SHARDS", "0")) or shards_of_tests()
         with local_cluster(tmp_path / "muster", 3, f"--shards={shards}") as cluster:
             endpoints = [GrpcEndpoint(address) for address in cluster.endpoints()]
             yield endpoints
