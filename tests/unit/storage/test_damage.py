@@ -17,7 +17,7 @@ from node.storage.errors import raise_read
 from tests.unit.storage.conftest import OpenStore
 from tests.unit.storage.workload import CONFIGURATION, stream
 
-FLIPS = 400 if os.environ.get("MUSTER_SOAK") else 12
+FLIPS = 60 if os.environ.get("MUSTER_SOAK") else 12
 # Files that carry nothing which is served: RocksDB's own diary, its lock, and the options, which we give anew.
 UNREAD = ("LOG", "LOCK", "OPTIONS")
 
@@ -47,6 +47,7 @@ def outcome(read: Callable[[], object]) -> tuple[str, object]:
         return "refused", str(e)
 
 
+@pytest.mark.timeout(900)
 def test_a_flipped_bit_in_any_file_of_the_state(open_store: OpenStore, tmp_path: Path) -> None:
     store = open_store("state")
     source = stream(9)
@@ -88,6 +89,7 @@ def test_a_flipped_bit_in_any_file_of_the_state(open_store: OpenStore, tmp_path:
     assert refused > 20
 
 
+@pytest.mark.timeout(900)
 def test_a_flipped_bit_in_any_file_of_the_log(tmp_path: Path) -> None:
     """In the write-ahead log, too, where RocksDB itself would drop the rest and go on (H10)."""
     log = RaftLog.open(tmp_path / "closed", initial=CONFIGURATION)
