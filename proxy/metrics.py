@@ -158,6 +158,8 @@ class Metrics:
         yield counter("muster_front_read_index_rounds", "Read-index questions asked.", figures["read_index_rounds"])
         yield gauge("muster_front_links_up", "Links to nodes that are up.", figures["links_up"])
         server = self._server.statistics()
+        yield counter("etcd_network_client_grpc_received_bytes", "Bytes from clients.", server["received_bytes"])
+        yield counter("etcd_network_client_grpc_sent_bytes", "Bytes to clients.", server["sent_bytes"])
         for name in ("connections", "streams", "queued_bytes"):
             yield gauge(f"muster_front_{name}", "Of this front's client side.", server[name])
 

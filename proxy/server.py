@@ -57,6 +57,7 @@ class _Front(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         http2 = self.http2
         if http2 is not None:
+            self.server.received_bytes += len(data)
             self.dirty = True  # what is said inside the read is written below
             http2.receive(data, self.loop.time())
             self.flush()
@@ -127,6 +128,7 @@ class _Front(asyncio.Protocol):
         if http2 is None or self.closing:
             return
         while data := http2.take():
+            self.server.sent_bytes += len(data)
             self.transport.write(data)
             if self.unwritable:
                 unsent = self.transport.get_write_buffer_size() + http2.queued
@@ -212,6 +214,8 @@ class Server:
         self._listeners: list[asyncio.Server] = []
         self._timer: asyncio.TimerHandle | None = None
         self._tick: asyncio.TimerHandle | None = None
+        self.received_bytes = 0  # over HTTP/2, framing included
+        self.sent_bytes = 0
         self._accepted = 0
         self._stopping = False
 
@@ -265,6 +269,8 @@ class Server:
         return {
             "connections": len(self._fronts),
             "connections_accepted": self._accepted,
+            "received_bytes": self.received_bytes,
+            "sent_bytes": self.sent_bytes,
             "http2_connections": len(http2),
             "http1_connections": sum(front.http1 is not None for front in self._fronts),
             "streams": sum(len(connection.streams) for connection in http2),

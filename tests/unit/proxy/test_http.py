@@ -34,7 +34,7 @@ class Request:
 
 class Figures:
     def statistics(self) -> dict[str, int]:
-        return {"connections": 1, "streams": 2, "queued_bytes": 3}
+        return {"connections": 1, "streams": 2, "queued_bytes": 3, "received_bytes": 4, "sent_bytes": 5}
 
 
 class Site:
@@ -150,6 +150,7 @@ def test_metrics_have_etcds_names_and_methods_from_the_start() -> None:
     assert found[("etcd_server_proposals_failed_total",)] == 1
     assert found[("etcd_mvcc_db_total_size_in_bytes",)] == 4096
     assert found[("etcd_server_proposals_committed_total",)] == 9
+    assert found[("etcd_network_client_grpc_sent_bytes_total",)] == 5
     assert ("process_resident_memory_bytes",) in found
     watch = (("grpc_method", "Watch"), ("grpc_service", "etcdserverpb.Watch"), ("grpc_type", "bidi_stream"))
     assert found[("grpc_server_started_total", *watch)] == 0
