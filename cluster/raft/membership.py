@@ -6,6 +6,9 @@ Rules:
   back the one before.
 - At most one change is uncommitted, and a leader appends one only after it has committed an entry of its own
   term (the erratum to single-server changes: https://groups.google.com/g/raft-dev/c/t4xj6dJTP6E).
+- A voter that is removed or demoted receives no entry until that change is committed, only heartbeats. With
+  the entry it would not campaign, and its log would be too long for it to vote for those without: if the
+  leader then died, nobody could follow it.
 - A leader is not removed or demoted: leadership is moved first (H12), so no leader counts without itself.
 """
 
@@ -29,6 +32,10 @@ class Membership:
     def latest_index(self) -> int:
         """Where the configuration in effect was logged."""
         return self._history[-1][0]
+
+    def before(self) -> Configuration | None:
+        """The configuration before the one in effect, if the log still tells."""
+        return self._history[-2][1] if len(self._history) > 1 else None
 
     def appended(self, entries: Iterable[Entry]) -> bool:
         """Entries joined the log; whether that changed the configuration."""

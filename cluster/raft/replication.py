@@ -47,7 +47,18 @@ class Replication(RaftState):
         self._uncommitted_bytes = 0
         self._transferee = 0
         self._heartbeat_ms = now + self.config.heartbeat_ms
+        before = self._membership.before()
+        if before is not None and self._membership.latest_index > log.commit:
+            self._hold_back(before)
         self._term_start = self._append_local(EntryKind.NOOP, b"")
+
+    def _hold_back(self, before: Configuration) -> None:
+        """Voters and learners that the uncommitted configuration drops or demotes: see membership."""
+        current, index = self._membership.current, self._membership.latest_index
+        for peer in (before.members() - current.members()) | (before.voters & current.learners):
+            self._leaving[peer] = (index, self._now)
+            if peer not in self._progress:
+                self._progress[peer] = Progress(self.log.last_index + 1, self._now)
 
     def _append_local(self, kind: int, data: bytes) -> int:
         index = self.log.last_index + 1
@@ -88,10 +99,7 @@ class Replication(RaftState):
             raise ConfigurationRefused("a leader is not removed: transfer leadership first")
         index = self._append_local(EntryKind.CONFIG, new.encode())
         self._membership.appended([self.log.tail[-1]])
-        give_up = self._now + _LEAVING_TIMEOUTS * self.config.election_timeout_ms
-        for peer in current.members() - new.members():
-            # it hears nothing until the removal is committed: with the entry alone it could block elections
-            self._leaving[peer] = (index, give_up)
+        self._hold_back(current)
         for peer in new.members() - current.members():
             self._leaving.pop(peer, None)
             if peer not in self._progress:
@@ -108,10 +116,10 @@ class Replication(RaftState):
         asking = self._begin_round(heartbeat)
         leaving = self._leaving
         for peer, progress in self._progress.items():
-            if leaving and peer in leaving and commit < leaving[peer][0]:
-                continue
             sent = False
-            if progress.state == REPLICATE:
+            if leaving and peer in leaving and commit < leaving[peer][0]:
+                pass
+            elif progress.state == REPLICATE:
                 while (
                     progress.next <= last
                     and len(progress.inflight) < config.max_inflight
@@ -220,7 +228,7 @@ class Replication(RaftState):
             if message.sender == self._transferee:
                 self._hand_over()
             if self._leaving and message.sender in self._leaving and index >= self._leaving[message.sender][0]:
-                self._forget(message.sender)
+                self._let_go(message.sender)
 
     def _on_append_reject(self, message: Message) -> None:
         progress = self._progress.get(message.sender)
@@ -279,8 +287,11 @@ class Replication(RaftState):
             return
         if self._transferee and now >= self._transfer_deadline_ms:
             self._transferee = 0
-        for peer in [p for p, (_, give_up) in self._leaving.items() if now >= give_up]:
-            self._forget(peer)
+        for peer, (index, since) in list(self._leaving.items()):
+            if self.log.commit < index:
+                self._leaving[peer] = (index, now)
+            elif now - since >= _LEAVING_TIMEOUTS * config.election_timeout_ms:
+                self._let_go(peer)
         if now >= self._heartbeat_ms:
             self._heartbeat_ms = now + config.heartbeat_ms
             self._heartbeat_due = True
@@ -293,10 +304,11 @@ class Replication(RaftState):
         heard = sorted(self._now if v == self.id else self._progress[v].heard_ms for v in current.voters)
         return heard[len(heard) - current.quorum()]
 
-    def _forget(self, peer: int) -> None:
-        """A removed peer knows, or never will."""
+    def _let_go(self, peer: int) -> None:
+        """A peer knows of its removal or demotion, or never will."""
         del self._leaving[peer]
-        self._progress.pop(peer, None)
+        if peer not in self._membership.current.members():
+            self._progress.pop(peer, None)
 
     def transfer_leadership(self, target: int) -> None:
         """Let ``target`` take over once it has the whole log; given up after an election timeout.

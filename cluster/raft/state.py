@@ -58,7 +58,7 @@ class RaftState:
 
         # a leader's
         self._progress: dict[int, Progress] = {}
-        self._leaving: dict[int, tuple[int, int]] = {}  # removed peer -> (index of the removal, give up at)
+        self._leaving: dict[int, tuple[int, int]] = {}  # removed or demoted peer -> (index of that, since when it is committed)
         self._reads = ReadRounds()
         self._term_start = 0  # index of its first entry
         self._uncommitted_bytes = 0

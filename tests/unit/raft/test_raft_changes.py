@@ -115,6 +115,42 @@ def test_a_change_by_more_than_one_member_or_of_the_leader_is_refused(new: Confi
     assert leader.raft.last_index == 1
 
 
+@pytest.mark.parametrize("learners", [(), (3,)], ids=["removed", "demoted"])
+def test_a_voter_on_its_way_out_gets_heartbeats_and_no_entry_before_that_is_committed(learners: tuple[int, ...]) -> None:
+    group = Group()
+    leader = group.elect(1)
+    group.cut = {2}
+    new = Configuration(frozenset({1, 2}), frozenset(learners))
+    index = leader.raft.propose_configuration(new)
+    group.pass_time(900)
+    assert group[3].raft.last_index == index - 1
+    assert group[3].raft.leader_id == 1
+    # without the leader the other two can still go on: 3 votes, although 1 alone has the longer log
+    group.cut = {1}
+    assert group.elect(2).raft.commit_index == group[2].raft.last_index
+
+
+def test_a_new_leader_keeps_a_voter_on_its_way_out_calm_too() -> None:
+    group = Group()
+    leader = group.elect(1)
+    group.cut = {3}
+    leader.raft.propose_configuration(Configuration(frozenset({1, 2})))
+    group.drop = lambda m: m.kind == Kind.APPEND_ACK
+    group.settle()
+    group.now += 2500
+    leader.raft.tick(group.now)  # hears from nobody: steps down
+    second = group.elect(2)
+    assert second.raft.commit_index < 2
+    group.cut = set()
+    group.pass_time(500)
+    assert group[3].raft.last_index == 1
+    assert group[3].raft.leader_id == 2
+    group.drop = lambda m: False
+    group.pass_time(500)
+    assert group[3].raft.role == Role.LEARNER
+    assert 3 not in second.raft.peers()
+
+
 def test_a_removed_member_is_told_and_campaigns_no_more() -> None:
     group = Group()
     leader = group.elect(1)
