@@ -302,30 +302,42 @@ def test_a_refused_link_is_not_used() -> None:
 
 
 def test_the_highest_term_decides_who_leads() -> None:
-    net = Net().started(leader=1)
-    net.nodes[3].leader, net.nodes[3].term = 3, 5  # elected; host 1 still believes in itself
-    net.pass_time(0.3, silent=())
-    link = net.router.routes[0].links.get(3)
-    if link is None:  # a link to it is opened once anybody names it
-        net.nodes[1].leader, net.nodes[1].term = 3, 5
-        net.pass_time(0.3)
-    assert net.router.routes[0].leader == 3
+    net = Net().started(leader=3)  # links to the own host and to host 3
+    net.nodes[3].leader, net.nodes[3].term = 3, 5
+    net.nodes[1].leader, net.nodes[1].term = 1, 4  # led once, cut off since, and does not know it yet
+    net.pass_time(0.3)
+    assert (net.router.routes[0].leader, net.router.routes[0].term) == (3, 5)
     put(net)
     assert len(net.nodes[3].take(Method.PUT)) == 1
+
+
+def test_reads_leave_an_own_node_that_is_cut_off_from_a_leader_which_can_be_reached() -> None:
+    net = Net().started(leader=3)
+    net.nodes[1].leader = 0
+    net.pass_time(0.3)
+    call = read(net, serializable=True)
+    net.run()
+    (request,) = net.nodes[3].take(Method.RANGE)
+    net.nodes[3].ok(request, 1)
+    net.run()
+    assert call.status == (0, "")
+    net.nodes[1].leader = 3
+    net.pass_time(0.3)
+    read(net, serializable=True)
+    net.run()
+    assert len(net.nodes[1].take(Method.RANGE)) == 1
 
 
 def test_a_stop_answers_everything_that_is_open() -> None:
     net = Net().started(leader=1)
     sent = put(net)
-    net.cut(1)
-    queued = put(Net())
-    assert sent.closed
-    del queued
-    waiting = Net()
-    waiting.pass_time(0.2)
-    call = put(waiting)
-    waiting.router.close()
-    assert call.status == (14, "etcdserver: server stopped")
+    net.router.close()
+    assert sent.status == TIMEOUT_LEADER_FAIL
+    leaderless = Net()
+    leaderless.pass_time(0.2)
+    queued = put(leaderless)
+    leaderless.router.close()
+    assert queued.status == (14, "etcdserver: server stopped")
 
 
 def test_the_queue_for_a_leader_is_bounded() -> None:
