@@ -87,8 +87,10 @@ class Fronts:
         receive: Callable[[FrontLink, list[tuple[int, int, int, bytes]]], None],
         greet: Callable[[FrontLink], None],
         gone: Callable[[FrontLink], None],
+        layout: tuple[int, int],
     ) -> None:
         self._cluster_id = cluster_id
+        self._layout = layout  # shards and placement depth
         self._receive = receive
         self._greet = greet
         self._gone = gone
@@ -128,11 +130,14 @@ class Fronts:
         if not records or records[0][1] != Method.HELLO or len(records[0][3]) != HELLO_BODY.size:
             refusal = "the first record must be a hello"
         else:
-            version, cluster_id, member_id, session = HELLO_BODY.unpack(records[0][3])
+            version, cluster_id, member_id, session, *layout = HELLO_BODY.unpack(records[0][3])
             if version != PROTOCOL_VERSION:
                 refusal = f"protocol version {version}, this node speaks {PROTOCOL_VERSION}"
             elif cluster_id != self._cluster_id:
                 refusal = f"cluster ID mismatch (got {cluster_id:x} want {self._cluster_id:x})"
+            elif any(layout) and tuple(layout) != self._layout:
+                refusal = (f"this cluster has {self._layout[0]} shards at placement depth {self._layout[1]}, "
+                           f"not {layout[0]} at {layout[1]}")
         if refusal:
             log.warning("refused a front", reason=refusal)
             record = messages.answer(0, Status.REFUSED, refusal.encode())

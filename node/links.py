@@ -76,7 +76,8 @@ class NodeLink:
         if not self._greeted:
             common = self._links.common
             session = int.from_bytes(os.urandom(7), "big")
-            hello = HELLO_BODY.pack(PROTOCOL_VERSION, common.cluster_id, common.member_id, session)
+            hello = HELLO_BODY.pack(PROTOCOL_VERSION, common.cluster_id, common.member_id, session,
+                                    common.shard_count, common.placement_depth)
             records = [REQUEST.pack(0, Method.HELLO, 0, len(hello)) + hello, *records]
         if self._socket.send([self._prefix + SEQUENCE.pack(self._sent + 1) + b"".join(records)]):
             self._sent += 1

@@ -90,6 +90,9 @@ class Serve:
         """From one snapshot at one revision, whatever is applied meanwhile (H16)."""
         reader = self._reader(at)
         head = HEAD.pack(reader.position.revision, self._term())
+        # now, while the store is at the reader's revision; after other requests it may not be
+        total = None if read.empty or reader.revision != self._store.revision else (
+            self._store.quick_count(read.key, read.range_end))
         sent = False
         at_last = 0
         if not read.empty:
@@ -103,7 +106,10 @@ class Serve:
                     sent, at_last = True, read.count
                 yield
             if read.satisfied:
-                yield from self._count_rest(reader, read)
+                if total is not None:
+                    read.add_count(total - read.count)
+                else:
+                    yield from self._count_rest(reader, read)
         link.answer(rid, Status.OK, (b"" if sent else head) + read.finish())
 
     def _count_rest(self, reader: Reader, read: RangeRead) -> Slices:
@@ -124,6 +130,8 @@ class Serve:
         read = RangeRead(body)
         reader = self._reader(revision or read.revision)
         head = HEAD.pack(reader.position.revision, self._term())
+        total = None if read.empty or reader.revision != self._store.revision else (
+            self._store.quick_count(read.key, read.range_end))
         if not read.empty:
             rows = reader.scan(read.key, read.range_end)
             while not read.satisfied:
@@ -135,7 +143,10 @@ class Serve:
                     link.answer(rid, Status.PARTIAL, head + part)
                 yield
             if read.satisfied:
-                yield from self._count_rest(reader, read)
+                if total is not None:
+                    read.add_count(total - read.count)
+                else:
+                    yield from self._count_rest(reader, read)
         link.answer(rid, Status.OK, head + read.finish())
 
     def _reader(self, revision: int) -> Reader:

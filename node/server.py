@@ -116,7 +116,8 @@ class Node:
         self.lessor.load(self.store.leases())
         self._raft_view = RaftView(self.raft)
         self.syncer = Syncer(loop, self.log.sync, self._synced)
-        self.fronts = Fronts(common.cluster_id, self._requests, self._greet, self._front_gone)
+        self.fronts = Fronts(common.cluster_id, self._requests, self._greet, self._front_gone,
+                             (common.shard_count, common.placement_depth))
         self._dirty = self.fronts.dirty
         self.slicer = Slicer(loop)
         self.watches = WatchSource(self.store, self._dirty.add)
@@ -180,6 +181,7 @@ class Node:
         self._local = LoopSocket(self.loop, router(self._context, endpoint, keys=None, hwm=100_000), self._local_front)
         log.info("node started", shard=settings.shard, term=self.raft.term, commit=self.raft.commit_index,
                  applied=self.applied_index, revision=self.store.revision, last_index=self.raft.last_index)
+        self.upkeep.count_keys()
         self.wake()
         self._tick()
 
@@ -460,6 +462,7 @@ class Node:
         self.watches.lost()
         self.writes.skipped_to(self.applied_index)
         self.upkeep.installed(self.applied_index)
+        self.upkeep.count_keys()
         self.reads.waiting.release(self.order_index, self.loop.time())
 
     def _lead(self) -> None:

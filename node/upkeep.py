@@ -113,6 +113,15 @@ class Upkeep:
             self._truncated = index
             log.info("truncated the log", index=index, applied=node.applied_index)
 
+    def count_keys(self) -> None:
+        """After a start or an install: count the keys in slices (``node.storage.counts``)."""
+        self._node.slicer.start(self._count_keys())
+
+    def _count_keys(self) -> Slices:
+        counts = self._node.store.counts
+        while counts is self._node.store.counts and not counts.build_step():
+            yield
+
     def installed(self, index: int) -> None:
         """A snapshot took the place of everything up to ``index``."""
         self._truncated = max(self._truncated, index)

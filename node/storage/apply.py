@@ -61,8 +61,23 @@ class Applied:
 class _Run:
     """One apply call: the batch being filled and where the fold stands."""
 
-    __slots__ = ("attached", "batch", "compact", "created", "events", "first", "leases", "out", "pending", "revision",
-                 "run", "run_bytes", "store")
+    __slots__ = (
+        "attached",
+        "batch",
+        "born",
+        "compact",
+        "created",
+        "died",
+        "events",
+        "first",
+        "leases",
+        "out",
+        "pending",
+        "revision",
+        "run",
+        "run_bytes",
+        "store",
+    )
 
     def __init__(self, store: StateStore, out: Applied, events: list[Event] | None) -> None:
         self.store = store
@@ -80,6 +95,8 @@ class _Run:
         self.leases: dict[int, int | None] = {}
         # keys created by this call, with their revision, where a later put may refer to it (PUT_REF)
         self.created: dict[bytes, int] | None = None
+        self.born: list[bytes] = []  # keys that came and went: for the counts
+        self.died: list[bytes] = []
 
     def change(self, data: bytes, kind: int, pos: int, end: int, sub: int, mod: bytes) -> None:
         """One put or delete at the current revision."""
@@ -90,8 +107,10 @@ class _Run:
                 key, kv, lease = self.refer(data, pos, end, mod)
             else:
                 key, kv, lease = read_put(data, kind, pos, end, mod)
-            if kind == Item.PUT_NEW and self.created is not None:
-                self.created[key] = revision
+            if kind == Item.PUT_NEW:
+                self.born.append(key)
+                if self.created is not None:
+                    self.created[key] = revision
             tag = keys.PUT
             cache.put(key, kind == Item.PUT_NEW, revision, lease)
             if lease:
@@ -101,6 +120,7 @@ class _Run:
             kv = tombstone(key, revision)
             tag = keys.DELETE
             cache.delete(key)
+            self.died.append(key)
         else:
             raise ValueError(f"item of kind {kind} inside a transaction")
         self.batch.put(b"k" + keys.escape(key) + SUFFIX.pack(0, MAX64 - revision, MAX32 - sub, tag), kv)
@@ -208,7 +228,7 @@ class _Run:
         cache_put = self.store.cache.put
         put = run.batch.put
         revision = run.revision
-        created = run.created
+        created, born = run.created, run.born.append
         unpack_put, pack_suffix, pack_entry = PUT_HEAD.unpack_from, SUFFIX.pack, ENTRY.pack
         run_entries, run_bytes = keys.RUN_ENTRIES, keys.RUN_BYTES
         end = len(data)
@@ -245,6 +265,7 @@ class _Run:
                 kv = b"".join((data[pos:head_end], b"\x18", mod, data[head_end:body_end]))
             else:
                 kv = b"".join((data[pos:head_end], b"\x10", mod, b"\x18", mod, data[head_end:body_end]))
+                born(key)
                 if created is not None:
                     created[key] = revision
             pos = body_end
@@ -286,6 +307,8 @@ class _Run:
         batch.put(keys.POSITION_ROW, keys.POSITION.pack(*new))  # I6: in the batch of the data it describes
         store.write(batch)
         store.position = new
+        if self.born or self.died:
+            store.counts.changed(self.born, self.died)
         return out
 
 
