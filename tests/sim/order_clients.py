@@ -1,0 +1,407 @@
+"""Clients: one request at a time each, of every kind; they remember what they asked and what they were told."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from random import Random
+from typing import TYPE_CHECKING, Any
+
+from cluster.messages import HEAD
+from cluster.pb import rpc_pb2 as pb
+
+if TYPE_CHECKING:
+    from order_host import FrontProcess
+    from order_sim import Simulation
+
+RESPONSES: dict[str, Any] = {
+    "Put": pb.PutResponse, "Range": pb.RangeResponse, "DeleteRange": pb.DeleteRangeResponse, "Txn": pb.TxnResponse,
+    "Compact": pb.CompactionResponse, "LeaseGrant": pb.LeaseGrantResponse, "LeaseRevoke": pb.LeaseRevokeResponse,
+    "LeaseKeepAlive": pb.LeaseKeepAliveResponse, "LeaseTimeToLive": pb.LeaseTimeToLiveResponse,
+}
+WRITES = frozenset(("Put", "DeleteRange", "Txn", "LeaseRevoke", "LeaseGrant", "Compact"))
+_SURE = (  # errors that say for certain that nothing was logged, besides those that an evaluation gave
+    "etcdserver: too many requests", "context deadline exceeded", "etcdserver: no leader")
+_OPEN = ("etcdserver: request timed out", "etcdserver: server stopped", "context canceled", "the front died")
+
+
+@dataclass(eq=False)
+class Operation:
+    """One request. Times are the world's."""
+
+    number: int
+    method: str
+    request: Any
+    front: int
+    asked_at: float
+    low: int  # the highest revision that any client had been shown by then
+    answered_at: float = 0.0
+    response: Any = None
+    error: str | None = None
+    committed_before: int = 0  # highest revision in order anywhere, when it was asked
+
+    @property
+    def ok(self) -> bool:
+        return self.response is not None
+
+    @property
+    def open(self) -> bool:
+        """Nobody knows what became of it."""
+        return self.response is None and (self.error is None or self.error.startswith(_OPEN))
+
+    @property
+    def refused(self) -> bool:
+        """A verdict of the store."""
+        return self.error is not None and not self.open and not self.error.startswith(_SURE)
+
+    def __repr__(self) -> str:
+        said = self.error if self.response is None else str(self.response).replace("\n", " ")
+        return (f"#{self.number} {self.method}({str(self.request).strip()!r}) by front {self.front} at "
+                f"{self.asked_at:.4f}, answered {self.answered_at:.4f}: {said}")
+
+
+class Call:
+    """``proxy.grpc.Call`` as handlers use it."""
+
+    def __init__(self, told: Callable[[bytes], None], ended: Callable[[int, str], None]) -> None:
+        self.metadata: dict[bytes, bytes] = {}
+        self.deadline: float | None = None
+        self.closed = False
+        self.context: Any = None
+        self.on_drain: Callable[[], None] | None = None
+        self.unread = 0
+        self.reads = True
+        self._told = told
+        self._ended = ended
+
+    def reply(self, *parts: bytes) -> None:
+        assert not self.closed, "I23: answered twice"
+        self.closed = True
+        self._told(b"".join(parts))
+        self._ended(0, "")
+
+    def send(self, *parts: bytes) -> None:
+        if not self.closed:
+            data = b"".join(parts)
+            if not self.reads:
+                self.unread += len(data)
+            self._told(data)
+
+    def finish(self, status: int = 0, message: str = "") -> None:
+        assert not self.closed, "I23: answered twice"
+        self.closed = True
+        self._ended(status, message)
+
+    def pending_bytes(self) -> int:
+        return self.unread
+
+    def read_all(self) -> None:
+        self.reads, self.unread = True, 0
+        if self.on_drain is not None:
+            self.on_drain()
+
+
+@dataclass(eq=False)
+class Watch:
+    """One watch stream with one watch."""
+
+    number: int
+    front: int
+    request: Any
+    asked_at: float
+    low: int
+    responses: list[tuple[float, Any]] = field(default_factory=list)
+    call: Call | None = None
+    ended: str | None = None
+    front_process: Any = None
+
+    @property
+    def created(self) -> int:
+        """Revision of the header that confirmed it; 0 not yet."""
+        return int(self.responses[0][1].header.revision) if self.responses else 0
+
+
+class Clients:
+    """All clients of a simulation."""
+
+    def __init__(self, simulation: Simulation, count: int, think_s: float, mix: dict[str, int]) -> None:
+        self.simulation = simulation
+        self.random = Random(f"{simulation.seed}/clients")
+        self.operations: list[Operation] = []
+        self.watches: list[Watch] = []
+        self.shown = 1  # the highest revision that any client was shown
+        self.waiting: dict[int, tuple[Operation, Call, FrontProcess]] = {}
+        self.stopped = False
+        self._think_s = think_s
+        self._names = [name for name, weight in mix.items() for _ in range(weight)]
+        self._leases: list[int] = []
+        self._compacted = 0
+        self.alive_until: dict[int, float] = {}  # lease -> promised to live until then
+        for _ in range(count):
+            self._later()
+
+    def _later(self) -> None:
+        self.simulation.at(self.random.expovariate(1 / self._think_s), None, self._next)
+
+    def _next(self) -> None:
+        if self.stopped:
+            return
+        r = self.random
+        fronts = [f for f in self.simulation.fronts.values() if f.alive and not f.paused]
+        if not fronts:
+            self._later()
+            return
+        front = r.choice(fronts)
+        name = r.choice(self._names)
+        if name == "watch":
+            self._watch(front)
+            self._later()
+            return
+        method, request = getattr(self, f"_{name}")()
+        self.ask(front, method, request)
+
+    # -- requests
+
+    def _key(self) -> bytes:
+        return self.random.choice(self.simulation.keys)
+
+    def _value(self) -> bytes:
+        return b"v%d" % (len(self.operations) + 1)
+
+    def _span(self) -> tuple[bytes, bytes]:
+        """A key, a directory, everything, or something in between."""
+        r, keys = self.random, self.simulation.keys
+        what = r.random()
+        if what < 0.4:
+            return r.choice(keys), b""
+        if what < 0.65:
+            prefix = r.choice(keys).rpartition(b"/")[0]
+            return prefix + b"/", prefix + b"0"
+        if what < 0.85:
+            return b"\0", b"\0"
+        a, b = sorted(r.sample(keys, 2))
+        return a, b
+
+    def _lease(self) -> int:
+        if self._leases and self.random.random() < 0.9:
+            return self.random.choice(self._leases[-4:])
+        return 9999
+
+    def _old(self) -> int:
+        """A revision of the past, sometimes of the future."""
+        return max(1, self.shown + self.random.choice((-40, -10, -5, -2, -1, 0, 0, 1)))
+
+    def _put(self) -> tuple[str, Any]:
+        r = self.random
+        request = pb.PutRequest(key=self._key(), value=self._value())
+        what = r.random()
+        if what < 0.15:
+            request.prev_kv = True
+        elif what < 0.25:
+            request.ignore_lease = True
+        elif what < 0.3:
+            request.ignore_value = True
+            request.value = b""
+        return "Put", request
+
+    def _lease_put(self) -> tuple[str, Any]:
+        return "Put", pb.PutRequest(key=self._key(), value=self._value(), lease=self._lease())
+
+    def _delete(self) -> tuple[str, Any]:
+        key, end = self._span()
+        if end == b"\0" and self.random.random() < 0.5:
+            end = b""
+            key = self._key()
+        return "DeleteRange", pb.DeleteRangeRequest(key=key, range_end=end, prev_kv=self.random.random() < 0.3)
+
+    def _range(self) -> tuple[str, Any]:
+        r = self.random
+        key, end = self._span()
+        request = pb.RangeRequest(key=key, range_end=end)
+        if r.random() < 0.2:
+            request.revision = self._old()
+        if r.random() < 0.1:
+            request.limit = r.randint(1, 3)
+        if r.random() < 0.1:
+            request.count_only = True
+        return "Range", request
+
+    def _serializable(self) -> tuple[str, Any]:
+        key, end = self._span()
+        return "Range", pb.RangeRequest(key=key, range_end=end, serializable=True)
+
+    def _compare(self, key: bytes, end: bytes = b"") -> Any:
+        r = self.random
+        compare = pb.Compare(key=key, range_end=end, result=r.choice((0, 0, 1, 2, 3)), target=r.choice((0, 1, 2, 2, 3)))
+        if compare.target == 0:
+            compare.version = r.randint(0, 3)
+        elif compare.target == 1:
+            compare.create_revision = r.choice((0, self._old()))
+        elif compare.target == 2:
+            compare.mod_revision = r.choice((0, self._old(), self._old()))
+        else:
+            compare.value = b"v%d" % max(1, len(self.operations) - r.randint(0, 20))
+        return compare
+
+    def _operation(self, key: bytes, used: set[bytes]) -> Any | None:
+        r = self.random
+        op = pb.RequestOp()
+        what = r.random()
+        if what < 0.55:
+            if key in used:
+                return None
+            used.add(key)
+            op.request_put.key, op.request_put.value = key, self._value() + b"." + str(len(used)).encode()
+            if r.random() < 0.15:
+                op.request_put.lease = self._lease()
+            op.request_put.prev_kv = r.random() < 0.2
+        elif what < 0.75:
+            if key in used:
+                return None
+            used.add(key)
+            op.request_delete_range.key = key
+            op.request_delete_range.prev_kv = r.random() < 0.3
+        else:
+            span = self._span() if r.random() < 0.4 else (key, b"")
+            op.request_range.key, op.request_range.range_end = span
+            if r.random() < 0.15:
+                op.request_range.revision = self._old()
+        return op
+
+    def _transaction(self, keys: list[bytes]) -> tuple[str, Any]:
+        r = self.random
+        request = pb.TxnRequest()
+        for _ in range(r.choice((0, 1, 1, 2))):
+            request.compare.append(self._compare(r.choice(keys)))
+        for ops in (request.success, request.failure):
+            used: set[bytes] = set()
+            for _ in range(r.choice((0, 1, 2, 3)) if ops is request.failure else r.choice((1, 2, 3))):
+                op = self._operation(r.choice(keys), used)
+                if op is not None:
+                    ops.append(op)
+        return "Txn", request
+
+    def _txn(self) -> tuple[str, Any]:
+        """In one directory, so in one shard."""
+        prefix = self._key().rpartition(b"/")[0]
+        return self._transaction([k for k in self.simulation.keys if k.startswith(prefix + b"/")])
+
+    def _wide(self) -> tuple[str, Any]:
+        return self._transaction(self.simulation.keys)
+
+    def _transfer(self) -> tuple[str, Any]:
+        """Two keys, both compared with nothing, both written: the shape of a bank's transfer."""
+        a, b = self.random.sample(self.simulation.keys, 2)
+        request = pb.TxnRequest(compare=[self._compare(a)])
+        for at, key in enumerate((a, b)):
+            request.success.add().request_put.CopyFrom(pb.PutRequest(key=key, value=self._value() + b".%d" % at))
+            request.failure.add().request_range.CopyFrom(pb.RangeRequest(key=key))
+        return "Txn", request
+
+    def _grant(self) -> tuple[str, Any]:
+        number = len(self.operations) + 10_000
+        return "LeaseGrant", pb.LeaseGrantRequest(TTL=self.random.choice((1, 2, 3, 60)), ID=number)
+
+    def _revoke(self) -> tuple[str, Any]:
+        return "LeaseRevoke", pb.LeaseRevokeRequest(ID=self._lease())
+
+    def _keep(self) -> tuple[str, Any]:
+        return "LeaseKeepAlive", pb.LeaseKeepAliveRequest(ID=self._lease())
+
+    def _ttl(self) -> tuple[str, Any]:
+        return "LeaseTimeToLive", pb.LeaseTimeToLiveRequest(ID=self._lease(), keys=True)
+
+    def _compact(self) -> tuple[str, Any]:
+        return "Compact", pb.CompactionRequest(revision=max(1, self.shown - self.random.randint(0, 40)))
+
+    # -- asking
+
+    def ask(self, front: FrontProcess, method: str, request: Any) -> Operation:
+        """Send a request and remember what becomes of it."""
+        simulation = self.simulation
+        operation = Operation(len(self.operations) + 1, method, request, front.host, simulation.now, self.shown)
+        self.operations.append(operation)
+        answers: list[bytes] = []
+
+        def ended(status: int, message: str) -> None:
+            if operation.number not in self.waiting:
+                return
+            del self.waiting[operation.number]
+            operation.answered_at = simulation.now
+            if status == 0 and answers:
+                operation.response = RESPONSES[method].FromString(answers[0])
+                self._learn(operation)
+            else:
+                operation.error = message or "no answer"
+            self._later()
+
+        call = Call(answers.append, ended)
+        self.waiting[operation.number] = operation, call, front
+
+        def start() -> None:
+            handler = front.handlers[method]
+            data = request.SerializeToString()
+            if callable(handler):
+                handler(call, data)
+            else:
+                handler.opened(call)
+                handler.message(call, data)
+                handler.half_closed(call)
+
+        # through the client's connection to its front
+        simulation.at(0.0001, front, start)
+        return operation
+
+    def front_died(self, front: FrontProcess) -> None:
+        """Its clients' connections broke."""
+        for operation, call, through in list(self.waiting.values()):
+            if through is front:
+                call.closed = True
+                call._ended(14, "the front died")
+        for watch in self.watches:
+            if watch.front_process is front and watch.ended is None:
+                watch.ended = "the front died"
+
+    def _learn(self, operation: Operation) -> None:
+        response = operation.response
+        self.shown = max(self.shown, response.header.revision)
+        promised = 0
+        if operation.method == "LeaseGrant":
+            self._leases.append(response.ID)
+            promised = response.TTL
+        elif operation.method == "LeaseKeepAlive":
+            promised = response.TTL
+        if promised > 0:
+            # H7: the lease lives so long from the moment the request was made, at the least
+            until = operation.asked_at + promised
+            self.alive_until[response.ID] = max(until, self.alive_until.get(response.ID, 0.0))
+
+    def _watch(self, front: FrontProcess) -> None:
+        r, simulation = self.random, self.simulation
+        key, end = self._span()
+        create = pb.WatchCreateRequest(key=key, range_end=end, prev_kv=r.random() < 0.3)
+        if r.random() < 0.5:
+            create.start_revision = self._old()
+        watch = Watch(len(self.watches) + 1, front.host, create, simulation.now, self.shown)
+        self.watches.append(watch)
+        watch.front_process = front
+
+        def told(data: bytes) -> None:
+            response = pb.WatchResponse.FromString(data)
+            watch.responses.append((simulation.now, response))
+            self.shown = max(self.shown, response.header.revision)
+
+        def ended(status: int, message: str) -> None:
+            watch.ended = message or "ended"
+
+        call = watch.call = Call(told, ended)
+
+        def start() -> None:
+            handler = front.handlers["Watch"]
+            handler.opened(call)
+            handler.message(call, pb.WatchRequest(create_request=create).SerializeToString())
+
+        simulation.at(0.0001, front, start)
+
+
+_ = HEAD

@@ -1,0 +1,202 @@
+"""Real nodes and real fronts on simulated machines.
+
+Everything of ``node`` and ``proxy`` runs here as it is, but for what touches the machine: clocks, random numbers,
+sockets, disks, threads, and HTTP. :func:`substituted` puts the simulator's in their places.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import order_store
+from order_world import Dealer, Process, Router
+
+import node.links
+import node.peers
+import node.reads
+import node.server
+import node.snapshots
+import node.upkeep
+import proxy.watch.hub
+from cluster.messages import Method
+from cluster.settings import Common, FrontSettings, NodeSettings, Peer
+from node.links import NodeLink
+from node.main import make_node
+from node.server import Node
+from proxy.links import Connector, Link
+from proxy.router import SWEEP_S
+from proxy.router import Router as FrontRouter
+from proxy.services import register_all
+from proxy.services.context import Context
+
+if TYPE_CHECKING:
+    from order_sim import Simulation
+
+HEARTBEAT_MS = 50
+ELECTION_MS = 400
+_REPEATED = frozenset((Method.PREPARE, Method.RELEASE, Method.QUERY, Method.REPORT))
+
+
+class NodeProcess(Process):
+    """One node of one host."""
+
+    def __init__(self, simulation: Simulation, host: int, shard: int) -> None:
+        super().__init__(simulation, host, f"node {host}.{shard}")
+        self.shard = shard
+        self.log = simulation.logs[host, shard]
+        self.disk = simulation.states[host, shard]
+        simulation.starting = simulation.current = self
+        self.node: Node = make_node(simulation.node_settings(host, shard), self)  # type: ignore[arg-type]
+        self.node.start()
+
+
+class FrontProcess(Process):
+    """One front of one host, without HTTP: clients call its handlers."""
+
+    def __init__(self, simulation: Simulation, host: int) -> None:
+        super().__init__(simulation, host, f"front {host}")
+        simulation.starting = simulation.current = self
+        self.handlers: dict[str, Any] = {}
+        self.sessions = simulation.next_life("sessions") << 32
+        common = simulation.common(host)
+        self._connector: Any = SimpleNamespace(_common=common)
+        self.router = FrontRouter(self, common, self._connect)
+        self.context = Context(FrontSettings(common=common, index=0, listen=()), self.router)
+        register_all(self, self.context)
+        self._sweep()
+
+    # -- a registry
+
+    def unary(self, path: str, handler: Any) -> None:
+        self.handlers[path.rpartition("/")[2]] = handler
+
+    stream = unary
+
+    def http(self, path: str, handler: Any) -> None:
+        raise AssertionError("no HTTP here")
+
+    # -- a process
+
+    def _sweep(self) -> None:
+        self.call_later(SWEEP_S, self._sweep)
+        self.router.sweep()
+        self.context.tick(self.time())
+
+    def _connect(self, receiver: Any, shard: int, member_id: int) -> Link:
+        self.sessions += 1
+        local = member_id == self.host
+        link = Link(receiver, shard, member_id, self.sessions, b"" if local else b"F")
+        link.seen_at = self.time()
+        dealer = Dealer(self, endpoint(self.host, member_id, shard), b"f%d" % self.sessions, reconnects=False)
+        dealer.connected = lambda: Connector._greet(self._connector, link)
+        dealer.broken = lambda: link.close("connection lost")
+        dealer.receive = lambda parts: link.frame(parts[-1], self.time())
+        link.attach(SimpleNamespace(send=lambda frame: dealer.send([frame]), close=dealer.close))
+        return link
+
+
+def endpoint(own: int, host: int, shard: int) -> str:
+    return f"ipc:///run/{host}/node-{shard}.sock" if own == host else f"tcp://h{host}:{1000 + shard}"
+
+
+class RepeatingLink(NodeLink):
+    """What may be repeated between nodes is repeated, and late (cluster.prepare, H5)."""
+
+    repeats = 0.0
+
+    def request(self, method: int, body: bytes, answered: Callable[[int, bytes], None] | None = None) -> int:
+        process: Any = self._links.loop
+        if method in _REPEATED and process.random.random() < self.repeats:
+            process.call_later(process.random.choice((0.01, 0.1, 1.0)) * process.random.random(),
+                               lambda: self.alive and NodeLink.request(self, method, body, answered))
+        return super().request(method, body, answered)
+
+
+class _Pool:
+    def __init__(self, size: int, thread_name_prefix: str = "") -> None:
+        """Threads are the loop's business here."""
+
+    def shutdown(self, wait: bool = True) -> None:
+        """The process ends."""
+
+
+class _Context:
+    """zmq.Context: knows its process."""
+
+    def __init__(self, process: Process) -> None:
+        self.process = process
+
+    def destroy(self, linger: int) -> None:
+        """The process ends."""
+
+
+def _loop_socket(loop: Process, socket: Router | Dealer, receive: Callable[[list[bytes]], None]) -> Any:
+    socket.receive = receive
+    return socket
+
+
+@contextlib.contextmanager
+def substituted(simulation: Simulation) -> Iterator[None]:
+    """The machine is the simulator's as long as this lasts."""
+
+    def here() -> Process:
+        assert simulation.current is not None
+        return simulation.current
+
+    def dealer(context: _Context, address: str, identity: bytes, *, keys: object, hwm: int) -> Dealer:
+        return Dealer(context.process, address, identity)
+
+    def router(context: _Context, address: str, *, keys: object, hwm: int) -> Router:
+        return Router(context.process, address)
+
+    system = SimpleNamespace(urandom=lambda size: here().random.getrandbits(8 * size).to_bytes(size, "big"))
+    zmq = SimpleNamespace(Context=lambda io_threads: _Context(simulation.starting))
+    clock = SimpleNamespace(monotonic=lambda: here().time(), time=lambda: here().time(),
+                            perf_counter=simulation.perf_counter)
+    places: list[tuple[Any, str, Any]] = [
+        (node.server, "zmq", zmq),
+        (node.server, "random", SimpleNamespace(SystemRandom=lambda: simulation.starting.random)),
+        (node.server, "time", clock),
+        (node.server, "Syncer", order_store.Syncer),
+        (node.server, "RaftLog", SimpleNamespace(open=simulation.open_log)),
+        (node.server, "StateStore", SimpleNamespace(open=simulation.open_state)),
+        (node.server, "LoopSocket", _loop_socket),
+        (node.server, "router", router),
+        (node.peers, "LoopSocket", _loop_socket),
+        (node.peers, "router", router),
+        (node.peers, "dealer", dealer),
+        (node.peers, "os", system),
+        (node.links, "LoopSocket", _loop_socket),
+        (node.links, "dealer", dealer),
+        (node.links, "os", system),
+        (node.links, "NodeLink", RepeatingLink),
+        (node.reads, "time", clock),
+        (node.upkeep, "ThreadPoolExecutor", _Pool),
+        (node.snapshots, "SnapshotSource", order_store.Source),
+        (node.snapshots, "SnapshotSink", order_store.Sink),
+        (proxy.watch.hub, "random", SimpleNamespace(random=lambda: here().random.random())),
+    ]
+    before = [(place, name, getattr(place, name)) for place, name, _ in places]
+    try:
+        for place, name, value in places:
+            setattr(place, name, value)
+        yield
+    finally:
+        for place, name, value in before:
+            setattr(place, name, value)
+
+
+def common_settings(host: int, hosts: int, shards: int) -> Common:
+    peers = tuple(Peer(i, f"h{i}", f"h{i}", 1000, (f"http://h{i}:1000",)) for i in range(1, hosts + 1))
+    return Common(cluster_id=7, member_id=host, name=f"h{host}", shard_count=shards, placement_depth=1, peers=peers,
+                  run_dir=f"/run/{host}", heartbeat_interval_ms=HEARTBEAT_MS, election_timeout_ms=ELECTION_MS)
+
+
+def node_settings(common: Common, shard: int, snapshot_count: int) -> NodeSettings:
+    return NodeSettings(
+        common, shard, f"/{common.member_id}/{shard}", f"h{common.member_id}", 1000 + shard,
+        client_urls=(f"http://h{common.member_id}:2379",), peer_urls=(f"http://h{common.member_id}:1000",),
+        snapshot_count=snapshot_count, snapshot_catchup_entries=snapshot_count // 2)

@@ -1,0 +1,334 @@
+"""The whole store in one Python process: S shards on three hosts, fronts, clients, and everything that goes wrong.
+
+Nodes and fronts are the real ones (``order_host``); clock, network and disks are simulated (``order_world``,
+``order_store``). From one seed: frames delayed and late, connections broken, hosts cut off both ways or one way,
+links dead, nodes killed one by one or a host at a time (what was not synced or flushed is lost), paused as
+zombies, slow disks, leadership transferred, logs truncated so that replicas install snapshots, messages between
+nodes repeated late.
+
+``Simulation(seed).run()`` raises :class:`order_world.Violation`, or returns what it did. When the faults are over
+everything must come to rest: every request answered, every lock gone, all replicas equal (``order_history``
+checks what was answered against what was committed).
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from random import Random
+from typing import Any
+
+from order_checks import Checker
+from order_clients import Clients
+from order_history import check_history
+from order_host import ELECTION_MS, FrontProcess, NodeProcess, RepeatingLink, common_settings, node_settings, substituted
+from order_store import LogDisk, StateDisk, Store
+from order_world import Process, Violation, World
+
+from cluster.placement import Placement
+from cluster.raft import Configuration, Role
+from cluster.settings import Common, NodeSettings
+
+HOSTS = (1, 2, 3)
+MIX = {"put": 6, "lease_put": 2, "delete": 2, "range": 4, "serializable": 2, "txn": 4, "wide": 4, "transfer": 3,
+       "grant": 1, "revoke": 1, "keep": 1, "ttl": 1, "compact": 1, "watch": 1}
+FAULTS = (
+    "kill sequencer", "kill leader", "kill leader", "kill node", "kill host", "restart", "restart", "restart",
+    "pause sequencer", "pause leader", "pause leader", "pause node", "pause front", "isolate", "one way", "cut pair",
+    "cut sequencer", "heal", "heal", "heal", "break", "break", "transfer", "transfer", "slow disk", "late", "flush",
+)
+
+
+@dataclass
+class Plan:
+    """What a run is made of; chosen by the seed, unless a test says otherwise."""
+
+    shards: int = 3
+    seconds: float = 6.0
+    clients: int = 8
+    think_s: float = 0.03
+    fault_every_s: float = 0.35
+    snapshot_count: int = 10_000
+    repeats: float = 0.1
+    late: float = 0.0
+    busy_s: float = 0.0005
+    mix: dict[str, int] | None = None
+    faults: tuple[str, ...] = FAULTS
+
+
+def plan_of(seed: int) -> Plan:
+    """A plan by chance."""
+    r = Random(f"plan {seed}")
+    plan = Plan(
+        shards=r.choice((1, 2, 2, 3, 3, 4)), seconds=r.choice((4.0, 6.0)), clients=r.choice((4, 8, 12)),
+        think_s=r.choice((0.01, 0.03, 0.1)), fault_every_s=r.choice((0.15, 0.3, 0.6)),
+        snapshot_count=r.choice((10_000, 40, 100)), repeats=r.choice((0.0, 0.1, 0.4)),
+        late=r.choice((0.0, 0.0, 0.01, 0.1)), busy_s=r.choice((0.0001, 0.002)))
+    mix = dict(MIX)
+    flavour = r.choice(("all", "all", "wide", "leases", "watches", "hot"))
+    if flavour == "wide":
+        mix |= {"wide": 12, "transfer": 10}
+    elif flavour == "leases":
+        mix |= {"lease_put": 8, "grant": 3, "revoke": 3, "keep": 3, "txn": 2}
+    elif flavour == "watches":
+        mix |= {"watch": 4, "compact": 2}
+    plan.mix = mix
+    return plan
+
+
+class Simulation(World):
+    """One run."""
+
+    def __init__(self, seed: int, plan: Plan | None = None) -> None:
+        super().__init__(seed)
+        self.plan = plan if plan is not None else plan_of(seed)
+        shards = self.plan.shards
+        self.shards = range(shards)
+        self.placement = Placement(shards, 1)
+        configuration = Configuration(frozenset(HOSTS))
+        self.logs = {(h, s): LogDisk(configuration) for h in HOSTS for s in self.shards}
+        self.states = {(h, s): StateDisk() for h in HOSTS for s in self.shards}
+        self.keys = self._choose_keys()
+        self.late = self.plan.late
+        self.calm = False
+        self.nodes: dict[tuple[int, int], NodeProcess] = {}
+        self.fronts: dict[int, FrontProcess] = {}
+        self.starting: Any = None
+        self.checker = Checker(self)
+        self.did: dict[str, int] = {}
+        self._perf = itertools.count()
+        for where, disk in self.states.items():
+            disk.watched = lambda content, where=where: self.checker.applied(where, content)  # type: ignore[misc]
+        self.clients: Clients
+
+    def _choose_keys(self) -> list[bytes]:
+        """A few keys in each shard, two directories of two keys and one that stands alone."""
+        found: dict[int, list[bytes]] = {s: [] for s in self.shards}
+        for name in itertools.chain(b"abcdefghijklmnopqrstuvwxyz"):
+            prefix = b"/" + bytes((name,)) + b"/"
+            keys = found[self.placement.shard_of(prefix)]
+            if len(keys) < 4:
+                keys += [prefix + b"1", prefix + b"2"]
+            single = b"k" + bytes((name,))
+            keys = found[self.placement.shard_of(single)]
+            if not any(k.startswith(b"k") for k in keys):
+                keys.append(single)
+        return sorted(k for keys in found.values() for k in keys)
+
+    # -- the machines
+
+    def common(self, host: int) -> Common:
+        return common_settings(host, len(HOSTS), self.plan.shards)
+
+    def node_settings(self, host: int, shard: int) -> NodeSettings:
+        return node_settings(self.common(host), shard, self.plan.snapshot_count)
+
+    def _place(self, path: str) -> tuple[int, int]:
+        _, host, shard, _ = path.split("/")
+        return int(host), int(shard)
+
+    def open_log(self, path: str, *, initial: Configuration, no_fsync: bool) -> LogDisk:
+        return self.logs[self._place(path)]
+
+    def open_state(self, path: str, **sizes: int) -> Store:
+        return Store(self.states[self._place(path)])
+
+    def perf_counter(self) -> float:
+        """A slice of long work ends after a few steps."""
+        return next(self._perf) * 0.0001
+
+    def start_node(self, host: int, shard: int) -> None:
+        try:
+            process = NodeProcess(self, host, shard)
+        except Violation:
+            raise
+        except Exception as error:
+            self.checker.failed(f"node {host}.{shard} as it starts", error)
+            raise
+        process.busy_s = self.plan.busy_s
+        self.nodes[host, shard] = process
+        self.checker.started(process)
+
+    def start_front(self, host: int) -> None:
+        self.fronts[host] = FrontProcess(self, host)
+        self.fronts[host].busy_s = self.plan.busy_s
+
+    def kill(self, process: NodeProcess) -> None:
+        if process.alive:
+            process.kill()
+            process.log.crash(self.random.randint(0, process.log.unsynced))
+            process.disk.crash(self.random.choice((0, len(process.disk.applied), self.random.randint(
+                0, len(process.disk.applied)))))
+
+    def stepped(self, process: Process) -> None:
+        if type(process) is NodeProcess:
+            self.checker.stepped(process)
+
+    # -- what goes wrong
+
+    def _leaders(self, shard: int | None = None) -> list[NodeProcess]:
+        return [n for (_, s), n in sorted(self.nodes.items()) if n.alive and not n.paused
+                and (shard is None or s == shard) and n.node.raft.role is Role.LEADER]
+
+    def nemesis(self) -> None:
+        """One fault, or the end of some."""
+        if self.calm:
+            return
+        self.at(self.random.expovariate(1 / self.plan.fault_every_s), None, self.nemesis)
+        self.fault(self.random.choice(self.plan.faults))
+
+    def fault(self, action: str) -> None:
+        r = self.random
+        self.did[action] = self.did.get(action, 0) + 1
+        verb, _, what = action.partition(" ")
+        if verb in ("kill", "pause") and what not in ("host", "front"):
+            shard = 0 if what == "sequencer" else None
+            nodes = self._leaders(shard) if what != "node" else [n for _, n in sorted(self.nodes.items())]
+            nodes = [n for n in nodes if n.alive and not n.paused and (what != "leader" or n.shard)]
+            if nodes:
+                (self._kill if verb == "kill" else self._pause)(r.choice(nodes))
+        elif action == "kill host":
+            host = r.choice(HOSTS)
+            for shard in self.shards:
+                self._kill(self.nodes[host, shard])
+            if r.random() < 0.3:
+                front = self.fronts[host]
+                front.kill()
+                self.clients.front_died(front)
+        elif action == "restart":
+            self._restart()
+        elif action == "pause front":
+            self._pause(r.choice([f for _, f in sorted(self.fronts.items())]))
+        elif action == "isolate":
+            host = r.choice(HOSTS)
+            self.blocked |= {p for h in HOSTS if h != host for p in ((host, h), (h, host))}
+        elif action == "one way":
+            host = r.choice(HOSTS)
+            self.blocked |= {(host, h) if r.random() < 0.5 else (h, host) for h in HOSTS if h != host}
+        elif action in ("cut pair", "cut sequencer"):
+            a, b = r.sample(HOSTS, 2)
+            leaders = self._leaders(0)
+            if action == "cut sequencer" and leaders:
+                a = leaders[0].host
+                b = r.choice([h for h in HOSTS if h != a])
+            self.blocked |= {(a, b), (b, a)}
+        elif action == "heal":
+            self.heal()
+        elif action == "break":
+            connections = self.connections()
+            for connection in r.sample(connections, min(len(connections), r.choice((1, 3, 30)))):
+                connection.break_()
+        elif action == "transfer":
+            leaders = self._leaders()
+            if leaders:
+                leader = r.choice(leaders)
+                leader.happens(None, lambda: (leader.node.raft.transfer_leadership(r.choice(HOSTS)),
+                                              leader.node.wake()))
+        elif action == "slow disk":
+            node = r.choice([n for _, n in sorted(self.nodes.items())])
+            node.node.syncer.slow = not node.node.syncer.slow  # type: ignore[attr-defined]
+        elif action == "late":
+            self.late = r.choice((0.0, self.plan.late, 0.1))
+        elif action == "flush":
+            node = r.choice([n for _, n in sorted(self.nodes.items())])
+            if node.alive and not node.paused:
+                node.happens(None, node.node.store.flush)
+
+    def _kill(self, node: NodeProcess) -> None:
+        self.kill(node)
+
+    def _pause(self, process: Process) -> None:
+        if process.alive and not process.paused:
+            process.pause()
+            length = self.random.choice((0.05, 0.3, 0.6, 1.0, 2.0))
+            self.at(length, None, lambda: process.paused and process.resume())
+
+    def _restart(self) -> None:
+        for (host, shard), node in sorted(self.nodes.items()):
+            if not node.alive:
+                self.start_node(host, shard)
+        for host, front in sorted(self.fronts.items()):
+            if not front.alive:
+                self.start_front(host)
+
+    # -- a whole run
+
+    def run(self) -> dict[str, int]:
+        """The faults, then peace and proof of progress."""
+        RepeatingLink.repeats = self.plan.repeats
+        with substituted(self):  # type: ignore[arg-type]
+            try:
+                self._run()
+            except Violation:
+                raise
+            except Exception as error:
+                where = self.current.name if self.current is not None else "the simulation"
+                self.checker.failed(where, error)
+        return {**self.did, **self.checker.counts, "events": self.events,
+                "operations": len(self.clients.operations), "watches": len(self.clients.watches)}
+
+    def _run(self) -> None:
+        for host in HOSTS:
+            for shard in self.shards:
+                self.start_node(host, shard)
+            self.start_front(host)
+        self.clients = Clients(self, self.plan.clients, self.plan.think_s, self.plan.mix or MIX)
+        self.at(1.0, None, self.nemesis)
+        self.run_until(self.plan.seconds)
+        self.peace()
+        if not self.run_until(self.now + 30.0, self._at_rest):
+            raise Violation("liveness", self.why_not())
+        self.clients.stopped = True
+        check_history(self)  # type: ignore[arg-type]
+
+    def peace(self) -> None:
+        """No faults any more; clients ask no more."""
+        self.calm = True
+        self.clients.stopped = True
+        self.late = 0.0
+        RepeatingLink.repeats = 0.0
+        self.heal()
+        self._restart()
+        for _, process in sorted({**self.nodes, **{(h, -1): f for h, f in self.fronts.items()}}.items()):
+            if process.paused:
+                process.resume()
+            if isinstance(process, NodeProcess):
+                process.node.syncer.slow = False  # type: ignore[attr-defined]
+        self._peace_at = self.now
+
+    def _at_rest(self) -> bool:
+        return self.now > self._peace_at + 3 * ELECTION_MS / 1000 and not self.why_not()
+
+    def why_not(self) -> str:
+        """What is still under way; empty: nothing."""
+        if self.clients.waiting:
+            return "never answered: " + "; ".join(repr(w[0]) for w in list(self.clients.waiting.values())[:3])
+        found: list[Callable[[], str]] = []
+        ends = set()
+        for (host, shard), process in sorted(self.nodes.items()):
+            node: Any = process.node
+            ends.add(node.order_index)
+            leading = getattr(node, "leading", None)
+            if leading is not None and len(leading._table):
+                return f"locks or waiting requests left at node {host}.{shard}: {leading.undecided()}"
+            if getattr(node, "coordinator", None) is not None and node.coordinator.busy:
+                return f"node {host}.{shard} still coordinates: {node.coordinator.statistics()}"
+            if getattr(node, "_fates", None):
+                return f"node {host}.{shard} holds answers whose fate is open"
+            if node.raft.commit_index != max(self.nodes[h, shard].node.raft.commit_index for h in HOSTS):
+                return f"node {host}.{shard} is behind its group"
+            if shard and node.applied_index < node.raft.commit_index:
+                return f"node {host}.{shard} has entries that are committed and not in order"
+        if len(ends) != 1:
+            return f"order indexes differ: { {w: n.node.order_index for w, n in sorted(self.nodes.items())} }"
+        del found
+        return self.clients_wait()
+
+    def clients_wait(self) -> str:
+        """Watches that have not got everything yet."""
+        return self.checker.watch_lag(self.clients.watches)
+
+
+SOAK = os.environ.get("MUSTER_SOAK") == "1"

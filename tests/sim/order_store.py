@@ -1,0 +1,576 @@
+"""A host's disks: a Raft log that loses unsynced writes at a crash, and a multi-version store in memory that may
+come back from any moment since its last flush. They have the faces of ``node.storage``'s classes.
+
+The store applies records in the plainest way and keeps a chain of hashes over every change, so that two replicas
+at one order index can be compared at once (I19).
+"""
+
+from __future__ import annotations
+
+import itertools
+from bisect import bisect_left, insort
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from types import SimpleNamespace
+
+from order_world import Process, Violation
+
+from cluster import records
+from cluster.raft import Configuration, Entry, HardState, SnapshotPosition
+from cluster.ranges import Fields, is_creation
+from cluster.records import Item, items
+from cluster.view import Current
+from cluster.wire import read_varint, tombstone, varint
+from node.storage import Applied, Compacted, FutureRevision, HistorySlice, Position, SnapshotRefused
+
+
+class LogDisk:
+    """The log as the process sees it, and as a crash leaves it."""
+
+    def __init__(self, configuration: Configuration) -> None:
+        self.hard = HardState(0, 0, 0)
+        self.position = SnapshotPosition(0, 0, configuration)
+        self.log: list[Entry] = []
+        self.metas: dict[str, bytes] = {}
+        self.writes = 0
+        self._durable: tuple[HardState, SnapshotPosition, list[Entry], dict[str, bytes]] = (
+            self.hard, self.position, [], {})
+        self._unsynced: list[Callable[[LogDisk], None]] = []
+
+    # -- LogStorage
+
+    def hard_state(self) -> HardState:
+        return self.hard
+
+    def snapshot_position(self) -> SnapshotPosition:
+        return self.position
+
+    def last_index(self) -> int:
+        return self.position.index + len(self.log)
+
+    def term(self, index: int) -> int:
+        if index == self.position.index:
+            return self.position.term
+        if not self.position.index < index <= self.last_index():
+            raise IndexError(f"entry {index} outside of ({self.position.index}, {self.last_index()}]")
+        return self.log[index - self.position.index - 1].term
+
+    def entries(self, first: int, last: int, max_bytes: int) -> list[Entry]:
+        if not self.position.index < first <= last <= self.last_index():
+            raise IndexError(f"entries [{first}, {last}] outside of ({self.position.index}, {self.last_index()}]")
+        found = self.log[first - self.position.index - 1 : last - self.position.index]
+        size = 0
+        for at, entry in enumerate(found):
+            size += len(entry.data)
+            if at and size > max_bytes:
+                return found[:at]
+        return found
+
+    # -- writes
+
+    def _write(self, change: Callable[[LogDisk], None]) -> None:
+        change(self)
+        self._unsynced.append(change)
+        self.writes += 1
+
+    def append(self, entries: Sequence[Entry], hard_state: HardState | None = None) -> None:
+        entries = list(entries)
+
+        def change(disk: LogDisk) -> None:
+            if entries:
+                keep = entries[0].index - disk.position.index - 1
+                assert 0 <= keep <= len(disk.log), "a gap in the log"
+                disk.log[keep:] = entries
+            if hard_state is not None:
+                assert hard_state.term >= disk.hard.term
+                disk.hard = hard_state
+
+        self._write(change)
+
+    def sync(self, writes: int | None = None) -> None:
+        """Everything written so far (up to that many writes) is durable."""
+        covered = len(self._unsynced) if writes is None else max(0, len(self._unsynced) - (self.writes - writes))
+        if not covered:
+            return
+        hard, position, log, metas = self._durable
+        shadow = LogDisk(position.configuration)
+        shadow.hard, shadow.position, shadow.log, shadow.metas = hard, position, log, metas
+        for change in self._unsynced[:covered]:
+            change(shadow)
+        self._durable = shadow.hard, shadow.position, shadow.log, shadow.metas
+        del self._unsynced[:covered]
+
+    def crash(self, survivors: int) -> None:
+        """The first ``survivors`` of the unsynced writes reached the disk, the others are lost."""
+        self.sync(self.writes - len(self._unsynced) + min(survivors, len(self._unsynced)))
+        self._unsynced.clear()
+        hard, position, log, metas = self._durable
+        self.hard, self.position, self.log, self.metas = hard, position, list(log), dict(metas)
+
+    @property
+    def unsynced(self) -> int:
+        return len(self._unsynced)
+
+    def truncate_prefix(self, position: SnapshotPosition) -> None:
+        if position.index <= self.position.index:
+            return
+        assert self.term(position.index) == position.term
+
+        def change(disk: LogDisk) -> None:
+            disk.log = disk.log[position.index - disk.position.index :]
+            disk.position = position
+
+        self._write(change)
+
+    def begin_install(self, position: SnapshotPosition) -> None:
+        def change(disk: LogDisk) -> None:
+            disk.metas["installing"] = b"1"
+
+        self.installing = position
+        self._write(change)
+        self.sync()
+
+    def finish_install(self, position: SnapshotPosition) -> None:
+        if position.index > self.position.index:
+            if position.index <= self.last_index() and self.term(position.index) == position.term:
+                self.truncate_prefix(position)
+            else:
+                def change(disk: LogDisk) -> None:
+                    disk.log, disk.position = [], position
+
+                self._write(change)
+                self.sync()
+        self._write(lambda disk: disk.metas.pop("installing", None) and None)
+
+    def verify(self, applied_index: int) -> None:
+        if "installing" in self.metas:
+            if applied_index >= self.installing.index:
+                self.finish_install(self.installing)
+            else:
+                self._write(lambda disk: disk.metas.pop("installing", None) and None)
+        if not self.position.index <= applied_index <= self.last_index():
+            raise Violation("H10 log and state meet", f"state at {applied_index}, log ({self.position.index}, "
+                                                      f"{self.last_index()}]")
+
+    def meta(self, name: str) -> bytes | None:
+        return self.metas.get(name)
+
+    def set_meta(self, name: str, value: bytes) -> None:
+        self._write(lambda disk: disk.metas.__setitem__(name, value))
+
+    def close(self) -> None:
+        """The process ends."""
+
+
+class Syncer:
+    """``node.disk.Syncer``: a sync covers what was written when it began, and takes a while."""
+
+    def __init__(self, loop: Process, sync: Callable[[], None], done: Callable[[int], None]) -> None:
+        self._loop = loop
+        self._disk: LogDisk = sync.__self__  # type: ignore[attr-defined]
+        self._done = done
+        self._running = False
+        self._wanted = 0
+        self.slow = False
+        self._inline = loop.random.random() < 0.3
+
+    @property
+    def busy(self) -> bool:
+        return self._running
+
+    def request(self, sequence: int, *, quiet: bool) -> bool:
+        self._wanted = sequence
+        if self._running:
+            return False
+        if quiet and self._inline:
+            self._disk.sync()
+            return True
+        self._start()
+        return False
+
+    def _start(self) -> None:
+        self._running = True
+        sequence, covered = self._wanted, self._disk.writes
+        random = self._loop.random
+        delay = random.uniform(0.05, 0.3) if self.slow else random.uniform(0.0002, 0.004)
+        self._loop.world.at(delay, self._loop, lambda: self._finished(sequence, covered))
+
+    def _finished(self, sequence: int, covered: int) -> None:
+        self._disk.sync(covered)
+        self._running = False
+        if self._wanted > sequence:
+            self._start()
+        self._done(sequence)
+
+    def close(self) -> None:
+        """The process ends."""
+
+
+class Content:
+    """Everything that is applied."""
+
+    def __init__(self) -> None:
+        self.position = Position(0, 0, 0, 1, 0)
+        self.keys: list[bytes] = []
+        self.versions: dict[bytes, list[tuple[int, int, bytes | None]]] = {}  # revision, sub, KeyValue
+        self.changes: list[tuple[int, int, bytes, bytes | None]] = []  # revision, sub, key, KeyValue
+        self.leases: dict[int, tuple[int, int]] = {}
+        self.metas: dict[str, bytes] = {}
+        self.members: dict[int, bytes] = {}
+        self.layout: tuple[int, int, int] | None = None
+        self.chain = 0
+
+    def copy(self) -> Content:
+        new = Content()
+        new.position, new.layout, new.chain = self.position, self.layout, self.chain
+        new.keys, new.changes = list(self.keys), list(self.changes)
+        new.versions = {k: list(v) for k, v in self.versions.items()}
+        new.leases, new.metas, new.members = dict(self.leases), dict(self.metas), dict(self.members)
+        return new
+
+    def digest(self) -> tuple[object, ...]:
+        """What must be the same on every replica at this order index (I19)."""
+        fold = self.metas.get("fold", b"")
+        return self.position, self.chain, fold, tuple(sorted(self.leases.items()))
+
+
+Changes = list[tuple[int, bytes, int, int]]
+
+
+class Store:
+    """``node.storage.StateStore`` in memory. ``disk`` outlives the process."""
+
+    def __init__(self, disk: StateDisk) -> None:
+        self._disk = disk
+        self._now = disk.reopen()
+        self.counts = SimpleNamespace(build_step=lambda: True)  # the key counts of ranges: here they are walked
+
+    @property
+    def position(self) -> Position:
+        return self._now.position
+
+    @property
+    def durable_position(self) -> Position:
+        return self._disk.flushed.position
+
+    @property
+    def revision(self) -> int:
+        return self._now.position.revision
+
+    @property
+    def compact_revision(self) -> int:
+        return self._now.position.compact_revision
+
+    # -- changes
+
+    def apply(self, run: Sequence[tuple[int, int, bytes]], *, want_events: bool = False,
+              meta: Mapping[str, bytes] | None = None) -> Applied:
+        changes: Changes = []
+        revision = self.revision
+        for _, _, data in run:
+            changes.append((revision, data, 0, -1))
+            revision += sum(_takes(data, kind, at, to) for kind, at, to in items(data))
+        index, term, _ = run[-1]
+        assert run[0][0] == self.position.shard_index + 1, "records in order"
+        return self.apply_changes(changes, (index, index, term, revision), want_events=want_events, meta=meta)
+
+    def apply_changes(self, changes: Sequence[tuple[int, bytes, int, int]], position: tuple[int, int, int, int], *,
+                      want_events: bool = False, meta: Mapping[str, bytes] | None = None) -> Applied:
+        # the caller's bytes are kept: they are immutable
+        batch = (list(changes), position, dict(meta or {}))
+        applied = apply(self._now, *batch)
+        self._disk.applied.append(batch)
+        self._disk.watched(self._now)
+        if not want_events:
+            applied.events.clear()
+        return applied
+
+    def flush(self) -> Position:
+        self._disk.flushed = self._now.copy()
+        self._disk.applied.clear()
+        return self._disk.flushed.position
+
+    def install(self, sink: Sink) -> Position:
+        if sink.position.order_index <= self.position.order_index:
+            raise SnapshotRefused("not newer")
+        self._now = sink.content.copy()
+        self._disk.flushed = sink.content.copy()
+        self._disk.applied.clear()
+        return self.position
+
+    def close(self) -> None:
+        """The process ends."""
+
+    def compaction_step(self, budget_us: int) -> bool:
+        return True
+
+    # -- reads
+
+    def _at(self, revision: int) -> int:
+        if revision <= 0:
+            return self.revision
+        if revision > self.revision:
+            raise FutureRevision(self.revision)
+        if revision < self.compact_revision:
+            raise Compacted(self.compact_revision)
+        return revision
+
+    def _live(self, key: bytes, revision: int) -> bytes | None:
+        for at, _, kv in reversed(self._now.versions.get(key, ())):
+            if at <= revision:
+                return kv
+        return None
+
+    def get(self, key: bytes, revision: int = 0) -> bytes | None:
+        return self._live(key, self._at(revision))
+
+    def current(self, key: bytes) -> Current | None:
+        kv = self._live(key, self.revision)
+        if kv is None:
+            return None
+        f = Fields(kv)
+        return Current(f.create, f.mod, f.version, f.lease)
+
+    def previous(self, key: bytes, revision: int) -> bytes | None:
+        return None if revision - 1 < self.compact_revision else self._live(key, revision - 1)
+
+    def _span(self, start: bytes, end: bytes) -> list[bytes]:
+        keys = self._now.keys
+        first = bisect_left(keys, start)
+        if not end:
+            return keys[first : first + 1] if keys[first : first + 1] == [start] else []
+        return keys[first:] if end == b"\0" else keys[first : bisect_left(keys, end)]
+
+    def scan(self, start: bytes, end: bytes, revision: int = 0) -> Iterator[tuple[bytes, bytes]]:
+        at = self._at(revision)
+        return iter([(key, kv) for key in self._span(start, end) if (kv := self._live(key, at)) is not None])
+
+    def quick_count(self, start: bytes, end: bytes) -> int | None:
+        """Not known without walking."""
+        return None
+
+    def reader(self, revision: int = 0) -> Reader:
+        return Reader(self, self._at(revision))
+
+    def history(self, start: bytes, end: bytes, from_revision: int, *, max_events: int, max_bytes: int,
+                want_prev: bool = False, max_scan: int = 10_000) -> HistorySlice:
+        position = self.position
+        if from_revision < position.compact_revision:
+            raise Compacted(position.compact_revision)
+        slice_ = HistorySlice([], max(position.revision + 1, from_revision), position.revision,
+                              position.compact_revision)
+        changes = self._now.changes
+        last, scanned = from_revision, 0
+        for revision, sub, key, kv in itertools.islice(changes, bisect_left(changes, (from_revision,)), None):
+            if revision != last:
+                if scanned >= max_scan or len(slice_.events) >= max_events:
+                    slice_.next_revision = revision
+                    break
+                last = revision
+            scanned += 1
+            if key == start if not end else start <= key and (end == b"\0" or key < end):
+                prev = (self.previous(key, revision) or b"") if want_prev and not (
+                    kv is not None and is_creation(kv)) else b""
+                slice_.events.append((revision, int(kv is None), key, kv or tombstone(key, revision), prev, sub))
+        return slice_
+
+    def lease(self, lease: int) -> tuple[int, int] | None:
+        return self._now.leases.get(lease)
+
+    def leases(self) -> Iterator[tuple[int, int, int]]:
+        return iter([(lease, *ttl) for lease, ttl in self._now.leases.items()])
+
+    def lease_keys(self, lease: int, limit: int = 0) -> list[bytes]:
+        return [k for k in self._now.keys if (c := self.current(k)) is not None and c.lease == lease]
+
+    def meta(self, name: str) -> bytes | None:
+        return self._now.metas.get(name)
+
+    def members(self) -> dict[int, bytes]:
+        return self._now.members
+
+    def bootstrap(self) -> tuple[int, int, int] | None:
+        return self._now.layout
+
+    def size_in_use_bytes(self) -> int:
+        return 0
+
+    def size_bytes(self) -> int:
+        return 0
+
+
+class Reader:
+    """A pinned revision."""
+
+    def __init__(self, store: Store, revision: int) -> None:
+        self.position = store.position
+        self.revision = revision
+        self._rows = dict(store.scan(b"\0", b"\0", revision))
+
+    def scan(self, start: bytes, end: bytes) -> Iterator[tuple[bytes, bytes]]:
+        return iter([(k, kv) for k, kv in self._rows.items()
+                     if (k == start if not end else start <= k and (end == b"\0" or k < end))])
+
+    def count(self, start: bytes, end: bytes, budget_us: int = 0) -> tuple[int, bytes | None]:
+        return sum(1 for _ in self.scan(start, end)), None
+
+
+class StateDisk:
+    """What is on the disk: a flushed state, and what was applied to it since."""
+
+    def __init__(self) -> None:
+        self.flushed = Content()
+        self.applied: list[tuple[Changes, tuple[int, int, int, int], dict[str, bytes]]] = []
+        self.watched: Callable[[Content], None] = lambda content: None
+
+    def crash(self, survivors: int) -> None:
+        """RocksDB may have flushed at any batch; the rest is gone."""
+        for batch in self.applied[:survivors]:
+            apply(self.flushed, *batch)
+        self.applied.clear()
+
+    def reopen(self) -> Content:
+        assert not self.applied
+        return self.flushed.copy()
+
+
+def _takes(data: bytes, kind: int, at: int, to: int) -> int:
+    if kind in (Item.PUT, Item.PUT_NEW, Item.PUT_REF, Item.DELETE):
+        return 1
+    if kind == Item.TXN:
+        return int(to > at)
+    return int(kind == Item.LEASE_REVOKE and to > at + records.LEASE_ID.size)
+
+
+def apply(content: Content, changes: Iterable[tuple[int, bytes, int, int]], position: tuple[int, int, int, int],
+          meta: Mapping[str, bytes]) -> Applied:
+    """Apply records that have a place; see ``StateStore.apply_changes``."""
+    out = Applied(content.position.revision)
+    revision, compact = content.position.revision, content.position.compact_revision
+    for before, data, pos, sub in changes:
+        assert before >= revision or (sub > 0 and before == revision - 1), "I5: revisions only grow"
+        revision = before
+        if sub >= 0:
+            revision += _change(content, out, revision + 1, data, pos, len(data), sub)
+            continue
+        for kind, at, to in items(data, pos):
+            if kind == Item.TXN:
+                revision += _change(content, out, revision + 1, data, at, to, 0)
+            elif kind == Item.LEASE_GRANT:
+                lease, ttl = records.LEASE.unpack_from(data, at)
+                content.leases[lease] = (ttl, 0)
+                out.granted.append((lease, ttl))
+            elif kind == Item.LEASE_REVOKE:
+                (lease,) = records.LEASE_ID.unpack_from(data, at)
+                revision += _change(content, out, revision + 1, data, at + 8, to, 0)
+                content.leases.pop(lease, None)
+                out.revoked.append(lease)
+            elif kind == Item.LEASE_CHECKPOINT:
+                lease, remaining = records.LEASE.unpack_from(data, at)
+                if lease in content.leases:
+                    content.leases[lease] = (content.leases[lease][0], remaining)
+                    out.checkpointed.append((lease, remaining))
+            elif kind == Item.COMPACT:
+                (at_revision,) = records.REVISION.unpack_from(data, at)
+                assert at_revision <= revision, "I24: no compaction above the applied revision"
+                if at_revision > compact:
+                    compact = out.compacted = at_revision
+            elif kind == Item.BOOTSTRAP:
+                content.layout = out.bootstrap = records.BOOTSTRAP.unpack_from(data, at)
+            elif kind == Item.PUBLISH:
+                content.members[read_varint(data[at:to], 1)[0]] = data[at:to]
+            else:
+                revision += _change(content, out, revision + 1, data, at - records.ITEM.size, to, 0)
+    order_index, shard_index, term, new_revision = position
+    assert new_revision >= revision, "I5: the fold stands after everything it covers"
+    assert order_index > content.position.order_index, "I18: only forward"
+    content.metas.update(meta)
+    content.position = Position(order_index, shard_index, term, new_revision, compact)
+    out.revision = new_revision
+    return out
+
+
+def _change(content: Content, out: Applied, revision: int, data: bytes, pos: int, end: int, sub: int) -> int:
+    """Changes at one revision; whether there were any."""
+    if pos == end:
+        return 0
+    mod = varint(revision)
+    for place, (kind, at, to) in enumerate(items(data, pos, end), sub):
+        kv: bytes | None = None
+        if kind == Item.DELETE:
+            key = data[at:to]
+            assert _newest(content, key) is not None, f"a delete of {key!r}, which is not there"
+        elif kind == Item.PUT_REF:
+            key = records.key_of(data, kind, at, to)
+            old = _newest(content, key)
+            assert old is not None, f"PUT_REF of {key!r}, which is not there"
+            key, kv, lease = records.read_put_ref(data, at, to, Fields(old).create, mod)
+        else:
+            key, kv, lease = records.read_put(data, kind, at, to, mod)
+            old = _newest(content, key)
+            assert (old is None) == (kind == Item.PUT_NEW), f"put of {key!r}: new or not?"
+        if kv is not None:
+            lease = Fields(kv).lease
+            assert not lease or lease in content.leases, f"I15: {key!r} hangs on lease {lease}, which is not there"
+        if key not in content.versions:
+            content.versions[key] = []
+            insort(content.keys, key)
+        content.versions[key].append((revision, place, kv))
+        content.changes.append((revision, place, key, kv))
+        content.chain = hash((content.chain, revision, place, key, kv))
+        out.events.append((revision, int(kv is None), key, kv if kv is not None else tombstone(key, revision), place))
+    return 1
+
+
+def _newest(content: Content, key: bytes) -> bytes | None:
+    versions = content.versions.get(key)
+    return versions[-1][2] if versions else None
+
+
+_sources = itertools.count(1)
+_snapshots: dict[bytes, Content] = {}
+
+
+class Source:
+    """``node.storage.snapshot.SnapshotSource``: the stream is a ticket, in two chunks."""
+
+    def __init__(self, content: Content) -> None:
+        self.content = content
+        self.position = content.position
+        self._ticket = b"%08d" % next(_sources)
+        self.size_bytes = len(self._ticket)
+        _snapshots[self._ticket] = content
+        self._sent = 0
+
+    @classmethod
+    def create(cls, store: Store, path: str) -> Source:
+        return cls(store._now.copy())
+
+    def next_chunk(self, size: int) -> bytes:
+        chunk = self._ticket[self._sent : self._sent + 4]
+        self._sent += 4
+        return chunk
+
+    def close(self) -> None:
+        """Sent or given up."""
+
+
+class Sink:
+    """``node.storage.snapshot.SnapshotSink``."""
+
+    def __init__(self, root: str) -> None:
+        self._data = b""
+        self.position = Position(0, 0, 0, 0, 0)
+        self.content = Content()
+
+    def write(self, data: bytes) -> None:
+        self._data += data
+
+    def finish(self) -> Position:
+        if self._data not in _snapshots:
+            raise SnapshotRefused("it is not whole")
+        self.content = _snapshots[self._data]
+        self.position = self.content.position
+        return self.position
+
+    def abandon(self) -> None:
+        """Given up."""

@@ -1,0 +1,428 @@
+"""Processes, a clock and a network in one Python process, from one seed.
+
+A :class:`Process` is what an operating system process with an event loop is to the code that runs in it: it has
+the loop's methods that nodes and fronts use, it can be killed, and it can be paused for long (a zombie: what
+arrives meanwhile waits, and then comes in any order that keeps each connection's own). Sockets are ZeroMQ's
+DEALER and ROUTER as far as nodes and fronts can tell: a connection delivers in order or breaks; nothing is
+queued for a peer that is not there; a frame that was sent may arrive after its sender closed the socket and
+opened another. Partitions hold frames back or break the connections.
+
+Every connection draws its delays from its own generator, so that the order in which a process happens to go
+through a set of links changes nothing: a seed means the same run everywhere.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import deque
+from collections.abc import Callable
+from random import Random
+from typing import Any
+
+
+class Violation(AssertionError):
+    """A rule is broken; ``rule`` is its name."""
+
+    def __init__(self, rule: str, text: str) -> None:
+        super().__init__(f"{rule}: {text}")
+        self.rule = rule
+
+
+class Handle:
+    """A timer that can be cancelled."""
+
+    __slots__ = ("cancelled",)
+
+    def __init__(self) -> None:
+        self.cancelled = False
+
+    def cancel(self) -> None:
+        self.cancelled = True
+
+
+class Future:
+    """What nodes use of ``asyncio.Future``."""
+
+    def __init__(self, process: Process) -> None:
+        self._process = process
+        self._callbacks: list[Callable[[Future], None]] = []
+        self._done = False
+        self._result: Any = None
+        self._exception: BaseException | None = None
+
+    def done(self) -> bool:
+        return self._done
+
+    def cancelled(self) -> bool:
+        return False
+
+    def result(self) -> Any:
+        if self._exception is not None:
+            raise self._exception
+        return self._result
+
+    def exception(self) -> BaseException | None:
+        return self._exception
+
+    def set_result(self, result: Any) -> None:
+        self._result, self._done = result, True
+        self._call()
+
+    def set_exception(self, error: BaseException) -> None:
+        self._exception, self._done = error, True
+        self._call()
+
+    def add_done_callback(self, callback: Callable[[Future], None]) -> None:
+        self._callbacks.append(callback)
+        if self._done:
+            self._call()
+
+    def _call(self) -> None:
+        callbacks, self._callbacks = self._callbacks, []
+        for callback in callbacks:
+            self._process.call_soon(callback, self)
+
+
+class Process:
+    """One process and its event loop. Times of the loop are seconds, as asyncio's."""
+
+    def __init__(self, world: World, host: int, name: str) -> None:
+        self.world = world
+        self.host = host
+        self.name = name
+        self.alive = True
+        self.paused = False
+        self.random = Random(f"{world.seed}/{name}/{world.next_life(name)}")
+        self.clock_offset = self.random.uniform(0, 1000)
+        self.sockets: list[Router | Dealer] = []
+        self.busy_s = 0.0002  # how long the loop is at something else before it comes to what is ready
+        self._ready: deque[Callable[[], object]] = deque()
+        self._scheduled = False
+        self._inbox: list[tuple[object, Callable[[], object]]] = []
+
+    # -- as an event loop
+
+    def time(self) -> float:
+        return self.world.now + self.clock_offset
+
+    def call_soon(self, callback: Callable[..., object], *args: Any) -> Handle:
+        handle = Handle()
+        self._ready.append(lambda: None if handle.cancelled else callback(*args))
+        if not self._scheduled:
+            self._scheduled = True
+            self.world.at(self.random.random() * self.busy_s, self, self._drain)
+        return handle
+
+    call_soon_threadsafe = call_soon
+
+    def call_later(self, delay_s: float, callback: Callable[..., object], *args: Any) -> Handle:
+        handle = Handle()
+        self.world.at(delay_s, self, lambda: None if handle.cancelled else callback(*args))
+        return handle
+
+    def create_future(self) -> Future:
+        return Future(self)
+
+    def run_in_executor(self, executor: object, work: Callable[..., Any], *args: Any) -> Future:
+        """In the other thread it takes a while, and happens at once somewhere in it."""
+        future = Future(self)
+
+        def run() -> None:
+            try:
+                result = work(*args)
+            except Exception as e:
+                error = e
+                self.world.at(0.001, self, lambda: future.set_exception(error))
+            else:
+                self.world.at(self.random.uniform(0.0005, 0.02), self, lambda: future.set_result(result))
+
+        self.world.at(self.random.uniform(0.0001, 0.02), self, run)
+        return future
+
+    def _drain(self) -> None:
+        self._scheduled = False
+        for _ in range(len(self._ready)):
+            self._ready.popleft()()
+        if self._ready and not self._scheduled:
+            self._scheduled = True
+            self.world.at(self.random.random() * self.busy_s, self, self._drain)
+
+    # -- as a process
+
+    def happens(self, source: object, event: Callable[[], object]) -> None:
+        """Something comes to this process: now, after its pause, or never."""
+        if self.paused:
+            self._inbox.append((source, event))
+        elif self.alive:
+            self.world.current = self
+            event()
+            self.world.stepped(self)
+
+    def pause(self) -> None:
+        self.paused = True
+
+    def resume(self) -> None:
+        """It finds what has come meanwhile: any socket first, each socket's frames in their order."""
+        self.paused = False
+        streams: dict[object, deque[Callable[[], object]]] = {}
+        for source, event in self._inbox:
+            streams.setdefault(source, deque()).append(event)
+        self._inbox = []
+        queues = list(streams.values())
+        while queues and self.alive:
+            queue = self.random.choice(queues)
+            self.happens(None, queue.popleft())
+            if not queue:
+                queues.remove(queue)
+
+    def kill(self) -> None:
+        self.alive = self.paused = False
+        self._ready.clear()
+        self._inbox = []
+        for socket in list(self.sockets):
+            socket.die()
+
+
+class Connection:
+    """One TCP or ipc connection: two streams of frames, in order, until it breaks."""
+
+    def __init__(self, dealer: Dealer, router: Router) -> None:
+        self.dealer = dealer
+        self.router = router
+        self.up = True  # as the network sees it
+        self.held: dict[bool, list[list[bytes]]] = {True: [], False: []}
+        self._random = Random(f"{dealer.process.world.seed}/{dealer.process.name}/{dealer.serial}")
+        self._last = {True: 0.0, False: 0.0}
+        self._in_flight = 0
+
+    def send(self, forward: bool, parts: list[bytes]) -> None:
+        """``forward``: from the dealer to the router."""
+        world = self.dealer.process.world
+        source, target = self._ends(forward)
+        delay = world.delay(self._random, source.host == target.host)
+        arrival = max(world.now + delay, self._last[forward] + 1e-7)
+        self._last[forward] = arrival
+        # the network delivers even when the sender is gone; only the receiver must be there
+        world.at_network(arrival - world.now, target, (self, forward), lambda: self._arrive(forward, parts))
+
+    def _ends(self, forward: bool) -> tuple[Process, Process]:
+        ends = self.dealer.process, self.router.process
+        return ends if forward else (ends[1], ends[0])
+
+    def _arrive(self, forward: bool, parts: list[bytes]) -> None:
+        if not self.up:
+            return
+        source, target = self._ends(forward)
+        world = target.world
+        if self.held[forward] or (source.host, target.host) in world.blocked:
+            self.held[forward].append(parts)
+            return
+        self._deliver(forward, parts)
+
+    def _deliver(self, forward: bool, parts: list[bytes]) -> None:
+        socket: Any = self.router if forward else self.dealer
+        if socket.closed or (not forward and self.dealer.connection is not self):
+            return
+        target = socket.process
+        target.happens(self, lambda: None if socket.closed else socket.receive(
+            [self.dealer.identity, *parts] if forward else parts))
+
+    def healed(self) -> None:
+        """The partition is over: TCP sends again what was held back, or gives up."""
+        for forward in (True, False):
+            ends = self._ends(forward)
+            if self.held[forward] and (ends[0].host, ends[1].host) not in ends[0].world.blocked:
+                frames, self.held[forward] = self.held[forward], []
+                for parts in frames:
+                    if self.up:
+                        self.send(forward, parts)
+
+    def break_(self) -> None:
+        """Both ends notice."""
+        if self.up:
+            self.up = False
+            self.router.lost(self)
+            self.dealer.lost(self)
+
+
+class Dealer:
+    """A connecting socket."""
+
+    def __init__(self, process: Process, endpoint: str, identity: bytes, *, reconnects: bool = True) -> None:
+        self.process = process
+        self.endpoint = endpoint
+        self.identity = identity
+        self.serial = process.world.next_life(f"{process.name} sockets")
+        self.connection: Connection | None = None
+        self.closed = False
+        self.receive: Callable[[list[bytes]], None] = lambda parts: None
+        self.connected: Callable[[], None] = lambda: None
+        self.broken: Callable[[], None] = lambda: None
+        self._reconnects = reconnects
+        process.sockets.append(self)
+        process.world.at(process.random.uniform(0.0001, 0.002), process, self._connect)
+
+    def _connect(self) -> None:
+        if self.closed or self.connection is not None:
+            return
+        world = self.process.world
+        router = world.bound.get(self.endpoint)
+        if router is None or not world.reachable(self.process.host, router.process.host):
+            if self._reconnects:
+                world.at(self.process.random.uniform(0.05, 0.3), self.process, self._connect)
+            return
+        self.connection = Connection(self, router)
+        router.accept(self.connection)
+        self.connected()
+
+    def send(self, parts: list[bytes]) -> bool:
+        if self.connection is None or self.closed:
+            return False
+        self.connection.send(True, parts)
+        return True
+
+    def lost(self, connection: Connection) -> None:
+        if self.connection is connection and not self.closed:
+            self.connection = None
+            process = self.process
+            if process.alive:
+                process.world.at(0.0005, process, self._noticed)
+
+    def _noticed(self) -> None:
+        if not self.closed:
+            self.broken()
+            if self._reconnects:
+                self.process.world.at(self.process.random.uniform(0.05, 0.3), self.process, self._connect)
+
+    def close(self) -> None:
+        """What was sent may still arrive; nothing comes back."""
+        if not self.closed:
+            self.closed = True
+            self.process.sockets.remove(self)
+
+    def die(self) -> None:
+        self.close()
+        if self.connection is not None:
+            self.connection.break_()
+
+
+class Router:
+    """A bound socket."""
+
+    def __init__(self, process: Process, endpoint: str) -> None:
+        self.process = process
+        self.endpoint = endpoint
+        self.closed = False
+        self.receive: Callable[[list[bytes]], None] = lambda parts: None
+        self.connections: dict[bytes, Connection] = {}
+        process.sockets.append(self)
+        assert endpoint not in process.world.bound, f"{endpoint} is bound already"
+        process.world.bound[endpoint] = self
+
+    def accept(self, connection: Connection) -> None:
+        old = self.connections.get(connection.dealer.identity)
+        if old is not None:  # ROUTER_HANDOVER
+            old.up = False
+        self.connections[connection.dealer.identity] = connection
+
+    def send(self, parts: list[bytes]) -> bool:
+        connection = self.connections.get(parts[0])
+        if connection is None:
+            return False
+        if connection.dealer.closed:
+            del self.connections[parts[0]]
+            return False
+        connection.send(False, parts[1:])
+        return True
+
+    def lost(self, connection: Connection) -> None:
+        if self.connections.get(connection.dealer.identity) is connection:
+            del self.connections[connection.dealer.identity]
+
+    def close(self) -> None:
+        if not self.closed:
+            self.closed = True
+            self.process.sockets.remove(self)
+            del self.process.world.bound[self.endpoint]
+
+    def die(self) -> None:
+        connections = list(self.connections.values())
+        self.close()
+        for connection in connections:
+            connection.break_()
+
+
+class World:
+    """The clock (seconds), what will happen, and the network."""
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+        self.random = Random(seed)
+        self.now = 0.0
+        self.current: Process | None = None
+        self.bound: dict[str, Router] = {}
+        self.blocked: set[tuple[int, int]] = set()  # (from host, to host)
+        self.late = 0.0  # share of frames between hosts that take long
+        self.latency_s = 0.002
+        self.events = 0
+        self._heap: list[tuple[float, str, int, Callable[[], None]]] = []
+        self._lives: dict[str, int] = {}
+
+    def next_life(self, name: str) -> int:
+        self._lives[name] = self._lives.get(name, 0) + 1
+        return self._lives[name]
+
+    def at(self, delay_s: float, process: Process | None, event: Callable[[], object]) -> None:
+        """An event of a process (None: of the world)."""
+        if process is None:
+            self._push(delay_s, "", lambda: event() and None)
+        else:
+            self._push(delay_s, process.name, lambda: process.happens(None, event))
+
+    def at_network(self, delay_s: float, target: Process, source: object, event: Callable[[], None]) -> None:
+        """Something the network does, whatever the target is at."""
+        self._push(delay_s, target.name, event)
+
+    def _push(self, delay_s: float, name: str, event: Callable[[], None]) -> None:
+        self.events += 1
+        heapq.heappush(self._heap, (self.now + max(delay_s, 0.0), name, self.events, event))
+
+    def run_until(self, end: float, done: Callable[[], bool] = lambda: False) -> bool:
+        """Let things happen; True as soon as ``done`` (looked at every 10 ms)."""
+        heap = self._heap
+        look = self.now
+        while heap and heap[0][0] <= end:
+            self.now, _, _, event = heapq.heappop(heap)
+            if self.now >= look:
+                if done():
+                    return True
+                look = self.now + 0.01
+            event()
+        self.now = end
+        return done()
+
+    def stepped(self, process: Process) -> None:
+        """After every event of a process: for checks."""
+
+    def delay(self, random: Random, local: bool) -> float:
+        if local:
+            return random.uniform(0.00005, 0.0005)
+        if self.late and random.random() < self.late:
+            return random.uniform(0.05, 1.5)
+        return random.uniform(0.0002, self.latency_s)
+
+    def reachable(self, a: int, b: int) -> bool:
+        return (a, b) not in self.blocked and (b, a) not in self.blocked
+
+    def connections(self) -> list[Connection]:
+        return [c for _, router in sorted(self.bound.items()) for _, c in sorted(router.connections.items())]
+
+    def heal(self, broken: float = 0.3) -> None:
+        """Partitions end; some connections have not survived them."""
+        self.blocked.clear()
+        for connection in self.connections():
+            if any(connection.held.values()):
+                if self.random.random() < broken:
+                    connection.break_()
+                else:
+                    connection.healed()
