@@ -22,7 +22,7 @@ from cluster.messages import HEAD, Status
 from cluster.raft import Configuration, SnapshotPosition
 from node.fronts import FrontLink
 from node.reads import Slices
-from node.storage import SnapshotRefused
+from node.storage import Position, SnapshotRefused
 from node.storage.snapshot import SnapshotSink, SnapshotSource
 
 if TYPE_CHECKING:
@@ -60,6 +60,7 @@ class Receiving:
     sink: SnapshotSink
     configuration: Configuration
     received: int = 0
+    finishing: bool = False
 
 
 class Snapshots:
@@ -81,12 +82,11 @@ class Snapshots:
             return
         node = self._node
         self._preparing.add(peer)
-        configuration = node.raft.configuration.encode()
         directory = f"{node.settings.data_dir}/outgoing"
         future = node.loop.run_in_executor(None, SnapshotSource.create, node.store, directory)
-        future.add_done_callback(lambda done: self._prepared(peer, min_index, configuration, done))
+        future.add_done_callback(lambda done: self._prepared(peer, min_index, done))
 
-    def _prepared(self, peer: int, min_index: int, configuration: bytes, done: asyncio.Future[SnapshotSource]) -> None:
+    def _prepared(self, peer: int, min_index: int, done: asyncio.Future[SnapshotSource]) -> None:
         self._preparing.discard(peer)
         node = self._node
         error = done.exception() if not done.cancelled() else None
@@ -97,6 +97,12 @@ class Snapshots:
             return
         source = done.result()
         if source.position.shard_index < min_index:
+            source.close()
+            node.raft.snapshot_sent(peer, False)
+            return
+        try:
+            configuration = node.raft.position_at(source.position.shard_index).configuration.encode()
+        except ValueError:  # truncated meanwhile: make another one
             source.close()
             node.raft.snapshot_sent(peer, False)
             return
@@ -182,7 +188,8 @@ class Snapshots:
 
     def _abandon(self) -> None:
         if self._receiving is not None:
-            self._receiving.sink.abandon()
+            if not self._receiving.finishing:
+                self._receiving.sink.abandon()
             self._receiving = None
 
     def _reply(self, receiving: Receiving, kind: int, text: bytes = b"") -> None:
@@ -196,22 +203,42 @@ class Snapshots:
             if offset != receiving.received:
                 raise SnapshotRefused(f"a part is missing: got offset {offset}, want {receiving.received}")
             if kind == _END:
-                self._install(receiving)
-                self._receiving = None
-                self._reply(receiving, _DONE)
+                if not receiving.finishing:  # syncs every file: not on the loop
+                    receiving.finishing = True
+                    done = self._node.loop.run_in_executor(None, receiving.sink.finish)
+                    done.add_done_callback(lambda future: self._finished(receiving, future))
                 return
             receiving.sink.write(data)
         except SnapshotRefused as e:
-            log.warning("a snapshot was refused", peer=f"{peer:x}", reason=str(e))
-            self._reply(receiving, _FAILED, str(e).encode())
-            self._abandon()
+            self._refuse(receiving, e)
             return
         receiving.received += len(data)
         self._reply(receiving, _ACK)
 
-    def _install(self, receiving: Receiving) -> None:
+    def _refuse(self, receiving: Receiving, error: SnapshotRefused) -> None:
+        log.warning("a snapshot was refused", peer=f"{receiving.peer:x}", reason=str(error))
+        self._reply(receiving, _FAILED, str(error).encode())
+        if self._receiving is receiving:
+            self._abandon()
+
+    def _finished(self, receiving: Receiving, future: asyncio.Future[Position]) -> None:
+        """Everything is there, verified and synced: switch it in."""
+        if self._receiving is not receiving or self._node.stopping:
+            return
+        error = future.exception()
+        try:
+            if error is not None:
+                raise error
+            self._install(receiving, future.result())
+        except SnapshotRefused as e:
+            self._refuse(receiving, e)
+            return
+        self._receiving = None
+        self._reply(receiving, _DONE)
+        self._node.wake()
+
+    def _install(self, receiving: Receiving, position: Position) -> None:
         node = self._node
-        position = receiving.sink.finish()
         snapshot = SnapshotPosition(position.shard_index, position.term, receiving.configuration)
         node.log.begin_install(snapshot)
         node.store.install(receiving.sink)  # forward only, or SnapshotRefused
