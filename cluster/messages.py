@@ -109,7 +109,9 @@ HISTORY_ANSWER = struct.Struct("<QQQI")  # next revision to ask from, applied re
 EVENT = struct.Struct("<QBIIII")  # revision, type (0 PUT, 1 DELETE), place in it, lengths: key, kv, prev_kv (0: none)
 STATE_BODY = struct.Struct("<QQQQQQ")  # shard, leader member ID (0 unknown), term, commit, applied, revision
 FEED_HEAD = struct.Struct("<QQ")  # order index, term of the record; its projection follows
-HELLO_BODY = struct.Struct("<HQQQ")  # protocol version, cluster ID, member ID of the front's host (0: none), session
+# protocol version, cluster ID, member ID of the front's host (0: none), session, then how it places keys: shards and
+# depth (0, 0: it places none). One that placed keys otherwise than the cluster agreed would write to the wrong shard.
+HELLO_BODY = struct.Struct("<HQQQHH")
 
 
 def request(rid: int, method: int, timeout_ms: int, body: bytes) -> bytes:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger("upkeep")
 
+AGREED = "agreed"  # file in a node's directory: the layout that this host was not started with
 _KEEP_AT_MOST = 20  # snapshot counts of order records kept for the other nodes of a host; beyond, they install
 _PUT_COST = 256  # etcd's estimate of a put's overhead against the quota, in bytes
 
@@ -190,6 +191,8 @@ class Upkeep:
         _, shards, depth = bootstrap
         common = self._node.settings.common
         if (shards, depth) != (common.shard_count, common.placement_depth):
+            with open(f"{self._node.settings.data_dir}/{AGREED}", "w", encoding="utf-8") as f:
+                f.write(f"{shards} {depth}\n")  # for the next start of this host; one that is lost is written again
             self._node.fail(
                 f"this cluster has {shards} shards at placement depth {depth}, this host was started with "
                 f"{common.shard_count} at depth {common.placement_depth}: start it with --shards {shards} "

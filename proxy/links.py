@@ -92,10 +92,11 @@ class Link:
         """Give the link what carries its frames."""
         self._transport = transport
 
-    def connected(self, cluster_id: int, member_id: int) -> None:
-        """The connection stands: introduce this front."""
+    def connected(self, common: Common) -> None:
+        """The connection stands: introduce this front, and say how it places keys."""
         self.greeted = True
-        body = HELLO_BODY.pack(PROTOCOL_VERSION, cluster_id, member_id, self.session)
+        body = HELLO_BODY.pack(PROTOCOL_VERSION, common.cluster_id, common.member_id, self.session,
+                               common.shard_count, common.placement_depth)
         self._send(REQUEST.pack(0, Method.HELLO, 0, len(body)) + body)
 
     def post(self, rid: int, method: int, body: bytes, timeout_ms: int = 0) -> None:
@@ -270,7 +271,7 @@ class Connector:
         return link
 
     def _greet(self, link: Link) -> None:
-        link.connected(self._common.cluster_id, self._common.member_id)
+        link.connected(self._common)
 
     def close(self) -> None:
         """Give ZeroMQ's threads back. Every link must be closed before."""

@@ -113,10 +113,11 @@ class LocalCluster:
 def local_cluster(data_dir: Path, hosts: int = 3, *args: str, extra: Sequence[str] = ()) -> Iterator[LocalCluster]:
     """A local cluster that has said ``ready``; stopped in the end, whatever happened. It has MUSTER_TEST_SHARDS
     shards (1), unless the flags say how many."""
-    shards = int(os.environ.get("MUSTER_TEST_SHARDS", "1"))
+    shards = shards_of_tests()
     for flag in args:
         if flag.startswith("--shards="):
-            shards = int(flag.removeprefix("--shards="))
+            value = flag.removeprefix("--shards=")
+            shards = int(value) if value.isdigit() else 64
     base_port = free_base_port(hosts, shards)
     flags = [f"--hosts={hosts}", f"--shards={shards}", f"--base-port={base_port}", f"--data-dir={data_dir}", *args]
     errors = data_dir.with_suffix(".stderr")

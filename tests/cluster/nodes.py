@@ -126,7 +126,7 @@ class Front:
         self.rid = 0
         self.answers: dict[int, list[tuple[int, bytes]]] = {}
         self.states: list[tuple[int, ...]] = []
-        self.post([messages.request(0, Method.HELLO, 0, HELLO_BODY.pack(messages.PROTOCOL_VERSION, cluster_id, 0, 1))])
+        self.post([messages.request(0, Method.HELLO, 0, HELLO_BODY.pack(messages.PROTOCOL_VERSION, cluster_id, 0, 1, 0, 0))])
 
     def post(self, records: list[bytes]) -> None:
         self.sequence += 1

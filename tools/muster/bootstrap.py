@@ -10,7 +10,7 @@ import json
 import os
 import secrets
 import socket
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from tools.muster.parse import ConfigError
 
 FORMAT = 1
 SEAL = "incarnation"  # in each node's directory
+AGREED = "agreed"  # there too, written by a node (node.upkeep): shards and depth, where they are not this host's
 HINTS = (
     ("initial-cluster", "forgot to set --initial-cluster flag?"),
     ("initial-advertise-peer-urls", "forgot to set --initial-advertise-peer-urls flag?"),
@@ -72,8 +73,10 @@ def establish(config: ServerConfig) -> tuple[Identity, bool]:
     except OSError as e:
         raise ConfigError(f"cannot read {path}: {e.strerror}") from None
     else:
-        identity = _known(config, path, text)
+        identity = _known(path, text)
         _check_seals(config.data_dir, identity)
+        identity = _follow_agreed(config.data_dir, path, identity)
+        _check_layout(config, identity)
         return identity, False
     leftovers = sorted(p.name for p in path.parent.iterdir() if not _is_of_a_first_start(p))
     if leftovers:  # H10: a log without its identity must not come back as somebody
@@ -112,6 +115,30 @@ def _check_seals(data_dir: str, identity: Identity) -> None:
                 f"{folder} is not what member {identity.member_id:x} wrote there (emptied, or another host's): without its log it "
                 "must not vote under its old identity; remove the member, then add it anew with an empty data directory"
             )
+
+
+def _follow_agreed(data_dir: str, path: Path, identity: Identity) -> Identity:
+    """The cluster agreed on another layout than this host was made with, and its nodes refused: take that over.
+
+    Nothing is lost by it: no node of this host served under the wrong layout, and the nodes that are new here have never voted.
+    """
+    for shard in range(identity.shard_count):
+        try:
+            text = Path(shard_dir(data_dir, shard), AGREED).read_text(encoding="utf-8")
+            shards, depth = map(int, text.split())
+        except (OSError, ValueError):
+            continue
+        if (shards, depth) == (identity.shard_count, identity.placement_depth):
+            continue
+        for new in range(identity.shard_count, shards):
+            folder = Path(shard_dir(data_dir, new))
+            if folder.exists() and not _is_of_a_first_start(folder):
+                raise ConfigError(f"{folder} is in the way: this cluster has {shards} shards, this host was made with {identity.shard_count}")
+        identity = replace(identity, shard_count=shards, placement_depth=depth)
+        _seal(data_dir, identity)
+        _write(path, identity)
+        return identity
+    return identity
 
 
 def _is_of_a_first_start(path: Path) -> bool:
@@ -186,7 +213,7 @@ def _resolved(url: str) -> str:
     return f"http://{infos[0][4][0]}:{parsed.port}"
 
 
-def _known(config: ServerConfig, path: Path, text: str) -> Identity:
+def _known(path: Path, text: str) -> Identity:
     try:
         raw = json.loads(text)
         if raw["format"] != FORMAT:
@@ -197,6 +224,11 @@ def _known(config: ServerConfig, path: Path, text: str) -> Identity:
         )  # fmt: skip
     except (ValueError, KeyError, TypeError) as e:
         raise ConfigError(f"{path} is damaged ({e!r}): restore it, or replace this host in its cluster") from None
+    return identity
+
+
+def _check_layout(config: ServerConfig, identity: Identity) -> None:
+    """ConfigError if the flags ask for another layout than the cluster has."""
     if config.shards_set and config.shards != identity.shard_count:
         raise ConfigError(
             f"--shards={config.shards}, but this cluster was made with {identity.shard_count}: the number of shards cannot change"
@@ -205,7 +237,6 @@ def _known(config: ServerConfig, path: Path, text: str) -> Identity:
         raise ConfigError(
             f"--shard-depth={config.shard_depth}, but this cluster was made with {identity.placement_depth}: it cannot change"
         )
-    return identity
 
 
 def _peer(raw: dict[str, Any]) -> Peer:

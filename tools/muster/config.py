@@ -6,13 +6,14 @@ Raises ConfigError with etcd's words where etcd has words for it.
 from __future__ import annotations
 
 import ipaddress
+import os
 import socket
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
 from tools.muster import pinning
-from tools.muster.flags import GATES, SERVER_FLAGS, Support
+from tools.muster.flags import AUTO, GATES, SERVER_FLAGS, Support
 from tools.muster.parse import ConfigError, Values, convert, duration_ms
 
 DEFAULT_QUOTA_BYTES = 2 * 1024**3
@@ -49,7 +50,7 @@ class ServerConfig:
     run_dir: str  # "": chosen from the data directory
     shards: int
     shard_depth: int
-    shards_set: bool  # asked for, not just the default: a restart may leave them out
+    shards_set: bool  # a number was asked for, not the default or "auto": a restart may leave it out
     depth_set: bool
     fronts: int
     cpus: str
@@ -173,11 +174,9 @@ def build(values: Values) -> ServerConfig:
     cluster_text = values["initial-cluster"]
     if not values.is_set("initial-cluster"):
         cluster_text = ",".join(f"{name}={u.text}" for u in advertise_peer)
-    for flag in ("shards", "shard-depth"):
-        if values[flag] < 1:
-            raise ConfigError(f"--{flag} must be at least 1")
-    if values["shards"] > MAX_SHARDS:
-        raise ConfigError(f"--shards={values['shards']} is not supported yet: at most {MAX_SHARDS}")
+    shards = shard_count(values["shards"])
+    if values["shard-depth"] < 1:
+        raise ConfigError("--shard-depth must be at least 1")
     pinning.check(values["cpus"])
     key_file = values["peer-key-file"]
     everywhere = [Url(u, parse_url(u).host, 0) for _, urls in parse_initial_cluster(cluster_text) for u in urls]
@@ -187,9 +186,9 @@ def build(values: Values) -> ServerConfig:
         name=name,
         data_dir=values["data-dir"] if values.is_set("data-dir") else f"{name}.muster",
         run_dir=values["run-dir"],
-        shards=values["shards"],
+        shards=shards,
         shard_depth=values["shard-depth"],
-        shards_set=values.is_set("shards"),
+        shards_set=values.is_set("shards") and values["shards"] != AUTO,
         depth_set=values.is_set("shard-depth"),
         fronts=values["fronts"],
         cpus=values["cpus"],
@@ -209,6 +208,17 @@ def build(values: Values) -> ServerConfig:
         values=values,
         warnings=tuple(warnings),
     )
+
+
+def shard_count(wanted: int) -> int:
+    """The number of shards that --shards asks for."""
+    if wanted == AUTO:
+        return min(MAX_SHARDS, len(os.sched_getaffinity(0)))
+    if wanted < 1:
+        raise ConfigError("--shards must be at least 1")
+    if wanted > MAX_SHARDS:
+        raise ConfigError(f"--shards={wanted} is not supported yet: at most {MAX_SHARDS}")
+    return wanted
 
 
 def _check_timing(values: Values) -> None:

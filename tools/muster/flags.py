@@ -19,10 +19,14 @@ class Kind(Enum):
     BOOL = "bool"
     UINT = "uint"
     INT = "int"
+    COUNT = "uint or auto"  # "auto" becomes AUTO
     DURATION = "duration"  # 1h30m, 100ms; becomes milliseconds. In the file: integer nanoseconds
     URLS = "urls"  # comma separated; in the file one string as well
     LIST = "list"  # comma separated; in the file a list or one string
     ENUM = "enum"
+
+
+AUTO = -1  # what Kind.COUNT makes of "auto"
 
 
 class Support(Enum):
@@ -71,7 +75,7 @@ _DISCOVERY = "discovery-config/client/"
 
 _GROUPS: dict[str, list[Flag]] = {
     "muster": [
-        Flag("shards", U, "1", "number of shards; agreed once, when the cluster is made"),
+        Flag("shards", Kind.COUNT, "1", 'number of shards, or "auto": as many as this host may use CPUs, at most 64; agreed once, when the cluster is made'),
         Flag("shard-depth", U, "2", "how many segments of a key's directory decide its shard; agreed once"),
         Flag("fronts", U, "1", "number of front processes that share the client port"),
         Flag("cpus", S, "auto", 'CPUs to pin nodes and fronts to: "auto" (one each, where there are enough), "none", or a list: 0-3,6'),

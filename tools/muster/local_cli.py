@@ -7,16 +7,16 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from tools.muster import layout, local, pinning
+from tools.muster import config, layout, local, pinning
 from tools.muster.flag_docs import flag_list
-from tools.muster.flags import Flag, Kind
+from tools.muster.flags import AUTO, Flag, Kind
 from tools.muster.parse import ConfigError, UsageError, Values, resolve
 
 FLAGS = {
     f.name: f
     for f in (
         Flag("hosts", Kind.UINT, "3", "number of hosts"),
-        Flag("shards", Kind.UINT, "1", "number of shards"),
+        Flag("shards", Kind.COUNT, "1", 'number of shards, or "auto": as many as there are CPUs'),
         Flag("data-dir", Kind.STR, "local.muster", "directory of all hosts' data and logs"),
         Flag("base-port", Kind.UINT, "2379", "client port of host 0; host i's is this + 100 * i, its peer ports start right after"),
         Flag("fronts", Kind.UINT, "1", "front processes of each host"),
@@ -87,6 +87,8 @@ def _split(args: list[str]) -> tuple[list[str], Values]:
 
 def _run(values: Values, extra: tuple[str, ...], on_ready: OnReady | None) -> int:
     _follow_recorded(values)
+    if values["shards"] == AUTO:
+        values.values["shards"] = config.shard_count(AUTO)
     hosts, processes = values["hosts"], values["shards"] + values["fronts"]
     pins = pinning.assign(values["cpus"], hosts * processes)
     shares = [pins[i * processes : (i + 1) * processes] for i in range(hosts)]
@@ -107,7 +109,7 @@ def _follow_recorded(values: Values) -> None:
     for flag, has in (
         ("hosts", len(recorded.hosts)), ("shards", recorded.shards), ("base-port", recorded.hosts[0].client_port),
     ):  # fmt: skip
-        if values.is_set(flag) and values[flag] != has:
+        if values.is_set(flag) and values[flag] not in (has, AUTO):
             raise ConfigError(f"{values['data-dir']} was made with --{flag}={has}: it cannot run with --{flag}={values[flag]}")
         values.values[flag] = has
 

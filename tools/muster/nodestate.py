@@ -36,7 +36,7 @@ def states(
                 s.setsockopt(zmq.LINGER, 0)
                 s.setsockopt(zmq.IMMEDIATE, 1)  # writable means connected: nothing is queued for a node that is down
                 s.connect(f"ipc://{run_dir}/node-{shard}.sock")
-                body = HELLO_BODY.pack(PROTOCOL_VERSION, cluster_id, member_id, secrets.randbits(64))
+                body = HELLO_BODY.pack(PROTOCOL_VERSION, cluster_id, member_id, secrets.randbits(64), 0, 0)
                 hellos[s] = frame(1, [request(0, Method.HELLO, 0, body)])
                 poller.register(s, zmq.POLLOUT)
             while len(found) < len(hellos) and (left_s := deadline - time.monotonic()) > 0:

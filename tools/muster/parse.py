@@ -14,7 +14,7 @@ from typing import Any
 
 import yaml
 
-from tools.muster.flags import Flag, Kind, Support
+from tools.muster.flags import AUTO, Flag, Kind, Support
 
 _UNIT_NS = {"ns": 1, "us": 1_000, "µs": 1_000, "ms": 1_000_000, "s": 10**9, "m": 60 * 10**9, "h": 3600 * 10**9}
 _DURATION = re.compile(r"(\d+\.?\d*|\.\d+)(ns|us|µs|ms|s|m|h)")
@@ -73,9 +73,11 @@ def convert(flag: Flag, text: str) -> Any:
         if text in _FALSE:
             return False
         raise ValueError(text)
-    if kind is Kind.UINT or kind is Kind.INT:
+    if kind is Kind.COUNT and text == "auto":
+        return AUTO
+    if kind is Kind.UINT or kind is Kind.INT or kind is Kind.COUNT:
         number = int(text, 0) if text[:2].lower() in ("0x", "0b", "0o") else int(text)
-        if (kind is Kind.UINT and number < 0) or abs(number) >= 1 << 63:
+        if (kind is not Kind.INT and number < 0) or abs(number) >= 1 << 63:
             raise ValueError(text)
         return number
     if kind is Kind.DURATION:

@@ -214,7 +214,7 @@ class Net:
         for _ in range(1000):
             connecting, self._connecting = self._connecting, []
             for link in connecting:
-                link.connected(7, 1)
+                link.connected(self.settings.common)
             self.loop.run()
             talking = [n for n in self.nodes.values() if n._out and n.alive]
             if not talking and not self._connecting:
