@@ -164,7 +164,7 @@ class Fronts:
         self.dirty.clear()  # others hold this very set
         for link in dirty:
             if link.alive and link.pending and not link.flush():
-                log.warning("dropping a front that does not take its answers", session=link.session)
+                log.info("a front's link has ended", session=link.session)  # one that is stuck: node.sockets warns
                 self.drop(link.identity)
 
     def watermark(self, revision: int) -> None:

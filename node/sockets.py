@@ -12,8 +12,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import structlog
 import zmq
 from zmq.utils import z85
+
+log = structlog.get_logger("sockets")
 
 _DRAIN_LIMIT = 1000  # messages taken in one go, so that a flood cannot starve the rest of the loop
 
@@ -47,6 +50,7 @@ class LoopSocket:
         self.socket = socket
         self._receive = receive
         self._fd = int(socket.getsockopt(zmq.FD))
+        self._routes = socket.type == zmq.ROUTER
         self._scheduled = False
         self.closed = False
         self.dropped = 0  # frames not sent because the peer's queue was full or its connection gone
@@ -59,6 +63,8 @@ class LoopSocket:
             self.socket.send_multipart(parts, zmq.NOBLOCK, copy=True)
             sent = True
         except zmq.Again:
+            if self._routes:  # a connection that is gone would be EHOSTUNREACH
+                log.warning("a connection is stuck: it does not take what is sent to it", peer=parts[0].hex())
             self.dropped += 1
             sent = False
         except zmq.ZMQError as e:

@@ -165,20 +165,31 @@ class Upkeep:
             ))
         return members
 
-    def _publish(self) -> None:
+    def published(self) -> bool:
+        """Whether this host's own attributes are applied here (in shard 0, which keeps them)."""
+        if not self._published:
+            node = self._node
+            self._published = (
+                node.settings.shard != 0
+                or node.store.members().get(node.settings.common.member_id) == self._attributes()
+            )
+        return self._published
+
+    def _attributes(self) -> bytes:
+        settings = self._node.settings
+        return rpc_pb2.Member(
+            ID=settings.common.member_id, name=settings.common.name, peerURLs=list(settings.peer_urls),
+            clientURLs=list(settings.client_urls)).SerializeToString(deterministic=True)
+
+    def publish(self) -> None:
+        """Have the leader log this host's attributes, unless they are applied here; repeated until they are."""
+        if self.published():
+            return
         node = self._node
-        if node.settings.shard != 0 or self._published:
-            return
-        common = node.settings.common
-        own = rpc_pb2.Member(ID=common.member_id, name=common.name, peerURLs=list(node.settings.peer_urls),
-                             clientURLs=list(node.settings.client_urls)).SerializeToString(deterministic=True)
-        if node.store.members().get(common.member_id) == own:
-            self._published = True
-            return
         if node.writes.leader is not None:
-            self.publication(own)
-        elif node.raft.leader_id and node.raft.leader_id != common.member_id:
-            node.peers.send(node.raft.leader_id, b"P", own)
+            self.publication(self._attributes())
+        elif node.raft.leader_id and node.raft.leader_id != node.settings.common.member_id:
+            node.peers.send(node.raft.leader_id, b"P", self._attributes())
 
     def publication(self, member: bytes) -> None:
         """A host asks the leader to log its attributes; repeated by it until they are applied there."""
@@ -226,11 +237,11 @@ class Upkeep:
     def tick(self) -> None:
         """Every heartbeat interval."""
         self._expire()
+        self.publish()
 
     def second(self) -> None:
         """Every second."""
         node = self._node
-        self._publish()
         self._look_at_quota()
         leader = node.writes.leader
         if leader is not None and node.settings.shard == 0:
