@@ -365,8 +365,9 @@ class ShardLeader(Generic[T]):
     def _lock(self, held: Queued[Waiting[T] | Preparing[T]]) -> None:
         """Nothing before it conflicts: from now on nothing conflicting is logged here (I9)."""
         assert isinstance(held.payload, Preparing)
-        # H1: everything logged by now is applied before it is answered, whatever it touches (C3)
-        held.payload.batch = self._open.number if self._open.items else self._open.number - 1
+        # H1: everything evaluated by now is applied before it is answered, whatever it touches (C3); also what
+        # changed nothing: its answer shows the state before the lock, so it must not be bound to a later revision
+        held.payload.batch = self._open.number if self._open.replies else self._open.number - 1
 
     def _grant(self) -> None:
         for held in self._table:

@@ -14,6 +14,7 @@ from typing import Any
 
 from tests.cluster.local_cluster import LIMIT_S, LocalCluster, local_cluster
 from tools.muster import layout, local
+from tools.muster.parse import ConfigError
 
 SHARDS = int(os.environ.get("MUSTER_TEST_SHARDS", "1"))
 ELECTION_TIMEOUT_S = 1.0  # the server's default, which these tests use
@@ -73,10 +74,19 @@ class Hosts:
     def start(self, *hosts: int, wait_s: float = LIMIT_S) -> None:
         """Start them again, and wait until they serve (``wait_s`` 0: until their supervisors answer)."""
         for host in hosts:
-            local.start(str(self.data_dir), self._hosts[host])
+            until(functools.partial(self._start, host))
         if wait_s:
             for host in hosts:
                 until(functools.partial(self.ready, host), wait_s)
+
+    def _start(self, host: int) -> bool:
+        try:
+            local.start(str(self.data_dir), self._hosts[host])
+        except ConfigError as e:
+            if "already running" not in str(e):  # gone, but the foreground process has yet to notice
+                raise
+            return False
+        return True
 
     def launch(self, host: int) -> None:
         """Start one that will not come up, perhaps."""

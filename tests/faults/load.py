@@ -210,6 +210,7 @@ class Load:
         return await self._get_several(client, key)
 
     async def _call(self, client: Client, operation: Operation, method: str, request: Message, response: type[A]) -> A | None:
+        operation.kind = method
         operation.invoked_ns = time.monotonic_ns()
         try:
             answer = await client.unary(_KV + method, request, response, timeout_s=CALL_LIMIT_S)

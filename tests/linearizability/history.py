@@ -34,12 +34,13 @@ class Operation:
     revision: int = 0  # of the answer's header: its own where it writes, else that of the state it shows
     client: int = 0
     host: int = 0
+    kind: str = ""
 
     def __str__(self) -> str:
         def pairs(of: Pairs) -> str:
             return "{" + ", ".join(f"{k.decode()}: {v.decode() if v is not None else None}" for k, v in of) + "}"
 
-        return (f"client {self.client} at host {self.host}, {self.outcome.value}, "
+        return (f"client {self.client} at host {self.host}, {self.kind} {self.outcome.value}, "
                 f"{self.invoked_ns / 1e6:.3f}..{self.returned_ns / 1e6:.3f} ms, "
                 f"read {pairs(self.reads)} wrote {pairs(self.writes)} revision {self.revision}")
 

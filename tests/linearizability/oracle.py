@@ -95,7 +95,9 @@ class _Oracle:
         for key, value in pairs:
             stored = self._value_at(key, revision)
             if stored != value:
-                return f"{key.decode()} was {stored!r} at revision {revision}, not {value!r}"
+                revisions, values = self._versions.get(key, ((), ()))
+                when = [(r, next(iter(revisions[i + 1 :]), "now")) for i, r in enumerate(revisions) if values[i] == value]
+                return f"{key.decode()} was {stored!r} at revision {revision}, not {value!r} (that from, to: {when[-3:]})"
         return ""
 
     def _blame(self, operation: Operation, what: str) -> None:

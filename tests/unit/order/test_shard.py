@@ -1,0 +1,70 @@
+"""A shard's leader: what it may answer, and when."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from cluster.messages import HEAD, Method, Status
+from cluster.order import Attempt
+from cluster.pb import rpc_pb2 as pb
+from cluster.prepare import Prepare, Touch
+from cluster.shard import ShardLeader
+from cluster.view import Current
+
+
+class EmptyStore:
+    """The applied state of a shard that holds nothing yet."""
+
+    revision = 7
+    compact_revision = 0
+
+    def current(self, key: bytes) -> Current | None:
+        return None
+
+    def get(self, key: bytes, revision: int = 0) -> bytes | None:
+        return None
+
+    def scan(self, start: bytes, end: bytes, revision: int = 0) -> Iterator[tuple[bytes, bytes]]:
+        return iter(())
+
+    def lease(self, lease: int) -> tuple[int, int] | None:
+        return None
+
+    def lease_keys(self, lease: int) -> list[bytes]:
+        return []
+
+
+def leader() -> ShardLeader[str]:
+    found: ShardLeader[str] = ShardLeader(EmptyStore(), 1, 3, first_index=5, inherited_count=0, max_txn_ops=128)
+    found.applied_record(1, 2, [])
+    found.serve()
+    return found
+
+
+def read(key: bytes) -> bytes:
+    """A transaction that changes nothing."""
+    return pb.TxnRequest(success=[pb.RequestOp(request_range=pb.RangeRequest(key=key))]).SerializeToString()
+
+
+def test_a_lock_waits_for_what_was_evaluated_before_it_even_if_that_changed_nothing() -> None:
+    """Otherwise the read, which did not see the locked transaction's write, is bound to a revision behind it (I9)."""
+    shard = leader()
+    shard.submit("reader", Method.TXN, read(b"k"))
+    shard.run()
+    prepare = Prepare(Attempt(2, 1), 0, 1, [Touch(b"k", b"", write=True)])
+    shard.prepare("sequencer", prepare)
+    assert shard.take_answers() == []
+    shard.seal()
+    shard.logged(6)
+    assert shard.take_answers() == []
+    shard.applied_entries(6, 7)
+    shard.applied_record(2, 2, [])
+    (reader, status, body), (sequencer, granted, _) = shard.take_answers()
+    assert (reader, status, HEAD.unpack_from(body)) == ("reader", Status.OK, (7, 3))
+    assert (sequencer, granted) == ("sequencer", Status.OK)
+
+
+def test_a_lock_is_granted_at_once_where_nothing_is_under_way() -> None:
+    shard = leader()
+    shard.prepare("sequencer", Prepare(Attempt(2, 1), 0, 1, [Touch(b"k", b"", write=True)]))
+    assert [(token, status) for token, status, _ in shard.take_answers()] == [("sequencer", Status.OK)]
