@@ -43,4 +43,4 @@ docs: $(STAMP)  ## generate docs/flags.md from the flag table
 	$(BIN)/python -m tools.muster.flag_docs > docs/flags.md
 
 clean:  ## remove what was built and the demo's data
-	rm -rf $(VENV) .demo .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist *.egg-info
+	rm -rf $(VENV) .demo .interop .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist *.egg-info

@@ -1,0 +1,153 @@
+"""The three hosts that other people's clients are tried on: muster's, or etcd's to test the tests themselves
+(MUSTER_INTEROP_SERVER=etcd)."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Protocol
+
+import grpc
+
+from cluster.pb import rpc_pb2 as pb
+from tests.cluster.local_cluster import LocalCluster, free_base_port, local_cluster, until
+
+ETCD = os.environ.get("MUSTER_INTEROP_SERVER") == "etcd"
+_BIN = Path(sys.executable).parent
+
+
+class Processes(Protocol):
+    """What runs the hosts."""
+
+    def kill(self, host: int) -> None:
+        """kill -9 of all of a host."""
+
+    def start(self, host: int) -> None:
+        """Start it again."""
+
+
+class Hosts:
+    """A cluster by its addresses, with the few calls that arrangements need."""
+
+    def __init__(self, endpoints: list[str], processes: Processes) -> None:
+        self.endpoints = endpoints
+        self.all = ",".join(endpoints)
+        self._processes = processes
+        self._down: set[int] = set()
+
+    def kill(self, host: int) -> None:
+        """kill -9 of a host's processes."""
+        self._down.add(host)
+        self._processes.kill(host)
+
+    def mend(self) -> None:
+        """Start what was killed, and wait until every host answers a linearizable read."""
+        for host in list(self._down):
+            self._processes.start(host)
+            self._down.discard(host)
+        until(lambda: all(answers(endpoint) for endpoint in self.endpoints))
+
+    def leader(self) -> int:
+        """The host that leads, waited for."""
+
+        def found() -> list[int]:
+            leads = []
+            for i, endpoint in enumerate(self.endpoints):
+                with contextlib.suppress(grpc.RpcError), grpc.insecure_channel(endpoint) as channel:
+                    status = unary(channel, "Maintenance/Status", pb.StatusResponse)(pb.StatusRequest(), timeout=2)
+                    if status.leader == status.header.member_id:
+                        leads.append(i)
+            return leads
+
+        return int(until(found)[0])
+
+    def get(self, key: str, host: int = 0) -> str | None:
+        """A linearizable read."""
+        with grpc.insecure_channel(self.endpoints[host]) as channel:
+            found = unary(channel, "KV/Range", pb.RangeResponse)(pb.RangeRequest(key=key.encode()), timeout=10)
+        return str(found.kvs[0].value.decode()) if found.kvs else None
+
+    def gone(self, key: str, limit_s: float) -> float:
+        """Wait until a key is gone; how long that took."""
+        began = time.monotonic()
+        until(lambda: self.get(key) is None, limit_s)
+        return time.monotonic() - began
+
+
+def unary(channel: grpc.Channel, method: str, response: Any) -> Callable[..., Any]:
+    """A method of etcd's API, without generated stubs."""
+    call: Callable[..., Any] = channel.unary_unary(
+        f"/etcdserverpb.{method}",
+        request_serializer=lambda message: message.SerializeToString(),
+        response_deserializer=response.FromString,
+    )
+    return call
+
+
+def answers(endpoint: str) -> bool:
+    """Whether a host answers a linearizable read now."""
+    with contextlib.suppress(grpc.RpcError), grpc.insecure_channel(endpoint) as channel:
+        unary(channel, "KV/Range", pb.RangeResponse)(pb.RangeRequest(key=b"x"), timeout=2)
+        return True
+    return False
+
+
+class _Muster:
+    def __init__(self, cluster: LocalCluster) -> None:
+        self._cluster = cluster
+
+    def kill(self, host: int) -> None:
+        self._cluster.ok("kill", str(host))
+
+    def start(self, host: int) -> None:
+        self._cluster.ok("start", str(host), "--wait=60s")
+
+
+class _Etcd:
+    def __init__(self, directory: Path, base_port: int) -> None:
+        directory.mkdir()
+        self.endpoints = [f"127.0.0.1:{base_port + 100 * i}" for i in range(3)]
+        peers = [f"http://127.0.0.1:{base_port + 100 * i + 1}" for i in range(3)]
+        initial = ",".join(f"host-{i}={peer}" for i, peer in enumerate(peers))
+        self._lines = [
+            [str(_BIN / "etcd"), f"--name=host-{i}", f"--data-dir={directory}/{i}", "--log-level=error",
+             f"--listen-client-urls=http://{client}", f"--advertise-client-urls=http://{client}",
+             f"--listen-peer-urls={peer}", f"--initial-advertise-peer-urls={peer}", f"--initial-cluster={initial}"]
+            for i, (client, peer) in enumerate(zip(self.endpoints, peers, strict=True))
+        ]  # fmt: skip
+        self._running: dict[int, subprocess.Popen[bytes]] = {}
+        for i in range(3):
+            self.start(i)
+
+    def start(self, host: int) -> None:
+        quiet = subprocess.DEVNULL
+        self._running[host] = subprocess.Popen(self._lines[host], stdout=quiet, stderr=quiet)
+
+    def kill(self, host: int) -> None:
+        self._running[host].kill()
+        self._running.pop(host).wait()
+
+    def stop(self) -> None:
+        for host in list(self._running):
+            self.kill(host)
+
+
+@contextlib.contextmanager
+def three_hosts(directory: Path) -> Iterator[Hosts]:
+    """A cluster that serves."""
+    if ETCD:
+        etcd = _Etcd(directory / "etcd", free_base_port(3))
+        try:
+            hosts = Hosts(etcd.endpoints, etcd)
+            hosts.mend()
+            yield hosts
+        finally:
+            etcd.stop()
+    else:
+        with local_cluster(directory / "muster", 3) as cluster:
+            yield Hosts(cluster.endpoints(), _Muster(cluster))

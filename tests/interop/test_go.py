@@ -1,0 +1,136 @@
+"""Go: the seeds' registration and discovery, and clientv3 3.5 and 3.6 in breadth."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.interop.hosts import Hosts
+from tests.interop.toolchain import (
+    BUILD_LIMIT_S,
+    HERE,
+    Program,
+    cache,
+    call,
+    checked,
+    need,
+    skip_without,
+    unavailable,
+)
+
+skip_without("go")
+pytestmark = [pytest.mark.interop, pytest.mark.timeout(600)]
+
+GO = HERE / "go"
+VERSIONS = {"3.5": "go.mod", "3.6": "v36.mod"}
+TTL_S = 5.0
+TICK_S = 1.5  # what a lease may take beyond its time: etcd looks twice a second, and then it must commit
+KEPT_ALIVE_S = 60.0 if os.environ.get("MUSTER_SOAK") else 6.0
+CHECKS = [
+    "alarms", "compact", "election", "every-host-reads-what-was-written", "hash-kv", "lease", "lease-expires",
+    "lease-keep-alive", "limits", "members", "mirror", "mutex", "mutex-of-a-dead-session", "namespace",
+    "naming-endpoints", "put-get-delete", "ranges", "recipes", "snapshot", "status", "stm", "txn", "watch",
+    "watch-filters", "watch-fragments", "watch-from-old-revision", "watch-many", "watch-progress",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def programs() -> dict[str, Path]:
+    """Where the programs lie, by the version of clientv3 that they are built with."""
+    need("go")
+    built = {}
+    with cache("go") as folder:
+        for version, mod in VERSIONS.items():
+            if (done := call(["go", "mod", "download", f"-modfile={mod}"], cwd=GO, limit_s=BUILD_LIMIT_S)).returncode:
+                unavailable(f"go mod download: {done.stderr.strip()}")
+            built[version] = folder / version
+            checked(
+                ["go", "build", "-buildvcs=false", "-mod=readonly", f"-modfile={mod}", "-o", f"{built[version]}/", "./..."],
+                cwd=GO, limit_s=BUILD_LIMIT_S,
+            )  # fmt: skip
+    return built
+
+
+def test_a_registration_is_found_and_goes_with_its_process(programs: dict[str, Path], hosts: Hosts) -> None:
+    with (
+        Program([programs["3.5"] / "discover", "-endpoints", hosts.endpoints[1]]) as discover,
+        Program([programs["3.5"] / "register", "-endpoints", hosts.endpoints[0]]) as register,
+    ):
+        discover.wait_for("set data key : /node/111 val: heiheihei$", 10)
+        assert hosts.get("/node/111", host=2) == "heiheihei"
+        register.wait_for("^续租成功$", 10)
+        discover.say("")
+        discover.wait_for("^list 1: heiheihei$", 5)
+        until = time.monotonic() + KEPT_ALIVE_S
+        while time.monotonic() < until:
+            register.wait_for("^续租成功$", 3, count=len(register.times("续租成功")) + 1)
+        answers = register.times("^续租成功$")
+        gaps = [later - earlier for earlier, later in itertools.pairwise(answers)]
+        assert all(0.9 < gap < 2.5 for gap in gaps), gaps
+        assert discover.times("del data key") == []
+
+        killed = time.monotonic()
+        register.signal(signal.SIGKILL)
+        deleted = discover.wait_for("del data key: /node/111$", TTL_S + TICK_S)
+        assert deleted - killed < TTL_S + TICK_S
+        assert deleted - register.times("^续租成功$")[-1] > TTL_S - 0.5
+        assert hosts.get("/node/111") is None
+        discover.say("")
+        discover.wait_for("^list 0: $", 5)
+
+
+def test_a_revoked_registration_is_gone_at_once(programs: dict[str, Path], hosts: Hosts) -> None:
+    with (
+        Program([programs["3.6"] / "discover", "-endpoints", hosts.endpoints[2]]) as discover,
+        Program([programs["3.6"] / "register", "-endpoints", hosts.endpoints[1]]) as register,
+    ):
+        discover.wait_for("set data key : /node/111 val: heiheihei$", 10)
+        register.wait_for("^续租成功$", 10)
+        register.signal(signal.SIGUSR1)
+        closed = register.wait_for("^已经关闭续租功能$", 5)
+        register.finish(10)
+        assert hosts.get("/node/111") is None
+        deleted = discover.wait_for("del data key: /node/111$", 5)
+        assert 1.5 < deleted - closed < 3.2  # by the revoke after 2 s, not by the end of the lease
+
+
+def test_a_registration_started_before_the_discovery_is_listed(programs: dict[str, Path], hosts: Hosts) -> None:
+    line: list[str | Path] = [programs["3.5"] / "register", "-endpoints", hosts.all]
+    with (
+        Program([*line, "-key", "/nodes/a", "-value", "10.0.0.1:80"]) as one,
+        Program([*line, "-key", "/nodes/b", "-value", "10.0.0.2:80"]) as two,
+    ):
+        for register in (one, two):
+            register.wait_for("^续租成功$", 10)
+        with Program([programs["3.5"] / "discover", "-endpoints", hosts.all, "-prefix", "/nodes/"]) as discover:
+            discover.wait_for("set data key : /nodes/a", 10)
+            discover.wait_for("set data key : /nodes/b", 10)
+            discover.say("")
+            discover.wait_for("^list 2: 10.0.0.1:80 10.0.0.2:80$", 5)
+
+
+def test_every_check_is_run(programs: dict[str, Path]) -> None:
+    for folder in programs.values():
+        assert checked([folder / "checks", "-list"]).split() == CHECKS
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("check", CHECKS)
+def test_clientv3(check: str, version: str, programs: dict[str, Path], hosts: Hosts) -> None:
+    checked([programs[version] / "checks", "-endpoints", hosts.all, check])
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_clientv3_goes_on_when_the_leader_is_killed(version: str, programs: dict[str, Path], hosts: Hosts) -> None:
+    leader = hosts.leader()
+    with Program([programs[version] / "failover", "-endpoints", hosts.all]) as program:
+        program.wait_for("^running$", 20)
+        hosts.kill(leader)
+        program.say("killed")
+        program.finish(45)
+        print(program.text())
