@@ -17,6 +17,7 @@ import psutil
 import structlog
 import uvloop
 
+from cluster.raft import LogContradiction
 from cluster.settings import NodeSettings, loads
 from node.order_node import OrderNode
 from node.server import FATAL_EXIT, Fatal, Node
@@ -27,6 +28,10 @@ from node.storage.errors import DirectoryLocked, StorageCorruption
 log = structlog.get_logger("node")
 
 _SWITCH_INTERVAL_S = 0.0002
+REPLACE_HOST = (
+    "This replica's log is not the one that it voted and acknowledged with, so it may not take part under its old identity. "
+    "Remove the member and add it again as a new one, with an empty data directory"
+)
 
 
 def make_node(settings: NodeSettings, loop: asyncio.AbstractEventLoop) -> Node:
@@ -67,6 +72,9 @@ def crash(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
     error = context.get("exception")
     if isinstance(error, StorageCorruption):
         log.error("this node cannot run", error=str(error))
+        os._exit(FATAL_EXIT)
+    if isinstance(error, LogContradiction):  # H10: a heartbeat may tell an emptied host before its hello is refused
+        log.error("this node cannot run", error=f"{error}. {REPLACE_HOST}")
         os._exit(FATAL_EXIT)
     log.error("this node crashed", error=context.get("message"), exc_info=error)
     os._exit(1)
