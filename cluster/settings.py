@@ -63,6 +63,7 @@ class NodeSettings:
     auto_compaction_mode: str = "periodic"
     auto_compaction_retention: str = "0"
     max_learners: int = 1
+    leader_placement: str = "together"  # or "spread": cluster.leader_placement
     unsafe_no_fsync: bool = False
     block_cache_bytes: int = 67_108_864
     write_buffer_bytes: int = 33_554_432

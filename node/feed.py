@@ -37,7 +37,6 @@ class Feed:
     shard: int
     next_index: int
     acked: int
-    durable: int = 0
 
 
 class Feeds:
@@ -47,6 +46,8 @@ class Feeds:
         self._node = node
         self._feeds: dict[FrontLink, Feed] = {}
         self._projected: dict[tuple[int, int], bytes] = {}
+        # what this host's other nodes have durably applied, as they said last; the bound is node.upkeep's
+        self._floors = dict.fromkeys(range(1, node.settings.common.shard_count), 0)
         self.records = 0
 
     def subscribe(self, link: FrontLink, rid: int, body: bytes) -> None:
@@ -63,7 +64,9 @@ class Feeds:
         """FEED_ACK: how far the node is."""
         feed = self._feeds.get(link)
         if feed is not None:
-            feed.acked, feed.durable = FEED_ACK_BODY.unpack(body)
+            feed.acked, durable = FEED_ACK_BODY.unpack(body)
+            if link.local:
+                self._floors[feed.shard] = durable
             self.push(feed)
 
     def gone(self, link: FrontLink) -> None:
@@ -97,5 +100,5 @@ class Feeds:
             node._dirty.add(feed.link)
 
     def durable_floor(self) -> int | None:
-        """What all of this host's nodes have durably applied; None if none has said so."""
-        return min((f.durable for f in self._feeds.values() if f.link.local), default=None)
+        """What all of this host's nodes have durably applied, also those that are down now (0: has never said)."""
+        return min(self._floors.values(), default=None)

@@ -314,6 +314,8 @@ class Node:
                 self.snapshots.frame(member_id, data)
             elif kind == 0x50:  # P
                 self.upkeep.publication(data)
+            else:
+                self._peer_said(member_id, bytes((kind,)), data)
         except (ValueError, IntegrityError) as e:  # checksum or framing: dropped, Raft sends it again
             log.warning("dropped a broken frame of a peer", peer=f"{member_id:x}", error=str(e))
         self.wake()
@@ -358,6 +360,12 @@ class Node:
 
     def _heartbeat(self) -> None:
         """Every heartbeat interval."""
+
+    def _second(self) -> None:
+        """Every second."""
+
+    def _peer_said(self, member_id: int, kind: bytes, data: bytes) -> None:
+        """A frame of another member of the group that is not for every kind of node."""
 
     def revoke_expired(self, leases: list[int]) -> None:
         """Leases that this term found due (H7: decided and appended in one and the same term)."""
@@ -549,6 +557,7 @@ class Node:
             self.reads.sweep()
             self.snapshots.sweep()
             self.upkeep.second()
+            self._second()
         self._timer = self.loop.call_later(interval / 5, self._tick)
         self.wake()
 

@@ -8,11 +8,14 @@ cut's index has the cut's term (H3, I6).
 from __future__ import annotations
 
 import asyncio
+import struct
 from collections import deque
 from collections.abc import Callable
 
 import structlog
 
+from cluster import errors
+from cluster.errors import EtcdError
 from cluster.messages import FEED_HEAD, LEADER, Method, Status
 from cluster.order import ENTRY_ITEMS, Attempt, Change, Control, Cut, Entries, decode_cut, entry_count
 from cluster.prepare import FATE, REPORT, Prepare, decode_attempt, encode_attempt
@@ -22,6 +25,8 @@ from cluster.settings import NodeSettings
 from cluster.shard import ShardBatch, ShardLeader
 from node.feed import FEED_ACK_BODY, FEED_BODY
 from node.fronts import FrontLink
+from node.handover import FRAME as HANDOVER_FRAME
+from node.handover import HandOver
 from node.links import NodeLink, NodeLinks
 from node.order_node import FOLD, load_fold
 from node.server import Node
@@ -32,7 +37,8 @@ log = structlog.get_logger("shard")
 Token = tuple[FrontLink, int]
 _RUN_RECORDS = 256  # order records applied in one batch
 _ACK_EVERY = 200
-_MAX_QUEUED = 50_000
+STATE_WANTED_FRAME = b"N"  # to a peer: order index applied; answered by a state snapshot, if it is further on
+_INDEX = struct.Struct("<Q")
 
 
 class ShardNode(Node):
@@ -52,7 +58,11 @@ class ShardNode(Node):
         self._fates: dict[int, tuple[int, ShardBatch]] = {}
         self._reported: tuple[int, int, int] = (0, 0, 0)
         self._held_since: dict[Attempt, float] = {}
-        self._starved = False
+        self._failed_feeds: dict[int, float] = {}  # member -> when its feed last failed
+        self._headless_since = 0.0  # of the feed: its node 0 knows no sequencer; or since when one at home does
+        self._starved: set[int] = set()  # members that do not keep the order records wanted here
+        self._starved_since = 0.0
+        self.handover = HandOver(self, settings.leader_placement)
         self.links: NodeLinks
 
     @property
@@ -274,7 +284,9 @@ class ShardNode(Node):
                 return
             if status != Status.PARTIAL:
                 # what comes next is not kept there any more: another host may have it, or a snapshot must do
-                self._starved = True
+                if not self._starved:
+                    self._starved_since = self.loop.time()
+                self._starved.add(link.member_id)
                 link.drop("it does not keep the order records wanted here")
                 return
             order_index, term = FEED_HEAD.unpack_from(body)
@@ -282,6 +294,7 @@ class ShardNode(Node):
                 link.drop(f"order record {order_index} where {self._next_feed} was due")
                 return
             self._next_feed += 1
+            self._starved.clear()
             self._feed.append((order_index, term, body[FEED_HEAD.size :]))
 
         return fed
@@ -289,17 +302,62 @@ class ShardNode(Node):
     def _subscribe(self) -> None:
         """Take the feed from the own host's node 0, or from another's while that is down (H13)."""
         own = self.settings.common.member_id
+        now = self.loop.time()
         link = self._feed_link
         if link is not None and link.alive:
-            return
+            better = self._better_feed(link, now)
+            if not better:
+                return
+            link.drop("another host's feed is better now")
+        else:
+            better = 0
+            if link is not None:
+                self._failed_feeds[link.member_id] = now
         self._feed.clear()
         self._next_feed = self._order_index + 1
-        candidates = [own, *(p.member_id for p in self.settings.common.peers if p.member_id != own)]
-        if link is not None and not link.alive:  # the one that failed comes last
-            candidates.remove(link.member_id)
-            candidates.append(link.member_id)
-        link = self._feed_link = self.links.get(candidates[0], 0)
+        self._headless_since = now
+        # the own host's first, one that failed last
+        members = sorted((p.member_id for p in self.settings.common.peers),
+                         key=lambda m: (self._failed_feeds.get(m, 0.0), m != own))
+        link = self._feed_link = self.links.get(better or members[0], 0)
         link.request(Method.FEED, FEED_BODY.pack(self.settings.shard, self._next_feed), self._fed(link))
+
+    def _better_feed(self, link: NodeLink, now: float) -> int:
+        """The member whose feed to take instead of a live one; 0: keep it.
+
+        One whose node 0 knows no sequencer is cut off, perhaps, and another host's is not. And home again once
+        the own node 0 knows a sequencer: it keeps records for its siblings. Both only after a while.
+        """
+        common = self.settings.common
+        at_home = link.member_id == common.member_id
+        if at_home and link.leader:
+            self._headless_since = now
+            return 0
+        others = [p.member_id for p in common.peers if p.member_id != common.member_id] if at_home else [common.member_id]
+        good = [m for m in others if (known := self.links.get(m, 0)).up and known.leader]
+        if not good:
+            self._headless_since = now if not at_home else self._headless_since
+            return 0
+        waited_s = 2 * common.election_timeout_ms / 1000
+        return good[0] if now - self._headless_since >= waited_s else 0
+
+    def _ask_for_state(self) -> None:
+        """Nobody keeps the order records that come next: a peer's state must do (H8)."""
+        if not self._starved:
+            return
+        now = self.loop.time()
+        everybody = len(self._starved) == len(self.settings.common.peers)
+        if not everybody and now - self._starved_since < 3 * self.settings.common.election_timeout_ms / 1000:
+            return  # another host may have them still
+        if self.raft.role is Role.LEADER:
+            return  # it hands over first, since nothing of it is put in order (H13)
+        peers = [self.raft.leader_id] if self.raft.leader_id else []
+        peers += sorted(p.member_id for p in self.settings.common.peers if p.member_id not in (*peers, self.settings.common.member_id))
+        for peer in peers:
+            if self.peers.send(peer, STATE_WANTED_FRAME, _INDEX.pack(self._order_index)):
+                log.info("asked a peer for its state: the order records that come next are kept nowhere",
+                         peer=f"{peer:x}", order_index=self._order_index)
+                return
 
     def _acknowledge(self) -> None:
         self._acked = self._order_index
@@ -362,14 +420,43 @@ class ShardNode(Node):
         self._report(force=True)
         self._acknowledge()
         self._query_locks()
+        self.handover.heartbeat()
         if self.leading is not None:
             self.leading.forget(lambda token: not token[0].alive)
+
+    def _second(self) -> None:
+        self.handover.second()
+        self._ask_for_state()
+
+    def _peer_said(self, member_id: int, kind: bytes, data: bytes) -> None:
+        if kind == HANDOVER_FRAME:
+            self.handover.frame(member_id, data)
+        elif kind == STATE_WANTED_FRAME and len(data) == _INDEX.size and _INDEX.unpack(data)[0] < self._order_index:
+            self.snapshots.send_to(member_id, 0)  # any position that is further on in the order helps it
+
+    @property
+    def sequencer(self) -> int:
+        """The member that leads shard 0, as the feed's node 0 knows it; 0 if none is known or the feed is dead."""
+        feed = self._feed_link
+        return feed.leader if feed is not None and feed.alive and feed.up else 0
+
+    def reachable_sequencer(self) -> int:
+        """The sequencer if this node can talk to it; 0 if not, or not yet."""
+        sequencer = self.sequencer
+        return sequencer if sequencer and self.links.get(sequencer, 0).up else 0
 
     def state_replaced(self) -> None:
         self.fold = load_fold(self)
         self._order_index = self.store.position.order_index
         self._count_at_applied = self.fold.cut(self.settings.shard).count
         super().state_replaced()
+        self._starved.clear()
+        for index in [i for i in self._fates if i <= self.applied_index]:
+            # jumped over: nobody here can tell any more whether they were committed (I23: so not "resend")
+            for reply in self._fates.pop(index)[1].replies:
+                link, rid = reply.token
+                link.answer(rid, Status.UNKNOWN, EtcdError(errors.TIMEOUT_DUE_TO_LEADER_FAIL).encode())
+                self._mark_dirty(link)
         if self._feed_link is not None:
             self._feed_link.drop("a snapshot was installed")
         self._subscribe()

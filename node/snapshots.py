@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from cluster.messages import HEAD, Status
-from cluster.raft import Configuration, SnapshotPosition
+from cluster.raft import Configuration, Role, SnapshotPosition
 from node.fronts import FrontLink
 from node.reads import Slices
 from node.storage import Position, SnapshotRefused
@@ -239,6 +239,8 @@ class Snapshots:
 
     def _install(self, receiving: Receiving, position: Position) -> None:
         node = self._node
+        if node.raft.role is Role.LEADER:  # elected meanwhile: what it evaluates stands on the state it has
+            raise SnapshotRefused("this node leads now")
         snapshot = SnapshotPosition(position.shard_index, position.term, receiving.configuration)
         node.log.begin_install(snapshot)
         node.store.install(receiving.sink)  # forward only, or SnapshotRefused

@@ -12,7 +12,7 @@ import grpc
 import pytest
 
 from cluster.pb import rpc_pb2 as pb
-from tests.cluster.local_cluster import LIMIT_S, command, environment, free_base_port, local_cluster, until
+from tests.cluster.local_cluster import LIMIT_S, LocalCluster, command, environment, free_base_port, local_cluster, until
 from tools.muster import rundir
 
 
@@ -104,3 +104,34 @@ def test_auto_is_the_number_of_cpus_and_is_kept(tmp_path: Path) -> None:
         assert len(cluster.host(0)["nodes"]) == cpus
     with local_cluster(tmp_path / "c", 1, "--shards=auto", f"--base-port={cluster.base_port}") as cluster:
         assert len(cluster.host(0)["nodes"]) == cpus
+
+
+def leaders(cluster: LocalCluster) -> list[int | None]:
+    """The host that leads, by shard."""
+    return [s["leader_host"] for s in cluster.status()["shards"]]
+
+
+def test_leaders_come_together_and_follow_the_sequencer(tmp_path: Path) -> None:
+    with local_cluster(tmp_path / "c", 3, "--shards=4") as cluster:
+        until(lambda: len(set(leaders(cluster))) == 1)
+        first = leaders(cluster)[0]
+        cluster.ok("kill", str(first))
+        until(lambda: len(found := set(leaders(cluster))) == 1 and not found & {None, first})
+        cluster.ok("start", str(first), "--wait=60s")
+
+
+def test_leaders_are_spread_over_the_hosts_that_are_up(tmp_path: Path) -> None:
+    def numbers() -> list[int]:
+        found = leaders(cluster)
+        return sorted(found.count(host) for host in range(3)) if None not in found else []
+
+    with local_cluster(tmp_path / "c", 3, "--shards=6", extra=("--leader-placement=spread",)) as cluster:
+        until(lambda: numbers() == [2, 2, 2])
+        cluster.ok("kill", "1")
+        until(lambda: numbers() == [0, 3, 3])
+        cluster.ok("start", "1", "--wait=60s")
+        until(lambda: numbers() == [2, 2, 2])
+        with grpc.insecure_channel(cluster.endpoints()[1]) as channel:
+            for i in range(30):
+                put(channel, f"/{i}/k", str(i))
+            assert everything(channel) == {f"/{i}/k": str(i) for i in range(30)}

@@ -1,0 +1,95 @@
+"""Which host should lead a shard: pure decisions of the shard's present leader, for its own shard only.
+
+``together``: every shard's leader on the sequencer's host, where cuts and feeds take no network (the default, for
+latency). ``spread``: shard s's leader s places after the sequencer among the hosts that are up, in the order of
+their IDs (for load). A leader hands over by Raft's leadership transfer, one attempt at a time.
+
+Rules against thrash
+- The same wish must have stood for ``settle_ms``: a host that comes and goes, or a sequencer just elected, moves nothing.
+- Only to a voter that was heard within an election timeout and lacks few entries.
+- Each attempt doubles the pause before the next one, up to ``MOST_PAUSES`` times the first, whether it succeeded or not:
+  two hosts that cannot keep a leader see it moved ever more rarely. A quiet time of that length begins anew.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+TOGETHER, SPREAD = "together", "spread"
+POLICIES = (TOGETHER, SPREAD)
+MAX_LAG = 256  # entries that a target may still lack: what is sent and not yet acknowledged under load
+MOST_PAUSES = 16
+
+
+@dataclass(slots=True, frozen=True)
+class Candidate:
+    """Another voter of the shard's group, as its leader sees it."""
+
+    member_id: int
+    heard: bool  # within an election timeout
+    lag: int  # entries that it is not known to have
+
+
+class BackOff:
+    """When something may be tried again: pauses that double with each attempt."""
+
+    def __init__(self, pause_ms: int) -> None:
+        self._first_ms = self._pause_ms = pause_ms
+        self._next_ms = 0
+        self._last_ms = 0
+
+    def ready(self, now_ms: int) -> bool:
+        """Whether the pause is over."""
+        if self._last_ms and now_ms - self._last_ms >= 2 * MOST_PAUSES * self._first_ms:
+            self._pause_ms = self._first_ms
+        return now_ms >= self._next_ms
+
+    def tried(self, now_ms: int) -> None:
+        """An attempt was made."""
+        self._last_ms = now_ms
+        self._next_ms = now_ms + self._pause_ms
+        self._pause_ms = min(self._pause_ms * 2, MOST_PAUSES * self._first_ms)
+
+
+def wanted(policy: str, shard: int, own: int, sequencer: int, candidates: Iterable[Candidate]) -> int:
+    """The member that should lead; ``own`` if that is the one that asks, or nobody better can be named."""
+    if not sequencer:
+        return own
+    up = sorted([own, *(c.member_id for c in candidates if c.heard)])
+    if sequencer not in up:
+        return own
+    if policy == TOGETHER:
+        return sequencer
+    return up[(up.index(sequencer) + shard) % len(up)]
+
+
+class LeaderPlacement:
+    """The wish of one node, and when it may act on it. Kept over terms, so that the back-off is."""
+
+    def __init__(self, policy: str, shard: int, own: int, *, settle_ms: int) -> None:
+        assert policy in POLICIES, policy
+        self._policy = policy
+        self._shard = shard
+        self._own = own
+        self._settle_ms = settle_ms
+        self._pauses = BackOff(2 * settle_ms)
+        self._wish = own
+        self._since_ms = 0
+
+    def decide(self, now_ms: int, sequencer: int, candidates: Iterable[Candidate]) -> int:
+        """Called regularly while leading: the member to hand over to now, or 0."""
+        others = list(candidates)
+        wish = wanted(self._policy, self._shard, self._own, sequencer, others)
+        if wish != self._wish:
+            self._wish, self._since_ms = wish, now_ms
+        if wish == self._own or now_ms - self._since_ms < self._settle_ms or not self._pauses.ready(now_ms):
+            return 0
+        if not any(c.member_id == wish and c.heard and c.lag <= MAX_LAG for c in others):
+            return 0
+        self._pauses.tried(now_ms)
+        return wish
+
+    def resigned(self) -> None:
+        """Leads no more: a later term's wish has to settle anew."""
+        self._wish = self._own

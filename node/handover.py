@@ -1,0 +1,97 @@
+"""A shard's leader gives its leadership away: to where leaders are wanted, or to who can do what it cannot.
+
+Placement (``cluster.leader_placement``): decided every second from what Raft knows of the group and who is the sequencer.
+
+H13: what this leader has committed must be in a cut within an election timeout. If it is not, its feed or its way to
+the sequencer is dead while its group is well, and nobody would elect anew: it asks its peers (frame ``L``) whether
+they have a live feed and a way to the sequencer, and hands over to the first that says so, with back-off. While there is
+no sequencer nobody says so, and the leader stays.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import TYPE_CHECKING
+
+import structlog
+
+from cluster.leader_placement import MAX_LAG, BackOff, Candidate, LeaderPlacement
+from cluster.raft import Role
+
+if TYPE_CHECKING:
+    from node.shard_node import ShardNode
+
+log = structlog.get_logger("handover")
+
+FRAME = b"L"
+_QUESTION, _ANSWER = b"?", b"!"
+_LIVE = struct.Struct("<cQQ")  # answer, sequencer it can reach (0: none), order index applied
+
+
+class HandOver:
+    """Leadership transfers of one node of a shard other than 0."""
+
+    def __init__(self, node: ShardNode, policy: str) -> None:
+        common = node.settings.common
+        self._node = node
+        self._placement = LeaderPlacement(
+            policy, node.settings.shard, common.member_id, settle_ms=2 * common.election_timeout_ms)
+        self._pauses = BackOff(5 * common.election_timeout_ms)
+        self._election_ms = common.election_timeout_ms
+        self._uncut: tuple[int, int] = (0, 0)  # (term, index in order) when it last moved
+        self._uncut_since_ms = 0
+        self.moved = 0
+
+    def _candidates(self) -> list[Candidate]:
+        raft, now = self._node.raft, self._node.now_ms()
+        return [
+            Candidate(member_id, now - peer.heard_ms < self._election_ms, raft.last_index - peer.match)
+            for member_id, peer in raft.peers().items() if not peer.learner
+        ]
+
+    def second(self) -> None:
+        """Every second: is the leader where it is wanted?"""
+        node = self._node
+        if node.raft.role is not Role.LEADER:
+            self._placement.resigned()
+        elif node.leading is not None and node.leading.serving and not node.raft.transferring:
+            target = self._placement.decide(node.now_ms(), node.sequencer, self._candidates())
+            if target:
+                self._hand_over(target, "leaders are wanted there")
+
+    def heartbeat(self) -> None:
+        """Every heartbeat: is what this leader committed put in order?"""
+        node = self._node
+        now = node.now_ms()
+        report = node.leading.report(node.raft.commit_index) if node.leading is not None else None
+        cut = node.fold.cut(node.settings.shard)
+        position = (cut.term, cut.index)
+        waits = report is not None and (report.term, report.index) > position
+        if not waits or position != self._uncut:
+            self._uncut, self._uncut_since_ms = position, now
+        elif now - self._uncut_since_ms >= self._election_ms and self._pauses.ready(now) and not node.raft.transferring:
+            for candidate in self._candidates():
+                if candidate.heard and candidate.lag <= MAX_LAG:
+                    node.peers.send(candidate.member_id, FRAME, _QUESTION)
+
+    def frame(self, peer: int, data: bytes) -> None:
+        """A question or an answer of another member of the group."""
+        node = self._node
+        if data == _QUESTION:
+            node.peers.send(peer, FRAME, _LIVE.pack(_ANSWER, node.reachable_sequencer(), node.order_index))
+            return
+        if len(data) != _LIVE.size:
+            raise ValueError("a hand-over frame of a wrong size")
+        _, sequencer, order_index = _LIVE.unpack(data)
+        now = node.now_ms()
+        stuck = node.leading is not None and now - self._uncut_since_ms >= self._election_ms
+        if stuck and sequencer and order_index >= node.order_index and self._pauses.ready(now) and not node.raft.transferring:
+            self._pauses.tried(now)
+            self._hand_over(peer, "what is committed here is not put in order, and that host has a live feed")
+
+    def _hand_over(self, target: int, reason: str) -> None:
+        node = self._node
+        self.moved += 1
+        log.info("handing over leadership", shard=node.settings.shard, to=f"{target:x}", reason=reason)
+        node.raft.transfer_leadership(target)
+        node.wake()
