@@ -39,6 +39,7 @@ class Syncer:
         self._wanted = 0
         self._typical_s = 0.0
         self.count = 0
+        self.total_s = 0.0
         self.observe: Callable[[float], None] = lambda seconds: None
         self._thread = threading.Thread(target=self._run, name="sync", daemon=True)
         self._thread.start()
@@ -76,6 +77,7 @@ class Syncer:
         took = time.perf_counter() - started
         self._typical_s += (took - self._typical_s) * _SMOOTHING
         self.count += 1
+        self.total_s += took
         self.observe(took)
 
     def _run(self) -> None:

@@ -6,6 +6,7 @@ may be long is a generator for ``node.reads``.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,7 @@ from cluster.pb import rpc_pb2
 from cluster.raft import Role
 from cluster.ranges import RangeRead
 from cluster.replica import Overlay
+from node.counters import COUNTERS_QUESTION, counters
 from node.fronts import FrontLink
 from node.reads import Slices
 from node.storage import Compacted, FutureRevision, Reader
@@ -207,6 +209,9 @@ class Serve:
 
     def _status(self, link: FrontLink, rid: int, revision: int, body: bytes) -> None:
         node, raft = self._node, self._node.raft
+        if body == COUNTERS_QUESTION:
+            link.ok(rid, self._store.revision, raft.term, json.dumps(counters(node)).encode())
+            return
         answer = rpc_pb2.StatusResponse(
             dbSize=max(self._store.size_bytes(), 1), dbSizeInUse=max(self._store.size_in_use_bytes(), 1),
             leader=raft.leader_id, raftIndex=raft.commit_index, raftTerm=raft.term,

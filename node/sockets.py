@@ -40,6 +40,17 @@ class CurveKeys:
             raise ValueError(f"{path} is not a peer key file") from e
 
 
+@dataclass(slots=True)
+class Traffic:
+    """Frames of all sockets of this process: what the number of wake-ups hangs on."""
+
+    sent: int = 0
+    received: int = 0
+
+
+traffic = Traffic()
+
+
 class LoopSocket:
     """A ZeroMQ socket whose messages go to a callback, drained on the loop."""
 
@@ -61,6 +72,7 @@ class LoopSocket:
         """Send without waiting; False if the frame was dropped."""
         try:
             self.socket.send_multipart(parts, zmq.NOBLOCK, copy=True)
+            traffic.sent += 1
             sent = True
         except zmq.Again:
             if self._routes:  # a connection that is gone would be EHOSTUNREACH
@@ -91,6 +103,7 @@ class LoopSocket:
                 parts = recv(zmq.NOBLOCK)
             except zmq.Again:
                 return
+            traffic.received += 1
             receive(parts)
             if self.closed:
                 return

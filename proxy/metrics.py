@@ -6,6 +6,7 @@ samples. What only the node knows (sizes, raft indexes) is asked of it when some
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 from collections.abc import Iterable, Iterator
@@ -13,7 +14,7 @@ from typing import Protocol
 
 import prometheus_client
 from prometheus_client import CollectorRegistry
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric, SummaryMetricFamily
 from prometheus_client.exposition import choose_encoder
 
 from cluster.errors import Code
@@ -59,6 +60,7 @@ class Metrics:
         self._healthchecks: dict[tuple[str, str], list[int]] = {}  # (type, name) -> [last, successes, failures]
         self._status = rpc_pb2.StatusResponse()
         self._revision = 0
+        self._nodes: dict[int, dict[str, int]] = {}  # shard -> the counters of this host's node of it
         for service, methods in _KNOWN.items():
             for method in methods:
                 context.method("unary", service, method)
@@ -80,6 +82,16 @@ class Metrics:
     def serve(self, request: HttpRequest) -> None:
         """GET /metrics: with the node's figures if it answers."""
         router = self._context.router
+        local = [shard for shard, route in enumerate(router.routes) if route.replica is not None]
+        missing = len(local)
+
+        def counted(waiting: Waiting, status: int, body: bytes) -> None:
+            nonlocal missing
+            missing -= 1
+            if status == 0 and body[HEAD.size : HEAD.size + 1] == b"{":  # a node of an older version has none
+                self._nodes[waiting.shard] = json.loads(body[HEAD.size:])
+            if not missing:
+                router.local(None, Method.STATUS, b"", 0, router.quiet, answer)
 
         def answer(waiting: Waiting, status: int, body: bytes) -> None:
             if status == 0:
@@ -91,8 +103,9 @@ class Metrics:
 
         if router.routes[0].replica is None:
             answer(Waiting(None, 0, b"", 0, 0, 0.0, 0.0, router.quiet), 1, b"")
-        else:
-            router.local(None, Method.STATUS, b"", 0, router.quiet, answer)
+            return
+        for shard in local:
+            router.local(None, Method.STATUS, _COUNTERS_QUESTION, shard, router.quiet, counted)
 
     # -- prometheus_client's collector ----------------------------------------------------------------
 
@@ -105,6 +118,7 @@ class Metrics:
         yield from self._grpc()
         yield from self._member()
         yield from self._store()
+        yield from self._node_work()
         yield from self._health()
 
     def _grpc(self) -> Iterator[Metric]:
@@ -185,6 +199,26 @@ class Metrics:
                       context.method("bidi_stream", lease, "LeaseKeepAlive").sent)
         yield gauge("os_fd_used", "Open file descriptors.", len(os.listdir("/proc/self/fd")))
 
+    def _node_work(self) -> Iterator[Metric]:
+        """What the nodes of this host have done (``node.counters``), each shard's beside the others."""
+        nodes = self._nodes
+        if not nodes:
+            return
+        yield SummaryMetricFamily(
+            "etcd_disk_wal_fsync_duration_seconds", "Syncs of the log, over all shards of this host.",
+            count_value=sum(found["syncs"] for found in nodes.values()),
+            sum_value=sum(found["sync_us"] for found in nodes.values()) / 1e6)
+        for name in next(iter(nodes.values())):
+            family = CounterMetricFamily(f"muster_node_{name}", f"{name} of this host's node, by shard.",
+                                         labels=["shard"])
+            for shard, found in nodes.items():
+                family.add_metric([str(shard)], found[name])
+            yield family
+        links = [link.statistics() for route in self._context.router.routes for link in route.links.values()]
+        for name in ("frames_sent", "frames_received"):
+            yield CounterMetricFamily(f"muster_front_{name}", "Frames of this front's links to nodes that are open.",
+                                      sum(link[name] for link in links))
+
     def _health(self) -> Iterator[Metric]:
         yield CounterMetricFamily("etcd_server_health_success", "Successful health checks.", self.health_successes)
         yield CounterMetricFamily("etcd_server_health_failures", "Failed health checks.", self.health_failures)
@@ -196,6 +230,8 @@ class Metrics:
             total.add_metric([kind, name, "error"], failures)
         yield from (last, total)
 
+
+_COUNTERS_QUESTION = b"counters"  # node.counters; the front imports nothing of the node
 
 # gRPC codes as Go spells them
 _CODE_NAMES = {int(c): "".join(part.capitalize() for part in c.name.split("_")) for c in Code if c != Code.OK}

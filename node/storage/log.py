@@ -74,6 +74,7 @@ class RaftLog:
         self._last = 0
         self._closed = False
         self.syncs = 0
+        self.written_bytes = 0
 
     @classmethod
     def open(cls, path: str | Path, *, initial: Configuration, no_fsync: bool = False) -> RaftLog:
@@ -320,6 +321,7 @@ class RaftLog:
             self._mark.write(self._written, force=True)
 
     def _write(self, batch: WriteBatch) -> None:
+        self.written_bytes += batch.size_in_bytes()  # a written batch is gone
         try:
             self._database.write(batch)
         except Exception as e:

@@ -70,6 +70,10 @@ class Site:
                     elif asked.method == Method.ALARM:
                         node.ok(asked, 1, rpc_pb2.AlarmResponse(
                             alarms=[rpc_pb2.AlarmMember(alarm=a) for a in self.alarms]).SerializeToString())
+                    elif asked.method == Method.STATUS and asked.body == b"counters":
+                        node.ok(asked, 1, b'{"syncs": 7, "sync_us": 2500}')
+                    elif asked.method == Method.STATUS and asked.body.endswith(b"counters"):
+                        node.ok(asked, 1, b'{"syncs": 7, "sync_us": 2500}')
                     elif asked.method == Method.STATUS:
                         node.ok(asked, 1, rpc_pb2.StatusResponse(
                             isLearner=self.learner, dbSize=4096, raftIndex=9).SerializeToString())
@@ -151,6 +155,9 @@ def test_metrics_have_etcds_names_and_methods_from_the_start() -> None:
     assert found[("etcd_mvcc_db_total_size_in_bytes",)] == 4096
     assert found[("etcd_server_proposals_committed_total",)] == 9
     assert found[("etcd_network_client_grpc_sent_bytes_total",)] == 5
+    assert found[("etcd_disk_wal_fsync_duration_seconds_count",)] == 7
+    assert found[("etcd_disk_wal_fsync_duration_seconds_sum",)] == 0.0025
+    assert found[("muster_node_syncs_total", ("shard", "0"))] == 7
     assert ("process_resident_memory_bytes",) in found
     watch = (("grpc_method", "Watch"), ("grpc_service", "etcdserverpb.Watch"), ("grpc_type", "bidi_stream"))
     assert found[("grpc_server_started_total", *watch)] == 0
