@@ -84,6 +84,7 @@ class Router:
             for s in range(common.shard_count)
         ]
         self.highest = 0  # the highest revision this front has shown to a client
+        self.compacted = 0  # the highest compaction that this front has acknowledged
         self.hub: Subscriber | None = None
         self.index_rounds = 0
         self.leaderless_since = loop.time()  # when shard 0 was last found without a leader; inf while it has one

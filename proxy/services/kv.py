@@ -13,7 +13,7 @@ from google.protobuf.message import DecodeError
 
 from cluster import errors, validate
 from cluster.errors import EtcdError
-from cluster.messages import HEAD, Method
+from cluster.messages import HEAD, Method, Status
 from cluster.pb import rpc_pb2
 from cluster.wire import varint
 from proxy.router import MethodStats, Waiting
@@ -113,7 +113,35 @@ def _delete_range(context: Context) -> UnaryHandler:
 
 
 def _compact(context: Context) -> UnaryHandler:
-    return _write(context, "Compact", Method.COMPACT, rpc_pb2.CompactionRequest.FromString, lambda request: 0)
+    stats = context.method("unary", SERVICE, "Compact")
+    router = context.router
+    limit = context.common.max_request_bytes
+
+    def answered(waiting: Waiting, status: int, body: bytes) -> None:
+        call = waiting.call
+        if status != Status.OK:
+            if not call.closed:
+                context.refuse(call, stats, EtcdError.decode(body))
+            return
+        # etcd's member has applied what it acknowledges; this host's replica may be behind
+        router.compacted = max(router.compacted, waiting.context)
+        stats.ok += 1
+        call.reply(router.header(*HEAD.unpack_from(body)), body[HEAD.size :])
+
+    def compact(call: Call, data: bytes) -> None:
+        stats.started += 1
+        if context.no_leader(call, stats):
+            return
+        try:
+            revision = validate.parse(rpc_pb2.CompactionRequest.FromString, data).revision
+            if len(data) > limit:
+                raise EtcdError(errors.REQUEST_TOO_LARGE)
+        except EtcdError as e:
+            context.refuse(call, stats, e)
+            return
+        router.write(call, Method.COMPACT, data, 0, stats, answered, revision)
+
+    return compact
 
 
 def _write(context: Context, name: str, method: Method, parse: Callable[[bytes], Message],

@@ -98,6 +98,9 @@ class History:
         self._start()
 
     def _finish(self, question: _Question) -> Slice:
+        acknowledged = self._router.compacted
+        if question.from_revision < acknowledged:  # the replica may not have got there
+            question.compacted = max(question.compacted, acknowledged)
         if question.compacted:
             return Slice([], 0, 0, question.compacted)
         if question.failed:

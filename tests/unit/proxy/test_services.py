@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 from typing import Any
 
+from cluster import errors
+from cluster.errors import EtcdError
 from cluster.messages import HEAD, READ, Method, Status
 from cluster.pb import rpc_pb2
 from cluster.wire import varint
@@ -153,6 +155,24 @@ def test_without_a_leader_each_kind_of_request_ends_as_in_etcd() -> None:
     calls = {method: served.call(method, message) for method, message in messages.items()}
     served.net.pass_time(7.3)
     assert {method: call.status for method, call in calls.items()} == ends
+
+
+def test_a_compaction_is_known_to_the_front_once_it_is_acknowledged() -> None:
+    served = Served()
+    refused = served.call("Compact", rpc_pb2.CompactionRequest(revision=9))
+    (request,) = served.node.take()
+    served.node.answer(request.rid, Status.ERROR, EtcdError(errors.FUTURE_REV).encode())
+    served.net.run()
+    assert refused.status == (errors.FUTURE_REV.code, errors.FUTURE_REV.text)
+    for revision in (5, 4):
+        call = served.call("Compact", rpc_pb2.CompactionRequest(revision=revision))
+        (request,) = served.node.take()
+        assert served.net.router.compacted == (0 if revision == 5 else 5)
+        served.node.ok(request, 7)
+        served.net.run()
+        assert rpc_pb2.CompactionResponse.FromString(call.replies[0]).header.revision == 7
+    assert served.net.router.compacted == 5
+    assert (served.count("etcdserverpb.KV", "Compact", 0), served.count("etcdserverpb.KV", "Compact", 11)) == (2, 1)
 
 
 def test_member_list_shows_no_revision() -> None:

@@ -107,6 +107,20 @@ def test_a_watch_from_a_compacted_revision_is_created_and_then_ends_with_the_com
     assert [e[0] for e in client.events(1)] == [5, 6, 7]
 
 
+def test_a_watch_below_a_compaction_that_this_front_acknowledged_ends_though_the_replica_is_behind() -> None:
+    world = World()
+    for _ in range(6):
+        world.write((PUT, b"k"))
+    world.net.router.compacted = 5  # the replica still has all of it
+    client = Client(world)
+    client.create(b"k", start=4)
+    client.create(b"k", start=5)
+    world.settle()
+    responses = client.responses()
+    assert [(r.watch_id, r.compact_revision) for r in responses if r.canceled] == [(0, 5)]
+    assert [(r.watch_id, e.kv.mod_revision) for r in responses for e in r.events] == [(1, 5), (1, 6), (1, 7)]
+
+
 def test_a_negative_start_an_empty_range_and_a_used_id_are_rejected_and_the_stream_stays() -> None:
     world = World()
     client = Client(world)
