@@ -17,6 +17,7 @@ import asyncio
 import random
 import time
 from collections.abc import Callable
+from typing import Any
 
 import structlog
 import zmq
@@ -364,6 +365,10 @@ class Node:
     def _second(self) -> None:
         """Every second."""
 
+    def more_facts(self) -> dict[str, Any]:
+        """What a kind of node adds to ``node.facts``."""
+        return {}
+
     def _peer_said(self, member_id: int, kind: bytes, data: bytes) -> None:
         """A frame of another member of the group that is not for every kind of node."""
 
@@ -487,6 +492,7 @@ class Node:
         if len(self.reads.waiting):
             self.reads.waiting.release(self.order_index, self.loop.time())
         self.confirmations.applied(self.applied_index)
+        self.upkeep.logged_bytes(sum([len(data) for _, _, data in run]))
         self.upkeep.applied()
         if not self._ready_said:
             self._say_ready()

@@ -11,6 +11,7 @@ import asyncio
 import struct
 from collections import deque
 from collections.abc import Callable
+from typing import Any
 
 import structlog
 
@@ -135,6 +136,8 @@ class ShardNode(Node):
         leading = self.leading
         if leading is None or not leading.serving or self.raft.transferring:
             return
+        if self.raft.role is not Role.LEADER or self.raft.term != leading.term:
+            return  # deposed by a message of this very tick: what is queued is refused when Raft says so
         leading.run()
         if leading.dirty:
             leading.logged(self.raft.propose(leading.seal()))
@@ -212,6 +215,7 @@ class ShardNode(Node):
         self._order_index = last
         self.applied_index = index
         raft.applied(index)
+        self.upkeep.logged_bytes(sum([len(change[1]) for change in changes]))
         self._after_apply([], applied)
         self._tell(heard, before)
         if last - self._acked >= _ACK_EVERY:
@@ -444,6 +448,18 @@ class ShardNode(Node):
         """The sequencer if this node can talk to it; 0 if not, or not yet."""
         sequencer = self.sequencer
         return sequencer if sequencer and self.links.get(sequencer, 0).up else 0
+
+    def more_facts(self) -> dict[str, Any]:
+        feed, own = self._feed_link, self.settings.common.member_id
+        leading = self.leading.statistics() if self.leading is not None else {}
+        return {
+            "serving": self.leading is not None and self.leading.serving,
+            "feed_from": f"{feed.member_id:x}" if feed is not None and feed.alive else "",
+            "feed_remote": int(feed is not None and feed.alive and feed.member_id != own),
+            "feed_lag": max(feed.commit - self._order_index, 0) if feed is not None and feed.up else -1,
+            "handovers": self.handover.moved,
+            "locks": leading.get("locks", 0), "unordered_entries": leading.get("unordered_entries", 0),
+        }
 
     def state_replaced(self) -> None:
         self.fold = load_fold(self)

@@ -39,7 +39,7 @@ def configure_logging(level: str, form: str, outputs: tuple[str, ...], **facts: 
     )
     structlog.configure(
         processors=[
-            structlog.contextvars.merge_contextvars,
+            lambda logger, name, event: {**facts, **event},  # context variables do not reach every callback
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True, key="ts"),
             structlog.processors.format_exc_info,
@@ -49,4 +49,3 @@ def configure_logging(level: str, form: str, outputs: tuple[str, ...], **facts: 
         logger_factory=structlog.PrintLoggerFactory(file=stream),
         cache_logger_on_first_use=False,
     )
-    structlog.contextvars.bind_contextvars(**facts)

@@ -7,6 +7,7 @@ compaction and flushes run in slices or in a thread, so that no request waits fo
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
@@ -26,6 +27,11 @@ if TYPE_CHECKING:
 log = structlog.get_logger("upkeep")
 
 AGREED = "agreed"  # file in a node's directory: the layout that this host was not started with
+# Large entries count by their bytes too: most of the log is then truncated before RocksDB would write it a second
+# time, when its write buffer (storage.options.LOG_WRITE_BUFFER_BYTES) is full
+_FLUSH_BYTES = 24 << 20
+_CATCHUP_BYTES = 8 << 20
+_MARK_BYTES = 1 << 20
 _KEEP_AT_MOST = 20  # snapshot counts of order records kept for the other nodes of a host; beyond, they install
 _PUT_COST = 256  # etcd's estimate of a put's overhead against the quota, in bytes
 
@@ -39,6 +45,9 @@ class Upkeep:
         self._flushing = False
         self._compacting = False
         self._truncated = node.log.snapshot_position().index
+        self._flush_began = (node.store.position.shard_index, node.store.position.order_index)
+        self._log_bytes = self._flushed_bytes = 0
+        self._marks: deque[tuple[int, int]] = deque([(node.store.position.shard_index, 0)])
         self._waiting_compaction: list[tuple[FrontLink, bytes]] = []
         self._published = False
         self._quota_full = False
@@ -82,12 +91,28 @@ class Upkeep:
 
     # -- the log
 
+    def logged_bytes(self, size: int) -> None:
+        """So much of the log has been applied: what tells how far back a given number of bytes reaches."""
+        self._log_bytes += size
+        if self._log_bytes - self._marks[-1][1] >= _MARK_BYTES:
+            self._marks.append((self._node.applied_index, self._log_bytes))
+
+    def _index_before(self, size: int) -> int:
+        """The entry after which the log holds at least ``size`` bytes; 0 if it holds less."""
+        marks = self._marks
+        while len(marks) > 1 and self._log_bytes - marks[1][1] >= size:
+            marks.popleft()
+        return marks[0][0] if self._log_bytes - marks[0][1] >= size else 0
+
     def applied(self) -> None:
-        """Something was applied: is it time to truncate the log?"""
+        """Something was applied: is it time to flush the state and truncate the log?"""
         node = self._node
-        behind = max(node.applied_index - self._truncated, node.order_index - node.store.durable_position.order_index)
-        if not self._flushing and behind >= node.settings.snapshot_count:
+        grown = max(node.applied_index - self._flush_began[0], node.order_index - self._flush_began[1])
+        if not self._flushing and (grown >= node.settings.snapshot_count or self._log_bytes - self._flushed_bytes
+                                   >= _FLUSH_BYTES):
             self._flushing = True
+            self._flush_began = (node.applied_index, node.order_index)
+            self._flushed_bytes = self._log_bytes
             flushing = self._node.loop.run_in_executor(self._thread, self._node.store.flush)
             flushing.add_done_callback(self._flushed)
 
@@ -101,7 +126,8 @@ class Upkeep:
             return
         node = self._node
         durable = node.store.durable_position.shard_index  # H9, I17
-        index = min(durable, node.applied_index - node.settings.snapshot_catchup_entries)
+        kept_from = node.applied_index - node.settings.snapshot_catchup_entries
+        index = min(durable, max(kept_from, self._index_before(_CATCHUP_BYTES)))
         slowest = node.snapshots.lowest_needed_index()
         if slowest is not None:
             index = min(index, slowest)

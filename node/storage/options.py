@@ -14,7 +14,7 @@ from rocksdict import (
 
 from node.storage.keys import KEYS_END, RUNS_END
 
-LOG_WRITE_BUFFER_BYTES = 16 << 20
+LOG_WRITE_BUFFER_BYTES = 48 << 20  # twice what is logged between two truncations (node.upkeep)
 LOG_CACHE_BYTES = 4 << 20
 BLOCK_BYTES = 8 << 10
 
