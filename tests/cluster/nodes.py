@@ -45,7 +45,7 @@ class Nodes:
         for peer in peers:
             common = Common(
                 cluster_id=77, member_id=peer.member_id, name=peer.name, shard_count=1, placement_depth=2, peers=peers,
-                run_dir=self.run_dirs[peer.member_id], heartbeat_interval_ms=50, election_timeout_ms=500,
+                run_dir=self.run_dirs[peer.member_id], heartbeat_interval_ms=100, election_timeout_ms=1500,
                 log_format="console",
             )
             common = replace(common, **{k: v for k, v in overrides.items() if k in common_names})  # type: ignore[arg-type]
