@@ -257,3 +257,17 @@ def test_an_error_of_the_node_keeps_its_code_and_text() -> None:
     served.net.run()
     assert call.status == (5, "etcdserver: requested lease not found")
     assert served.count("etcdserverpb.Lease", "LeaseRevoke", 5) == 1
+
+
+def test_leases_are_listed_after_a_read_index_for_a_replica_may_lack_the_one_just_granted() -> None:
+    served = Served(leader=2)
+    call = served.call("LeaseLeases", rpc_pb2.LeaseLeasesRequest())
+    (question,) = served.node.take()
+    assert question.method == Method.READ_INDEX
+    served.node.index(question, 9)
+    served.net.run()
+    (asked,) = served.net.nodes[1].take()
+    assert (asked.method, READ.unpack_from(asked.body)[0]) == (Method.LEASE_LEASES, 9)
+    served.net.nodes[1].ok(asked, tail=rpc_pb2.LeaseLeasesResponse(leases=[rpc_pb2.LeaseStatus(ID=5)]).SerializeToString())
+    served.net.run()
+    assert [lease.ID for lease in rpc_pb2.LeaseLeasesResponse.FromString(call.replies[0]).leases] == [5]

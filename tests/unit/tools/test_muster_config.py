@@ -44,7 +44,6 @@ def test_the_name_names_the_data_directory_and_the_cluster() -> None:
         ("--initial-cluster=infra0=http://a:1,http://b:1", 'error setting up initial cluster: "http://b:1" is not of the form name=URL'),
         ("--initial-cluster=infra0=http://a:1,infra1=http://a:1", "initial cluster infra0=http://a:1,infra1=http://a:1 has duplicate url"),
         ("--shards=0", "--shards must be at least 1"),
-        ("--fronts=0", "--fronts must be at least 1"),
         ("--cpus=a-b", '--cpus "a-b": not "auto", "none" or a list'),
         ("--feature-gates=Wings=true", "unrecognized feature gate: Wings"),
         ("--feature-gates=CompactHashCheck=true", "feature gate CompactHashCheck=true is not supported yet"),
