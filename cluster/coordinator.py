@@ -67,6 +67,10 @@ class Outgoing:
     body: bytes
 
 
+class Unread(Exception):
+    """It reads at a revision that was in the future when its locks were asked for: ask for them anew."""
+
+
 class GrantedView:
     """The store as a transaction sees it: shard 0 from the sequencer's own speculative state, the rest as granted."""
 
@@ -108,7 +112,11 @@ class GrantedView:
             found += self._own.scan(start, end, revision)
         if revision:
             for shard in shards:
-                found += self._at.get((shard, start, end, revision), ())
+                if shard:
+                    rows = self._at.get((shard, start, end, revision))
+                    if rows is None:
+                        raise Unread
+                    found += rows
         else:
             found += [row for row in self._rows.items() if _inside(row[0], start, end)]
         return iter(sorted(found))
@@ -181,10 +189,8 @@ class Coordinator(Generic[T]):
         if wide is None:
             return
         if other is not None and other is not wide:
-            self._release(wide)
+            self._restart(wide)
             wide.behind = holder
-            self._queue.appendleft(wide)  # it keeps its place at admission
-            self.restarted += 1
         else:  # dead or appended: tell the shard, and ask again
             self._answer_unknown(holder, shard)
             wide.sent_ms = min(wide.sent_ms, now_ms - self._resend_ms + 1)
@@ -217,9 +223,7 @@ class Coordinator(Generic[T]):
             if len(wide.grants) == len(wide.participants):
                 self._complete(wide, append)
             elif now_ms - wide.started_ms >= self._give_up_ms:
-                self._release(wide)  # H19: no locks while a participant has no leader
-                self._queue.appendleft(wide)
-                self.restarted += 1
+                self._restart(wide)  # H19: no locks while a participant has no leader
             elif now_ms - wide.sent_ms >= self._resend_ms:
                 self._send(wide, now_ms)
         self._admit(now_ms, append)
@@ -228,7 +232,8 @@ class Coordinator(Generic[T]):
         if not self._queue:
             return
         waiting: list[Wide[T]] = []
-        for wide in list(self._queue):
+        queue, self._queue = self._queue, deque()
+        for wide in queue:
             if wide.behind is not None and wide.behind not in self._running:
                 wide.behind = None
             blocked = wide.behind is not None or any(
@@ -238,7 +243,7 @@ class Coordinator(Generic[T]):
                 waiting.append(wide)
             elif not wide.participants:
                 self._complete(wide, append)
-        self._queue = deque(waiting)
+        self._queue.extend(waiting)  # behind whoever had to start over meanwhile
 
     def _start(self, wide: Wide[T], now_ms: int) -> bool:
         touches = self._touches(wide)
@@ -257,8 +262,10 @@ class Coordinator(Generic[T]):
         floor = min(a.number for a in self._running) - 1
         # everything this sequencer logged up to its own first record is applied there by then; overlapping multis
         # before this one are in the order log already, and the lock there ends only with them
+        named = [] if wide.leases else sorted(wide.footprint.leases)
         wide.prepares = {
-            shard: Prepare(wide.attempt, floor, 0, touches[shard], wide.leases).encode() for shard in wide.participants
+            shard: Prepare(wide.attempt, floor, 0, touches[shard], wide.leases, named).encode()
+            for shard in wide.participants
         }
         self._send(wide, now_ms)
         return True
@@ -295,20 +302,27 @@ class Coordinator(Generic[T]):
             self._messages.append(Outgoing(shard, Method.RELEASE, encode_attempt(wide.attempt)))
         wide.attempt = None
 
+    def _restart(self, wide: Wide[T]) -> None:
+        """Let go of everything and start over, in the same place at admission."""
+        self._release(wide)
+        self._queue.appendleft(wide)
+        self.restarted += 1
+
     def _complete(self, wide: Wide[T], append: Callable[[bytes, Outcome, Wide[T]], None]) -> None:
         attempt = wide.attempt
         assert attempt is not None
         for shard, grant in wide.grants.items():
             if self.fold.cut(shard).term != grant.term:  # C2, I10: decided here, once and for all
-                self._release(wide)
-                self._queue.appendleft(wide)
-                self.restarted += 1
+                self._restart(wide)
                 return
         participants = {shard: grant.term for shard, grant in wide.grants.items()}
         view = GrantedView(self._view, self._placement, wide)
         try:
             item, outcome = self._evaluate(view, wide, attempt, participants)
         except NotYet:  # it reads shard 0 at a revision that is logged and not applied: again at the next run
+            return
+        except Unread:
+            self._restart(wide)
             return
         except EtcdError as e:
             item = encode_multi(Multi(attempt, 0, participants, []))

@@ -55,13 +55,14 @@ class Prepare:
     order_index: int  # apply the order log up to here first
     touches: list[Touch] = field(default_factory=list)
     leases: list[int] = field(default_factory=list)  # to be revoked: lock them and every key on them
+    named: list[int] = field(default_factory=list)  # that its puts name: a revoke of them waits for its multi (I15)
 
     def footprint(self) -> Footprint:
         """As the lock table sees it."""
         found = Footprint()
         for touch in self.touches:
             (found.writes if touch.write else found.reads).append((touch.key, touch.range_end))
-        found.leases.update(self.leases)
+        found.leases.update(self.leases, self.named)
         return found
 
     def encode(self) -> bytes:
@@ -69,7 +70,8 @@ class Prepare:
         for t in self.touches:
             parts.append(_RANGE.pack(t.revision, WRITE if t.write else 0, len(t.key), len(t.range_end)))
             parts += (t.key, t.range_end)
-        parts.append(struct.pack(f"<{len(self.leases)}q", *self.leases))
+        parts.append(struct.pack(f"<I{len(self.leases)}q", len(self.leases), *self.leases))
+        parts.append(struct.pack(f"<{len(self.named)}q", *self.named))
         return b"".join(parts)
 
     @classmethod
@@ -84,8 +86,9 @@ class Prepare:
             key, range_end = data[pos : pos + key_len], data[pos + key_len : pos + key_len + end_len]
             pos += key_len + end_len
             touches.append(Touch(key, range_end, bool(flags & WRITE), revision))
-        leases = list(struct.unpack(f"<{(len(data) - pos) // 8}q", data[pos:]))
-        return cls(Attempt(term, number), floor, order_index, touches, leases)
+        (count,) = _U32.unpack_from(data, pos)
+        leases = list(struct.unpack(f"<{(len(data) - pos - 4) // 8}q", data[pos + 4 :]))
+        return cls(Attempt(term, number), floor, order_index, touches, leases[:count], leases[count:])
 
 
 @dataclass(slots=True)

@@ -78,7 +78,7 @@ class Confirmations:
 
     def run(self, serving: bool) -> None:
         """Start a round for the questions that came since the last one. Until this leader serves they wait."""
-        if self._questions and serving:
+        if self._questions and serving and self._raft.is_leader:  # else deposed in this very tick: see resign
             questions, self._questions = self._questions, []
             self._context += 1
             self._rounds[self._context] = questions

@@ -75,13 +75,19 @@ class Feeds:
 
     def applied(self) -> None:
         """More of the order log is committed and applied here."""
-        for feed in self._feeds.values():
+        for feed in list(self._feeds.values()):
             self.push(feed)
         self._projected.clear()
 
     def push(self, feed: Feed) -> None:
         """Send what there is room for."""
         node = self._node
+        if feed.next_index <= node.log.snapshot_position().index:
+            # truncated, or jumped over by a snapshot: another host may have it, or a snapshot must do
+            self._feeds.pop(feed.link, None)
+            feed.link.answer(feed.rid, Status.ERROR, EtcdError(errors.COMPACTED).encode())
+            node._dirty.add(feed.link)
+            return
         last = min(node.applied_index, feed.acked + _WINDOW)
         sent = False
         while feed.next_index <= last:

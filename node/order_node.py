@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from typing import Any
 
 import structlog
 
@@ -53,6 +54,7 @@ class OrderNode(Node):
         self.writes.on_logged = self._logged
         # compactions applied here that not every shard's leader has applied yet: (index, link, record)
         self._controls: list[tuple[int, FrontLink, bytes]] = []
+        self.cuts = 0
         self.links: NodeLinks
 
     def start(self) -> None:
@@ -133,7 +135,7 @@ class OrderNode(Node):
     def _evaluate(self) -> None:
         leader, coordinator = self.writes.leader, self.coordinator
         if leader is not None and coordinator is not None and self.writes.uncommitted < _MAX_UNCOMMITTED \
-                and not self.raft.transferring:
+                and not self.raft.transferring and self.raft.role is Role.LEADER and self.raft.term == leader.term:
             self._cut(coordinator)
             coordinator.run(self.now_ms(), self._append)
             self._send_prepares(coordinator)
@@ -152,6 +154,7 @@ class OrderNode(Node):
         if cuts:
             item = order.encode_cut(cuts)
             coordinator.fold.take(item, 0)
+            self.cuts += 1
             assert self.writes.leader is not None
             self.writes.leader.append_ordered(item, growth, [], [])
 
@@ -264,6 +267,20 @@ class OrderNode(Node):
 
     def wanted_by_others(self) -> int | None:
         return self.feeds.durable_floor()
+
+    def more_facts(self) -> dict[str, Any]:
+        coordinator = self.coordinator.statistics() if self.coordinator is not None else {}
+        return {
+            "serving": self.coordinator is not None,
+            "cuts": self.cuts, "multis": coordinator.get("completed", 0), "restarts": coordinator.get("restarted", 0),
+            "running": coordinator.get("running", 0), "queued": coordinator.get("queued", 0),
+            "feed_records": self.feeds.records,
+        }
+
+    def state_replaced(self) -> None:
+        self.fold = load_fold(self)  # I19: the donor's, in the batch of its data
+        super().state_replaced()
+        self.feeds.applied()
 
     # -- control records
 

@@ -151,6 +151,8 @@ class Writes:
         leader = self.leader
         if leader is None or self._raft.transferring:
             return  # what is queued waits: for the own term's first apply, or for the hand-over to end
+        if not self._raft.is_leader or self._raft.term != leader.term:
+            return  # deposed by a message of this very tick: what is queued is refused when Raft says so
         queue = self._queue
         while (queue or self._owed or leader.dirty) and len(self._proposals) < _MAX_UNCOMMITTED:
             self._evaluate(leader)

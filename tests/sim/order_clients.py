@@ -335,7 +335,7 @@ class Clients:
                 operation.error = message or "no answer"
             self._later()
 
-        call = Call(answers.append, ended)
+        call = Call(lambda data: answers.append(data) if data else None, ended)
         self.waiting[operation.number] = operation, call, front
 
         def start() -> None:
@@ -387,6 +387,8 @@ class Clients:
         watch.front_process = front
 
         def told(data: bytes) -> None:
+            if not data:  # the stream's headers
+                return
             response = pb.WatchResponse.FromString(data)
             watch.responses.append((simulation.now, response))
             self.shown = max(self.shown, response.header.revision)

@@ -1,2 +1,522 @@
-def check_history(simulation):
-    pass
+"""What was answered, against what was committed (I22): replay, then look at every answer and every watch.
+
+The committed logs are folded once more, by the plainest code: an order record after the other, and for each cut
+the entries of the shards it names. That gives every revision its changes. Then
+
+* each revision belongs to exactly one request, which did exactly that to the state before it, or to a lease that was
+  revoked or expired; no request has two (I5, I23);
+* each answer is what a naive model of etcd (``tests/unit/semantics/model.py``) says in the state at its revision;
+* nobody was shown a revision older than what anybody had been shown before he asked (real time);
+* what was refused could be refused at some moment between question and answer; what was said not to be logged is not;
+* each watch got exactly the events of its range, in order, from its start on, whole revisions at a time (I16);
+* a lease lived at least as long as it was promised, and nothing hangs on one that is gone (I15).
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from order_clients import Operation, Watch
+from order_world import Violation
+
+from cluster import order, records
+from cluster.pb import kv_pb2
+from cluster.pb import rpc_pb2 as pb
+from cluster.records import Item, items
+from cluster.wire import varint
+from tests.unit.semantics.model import Model, Refused, inside
+
+if TYPE_CHECKING:
+    from order_sim import Simulation
+
+RECORD = 1  # EntryKind
+_ABSENT = object()
+
+
+@dataclass
+class Change:
+    """One key at one revision."""
+
+    place: int
+    key: bytes
+    kv: Any  # KeyValue, None: deleted
+
+
+@dataclass
+class Replay:
+    """All that was committed, in order."""
+
+    changes: dict[int, list[Change]] = field(default_factory=dict)  # revision -> in order
+    states: dict[int, dict[bytes, Any]] = field(default_factory=lambda: {1: {}})
+    record_of: dict[int, int] = field(default_factory=dict)  # revision -> order index
+    revoked_with: dict[int, int] = field(default_factory=dict)  # revision -> the lease whose end it is
+    granted: dict[int, int] = field(default_factory=dict)  # lease -> order index
+    ended: dict[int, int] = field(default_factory=dict)
+    compactions: list[tuple[int, int]] = field(default_factory=list)  # order index, revision
+    leases_at: dict[int, frozenset[int]] = field(default_factory=dict)  # revision -> leases just after it
+    multis: int = 0
+    revision: int = 1
+
+
+class Answers(Model):
+    """The model at one revision of a replay."""
+
+    def __init__(self, replay: Replay, revision: int) -> None:
+        self.states = replay.states
+        self.revision = revision
+        self.compacted = -1
+        self.leases = dict.fromkeys(replay.granted, 1)
+        self.new: Any = None
+
+    def _commit(self, state: Any) -> None:
+        self.revision += 1
+        self.new = state
+
+
+class _Folder:
+    def __init__(self, simulation: Simulation) -> None:
+        self._logs = simulation.checker.committed
+        self._pos = dict.fromkeys(simulation.shards, 0)
+        self._count = dict.fromkeys(simulation.shards, 0)
+        self._live: dict[int, None] = {}
+        self.replay = Replay()
+
+    def fold(self) -> Replay:
+        log = self._logs.get(0, {})
+        for index in range(1, max(log, default=0) + 1):
+            term, kind, data = log[index]
+            if kind == RECORD:
+                self._record(index, data)
+        return self.replay
+
+    def _record(self, index: int, data: bytes) -> None:
+        replay = self.replay
+        waiting: list[int] = []  # revisions of a multi whose leases are named behind it
+        for kind, at, to in items(data):
+            if kind == Item.CUT:
+                for shard, cut in order.decode_cut(data, at, to):
+                    self._cut(index, shard, cut)
+            elif kind == Item.MULTI:
+                multi = order.decode_multi(data, at, to)
+                replay.multis += 1
+                base = replay.revision
+                for group in range(multi.groups):
+                    changes = [(p.sub + i, p.items, *item) for p in multi.parts if p.group == group
+                               for i, item in enumerate(items(p.items))]
+                    self._at_one_revision(index, changes)
+                    waiting.append(replay.revision)
+                if any(p.group >= multi.groups for p in multi.parts) or replay.revision != base + multi.groups:
+                    raise Violation("I5 a multi takes a revision for each group", f"{multi} in {index}")
+                for p in multi.parts:
+                    self._right_shard(p.shard, p.items, 0)
+            elif kind == Item.LEASE_GRANT:
+                lease, _ = records.LEASE.unpack_from(data, at)
+                if lease in self._live:
+                    raise Violation("I15 a lease is granted once", f"{lease} in {index}")
+                replay.granted[lease] = index
+                self._live[lease] = None
+            elif kind == Item.LEASE_REVOKE:
+                (lease,) = records.LEASE_ID.unpack_from(data, at)
+                if to > at + 8:
+                    self._at_one_revision(index, [(i, data, *item) for i, item in enumerate(items(data, at + 8, to))])
+                    waiting.append(replay.revision)
+                self._revoked(index, lease, waiting)
+            elif kind == Item.COMPACT:
+                (revision,) = records.REVISION.unpack_from(data, at)
+                if revision > replay.revision:
+                    raise Violation("I24 compaction above the revision", f"{revision} in {index}")
+                replay.compactions.append((index, revision))
+            elif kind in (Item.BOOTSTRAP, Item.PUBLISH, Item.LEASE_CHECKPOINT):
+                pass
+            else:
+                self._own(index, data, kind, at, to)
+                self._right_shard(0, data[at - 5 : to], 0)
+
+    def _right_shard(self, shard: int, data: bytes, pos: int) -> None:
+        """Nothing to check with one shard; the caller's placement decides."""
+
+    def _own(self, index: int, data: bytes, kind: int, at: int, to: int) -> None:
+        if kind == Item.TXN:
+            if to > at:
+                self._at_one_revision(index, [(i, data, *item) for i, item in enumerate(items(data, at, to))])
+        else:
+            self._at_one_revision(index, [(0, data, kind, at, to)])
+
+    def _cut(self, index: int, shard: int, cut: order.Cut) -> None:
+        log = self._logs.get(shard, {})
+        if cut.index not in log:
+            raise Violation("I3 a cut names a committed entry", f"{cut} of shard {shard} in {index}")
+        if log[cut.index][0] != cut.term:
+            raise Violation("I3 a cut names the entry's term", f"{cut} of shard {shard}: {log[cut.index][0]}")
+        if cut.index <= self._pos[shard]:
+            raise Violation("I4 cuts only rise", f"{cut} of shard {shard} after {self._pos[shard]}")
+        before = self.replay.revision
+        count = self._count[shard]
+        for at in range(self._pos[shard] + 1, cut.index + 1):
+            _, kind, data = log[at]
+            if kind == RECORD:
+                for item in items(data, order.ENTRY_ITEMS):
+                    self._own(index, data, *item)
+        self._pos[shard], self._count[shard] = cut.index, cut.count
+        if self.replay.revision - before != cut.count - count:
+            raise Violation("I3 a cut counts what it puts in order", f"{cut} of shard {shard} in {index}")
+
+    def _revoked(self, index: int, lease: int, waiting: list[int]) -> None:
+        replay = self.replay
+        if lease not in self._live:
+            return  # it was given out as due twice, or revoked and due
+        del self._live[lease]
+        replay.ended[lease] = index
+        left = [k for k, kv in replay.states[replay.revision].items() if kv.lease == lease]
+        if left:
+            raise Violation("I15 no key hangs on a lease that is gone", f"{lease} in {index}: {left}")
+        for revision in waiting:
+            gone = replay.changes[revision]
+            before = replay.states[revision - 1]
+            if all(c.kv is None and before[c.key].lease == lease for c in gone):
+                replay.revoked_with[revision] = lease
+
+    def _at_one_revision(self, index: int, changes: list[tuple[int, bytes, int, int, int]]) -> None:
+        """``(place, data, kind, start, end)`` each."""
+        replay = self.replay
+        replay.revision = revision = replay.revision + 1
+        before = replay.states[revision - 1]
+        state = dict(before)
+        done: list[Change] = []
+        mod = varint(revision)
+        for place, data, kind, at, to in sorted(changes):
+            if kind == Item.DELETE:
+                key = data[at:to]
+                if state.pop(key, _ABSENT) is _ABSENT:
+                    raise Violation("I22 a delete finds its key", f"{key!r} at {revision}, record {index}")
+                done.append(Change(place, key, None))
+                continue
+            key = records.key_of(data, kind, at, to)
+            old = state.get(key)
+            if kind == Item.PUT_REF:
+                if old is None:
+                    raise Violation("I22 a put finds its key", f"{key!r} at {revision}, record {index}")
+                kv = records.read_put_ref(data, at, to, old.create_revision, mod)[1]
+            else:
+                kv = records.read_put(data, kind, at, to, mod)[1]
+            new = kv_pb2.KeyValue.FromString(kv)
+            if new.version != (old.version + 1 if old else 1) or new.create_revision != (
+                    old.create_revision if old else revision) or new.mod_revision != revision:
+                raise Violation("I22 a put continues its key", f"{new} at {revision}, before: {old}")
+            if new.lease and new.lease not in self._live:
+                raise Violation("I15 an effect names a lease that is there", f"{new} at {revision}, record {index}")
+            state[key] = new
+            done.append(Change(place, key, new))
+        replay.changes[revision] = done
+        replay.states[revision] = state
+        replay.record_of[revision] = index
+        replay.leases_at[revision] = frozenset(self._live)
+
+
+def check_history(simulation: Simulation) -> None:
+    """Raises Violation; counts what was checked."""
+    replay = _Folder(simulation).fold()
+    counts = simulation.checker.counts
+    counts["revisions"] = replay.revision - 1
+    counts["multis"] = replay.multis
+    history = History(simulation, replay)
+    for operation in simulation.clients.operations:
+        history.answer(operation)
+    history.owners()
+    for watch in simulation.clients.watches:
+        history.watch(watch)
+    history.leases()
+    counts["answers"] = history.checked
+
+
+class History:
+    """The checks of one run."""
+
+    def __init__(self, simulation: Simulation, replay: Replay) -> None:
+        self._simulation = simulation
+        self._replay = replay
+        self._owner: dict[int, Operation] = {}
+        self.checked = 0
+        # committed revision at a time: steps of (time, revision)
+        checker = simulation.checker
+        at: dict[int, float] = {r: checker.committed_at[i] for r, i in replay.record_of.items()}
+        self._committed_at = at
+
+    def _bad(self, rule: str, operation: object, text: str = "") -> Violation:
+        return Violation(rule, f"{operation} {text}")
+
+    # -- answers
+
+    def answer(self, o: Operation) -> None:
+        """One request's answer."""
+        if o.ok:
+            self.checked += 1
+            check = getattr(self, f"_ok_{o.method.lower()}")
+            check(o)
+        elif o.refused:
+            self.checked += 1
+            self._refusal(o)
+
+    def _real_time(self, o: Operation, revision: int, changed: bool) -> None:
+        if revision < o.low + changed:
+            raise self._bad("I22 real time", o, f"revision {revision} (changed: {changed}), shown before: {o.low}")
+        if revision > 1 and self._committed_at.get(revision, 1e9) > o.answered_at:
+            raise self._bad("I7 answered after commit", o, f"revision {revision}")
+
+    def _same(self, o: Operation, model: Answers) -> bool:
+        try:
+            wanted = model.call(o.method, o.request)
+        except Refused:
+            return False
+        got = type(o.response)()
+        got.CopyFrom(o.response)
+        got.header.Clear()
+        got.header.revision = o.response.header.revision
+        return bool(got == wanted)
+
+    def _write(self, o: Operation) -> None:
+        revision = o.response.header.revision
+        replay = self._replay
+        if revision > replay.revision:
+            raise self._bad("I22 an answer's revision exists", o)
+        if revision > 1 and revision not in self._owner and revision not in replay.revoked_with:
+            model = Answers(replay, revision - 1)
+            if self._same(o, model) and model.revision == revision and model.new == replay.states[revision]:
+                self._owner[revision] = o
+                self._real_time(o, revision, True)
+                return
+        model = Answers(replay, revision)
+        if not (self._same(o, model) and model.revision == revision):
+            raise self._bad("I22 an answer is what the replay gives", o,
+                            f"(revision {revision} changed {replay.changes.get(revision)})")
+        self._real_time(o, revision, False)
+
+    _ok_put = _ok_deleterange = _ok_txn = _write
+
+    def _ok_range(self, o: Operation) -> None:
+        revision = o.response.header.revision
+        replay = self._replay
+        if revision > replay.revision:
+            raise self._bad("I22 an answer's revision exists", o)
+        if not self._same(o, Answers(replay, revision)):
+            raise self._bad("I22 a read is what the replay gives", o)
+        if revision > 1 and self._committed_at[revision] > o.answered_at:
+            raise self._bad("I7 answered after commit", o, f"revision {revision}")
+        if not o.request.serializable:
+            self._real_time(o, revision, False)
+            at = o.request.revision or revision
+            if at < self._compacted_before(o.asked_at):
+                raise self._bad("I24 no read below a compaction", o, f"at {at}")
+
+    def _ok_compact(self, o: Operation) -> None:
+        if not any(revision == o.request.revision for _, revision in self._replay.compactions):
+            raise self._bad("I22 an acknowledged compaction is in the order", o)
+
+    def _ok_leasegrant(self, o: Operation) -> None:
+        if o.response.ID not in self._replay.granted:
+            raise self._bad("I22 an acknowledged grant is in the order", o)
+
+    def _ok_leaserevoke(self, o: Operation) -> None:
+        replay, lease, revision = self._replay, o.request.ID, o.response.header.revision
+        if lease not in replay.ended:
+            raise self._bad("I22 an acknowledged revoke is in the order", o)
+        if replay.revoked_with.get(revision) == lease:
+            self._owner.setdefault(revision, o)
+            self._real_time(o, revision, True)
+        else:
+            self._real_time(o, revision, False)
+        if any(kv.lease == lease for kv in replay.states[revision].values()):
+            raise self._bad("I15 no key hangs on a lease that is gone", o)
+
+    def _ok_leasekeepalive(self, o: Operation) -> None:
+        lease, replay = o.request.ID, self._replay
+        if o.response.TTL > 0:
+            if lease in replay.ended and self._time_of(replay.ended[lease]) < o.asked_at:
+                raise self._bad("H7 a lease that is gone is not kept alive", o)
+        elif not self._may_be_missing(lease, o):
+            raise self._bad("I22 a lease that is there is kept alive", o)
+
+    def _ok_leasetimetolive(self, o: Operation) -> None:
+        if o.response.TTL < 0 and not self._may_be_missing(o.request.ID, o):
+            raise self._bad("I22 a lease that is there has time to live", o)
+
+    # -- refusals
+
+    def _time_of(self, index: int) -> float:
+        return self._simulation.checker.committed_at[index]
+
+    def _may_be_missing(self, lease: int, o: Operation) -> bool:
+        """Whether at some moment between question and answer there was no such lease."""
+        replay = self._replay
+        if lease not in replay.granted:
+            return True
+        known = [g.answered_at for g in self._simulation.clients.operations
+                 if g.method == "LeaseGrant" and g.ok and g.response.ID == lease]
+        if not known or known[0] > o.asked_at:
+            return True  # not known to be granted when it was asked
+        return lease in replay.ended and self._time_of(replay.ended[lease]) <= o.answered_at
+
+    def _compacted_before(self, time: float) -> int:
+        """A compaction that was acknowledged by then."""
+        return max((o.request.revision for o in self._simulation.clients.operations
+                    if o.method == "Compact" and o.ok and o.answered_at < time), default=0)
+
+    def _refusal(self, o: Operation) -> None:
+        text, request = o.error or "", o.request
+        if "lease not found" in text:
+            leases = [request.lease] if o.method == "Put" else [request.ID] if o.method == "LeaseRevoke" else [
+                op.request_put.lease for ops in (request.success, request.failure) for op in ops]
+            if not any(lease and self._may_be_missing(lease, o) for lease in leases):
+                raise self._bad("I22 no lease is missing that is there", o)
+        elif "has been compacted" in text:
+            wanted = _revisions(o)
+            highest = max((r for i, r in self._replay.compactions if self._time_of(i) <= o.answered_at), default=0)
+            if not any(revision <= highest for revision in wanted):
+                raise self._bad("I24 compacted only what is compacted", o, f"{highest}")
+        elif "future revision" in text:
+            if not any(revision > o.low for revision in _revisions(o)):
+                raise self._bad("I22 no revision is in the future that was shown", o, f"{o.low}")
+        elif "key not found" in text:
+            low, high = o.low, self._committed_by(o.answered_at)
+            for revision in range(low, high + 1):
+                try:
+                    Answers(self._replay, revision).call(o.method, request)
+                except Refused:
+                    return
+            raise self._bad("I22 a key is not found that is there", o)
+        elif "lease already exists" in text or "duplicate key" in text:
+            pass
+        else:
+            raise self._bad("an answer that was not to be expected", o)
+
+    def _committed_by(self, time: float) -> int:
+        return max((r for r, at in self._committed_at.items() if at <= time), default=1)
+
+    # -- every revision has one owner
+
+    def owners(self) -> None:
+        """Whose is what nobody was answered? (I5, I23)"""
+        replay = self._replay
+        open_ = [o for o in self._simulation.clients.operations if o.open and o.method in ("Put", "DeleteRange", "Txn")]
+        by_value: dict[bytes, list[Operation]] = defaultdict(list)
+        rest: list[Operation] = []
+        for o in open_:
+            values = _values(o)
+            for value in values:
+                by_value[value].append(o)
+            if not values or o.method == "Txn":
+                rest.append(o)
+        used: set[int] = set()
+        for revision in range(2, replay.revision + 1):
+            if revision in self._owner or revision in replay.revoked_with:
+                continue
+            found = next((o for c in replay.changes[revision] if c.kv is not None
+                          for o in by_value.get(c.kv.value, ()) if self._did(o, revision, used)), None)
+            found = found or next((o for o in (*rest, *open_) if self._did(o, revision, used)), None)
+            if found is None:
+                raise Violation("I22 each revision belongs to one request",
+                                f"{revision} (record {replay.record_of[revision]}): {replay.changes[revision]}")
+            used.add(found.number)
+            if revision <= found.low:
+                raise self._bad("I22 real time", found, f"done at revision {revision}, shown before: {found.low}")
+        for lease in replay.ended:
+            del lease
+
+    def _did(self, o: Operation, revision: int, used: set[int]) -> bool:
+        if o.number in used or self._committed_at[revision] < o.asked_at:
+            return False
+        model = Answers(self._replay, revision - 1)
+        try:
+            model.call(o.method, o.request)
+        except Refused:
+            return False
+        return bool(model.revision == revision and model.new == self._replay.states[revision])
+
+    # -- watches
+
+    def watch(self, w: Watch) -> None:
+        """I16."""
+        if not w.responses:
+            return
+        replay, simulation = self._replay, self._simulation
+        first = w.responses[0][1]
+        if not first.created:
+            raise self._bad("I16 a watch is confirmed first", w)
+        start = w.request.start_revision or first.header.revision + 1
+        got: list[tuple[int, list[Any]]] = []
+        compacted = 0
+        for _, response in w.responses[1:]:
+            if response.canceled:
+                compacted = response.compact_revision
+                break
+            for event in response.events:
+                revision = event.kv.mod_revision
+                if got and got[-1][0] == revision:
+                    got[-1][1].append(event)
+                elif got and got[-1][0] > revision:
+                    raise self._bad("I16 revisions rise", w, f"{revision} after {got[-1][0]}")
+                else:
+                    got.append((revision, [event]))
+            revisions = {e.kv.mod_revision for e in response.events}
+            if revisions and max(revisions) > response.header.revision:
+                raise self._bad("I16 a header covers its events", w, str(response))
+        alive = w.ended is None and not compacted
+        end = replay.revision if alive else got[-1][0] if got else start - 1
+        wanted = [r for r in range(max(start, 2), end + 1)
+                  if any(inside(c.key, w.request.key, w.request.range_end) for c in replay.changes[r])]
+        if [r for r, _ in got] != wanted:
+            raise self._bad("I16 every event once, in order", f"watch {w.number} of {w.request} from {start}",
+                            f"got {[r for r, _ in got]}, wanted {wanted}, alive {alive}, created {w.asked_at} "
+                            f"through front {w.front}")
+        for revision, events in got:
+            self._events(w, revision, events)
+        if compacted and not any(r >= compacted for _, r in replay.compactions):
+            raise self._bad("I24 compacted only what is compacted", w, str(compacted))
+        simulation.checker.counts["events seen"] = simulation.checker.counts.get("events seen", 0) + len(got)
+
+    def _events(self, w: Watch, revision: int, events: list[Any]) -> None:
+        changes = [c for c in self._replay.changes[revision] if inside(c.key, w.request.key, w.request.range_end)]
+        if len(events) != len(changes):
+            raise self._bad("I16 a revision is sent whole", f"watch {w.number}", f"{revision}: {events} of {changes}")
+        before = self._replay.states[revision - 1]
+        for event, change in zip(events, changes, strict=True):
+            same = event.kv.key == change.key and (event.type == 1 if change.kv is None else event.kv == change.kv)
+            if not same:
+                raise self._bad("I16 events in order", f"watch {w.number}", f"{revision}: {event} for {change}")
+            if w.request.prev_kv and event.HasField("prev_kv") and event.prev_kv != before.get(change.key):
+                raise self._bad("I16 what was there before", f"watch {w.number}", f"{revision}: {event}")
+
+    # -- leases
+
+    def leases(self) -> None:
+        """No lease ended by itself before the time that was promised (H7, I15)."""
+        asked = {o.request.ID for o in self._simulation.clients.operations if o.method == "LeaseRevoke"}
+        for lease, until in self._simulation.clients.alive_until.items():
+            ended = self._replay.ended.get(lease)
+            if ended is not None and lease not in asked and self._time_of(ended) < until:
+                raise Violation("H7 a lease lives as long as promised",
+                                f"{lease} ended at {self._time_of(ended)}, promised until {until}")
+
+
+def _values(o: Operation) -> list[bytes]:
+    if o.method == "Put":
+        return [o.request.value] if not o.request.ignore_value else []
+    if o.method == "Txn":
+        return [op.request_put.value for ops in (o.request.success, o.request.failure) for op in ops
+                if op.HasField("request_put")]
+    return []
+
+
+def _revisions(o: Operation) -> list[int]:
+    """The revisions that a request names."""
+    if o.method in ("Range", "Compact"):
+        return [o.request.revision] if o.request.revision else [0]
+    if o.method == "Txn":
+        return [op.request_range.revision for ops in (o.request.success, o.request.failure) for op in ops
+                if op.HasField("request_range")]
+    return []
+
+
+_ = pb

@@ -71,7 +71,8 @@ class FrontProcess(Process):
     # -- a registry
 
     def unary(self, path: str, handler: Any) -> None:
-        self.handlers[path.rpartition("/")[2]] = handler
+        if path.startswith("/etcdserverpb."):
+            self.handlers[path.rpartition("/")[2]] = handler
 
     stream = unary
 
