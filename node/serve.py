@@ -18,6 +18,7 @@ from cluster.raft import Role
 from cluster.ranges import RangeRead
 from cluster.replica import Overlay
 from node.counters import COUNTERS_QUESTION, counters
+from node.facts import FACTS_QUESTION, Facts
 from node.fronts import FrontLink
 from node.reads import Slices
 from node.storage import Compacted, FutureRevision, Reader
@@ -51,6 +52,7 @@ class Serve:
             Method.ALARM: self._alarms,
         }
         self.ranges = 0
+        self.facts = Facts(node)
 
     def request(self, link: FrontLink, rid: int, method: int, timeout_ms: int, body: bytes) -> None:
         """One read of a front."""
@@ -211,6 +213,9 @@ class Serve:
         node, raft = self._node, self._node.raft
         if body == COUNTERS_QUESTION:
             link.ok(rid, self._store.revision, raft.term, json.dumps(counters(node)).encode())
+            return
+        if body == FACTS_QUESTION:
+            link.ok(rid, self._store.revision, raft.term, json.dumps(self.facts.now()).encode())
             return
         answer = rpc_pb2.StatusResponse(
             dbSize=max(self._store.size_bytes(), 1), dbSizeInUse=max(self._store.size_in_use_bytes(), 1),

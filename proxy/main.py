@@ -31,6 +31,7 @@ from proxy.server import Limits, Server
 from proxy.services import register_all
 from proxy.services.context import Context
 from proxy.services.watch import WatchService
+from proxy.shard_endpoints import register as register_shards
 
 log = structlog.get_logger("front")
 
@@ -62,6 +63,7 @@ class Front:
         self.server = Server(self.registry, limits)
         self.metrics = Metrics(self.context, self.server)
         register_http(self.registry, self.context, self.metrics)
+        register_shards(self.registry, self.context)
         self.metrics_server: Server | None = None
         self._loop = loop
         self._ready = False

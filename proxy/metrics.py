@@ -24,6 +24,7 @@ from cluster.version import CLUSTER_VERSION, ETCD_VERSION, MUSTER_VERSION
 from proxy.http import HttpRequest
 from proxy.router import Waiting
 from proxy.services.context import Context
+from proxy.shard_facts import ShardFacts, gather, samples
 
 
 class ServerFigures(Protocol):
@@ -60,6 +61,7 @@ class Metrics:
         self._healthchecks: dict[tuple[str, str], list[int]] = {}  # (type, name) -> [last, successes, failures]
         self._status = rpc_pb2.StatusResponse()
         self._revision = 0
+        self._shards: list[ShardFacts] = []
         self._nodes: dict[int, dict[str, int]] = {}  # shard -> the counters of this host's node of it
         for service, methods in _KNOWN.items():
             for method in methods:
@@ -85,13 +87,17 @@ class Metrics:
         local = [shard for shard, route in enumerate(router.routes) if route.replica is not None]
         missing = len(local)
 
+        def gathered(facts: list[ShardFacts]) -> None:
+            self._shards = facts
+            router.local(None, Method.STATUS, b"", 0, router.quiet, answer)
+
         def counted(waiting: Waiting, status: int, body: bytes) -> None:
             nonlocal missing
             missing -= 1
             if status == 0 and body[HEAD.size : HEAD.size + 1] == b"{":  # a node of an older version has none
                 self._nodes[waiting.shard] = json.loads(body[HEAD.size:])
             if not missing:
-                router.local(None, Method.STATUS, b"", 0, router.quiet, answer)
+                gather(self._context, gathered)
 
         def answer(waiting: Waiting, status: int, body: bytes) -> None:
             if status == 0:
@@ -119,6 +125,7 @@ class Metrics:
         yield from self._member()
         yield from self._store()
         yield from self._node_work()
+        yield from samples(self._shards)
         yield from self._health()
 
     def _grpc(self) -> Iterator[Metric]:

@@ -17,6 +17,7 @@ from cluster.version import ETCD_VERSION
 from cluster.wire import varint
 from proxy.router import Waiting
 from proxy.services.context import BACKLOG_BYTES, SLOW_CLIENT, Call, Context, Registry, UnaryHandler
+from proxy.shard_facts import ShardFacts, gather
 from proxy.spanning import Gather, hash_answer
 
 SERVICE = "etcdserverpb.Maintenance"
@@ -46,8 +47,21 @@ def _status(context: Context) -> UnaryHandler:
         response.version = ETCD_VERSION
         if not response.leader and errors.NO_LEADER.text not in response.errors:
             response.errors.append(errors.NO_LEADER.text)
-        stats.ok += 1
-        call.reply(router.header(*HEAD.unpack_from(body)), response.SerializeToString())
+        head = HEAD.unpack_from(body)
+
+        def reply(shards: list[ShardFacts]) -> None:
+            """Raft's figures are shard 0's; the database is all shards' together."""
+            others = [facts for facts in shards[1:] if facts["up"]]
+            response.dbSize += sum(facts["size_bytes"] for facts in others)
+            response.dbSizeInUse += sum(facts["size_in_use_bytes"] for facts in others)
+            if not call.closed:
+                stats.ok += 1
+                call.reply(router.header(*head), response.SerializeToString())
+
+        if context.placement.shards == 1:
+            reply([])
+        else:
+            gather(context, reply)
 
     def status(call: Call, data: bytes) -> None:
         stats.started += 1

@@ -3,17 +3,31 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import subprocess
+import sys
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
 import grpc
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from cluster.pb import rpc_pb2 as pb
-from tests.cluster.local_cluster import LIMIT_S, LocalCluster, command, environment, free_base_port, local_cluster, until
+from cluster.placement import Placement
+from tests.cluster.local_cluster import (
+    LIMIT_S,
+    LocalCluster,
+    command,
+    environment,
+    free_base_port,
+    local_cluster,
+    until,
+)
 from tools.muster import rundir
+from tools.muster.layout import TOKEN
 
 
 def unary(channel: grpc.Channel, method: str, request: object, response: type, timeout: float = LIMIT_S) -> object:
@@ -135,3 +149,119 @@ def test_leaders_are_spread_over_the_hosts_that_are_up(tmp_path: Path) -> None:
             for i in range(30):
                 put(channel, f"/{i}/k", str(i))
             assert everything(channel) == {f"/{i}/k": str(i) for i in range(30)}
+
+
+@pytest.fixture(scope="module")
+def three(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalCluster]:
+    with local_cluster(tmp_path_factory.mktemp("shards") / "c", 3, "--shards=3") as cluster:
+        yield cluster
+
+
+def ctl(cluster: LocalCluster, *words: str, code: int = 0) -> str:
+    """musterctl on host 0."""
+    done = subprocess.run(
+        [sys.executable, "-m", "tools.musterctl", f"--endpoints={cluster.endpoints()[0]}", *words],
+        capture_output=True, text=True, check=False, timeout=LIMIT_S, env=environment(),
+    )  # fmt: skip
+    assert done.returncode == code, done.stderr
+    return done.stdout
+
+
+def get(cluster: LocalCluster, path: str, host: int = 0) -> str:
+    with urllib.request.urlopen(f"http://{cluster.endpoints()[host]}{path}", timeout=LIMIT_S) as answer:
+        return str(answer.read().decode())
+
+
+def test_shard_list_shows_every_shard_on_every_host(three: LocalCluster) -> None:
+    with grpc.insecure_channel(three.endpoints()[0]) as channel:
+        for i in range(60):
+            put(channel, f"/{i}/k", "x")
+
+    def listed() -> list[dict[str, object]]:
+        found = json.loads(ctl(three, "shard", "list", "-w", "json"))
+        # followers hear of the last records a moment later
+        return found if {f["revision"] for f in found} == {61} and {f["order_lag"] for f in found} == {0} else []
+
+    found = until(listed)
+    assert [(f["shard"], f["host"]) for f in found] == [(s, f"host{h}") for s in range(3) for h in range(3)]
+    for shard in range(3):
+        of_shard = found[3 * shard : 3 * shard + 3]
+        assert sorted(f["role"] for f in of_shard) == ["follower", "follower", "leader"]
+        assert len({(f["term"], f["leader"]) for f in of_shard}) == 1
+        assert len({f["keys"] for f in of_shard}) == 1
+        assert all(f["commit_index"] >= f["applied_index"] > 0 and f["size_bytes"] > 0 for f in of_shard)
+    assert sum(f["keys"] for f in found[::3]) == 60
+    assert all(f["keys"] > 0 for f in found), "directories spread over all shards"
+    table = ctl(three, "shard", "list", "-w", "table").splitlines()
+    assert len(table) == 3 + 9 + 1
+    assert "FEED FROM" in table[1]
+    assert len(ctl(three, "shard", "list").splitlines()) == 9
+
+
+def test_shard_of_tells_where_keys_are(three: LocalCluster) -> None:
+    placement = Placement(3)
+    for key in ("plain", "/a/b/c/d", "/registry/pods/x"):
+        shard = placement.shard_of(key.encode())
+        assert json.loads(ctl(three, "shard", "of", key, "-w", "json"))["shards"] == [shard]
+        assert ctl(three, "shard", "of", key).startswith(f"{shard}, ")
+    assert json.loads(ctl(three, "shard", "of", "--prefix", "/a/", "-w", "json"))["shards"] == [0, 1, 2]
+    assert len(json.loads(ctl(three, "shard", "of", "--prefix", "/a/b/", "-w", "json"))["shards"]) == 1
+    ctl(three, "shard", "of", code=128)
+    ctl(three, "shard", "list", "-w", "protobuf", code=4)
+
+
+def test_metrics_and_status_count_every_shard(three: LocalCluster) -> None:
+    samples = {
+        (s.name, s.labels.get("shard")): s.value
+        for family in text_string_to_metric_families(get(three, "/metrics")) for s in family.samples
+    }  # fmt: skip
+    for shard in "012":
+        assert samples["muster_shard_up", shard] == 1
+        assert samples["muster_shard_term", shard] >= 1
+        assert samples["muster_shard_order_index", shard] > 0
+    assert samples["muster_shard_feed_remote", "1"] == 0
+    facts = json.loads(get(three, "/muster/shards"))["shards"]
+    with grpc.insecure_channel(three.endpoints()[0]) as channel:
+        status = unary(channel, "Maintenance/Status", pb.StatusRequest(), pb.StatusResponse)
+    assert status.raftIndex >= facts[0]["applied_index"]
+    assert status.dbSize > max(f["size_bytes"] for f in facts)
+    assert json.loads(get(three, "/muster/placement"))["shards"] == 3
+
+
+def test_a_proxy_learns_the_layout_and_cannot_have_another(three: LocalCluster, tmp_path: Path) -> None:
+    port = free_base_port(1)
+    flags = [f"--endpoints={three.endpoints()[1]}", f"--listen-client-urls=http://127.0.0.1:{port}", f"--data-dir={tmp_path / 'p'}"]
+    refused = subprocess.run(command("proxy", *flags, "--shards=2"), capture_output=True, text=True, check=False,
+                             timeout=LIMIT_S, env=environment(), cwd=tmp_path)  # fmt: skip
+    assert refused.returncode == 1
+    assert "--shards=2, but this cluster has 3" in refused.stderr
+    with open(tmp_path / "log", "wb") as log, subprocess.Popen(
+        command("proxy", *flags), cwd=tmp_path, stdout=log, stderr=log, env=environment()
+    ) as process:
+        try:
+            with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+                grpc.channel_ready_future(channel).result(LIMIT_S)
+                for i in range(20):
+                    put(channel, f"/p{i}/k", "proxied")
+            with grpc.insecure_channel(three.endpoints()[2]) as channel:
+                assert {f"/p{i}/k" for i in range(20)} <= set(everything(channel))
+            process.terminate()
+            assert process.wait(20) == 0
+        finally:
+            process.kill()
+            rundir.remove_run_dir(str(tmp_path / "p"), rundir.run_dir_of(str(tmp_path / "p")))
+
+
+def test_a_proxy_told_otherwise_is_refused_by_the_nodes(three: LocalCluster, tmp_path: Path) -> None:
+    initial = ",".join(f"host{i}=http://127.0.0.1:{three.base_port + 100 * i + 1}" for i in range(3))
+    with open(tmp_path / "log", "wb") as log, subprocess.Popen(
+        command("proxy", f"--initial-cluster={initial}", f"--initial-cluster-token={TOKEN}", "--shards=2",
+                f"--listen-client-urls=http://127.0.0.1:{free_base_port(1)}", f"--data-dir={tmp_path / 'p'}"),
+        cwd=tmp_path, stdout=log, stderr=log, env=environment(),
+    ) as process:  # fmt: skip
+        try:
+            until(lambda: "this cluster has 3 shards at placement depth 2, not 2 at 2" in (tmp_path / "log").read_text())
+        finally:
+            process.terminate()
+            process.wait(20)
+            rundir.remove_run_dir(str(tmp_path / "p"), rundir.run_dir_of(str(tmp_path / "p")))

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import time
+import urllib.request
 from collections.abc import Sequence
+from dataclasses import replace
 from urllib.parse import urlsplit
 
 from cluster.settings import Peer
 from tools.muster import bootstrap, config, logs, peer_keys, pinning, rundir, serve
 from tools.muster.bootstrap import Identity
+from tools.muster.config import ServerConfig
 from tools.muster.flag_docs import flag_list
 from tools.muster.flags import SERVER_FLAGS, Flag, Kind
 from tools.muster.parse import ConfigError, Values, convert, resolve
@@ -46,6 +50,7 @@ def run(args: list[str]) -> int:
         log.warning(warning)
     if given.is_set("endpoints"):
         cluster_id, peers = members_of(given["endpoints"])
+        settings = _with_agreed_layout(settings, layout_of(given["endpoints"]))
     else:
         peers = bootstrap.peers_of(settings.initial_cluster, settings.initial_cluster_token)
         cluster_id = bootstrap.cluster_id_of(peers)
@@ -106,6 +111,29 @@ def members_of(endpoints: Sequence[str]) -> tuple[int, tuple[Peer, ...]]:
         if time.monotonic() > deadline:
             raise ConfigError(f"no member answered within {ASK_LIMIT_S:g} s; the last: {last}")
         time.sleep(1)
+
+
+def layout_of(endpoints: Sequence[str]) -> tuple[int, int]:
+    """Shards and placement depth that the cluster agreed on, asked of the first endpoint that tells."""
+    for endpoint in endpoints:
+        url = endpoint if "://" in endpoint else f"http://{endpoint}"
+        try:
+            with urllib.request.urlopen(f"{url.rstrip('/')}/muster/placement", timeout=5) as answer:
+                found = json.load(answer)
+            return int(found["shards"]), int(found["depth"])
+        except (OSError, ValueError, KeyError) as e:
+            last = f"{endpoint}: {e}"
+    raise ConfigError(f"no endpoint tells how keys are placed (/muster/placement); the last: {last}")
+
+
+def _with_agreed_layout(settings: ServerConfig, agreed: tuple[int, int]) -> ServerConfig:
+    """A proxy places keys as the cluster does, or not at all."""
+    shards, depth = agreed
+    if settings.shards_set and settings.shards != shards:
+        raise ConfigError(f"--shards={settings.shards}, but this cluster has {shards}")
+    if settings.depth_set and settings.shard_depth != depth:
+        raise ConfigError(f"--shard-depth={settings.shard_depth}, but this cluster has {depth}")
+    return replace(settings, shards=shards, shard_depth=depth)
 
 
 def _peer(member_id: int, name: str, urls: list[str]) -> Peer:

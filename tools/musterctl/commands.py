@@ -202,6 +202,31 @@ def _endpoint_command() -> Command:
     )
 
 
+def _shard_command() -> Command:
+    return Command(
+        "shard <subcommand>",
+        "Shard related commands (muster only)",
+        children=[
+            Command(
+                "list",
+                "Lists every shard on every host of the cluster",
+                "shard:list_shards",
+                long="Prints every shard on every host: role, term, indexes of the shard's log and of the order log, how many\n"
+                "order records it lags behind the newest host, keys, size, share of one CPU, and whose feed it takes.",
+            ),
+            Command(
+                "of [options] <key> [range_end]",
+                "Prints the shards that a key or a range can touch",
+                "shard:of",
+                (
+                    _bool("prefix", "of all keys with this prefix"),
+                    _bool("from-key", "of all keys from this one on"),
+                ),
+            ),
+        ],
+    )
+
+
 def _check_command() -> Command:
     load = "The performance check's workload model. Accepted workloads: s(small), m(medium), l(large), xl(xLarge)"
     perf = Command(
@@ -263,6 +288,7 @@ def root() -> Command:
                 (_bool("cluster", "use all endpoints from the cluster member list"),),
             ),
             _endpoint_command(),
+            _shard_command(),
             watch_command(),
             Command("version", "Prints the version of musterctl", "maintenance:version"),
             _lease_command(),

@@ -18,7 +18,7 @@ def prefix_end(prefix: bytes) -> bytes:
     return stem[:-1] + bytes([stem[-1] + 1]) if stem else b"\0"
 
 
-def _span(flags: Flags, args: list[str], command: str) -> tuple[bytes, bytes]:
+def span(flags: Flags, args: list[str], command: str) -> tuple[bytes, bytes]:
     """key and range_end from the arguments, ``--prefix`` and ``--from-key``."""
     by_prefix, from_key = flags.switch("prefix"), flags.switch("from-key")
     if by_prefix and from_key:
@@ -76,7 +76,7 @@ def get_request(flags: Flags, args: list[str]) -> rpc_pb2.RangeRequest:
     if consistency not in ("l", "s"):
         raise Exit(4, f"unknown consistency flag {quote(consistency)}")
     with_end = args[:2]  # what follows is ignored, as ever
-    key, range_end = _span(flags, with_end, "get")
+    key, range_end = span(flags, with_end, "get")
     order, target = flags.string("order"), flags.string("sort-by")
     if order and order.upper() not in _SORT_ORDERS:
         raise Exit(4, f"bad sort order {order}")
@@ -101,7 +101,7 @@ def get_request(flags: Flags, args: list[str]) -> rpc_pb2.RangeRequest:
 
 def delete_request(flags: Flags, args: list[str]) -> rpc_pb2.DeleteRangeRequest:
     """A delete."""
-    key, range_end = _span(flags, args, "del")
+    key, range_end = span(flags, args, "del")
     return rpc_pb2.DeleteRangeRequest(key=key, range_end=range_end, prev_kv=flags.switch("prev-kv"))
 
 
