@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.cluster.local_cluster import LIMIT_S, LocalCluster, local_cluster
-from tools.muster import layout, local
+from tools.muster import control, layout, local, rundir
 from tools.muster.parse import ConfigError
 
 SHARDS = int(os.environ.get("MUSTER_TEST_SHARDS", "1"))
@@ -36,8 +36,18 @@ class Hosts:
 
     def ready(self, host: int) -> bool:
         """Whether all of a host serves."""
-        found = self.status(host)
-        return found is not None and bool(found["ready"])
+        return bool(self._ask(host, "ready").get("ready"))
+
+    def up(self, host: int) -> bool:
+        """Whether its supervisor answers."""
+        return bool(self._ask(host, "ready"))
+
+    def _ask(self, host: int, what: str) -> dict[str, Any]:
+        path = os.path.join(rundir.run_dir_of(str(self.host_dir(host))), "control.sock")
+        try:
+            return control.ask(path, {"do": what})
+        except control.Unreachable:
+            return {}
 
     def leader(self, but: int | None = None) -> int:
         """The host that leads shard 0, as it says itself; waited for."""
@@ -79,6 +89,11 @@ class Hosts:
             for host in hosts:
                 until(functools.partial(self.ready, host), wait_s)
 
+    def start_missing(self) -> None:
+        """Every host is up and ready when this returns, whatever an earlier test left behind."""
+        self.start(*(host for host in range(len(self._hosts)) if not self.up(host)))
+        until(lambda: all(map(self.ready, range(len(self._hosts)))))
+
     def _start(self, host: int) -> bool:
         try:
             local.start(str(self.data_dir), self._hosts[host])
@@ -90,8 +105,6 @@ class Hosts:
 
     def launch(self, host: int) -> None:
         """Start one that will not come up, perhaps."""
-        from tools.muster import control, rundir
-
         answer = control.ask(os.path.join(rundir.run_dir_of(str(self.data_dir)), "local.sock"), {"do": "start", "host": host})
         assert "error" not in answer, answer
 
@@ -114,9 +127,13 @@ class Hosts:
         """The host's log, from here on."""
         return Log(Path(self._hosts[host].log_file))
 
+    def host_dir(self, host: int) -> Path:
+        """All that a host keeps."""
+        return Path(self._hosts[host].data_dir)
+
     def shard_dir(self, host: int, shard: int = 0) -> Path:
         """Where a node keeps its data."""
-        return Path(self._hosts[host].data_dir) / "member" / f"shard-{shard}"
+        return self.host_dir(host) / "member" / f"shard-{shard}"
 
 
 class Log:
@@ -142,7 +159,7 @@ def until(condition: Callable[[], Any], limit_s: float = LIMIT_S) -> Any:
     deadline = time.monotonic() + limit_s
     while not (value := condition()):
         assert time.monotonic() < deadline, "waited too long"
-        time.sleep(0.005)
+        time.sleep(0.01)
     return value
 
 

@@ -26,10 +26,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hosts]:
 @pytest.fixture
 def hosts(shared: Hosts) -> Hosts:
     """The shared hosts, all of them up."""
-    for host in range(3):
-        if shared.status(host) is None:
-            shared.start(host)
-    until(lambda: all(map(shared.ready, range(3))))
+    shared.start_missing()
     return shared
 
 
@@ -79,7 +76,7 @@ def test_all_hosts_killed_at_once_have_everything_that_was_acknowledged(hosts: H
             for pid in pids:  # at the same moment, as a power cut does
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
-            await aside(until, lambda: not any(hosts.status(h) for h in range(3)))
+            await aside(until, lambda: not any(map(hosts.up, range(3))))
             await aside(hosts.start, 0, 1, 2)
             await load.acknowledged(200)
 

@@ -1,0 +1,94 @@
+"""Many keys: loaded, restarted, served, within the memory that is promised (issue: below 400 MB a node)."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from bench.client import Client, Endpoint
+from cluster.pb import rpc_pb2
+from tests.cluster.local_cluster import ROOT, environment
+from tests.faults.hosts import SHARDS, SOAK, Hosts, three_hosts
+
+VALUE_BYTES = 256
+NODE_LIMIT_BYTES = 400 << 20
+LOAD_LIMIT_S, RESTART_LIMIT_S = 900, 60
+
+
+def put_all(hosts: Hosts, keys: int) -> dict[str, object]:
+    """Put keys 0 to ``keys`` - 1, each once."""
+    endpoints = ",".join(f"{h}:{p}" for h, p in hosts.endpoints)
+    done = subprocess.run(
+        [sys.executable, "-m", "bench.cli", f"--endpoints={endpoints}", "--conns=12", "--clients=240", "put", f"--total={keys}",
+         "--sequential-keys", f"--key-space-size={keys}", "--key-prefix=/many/", "--key-size=16", f"--val-size={VALUE_BYTES}",
+         "--json"],
+        capture_output=True, text=True, timeout=LOAD_LIMIT_S, check=False, cwd=ROOT, env=environment())  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert isinstance(found, dict)
+    return found
+
+
+def memory(hosts: Hosts) -> list[int]:
+    """Resident bytes of every node."""
+    return [psutil.Process(hosts.node_pid(h, s)).memory_info().rss for h in range(3) for s in range(SHARDS)]
+
+
+async def check_reads(hosts: Hosts, keys: int) -> None:
+    """From every host: the count, and keys from all over, whole."""
+    async def one(host: int) -> None:
+        client = await Client.open([Endpoint(*hosts.endpoints[host])], 1)
+        try:
+            async def read(request: rpc_pb2.RangeRequest) -> rpc_pb2.RangeResponse:
+                return await client.unary("/etcdserverpb.KV/Range", request, rpc_pb2.RangeResponse, timeout_s=30)
+
+            everything = await read(rpc_pb2.RangeRequest(key=b"/many/", range_end=b"/many0", count_only=True))
+            assert everything.count == keys
+            assert everything.header.revision == keys + 1
+            values = set()
+            for number in range(host, keys, keys // 100):
+                answer = await read(rpc_pb2.RangeRequest(key=b"/many/%010d" % number, serializable=host == 1))
+                assert [(kv.key, kv.version, len(kv.value)) for kv in answer.kvs] == [(b"/many/%010d" % number, 1, VALUE_BYTES)]
+                values.add(answer.kvs[0].value)
+            assert len(values) == 1
+        finally:
+            await client.close()
+
+    for host in range(3):
+        await one(host)
+
+
+def load_restart_and_serve(data_dir: Path, keys: int) -> None:
+    with three_hosts(data_dir) as hosts:
+        began = time.monotonic()
+        put_all(hosts, keys)
+        loaded_s = time.monotonic() - began
+        loaded = memory(hosts)
+        asyncio.run(check_reads(hosts, keys))
+        hosts.kill(0, 1, 2)
+        began = time.monotonic()
+        hosts.start(0, 1, 2, wait_s=RESTART_LIMIT_S)
+        serving_s = time.monotonic() - began
+        asyncio.run(check_reads(hosts, keys))
+        after = memory(hosts)
+        print(f"{keys} keys: loaded in {loaded_s:.1f} s, serving {serving_s:.1f} s after kill -9 of all hosts, "
+              f"memory of a node {max(loaded) >> 20} MiB after the load, {max(after) >> 20} MiB after the restart")
+        assert max(loaded + after) < NODE_LIMIT_BYTES
+
+
+def test_a_hundred_thousand_keys_are_loaded_and_served_again_after_a_restart(tmp_path: Path) -> None:
+    load_restart_and_serve(tmp_path / "c", 100_000)
+
+
+@pytest.mark.soak
+@pytest.mark.skipif(not SOAK, reason="a million keys: only with MUSTER_SOAK=1")
+@pytest.mark.timeout(1800)
+def test_a_million_keys_are_loaded_and_served_again_after_a_restart(tmp_path: Path) -> None:
+    load_restart_and_serve(tmp_path / "c", 1_000_000)

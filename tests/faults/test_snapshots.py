@@ -1,0 +1,141 @@
+"""Hosts that were away while the log was truncated: they come back by a snapshot (H8, H9, I18)."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import Iterator
+
+import pytest
+
+from bench.client import Client, Endpoint
+from cluster.pb import rpc_pb2
+from tests.faults.hosts import Hosts, aside, stopped, three_hosts, until
+from tests.faults.load import Load
+
+KEEP_LITTLE = ("--snapshot-count=200", "--snapshot-catchup-entries=50")
+INSTALLED, SENDING = "installed a snapshot", "sending a snapshot"
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hosts]:
+    with three_hosts(tmp_path_factory.mktemp("snapshots") / "c", *KEEP_LITTLE) as hosts:
+        yield hosts
+
+
+@pytest.fixture
+def hosts(shared: Hosts) -> Hosts:
+    """The shared hosts, all of them up."""
+    shared.start_missing()
+    return shared
+
+
+async def let_the_log_go_on(hosts: Hosts, load: Load, others: list[int]) -> None:
+    """Until the others have dropped entries that a host which went away now does not have."""
+    logs = [hosts.log(host) for host in others]
+    for _ in range(100):
+        await load.acknowledged(100)
+        if all(log.text().count("truncated the log") >= 2 for log in logs):
+            return
+    raise AssertionError("the log was not truncated")
+
+
+def test_a_host_that_was_away_while_the_log_was_truncated_rejoins_by_a_snapshot(hosts: Hosts) -> None:
+    """Then it serves reads, and watches from before the snapshot too; the load checks both on every host."""
+
+    async def scenario() -> None:
+        async with Load(hosts, "away", pause_s=0.01) as load:
+            await load.acknowledged(100)
+            away = (await aside(hosts.leader) + 1) % 3
+            await aside(hosts.kill, away)
+            await let_the_log_go_on(hosts, load, [h for h in range(3) if h != away])
+            log = hosts.log(away)
+            await aside(hosts.start, away)
+            await aside(log.await_text, INSTALLED)
+            await load.acknowledged(100)
+            # what it installed lasts: it starts from it
+            await aside(hosts.kill, away)
+            await aside(hosts.start, away)
+            await load.acknowledged(50)
+
+    asyncio.run(scenario())
+
+
+def test_a_node_that_slept_while_the_log_was_truncated_tells_its_watchers_everything(hosts: Hosts) -> None:
+    """Its front's watches stay open; the install is a gap in the live stream, filled from history (H8)."""
+
+    async def scenario() -> None:
+        async with Load(hosts, "slept", pause_s=0.01) as load:
+            await load.acknowledged(100)
+            asleep = (await aside(hosts.leader) + 1) % 3
+            log = hosts.log(asleep)
+            with stopped(await aside(hosts.node_pid, asleep)):
+                await let_the_log_go_on(hosts, load, [h for h in range(3) if h != asleep])
+            await aside(log.await_text, INSTALLED)
+            await load.acknowledged(100)
+
+    asyncio.run(scenario())
+
+
+async def put_bulk(hosts: Hosts, host: int, megabytes: int = 64) -> None:
+    """Data that makes a snapshot take its time, unless it is there already."""
+    client = await Client.open([Endpoint(*hosts.endpoints[host])], 1)
+    try:
+        there = await client.unary("/etcdserverpb.KV/Range", rpc_pb2.RangeRequest(
+            key=b"/bulk/", range_end=b"/bulk0", count_only=True), rpc_pb2.RangeResponse)
+        if there.count:
+            return
+        for at in range(0, megabytes * 16, 32):
+            await asyncio.gather(*(client.unary(
+                "/etcdserverpb.KV/Put", rpc_pb2.PutRequest(key=b"/bulk/%d/%d" % (n % 4, n), value=os.urandom(65_536)),
+                rpc_pb2.PutResponse, timeout_s=30) for n in range(at, at + 32)))
+    finally:
+        await client.close()
+
+
+def test_a_leader_killed_while_it_sends_a_snapshot_is_replaced_and_the_snapshot_sent_again(hosts: Hosts) -> None:
+    async def scenario() -> None:
+        leader = await aside(hosts.leader)
+        away, third = (leader + 1) % 3, (leader + 2) % 3
+        await put_bulk(hosts, leader)
+        async with Load(hosts, "sender", pause_s=0.01) as load:
+            await load.acknowledged(50)
+            await aside(hosts.kill, away)
+            await let_the_log_go_on(hosts, load, [leader, third])
+            receiving, sending = hosts.log(away), hosts.log(leader)
+            await aside(hosts.start, away, wait_s=0)
+            await aside(sending.await_text, SENDING)
+            await aside(hosts.kill, leader)
+            assert INSTALLED not in receiving.text(), "the transfer was over before the leader was killed"
+            again = hosts.log(third)
+            await aside(receiving.await_text, INSTALLED)
+            assert SENDING in again.text()
+            await load.acknowledged(50)
+            await aside(hosts.start, leader)
+            await load.acknowledged(50)
+
+    asyncio.run(scenario())
+
+
+def test_a_receiver_killed_in_the_midst_of_a_snapshot_asks_for_it_again(hosts: Hosts) -> None:
+    async def scenario() -> None:
+        leader = await aside(hosts.leader)
+        away = (leader + 1) % 3
+        await put_bulk(hosts, leader)
+        async with Load(hosts, "receiver", pause_s=0.01) as load:
+            await load.acknowledged(50)
+            await aside(hosts.kill, away)
+            await let_the_log_go_on(hosts, load, [h for h in range(3) if h != away])
+            sending = hosts.log(leader)
+            await aside(hosts.start, away, wait_s=0)
+            receiving = hosts.log(away)
+            await aside(sending.await_text, SENDING)
+            pid = await aside(hosts.node_pid, away)
+            os.kill(pid, signal.SIGKILL)
+            assert INSTALLED not in receiving.text(), "the transfer was over before the receiver was killed"
+            await aside(receiving.await_text, INSTALLED)
+            await aside(until, lambda: hosts.ready(away))
+            await load.acknowledged(50)
+
+    asyncio.run(scenario())
