@@ -26,7 +26,7 @@ def put_all(hosts: Hosts, keys: int) -> dict[str, object]:
     """Put keys 0 to ``keys`` - 1, each once."""
     endpoints = ",".join(f"{h}:{p}" for h, p in hosts.endpoints)
     done = subprocess.run(
-        [sys.executable, "-m", "bench.cli", f"--endpoints={endpoints}", "--conns=12", "--clients=240", "put", f"--total={keys}",
+        [sys.executable, "-m", "bench.cli", "put", f"--endpoints={endpoints}", "--conns=12", "--clients=240", f"--total={keys}",
          "--sequential-keys", f"--key-space-size={keys}", "--key-prefix=/many/", "--key-size=16", f"--val-size={VALUE_BYTES}",
          "--json"],
         capture_output=True, text=True, timeout=LOAD_LIMIT_S, check=False, cwd=ROOT, env=environment())  # fmt: skip
