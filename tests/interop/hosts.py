@@ -24,11 +24,11 @@ _BIN = Path(sys.executable).parent
 class Processes(Protocol):
     """What runs the hosts."""
 
-    def kill(self, host: int) -> None:
-        """kill -9 of all of a host."""
+    def kill(self, *hosts: int) -> None:
+        """kill -9 of all of some hosts."""
 
-    def start(self, host: int) -> None:
-        """Start it again."""
+    def start(self, *hosts: int) -> None:
+        """Start them again."""
 
 
 class Hosts:
@@ -40,16 +40,16 @@ class Hosts:
         self._processes = processes
         self._down: set[int] = set()
 
-    def kill(self, host: int) -> None:
-        """kill -9 of a host's processes."""
-        self._down.add(host)
-        self._processes.kill(host)
+    def kill(self, *hosts: int) -> None:
+        """kill -9 of all processes of some hosts."""
+        self._down.update(hosts)
+        self._processes.kill(*hosts)
 
     def mend(self) -> None:
         """Start what was killed, and wait until every host answers a linearizable read."""
-        for host in list(self._down):
-            self._processes.start(host)
-            self._down.discard(host)
+        if self._down:
+            self._processes.start(*sorted(self._down))
+            self._down.clear()
         until(lambda: all(answers(endpoint) for endpoint in self.endpoints))
 
     def leader(self) -> int:
@@ -101,11 +101,11 @@ class _Muster:
     def __init__(self, cluster: LocalCluster) -> None:
         self._cluster = cluster
 
-    def kill(self, host: int) -> None:
-        self._cluster.ok("kill", str(host))
+    def kill(self, *hosts: int) -> None:
+        self._cluster.ok("kill", *map(str, hosts))
 
-    def start(self, host: int) -> None:
-        self._cluster.ok("start", str(host), "--wait=60s")
+    def start(self, *hosts: int) -> None:
+        self._cluster.ok("start", *map(str, hosts), "--wait=60s")
 
 
 class _Etcd:
@@ -121,20 +121,21 @@ class _Etcd:
             for i, (client, peer) in enumerate(zip(self.endpoints, peers, strict=True))
         ]  # fmt: skip
         self._running: dict[int, subprocess.Popen[bytes]] = {}
-        for i in range(3):
-            self.start(i)
+        self.start(0, 1, 2)
 
-    def start(self, host: int) -> None:
+    def start(self, *hosts: int) -> None:
         quiet = subprocess.DEVNULL
-        self._running[host] = subprocess.Popen(self._lines[host], stdout=quiet, stderr=quiet)
+        for host in hosts:
+            self._running[host] = subprocess.Popen(self._lines[host], stdout=quiet, stderr=quiet)
 
-    def kill(self, host: int) -> None:
-        self._running[host].kill()
-        self._running.pop(host).wait()
+    def kill(self, *hosts: int) -> None:
+        for host in hosts:
+            self._running[host].kill()
+        for host in hosts:
+            self._running.pop(host).wait()
 
     def stop(self) -> None:
-        for host in list(self._running):
-            self.kill(host)
+        self.kill(*list(self._running))
 
 
 @contextlib.contextmanager
