@@ -120,6 +120,9 @@ def local_cluster(data_dir: Path, hosts: int = 3, *args: str, extra: Sequence[st
             shards = int(value) if value.isdigit() else 64
     base_port = free_base_port(hosts, shards)
     flags = [f"--hosts={hosts}", f"--shards={shards}", f"--base-port={base_port}", f"--data-dir={data_dir}", *args]
+    if not any(flag.startswith("--fronts=") for flag in args):
+        # processes of their own, so that tests can end one of them, whatever the machine's CPUs would suggest
+        flags.append(f"--fronts={os.environ.get('MUSTER_TEST_FRONTS', '1')}")
     errors = data_dir.with_suffix(".stderr")
     with open(errors, "w", encoding="utf-8") as stderr, subprocess.Popen(
         command("local", *flags, "--", "--log-format=console", *extra),

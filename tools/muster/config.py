@@ -190,7 +190,7 @@ def build(values: Values) -> ServerConfig:
         shard_depth=values["shard-depth"],
         shards_set=values.is_set("shards") and values["shards"] != AUTO,
         depth_set=values.is_set("shard-depth"),
-        fronts=values["fronts"],
+        fronts=front_count(values["fronts"], shards),
         cpus=values["cpus"],
         listen_peer=listen_peer,
         listen_client=listen_client,
@@ -219,6 +219,16 @@ def shard_count(wanted: int) -> int:
     if wanted > MAX_SHARDS:
         raise ConfigError(f"--shards={wanted} is not supported yet: at most {MAX_SHARDS}")
     return wanted
+
+
+def front_count(wanted: int, shards: int, hosts: int = 1) -> int:
+    """The number of front processes that --fronts asks for, with so many hosts on this machine.
+
+    Where processes must share CPUs, a front of its own only adds messages and wake-ups (docs/benchmarks.md).
+    """
+    if wanted != AUTO:
+        return wanted
+    return 1 if hosts * (shards + 1) <= len(os.sched_getaffinity(0)) else 0
 
 
 def _check_timing(values: Values) -> None:

@@ -16,7 +16,7 @@ def build(*args: str, **environ: str) -> ServerConfig:
 
 def test_without_flags() -> None:
     c = build()
-    assert (c.name, c.data_dir, c.shards, c.shard_depth, c.fronts) == ("default", "default.muster", 1, 2, 1)
+    assert (c.name, c.data_dir, c.shards, c.shard_depth) == ("default", "default.muster", 1, 2)
     assert c.initial_cluster == (("default", ("http://localhost:2380",)),)
     assert c.quota_backend_bytes == 2147483648
     assert c.watch_progress_notify_interval_ms == 600_000
@@ -121,3 +121,14 @@ def test_pinning(spec: str, processes: int, usable: list[int], pins: list[int]) 
 def test_pinning_to_a_cpu_that_is_not_ours() -> None:
     with pytest.raises(ConfigError, match="CPU 9 is not usable here"):
         pinning.assign("9", 1, [0, 1])
+
+
+@pytest.mark.parametrize(
+    ("wanted", "shards", "hosts", "cpus", "fronts"),
+    [(-1, 1, 1, 2, 1), (-1, 1, 1, 1, 0), (-1, 1, 3, 2, 0), (-1, 1, 3, 6, 1), (-1, 4, 1, 4, 0), (3, 4, 1, 1, 3), (0, 1, 1, 8, 0)],
+)
+def test_a_front_has_its_own_process_where_every_process_has_a_cpu(
+    monkeypatch: pytest.MonkeyPatch, wanted: int, shards: int, hosts: int, cpus: int, fronts: int
+) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda pid: set(range(cpus)))
+    assert config.front_count(wanted, shards, hosts) == fronts
