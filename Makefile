@@ -5,6 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PORT ?= 2379
+DEMO_DIR ?= .demo
 TESTS ?= tests
 
 .DEFAULT_GOAL := help
@@ -21,8 +22,8 @@ $(STAMP): pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	@touch $(STAMP)
 
-demo: $(STAMP)  ## three hosts on this machine, in the foreground (data in .demo/; PORT=2379)
-	@exec $(BIN)/python -m tools.muster.demo --data-dir .demo --base-port $(PORT)
+demo: $(STAMP)  ## three hosts on this machine, in the foreground (PORT=2379, data in DEMO_DIR=.demo)
+	@exec $(BIN)/python -m tools.muster.demo --data-dir $(DEMO_DIR) --base-port $(PORT)
 
 test: $(STAMP)  ## all tests but the long ones (TESTS=tests/unit for some); names what was skipped and why
 	$(BIN)/python -m pytest -m "not soak" -rfEs --no-fold-skipped $(TESTS)
