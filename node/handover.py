@@ -91,6 +91,8 @@ class HandOver:
 
     def _hand_over(self, target: int, reason: str) -> None:
         node = self._node
+        if node.raft.role is not Role.LEADER:
+            return  # deposed in this very tick
         self.moved += 1
         log.info("handing over leadership", shard=node.settings.shard, to=f"{target:x}", reason=reason)
         node.raft.transfer_leadership(target)

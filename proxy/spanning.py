@@ -90,10 +90,13 @@ class Gather:
         prefix = READ.pack(order_index, self.revision or latest)
         for shard, request in self._requests.items():
             router.to_replica(Waiting(None, self._method, request, shard, READ_ANY, router.loop.time(), router.limit_s,
-                                      router.quiet, self._part, [], prefix))
+                                      router.quiet, self._part, (self._tries, []), prefix))
 
     def _part(self, waiting: Waiting, status: int, body: bytes) -> None:
-        pieces: list[bytes] = waiting.context
+        pieces: list[bytes]
+        tried, pieces = waiting.context
+        if tried != self._tries:
+            return  # of an attempt that was given up: at another revision than the others' (H16)
         if status == _PARTIAL:
             pieces.append(body if pieces else body[HEAD.size :])
             return
@@ -103,6 +106,9 @@ class Gather:
             error = EtcdError.decode(body)
             if error.kind is errors.COMPACTED and not self.revision and self._tries < _TRIES:
                 self._tries += 1
+                self.start()
+            elif error.kind is errors.FUTURE_REV and self.serializable and not self.revision and self._tries < _TRIES:
+                self._tries += 1  # another replica than the one it was sent to answers, and is behind it
                 self.start()
             else:
                 self._fail(error)
