@@ -117,6 +117,7 @@ async function cluster(client) {
   await cluster(all);
   console.log('ok cluster');
   all.close();
+  process.exit(0); // the client may keep a timer of a lease that is gone, for the lease's whole time
 })().catch((error) => {
   console.log(error.stack);
   process.exit(1);
