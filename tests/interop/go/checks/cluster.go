@@ -117,6 +117,7 @@ func naming(e *env) {
 	first := <-updates
 	equal(len(first), 1, "updates")
 	equal(first[0].Endpoint.Addr, "10.0.0.1:80", "address of the update")
+	e.settle("service/1")
 	listed := ok(manager.List(e.ctx))("list")
 	equal(listed[e.key("service/1")].Addr, "10.0.0.1:80", "listed address")
 	done(manager.DeleteEndpoint(e.ctx, e.key("service/1")), "delete")

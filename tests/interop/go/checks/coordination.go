@@ -140,6 +140,7 @@ func stm(e *env) {
 	for i := 0; i < accounts; i++ {
 		ok(e.client.Put(e.ctx, account(i), "100"))("put")
 	}
+	e.settle("account/0")
 	levels := []concurrency.Isolation{concurrency.SerializableSnapshot, concurrency.Serializable, concurrency.RepeatableReads}
 	together(e, 6, func(worker int, client *clientv3.Client) error {
 		for round := 0; round < 10; round++ {

@@ -74,6 +74,16 @@ func dial(endpoints ...string) *clientv3.Client {
 
 func (e *env) key(name string) string { return e.prefix + name }
 
+// settle has every host's replica apply what has been acknowledged by now: a linearizable read brings it there.
+// Serializable reads, which clientv3 uses in places, may be behind on another host than the one that was written to.
+func (e *env) settle(name string) {
+	for _, endpoint := range e.endpoints {
+		client := dial(endpoint)
+		ok(client.Get(e.ctx, e.key(name)))("settle " + endpoint)
+		client.Close()
+	}
+}
+
 func (e *env) put(name, value string, opts ...clientv3.OpOption) *clientv3.PutResponse {
 	return ok(e.client.Put(e.ctx, e.key(name), value, opts...))("put " + name)
 }
