@@ -55,9 +55,12 @@ class NodeLink:
         self.heard_at = links.loop.time()
         endpoint, prefix, keys = links.route(member_id, shard)
         self._prefix = prefix
+        self._greeted = False
+        if links.closed:  # this node is stopping: nothing leaves any more
+            self.alive = False
+            return
         socket = dealer(links.context, endpoint, b"n" + os.urandom(12), keys=keys, hwm=_HWM)
         self._socket = LoopSocket(links.loop, socket, self._frame)
-        self._greeted = False
 
     def request(self, method: int, body: bytes, answered: Callable[[int, bytes], None] | None = None) -> int:
         """Queue a request for this tick's frame; ``answered(status, body)`` for every answer to it."""
@@ -69,8 +72,8 @@ class NodeLink:
         return self._rid
 
     def flush(self) -> None:
-        """Send what is queued. It is dropped while the other side is not there."""
-        if not self._out or not self.alive:
+        """Introduce this node, and send what is queued. It is dropped while the other side is not there."""
+        if (not self._out and self._greeted) or not self.alive:
             return
         records = self._out
         if not self._greeted:
@@ -136,6 +139,7 @@ class NodeLinks:
         self.context = context
         self.common = common
         self.heard = heard
+        self.closed = False
         self.dirty: set[NodeLink] = set()
         self._keys = keys
         self._peers = {p.member_id: p for p in common.peers}
@@ -154,6 +158,7 @@ class NodeLinks:
         link = self._links.get((member_id, shard))
         if link is None or not link.alive:
             link = self._links[member_id, shard] = NodeLink(self, member_id, shard)
+            self.dirty.add(link)  # it hears how things are there even if nothing is ever asked on it
         return link
 
     def flush(self) -> None:
@@ -180,7 +185,9 @@ class NodeLinks:
         self.dirty.discard(link)
 
     def close(self) -> None:
-        """Close them all."""
+        """Close them all, for good."""
+        self.closed = True
+        self.dirty.clear()
         for link in list(self._links.values()):
             link.alive = False
             link._socket.close()
