@@ -1,0 +1,147 @@
+"""Money moved between accounts on five shards: nobody ever sees a total that is not the whole, at any revision, on any host."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+import grpc
+import pytest
+
+from cluster.pb import rpc_pb2 as pb
+from tests.cluster.local_cluster import local_cluster
+from tests.faults.hosts import SOAK, Hosts, until
+from tests.faults.shards import Background, Client, assert_equal_everywhere, clients, keys_of
+
+SHARDS = 5
+ACCOUNTS = [key for shard in range(SHARDS) for key in keys_of(shard, SHARDS, 3)]
+EACH = 100
+TOTAL = EACH * len(ACCOUNTS)
+RUN_S = 300.0 if SOAK else 12.0
+
+
+@pytest.fixture(scope="module")
+def hosts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hosts]:
+    folder = tmp_path_factory.mktemp("bank") / "c"
+    with local_cluster(folder, 3, f"--shards={SHARDS}", extra=("--leader-placement=spread",)) as cluster:
+        yield Hosts(cluster)
+
+
+class Bank:
+    """Transfers and audits, and what they have found so far."""
+
+    def __init__(self) -> None:
+        self.transfers = 0
+        self.conflicts = 0
+        self.audits = 0
+        self.revisions: set[int] = set()
+        self._lock = threading.Lock()
+
+    def transfer(self, client: Client) -> Callable[[], None]:
+        """Read two accounts, then move some money if neither has changed: a compare-and-swap over two shards."""
+
+        def move() -> None:
+            source, target = random.sample(ACCOUNTS, 2)
+            with contextlib.suppress(grpc.RpcError):  # of unknown fate, perhaps: the total tells
+                read = client.txn([], [_get(source), _get(target)])
+                rows = [r.response_range.kvs[0] for r in read.responses]
+                amount = random.randint(1, max(int(rows[0].value), 1))
+                if int(rows[0].value) < amount:
+                    return
+                unchanged = [pb.Compare(key=kv.key, target="MOD", result="EQUAL", mod_revision=kv.mod_revision) for kv in rows]
+                answer = client.txn(unchanged, [_put(source, int(rows[0].value) - amount), _put(target, int(rows[1].value) + amount)])
+                with self._lock:
+                    self.transfers += answer.succeeded
+                    self.conflicts += not answer.succeeded
+
+        return move
+
+    def audit(self, client: Client, serializable: bool) -> Callable[[], None]:
+        """A full range; the total is the whole, and a front's revisions never go back."""
+        last = 0
+
+        def look() -> None:
+            nonlocal last
+            with contextlib.suppress(grpc.RpcError):
+                found = client.everything(serializable=serializable)
+                assert total(found) == TOTAL, (found.header.revision, found)
+                if not serializable:
+                    assert found.header.revision >= last
+                    last = found.header.revision
+                with self._lock:
+                    self.audits += 1
+                    self.revisions.add(found.header.revision)
+
+        return look
+
+    def clients(self, found: list[Client]) -> list[Callable[[], None]]:
+        """Four that move money, and on each host one that audits as it is and one that audits the replica."""
+        movers = [self.transfer(found[i % 3]) for i in range(4)]
+        return movers + [self.audit(client, serializable) for client in found for serializable in (False, True)]
+
+
+def total(found: pb.RangeResponse) -> int:
+    assert len(found.kvs) == len(ACCOUNTS)
+    return sum(int(kv.value) for kv in found.kvs)
+
+
+def _get(key: str) -> pb.RequestOp:
+    return pb.RequestOp(request_range=pb.RangeRequest(key=key.encode()))
+
+
+def _put(key: str, value: int) -> pb.RequestOp:
+    return pb.RequestOp(request_put=pb.PutRequest(key=key.encode(), value=str(value).encode()))
+
+
+def open_accounts(client: Client) -> int:
+    """All of them in one transaction; the revision from which on the total is the whole."""
+    return int(client.txn([], [_put(key, EACH) for key in ACCOUNTS]).header.revision)
+
+
+def check_every_revision(found: list[Client], first: int) -> int:
+    """The total at every revision there was, on every host in turn; how many."""
+    last = found[0].everything().header.revision
+    step = max((last - first) // 2000, 1)
+    for revision in range(first, last + 1, step):
+        client = found[revision % 3]
+        assert total(client.everything(revision, serializable=False)) == TOTAL, revision
+    return last - first
+
+
+def test_the_total_is_constant_in_every_read(hosts: Hosts) -> None:
+    bank = Bank()
+    with clients(hosts) as found:
+        first = open_accounts(found[0])
+        with Background(*bank.clients(found)) as background:
+            until(lambda: background.errors or (bank.transfers > 100 and bank.audits > 100), 60.0)
+            time.sleep(0 if background.errors else RUN_S / 2)  # the load itself
+        revisions = check_every_revision(found, first)
+        assert_equal_everywhere(found)
+    print(f"{bank.transfers} transfers, {bank.conflicts} refused, {bank.audits} audits, {revisions} revisions")
+    assert revisions >= bank.transfers
+
+
+def test_the_total_is_constant_while_nodes_are_killed(hosts: Hosts) -> None:
+    bank = Bank()
+    rng = random.Random(os.environ.get("MUSTER_SEED", "bank"))
+    with clients(hosts) as found:
+        first = open_accounts(found[0])
+        with Background(*bank.clients(found)) as background:
+            end = time.monotonic() + RUN_S
+            while time.monotonic() < end and not background.errors:
+                host, shard = rng.randrange(3), rng.randrange(SHARDS)
+                before = bank.transfers
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(hosts.node_pid(host, shard), signal.SIGKILL)
+                # the next one is killed once business goes on
+                until(lambda: background.errors or bank.transfers > before + 20, 60.0)  # noqa: B023
+        until(lambda: all(hosts.ready(host) for host in range(3)))
+        revisions = check_every_revision(found, first)
+        assert_equal_everywhere(found)
+    print(f"{bank.transfers} transfers, {bank.conflicts} refused, {bank.audits} audits, {revisions} revisions")
+    assert bank.transfers > 50
