@@ -1,21 +1,25 @@
-"""``muster-bench``: the command line."""
+"""``muster-bench``: the commands that put load on something that runs.
+
+A command is a row of :data:`COMMANDS`: its help, its defaults, and the options it has above those of all.
+Options have the names of :class:`bench.spec.Spec`'s fields, so nothing is copied by hand. ``compare``, ``size``
+and ``check``, which start their servers themselves, are in ``bench.compare_cli``.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import inspect
 import json
-import shlex
-import signal
 import sys
 from collections.abc import Callable
-from pathlib import Path
+from dataclasses import dataclass, field, fields
 from typing import Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from bench import report, run, systems
+from bench import report, run, upkeep
 from bench.client import parse_endpoint
 from bench.spec import Spec
 
@@ -25,202 +29,224 @@ app = typer.Typer(
          "after --duration seconds, or whichever comes first.",
 )
 _errors = Console(stderr=True, highlight=False)
-
-Endpoints = Annotated[str, typer.Option(envvar=["MUSTER_ENDPOINTS", "ETCDCTL_ENDPOINTS"],
-                                        help="Comma-separated; connections go to them in turn.")]
-Conns = Annotated[int, typer.Option(help="Connections.")]
-Clients = Annotated[int, typer.Option(help="Clients; each has one operation under way. They share the connections.")]
-Total = Annotated[int | None, typer.Option(help="Operations. Default 10000, or no limit with --duration.")]
-Duration = Annotated[float, typer.Option(help="Seconds in which operations are started; 0: until --total.")]
-Rate = Annotated[float, typer.Option(help="Operations per second. Latency then counts from the intended time of "
-                                          "sending, so that stalls show. 0: each client goes on when answered.")]
-Timeout = Annotated[float, typer.Option(help="Seconds after which an operation counts as failed.")]
-Seed = Annotated[int, typer.Option(help="Of keys and values.")]
-Processes = Annotated[int, typer.Option(help="Client processes that share the work.")]
-ServerPids = Annotated[str, typer.Option(help="Comma-separated processes whose CPU and memory to report, with all "
-                                              "below them. Default: those found behind local endpoints.")]
-Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON, nothing else on stdout.")]
-KeySize = Annotated[int, typer.Option(help="Bytes of a key.")]
-ValSize = Annotated[int, typer.Option(help="Bytes of a value.")]
-KeySpace = Annotated[int, typer.Option("--key-space-size", help="Number of different keys.")]
-KeyPrefix = Annotated[str, typer.Option(help="Start of every key (part of --key-size).")]
-Distribution = Annotated[str, typer.Option("--key-distribution", help="uniform, zipf or sequential.")]
-Sequential = Annotated[bool, typer.Option("--sequential-keys", help="Short for --key-distribution sequential.")]
-Zipf = Annotated[float, typer.Option(help="Exponent of zipf.")]
-
 LOCAL = "127.0.0.1:2379"
+Option = typer.Option
+
+#: name: (type with its option, default)
+_Options = dict[str, tuple[Any, Any]]
+
+_COMMON: _Options = {
+    "endpoints": (Annotated[str, Option(envvar=["MUSTER_ENDPOINTS", "ETCDCTL_ENDPOINTS"],
+                                        help="Comma-separated; connections go to them in turn.")], LOCAL),
+    "target_leader": (Annotated[bool, Option("--target-leader", help="Connect to the leader only.")], False),
+    "conns": (Annotated[int, Option(help="Connections.")], 1),
+    "clients": (Annotated[int, Option(help="Clients; each has one operation under way. They share the connections.")],
+                1),
+    "total": (Annotated[int | None, Option("--total", "--put-total",
+                                           help="Operations. Default 10000, or no limit with --duration.")], None),
+    "duration_s": (Annotated[float, Option("--duration", help="Seconds in which operations are started; 0: until "
+                                                              "--total.")], 0.0),
+    "rate_per_s": (Annotated[float, Option(
+        "--rate", "--put-rate", help="Operations per second. Latency then counts from the intended time of sending, "
+                                     "so that stalls show. 0: each client goes on when answered.")], 0.0),
+    "timeout_s": (Annotated[float, Option("--timeout", help="Seconds after which an operation counts as failed.")],
+                  10.0),
+    "seed": (Annotated[int, Option(help="Of keys and values.")], 1),
+    "user": (Annotated[str, Option(help="name:password, to log in with.")], ""),
+    "cacert": (Annotated[str, Option(help="Trust servers by this CA bundle.")], ""),
+    "cert": (Annotated[str, Option(help="The client's certificate.")], ""),
+    "key": (Annotated[str, Option("--key", help="Its key.")], ""),
+    "insecure_skip_verify": (Annotated[bool, Option("--insecure-skip-tls-verify", help="Trust any server.")], False),
+    "processes": (Annotated[int, Option(help="Client processes that share the work.")], 1),
+    "server_pids": (Annotated[str, Option(help="Comma-separated processes whose CPU and memory to report, with all "
+                                               "below them. Default: those found behind local endpoints.")], ""),
+    "as_json": (Annotated[bool, Option("--json", help="Print the result as JSON, nothing else on stdout.")], False),
+    "sample": (Annotated[bool, Option("--sample", help="List the operations of each second too.")], False),
+}
+_SIZES: _Options = {
+    "key_size_bytes": (Annotated[int, Option("--key-size", help="Bytes of a key.")], 8),
+    "val_size_bytes": (Annotated[int, Option("--val-size", help="Bytes of a value.")], 256),
+    "key_space": (Annotated[int, Option("--key-space-size", "--keys", help="Number of different keys.")], 10_000),
+}
+_KEYS: _Options = {
+    **_SIZES,
+    "key_prefix": (Annotated[str, Option(help="Start of every key (part of --key-size).")], ""),
+    "distribution": (Annotated[str, Option("--key-distribution", help="uniform, zipf or sequential.")], "uniform"),
+    "sequential": (Annotated[bool, Option("--sequential-keys", help="Short for --key-distribution sequential.")],
+                   False),
+    "zipf_exponent": (Annotated[float, Option(help="Exponent of zipf.")], 1.1),
+}
+_CONSISTENCY: _Options = {
+    "consistency": (Annotated[str, Option(help="l (linearizable) or s (serializable).")], "l"),
+}
+_RANGE: _Options = {
+    "range_key": (Annotated[str, typer.Argument(metavar="[KEY]", help="Key to read; default: a key of the key space "
+                                                                      "each time.")], ""),
+    "range_end": (Annotated[str, typer.Argument(metavar="[RANGE_END]", help="End of the range.")], ""),
+    "limit": (Annotated[int, Option(help="Most keys to return; 0: all.")], 0),
+}
+_POPULATE: _Options = {
+    "populate": (Annotated[bool, Option(help="Put every key of the key space first, if no KEY is given.")], True),
+}
+_WATCH: _Options = {
+    "streams": (Annotated[int, Option(help="Watch streams; they share the connections.")], 10),
+    "watchers_per_stream": (Annotated[int, Option("--watchers-per-stream", "--watch-per-stream",
+                                                  help="Watchers on each stream.")], 100),
+    "watched_keys": (Annotated[int, Option("--watched-key-total", help="Each watcher watches one of so many keys. "
+                                                                       "0: all of the key space.")], 0),
+    "watch_prefix": (Annotated[str, Option("--prefix", help="Watch this prefix and put below it. Default: the key "
+                                                            "space itself.")], ""),
+    "prev_kv": (Annotated[bool, Option("--prev-kv", help="Ask for the previous value.")], False),
+    "progress_notify": (Annotated[bool, Option("--progress-notify", help="Ask for progress notifications.")], False),
+}
 
 
-@app.command()
-def put(endpoints: Endpoints = LOCAL, conns: Conns = 1, clients: Clients = 1, total: Total = None,
-        duration: Duration = 0.0, rate: Rate = 0.0, timeout: Timeout = 10.0, key_size: KeySize = 8,
-        val_size: ValSize = 256, key_space: KeySpace = 10_000, key_prefix: KeyPrefix = "",
-        key_distribution: Distribution = "uniform", sequential_keys: Sequential = False, zipf_exponent: Zipf = 1.1,
-        seed: Seed = 1, processes: Processes = 1, server_pids: ServerPids = "", as_json: Json = False) -> None:
-    """Put single keys."""
-    spec = Spec("put", _split(endpoints), conns, clients, *_bounds(total, duration), rate, timeout, seed, key_prefix,
-                key_size, val_size, key_space, "sequential" if sequential_keys else key_distribution, zipf_exponent)
-    _go(spec, processes, server_pids, as_json)
+@dataclass(slots=True)
+class Command:
+    """One command: what it says, what it takes, and where its defaults differ."""
+
+    help: str
+    options: _Options
+    defaults: dict[str, Any] = field(default_factory=dict)
+    total: int = 10_000
 
 
-@app.command("range")
-def range_(key: Annotated[str, typer.Argument(help="Key to read; default: a key of the key space each time.")] = "",
-           range_end: Annotated[str, typer.Argument(help="End of the range.")] = "",
-           endpoints: Endpoints = LOCAL, conns: Conns = 1, clients: Clients = 1, total: Total = None,
-           duration: Duration = 0.0, rate: Rate = 0.0, timeout: Timeout = 10.0,
-           consistency: Annotated[str, typer.Option(help="l (linearizable) or s (serializable).")] = "l",
-           limit: Annotated[int, typer.Option(help="Most keys to return; 0: all.")] = 0,
-           keys_only: Annotated[bool, typer.Option("--keys-only", help="No values.")] = False,
-           count_only: Annotated[bool, typer.Option("--count-only", help="Only the number of keys.")] = False,
-           populate: Annotated[bool, typer.Option(help="Put every key of the key space first, if no KEY is given.")]
-           = True, key_size: KeySize = 8, val_size: ValSize = 256, key_space: KeySpace = 10_000,
-           key_prefix: KeyPrefix = "", key_distribution: Distribution = "uniform",
-           sequential_keys: Sequential = False, zipf_exponent: Zipf = 1.1, seed: Seed = 1,
-           processes: Processes = 1, server_pids: ServerPids = "", as_json: Json = False) -> None:
-    """Read one key, or a range."""
-    if consistency not in ("l", "s"):
-        _fail("--consistency must be l or s")
-    spec = Spec("range", _split(endpoints), conns, clients, *_bounds(total, duration), rate, timeout, seed, key_prefix,
-                key_size, val_size, key_space, "sequential" if sequential_keys else key_distribution, zipf_exponent,
-                range_key=key, range_end=range_end, limit=limit, serializable=consistency == "s",
-                keys_only=keys_only, count_only=count_only)
-    _go(spec, processes, server_pids, as_json, populate=populate and not key)
+COMMANDS = {
+    "put": Command("Put single keys.", {
+        **_KEYS,
+        "compact_interval_s": (Annotated[float, Option("--compact-interval", help="Compact every so many seconds.")],
+                               0.0),
+        "compact_delta": (Annotated[int, Option("--compact-index-delta", help="Revisions to keep then.")], 1000),
+        "check_hashkv": (Annotated[bool, Option("--check-hashkv", help="Compare the members' hashes afterwards.")],
+                         False),
+    }),
+    "range": Command("Read one key, or a range.", {
+        **_RANGE, **_CONSISTENCY, **_KEYS, **_POPULATE,
+        "keys_only": (Annotated[bool, Option("--keys-only", help="No values.")], False),
+        "count_only": (Annotated[bool, Option("--count-only", help="Only the number of keys.")], False),
+    }),
+    "scan": Command("Read a whole range page by page, all pages at one revision; an operation is the whole range. "
+                    "Default: every key there is.", {
+        **_RANGE, **_CONSISTENCY,
+        "page": (Annotated[int, Option(help="Keys of a page; 0: all in one request.")], 1000),
+        "keys_only": (Annotated[bool, Option("--keys-only", help="No values.")], False),
+    }, total=10),
+    "txn-put": Command("Put keys in transactions; an operation is one transaction.", {
+        **_KEYS, "txn_ops": (Annotated[int, Option(help="Puts in one transaction.")], 1)}),
+    "txn-compare": Command("Compare a key, put it and get it, in one transaction.", {**_KEYS, **_POPULATE}),
+    "txn-mixed": Command("Reads and writes, each in a transaction. As in etcd's tool a read is of all keys, at most "
+                         "--limit, unless KEY is given.", {
+        **_RANGE, **_CONSISTENCY, **_KEYS,
+        "rw_ratio": (Annotated[float, Option(help="Reads per write.")], 1.0),
+        "end_key": (Annotated[str, Option(help="RANGE_END, as etcd's tool spells it.")], ""),
+    }, {"limit": 1000}),
+    "mixed": Command("Reads and writes of single keys, each a request of its own.", {
+        **_RANGE, **_CONSISTENCY, **_KEYS, **_POPULATE,
+        "rw_ratio": (Annotated[float, Option(help="Reads per write.")], 1.0)}),
+    "stm": Command("Software transactional memory, as etcd's concurrency package has it: read some keys, write a "
+                   "part of them, start over if one has changed meanwhile.", {
+        **_SIZES,
+        "isolation": (Annotated[str, Option(help="c (read committed), r (repeatable reads), s (serializable), "
+                                                 "ss (serializable snapshot).")], "r"),
+        "keys_per_txn": (Annotated[int, Option(help="Keys of one transaction.")], 1),
+        "write_percent": (Annotated[int, Option("--txn-wr-percent", help="Percentage of them that is written.")], 50),
+        "locker": (Annotated[str, Option("--stm-locker", help="stm (none), lock-client or lock-rpc around each.")],
+                   "stm"),
+    }, {"key_space": 1, "val_size_bytes": 8}),
+    "lock": Command("Take a lock and give it back; an operation is both.", {
+        "names": (Annotated[int, Option(help="Locks that the clients share.")], 1),
+        "locker": (Annotated[str, Option(help="lock-rpc (the server's lock service) or lock-client (the recipe).")],
+                   "lock-rpc"),
+    }, total=1000),
+    "watch": Command("Create watchers, put, and count every event at every watcher; an operation is one event "
+                     "delivered.", {**_SIZES, **_WATCH}, {"key_space": 1}, total=1000),
+    "watch-latency": Command("Put at a fixed rate; the latency is from a put's intended sending to its event at a "
+                             "watcher.", {**_SIZES, **_WATCH},
+                             {"key_space": 1, "watchers_per_stream": 1, "clients": 100, "rate_per_s": 100.0}, 1000),
+    "watch-get": Command("Serializable reads while many watchers catch up from an old revision; ends when they "
+                         "have.", {
+        "streams": _WATCH["streams"],
+        "watchers": (Annotated[int, Option(help="Watchers in all.")], 10_000),
+        "events": (Annotated[int, Option(help="Events that each has to catch up with.")], 8),
+    }, {"streams": 1}, 0),
+    "lease-keepalive": Command("Keep leases alive, each client on a stream of its own.", {
+        "leases": (Annotated[int, Option(help="Leases, granted first and revoked after.")], 100),
+        "lease_ttl_s": (Annotated[int, Option("--ttl", help="Of the leases, in seconds.")], 60)}),
+    "lease-grant": Command("Grant leases; all are revoked afterwards.", {
+        "lease_ttl_s": (Annotated[int, Option("--ttl", help="Of the leases, in seconds.")], 600)}),
+}
+_SPEC_FIELDS = frozenset(f.name for f in fields(Spec))
 
 
-@app.command("txn-put")
-def txn_put(endpoints: Endpoints = LOCAL, conns: Conns = 1, clients: Clients = 1, total: Total = None,
-            duration: Duration = 0.0, rate: Rate = 0.0, timeout: Timeout = 10.0,
-            txn_ops: Annotated[int, typer.Option(help="Puts in one transaction.")] = 1, key_size: KeySize = 8,
-            val_size: ValSize = 256, key_space: KeySpace = 10_000, key_prefix: KeyPrefix = "",
-            key_distribution: Distribution = "uniform", sequential_keys: Sequential = False,
-            zipf_exponent: Zipf = 1.1, seed: Seed = 1, processes: Processes = 1,
-            server_pids: ServerPids = "", as_json: Json = False) -> None:
-    """Put keys in transactions; an operation is one transaction."""
-    spec = Spec("txn-put", _split(endpoints), conns, clients, *_bounds(total, duration), rate, timeout, seed,
-                key_prefix, key_size, val_size, key_space, "sequential" if sequential_keys else key_distribution,
-                zipf_exponent, txn_ops=txn_ops)
-    _go(spec, processes, server_pids, as_json)
+def _register(name: str, command: Command) -> None:
+    """Give typer a function with the signature that the row describes."""
+    options = {**command.options, **_COMMON}
+
+    def invoke(**given: Any) -> None:
+        _load(name, command, given)
+
+    parameters, hints = [], {}
+    for option, (hint, default) in options.items():
+        parameters.append(inspect.Parameter(option, inspect.Parameter.KEYWORD_ONLY, annotation=hint,
+                                            default=command.defaults.get(option, default)))
+        hints[option] = hint
+    invoke.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # what inspect looks for
+    invoke.__annotations__ = hints
+    app.command(name, help=command.help)(invoke)
 
 
-Streams = Annotated[int, typer.Option(help="Watch streams; they share the connections.")]
-Watchers = Annotated[int, typer.Option(help="Watchers on each stream.")]
-Prefix = Annotated[str, typer.Option(help="Watch this prefix and put below it. Default: the key space itself.")]
-PrevKv = Annotated[bool, typer.Option("--prev-kv", help="Ask for the previous value.")]
-Notify = Annotated[bool, typer.Option("--progress-notify", help="Ask for progress notifications.")]
+for _name, _command in COMMANDS.items():
+    _register(_name, _command)
 
 
-@app.command()
-def watch(endpoints: Endpoints = LOCAL, conns: Conns = 1, streams: Streams = 10,
-          watchers_per_stream: Watchers = 100, clients: Clients = 1, total: Total = None, duration: Duration = 0.0,
-          rate: Rate = 0.0, timeout: Timeout = 10.0, prefix: Prefix = "", prev_kv: PrevKv = False,
-          progress_notify: Notify = False, key_size: KeySize = 8, val_size: ValSize = 256, key_space: KeySpace = 1,
-          seed: Seed = 1, processes: Processes = 1, server_pids: ServerPids = "", as_json: Json = False) -> None:
-    """Create watchers, put, and count every event at every watcher; an operation is one event delivered."""
-    spec = Spec("watch", _split(endpoints), conns, clients, *_bounds(total, duration, 1000), rate, timeout, seed,
-                prefix, key_size, val_size, key_space, streams=streams, watchers_per_stream=watchers_per_stream,
-                watch_prefix=prefix, prev_kv=prev_kv, progress_notify=progress_notify)
-    _go(spec, processes, server_pids, as_json)
-
-
-@app.command("watch-latency")
-def watch_latency(endpoints: Endpoints = LOCAL, conns: Conns = 1, streams: Streams = 10,
-                  watchers_per_stream: Watchers = 1, clients: Clients = 100, total: Total = None,
-                  duration: Duration = 0.0, rate: Rate = 100.0, timeout: Timeout = 10.0, prefix: Prefix = "",
-                  prev_kv: PrevKv = False, progress_notify: Notify = False, key_size: KeySize = 8,
-                  val_size: ValSize = 256, key_space: KeySpace = 1, seed: Seed = 1,
-                  processes: Processes = 1, server_pids: ServerPids = "", as_json: Json = False) -> None:
-    """Put at a fixed rate; the latency is from a put's intended sending to its event at a watcher."""
-    spec = Spec("watch-latency", _split(endpoints), conns, clients, *_bounds(total, duration, 1000), rate, timeout,
-                seed, prefix, key_size, val_size, key_space, streams=streams,
-                watchers_per_stream=watchers_per_stream, watch_prefix=prefix, prev_kv=prev_kv,
-                progress_notify=progress_notify)
-    _go(spec, processes, server_pids, as_json)
-
-
-@app.command("lease-keepalive")
-def lease_keepalive(endpoints: Endpoints = LOCAL, conns: Conns = 1, clients: Clients = 1,
-                    leases: Annotated[int, typer.Option(help="Leases, granted first and revoked after.")] = 100,
-                    ttl: Annotated[int, typer.Option(help="Of the leases, in seconds.")] = 60, total: Total = None,
-                    duration: Duration = 0.0, rate: Rate = 0.0, timeout: Timeout = 10.0, seed: Seed = 1,
-                    processes: Processes = 1, server_pids: ServerPids = "", as_json: Json = False) -> None:
-    """Keep leases alive, each client on a stream of its own."""
-    spec = Spec("lease-keepalive", _split(endpoints), conns, clients, *_bounds(total, duration), rate, timeout, seed,
-                leases=leases, lease_ttl_s=ttl)
-    _go(spec, processes, server_pids, as_json)
-
-
-@app.command()
-def compare(
-    baseline: Annotated[str, typer.Option(help="A: etcd or muster, to be started; PATH of an etcd; or "
-                                               "NAME=HOST:PORT,... for one that runs.")] = "etcd",
-    subject: Annotated[str, typer.Option(help="B, in the same forms.")] = "muster",
-    only: Annotated[str, typer.Option(help="Comma-separated cells or shell patterns, such as put-*,range-l-1000. "
-                                           "Default: put and both ranges with 1, 100 and 1000 clients.")] = "",
-    rounds: Annotated[int, typer.Option(min=1, help="Turns of each system in each cell.")] = 3,
-    duration: Annotated[float, typer.Option(min=0.1, help="Seconds of one turn.")] = 5.0,
-    warm_up: Annotated[float, typer.Option(min=0, help="Seconds before the first turn of a cell.")] = 1.0,
-    key_space: KeySpace = 10_000, processes: Processes = 1,
-    leader_only: Annotated[bool, typer.Option("--leader-only", help="Connect to the leader's member only.")] = False,
-    data_dir: Annotated[Path | None, typer.Option(help="Where both systems keep their data (a new directory in it, "
-                                                       "removed afterwards). Default: TMPDIR or /var/tmp.")] = None,
-    etcd_flags: Annotated[str, typer.Option(help="More flags for etcd, as one string.")] = "",
-    muster_flags: Annotated[str, typer.Option(help="More flags for muster local, as one string.")] = "",
-    shards: Annotated[int, typer.Option(min=1, help="Shards of the muster that is started.")] = 1,
-    markdown: Annotated[Path | None, typer.Option(help="Page to write the tables into, between its marks.")] = None,
-    as_json: Json = False,
-) -> None:
-    """Run the same work on two systems in turns, and print ratios."""
-    from bench import compare as comparing
-    from bench import compare_report
-
-    def terminate(signum: int, frame: object) -> None:
-        raise SystemExit(128 + signum)
-
-    signal.signal(signal.SIGTERM, terminate)  # so that the systems started here end with us
-    try:
-        plan = comparing.Plan(comparing.choose([p for p in only.split(",") if p]), rounds, duration, warm_up,
-                              processes, leader_only, key_space)
-        with systems.started_pair(baseline, subject, data_dir=data_dir, shards=shards,
-                                  etcd_flags=shlex.split(etcd_flags), muster_flags=shlex.split(muster_flags)) as pair:
-            for name, flags in (("etcd flags", etcd_flags), ("muster flags", muster_flags)):
-                if flags:
-                    plan.notes[name] = flags
-            result = asyncio.run(comparing.compare(plan, pair, lambda line: _errors.print(line, markup=False)))
-    except (ValueError, FileNotFoundError) as error:
-        _fail(str(error))
-    except (OSError, RuntimeError, run.RunError) as error:
-        _errors.print(f"error: {error}", style="red", markup=False)
-        raise typer.Exit(1) from None
-    if as_json:
-        sys.stdout.write(json.dumps(result) + "\n")
-    else:
-        compare_report.show(_output(), result)
-    if markdown is not None:
-        compare_report.write_into(markdown, result)
-
-
-def _go(spec: Spec, processes: int, server_pids: str, as_json: bool, *, populate: bool = False) -> None:
+def _load(name: str, command: Command, given: dict[str, Any]) -> None:
     """Run, show, and exit: 0; 1 if the run failed or all its operations did; 2 for impossible options."""
+    if given.pop("consistency", "l") not in ("l", "s"):
+        _fail("--consistency must be l or s")
+    if given["total"] is None:
+        given["total"] = 0 if given["duration_s"] else command.total
     try:
+        spec = _spec(name, given)
         spec.check()
+        if given["target_leader"]:
+            spec = asyncio.run(upkeep.to_leader(spec))
+        quiet = given["as_json"]
         roots = run.local_roots([parse_endpoint(e) for e in spec.endpoints],
-                                [int(pid) for pid in server_pids.split(",") if pid])
-        if populate:
-            with_progress(lambda p: run.populate(spec, processes=processes, progress=p), "populate", spec.key_space,
-                          quiet=as_json)
-        result = with_progress(lambda p: run.run(spec, processes=processes, server_roots=roots, progress=p),
-                               spec.command, spec.total or None, quiet=as_json)
+                                [int(pid) for pid in given["server_pids"].split(",") if pid])
+        if given.get("populate") and not spec.range_key:
+            with_progress(lambda p: run.populate(spec, processes=given["processes"], progress=p), "populate",
+                          spec.key_space, quiet=quiet)
+
+        async def work(progress: run.Progress) -> dict[str, Any]:
+            async with upkeep.compacting(spec, given.get("compact_interval_s", 0.0), given.get("compact_delta", 0)):
+                return await run.run(spec, processes=given["processes"], server_roots=roots, progress=progress)
+
+        result = with_progress(work, spec.command, spec.total or None, quiet=quiet)
+        if given.get("check_hashkv"):
+            result["hash_kv"] = asyncio.run(upkeep.hash_kv(spec))
     except ValueError as error:
         _fail(str(error))
-    except run.RunError as error:
+    except (run.RunError, OSError) as error:
         _errors.print(f"error: {error}", style="red", markup=False)
         raise typer.Exit(1) from None
-    if as_json:
+    if given["as_json"]:
         sys.stdout.write(json.dumps(result) + "\n")
     else:
-        report.show(_output(), result)
+        report.show(report.output(), result, sample=given["sample"])
     if result["errors"] and not result["operations"]:
         raise typer.Exit(1)
+
+
+def _spec(name: str, given: dict[str, Any]) -> Spec:
+    values = {field: value for field, value in given.items() if field in _SPEC_FIELDS}
+    values["endpoints"] = _split(given["endpoints"])
+    if given.get("sequential"):
+        values["distribution"] = "sequential"
+    if given.get("end_key"):
+        values["range_end"] = given["end_key"]
+    if "watchers" in given:
+        values["watchers_per_stream"] = max(1, given["watchers"] // given["streams"])
+    return Spec(name, **values)
 
 
 def with_progress(work: Callable[[run.Progress], Any], what: str, total: int | None, *, quiet: bool) -> Any:
@@ -237,24 +263,10 @@ def with_progress(work: Callable[[run.Progress], Any], what: str, total: int | N
         return asyncio.run(work(progress))
 
 
-def _output() -> Console:
-    """Stdout; wide enough for any table where it is no terminal, so that nothing is cut in a file."""
-    return Console(width=None if sys.stdout.isatty() else 200)
-
-
-def _bounds(total: int | None, duration: float, default: int = 10_000) -> tuple[int, float]:
-    if total is None:
-        total = 0 if duration else default
-    return total, duration
-
-
 def _split(endpoints: str) -> tuple[str, ...]:
     found = tuple(e.strip() for e in endpoints.split(",") if e.strip())
-    try:
-        for endpoint in found:
-            parse_endpoint(endpoint)
-    except ValueError as error:
-        _fail(str(error))
+    for endpoint in found:
+        parse_endpoint(endpoint)
     return found
 
 
@@ -265,6 +277,9 @@ def _fail(reason: str) -> NoReturn:
 
 def main() -> None:
     """Entry point of the console script."""
+    from bench import compare_cli
+
+    compare_cli.register(app)
     app()
 
 

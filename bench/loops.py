@@ -135,6 +135,13 @@ class Loop:
             if self._active == 0:
                 self._finish()
 
+    def stop(self) -> None:
+        """Start no more operations; :meth:`run` returns once the open ones are answered."""
+        self._left = 0
+        if self._interval_ns:
+            self._backlog.clear()
+            self._tick()
+
     def failed(self, slot: _Slot, error: RpcError) -> None:
         """Count a failure. A client whose server is away comes again a little later."""
         kind = f"{error.name}: {error.message}"[:200]

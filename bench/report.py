@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 from rich.console import Console, Group, RenderableType
@@ -11,7 +12,7 @@ from rich.text import Text
 _BAR_WIDTH = 40
 
 
-def render(result: dict[str, Any]) -> RenderableType:
+def render(result: dict[str, Any], *, sample: bool = False) -> RenderableType:
     """One run's result, as ``bench.run.run`` returns it."""
     parts: list[RenderableType] = [
         Text(f"{result['operations']} operations in {result['duration_s']:.2f} s: "
@@ -20,15 +21,24 @@ def render(result: dict[str, Any]) -> RenderableType:
     ]
     if result["histogram_us"]:
         parts.append(_histogram(result["histogram_us"]))
+    if sample:
+        parts.append(Text("operations in each second: " + " ".join(str(count) for _, count in result["timeline"])))
     parts.append(_cpu(result))
+    for endpoint, value in result.get("hash_kv", {}).items():
+        parts.append(Text(f"hash of {endpoint}: {value}"))
     for kind, count in sorted(result["errors"].items(), key=lambda item: -item[1]):
         parts.append(Text(f"{count} x {kind}", style="red"))
     return Group(*parts)
 
 
-def show(console: Console, result: dict[str, Any]) -> None:
+def show(console: Console, result: dict[str, Any], *, sample: bool = False) -> None:
     """Print one run's result."""
-    console.print(render(result), soft_wrap=True, highlight=False)
+    console.print(render(result, sample=sample), soft_wrap=True, highlight=False)
+
+
+def output() -> Console:
+    """Stdout; wide enough for any table where it is no terminal, so that nothing is cut in a file."""
+    return Console(width=None if sys.stdout.isatty() else 200)
 
 
 def number(value: float) -> str:

@@ -42,6 +42,7 @@ async def run(spec: Spec, *, processes: int = 1, server_roots: Sequence[int] = (
     """Make one run. ValueError for a spec that cannot be run, :class:`RunError` if it fails."""
     spec.check()
     shares = spec.split(processes)
+    usage_idle = servers.sample(server_roots)
     workers: list[_Process] = []
     try:
         for share in shares:
@@ -78,7 +79,9 @@ async def run(spec: Spec, *, processes: int = 1, server_roots: Sequence[int] = (
         "machine_busy_percent": _busy_percent(machine_before, machine_after),
     }
     merged["client"]["limited"] = _verdict(merged)
-    merged["server"] = _server(servers.spent(usage_before, usage_after), merged["operations"])
+    merged["server"] = _server(servers.spent(usage_before, usage_after), merged["operations"],
+                               sum(u.rss_bytes for u in usage_before.values())
+                               - sum(u.rss_bytes for u in usage_idle.values()))
     merged["others_busy_percent"] = _others_percent(merged, measured_s)
     return merged
 
@@ -145,13 +148,14 @@ def _verdict(result: dict[str, Any]) -> str:
     return "no"
 
 
-def _server(used: list[servers.Spent], operations: int) -> dict[str, Any] | None:
+def _server(used: list[servers.Spent], operations: int, setup_rss_bytes: int) -> dict[str, Any] | None:
     if not used:
         return None
     cpu_s = sum(u.cpu_s for u in used)
     return {"processes": [asdict(u) for u in used], "cpu_s": cpu_s,
             "us_per_op": cpu_s / operations * 1e6 if operations else 0.0,
-            "rss_bytes": sum(u.rss_bytes for u in used), "written_bytes": sum(u.written_bytes for u in used)}
+            "rss_bytes": sum(u.rss_bytes for u in used), "setup_rss_bytes": setup_rss_bytes,
+            "written_bytes": sum(u.written_bytes for u in used)}
 
 
 def _others_percent(result: dict[str, Any], measured_s: float) -> float | None:

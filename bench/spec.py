@@ -6,10 +6,13 @@ import json
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-UNARY = ("put", "range", "txn-put")
+UNARY = ("put", "range", "txn-put", "txn-compare")
 WATCHES = ("watch", "watch-latency")
-COMMANDS = (*UNARY, *WATCHES, "lease-keepalive")
+ACTED = ("lease-keepalive", "lease-grant", "mixed", "txn-mixed", "stm", "lock", "scan")  # see ``bench.actors``
+COMMANDS = (*UNARY, *WATCHES, *ACTED, "watch-get")
 DISTRIBUTIONS = ("uniform", "zipf", "sequential")
+ISOLATIONS = ("c", "r", "s", "ss")  # read committed, repeatable reads, serializable, serializable snapshot
+LOCKERS = ("stm", "lock-client", "lock-rpc")
 STAMP_BYTES = 8  # a watched value opens with the intended time of its put
 
 
@@ -43,27 +46,46 @@ class Spec:
     serializable: bool = False
     keys_only: bool = False
     count_only: bool = False
+    page: int = 0  # scan: keys per request; 0: all in one
     # txn-put
     txn_ops: int = 1
+    # mixed, txn-mixed
+    rw_ratio: float = 1.0  # reads per write
+    # stm
+    isolation: str = "r"
+    keys_per_txn: int = 1
+    write_percent: int = 50
+    locker: str = "stm"
+    # lock
+    names: int = 1
     # watch
     streams: int = 1
     watchers_per_stream: int = 1
+    watched_keys: int = 0  # each watcher watches one of so many keys, in turn; 0: all of the key space
     watch_prefix: str = ""  # "": each watches the one key that is put; else the puts go below this prefix
     prev_kv: bool = False
     progress_notify: bool = False
-    # lease-keepalive
+    # watch-get: events put before, which every watcher has to catch up with
+    events: int = 8
+    # lease-keepalive, lease-grant
     leases: int = 1
     lease_ttl_s: int = 60
+    # how to connect
+    user: str = ""  # name:password
+    cacert: str = ""
+    cert: str = ""
+    key: str = ""
+    insecure_skip_verify: bool = False
 
     def check(self) -> None:
         """ValueError, in words for the user, if this cannot be run."""
         if self.command not in COMMANDS:
             raise ValueError(f"unknown command {self.command}")
         for name in ("conns", "clients", "key_size_bytes", "key_space", "txn_ops", "streams", "watchers_per_stream",
-                     "leases", "lease_ttl_s"):
+                     "leases", "lease_ttl_s", "keys_per_txn", "names", "events"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1")
-        if self.total <= 0 and self.duration_s <= 0:
+        if self.total <= 0 and self.duration_s <= 0 and self.command != "watch-get":  # that ends with its watchers
             raise ValueError("a run needs an end: give a total or a duration")
         if self.total < 0 or self.duration_s < 0 or self.rate_per_s < 0 or self.timeout_s <= 0:
             raise ValueError("total, duration and rate must not be negative; the timeout must be positive")
@@ -77,6 +99,19 @@ class Spec:
                              f"{self.key_size_bytes} bytes has {max(digits, 0)} left after its prefix")
         if self.command in WATCHES and self.val_size_bytes < STAMP_BYTES:
             raise ValueError(f"a watched value holds the time of its put: at least {STAMP_BYTES} bytes")
+        for name, choices in (("isolation", ISOLATIONS), ("locker", LOCKERS)):
+            if getattr(self, name) not in choices:
+                raise ValueError(f"{name} must be one of {', '.join(choices)}")
+        if self.keys_per_txn > self.key_space:
+            raise ValueError("a transaction reads a key only once: key space smaller than the keys per transaction")
+        if not 0 <= self.write_percent <= 100:
+            raise ValueError("the percentage of writes must be between 0 and 100")
+        if self.rw_ratio < 0:
+            raise ValueError("the ratio of reads to writes must not be negative")
+        if self.user and ":" not in self.user:
+            raise ValueError("--user must be name:password")
+        if self.watched_keys and (self.watch_prefix or self.watchers_per_stream % self.watched_keys):
+            raise ValueError("the watchers of a stream must be a multiple of the watched keys, and without a prefix")
         if self.command == "txn-put" and self.txn_ops > self.key_space:
             raise ValueError("a transaction may put a key only once: key space smaller than the operations")
         if not self.endpoints:

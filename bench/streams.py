@@ -28,35 +28,39 @@ _GRANTS_AT_ONCE = 100
 class Watchers:
     """All watchers of one client process: ``streams`` streams with ``watchers_per_stream`` each.
 
-    Every watcher covers every key that the run puts, so each has to see each put once and in order.
+    Every watcher covers every key that the run puts, so each has to see each put once and in order; with
+    ``watched_keys`` as many watchers have each key, and a put is one event for each of those.
     """
 
     def __init__(self, spec: Spec, client: Client) -> None:
         self.spec = spec
         self.count = spec.streams * spec.watchers_per_stream
+        self.per_put = self.count // (spec.watched_keys or 1)  # events of one put
         self.samples_us: list[int] = []  # delivery latencies; taken and cleared by whoever watches the run
         self.created_us: list[int] = []
         self.errors: Counter[str] = Counter()
         self.received = 0
         self.last_event_ns = 0
+        self.to_all_us: list[int] = []  # for each put, until the last watcher here had it
+        self._missing: dict[bytes, int] = {}  # stamp of a put -> watchers that have not had it
         self._client = client
         self._streams: list[_WatchStream] = []
         self._changed = asyncio.Event()
 
     async def create(self) -> None:
         """Create all watchers. RuntimeError if some are refused or take too long."""
-        request = self._request()
+        requests = self._requests()
         for i in range(self.spec.streams):
             connection = self._client.connections[i % len(self._client.connections)]
-            self._streams.append(_WatchStream(self, connection, request, self.spec.watchers_per_stream))
+            self._streams.append(_WatchStream(self, connection, requests, self.spec.watchers_per_stream))
         if not await self._until(lambda: len(self.created_us) >= self.count or bool(self.errors)):
             raise RuntimeError(f"{len(self.created_us)} of {self.count} watchers created within the time limit")
         if self.errors:
             raise RuntimeError(f"watchers were not created: {dict(self.errors)}")
 
     async def wait_for(self, puts: int) -> None:
-        """Wait until each watcher has had ``puts`` events; gives up when none came for a time limit."""
-        expected = puts * self.count
+        """Wait until all events of ``puts`` puts are there; gives up when none came for a time limit."""
+        expected = puts * self.per_put
         if not await self._until(lambda: self.received >= expected):
             self.errors["events not delivered"] += expected - self.received
         if self.received > expected:
@@ -77,8 +81,14 @@ class Watchers:
                 return reached()
         return True
 
-    def _request(self) -> bytes:
+    def _requests(self) -> list[bytes]:
+        """What the watchers of a stream ask for, in turn."""
         spec = self.spec
+        if spec.watched_keys:
+            key = key_format(spec)
+            return [pb.WatchRequest(create_request=pb.WatchCreateRequest(
+                key=key(number), prev_kv=spec.prev_kv, progress_notify=spec.progress_notify)).SerializeToString()
+                for number in range(spec.watched_keys)]
         create = pb.WatchCreateRequest(prev_kv=spec.prev_kv, progress_notify=spec.progress_notify)
         if spec.watch_prefix:
             create.key = spec.watch_prefix.encode()
@@ -88,19 +98,19 @@ class Watchers:
             create.key, create.range_end = key(0), key(spec.key_space - 1) + b"\x00"
         else:
             create.key = key_format(spec)(0)
-        return bytes(pb.WatchRequest(create_request=create).SerializeToString())
+        return [pb.WatchRequest(create_request=create).SerializeToString()]
 
 
 class _WatchStream:
     """One watch stream; checks that each of its watchers sees revisions only once and ascending."""
 
-    def __init__(self, owner: Watchers, connection: Connection, request: bytes, watchers: int) -> None:
+    def __init__(self, owner: Watchers, connection: Connection, requests: list[bytes], watchers: int) -> None:
         self._owner = owner
         self._last: dict[int, int] = {}  # watch id -> revision of its last event
         self._asked_ns = perf_counter_ns()
         self.stream: Stream = connection.stream(WATCH, self._message, self._end)
-        for _ in range(watchers):
-            self.stream.send(request)
+        for i in range(watchers):
+            self.stream.send(requests[i % len(requests)])
 
     def _message(self, body: bytes) -> None:
         now = perf_counter_ns()
@@ -121,7 +131,14 @@ class _WatchStream:
             if kv.mod_revision <= last:  # the puts are single: a revision twice is an event twice
                 owner.errors["events out of order"] += 1
             last = kv.mod_revision
-            owner.samples_us.append((now - int.from_bytes(kv.value[:STAMP_BYTES], "big")) // 1000)
+            stamp = kv.value[:STAMP_BYTES]
+            latency_us = (now - int.from_bytes(stamp, "big")) // 1000
+            owner.samples_us.append(latency_us)
+            missing = owner._missing.get(stamp, owner.per_put) - 1
+            owner._missing[stamp] = missing
+            if not missing:
+                del owner._missing[stamp]
+                owner.to_all_us.append(latency_us)
         self._last[response.watch_id] = last
         owner.received += len(response.events)
         owner.last_event_ns = now
@@ -130,6 +147,68 @@ class _WatchStream:
     def _end(self, error: RpcError | None) -> None:
         self._owner.errors[f"watch stream ended: {error or 'OK'}"] += 1
         self._owner._changed.set()
+
+
+class CatchUps:
+    """Watchers that start from an old revision: done when each has had ``events`` events."""
+
+    def __init__(self, client: Client, request: pb.WatchCreateRequest, events: int, *, streams: int = 1,
+                 watchers_per_stream: int = 1) -> None:
+        self.errors: Counter[str] = Counter()
+        self.received = 0
+        self.caught_up_us: list[int] = []
+        self._expected = events
+        self._watchers = streams * watchers_per_stream
+        self._done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._got: dict[tuple[int, int], int] = {}
+        self._began_ns = perf_counter_ns()
+        self._streams: list[Stream] = []
+        body = pb.WatchRequest(create_request=request).SerializeToString()
+        for i in range(streams):
+            connection = client.connections[i % len(client.connections)]
+            stream = connection.stream(WATCH, self._message_of(i), self._end)
+            self._streams.append(stream)
+            for _ in range(watchers_per_stream):
+                stream.send(body)
+
+    async def wait(self, limit_s: float) -> bool:
+        """Wait for all watchers, at most so long; False if it was not enough, or if one was refused."""
+        try:
+            async with asyncio.timeout(limit_s):
+                await asyncio.shield(self._done)
+        except TimeoutError:
+            self.errors["watchers that did not catch up"] += self._watchers - len(self.caught_up_us)
+        return not self.errors
+
+    def close(self) -> None:
+        """End the streams."""
+        for stream in self._streams:
+            stream.cancel()
+
+    def _message_of(self, place: int) -> Callable[[bytes], None]:
+        def message(body: bytes) -> None:
+            response = pb.WatchResponse.FromString(body)
+            if response.canceled:
+                compacted = f"compacted up to {response.compact_revision}" if response.compact_revision else ""
+                self._fail(f"watch cancelled: {response.cancel_reason or compacted}")
+                return
+            self.received += len(response.events)
+            before = self._got.get((place, response.watch_id), 0)
+            now = self._got[place, response.watch_id] = before + len(response.events)
+            if before < self._expected <= now:
+                self.caught_up_us.append((perf_counter_ns() - self._began_ns) // 1000)
+                if len(self.caught_up_us) == self._watchers and not self._done.done():
+                    self._done.set_result(None)
+
+        return message
+
+    def _end(self, error: RpcError | None) -> None:
+        self._fail(f"watch stream ended: {error or 'OK'}")
+
+    def _fail(self, reason: str) -> None:
+        self.errors[reason] += 1
+        if not self._done.done():
+            self._done.set_result(None)
 
 
 def prefix_end(prefix: bytes) -> bytes:
@@ -146,7 +225,7 @@ class KeepAlives:
 
     def __init__(self, spec: Spec, client: Client) -> None:
         self.spec = spec
-        self.granted_us: list[int] = []
+        self.extra_us: dict[str, list[int]] = {"grant_100": []}
         self.leases: list[int] = []
         self.callers: list[_KeepAlive] = []
         self._client = client
@@ -161,7 +240,7 @@ class KeepAlives:
                 for i in range(first, min(first + _GRANTS_AT_ONCE, self.spec.leases))
             )):
                 self.leases.append(granted.ID)
-            self.granted_us.append((perf_counter_ns() - started) // 1000)
+            self.extra_us["grant_100"].append((perf_counter_ns() - started) // 1000)
         for i in range(self.spec.clients):
             mine = self.leases[i :: self.spec.clients] or [self.leases[i % len(self.leases)]]
             self.callers.append(_KeepAlive(self._client, i, mine))

@@ -22,6 +22,7 @@ from pathlib import Path
 import psutil
 
 from bench.client import parse_endpoint
+from bench.counters import http_get
 from bench.servers import discover
 
 START_LIMIT_S = 60.0
@@ -39,6 +40,9 @@ class System:
     data_dir: Path
     logs: list[Path] = field(default_factory=list)
     roots: list[int] = field(default_factory=list)  # of a system that others started
+    shards: int = 1
+    flags: tuple[str, ...] = ()
+    commands: list[tuple[str, list[str]]] = field(default_factory=list)  # log name, command line
 
     @property
     def pids(self) -> list[int]:
@@ -51,6 +55,21 @@ class System:
             if process.poll() is not None:
                 tail = log.read_bytes()[-2000:].decode("utf-8", "replace")
                 raise RuntimeError(f"{self.name} ended with code {process.returncode}:\n{tail}")
+
+    def restart(self) -> float:
+        """Stop everything in order, start it again; the seconds from then until every member is healthy."""
+        self.stop()
+        commands, self.commands = self.commands, []
+        self.processes.clear()
+        self.logs.clear()
+        began = time.monotonic()
+        for name, command in commands:
+            _spawn(self, name, command)
+        if self.name.startswith("muster"):
+            _wait_ready(self)
+        for endpoint in self.endpoints:
+            _wait_healthy(self, parse_endpoint(endpoint).port)
+        return time.monotonic() - began
 
     def stop(self) -> None:
         """SIGTERM, then SIGKILL for what is left of the trees after some seconds."""
@@ -116,7 +135,8 @@ def start_etcd(data_dir: Path, *, members: int = 3, binary: str | None = None,
     clients = [f"http://127.0.0.1:{port}" for port in ports[:members]]
     peers = [f"http://127.0.0.1:{port}" for port in ports[members:]]
     initial = ",".join(f"m{i}={url}" for i, url in enumerate(peers))
-    system = System(name, _version([path], "etcd"), [url.removeprefix("http://") for url in clients], [], data_dir)
+    system = System(name, _version([path], "etcd"), [url.removeprefix("http://") for url in clients], [], data_dir,
+                    flags=tuple(flags))
     try:
         for i in range(members):
             _spawn(system, f"m{i}", [
@@ -138,19 +158,14 @@ def start_muster(data_dir: Path, *, hosts: int = 3, shards: int = 1, flags: Sequ
                  name: str = "muster") -> System:
     """Start ``muster local`` and wait for its line ``ready``."""
     base = _free_block(100 * (hosts - 1) + 50)
-    system = System(name, "unknown", [f"127.0.0.1:{base + 100 * i}" for i in range(hosts)], [], data_dir)
+    system = System(name, "unknown", [f"127.0.0.1:{base + 100 * i}" for i in range(hosts)], [], data_dir,
+                    shards=shards, flags=tuple(flags))
     try:
         _spawn(system, "local", [
             sys.executable, "-m", "tools.muster.cli", "local", "--hosts", str(hosts), "--shards", str(shards),
             "--data-dir", str(data_dir / "data"), "--base-port", str(base), *flags,
         ])
-        deadline = time.monotonic() + START_LIMIT_S
-        while b"ready" not in system.logs[0].read_bytes().split():
-            system.check()
-            if time.monotonic() > deadline:
-                tail = system.logs[0].read_bytes()[-2000:].decode("utf-8", "replace")
-                raise RuntimeError(f"{name} was not ready within {START_LIMIT_S:.0f} s:\n{tail}")
-            time.sleep(0.05)
+        _wait_ready(system)
         for i in range(hosts):
             _wait_healthy(system, base + 100 * i)
         system.version = _version([sys.executable, "-m", "tools.muster.cli"], "muster")
@@ -168,36 +183,41 @@ def given(name: str, endpoints: Sequence[str], data_dir: Path) -> System:
 
 
 @contextmanager
-def started_pair(baseline: str, subject: str, *, data_dir: Path | None = None, shards: int = 1,
-                 etcd_flags: Sequence[str] = (), muster_flags: Sequence[str] = ()) -> Iterator[list[System]]:
-    """Two systems as ``muster-bench compare`` names them, side by side below one new directory, stopped at the end.
+def started(names: Sequence[str], *, data_dir: Path | None = None, etcd_flags: Sequence[str] = (),
+            muster_flags: Sequence[str] = ()) -> Iterator[list[System]]:
+    """Systems as ``muster-bench compare`` names them, side by side below one new directory, stopped at the end.
 
+    ``etcd``, ``muster``, ``muster:4`` (with so many shards), the path of an etcd, or ``NAME=HOST:PORT,...``.
     Two of one kind get different names. ValueError for a name that is none.
     """
+    for text in names:
+        if "=" not in text and "/" not in text and not re.fullmatch(r"etcd|muster(:[1-9][0-9]*)?", text):
+            raise ValueError(f"{text}: neither etcd, muster, muster:SHARDS, a path, nor NAME=ENDPOINTS")
     parent = data_dir or Path(os.environ.get("TMPDIR", "/var/tmp"))
     parent.mkdir(parents=True, exist_ok=True)
     directory = Path(tempfile.mkdtemp(prefix="muster-bench-", dir=parent))
     with ExitStack() as stack:
         stack.callback(shutil.rmtree, directory, ignore_errors=True)
-        pair: list[System] = []
-        for place, text in (("a", baseline), ("b", subject)):
+        running: list[System] = []
+        for place, text in enumerate(names):
+            own = directory / f"s{place}"
             name, equals, endpoints = text.partition("=")
             if equals:
                 system = given(name, endpoints.split(","), directory)
-            elif text == "muster":
-                system = start_muster(directory / place, shards=shards, flags=muster_flags)
-            elif text == "etcd" or "/" in text:
-                system = start_etcd(directory / place, binary=None if text == "etcd" else text, flags=etcd_flags)
+            elif text.startswith("muster"):
+                shards = int(text.partition(":")[2] or 1)
+                system = start_muster(own, shards=shards, flags=muster_flags, name=text.replace(":", "-"))
             else:
-                raise ValueError(f"{text}: neither etcd, muster, a path, nor NAME=ENDPOINTS")
-            if pair and system.name == pair[0].name:
-                system.name += "-2"
+                system = start_etcd(own, binary=None if text == "etcd" else text, flags=etcd_flags)
+            while any(system.name == other.name for other in running):
+                system.name += f"-{place + 1}"
             stack.callback(system.stop)
-            pair.append(system)
-        yield pair
+            running.append(system)
+        yield running
 
 
 def _spawn(system: System, name: str, command: list[str]) -> None:
+    system.commands.append((name, command))
     system.data_dir.mkdir(parents=True, exist_ok=True)
     log = system.data_dir / f"{name}.log"
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("ETCD_", "MUSTER_"))}
@@ -218,28 +238,26 @@ def _free_block(size: int) -> int:
     raise RuntimeError(f"no {size} free ports in a row between 21000 and 31000")
 
 
+def _wait_ready(system: System) -> None:
+    """Until ``muster local`` has printed its line ``ready``."""
+    deadline = time.monotonic() + START_LIMIT_S
+    while b"ready" not in system.logs[0].read_bytes().split():
+        system.check()
+        if time.monotonic() > deadline:
+            tail = system.logs[0].read_bytes()[-2000:].decode("utf-8", "replace")
+            raise RuntimeError(f"{system.name} was not ready within {START_LIMIT_S:.0f} s:\n{tail}")
+        time.sleep(0.02)
+
+
 def _wait_healthy(system: System, port: int) -> None:
     deadline = time.monotonic() + START_LIMIT_S
     while True:
         system.check()
-        if re.search(r'"health"\s*:\s*"?true', _http_get(port, "/health")):
+        if re.search(r'"health"\s*:\s*"?true', http_get("127.0.0.1", port, "/health", 2.0)):
             return
         if time.monotonic() > deadline:
             raise RuntimeError(f"{system.name}: 127.0.0.1:{port} was not healthy within {START_LIMIT_S:.0f} s")
         time.sleep(0.05)
-
-
-def _http_get(port: int, path: str) -> str:
-    try:
-        with socket.create_connection(("127.0.0.1", port), timeout=2) as conn:
-            conn.settimeout(2)
-            conn.sendall(f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n".encode())
-            answer = b""
-            while piece := conn.recv(65536):
-                answer += piece
-            return answer.decode("utf-8", "replace")
-    except OSError:
-        return ""
 
 
 def _version(command: list[str], wanted: str) -> str:

@@ -16,17 +16,20 @@ import resource
 import signal
 import sys
 from collections import Counter
+from dataclasses import replace
 from time import perf_counter_ns
 from typing import Any
 
 import uvloop
 
-from bench.client import Client, RpcError, parse_endpoint
+from bench.actors import Actors, actors
+from bench.client import Client, RpcError, parse_endpoint, tls_context
 from bench.loops import Loop
-from bench.spec import WATCHES, Spec
+from bench.spec import ACTED, WATCHES, Spec
 from bench.stats import Latencies
-from bench.streams import KEEP_ALIVE, KeepAlives, Watchers
-from bench.workloads import PUT, put_body, unary
+from bench.streams import CatchUps, Watchers
+from bench.workloads import PUT, RANGE, put_body, unary
+from cluster.pb import rpc_pb2 as pb
 
 _PROGRESS_S = 0.25
 
@@ -42,22 +45,34 @@ class Worker:
         self._client: Client
         self._loop: Loop
         self._watchers: Watchers | None = None
-        self._keep_alives: KeepAlives | None = None
+        self._actors: Actors | None = None
+        self._catch_up: pb.WatchCreateRequest | None = None
+        self._catch_ups: CatchUps | None = None
         self._cpu_before = _cpu_s()
 
     async def prepare(self) -> None:
         """Connect; create watchers or leases."""
         spec = self.spec
-        self._client = await Client.open([parse_endpoint(e) for e in spec.endpoints], spec.conns)
+        tls = None
+        if spec.cacert or spec.cert or spec.insecure_skip_verify:
+            tls = tls_context(cacert=spec.cacert, cert=spec.cert, key=spec.key,
+                              insecure_skip_verify=spec.insecure_skip_verify)
+        self._client = await Client.open([parse_endpoint(e) for e in spec.endpoints], spec.conns, tls=tls,
+                                         user=spec.user)
         connections = self._client.connections
         if spec.command in WATCHES:
             self._watchers = Watchers(spec, self._client)
             await self._watchers.create()
-            self._loop = Loop(spec, connections, PUT, put_body(spec, stamped=True))
-        elif spec.command == "lease-keepalive":
-            self._keep_alives = KeepAlives(spec, self._client)
-            await self._keep_alives.create()
-            self._loop = Loop(spec, self._keep_alives.callers, KEEP_ALIVE, lambda now: b"")
+            puts = replace(spec, key_space=spec.watched_keys, distribution="sequential") if spec.watched_keys else spec
+            self._loop = Loop(spec, connections, PUT, put_body(puts, stamped=True))
+        elif spec.command == "watch-get":
+            await self._put_history()
+            get = pb.RangeRequest(key=b"abc", serializable=True).SerializeToString()
+            self._loop = Loop(spec, connections, RANGE, lambda now: get)
+        elif spec.command in ACTED:
+            path, self._actors = actors(spec, self._client)
+            await self._actors.create()
+            self._loop = Loop(spec, self._actors.callers, path, lambda now: b"")
         else:
             path, body = unary(spec)
             self._loop = Loop(spec, connections, path, body)
@@ -69,10 +84,35 @@ class Worker:
         self._cpu_before = _cpu_s()
         reporter = asyncio.get_running_loop().create_task(self._report())
         try:
-            await self._loop.run()
+            if self._catch_up is None:
+                await self._loop.run()
+            else:
+                await self._run_beside(self._catch_up)
         finally:
             reporter.cancel()
         self._drain()
+
+    async def _put_history(self) -> None:
+        """What the watchers of ``watch-get`` have to catch up with; each process watches a key of its own."""
+        key = b"watchkey/%d" % os.getpid()
+        first = 0
+        for i in range(self.spec.events):
+            put = pb.PutRequest(key=key, value=b"%d" % i)
+            answer = await self._client.unary(PUT, put, pb.PutResponse, timeout_s=self.spec.timeout_s)
+            first = first or answer.header.revision
+        self._catch_up = pb.WatchCreateRequest(key=key, start_revision=first)
+
+    async def _run_beside(self, request: pb.WatchCreateRequest) -> None:
+        """Read until every watcher has caught up, or total or duration is reached and the watchers too."""
+        spec = self.spec
+        limit_s = (spec.duration_s or 60.0) + spec.timeout_s
+        running = asyncio.ensure_future(self._loop.run())
+        self._catch_ups = CatchUps(self._client, request, spec.events, streams=spec.streams,
+                                   watchers_per_stream=spec.watchers_per_stream)
+        await self._catch_ups.wait(limit_s)
+        if not spec.total and not spec.duration_s:
+            self._loop.stop()
+        await running
 
     async def finish(self, puts: int) -> dict[str, Any]:
         """Wait for what is still to be delivered, close, and say what was measured."""
@@ -86,13 +126,19 @@ class Worker:
             errors.update(self._watchers.errors)
             extra["watch_created"] = _pairs(self._watchers.created_us)
             extra["put"] = self.latencies.pairs()
-        if self._keep_alives is not None:
-            extra["grant_100"] = _pairs(self._keep_alives.granted_us)
+            extra["to_all"] = _pairs(self._watchers.to_all_us)
+        if self._catch_ups is not None:
+            errors.update(self._catch_ups.errors)
+            extra["caught_up"] = _pairs(self._catch_ups.caught_up_us)
+        if self._actors is not None:
+            extra.update({name: _pairs(values) for name, values in self._actors.extra_us.items()})
         cpu_s = [after - before for after, before in zip(_cpu_s(), self._cpu_before, strict=True)]
         if self._watchers is not None:
             self._watchers.close()
-        if self._keep_alives is not None:
-            await self._keep_alives.close()
+        if self._catch_ups is not None:
+            self._catch_ups.close()
+        if self._actors is not None:
+            await self._actors.close()
         reconnects = self._client.reconnects
         await self._client.close()
         return {

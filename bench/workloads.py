@@ -128,11 +128,29 @@ def txn_body(spec: Spec) -> Body:
     return body
 
 
+def compare_body(spec: Spec) -> Body:
+    """Transactions of one key: if it was ever put, put it and get it; else get it."""
+    number, key = numbers(spec), key_format(spec)
+    value = value_of(spec)
+
+    def body(now: int) -> bytes:
+        name = key(number())
+        get = pb.RequestOp(request_range=pb.RangeRequest(key=name))
+        request = pb.TxnRequest(
+            compare=[pb.Compare(result=pb.Compare.GREATER, target=pb.Compare.VERSION, key=name, version=0)],
+            success=[pb.RequestOp(request_put=pb.PutRequest(key=name, value=value)), get], failure=[get])
+        return request.SerializeToString()
+
+    return body
+
+
 def unary(spec: Spec) -> tuple[str, Body]:
     """Path and bodies of a unary command."""
     if spec.command == "put":
         return PUT, put_body(spec)
     if spec.command == "range":
         return RANGE, range_body(spec)
-    assert spec.command == "txn-put"
-    return TXN, txn_body(spec)
+    if spec.command == "txn-put":
+        return TXN, txn_body(spec)
+    assert spec.command == "txn-compare"
+    return TXN, compare_body(spec)

@@ -4,9 +4,9 @@
 Read ``frames`` (bytes out), ``headers`` (header blocks in), ``connection``, ``stream``, ``client``.
 """
 
-from bench.client.client import Client, Endpoint, parse_endpoint
+from bench.client.client import Client, Endpoint, parse_endpoint, tls_context
 from bench.client.connection import Connection
 from bench.client.errors import RpcError, Status
 from bench.client.stream import Stream
 
-__all__ = ["Client", "Connection", "Endpoint", "RpcError", "Status", "Stream", "parse_endpoint"]
+__all__ = ["Client", "Connection", "Endpoint", "RpcError", "Status", "Stream", "parse_endpoint", "tls_context"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, Self, TypeVar
@@ -10,6 +11,7 @@ from urllib.parse import urlsplit
 
 from bench.client.connection import Connection
 from bench.client.errors import RpcError
+from cluster.pb import rpc_pb2 as pb
 
 _RECONNECT_S = (0.02, 1.0)  # first and longest pause between attempts
 
@@ -20,31 +22,50 @@ class Endpoint:
 
     host: str
     port: int
+    secure: bool = False  # https
 
     def __str__(self) -> str:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
 def parse_endpoint(text: str) -> Endpoint:
-    """``host:port`` or ``http://host:port``, the port 2379 if none is given. ValueError on anything else."""
+    """``host:port``, or a URL with ``http`` or ``https``; port 2379 if none is given. ValueError on anything else."""
     parts = urlsplit(text if "://" in text else f"http://{text}")
-    if parts.scheme != "http":
-        raise ValueError(f"{text}: only http endpoints are supported")
+    if parts.scheme not in ("http", "https"):
+        raise ValueError(f"{text}: only http and https endpoints are supported")
     if parts.path not in ("", "/"):
         raise ValueError(f"{text}: not an endpoint")
     if not parts.hostname:
         raise ValueError(f"{text}: no host")
-    return Endpoint(parts.hostname, parts.port or 2379)
+    return Endpoint(parts.hostname, parts.port or 2379, parts.scheme == "https")
 
 
-class _Message(Protocol):
+def tls_context(*, cacert: str = "", cert: str = "", key: str = "", insecure_skip_verify: bool = False
+                ) -> ssl.SSLContext:
+    """What etcd's clients do with ``--cacert``, ``--cert``, ``--key`` and ``--insecure-skip-tls-verify``.
+
+    Without ``cacert`` the machine's certificate authorities are trusted. OSError for files that cannot be used.
+    """
+    context = ssl.create_default_context(cafile=cacert or None)
+    if insecure_skip_verify:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    if cert:
+        context.load_cert_chain(cert, key or None)
+    context.set_alpn_protocols(["h2"])
+    return context
+
+
+class Message(Protocol):
+    """A protobuf message."""
+
     def SerializeToString(self) -> bytes: ...
 
     @classmethod
     def FromString(cls, data: bytes, /) -> Self: ...
 
 
-M = TypeVar("M", bound=_Message)
+M = TypeVar("M", bound=Message)
 
 
 class Client:
@@ -54,8 +75,10 @@ class Client:
     on it meanwhile end at once with UNAVAILABLE, so callers look ``connections[i]`` up for each call.
     """
 
-    def __init__(self, endpoints: Sequence[Endpoint], metadata: Iterable[tuple[str, str]] = ()) -> None:
+    def __init__(self, endpoints: Sequence[Endpoint], metadata: Iterable[tuple[str, str]] = (),
+                 tls: ssl.SSLContext | None = None) -> None:
         self.endpoints = tuple(endpoints)
+        self.tls = tls or (tls_context() if any(e.secure for e in endpoints) else None)
         self.metadata = tuple(metadata)
         self.connections: list[Connection] = []
         self.reconnects = 0
@@ -64,10 +87,16 @@ class Client:
 
     @classmethod
     async def open(cls, endpoints: Sequence[Endpoint], connections: int = 1, *, timeout_s: float = 5.0,
-                   metadata: Iterable[tuple[str, str]] = ()) -> Client:
-        """Open all connections. OSError or TimeoutError if one cannot be opened at its endpoint."""
-        client = cls(endpoints, metadata)
+                   metadata: Iterable[tuple[str, str]] = (), tls: ssl.SSLContext | None = None,
+                   user: str = "") -> Client:
+        """Open all connections. OSError or TimeoutError if one cannot be opened at its endpoint.
+
+        ``user``, as ``name:password``, logs in first (RpcError if refused); its token goes with every call.
+        """
+        client = cls(endpoints, metadata, tls)
         try:
+            if user:
+                client.metadata += (("token", await client._log_in(user, timeout_s)),)
             for first in range(0, connections, 64):  # not all at once: a listen queue is short
                 opened = await asyncio.gather(
                     *(client._connect(client.endpoints[i % len(client.endpoints)], timeout_s)
@@ -83,7 +112,7 @@ class Client:
             raise
         return client
 
-    async def unary(self, path: str, request: _Message, response: type[M], *, connection: int = 0,
+    async def unary(self, path: str, request: Message, response: type[M], *, connection: int = 0,
                     timeout_s: float = 10.0) -> M:
         """One call, awaited: for what is not measured. RpcError if it fails, TimeoutError if it takes too long."""
         answer: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
@@ -113,11 +142,21 @@ class Client:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         for connection in self.connections:
             connection.close()
-        await asyncio.sleep(0)
+        await asyncio.gather(*(connection.wait_closed() for connection in self.connections))
 
     async def _connect(self, endpoint: Endpoint, timeout_s: float) -> Connection:
         return await Connection.open(endpoint.host, endpoint.port, timeout_s=timeout_s, metadata=self.metadata,
-                                     on_lost=self._lost)
+                                     on_lost=self._lost, tls=self.tls if endpoint.secure else None)
+
+    async def _log_in(self, user: str, timeout_s: float) -> str:
+        name, _, password = user.partition(":")
+        self.connections.append(await self._connect(self.endpoints[0], timeout_s))
+        request = pb.AuthenticateRequest(name=name, password=password)
+        answer = await self.unary("/etcdserverpb.Auth/Authenticate", request, pb.AuthenticateResponse)
+        connection = self.connections.pop()
+        connection.close()
+        await connection.wait_closed()
+        return answer.token
 
     def _lost(self, connection: Connection, error: RpcError) -> None:
         if not self._closed and connection in self.connections:

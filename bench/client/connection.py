@@ -8,6 +8,7 @@ per read or loop tick. Calls are answered through callbacks, in the loop's threa
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections import deque
 from collections.abc import Callable, Iterable
 from typing import cast
@@ -44,14 +45,16 @@ class Connection(asyncio.Protocol):
     """
 
     def __init__(self, authority: str, *, metadata: Iterable[tuple[str, str]] = (),
-                 on_lost: Callable[[Connection, RpcError], None] | None = None) -> None:
+                 on_lost: Callable[[Connection, RpcError], None] | None = None, secure: bool = False) -> None:
         self.authority = authority
+        self._secure = secure
         self.metadata = tuple(metadata)
         self.lost: RpcError | None = None  # set once no further call can be made
         self._on_lost = on_lost
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
         self._ready: asyncio.Future[None] = self._loop.create_future()
+        self.closed = asyncio.Event()  # the transport is gone
         self._methods: dict[str, tuple[bytes, bytes]] = {}  # path -> first 5 bytes of HEADERS frame, block
         self._out: list[bytes] = []
         self._corked = False
@@ -76,14 +79,18 @@ class Connection(asyncio.Protocol):
 
     @classmethod
     async def open(cls, host: str, port: int, *, timeout_s: float = 5.0, metadata: Iterable[tuple[str, str]] = (),
-                   on_lost: Callable[[Connection, RpcError], None] | None = None) -> Connection:
-        """Connect, and wait for the server's settings. OSError or TimeoutError if that fails."""
+                   on_lost: Callable[[Connection, RpcError], None] | None = None,
+                   tls: ssl.SSLContext | None = None) -> Connection:
+        """Connect, and wait for the server's settings. OSError (``ssl.SSLError`` is one) or TimeoutError if that fails.
+
+        ``tls``: a context that offers ``h2`` by ALPN, such as :func:`bench.client.tls_context` makes.
+        """
         loop = asyncio.get_running_loop()
         authority = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-        connection = cls(authority, metadata=metadata, on_lost=on_lost)
+        connection = cls(authority, metadata=metadata, on_lost=on_lost, secure=tls is not None)
         try:
             async with asyncio.timeout(timeout_s):
-                await loop.create_connection(lambda: connection, host, port)
+                await loop.create_connection(lambda: connection, host, port, ssl=tls)
                 await connection._ready
         except BaseException:
             connection._on_lost = None
@@ -160,10 +167,22 @@ class Connection(asyncio.Protocol):
         """Close the connection; open calls end with CANCELLED."""
         self._lose(RpcError(Status.CANCELLED, "connection closed by this side"))
 
+    async def wait_closed(self, limit_s: float = 1.0) -> None:
+        """After :meth:`close`: until the transport is gone. A peer that does not take part is cut off at the limit."""
+        if self._transport is None:
+            return
+        try:
+            async with asyncio.timeout(limit_s):
+                await self.closed.wait()
+        except TimeoutError:
+            if self._transport is not None:
+                self._transport.abort()
+                await asyncio.sleep(0)
+
     # -- sending -------------------------------------------------------------------------------------
 
     def _method(self, path: str) -> tuple[bytes, bytes]:
-        block = frames.header_block(path, self.authority, self.metadata)
+        block = frames.header_block(path, self.authority, self.metadata, secure=self._secure)
         head = FRAME.pack(len(block) << 8 | HEADERS, frames.END_HEADERS, 0)[:5]
         self._methods[path] = head, block
         return head, block
@@ -488,6 +507,7 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
+        self.closed.set()
         if self.lost is None or self._calls or self._streams:
             self._lose(RpcError(Status.UNAVAILABLE, f"connection lost: {exc or 'closed by the server'}"))
 

@@ -13,7 +13,6 @@ from typing import Any
 import psutil
 import pytest
 
-from bench import compare_report
 from bench.systems import System
 
 NUMBER = (int, float)
@@ -28,7 +27,8 @@ RESULT: dict[str, Any] = {
     "client": {"cpu_s": float, "us_per_op": float, "busiest_percent": float, "reconnects": int, "limited": str,
                "processes": [{"pid": int, "user_s": float, "system_s": float, "max_rss_bytes": int,
                               "busy_percent": float}]},
-    "server": {"cpu_s": float, "us_per_op": float, "rss_bytes": int, "written_bytes": int,
+    "server": {"cpu_s": float, "us_per_op": float, "rss_bytes": int, "setup_rss_bytes": int,
+               "written_bytes": int,
                "processes": [{"pid": int, "name": str, "cpu_s": float, "rss_bytes": int, "written_bytes": int}]},
 }
 
@@ -63,6 +63,11 @@ def check_schema(value: Any, schema: Any, where: str) -> None:
     ("range", "--total", "500", "--clients", "10", "--key-space-size", "50", "--consistency", "s"),
     ("txn-put", "--total", "500", "--clients", "10", "--txn-ops", "3"),
     ("lease-keepalive", "--total", "500", "--clients", "10", "--leases", "20"),
+    ("lease-grant", "--total", "500", "--clients", "10"),
+    ("txn-compare", "--total", "500", "--clients", "10", "--key-space-size", "50"),
+    ("txn-mixed", "--total", "500", "--clients", "10", "--limit", "5"),
+    ("mixed", "--total", "500", "--clients", "10", "--key-space-size", "50", "--rw-ratio", "4"),
+    ("scan", "00000000", "00000007", "--total", "500", "--clients", "10", "--page", "2"),
 ], ids=lambda arguments: arguments[0])
 def test_each_command_makes_its_total_and_reports_it(etcd: System, arguments: tuple[str, ...]) -> None:
     result = result_of(etcd, *arguments)
@@ -134,7 +139,10 @@ def test_client_processes_end_with_their_parent(etcd: System, sent: signal.Signa
 
 @pytest.mark.parametrize(("arguments", "code", "said"), [
     (("put", "--endpoints", "127.0.0.1:1", "--total", "1"), 1, "refused"),
-    (("put", "--endpoints", "https://h:1"), 2, "only http"),
+    (("put", "--endpoints", "ftp://h:1"), 2, "only http"),
+    (("stm", "--isolation", "x"), 2, "isolation must be one of c, r, s, ss"),
+    (("watch", "--watched-key-total", "7"), 2, "multiple of the watched keys"),
+    (("compare", "--preset", "issue9"), 2, "no preset issue9"),
     (("put", "--total", "0"), 2, "needs an end"),
     (("put", "--key-size", "1"), 2, "10000 keys need 4 digits"),
     (("range", "--consistency", "x"), 2, "--consistency must be l or s"),
@@ -150,7 +158,7 @@ def test_what_cannot_be_done_is_said_with_its_exit_code(arguments: tuple[str, ..
 
 def test_compare_takes_turns_and_writes_its_tables(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
-    page.write_text(f"before\n{compare_report.BEGIN}\nold\n{compare_report.END}\nafter\n")
+    page.write_text("before\n<!-- compare: begin -->\nold\n<!-- compare: end -->\nafter\n")
     done = bench("compare", "--subject", "etcd", "--rounds", "2", "--duration", "0.3", "--warm-up", "0.1",
                  "--only", "put-1,range-s-100", "--key-space-size", "200", "--data-dir", str(tmp_path / "data"),
                  "--markdown", str(page), "--json")
@@ -159,7 +167,7 @@ def test_compare_takes_turns_and_writes_its_tables(tmp_path: Path) -> None:
     assert [system["name"] for system in result["systems"]] == ["etcd", "etcd-2"]
     for cell in result["cells"]:
         assert {name: len(runs) for name, runs in cell["runs"].items()} == {"etcd": 2, "etcd-2": 2}
-        ratio = cell["ratios"]["throughput_per_s"]
+        ratio = cell["ratios"]["etcd-2"]["throughput_per_s"]
         assert 0 < ratio["low"] <= ratio["median"] <= ratio["high"]
         assert all(len(run["server"]["processes"]) == 3 for runs in cell["runs"].values() for run in runs)
     order = [line.split(", round ")[0].split(": ")[1] for line in done.stderr.splitlines() if ", round " in line]
@@ -168,5 +176,6 @@ def test_compare_takes_turns_and_writes_its_tables(tmp_path: Path) -> None:
     assert text.startswith("before\n")
     assert text.endswith("after\n")
     assert "old" not in text
-    assert "| put-1 | **etcd-2 / etcd** |" in text.replace("**put-1**", "put-1")
+    assert "| **put, 1 client** | **etcd-2 / etcd** |" in text
+    assert all(run["counters"]["syncs"] >= 3 for run in result["cells"][0]["runs"]["etcd"])
     assert list((tmp_path / "data").iterdir()) == []  # nothing is left behind

@@ -1,0 +1,130 @@
+"""The guard: counts the work of a put in a quiet local cluster of three hosts, and holds it against bounds.
+
+Only counters, and CPU as a ratio to a loop measured beside it: never speed, which is the machine's. What the
+cluster does while nobody asks (heartbeats) is measured too and taken off.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import statistics
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from bench import counters, run, servers
+from bench.spec import Spec
+from bench.systems import System, started
+
+SCHEMA = "muster-bench-check/1"
+PUTS = 1000
+_IDLE_S = 1.0
+_TRIES = 3  # a bound is broken only if it is in every one: other programs can only add
+
+
+@dataclass(slots=True, frozen=True)
+class Bound:
+    """The most that one put may cost, over all three hosts; ``seen`` is what it was when the bound was set."""
+
+    what: str
+    seen: float
+    most: float
+
+
+#: By load: 1 client, so that nothing can be shared, and 1000, where most has to be.
+#: A change that makes one of them worse on purpose says why, and sets both numbers anew.
+BOUNDS: dict[str, tuple[Bound, ...]] = {
+    "1 client": (
+        Bound("log_entries", 3.0, 3.05), Bound("syncs", 3.0, 3.6), Bound("log_bytes", 1124, 1240),
+        Bound("peer_bytes", 984, 1100), Bound("node_frames", 5.5, 6.6), Bound("front_frames", 0.95, 1.2),
+        Bound("cpu_loops", 19, 35)),
+    "1000 clients": (
+        Bound("log_entries", 0.02, 0.1), Bound("syncs", 0.016, 0.1), Bound("log_bytes", 886, 950),
+        Bound("peer_bytes", 591, 650), Bound("node_frames", 0.02, 0.15), Bound("front_frames", 0.02, 0.12),
+        Bound("cpu_loops", 0.35, 0.65)),
+}
+
+
+def measure(*, data_dir: Path | None = None, muster_flags: Sequence[str] = (), puts: int = PUTS) -> dict[str, Any]:
+    """Count. The ``--json`` dictionary; ``passed`` says whether every bound holds."""
+    with started(["muster"], data_dir=data_dir, muster_flags=muster_flags) as (system,):
+        loads = asyncio.run(_loads(system, puts))
+    rows = _judge(loads)
+    return {"schema": SCHEMA, "machine": run.machine(), "flags": list(muster_flags), "puts": puts, "rows": rows,
+            "measured": loads, "passed": all(row["passed"] for row in rows)}
+
+
+def _judge(loads: dict[str, list[dict[str, float]]]) -> list[dict[str, Any]]:
+    rows = []
+    for load, found in loads.items():
+        for bound in BOUNDS[load]:
+            values = [one[bound.what] for one in found if bound.what in one]
+            value = min(values, default=None)
+            rows.append({"load": load, "what": bound.what, "value": value, "seen": bound.seen, "most": bound.most,
+                         "passed": value is not None and value <= bound.most})
+    return rows
+
+
+async def _loads(system: System, puts: int) -> dict[str, list[dict[str, float]]]:
+    spec = Spec("put", tuple(system.endpoints), total=puts, key_space=1000, timeout_s=20.0)
+    loads = {"1 client": spec, "1000 clients": Spec(
+        "put", tuple(system.endpoints), conns=100, clients=1000, total=5 * puts, key_space=1000, timeout_s=20.0)}
+    await run.run(loads["1000 clients"])  # warm: caches filled, connections known
+    found: dict[str, list[dict[str, float]]] = {name: [] for name in loads}
+    for _ in range(_TRIES):
+        for name, load in loads.items():
+            found[name].append(await _work(system, load))
+        if all(row["passed"] for row in _judge(found)):
+            break
+    return found
+
+
+async def _work(system: System, spec: Spec) -> dict[str, float]:
+    """Each counter's growth per put, less what idling adds."""
+    idle_from, cpu_from, began = counters.sample(system.endpoints), _cpu_s(system), time.monotonic()
+    await asyncio.sleep(_IDLE_S)
+    idle_s = time.monotonic() - began
+    before, cpu_before, began = counters.sample(system.endpoints), _cpu_s(system), time.monotonic()
+    idle = {name: value / idle_s for name, value in counters.grown(idle_from, before).items()}
+    idle_cpu = (cpu_before - cpu_from) / idle_s
+    result = await run.run(spec)
+    cpu_s, took_s = _cpu_s(system) - cpu_before, time.monotonic() - began
+    grown = counters.grown(before, counters.sample(system.endpoints))
+    if result["errors"]:
+        raise run.RunError(f"puts failed: {result['errors']}")
+    work = {name: max(0.0, value - idle[name] * took_s) / result["operations"] for name, value in grown.items()}
+    work["cpu_loops"] = max(0.0, cpu_s - idle_cpu * took_s) / result["operations"] / calibration_s()
+    return work
+
+
+def _cpu_s(system: System) -> float:
+    return sum(usage.cpu_s for usage in servers.sample(system.pids).values())
+
+
+def calibration_s() -> float:
+    """CPU seconds of a thousand turns of a small interpreter loop: how slow this machine is at this moment."""
+    times = []
+    for _ in range(7):
+        began = time.process_time()
+        table: dict[int, bytes] = {}
+        for i in range(1000):
+            table[i & 63] = b"".join((b"k%d" % i, b"v"))
+        times.append(time.process_time() - began)
+    return statistics.median(times)
+
+
+def show(console: Console, result: dict[str, Any]) -> None:
+    """Print the counters beside their bounds."""
+    table = Table(box=None, pad_edge=False)
+    for heading in ("load", "for one put", "now", "when the bound was set", "at most", ""):
+        table.add_column(heading, justify="left" if heading in ("load", "for one put", "") else "right")
+    for row in result["rows"]:
+        value = "not served" if row["value"] is None else f"{row['value']:.3f}"
+        table.add_row(row["load"], row["what"], value, f"{row['seen']:.3f}", f"{row['most']:.3f}",
+                      "ok" if row["passed"] else "ABOVE", style="" if row["passed"] else "red")
+    console.print(table, soft_wrap=True, highlight=False)

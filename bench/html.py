@@ -1,0 +1,153 @@
+"""Comparisons as one self-contained page: tables, and charts as inline SVG. No script, nothing loaded."""
+
+from __future__ import annotations
+
+import re
+import statistics
+from html import escape
+from typing import Any
+
+from bench import compare_report as tables
+from bench.compare import figures
+from bench.svg import Series, bars, lines
+
+_STYLE = """
+body{font:15px/1.5 system-ui,sans-serif;color:#222;max-width:1400px;margin:2rem auto;padding:0 1rem}
+h1{font-size:1.6rem} h2{font-size:1.25rem;margin-top:2.5rem;border-bottom:1px solid #ddd} h3{font-size:1rem}
+table{border-collapse:collapse;font-size:13px;margin:1rem 0} td,th{padding:2px 10px 2px 0;text-align:right}
+td:first-child,th:first-child,td:nth-child(2),th:nth-child(2),td:last-child{text-align:left}
+tr.r td{font-weight:600;border-bottom:1px solid #ddd} .no{color:#b00020} .yes{color:#1b7f3b}
+.c{display:flex;flex-wrap:wrap;gap:1rem} svg{background:#fafafa;border:1px solid #eee;max-width:100%;height:auto}
+svg text{font:11px system-ui,sans-serif;fill:#333} svg .t{font-size:13px;font-weight:600}
+svg .y{text-anchor:end;fill:#666} svg .x{text-anchor:middle} svg .v{text-anchor:middle;font-size:9px}
+svg .u{fill:#666;font-size:10px} svg .g{stroke:#e4e4e4}
+"""
+_QUANTILES = ("p50", "p90", "p95", "p99", "p99.9")
+
+
+def page(results: list[dict[str, Any]]) -> str:
+    """The whole page; what machine, versions and settings it was measured on stands above each part."""
+    body = "\n".join(_part(result) for result in results)
+    return ("<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><title>muster-bench</title>"
+            f"<style>{_STYLE}</style></head><body>\n<h1>muster-bench compare</h1>\n{body}\n</body></html>\n")
+
+
+def _part(result: dict[str, Any]) -> str:
+    names = [system["name"] for system in result["systems"]]
+    title = result["title"] or " beside ".join(reversed(names))
+    out = [f"<h2>{escape(title)}</h2>", "<ul>",
+           *(f"<li>{escape(sentence)}</li>" for sentence in tables.context(result)), "</ul>"]
+    if found := tables.targets(result):
+        out += ["<h3>Targets</h3>", _target_table(found)]
+    out += [*_section("Scaling by clients", _by_clients(result, names)),
+            *_section("Scaling by shards", _by_shards(result)),
+            *_section("CPU of the servers for one operation", [_figure_bars(
+                result, names, "server_us_per_op", "CPU per operation", "us")]),
+            *_section("Written and synced", [
+                _figure_bars(result, names, "written_per_op", "Bytes written per operation", "B"),
+                _figure_bars(result, names, "syncs_per_op", "Syncs per operation, all members", "")]),
+            *_section("Latency", [_latency(cell, names) for cell in result["cells"]]),
+            *_section("Throughput over time", [_over_time(cell, names) for cell in result["cells"]]),
+            *_section("Memory at the end", [_memory(result)]),
+            "<h3>All figures</h3>", _all_figures(result)]
+    return "\n".join(out)
+
+
+def _section(title: str, charts: list[str]) -> list[str]:
+    charts = [chart for chart in charts if chart]
+    return [f"<h3>{escape(title)}</h3>", '<div class="c">', *charts, "</div>"] if charts else []
+
+
+def _median(cell: dict[str, Any], name: str, figure: str) -> float | None:
+    values = figures(cell["runs"][name], figure)
+    return statistics.median(values) if values else None
+
+
+def _by_clients(result: dict[str, Any], names: list[str]) -> list[str]:
+    """A chart for each kind of work that was done with several numbers of clients."""
+    groups: dict[str, list[dict[str, Any]]] = {}
+    for cell in result["cells"]:
+        if match := re.fullmatch(r"(put|range-[ls])-\d+", cell["name"]):
+            groups.setdefault(match[1], []).append(cell)
+    charts = []
+    for kind, members in groups.items():
+        if len(members) < 2:
+            continue
+        clients = {cell["name"]: int(cell["name"].rpartition("-")[2]) for cell in members}
+        for figure, title, unit in (("throughput_per_s", "throughput", "ops/s"), ("p99_ms", "p99", "ms")):
+            series = [Series(name, [(clients[cell["name"]], value) for cell in members
+                                    if (value := _median(cell, name, figure)) is not None]) for name in names]
+            charts.append(lines(f"{kind}: {title} by clients", series, unit,
+                                [(count, f"{count}") for count in clients.values()], log_x=True,
+                                log_y=figure == "p99_ms"))
+    return charts
+
+
+def _by_shards(result: dict[str, Any]) -> list[str]:
+    """Throughput and CPU by the number of shards, each work its own line, where there are several systems of it."""
+    systems = [s for s in result["systems"] if s["name"].startswith("muster")]
+    if len({s["shards"] for s in systems}) < 2:
+        return []
+    charts = []
+    for figure, title, unit in (("throughput_per_s", "Throughput", "ops/s"), ("server_us_per_op", "CPU", "us/op")):
+        series = [Series(cell["name"], [(s["shards"], value) for s in systems
+                                        if (value := _median(cell, s["name"], figure)) is not None])
+                  for cell in result["cells"] if not cell["name"].startswith(("put-1-", "range-all"))]
+        charts.append(lines(f"{title} by shards", series, unit, [(s["shards"], str(s["shards"])) for s in systems]))
+    return charts
+
+
+def _figure_bars(result: dict[str, Any], names: list[str], figure: str, title: str, unit: str) -> str:
+    cells = [cell for cell in result["cells"] if not cell["name"].startswith(("range-all", "range-paged", "range-1k"))]
+    return bars(title, [cell["name"] for cell in cells],
+                [(name, [_median(cell, name, figure) for cell in cells]) for name in names], unit)
+
+
+def _latency(cell: dict[str, Any], names: list[str]) -> str:
+    series = []
+    for name in names:
+        good = [run for run in cell["runs"][name] if "failed" not in run and run["operations"]]
+        if good:
+            series.append(Series(name, [(i + 1, statistics.median(run["latency_ms"][q] for run in good))
+                                        for i, q in enumerate(_QUANTILES)]))
+    return lines(cell["title"], series, "ms", [(i + 1, q) for i, q in enumerate(_QUANTILES)], log_y=True)
+
+
+def _over_time(cell: dict[str, Any], names: list[str]) -> str:
+    """All rounds one after the other, second by second; only whole seconds."""
+    series = []
+    for name in names:
+        points, second = [], 0.0
+        for run in cell["runs"][name]:
+            if "failed" in run:
+                continue
+            for _, count in run["timeline"][: max(1, int(run["duration_s"]))]:
+                points.append((second, float(count)))
+                second += 1
+        series.append(Series(name, points))
+    longest = max((len(one.points) for one in series), default=0)
+    if longest < 3:
+        return ""
+    return lines(cell["title"], series, "ops/s", [(i, str(i)) for i in range(0, longest, max(1, longest // 8))])
+
+
+def _memory(result: dict[str, Any]) -> str:
+    systems = result["systems"]
+    return bars("Memory of all processes (PSS)", [s["name"] for s in systems],
+                [("PSS", [sum(p["pss_bytes"] for p in s["processes"]) / 2**20 for s in systems])], "MiB")
+
+
+def _target_table(found: list[list[str]]) -> str:
+    out = ["<table><tr>", *(f"<th>{escape(head)}</th>" for head in tables.TARGET_HEADS), "</tr>"]
+    for line in found:
+        out.append("<tr>" + "".join(f"<td>{escape(text)}</td>" for text in line[:-1])
+                   + f'<td class="{line[-1]}">{line[-1]}</td></tr>')
+    return "".join(out) + "</table>"
+
+
+def _all_figures(result: dict[str, Any]) -> str:
+    out = ["<table><tr>", *(f"<th>{escape(head)}</th>" for head in tables.headings()), "</tr>"]
+    for line in tables.rows(result):
+        style = ' class="r"' if " / " in line[1] else ""
+        out.append(f"<tr{style}>" + "".join(f"<td>{escape(text)}</td>" for text in line) + "</tr>")
+    return "".join(out) + "</table>"
