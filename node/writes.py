@@ -209,11 +209,13 @@ class Writes:
     def applied(self, index: int, term: int) -> None:
         """The entry at ``index`` has been applied and was of ``term``."""
         proposals = self._proposals
-        while proposals and proposals[0].index <= index:
+        while proposals and (proposals[0].index <= index or proposals[0].term < term):
             proposal = proposals.popleft()
             if proposal.index == index and proposal.term == term:
                 self._done(proposal)
-            else:  # another leader's entry stands there: ours is lost for certain
+            else:
+                # Another leader's entry stands there, or one of a later term stands before it: ours is lost for
+                # certain. Left here, it would stand before the entries that this replica logs in a later term.
                 for link, rid in proposal.owed:
                     self._not_leader(link, rid)
 

@@ -1,0 +1,123 @@
+"""What becomes of the writes of a term that is lost."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from cluster.lease import Lessor
+from cluster.messages import Method, Status, decode_answers
+from cluster.pb import rpc_pb2
+from node.fronts import FrontLink
+from node.storage import StateStore
+from node.writes import Writes
+
+
+class FakeRaft:
+    """A leader's log without peers: the test says what is committed."""
+
+    def __init__(self) -> None:
+        self.term = 1
+        self.leader_id = 1
+        self.is_leader = True
+        self.transferring = False
+        self.entries: dict[int, tuple[int, bytes]] = {}
+        self.last = 0
+
+    def propose(self, data: bytes) -> int:
+        self.last += 1
+        self.entries[self.last] = (self.term, data)
+        return self.last
+
+
+class Replica:
+    """One replica's write path over a real store."""
+
+    def __init__(self, store: StateStore) -> None:
+        self.raft = FakeRaft()
+        self.store = store
+        self.sent: list[bytes] = []
+        self.link = FrontLink(b"front", self._take, b"", 1)
+        self.writes = Writes(
+            self.raft, store, lambda link: None, max_txn_ops=128, lessor=Lessor(1000), new_lease_id=lambda: 7,
+            over_quota=lambda method, body: False, control_applied=lambda link, record, physical: None)
+
+    def _take(self, parts: list[bytes]) -> bool:
+        self.sent.append(parts[-1])
+        return True
+
+    def lead(self, term: int) -> None:
+        """Elected; its own first entry is applied."""
+        self.raft.term, self.raft.is_leader = term, True
+        self.apply(self.raft.propose(b""))
+        self.writes.lead()
+
+    def deposed(self, term: int) -> None:
+        self.raft.term, self.raft.is_leader, self.raft.leader_id = term, False, 2
+        self.writes.resign()
+
+    def put(self, rid: int) -> None:
+        """One write, one entry."""
+        request = rpc_pb2.PutRequest(key=b"k%d" % rid, value=b"v")
+        self.writes.submit(self.link, rid, Method.PUT, request.SerializeToString())
+        self.writes.run()
+
+    def apply(self, index: int) -> None:
+        term, data = self.raft.entries[index]
+        self.store.apply([(index, term, data)], want_events=False)
+        self.writes.applied(index, term)
+
+    def answers(self) -> dict[int, int]:
+        """Status by request, of what has been answered since the last call."""
+        if self.link.pending:
+            self.link.flush()
+        found = {rid: status for frame in self.sent for rid, status, _ in decode_answers(frame)[1]}
+        self.sent.clear()
+        return found
+
+
+@pytest.fixture
+def replica(tmp_path: Path) -> Iterator[Replica]:
+    store = StateStore.open(f"{tmp_path}/state")
+    yield Replica(store)
+    store.close()
+
+
+def test_a_write_is_answered_when_its_entry_is_applied(replica: Replica) -> None:
+    replica.lead(1)
+    replica.put(1)
+    assert replica.answers() == {}
+    replica.apply(2)
+    assert replica.answers() == {1: Status.OK}
+
+
+def test_a_leader_that_leads_again_never_says_lost_of_a_write_that_it_has_logged_and_applied(replica: Replica) -> None:
+    """I23: the front sends again what is said to be lost, so it would be done twice."""
+    replica.lead(1)
+    for rid in (1, 2, 3, 4, 5):
+        replica.put(rid)  # at 2 to 6, and nobody else has them
+    replica.deposed(2)
+    replica.raft.entries[2], replica.raft.last = (2, b""), 2  # the next leader's first entry replaces them
+    replica.apply(2)
+    assert replica.answers() == dict.fromkeys((1, 2, 3, 4, 5), Status.NOT_LEADER)
+    replica.lead(3)
+    replica.put(6)  # at 4, where one of the lost ones stood
+    replica.apply(4)
+    assert replica.answers() == {6: Status.OK}
+    replica.put(7)
+    replica.apply(5)
+    assert replica.answers() == {7: Status.OK}
+
+
+def test_what_an_own_entry_of_the_lost_term_has_committed_is_done(replica: Replica) -> None:
+    replica.lead(1)
+    replica.put(1)
+    replica.put(2)
+    replica.deposed(2)
+    replica.apply(2)
+    assert replica.answers() == {1: Status.OK}
+    replica.raft.entries[3] = (2, b"")
+    replica.apply(3)
+    assert replica.answers() == {2: Status.NOT_LEADER}
