@@ -149,6 +149,10 @@ class Log:
             file.seek(self._from)
             return file.read().decode(errors="replace")
 
+    def count(self, text: str, process: str = "node-0") -> int:
+        """How many lines of one of the host's processes hold a text."""
+        return sum(text in line and f"process={process}" in line for line in self.text().splitlines())
+
     def await_text(self, text: str, limit_s: float = LIMIT_S) -> None:
         """Wait until it holds a text."""
         until(lambda: text in self.text(), limit_s)

@@ -14,7 +14,7 @@ import pytest
 
 from bench.client import Client, Endpoint, RpcError
 from cluster.pb import rpc_pb2
-from tests.faults.hosts import Hosts, aside, three_hosts, until
+from tests.faults.hosts import SHARDS, Hosts, aside, three_hosts, until
 from tests.faults.load import Load
 from tests.linearizability import Outcome
 
@@ -106,21 +106,26 @@ def test_a_log_that_was_replaced_by_an_older_copy_is_refused(hosts: Hosts, tmp_p
     asyncio.run(scenario())
 
 
+def holds(folder: Path, pattern: str, text: bytes) -> list[Path]:
+    """The files of a folder that hold a text."""
+    return [path for path in sorted(folder.glob(pattern)) if text in path.read_bytes()]
+
+
+def node_that_holds(hosts: Hosts, pattern: str, text: bytes) -> Path:
+    """The directory of the victim's node that has a text in such a file."""
+    return next(d for s in range(SHARDS) if holds(d := hosts.shard_dir(VICTIM, s), pattern, text))
+
+
 def flip(folder: Path, pattern: str, text: bytes) -> Path:
     """Flip one bit in the middle of a text wherever it lies in a folder's files; a file that had it."""
-    found = None
-    for path in sorted(folder.rglob(pattern)):
-        data = bytearray(path.read_bytes())
-        at = data.find(text)
-        while at >= 0:
-            data[at + len(text) // 2] ^= 0x10
-            found = path
-            at = data.find(text)
-        if found == path:
-            with open(path, "r+b") as file:
-                file.write(data)
-    assert found is not None, f"{text!r} is in no {pattern} of {folder}"
-    return found
+    paths = holds(folder, pattern, text)
+    for path in paths:
+        middle = len(text) // 2
+        changed = text[:middle] + bytes([text[middle] ^ 0x10]) + text[middle + 1 :]
+        data = path.read_bytes().replace(text, changed)
+        with open(path, "r+b") as file:
+            file.write(data)
+    return paths[-1]
 
 
 def test_a_flipped_bit_in_the_log_is_found_at_the_start_and_named(hosts: Hosts) -> None:
@@ -128,15 +133,15 @@ def test_a_flipped_bit_in_the_log_is_found_at_the_start_and_named(hosts: Hosts) 
         async with Load(hosts, "logflip", value_bytes=40) as load:
             await load.acknowledged(400)
             await aside(hosts.kill, VICTIM)
-            members = (hosts.host_dir(VICTIM) / "member").glob("shard-*")
-            logged = b"".join(p.read_bytes() for d in members for p in (d / "log").rglob("*.log"))
+            logged = b"".join(p.read_bytes() for s in range(SHARDS) for p in hosts.shard_dir(VICTIM, s).glob("log/db/*.log"))
             values = [v for o in load.operations if o.outcome is Outcome.OK and len(o.writes) == 1
                       for _, v in o.writes if v is not None and v in logged]
             # Not the very last: what was not synced yet here, a log may lose (the others acknowledged it)
             for value in (values[-100], values[-200]):
-                with kept_aside(hosts, hosts.host_dir(VICTIM) / "member"):
-                    path = flip(hosts.host_dir(VICTIM) / "member", "log/**/*.log", value)
-                    await refused_while_others_serve(hosts, load, f"the log at {path.parents[1]}")
+                node = node_that_holds(hosts, "log/db/*.log", value)
+                with kept_aside(hosts, node):  # of this node only: the others go on, and what they do must last
+                    flip(node, "log/db/*.log", value)
+                    await refused_while_others_serve(hosts, load, f"the log at {node / 'log'}")
             await aside(hosts.start, VICTIM)
 
     asyncio.run(scenario())
@@ -164,8 +169,9 @@ def test_a_flipped_bit_in_the_state_is_found_and_named_and_never_served(hosts: H
         async with Load(hosts, "stateflip") as load:
             await load.acknowledged(50)
             await aside(hosts.stop, VICTIM)  # flushes
-            with kept_aside(hosts, hosts.host_dir(VICTIM) / "member"):
-                path = flip(hosts.host_dir(VICTIM) / "member", "state/**/*.sst", value)
+            node = node_that_holds(hosts, "state/db-*/*.sst", value)
+            with kept_aside(hosts, node):
+                path = flip(node, "state/db-*/*.sst", value)
                 log, told = hosts.log(VICTIM), hosts.told
                 await aside(hosts.launch, VICTIM)
                 await aside(until, lambda: hosts.ready(VICTIM) or hosts.told_since(told))
