@@ -9,10 +9,10 @@ DEMO_DIR ?= .demo
 TESTS ?= tests
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test soak lint bench proto docs clean
+.PHONY: help setup demo test soak lint bench bench-check proto docs clean
 
 help:  ## list the targets
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 setup: $(STAMP)  ## prepare .venv: muster, its dependencies and the tools of development
 
@@ -36,6 +36,9 @@ lint: $(STAMP)  ## ruff and mypy
 
 bench: $(STAMP)  ## compare with etcd on this machine (BENCH_FLAGS=... for muster-bench compare)
 	$(BIN)/muster-bench compare $(BENCH_FLAGS)
+
+bench-check: $(STAMP)  ## count the work of puts (log entries, syncs, frames, bytes, CPU) against recorded bounds
+	$(BIN)/python -m bench.cli check
 
 proto: $(STAMP)  ## generate cluster/pb/*_pb2.py from the .proto files
 	$(BIN)/python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. cluster/pb/*.proto

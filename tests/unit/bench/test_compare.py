@@ -1,0 +1,194 @@
+"""Comparisons: what is run when time is short, ratios and targets, tables, charts, the guard's bounds."""
+
+from __future__ import annotations
+
+import xml.etree.ElementTree as ElementTree
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bench import check, compare, compare_report, counters, html, svg
+from bench.compare import Plan, _Clock, _key_of_shard
+from bench.matrix import PRESETS, Sizes, Target, cells, choose
+from bench.spec import Spec
+from cluster.placement import Placement
+
+METRICS = """# HELP x y
+etcd_disk_wal_fsync_duration_seconds_bucket{le="+Inf"} 9
+etcd_disk_wal_fsync_duration_seconds_count 7
+muster_node_log_last_index_total{shard="0"} 5.0
+muster_node_log_last_index_total{shard="1"} 6
+broken line
+"""
+
+
+def run_of(throughput: float, p99: float = 10.0, **more: Any) -> dict[str, Any]:
+    latency = {"mean": p99 / 5, "min": 0.1, "p50": p99 / 10, "p90": p99 / 2, "p95": p99 / 1.5, "p99": p99,
+               "p99.9": p99 * 2, "max": p99 * 3}
+    return {"operations": 1000, "errors": {}, "throughput_per_s": throughput, "duration_s": 4.0, "latency_ms": latency,
+            "timeline": [[i, 250] for i in range(4)], "extra": {}, "client": {"limited": "no"},
+            "others_busy_percent": 5.0, "counters": {"syncs": 30.0},
+            "server": {"us_per_op": 40.0, "rss_bytes": 2**28, "written_bytes": 10**6, "setup_rss_bytes": 0}, **more}
+
+
+def result_of(preset: str = "issue4") -> dict[str, Any]:
+    names = ["etcd", "muster"]
+    rows = []
+    for cell in cells(Sizes(), preset):
+        more = {"before": {"latency_ms": {"p99": 5.0}}, "disturbance": {"finished": 2}} \
+            if cell.kind == "disturbed" else {}
+        runs = {"etcd": [run_of(100.0, **more), run_of(120.0, **more)],
+                "muster": [run_of(300.0, 5.0, **more), run_of(480.0, 5.0, **more)]}
+        found = compare.ratios(runs, names)
+        rows.append({"name": cell.name, "title": cell.title, "duration_s": 4.0, "runs": runs, "ratios": found,
+                     "targets": compare.targets(cell, runs, found, "muster")})
+    system = {"version": "1 <2>", "endpoints": [], "shards": 1, "flags": ["--fronts", "0"], "idle_cpu_percent": 1.0,
+              "processes": [{"name": "node", "rss_bytes": 2**26, "pss_bytes": 2**25, "cpu_s": 3.0}]}
+    return {
+        "preset": preset, "title": "A & B", "started_at": "now", "notes": {"etcd flags": "-x"},
+        "machine": {"cpu": "c", "cpus": 2, "memory_bytes": 2**34, "kernel": "6", "python": "3.11"},
+        "storage": {"filesystem": "ext4", "sync_ms": 0.5}, "plan": {"rounds": 2, "duration_s": 4.0, "leader_only": False},
+        "systems": [{"name": name, **system} for name in names], "cells": rows,
+    }
+
+
+def test_a_ratio_is_of_the_same_round() -> None:
+    found = compare.ratios({"a": [run_of(100), {"failed": "x"}, run_of(50)], "b": [run_of(300), run_of(9), run_of(50)]},
+                           ["a", "b"])
+    assert found["b"]["throughput_per_s"] == {"median": 2.0, "low": 1.0, "high": 3.0}
+
+
+def test_a_target_is_met_by_the_median_ratio_or_by_the_figure_itself() -> None:
+    assert Target("throughput_per_s", False, 3).met(3.0)
+    assert not Target("throughput_per_s", False, 3).met(2.9)
+    assert Target("p99_ms", True, 0.7).met(0.7)
+    by_name = {cell["name"]: cell["targets"] for cell in result_of()["cells"]}
+    throughput, cpu = by_name["put-1000"]
+    assert (throughput["value"], throughput["met"]) == (3.5, True)
+    assert (cpu["value"], cpu["met"]) == (40.0, False)
+    assert [t["value"] for t in by_name["put-during-compaction"]] == [1.0]  # 5 ms now, 5 ms before
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_every_preset_is_told_on_page_and_chart(preset: str, tmp_path: Path) -> None:
+    result = result_of(preset)
+    begin, end = compare_report.marks(result)
+    page = tmp_path / "page.md"
+    page.write_text(f"above\n{begin}\nold\n{end}\nbelow\n")
+    compare_report.write_into(page, result)
+    text = page.read_text()
+    assert text.startswith(f"above\n{begin}\n")
+    assert text.endswith(f"{end}\nbelow\n")
+    assert "old" not in text
+    for cell in result["cells"]:
+        assert cell["title"] in text
+    report = html.page([result])
+    tree = ElementTree.fromstring(report.partition("\n")[2].replace("<meta charset=\"utf-8\">", ""))
+    assert len(tree.findall(".//svg")) >= len(result["cells"])
+    assert "A &amp; B" in report
+    assert "src=" not in report
+    assert "<script" not in report
+
+
+def test_a_page_without_marks_is_refused(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text("nothing")
+    with pytest.raises(ValueError, match="compare issue4: begin"):
+        compare_report.write_into(page, result_of())
+    assert page.read_text() == "nothing"
+
+
+def test_bars_are_as_high_as_their_values() -> None:
+    chart = svg.bars("t", ["a", "b"], [("one", [50.0, None]), ("two", [100.0, 25.0])], "u")
+    heights = [float(rect.get("height", "")) for rect in ElementTree.fromstring(chart).findall("rect")
+               if rect.find("title") is not None]
+    assert len(heights) == 3
+    assert heights[1] == pytest.approx(2 * heights[0], rel=0.01)
+    assert heights[1] == pytest.approx(4 * heights[2], rel=0.01)
+
+
+@pytest.mark.parametrize("high", [0.0003, 1.0, 9.9, 10.0, 12_345.0])
+def test_an_axis_reaches_above_its_highest_value_with_few_marks(high: float) -> None:
+    axis = svg._Axis(0.0, high, 200, 20)
+    assert axis.place(high) >= 19.9
+    assert axis.place(0.0) == 200
+    assert 2 <= len(axis.grid(100)) // 2 <= 8
+
+
+class Moment:
+    now = 0.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+def plan_of(names: str, budget_s: float, rounds: int = 3) -> Plan:
+    return Plan(choose(names.split(","), Sizes(), "issue2"), rounds, 5.0, 0.0, budget_s=budget_s, preset="issue2")
+
+
+def test_turns_get_shorter_then_rounds_fewer_then_the_last_cells_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    moment = Moment()
+    monkeypatch.setattr(compare, "time", moment)
+    plan = plan_of("put-*", 1000.0)
+    assert _Clock(plan, 2, 0.0).duration_s(plan.cells[0], plan.cells, 2, first=True) == 5.0
+    plan.budget_s = 60.0  # 9 turns of each of 2 systems
+    assert _Clock(plan, 2, 0.0).duration_s(plan.cells[0], plan.cells, 2, first=True) == \
+        pytest.approx(60 / 18 - compare.TURN_OVERHEAD_S)
+    plan.budget_s = 20.0  # only one round
+    assert _Clock(plan, 2, 0.0).duration_s(plan.cells[0], plan.cells, 2, first=True) == \
+        pytest.approx(20 / 6 - compare.TURN_OVERHEAD_S)
+    moment.now = 19.9
+    assert _Clock(plan, 2, 0.0).duration_s(plan.cells[2], plan.cells[2:], 2, first=True) == compare.SHORTEST_TURN_S
+    assert _Clock(plan, 2, 0.0).duration_s(plan.cells[2], plan.cells[2:], 1, first=False) == 0.0
+    moment.now = 20.1
+    assert _Clock(plan, 2, 0.0).duration_s(plan.cells[2], plan.cells[2:], 2, first=True) == 0.0
+
+
+@pytest.mark.parametrize("shards", [1, 2, 4])
+@pytest.mark.parametrize("shard", [0, 1])
+def test_a_key_of_its_own_lives_on_the_shard_asked_for(shard: int, shards: int) -> None:
+    spec = _key_of_shard(Spec("put", ("a:1",), total=1), shard, shards)
+    spec.check()
+    if shard < shards:
+        assert Placement(shards).shard_of(f"{spec.key_prefix}0".encode()) == shard
+
+
+def test_cells_are_chosen_by_pattern_and_every_spec_can_be_run() -> None:
+    for preset in ("", *PRESETS):
+        for cell in cells(Sizes(), preset):
+            replace(cell.spec, endpoints=("a:1",), duration_s=1.0).check()
+    assert [cell.name for cell in choose(["put-1*"], Sizes(), "issue2")] == ["put-1", "put-100", "put-1000"]
+    with pytest.raises(ValueError, match="no cell matches nothing"):
+        choose(["put-1", "nothing"], Sizes())
+
+
+def test_counters_are_summed_over_labels_and_begin_anew_with_their_process() -> None:
+    found = counters.parse(METRICS)
+    assert found["etcd_disk_wal_fsync_duration_seconds_count"] == 7
+    assert found["muster_node_log_last_index_total"] == 11
+    assert counters.grown({"syncs": 5.0, "log_bytes": 9.0}, {"syncs": 7.0, "log_bytes": 4.0}) == \
+        {"syncs": 2.0, "log_bytes": 4.0}
+
+
+def test_the_guard_passes_by_its_best_try_and_fails_where_every_try_is_above_or_nothing_is_served() -> None:
+    def loads(factor: float, **change: float) -> dict[str, list[dict[str, float]]]:
+        return {load: [{b.what: b.seen * factor for b in bounds} | change, {b.what: b.most * 9 for b in bounds}]
+                for load, bounds in check.BOUNDS.items()}
+
+    assert all(row["passed"] for row in check._judge(loads(1.0)))
+    broken = [row for row in check._judge(loads(1.0, syncs=1e9)) if not row["passed"]]
+    assert {row["what"] for row in broken} == {"syncs"}
+    missing = loads(1.0)
+    for found in missing["1 client"]:
+        del found["log_entries"]
+    assert [row["what"] for row in check._judge(missing) if not row["passed"]] == ["log_entries"]
+    assert check._judge({}) == []
+
+
+def test_bounds_leave_room_above_what_was_seen_and_not_too_much() -> None:
+    for bounds in check.BOUNDS.values():
+        for bound in bounds:
+            assert bound.seen < bound.most
+            assert bound.most <= max(2 * bound.seen, 0.15)
