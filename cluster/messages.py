@@ -57,7 +57,7 @@ class Method(IntEnum):
     HASH = 35
     HASH_KV = 36
     STATUS = 37  # StatusResponse fields of this replica
-    SNAPSHOT = 38  # PARTIAL answers: (remaining_bytes u64 | chunk); last one OK
+    SNAPSHOT = 38  # PARTIAL answers: (remaining_bytes u64 | chunk), as far as CREDIT goes; last one OK: HEAD
     ALARM = 39  # AlarmRequest; only GET so far
     READ_TXN = 40  # a read-only Txn: READ + TxnRequest
     RANGE_STREAM = 41  # READ + RangeRequest; PARTIAL answers hold whole KeyValues, so each can be sent on
@@ -75,6 +75,7 @@ class Method(IntEnum):
     REPORT = 83  # leader -> sequencer; no answer
     FEED = 84  # node -> any node 0: order records from this index on (u64); PARTIAL answers FEED_HEAD + projection
     FEED_ACK = 85  # order index applied (u64), order index durable (u64): credit for more; no answer
+    CREDIT = 52  # rid of a SNAPSHOT: so many of its bytes (u64, in all) have been passed on; no answer
     # Administration.
     TRANSFER_LEADER = 64  # u64 member ID; to the shard's leader; OK once the target has been told to campaign
 

@@ -253,8 +253,8 @@ class Serve:
             yield
         link.ok(rid, self._store.revision, self._term(), rpc_pb2.HashResponse(hash=hashing.value).SerializeToString())
 
-    def _snapshot(self, link: FrontLink, rid: int, revision: int, body: bytes) -> Slices:
-        yield from self._node.snapshots.backup(link, rid)
+    def _snapshot(self, link: FrontLink, rid: int, revision: int, body: bytes) -> None:
+        self._node.backups.start(link, rid)
 
 
 def _some(rows: Iterator[tuple[bytes, bytes]], count: int) -> Iterator[tuple[bytes, bytes]]:

@@ -38,6 +38,7 @@ from cluster.raft import (
     encode_messages,
 )
 from cluster.settings import NodeSettings, Peer
+from node.backups import Backups
 from node.confirm import Confirmations
 from node.disk import Syncer
 from node.fronts import FrontLink, Fronts, Send
@@ -47,7 +48,7 @@ from node.serve import Serve
 from node.snapshots import Snapshots
 from node.sockets import CurveKeys, Gatekeeper, LoopSocket, router
 from node.status import StatusPipe
-from node.storage import Applied, RaftLog, StateStore
+from node.storage import Applied, RaftLog, StateStore, StorageError
 from node.upkeep import Upkeep
 from node.watches import WatchSource
 from node.writes import Writes
@@ -140,6 +141,7 @@ class Node:
         )
         self.serve = Serve(self)
         self.snapshots = Snapshots(self)
+        self.backups = Backups(self)
         self.applied_index = self.store.position.shard_index
         self._outbox: dict[int, list[Message]] = {}
         self._news: dict[int, Message] = {}
@@ -218,6 +220,7 @@ class Node:
         self.syncer.close()
         self.upkeep.close()
         self.snapshots.close()
+        self.backups.close()
         self.log.sync()
         self.log.close()
         self.store.flush()
@@ -278,12 +281,17 @@ class Node:
                     self.watches.unsubscribe(link, rid)
                 elif method == Method.CANCEL:
                     self.reads.cancel(link, rid)
+                    self.backups.end(link, rid)
+                elif method == Method.CREDIT:
+                    self.backups.credit(link, rid, int.from_bytes(body, "little"))
                 elif method == Method.TRANSFER_LEADER:
                     self.upkeep.transfer(link, rid, body)
                 elif method >= Method.WIDE and self._node_request(link, rid, method, body):
                     pass
                 else:
                     self.serve.request(link, rid, method, timeout_ms, body)
+            except StorageError:
+                raise  # not the request's fault: a disk that cannot be trusted ends the process
             except Exception:
                 log.exception("a request of a front could not be understood", method=method)
                 self.fronts.drop(link.identity)
@@ -562,6 +570,7 @@ class Node:
             self._next_second = now + 1.0
             self.reads.sweep()
             self.snapshots.sweep()
+            self.backups.sweep()
             self.upkeep.second()
             self._second()
         self._timer = self.loop.call_later(interval / 5, self._tick)

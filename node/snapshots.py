@@ -1,4 +1,4 @@
-"""State snapshots: streamed to a replica that fell behind the log, and to clients as backups.
+"""State snapshots: streamed to a replica that fell behind the log.
 
 A snapshot is a checkpoint of ``state`` alone: never a vote, a term or a log (H8, I18). It travels beside the
 Raft messages in frames ``kind u8 | transfer u64 | offset u64 | data``; the sender keeps a window of unacknowledged
@@ -18,10 +18,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from cluster.messages import HEAD, Status
 from cluster.raft import Configuration, Role, SnapshotPosition
-from node.fronts import FrontLink
-from node.reads import Slices
 from node.storage import Position, SnapshotRefused
 from node.storage.snapshot import SnapshotSink, SnapshotSource
 
@@ -250,30 +247,6 @@ class Snapshots:
         node.state_replaced()
         self.installed += 1
         log.info("installed a snapshot", index=snapshot.index, revision=position.revision)
-
-    # -- backups
-
-    def backup(self, link: FrontLink, rid: int) -> Slices:
-        """Stream the state to a client: PARTIAL answers ``remaining bytes u64 | chunk``, then OK."""
-        node = self._node
-        future = node.loop.run_in_executor(
-            None, SnapshotSource.create, node.store, f"{node.settings.data_dir}/outgoing")
-        try:
-            while not future.done():
-                yield
-            source = future.result()
-        except GeneratorExit:
-            future.add_done_callback(lambda done: None if done.cancelled() else done.result().close())
-            raise
-        try:
-            remaining = source.size_bytes
-            while chunk := source.next_chunk(_CHUNK_BYTES):
-                remaining -= len(chunk)
-                link.answer(rid, Status.PARTIAL, remaining.to_bytes(8, "little") + chunk)
-                yield
-            link.answer(rid, Status.OK, HEAD.pack(source.position.revision, node.raft.term))
-        finally:
-            source.close()
 
     def close(self) -> None:
         """Drop what is under way."""

@@ -217,6 +217,13 @@ class Router:
                 self._schedule()
         link.post(rid, method, body)
 
+    def credit(self, waiting: Waiting, size: int) -> None:
+        """So many bytes in all of a SNAPSHOT's answer have been passed on: the node may send more."""
+        for link in self.routes[waiting.shard].links.values():
+            if link.pending.get(waiting.rid) is waiting:
+                self.post(link, waiting.rid, Method.CREDIT, size.to_bytes(8, "little"))
+                return
+
     def cancel(self, waiting: Waiting) -> None:
         """Nobody waits for this read any more."""
         for link in self.routes[waiting.shard].links.values():

@@ -59,7 +59,12 @@ def _time_to_live(context: Context) -> UnaryHandler:
         stats.started += 1
         if context.no_leader(call, stats):
             return
-        if context.placement.shards > 1 and validate.parse(rpc_pb2.LeaseTimeToLiveRequest.FromString, data).keys:
+        try:  # here and not at the node: what that does not expect ends it, and a question is asked again elsewhere
+            request = validate.parse(rpc_pb2.LeaseTimeToLiveRequest.FromString, data)
+        except EtcdError as e:
+            context.refuse(call, stats, e)
+            return
+        if context.placement.shards > 1 and request.keys:
             context.router.ask(call, Method.LEASE_TTL, data, _SHARD, stats, with_keys, data)
         else:
             context.router.ask(call, Method.LEASE_TTL, data, _SHARD, stats)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 from typing import Any
 
+import pytest
+
 from cluster import errors
 from cluster.errors import EtcdError
 from cluster.messages import HEAD, READ, Method, Status
@@ -77,9 +79,18 @@ def test_faults_that_need_no_state_are_found_here() -> None:
         assert served.call(method, message).status == status, method
     assert served.node.take() == []
     assert served.count("etcdserverpb.KV", "Put", 3) == 3
-    malformed = served.call("Range", b"\xff\xff")
+
+
+@pytest.mark.parametrize("method", ["Put", "Range", "DeleteRange", "Txn", "Compact", "RangeStream", "LeaseTimeToLive",
+                                    "LeaseKeepAlive", "MemberList", "HashKV", "Alarm"])
+def test_a_body_that_is_no_message_ends_here_and_reaches_no_node(method: str) -> None:
+    """A node ends at what it does not expect, and a question is asked again at the next one: that would be the whole
+    cluster, by one request."""
+    served = Served()
+    malformed = served.call(method, b"\xff\xff")
     assert malformed.status is not None
     assert malformed.status[0] == 13
+    assert served.node.take() == []
 
 
 def test_a_request_that_asks_for_a_leader_is_refused_at_once_without_one() -> None:
@@ -201,16 +212,19 @@ def test_status_is_the_own_replicas_and_says_when_there_is_no_leader() -> None:
     assert response.header.revision == 3
 
 
-def test_a_snapshot_is_padded_and_followed_by_its_checksum() -> None:
+def test_a_snapshot_is_followed_by_its_checksum_and_asked_for_as_the_client_takes_it() -> None:
     served = Served()
     call = served.call("Snapshot", rpc_pb2.SnapshotRequest())
     (request,) = served.node.take()
-    payload = bytes(range(256)) * 400 + b"odd"
+    payload = bytes(range(256)) * 400  # a node pads to 512 bytes
     pieces = [payload[:90_000], payload[90_000:]]
     left = len(payload)
     for piece in pieces:
         left -= len(piece)
         served.node.answer(request.rid, Status.PARTIAL, left.to_bytes(8, "little") + piece)
+        served.net.run()
+        (credit,) = served.node.take()
+        assert (credit.method, int.from_bytes(credit.body, "little")) == (Method.CREDIT, len(payload) - left)
     served.node.answer(request.rid, Status.OK, HEAD.pack(3, 1))
     served.net.run()
     found = [rpc_pb2.SnapshotResponse.FromString(r) for r in call.replies]
