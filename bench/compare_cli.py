@@ -82,8 +82,8 @@ def compare(
             _fail(f"no preset {name}; there are {', '.join(PRESETS)}, all")
     if with_:
         name, _, where = with_.partition("=")
-        baseline = where if "/" in where or not where else with_
-        baseline = baseline or name
+        is_path = "/" in where and "://" not in where
+        baseline = where if is_path else with_ if where else name
     results = []
     with _failures():
         for name in names or [""]:

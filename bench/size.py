@@ -45,6 +45,8 @@ def measure(names: Sequence[str], load: Load, *, data_dir: Path | None = None, e
             muster_flags: Sequence[str] = (), said: Callable[[str], None] = print) -> dict[str, Any]:
     """Measure each system, one after the other. RuntimeError or RunError if one fails, TimeoutError if it takes too long."""
     rows = []
+    if given := [name for name in names if "=" in name]:
+        raise ValueError(f"{', '.join(given)}: size starts and restarts its systems itself")
     started_at = datetime.now(UTC)
     for name in names:
         said(f"{name}: start")
