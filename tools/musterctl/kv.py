@@ -41,7 +41,7 @@ def span(flags: Flags, args: list[str], command: str) -> tuple[bytes, bytes]:
 
 def put_request(flags: Flags, args: list[str], from_stdin: bool = True) -> rpc_pb2.PutRequest:
     """A put; a value that is not among the arguments is read from stdin, where that is possible."""
-    if not args or not args[0]:
+    if not args:
         raise Exit(128, "put command needs 1 argument and input from stdin or 2 arguments")
     if flags.switch("ignore-value") and len(args) > 1:
         raise Exit(128, "put command needs only 1 argument when 'ignore-value' is set")
