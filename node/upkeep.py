@@ -170,6 +170,12 @@ class Upkeep:
         for link, record in waiting:
             link.put(record)
             self._node._mark_dirty(link)
+        if self._quota_full:  # RocksDB takes its time to drop what was deleted, and puts wait for it
+            self._node.loop.run_in_executor(self._thread, store.defragment).add_done_callback(self._reclaimed)
+
+    def _reclaimed(self, done: asyncio.Future[None]) -> None:
+        if not done.cancelled() and done.exception() is not None:
+            self._node.fail(f"flushing the state failed: {done.exception()}")
 
     def answer_when_compacted(self, link: FrontLink, record: bytes) -> None:
         """A compaction asked for with ``physical``: answer once the old data is gone here."""
