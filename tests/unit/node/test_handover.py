@@ -1,0 +1,195 @@
+"""H13: a shard's leader whose entries are not put in order hands over to a peer with a live feed, and only then."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass, field
+from typing import Any
+
+from cluster.order import Cut
+from cluster.raft import Role
+from cluster.settings import Common, NodeSettings, Peer
+from cluster.shard import Report
+from node.handover import _LIVE, _QUESTION, HandOver
+
+ELECTION_MS = 1000
+SHARD = 1
+
+
+@dataclass
+class FakePeer:
+    match: int
+    heard_ms: int
+    learner: bool = False
+
+
+@dataclass
+class FakeRaft:
+    role: Role = Role.LEADER
+    last_index: int = 50
+    commit_index: int = 50
+    transferring: bool = False
+    others: dict[int, FakePeer] = field(default_factory=dict)
+    transfers: list[int] = field(default_factory=list)
+
+    def peers(self) -> dict[int, FakePeer]:
+        return self.others if self.role is Role.LEADER else {}
+
+    def transfer_leadership(self, target: int) -> None:
+        self.transfers.append(target)
+
+
+class FakeLeading:
+    serving = True
+
+    def report(self, commit_index: int) -> Report | None:
+        return Report(SHARD, commit_index, 3, 40, 7)
+
+
+class FakeFold:
+    def __init__(self) -> None:
+        self.last = Cut(40, 3, 30)
+
+    def cut(self, shard: int) -> Cut:
+        assert shard == SHARD
+        return self.last
+
+
+class FakeNode:
+    """A leader with two followers that keep up, and time that is told."""
+
+    def __init__(self, member: int = 1) -> None:
+        peers = tuple(Peer(m, f"h{m}", "127.0.0.1", 1) for m in (1, 2, 3))
+        common = Common(7, member, "h", 3, 2, peers, "/nowhere", election_timeout_ms=ELECTION_MS)
+        self.settings = NodeSettings(common, SHARD, "/nowhere", "127.0.0.1", 1)
+        self.now = 10_000
+        self.raft = FakeRaft(others={2: FakePeer(50, 10_000), 3: FakePeer(50, 10_000)})
+        self.leading: FakeLeading | None = FakeLeading()
+        self.fold = FakeFold()
+        self.sequencer = member
+        self.reachable = 0
+        self.order_index = 7
+        self.sent: list[tuple[int, bytes]] = []
+        self.peers = self
+        self.handover = HandOver(self, "together")  # type: ignore[arg-type]
+
+    def now_ms(self) -> int:
+        return self.now
+
+    def send(self, member: int, kind: bytes, data: bytes) -> bool:
+        assert kind == b"L"
+        self.sent.append((member, data))
+        return True
+
+    def reachable_sequencer(self) -> int:
+        return self.reachable
+
+    def wake(self) -> None:
+        pass
+
+    def run(self, ms: int, meanwhile: Any = None) -> None:
+        """Heartbeats."""
+        for _ in range(ms // 100):
+            self.now += 100
+            for peer in self.raft.others.values():
+                peer.heard_ms = self.now
+            if meanwhile is not None:
+                meanwhile()
+            self.handover.heartbeat()
+
+
+LIVE = _LIVE.pack(b"!", 3, 9)
+DEAD = _LIVE.pack(b"!", 0, 9)
+
+
+def test_a_leader_whose_entries_are_not_cut_hands_over_to_a_peer_with_a_live_feed() -> None:
+    node = FakeNode()
+    node.run(ELECTION_MS)
+    assert node.sent == [], "a cut may still come"
+    node.run(200)
+    assert {m for m, data in node.sent if data == _QUESTION} == {2, 3}
+    node.handover.frame(2, DEAD)
+    assert node.raft.transfers == [], "that one can do no better"
+    node.handover.frame(3, LIVE)
+    node.handover.frame(2, LIVE)
+    assert node.raft.transfers == [3], "once"
+    assert node.handover.moved == 1
+
+
+def test_a_leader_that_is_cut_is_not_troubled() -> None:
+    node = FakeNode()
+
+    def cut() -> None:
+        node.fold.last = Cut(node.fold.last.index + 1, 3, 30)
+        node.raft.commit_index = node.fold.last.index + 5  # always some behind, as under load
+
+    node.run(10 * ELECTION_MS, cut)
+    assert node.sent == []
+    node.handover.frame(3, LIVE)  # the answer of a question long ago
+    assert node.raft.transfers == []
+
+
+def test_an_idle_leader_is_not_troubled() -> None:
+    node = FakeNode()
+    node.fold.last = Cut(50, 3, 40)
+    node.run(10 * ELECTION_MS)
+    assert node.sent == []
+    node.raft.commit_index = 51  # what is written now has its own time
+    node.run(ELECTION_MS - 100)
+    assert node.sent == []
+
+
+def test_a_peer_that_lags_or_is_silent_is_not_asked() -> None:
+    node = FakeNode()
+    node.raft.last_index = 1000
+    node.raft.others[3] = FakePeer(1000, 0)
+    node.run(ELECTION_MS)
+    node.raft.others[3].heard_ms = node.now - ELECTION_MS - 100
+    node.now += 100
+    node.handover.heartbeat()
+    assert node.sent == []
+
+
+def test_a_peer_whose_own_state_is_behind_is_no_help() -> None:
+    node = FakeNode()
+    node.run(ELECTION_MS + 200)
+    node.handover.frame(3, _LIVE.pack(b"!", 3, node.order_index - 1))
+    assert node.raft.transfers == []
+
+
+def test_it_is_tried_ever_more_rarely() -> None:
+    node = FakeNode()
+    node.run(ELECTION_MS + 200)
+    moments = []
+    for _ in range(3000):
+        node.run(100)
+        before = len(node.raft.transfers)
+        node.handover.frame(3, LIVE)
+        if len(node.raft.transfers) > before:
+            moments.append(node.now)
+    gaps = [b - a for a, b in itertools.pairwise(moments)]
+    assert gaps[0] >= 5 * ELECTION_MS
+    assert gaps == sorted(gaps)
+    assert len(moments) < 12
+
+
+def test_a_peer_tells_whether_it_reaches_the_sequencer() -> None:
+    peer = FakeNode(3)
+    peer.leading = None
+    peer.raft.role = Role.FOLLOWER
+    peer.handover.frame(1, _QUESTION)
+    peer.reachable = 2
+    peer.handover.frame(1, _QUESTION)
+    assert peer.sent == [(1, _LIVE.pack(b"!", 0, 7)), (1, _LIVE.pack(b"!", 2, 7))]
+
+
+def test_leaders_gather_where_the_sequencer_is() -> None:
+    node = FakeNode()
+    node.fold.last = Cut(50, 3, 40)
+    node.sequencer = 2
+    for _ in range(10):
+        node.run(1000)
+        node.handover.second()
+        if node.raft.transfers:
+            break
+    assert node.raft.transfers == [2]
