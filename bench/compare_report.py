@@ -32,12 +32,13 @@ def marks(result: dict[str, Any]) -> tuple[str, str]:
     return f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
 
 
-def rows(result: dict[str, Any]) -> list[list[str]]:
-    """For each cell the medians of each system, then each other system over the first (lowest-highest round)."""
+def rows(result: dict[str, Any], *, by: str = "title") -> list[list[str]]:
+    """For each cell, by title or name, the medians of each system, then each other system over the first
+    (lowest-highest round)."""
     names = [system["name"] for system in result["systems"]]
     lines = []
     for cell in result["cells"]:
-        title = cell["title"]
+        title = cell[by]
         for name in names:
             runs = cell["runs"][name]
             if not runs:
@@ -80,7 +81,7 @@ def show(console: Console, result: dict[str, Any]) -> None:
     if result["title"]:
         console.print(f"\n{result['preset']}: {result['title']}", style="bold", highlight=False)
     table = _table(headings(), right=range(2, len(headings()) - 1))
-    for line in rows(result):
+    for line in rows(result, by="name"):
         table.add_row(*line, style="bold" if " / " in line[1] else "")
     console.print(table, soft_wrap=True, highlight=False)
     if found := targets(result):

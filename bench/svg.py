@@ -9,7 +9,7 @@ from html import escape
 
 from bench.report import number
 
-COLOURS = ("#4878a8", "#e07b39", "#59a14f", "#b07aa1", "#9c755f")
+COLOURS = ("#4878a8", "#e07b39", "#59a14f", "#b07aa1", "#9c755f", "#d4a72c", "#777777", "#c23b5a")
 _WIDTH, _HEIGHT = 640, 260
 _LEFT, _RIGHT, _TOP, _BOTTOM = 64, 12, 30, 44
 
@@ -27,7 +27,8 @@ def bars(title: str, groups: Sequence[str], values: Sequence[tuple[str, Sequence
     known = [v for _, row in values for v in row if v is not None]
     if not known:
         return ""
-    height, width = _HEIGHT, max(_WIDTH, _LEFT + _RIGHT + 26 * len(groups) * len(values))
+    longest = max(len(word) for group in groups for word in group.split())
+    height, width = _HEIGHT, max(_WIDTH, _LEFT + _RIGHT + len(groups) * max(26 * len(values), 6 * longest + 8))
     axis = _Axis(0.0, max(known) or 1.0, height - _BOTTOM, _TOP)
     step = (width - _LEFT - _RIGHT) / len(groups)
     wide = min(46.0, step * 0.8 / len(values))
@@ -64,7 +65,10 @@ def lines(title: str, series: Sequence[Series], unit: str, ticks: Sequence[tuple
     def across(x: float) -> float:
         return _LEFT + 16 + (shape(x) - low) / span * (_WIDTH - _LEFT - _RIGHT - 32)
 
-    out = [*_frame(title, unit, _WIDTH, _HEIGHT), *axis.grid(_WIDTH)]
+    names = [one.name for one in series]
+    beside = sum(7 * len(name) + 22 for name in names) > _WIDTH - _LEFT - 7 * len(title)
+    width = _WIDTH + (7 * max(map(len, names)) + 30 if beside else 0)
+    out = [*_frame(title, unit, width, _HEIGHT), *axis.grid(_WIDTH)]
     for x, text in ticks:
         out.append(f'<text x="{across(x):.1f}" y="{_HEIGHT - _BOTTOM + 14}" class="x">{escape(text)}</text>')
     for s, one in enumerate(series):
@@ -74,7 +78,7 @@ def lines(title: str, series: Sequence[Series], unit: str, ticks: Sequence[tuple
         for x, y in one.points:
             out.append(f'<circle cx="{across(x):.1f}" cy="{axis.place(y):.1f}" r="3" fill="{colour}">'
                        f"<title>{escape(one.name)}: {number(y)} {escape(unit)}</title></circle>")
-    return "\n".join([*out, *_legend([one.name for one in series], _WIDTH), "</svg>"])
+    return "\n".join([*out, *(_list(names) if beside else _legend(names, width)), "</svg>"])
 
 
 class _Axis:
@@ -120,6 +124,16 @@ def _legend(names: Sequence[str], width: float) -> list[str]:
         x -= 7.0 * len(name) + 22
         out.append(f'<rect x="{x:.0f}" y="7" width="11" height="11" fill="{COLOURS[s % len(COLOURS)]}"/>')
         out.append(f'<text x="{x + 15:.0f}" y="17" class="l">{escape(name)}</text>')
+    return out
+
+
+def _list(names: Sequence[str]) -> list[str]:
+    """A legend to the right of the chart, one name below the other."""
+    out = []
+    for s, name in enumerate(names):
+        y = _TOP + 18 * s
+        out.append(f'<rect x="{_WIDTH + 4}" y="{y}" width="11" height="11" fill="{COLOURS[s % len(COLOURS)]}"/>')
+        out.append(f'<text x="{_WIDTH + 19}" y="{y + 10}" class="l">{escape(name)}</text>')
     return out
 
 
