@@ -100,6 +100,8 @@ class OrderNode(Node):
             self._not_leader(link, rid)
             return
         try:
+            if self.upkeep.over_quota(method, body):
+                raise EtcdError(errors.NO_SPACE)
             accepted = coordinator.submit((link, rid), method, body)
         except EtcdError as e:
             self.reads.refuse(link, rid, e)

@@ -84,6 +84,8 @@ class ShardNode(Node):
     def _submit(self, link: FrontLink, rid: int, method: int, body: bytes) -> None:
         if self.leading is None:
             self._not_leader(link, rid)
+        elif self.upkeep.over_quota(method, body):
+            self.reads.refuse(link, rid, EtcdError(errors.NO_SPACE))
         else:
             self.leading.submit((link, rid), method, body)
 

@@ -265,3 +265,25 @@ def test_a_proxy_told_otherwise_is_refused_by_the_nodes(three: LocalCluster, tmp
             process.terminate()
             process.wait(20)
             rundir.remove_run_dir(str(tmp_path / "p"), rundir.run_dir_of(str(tmp_path / "p")))
+
+
+def test_a_full_shard_refuses_what_would_grow_it(tmp_path: Path) -> None:
+    placement = Placement(3)
+    key = next(f"/q{i}/k" for i in range(100) if placement.shard_of(f"/q{i}/k".encode()) == 2)
+    with local_cluster(tmp_path / "c", 3, "--shards=3", extra=("--quota-backend-bytes=3000000",)) as cluster, \
+            grpc.insecure_channel(cluster.endpoints()[0]) as channel:  # fmt: skip
+
+        def refused(request: pb.PutRequest | pb.TxnRequest) -> bool:
+            try:
+                if isinstance(request, pb.TxnRequest):
+                    unary(channel, "KV/Txn", request, pb.TxnResponse)
+                else:
+                    unary(channel, "KV/Put", request, pb.PutResponse)
+            except grpc.RpcError as e:
+                return bool(e.details() == "etcdserver: mvcc: database space exceeded")
+            return False
+
+        big = pb.PutRequest(key=key.encode(), value=b"x" * 200_000)
+        until(lambda: refused(big))
+        assert refused(pb.TxnRequest(success=[pb.RequestOp(request_put=big)]))
+        unary(channel, "KV/DeleteRange", pb.DeleteRangeRequest(key=key.encode()), pb.DeleteRangeResponse)
