@@ -11,7 +11,7 @@ import pytest
 
 from bench.client import Client, Endpoint
 from cluster.pb import rpc_pb2
-from tests.faults.hosts import Hosts, aside, stopped, three_hosts, until
+from tests.faults.hosts import Hosts, Log, aside, stopped, three_hosts, until
 from tests.faults.load import Load
 
 KEEP_LITTLE = ("--snapshot-count=200", "--snapshot-catchup-entries=50")
@@ -78,6 +78,12 @@ def test_a_node_that_slept_while_the_log_was_truncated_tells_its_watchers_everyt
     asyncio.run(scenario())
 
 
+def kill_when(sending: Log, pid: int) -> None:
+    """kill -9 of a node as soon as a snapshot is on its way."""
+    sending.await_text(SENDING)
+    os.kill(pid, signal.SIGKILL)
+
+
 async def put_bulk(hosts: Hosts, host: int, megabytes: int = 64) -> None:
     """Data that makes a snapshot take its time, unless it is there already."""
     client = await Client.open([Endpoint(*hosts.endpoints[host])], 1)
@@ -104,8 +110,9 @@ def test_a_leader_killed_while_it_sends_a_snapshot_is_replaced_and_the_snapshot_
             await aside(hosts.kill, away)
             await let_the_log_go_on(hosts, load, [leader, third])
             receiving, sending = hosts.log(away), hosts.log(leader)
+            pid = await aside(hosts.node_pid, leader)
             await aside(hosts.start, away, wait_s=0)
-            await aside(sending.await_text, SENDING)
+            await aside(kill_when, sending, pid)
             await aside(hosts.kill, leader)
             assert INSTALLED not in receiving.text(), "the transfer was over before the leader was killed"
             again = hosts.log(third)
@@ -127,12 +134,9 @@ def test_a_receiver_killed_in_the_midst_of_a_snapshot_asks_for_it_again(hosts: H
             await load.acknowledged(50)
             await aside(hosts.kill, away)
             await let_the_log_go_on(hosts, load, [h for h in range(3) if h != away])
-            sending = hosts.log(leader)
+            sending, receiving = hosts.log(leader), hosts.log(away)
             await aside(hosts.start, away, wait_s=0)
-            receiving = hosts.log(away)
-            await aside(sending.await_text, SENDING)
-            pid = await aside(hosts.node_pid, away)
-            os.kill(pid, signal.SIGKILL)
+            await aside(kill_when, sending, await aside(hosts.node_pid, away))
             assert INSTALLED not in receiving.text(), "the transfer was over before the receiver was killed"
             await aside(receiving.await_text, INSTALLED)
             await aside(until, lambda: hosts.ready(away))
