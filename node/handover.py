@@ -44,9 +44,10 @@ class HandOver:
 
     def _candidates(self) -> list[Candidate]:
         raft, now = self._node.raft, self._node.now_ms()
+        voters = raft.configuration.voters  # one on its way out is still heard, and cannot lead
         return [
             Candidate(member_id, now - peer.heard_ms < self._election_ms, raft.last_index - peer.match)
-            for member_id, peer in raft.peers().items() if not peer.learner
+            for member_id, peer in raft.peers().items() if member_id in voters
         ]
 
     def second(self) -> None:

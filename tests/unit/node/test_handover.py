@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from cluster.order import Cut
-from cluster.raft import Role
+from cluster.raft import Configuration, Role
 from cluster.settings import Common, NodeSettings, Peer
 from cluster.shard import Report
 from node.handover import _LIVE, _QUESTION, HandOver
@@ -20,7 +20,6 @@ SHARD = 1
 class FakePeer:
     match: int
     heard_ms: int
-    learner: bool = False
 
 
 @dataclass
@@ -29,6 +28,7 @@ class FakeRaft:
     last_index: int = 50
     commit_index: int = 50
     transferring: bool = False
+    configuration: Configuration = field(default_factory=lambda: Configuration(frozenset((1, 2, 3)), frozenset()))
     others: dict[int, FakePeer] = field(default_factory=dict)
     transfers: list[int] = field(default_factory=list)
 
@@ -148,6 +148,19 @@ def test_a_peer_that_lags_or_is_silent_is_not_asked() -> None:
     node.now += 100
     node.handover.heartbeat()
     assert node.sent == []
+
+
+def test_a_peer_that_is_no_voter_is_neither_asked_nor_wanted() -> None:
+    node = FakeNode()
+    node.raft.configuration = Configuration(frozenset((1, 3)), frozenset((2,)))
+    node.sequencer = 2
+    node.run(2 * ELECTION_MS)
+    assert {m for m, _ in node.sent} == {3}
+    node.fold.last = Cut(50, 3, 40)
+    for _ in range(10):
+        node.run(1000)
+        node.handover.second()
+    assert node.raft.transfers == []
 
 
 def test_a_peer_whose_own_state_is_behind_is_no_help() -> None:
