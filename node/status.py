@@ -10,7 +10,7 @@ from typing import Any, TextIO
 
 import structlog
 
-_LEVELS = {"debug": 10, "info": 20, "warn": 30, "error": 40, "panic": 50, "fatal": 50}
+from cluster import logline
 
 
 class StatusPipe:
@@ -29,23 +29,39 @@ class StatusPipe:
             self._fd = -1
 
 
+class _Outputs:
+    """What ``--log-outputs`` names, as one stream."""
+
+    def __init__(self, names: tuple[str, ...]) -> None:
+        self._streams: list[TextIO] = []
+        for name in names or ("default",):
+            if name in ("default", "stderr", "systemd/journal"):  # under systemd, stderr is the journal
+                self._streams.append(sys.stderr)
+            elif name == "stdout":
+                self._streams.append(sys.stdout)
+            else:
+                self._streams.append(open(name, "a", encoding="utf-8"))  # noqa: SIM115 (open for the life of the process)
+
+    def write(self, data: str) -> None:
+        for stream in self._streams:
+            stream.write(data)
+
+    def flush(self) -> None:
+        for stream in self._streams:
+            stream.flush()
+
+
 def configure_logging(level: str, form: str, outputs: tuple[str, ...], **facts: Any) -> None:
-    """Structured logs (one JSON object or console line each) with ``facts`` in every line."""
-    stream: TextIO = sys.stdout if outputs == ("stdout",) else sys.stderr
-    if outputs and outputs[0] not in ("default", "stderr", "stdout", "systemd/journal"):
-        stream = open(outputs[0], "a", buffering=1)  # noqa: SIM115 (open for the life of the process)
-    renderer: Any = (
-        structlog.processors.JSONRenderer() if form == "json" else structlog.dev.ConsoleRenderer(colors=False)
-    )
+    """Structured logs (one JSON object or console line each) with ``facts`` in every line, to every output."""
+    renderer: Any = structlog.processors.JSONRenderer() if form == "json" else logline.text
     structlog.configure(
         processors=[
-            lambda logger, name, event: {**facts, **event},  # context variables do not reach every callback
-            structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True, key="ts"),
             structlog.processors.format_exc_info,
+            logline.shape("muster/node", **facts),
             renderer,
         ],
-        wrapper_class=structlog.make_filtering_bound_logger(_LEVELS.get(level, logging.INFO)),
-        logger_factory=structlog.PrintLoggerFactory(file=stream),
+        wrapper_class=structlog.make_filtering_bound_logger(logline.LEVELS.get(level, logging.INFO)),
+        logger_factory=structlog.PrintLoggerFactory(file=_Outputs(outputs)),  # type: ignore[arg-type]
         cache_logger_on_first_use=False,
     )

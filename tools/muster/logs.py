@@ -10,7 +10,7 @@ from typing import Any, TextIO, cast
 
 import structlog
 
-LEVELS = {"debug": 10, "info": 20, "warn": 30, "error": 40, "panic": 50, "fatal": 50}
+from cluster import logline
 
 
 class _Outputs:
@@ -40,26 +40,20 @@ def open_outputs(names: Sequence[str]) -> list[TextIO]:
     return files
 
 
-def _stamp(_logger: Any, method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+def _stamp(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
     now = time.time()
-    ts = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now)) + f".{int(now * 1000) % 1000:03d}Z"
-    level = {"warning": "warn", "critical": "fatal"}.get(method, method)
-    return {"level": level, "ts": ts, "caller": "muster/supervisor", "msg": event.pop("event"), **event}
-
-
-def _text(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> str:
-    head = f"{event.pop('ts')}\t{event.pop('level')}\t{event.pop('caller')}\t{event.pop('msg')}"
-    return head + "".join(f"\t{k}={v}" for k, v in event.items())
+    event["ts"] = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now)) + f".{int(now * 1000) % 1000:03d}Z"
+    return event
 
 
 def configure(outputs: Sequence[str], level: str, form: str) -> structlog.stdlib.BoundLogger:
     """The logger of this process. OSError if an output cannot be opened."""
     sink = _Outputs(open_outputs(outputs))
-    renderer = structlog.processors.JSONRenderer() if form == "json" else _text
+    renderer = structlog.processors.JSONRenderer() if form == "json" else logline.text
     logger = structlog.wrap_logger(
         sink,
-        processors=[_stamp, cast("structlog.typing.Processor", renderer)],
-        wrapper_class=structlog.make_filtering_bound_logger(LEVELS.get(level, logging.INFO)),
+        processors=[_stamp, logline.shape("muster/supervisor"), cast("structlog.typing.Processor", renderer)],
+        wrapper_class=structlog.make_filtering_bound_logger(logline.LEVELS.get(level, logging.INFO)),
         cache_logger_on_first_use=True,
     )
     return cast("structlog.stdlib.BoundLogger", logger)

@@ -1,0 +1,30 @@
+"""The shape of a log line, the same in every process of a host and the one of etcd, which operators' tools parse.
+
+Formats only, as structlog processors; where lines go is each process's business.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, MutableMapping
+from typing import Any
+
+LEVELS = {"debug": 10, "info": 20, "warn": 30, "error": 40, "dpanic": 50, "panic": 50, "fatal": 50}
+_ETCD_NAMES = {"warning": "warn", "exception": "error", "critical": "fatal"}
+
+Line = MutableMapping[str, Any]
+
+
+def shape(caller: str, **facts: Any) -> Callable[[Any, str, Line], Line]:
+    """Level, time (``ts`` of the line), caller and message first, then ``facts`` and what the line says besides."""
+
+    def shaped(_logger: Any, method: str, line: Line) -> Line:
+        return {"level": _ETCD_NAMES.get(method, method), "ts": line.pop("ts"), "caller": caller,
+                "msg": line.pop("event"), **facts, **line}
+
+    return shaped
+
+
+def text(_logger: Any, _method: str, line: Line) -> str:
+    """For people: tabs between the parts, as etcd's console format."""
+    head = f"{line.pop('ts')}\t{line.pop('level')}\t{line.pop('caller')}\t{line.pop('msg')}"
+    return head + "".join(f"\t{name}={value}" for name, value in line.items())

@@ -1,0 +1,57 @@
+"""Every process of a host writes the same kind of line, to every output. Each in a process of its own: what it
+sets up is for its whole life."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+CHILDREN = ["node.status", "proxy.process"]
+CHILD = """
+import sys, structlog, {module} as module
+module.configure_logging("info", sys.argv[1], tuple(sys.argv[2:]), host="h")
+log = structlog.get_logger("x")
+log.debug("not said")
+log.warning("refused", peer="p")
+try:
+    raise ValueError("why")
+except ValueError:
+    log.exception("it broke")
+"""
+SUPERVISOR = """
+import sys
+from tools.muster import logs
+logs.configure(sys.argv[2:], "info", sys.argv[1]).warning("refused", peer="p")
+"""
+
+
+def run(program: str, form: str, *outputs: str | Path) -> str:
+    """What the program writes to stderr."""
+    command = [sys.executable, "-c", program, form, *map(str, outputs)]
+    return subprocess.run(command, check=True, capture_output=True, text=True, timeout=60).stderr
+
+
+@pytest.mark.parametrize("module", CHILDREN)
+def test_a_child_writes_to_every_output(module: str, tmp_path: Path) -> None:
+    files = [tmp_path / "one.log", tmp_path / "two.log"]
+    said = run(CHILD.format(module=module), "json", "stderr", *files)
+    assert [file.read_text() for file in files] == [said, said]
+    refused, broke = map(json.loads, said.splitlines())
+    assert refused["msg"] == "refused"
+    assert broke["level"] == "error"
+    assert "ValueError: why" in broke["exception"]
+
+
+@pytest.mark.parametrize("module", CHILDREN)
+def test_children_and_supervisor_write_the_same_kind_of_line(module: str) -> None:
+    supervisor = json.loads(run(SUPERVISOR, "json", "stderr"))
+    child = json.loads(run(CHILD.format(module=module), "json", "stderr").splitlines()[0])
+    assert list(supervisor) == ["level", "ts", "caller", "msg", "peer"]
+    assert list(child) == ["level", "ts", "caller", "msg", "host", "peer"]
+    assert child["level"] == supervisor["level"] == "warn"
+    texts = run(SUPERVISOR, "console", "stderr"), run(CHILD.format(module=module), "console", "stderr")
+    assert [text.splitlines()[0].split("\t")[1::2][:2] for text in texts] == [["warn", "refused"]] * 2
