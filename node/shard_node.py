@@ -116,6 +116,10 @@ class ShardNode(Node):
             for link, rid in lost:
                 self._not_leader(link, rid)
             for index, batch in open_batches:
+                older = self._fates.get(index)
+                if older is not None:  # this log has had another leader's entry there since: it was never committed
+                    for reply in older[1].replies:
+                        self._not_leader(*reply.token)
                 self._fates[index] = (leading.term, batch)
             self._drain(leading)
             self.leading = None

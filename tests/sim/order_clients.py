@@ -22,7 +22,8 @@ RESPONSES: dict[str, Any] = {
 WRITES = frozenset(("Put", "DeleteRange", "Txn", "LeaseRevoke", "LeaseGrant", "Compact"))
 _SURE = (  # errors that say for certain that nothing was logged, besides those that an evaluation gave
     "etcdserver: too many requests", "context deadline exceeded", "etcdserver: no leader")
-_OPEN = ("etcdserver: request timed out", "etcdserver: server stopped", "context canceled", "the front died")
+_OPEN = ("etcdserver: request timed out", "etcdserver: server stopped", "context canceled", "the front died",
+         "its client gave up")
 
 
 @dataclass(eq=False)
@@ -67,6 +68,7 @@ class Call:
         self.metadata: dict[bytes, bytes] = {}
         self.deadline: float | None = None
         self.closed = False
+        self.gone = False  # the client has closed it: what the front says then goes nowhere
         self.context: Any = None
         self.on_drain: Callable[[], None] | None = None
         self.unread = 0
@@ -75,10 +77,11 @@ class Call:
         self._ended = ended
 
     def reply(self, *parts: bytes) -> None:
-        assert not self.closed, "I23: answered twice"
+        assert self.gone or not self.closed, "I23: answered twice"
         self.closed = True
-        self._told(b"".join(parts))
-        self._ended(0, "")
+        if not self.gone:
+            self._told(b"".join(parts))
+            self._ended(0, "")
 
     def send(self, *parts: bytes) -> None:
         if not self.closed:
@@ -88,9 +91,10 @@ class Call:
             self._told(data)
 
     def finish(self, status: int = 0, message: str = "") -> None:
-        assert not self.closed, "I23: answered twice"
+        assert self.gone or not self.closed, "I23: answered twice"
         self.closed = True
-        self._ended(status, message)
+        if not self.gone:
+            self._ended(status, message)
 
     def pending_bytes(self) -> int:
         return self.unread
@@ -238,7 +242,7 @@ class Clients:
         elif compare.target == 1:
             compare.create_revision = r.choice((0, self._old()))
         elif compare.target == 2:
-            compare.mod_revision = r.choice((0, self._old(), self._old()))
+            compare.mod_revision = r.choice((0, self._old(), self.shown + 1, self.shown + r.randint(2, 4)))
         else:
             compare.value = b"v%d" % max(1, len(self.operations) - r.randint(0, 20))
         return compare
@@ -348,15 +352,22 @@ class Clients:
                 handler.message(call, data)
                 handler.half_closed(call)
 
+        def give_up() -> None:
+            if operation.number in self.waiting:
+                call.closed = call.gone = True
+                ended(4, "its client gave up")
+
         # through the client's connection to its front
         simulation.at(0.0001, front, start)
+        if self.random.random() < 0.7:  # the others show whether everything is answered
+            simulation.at(self.random.uniform(0.3, 1.5), None, give_up)
         return operation
 
     def front_died(self, front: FrontProcess) -> None:
         """Its clients' connections broke."""
-        for operation, call, through in list(self.waiting.values()):
+        for _, call, through in list(self.waiting.values()):
             if through is front:
-                call.closed = True
+                call.closed = call.gone = True
                 call._ended(14, "the front died")
         for watch in self.watches:
             if watch.front_process is front and watch.ended is None:

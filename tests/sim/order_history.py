@@ -86,7 +86,7 @@ class _Folder:
     def fold(self) -> Replay:
         log = self._logs.get(0, {})
         for index in range(1, max(log, default=0) + 1):
-            term, kind, data = log[index]
+            _, kind, data = log[index]
             if kind == RECORD:
                 self._record(index, data)
         return self.replay
@@ -286,12 +286,22 @@ class History:
             if self._same(o, model) and model.revision == revision and model.new == replay.states[revision]:
                 self._owner[revision] = o
                 self._real_time(o, revision, True)
+                self._not_compacted(o)
                 return
         model = Answers(replay, revision)
         if not (self._same(o, model) and model.revision == revision):
             raise self._bad("I22 an answer is what the replay gives", o,
                             f"(revision {revision} changed {replay.changes.get(revision)})")
         self._real_time(o, revision, False)
+        self._not_compacted(o)
+
+    def _not_compacted(self, o: Operation) -> None:
+        """I24, of the ranges that a transaction ran."""
+        if o.method == "Txn":
+            below = self._compacted_before(o.asked_at)
+            for op in o.request.success if o.response.succeeded else o.request.failure:
+                if op.HasField("request_range") and 0 < op.request_range.revision < below:
+                    raise self._bad("I24 no read below a compaction", o, f"{below}")
 
     _ok_put = _ok_deleterange = _ok_txn = _write
 
@@ -353,7 +363,7 @@ class History:
         if lease not in replay.granted:
             return True
         known = [g.answered_at for g in self._simulation.clients.operations
-                 if g.method == "LeaseGrant" and g.ok and g.response.ID == lease]
+                 if g.method == "LeaseGrant" and g.ok and lease == g.response.ID]
         if not known or known[0] > o.asked_at:
             return True  # not known to be granted when it was asked
         return lease in replay.ended and self._time_of(replay.ended[lease]) <= o.answered_at
@@ -416,13 +426,13 @@ class History:
                           for o in by_value.get(c.kv.value, ()) if self._did(o, revision, used)), None)
             found = found or next((o for o in (*rest, *open_) if self._did(o, revision, used)), None)
             if found is None:
+                values = {c.kv.value for c in replay.changes[revision] if c.kv is not None}
+                asked = [o for o in self._simulation.clients.operations if values & set(_values(o))]
                 raise Violation("I22 each revision belongs to one request",
-                                f"{revision} (record {replay.record_of[revision]}): {replay.changes[revision]}")
+                                f"{revision} (record {replay.record_of[revision]}): {replay.changes[revision]}; {asked}")
             used.add(found.number)
             if revision <= found.low:
                 raise self._bad("I22 real time", found, f"done at revision {revision}, shown before: {found.low}")
-        for lease in replay.ended:
-            del lease
 
     def _did(self, o: Operation, revision: int, used: set[int]) -> bool:
         if o.number in used or self._committed_at[revision] < o.asked_at:

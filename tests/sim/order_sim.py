@@ -23,7 +23,15 @@ from typing import Any
 from order_checks import Checker
 from order_clients import Clients
 from order_history import check_history
-from order_host import ELECTION_MS, FrontProcess, NodeProcess, RepeatingLink, common_settings, node_settings, substituted
+from order_host import (
+    ELECTION_MS,
+    FrontProcess,
+    NodeProcess,
+    RepeatingLink,
+    common_settings,
+    node_settings,
+    substituted,
+)
 from order_store import LogDisk, StateDisk, Store
 from order_world import Process, Violation, World
 
@@ -66,8 +74,7 @@ def plan_of(seed: int) -> Plan:
         think_s=r.choice((0.01, 0.03, 0.1)), fault_every_s=r.choice((0.15, 0.3, 0.6)),
         repeats=r.choice((0.0, 0.1, 0.4)),
         late=r.choice((0.0, 0.0, 0.01, 0.1)), busy_s=r.choice((0.0001, 0.002)))
-    if plan.shards == 1:  # TODO others
-        plan.snapshot_count = r.choice((10_000, 40, 100))
+    plan.snapshot_count = r.choice((10_000, 10_000, 40, 100))
     mix = dict(MIX)
     flavour = r.choice(("all", "all", "wide", "leases", "watches", "hot"))
     if flavour == "wide":

@@ -359,14 +359,14 @@ class Store:
         slice_ = HistorySlice([], max(position.revision + 1, from_revision), position.revision,
                               position.compact_revision)
         changes = self._now.changes
-        last, scanned = from_revision, 0
-        for revision, sub, key, kv in itertools.islice(changes, bisect_left(changes, (from_revision,)), None):
+        last = from_revision
+        found = itertools.islice(changes, bisect_left(changes, (from_revision,)), None)
+        for scanned, (revision, sub, key, kv) in enumerate(found):
             if revision != last:
                 if scanned >= max_scan or len(slice_.events) >= max_events:
                     slice_.next_revision = revision
                     break
                 last = revision
-            scanned += 1
             if key == start if not end else start <= key and (end == b"\0" or key < end):
                 prev = (self.previous(key, revision) or b"") if want_prev and not (
                     kv is not None and is_creation(kv)) else b""

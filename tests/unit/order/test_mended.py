@@ -1,0 +1,116 @@
+"""What the simulator found and can be said without it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from cluster.coordinator import Coordinator, Wide
+from cluster.messages import HEAD, Method, Status
+from cluster.order import Attempt, Cut, Fold
+from cluster.pb import kv_pb2
+from cluster.pb import rpc_pb2 as pb
+from cluster.placement import Placement
+from cluster.prepare import Grant, Prepare, Touch
+from cluster.replica import Overlay
+from cluster.shard import ShardLeader
+from cluster.view import Current, Outcome
+
+
+class Store:
+    """The applied state of a shard: nothing but leases."""
+
+    revision = 7
+    compact_revision = 0
+
+    def current(self, key: bytes) -> Current | None:
+        return None
+
+    def get(self, key: bytes, revision: int = 0) -> bytes | None:
+        return None
+
+    def scan(self, start: bytes, end: bytes, revision: int = 0) -> Iterator[tuple[bytes, bytes]]:
+        return iter(())
+
+    def lease(self, lease: int) -> tuple[int, int] | None:
+        return 60, 0
+
+    def lease_keys(self, lease: int) -> list[bytes]:
+        return []
+
+
+def shard_leader() -> ShardLeader[str]:
+    found: ShardLeader[str] = ShardLeader(Store(), 1, 3, first_index=5, inherited_count=0, max_txn_ops=128)
+    found.applied_record(1, 2, [])
+    found.serve()
+    return found
+
+
+def test_a_prepare_survives_its_encoding() -> None:
+    prepare = Prepare(Attempt(2, 1), 4, 5, [Touch(b"k", b"z", True, 9)], [7, 8], [11])
+    assert Prepare.decode(prepare.encode()) == prepare
+
+
+def test_i15_a_revoke_is_refused_while_a_lock_names_its_lease() -> None:
+    leader = shard_leader()
+    leader.prepare("put", Prepare(Attempt(2, 1), 0, 1, [Touch(b"k", b"", True)], named=[7]))
+    leader.prepare("revoke", Prepare(Attempt(2, 2), 0, 1, leases=[7]))
+    assert [(token, status) for token, status, _ in leader.take_answers()] == [
+        ("put", Status.OK), ("revoke", Status.LOCKED)]
+
+
+def test_a_put_of_a_key_whose_creation_is_pending_can_be_bound_late() -> None:
+    leader = shard_leader()
+    put = pb.PutRequest(key=b"k", value=b"v").SerializeToString()
+    leader.submit("first", Method.PUT, put)
+    leader.submit("second", Method.TXN, pb.TxnRequest(
+        success=[pb.RequestOp(request_put=pb.PutRequest(key=b"k", value=b"w"))]).SerializeToString())
+    leader.run()
+    leader.seal()
+    leader.logged(6)
+    leader.applied_entries(6, 7)
+    answers = {token: (status, HEAD.unpack_from(body)[0]) for token, status, body in leader.take_answers()}
+    assert answers == {"first": (Status.OK, 8), "second": (Status.OK, 9)}
+
+
+@pytest.fixture
+def keys() -> tuple[bytes, bytes]:
+    """A key of shard 0 and one of shard 1."""
+    placement = Placement(2, 1)
+    found = {placement.shard_of(b"k%d" % i): b"k%d" % i for i in range(20)}
+    return found[0], found[1]
+
+
+def test_a_range_at_a_revision_that_came_while_it_was_prepared_is_asked_for_anew(keys: tuple[bytes, bytes]) -> None:
+    own, other = keys
+    view = Overlay(Store())
+    coordinator: Coordinator[str] = Coordinator(
+        5, Placement(2, 1), view, Fold(7, {1: Cut(1, 3, 0)}), max_txn_ops=128, heartbeat_ms=100)
+    coordinator.leader_of(1, 3)
+    body = pb.TxnRequest(success=[
+        pb.RequestOp(request_put=pb.PutRequest(key=own, value=b"v")),
+        pb.RequestOp(request_range=pb.RangeRequest(key=other, revision=8))]).SerializeToString()
+    assert coordinator.submit("token", Method.TXN, body)
+    logged: list[tuple[Outcome, Wide[str]]] = []
+
+    def append(item: bytes, outcome: Outcome, wide: Wide[str]) -> None:
+        logged.append((outcome, wide))
+
+    coordinator.run(0, append)
+    first = Prepare.decode(coordinator.take_messages()[0].body)
+    assert [t.revision for t in first.touches] == [0]  # the lock; 8 is in the future
+    view.revision = 8
+    coordinator.granted(first.attempt, 1, Grant(3, [[]], []))
+    coordinator.run(1, append)
+    release, again = coordinator.take_messages()
+    assert (release.method, again.method) == (Method.RELEASE, Method.PREPARE)
+    second = Prepare.decode(again.body)
+    assert second.attempt > first.attempt
+    assert [t.revision for t in second.touches] == [0, 8]
+    kv = kv_pb2.KeyValue(key=other, create_revision=8, mod_revision=8, version=1, value=b"x").SerializeToString()
+    coordinator.granted(second.attempt, 1, Grant(3, [[], [(other, kv)]], []))
+    coordinator.run(2, append)
+    (outcome, _), = logged
+    answer = pb.TxnResponse.FromString(outcome.tail)
+    assert [row.value for row in answer.responses[1].response_range.kvs] == [b"x"]
