@@ -242,6 +242,8 @@ def _spec(name: str, given: dict[str, Any]) -> Spec:
     values["endpoints"] = _split(given["endpoints"])
     if given.get("sequential"):
         values["distribution"] = "sequential"
+    if "watch_prefix" in given:
+        values["key_prefix"] = given["watch_prefix"]
     if given.get("end_key"):
         values["range_end"] = given["end_key"]
     if "watchers" in given:

@@ -107,7 +107,8 @@ async def _passes(plan: Plan, systems: Sequence[System], told: Told, clock: _Clo
             if not duration_s:
                 continue
             lengths.setdefault(cell.name, duration_s)
-            for warm_up in (True, False) if i == 0 and plan.warm_up_s and _warms_up(cell) else (False,):
+            warms_up = i == 0 and plan.warm_up_s and _warms_up(cell) and not clock.hurry
+            for warm_up in (True, False) if warms_up else (False,):
                 for system in systems:
                     if system.shards < cell.min_shards:
                         continue
@@ -129,7 +130,7 @@ async def _passes(plan: Plan, systems: Sequence[System], told: Told, clock: _Clo
             found = ratios(runs[cell.name], names)
             rows.append({"name": cell.name, "title": cell.title, "duration_s": lengths[cell.name],
                          "runs": runs[cell.name], "ratios": found,
-                         "targets": targets(cell, runs[cell.name], found, names[-1]) if plan.preset else []})
+                         "targets": targets(cell, runs[cell.name], found, names[1]) if plan.preset else []})
     return rows
 
 
@@ -141,20 +142,23 @@ class _Clock:
         self._systems = systems
         self._ends = began + plan.budget_s
         self._overhead_s = TURN_OVERHEAD_S
+        self.hurry = False  # no warm-ups any more
 
     def duration_s(self, cell: Cell, left: Sequence[Cell], later_passes: int, *, first: bool) -> float:
         """Of a turn of ``cell``, the first of those ``left`` in this pass; 0: there is no time for it.
 
-        Passes are given up before turns get shorter than a second; turns of the first pass before cells are.
+        Later passes are given up first, then warm-ups, then length; cells only when the time is over.
         """
         plan = self._plan
         own = cell.duration_s or plan.duration_s
         if not plan.budget_s:
             return own
         remaining = (self._ends - time.monotonic()) / self._systems
-        if first and plan.warm_up_s:
-            remaining -= sum(_warms_up(one) for one in left) * (plan.warm_up_s + self._overhead_s)
         this, whole = sum(map(_weight, left)), sum(map(_weight, plan.cells))
+        if first and plan.warm_up_s and not self.hurry:
+            rest = remaining - sum(_warms_up(one) for one in left) * (plan.warm_up_s + self._overhead_s)
+            self.hurry = rest / this - self._overhead_s < SHORTEST_TURN_S
+            remaining = remaining if self.hurry else rest
         for passes in range(later_passes, -1, -1):
             share = remaining / (this + passes * whole) - self._overhead_s
             if share >= COMFORTABLE_TURN_S:

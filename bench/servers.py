@@ -14,6 +14,8 @@ import psutil
 
 from bench.client import Endpoint
 
+_FRONTS = ("proxy", "tools.muster.joined")  # what serves clients of muster: alone, or with node 0 in one process
+
 
 @dataclass(slots=True, frozen=True)
 class Usage:
@@ -102,7 +104,8 @@ def discover(endpoints: Sequence[Endpoint]) -> list[int]:
                 process = psutil.Process(connection.pid)
                 words = process.cmdline()
                 parent = process.parent()
-                if "-m" in words and "proxy" in words and parent is not None and parent.pid != 1:
+                front = "-m" in words[:-1] and words[words.index("-m") + 1] in _FRONTS
+                if front and parent is not None and parent.pid != 1:
                     process = parent
             except (psutil.NoSuchProcess, psutil.AccessDenied):
                 continue

@@ -139,6 +139,11 @@ def test_turns_get_shorter_then_rounds_fewer_then_the_last_cells_are_left_out(mo
     plan.budget_s = 20.0  # only one round
     assert _Clock(plan, 2, 0.0).duration_s(plan.cells[0], plan.cells, 2, first=True) == \
         pytest.approx(20 / 6 - compare.TURN_OVERHEAD_S)
+    plan.warm_up_s, plan.budget_s = 1.0, 12.0  # not even for that: no warm-ups, and turns as short as they get
+    clock = _Clock(plan, 2, 0.0)
+    assert clock.duration_s(plan.cells[0], plan.cells, 2, first=True) == pytest.approx(12 / 6 - compare.TURN_OVERHEAD_S)
+    assert clock.hurry
+    plan.warm_up_s, plan.budget_s = 0.0, 20.0
     moment.now = 19.9
     assert _Clock(plan, 2, 0.0).duration_s(plan.cells[2], plan.cells[2:], 2, first=True) == compare.SHORTEST_TURN_S
     assert _Clock(plan, 2, 0.0).duration_s(plan.cells[2], plan.cells[2:], 1, first=False) == 0.0
