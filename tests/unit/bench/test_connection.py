@@ -410,13 +410,14 @@ def test_a_client_reconnects_to_another_member_when_its_own_is_gone(etcd: System
 
 
 @pytest.mark.parametrize(("text", "wanted"), [
-    ("127.0.0.1:2379", "127.0.0.1:2379"), ("http://node:1", "node:1"), ("node", "node:2379"), ("[::1]:7", "[::1]:7"),
+    ("127.0.0.1:2379", "127.0.0.1:2379"), ("http://node:1", "node:1"), ("https://node:1", "node:1"), ("node", "node:2379"), ("[::1]:7", "[::1]:7"),
 ])
 def test_endpoints_are_understood_with_and_without_a_scheme(text: str, wanted: str) -> None:
     assert str(parse_endpoint(text)) == wanted
+    assert parse_endpoint(text).secure == text.startswith("https")
 
 
-@pytest.mark.parametrize("text", ["https://node:1", "http://", "unix:/x"])
+@pytest.mark.parametrize("text", ["ftp://node:1", "http://", "unix:/x"])
 def test_other_endpoints_are_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r"endpoint|host"):
         parse_endpoint(text)
