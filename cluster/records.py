@@ -120,6 +120,15 @@ def bootstrap(layout_version: int, shard_count: int, depth: int) -> bytes:
     return ITEM.pack(Item.BOOTSTRAP, BOOTSTRAP.size) + BOOTSTRAP.pack(layout_version, shard_count, depth)
 
 
+def bootstrap_in(data: bytes) -> tuple[int, int, int] | None:
+    """Layout version, shard count and depth, if a record says them. It may hold what only that layout can read."""
+    for kind, pos, _ in items(data):
+        if kind == Item.BOOTSTRAP:
+            version, shard_count, depth = BOOTSTRAP.unpack_from(data, pos)
+            return version, shard_count, depth
+    return None
+
+
 def publish(member: bytes) -> bytes:
     """A host's name and client URLs."""
     return ITEM.pack(Item.PUBLISH, len(member)) + member

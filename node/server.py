@@ -475,6 +475,10 @@ class Node:
                 size += len(entry.data)
                 if size >= _APPLY_BYTES:
                     break
+            if most == 1 and (agreed := records.bootstrap_in(run[0][2])) is not None:
+                self.upkeep.check_bootstrap(agreed)
+                if self.fatal.done():
+                    return
             applied = self.store.apply(run, want_events=self.watches.active)
             self.applied_index = run[-1][0]
             raft.applied(self.applied_index)
