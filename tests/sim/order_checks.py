@@ -12,7 +12,6 @@ from order_world import Violation
 from cluster.raft import IntegrityError, Role
 
 if TYPE_CHECKING:
-    from order_clients import Watch
     from order_host import NodeProcess
     from order_sim import Simulation
 
@@ -90,10 +89,6 @@ class Checker:
                 raise Violation("I19 all nodes have the same fold", f"{where} and {who} at {position.order_index}")
 
     # -- at the end
-
-    def watch_lag(self, watches: list[Watch]) -> str:
-        """A watch that lives and has not got everything."""
-        return ""
 
     def failed(self, where: str, error: BaseException) -> None:
         """A process found a contradiction itself, or fell over."""

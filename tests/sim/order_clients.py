@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import TYPE_CHECKING, Any
 
-from cluster.messages import HEAD
 from cluster.pb import rpc_pb2 as pb
 
 if TYPE_CHECKING:
@@ -359,7 +358,7 @@ class Clients:
 
         # through the client's connection to its front
         simulation.at(0.0001, front, start)
-        if self.random.random() < 0.7:  # the others show whether everything is answered
+        if self.random.random() >= simulation.plan.patience:  # the others show whether everything is answered
             simulation.at(self.random.uniform(0.3, 1.5), None, give_up)
         return operation
 
@@ -416,5 +415,3 @@ class Clients:
 
         simulation.at(0.0001, front, start)
 
-
-_ = HEAD

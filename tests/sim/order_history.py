@@ -23,7 +23,6 @@ from order_world import Violation
 
 from cluster import order, records
 from cluster.pb import kv_pb2
-from cluster.pb import rpc_pb2 as pb
 from cluster.records import Item, items
 from cluster.wire import varint
 from tests.unit.semantics.model import Model, Refused, inside
@@ -528,5 +527,3 @@ def _revisions(o: Operation) -> list[int]:
                 if op.HasField("request_range")]
     return []
 
-
-_ = pb

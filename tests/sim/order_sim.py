@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Callable
 from dataclasses import dataclass
 from random import Random
 from typing import Any
@@ -62,6 +61,7 @@ class Plan:
     repeats: float = 0.1
     late: float = 0.0
     busy_s: float = 0.0005
+    patience: float = 0.3  # share of requests whose client waits for the answer, however long
     mix: dict[str, int] | None = None
     faults: tuple[str, ...] = FAULTS
 
@@ -314,7 +314,6 @@ class Simulation(World):
         """What is still under way; empty: nothing."""
         if self.clients.waiting:
             return "never answered: " + "; ".join(repr(w[0]) for w in list(self.clients.waiting.values())[:3])
-        found: list[Callable[[], str]] = []
         ends = set()
         for (host, shard), process in sorted(self.nodes.items()):
             node: Any = process.node
@@ -332,12 +331,12 @@ class Simulation(World):
                 return f"node {host}.{shard} has entries that are committed and not in order"
         if len(ends) != 1:
             return f"order indexes differ: { {w: n.node.order_index for w, n in sorted(self.nodes.items())} }"
-        del found
-        return self.clients_wait()
-
-    def clients_wait(self) -> str:
-        """Watches that have not got everything yet."""
-        return self.checker.watch_lag(self.clients.watches)
+        revision = self.nodes[HOSTS[0], 0].node.store.revision
+        for host, front in sorted(self.fronts.items()):
+            for watched in front.context.hub.subscriptions.values():
+                if watched.lagging or watched.through() < revision:
+                    return f"front {host} has not got every event of {watched.key!r}: {watched.statistics()}"
+        return ""
 
 
 SOAK = os.environ.get("MUSTER_SOAK") == "1"
