@@ -425,8 +425,8 @@ class History:
                           for o in by_value.get(c.kv.value, ()) if self._did(o, revision, used)), None)
             found = found or next((o for o in (*rest, *open_) if self._did(o, revision, used)), None)
             if found is None:
-                values = {c.kv.value for c in replay.changes[revision] if c.kv is not None}
-                asked = [o for o in self._simulation.clients.operations if values & set(_values(o))]
+                written = {c.kv.value for c in replay.changes[revision] if c.kv is not None}
+                asked = [o for o in self._simulation.clients.operations if written & set(_values(o))]
                 raise Violation("I22 each revision belongs to one request",
                                 f"{revision} (record {replay.record_of[revision]}): {replay.changes[revision]}; {asked}")
             used.add(found.number)

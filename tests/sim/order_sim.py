@@ -252,7 +252,7 @@ class Simulation(World):
         if process.alive and not process.paused:
             process.pause()
             length = self.random.choice((0.05, 0.3, 0.6, 1.0, 2.0))
-            self.at(length, None, lambda: process.paused and process.resume())
+            self.at(length, None, lambda: process.resume() if process.paused else None)
 
     def _restart(self) -> None:
         for (host, shard), node in sorted(self.nodes.items()):
