@@ -37,6 +37,8 @@ from cluster.view import Current, Outcome, Version
 T = TypeVar("T")
 Answer = tuple[T, int, bytes]  # token, status, body
 
+_MAX_ENTRY_BYTES = 4 << 20  # an entry is closed above this size
+_MAX_UNORDERED_BYTES = 32 << 20  # of logged entries without a place in the order; Raft drops proposals beyond 64 MiB
 _CREATE, _MOD = 1, 2  # Compare.CompareTarget
 
 
@@ -167,6 +169,7 @@ class ShardBatch:
     keys: list[bytes] = field(default_factory=list)
     replies: list[Reply] = field(default_factory=list)
     changes: int = 0
+    size: int = 0  # bytes of its items
 
 
 @dataclass(slots=True)
@@ -225,6 +228,7 @@ class ShardLeader(Generic[T]):
         self._open = ShardBatch(1)
         self._applied_batch = 0
         self._sealed: deque[tuple[int, ShardBatch]] = deque()
+        self._unordered_bytes = 0
         self._count = inherited_count
         # (index, count up to it) of this term's entries that are not cut yet
         self._counts: deque[tuple[int, int]] = deque([(first_index, inherited_count)])
@@ -247,10 +251,10 @@ class ShardLeader(Generic[T]):
 
     def run(self) -> None:
         """Evaluate what is queued, as far as entries may still be logged ahead of the order."""
-        if not self.serving or len(self._sealed) >= self._max_unordered:
+        if not self.runnable:
             return
         queue = self._queue
-        while queue:
+        while queue and self._open.size < _MAX_ENTRY_BYTES:
             token, method, body = queue.popleft()
             if len(self._table):
                 try:
@@ -262,6 +266,16 @@ class ShardLeader(Generic[T]):
                     self._table.wait(wanted, Waiting(token, method, body))
                     continue
             self._evaluate(token, method, body, None)
+
+    @property
+    def runnable(self) -> bool:
+        """Whether requests may be evaluated now; if so and some are queued, :meth:`run` is to be called again."""
+        return self.serving and len(self._sealed) < self._max_unordered and self._unordered_bytes < _MAX_UNORDERED_BYTES
+
+    @property
+    def queued(self) -> int:
+        """Requests that wait to be evaluated."""
+        return len(self._queue)
 
     def _evaluate(self, token: T, method: int, body: bytes, queued: Queued[Waiting[T] | Preparing[T]] | None) -> None:
         view, batch = self.view, self._open
@@ -294,6 +308,7 @@ class ShardLeader(Generic[T]):
         batch.replies.append(Reply(token, batch.changes, outcome.changed, outcome.tail, late, error))
         if outcome.items:
             batch.items.append(outcome.items)
+            batch.size += len(outcome.items)
         if outcome.writes:
             batch.keys.extend([key for key, _ in outcome.writes])
         if outcome.changed:
@@ -456,6 +471,7 @@ class ShardLeader(Generic[T]):
     def logged(self, index: int) -> None:
         """The sealed batch was proposed as entry ``index``."""
         self._sealed.append((index, self._open))
+        self._unordered_bytes += self._open.size
         self._counts.append((index, self._count))
         self.view.batch += 1
         self._open = ShardBatch(self.view.batch)
@@ -475,6 +491,7 @@ class ShardLeader(Generic[T]):
         of them that is this leader's own."""
         while self._sealed and self._sealed[0][0] <= last_index:
             _, batch = self._sealed.popleft()
+            self._unordered_bytes -= batch.size
             self.view.forget(batch.number, batch.keys, [])
             self._applied_batch = batch.number
             self._answers.extend([reply.bind(base, self.term) for reply in batch.replies])

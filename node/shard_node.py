@@ -422,6 +422,8 @@ class ShardNode(Node):
         if leading is not None:
             self._drain(leading)
             self._report(force=False)
+            if leading.queued and leading.runnable:
+                self.wake()
         self.links.flush()
 
     def _heartbeat(self) -> None:

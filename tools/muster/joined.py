@@ -84,7 +84,8 @@ class JoinedConnector(Connector):
 def _crash(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
     """As in a process of its own: what the network did to a client is logged, a fault ends the process."""
     error = context.get("exception")
-    if error is None or isinstance(error, OSError):
+    # a client's connection breaks in a transport; an OSError out of a callback is this program's own (a disk)
+    if error is None or (isinstance(error, OSError) and "handle" not in context):
         log.warning("event loop", message=context.get("message"), error=str(error))
         return
     node_crash(loop, context)

@@ -68,3 +68,21 @@ def test_a_lock_is_granted_at_once_where_nothing_is_under_way() -> None:
     shard = leader()
     shard.prepare("sequencer", Prepare(Attempt(2, 1), 0, 1, [Touch(b"k", b"", write=True)]))
     assert [(token, status) for token, status, _ in shard.take_answers()] == [("sequencer", Status.OK)]
+
+
+def test_entries_are_bounded_in_bytes_and_so_is_what_waits_for_the_order() -> None:
+    """Raft drops proposals beyond 64 MiB of uncommitted entries: it must never come to that."""
+    shard = leader()
+    for i in range(60):
+        shard.submit(f"put {i}", Method.PUT, pb.PutRequest(key=b"k%d" % i, value=bytes(1 << 20)).SerializeToString())
+    index, entries = 5, []
+    while shard.queued and shard.runnable:
+        shard.run()
+        index += 1
+        entries.append(len(shard.seal()))
+        shard.logged(index)
+    assert max(entries) <= (5 << 20) + 1024
+    assert shard.queued > 0
+    assert sum(entries) <= 37 << 20
+    shard.applied_entries(6, 7)
+    assert shard.runnable
