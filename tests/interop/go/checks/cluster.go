@@ -83,6 +83,7 @@ func hashKV(e *env) {
 	}
 	equal(len(hashes), 1, "different hashes of one revision")
 	e.put("a", "another")
+	e.settle("a") // a hash is of what the asked host has applied
 	resp := ok(e.client.HashKV(e.ctx, e.endpoints[0], 0))("hash after a put")
 	must(!hashes[resp.Hash], "the hash does not depend on what is stored")
 	_, err := e.client.HashKV(e.ctx, e.endpoints[0], revision+100000)
