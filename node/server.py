@@ -29,7 +29,6 @@ from cluster.raft import (
     Config,
     Configuration,
     IntegrityError,
-    Kind,
     Message,
     Raft,
     Ready,
@@ -60,10 +59,6 @@ _WRITES = frozenset((Method.PUT, Method.DELETE_RANGE, Method.TXN, Method.COMPACT
                      Method.LEASE_REVOKE, Method.PUBLISH))
 _QUESTIONS = frozenset((Method.READ_INDEX, Method.LEASE_KEEPALIVE, Method.LEASE_TTL))
 _QUIET_REQUESTS = 8  # up to so many requests in a tick the loop syncs by itself (node.disk)
-# News of a commit waits so long for an append to ride on: a lone client's puts then cost two messages less each,
-# and replicas elsewhere, whose linearizable reads bring their own news, are a millisecond behind
-_NEWS_DELAY_S = 0.001
-_BRINGS_COMMIT = frozenset((Kind.APPEND, Kind.HEARTBEAT))
 _APPLY_BYTES = 1 << 20  # committed entries are applied in runs of about this size
 _APPLY_ENTRIES = 256
 
@@ -144,9 +139,6 @@ class Node:
         self.backups = Backups(self)
         self.applied_index = self.store.position.shard_index
         self._outbox: dict[int, list[Message]] = {}
-        self._news: dict[int, Message] = {}
-        # One of several shards: other leaders wait for the order log's commits, so the news leaves at once
-        self._news_delay_s = _NEWS_DELAY_S if common.shard_count == 1 else 0.0
         self._after_sync: list[tuple[int, list[Message]]] = []
         self._scheduled = False
         self._requests_in_tick = 0
@@ -398,13 +390,14 @@ class Node:
     def _handle(self, ready: Ready) -> None:
         if ready.leader_changed:
             self._leader_changed()
+        self._queue(ready.messages)
+        if ready.must_sync:
+            self._send_raft()  # appends travel while this disk writes and syncs
         if ready.entries or ready.hard_state is not None:
             self.log.append(ready.entries, ready.hard_state)
-        self._queue(ready.messages)
         if ready.messages_after_sync:
             self._after_sync.append((ready.sequence, ready.messages_after_sync))
         if ready.must_sync:
-            self._send_raft()  # appends travel while this disk syncs
             if self.syncer.request(ready.sequence, quiet=self._requests_in_tick <= _QUIET_REQUESTS):
                 self._persisted(ready.sequence)
         elif not self.syncer.busy and not self._after_sync_pending(ready.sequence):
@@ -427,21 +420,7 @@ class Node:
     def _queue(self, messages: list[Message]) -> None:
         outbox = self._outbox
         for message in messages:
-            if message.kind == Kind.COMMIT and self._news_delay_s:
-                if not self._news:
-                    self.loop.call_later(self._news_delay_s, self._tell_news)
-                self._news[message.to] = message
-            else:
-                outbox.setdefault(message.to, []).append(message)
-                if self._news and message.kind in _BRINGS_COMMIT:
-                    self._news.pop(message.to, None)
-
-    def _tell_news(self) -> None:
-        """Commit news that nothing else has carried meanwhile (D4, a little later)."""
-        news, self._news = self._news, {}
-        for message in news.values():
-            self._outbox.setdefault(message.to, []).append(message)
-        self._send_raft()
+            outbox.setdefault(message.to, []).append(message)
 
     def _send_raft(self) -> None:
         if not self._outbox:
