@@ -55,7 +55,6 @@ class Wide(Generic[T]):
     started_ms: int = 0
     sent_ms: int = 0
     behind: Attempt | None = None  # start over once this one is decided
-    tries: int = 0
 
 
 @dataclass(slots=True, frozen=True)
@@ -252,7 +251,6 @@ class Coordinator(Generic[T]):
             if self._has_leader.get(shard, -1) < self.fold.cut(shard).term or not self.fold.cut(shard).term:
                 return False
         self._number += 1
-        wide.tries += 1
         wide.attempt = Attempt(self.term, self._number)
         wide.grants = {}
         wide.touches = touches

@@ -51,7 +51,7 @@ class NotYet(Exception):
 class Overlay:
     """The speculative state: a view for ``cluster.evaluate`` of applied state + pending effects."""
 
-    __slots__ = ("_compactions", "_leases", "_store", "_writes", "batch", "compact_revision", "revision")
+    __slots__ = ("_leases", "_store", "_writes", "batch", "compact_revision", "revision")
 
     def __init__(self, store: AppliedState) -> None:
         self._store = store

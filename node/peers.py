@@ -131,10 +131,6 @@ class Peers:
         link = self.links.get(member_id)
         return link is not None and link.send(kind, data)
 
-    def send_front(self, parts: list[bytes]) -> bool:
-        """Send a frame to a remote front on the shared ROUTER."""
-        return self._router.send(parts)
-
     def _receive(self, parts: list[bytes]) -> None:
         identity, frame = parts[0], parts[-1]
         kind = frame[:1]

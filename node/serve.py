@@ -94,27 +94,34 @@ class Serve:
         """From one snapshot at one revision, whatever is applied meanwhile (H16)."""
         reader = self._reader(at)
         head = HEAD.pack(reader.position.revision, self._term())
-        # now, while the store is at the reader's revision; after other requests it may not be
-        total = None if read.empty or reader.revision != self._store.revision else (
-            self._store.quick_count(read.key, read.range_end))
         sent = False
         at_last = 0
-        if not read.empty:
-            rows = reader.scan(read.key, read.range_end)
-            while not read.satisfied:
-                before = read.count
-                if read.feed(_some(rows, _SLICE_ROWS)) or read.count - before < _SLICE_ROWS:
-                    break
-                if read.count - at_last >= _PARTIAL_ROWS:
-                    link.answer(rid, Status.PARTIAL, (b"" if sent else head) + read.take())
-                    sent, at_last = True, read.count
-                yield
-            if read.satisfied:
-                if total is not None:
-                    read.add_count(total - read.count)
-                else:
-                    yield from self._count_rest(reader, read)
+        for _ in self._feed(reader, read):
+            if not read.satisfied and read.count - at_last >= _PARTIAL_ROWS:
+                link.answer(rid, Status.PARTIAL, (b"" if sent else head) + read.take())
+                sent, at_last = True, read.count
+            yield
         link.answer(rid, Status.OK, (b"" if sent else head) + read.finish())
+
+    def _feed(self, reader: Reader, read: RangeRead) -> Slices:
+        """Give a read its rows a slice at a time, and the count of those that its answer does not show."""
+        if read.empty:
+            return
+        # now, while the store is at the reader's revision; after other requests it may not be
+        total = None
+        if reader.revision == self._store.revision:
+            total = self._store.quick_count(read.key, read.range_end)
+        rows = reader.scan(read.key, read.range_end)
+        while not read.satisfied:
+            before = read.count
+            if read.feed(_some(rows, _SLICE_ROWS)) or read.count - before < _SLICE_ROWS:
+                break
+            yield
+        if read.satisfied:
+            if total is not None:
+                read.add_count(total - read.count)
+            else:
+                yield from self._count_rest(reader, read)
 
     def _count_rest(self, reader: Reader, read: RangeRead) -> Slices:
         """Count the keys after the rows that the answer shows."""
@@ -134,23 +141,11 @@ class Serve:
         read = RangeRead(body)
         reader = self._reader(revision or read.revision)
         head = HEAD.pack(reader.position.revision, self._term())
-        total = None if read.empty or reader.revision != self._store.revision else (
-            self._store.quick_count(read.key, read.range_end))
-        if not read.empty:
-            rows = reader.scan(read.key, read.range_end)
-            while not read.satisfied:
-                before = read.count
-                if read.feed(_some(rows, _SLICE_ROWS)) or read.count - before < _SLICE_ROWS:
-                    break
-                part = read.take()
-                if part:
-                    link.answer(rid, Status.PARTIAL, head + part)
-                yield
-            if read.satisfied:
-                if total is not None:
-                    read.add_count(total - read.count)
-                else:
-                    yield from self._count_rest(reader, read)
+        for _ in self._feed(reader, read):
+            part = b"" if read.satisfied else read.take()
+            if part:
+                link.answer(rid, Status.PARTIAL, head + part)
+            yield
         link.answer(rid, Status.OK, head + read.finish())
 
     def _reader(self, revision: int) -> Reader:

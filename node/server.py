@@ -16,7 +16,6 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Callable
 from typing import Any
 
 import structlog
@@ -558,8 +557,3 @@ class Node:
             self._second()
         self._timer = self.loop.call_later(interval / 5, self._tick)
         self.wake()
-
-
-def listen_for(node: Node, finished: Callable[[], None]) -> None:
-    """Call back when the node must end."""
-    node.fatal.add_done_callback(lambda _: finished())

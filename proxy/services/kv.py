@@ -13,6 +13,7 @@ from google.protobuf.message import DecodeError
 
 from cluster import errors, validate
 from cluster.errors import EtcdError
+from cluster.footprint import is_read_only, is_serializable
 from cluster.messages import HEAD, Method, Status
 from cluster.pb import rpc_pb2
 from cluster.wire import varint
@@ -194,17 +195,6 @@ def _txn(context: Context) -> UnaryHandler:
             router.write(call, Method.TXN, data, shard, stats)
 
     return txn
-
-
-def is_read_only(request: Message) -> bool:
-    """No put, delete or nested transaction in either branch (a nested one goes through the log, as in etcd)."""
-    return all(op.HasField("request_range") for op in (*request.success, *request.failure))
-
-
-def is_serializable(request: Message) -> bool:
-    """Whether a read-only transaction may be answered without a read index: every range in it says so. One
-    without operations counts, as in etcd."""
-    return all(op.request_range.serializable for op in (*request.success, *request.failure))
 
 
 WIDE = -1  # the place of a request over several shards
