@@ -19,6 +19,7 @@ from tests.cluster.local_cluster import (
     environment,
     free_base_port,
     local_cluster,
+    shards_of_tests,
     until,
 )
 from tools.muster import bootstrap, config, proxy_cli
@@ -53,7 +54,8 @@ def test_a_proxy_serves_and_stops_in_order(cluster: LocalCluster, tmp_path: Path
     port = free_base_port(1)
     where = {
         "endpoints": ["--endpoints=" + ",".join(cluster.endpoints())],
-        "initial-cluster": [f"--initial-cluster={initial_cluster(cluster)}", f"--initial-cluster-token={TOKEN}"],
+        "initial-cluster": [f"--initial-cluster={initial_cluster(cluster)}", f"--initial-cluster-token={TOKEN}",
+                            f"--shards={shards_of_tests()}"],
     }[found_by]
     flags = [
         f"--listen-client-urls=http://127.0.0.1:{port}", f"--data-dir={tmp_path / 'p'}",
@@ -86,7 +88,7 @@ def test_a_proxy_serves_and_stops_in_order(cluster: LocalCluster, tmp_path: Path
 
 def test_a_proxy_does_not_take_a_members_data_directory(cluster: LocalCluster, tmp_path: Path) -> None:
     done = subprocess.run(
-        command("proxy", f"--initial-cluster={initial_cluster(cluster)}", f"--data-dir={cluster.data_dir / 'host0'}"),
+        command("proxy", f"--initial-cluster={initial_cluster(cluster)}", "--shards=1", f"--data-dir={cluster.data_dir / 'host0'}"),
         capture_output=True, text=True, check=False, timeout=LIMIT_S, env=environment(), cwd=tmp_path,
     )  # fmt: skip
     assert done.returncode == 1

@@ -112,12 +112,32 @@ def test_a_host_with_another_number_of_shards_is_told_so_and_follows_when_told(t
             assert everything(channel) == {f"/{i}/k": str(i) for i in range(20)}
 
 
+def test_a_host_that_was_told_no_number_takes_the_agreed_one_by_itself(tmp_path: Path) -> None:
+    most = min(len(os.sched_getaffinity(0)), 64) + 1  # not what it would choose
+    with servers(tmp_path) as hosts:
+        hosts.start(0, f"--shards={most}")
+        hosts.start(1, f"--shards={most}")
+        until(lambda: all("ready to serve" in hosts.log(i) for i in (0, 1)))  # hence the number is agreed
+        hosts.start(2)
+        until(lambda: "ready to serve" in hosts.log(2))
+        assert "the cluster has agreed on another number of shards" in hosts.log(2)
+        with grpc.insecure_channel(hosts.client(2)) as channel:
+            for i in range(10):
+                put(channel, f"/{i}/k", str(i))
+            assert everything(channel) == {f"/{i}/k": str(i) for i in range(10)}
+
+
 def test_auto_is_the_number_of_cpus_and_is_kept(tmp_path: Path) -> None:
     cpus = min(len(os.sched_getaffinity(0)), 64)
     with local_cluster(tmp_path / "c", 1, "--shards=auto") as cluster:
         assert len(cluster.host(0)["nodes"]) == cpus
     with local_cluster(tmp_path / "c", 1, "--shards=auto", f"--base-port={cluster.base_port}") as cluster:
         assert len(cluster.host(0)["nodes"]) == cpus
+
+
+def test_hosts_of_a_local_cluster_share_the_cpus_out(tmp_path: Path) -> None:
+    with local_cluster(tmp_path / "c", 3, "--shards=auto") as cluster:
+        assert len(cluster.status()["shards"]) == max(1, len(os.sched_getaffinity(0)) // 3)
 
 
 def leaders(cluster: LocalCluster) -> list[int | None]:

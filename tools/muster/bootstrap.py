@@ -122,23 +122,39 @@ def _follow_agreed(data_dir: str, path: Path, identity: Identity) -> Identity:
 
     Nothing is lost by it: no node of this host served under the wrong layout, and the nodes that are new here have never voted.
     """
+    other = _agreed_otherwise(data_dir, identity)
+    if other is None:
+        return identity
+    shards, depth = other
+    for new in range(identity.shard_count, shards):
+        folder = Path(shard_dir(data_dir, new))
+        if folder.exists() and not _is_of_a_first_start(folder):
+            raise ConfigError(f"{folder} is in the way: this cluster has {shards} shards, this host was made with {identity.shard_count}")
+    identity = replace(identity, shard_count=shards, placement_depth=depth)
+    _seal(data_dir, identity)
+    _write(path, identity)
+    return identity
+
+
+def may_follow(config: ServerConfig, identity: Identity) -> bool:
+    """Whether the nodes have stopped because the cluster agreed on another number of shards, and none was asked for here."""
+    other = _agreed_otherwise(config.data_dir, identity)
+    if other is None or config.shards_set:
+        return False
+    return not config.depth_set or other[1] == identity.placement_depth
+
+
+def _agreed_otherwise(data_dir: str, identity: Identity) -> tuple[int, int] | None:
+    """Shards and depth that the cluster agreed on, if a node has found them to be other than this host's."""
     for shard in range(identity.shard_count):
         try:
             text = Path(shard_dir(data_dir, shard), AGREED).read_text(encoding="utf-8")
             shards, depth = map(int, text.split())
         except (OSError, ValueError):
             continue
-        if (shards, depth) == (identity.shard_count, identity.placement_depth):
-            continue
-        for new in range(identity.shard_count, shards):
-            folder = Path(shard_dir(data_dir, new))
-            if folder.exists() and not _is_of_a_first_start(folder):
-                raise ConfigError(f"{folder} is in the way: this cluster has {shards} shards, this host was made with {identity.shard_count}")
-        identity = replace(identity, shard_count=shards, placement_depth=depth)
-        _seal(data_dir, identity)
-        _write(path, identity)
-        return identity
-    return identity
+        if (shards, depth) != (identity.shard_count, identity.placement_depth):
+            return shards, depth
+    return None
 
 
 def _is_of_a_first_start(path: Path) -> bool:

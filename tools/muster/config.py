@@ -8,7 +8,7 @@ from __future__ import annotations
 import ipaddress
 import os
 import socket
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -50,7 +50,7 @@ class ServerConfig:
     run_dir: str  # "": chosen from the data directory
     shards: int
     shard_depth: int
-    shards_set: bool  # a number was asked for, not the default or "auto": a restart may leave it out
+    shards_set: bool  # a number was asked for, not "auto": then the cluster must have this one
     depth_set: bool
     fronts: int
     cpus: str
@@ -210,10 +210,15 @@ def build(values: Values) -> ServerConfig:
     )
 
 
-def shard_count(wanted: int) -> int:
-    """The number of shards that --shards asks for."""
+def with_shards(config: ServerConfig, shards: int) -> ServerConfig:
+    """The same, once it is known how many shards there are: what hangs on their number follows it."""
+    return replace(config, shards=shards, fronts=front_count(config.values["fronts"], shards))
+
+
+def shard_count(wanted: int, hosts: int = 1) -> int:
+    """The number of shards that --shards asks for, with so many hosts on this machine."""
     if wanted == AUTO:
-        return min(MAX_SHARDS, len(os.sched_getaffinity(0)))
+        return max(1, min(MAX_SHARDS, len(os.sched_getaffinity(0)) // max(1, hosts)))
     if wanted < 1:
         raise ConfigError("--shards must be at least 1")
     if wanted > MAX_SHARDS:

@@ -75,7 +75,7 @@ _DISCOVERY = "discovery-config/client/"
 
 _GROUPS: dict[str, list[Flag]] = {
     "muster": [
-        Flag("shards", Kind.COUNT, "1", 'number of shards, or "auto": as many as this host may use CPUs, at most 64; agreed once, when the cluster is made'),
+        Flag("shards", Kind.COUNT, "auto", 'number of shards; "auto": what the cluster has agreed on, and in a new one as many as the first leader\'s host may use CPUs, at most 64'),
         Flag("shard-depth", U, "2", "how many segments of a key's directory decide its shard; agreed once"),
         Flag("leader-placement", E, "together", "where shards' leaders are kept: together, on the sequencer's host (for latency), or spread over the hosts (for load)", choices=("together", "spread")),
         Flag("fronts", Kind.COUNT, "auto", 'number of front processes that share the client port; 0: node 0 serves clients itself; "auto": 1 where each process of the host gets a CPU of its own, else 0'),

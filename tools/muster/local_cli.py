@@ -16,7 +16,7 @@ FLAGS = {
     f.name: f
     for f in (
         Flag("hosts", Kind.UINT, "3", "number of hosts"),
-        Flag("shards", Kind.COUNT, "1", 'number of shards, or "auto": as many as there are CPUs'),
+        Flag("shards", Kind.COUNT, "auto", 'number of shards; "auto": as many as there are CPUs for each host, at least 1'),
         Flag("data-dir", Kind.STR, "local.muster", "directory of all hosts' data and logs"),
         Flag("base-port", Kind.UINT, "2379", "client port of host 0; host i's is this + 100 * i, its peer ports start right after"),
         Flag("fronts", Kind.COUNT, "auto", 'front processes of each host; 0: node 0 serves clients itself; "auto": 1 where there are CPUs for all processes, else 0'),
@@ -88,7 +88,7 @@ def _split(args: list[str]) -> tuple[list[str], Values]:
 def _run(values: Values, extra: tuple[str, ...], on_ready: OnReady | None) -> int:
     _follow_recorded(values)
     if values["shards"] == AUTO:
-        values.values["shards"] = config.shard_count(AUTO)
+        values.values["shards"] = config.shard_count(AUTO, values["hosts"])
     values.values["fronts"] = config.front_count(values["fronts"], values["shards"], values["hosts"])
     hosts, processes = values["hosts"], values["shards"] + values["fronts"]
     pins = pinning.assign(values["cpus"], hosts * processes)

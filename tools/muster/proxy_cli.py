@@ -45,6 +45,8 @@ def run(args: list[str]) -> int:
     if given.is_set("endpoints") == given.is_set("initial-cluster"):
         raise ConfigError("give either --endpoints or --initial-cluster, so that the cluster's members can be found")
     settings = config.build(_server_values(given))
+    if given.is_set("initial-cluster") and not settings.shards_set:
+        raise ConfigError("--initial-cluster does not tell how many shards the cluster has: give --shards too, or --endpoints instead")
     log = logs.configure(given["log-outputs"], given["log-level"], given["log-format"])
     for warning in settings.warnings:
         log.warning(warning)

@@ -18,7 +18,7 @@ from cluster.version import ETCD_VERSION, MUSTER_VERSION
 from tools.muster import bootstrap, control, logs, nodestate, peer_keys, pinning, rundir
 from tools.muster.bootstrap import Identity
 from tools.muster.children import ChildSpec, python
-from tools.muster.config import ServerConfig, Url, setting
+from tools.muster.config import ServerConfig, Url, setting, with_shards
 from tools.muster.parse import ConfigError
 from tools.muster.supervisor import Logger, Supervisor
 
@@ -39,15 +39,20 @@ def run(config: ServerConfig) -> int:
     try:
         if config.peer_key_file:
             peer_keys.check(config.peer_key_file)
-        identity, is_new = bootstrap.establish(config)
-        check_ports(config, identity)
-        run_dir = rundir.make_run_dir(config.data_dir, config.run_dir)
-        try:
-            specs = child_specs(config, identity, run_dir)
-            _log_facts(log, config, identity, is_new)
-            return asyncio.run(supervise(Supervisor(specs, log), config, identity, run_dir))
-        finally:
-            rundir.remove_run_dir(config.data_dir, run_dir)
+        while True:
+            identity, is_new = bootstrap.establish(config)
+            config = with_shards(config, identity.shard_count)
+            check_ports(config, identity)
+            run_dir = rundir.make_run_dir(config.data_dir, config.run_dir)
+            try:
+                supervisor = Supervisor(child_specs(config, identity, run_dir), log)
+                _log_facts(log, config, identity, is_new)
+                code = asyncio.run(supervise(supervisor, config, identity, run_dir))
+            finally:
+                rundir.remove_run_dir(config.data_dir, run_dir)
+            if supervisor.told_to_stop or not bootstrap.may_follow(config, identity):
+                return code
+            log.info("the cluster has agreed on another number of shards than this host would have chosen: starting with that one")
     finally:
         lock.release()
 

@@ -31,6 +31,7 @@ class Supervisor:
     def __init__(self, specs: Sequence[ChildSpec], log: Logger) -> None:
         self.children = [Child(spec, self._on_change) for spec in specs]
         self.announced = False  # READY=1 was sent
+        self.told_to_stop = False  # by somebody: this host has not only ended because a child refused
         self._log = log
         self._stop = asyncio.Event()
         self._hurry = asyncio.Event()
@@ -43,6 +44,7 @@ class Supervisor:
 
     def stop(self, exit_code: int = 0) -> None:
         """Stop everything and let :meth:`run` return; asked twice: at once."""
+        self.told_to_stop = self.told_to_stop or not exit_code
         if self._stop.is_set():
             self._hurry.set()
         else:
@@ -68,7 +70,8 @@ class Supervisor:
             for child in self.children:
                 child.start()
             await self._stop.wait()
-            notify("STOPPING=1")
+            if self.announced:
+                notify("STOPPING=1")
             await self._stop_all()
         finally:
             for number in (signal.SIGTERM, signal.SIGINT):

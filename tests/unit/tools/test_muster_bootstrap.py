@@ -58,7 +58,7 @@ def test_later_starts_keep_the_identity_and_ignore_the_initial_flags(tmp_path: P
 
 
 def test_another_number_of_shards_is_refused_at_a_restart(tmp_path: Path) -> None:
-    establish(tmp_path)
+    establish(tmp_path, "--shards=1")
     path = tmp_path / "member" / "identity.json"
     raw = json.loads(path.read_text(encoding="utf-8"))
     path.write_text(json.dumps({**raw, "shard_count": 4}), encoding="utf-8")
@@ -67,8 +67,27 @@ def test_another_number_of_shards_is_refused_at_a_restart(tmp_path: Path) -> Non
     with pytest.raises(ConfigError, match="--shards=1, but this cluster was made with 4: the number of shards cannot change"):
         establish(tmp_path, "--shards=1")
     assert establish(tmp_path)[0].shard_count == 4  # nothing was asked for: what was agreed holds
+    assert establish(tmp_path, "--shards=auto")[0].shard_count == 4
     with pytest.raises(ConfigError, match="--shard-depth=3, but this cluster was made with 2"):
         establish(tmp_path, "--shard-depth=3")
+
+
+def test_a_host_follows_what_was_agreed_unless_it_was_told_a_number(tmp_path: Path) -> None:
+    identity, _ = establish(tmp_path, "--shards=2")
+    (tmp_path / "member" / "shard-0" / bootstrap.AGREED).write_text("3 2\n", encoding="utf-8")
+
+    def may_follow(*flags: str) -> bool:
+        return bootstrap.may_follow(config.build(resolve(SERVER_FLAGS, (f"--data-dir={tmp_path}", *flags), {})), identity)
+
+    assert may_follow()
+    assert may_follow("--shards=auto", "--shard-depth=2")
+    assert not may_follow("--shards=2")  # it was told so, and is told that it cannot be
+    assert not may_follow("--shards=3")
+    (tmp_path / "member" / "shard-0" / bootstrap.AGREED).write_text("2 1\n", encoding="utf-8")
+    assert may_follow()
+    assert not may_follow("--shard-depth=2")
+    (tmp_path / "member" / "shard-0" / bootstrap.AGREED).write_text("2 2\n", encoding="utf-8")
+    assert not may_follow()  # it has these: its nodes stopped for another reason
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"format": 1}', '{"format": 1, "cluster_id": "zz"}'])

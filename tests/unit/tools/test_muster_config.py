@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
 from tools.muster import config, pinning
@@ -16,7 +18,8 @@ def build(*args: str, **environ: str) -> ServerConfig:
 
 def test_without_flags() -> None:
     c = build()
-    assert (c.name, c.data_dir, c.shards, c.shard_depth) == ("default", "default.muster", 1, 2)
+    assert (c.name, c.data_dir, c.shards, c.shard_depth) == ("default", "default.muster", min(64, len(os.sched_getaffinity(0))), 2)
+    assert not c.shards_set
     assert c.initial_cluster == (("default", ("http://localhost:2380",)),)
     assert c.quota_backend_bytes == 2147483648
     assert c.watch_progress_notify_interval_ms == 600_000
