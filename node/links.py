@@ -26,7 +26,7 @@ from cluster.messages import (
     decode_answers,
 )
 from cluster.settings import Common
-from node.sockets import CurveKeys, LoopSocket, dealer
+from node.sockets import CurveKeys, open_dealer
 
 log = structlog.get_logger("links")
 
@@ -59,8 +59,8 @@ class NodeLink:
         if links.closed:  # this node is stopping: nothing leaves any more
             self.alive = False
             return
-        socket = dealer(links.context, endpoint, b"n" + os.urandom(12), keys=keys, hwm=_HWM)
-        self._socket = LoopSocket(links.loop, socket, self._frame)
+        self._socket = open_dealer(
+            links.loop, links.context, endpoint, b"n" + os.urandom(12), self._frame, keys=keys, hwm=_HWM)
 
     def request(self, method: int, body: bytes, answered: Callable[[int, bytes], None] | None = None) -> int:
         """Queue a request for this tick's frame; ``answered(status, body)`` for every answer to it."""

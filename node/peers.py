@@ -19,6 +19,7 @@ import asyncio
 import os
 import struct
 from collections.abc import Callable
+from functools import partial
 from typing import Protocol
 
 import structlog
@@ -26,7 +27,7 @@ import zmq
 
 from cluster.messages import PROTOCOL_VERSION
 from cluster.settings import Peer
-from node.sockets import CurveKeys, LoopSocket, dealer, router
+from node.sockets import CurveKeys, FrameSocket, Receive, open_dealer, open_router
 
 log = structlog.get_logger("peers")
 
@@ -48,8 +49,7 @@ class PeerLink:
 
     def __init__(
         self,
-        loop: asyncio.AbstractEventLoop,
-        socket: zmq.Socket[bytes],
+        connect: Callable[[Receive], FrameSocket],
         peer: Peer,
         hello: bytes,
         refused: Callable[[Peer, int, str], None],
@@ -60,7 +60,7 @@ class PeerLink:
         self._greeted = False
         self.sent_bytes = 0
         self.failures = 0
-        self._socket = LoopSocket(loop, socket, self._receive)
+        self._socket = connect(self._receive)
 
     def send(self, kind: bytes, data: bytes) -> bool:
         """Send one frame; False if the peer is not there (the frame is dropped)."""
@@ -114,11 +114,11 @@ class Peers:
         self._loop = loop
         self.received_bytes: dict[int, int] = dict.fromkeys(self._known, 0)
         hello = b"H" + HELLO.pack(PROTOCOL_VERSION, cluster_id, member_id, incarnation, shard)
-        self._router = LoopSocket(loop, router(context, listen, keys=keys, hwm=_PEER_HWM), self._receive)
+        self._router = open_router(loop, context, listen, self._receive, keys=keys, hwm=_PEER_HWM)
         self.links = {
             p.member_id: PeerLink(
-                loop,
-                dealer(context, f"tcp://{p.host}:{p.port + shard}", b"p" + os.urandom(12), keys=keys, hwm=_PEER_HWM),
+                partial(open_dealer, loop, context, f"tcp://{p.host}:{p.port + shard}", b"p" + os.urandom(12), keys=keys,
+                        hwm=_PEER_HWM),
                 p,
                 hello,
                 on_refused,

@@ -44,7 +44,7 @@ from node.peers import REFUSED_INCARNATION, Peers
 from node.reads import Reads, Slicer
 from node.serve import Serve
 from node.snapshots import Snapshots
-from node.sockets import CurveKeys, Gatekeeper, LoopSocket, router
+from node.sockets import CurveKeys, FrameSocket, Gatekeeper, open_router
 from node.status import StatusPipe
 from node.storage import Applied, RaftLog, StateStore, StorageError
 from node.upkeep import Upkeep
@@ -152,7 +152,7 @@ class Node:
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context(io_threads=1)
         self._gatekeeper: Gatekeeper | None = None
         self.peers: Peers
-        self._local: LoopSocket
+        self._local: FrameSocket
 
     def _control_applied(self, link: FrontLink, record: bytes, physical: bool) -> None:
         if physical:
@@ -180,7 +180,7 @@ class Node:
             on_frame=self._peer_frame, on_front=self._remote_front, on_refused=self._refused,
         )
         endpoint = f"ipc://{common.run_dir}/node-{settings.shard}.sock"
-        self._local = LoopSocket(self.loop, router(self._context, endpoint, keys=None, hwm=100_000), self._local_front)
+        self._local = open_router(self.loop, self._context, endpoint, self._local_front, keys=None, hwm=100_000)
         if (agreed := self.store.bootstrap()) is not None:
             self.upkeep.check_bootstrap(agreed)
         log.info("node started", shard=settings.shard, term=self.raft.term, commit=self.raft.commit_index,

@@ -1,6 +1,6 @@
-"""ZeroMQ sockets on the event loop: drained without coroutines, edge-triggered as ZeroMQ's FD is.
+"""A node's sockets: ``zmtp`` where peers talk in clear, libzmq where they have a key, as it does CURVE.
 
-A ZeroMQ socket's FD becomes readable when its *state changed*, not while messages wait. So after every
+libzmq on the event loop is drained without coroutines, edge-triggered as its FD is. A ZeroMQ socket's FD becomes readable when its *state changed*, not while messages wait. So after every
 wake-up the socket is drained to EAGAIN, and after every send the EVENTS flag is looked at again.
 """
 
@@ -8,13 +8,17 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import structlog
 import zmq
 from zmq.utils import z85
+
+from zmtp import Dealer, Receive, Router, traffic
+
+__all__ = ["CurveKeys", "FrameSocket", "Gatekeeper", "LoopSocket", "Receive", "dealer", "open_dealer", "open_router", "router", "traffic"]
 
 log = structlog.get_logger("sockets")
 
@@ -42,23 +46,22 @@ class CurveKeys:
             raise ValueError(f"{path} is not a peer key file") from e
 
 
-@dataclass(slots=True)
-class Traffic:
-    """Frames of all sockets of this process: what the number of wake-ups hangs on."""
+class FrameSocket(Protocol):
+    """What carries frames: ``zmtp.Dealer``, ``zmtp.Router``, or libzmq's."""
 
-    sent: int = 0
-    received: int = 0
+    dropped: int  # frames not sent because the peer's queue was full or its connection gone
 
+    def send(self, parts: list[bytes]) -> bool:
+        """Send without waiting; False if the frame was dropped. To a router's peer: its identity first."""
 
-traffic = Traffic()
+    def close(self) -> None:
+        """Close at once; what was not sent is dropped."""
 
 
 class LoopSocket:
     """A ZeroMQ socket whose messages go to a callback, drained on the loop."""
 
-    def __init__(
-        self, loop: asyncio.AbstractEventLoop, socket: zmq.Socket[bytes], receive: Callable[[list[bytes]], None]
-    ) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, socket: zmq.Socket[bytes], receive: Receive) -> None:
         self._loop = loop
         self.socket = socket
         self._receive = receive
@@ -66,7 +69,7 @@ class LoopSocket:
         self._routes = socket.type == zmq.ROUTER
         self._scheduled = False
         self.closed = False
-        self.dropped = 0  # frames not sent because the peer's queue was full or its connection gone
+        self.dropped = 0
         loop.add_reader(self._fd, self._drain)
         self._again()
 
@@ -119,10 +122,30 @@ class LoopSocket:
             self.socket.close(linger=0)
 
 
+def open_router(
+    loop: asyncio.AbstractEventLoop, context: zmq.Context[zmq.Socket[bytes]], endpoint: str, receive: Receive, *,
+    keys: CurveKeys | None, hwm: int,
+) -> FrameSocket:
+    """A socket that listens; with keys only holders of the cluster's key may connect (see :class:`Gatekeeper`)."""
+    if keys is None:
+        return Router(loop, endpoint, receive, hwm=hwm)
+    return LoopSocket(loop, router(context, endpoint, keys=keys, hwm=hwm), receive)
+
+
+def open_dealer(
+    loop: asyncio.AbstractEventLoop, context: zmq.Context[zmq.Socket[bytes]], endpoint: str, identity: bytes,
+    receive: Receive, *, keys: CurveKeys | None, hwm: int,
+) -> FrameSocket:
+    """A socket that connects, again and again. Nothing is queued for a peer that is not there."""
+    if keys is None:
+        return Dealer(loop, endpoint, identity, receive, hwm=hwm)
+    return LoopSocket(loop, dealer(context, endpoint, identity, keys=keys, hwm=hwm), receive)
+
+
 def router(
     context: zmq.Context[zmq.Socket[bytes]], endpoint: str, *, keys: CurveKeys | None, hwm: int
 ) -> zmq.Socket[bytes]:
-    """A bound ROUTER; with keys only holders of the cluster's key may connect (see :class:`Gatekeeper`)."""
+    """A bound ROUTER of libzmq."""
     socket = context.socket(zmq.ROUTER)
     socket.linger = 0
     socket.sndhwm = socket.rcvhwm = hwm
@@ -141,7 +164,7 @@ def router(
 def dealer(
     context: zmq.Context[zmq.Socket[bytes]], endpoint: str, identity: bytes, *, keys: CurveKeys | None, hwm: int
 ) -> zmq.Socket[bytes]:
-    """A connected DEALER. Nothing is queued for a peer that is not there, nothing old is sent after a reconnect."""
+    """A connected DEALER of libzmq. Nothing is queued for a peer that is not there, nothing old is sent later."""
     socket = context.socket(zmq.DEALER)
     socket.linger = 0
     socket.sndhwm = socket.rcvhwm = hwm

@@ -1,13 +1,12 @@
-"""Links: one ZeroMQ connection of this front to one node, one frame a tick.
+"""Links: one ZeroMQ connection (``zmtp``; libzmq where there is a peer key) of this front to one node, one frame a tick.
 
 Hot path: a request costs one struct pack, one dictionary entry and two list appends here; the frame is
-joined and sent once per loop tick, whatever the number of requests (45 us per message, review section 11).
+joined and sent once per loop tick, whatever the number of requests.
 
 Rules
-- A link never resumes. ``RECONNECT_IVL=-1``: when the connection is gone the link is dead, and whoever needs
+- A link never resumes: when the connection is gone the link is dead, and whoever needs
   the node opens a new link with a new session, so that nothing old is ever delivered (review (b) Transport).
-- ``IMMEDIATE``: the socket is writable only while a connection stands, so a link that cannot take a frame is
-  lost: either the connection is gone or the node stopped reading. Both mean the same to a front.
+- A socket takes frames only while a connection stands, so a link that cannot take a frame is lost: either the connection is gone or the node stopped reading. Both mean the same to a front.
 - A node says STATE every heartbeat: a link that hears nothing for an election timeout is dead.
 - Frames are numbered 1, 2, 3, ... in each direction; one out of sequence ends the link.
 
@@ -34,6 +33,7 @@ from cluster.messages import (
     decode_answers,
 )
 from cluster.settings import Common
+from zmtp import Dealer
 
 _HWM = 20_000  # frames; a node that lets so many ticks pile up is dead
 _DRAIN_LIMIT = 500  # frames taken in one go, so that one node cannot starve the rest of the loop
@@ -164,8 +164,40 @@ class Link:
                 "frames_received": self._expected - 1, "term": self.term}
 
 
+class ZmtpTransport:
+    """A DEALER of ``zmtp``."""
+
+    __slots__ = ("_hello", "_link", "_loop", "_socket")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, endpoint: str, identity: bytes, link: Link,
+                 hello: Callable[[Link], None]) -> None:
+        self._loop = loop
+        self._link = link
+        self._hello = hello
+        self._socket = Dealer(loop, endpoint, identity, self._came, hwm=_HWM, again_s=None, opened=self._opened,
+                              lost=self._lost)
+
+    def send(self, frame: bytes) -> bool:
+        """Hand over one frame; False if there is no connection that takes it."""
+        return self._socket.send([frame])
+
+    def _opened(self) -> None:
+        self._hello(self._link)
+
+    def _came(self, parts: list[bytes]) -> None:
+        self._link.frame(parts[-1], self._loop.time())
+
+    def _lost(self, reason: str) -> None:
+        if self._link.greeted:
+            self._link.close("connection lost")  # else the router's own limit ends it: no faster retry than that
+
+    def close(self) -> None:
+        """Close the socket; what was not sent is dropped."""
+        self._socket.close()
+
+
 class ZmqTransport:
-    """A DEALER on the event loop, drained without coroutines.
+    """A DEALER of libzmq on the event loop, drained without coroutines.
 
     ZeroMQ's FD is edge-triggered: readable means that *something changed*. So after each wake-up, and after
     each send, EVENTS is read again and everything waiting is taken.
@@ -246,29 +278,34 @@ class Connector:
         session = self._new_session()
         link = Link(receiver, shard, member_id, session, b"" if local else b"F")
         link.seen_at = self._loop.time()
-        socket: zmq.Socket[bytes] = self._context.socket(zmq.DEALER)
-        socket.setsockopt(zmq.IMMEDIATE, 1)
-        socket.setsockopt(zmq.LINGER, 0)
-        socket.setsockopt(zmq.SNDHWM, _HWM)
-        socket.setsockopt(zmq.RCVHWM, 0)  # a front always reads; the node's side is the bounded one
-        socket.setsockopt(zmq.RECONNECT_IVL, -1)
-        socket.setsockopt(zmq.ROUTING_ID, b"f" + session.to_bytes(8, "big"))
+        identity = b"f" + session.to_bytes(8, "big")
         if local:
             endpoint = f"ipc://{common.run_dir}/node-{shard}.sock"
         else:
             peer = self._peers[member_id]
             host = f"[{peer.host}]" if ":" in peer.host else peer.host
             endpoint = f"tcp://{host}:{peer.port + shard}"
-            socket.setsockopt(zmq.CONNECT_TIMEOUT, common.election_timeout_ms)
-            socket.setsockopt(zmq.IPV6, 1)
-            if self._keys is not None:
-                public, secret = self._keys
-                socket.setsockopt(zmq.CURVE_SERVERKEY, public)
-                socket.setsockopt(zmq.CURVE_PUBLICKEY, public)
-                socket.setsockopt(zmq.CURVE_SECRETKEY, secret)
-        socket.connect(endpoint)
-        link.attach(ZmqTransport(self._loop, socket, link, self._greet))
+        if local or self._keys is None:
+            link.attach(ZmtpTransport(self._loop, endpoint, identity, link, self._greet))
+        else:
+            link.attach(self._encrypted(endpoint, identity, link, *self._keys))
         return link
+
+    def _encrypted(self, endpoint: str, identity: bytes, link: Link, public: bytes, secret: bytes) -> ZmqTransport:
+        socket: zmq.Socket[bytes] = self._context.socket(zmq.DEALER)
+        socket.setsockopt(zmq.IMMEDIATE, 1)
+        socket.setsockopt(zmq.LINGER, 0)
+        socket.setsockopt(zmq.SNDHWM, _HWM)
+        socket.setsockopt(zmq.RCVHWM, 0)  # a front always reads; the node's side is the bounded one
+        socket.setsockopt(zmq.RECONNECT_IVL, -1)
+        socket.setsockopt(zmq.ROUTING_ID, identity)
+        socket.setsockopt(zmq.CONNECT_TIMEOUT, self._common.election_timeout_ms)
+        socket.setsockopt(zmq.IPV6, 1)
+        socket.setsockopt(zmq.CURVE_SERVERKEY, public)
+        socket.setsockopt(zmq.CURVE_PUBLICKEY, public)
+        socket.setsockopt(zmq.CURVE_SECRETKEY, secret)
+        socket.connect(endpoint)
+        return ZmqTransport(self._loop, socket, link, self._greet)
 
     def _greet(self, link: Link) -> None:
         link.connected(self._common)

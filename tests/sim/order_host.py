@@ -12,9 +12,11 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import order_store
+from order_checks import watched_classes
 from order_world import Dealer, Process, Router
 
 import node.links
+import node.order_node
 import node.peers
 import node.reads
 import node.server
@@ -31,6 +33,7 @@ from proxy.router import SWEEP_S
 from proxy.router import Router as FrontRouter
 from proxy.services import register_all
 from proxy.services.context import Context
+from zmtp import Receive
 
 if TYPE_CHECKING:
     from order_sim import Simulation
@@ -134,11 +137,6 @@ class _Context:
         """The process ends."""
 
 
-def _loop_socket(loop: Process, socket: Router | Dealer, receive: Callable[[list[bytes]], None]) -> Any:
-    socket.receive = receive
-    return socket
-
-
 @contextlib.contextmanager
 def substituted(simulation: Simulation) -> Iterator[None]:
     """The machine is the simulator's as long as this lasts."""
@@ -147,12 +145,18 @@ def substituted(simulation: Simulation) -> Iterator[None]:
         assert simulation.current is not None
         return simulation.current
 
-    def dealer(context: _Context, address: str, identity: bytes, *, keys: object, hwm: int) -> Dealer:
-        return Dealer(context.process, address, identity)
+    def dealer(loop: Process, context: _Context, address: str, identity: bytes, receive: Receive, *, keys: object,
+               hwm: int) -> Dealer:
+        socket = Dealer(context.process, address, identity)
+        socket.receive = receive
+        return socket
 
-    def router(context: _Context, address: str, *, keys: object, hwm: int) -> Router:
-        return Router(context.process, address)
+    def router(loop: Process, context: _Context, address: str, receive: Receive, *, keys: object, hwm: int) -> Router:
+        socket = Router(context.process, address)
+        socket.receive = receive
+        return socket
 
+    coordinator, confirmations = watched_classes(simulation)
     system = SimpleNamespace(urandom=lambda size: here().random.getrandbits(8 * size).to_bytes(size, "big"))
     zmq = SimpleNamespace(Context=lambda io_threads: _Context(simulation.starting))
     clock = SimpleNamespace(monotonic=lambda: here().time(), time=lambda: here().time(),
@@ -161,17 +165,16 @@ def substituted(simulation: Simulation) -> Iterator[None]:
         (node.server, "zmq", zmq),
         (node.server, "random", SimpleNamespace(SystemRandom=lambda: simulation.starting.random)),
         (node.server, "time", clock),
+        (node.server, "Confirmations", confirmations),
+        (node.order_node, "Coordinator", coordinator),
         (node.server, "Syncer", order_store.Syncer),
         (node.server, "RaftLog", SimpleNamespace(open=simulation.open_log)),
         (node.server, "StateStore", SimpleNamespace(open=simulation.open_state)),
-        (node.server, "LoopSocket", _loop_socket),
-        (node.server, "router", router),
-        (node.peers, "LoopSocket", _loop_socket),
-        (node.peers, "router", router),
-        (node.peers, "dealer", dealer),
+        (node.server, "open_router", router),
+        (node.peers, "open_router", router),
+        (node.peers, "open_dealer", dealer),
         (node.peers, "os", system),
-        (node.links, "LoopSocket", _loop_socket),
-        (node.links, "dealer", dealer),
+        (node.links, "open_dealer", dealer),
         (node.links, "os", system),
         (node.links, "NodeLink", RepeatingLink),
         (node.reads, "time", clock),

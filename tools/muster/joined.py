@@ -1,7 +1,7 @@
 """A host's front inside its node 0's process: ``python -m tools.muster.joined NODE_JSON FRONT_JSON``.
 
-With ``--fronts 0`` there is no front process. What a put then saves are two ipc messages of 45 us of CPU each way
-and four wake-ups of latency, which counts most where CPUs are few (docs/benchmarks.md has the figures); what it
+With ``--fronts 0`` there is no front process. What a request then saves are two ipc messages and two wake-ups of
+latency, which counts most where CPUs are few (docs/benchmarks.md has the figures); what it
 costs is that a crash takes both down, and that they share one CPU. Front and node stay strangers: they exchange the
 same frames as over ipc, by a function call.
 """

@@ -1,0 +1,227 @@
+"""DEALER and ROUTER over real sockets, with libzmq and with themselves as partner."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import zmq
+from structlog.testing import capture_logs
+
+from zmtp import Dealer, Router
+from zmtp.codec import GREETING, ready
+
+
+@pytest.fixture
+def context() -> Iterator[zmq.Context[Any]]:
+    context: zmq.Context[Any] = zmq.Context()
+    yield context
+    context.destroy(linger=0)
+
+
+@pytest.fixture(params=["ipc", "tcp"])
+def endpoint(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    return f"ipc://{tmp_path}/s" if request.param == "ipc" else f"tcp://127.0.0.1:{free_port()}"
+
+
+def free_port() -> int:
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return int(s.getsockname()[1])
+
+
+async def until(condition: Callable[[], object], limit_s: float = 20.0) -> None:
+    async with asyncio.timeout(limit_s):
+        while not condition():
+            await asyncio.sleep(0.001)
+
+
+def run(scenario: Callable[[], Awaitable[None]]) -> None:
+    asyncio.run(scenario())  # type: ignore[arg-type]
+
+
+def test_libzmq_dealer_and_our_router(context: zmq.Context[Any], endpoint: str) -> None:
+    async def scenario() -> None:
+        came: list[list[bytes]] = []
+        router = Router(asyncio.get_running_loop(), endpoint, came.append, hwm=100)
+        partner = context.socket(zmq.DEALER)
+        partner.linger = 0
+        partner.routing_id = b"libzmq"
+        partner.connect(endpoint)
+        big = bytes(3_000_000)
+        partner.send(b"one")
+        partner.send_multipart([b"two", big])
+        await until(lambda: len(came) == 2)
+        assert came == [[b"libzmq", b"one"], [b"libzmq", b"two", big]]
+        assert router.send([b"libzmq", b"small"])
+        assert router.send([b"libzmq", b"x", big])
+        assert not router.send([b"nobody", b"x"])
+        got: list[list[bytes]] = []
+
+        def receive() -> bool:
+            while partner.poll(0):
+                got.append(partner.recv_multipart())
+            return len(got) == 2
+
+        await until(receive)
+        assert got == [[b"small"], [b"x", big]]
+        partner.close()
+        await until(lambda: not router.send([b"libzmq", b"x"]))
+        router.close()
+
+    run(scenario)
+
+
+def test_our_dealer_and_libzmq_router(context: zmq.Context[Any], endpoint: str) -> None:
+    async def scenario() -> None:
+        partner = context.socket(zmq.ROUTER)
+        partner.linger = 0
+        partner.bind(endpoint)
+        came: list[list[bytes]] = []
+        dealer = Dealer(asyncio.get_running_loop(), endpoint, b"ours", came.append, hwm=100)
+        await until(lambda: dealer.send([b"hello", b"x" * 100_000]))
+        await until(lambda: partner.poll(0))
+        assert partner.recv_multipart() == [b"ours", b"hello", b"x" * 100_000]
+        partner.send_multipart([b"ours", b"back"])
+        await until(lambda: came)
+        assert came == [[b"back"]]
+        dealer.close()
+        partner.close()
+
+    run(scenario)
+
+
+def test_nothing_is_kept_for_a_partner_that_is_not_there_and_it_is_found_again(endpoint: str) -> None:
+    async def scenario() -> None:
+        loop = asyncio.get_running_loop()
+        came: list[list[bytes]] = []
+        dealer = Dealer(loop, endpoint, b"d", lambda parts: None, hwm=100)
+        assert not dealer.send([b"old"])
+        for _ in range(2):
+            came.clear()
+            router = Router(loop, endpoint, came.append, hwm=100)
+            await until(lambda: dealer.send([b"new"]))
+            await until(lambda: came)
+            assert {parts[1] for parts in came} == {b"new"}
+            router.close()
+            await until(lambda: not dealer.send([b"old"]))
+        dealer.close()
+
+    run(scenario)
+
+
+def test_a_newcomer_with_the_same_identity_takes_over(endpoint: str) -> None:
+    async def scenario() -> None:
+        loop = asyncio.get_running_loop()
+        router = Router(loop, endpoint, lambda parts: None, hwm=100)
+        lost: list[str] = []
+        first_came: list[list[bytes]] = []
+        second_came: list[list[bytes]] = []
+        first = Dealer(loop, endpoint, b"same", first_came.append, hwm=100, again_s=None, lost=lost.append)
+        await until(lambda: first.send([b"x"]))
+        second = Dealer(loop, endpoint, b"same", second_came.append, hwm=100, again_s=None)
+        await until(lambda: lost)
+        assert router.send([b"same", b"for the second"])
+        await until(lambda: second_came)
+        assert (first_came, second_came) == ([], [[b"for the second"]])
+        for each in (first, second, router):
+            each.close()
+
+    run(scenario)
+
+
+def test_a_partner_that_does_not_read_is_refused_more_and_warned_of(endpoint: str) -> None:
+    async def scenario() -> None:
+        loop = asyncio.get_running_loop()
+        names: list[bytes] = []
+        router = Router(loop, endpoint, lambda parts: names.append(parts[0]), hwm=3)
+        transport, _, place = endpoint.partition("://")
+        family = socket.AF_UNIX if transport == "ipc" else socket.AF_INET
+        with socket.socket(family) as mute:
+            host, _, port = place.rpartition(":")
+            mute.connect(place if transport == "ipc" else (host, int(port)))
+            mute.sendall(GREETING + ready(b"DEALER", b"mute") + b"\0\1x")
+            await until(lambda: names)
+            sent = 0
+            async with asyncio.timeout(20):
+                while router.send([b"mute", bytes(500_000)]):
+                    sent += 1
+                    await asyncio.sleep(0)
+            assert sent >= 2
+        router.close()
+
+    with capture_logs() as logs:
+        run(scenario)
+    assert [line["event"] for line in logs] == ["a connection is stuck: it does not take what is sent to it"]
+
+
+def test_who_speaks_something_else_is_dropped_and_told_in_the_log_once(endpoint: str) -> None:
+    async def scenario() -> None:
+        router = Router(asyncio.get_running_loop(), endpoint, lambda parts: None, hwm=3)
+        transport, _, place = endpoint.partition("://")
+        for _ in range(3):
+            if transport == "ipc":
+                reader, writer = await asyncio.open_unix_connection(place)
+            else:
+                reader, writer = await asyncio.open_connection(*place.split(":"))
+            writer.write(b"GET / HTTP/1.1\r\n\r\n")
+            async with asyncio.timeout(20):
+                while await reader.read(1000):
+                    pass
+            writer.close()
+        router.close()
+
+    with capture_logs() as logs:
+        run(scenario)
+    assert [(line["event"], line["reason"]) for line in logs] == [
+        ("a connection ended before it was one", "it does not speak ZMTP")]
+
+
+def test_a_client_with_curve_is_refused(context: zmq.Context[Any], endpoint: str) -> None:
+    async def scenario() -> None:
+        router = Router(asyncio.get_running_loop(), endpoint, lambda parts: None, hwm=3)
+        partner = context.socket(zmq.DEALER)
+        partner.linger = 0
+        public, secret = zmq.curve_keypair()
+        partner.curve_serverkey = partner.curve_publickey = public
+        partner.curve_secretkey = secret
+        partner.connect(endpoint)
+        with capture_logs() as logs:
+            await until(lambda: logs)
+        partner.close()
+        router.close()
+        assert "peer-key-file" in logs[0]["hint"]
+
+    run(scenario)
+
+
+def test_a_dealer_that_tries_only_once_says_that_it_failed(endpoint: str) -> None:
+    async def scenario() -> None:
+        lost: list[str] = []
+        dealer = Dealer(asyncio.get_running_loop(), endpoint, b"d", lambda parts: None, hwm=3, again_s=None,
+                        lost=lost.append)
+        await until(lambda: lost)
+        await asyncio.sleep(0)
+        assert len(lost) == 1
+        dealer.close()
+
+    run(scenario)
+
+
+def test_a_name_is_looked_up() -> None:
+    async def scenario() -> None:
+        loop = asyncio.get_running_loop()
+        came: list[list[bytes]] = []
+        port = free_port()
+        router = Router(loop, f"tcp://127.0.0.1:{port}", came.append, hwm=3)
+        dealer = Dealer(loop, f"tcp://localhost:{port}", b"d", lambda parts: None, hwm=3)
+        await until(lambda: dealer.send([b"hello"]))
+        await until(lambda: came)
+        dealer.close()
+        router.close()
+
+    run(scenario)

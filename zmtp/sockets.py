@@ -1,0 +1,298 @@
+"""DEALER and ROUTER, as far as muster uses them.
+
+- A DEALER has one connection. Nothing is kept for a partner that is not there, and nothing old is sent after a
+  reconnect (ZeroMQ's IMMEDIATE, with linger 0): ``send`` says False instead.
+- A ROUTER knows its partners by the identity that they gave. A newcomer with the same identity takes over (HANDOVER),
+  what is for nobody is refused (MANDATORY): ``send`` says False.
+- A partner that does not read makes ``send`` say False once ``hwm`` messages wait for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import socket
+from collections.abc import Callable
+
+import structlog
+
+from zmtp.stream import Receive, Stream, traffic
+
+log = structlog.get_logger("zmtp")
+
+_REPEAT_S = 60.0  # the same complaint at most so often
+_BACKLOG = 1024
+_ACCEPTS = 64  # in one go
+_PAUSE_S = 0.5  # without file descriptors there is nothing to accept with
+
+
+def split(endpoint: str) -> tuple[str, str, int]:
+    """``ipc://PATH`` or ``tcp://HOST:PORT`` as (transport, path or host, port)."""
+    transport, _, rest = endpoint.partition("://")
+    if transport == "ipc":
+        return transport, rest, 0
+    host, _, port = rest.rpartition(":")
+    return transport, host.strip("[]"), int(port)
+
+
+class Dealer:
+    """The connecting side. ``again_s``: shortest and longest pause before it tries again, None: never; then ``lost`` is
+    how its owner hears of the end."""
+
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, endpoint: str, identity: bytes, receive: Receive, *, hwm: int,
+        again_s: tuple[float, float] | None = (0.05, 0.5), opened: Callable[[], None] | None = None,
+        lost: Callable[[str], None] | None = None,
+    ) -> None:
+        self._loop = loop
+        self._transport, self._host, self._port = split(endpoint)
+        self._identity = identity
+        self._receive = receive
+        self._hwm = hwm
+        self._again_s = again_s
+        self._pause_s = again_s[0] if again_s is not None else 0.0
+        self._opened = opened
+        self._lost = lost
+        self._stream: Stream | None = None
+        self._connecting: socket.socket | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._addresses: asyncio.Future[list[tuple[int, str]]] | None = None
+        self.closed = False
+        self.dropped = 0  # messages that were not sent
+        self._timer = loop.call_later(0, self._connect)
+
+    def send(self, parts: list[bytes]) -> bool:
+        """Send without waiting; False if the message was dropped."""
+        stream = self._stream
+        if stream is not None and stream.send(parts):
+            traffic.sent += 1
+            return True
+        self.dropped += 1
+        return False
+
+    def close(self) -> None:
+        """Close at once; what was not sent is dropped. Nothing is called back any more."""
+        self.closed = True
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._addresses is not None:
+            self._addresses.cancel()
+        if self._stream is not None:
+            self._stream.close()
+        self._stop_connecting()
+
+    # -- connecting
+
+    def _connect(self) -> None:
+        self._timer = None
+        if self._transport == "ipc":
+            self._connect_to(socket.AF_UNIX, self._host)
+            return
+        for family in (socket.AF_INET, socket.AF_INET6):
+            with contextlib.suppress(OSError):
+                socket.inet_pton(family, self._host)
+                self._connect_to(family, self._host)
+                return
+        self._addresses = self._loop.run_in_executor(None, _look_up, self._host)
+        self._addresses.add_done_callback(self._looked_up)
+
+    def _looked_up(self, found: asyncio.Future[list[tuple[int, str]]]) -> None:
+        if self.closed or found.cancelled():
+            return
+        error = found.exception()
+        if error is not None:
+            self._failed(str(error))
+        else:
+            self._connect_to(*found.result()[0])
+
+    def _connect_to(self, family: int, host: str) -> None:
+        sock = socket.socket(family, socket.SOCK_STREAM)
+        sock.setblocking(False)
+        self._connecting = sock
+        try:
+            sock.connect(host if family == socket.AF_UNIX else (host, self._port))
+        except BlockingIOError:
+            if family == socket.AF_UNIX:  # its queue of connections is full
+                self._failed("the other side does not accept")
+                return
+            self._loop.add_writer(sock.fileno(), self._tried)
+            self._timer = self._loop.call_later(5.0, self._failed, "no connection in time")
+        except OSError as e:
+            self._failed(e.strerror or str(e))
+        else:
+            self._tried()
+
+    def _tried(self) -> None:
+        sock = self._connecting
+        assert sock is not None
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        error = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if error:
+            self._failed(os.strerror(error))
+            return
+        self._loop.remove_writer(sock.fileno())
+        self._connecting = None
+        self._stream = Stream(
+            self._loop, sock, b"DEALER", self._identity, self._hwm, self._is_open, self._came, self._is_lost)
+
+    def _stop_connecting(self) -> None:
+        if self._connecting is not None:
+            self._loop.remove_writer(self._connecting.fileno())
+            self._connecting.close()
+            self._connecting = None
+
+    def _failed(self, reason: str) -> None:
+        self._stop_connecting()
+        self._stream = None
+        if self._again_s is not None:
+            self._timer = self._loop.call_later(self._pause_s, self._connect)
+            self._pause_s = min(self._pause_s * 2, self._again_s[1])
+        if self._lost is not None:
+            self._lost(reason)
+
+    def _is_open(self, stream: Stream) -> None:
+        if self._again_s is not None:
+            self._pause_s = self._again_s[0]
+        if self._opened is not None:
+            self._opened()
+
+    def _came(self, stream: Stream, parts: list[bytes]) -> None:
+        self._receive(parts)
+
+    def _is_lost(self, stream: Stream, reason: str) -> None:
+        if stream is self._stream and not self.closed:
+            self._failed(reason)
+
+
+def _look_up(host: str) -> list[tuple[int, str]]:
+    found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+    return [(family, str(address[0])) for family, _, _, _, address in found]
+
+
+class Router:
+    """The listening side. ``receive`` gets ``[identity, *frames]``, ``send`` takes the same."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, endpoint: str, receive: Receive, *, hwm: int) -> None:
+        self._loop = loop
+        self._receive = receive
+        self._hwm = hwm
+        self._streams: dict[bytes, Stream] = {}
+        self._shaking: set[Stream] = set()  # not ready yet
+        self._unnamed = 0
+        self._told_at = -_REPEAT_S
+        self._timer: asyncio.TimerHandle | None = None
+        self.closed = False
+        self.dropped = 0
+        transport, host, port = split(endpoint)
+        self._path = host if transport == "ipc" else ""
+        self._listener = _listen_unix(host) if transport == "ipc" else _listen_tcp(host, port)
+        self._fd = self._listener.fileno()
+        loop.add_reader(self._fd, self._accept)
+
+    @property
+    def port(self) -> int:
+        """The port it listens on."""
+        return int(self._listener.getsockname()[1])
+
+    def send(self, parts: list[bytes]) -> bool:
+        """Send without waiting; False if the message was dropped."""
+        stream = self._streams.get(parts[0])
+        if stream is None:
+            self.dropped += 1
+            return False
+        if stream.send(parts[1:]):
+            traffic.sent += 1
+            return True
+        if stream.ready:
+            log.warning("a connection is stuck: it does not take what is sent to it", peer=parts[0].hex())
+        self.dropped += 1
+        return False
+
+    def _accept(self) -> None:
+        for _ in range(_ACCEPTS):
+            try:
+                sock, _ = self._listener.accept()
+            except (BlockingIOError, InterruptedError, ConnectionError):
+                return
+            except OSError as e:
+                log.warning("cannot accept a connection", error=str(e))
+                self._loop.remove_reader(self._fd)
+                self._timer = self._loop.call_later(_PAUSE_S, self._accept_again)
+                return
+            sock.setblocking(False)
+            self._shaking.add(Stream(
+                self._loop, sock, b"ROUTER", b"", self._hwm, self._opened, self._came, self._lost))
+
+    def _accept_again(self) -> None:
+        self._timer = None
+        self._loop.add_reader(self._fd, self._accept)
+
+    def _opened(self, stream: Stream) -> None:
+        self._shaking.discard(stream)
+        if not stream.identity:
+            self._unnamed += 1
+            stream.identity = b"\0" + self._unnamed.to_bytes(8, "big")  # as libzmq: a name of its own begins with 0
+        before = self._streams.get(stream.identity)
+        if before is not None:
+            before.close()
+        self._streams[stream.identity] = stream
+
+    def _came(self, stream: Stream, parts: list[bytes]) -> None:
+        self._receive([stream.identity, *parts])
+
+    def _lost(self, stream: Stream, reason: str) -> None:
+        if stream in self._shaking:
+            self._shaking.discard(stream)
+            now = self._loop.time()
+            if now - self._told_at >= _REPEAT_S:
+                self._told_at = now
+                log.warning("a connection ended before it was one", reason=reason,
+                            hint="a host with --peer-key-file and one without cannot talk")
+        elif self._streams.get(stream.identity) is stream:
+            del self._streams[stream.identity]
+
+    def close(self) -> None:
+        """Close at once; what was not sent is dropped."""
+        if self.closed:
+            return
+        self.closed = True
+        if self._timer is not None:
+            self._timer.cancel()
+        self._loop.remove_reader(self._fd)
+        self._listener.close()
+        if self._path:
+            with contextlib.suppress(OSError):
+                os.unlink(self._path)
+        for stream in (*self._streams.values(), *self._shaking):
+            stream.close()
+        self._streams.clear()
+        self._shaking.clear()
+
+
+def _listen_unix(path: str) -> socket.socket:
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(path)  # of a process that ended without closing it
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    return _listen(sock, path)
+
+
+def _listen_tcp(host: str, port: int) -> socket.socket:
+    found = socket.getaddrinfo(None if host == "*" else host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    family, _, _, _, address = found[0]
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    return _listen(sock, address)
+
+
+def _listen(sock: socket.socket, address: object) -> socket.socket:
+    sock.setblocking(False)
+    try:
+        sock.bind(address)  # type: ignore[arg-type]
+    except OSError:
+        sock.close()
+        raise
+    sock.listen(_BACKLOG)
+    return sock
