@@ -41,7 +41,8 @@ _PARTICIPANT = struct.Struct("<HQ")
 _PART = struct.Struct("<HHII")
 _SKIP = struct.Struct("<Q")
 _COUNT = struct.Struct("<Q")
-_CONTROL = frozenset((Item.LEASE_GRANT, Item.LEASE_REVOKE, Item.LEASE_CHECKPOINT, Item.COMPACT, Item.BOOTSTRAP))
+_CONTROL = frozenset((Item.LEASE_GRANT, Item.LEASE_REVOKE, Item.LEASE_CHECKPOINT, Item.COMPACT, Item.BOOTSTRAP,
+                      Item.INCARNATION))
 
 
 class Attempt(NamedTuple):

@@ -44,6 +44,7 @@ class Item(IntEnum):
     SKIP = 13  # only in projections, never logged
     PUT_REF = 14  # R: of a key that exists when it is applied and did not when it was logged: create_revision is
     # that of the version before it (shards other than 0: a pending creation's revision is not known yet)
+    INCARNATION = 15  # member id u64, incarnation u64: the data directory that this member is for ever (H10)
 
 
 #: Stands for the revision of an effect that is logged and not in order yet (shards other than 0); every real
@@ -54,6 +55,7 @@ LEASE = struct.Struct("<qq")
 LEASE_ID = struct.Struct("<q")
 REVISION = struct.Struct("<q")
 BOOTSTRAP = struct.Struct("<III")
+INCARNATION = struct.Struct("<QQ")
 
 
 def key_offset(key_len: int) -> int:
@@ -132,6 +134,19 @@ def bootstrap_in(data: bytes) -> tuple[int, int, int] | None:
 def publish(member: bytes) -> bytes:
     """A host's name and client URLs."""
     return ITEM.pack(Item.PUBLISH, len(member)) + member
+
+
+def incarnation(member_id: int, number: int) -> bytes:
+    """Whose data directory a member is."""
+    return ITEM.pack(Item.INCARNATION, INCARNATION.size) + INCARNATION.pack(member_id, number)
+
+
+def incarnations_in(data: bytes) -> Iterator[tuple[int, int]]:
+    """``(member, incarnation)`` of such records among a record's items."""
+    for kind, pos, _ in items(data):
+        if kind == Item.INCARNATION:
+            member_id, number = INCARNATION.unpack_from(data, pos)
+            yield member_id, number
 
 
 def items(data: bytes, pos: int = 0, end: int | None = None) -> Iterator[tuple[int, int, int]]:

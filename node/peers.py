@@ -9,7 +9,7 @@ byte of a frame says what it is::
     ? "who are you?" (answer to a frame of an unknown link: say hello)       X refused: code u8 + reason
 
 A hello carries protocol version, cluster ID, member ID, incarnation and shard. A replica that comes back with
-another incarnation has lost its disk: it is refused, because its old votes are gone (H10, I2). Lost frames
+another incarnation has lost its disk: it is refused, because its old votes are gone (``node.incarnations``). Lost frames
 need no repair here: Raft resends, snapshots resume from an offset, hellos are asked for again.
 """
 
@@ -20,13 +20,13 @@ import os
 import struct
 from collections.abc import Callable
 from functools import partial
-from typing import Protocol
 
 import structlog
 import zmq
 
 from cluster.messages import PROTOCOL_VERSION
 from cluster.settings import Peer
+from node.incarnations import REFUSED, Incarnations
 from node.sockets import CurveKeys, FrameSocket, Receive, open_dealer, open_router
 
 log = structlog.get_logger("peers")
@@ -34,14 +34,6 @@ log = structlog.get_logger("peers")
 HELLO = struct.Struct("<HQQQI")  # protocol version, cluster ID, member ID, incarnation, shard
 REFUSED_CLUSTER, REFUSED_VERSION, REFUSED_INCARNATION, REFUSED_UNKNOWN, REFUSED_SHARD = range(1, 6)
 _PEER_HWM = 10_000
-
-
-class Memory(Protocol):
-    """Where seen incarnations are kept: the node's Raft log database."""
-
-    def meta(self, name: str) -> bytes | None: ...
-    def set_meta(self, name: str, value: bytes) -> None: ...
-    def sync(self) -> None: ...
 
 
 class PeerLink:
@@ -98,14 +90,14 @@ class Peers:
         peers: tuple[Peer, ...],
         listen: str,
         keys: CurveKeys | None,
-        memory: Memory,
+        incarnations: Incarnations,
         on_frame: Callable[[int, int, bytes], None],
         on_front: Callable[[bytes, bytes, Callable[[list[bytes]], bool]], None],
         on_refused: Callable[[Peer, int, str], None],
     ) -> None:
         self._cluster_id = cluster_id
         self._shard = shard
-        self._memory = memory
+        self._incarnations = incarnations
         self._on_frame = on_frame
         self._on_front = on_front
         self._known = {p.member_id: p for p in peers if p.member_id != member_id}
@@ -162,24 +154,15 @@ class Peers:
             self._refuse(identity, member_id, REFUSED_UNKNOWN, f"member {member_id:x} is not in this cluster")
         elif shard != self._shard:
             self._refuse(identity, member_id, REFUSED_SHARD, f"shard mismatch (got {shard} want {self._shard})")
-        elif not self._same_incarnation(member_id, incarnation):
-            self._refuse(
-                identity, member_id, REFUSED_INCARNATION,
-                f"member {member_id:x} came back without the data that it had: its old votes and "
-                "acknowledged writes are lost, so it may not take part under its old identity. Remove the member "
-                "and add it again as a new one, with an empty data directory")
+        elif not self._incarnations.accept(member_id, incarnation):
+            self._refuse(identity, member_id, REFUSED_INCARNATION, REFUSED.format(member_id))
         else:
             self._accepted[identity] = member_id
 
-    def _same_incarnation(self, member_id: int, incarnation: int) -> bool:
-        # H10: remembered on disk before the first message of that replica is taken
-        name = f"incarnation/{member_id:x}"
-        seen = self._memory.meta(name)
-        if seen is None:
-            self._memory.set_meta(name, incarnation.to_bytes(8, "big"))
-            self._memory.sync()
-            return True
-        return int.from_bytes(seen, "big") == incarnation
+    def refuse(self, member_id: int) -> None:
+        """The log says that this member is not who it was when its hello was accepted (H10)."""
+        for identity in [i for i, m in self._accepted.items() if m == member_id]:
+            self._refuse(identity, member_id, REFUSED_INCARNATION, REFUSED.format(member_id))
 
     def _refuse(self, identity: bytes, member_id: int, code: int, reason: str) -> None:
         self._accepted.pop(identity, None)

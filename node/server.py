@@ -16,6 +16,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import structlog
@@ -27,6 +28,7 @@ from cluster.messages import STATE_BODY, Method, Status
 from cluster.raft import (
     Config,
     Configuration,
+    EntryKind,
     IntegrityError,
     Message,
     Raft,
@@ -40,6 +42,7 @@ from node.backups import Backups
 from node.confirm import Confirmations
 from node.disk import Syncer
 from node.fronts import FrontLink, Fronts, Send
+from node.incarnations import Incarnations
 from node.peers import REFUSED_INCARNATION, Peers
 from node.reads import Reads, Slicer
 from node.serve import Serve
@@ -136,6 +139,9 @@ class Node:
         self.serve = Serve(self)
         self.snapshots = Snapshots(self)
         self.backups = Backups(self)
+        self.incarnations = Incarnations(
+            common.member_id, settings.incarnation, self.voters.voters, self.log, self.store.incarnations(),
+            self.logged_incarnations)
         self.applied_index = self.store.position.shard_index
         self._outbox: dict[int, list[Message]] = {}
         self._after_sync: list[tuple[int, list[Message]]] = []
@@ -176,13 +182,14 @@ class Node:
         self.peers = Peers(
             self.loop, self._context, cluster_id=common.cluster_id, member_id=common.member_id,
             incarnation=settings.incarnation, shard=settings.shard, peers=common.peers,
-            listen=f"tcp://{settings.listen_host}:{settings.listen_port}", keys=keys, memory=self.log,
+            listen=f"tcp://{settings.listen_host}:{settings.listen_port}", keys=keys, incarnations=self.incarnations,
             on_frame=self._peer_frame, on_front=self._remote_front, on_refused=self._refused,
         )
         endpoint = f"ipc://{common.run_dir}/node-{settings.shard}.sock"
         self._local = open_router(self.loop, self._context, endpoint, self._local_front, keys=None, hwm=100_000)
         if (agreed := self.store.bootstrap()) is not None:
             self.upkeep.check_bootstrap(agreed)
+        self.upkeep.incarnations_agreed(())
         log.info("node started", shard=settings.shard, term=self.raft.term, commit=self.raft.commit_index,
                  applied=self.applied_index, revision=self.store.revision, last_index=self.raft.last_index)
         self.upkeep.count_keys()
@@ -382,6 +389,12 @@ class Node:
         link.put(record)
         self._mark_dirty(link)
 
+    def logged_incarnations(self) -> Iterator[tuple[int, int]]:
+        """Records of incarnations in the order log's tail that is not applied here (``node.incarnations``)."""
+        for entry in self.raft.log_entries(self.applied_index + 1, self.raft.last_index):
+            if entry.kind == EntryKind.RECORD:
+                yield from records.incarnations_in(entry.data)
+
     def wanted_by_others(self) -> int | None:
         """Log entries after this are still wanted by other nodes of this host; None: by nobody."""
         return None
@@ -479,6 +492,8 @@ class Node:
             self.upkeep.compaction_due()
         if applied.bootstrap is not None:
             self.upkeep.check_bootstrap(applied.bootstrap)
+        if applied.incarnations:
+            self.upkeep.incarnations_agreed(applied.incarnations)
         if len(self.reads.waiting):
             self.reads.waiting.release(self.order_index, self.loop.time())
         self.confirmations.applied(self.applied_index)
@@ -495,6 +510,7 @@ class Node:
         self.writes.skipped_to(self.applied_index)
         self.upkeep.installed(self.applied_index)
         self.upkeep.count_keys()
+        self.upkeep.incarnations_agreed(self.store.incarnations().items())
         self.reads.waiting.release(self.order_index, self.loop.time())
 
     def _lead(self) -> None:
@@ -504,6 +520,7 @@ class Node:
         if self.settings.shard == 0 and self.store.bootstrap() is None:
             common = self.settings.common
             leader.append(records.bootstrap(1, common.shard_count, common.placement_depth))
+        self.upkeep.log_incarnations()
         self.upkeep.publish()
         log.info("leading", shard=self.settings.shard, term=self.raft.term, revision=self.store.revision)
 

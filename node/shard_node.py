@@ -10,12 +10,12 @@ from __future__ import annotations
 import asyncio
 import struct
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import structlog
 
-from cluster import errors
+from cluster import errors, records
 from cluster.errors import EtcdError
 from cluster.messages import FEED_HEAD, LEADER, Method, Status
 from cluster.order import ENTRY_ITEMS, Attempt, Change, Control, Cut, Entries, decode_cut, entry_count
@@ -468,6 +468,11 @@ class ShardNode(Node):
             "handovers": self.handover.moved,
             "locks": leading.get("locks", 0), "unordered_entries": leading.get("unordered_entries", 0),
         }
+
+    def logged_incarnations(self) -> Iterator[tuple[int, int]]:
+        """The order log's tail is not here, but what the feed has brought of it is."""
+        for _, _, projection in self._feed:
+            yield from records.incarnations_in(projection)
 
     def state_replaced(self) -> None:
         self.fold = load_fold(self)

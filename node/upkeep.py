@@ -8,16 +8,19 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import structlog
 
+from cluster import records
 from cluster.autocompact import AutoCompactor
 from cluster.messages import Method, Status
 from cluster.pb import rpc_pb2
 from cluster.raft import Role
 from node.fronts import FrontLink
+from node.incarnations import REFUSED
 from node.reads import Slices
 
 if TYPE_CHECKING:
@@ -229,6 +232,22 @@ class Upkeep:
         if leader is not None and member not in self._node.store.members().values():
             leader.execute(Method.PUBLISH, member)
 
+    def log_incarnations(self) -> None:
+        """The leader of shard 0 logs which data directories stand behind the members that it has heard (H10)."""
+        leader = self._node.writes.leader
+        if leader is not None:
+            for member_id, incarnation in self._node.incarnations.to_log(leader.term):
+                leader.append(records.incarnation(member_id, incarnation))
+
+    def incarnations_agreed(self, applied: Iterable[tuple[int, int]]) -> None:
+        """Such records were applied: whoever is somebody else takes no part, this replica neither."""
+        node = self._node
+        for member_id in node.incarnations.agree(applied):
+            if member_id == node.settings.common.member_id:
+                node.fail(REFUSED.format(member_id))
+            else:
+                node.peers.refuse(member_id)
+
     def check_bootstrap(self, bootstrap: tuple[int, int, int]) -> None:
         """The order log says how the store is laid out; a host started otherwise must not go on."""
         _, shards, depth = bootstrap
@@ -270,6 +289,7 @@ class Upkeep:
         """Every heartbeat interval."""
         self._expire()
         self.publish()
+        self.log_incarnations()
 
     def second(self) -> None:
         """Every second."""

@@ -17,6 +17,7 @@ from rocksdict import WriteBatch
 
 from cluster.records import (
     BOOTSTRAP,
+    INCARNATION,
     ITEM,
     LEASE,
     LEASE_ID,
@@ -56,6 +57,7 @@ class Applied:
     compacted: int | None = None  # the highest compaction revision of the run
     published: list[bytes] = field(default_factory=list)  # etcdserverpb.Member in wire form
     bootstrap: tuple[int, int, int] | None = None  # layout version, shard count, placement depth
+    incarnations: list[tuple[int, int]] = field(default_factory=list)  # member, incarnation: those that are new
 
 
 class _Run:
@@ -218,6 +220,12 @@ class _Run:
             member_id = read_varint(member, 1)[0] if member[:1] == b"\x08" else 0
             batch.put(keys.MEMBER_PREFIX + member_id.to_bytes(8, "big"), member)
             out.published.append(member)
+        elif kind == Item.INCARNATION:
+            member_id, incarnation = INCARNATION.unpack_from(data, pos)
+            # the first one counts for ever
+            if self.store.meta(f"incarnation/{member_id:x}") is None and member_id not in dict(out.incarnations):
+                batch.put(keys.INCARNATION_PREFIX + b"%x" % member_id, incarnation.to_bytes(8, "big"))
+                out.incarnations.append((member_id, incarnation))
         else:
             raise ValueError(f"unknown item of kind {kind}")
 

@@ -341,6 +341,12 @@ class StateStore:
         prefix = keys.MEMBER_PREFIX
         return {int.from_bytes(row[len(prefix) :], "big"): value for row, value in self.rows(prefix, _after(prefix))}
 
+    def incarnations(self) -> dict[int, int]:
+        """Member ID to the incarnation that it is for ever (H10)."""
+        prefix = keys.INCARNATION_PREFIX
+        return {int(row[len(prefix) :], 16): int.from_bytes(value, "big")
+                for row, value in self.rows(prefix, _after(prefix))}
+
     def bootstrap(self) -> tuple[int, int, int] | None:
         """Layout version, shard count and placement depth; None before the first record."""
         row = self.meta("bootstrap")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,7 @@ from cluster import errors, messages
 from cluster.errors import EtcdError
 from cluster.messages import EVENTS_HEAD, HEAD, READ, READ_INDEX_ANSWER, SUBSCRIBE_HEAD, Method, Status
 from cluster.pb import rpc_pb2 as pb
+from node.server import FATAL_EXIT
 from tests.cluster.nodes import Front, Nodes
 
 
@@ -130,3 +133,26 @@ def test_writes_go_on_without_the_killed_leader(nodes: Nodes) -> None:
     nodes.kill(nodes.wait_leader())
     front = leader_front(nodes)
     assert put(front, b"a", b"2") == 3
+
+
+def test_a_member_emptied_before_a_peer_ever_heard_it_is_refused_by_that_peer(tmp_path: Path) -> None:
+    """H10: 1 and 2 commit, 3 comes when 2 has gone, 2 is emptied and comes back when 1 has gone."""
+    nodes = Nodes(tmp_path)
+    try:
+        nodes.start(1)
+        nodes.start(2)
+        put(leader_front(nodes), b"a", b"1")
+        nodes.kill(2)
+        nodes.start(3)
+        put(leader_front(nodes), b"b", b"2")  # by 1 and 3
+        nodes.kill(1)
+        shutil.rmtree(nodes.settings[2].data_dir)
+        nodes.settings[2] = replace(nodes.settings[2], incarnation=99)
+        nodes.start(2)
+        assert nodes.processes.pop(2).wait(30) == FATAL_EXIT
+        assert "member 2 came back without the data that it had" in nodes.logs(2)
+        assert nodes.processes[3].poll() is None
+        nodes.start(1)
+        assert get(leader_front(nodes), b"a", b"\0").count == 2
+    finally:
+        nodes.__exit__(None, None, None)

@@ -127,7 +127,7 @@ class _Folder:
                 if revision > replay.revision:
                     raise Violation("I24 compaction above the revision", f"{revision} in {index}")
                 replay.compactions.append((index, revision))
-            elif kind in (Item.BOOTSTRAP, Item.PUBLISH, Item.LEASE_CHECKPOINT):
+            elif kind in (Item.BOOTSTRAP, Item.PUBLISH, Item.INCARNATION, Item.LEASE_CHECKPOINT):
                 pass
             else:
                 self._own(index, data, kind, at, to)

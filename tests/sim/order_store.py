@@ -216,6 +216,7 @@ class Content:
         self.leases: dict[int, tuple[int, int]] = {}
         self.metas: dict[str, bytes] = {}
         self.members: dict[int, bytes] = {}
+        self.incarnations: dict[int, int] = {}
         self.layout: tuple[int, int, int] | None = None
         self.chain = 0
 
@@ -225,6 +226,7 @@ class Content:
         new.keys, new.changes = list(self.keys), list(self.changes)
         new.versions = {k: list(v) for k, v in self.versions.items()}
         new.leases, new.metas, new.members = dict(self.leases), dict(self.metas), dict(self.members)
+        new.incarnations = dict(self.incarnations)
         return new
 
     def digest(self) -> tuple[object, ...]:
@@ -388,6 +390,9 @@ class Store:
     def members(self) -> dict[int, bytes]:
         return self._now.members
 
+    def incarnations(self) -> dict[int, int]:
+        return self._now.incarnations
+
     def bootstrap(self) -> tuple[int, int, int] | None:
         return self._now.layout
 
@@ -476,6 +481,10 @@ def apply(content: Content, changes: Iterable[tuple[int, bytes, int, int]], posi
                     compact = out.compacted = at_revision
             elif kind == Item.BOOTSTRAP:
                 content.layout = out.bootstrap = records.BOOTSTRAP.unpack_from(data, at)
+            elif kind == Item.INCARNATION:
+                member_id, incarnation = records.INCARNATION.unpack_from(data, at)
+                if content.incarnations.setdefault(member_id, incarnation) == incarnation:
+                    out.incarnations.append((member_id, incarnation))
             elif kind == Item.PUBLISH:
                 content.members[read_varint(data[at:to], 1)[0]] = data[at:to]
             else:

@@ -60,10 +60,10 @@ def test_i4_a_cut_never_goes_back(cut: Cut) -> None:
 
 
 def test_control_items_reach_every_shard_and_a_grant_takes_no_revision() -> None:
-    grant, compact = records.lease_grant(7, 60), records.compact(3)
-    record = PUT + grant + compact + records.publish(b"\x08\x01")
+    grant, compact, incarnation = records.lease_grant(7, 60), records.compact(3), records.incarnation(1, 2)
+    record = PUT + grant + compact + records.publish(b"\x08\x01") + incarnation
     fold = Fold(5)
-    assert fold.take(project(record, 4), 4) == [Control(grant, 6), Control(compact, 6)]
+    assert fold.take(project(record, 4), 4) == [Control(grant, 6), Control(compact, 6), Control(incarnation, 6)]
     assert fold.revision == 6
 
 

@@ -92,6 +92,14 @@ def test_apply_tells_what_it_did_in_order(open_store: OpenStore) -> None:
     assert store.lease(9) is None
 
 
+def test_the_first_incarnation_of_a_member_counts_for_ever(open_store: OpenStore) -> None:  # H10
+    store = open_store()
+    both = records.incarnation(7, 70) + records.incarnation(7, 71)
+    assert do(store, both + records.incarnation(8, 80)).incarnations == [(7, 70), (8, 80)]
+    assert do(store, records.incarnation(7, 72)).incarnations == []
+    assert store.incarnations() == {7: 70, 8: 80}
+
+
 def test_events_cost_nothing_when_nobody_wants_them(open_store: OpenStore) -> None:
     assert do(open_store(), records.put(b"a", 0, 1, b"1", 0)).events == []
 

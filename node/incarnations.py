@@ -1,0 +1,89 @@
+"""Which data directory stands behind each member: what makes an emptied host somebody else (H10, I2).
+
+Two memories, and a member must be what both of them say.
+
+*Heard*: this replica's own, of each peer that said hello, synced before the first message of that peer is taken.
+
+*Agreed*: what the leader of shard 0 had heard, logged behind nothing but the first entry of its term, before any
+write that it evaluates. It is applied by every replica of every shard and travels with snapshots: so a peer is known
+also to those that never heard it, and an emptied host learns from the log itself that it is not who it was. The
+first record of a member counts for ever.
+
+What stays open: a host whose first acknowledgement and whose loss both come before that record is committed, towards
+peers that have not heard it. Nobody can know that it ever was somebody else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Protocol
+
+REFUSED = (
+    "member {:x} came back without the data that it had: its old votes and acknowledged writes are lost, so it may not "
+    "take part under its old identity. Remove the member and add it again as a new one, with an empty data directory"
+)
+
+
+class Memory(Protocol):
+    """Where seen incarnations are kept: the node's Raft log database."""
+
+    def meta(self, name: str) -> bytes | None: ...
+    def set_meta(self, name: str, value: bytes) -> None: ...
+    def sync(self) -> None: ...
+
+
+class Incarnations:
+    """Both memories of one replica. Incarnation 0 is nobody's: it is neither logged nor held against anybody."""
+
+    def __init__(
+        self, member_id: int, incarnation: int, members: Iterable[int], memory: Memory, agreed: Mapping[int, int],
+        logged: Callable[[], Iterable[tuple[int, int]]] = tuple,
+    ) -> None:
+        """``logged``: the records in the log's tail, which is not applied yet; read at a first contact only."""
+        self.agreed = dict(agreed)
+        self._memory = memory
+        self._in_log = logged
+        self._own = member_id
+        self._heard: dict[int, int] = {member_id: incarnation}
+        for member in members:
+            if member != member_id and (seen := memory.meta(_name(member))) is not None:
+                self._heard[member] = int.from_bytes(seen, "big")
+        self._logged: tuple[int, set[int]] = (0, set())  # term, members that it has logged and not applied yet
+
+    def accept(self, member_id: int, incarnation: int) -> bool:
+        """Whether a hello is of the replica that is known here; the first one is remembered. Blocks for a sync."""
+        if not self._is_agreed(member_id, incarnation):
+            return False
+        seen = self._heard.get(member_id)
+        if seen is None:
+            # nobody knows yet whether the tail is committed, but what it tells of the past is true
+            if any(m == member_id and i != incarnation for m, i in self._in_log()):
+                return False
+            # H10: remembered on disk before the first message of that replica is taken
+            self._heard[member_id] = incarnation
+            self._memory.set_meta(_name(member_id), incarnation.to_bytes(8, "big"))
+            self._memory.sync()
+            return True
+        return seen == incarnation
+
+    def to_log(self, term: int) -> list[tuple[int, int]]:
+        """``(member, incarnation)`` of all that were heard and are not agreed: for the leader of shard 0, once a term."""
+        if self._logged[0] != term:
+            self._logged = (term, set())
+        logged = self._logged[1]
+        new = [(member, incarnation) for member, incarnation in self._heard.items()
+               if incarnation and member not in self.agreed and member not in logged]
+        logged.update([member for member, _ in new])
+        return new
+
+    def agree(self, records: Iterable[tuple[int, int]]) -> list[int]:
+        """Records were applied, or came with a snapshot: the members among them, this one too, that are somebody else."""
+        self.agreed.update(records)
+        return [member for member, heard in self._heard.items() if not self._is_agreed(member, heard)]
+
+    def _is_agreed(self, member_id: int, incarnation: int) -> bool:
+        return not incarnation or self.agreed.get(member_id, incarnation) == incarnation
+
+
+def _name(member_id: int) -> str:
+    return f"incarnation/{member_id:x}"
