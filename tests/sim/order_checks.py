@@ -1,4 +1,12 @@
-"""What must hold at every moment of a simulated cluster, and what was ever committed."""
+"""What must hold at every moment of a simulated cluster: the invariants of ``docs/design/invariants.md``, by name.
+
+:class:`Checker` is told after every step of every node. What is committed is folded as soon as any replica knows
+it (``order_history.Folder``: I3, I4, I5, I10, I15, I24 and the first half of I22), so a broken rule ends the run at
+the step that broke it. What clients are told is looked at when they are told (I7, I13, I16, I20), and once more
+at the end (``order_history.check_history``).
+
+``watched_classes`` gives variants of product classes that ask the checker: for what only they see in the act.
+"""
 
 from __future__ import annotations
 
@@ -6,14 +14,33 @@ import re
 import traceback
 from typing import TYPE_CHECKING, Any
 
+from order_history import Folder, Replay
 from order_store import Content
 from order_world import Violation
 
+from cluster.coordinator import Coordinator
+from cluster.messages import Method
+from cluster.order import Attempt
 from cluster.raft import IntegrityError, Role
+from cluster.shard import Preparing, ShardLeader
+from node.confirm import Confirmations
+from tests.unit.semantics.model import inside
 
 if TYPE_CHECKING:
+    from order_clients import Operation, Watch
     from order_host import NodeProcess
     from order_sim import Simulation
+
+KEEP_AT_MOST = 20  # snapshot counts of order records that are kept for siblings (node.upkeep)
+
+
+class Locks:
+    """What one shard leader's term has locked."""
+
+    def __init__(self, leading: ShardLeader[Any]) -> None:
+        self.leading = leading
+        self.granted: set[Attempt] = set()
+        self.ended: set[Attempt] = set()
 
 
 class Checker:
@@ -26,21 +53,33 @@ class Checker:
         self.leaders: dict[tuple[int, int], int] = {}  # shard, term -> host
         self.states: dict[tuple[int, int], tuple[object, ...]] = {}  # shard, order index -> digest
         self.folds: dict[int, tuple[bytes, str]] = {}  # order index -> fold, of whom
-        self.revisions: dict[int, int] = {0: 1}  # order index -> revision there
-        self._seen: dict[tuple[int, int], int] = {}
+        self._folder = Folder(self.committed, simulation.shards)
+        self._new: list[tuple[tuple[int, int], int, int, int]] = []  # applied, not looked at yet: where and what
+        self._seen: dict[tuple[int, int], int] = {}  # highest commit index
         self._led: dict[tuple[int, int], tuple[int, bool]] = {}
-        self.counts = {"commits": 0, "leaders": 0, "applied": 0, "elections": 0}
+        self._applied: dict[tuple[int, int], int] = {}  # order index, in this life of the process
+        self._truncated: dict[tuple[int, int], tuple[int, int]] = {}  # log's first index - 1, installs until then
+        self._served: dict[tuple[int, int], object] = {}  # a leader whose right to serve was looked at
+        self._locks: dict[tuple[int, int], Locks] = {}
+        self.counts = {"commits": 0, "leaders": 0, "applied": 0, "elections": 0, "grants": 0, "read indexes": 0}
+
+    @property
+    def replay(self) -> Replay:
+        """What is committed so far, folded."""
+        return self._folder.replay
 
     def started(self, process: NodeProcess) -> None:
         """It came back with what its disks kept."""
-        self._seen.pop((process.host, process.shard), None)
-        self._led.pop((process.host, process.shard), None)
+        where = process.host, process.shard
+        for known in (self._seen, self._led, self._applied, self._truncated, self._served, self._locks):
+            known.pop(where, None)  # type: ignore[attr-defined]
 
     # -- after each step of a node
 
     def stepped(self, process: NodeProcess) -> None:
         where = process.host, process.shard
-        raft = process.node.raft
+        node: Any = process.node
+        raft = node.raft
         commit = raft.commit_index
         if commit > self._seen.get(where, 0):
             self._committed(process, commit)
@@ -48,9 +87,22 @@ class Checker:
         if self._led.get(where) != (raft.term, leading):
             self._led[where] = raft.term, leading
             if leading:
-                self.counts["leaders"] += 1
-                if self.leaders.setdefault((process.shard, raft.term), process.host) != process.host:
-                    raise Violation("I1 one leader per term", f"shard {process.shard} term {raft.term}")
+                self._elected(process)
+        if self._new:
+            self._positions()
+        index = node.order_index
+        if index < self._applied.get(where, 0):
+            raise Violation("I18 only forward", f"{process.name} went from {self._applied[where]} to {index}")
+        self._applied[where] = index
+        first = process.log.position.index
+        installs = node.snapshots.installed
+        if self._truncated.get(where) != (first, installs):
+            self._log_begins(process, first, installs)
+        if process.shard:
+            if node.leading is not None:
+                self._shard_leads(process, node.leading)
+        elif node.writes.leader is not None:
+            self._sequencer_leads(process, node.writes.leader)
 
     def _committed(self, process: NodeProcess, commit: int) -> None:
         where, shard = (process.host, process.shard), process.shard
@@ -60,17 +112,61 @@ class Checker:
         if first <= commit:
             for entry in raft.log_entries(first, commit):
                 mine = entry.term, int(entry.kind), entry.data
-                found = known.setdefault(entry.index, mine)
+                found = known.get(entry.index)
+                if found is None:
+                    found = known[entry.index] = mine
+                    if shard == 0:
+                        self.committed_at[entry.index] = self._simulation.now
+                        self.counts["commits"] += 1
+                    if raft.role is Role.LEADER:
+                        self._on_disks(process, entry.index, entry.term)
                 if found != mine:
                     raise Violation("I1 one committed entry per index", f"{process.name} has {mine} at {entry.index}, "
                                                                         f"committed is {found}")
-                if shard == 0 and entry.index not in self.committed_at:
-                    self.committed_at[entry.index] = self._simulation.now
-                    self.counts["commits"] += 1
         self._seen[where] = commit
+        if shard == 0:
+            self._folder.advance()
+
+    def _on_disks(self, process: NodeProcess, index: int, term: int) -> None:
+        logs = self._simulation.logs
+        voters = process.node.raft.configuration.voters
+        have = [h for h in voters if logs[h, process.shard].holds(index, term)]
+        if 2 * len(have) <= len(voters):
+            raise Violation("I2 committed is on a quorum's disks", f"{process.name}: {index} of term {term} is on {have}")
+
+    def _elected(self, process: NodeProcess) -> None:
+        self.counts["leaders"] += 1
+        raft, shard = process.node.raft, process.shard
+        if self.leaders.setdefault((shard, raft.term), process.host) != process.host:
+            raise Violation("I1 one leader per term", f"shard {shard} term {raft.term}")
+        hard = process.log.durable_hard
+        if (hard.term, hard.vote) != (raft.term, process.host):
+            raise Violation("I2 a leader's own vote is synced", f"{process.name} leads {raft.term}, on disk {hard}")
+        known = self.committed.get(shard, {})
+        top = max(known, default=0)
+        while top > raft.log.position.index and known[top][0] >= raft.term:
+            top -= 1  # of a later term: this leader was elected late, and is none any more
+        if top > raft.log.position.index and (top > raft.last_index or raft.log.term(top) != known[top][0]):
+            raise Violation("I1 leader completeness", f"{process.name} leads {raft.term} without {top} of {known[top][0]}")
+
+    def _log_begins(self, process: NodeProcess, first: int, installs: int) -> None:
+        where = process.host, process.shard
+        before = self._truncated.get(where)
+        self._truncated[where] = first, installs
+        durable = process.disk.flushed.position.shard_index
+        if first > durable:
+            raise Violation("I17 the log begins where the durable state ends", f"{process.name}: {first} > {durable}")
+        if process.shard == 0 and before is not None and before[1] == installs:
+            states, snapshot_count = self._simulation.states, self._simulation.plan.snapshot_count
+            low = min((states[process.host, s].flushed.position.order_index for s in self._simulation.shards))
+            if low < first and process.node.applied_index - first < KEEP_AT_MOST * snapshot_count // 2:
+                raise Violation("I17 order records are kept for the host's other nodes",
+                                f"{process.name} has them above {first}, another node needs {low + 1}")
+
+    # -- what is applied
 
     def applied(self, where: tuple[int, int], content: Content) -> None:
-        """A replica applied up to an order index (I6, I19)."""
+        """A replica applied up to an order index (I5, I6, I19)."""
         self.counts["applied"] += 1
         _, shard = where
         position = content.position
@@ -79,14 +175,132 @@ class Checker:
         if known != digest:
             raise Violation("I19 replicas are equal at equal order index",
                             f"shard {shard} at {position.order_index}: {where} has {digest}, others {known}")
-        if self.revisions.setdefault(position.order_index, position.revision) != position.revision:
-            raise Violation("I5 a fold of the order log alone", f"{where} has revision {position.revision} at "
-                            f"{position.order_index}, others {self.revisions[position.order_index]}")
         fold = content.metas.get("fold")
         if fold is not None:
             other, who = self.folds.setdefault(position.order_index, (fold, str(where)))
             if other != fold:
                 raise Violation("I19 all nodes have the same fold", f"{where} and {who} at {position.order_index}")
+        # node 0 applies in the step in which it hears of the commit: looked at once the step is over
+        self._new.append((where, position.order_index, position.shard_index, position.revision))
+
+    def _positions(self) -> None:
+        new, self._new = self._new, []
+        replay = self.replay
+        for where, order_index, shard_index, revision in new:
+            _, shard = where
+            if order_index > replay.order_index:
+                raise Violation("I6 only what is in order is applied", f"{where} is at {order_index} of {replay.order_index}")
+            if replay.revision_at[order_index] != revision:
+                raise Violation("I5 a fold of the order log alone", f"{where} has revision {revision} at {order_index}, "
+                                f"the replay {replay.revision_at[order_index]}")
+            cut = replay.cuts_at[order_index].get(shard)
+            if shard and cut is not None and cut.index != shard_index:
+                raise Violation("I6 what is applied is what the latest cut says", f"{where} is at entry {shard_index}, "
+                                f"the cut at {order_index} is {cut}")
+
+    # -- leaders of shards, and the sequencer
+
+    def _shard_leads(self, process: NodeProcess, leading: ShardLeader[Any]) -> None:
+        where, node, replay = (process.host, process.shard), process.node, self.replay
+        if leading.serving and self._served.get(where) is not leading:
+            self._served[where] = leading
+            if replay.cuts_at[node.order_index][process.shard].term < leading.term:
+                raise Violation("I8 a leader serves once a cut of its term is applied", f"{process.name} leads {leading.term}, "
+                                f"the latest cut at {node.order_index} is {replay.cuts_at[node.order_index][process.shard]}")
+        locks = self._locks.get(where)
+        if locks is None or locks.leading is not leading:
+            locks = self._locks[where] = Locks(leading)
+        if len(leading._table) or locks.granted:
+            self._look_at_locks(process, locks)
+
+    def _look_at_locks(self, process: NodeProcess, locks: Locks) -> None:
+        replay = self.replay
+        at = process.node.order_index
+        prepares = [held for held in locks.leading._table if isinstance(held.payload, Preparing)]
+        for place, held in enumerate(prepares):
+            attempt = held.payload.prepare.attempt
+            if attempt in locks.ended:
+                raise Violation("H5 an ended attempt is never locked again", f"{process.name} has {attempt}")
+            for other in prepares[:place]:
+                if other.payload.prepare.attempt.term == attempt.term and other.footprint.conflicts(held.footprint):
+                    raise Violation("I12 undecided attempts never overlap",
+                                    f"{process.name}: {other.payload.prepare.attempt} and {attempt}")
+        granted = {held.payload.prepare.attempt for held in prepares if held.payload.answer is not None}
+        for attempt in granted - locks.granted:
+            self.counts["grants"] += 1
+            if replay.term_at[at] < attempt.term:
+                raise Violation("H5 a shard grants after a record of the sequencer's term",
+                                f"{process.name} grants {attempt} at {at}, a record of term {replay.term_at[at]}")
+        for attempt in locks.granted - granted:
+            locks.ended.add(attempt)
+            decided = replay.multis.get(attempt, at + 1) <= at or replay.term_at[at] > attempt.term
+            if not decided and self._undecided(attempt):
+                raise Violation("I11 a lock ends by its multi, a release or a later sequencer's record",
+                                f"{process.name} let go of {attempt}, which is under way")
+        locks.granted = granted
+
+    def _undecided(self, attempt: Attempt) -> bool:
+        for host in {h for h, _ in self._simulation.nodes}:
+            process = self._simulation.nodes[host, 0]
+            coordinator = getattr(process.node, "coordinator", None)
+            if process.alive and coordinator is not None and attempt in coordinator._running:
+                return True
+            if process.alive and coordinator is not None and attempt in coordinator._appended:
+                return True  # its multi is on its way
+        return False
+
+    def _sequencer_leads(self, process: NodeProcess, leader: Any) -> None:
+        where = process.host, 0
+        if self._served.get(where) is leader:
+            return
+        self._served[where] = leader
+        known = self.committed.get(0, {}).get(process.node.applied_index)
+        if known is None or known[0] != leader.term:
+            raise Violation("I8 the sequencer serves once a record of its term is applied",
+                            f"{process.name} leads {leader.term} at {process.node.applied_index}: {known and known[0]}")
+
+    # -- what clients are told
+
+    def told(self, operation: Operation) -> None:
+        """A request was answered."""
+        revision = operation.response.header.revision
+        if revision > self.replay.revision:
+            raise Violation("I7 answered after commit", f"{operation}: only {self.replay.revision} is committed")
+        if operation.method == "Compact":
+            self._compacted(operation)
+
+    def _compacted(self, operation: Operation) -> None:
+        replay = self.replay
+        index = next((i for i, revision in replay.compactions if revision == operation.request.revision), None)
+        if index is None:
+            raise Violation("I22 an acknowledged compaction is in the order", str(operation))
+        for (_, shard), process in sorted(self._simulation.nodes.items()):
+            leading = getattr(process.node, "leading", None)
+            if not process.alive or leading is None or not leading.serving:
+                continue
+            # one whose shard has a later leader's cut can commit nothing any more
+            if leading.term >= replay.cuts_at[-1][shard].term and process.node.order_index < index:
+                raise Violation("I20 a control record is acknowledged once every leader has applied it",
+                                f"{operation}: in {index}, {process.name} is at {process.node.order_index}")
+
+    def watched(self, watch: Watch, response: Any) -> None:
+        """A watch was sent a response (I16): what it has got goes on where it was, whole revisions, nothing skipped."""
+        if response.created:
+            watch.cursor = (watch.request.start_revision or response.header.revision + 1) - 1
+            return
+        if response.canceled or not response.events:
+            return
+        replay, wanted = self.replay, watch.request
+        revisions = [event.kv.mod_revision for event in response.events]
+        if revisions != sorted(revisions) or revisions[0] <= watch.cursor:
+            raise Violation("I16 revisions rise", f"{watch} was at {watch.cursor} and got {revisions}")
+        if revisions[-1] > min(replay.revision, response.header.revision):
+            raise Violation("I16 a header covers its events", f"{watch} got {revisions}, header {response.header.revision}")
+        expected = [r for r in range(watch.cursor + 1, revisions[-1] + 1) for c in replay.changes.get(r, ())
+                    if inside(c.key, wanted.key, wanted.range_end)]
+        if expected != revisions:
+            raise Violation("I16 every event once, in order", f"{watch} was at {watch.cursor} and got {revisions}, not {expected}")
+        watch.cursor = revisions[-1]
 
     # -- at the end
 
@@ -98,3 +312,32 @@ class Checker:
         trace: Any = traceback.extract_tb(error.__traceback__)
         last = " < ".join(f"{f.name}:{f.lineno}" for f in reversed(trace[-4:]))
         raise Violation(f"{rule}, noticed by a process", f"{where}: {type(error).__name__}: {text} ({last})") from error
+
+
+def watched_classes(simulation: Simulation) -> tuple[type, type]:
+    """``Coordinator`` and ``Confirmations`` that tell what they are about to do."""
+
+    class WatchedCoordinator(Coordinator[Any]):
+        def run(self, now_ms: int, append: Any) -> None:
+            super().run(now_ms, append)
+            for wide in self._running.values():
+                if now_ms - wide.started_ms >= self._give_up_ms and len(wide.grants) < len(wide.participants):
+                    raise Violation("H19 no locks while a participant has no leader",
+                                    f"{wide.attempt} waits for {now_ms - wide.started_ms} ms")
+
+    class WatchedConfirmations(Confirmations):
+        def ask(self, link: Any, rid: int, method: int, body: bytes) -> None:
+            self.__dict__.setdefault("shown", {})[link, rid] = simulation.clients.shown
+            super().ask(link, rid, method, body)
+
+        def _answer(self, questions: Any) -> None:
+            for link, rid, method, _ in questions:
+                shown = self.__dict__["shown"].pop((link, rid), 0)
+                if method == Method.READ_INDEX and self._lessor.primary:
+                    simulation.checker.counts["read indexes"] += 1
+                    if self._store.revision < shown:
+                        raise Violation("I13 a read index covers what was shown before the question",
+                                        f"revision {self._store.revision}, shown: {shown}")
+            super()._answer(questions)
+
+    return WatchedCoordinator, WatchedConfirmations

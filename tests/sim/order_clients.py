@@ -117,6 +117,7 @@ class Watch:
     call: Call | None = None
     ended: str | None = None
     front_process: Any = None
+    cursor: int = 0  # last revision that was delivered
 
     @property
     def created(self) -> int:
@@ -374,6 +375,7 @@ class Clients:
 
     def _learn(self, operation: Operation) -> None:
         response = operation.response
+        self.simulation.checker.told(operation)
         self.shown = max(self.shown, response.header.revision)
         promised = 0
         if operation.method == "LeaseGrant":
@@ -401,6 +403,7 @@ class Clients:
                 return
             response = pb.WatchResponse.FromString(data)
             watch.responses.append((simulation.now, response))
+            simulation.checker.watched(watch, response)
             self.shown = max(self.shown, response.header.revision)
 
         def ended(status: int, message: str) -> None:

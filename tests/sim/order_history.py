@@ -55,8 +55,16 @@ class Replay:
     ended: dict[int, int] = field(default_factory=dict)
     compactions: list[tuple[int, int]] = field(default_factory=list)  # order index, revision
     leases_at: dict[int, frozenset[int]] = field(default_factory=dict)  # revision -> leases just after it
-    multis: int = 0
+    multis: dict[order.Attempt, int] = field(default_factory=dict)  # attempt -> order index
+    cuts_at: list[dict[int, order.Cut]] = field(default_factory=lambda: [{}])  # order index -> C_s of every shard
+    revision_at: list[int] = field(default_factory=lambda: [1])  # order index -> revision there
+    term_at: list[int] = field(default_factory=lambda: [0])  # order index -> the record's term
     revision: int = 1
+
+    @property
+    def order_index(self) -> int:
+        """The last record that was folded."""
+        return len(self.revision_at) - 1
 
 
 class Answers(Model):
@@ -74,21 +82,26 @@ class Answers(Model):
         self.new = state
 
 
-class _Folder:
-    def __init__(self, simulation: Simulation) -> None:
-        self._logs = simulation.checker.committed
-        self._pos = dict.fromkeys(simulation.shards, 0)
-        self._count = dict.fromkeys(simulation.shards, 0)
+class Folder:
+    """Folds order records as they become committed; ``logs``: shard -> index -> term, kind, data, of what is committed."""
+
+    def __init__(self, logs: dict[int, dict[int, tuple[int, int, bytes]]], shards: range) -> None:
+        self._logs = logs
+        self._cuts = dict.fromkeys(shards, order.Cut())
         self._live: dict[int, None] = {}
         self.replay = Replay()
 
-    def fold(self) -> Replay:
-        log = self._logs.get(0, {})
-        for index in range(1, max(log, default=0) + 1):
-            _, kind, data = log[index]
+    def advance(self) -> None:
+        """Fold every record that is known by now."""
+        log, replay = self._logs.get(0, {}), self.replay
+        while (index := replay.order_index + 1) in log:
+            term, kind, data = log[index]
             if kind == RECORD:
                 self._record(index, data)
-        return self.replay
+            cuts = replay.cuts_at[-1]
+            replay.cuts_at.append(cuts if cuts == self._cuts else dict(self._cuts))
+            replay.term_at.append(term)
+            replay.revision_at.append(replay.revision)  # last: now the record is folded
 
     def _record(self, index: int, data: bytes) -> None:
         replay = self.replay
@@ -99,7 +112,12 @@ class _Folder:
                     self._cut(index, shard, cut)
             elif kind == Item.MULTI:
                 multi = order.decode_multi(data, at, to)
-                replay.multis += 1
+                if replay.multis.setdefault(multi.attempt, index) != index:
+                    raise Violation("I10 one multi for each attempt", f"{multi} in {index} and {replay.multis[multi.attempt]}")
+                for shard, term in multi.participants.items():
+                    if self._cuts[shard].term != term:
+                        raise Violation("I10 a multi rests on the terms of the latest cuts",
+                                        f"{multi} in {index}, shard {shard} is at {self._cuts[shard]}")
                 base = replay.revision
                 for group in range(multi.groups):
                     changes = [(p.sub + i, p.items, *item) for p in multi.parts if p.group == group
@@ -108,8 +126,6 @@ class _Folder:
                     waiting.append(replay.revision)
                 if any(p.group >= multi.groups for p in multi.parts) or replay.revision != base + multi.groups:
                     raise Violation("I5 a multi takes a revision for each group", f"{multi} in {index}")
-                for p in multi.parts:
-                    self._right_shard(p.shard, p.items, 0)
             elif kind == Item.LEASE_GRANT:
                 lease, _ = records.LEASE.unpack_from(data, at)
                 if lease in self._live:
@@ -131,10 +147,6 @@ class _Folder:
                 pass
             else:
                 self._own(index, data, kind, at, to)
-                self._right_shard(0, data[at - 5 : to], 0)
-
-    def _right_shard(self, shard: int, data: bytes, pos: int) -> None:
-        """Nothing to check with one shard; the caller's placement decides."""
 
     def _own(self, index: int, data: bytes, kind: int, at: int, to: int) -> None:
         if kind == Item.TXN:
@@ -149,17 +161,17 @@ class _Folder:
             raise Violation("I3 a cut names a committed entry", f"{cut} of shard {shard} in {index}")
         if log[cut.index][0] != cut.term:
             raise Violation("I3 a cut names the entry's term", f"{cut} of shard {shard}: {log[cut.index][0]}")
-        if cut.index <= self._pos[shard]:
-            raise Violation("I4 cuts only rise", f"{cut} of shard {shard} after {self._pos[shard]}")
+        old = self._cuts[shard]
+        if cut.index <= old.index or cut.term < old.term or cut.count < old.count:
+            raise Violation("I4 cuts only rise", f"{cut} of shard {shard} after {old}")
         before = self.replay.revision
-        count = self._count[shard]
-        for at in range(self._pos[shard] + 1, cut.index + 1):
+        for at in range(old.index + 1, cut.index + 1):
             _, kind, data = log[at]
             if kind == RECORD:
                 for item in items(data, order.ENTRY_ITEMS):
                     self._own(index, data, *item)
-        self._pos[shard], self._count[shard] = cut.index, cut.count
-        if self.replay.revision - before != cut.count - count:
+        self._cuts[shard] = cut
+        if self.replay.revision - before != cut.count - old.count:
             raise Violation("I3 a cut counts what it puts in order", f"{cut} of shard {shard} in {index}")
 
     def _revoked(self, index: int, lease: int, waiting: list[int]) -> None:
@@ -216,10 +228,10 @@ class _Folder:
 
 def check_history(simulation: Simulation) -> None:
     """Raises Violation; counts what was checked."""
-    replay = _Folder(simulation).fold()
+    replay = simulation.checker.replay
     counts = simulation.checker.counts
     counts["revisions"] = replay.revision - 1
-    counts["multis"] = replay.multis
+    counts["multis"] = len(replay.multis)
     history = History(simulation, replay)
     for operation in simulation.clients.operations:
         history.answer(operation)
@@ -382,7 +394,7 @@ class History:
         elif "has been compacted" in text:
             wanted = _revisions(o)
             highest = max((r for i, r in self._replay.compactions if self._time_of(i) <= o.answered_at), default=0)
-            if not any(revision <= highest for revision in wanted):
+            if not any(0 < revision <= highest for revision in wanted):  # H16: the latest revision never is
                 raise self._bad("I24 compacted only what is compacted", o, f"{highest}")
         elif "future revision" in text:
             if not any(revision > o.low for revision in _revisions(o)):

@@ -81,7 +81,7 @@ class LogDisk:
                 assert 0 <= keep <= len(disk.log), "a gap in the log"
                 disk.log[keep:] = entries
             if hard_state is not None:
-                assert hard_state.term >= disk.hard.term
+                assert hard_state.term >= disk.hard.term, "I2: a term never falls"
                 disk.hard = hard_state
 
         self._write(change)
@@ -109,6 +109,17 @@ class LogDisk:
     @property
     def unsynced(self) -> int:
         return len(self._unsynced)
+
+    @property
+    def durable_hard(self) -> HardState:
+        """The hard state that a crash would leave."""
+        return self._durable[0]
+
+    def holds(self, index: int, term: int) -> bool:
+        """Whether a crash would leave this entry, or a snapshot that covers it."""
+        _, position, log, _ = self._durable
+        at = index - position.index - 1
+        return at < 0 or (at < len(log) and log[at].term == term)
 
     def truncate_prefix(self, position: SnapshotPosition) -> None:
         if position.index <= self.position.index:
