@@ -154,6 +154,14 @@ class Call(Stream):
             body = b"".join(parts)
             self.send_data(b"%b%b" % (PREFIX.pack(0, len(body)), body))
 
+    def send_framed(self, data: bytes) -> None:
+        """Whole messages of a stream, each behind its length prefix already (``grpc_wire.PREFIX``)."""
+        if self.closed or self.ending:
+            return
+        if not self.started:
+            self.start()
+        self.send_data(data)
+
     def start(self) -> None:
         """Send the response headers now, before any message."""
         if not self.started and not self.closed:

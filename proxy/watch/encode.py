@@ -1,7 +1,6 @@
 """Watch responses in wire form: events are encoded once per revision and filter, the envelope per watch.
 
-Hot path: one event to 1,000 watches costs one encoding here and 1,000 ``Call.send``: 1.4 us of the front's CPU per
-event delivered, HTTP/2 and the socket included.
+Hot path: one event costs one encoding here, whatever the number of watches; ``cohort`` puts the envelopes around it.
 """
 
 from __future__ import annotations
@@ -21,7 +20,11 @@ PROGRESS_ID = b"\x10" + varint(-1)
 
 def watch_id_field(watch_id: int) -> bytes:
     """Field 2 of a WatchResponse."""
-    return b"\x10" + varint(watch_id) if watch_id else b""
+    found = _ID_FIELDS.get(watch_id)
+    return b"\x10" + varint(watch_id) if found is None else found
+
+
+_ID_FIELDS = {0: b"", **{i: b"\x10" + varint(i) for i in range(1, 1024)}}  # what small ids share over all streams
 
 
 def compact_revision_field(revision: int) -> bytes:

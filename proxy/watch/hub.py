@@ -15,11 +15,12 @@ from cluster.placement import Placement
 from cluster.wire import response_header
 from proxy.links import Link
 from proxy.router import Router
+from proxy.watch.cohort import ClientWatch, Cohort
 from proxy.watch.encode import batch_of_record
 from proxy.watch.history import History, Slice
 from proxy.watch.parts import Part
-from proxy.watch.stream import ClientWatch, WatchStream
-from proxy.watch.subscription import Subscription, Watch
+from proxy.watch.stream import WatchStream
+from proxy.watch.subscription import Subscription
 
 log = structlog.get_logger("watch")
 
@@ -39,9 +40,9 @@ class WatchHub:
         self._placement = placement
         self._progress_interval_s = progress_interval_s
         self._history = History(router)
-        self._merged: dict[Subscription, None] = {}  # over several shards: emitted as watermarks come
+        self._merging: dict[Subscription, None] = {}  # over several shards, with events that wait for watermarks
         self._stalled_parts: dict[Part, None] = {}  # asked history without getting further: ask again
-        self._stalled_watches: dict[ClientWatch, None] = {}
+        self._stalled_cohorts: dict[Cohort, None] = {}
         self._ticking: dict[WatchStream, None] = {}  # streams with a watch that wants periodic progress
         self._next_look = 0.0
         self._header_key = (-1, -1)
@@ -80,24 +81,26 @@ class WatchHub:
         if found is None:
             shards = self._placement.shards_of(key, range_end)
             found = self.subscriptions[wanted] = Subscription(self, key, range_end, prev_kv, shards, revision)
-            if len(shards) > 1:
-                self._merged[found] = None
             for part in found.parts:
                 self._join(part)
         return found
 
     def ended(self, watch: ClientWatch) -> None:
         """A watch has ended; with its last one a subscription ends too."""
-        self._stalled_watches.pop(watch, None)
-        subscription = watch.subscription
-        if subscription.remove(watch):
+        cohort = watch.cohort
+        subscription = cohort.subscription
+        if cohort.remove(watch):
             key = (subscription.key, subscription.range_end, subscription.prev_kv)
             if self.subscriptions.get(key) is subscription:
                 del self.subscriptions[key]
-            self._merged.pop(subscription, None)
+            self._merging.pop(subscription, None)
             for part in subscription.parts:
                 self._stalled_parts.pop(part, None)
                 part.leave(self._router)
+
+    def merging(self, subscription: Subscription) -> None:
+        """A subscription over several shards has events that some of them must bring more for."""
+        self._merging[subscription] = None
 
     # -- history ------------------------------------------------------------------------------------
 
@@ -119,38 +122,36 @@ class WatchHub:
 
     def _compacted(self, subscription: Subscription, part: Part, revision: int) -> None:
         """A gap was compacted away: whoever needs it ends; the others go on from the compaction."""
-        for watch in (*subscription.live, *subscription.lagging):
-            assert isinstance(watch, ClientWatch)
-            has = max(watch.cursor, part.position) if watch in subscription.live else watch.cursor
+        for cohort in subscription.cohorts():
+            has = max(cohort.cursor, part.position) if cohort.synced else cohort.cursor
             if has + 1 < revision:
-                watch.stream.compacted(watch, revision)
-        if subscription.live or subscription.lagging:
+                cohort.compacted(revision)
+        if subscription.cohorts():
             part.filled([], max(revision, part.position + 2))
 
-    def catch_up(self, subscription: Subscription, watch: Watch) -> None:
-        """Read what a lagging watch has not got."""
-        assert isinstance(watch, ClientWatch)
-        watch.asking = True
+    def catch_up(self, subscription: Subscription, cohort: Cohort) -> None:
+        """Read what a lagging cohort has not got."""
+        cohort.asking = True
 
         def answer(found: Slice) -> None:
-            watch.asking = False
-            if watch not in subscription.lagging:
+            cohort.asking = False
+            if cohort not in subscription.lagging:
                 return  # it has ended
             if found.compacted:
-                if watch.cursor + 1 < found.compacted:
-                    watch.stream.compacted(watch, found.compacted)
+                if cohort.cursor + 1 < found.compacted:
+                    cohort.compacted(found.compacted)
                     return
                 found.failed = True
-            before = watch.cursor
+            before = cohort.cursor
             if not found.failed:
-                watch.caught_up(found.batches, found.next_revision - 1, found.applied)
-            if watch.cursor == before:
-                self._stalled_watches[watch] = None
+                cohort.caught_up(found.batches, found.next_revision - 1, found.applied)
+            if cohort.cursor == before:
+                self._stalled_cohorts[cohort] = None
             else:
-                subscription.resume(watch)
+                subscription.resume(cohort)
 
         self._history.ask(subscription.key, subscription.range_end, subscription.prev_kv,
-                          tuple(p.shard for p in subscription.parts), watch.cursor + 1, answer)
+                          tuple(p.shard for p in subscription.parts), cohort.cursor + 1, answer)
 
     # -- from the links -----------------------------------------------------------------------------
 
@@ -201,8 +202,9 @@ class WatchHub:
 
     def watermark(self, link: Link) -> None:
         """A shard's watermark has moved."""
-        for subscription in tuple(self._merged):
-            subscription.advance()
+        for subscription in tuple(self._merging):
+            if subscription.advance():
+                self._merging.pop(subscription, None)
 
     # -- time ---------------------------------------------------------------------------------------
 
@@ -215,10 +217,10 @@ class WatchHub:
                     self._join(part)
                 elif part.filling:
                     part.owner.fill(part)
-        if self._stalled_watches:
-            watches, self._stalled_watches = self._stalled_watches, {}
-            for watch in watches:
-                watch.subscription.resume(watch)
+        if self._stalled_cohorts:
+            cohorts, self._stalled_cohorts = self._stalled_cohorts, {}
+            for cohort in cohorts:
+                cohort.subscription.resume(cohort)
         if self._ticking and now >= self._next_look:
             self._next_look = now + min(1.0, self._progress_interval_s / 20)
             for stream in tuple(self._ticking):
@@ -238,7 +240,7 @@ class WatchHub:
     def statistics(self) -> dict[str, int]:
         """Figures for /metrics."""
         watches = sum(len(s.watches) for s in self.streams)
-        slow = sum(len(s.lagging) for s in self.subscriptions.values())
+        slow = sum(len(c.members) for s in self.subscriptions.values() for c in s.lagging)
         return {"streams": len(self.streams), "watches": watches, "slow": slow,
                 "subscriptions": len(self.subscriptions), "events": self.events_received,
                 "responses": self.responses_sent, "history_slices": self._history.slices}

@@ -10,20 +10,11 @@ from typing import Any, Protocol
 
 from cluster import errors
 from cluster.pb import rpc_pb2
-from proxy.watch.encode import (
-    CANCELED,
-    CREATED,
-    FRAGMENT,
-    PROGRESS_ID,
-    Batch,
-    cancel_reason_field,
-    compact_revision_field,
-    watch_id_field,
-)
+from proxy.watch.cohort import ClientWatch, Cohort
+from proxy.watch.encode import CANCELED, CREATED, PROGRESS_ID, cancel_reason_field, watch_id_field
 from proxy.watch.subscription import Subscription
 
 BACKLOG_BYTES = 1 << 20  # a stream with more waiting is blocked until its client reads
-_EVENT_TAG_MOST = 11  # bytes of an envelope that is not events, at most, beside the header
 
 
 class Hub(Protocol):
@@ -37,71 +28,6 @@ class Hub(Protocol):
     def subscribe(self, key: bytes, range_end: bytes, prev_kv: bool, revision: int) -> Subscription: ...
     def ended(self, watch: ClientWatch) -> None: ...
     def want_progress(self, stream: WatchStream) -> None: ...
-
-
-class ClientWatch:
-    """One watch of one client."""
-
-    __slots__ = ("asking", "cursor", "filters", "fragment", "id", "id_field", "progress", "sent", "start", "stream",
-                 "subscription")
-
-    def __init__(self, stream: WatchStream, watch_id: int, request: Any, cursor: int, subscription: Subscription) -> None:
-        self.stream = stream
-        self.id = watch_id
-        self.id_field = watch_id_field(watch_id)
-        self.cursor = cursor  # the last revision delivered whole
-        self.start = request.start_revision or cursor  # progress is not promised below it
-        self.filters = 0
-        for kind in request.filters:
-            self.filters |= 1 << kind if kind in (0, 1) else 0
-        self.progress = request.progress_notify
-        self.fragment = request.fragment
-        self.sent = False  # events since the last periodic progress
-        self.asking = False  # a question for history is under way
-        self.subscription = subscription
-
-    @property
-    def blocked(self) -> bool:
-        """Whether the client has too much to read already."""
-        return self.stream.blocked
-
-    def deliver(self, batch: Batch) -> None:
-        """The next revision with events in this range."""
-        revision = batch.revision
-        if revision <= self.cursor:
-            return
-        stream = self.stream
-        if stream.blocked:
-            self.subscription.lag(self)
-            return
-        self.cursor = revision
-        events = batch.encoded(self.filters)
-        if events:
-            if self.fragment and len(events) >= stream.hub.fragment_bytes and len(batch.events) > 1:
-                stream.send_fragments(self, stream.hub.header(revision), batch.fields(self.filters))
-            else:
-                stream.send(stream.hub.header(revision), self.id_field, events)
-            self.sent = True
-
-    def caught_up(self, batches: list[Batch], complete_to: int, applied: int) -> None:
-        """A slice of history, complete up to ``complete_to``."""
-        stream = self.stream
-        cursor = self.cursor
-        fields = [f for b in batches if b.revision > cursor for f in b.fields(self.filters)]
-        self.cursor = max(cursor, complete_to)
-        if fields:
-            header = stream.hub.header(max(applied, batches[-1].revision))
-            size = sum(map(len, fields))
-            if self.fragment and size >= stream.hub.fragment_bytes and len(fields) > 1:
-                stream.send_fragments(self, header, fields)
-            else:
-                stream.send(header, self.id_field, *fields)
-            self.sent = True
-
-    @property
-    def synced(self) -> bool:
-        """Whether everything emitted has been sent to this watch."""
-        return self in self.subscription.live
 
 
 class WatchStream:
@@ -133,8 +59,8 @@ class WatchStream:
         elif kind == "cancel_request":
             watch = self.watches.get(request.cancel_request.watch_id)
             if watch is not None:
-                self._forget(watch)
-                self.send(self.hub.header(self.hub.store_revision()), watch.id_field, CANCELED)
+                self.forget(watch)
+                self.send(self.hub.header(self.hub.store_revision()), watch_id_field(watch.id), CANCELED)
         elif kind == "progress_request":
             self._progress()
 
@@ -165,12 +91,18 @@ class WatchStream:
             self._next_id += 1
         cursor = request.start_revision - 1 if request.start_revision else revision
         subscription = self.hub.subscribe(key, range_end, request.prev_kv, revision)
-        watch = ClientWatch(self, watch_id, request, cursor, subscription)
+        watch = ClientWatch(watch_id, request.start_revision or cursor, cursor, request.progress_notify)
         self.watches[watch_id] = watch
         if watch.progress:
             self.hub.want_progress(self)
-        self.send(self.hub.header(revision), watch.id_field, CREATED)  # before any event of this id
-        subscription.add(watch)
+        filters = 0
+        for kind in request.filters:
+            filters |= 1 << kind if kind in (0, 1) else 0
+        id_field = watch_id_field(watch_id)
+        cohort = Cohort(self, subscription, cursor, filters, request.fragment, len(id_field))
+        cohort.admit(watch)
+        self.send(self.hub.header(revision), id_field, CREATED)  # before any event of this id
+        subscription.add(cohort)
 
     def _reject(self, revision: int, reason: str) -> None:
         self.send(self.hub.header(revision), PROGRESS_ID, CREATED, CANCELED, cancel_reason_field(reason))
@@ -186,9 +118,10 @@ class WatchStream:
         if self.blocked:
             return None
         for watch in watches:
-            if not watch.synced:
+            cohort = watch.cohort
+            if not cohort.synced:
                 return None
-            through = watch.subscription.through()
+            through = cohort.subscription.through()
             if lowest is None or through < lowest:
                 lowest = through
         return lowest
@@ -197,12 +130,12 @@ class WatchStream:
         """The interval has passed: progress to each watch that wants it, is synced, and got no events since."""
         for watch in tuple(self.watches.values()):
             if watch.progress:
-                if watch.sent:
-                    watch.sent = False
+                if watch.cohort.sent > watch.mark:
+                    watch.mark = watch.cohort.sent
                     continue
                 revision = self._promised((watch,))
                 if revision is not None and revision >= watch.start:
-                    self.send(self.hub.header(revision), watch.id_field)
+                    self.send(self.hub.header(revision), watch_id_field(watch.id))
 
     # -- answers ------------------------------------------------------------------------------------
 
@@ -214,34 +147,25 @@ class WatchStream:
         if call.pending_bytes() > BACKLOG_BYTES:
             self.blocked = True
 
-    def send_fragments(self, watch: ClientWatch, header: bytes, fields: list[bytes]) -> None:
-        """One response in several messages, none of an event split."""
-        limit = self.hub.fragment_bytes - len(header) - len(watch.id_field) - _EVENT_TAG_MOST
-        group: list[bytes] = []
-        size = 0
-        for one in fields:
-            if group and size + len(one) > limit:
-                self.send(header, watch.id_field, FRAGMENT, *group)
-                group, size = [], 0
-            group.append(one)
-            size += len(one)
-        self.send(header, watch.id_field, *group)
-
-    def compacted(self, watch: ClientWatch, revision: int) -> None:
-        """The next revision that this watch needs is gone: it ends, the stream goes on."""
-        self._forget(watch)
-        self.send(self.hub.header(0), watch.id_field, CANCELED, compact_revision_field(revision))
+    def send_framed(self, data: bytes, responses: int) -> None:
+        """So many responses, each behind its gRPC prefix."""
+        call = self.call
+        call.send_framed(data)
+        self.hub.responses_sent += responses
+        if call.pending_bytes() > BACKLOG_BYTES:
+            self.blocked = True
 
     def drained(self) -> None:
         """The client has read."""
         if self.blocked and not self.closed and self.call.pending_bytes() <= BACKLOG_BYTES:
             self.blocked = False
-            for watch in tuple(self.watches.values()):
+            for cohort in {watch.cohort: None for watch in self.watches.values()}:
                 if self.blocked:
                     return
-                watch.subscription.resume(watch)
+                cohort.subscription.resume(cohort)
 
-    def _forget(self, watch: ClientWatch) -> None:
+    def forget(self, watch: ClientWatch) -> None:
+        """A watch has ended."""
         del self.watches[watch.id]
         self.hub.ended(watch)
 
@@ -251,7 +175,7 @@ class WatchStream:
             self.closed = True
             self.deferred.clear()
             for watch in tuple(self.watches.values()):
-                self._forget(watch)
+                self.forget(watch)
 
 
 WatchRequest = rpc_pb2.WatchRequest

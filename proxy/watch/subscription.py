@@ -3,46 +3,74 @@
 The rules (I16)
 - A subscription emits every event after the revision it began at, once, in order, a revision whole and only
   when every shard of the range has brought everything up to it.
-- A watch is *live* (gets what is emitted) or *lagging* (its cursor is behind, or its client does not read). While
-  anybody lags, what is emitted is also kept in a bounded ring. A lagging watch is served from the ring if
-  its cursor reaches into it, else from history; then it is live again. It never holds back the others.
-- A watch's cursor is the last revision delivered whole; what is at or below it is not delivered again.
+- Watches come in cohorts. A cohort is *live* (gets what is emitted), *ahead* (its cursor is beyond what has been
+  emitted) or *lagging* (its cursor is behind, or its client does not read). While anybody lags, what is emitted is
+  also kept in a bounded ring. A lagging cohort is served from the ring if its cursor reaches into it, else from
+  history; then it is live again. It never holds back the others.
+- A cohort's cursor is the last revision delivered whole; what is at or below it is not delivered again. Live cohorts
+  have everything emitted, wherever their cursor was left.
 """
 
 from __future__ import annotations
 
-from collections import deque
-from typing import Protocol
+from bisect import bisect_right
+from typing import TYPE_CHECKING, Protocol
 
 from proxy.watch.encode import Batch, Event
 from proxy.watch.parts import Part
 
+if TYPE_CHECKING:
+    from proxy.watch.cohort import Cohort
+
 _RING_BYTES = 4 << 20
-
-
-class Watch(Protocol):
-    """One client's watch, as a subscription sees it."""
-
-    cursor: int
-    asking: bool
-
-    @property
-    def blocked(self) -> bool: ...
-    def deliver(self, batch: Batch) -> None: ...
 
 
 class Hub(Protocol):
     """What a subscription asks of the hub."""
 
     def fill(self, subscription: Subscription, part: Part) -> None: ...
-    def catch_up(self, subscription: Subscription, watch: Watch) -> None: ...
+    def merging(self, subscription: Subscription) -> None: ...
+    def catch_up(self, subscription: Subscription, cohort: Cohort) -> None: ...
+
+
+class Ring:
+    """What was emitted while somebody lagged: complete from ``begin`` on, and of bounded size."""
+
+    __slots__ = ("_batches", "_dropped", "begin", "size_bytes")
+
+    def __init__(self, begin: int) -> None:
+        self.begin = begin
+        self.size_bytes = 0
+        self._batches: list[Batch] = []
+        self._dropped = 0  # so many at the front count no more; they are taken off many at once
+
+    def append(self, batch: Batch) -> None:
+        """The next batch; the oldest go if there are too many bytes."""
+        batches = self._batches
+        batches.append(batch)
+        self.size_bytes += batch.size_bytes
+        while self.size_bytes > _RING_BYTES:
+            dropped = batches[self._dropped]
+            self._dropped += 1
+            self.size_bytes -= dropped.size_bytes
+            self.begin = dropped.revision + 1
+        if self._dropped > 64 and self._dropped * 2 > len(batches):
+            del batches[: self._dropped]
+            self._dropped = 0
+
+    def after(self, revision: int) -> list[Batch]:
+        """The batches of later revisions."""
+        return self._batches[bisect_right(self._batches, revision, self._dropped, key=_revision) :]
+
+
+def _revision(batch: Batch) -> int:
+    return batch.revision
 
 
 class Subscription:
     """One distinct (range, prev_kv)."""
 
-    __slots__ = ("_pending", "_ring", "_ring_bytes", "_ring_from", "emitted", "hub", "key", "lagging", "live", "parts",
-                 "prev_kv", "range_end")
+    __slots__ = ("_pending", "_ring", "ahead", "emitted", "hub", "key", "lagging", "live", "parts", "prev_kv", "range_end")
 
     def __init__(self, hub: Hub, key: bytes, range_end: bytes, prev_kv: bool, shards: tuple[int, ...],
                  revision: int) -> None:
@@ -53,12 +81,12 @@ class Subscription:
         self.prev_kv = prev_kv
         self.emitted = revision  # the last revision emitted, or known to hold nothing for this range
         self.parts = [Part(self, shard, revision) for shard in shards]
-        self.live: dict[Watch, None] = {}
-        self.lagging: dict[Watch, None] = {}
-        self._pending: dict[int, list[tuple[int, Batch]]] = {}  # several shards: revision -> (shard, events)
-        self._ring: deque[Batch] = deque()
-        self._ring_bytes = 0
-        self._ring_from = revision + 1  # the ring holds every batch from this revision on, while anybody lags
+        self.live: dict[tuple[object, int], Cohort] = {}  # by shape
+        self.ahead: list[Cohort] = []
+        self.lagging: dict[Cohort, None] = {}
+        # several shards: revision -> (shard, events). None, as the ring, where there is none: most ranges are idle
+        self._pending: dict[int, list[tuple[int, Batch]]] | None = None
+        self._ring: Ring | None = None
 
     def through(self) -> int:
         """Every event up to this revision has been emitted."""
@@ -72,96 +100,136 @@ class Subscription:
         """The next events of one shard."""
         if len(self.parts) == 1:
             self._emit(batch)
-        else:
-            self._pending.setdefault(batch.revision, []).append((part.shard, batch))
+            return
+        if self._pending is None:
+            self._pending = {}
+            self.hub.merging(self)
+        self._pending.setdefault(batch.revision, []).append((part.shard, batch))
 
     def moved(self, part: Part) -> None:
         """A shard's part has got further: emit what is whole now."""
         if len(self.parts) > 1:
             self.advance()
 
-    def advance(self) -> None:
-        """Several shards: emit, in order, every revision that all of them have brought whole."""
+    def advance(self) -> bool:
+        """Several shards: emit, in order, every revision that all of them have brought whole. True if that was all."""
         low = min(p.through() for p in self.parts)
         if self._pending:
             for revision in sorted(r for r in self._pending if r <= low):
-                found = sorted(self._pending.pop(revision), key=lambda item: item[0])
+                found = sorted(self._pending.pop(revision), key=_shard)
                 if len(found) == 1:
                     self._emit(found[0][1])
                     continue
                 events: list[Event] = []
                 for _, batch in found:
                     events += batch.events
-                events.sort(key=lambda event: event[5])  # the sequencer gave each change its place
+                events.sort(key=_place)  # the sequencer gave each change its place
                 self._emit(Batch(revision, events, sum(b.size_bytes for _, b in found)))
         if low > self.emitted:
             self.emitted = low
+        if self._pending:
+            return False
+        self._pending = None
+        return True
 
     def fill(self, part: Part) -> None:
         """A part has a gap to read from history."""
         self.hub.fill(self, part)
 
     def _emit(self, batch: Batch) -> None:
-        self.emitted = batch.revision - 1  # a watch that lags from here on has everything before this batch
-        for watch in tuple(self.live):
-            watch.deliver(batch)
-        if self.lagging:
+        revision = batch.revision
+        self.emitted = revision - 1  # a cohort that lags from here on has everything before this batch
+        if self.ahead:
+            waiting, self.ahead = self.ahead, []
+            for cohort in waiting:
+                self._place(cohort, cohort.cursor < revision)
+        for cohort in tuple(self.live.values()):
+            cohort.deliver(batch)
+        if self._ring is not None:
             self._ring.append(batch)
-            self._ring_bytes += batch.size_bytes
-            while self._ring_bytes > _RING_BYTES:
-                dropped = self._ring.popleft()
-                self._ring_bytes -= dropped.size_bytes
-                self._ring_from = dropped.revision + 1
-        self.emitted = batch.revision
+        self.emitted = revision
 
     # -- the watches ------------------------------------------------------------------------------
 
-    def add(self, watch: Watch) -> None:
-        """A new watch, from its cursor on."""
-        if watch.cursor >= self.emitted:
-            self.live[watch] = None
+    def add(self, cohort: Cohort) -> None:
+        """A new cohort, from its cursor on."""
+        if len(self.parts) > 1:
+            self.advance()
         else:
-            self.lag(watch)
-            self.resume(watch)
+            self.emitted = max(self.emitted, self.parts[0].through())
+        if cohort.cursor >= self.emitted:
+            self._place(cohort, cohort.cursor == self.emitted)
+        else:
+            self.lag(cohort)
+            self.resume(cohort)
 
-    def remove(self, watch: Watch) -> bool:
-        """A watch has ended. True if nobody is left."""
-        self.live.pop(watch, None)
-        if self.lagging.pop(watch, 0) is None:
-            self._forget_ring()
-        return not self.live and not self.lagging
+    def _place(self, cohort: Cohort, live: bool) -> None:
+        """A cohort that has everything emitted: live, with those of its shape, or still ahead."""
+        if not live:
+            self.ahead.append(cohort)
+        elif (same := self.live.setdefault(cohort.shape, cohort)) is not cohort:
+            same.absorb(cohort)
 
-    def lag(self, watch: Watch) -> None:
-        """A watch cannot take what is emitted next: it goes on from its cursor later."""
-        if watch in self.live:
-            del self.live[watch]
-            watch.cursor = max(watch.cursor, self.emitted)
-        if not self.lagging:
-            self._ring_from = self.emitted + 1
-        self.lagging[watch] = None
+    def has(self, cohort: Cohort) -> bool:
+        """Whether everything emitted has been delivered to a cohort."""
+        return cohort not in self.lagging
 
-    def resume(self, watch: Watch) -> None:
-        """Bring a lagging watch forward, as far as its client takes it."""
-        if watch.blocked or watch.asking or watch not in self.lagging:
+    def position(self, cohort: Cohort) -> int:
+        """Every event up to this revision has been delivered to a cohort."""
+        return max(cohort.cursor, self.emitted) if cohort not in self.lagging else cohort.cursor
+
+    def cohorts(self) -> list[Cohort]:
+        """All of them."""
+        return [*self.live.values(), *self.ahead, *self.lagging]
+
+    def remove(self, cohort: Cohort) -> bool:
+        """A cohort has ended. True if nobody is left."""
+        if cohort in self.lagging:
+            self._recovered(cohort)
+        elif self.live.get(cohort.shape) is cohort:
+            del self.live[cohort.shape]
+        else:
+            self.ahead.remove(cohort)
+        return not self.live and not self.lagging and not self.ahead
+
+    def lag(self, cohort: Cohort) -> None:
+        """A cohort cannot take what is emitted next: it goes on from its cursor later."""
+        if self.live.get(cohort.shape) is cohort:
+            del self.live[cohort.shape]
+            cohort.cursor = max(cohort.cursor, self.emitted)
+        if self._ring is None:
+            self._ring = Ring(self.emitted + 1)
+        self.lagging[cohort] = None
+
+    def resume(self, cohort: Cohort) -> None:
+        """Bring a lagging cohort forward, as far as its client takes it."""
+        ring = self._ring
+        if cohort.blocked or cohort.asking or cohort not in self.lagging or ring is None:
             return
-        if watch.cursor + 1 < self._ring_from:
-            self.hub.catch_up(self, watch)
+        if cohort.cursor + 1 < ring.begin:
+            self.hub.catch_up(self, cohort)
             return
-        for batch in self._ring:
-            if batch.revision > watch.cursor:
-                watch.deliver(batch)
-                if watch.blocked or watch not in self.lagging:
-                    return
-        del self.lagging[watch]
-        self.live[watch] = None
-        self._forget_ring()
+        for batch in ring.after(cohort.cursor):
+            cohort.deliver(batch)
+            if cohort.blocked or cohort not in self.lagging:
+                return
+        self._recovered(cohort)
+        self._place(cohort, cohort.cursor <= self.emitted)  # history may have brought it further than the live events
 
-    def _forget_ring(self) -> None:
+    def _recovered(self, cohort: Cohort) -> None:
+        del self.lagging[cohort]
         if not self.lagging:
-            self._ring.clear()
-            self._ring_bytes = 0
+            self._ring = None
 
     def statistics(self) -> dict[str, int]:
         """Figures for debugging."""
-        return {"live": len(self.live), "lagging": len(self.lagging), "ring_bytes": self._ring_bytes,
-                "emitted": self.emitted}
+        return {"live": len(self.live), "ahead": len(self.ahead), "lagging": len(self.lagging),
+                "ring_bytes": 0 if self._ring is None else self._ring.size_bytes, "emitted": self.emitted}
+
+
+def _shard(item: tuple[int, Batch]) -> int:
+    return item[0]
+
+
+def _place(event: Event) -> int:
+    return event[5]

@@ -8,6 +8,7 @@ from random import Random
 from typing import TYPE_CHECKING, Any
 
 from cluster.pb import rpc_pb2 as pb
+from proxy.grpc_wire import split_messages
 
 if TYPE_CHECKING:
     from order_host import FrontProcess
@@ -88,6 +89,10 @@ class Call:
             if not self.reads:
                 self.unread += len(data)
             self._told(data)
+
+    def send_framed(self, data: bytes) -> None:
+        for message in split_messages(bytearray(data), 1 << 30, b""):
+            self.send(message)
 
     def finish(self, status: int = 0, message: str = "") -> None:
         assert self.gone or not self.closed, "I23: answered twice"

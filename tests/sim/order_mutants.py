@@ -358,7 +358,7 @@ def sends_whatever_any_shard_has(patch: Patch) -> None:
     """I16: a revision is sent when every shard of the range has brought everything up to it."""
     advance = Subscription.advance
 
-    def eager(self: Any) -> None:
+    def eager(self: Any) -> bool:
         parts = self.parts
 
         class Ahead:
@@ -367,7 +367,7 @@ def sends_whatever_any_shard_has(patch: Patch) -> None:
 
         self.parts = Ahead()
         try:
-            advance(self)
+            return advance(self)
         finally:
             self.parts = parts
 

@@ -9,6 +9,7 @@ from typing import Any
 from cluster import messages
 from cluster.messages import HEAD, LEADER, READ_INDEX_ANSWER, STATE_BODY, Method, Status
 from cluster.settings import Common, FrontSettings, Peer
+from proxy.grpc_wire import split_messages
 from proxy.links import Link
 from proxy.router import SWEEP_S, Router
 from proxy.services.context import Context
@@ -63,6 +64,12 @@ class FakeCall:
             self.replies.append(b"".join(parts))
             if not self.reads:
                 self.unread += len(self.replies[-1])
+
+    def send_framed(self, data: bytes) -> None:
+        buffer = bytearray(data)
+        for message in split_messages(buffer, 1 << 30, b""):
+            self.send(message)
+        assert not buffer, "a message is cut short"
 
     def finish(self, status: int = 0, message: str = "") -> None:
         assert not self.closed, "answered twice"

@@ -16,10 +16,11 @@ from proxy.watch.subscription import Subscription
 
 
 class Recorder:
-    """A watch that writes down what it gets."""
+    """A cohort that writes down what it gets."""
 
     def __init__(self, cursor: int) -> None:
         self.cursor = cursor
+        self.shape = (self, 0)
         self.asking = False
         self.blocked = False
         self.got: list[tuple[int, bytes]] = []
@@ -31,12 +32,15 @@ class Recorder:
 
 
 class Hub:
-    """Needs nothing here: no gap, nobody lags."""
+    """Needs nothing here: no gap, nobody lags, watermarks are told by the test."""
+
+    def merging(self, subscription: Subscription) -> None:
+        pass
 
     def fill(self, subscription: Subscription, part: Part) -> None:
         raise AssertionError("no gap was made")
 
-    def catch_up(self, subscription: Subscription, watch: object) -> None:
+    def catch_up(self, subscription: Subscription, cohort: object) -> None:
         raise AssertionError("nobody lags")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from cluster.messages import Method
+from proxy.watch.subscription import Ring
 from tests.unit.proxy.watching import Client, World
 
 PUT, DELETE = 0, 1
@@ -263,8 +264,7 @@ def test_a_slow_client_far_behind_reads_history_when_the_ring_is_too_short() -> 
     (subscription,) = world.net.context.hub.subscriptions.values()
     for _ in range(30):
         world.write((PUT, b"k"))
-    subscription._ring.clear()  # as if the bound had dropped them
-    subscription._ring_from = world.store.revision + 1
+    subscription._ring = Ring(world.store.revision + 1)  # as if the bound had dropped them
     client.call.read_all()
     world.settle()
     assert [e[0] for e in client.events()] == list(range(2, 33))

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from random import Random
+from unittest.mock import patch
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -46,8 +47,8 @@ class Race:
         alive = source.node.alive
         action = random.choices(
             ("write", "apply", "serve", "late", "run", "create", "cancel", "block", "read", "cut", "restart", "install",
-             "time"),
-            (8, 8, 6, 5, 8, 4, 1, 1, 2, 1, 2, 1, 1))[0]
+             "time", "sip"),
+            (8, 8, 6, 5, 8, 4, 1, 1, 2, 1, 2, 1, 1, 3))[0]
         if action == "write":
             keys = random.sample(KEYS, random.choice((1, 1, 2, 3)))
             world.store.write(*[(random.choice((0, 0, 1)), k) for k in keys])
@@ -59,8 +60,12 @@ class Race:
             source.send_late()
         elif action == "run":
             net.run()
-        elif action == "create" and len(self.made) < 12:
-            self.create()
+        elif action == "create" and len(self.made) < 16:
+            client, (key, end) = random.choice(self.clients), random.choice(RANGES)
+            start = random.choice((0, 0, 1, random.randint(1, world.store.revision + 5)))
+            filters = random.choice(([], [], [0], [1]))
+            for _ in range(random.choice((1, 1, 4))):
+                self.create(client, key, end, start, filters)
         elif action == "cancel" and self.made:
             made = random.choice(self.made)
             if not made.cancelled:
@@ -69,9 +74,14 @@ class Race:
         elif action == "block":
             call = random.choice(self.clients).call
             call.reads = False
-            call.unread = 2 << 20
+            call.unread = random.choice((2 << 20, (1 << 20) - 70, (1 << 20) - 1000))  # at once, or in the midst of many
         elif action == "read":
             random.choice(self.clients).call.read_all()
+        elif action == "sip":  # a blocked client reads enough for a few responses
+            call = random.choice(self.clients).call
+            if not call.reads and call.on_drain is not None:
+                call.unread = (1 << 20) - random.choice((1, 100, 300))
+                call.on_drain()
         elif action == "cut" and alive:
             world.cut(member)
         elif action == "restart" and not source.node.up:
@@ -82,12 +92,7 @@ class Race:
         elif action == "time":
             net.pass_time(0.2)
 
-    def create(self) -> None:
-        random, world = self.random, self.world
-        client = random.choice(self.clients)
-        key, end = random.choice(RANGES)
-        start = random.choice((0, 0, 1, random.randint(1, world.store.revision + 5)))
-        filters = random.choice(([], [], [0], [1]))
+    def create(self, client: Client, key: bytes, end: bytes, start: int, filters: list[int]) -> None:
         before = len(client.responses())
         client.create(key, end, start=start, filters=filters)
         created = [r for r in client.responses()[before:] if r.created]
@@ -146,8 +151,9 @@ class Race:
 @given(st.integers(0, 2**32))
 def test_i16_every_watch_gets_every_event_once_in_order_whatever_happens(seed: int) -> None:
     race = Race(Random(seed))
-    for _ in range(race.random.choice((30, 100, 200))):
-        race.step()
+    with patch("proxy.watch.cohort.DIRECT_BYTES", race.random.choice((1, 200, 16_384))):  # so many watches at once
+        for _ in range(race.random.choice((30, 100, 200))):
+            race.step()
     race.finish()
     race.check()
 

@@ -1,0 +1,177 @@
+"""Watches that go together: of one stream and range, with the same filters, at the same revision.
+
+Hot path: a cohort is the unit that gets events. One event to 100 watches of a stream is one ``bytes.join``, because
+their messages differ in nothing but the watch id: with ids of one length even the gRPC prefix is the same. 10,000
+watches on 100 connections cost 0.2 us of the front's CPU per event delivered (1.4 one by one), HTTP/2 included
+(``tests.unit.proxy.cost``).
+
+A cohort is *live* or *lagging* as a whole (``subscription``). Where a client stops reading in the midst of it, those
+that have got the event stay, the others go on as a cohort of their own.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from proxy.grpc_wire import PREFIX
+from proxy.http2.stream import DIRECT_BYTES
+from proxy.watch.encode import CANCELED, FRAGMENT, Batch, compact_revision_field, watch_id_field
+from proxy.watch.subscription import Subscription
+
+if TYPE_CHECKING:
+    from proxy.watch.stream import WatchStream
+
+_EVENT_TAG_MOST = 11  # bytes of an envelope that is not events, at most, beside the header
+
+
+class ClientWatch:
+    """One watch of one client."""
+
+    __slots__ = ("cohort", "id", "mark", "progress", "start")
+
+    def __init__(self, watch_id: int, start: int, mark: int, progress: bool) -> None:
+        self.id = watch_id
+        self.start = start  # progress is not promised below it
+        self.progress = progress  # told from time to time how far it is
+        self.mark = mark  # events up to this revision count as told at the last periodic progress
+        self.cohort: Cohort
+
+
+class Cohort:
+    """Some watches of one stream. See the module's docstring."""
+
+    __slots__ = ("asking", "cursor", "filters", "fragment", "members", "sent", "shape", "stream", "subscription")
+
+    def __init__(self, stream: WatchStream, subscription: Subscription, cursor: int, filters: int, fragment: bool,
+                 id_bytes: int) -> None:
+        self.stream = stream
+        self.subscription = subscription
+        self.cursor = cursor  # the last revision delivered whole to all of them
+        self.filters = filters
+        self.fragment = fragment
+        self.shape = (stream, filters | fragment << 2 | id_bytes << 3)  # live cohorts of one shape are one
+        self.members: dict[bytes, ClientWatch] = {}  # by the watch id's field, all of one length
+        self.sent = 0  # revision of the last events sent
+        self.asking = False  # a question for history is under way
+
+    def admit(self, watch: ClientWatch) -> None:
+        """One more member, at this cohort's cursor."""
+        watch.cohort = self
+        self.members[watch_id_field(watch.id)] = watch
+
+    def absorb(self, other: Cohort) -> None:
+        """Take over the members of a cohort of the same shape at the same cursor."""
+        assert other.shape == self.shape
+        for watch in other.members.values():
+            watch.cohort = self
+        self.members.update(other.members)
+        self.sent = max(self.sent, other.sent)
+
+    def remove(self, watch: ClientWatch) -> bool:
+        """A member has ended. True if the whole subscription is left by everybody with it."""
+        del self.members[watch_id_field(watch.id)]
+        return not self.members and self.subscription.remove(self)
+
+    @property
+    def blocked(self) -> bool:
+        """Whether the client has too much to read already."""
+        return self.stream.blocked
+
+    @property
+    def synced(self) -> bool:
+        """Whether everything emitted has been sent to these watches."""
+        return self.subscription.has(self)
+
+    # -- events ---------------------------------------------------------------------------------------
+
+    def deliver(self, batch: Batch) -> None:
+        """The next revision with events in this range."""
+        revision = batch.revision
+        if revision <= self.cursor:
+            return
+        stream = self.stream
+        if stream.blocked:
+            self.subscription.lag(self)
+            return
+        events = batch.encoded(self.filters)
+        if not events:
+            self.cursor = revision
+        elif self.fragment and len(events) >= stream.hub.fragment_bytes and len(batch.events) > 1:
+            self._send(revision, stream.hub.header(revision), events, batch.fields(self.filters))
+        else:
+            self._send(revision, stream.hub.header(revision), events, None)
+
+    def caught_up(self, batches: list[Batch], complete_to: int, applied: int) -> None:
+        """A slice of history, complete up to ``complete_to``."""
+        cursor = self.cursor
+        fields = [f for b in batches if b.revision > cursor for f in b.fields(self.filters)]
+        complete_to = max(cursor, complete_to)
+        if not fields:
+            self.cursor = complete_to
+            return
+        hub = self.stream.hub
+        events = b"".join(fields)
+        large = self.fragment and len(events) >= hub.fragment_bytes and len(fields) > 1
+        self._send(complete_to, hub.header(max(applied, batches[-1].revision)), events, fields if large else None)
+
+    def _send(self, revision: int, header: bytes, events: bytes, fields: list[bytes] | None) -> None:
+        """Everything up to a revision to every member, with fields in fragments; once the client has too much to
+        read, to no more of them."""
+        stream = self.stream
+        ids = tuple(self.members)
+        if fields is not None:
+            at = self._send_fragments(ids, header, fields)
+        else:
+            size = len(header) + len(ids[0]) + len(events)
+            head = PREFIX.pack(0, size) + header
+            if len(ids) == 1:
+                stream.send_framed(b"%b%b%b" % (head, ids[0], events), 1)
+                at = 1
+            else:
+                between = events + head
+                at_once = max(1, DIRECT_BYTES // (size + 5))
+                at = 0
+                while at < len(ids) and not (at and stream.blocked):  # some progress in any case
+                    some = ids[at : at + at_once]
+                    stream.send_framed(b"%b%b%b" % (head, between.join(some), events), len(some))
+                    at += len(some)
+        if at < len(ids):
+            self._leave_behind(ids[at:])
+        self.cursor = self.sent = revision
+
+    def _send_fragments(self, ids: tuple[bytes, ...], header: bytes, fields: list[bytes]) -> int:
+        """One response in several messages, none of an event split, to each member; how many got it."""
+        stream = self.stream
+        limit = stream.hub.fragment_bytes - len(header) - len(ids[0]) - _EVENT_TAG_MOST
+        groups: list[list[bytes]] = [[]]
+        size = 0
+        for one in fields:
+            if groups[-1] and size + len(one) > limit:
+                groups.append([])
+                size = 0
+            groups[-1].append(one)
+            size += len(one)
+        last = groups.pop()
+        for at, name in enumerate(ids):
+            if at and stream.blocked:
+                return at
+            for group in groups:
+                stream.send(header, name, FRAGMENT, *group)
+            stream.send(header, name, *last)
+        return len(ids)
+
+    def _leave_behind(self, ids: tuple[bytes, ...]) -> None:
+        """These members have not got what the others are given: they lag from the cursor so far."""
+        cursor = self.subscription.position(self)
+        rest = Cohort(self.stream, self.subscription, cursor, self.filters, self.fragment, len(ids[0]))
+        rest.sent = self.sent
+        for name in ids:
+            rest.admit(self.members.pop(name))
+        self.subscription.lag(rest)
+
+    def compacted(self, revision: int) -> None:
+        """The next revision that these watches need is gone: they end, the stream goes on."""
+        stream = self.stream
+        for watch in tuple(self.members.values()):
+            stream.forget(watch)
+            stream.send(stream.hub.header(0), watch_id_field(watch.id), CANCELED, compact_revision_field(revision))
