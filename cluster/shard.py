@@ -28,6 +28,7 @@ from cluster.footprint import Footprint, footprint
 from cluster.locks import LockTable, Queued, Refused
 from cluster.messages import HEAD, LEADER, Method, Status
 from cluster.order import Attempt, entry
+from cluster.pace import Pace
 from cluster.pb import rpc_pb2 as pb
 from cluster.prepare import Grant, Prepare, Row, encode_attempt
 from cluster.records import PENDING_REVISION
@@ -208,7 +209,7 @@ class ShardLeader(Generic[T]):
 
     def __init__(
         self, store: AppliedState, shard: int, term: int, *, first_index: int, inherited_count: int, max_txn_ops: int,
-        max_queued: int = 50_000, max_unordered: int = 64,
+        max_queued: int = 50_000, max_unordered: int = 64, pace: Pace | None = None,
     ) -> None:
         self.term = term
         self.shard = shard
@@ -217,7 +218,9 @@ class ShardLeader(Generic[T]):
         self._max_txn_ops = max_txn_ops
         self._max_queued = max_queued
         self._max_unordered = max_unordered
+        self._pace = pace or Pace()
         self._queue: deque[tuple[T, int, bytes]] = deque()
+        self._queued_bytes = 0
         self._table: LockTable[Waiting[T] | Preparing[T]] = LockTable()
         self._early: list[tuple[T, Prepare]] = []
         self._ended: set[Attempt] = set()  # released or applied here: never locked again (H5)
@@ -248,6 +251,7 @@ class ShardLeader(Generic[T]):
             self._refuse(token, EtcdError(errors.TOO_MANY_REQUESTS))
         else:
             self._queue.append((token, method, body))
+            self._queued_bytes += len(body)
 
     def run(self) -> None:
         """Evaluate what is queued, as far as entries may still be logged ahead of the order."""
@@ -256,6 +260,7 @@ class ShardLeader(Generic[T]):
         queue = self._queue
         while queue and self._open.size < _MAX_ENTRY_BYTES:
             token, method, body = queue.popleft()
+            self._queued_bytes -= len(body)
             if len(self._table):
                 try:
                     wanted = footprint(method, body)
@@ -270,7 +275,11 @@ class ShardLeader(Generic[T]):
     @property
     def runnable(self) -> bool:
         """Whether requests may be evaluated now; if so and some are queued, :meth:`run` is to be called again."""
-        return self.serving and len(self._sealed) < self._max_unordered and self._unordered_bytes < _MAX_UNORDERED_BYTES
+        under_way = len(self._sealed)
+        return (
+            self.serving and under_way < self._max_unordered and self._unordered_bytes < _MAX_UNORDERED_BYTES
+            and self._pace.due(under_way, len(self._queue), self._queued_bytes)
+        )
 
     @property
     def queued(self) -> int:
@@ -533,6 +542,7 @@ class ShardLeader(Generic[T]):
     def forget(self, gone: Callable[[T], bool]) -> None:
         """Drop waiting requests whose asker is gone or whose time is over."""
         self._queue = deque(q for q in self._queue if not gone(q[0]))
+        self._queued_bytes = sum(len(q[2]) for q in self._queue)
         for held in [h for h in self._table if isinstance(h.payload, Waiting) and gone(h.payload.token)]:
             self._table.remove(held)
         if self.serving:

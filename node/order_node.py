@@ -55,6 +55,7 @@ class OrderNode(Node):
         # compactions applied here that not every shard's leader has applied yet: (index, link, record)
         self._controls: list[tuple[int, FrontLink, bytes]] = []
         self.cuts = 0
+        self._uncut = False  # reports have come since the last cut
         self.links: NodeLinks
 
     def start(self) -> None:
@@ -122,6 +123,7 @@ class OrderNode(Node):
         ):
             self.reports[report.shard] = report
             self._reporters[report.shard] = link.member_id
+            self._uncut = True
         if self.coordinator is not None:
             self.coordinator.leader_of(report.shard, report.term)
         self._release_controls()
@@ -135,18 +137,26 @@ class OrderNode(Node):
     # -- the sequencer
 
     def _evaluate(self) -> None:
-        leader, coordinator = self.writes.leader, self.coordinator
-        if leader is not None and coordinator is not None and self.writes.uncommitted < _MAX_UNCOMMITTED \
-                and not self.raft.transferring and self.raft.role is Role.LEADER and self.raft.term == leader.term:
-            self._cut(coordinator)
+        coordinator = self.coordinator
+        if coordinator is not None and self._sequencing and self.writes.uncommitted < _MAX_UNCOMMITTED:
+            # cuts gather as writes do, but what a lock waits for does not wait for its turn
+            if self.writes.due or coordinator.busy:
+                self._cut(coordinator)
             coordinator.run(self.now_ms(), self._append)
             self._send_prepares(coordinator)
         super()._evaluate()
+
+    @property
+    def _sequencing(self) -> bool:
+        leader = self.writes.leader
+        return (leader is not None and not self.raft.transferring and self.raft.role is Role.LEADER
+                and self.raft.term == leader.term)
 
     def _cut(self, coordinator: Coordinator[Token]) -> None:
         """One cut for every shard that has committed more than is in order."""
         cuts: dict[int, Cut] = {}
         growth = 0
+        self._uncut = False
         for shard, report in self.reports.items():
             old = coordinator.fold.cut(shard)
             # I3: only committed entries of the reporting leader's own term are reported; I4: never backwards
@@ -311,10 +321,15 @@ class OrderNode(Node):
     # -- the tick
 
     def _finish_tick(self) -> None:
+        if self._uncut and self._sequencing and self.writes.due:
+            self.wake()
         self.links.flush()
 
     def _heartbeat(self) -> None:
         self.links.sweep()
+
+    def _connecting(self) -> bool:
+        return bool(self.links.dirty)
 
 
 def load_fold(node: Node) -> Fold:

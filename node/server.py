@@ -25,6 +25,7 @@ import zmq
 from cluster import records
 from cluster.lease import Lessor
 from cluster.messages import STATE_BODY, Method, Status
+from cluster.pace import Pace
 from cluster.raft import (
     Config,
     Configuration,
@@ -111,7 +112,7 @@ class Node:
         )
         self.log.verify(self.store.position.shard_index)
         self.raft = Raft(
-            Config(id=common.member_id, heartbeat_ms=common.heartbeat_interval_ms,
+            Config(id=common.member_id, heartbeat_ms=self._heartbeats_ms() if settings.shard else common.heartbeat_interval_ms,
                    election_timeout_ms=common.election_timeout_ms),
             self.log, random.SystemRandom().random, self.now_ms(),
         )
@@ -127,10 +128,11 @@ class Node:
         self.watches = WatchSource(self.store, self._dirty.add)
         self.reads = Reads(loop, self.slicer, self._mark_dirty, lambda: self.order_index)
         self.upkeep = Upkeep(self)
+        self.pace = Pace()
         self.writes = Writes(
             self._raft_view, self.store, self._dirty.add, max_txn_ops=common.max_txn_ops, lessor=self.lessor,
             new_lease_id=self._new_lease_id, over_quota=self.upkeep.over_quota,
-            control_applied=self._control_applied,
+            control_applied=self._control_applied, pace=self.pace,
         )
         self.confirmations = Confirmations(
             self._raft_view, self.store, self.lessor, self._mark_dirty, applied_index=lambda: self.applied_index,
@@ -152,6 +154,7 @@ class Node:
         self._lease_serial = random.SystemRandom().getrandbits(24)
         self._timer: asyncio.TimerHandle | None = None
         self._next_heartbeat = 0.0
+        self._next_state = 0.0
         self._next_second = 0.0
         self.stopping = False
         self.fatal: asyncio.Future[str] = loop.create_future()
@@ -165,6 +168,12 @@ class Node:
             self.upkeep.answer_when_compacted(link, record)
         else:
             self.answer_control(link, record)
+
+    def _heartbeats_ms(self) -> int:
+        """How often links that have nothing else to say show that they live (D12): four times in what they would be given
+        up after. So do the groups of shards other than 0; shard 0's keeps the interval that was asked for."""
+        common = self.settings.common
+        return max(common.heartbeat_interval_ms, min(3 * common.heartbeat_interval_ms, common.election_timeout_ms // 4))
 
     @property
     def order_index(self) -> int:
@@ -354,7 +363,7 @@ class Node:
         self._finish_tick()
         self._send_raft()
         self.fronts.flush()
-        if (writes.queued and writes.leader is not None and not writes.uncommitted) or self._dirty:
+        if (writes.queued and writes.leader is not None and writes.due) or self._dirty:
             self.wake()
 
     def _evaluate(self) -> None:
@@ -367,6 +376,10 @@ class Node:
 
     def _heartbeat(self) -> None:
         """Every heartbeat interval."""
+
+    def _connecting(self) -> bool:
+        """Whether something waits to be sent for a connection to stand, which nothing here is told of."""
+        return False
 
     def _second(self) -> None:
         """Every second."""
@@ -521,6 +534,7 @@ class Node:
             common = self.settings.common
             leader.append(records.bootstrap(1, common.shard_count, common.placement_depth))
         self.upkeep.log_incarnations()
+        self.say_state()
         self.upkeep.publish()
         log.info("leading", shard=self.settings.shard, term=self.raft.term, revision=self.store.revision)
 
@@ -539,7 +553,7 @@ class Node:
             self.upkeep.leader_changes += 1 if now[0] else 0
             log.info("leader changed", shard=self.settings.shard, leader=f"{now[0]:x}", term=now[1])
             self.status.say("leader", shard=self.settings.shard, leader=now[0], term=now[1])
-            self.fronts.broadcast(Status.STATE, self._state())
+            self.say_state()
             self.upkeep.publish()
             self._say_ready()
 
@@ -549,19 +563,24 @@ class Node:
             self._ready_said = True
             self.status.say("ready")
 
+    def say_state(self) -> None:
+        """Tell everybody who is linked here how things are: now, because they changed, or to show that this node lives."""
+        self._next_state = self.loop.time() + self._heartbeats_ms() / 1000
+        self.fronts.broadcast(Status.STATE, self._state())
+
     def _state(self) -> bytes:
         raft = self.raft
         return STATE_BODY.pack(self.settings.shard, raft.leader_id, raft.term, raft.commit_index, self.applied_index,
                                self.store.revision)
 
     def _tick(self) -> None:
-        now = self.loop.time()
-        common = self.settings.common
-        interval = common.heartbeat_interval_ms / 1000
-        self.raft.tick(self.now_ms())
-        if now >= self._next_heartbeat:
+        now, now_ms = self.loop.time(), self.now_ms()
+        interval = self.settings.common.heartbeat_interval_ms / 1000
+        self.raft.tick(now_ms)
+        if now >= self._next_heartbeat - interval / 4:  # together with what Raft's clock woke this up for
             self._next_heartbeat = now + interval
-            self.fronts.broadcast(Status.STATE, self._state())
+            if now >= self._next_state - interval / 2:
+                self.say_state()
             self.upkeep.tick()
             self._say_ready()
             self._heartbeat()
@@ -572,5 +591,8 @@ class Node:
             self.backups.sweep()
             self.upkeep.second()
             self._second()
-        self._timer = self.loop.call_later(interval / 5, self._tick)
+        due = min(self._next_heartbeat - now, (self.raft.next_deadline() - now_ms) / 1000)
+        if self._connecting():
+            due = min(due, interval / 5)
+        self._timer = self.loop.call_later(max(due, 0.001), self._tick)
         self.wake()

@@ -38,6 +38,7 @@ log = structlog.get_logger("shard")
 Token = tuple[FrontLink, int]
 _RUN_RECORDS = 256  # order records applied in one batch
 _ACK_EVERY = 200
+_REPORT_PAUSES = 5  # heartbeats between repetitions of a report that the feed has shown
 STATE_WANTED_FRAME = b"N"  # to a peer: order index applied; answered by a state snapshot, if it is further on
 _INDEX = struct.Struct("<Q")
 
@@ -53,11 +54,12 @@ class ShardNode(Node):
         self._feed: deque[tuple[int, int, bytes]] = deque()
         self._feed_link: NodeLink | None = None
         self._next_feed = self._order_index + 1
-        self._acked = 0
+        self._acknowledged: tuple[NodeLink | None, int, int] = (None, 0, 0)  # to whom, and what, of the feed
         self.leading: ShardLeader[Token] | None = None
         # batches of a lost term whose fate is open: index -> (term, batch)
         self._fates: dict[int, tuple[int, ShardBatch]] = {}
-        self._reported: tuple[int, int, int] = (0, 0, 0)
+        self._reported: tuple[int, int, NodeLink | None] = (0, 0, None)  # what, and to whom
+        self._reported_at = 0.0
         self._held_since: dict[Attempt, float] = {}
         self._failed_feeds: dict[int, float] = {}  # member -> when its feed last failed
         self._headless_since = 0.0  # of the feed: its node 0 knows no sequencer; or since when one at home does
@@ -126,7 +128,7 @@ class ShardNode(Node):
         if self.leading is None and self.raft.role is Role.LEADER:
             self.leading = ShardLeader(
                 self.store, self.settings.shard, self.raft.term, first_index=self.raft.last_index,
-                inherited_count=self._inherited_count(), max_txn_ops=self.settings.common.max_txn_ops)
+                inherited_count=self._inherited_count(), max_txn_ops=self.settings.common.max_txn_ops, pace=self.pace)
             self.leading.order_index = self._order_index
         super()._leader_changed()
 
@@ -224,7 +226,7 @@ class ShardNode(Node):
         self.upkeep.logged_bytes(sum([len(change[1]) for change in changes]))
         self._after_apply([], applied)
         self._tell(heard, before)
-        if last - self._acked >= _ACK_EVERY:
+        if last - self._acknowledged[1] >= _ACK_EVERY:
             self._acknowledge()
         if control:
             self._report(force=True)
@@ -264,6 +266,7 @@ class ShardNode(Node):
                     leading.applied_entries(step.cut.index, step.revision)
                 else:
                     leading.serve()
+                    self.say_state()
                     log.info("leading", shard=self.settings.shard, term=leading.term, revision=self.store.revision)
             if leading is not None:
                 leading.applied_record(order_index, order_term, attempts)
@@ -370,26 +373,34 @@ class ShardNode(Node):
                 return
 
     def _acknowledge(self) -> None:
-        self._acked = self._order_index
-        if self._feed_link is not None and self._feed_link.alive:
-            self._feed_link.request(
-                Method.FEED_ACK, FEED_ACK_BODY.pack(self._order_index, self.store.durable_position.order_index))
+        link = self._feed_link
+        said = (link, self._order_index, self.store.durable_position.order_index)
+        if link is not None and link.alive and said != self._acknowledged:
+            self._acknowledged = said
+            link.request(Method.FEED_ACK, FEED_ACK_BODY.pack(said[1], said[2]))
 
     def _report(self, *, force: bool) -> None:
-        """Tell the sequencer what is committed: at once when it moves, and every heartbeat."""
+        """Tell the sequencer what is committed, at once when it moves."""
         if self.leading is None:
             return
         feed = self._feed_link
         report = self.leading.report(self.raft.commit_index)
         if report is None or feed is None or not feed.leader:
             return
-        state = (report.term, report.index, feed.leader)
-        if state == self._reported and not force:
-            return
-        self._reported = state
         link = feed if feed.leader == feed.member_id else self.links.get(feed.leader, 0)
+        said = (report.term, report.index, link)
+        if said == self._reported and not force:
+            return
+        self._reported, self._reported_at = said, self.loop.time()
         link.request(Method.REPORT, REPORT.pack(report.shard, report.index, report.term, report.count,
                                                 report.applied_order))
+
+    def _repeat_report(self) -> None:
+        """Every heartbeat until the feed shows it, then now and then: what was said may be lost (a report is state)."""
+        cut = self.fold.cut(self.settings.shard)
+        uncut = (cut.term, cut.index) < self._reported[:2]
+        pause_s = _REPORT_PAUSES * self.settings.common.heartbeat_interval_ms / 1000
+        self._report(force=uncut or self.loop.time() - self._reported_at >= pause_s)
 
     def _query_locks(self) -> None:
         """Ask the sequencer about locks that have been held for long (report, hole 3)."""
@@ -422,19 +433,22 @@ class ShardNode(Node):
         if leading is not None:
             self._drain(leading)
             self._report(force=False)
-            if leading.queued and leading.runnable:
+            if leading.dirty or (leading.queued and leading.runnable):
                 self.wake()
         self.links.flush()
 
     def _heartbeat(self) -> None:
         self.links.sweep()
         self._subscribe()
-        self._report(force=True)
+        self._repeat_report()
         self._acknowledge()
         self._query_locks()
         self.handover.heartbeat()
         if self.leading is not None:
             self.leading.forget(lambda token: not token[0].alive)
+
+    def _connecting(self) -> bool:
+        return bool(self.links.dirty)
 
     def _second(self) -> None:
         self.handover.second()

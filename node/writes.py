@@ -22,6 +22,7 @@ from cluster import errors
 from cluster.errors import EtcdError
 from cluster.lease import Lessor
 from cluster.messages import ANSWER, HEAD, LEADER, Method, Status
+from cluster.pace import Pace
 from cluster.replica import AppliedState, Batch, Leader, NotYet
 from node.fronts import FrontLink
 
@@ -72,6 +73,7 @@ class Writes:
         new_lease_id: Callable[[], int],
         over_quota: Callable[[int, bytes], bool],
         control_applied: Callable[[FrontLink, bytes, bool], None],
+        pace: Pace | None = None,
     ) -> None:
         self._raft = raft
         self._store = store
@@ -81,7 +83,9 @@ class Writes:
         self._new_lease_id = new_lease_id
         self._over_quota = over_quota
         self._control_applied = control_applied
+        self._pace = pace or Pace()
         self._queue: deque[tuple[FrontLink, int, int, bytes]] = deque()
+        self._queued_bytes = 0
         self._later: list[tuple[int, FrontLink, int, int, bytes]] = []  # need this revision applied first
         self._answers: list[tuple[FrontLink, bytes]] = []
         self._owed: list[tuple[FrontLink, int]] = []
@@ -114,6 +118,7 @@ class Writes:
         while self._queue:
             link, rid, _, _ = self._queue.popleft()
             self._not_leader(link, rid)
+        self._queued_bytes = 0
         for _, link, rid, _, _ in self._later:
             self._not_leader(link, rid)
         self._later.clear()
@@ -135,11 +140,18 @@ class Writes:
             self._mark_dirty(link)
         else:
             self._queue.append((link, rid, method, body))
+            self._queued_bytes += len(body)
 
     @property
     def queued(self) -> int:
         """Writes waiting to be evaluated."""
         return len(self._queue)
+
+    @property
+    def due(self) -> bool:
+        """Whether an entry may leave now, if there is anything for it (``cluster.pace``)."""
+        under_way = len(self._proposals)
+        return under_way < _MAX_UNCOMMITTED and self._pace.due(under_way, len(self._queue), self._queued_bytes)
 
     @property
     def uncommitted(self) -> int:
@@ -154,7 +166,11 @@ class Writes:
         if not self._raft.is_leader or self._raft.term != leader.term:
             return  # deposed by a message of this very tick: what is queued is refused when Raft says so
         queue = self._queue
-        while (queue or self._owed or leader.dirty) and len(self._proposals) < _MAX_UNCOMMITTED:
+        while queue or self._owed or leader.dirty:
+            # what others have staged (a cut, a transaction over several shards, a lease's end) has waited its turn
+            staged = bool(self._owed) or leader.dirty
+            if len(self._proposals) >= _MAX_UNCOMMITTED if staged else not self.due:
+                return
             self._evaluate(leader)
             if not self._owed and not leader.dirty:
                 return
@@ -163,9 +179,10 @@ class Writes:
     def _evaluate(self, leader: Leader) -> None:
         queue, execute = self._queue, leader.execute
         answers, owed, pack, head, term = self._answers, self._owed, ANSWER.pack, HEAD.pack, leader.term
-        size = self._staged_bytes
+        size, queued_bytes = self._staged_bytes, self._queued_bytes
         while queue and size < _MAX_ENTRY_BYTES:
             link, rid, method, body = queue.popleft()
+            queued_bytes -= len(body)
             if not link.alive:
                 continue
             try:
@@ -188,7 +205,7 @@ class Writes:
                     continue
             answers.append((link, record))
             owed.append((link, rid))
-        self._staged_bytes = size
+        self._staged_bytes, self._queued_bytes = size, queued_bytes
 
     def _propose(self, leader: Leader) -> None:
         data, batch = leader.seal()
@@ -242,6 +259,7 @@ class Writes:
         if ready:
             self._later = [w for w in self._later if w[0] > revision]
             self._queue.extendleft([(link, rid, method, body) for _, link, rid, method, body in reversed(ready)])
+            self._queued_bytes += sum(len(w[4]) for w in ready)
 
     def skipped_to(self, index: int) -> None:
         """A snapshot replaced everything up to ``index``: nobody here can tell what became of older entries."""

@@ -53,6 +53,8 @@ class NodeProcess(Process):
         self.disk = simulation.states[host, shard]
         simulation.starting = simulation.current = self
         self.node: Node = make_node(simulation.node_settings(host, shard), self)  # type: ignore[arg-type]
+        # clients are few here: now and then entries leave while others are under way, as they do under load
+        self.node.pace.full_requests = self.random.choice((1, 2, 256))
         self.node.start()
 
 

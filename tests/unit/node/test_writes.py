@@ -9,6 +9,7 @@ import pytest
 
 from cluster.lease import Lessor
 from cluster.messages import Method, Status, decode_answers
+from cluster.pace import Pace
 from cluster.pb import rpc_pb2
 from node.fronts import FrontLink
 from node.storage import StateStore
@@ -35,14 +36,15 @@ class FakeRaft:
 class Replica:
     """One replica's write path over a real store."""
 
-    def __init__(self, store: StateStore) -> None:
+    def __init__(self, store: StateStore, full_requests: int = 1) -> None:
         self.raft = FakeRaft()
         self.store = store
         self.sent: list[bytes] = []
         self.link = FrontLink(b"front", self._take, b"", 1)
         self.writes = Writes(
             self.raft, store, lambda link: None, max_txn_ops=128, lessor=Lessor(1000), new_lease_id=lambda: 7,
-            over_quota=lambda method, body: False, control_applied=lambda link, record, physical: None)
+            over_quota=lambda method, body: False, control_applied=lambda link, record, physical: None,
+            pace=Pace(full_requests))
 
     def _take(self, parts: list[bytes]) -> bool:
         self.sent.append(parts[-1])
@@ -121,3 +123,34 @@ def test_what_an_own_entry_of_the_lost_term_has_committed_is_done(replica: Repli
     replica.raft.entries[3] = (2, b"")
     replica.apply(3)
     assert replica.answers() == {2: Status.NOT_LEADER}
+
+
+def entries_of(replica: Replica) -> list[int]:
+    """Indexes logged since the leader's own first entry."""
+    return [index for index in replica.raft.entries if index > 1]
+
+
+def test_what_comes_while_an_entry_is_under_way_gathers_for_the_next_one(tmp_path: Path) -> None:
+    """An entry costs every host its frames and syncs, however little it holds."""
+    store = StateStore.open(f"{tmp_path}/state")
+    replica = Replica(store, 256)
+    replica.lead(1)
+    for rid in (1, 2, 3, 4):
+        replica.put(rid)
+    assert entries_of(replica) == [2]  # the first one does not wait
+    replica.apply(2)
+    replica.writes.run()
+    assert entries_of(replica) == [2, 3]
+    replica.apply(3)
+    assert replica.answers() == dict.fromkeys((1, 2, 3, 4), Status.OK)
+    store.close()
+
+
+def test_what_fills_an_entry_by_itself_does_not_wait(tmp_path: Path) -> None:
+    store = StateStore.open(f"{tmp_path}/state")
+    replica = Replica(store, 2)
+    replica.lead(1)
+    for rid in (1, 2, 3):
+        replica.put(rid)
+    assert entries_of(replica) == [2, 3]
+    store.close()

@@ -86,3 +86,21 @@ def test_entries_are_bounded_in_bytes_and_so_is_what_waits_for_the_order() -> No
     assert sum(entries) <= 37 << 20
     shard.applied_entries(6, 7)
     assert shard.runnable
+
+
+def test_what_comes_while_an_entry_waits_for_its_cut_gathers_for_the_next_one() -> None:
+    shard = leader()
+    shard.submit("first", Method.PUT, pb.PutRequest(key=b"a").SerializeToString())
+    shard.run()
+    assert shard.dirty  # nothing was under way: it does not wait
+    shard.seal()
+    shard.logged(6)
+    for i in range(3):
+        shard.submit(f"later {i}", Method.PUT, pb.PutRequest(key=b"b%d" % i).SerializeToString())
+        shard.run()
+    assert not shard.dirty
+    shard.applied_entries(6, 7)
+    assert shard.runnable
+    shard.run()
+    assert shard.queued == 0
+    assert len(shard._open.replies) == 3
