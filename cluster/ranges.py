@@ -45,6 +45,25 @@ class _Prefixes(dict[int, bytes]):
 _prefixes = _Prefixes()
 
 
+def plain_get(request: bytes) -> tuple[bytes, bool] | None:
+    """``(key, serializable)`` of the request that nearly all are: one key, its newest version, nothing else set. None:
+    it must be parsed. 0.2 us; to parse, check and ask for every field takes 3 us."""
+    size = len(request)
+    if size > 2 and request[0] == 0x0A:
+        end = request[1] + 2
+        if end > 2 and request[1] < 0x80:
+            if size == end:
+                return request[2:], False
+            if size == end + 2 and request[end] == 0x38 and request[end + 1] == 1:
+                return request[2:end], True
+    return None
+
+
+def plain_answer(kv: bytes | None) -> bytes:
+    """The answer to it after its header."""
+    return b"" if kv is None else b"%b%b\x20\x01" % (_prefixes[len(kv)], kv)
+
+
 class Fields:
     """A KeyValue's fields, read from its wire form; ``value_at:value_end`` spans the value field with its tag."""
 

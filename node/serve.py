@@ -15,7 +15,7 @@ from cluster.errors import EtcdError
 from cluster.messages import HEAD, HISTORY_ANSWER, HISTORY_HEAD, Method, Status, encode_event
 from cluster.pb import rpc_pb2
 from cluster.raft import Role
-from cluster.ranges import RangeRead
+from cluster.ranges import RangeRead, plain_answer, plain_get
 from cluster.replica import Overlay
 from node.counters import COUNTERS_QUESTION, counters
 from node.facts import FACTS_QUESTION, Facts
@@ -72,9 +72,17 @@ class Serve:
 
     # -- keys
 
+    def get(self, key: bytes) -> tuple[int, int, bytes]:
+        """For a front in this very process: applied revision, term, and the answer for one key after its header."""
+        self.ranges += 1
+        return self._store.revision, self._node.raft.term, plain_answer(self._store.get(key))
+
     def _range(self, link: FrontLink, rid: int, revision: int, body: bytes) -> Slices | None:
         self.ranges += 1
         store = self._store
+        if not revision and (plain := plain_get(body)) is not None:
+            link.ok(rid, store.revision, self._term(), plain_answer(store.get(plain[0])))
+            return None
         read = RangeRead(body)
         at = revision or read.revision
         if read.single and not read.count_only:

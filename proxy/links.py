@@ -48,6 +48,16 @@ class Receiver(Protocol):
     def link_answers(self, link: Link, answers: list[tuple[int, int, bytes]]) -> None: ...
 
 
+class Near(Protocol):
+    """A node in this very process: what a read of one key needs of it, without a frame."""
+
+    @property
+    def revision(self) -> int: ...
+    @property
+    def order_index(self) -> int: ...
+    def get(self, key: bytes) -> tuple[int, int, bytes]: ...
+
+
 class Transport(Protocol):
     """What carries frames; ZeroMQ, or a test's own."""
 
@@ -60,7 +70,7 @@ class Link:
 
     __slots__ = (
         "_expected", "_receiver", "_sent", "_transport", "applied", "closed", "commit", "greeted", "leader", "member_id",
-        "next_rid", "outbox", "parts", "pending", "prefix", "revision", "seen_at", "session", "shard", "term",
+        "near", "next_rid", "outbox", "parts", "pending", "prefix", "revision", "seen_at", "session", "shard", "term",
         "up", "watermark",
     )
 
@@ -82,6 +92,7 @@ class Link:
         self.applied = 0
         self.revision = 0  # the highest this node is known to have applied
         self.watermark = 0  # every event up to it has arrived here
+        self.near: Near | None = None
         self.seen_at = 0.0  # loop time of the last frame (of the attempt to connect, before one came)
         self._receiver = receiver
         self._transport: Transport | None = None

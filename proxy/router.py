@@ -31,7 +31,7 @@ from cluster.errors import ErrorKind, EtcdError
 from cluster.messages import HEAD, LEADER, READ, READ_INDEX_ANSWER, REQUEST, Method, Status
 from cluster.settings import Common
 from cluster.wire import header_prefix, response_header
-from proxy.links import Link
+from proxy.links import Link, Near
 from proxy.routes import Connect, ShardRoute
 from proxy.waiting import ASK, READ_ANY, WRITE, MethodStats, Waiting
 
@@ -132,6 +132,29 @@ class Router:
             self._behind.append((waiting.started, (shard,), lambda: self.to_replica(waiting)))
         else:
             self.to_replica(waiting)
+
+    def get(self, call: Any, body: bytes, key: bytes, serializable: bool, shard: int, stats: MethodStats) -> None:
+        """A read of one key's newest version and nothing else: :meth:`read`, or at once from a node in this process."""
+        if serializable:
+            link = self.routes[shard].replica
+            if link is not None and (near := link.near) is not None and near.revision >= self.highest:  # monotone
+                self._get_near(link, near, call, key, stats)
+            else:
+                self.read(call, Method.RANGE, body, shard, True, stats)
+            return
+        waiting = Waiting(call, Method.RANGE, body, shard, READ_ANY, self.loop.time(), self.limit_s, stats)
+        waiting.key = key
+        self._index_waiting.append(waiting)
+        if not self._scheduled:
+            self._schedule()
+
+    def _get_near(self, link: Link, near: Near, call: Any, key: bytes, stats: MethodStats) -> None:
+        revision, term, tail = near.get(key)
+        shown = (revision, term)
+        if shown != self._header_key:
+            self._new_header(link, shown)
+        call.reply(self._header, tail)
+        stats.ok += 1
 
     def when_caught_up(self, shards: tuple[int, ...], then: Callable[[], None]) -> None:
         """Call back once the replicas of all these shards have what this front has shown: soon, or after a while in
@@ -267,7 +290,13 @@ class Router:
             return
         order_index, _, _ = READ_INDEX_ANSWER.unpack(body)
         prefix = READ.pack(order_index, 0)
+        routes = self.routes
         for read in waiting.context:
+            if read.key is not None:
+                link = routes[read.shard].replica
+                if link is not None and (near := link.near) is not None and near.order_index >= order_index:
+                    self._get_near(link, near, read.call, read.key, read.stats)
+                    continue
             read.prefix = prefix
             self.to_replica(read)
 

@@ -33,7 +33,7 @@ class Waiting:
     answer is spliced into ``call``.
     """
 
-    __slots__ = ("body", "call", "context", "limit_s", "method", "pieces", "prefix", "rid", "route", "shard",
+    __slots__ = ("body", "call", "context", "key", "limit_s", "method", "pieces", "prefix", "rid", "route", "shard",
                  "started", "stats", "then")
 
     def __init__(self, call: Any, method: int, body: bytes, shard: int, route: int, started: float, limit_s: float,
@@ -50,5 +50,6 @@ class Waiting:
         self.then = then
         self.context = context
         self.prefix = prefix  # READ of a replica's read
+        self.key: bytes | None = None  # of a read of one key's newest version and nothing else
         self.pieces: list[bytes] | None = None
         self.rid = 0

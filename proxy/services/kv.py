@@ -1,7 +1,7 @@
 """etcdserverpb.KV: Put, Range, DeleteRange, Txn, Compact, and RangeStream of etcd 3.7.
 
-Hot path: a put is not parsed here (with one shard) beyond the check that it begins with a key; a range is
-parsed once, for its ``serializable`` flag. What a request means is evaluated at the leader or the replica.
+Hot path: a put is not parsed here (with one shard) beyond the check that it begins with a key, nor is a read of one
+key; any other range is parsed once, for its ``serializable`` flag. What a request means is evaluated at the leader or the replica.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from cluster.errors import EtcdError
 from cluster.footprint import is_read_only, is_serializable
 from cluster.messages import HEAD, Method, Status
 from cluster.pb import rpc_pb2
+from cluster.ranges import plain_get
 from cluster.wire import varint
 from proxy.router import MethodStats, Waiting
 from proxy.services.context import BACKLOG_BYTES, SLOW_CLIENT, Call, Context, Registry, UnaryHandler
@@ -64,11 +65,17 @@ def _put(context: Context) -> UnaryHandler:
 def _range(context: Context) -> UnaryHandler:
     stats = context.method("unary", SERVICE, "Range")
     router = context.router
+    shard_of = context.placement.shard_of
+    one_shard = context.placement.shards == 1
     parse = rpc_pb2.RangeRequest.FromString
 
     def range_(call: Call, data: bytes) -> None:
         stats.started += 1
         if b"hasleader" in call.metadata and context.no_leader(call, stats):
+            return
+        if (plain := plain_get(data)) is not None:
+            key, serializable = plain
+            router.get(call, data, key, serializable, 0 if one_shard else shard_of(key), stats)
             return
         try:
             request = parse(data)

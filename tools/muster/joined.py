@@ -60,6 +60,27 @@ class InProcessTransport:
             self._loop.call_soon(self._node.front_gone, self._identity)
 
 
+class NearNode:
+    """The node of this process, for reads that need no frame."""
+
+    __slots__ = ("_node", "_store", "get")
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+        self._store = node.store
+        self.get = node.serve.get
+
+    @property
+    def revision(self) -> int:
+        """Applied."""
+        return self._store.revision
+
+    @property
+    def order_index(self) -> int:
+        """Applied."""
+        return self._node.order_index
+
+
 class JoinedConnector(Connector):
     """Links to the node of this process by a call, to all others as any front does."""
 
@@ -73,6 +94,7 @@ class JoinedConnector(Connector):
         link = Link(receiver, shard, member_id, self._new_session(), b"")
         link.seen_at = self._loop.time()
         link.attach(InProcessTransport(self._loop, self._node, link))
+        link.near = NearNode(self._node)
         self._loop.call_soon(self._greet_open, link)
         return link
 

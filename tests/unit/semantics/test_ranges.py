@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from cluster import errors, evaluate
 from cluster.pb import kv_pb2
 from cluster.pb import rpc_pb2 as pb
-from cluster.ranges import Fields, RangeRead, is_creation, without_value
+from cluster.ranges import Fields, RangeRead, is_creation, plain_answer, plain_get, without_value
 from cluster.wire import key_value
 
 from .memory import MemoryShard, refusal
@@ -170,3 +170,30 @@ def test_bytes_that_are_no_range_are_refused() -> None:
 def test_a_creation_is_told_by_its_revisions() -> None:
     assert is_creation(key_value(b"k", 300, 300, 1, b"v", 7))
     assert not is_creation(key_value(b"k", 300, 301, 2, b"v", 0))
+
+
+@given(st.binary(max_size=200), st.booleans(), st.integers(0, 3))
+def test_a_plain_get_is_what_parses_to_one_and_nothing_else(key: bytes, serializable: bool, limit: int) -> None:
+    request = pb.RangeRequest(key=key, serializable=serializable, limit=limit)
+    found = plain_get(request.SerializeToString())
+    if found is None:
+        assert not key or len(key) > 127 or limit
+    else:
+        assert pb.RangeRequest(key=found[0], serializable=found[1]) == request
+
+
+@given(st.binary(max_size=12))
+def test_bytes_that_look_like_a_plain_get_are_one(request: bytes) -> None:
+    for data in (request, b"\x0a" + request, b"\x0a" + bytes((len(request),)) + request, b"\x0a\x01" + request):
+        found = plain_get(data)
+        if found is not None:
+            assert pb.RangeRequest.FromString(data) == pb.RangeRequest(key=found[0], serializable=found[1])
+
+
+@given(st.one_of(st.none(), st.binary(min_size=1, max_size=300)))
+def test_the_answer_to_a_plain_get_is_that_of_a_range(value: bytes | None) -> None:
+    kv = None if value is None else key_value(b"k", 1, 2, 3, value, 0)
+    read = RangeRead(pb.RangeRequest(key=b"k"))
+    if kv is not None:
+        read.feed([(b"k", kv)])
+    assert plain_answer(kv) == read.finish()

@@ -1,0 +1,119 @@
+"""Reads of one key from a node in the same process keep every rule that frames keep."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from cluster.messages import READ, Method
+from cluster.wire import header_prefix, response_header
+from proxy.router import MethodStats
+from tests.unit.proxy.fakes import FakeCall, Net
+
+
+@dataclass
+class NearNode:
+    revision: int = 1
+    order_index: int = 1
+    asked: list[bytes] = field(default_factory=list)
+
+    def get(self, key: bytes) -> tuple[int, int, bytes]:
+        self.asked.append(key)
+        return self.revision, 1, b"kv of " + key
+
+
+def joined(leader: int) -> tuple[Net, NearNode]:
+    net = Net().started(leader=leader)
+    near = NearNode()
+    link = net.nodes[1].link
+    assert link is not None
+    link.near = near
+    return net, near
+
+
+def get(net: Net, serializable: bool, stats: MethodStats | None = None) -> FakeCall:
+    call = FakeCall()
+    net.router.get(call, b"\x0a\x01k", b"k", serializable, 0, stats or MethodStats())
+    return call
+
+
+def answer(revision: int) -> bytes:
+    return response_header(header_prefix(7, 1), revision, 1) + b"kv of k"
+
+
+def test_a_serializable_read_is_answered_in_the_call() -> None:
+    net, near = joined(leader=2)
+    stats = MethodStats()
+    near.revision = 5
+    call = get(net, True, stats)
+    assert call.replies == [answer(5)]
+    assert (stats.ok, net.router.highest) == (1, 5)
+    net.run()
+    assert net.nodes[1].take() == net.nodes[2].take() == []
+
+
+def test_a_serializable_read_waits_for_what_this_front_has_shown() -> None:
+    net, near = joined(leader=2)
+    net.router.highest = 9
+    near.revision = 8
+    call = get(net, True)
+    net.run()
+    assert (call.closed, near.asked) == (False, [])
+    net.nodes[1].watermark(9)
+    net.run()
+    (request,) = net.nodes[1].take(Method.RANGE)  # the long way, in order with what it waited for
+    assert not call.closed
+    near.revision = 9
+    assert get(net, True).replies == [answer(9)]
+    net.nodes[1].ok(request, 9, b"x")
+    net.run()
+    assert call.closed
+
+
+def test_h2_a_linearizable_read_is_answered_only_after_a_question_asked_after_it_came() -> None:
+    for leader in (1, 2):
+        net, near = joined(leader)
+        first = get(net, False)
+        net.run()
+        assert (first.closed, near.asked) == (False, [])
+        (question,) = net.nodes[leader].take(Method.READ_INDEX)
+        late = get(net, False)  # while the question is under way
+        net.nodes[leader].index(question, 1)
+        net.run()
+        assert first.replies == [answer(1)]
+        assert not late.closed
+        (question,) = net.nodes[leader].take(Method.READ_INDEX)
+        net.nodes[leader].index(question, 1)
+        net.run()
+        assert late.replies == [answer(1)]
+        assert net.nodes[1].take(Method.RANGE) == []
+
+
+def test_a_near_node_that_has_not_applied_the_index_is_asked_to_wait_for_it() -> None:
+    net, near = joined(leader=2)
+    near.order_index = 6
+    call = get(net, False)
+    net.run()
+    (question,) = net.nodes[2].take(Method.READ_INDEX)
+    net.nodes[2].index(question, 7)
+    net.run()
+    assert (call.closed, near.asked) == (False, [])
+    (request,) = net.nodes[1].take(Method.RANGE)
+    assert request.body == READ.pack(7, 0) + b"\x0a\x01k"
+
+
+def test_an_own_node_that_is_cut_off_from_a_leader_which_can_be_reached_is_not_read_near() -> None:
+    net, near = joined(leader=2)
+    net.nodes[1].leader = 0
+    net.pass_time(0.3)
+    call = get(net, True)
+    net.run()
+    assert (call.closed, near.asked) == (False, [])
+    assert len(net.nodes[2].take(Method.RANGE)) == 1
+
+
+def test_a_lost_link_to_the_near_node_ends_reading_near() -> None:
+    net, near = joined(leader=2)
+    net.cut(1)
+    call = get(net, True)
+    net.run()
+    assert (call.closed, near.asked) == (False, [])
