@@ -25,7 +25,7 @@ from typing import Any, Generic, TypeVar
 
 from cluster import evaluate, records
 from cluster.errors import EtcdError
-from cluster.footprint import Footprint, footprint
+from cluster.footprint import Footprint, footprint, overlap
 from cluster.messages import Method
 from cluster.order import Attempt, Fold, Multi, Part, encode_multi
 from cluster.pb import rpc_pb2 as pb
@@ -33,6 +33,7 @@ from cluster.placement import Placement
 from cluster.prepare import Grant, Prepare, Row, Touch, encode_attempt
 from cluster.ranges import Fields
 from cluster.replica import NotYet, Overlay
+from cluster.spans import Span, holds
 from cluster.view import Current, Outcome, Version
 
 T = TypeVar("T")
@@ -55,6 +56,7 @@ class Wide(Generic[T]):
     started_ms: int = 0
     sent_ms: int = 0
     behind: Attempt | None = None  # start over once this one is decided
+    rows: bool = False  # it must see the rows that it deletes, however many
 
 
 @dataclass(slots=True, frozen=True)
@@ -70,6 +72,10 @@ class Unread(Exception):
     """It reads at a revision that was in the future when its locks were asked for: ask for them anew."""
 
 
+class Uncounted(Exception):
+    """It must see rows that were only counted: ask for them."""
+
+
 class GrantedView:
     """The store as a transaction sees it: shard 0 from the sequencer's own speculative state, the rest as granted."""
 
@@ -81,9 +87,12 @@ class GrantedView:
         self._rows: dict[bytes, bytes] = {}
         self._at: dict[tuple[int, bytes, bytes, int], list[Row]] = {}
         self._lease_keys: dict[int, list[bytes]] = {}
+        self._counts: dict[Span, dict[int, int]] = {}  # spans of which shards have only counted the keys
         for shard, grant in wide.grants.items():
-            for touch, rows in zip(wide.touches[shard], grant.rows, strict=True):
-                if touch.revision:
+            for at, (touch, rows) in enumerate(zip(wide.touches[shard], grant.rows, strict=True)):
+                if at in grant.counts:
+                    self._counts.setdefault((touch.key, touch.range_end), {})[shard] = grant.counts[at]
+                elif touch.revision:
                     self._at[shard, touch.key, touch.range_end, touch.revision] = rows
                 else:
                     self._rows.update(rows)
@@ -117,20 +126,35 @@ class GrantedView:
                         raise Unread
                     found += rows
         else:
-            found += [row for row in self._rows.items() if _inside(row[0], start, end)]
+            if any(overlap((start, end), span) for span in self._counts):
+                raise Uncounted
+            found += [row for row in self._rows.items() if holds((start, end), row[0])]
         return iter(sorted(found))
+
+    def count(self, start: bytes, end: bytes) -> int:
+        return sum(self.counts(start, end).values())
+
+    def counts(self, start: bytes, end: bytes) -> dict[int, int]:
+        """How many live keys of a range each shard has."""
+        span = (start, end)
+        counted = self._counts.get(span, {})
+        if any(overlap(span, other) for other in self._counts if other != span):
+            raise Uncounted
+        found = dict(counted)
+        if 0 in self._placement.shards_of(start, end):
+            found[0] = self._own.count(start, end)
+        for key in self._rows:
+            if holds(span, key):
+                shard = self._placement.shard_of(key)
+                if shard not in counted:
+                    found[shard] = found.get(shard, 0) + 1
+        return found
 
     def lease_exists(self, lease: int) -> bool:
         return self._own.lease_exists(lease)
 
     def lease_keys(self, lease: int) -> list[bytes]:
         return sorted((*self._own.lease_keys(lease), *self._lease_keys.get(lease, ())))
-
-
-def _inside(key: bytes, start: bytes, end: bytes) -> bool:
-    if not end:
-        return key == start
-    return start <= key and (end == b"\0" or key < end)
 
 
 class Coordinator(Generic[T]):
@@ -273,7 +297,8 @@ class Coordinator(Generic[T]):
         found: dict[int, list[Touch]] = {}
         if wide.leases:
             return {shard: [] for shard in range(1, self._placement.shards)}
-        wanted = [Touch(k, e, True) for k, e in wide.footprint.writes]
+        count = not wide.rows and not _shows_deleted(wide)
+        wanted = [Touch(k, e, True, 0, count and bool(e)) for k, e in wide.footprint.writes]
         wanted += [Touch(k, e, False) for k, e in wide.footprint.reads]
         if wide.method == Method.TXN:  # outside of these bounds the evaluation refuses it
             low, high = self._view.compact_revision, self._view.revision
@@ -322,6 +347,10 @@ class Coordinator(Generic[T]):
         except Unread:
             self._restart(wide)
             return
+        except Uncounted:
+            wide.rows = True
+            self._restart(wide)
+            return
         except EtcdError as e:
             item = encode_multi(Multi(attempt, 0, participants, []))
             outcome = Outcome(item, False, e.encode(), [], -1)
@@ -343,7 +372,7 @@ class Coordinator(Generic[T]):
             outcome = evaluate.txn(view, wide.body, self._max_txn_ops)
         else:
             raise ValueError(f"method {wide.method} is no transaction over several shards")
-        parts = self._parts(0, outcome.items)
+        parts = self._parts(view, 0, outcome.items)
         return encode_multi(Multi(attempt, int(outcome.changed), participants, parts)), outcome
 
     def _revoke(
@@ -361,24 +390,36 @@ class Coordinator(Generic[T]):
                 continue
             keys = [key for key in view.lease_keys(lease) if (key, None) not in writes]
             if keys:
-                parts += self._parts(groups, b"".join(records.delete(key) for key in keys))
+                parts += self._parts(view, groups, b"".join(records.delete(key) for key in keys))
                 writes += [(key, None) for key in keys]
                 groups += 1
             gone.append(records.lease_revoke(lease, ()))
         item = encode_multi(Multi(attempt, groups, participants, parts)) + b"".join(gone)
         return item, Outcome(item, groups > 0, b"", writes, view.revision + groups)
 
-    def _parts(self, group: int, item: bytes) -> list[Part]:
-        """An effect cut up by shard: runs of neighbours, each with the place of its first change (sub-order)."""
+    def _parts(self, view: GrantedView, group: int, item: bytes) -> list[Part]:
+        """An effect cut up by shard: runs of neighbours, each with the place of its first change (sub-order).
+
+        A deleted range is a part of its own in each shard that has keys of it. They share one place and take as
+        many as there are keys: events of equal place are in the order of their keys."""
         pos, end = 0, len(item)
-        if item[:1] == bytes((records.Item.TXN,)):
+        if item and item[0] in (records.Item.TXN, records.Item.TXN_LONG):
             pos = records.ITEM.size
         parts: list[Part] = []
-        for sub, (kind, at, to) in enumerate(records.items(item, pos, end)):
+        sub = -1
+        for kind, at, to in records.items(item, pos, end):
+            sub += 1
+            if kind == records.Item.DELETE_RANGE:
+                start, range_end, count = records.read_delete_range(item, at, to)
+                for shard, own in sorted(view.counts(start, range_end).items()):
+                    if own:
+                        parts.append(Part(group, shard, sub, records.delete_range(start, range_end, own)))
+                sub += count - 1
+                continue
             key = records.key_of(item, kind, at, to)
             shard = self._placement.shard_of(key)
             piece = item[at - records.ITEM.size : to]
-            if parts and parts[-1].shard == shard:
+            if parts and parts[-1].shard == shard and parts[-1].items[0] != records.Item.DELETE_RANGE:
                 parts[-1] = parts[-1]._replace(items=parts[-1].items + piece)
             else:
                 parts.append(Part(group, shard, sub, piece))
@@ -414,6 +455,20 @@ class Coordinator(Generic[T]):
         """Counts for metrics."""
         return {"queued": len(self._queue), "running": len(self._running), "completed": self.completed,
                 "restarted": self.restarted}
+
+
+def _shows_deleted(wide: Wide[Any]) -> bool:
+    """Whether the answer may hold the rows that it deletes."""
+    if wide.method == Method.DELETE_RANGE:
+        return bool(pb.DeleteRangeRequest.FromString(wide.body).prev_kv)
+    return wide.method == Method.TXN and _deletes_with_rows(pb.TxnRequest.FromString(wide.body))
+
+
+def _deletes_with_rows(request: Any) -> bool:
+    return any(
+        op.request_delete_range.prev_kv or (op.HasField("request_txn") and _deletes_with_rows(op.request_txn))
+        for op in (*request.success, *request.failure)
+    )
 
 
 def _ranges(request: Any) -> Iterator[Any]:

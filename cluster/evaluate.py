@@ -95,12 +95,13 @@ def delete_range(view: View, request: bytes) -> Outcome:
     """DeleteRangeRequest."""
     message: Any = parse(pb.DeleteRangeRequest.FromString, request)
     validate.check_delete_range(message)
-    keys, tail = txn_eval.apply_delete(view, message)
-    if not keys:
-        return Outcome(b"", False, tail, [], view.revision)
-    items = [records.delete(key) for key in keys]
+    found = txn_eval.apply_delete(view, message)
+    items = found.items()
+    if not items:
+        return Outcome(b"", False, found.tail, [], view.revision)
     item = items[0] if len(items) == 1 else records.txn(items)
-    return Outcome(item, True, tail, [(key, None) for key in keys], view.revision + 1)
+    ranges = [(key, end) for key, end, _ in found.ranges]
+    return Outcome(item, True, found.tail, [(key, None) for key in found.keys], view.revision + 1, ranges)
 
 
 def txn(view: View, request: bytes, max_ops: int) -> Outcome:

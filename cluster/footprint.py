@@ -13,11 +13,11 @@ from typing import Any
 from cluster.messages import Method
 from cluster.pb import rpc_pb2 as pb
 from cluster.placement import Placement
+from cluster.spans import Span
 from cluster.validate import parse
 
 LEASE_SHARD = 0  # the registry of leases lives with the order log
 
-Span = tuple[bytes, bytes]  # key, range_end: as in a request
 
 
 @dataclass(slots=True)
@@ -57,11 +57,12 @@ def overlap(a: Span, b: Span) -> bool:
     if a_begins_first:
         return a_end == b"\0" or b_key < a_end
     if a_key == b_key:  # an inverted span holds nothing; one that does not is met by the other's first key
-        return not (_inverted(a) or _inverted(b))
+        return not (inverted(a) or inverted(b))
     return b_end == b"\0" or a_key < b_end
 
 
-def _inverted(span: Span) -> bool:
+def inverted(span: Span) -> bool:
+    """Whether a span is none: its end is before its key."""
     key, end = span
     return bool(end) and end != b"\0" and end <= key
 

@@ -149,7 +149,7 @@ ENTRY_ITEMS = _COUNT.size  # where the items of such an entry begin
 
 def revisions_of(data: bytes, kind: int, pos: int, end: int) -> int:
     """How many revisions an own effect takes."""
-    if kind <= Item.DELETE or kind == Item.PUT_REF:
+    if kind <= Item.DELETE or kind in (Item.PUT_REF, Item.DELETE_RANGE, Item.TXN_LONG):
         return 1
     if kind == Item.TXN:
         return 1 if end > pos else 0

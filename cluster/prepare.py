@@ -31,7 +31,8 @@ _PREPARE = struct.Struct("<QQQQQ")  # attempt, floor: attempt numbers of this te
 _RANGE = struct.Struct("<QBII")  # revision to read at (0 latest), flags, key length, end length
 REPORT = struct.Struct("<HQQQQ")  # shard, index, term, count, applied order index
 FATE = struct.Struct("<Q")  # order index of the attempt's multi, 0: it has and will have none
-WRITE = 1
+WRITE, COUNT = 1, 2
+_MANY = 0xFFFFFFFF  # in the place of a number of rows: only their number follows, u64
 
 Row = tuple[bytes, bytes]  # key, KeyValue in wire form
 
@@ -44,6 +45,7 @@ class Touch:
     range_end: bytes
     write: bool = False
     revision: int = 0
+    count: bool = False  # many rows need only be counted: they are deleted
 
 
 @dataclass(slots=True)
@@ -68,7 +70,8 @@ class Prepare:
     def encode(self) -> bytes:
         parts = [_PREPARE.pack(*self.attempt, self.floor, self.order_index, len(self.touches))]
         for t in self.touches:
-            parts.append(_RANGE.pack(t.revision, WRITE if t.write else 0, len(t.key), len(t.range_end)))
+            flags = (WRITE if t.write else 0) | (COUNT if t.count else 0)
+            parts.append(_RANGE.pack(t.revision, flags, len(t.key), len(t.range_end)))
             parts += (t.key, t.range_end)
         parts.append(struct.pack(f"<I{len(self.leases)}q", len(self.leases), *self.leases))
         parts.append(struct.pack(f"<{len(self.named)}q", *self.named))
@@ -85,7 +88,7 @@ class Prepare:
             pos += _RANGE.size
             key, range_end = data[pos : pos + key_len], data[pos + key_len : pos + key_len + end_len]
             pos += key_len + end_len
-            touches.append(Touch(key, range_end, bool(flags & WRITE), revision))
+            touches.append(Touch(key, range_end, bool(flags & WRITE), revision, bool(flags & COUNT)))
         (count,) = _U32.unpack_from(data, pos)
         leases = list(struct.unpack(f"<{(len(data) - pos - 4) // 8}q", data[pos + 4 :]))
         return cls(Attempt(term, number), floor, order_index, touches, leases[:count], leases[count:])
@@ -98,10 +101,14 @@ class Grant:
     term: int
     rows: list[list[Row]]
     lease_keys: list[list[bytes]]
+    counts: dict[int, int] = field(default_factory=dict)  # of touches that were only counted: their rows are empty
 
     def encode(self) -> bytes:
         parts = [_ATTEMPT.pack(self.term, len(self.rows))]
-        for rows in self.rows:
+        for at, rows in enumerate(self.rows):
+            if at in self.counts:
+                parts += (_U32.pack(_MANY), self.counts[at].to_bytes(8, "little"))
+                continue
             parts.append(_U32.pack(len(rows)))
             for key, kv in rows:
                 parts += (_U32.pack(len(key)), key, _U32.pack(len(kv)), kv)
@@ -124,16 +131,21 @@ class Grant:
             return data[pos - length : pos]
 
         rows: list[list[Row]] = []
-        for _ in range(count):
+        counts: dict[int, int] = {}
+        for at in range(count):
             (n,) = _U32.unpack_from(data, pos)
             pos += 4
+            if n == _MANY:
+                counts[at] = int.from_bytes(data[pos : pos + 8], "little")
+                pos += 8
+                n = 0
             rows.append([(chunk(), chunk()) for _ in range(n)])
         lease_keys: list[list[bytes]] = []
         while pos < len(data):
             (n,) = _U32.unpack_from(data, pos)
             pos += 4
             lease_keys.append([chunk() for _ in range(n)])
-        return cls(term, rows, lease_keys)
+        return cls(term, rows, lease_keys, counts)
 
 
 def encode_attempt(attempt: Attempt) -> bytes:

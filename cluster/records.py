@@ -16,7 +16,7 @@ Items are ``kind u8 | body length u32 | body``, little-endian. Numbers are never
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from enum import IntEnum
 
 from cluster.wire import varint
@@ -45,6 +45,8 @@ class Item(IntEnum):
     PUT_REF = 14  # R: of a key that exists when it is applied and did not when it was logged: create_revision is
     # that of the version before it (shards other than 0: a pending creation's revision is not known yet)
     INCARNATION = 15  # member id u64, incarnation u64: the data directory that this member is for ever (H10)
+    DELETE_RANGE = 16  # R: every live key of a span: RANGE_HEAD, key, end; expanded by who applies it (D8)
+    TXN_LONG = 17  # R: as TXN, DELETE_RANGE items among them
 
 
 #: Stands for the revision of an effect that is logged and not in order yet (shards other than 0); every real
@@ -56,6 +58,7 @@ LEASE_ID = struct.Struct("<q")
 REVISION = struct.Struct("<q")
 BOOTSTRAP = struct.Struct("<III")
 INCARNATION = struct.Struct("<QQ")
+RANGE_HEAD = struct.Struct("<II")  # live keys in the span at this place, length of its first key
 
 
 def key_offset(key_len: int) -> int:
@@ -90,10 +93,25 @@ def delete(key: bytes) -> bytes:
     return ITEM.pack(Item.DELETE, len(key)) + key
 
 
-def txn(items: Iterable[bytes]) -> bytes:
+def delete_range(key: bytes, range_end: bytes, count: int) -> bytes:
+    """The item of a delete of many keys. Nothing before it at its revision touches the span, which holds exactly
+    ``count`` live keys: what a replica finds there is decided by its place in the order alone."""
+    return ITEM.pack(Item.DELETE_RANGE, RANGE_HEAD.size + len(key) + len(range_end)) + RANGE_HEAD.pack(
+        count, len(key)) + key + range_end
+
+
+def read_delete_range(data: bytes, pos: int, end: int) -> tuple[bytes, bytes, int]:
+    """``(key, range_end, count)`` of such an item's body."""
+    count, key_len = RANGE_HEAD.unpack_from(data, pos)
+    pos += RANGE_HEAD.size
+    return data[pos : pos + key_len], data[pos + key_len : end], count
+
+
+def txn(items: Sequence[bytes]) -> bytes:
     """Several puts and deletes as one change."""
     body = b"".join(items)
-    return ITEM.pack(Item.TXN, len(body)) + body
+    kind = Item.TXN_LONG if any(item[0] == Item.DELETE_RANGE for item in items) else Item.TXN
+    return ITEM.pack(kind, len(body)) + body
 
 
 def lease_grant(lease: int, ttl_s: int) -> bytes:

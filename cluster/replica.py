@@ -17,13 +17,15 @@ Pure: storage is read through :class:`AppliedState`, time is passed in.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from itertools import chain
 from typing import Protocol
 
 from cluster import evaluate, records
 from cluster.evaluate import Current, Outcome, Version
 from cluster.lease import Lessor
 from cluster.messages import Method
+from cluster.spans import Span, holds, without
 
 
 class AppliedState(Protocol):
@@ -36,6 +38,7 @@ class AppliedState(Protocol):
     def current(self, key: bytes) -> Current | None: ...
     def get(self, key: bytes, revision: int = 0) -> bytes | None: ...
     def scan(self, start: bytes, end: bytes, revision: int = 0) -> Iterator[tuple[bytes, bytes]]: ...
+    def live_count(self, start: bytes, end: bytes) -> int: ...
     def lease(self, lease: int) -> tuple[int, int] | None: ...
     def lease_keys(self, lease: int) -> list[bytes]: ...
 
@@ -51,12 +54,15 @@ class NotYet(Exception):
 class Overlay:
     """The speculative state: a view for ``cluster.evaluate`` of applied state + pending effects."""
 
-    __slots__ = ("_leases", "_store", "_writes", "batch", "compact_revision", "revision")
+    __slots__ = ("_leases", "_ranges", "_store", "_writes", "batch", "compact_revision", "revision")
 
     def __init__(self, store: AppliedState) -> None:
         self._store = store
         # the last pending write of each key, with the batch that it belongs to
         self._writes: dict[bytes, tuple[int, Version | None]] = {}
+        # spans deleted whole, with their batch; what was pending in them is no longer in _writes, what is in
+        # _writes came after them
+        self._ranges: list[tuple[int, Span]] = []
         self._leases: dict[int, tuple[int, bool]] = {}  # pending grants (True) and revokes (False)
         self.batch = 1
         self.revision = store.revision
@@ -67,6 +73,8 @@ class Overlay:
         try:
             return self._writes[key][1]
         except KeyError:
+            if self._ranges and self._deleted(key):
+                return None
             return self._store.current(key)
 
     def get(self, key: bytes) -> bytes | None:
@@ -74,6 +82,8 @@ class Overlay:
         try:
             version = self._writes[key][1]
         except KeyError:
+            if self._ranges and self._deleted(key):
+                return None
             return self._store.get(key)
         return None if version is None else version.kv
 
@@ -84,8 +94,29 @@ class Overlay:
                 raise NotYet(revision)
             return self._store.scan(start, end, revision)
         if not self._writes:
-            return self._store.scan(start, end)
+            return self._rows(start, end)
         return self._merged(start, end)
+
+    def _deleted(self, key: bytes) -> bool:
+        return any(holds(span, key) for _, span in self._ranges)
+
+    def _rows(self, start: bytes, end: bytes) -> Iterator[tuple[bytes, bytes]]:
+        """The applied rows that no pending delete of a range covers."""
+        if not self._ranges:
+            return self._store.scan(start, end)
+        pieces = without((start, end), [span for _, span in self._ranges])
+        return chain.from_iterable([self._store.scan(*piece) for piece in pieces])
+
+    def count(self, start: bytes, end: bytes) -> int:
+        """How many live keys a range has."""
+        store, span = self._store, (start, end)
+        pieces = without(span, [deleted for _, deleted in self._ranges]) if self._ranges else [span]
+        found = sum([store.live_count(*piece) for piece in pieces])
+        for key, (_, version) in self._writes.items():
+            if holds(span, key):
+                found += version is not None
+                found -= not self._deleted(key) and store.current(key) is not None
+        return found
 
     def _merged(self, start: bytes, end: bytes) -> Iterator[tuple[bytes, bytes]]:
         writes = self._writes
@@ -96,7 +127,7 @@ class Overlay:
         else:
             keys = sorted(k for k in writes if start <= k < end)
         at, count = 0, len(keys)
-        for row_key, kv in self._store.scan(start, end):
+        for row_key, kv in self._rows(start, end):
             while at < count and keys[at] < row_key:
                 version = writes[keys[at]][1]
                 if version is not None:
@@ -117,7 +148,7 @@ class Overlay:
 
     def lease_keys(self, lease: int) -> list[bytes]:
         """The keys that hang on a lease now, in key order."""
-        keys = set(self._store.lease_keys(lease))
+        keys = {key for key in self._store.lease_keys(lease) if not self._deleted(key)}
         for key, (_, version) in self._writes.items():
             if version is not None and version.lease == lease:
                 keys.add(key)
@@ -128,6 +159,10 @@ class Overlay:
     def take(self, outcome: Outcome) -> None:
         """Take in what a request did; the next request sees it."""
         batch, writes = self.batch, self._writes
+        for span in outcome.ranges:
+            for key in [key for key in writes if holds(span, key)]:
+                del writes[key]
+            self._ranges.append((batch, span))
         for key, version in outcome.writes:
             writes[key] = (batch, version)
         if outcome.changed:
@@ -144,6 +179,8 @@ class Overlay:
             pending = writes.get(key)
             if pending is not None and pending[0] <= batch:
                 del writes[key]
+        if self._ranges:
+            self._ranges = [deleted for deleted in self._ranges if deleted[0] > batch]
         for lease in leases:
             held = self._leases.get(lease)
             if held is not None and held[0] <= batch:
@@ -237,14 +274,15 @@ class Leader:
         self._open.items.append(item)
 
     def append_ordered(
-        self, item: bytes, revisions: int, writes: list[tuple[bytes, Version | None]], revoked: list[int]
+        self, item: bytes, revisions: int, writes: list[tuple[bytes, Version | None]], revoked: list[int],
+        ranges: Sequence[Span] = (),
     ) -> None:
         """Log an item that gives other shards' effects their place: a cut, a multi with what it writes here."""
         batch = self._open
         batch.items.append(item)
-        if writes:
+        if writes or ranges:
             batch.keys.extend([key for key, _ in writes])
-            self.view.take(Outcome(item, False, b"", writes, 0))
+            self.view.take(Outcome(item, False, b"", writes, 0, ranges))
         self.view.revision += revisions
         for lease in revoked:
             self.view.set_lease(lease, False)

@@ -22,9 +22,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Generic, NamedTuple, TypeVar
 
-from cluster import errors, evaluate
+from cluster import errors, evaluate, txn_eval
 from cluster.errors import EtcdError
-from cluster.footprint import Footprint, footprint
+from cluster.footprint import Footprint, footprint, inverted, overlap
 from cluster.locks import LockTable, Queued, Refused
 from cluster.messages import HEAD, LEADER, Method, Status
 from cluster.order import Attempt, entry
@@ -64,7 +64,7 @@ class PendingOverlay(Overlay):
         """The live key's KeyValue; Blocked if it is pending."""
         pending = self._writes.get(key)
         if pending is None:
-            return self._store.get(key)
+            return None if self._ranges and self._deleted(key) else self._store.get(key)
         if pending[1] is None:
             return None
         raise Blocked
@@ -79,8 +79,16 @@ class PendingOverlay(Overlay):
             raise Blocked
         return self._store.scan(start, end)
 
+    def count(self, start: bytes, end: bytes) -> int:
+        """How many live keys a range has; Blocked if any of it is pending."""
+        if self.touches(start, end):
+            raise Blocked
+        return self._store.live_count(start, end)
+
     def touches(self, start: bytes, end: bytes) -> bool:
         """Whether any key of a range is pending."""
+        if self._ranges and any(overlap((start, end), span) for _, span in self._ranges):
+            return True
         writes = self._writes
         if not writes:
             return False
@@ -100,12 +108,13 @@ class PendingOverlay(Overlay):
 class Recorder:
     """A view that remembers what a transaction read, so that its answer can be made again at known revisions."""
 
-    __slots__ = ("_base", "_currents", "_gets", "_leases", "_scans", "compact_revision", "revision")
+    __slots__ = ("_base", "_counts", "_currents", "_gets", "_leases", "_scans", "compact_revision", "revision")
 
     def __init__(self, base: PendingOverlay) -> None:
         self._base: PendingOverlay | None = base
         self._currents: dict[bytes, Current | Version | None] = {}
         self._gets: dict[bytes, bytes | None] = {}
+        self._counts: dict[tuple[bytes, bytes], int] = {}
         self._scans: dict[tuple[bytes, bytes, int], list[Row]] = {}
         self._leases: dict[int, bool] = {}
         self.revision = base.revision
@@ -126,6 +135,11 @@ class Recorder:
         if wanted not in self._scans and self._base is not None:
             self._scans[wanted] = list(self._base.scan(start, end, revision))
         return iter(self._scans[wanted])
+
+    def count(self, start: bytes, end: bytes) -> int:
+        if (start, end) not in self._counts and self._base is not None:
+            self._counts[start, end] = self._base.count(start, end)
+        return self._counts[start, end]
 
     def lease_exists(self, lease: int) -> bool:
         if lease not in self._leases and self._base is not None:
@@ -403,13 +417,29 @@ class ShardLeader(Generic[T]):
             prepare, store = payload.prepare, self._store
             if any(t.revision > store.revision for t in prepare.touches):
                 continue
-            rows = [self._rows(t.key, t.range_end, t.revision) for t in prepare.touches]
-            payload.answer = Grant(self.term, rows, [store.lease_keys(lease) for lease in prepare.leases]).encode()
+            rows, counts = self._read(prepare)
+            payload.answer = Grant(
+                self.term, rows, [store.lease_keys(lease) for lease in prepare.leases], counts).encode()
             self._answers.append((payload.token, Status.OK, payload.answer))
 
+    def _read(self, prepare: Prepare) -> tuple[list[list[Row]], dict[int, int]]:
+        """The rows of each touch; of those that need only be counted, and hold many, their number instead."""
+        rows: list[list[Row]] = []
+        counts: dict[int, int] = {}
+        for at, touch in enumerate(prepare.touches):
+            if inverted((touch.key, touch.range_end)):
+                rows.append([])
+                continue
+            if touch.count:
+                found = self._store.live_count(touch.key, touch.range_end)
+                if found > txn_eval.MANY:
+                    counts[at] = found
+                    rows.append([])
+                    continue
+            rows.append(self._rows(touch.key, touch.range_end, touch.revision))
+        return rows, counts
+
     def _rows(self, key: bytes, range_end: bytes, revision: int) -> list[Row]:
-        if range_end and range_end != b"\0" and range_end <= key:
-            return []
         if 0 < revision < self._store.compact_revision:
             return []  # the sequencer knows the compaction and refuses
         return list(self._store.scan(key, range_end, revision))

@@ -8,16 +8,19 @@ revision; nothing can fail after that, so a refused transaction leaves no trace.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from itertools import chain
+from typing import Any, NamedTuple
 
 from cluster import errors, records
 from cluster.errors import EtcdError
 from cluster.pb import rpc_pb2 as pb
 from cluster.ranges import Fields, RangeRead, Row
+from cluster.spans import Span, holds, without
 from cluster.view import Current, Outcome, Version, View
 from cluster.wire import key_value, varint
 
 _EMPTY_HEADER = b"\x0a\x00"  # of a nested transaction's response
+MANY = 256  # a delete of more keys than this is logged as a range (D8)
 
 Compare = pb.Compare
 _VERSION, _CREATE, _MOD, _VALUE, _LEASE = 0, 1, 2, 3, 4  # Compare.CompareTarget
@@ -34,7 +37,7 @@ def field(tag: bytes, body: bytes) -> bytes:
 class Pending:
     """A view that shows what a running transaction has done so far, over the view it began with."""
 
-    __slots__ = ("base", "items", "revision", "writes", "written")
+    __slots__ = ("base", "items", "ranges", "revision", "writes", "written")
 
     def __init__(self, base: View) -> None:
         self.base = base
@@ -42,6 +45,7 @@ class Pending:
         self.items: list[bytes] = []
         self.writes: list[tuple[bytes, Version | None]] = []
         self.written: dict[bytes, Version | None] = {}
+        self.ranges: list[Span] = []  # deleted whole; none holds a key that was written before
 
     @property
     def header_revision(self) -> int:
@@ -61,24 +65,48 @@ class Pending:
     def current(self, key: bytes) -> Current | Version | None:
         if key in self.written:
             return self.written[key]
+        if self.ranges and self._deleted(key):
+            return None
         return self.base.current(key)
 
     def get(self, key: bytes) -> bytes | None:
         if key in self.written:
             version = self.written[key]
             return None if version is None else version.kv
+        if self.ranges and self._deleted(key):
+            return None
         return self.base.get(key)
+
+    def _deleted(self, key: bytes) -> bool:
+        return any(holds(span, key) for span in self.ranges)
 
     def scan(self, start: bytes, end: bytes, revision: int = 0) -> Iterator[Row]:
         """At a revision: the state before the transaction. Without: with what it wrote."""
-        if revision or not self.written:
+        if revision or not (self.written or self.ranges):
             return self.base.scan(start, end, revision)
         return self._merged(start, end)
 
+    def count(self, start: bytes, end: bytes) -> int:
+        """As the base counts, with what this transaction did."""
+        span = (start, end)
+        found = sum([self.base.count(*piece) for piece in (without(span, self.ranges) if self.ranges else [span])])
+        for key, version in self.written.items():
+            if holds(span, key):
+                found += version is not None
+                found -= not self._deleted(key) and self.base.current(key) is not None
+        return found
+
+    def untouched(self, span: Span) -> list[Span] | None:
+        """What of a range this transaction has not deleted yet; None if it has written single keys in it."""
+        if any(holds(span, key) for key in self.written):
+            return None
+        return [piece for piece in without(span, self.ranges) if self.base.count(*piece)] if self.ranges else [span]
+
     def _merged(self, start: bytes, end: bytes) -> Iterator[Row]:
-        own = sorted(k for k in self.written if start <= k and (end == b"\0" or k < end))
+        own = sorted(k for k in self.written if holds((start, end), k))
         at = 0
-        for key, kv in self.base.scan(start, end):
+        pieces = without((start, end), self.ranges) if self.ranges else [(start, end)]
+        for key, kv in chain.from_iterable([self.base.scan(*piece) for piece in pieces]):
             while at < len(own) and own[at] <= key:
                 version = self.written[own[at]]
                 if version is not None:
@@ -139,19 +167,50 @@ def scan(view: View, key: bytes, range_end: bytes, revision: int = 0) -> Iterato
     return view.scan(key, range_end, revision)
 
 
-def apply_delete(view: View, request: Any) -> tuple[list[bytes], bytes]:
-    """The keys that a delete removes, in key order, and its response after the header."""
-    if not request.range_end and not request.prev_kv:
-        if view.current(request.key) is None:
-            return [], b""
-        return [request.key], b"\x10\x01"
-    rows = list(scan(view, request.key, request.range_end))
+class Deleted(NamedTuple):
+    """What a delete removes: keys, in key order, or spans with the number of keys in each."""
+
+    keys: list[bytes]
+    ranges: list[tuple[bytes, bytes, int]]
+    tail: bytes  # the response after its header
+
+    def items(self) -> list[bytes]:
+        """Its effect."""
+        return [records.delete_range(*span) for span in self.ranges] + [records.delete(key) for key in self.keys]
+
+
+_NOTHING_DELETED = Deleted([], [], b"")
+
+
+def apply_delete(view: View, request: Any) -> Deleted:
+    """A delete of one key or a range. One of many keys is not spelled out (D8): replicas find them by themselves."""
+    key, range_end = request.key, request.range_end
+    if not range_end and not request.prev_kv:
+        if view.current(key) is None:
+            return _NOTHING_DELETED
+        return Deleted([key], [], b"\x10\x01")
+    if range_end and not request.prev_kv and (range_end == b"\0" or key < range_end):
+        count = view.count(key, range_end)
+        spans = _spans(view, key, range_end) if count > MANY else None
+        if spans is not None:
+            return Deleted([], [(*span, view.count(*span)) for span in spans], b"\x10" + varint(count))
+    rows = list(scan(view, key, range_end))
     if not rows:
-        return [], b""
+        return _NOTHING_DELETED
     parts = [b"\x10", varint(len(rows))]
     if request.prev_kv:
         parts += [field(b"\x1a", kv) for _, kv in rows]
-    return [key for key, _ in rows], b"".join(parts)
+        spans = _spans(view, key, range_end) if len(rows) > MANY else None
+        if spans is not None:
+            return Deleted([], [(*span, view.count(*span)) for span in spans], b"".join(parts))
+    return Deleted([row[0] for row in rows], [], b"".join(parts))
+
+
+def _spans(view: View, key: bytes, range_end: bytes) -> list[Span] | None:
+    """The parts of a range that a running transaction has not touched yet; None if it has written keys in it."""
+    if not isinstance(view, Pending):
+        return [(key, range_end)]
+    return view.untouched((key, range_end))
 
 
 def read_all(view: View, read: RangeRead) -> bytes:
@@ -258,7 +317,7 @@ def txn(view: View, request: Any) -> Outcome:
     if not items:
         return Outcome(b"", False, tail, [], view.revision)
     item = items[0] if len(items) == 1 else records.txn(items)
-    return Outcome(item, True, tail, pending.writes, pending.revision)
+    return Outcome(item, True, tail, pending.writes, pending.revision, pending.ranges)
 
 
 def _run(pending: Pending, plan: _Plan) -> bytes:
@@ -273,8 +332,12 @@ def _run(pending: Pending, plan: _Plan) -> bytes:
             tail = read_all(pending, RangeRead(body))
             tag = b"\x0a"
         elif kind == "request_delete_range":
-            keys, tail = apply_delete(pending, body)
-            for key in keys:
+            deleted = apply_delete(pending, body)
+            tail = deleted.tail
+            for span in deleted.ranges:
+                pending.ranges.append(span[:2])
+                pending.items.append(records.delete_range(*span))
+            for key in deleted.keys:
                 pending.write(key, None, records.delete(key))
             tag = b"\x1a"
         else:

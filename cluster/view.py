@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
+
+from cluster.spans import Span
 
 
 class Current(NamedTuple):
@@ -50,6 +52,9 @@ class View(Protocol):
     def scan(self, start: bytes, end: bytes, revision: int = 0) -> Iterator[tuple[bytes, bytes]]:
         """Live ``(key, KeyValue)`` in key order at ``revision``; 0 = the view's own."""
 
+    def count(self, start: bytes, end: bytes) -> int:
+        """How many keys :meth:`scan` would give, without walking a long range."""
+
     def lease_exists(self, lease: int) -> bool:
         """Whether the lease is granted and not revoked."""
 
@@ -66,3 +71,4 @@ class Outcome:
     tail: bytes  # the response in wire form after its header field
     writes: list[tuple[bytes, Version | None]]  # for the leader's overlay, in order; None = deleted
     revision: int  # for the response's header
+    ranges: Sequence[Span] = ()  # deleted whole, before the writes; for the leader's overlay

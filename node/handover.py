@@ -68,7 +68,8 @@ class HandOver:
         cut = node.fold.cut(node.settings.shard)
         position = (cut.term, cut.index)
         waits = report is not None and (report.term, report.index) > position
-        if not waits or position != self._uncut:
+        # records that its feed's node 0 has committed are on their way: they, or this node, take long to apply
+        if not waits or position != self._uncut or node.order_known:
             self._uncut, self._uncut_since_ms = position, now
         elif now - self._uncut_since_ms >= self._election_ms and self._pauses.ready(now) and not node.raft.transferring:
             for candidate in self._candidates():

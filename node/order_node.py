@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import structlog
@@ -177,7 +178,7 @@ class OrderNode(Node):
         before = coordinator.fold.revision
         coordinator.fold.take(item, 0)
         own = [(key, version) for key, version in outcome.writes if self.placement.shard_of(key) == 0]
-        leader.append_ordered(item, coordinator.fold.revision - before, own, wide.leases)
+        leader.append_ordered(item, coordinator.fold.revision - before, own, wide.leases, outcome.ranges)
         if wide.token is None:
             return
         link, rid = wide.token
@@ -227,7 +228,7 @@ class OrderNode(Node):
 
     def _apply(self, last: int) -> None:
         raft, fold = self.raft, self.fold
-        while self.applied_index < last:
+        while self.applied_index < last and not self.applies.busy:
             entries = raft.log_entries(self.applied_index + 1, min(last, self.applied_index + 256))
             run: list[tuple[int, int, bytes]] = []
             changes: list[tuple[int, bytes, int, int]] = []
@@ -245,14 +246,15 @@ class OrderNode(Node):
                 if size >= _APPLY_BYTES:
                     break
             index, term, _ = run[-1]
-            applied = self.store.apply_changes(
-                changes, (index, index, term, fold.revision), want_events=self.watches.active,
-                meta={FOLD: fold.encode()},
-            )
-            self.applied_index = index
-            raft.applied(index)
-            self._after_apply(run, applied)
-            self.feeds.applied()
+            self.applies.run(
+                self.store.apply_changes_slices(
+                    changes, (index, index, term, fold.revision), want_events=self.watches.active,
+                    meta={FOLD: fold.encode()}),
+                partial(self._applied_run, run))
+
+    def _applied_run(self, run: list[tuple[int, int, bytes]], applied: Applied) -> None:
+        super()._applied_run(run, applied)
+        self.feeds.applied()
 
     def _after_apply(self, run: list[tuple[int, int, bytes]], applied: Applied) -> None:
         super()._after_apply(run, applied)

@@ -17,6 +17,7 @@ import asyncio
 import random
 import time
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import structlog
@@ -39,6 +40,7 @@ from cluster.raft import (
     encode_messages,
 )
 from cluster.settings import NodeSettings, Peer
+from node.applying import Applies
 from node.backups import Backups
 from node.confirm import Confirmations
 from node.disk import Syncer
@@ -60,7 +62,7 @@ log = structlog.get_logger("node")
 FATAL_EXIT = 3  # the supervisor does not restart a node that ends with this
 _WRITES = frozenset((Method.PUT, Method.DELETE_RANGE, Method.TXN, Method.COMPACT, Method.LEASE_GRANT,
                      Method.LEASE_REVOKE, Method.PUBLISH))
-_QUESTIONS = frozenset((Method.READ_INDEX, Method.LEASE_KEEPALIVE, Method.LEASE_TTL))
+_QUESTIONS = frozenset((Method.READ_INDEX, Method.LEASE_KEEPALIVE, Method.LEASE_KEEPALIVES, Method.LEASE_TTL))
 _QUIET_REQUESTS = 8  # up to so many requests in a tick the loop syncs by itself (node.disk)
 _APPLY_BYTES = 1 << 20  # committed entries are applied in runs of about this size
 _APPLY_ENTRIES = 256
@@ -144,7 +146,8 @@ class Node:
         self.incarnations = Incarnations(
             common.member_id, settings.incarnation, self.voters.voters, self.log, self.store.incarnations(),
             self.logged_incarnations)
-        self.applied_index = self.store.position.shard_index
+        self.applied_index = self._committed = self.store.position.shard_index
+        self.applies = Applies(loop, self.watches.gather, self._apply_on)
         self._outbox: dict[int, list[Message]] = {}
         self._after_sync: list[tuple[int, list[Message]]] = []
         self._scheduled = False
@@ -436,6 +439,7 @@ class Node:
             self.confirmations.confirmed(context, index)
         if ready.reads_failed:
             self.confirmations.failed(ready.reads_failed)
+            self._committed = last
         for peer, min_index in ready.snapshots_to:
             self.snapshots.send_to(peer, min_index)
 
@@ -470,7 +474,7 @@ class Node:
         raft = self.raft
         # until the layout is known one by one: what comes after another layout than ours cannot be read here
         most = _APPLY_ENTRIES if self.store.bootstrap() is not None else 1
-        while self.applied_index < last and not self.fatal.done():
+        while self.applied_index < last and not self.fatal.done() and not self.applies.busy:
             entries = raft.log_entries(self.applied_index + 1, min(last, self.applied_index + most))
             run: list[tuple[int, int, bytes]] = []
             size = 0
@@ -483,13 +487,22 @@ class Node:
                 self.upkeep.check_bootstrap(agreed)
                 if self.fatal.done():
                     return
-            applied = self.store.apply(run, want_events=self.watches.active)
-            self.applied_index = run[-1][0]
-            raft.applied(self.applied_index)
-            self._after_apply(run, applied)
+            self.applies.run(
+                self.store.apply_slices(run, want_events=self.watches.active), partial(self._applied_run, run))
+
+    def _applied_run(self, run: list[tuple[int, int, bytes]], applied: Applied) -> None:
+        """A run of this shard's own log is applied."""
+        self.applied_index = run[-1][0]
+        self.raft.applied(self.applied_index)
+        self._after_apply(run, applied)
+
+    def _apply_on(self) -> None:
+        """A long apply is through: what was committed meanwhile is next."""
+        self._apply(self._committed)
+        self.wake()
 
     def _after_apply(self, run: list[tuple[int, int, bytes]], applied: Applied) -> None:
-        if applied.events:
+        if applied.events or self.watches.holding:
             self.watches.emit(applied.events)
         self.fronts.watermark(self.store.revision)
         writes = self.writes
@@ -522,6 +535,7 @@ class Node:
         self.watches.lost()
         self.writes.skipped_to(self.applied_index)
         self.upkeep.installed(self.applied_index)
+        self.applies.abandon()
         self.upkeep.count_keys()
         self.upkeep.incarnations_agreed(self.store.incarnations().items())
         self.reads.waiting.release(self.order_index, self.loop.time())

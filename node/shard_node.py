@@ -32,6 +32,7 @@ from node.links import NodeLink, NodeLinks
 from node.order_node import FOLD, load_fold
 from node.server import Node
 from node.sockets import CurveKeys
+from node.storage import Applied
 
 log = structlog.get_logger("shard")
 
@@ -50,7 +51,7 @@ class ShardNode(Node):
         super().__init__(settings, loop)
         self.fold = load_fold(self)
         self._count_at_applied = self.fold.cut(settings.shard).count
-        self._order_index = self.store.position.order_index
+        self._order_index = self._taken_index = self.store.position.order_index
         self._feed: deque[tuple[int, int, bytes]] = deque()
         self._feed_link: NodeLink | None = None
         self._next_feed = self._order_index + 1
@@ -176,7 +177,7 @@ class ShardNode(Node):
         return found
 
     def _follow(self) -> None:
-        while self._feed:
+        while self._feed and not self.applies.busy:
             run: list[tuple[int, int, bytes]] = []
             available = min(self.raft.commit_index, self.raft.persisted_index)
             for record in self._feed:
@@ -190,10 +191,11 @@ class ShardNode(Node):
                 return
             for _ in run:
                 self._feed.popleft()
+            self._taken_index = run[-1][0]
             self._apply_records(run)
 
     def _apply_records(self, run: list[tuple[int, int, bytes]]) -> None:
-        shard, fold, raft = self.settings.shard, self.fold, self.raft
+        shard, fold = self.settings.shard, self.fold
         changes: list[tuple[int, bytes, int, int]] = []
         # what the leader must hear, in order: (order index, term, [(cut, revision before)], attempts)
         heard: list[tuple[int, int, list[Entries], list[Attempt]]] = []
@@ -218,18 +220,25 @@ class ShardNode(Node):
                     control = True
             heard.append((order_index, order_term, cuts, attempts))
         last = run[-1][0]
-        applied = self.store.apply_changes(
-            changes, (last, index, term, fold.revision), want_events=self.watches.active, meta={FOLD: fold.encode()})
-        self._order_index = last
-        self.applied_index = index
-        raft.applied(index)
-        self.upkeep.logged_bytes(sum([len(change[1]) for change in changes]))
-        self._after_apply([], applied)
-        self._tell(heard, before)
-        if last - self._acknowledged[1] >= _ACK_EVERY:
-            self._acknowledge()
-        if control:
-            self._report(force=True)
+        size = sum([len(change[1]) for change in changes])
+
+        def done(applied: Applied) -> None:
+            self._order_index = last
+            self.applied_index = index
+            self.raft.applied(index)
+            self.upkeep.logged_bytes(size)
+            self._after_apply([], applied)
+            self._tell(heard, before)
+            if last - self._acknowledged[1] >= _ACK_EVERY:
+                self._acknowledge()
+            if control:
+                self._report(force=True)
+
+        self.applies.run(
+            self.store.apply_changes_slices(
+                changes, (last, index, term, fold.revision), want_events=self.watches.active,
+                meta={FOLD: fold.encode()}),
+            done)
 
     def _ordered(
         self, step: Entries, index: int, changes: list[tuple[int, bytes, int, int]], before: dict[int, int]
@@ -327,7 +336,7 @@ class ShardNode(Node):
             if link is not None:
                 self._failed_feeds[link.member_id] = now
         self._feed.clear()
-        self._next_feed = self._order_index + 1
+        self._next_feed = self._taken_index + 1
         self._headless_since = now
         # the own host's first, one that failed last
         members = sorted((p.member_id for p in self.settings.common.peers),
@@ -461,6 +470,12 @@ class ShardNode(Node):
             self.snapshots.send_to(member_id, 0)  # any position that is further on in the order helps it
 
     @property
+    def order_known(self) -> bool:
+        """Whether more of the order is committed, as the feed's node 0 says, than is applied here."""
+        feed = self._feed_link
+        return feed is not None and feed.alive and feed.up and feed.commit > self._order_index
+
+    @property
     def sequencer(self) -> int:
         """The member that leads shard 0, as the feed's node 0 knows it; 0 if none is known or the feed is dead."""
         feed = self._feed_link
@@ -490,7 +505,7 @@ class ShardNode(Node):
 
     def state_replaced(self) -> None:
         self.fold = load_fold(self)
-        self._order_index = self.store.position.order_index
+        self._order_index = self._taken_index = self.store.position.order_index
         self._count_at_applied = self.fold.cut(self.settings.shard).count
         super().state_replaced()
         self._starved.clear()

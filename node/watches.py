@@ -23,6 +23,7 @@ from cluster.ranges import is_creation
 from node.fronts import FrontLink
 
 PREV_KV = 1
+Event = tuple[int, int, bytes, bytes, int]  # revision, kind, key, KeyValue, place in the revision
 PUT = 0  # kinds of event
 
 
@@ -56,6 +57,9 @@ class WatchSource:
         self._mark_dirty = mark_dirty
         self._keys: dict[bytes, list[Subscription]] = {}
         self._ranges: list[tuple[bytes, int, Subscription]] = []  # sorted by start
+        self._collected: dict[Subscription, list[tuple[int, bytes]]] = {}
+        self.holding = False  # an apply is under way in slices
+        self._late: list[tuple[FrontLink, int, bytes]] = []  # who subscribed meanwhile
         self._count = 0
         self._serial = 0
         self.events = 0
@@ -67,6 +71,9 @@ class WatchSource:
 
     def subscribe(self, link: FrontLink, rid: int, body: bytes) -> None:
         """Register; the answer tells from which revision on events come live."""
+        if self.holding:
+            self._late.append((link, rid, body))
+            return
         from_revision, flags, key_len = SUBSCRIBE_HEAD.unpack_from(body)
         at = SUBSCRIBE_HEAD.size
         key, range_end = body[at : at + key_len], body[at + key_len :]
@@ -85,6 +92,8 @@ class WatchSource:
 
     def unsubscribe(self, link: FrontLink, rid: int) -> None:
         """End one subscription; nothing if there is none."""
+        if self._late:
+            self._late = [late for late in self._late if late[:2] != (link, rid)]
         sub = link.subscriptions.pop(rid, None)
         if sub is None:
             return
@@ -99,20 +108,42 @@ class WatchSource:
 
     def gone(self, link: FrontLink) -> None:
         """The link is dropped: its subscriptions end."""
+        self._late = [late for late in self._late if late[0] is not link]
         for rid in list(link.subscriptions):
             self.unsubscribe(link, rid)
 
     def lost(self) -> None:
         """A snapshot was installed: revisions were jumped over (H8). Fronts re-join from history."""
+        self._collected.clear()
+        self.emit([])
         for subs in [*self._keys.values(), [r[2] for r in self._ranges]]:
             for sub in list(subs):
                 sub.link.answer(sub.rid, Status.LOST, b"")
                 self._mark_dirty(sub.link)
                 self.unsubscribe(sub.link, sub.rid)
 
-    def emit(self, events: list[tuple[int, int, bytes, bytes, int]]) -> None:
+    def emit(self, events: list[Event]) -> None:
         """Send the events of what was just applied: ``(revision, kind, key, KeyValue, sub)`` in order."""
-        collected: dict[Subscription, list[tuple[int, bytes]]] = {}
+        self._collect(events)
+        collected, self._collected = self._collected, {}
+        for sub, matched in collected.items():
+            if sub.link.subscriptions.get(sub.rid) is sub:  # else it ended meanwhile
+                self.events += len(matched)
+                self._send(sub, matched)
+        if self.holding:
+            self.holding = False
+            late, self._late = self._late, []
+            for link, rid, body in late:
+                self.subscribe(link, rid, body)
+
+    def gather(self, events: list[Event]) -> None:
+        """Events of an apply that is under way in slices: they are sent with the next :meth:`emit`, and who
+        subscribes until then is live after it."""
+        self.holding = True
+        self._collect(events)
+
+    def _collect(self, events: list[Event]) -> None:
+        collected = self._collected
         for revision, kind, key, kv, place in events:
             matches = self._match(key)
             if not matches:
@@ -132,9 +163,6 @@ class WatchSource:
                         plain = messages.encode_event(revision, kind, key, kv, b"", place)
                     event = plain
                 collected.setdefault(sub, []).append((revision, event))
-        for sub, matched in collected.items():
-            self.events += len(matched)
-            self._send(sub, matched)
 
     def _send(self, sub: Subscription, matched: list[tuple[int, bytes]]) -> None:
         # one record per revision: a revision is sent whole (I16)

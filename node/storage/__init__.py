@@ -6,7 +6,7 @@ Nothing here knows of sockets, Raft messages or requests; errors are those of ``
 """
 
 from cluster.view import Current
-from node.storage.apply import Applied
+from node.storage.apply import Applied, Applying, Event
 from node.storage.errors import (
     Compacted,
     DirectoryLocked,
@@ -24,9 +24,11 @@ from node.storage.state import StateStore
 
 __all__ = [
     "Applied",
+    "Applying",
     "Compacted",
     "Current",
     "DirectoryLocked",
+    "Event",
     "FutureRevision",
     "HistorySlice",
     "Position",

@@ -10,6 +10,7 @@ Hot path: see the figure in ``state``. One tight loop; a put costs a struct, two
 
 from __future__ import annotations
 
+from collections.abc import Generator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -33,10 +34,11 @@ from cluster.records import (
 from cluster.view import Current
 from cluster.wire import read_varint, tombstone, varint
 from node.storage import keys
+from node.storage.deletes import delete_range, long_item
 from node.storage.keys import ENTRY, LEASE_KEY, LEASE_VALUE, MAX32, MAX64, RUN, SUFFIX, Position
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from node.storage.state import StateStore
 
@@ -60,7 +62,7 @@ class Applied:
     incarnations: list[tuple[int, int]] = field(default_factory=list)  # member, incarnation: those that are new
 
 
-class _Run:
+class Run:
     """One apply call: the batch being filled and where the fold stands."""
 
     __slots__ = (
@@ -73,6 +75,7 @@ class _Run:
         "events",
         "first",
         "leases",
+        "long",
         "out",
         "pending",
         "revision",
@@ -99,6 +102,7 @@ class _Run:
         self.created: dict[bytes, int] | None = None
         self.born: list[bytes] = []  # keys that came and went: for the counts
         self.died: list[bytes] = []
+        self.long = False  # it deletes a span: it is applied in slices (see ``deletes``)
 
     def change(self, data: bytes, kind: int, pos: int, end: int, sub: int, mod: bytes) -> None:
         """One put or delete at the current revision."""
@@ -172,6 +176,21 @@ class _Run:
         self.pending = 0
         self.attached.clear()
 
+    def begin_long(self) -> None:
+        """Others look at the store before this call has ended: what speaks of its position stands still."""
+        if not self.long:
+            self.long = True
+            self.store.cache.suspend()
+            self.store.counts.hold()
+
+    def take_events(self) -> list[Event]:
+        """The events since the last time."""
+        if self.events is None:
+            return []
+        events, self.events = self.events, []
+        self.out.events = self.events
+        return events
+
     def attach(self, lease: int, key: bytes) -> None:
         row = LEASE_KEY.pack(b"l", lease) + key
         self.batch.put(row, b"")
@@ -229,8 +248,9 @@ class _Run:
         else:
             raise ValueError(f"unknown item of kind {kind}")
 
-    def effects(self, data: bytes, pos: int) -> None:
-        """The items of one record from ``pos`` on. Hot path."""
+    def effects(self, data: bytes, pos: int) -> int:
+        """The items of one record from ``pos`` on; returns where it stopped: at the end, or at an item that is
+        to be applied in slices. Hot path."""
         run, events = self, self.events
         hot, cold = self.store.cache.hot, self.store.cache.cold
         cache_put = self.store.cache.put
@@ -246,6 +266,8 @@ class _Run:
             kind = data[pos]
             if not 0 < kind < 3:
                 run.revision = revision
+                if kind in (Item.DELETE_RANGE, Item.TXN_LONG):
+                    break
                 length = ITEM.unpack_from(data, pos)[1]
                 pos += 5
                 if pos + length > end:
@@ -295,11 +317,11 @@ class _Run:
                 entries = run.run
         if run.run:
             run.end_run()
-        run.pending += end
+        run.pending += pos
         if run.pending > SLICE_BYTES:
             run.write_slice()
-            put = run.batch.put
         run.revision = revision
+        return pos
 
     def finish(self, new: Position, meta: Mapping[str, bytes] | None) -> Applied:
         """Write the batch, position and all (I6)."""
@@ -317,7 +339,13 @@ class _Run:
         store.position = new
         if self.born or self.died:
             store.counts.changed(self.born, self.died)
+        if self.long:
+            store.counts.release()
+            store.cache.resume()
         return out
+
+
+Applying = Generator[list[Event], None, Applied]
 
 
 def apply_records(
@@ -325,18 +353,28 @@ def apply_records(
     records: Iterable[tuple[int, int, bytes]],
     want_events: bool,
     meta: Mapping[str, bytes] | None,
-) -> Applied:
-    """See :meth:`StateStore.apply`."""
+) -> Applying:
+    """See :meth:`StateStore.apply_slices`."""
     position = store.position
     index, term = position.shard_index, position.term
     out = Applied(position.revision)
-    run = _Run(store, out, out.events if want_events else None)
+    run = Run(store, out, out.events if want_events else None)
     for at, term, data in records:  # noqa: B007 - the last one's term is the position's
         if at != index + 1:
             raise ValueError(f"record {at} applied after {index}")
         index = at
-        run.effects(data, 0)
+        done = run.effects(data, 0)
+        if done < len(data):
+            yield from _rest(run, data, done)
     return run.finish(Position(index, index, term, run.revision, run.compact), meta)
+
+
+def _rest(run: Run, data: bytes, pos: int) -> Iterator[list[Event]]:
+    """A record from an item on that is applied in slices."""
+    end = len(data)
+    while pos < end:
+        yield from long_item(run, data, pos)
+        pos = run.effects(data, pos + ITEM.size + ITEM.unpack_from(data, pos)[1])
 
 
 def apply_changes(
@@ -345,20 +383,25 @@ def apply_changes(
     position: tuple[int, int, int, int],
     want_events: bool,
     meta: Mapping[str, bytes] | None,
-) -> Applied:
-    """See :meth:`StateStore.apply_changes`."""
+) -> Applying:
+    """See :meth:`StateStore.apply_changes_slices`."""
     out = Applied(store.position.revision)
-    run = _Run(store, out, out.events if want_events else None)
+    run = Run(store, out, out.events if want_events else None)
     run.created = {}
     for before, data, at, sub in changes:
         # a multi's changes at one revision may come in several parts, those of other shards between them
         assert before >= run.revision or (sub > 0 and before == run.revision - 1), "I5: revisions only grow"
         run.revision = before
-        if sub >= 0:
+        if sub >= 0 and data[at] == Item.DELETE_RANGE:  # a part of a multi: nothing else is in it
+            run.revision += 1
+            yield from delete_range(run, data, at + ITEM.size, len(data), sub)
+        elif sub >= 0:
             run.changes(data, at, len(data), sub)
             run.end_run()
         else:
-            run.effects(data, at)
+            done = run.effects(data, at)
+            if done < len(data):
+                yield from _rest(run, data, done)
     order_index, shard_index, term, revision = position
     assert revision >= run.revision, "I5: the fold stands after everything it covers"
     return run.finish(Position(order_index, shard_index, term, revision, run.compact), meta)
@@ -371,12 +414,13 @@ class VersionCache:
     needs no read: a put of an existing key keeps its creation and counts its version up.
     """
 
-    __slots__ = ("cold", "hot", "limit")
+    __slots__ = ("cold", "hot", "limit", "suspended")
 
     def __init__(self, limit: int = 32_768) -> None:
         self.limit = limit
         self.hot: dict[bytes, Current | None] = {}
         self.cold: dict[bytes, Current | None] = {}
+        self.suspended = False
 
     def put(self, key: bytes, is_new: bool, revision: int, lease: int) -> None:
         """A put was applied."""
@@ -400,7 +444,7 @@ class VersionCache:
 
     def add(self, key: bytes, current: Current | None) -> None:
         """Remember what a read found."""
-        if len(key) > 512:
+        if len(key) > 512 or self.suspended:
             return
         if len(self.hot) >= self.limit:
             self.cold.clear()
@@ -412,3 +456,13 @@ class VersionCache:
         """Forget everything: the state was replaced."""
         self.hot.clear()
         self.cold.clear()
+        self.suspended = False
+
+    def suspend(self) -> None:
+        """Forget everything and remember nothing until :meth:`resume`: an apply is under way in slices."""
+        self.clear()
+        self.suspended = True
+
+    def resume(self) -> None:
+        """It is done."""
+        self.suspended = False

@@ -11,7 +11,7 @@ is walked.
 
 from __future__ import annotations
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator
 from typing import Protocol
 
@@ -35,6 +35,8 @@ class KeyCounts:
         self._counts: list[int] = []
         self._cursor: bytes | None = b""  # keys from here on are not counted yet; None: all are
         self._large: set[bytes] = set()  # starts of blocks to be cut
+        self._held = False
+        self._going: dict[int, int] = {}  # block -> keys that a delete under way takes from it
 
     @property
     def ready(self) -> bool:
@@ -43,8 +45,8 @@ class KeyCounts:
 
     def build_step(self) -> bool:
         """Count the next block's worth of keys. True: all are counted."""
-        if self._cursor is None:
-            return True
+        if self._cursor is None or self._held:
+            return self._cursor is None
         start = self._cursor
         count, last = 0, b""
         for last, _ in self._keys.scan(start or b"\0", b"\0"):  # noqa: B007 - the last one is where to go on
@@ -69,8 +71,31 @@ class KeyCounts:
         for key in deleted:
             if cursor is None or key < cursor:
                 counts[bisect_right(starts, key) - 1] -= 1
-        if self._large:
+        if self._large and not self._held:
             self._cut()
+
+    def hold(self) -> None:
+        """A delete of many keys begins: until :meth:`release` the blocks stay as they are, counts included."""
+        self._held = True
+
+    def going(self, deleted: list[bytes]) -> None:
+        """These keys, in order, are deleted by it."""
+        starts, cursor, going = self._starts, self._cursor, self._going
+        if cursor is not None:
+            deleted = deleted[: bisect_left(deleted, cursor)]
+        at, size = 0, len(deleted)
+        while at < size:
+            block = bisect_right(starts, deleted[at]) - 1
+            stop = bisect_left(deleted, starts[block + 1], at) if block + 1 < len(starts) else size
+            going[block] = going.get(block, 0) + stop - at
+            at = stop
+
+    def release(self) -> None:
+        """It is applied."""
+        for block, deleted in self._going.items():
+            self._counts[block] -= deleted
+        self._going.clear()
+        self._held = False
 
     def _cut(self) -> None:
         """Cut blocks that have grown: their first keys stay, the rest becomes a block of its own."""

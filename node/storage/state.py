@@ -28,7 +28,7 @@ from rocksdict import DbClosedError, Rdict, RdictIter, WriteBatch
 
 from cluster.view import Current
 from node.storage import directory, keys
-from node.storage.apply import Applied, VersionCache, apply_changes, apply_records
+from node.storage.apply import Applied, Applying, Event, VersionCache, apply_changes, apply_records
 from node.storage.compaction import Compaction
 from node.storage.counts import KeyCounts
 from node.storage.errors import (
@@ -50,6 +50,18 @@ if TYPE_CHECKING:
 
 _MISS: Any = object()
 _RETIRE_S = 60.0  # so long a replaced database stays for those who still read it
+
+
+def _drained(applying: Applying) -> Applied:
+    """The whole of an apply, at once."""
+    events: list[Event] = []
+    while True:
+        try:
+            events += next(applying)
+        except StopIteration as done:
+            applied: Applied = done.value
+            applied.events[:0] = events
+            return applied
 
 
 def _after(prefix: bytes) -> bytes:
@@ -147,6 +159,17 @@ class StateStore:
         Empty data (an entry of another kind) only moves the position. ``meta`` rows are written in the same
         batch: say, the group's configuration when an entry changed it. Must be the same on every replica.
         """
+        return _drained(self.apply_slices(records, want_events=want_events, meta=meta))
+
+    def apply_slices(
+        self,
+        records: Sequence[tuple[int, int, bytes]],
+        *,
+        want_events: bool = False,
+        meta: Mapping[str, bytes] | None = None,
+    ) -> Applying:
+        """As :meth:`apply`, pausing where many keys are deleted: yields the events since the last pause. Nothing
+        else may be applied before it is through; reads show the position before it until then."""
         return apply_records(self, records, want_events, meta)
 
     def apply_changes(
@@ -163,6 +186,17 @@ class StateStore:
         of which stands at that place in it. ``position``: order index, index in this shard's own log, term
         of the entry there, revision after it all.
         """
+        return _drained(self.apply_changes_slices(changes, position, want_events=want_events, meta=meta))
+
+    def apply_changes_slices(
+        self,
+        changes: Sequence[tuple[int, bytes, int, int]],
+        position: tuple[int, int, int, int],
+        *,
+        want_events: bool = False,
+        meta: Mapping[str, bytes] | None = None,
+    ) -> Applying:
+        """As :meth:`apply_changes`, with pauses: see :meth:`apply_slices`."""
         return apply_changes(self, changes, position, want_events, meta)
 
     def write(self, batch: WriteBatch) -> None:
@@ -270,6 +304,11 @@ class StateStore:
     def quick_count(self, start: bytes, end: bytes) -> int | None:
         """As :meth:`count`, now, without walking the range; None while not all keys are counted (``counts``)."""
         return self.counts.count(start, end) if end else None
+
+    def live_count(self, start: bytes, end: bytes) -> int:
+        """How many live keys a range has now, as quickly as can be told."""
+        found = self.quick_count(start, end)
+        return self.count(start, end) if found is None else found
 
     def history(
         self,

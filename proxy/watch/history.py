@@ -109,5 +109,6 @@ class History:
             events = question.events[0][1]
         else:
             events = [e for _, found in question.events for e in found if e[0] < question.next_revision]
-            events.sort(key=lambda e: (e[0], e[5]))  # the sequencer gave each change its place in the revision
+            # the sequencer gave each change its place in the revision; keys of a deleted range share one
+            events.sort(key=lambda e: (e[0], e[5], e[2]))
         return Slice(batches_of(events), question.next_revision, question.applied)

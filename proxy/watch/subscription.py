@@ -231,5 +231,5 @@ def _shard(item: tuple[int, Batch]) -> int:
     return item[0]
 
 
-def _place(event: Event) -> int:
-    return event[5]
+def _place(event: Event) -> tuple[int, bytes]:
+    return event[5], event[2]  # keys of a deleted range share one place

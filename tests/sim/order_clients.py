@@ -8,6 +8,7 @@ from random import Random
 from typing import TYPE_CHECKING, Any
 
 from cluster.pb import rpc_pb2 as pb
+from cluster.txn_eval import MANY
 from proxy.grpc_wire import split_messages
 
 if TYPE_CHECKING:
@@ -270,6 +271,8 @@ class Clients:
             used.add(key)
             op.request_delete_range.key = key
             op.request_delete_range.prev_kv = r.random() < 0.3
+            if self.simulation.plan.many < MANY and r.random() < 0.5:  # a put in it: refused as etcd refuses it
+                op.request_delete_range.key, op.request_delete_range.range_end = self._span()
         else:
             span = self._span() if r.random() < 0.4 else (key, b"")
             op.request_range.key, op.request_range.range_end = span

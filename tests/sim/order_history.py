@@ -15,6 +15,7 @@ the entries of the shards it names. That gives every revision its changes. Then
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,7 @@ from order_world import Violation
 from cluster import order, records
 from cluster.pb import kv_pb2
 from cluster.records import Item, items
+from cluster.spans import holds
 from cluster.wire import varint
 from tests.unit.semantics.model import Model, Refused, inside
 
@@ -56,6 +58,7 @@ class Replay:
     compactions: list[tuple[int, int]] = field(default_factory=list)  # order index, revision
     leases_at: dict[int, frozenset[int]] = field(default_factory=dict)  # revision -> leases just after it
     multis: dict[order.Attempt, int] = field(default_factory=dict)  # attempt -> order index
+    spans: int = 0  # deletes that were logged as one
     cuts_at: list[dict[int, order.Cut]] = field(default_factory=lambda: [{}])  # order index -> C_s of every shard
     revision_at: list[int] = field(default_factory=lambda: [1])  # order index -> revision there
     term_at: list[int] = field(default_factory=lambda: [0])  # order index -> the record's term
@@ -120,8 +123,7 @@ class Folder:
                                         f"{multi} in {index}, shard {shard} is at {self._cuts[shard]}")
                 base = replay.revision
                 for group in range(multi.groups):
-                    changes = [(p.sub + i, p.items, *item) for p in multi.parts if p.group == group
-                               for i, item in enumerate(items(p.items))]
+                    changes = [change for p in multi.parts if p.group == group for change in _placed(p.items, 0, None, p.sub)]
                     self._at_one_revision(index, changes)
                     waiting.append(replay.revision)
                 if any(p.group >= multi.groups for p in multi.parts) or replay.revision != base + multi.groups:
@@ -149,9 +151,9 @@ class Folder:
                 self._own(index, data, kind, at, to)
 
     def _own(self, index: int, data: bytes, kind: int, at: int, to: int) -> None:
-        if kind == Item.TXN:
+        if kind in (Item.TXN, Item.TXN_LONG):
             if to > at:
-                self._at_one_revision(index, [(i, data, *item) for i, item in enumerate(items(data, at, to))])
+                self._at_one_revision(index, list(_placed(data, at, to, 0)))
         else:
             self._at_one_revision(index, [(0, data, kind, at, to)])
 
@@ -197,7 +199,23 @@ class Folder:
         state = dict(before)
         done: list[Change] = []
         mod = varint(revision)
+        counted: dict[tuple[int, bytes, bytes], int] = {}  # keys of a deleted range over all shards
+        for place, data, kind, at, to in changes:
+            if kind == Item.DELETE_RANGE:
+                start, range_end, count = records.read_delete_range(data, at, to)
+                counted[place, start, range_end] = counted.get((place, start, range_end), 0) + count
         for place, data, kind, at, to in sorted(changes):
+            if kind == Item.DELETE_RANGE:
+                start, range_end, _ = records.read_delete_range(data, at, to)
+                replay.spans += 1
+                count = counted.pop((place, start, range_end), 0)  # 0: another shard's part of the same has done it
+                gone = [key for key in sorted(state) if holds((start, range_end), key)] if count else []
+                if len(gone) != count:
+                    raise Violation("I22 a range holds what was counted", f"{gone}, {count} at {revision}, record {index}")
+                for key in gone:
+                    del state[key]
+                    done.append(Change(place, key, None))
+                continue
             if kind == Item.DELETE:
                 key = data[at:to]
                 if state.pop(key, _ABSENT) is _ABSENT:
@@ -226,12 +244,20 @@ class Folder:
         replay.leases_at[revision] = frozenset(self._live)
 
 
+def _placed(data: bytes, pos: int, end: int | None, place: int) -> Iterator[tuple[int, bytes, int, int, int]]:
+    """The changes of one revision with their places, the first of which is ``place``."""
+    for kind, at, to in items(data, pos, end):
+        yield place, data, kind, at, to
+        place += records.read_delete_range(data, at, to)[2] if kind == Item.DELETE_RANGE else 1
+
+
 def check_history(simulation: Simulation) -> None:
     """Raises Violation; counts what was checked."""
     replay = simulation.checker.replay
     counts = simulation.checker.counts
     counts["revisions"] = replay.revision - 1
     counts["multis"] = len(replay.multis)
+    counts["spans"] = replay.spans
     history = History(simulation, replay)
     for operation in simulation.clients.operations:
         history.answer(operation)

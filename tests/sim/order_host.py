@@ -15,6 +15,8 @@ import order_store
 from order_checks import watched_classes
 from order_world import Dealer, Process, Router
 
+import cluster.txn_eval
+import node.applying
 import node.links
 import node.order_node
 import node.peers
@@ -180,6 +182,8 @@ def substituted(simulation: Simulation) -> Iterator[None]:
         (node.links, "os", system),
         (node.links, "NodeLink", RepeatingLink),
         (node.reads, "time", clock),
+        (node.applying, "time", clock),
+        (cluster.txn_eval, "MANY", simulation.plan.many),
         (node.upkeep, "ThreadPoolExecutor", _Pool),
         (node.snapshots, "SnapshotSource", order_store.Source),
         (node.snapshots, "SnapshotSink", order_store.Sink),

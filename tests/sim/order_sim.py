@@ -37,6 +37,7 @@ from order_world import Process, Violation, World
 from cluster.placement import Placement
 from cluster.raft import Configuration, Role
 from cluster.settings import Common, NodeSettings
+from cluster.txn_eval import MANY
 
 HOSTS = (1, 2, 3)
 MIX = {"put": 6, "lease_put": 2, "delete": 2, "range": 4, "serializable": 2, "txn": 4, "wide": 4, "transfer": 3,
@@ -64,6 +65,7 @@ class Plan:
     patience: float = 0.3  # share of requests whose client waits for the answer, however long
     mix: dict[str, int] | None = None
     faults: tuple[str, ...] = FAULTS
+    many: int = MANY  # a delete of more keys than this is logged as a range
 
 
 def plan_of(seed: int) -> Plan:

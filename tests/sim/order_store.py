@@ -18,9 +18,10 @@ from cluster import records
 from cluster.raft import Configuration, Entry, HardState, SnapshotPosition
 from cluster.ranges import Fields, is_creation
 from cluster.records import Item, items
+from cluster.spans import holds
 from cluster.view import Current
 from cluster.wire import read_varint, tombstone, varint
-from node.storage import Applied, Compacted, FutureRevision, HistorySlice, Position, SnapshotRefused
+from node.storage import Applied, Applying, Compacted, Event, FutureRevision, HistorySlice, Position, SnapshotRefused
 
 
 class LogDisk:
@@ -297,6 +298,16 @@ class Store:
             applied.events.clear()
         return applied
 
+    def apply_slices(self, run: Sequence[tuple[int, int, bytes]], *, want_events: bool = False,
+                     meta: Mapping[str, bytes] | None = None) -> Applying:
+        yield from _pauses(data for _, _, data in run)
+        return self.apply(run, want_events=want_events, meta=meta)
+
+    def apply_changes_slices(self, changes: Sequence[tuple[int, bytes, int, int]], position: tuple[int, int, int, int],
+                             *, want_events: bool = False, meta: Mapping[str, bytes] | None = None) -> Applying:
+        yield from _pauses(data[pos:] for _, data, pos, _ in changes)
+        return self.apply_changes(changes, position, want_events=want_events, meta=meta)
+
     def flush(self) -> Position:
         self._disk.flushed = self._now.copy()
         self._disk.applied.clear()
@@ -356,6 +367,9 @@ class Store:
     def scan(self, start: bytes, end: bytes, revision: int = 0) -> Iterator[tuple[bytes, bytes]]:
         at = self._at(revision)
         return iter([(key, kv) for key in self._span(start, end) if (kv := self._live(key, at)) is not None])
+
+    def live_count(self, start: bytes, end: bytes) -> int:
+        return sum(1 for _ in self.scan(start, end))
 
     def quick_count(self, start: bytes, end: bytes) -> int | None:
         """Not known without walking."""
@@ -449,10 +463,18 @@ class StateDisk:
         return self.flushed.copy()
 
 
+def _pauses(found: Iterable[bytes]) -> Iterator[list[Event]]:
+    """A delete of a range takes a while: others get their turn before anything of the run shows."""
+    for data in found:
+        if any(kind in (Item.DELETE_RANGE, Item.TXN_LONG) for kind, _, _ in items(data)):
+            for _ in range(100):  # as many as make some five slices
+                yield []
+
+
 def _takes(data: bytes, kind: int, at: int, to: int) -> int:
-    if kind in (Item.PUT, Item.PUT_NEW, Item.PUT_REF, Item.DELETE):
+    if kind in (Item.PUT, Item.PUT_NEW, Item.PUT_REF, Item.DELETE, Item.DELETE_RANGE):
         return 1
-    if kind == Item.TXN:
+    if kind in (Item.TXN, Item.TXN_LONG):
         return int(to > at)
     return int(kind == Item.LEASE_REVOKE and to > at + records.LEASE_ID.size)
 
@@ -469,7 +491,7 @@ def apply(content: Content, changes: Iterable[tuple[int, bytes, int, int]], posi
             revision += _change(content, out, revision + 1, data, pos, len(data), sub)
             continue
         for kind, at, to in items(data, pos):
-            if kind == Item.TXN:
+            if kind in (Item.TXN, Item.TXN_LONG):
                 revision += _change(content, out, revision + 1, data, at, to, 0)
             elif kind == Item.LEASE_GRANT:
                 lease, ttl = records.LEASE.unpack_from(data, at)
@@ -514,8 +536,18 @@ def _change(content: Content, out: Applied, revision: int, data: bytes, pos: int
     if pos == end:
         return 0
     mod = varint(revision)
-    for place, (kind, at, to) in enumerate(items(data, pos, end), sub):
+    place = sub - 1
+    for kind, at, to in items(data, pos, end):
+        place += 1
         kv: bytes | None = None
+        if kind == Item.DELETE_RANGE:
+            start, range_end, count = records.read_delete_range(data, at, to)
+            found = [key for key in content.keys if holds((start, range_end), key) and _newest(content, key) is not None]
+            assert len(found) == count, f"[{start!r}, {range_end!r}) holds {len(found)} keys, {count} were counted"
+            for key in found:
+                _version(content, out, revision, place, key, None)
+            place += count - 1
+            continue
         if kind == Item.DELETE:
             key = data[at:to]
             assert _newest(content, key) is not None, f"a delete of {key!r}, which is not there"
@@ -531,14 +563,18 @@ def _change(content: Content, out: Applied, revision: int, data: bytes, pos: int
         if kv is not None:
             lease = Fields(kv).lease
             assert not lease or lease in content.leases, f"I15: {key!r} hangs on lease {lease}, which is not there"
-        if key not in content.versions:
-            content.versions[key] = []
-            insort(content.keys, key)
-        content.versions[key].append((revision, place, kv))
-        content.changes.append((revision, place, key, kv))
-        content.chain = hash((content.chain, revision, place, key, kv))
-        out.events.append((revision, int(kv is None), key, kv if kv is not None else tombstone(key, revision), place))
+        _version(content, out, revision, place, key, kv)
     return 1
+
+
+def _version(content: Content, out: Applied, revision: int, place: int, key: bytes, kv: bytes | None) -> None:
+    if key not in content.versions:
+        content.versions[key] = []
+        insort(content.keys, key)
+    content.versions[key].append((revision, place, kv))
+    content.changes.append((revision, place, key, kv))
+    content.chain = hash((content.chain, revision, place, key, kv))
+    out.events.append((revision, int(kv is None), key, kv if kv is not None else tombstone(key, revision), place))
 
 
 def _newest(content: Content, key: bytes) -> bytes | None:

@@ -69,6 +69,7 @@ class FakeNode:
         self.sequencer = member
         self.reachable = 0
         self.order_index = 7
+        self.order_known = False
         self.sent: list[tuple[int, bytes]] = []
         self.peers = self
         self.handover = HandOver(self, "together")  # type: ignore[arg-type]
@@ -114,6 +115,18 @@ def test_a_leader_whose_entries_are_not_cut_hands_over_to_a_peer_with_a_live_fee
     node.handover.frame(2, LIVE)
     assert node.raft.transfers == [3], "once"
     assert node.handover.moved == 1
+
+
+def test_a_leader_whose_feed_has_records_to_come_waits_for_them() -> None:
+    node = FakeNode()
+    node.order_known = True  # a delete of a million keys takes longer to apply than an election (D8)
+    node.run(3 * ELECTION_MS)
+    node.handover.frame(3, LIVE)
+    assert node.sent == []
+    assert node.raft.transfers == []
+    node.order_known = False
+    node.run(ELECTION_MS + 200)
+    assert {m for m, data in node.sent if data == _QUESTION} == {2, 3}
 
 
 def test_a_leader_that_is_cut_is_not_troubled() -> None:

@@ -11,6 +11,7 @@ from cluster import evaluate, records
 from cluster.errors import EtcdError
 from cluster.messages import Method
 from cluster.ranges import Fields
+from cluster.spans import holds
 from cluster.view import Current, Outcome
 from cluster.wire import tombstone, varint
 
@@ -51,6 +52,9 @@ class MemoryShard:
                 if kv is not None:
                     yield key, kv
 
+    def count(self, start: bytes, end: bytes) -> int:
+        return sum(1 for _ in self.scan(start, end))
+
     def lease_exists(self, lease: int) -> bool:
         return lease in self.leases
 
@@ -90,7 +94,9 @@ class MemoryShard:
         """What the outcome says must be what applying its items did."""
         assert self.revision == before + outcome.changed
         assert outcome.revision == self.revision
-        last: dict[bytes, bytes | None] = {}
+        # a deleted range writes what it held: the keys of its events
+        gone = {k for r, _, k, _ in self.events if r > before for span in outcome.ranges if holds(span, k)}
+        last: dict[bytes, bytes | None] = dict.fromkeys(gone)
         for key, version in outcome.writes:
             last[key] = version.kv if version else None
             if version:
@@ -112,7 +118,7 @@ class MemoryShard:
                 (lease,) = records.LEASE_ID.unpack_from(record, pos)
                 self._change(record, pos + records.LEASE_ID.size, end)
                 del self.leases[lease]
-            elif kind == records.Item.TXN:
+            elif kind in (records.Item.TXN, records.Item.TXN_LONG):
                 self._change(record, pos, end)
             else:
                 self._change(record, pos - records.ITEM.size, end)
@@ -123,7 +129,14 @@ class MemoryShard:
         self.revision += 1
         mod = varint(self.revision)
         for kind, pos, stop in records.items(record, start, end):
-            if kind == records.Item.DELETE:
+            if kind == records.Item.DELETE_RANGE:
+                start, range_end, count = records.read_delete_range(record, pos, stop)
+                keys = [key for key, _ in self.scan(start, range_end)]
+                assert len(keys) == count, "as many keys as were counted"
+                for key in keys:
+                    self.history[key].append((self.revision, None))
+                    self.events.append((self.revision, 1, key, tombstone(key, self.revision)))
+            elif kind == records.Item.DELETE:
                 key = record[pos:stop]
                 assert self.get(key) is not None, "a delete's item names a live key"
                 self.history[key].append((self.revision, None))

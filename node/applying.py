@@ -1,0 +1,66 @@
+"""A run of committed records being applied: at once, or in slices when many keys are deleted (D8).
+
+Between slices the loop is served: heartbeats, votes, acknowledgements, reads of what is applied, and the evaluation
+of further writes go on; only what comes later in the order waits, as it must. Nothing of the run shows before its
+last slice.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+
+from node.storage import Applied, Applying, Event
+
+SLICE_S = 0.002
+
+
+class Applies:
+    """The apply that is under way in one replica, if it is a long one."""
+
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, gather: Callable[[list[Event]], None], go_on: Callable[[], None]
+    ) -> None:
+        self._loop = loop
+        self._gather = gather
+        self._go_on = go_on
+        self._work: Applying | None = None
+        self._done: Callable[[Applied], None]
+        self.sliced = 0
+
+    @property
+    def busy(self) -> bool:
+        """Whether nothing else may be applied yet."""
+        return self._work is not None
+
+    def run(self, work: Applying, done: Callable[[Applied], None]) -> None:
+        """Apply; ``done`` is called within this call, or later, and then ``go_on`` after it."""
+        assert self._work is None, "one run after the other"
+        try:
+            events = next(work)
+        except StopIteration as finished:
+            done(finished.value)
+            return
+        self._gather(events)
+        self._work, self._done = work, done
+        self.sliced += 1
+        self._loop.call_soon(self._slice, work)
+
+    def _slice(self, work: Applying) -> None:
+        if work is not self._work:
+            return  # abandoned
+        until = time.perf_counter() + SLICE_S
+        try:
+            while time.perf_counter() < until:
+                self._gather(next(work))
+        except StopIteration as finished:
+            self._work = None
+            self._done(finished.value)
+            self._go_on()
+        else:
+            self._loop.call_soon(self._slice, work)
+
+    def abandon(self) -> None:
+        """A snapshot took the place of the state."""
+        self._work = None
