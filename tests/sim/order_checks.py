@@ -158,7 +158,7 @@ class Checker:
             raise Violation("I17 the log begins where the durable state ends", f"{process.name}: {first} > {durable}")
         if process.shard == 0 and before is not None and before[1] == installs:
             states, snapshot_count = self._simulation.states, self._simulation.plan.snapshot_count
-            low = min((states[process.host, s].flushed.position.order_index for s in self._simulation.shards))
+            low = min(states[process.host, s].flushed.position.order_index for s in self._simulation.shards)
             if low < first and process.node.applied_index - first < KEEP_AT_MOST * snapshot_count // 2:
                 raise Violation("I17 order records are kept for the host's other nodes",
                                 f"{process.name} has them above {first}, another node needs {low + 1}")
@@ -278,8 +278,10 @@ class Checker:
             leading = getattr(process.node, "leading", None)
             if not process.alive or leading is None or not leading.serving:
                 continue
-            # one whose shard has a later leader's cut can commit nothing any more
-            if leading.term >= replay.cuts_at[-1][shard].term and process.node.order_index < index:
+            # one whose shard has committed an entry of a later leader can commit nothing any more
+            committed = self.committed.get(shard, {})
+            newest = committed[max(committed)][0] if committed else 0
+            if leading.term >= newest and process.node.order_index < index:
                 raise Violation("I20 a control record is acknowledged once every leader has applied it",
                                 f"{operation}: in {index}, {process.name} is at {process.node.order_index}")
 
