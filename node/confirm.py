@@ -10,12 +10,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
+from cluster import errors
+from cluster.errors import EtcdError
 from cluster.lease import Lessor
 from cluster.messages import LEADER, READ_INDEX_ANSWER, Method, Status
 from cluster.pb import rpc_pb2
 from node.fronts import FrontLink
 from node.reads import Waiting
 
+MOST_OPEN = 100_000  # questions without a confirmation; a front asks one for all of its reads of a tick
 Question = tuple[FrontLink, int, int, bytes]  # link, rid, method, body
 
 
@@ -65,21 +68,26 @@ class Confirmations:
         self._questions: list[Question] = []
         self._rounds: dict[int, list[Question]] = {}
         self._blocked: dict[int, list[Question]] = {}  # keep-alives of expired leases that await their revocation
-        self._applying = Waiting(1_000_000)
+        self._applying = Waiting(MOST_OPEN)
+        self._asking = 0  # questions in open rounds
         self._context = 0
         self.rounds = 0
 
     def ask(self, link: FrontLink, rid: int, method: int, body: bytes) -> None:
         """Take in one question."""
-        if self._raft.is_leader:
-            self._questions.append((link, rid, method, body))
-        else:
+        if not self._raft.is_leader:
             self._not_leader((link, rid, method, body))
+        elif len(self._questions) + self._asking >= MOST_OPEN:
+            link.answer(rid, Status.ERROR, EtcdError(errors.TOO_MANY_REQUESTS).encode())
+            self._mark_dirty(link)
+        else:
+            self._questions.append((link, rid, method, body))
 
     def run(self, serving: bool) -> None:
         """Start a round for the questions that came since the last one. Until this leader serves they wait."""
         if self._questions and serving and self._raft.is_leader:  # else deposed in this very tick: see resign
             questions, self._questions = self._questions, []
+            self._asking += len(questions)
             self._context += 1
             self._rounds[self._context] = questions
             self.rounds += 1
@@ -87,8 +95,8 @@ class Confirmations:
 
     def confirmed(self, context: int, index: int) -> None:
         """The round is confirmed at this commit index."""
-        questions = self._rounds.pop(context, None)
-        if questions is None:
+        questions = self._close(context)
+        if not questions:
             return
         if index <= self._applied_index():
             self._answer(questions)
@@ -103,8 +111,13 @@ class Confirmations:
     def failed(self, contexts: list[int]) -> None:
         """Leadership was lost while these rounds were open."""
         for context in contexts:
-            for question in self._rounds.pop(context, []):
+            for question in self._close(context):
                 self._not_leader(question)
+
+    def _close(self, context: int) -> list[Question]:
+        questions = self._rounds.pop(context, [])
+        self._asking -= len(questions)
+        return questions
 
     def resign(self) -> None:
         """The term is lost: fronts ask the next sequencer."""

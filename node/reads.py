@@ -112,7 +112,7 @@ class Reads:
         self._mark_dirty = mark_dirty
         self._applied_index = applied_index
         self.waiting = Waiting(limit)
-        self.cancelled: set[tuple[bytes, int]] = set()
+        self._running: dict[tuple[bytes, int], bool] = {}  # long reads; whether they are cancelled
 
     def submit(
         self, link: FrontLink, rid: int, timeout_ms: int, body: bytes,
@@ -139,15 +139,19 @@ class Reads:
             return
         self._mark_dirty(link)
         if work is not None:
-            self._slicer.start(self._guarded(link, rid, work))
+            self.start(link, rid, work)
+
+    def start(self, link: FrontLink, rid: int, work: Slices) -> None:
+        """Long work for a request of a front."""
+        self._running[link.identity, rid] = False
+        self._slicer.start(self._guarded(link, rid, work))
 
     def _guarded(self, link: FrontLink, rid: int, work: Slices) -> Slices:
         """Long work ends when its front is gone or cancels, and its errors become answers."""
         mark = (link.identity, rid)
         try:
             for _ in work:
-                if not link.alive or mark in self.cancelled:
-                    self.cancelled.discard(mark)
+                if not link.alive or self._running[mark]:
                     return
                 if link.pending:
                     self._mark_dirty(link)
@@ -155,13 +159,14 @@ class Reads:
         except EtcdError as e:
             self.refuse(link, rid, e)
         finally:
+            self._running.pop(mark, None)  # before it is closed: what is parked by that may be started again
             work.close()
         self._mark_dirty(link)
 
     def cancel(self, link: FrontLink, rid: int) -> None:
         """Nobody waits for this read any more."""
-        if self._slicer.pending:
-            self.cancelled.add((link.identity, rid))
+        if (link.identity, rid) in self._running:
+            self._running[link.identity, rid] = True
 
     def refuse(self, link: FrontLink, rid: int, error: EtcdError) -> None:
         """Answer with an error."""
@@ -171,5 +176,3 @@ class Reads:
     def sweep(self) -> None:
         """Once a second: forget who gave up."""
         self.waiting.sweep(self._loop.time())
-        if not self._slicer.pending:
-            self.cancelled.clear()

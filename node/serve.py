@@ -22,12 +22,14 @@ from node.facts import FACTS_QUESTION, Facts
 from node.fronts import FrontLink
 from node.reads import Slices
 from node.storage import Compacted, FutureRevision, Reader
+from node.streams import RangeStream
 from node.watches import PREV_KV
 
 if TYPE_CHECKING:
     from node.server import Node
 
 _SLICE_ROWS = 256
+_SLICE_BYTES = 256 << 10
 _PARTIAL_ROWS = 1024
 _HISTORY_SCAN = 500
 
@@ -63,7 +65,7 @@ class Serve:
             except EtcdError as e:
                 reads.refuse(link, rid, e)
             else:
-                self._node.slicer.start(reads._guarded(link, rid, reads_history))
+                reads.start(link, rid, reads_history)
             return
         reads.submit(link, rid, timeout_ms, body, self._reads[Method(method)])
 
@@ -121,8 +123,8 @@ class Serve:
             total = self._store.quick_count(read.key, read.range_end)
         rows = reader.scan(read.key, read.range_end)
         while not read.satisfied:
-            before = read.count
-            if read.feed(_some(rows, _SLICE_ROWS)) or read.count - before < _SLICE_ROWS:
+            some = _some(rows)
+            if not some or read.feed(some):
                 break
             yield
         if read.satisfied:
@@ -145,16 +147,20 @@ class Serve:
             yield
 
     def _range_stream(self, link: FrontLink, rid: int, revision: int, body: bytes) -> Slices:
-        """As a range, in parts of whole KeyValues; more and count come with the last one."""
+        """As a range, in parts of whole KeyValues, as fast as they are taken; more and count come with the last one."""
         read = RangeRead(body)
         reader = self._reader(revision or read.revision)
+        stream = self._node.streams.open(link, rid)
+        return stream.run(self._streamed(stream, reader, read))
+
+    def _streamed(self, stream: RangeStream, reader: Reader, read: RangeRead) -> Slices:
         head = HEAD.pack(reader.position.revision, self._term())
         for _ in self._feed(reader, read):
             part = b"" if read.satisfied else read.take()
             if part:
-                link.answer(rid, Status.PARTIAL, head + part)
+                stream.send(head + part)
             yield
-        link.answer(rid, Status.OK, head + read.finish())
+        stream.link.answer(stream.rid, Status.OK, head + read.finish())
 
     def _reader(self, revision: int) -> Reader:
         try:
@@ -260,10 +266,14 @@ class Serve:
         self._node.backups.start(link, rid)
 
 
-def _some(rows: Iterator[tuple[bytes, bytes]], count: int) -> Iterator[tuple[bytes, bytes]]:
-    for _ in range(count):
-        row = next(rows, None)
-        if row is None:
-            return
-        yield row
+def _some(rows: Iterator[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+    """The next rows: not too many, and with large values fewer."""
+    some: list[tuple[bytes, bytes]] = []
+    size = 0
+    for row in rows:
+        some.append(row)
+        size += len(row[1])
+        if len(some) == _SLICE_ROWS or size >= _SLICE_BYTES:
+            break
+    return some
 

@@ -53,6 +53,7 @@ from node.snapshots import Snapshots
 from node.sockets import CurveKeys, FrameSocket, Gatekeeper, open_router
 from node.status import StatusPipe
 from node.storage import Applied, RaftLog, StateStore, StorageError
+from node.streams import Streams
 from node.upkeep import Upkeep
 from node.watches import WatchSource
 from node.writes import Writes
@@ -143,6 +144,7 @@ class Node:
         self.serve = Serve(self)
         self.snapshots = Snapshots(self)
         self.backups = Backups(self)
+        self.streams = Streams(self.reads.start, loop.time)
         self.incarnations = Incarnations(
             common.member_id, settings.incarnation, self.voters.voters, self.log, self.store.incarnations(),
             self.logged_incarnations)
@@ -231,6 +233,7 @@ class Node:
         self.upkeep.close()
         self.snapshots.close()
         self.backups.close()
+        self.streams.close()
         self.log.sync()
         self.log.close()
         self.store.flush()
@@ -292,8 +295,10 @@ class Node:
                 elif method == Method.CANCEL:
                     self.reads.cancel(link, rid)
                     self.backups.end(link, rid)
+                    self.streams.end(link, rid)
                 elif method == Method.CREDIT:
                     self.backups.credit(link, rid, int.from_bytes(body, "little"))
+                    self.streams.credit(link, rid, int.from_bytes(body, "little"))
                 elif method == Method.TRANSFER_LEADER:
                     self.upkeep.transfer(link, rid, body)
                 elif method >= Method.WIDE and self._node_request(link, rid, method, body):
@@ -603,6 +608,7 @@ class Node:
             self.reads.sweep()
             self.snapshots.sweep()
             self.backups.sweep()
+            self.streams.sweep()
             self.upkeep.second()
             self._second()
         due = min(self._next_heartbeat - now, (self.raft.next_deadline() - now_ms) / 1000)

@@ -40,7 +40,7 @@ __all__ = ["ASK", "READ_ANY", "SWEEP_S", "WRITE", "MethodStats", "Router", "Subs
 log = structlog.get_logger("router")
 
 SWEEP_S = 0.05
-_QUEUE_LIMIT = 20_000  # requests waiting for a leader, per shard
+_QUEUE_LIMIT = 20_000  # requests waiting for a leader, per shard; reads waiting for a read index
 _INDEX_ROUNDS = 4  # read-index questions under way at once; more reads wait for one of them to come back
 _BEHIND_S = 0.5  # how long a serializable read waits for the replica to catch up
 
@@ -121,6 +121,9 @@ class Router:
         """A read of a replica; a linearizable one after a read index."""
         waiting = Waiting(call, method, body, shard, READ_ANY, self.loop.time(), self.limit_s, stats, then, context)
         if not serializable:
+            if len(self._index_waiting) >= _QUEUE_LIMIT:
+                self.fail(waiting, errors.TOO_MANY_REQUESTS)
+                return
             self._index_waiting.append(waiting)
             if not self._scheduled:
                 self._schedule()
@@ -129,7 +132,10 @@ class Router:
         link = self.routes[shard].replica
         if link is not None and link.revision < self.highest:
             # monotone: this front has shown more than the replica has
-            self._behind.append((waiting.started, (shard,), lambda: self.to_replica(waiting)))
+            if len(self._behind) >= _QUEUE_LIMIT:
+                self.fail(waiting, errors.TOO_MANY_REQUESTS)
+            else:
+                self._behind.append((waiting.started, (shard,), lambda: self.to_replica(waiting)))
         else:
             self.to_replica(waiting)
 

@@ -25,7 +25,6 @@ from proxy.router import READ_ANY, MethodStats, Router, Waiting
 
 _OK, _PARTIAL = 0, 4
 _TRIES = 5  # of a latest-read that meets compactions
-_STREAM_PART_BYTES = 512 * 1024
 Answer = Callable[[Any, int, int, bytes], None]  # call, revision, term, the response after its header
 
 
@@ -99,25 +98,28 @@ class Gather:
             return  # of an attempt that was given up: at another revision than the others' (H16)
         if status == _PARTIAL:
             pieces.append(body if pieces else body[HEAD.size :])
+            waiting.pieces = pieces  # a link that breaks now ends the read, for another replica would begin again
             return
         if self._call is None or self._call.closed:
             return
         if status != _OK:
-            error = EtcdError.decode(body)
-            if error.kind is errors.COMPACTED and not self.revision and self._tries < _TRIES:
-                self._tries += 1
-                self.start()
-            elif error.kind is errors.FUTURE_REV and self.serializable and not self.revision and self._tries < _TRIES:
-                self._tries += 1  # another replica than the one it was sent to answers, and is behind it
-                self.start()
-            else:
-                self._fail(error)
+            self._refused(EtcdError.decode(body))
             return
         pieces.append(body if pieces else body[HEAD.size :])
         self._tails[waiting.shard] = pieces
         if len(self._tails) == len(self.shards):
             tails = [b"".join(self._tails[s]) for s in self.shards]
             self._answer(self._call, self._order, self._term, join(self._method, tails, self._requests))
+
+    def _refused(self, error: EtcdError) -> None:
+        """A shard cannot answer at this revision: start over with another where that may help."""
+        # H16; or another replica than the one it was sent to answers, and is behind it
+        passing = error.kind is errors.COMPACTED or (error.kind is errors.FUTURE_REV and self.serializable)
+        if passing and not self.revision and self._tries < _TRIES:
+            self._tries += 1
+            self.start()
+        else:
+            self._fail(error)
 
     def _fail(self, error: EtcdError) -> None:
         call, self._call = self._call, None
@@ -183,21 +185,6 @@ def range_rows(tail: bytes) -> tuple[list[Row], int]:
         elif tag == 0x20:
             count = number
     return rows, count
-
-
-def stream_parts(tail: bytes) -> Iterator[bytes]:
-    """A RangeResponse after its header, in parts of whole fields: for RangeStream."""
-    start = pos = 0
-    end = len(tail)
-    while pos < end:
-        tag = tail[pos]
-        number, pos = read_varint(tail, pos + 1)
-        if tag == 0x12:
-            pos += number
-            if pos - start >= _STREAM_PART_BYTES:
-                yield tail[start:pos]
-                start = pos
-    yield tail[start:]
 
 
 def hash_answer(blob: bytes, revision: int) -> bytes:

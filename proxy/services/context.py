@@ -16,9 +16,6 @@ from proxy.watch.hub import WatchHub
 Call = Any
 UnaryHandler = Callable[[Call, bytes], None]
 
-# A node sends a stream of parts as fast as it reads; one whose client does not take them is ended at so much
-BACKLOG_BYTES = 256 << 20
-SLOW_CLIENT = "the client reads too slowly"
 _RECEIVE_OVERHEAD_BYTES = 524_288  # what a message may have above max-request-bytes, etcd's constant
 _LEADERLESS_ELECTIONS = 3  # a stream that asked for a leader ends after so many election timeouts without one
 

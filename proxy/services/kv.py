@@ -17,12 +17,11 @@ from cluster.footprint import is_read_only, is_serializable
 from cluster.messages import HEAD, Method, Status
 from cluster.pb import rpc_pb2
 from cluster.ranges import plain_get
-from cluster.wire import varint
 from proxy.router import MethodStats, Waiting
-from proxy.services.context import BACKLOG_BYTES, SLOW_CLIENT, Call, Context, Registry, UnaryHandler
-from proxy.spanning import Answer, Gather, range_answer, range_requests, stream_parts
+from proxy.services.context import Call, Context, Registry, UnaryHandler
+from proxy.services.range_stream import SERVICE, RangeStream
+from proxy.spanning import Answer, Gather, range_answer, range_requests
 
-SERVICE = "etcdserverpb.KV"
 Message = Any  # generated classes are made at run time
 
 
@@ -230,83 +229,3 @@ def _collect(context: Context, request: Message, found: set[int]) -> None:
         elif kind is not None:
             inner = getattr(op, kind)
             found.update(context.placement.shards_of(inner.key, inner.range_end))
-
-
-class RangeStream:
-    """KV/RangeStream: one range of any size in chunks, all read at one revision. The last chunk carries the
-    header, ``more`` and ``count``."""
-
-    def __init__(self, context: Context) -> None:
-        self._context = context
-        self._stats = context.method("server_stream", SERVICE, "RangeStream")
-
-    def opened(self, call: Call) -> None:
-        """A call has begun; its request follows."""
-        self._stats.started += 1
-        call.context = None
-
-    def message(self, call: Call, data: bytes) -> None:
-        """The request."""
-        context, stats = self._context, self._stats
-        if call.context is not None:
-            return
-        call.context = self
-        if context.no_leader(call, stats):
-            return
-        try:
-            request = validate.parse(rpc_pb2.RangeRequest.FromString, data)
-            if request.sort_order not in (0, 1) or request.sort_target != 0:
-                raise EtcdError(errors.UNSUPPORTED_SORT)
-            if (request.min_mod_revision or request.max_mod_revision or request.min_create_revision
-                    or request.max_create_revision):
-                raise EtcdError(errors.UNSUPPORTED_FILTER)
-            validate.check_range(request)
-            shards = context.placement.shards_of(request.key, request.range_end)
-        except EtcdError as e:
-            context.refuse(call, stats, e)
-            return
-        if len(shards) == 1:
-            context.router.read(
-                call, Method.RANGE_STREAM, data, shards[0], request.serializable, stats, self._answer)
-        else:
-            _range_over(context, call, request, shards, stats, self._stream_over(request))
-
-    def half_closed(self, call: Call) -> None:
-        """The client has said all it will."""
-
-    def cancelled(self, call: Call) -> None:
-        """The client has gone; the router's sweep ends the read."""
-
-    def _stream_over(self, request: Message) -> Answer:
-        def answer(call: Call, revision: int, term: int, blob: bytes) -> None:
-            parts = list(stream_parts(range_answer(request, blob)))
-            for part in parts[:-1]:
-                call.send(b"\x0a" + varint(len(part)), part)
-            last = self._context.router.header(revision, term) + parts[-1]
-            call.send(b"\x0a" + varint(len(last)), last)
-            call.finish()
-            self._stats.sent += len(parts)
-            self._stats.ok += 1
-
-        return answer
-
-    def _answer(self, waiting: Waiting, status: int, body: bytes) -> None:
-        call, stats = waiting.call, self._stats
-        if status == _PARTIAL:
-            call.send(b"\x0a" + varint(len(body) - HEAD.size), body[HEAD.size:])
-            stats.sent += 1
-            if call.pending_bytes() > BACKLOG_BYTES:
-                self._context.router.cancel(waiting)
-                self._context.refuse(call, stats, EtcdError(errors.MESSAGE_TOO_LARGE, SLOW_CLIENT))
-        elif status == _OK:
-            revision, term = HEAD.unpack_from(body)
-            inner = self._context.router.header(revision, term) + body[HEAD.size:]
-            call.send(b"\x0a" + varint(len(inner)), inner)
-            call.finish()
-            stats.sent += 1
-            stats.ok += 1
-        else:
-            self._context.refuse(call, stats, EtcdError.decode(body))
-
-
-_OK, _PARTIAL = 0, 4

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cluster.messages import READ, Method, Status
 from cluster.pb import rpc_pb2
 from cluster.wire import header_prefix, response_header
+from proxy import router
 from proxy.router import MethodStats
 from tests.unit.proxy.fakes import FakeCall, Net
 
@@ -197,6 +199,23 @@ def test_questions_under_way_are_bounded_and_the_reads_behind_them_are_asked_for
     net.nodes[2].index(last, 2)
     net.run()
     assert len(net.nodes[1].take(Method.RANGE)) == 26
+
+
+def test_reads_that_wait_for_a_read_index_or_for_the_replica_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(router, "_QUEUE_LIMIT", 3)
+    net = Net().started()
+    for _ in range(4):
+        net.router.read(FakeCall(), Method.RANGE, b"", 0, False, MethodStats())
+        net.run()
+    calls = [FakeCall() for _ in range(4)]
+    for call in calls:
+        net.router.read(call, Method.RANGE, b"", 0, False, MethodStats())
+    assert [call.status for call in calls] == [None] * 3 + [(2, "etcdserver: too many requests")]
+    net.router.highest = 99  # more than the replica has
+    calls = [FakeCall() for _ in range(4)]
+    for call in calls:
+        net.router.read(call, Method.RANGE, b"", 0, True, MethodStats())
+    assert [call.status for call in calls] == [None] * 3 + [(2, "etcdserver: too many requests")]
 
 
 def test_a_read_index_question_survives_the_loss_of_the_leader() -> None:

@@ -1,0 +1,65 @@
+"""Questions that wait for a confirmation are bounded, and those that were answered make room."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from cluster import errors, messages
+from cluster.errors import EtcdError
+from cluster.messages import Method, Status
+from node import confirm
+from node.confirm import Confirmations
+from node.fronts import FrontLink
+
+
+class Leader:
+    """A leader whose rounds are confirmed when the test says so."""
+
+    def __init__(self) -> None:
+        self.rounds: list[int] = []
+        raft: Any = SimpleNamespace(term=3, leader_id=1, is_leader=True, read_index=self.rounds.append)
+        store: Any = SimpleNamespace(revision=9)
+        lessor: Any = SimpleNamespace(primary=True)
+        self.confirmations = Confirmations(
+            raft, store, lessor, lambda link: None, applied_index=lambda: 5, now=lambda: 0.0, now_ms=lambda: 0, limit_s=7)
+        self.frames: list[bytes] = []
+        self.link = FrontLink(b"front", self._frame, b"", 1)
+        self.rid = 0
+
+    def _frame(self, parts: list[bytes]) -> bool:
+        self.frames.append(parts[-1])
+        return True
+
+    def ask(self) -> None:
+        self.rid += 1
+        self.confirmations.ask(self.link, self.rid, Method.READ_INDEX, b"")
+
+    def answers(self) -> list[tuple[int, int, bytes]]:
+        self.link.flush()
+        frames, self.frames = self.frames, []
+        return [record for frame in frames for record in messages.decode_answers(frame)[1]]
+
+
+def test_too_many_open_questions_are_refused_until_some_are_answered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(confirm, "MOST_OPEN", 4)
+    leader = Leader()
+    for _ in range(2):
+        leader.ask()
+    leader.confirmations.run(True)
+    for _ in range(3):
+        leader.ask()
+    ((rid, status, body),) = leader.answers()
+    assert (rid, status, EtcdError.decode(body).kind) == (5, Status.ERROR, errors.TOO_MANY_REQUESTS)
+    leader.confirmations.confirmed(leader.rounds[0], 5)
+    assert [(rid, status) for rid, status, _ in leader.answers()] == [(1, Status.OK), (2, Status.OK)]
+    leader.ask()
+    assert leader.answers() == []
+    leader.confirmations.run(True)
+    leader.confirmations.failed(leader.rounds[1:])
+    assert [(rid, status) for rid, status, _ in leader.answers()] == [(r, Status.NOT_LEADER) for r in (3, 4, 6)]
+    for _ in range(4):
+        leader.ask()
+    assert leader.answers() == []

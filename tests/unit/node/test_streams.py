@@ -1,0 +1,120 @@
+"""Ranges that are streamed go no further than their receivers take them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from cluster import messages
+from cluster.errors import EtcdError
+from cluster.messages import Status
+from node import streams
+from node.fronts import FrontLink
+from node.reads import Reads, Slicer, Slices
+from node.streams import WINDOW_BYTES, RangeStream, Streams
+from tests.unit.proxy.fakes import ManualLoop
+
+PART = b"p" * 100_000
+
+
+class Served:
+    """A node's read path with one stream of endless parts on it."""
+
+    def __init__(self, parts: int = 1_000_000) -> None:
+        loop: Any = ManualLoop()
+        self.loop = loop
+        self.slicer = Slicer(self.loop)
+        self.reads = Reads(self.loop, self.slicer, lambda link: None, lambda: 0)
+        self.streams = Streams(self.reads.start, self.loop.time)
+        self.frames: list[bytes] = []
+        self.link = FrontLink(b"front", self._frame, b"", 1)
+        self.closed = 0
+        stream = self.streams.open(self.link, 7)
+        self.reads.start(self.link, 7, stream.run(self._work(stream, parts)))
+        self.settle()
+
+    def _work(self, stream: RangeStream, parts: int) -> Slices:
+        try:
+            for _ in range(parts):
+                stream.send(PART)
+                yield
+            self.link.answer(7, Status.OK, b"")
+        finally:
+            self.closed += 1
+
+    def _frame(self, parts: list[bytes]) -> bool:
+        self.frames.append(parts[-1])
+        return True
+
+    def settle(self) -> None:
+        """Run until there is nothing to do: a stream that went on for ever would fail here."""
+        self.loop.run()
+
+    def taken(self) -> tuple[int, int]:
+        """What the front has got: bytes of parts, last status."""
+        self.link.flush()
+        records = [record for frame in self.frames for record in messages.decode_answers(frame)[1]]
+        self.frames.clear()
+        return sum(len(body) for _, status, body in records if status == Status.PARTIAL), records[-1][1] if records else -1
+
+
+def test_a_receiver_that_takes_nothing_gets_one_window_and_costs_no_slices() -> None:
+    served = Served()
+    got, _ = served.taken()
+    assert WINDOW_BYTES <= got < WINDOW_BYTES + len(PART)
+    assert served.slicer.pending == 0
+    served.streams.credit(served.link, 7, 1000)
+    served.settle()
+    assert served.taken() == (0, -1)
+    served.streams.credit(served.link, 7, got)
+    served.settle()
+    assert WINDOW_BYTES <= served.taken()[0] < WINDOW_BYTES + len(PART)
+
+
+def test_a_stream_that_is_taken_ends_and_is_forgotten() -> None:
+    served = Served(parts=30)
+    sent, status = served.taken()
+    while status != Status.OK:
+        served.streams.credit(served.link, 7, sent)
+        served.settle()
+        more, status = served.taken()
+        assert more or status == Status.OK
+        sent += more
+    assert sent == 30 * len(PART)
+    assert (served.streams.count, served.closed) == (0, 1)
+
+
+def test_a_parked_stream_ends_when_its_front_cancels_or_gives_no_credit_for_long() -> None:
+    served = Served()
+    served.streams.end(served.link, 7)
+    assert (served.streams.count, served.closed) == (0, 1)
+    served = Served()
+    served.loop.now += streams._STALLED_S - 1
+    served.streams.sweep()
+    assert served.closed == 0
+    served.loop.now += 2
+    served.streams.sweep()
+    assert (served.streams.count, served.closed) == (0, 1)
+    served = Served()
+    served.link.alive = False
+    served.streams.sweep()
+    assert (served.streams.count, served.closed) == (0, 1)
+
+
+def test_one_that_runs_ends_at_its_next_slice_when_it_is_cancelled() -> None:
+    served = Served()
+    served.streams.credit(served.link, 7, 1 << 40)
+    served.reads.cancel(served.link, 7)
+    served.streams.end(served.link, 7)
+    served.settle()
+    assert (served.streams.count, served.closed, served.slicer.pending) == (0, 1, 0)
+    served.reads.cancel(served.link, 8)
+    assert not served.reads._running  # a read that is not there leaves nothing behind
+
+
+def test_too_many_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(streams, "_MOST", 1)
+    served = Served()
+    with pytest.raises(EtcdError, match="too many requests"):
+        served.streams.open(served.link, 8)

@@ -1,0 +1,234 @@
+"""RangeStream: what a client that does not read costs, and rows of several shards in one order."""
+
+from __future__ import annotations
+
+import random
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cluster import errors
+from cluster.errors import EtcdError
+from cluster.messages import HEAD, READ, READ_INDEX_ANSWER, Method, Status
+from cluster.pb import rpc_pb2
+from cluster.wire import key_value
+from proxy.router import MethodStats, Waiting
+from proxy.services.range_stream import BACKLOG_BYTES, Merging
+from tests.unit.proxy.fakes import FakeCall
+from tests.unit.proxy.test_services import Served
+
+PART = rpc_pb2.RangeResponse(kvs=[{"key": b"a1", "value": b"v" * 100_000}]).SerializeToString()
+
+
+def test_a_client_that_does_not_read_gets_its_backlog_and_nothing_more_is_asked_for() -> None:
+    served = Served()
+    call = served.call("RangeStream", rpc_pb2.RangeRequest(key=b"a", range_end=b"b", serializable=True))
+    (request,) = served.node.take()
+    call.reads = False
+    credited = sent = 0
+    for _ in range(40):  # more than a node would send
+        served.node.answer(request.rid, Status.PARTIAL, HEAD.pack(9, 1) + PART)
+        sent += HEAD.size + len(PART)
+        served.net.run()
+        for credit in served.node.take():
+            assert credit.method == Method.CREDIT
+            credited = int.from_bytes(credit.body, "little")
+    assert BACKLOG_BYTES / 2 < credited <= BACKLOG_BYTES + 2 * len(PART)
+    call.read_all()
+    served.net.run()
+    (credit,) = served.node.take()
+    assert (credit.method, int.from_bytes(credit.body, "little")) == (Method.CREDIT, sent)
+
+
+def test_a_client_that_takes_its_time_is_waited_for() -> None:
+    served = Served()
+    call = served.call("RangeStream", rpc_pb2.RangeRequest(key=b"a", range_end=b"b", serializable=True))
+    (request,) = served.node.take()
+    served.node.answer(request.rid, Status.PARTIAL, HEAD.pack(9, 1) + PART)
+    served.net.pass_time(60)
+    assert call.status is None
+    served.node.answer(request.rid, Status.OK, HEAD.pack(9, 1))
+    served.net.run()
+    assert call.status == (0, "")
+
+
+def test_a_link_that_breaks_in_the_midst_ends_the_stream_instead_of_beginning_it_again() -> None:
+    served = Served()
+    call = served.call("RangeStream", rpc_pb2.RangeRequest(key=b"a", range_end=b"b", serializable=True))
+    (request,) = served.node.take()
+    served.node.answer(request.rid, Status.PARTIAL, HEAD.pack(9, 1) + PART)
+    served.net.run()
+    assert served.node.link is not None
+    served.node.link.close("broken")
+    served.net.run()
+    assert call.status is not None
+    assert call.status[0] == errors.TIMEOUT_DUE_TO_LEADER_FAIL.code
+    assert len(call.replies) == 1
+
+
+def test_a_client_that_goes_is_forgotten_at_the_node_at_once() -> None:
+    served = Served()
+    call = served.call("RangeStream", rpc_pb2.RangeRequest(key=b"a", range_end=b"b", serializable=True))
+    (request,) = served.node.take()
+    served.node.answer(request.rid, Status.PARTIAL, HEAD.pack(9, 1) + PART)
+    served.net.run()
+    call.closed = True
+    served.methods.handlers["RangeStream"].cancelled(call)
+    served.net.run()
+    assert [(r.method, r.rid) for r in served.node.take()] == [(Method.CANCEL, request.rid)]
+
+
+class Shards:
+    """A router whose replicas answer as the test says."""
+
+    def __init__(self, shards: int) -> None:
+        self.loop = SimpleNamespace(time=lambda: 0.0)
+        self.limit_s = 7.0
+        self.quiet = MethodStats()
+        self.routes = [SimpleNamespace(replica=SimpleNamespace(revision=9), term=2) for _ in range(shards)]
+        self.asked: dict[int, Waiting] = {}
+        self.prefixes: list[tuple[int, int]] = []
+        self.credits: dict[int, int] = {}
+        self.cancelled: list[int] = []
+
+    def ask(self, call: Any, method: int, body: bytes, shard: int, stats: MethodStats, then: Any) -> None:
+        assert method == Method.READ_INDEX
+        waiting = Waiting(call, method, body, shard, 1, 0.0, 7.0, stats, then)
+        then(waiting, Status.OK, READ_INDEX_ANSWER.pack(5, 9, 2))
+
+    def when_caught_up(self, shards: tuple[int, ...], then: Any) -> None:
+        then()
+
+    def to_replica(self, waiting: Waiting) -> None:
+        self.asked[waiting.shard] = waiting
+        self.prefixes.append(READ.unpack(waiting.prefix))
+
+    def credit(self, waiting: Waiting, size: int) -> None:
+        assert self.asked[waiting.shard] is waiting
+        self.credits[waiting.shard] = size
+
+    def cancel(self, waiting: Waiting) -> None:
+        self.cancelled.append(waiting.shard)
+
+    def header(self, revision: int, term: int) -> bytes:
+        header = rpc_pb2.ResponseHeader(revision=revision, raft_term=term).SerializeToString()
+        return b"\x0a" + bytes((len(header),)) + header
+
+    def answer(self, shard: int, status: int, body: bytes) -> None:
+        waiting = self.asked[shard]
+        assert waiting.then is not None
+        waiting.then(waiting, status, body)
+
+
+def merging(shards: Shards, **fields: Any) -> tuple[FakeCall, Merging]:
+    call = FakeCall()
+    context: Any = SimpleNamespace(
+        router=shards, refuse=lambda call, stats, error: call.finish(error.code, error.text))
+    request = rpc_pb2.RangeRequest(key=b"\0", range_end=b"\0", **fields)
+    stream = Merging(context, call, MethodStats(), request, tuple(range(len(shards.routes))))
+    call.on_drain = stream.pump
+    return call, stream
+
+
+def tail(rows: list[bytes], value: bytes = b"v", count: int = 0) -> bytes:
+    response = rpc_pb2.RangeResponse(count=count)
+    for key in rows:
+        response.kvs.add().MergeFromString(key_value(key, 2, 2, 1, value, 0))
+    return HEAD.pack(9, 2) + response.SerializeToString()
+
+
+def answered(call: FakeCall) -> tuple[list[bytes], Any]:
+    parts = [rpc_pb2.RangeStreamResponse.FromString(r).range_response for r in call.replies]
+    return [kv.key for part in parts for kv in part.kvs], parts[-1]
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(st.lists(st.binary(min_size=1, max_size=3), max_size=12), min_size=2, max_size=4), st.integers(0, 9),
+       st.integers(), st.booleans())
+def test_rows_of_all_shards_come_in_key_order_however_their_parts_arrive(
+    drawn: list[list[bytes]], limit: int, seed: int, serializable: bool,
+) -> None:
+    taken: set[bytes] = set()
+    rows: list[list[bytes]] = []
+    for keys in drawn:
+        rows.append(sorted(set(keys) - taken))
+        taken |= set(keys)
+    shards = Shards(len(rows))
+    call, _ = merging(shards, limit=limit, serializable=serializable)
+    left = {s: (r[:limit] if limit else r)[:] for s, r in enumerate(rows)}
+    rng = random.Random(seed)
+    while left:
+        shard = rng.choice(list(left))
+        size = rng.randint(1, 4)
+        part, left[shard] = left[shard][:size], left[shard][size:]
+        if left[shard]:
+            shards.answer(shard, Status.PARTIAL, tail(part))
+        else:
+            del left[shard]
+            shards.answer(shard, Status.OK, tail(part, count=len(rows[shard])))
+    everything = sorted(taken)
+    keys, last = answered(call)
+    assert keys == (everything[:limit] if limit else everything)
+    assert (last.count, last.more) == (len(everything), bool(limit and limit < len(everything)))
+    assert (last.header.revision, last.header.raft_term) == (9, 2)
+    assert call.status == (0, "")
+    assert set(shards.prefixes) == {(0 if serializable else 5, 9)}
+
+
+def test_a_shard_that_is_ahead_is_not_asked_for_more_until_its_rows_can_go() -> None:
+    shards = Shards(2)
+    call, _ = merging(shards)
+    big = b"v" * 300_000
+    for i in range(4):
+        shards.answer(0, Status.PARTIAL, tail([b"b%d" % i], big))
+    assert shards.credits == {}
+    assert call.replies == []
+    shards.answer(1, Status.PARTIAL, tail([b"a"]))
+    shards.answer(1, Status.OK, tail([b"c"], count=2))
+    assert answered(call)[0] == [b"a", b"b0", b"b1", b"b2", b"b3"]
+    assert shards.credits[0] > 1_200_000
+    call.reads = False
+    for i in range(4, 20):
+        shards.answer(0, Status.PARTIAL, tail([b"b%02d" % i], big))
+    assert len(call.replies) < 12
+    credited = shards.credits[0]
+    call.read_all()
+    assert shards.credits[0] > credited
+
+
+@pytest.mark.parametrize("begun", [False, True])
+def test_h16_a_compaction_starts_it_over_only_before_the_client_has_seen_a_row(begun: bool) -> None:
+    shards = Shards(2)
+    call, _ = merging(shards)
+    shards.answer(0, Status.PARTIAL, tail([b"a"]))
+    if begun:
+        shards.answer(1, Status.PARTIAL, tail([b"b"]))
+    before = dict(shards.asked)
+    shards.answer(1, Status.ERROR, EtcdError(errors.COMPACTED).encode())
+    if begun:
+        assert call.status == (11, "etcdserver: mvcc: required revision has been compacted")
+        assert shards.cancelled
+        return
+    assert shards.asked[0] is not before[0]
+    late = before[0]
+    assert late.then is not None
+    late.then(late, Status.PARTIAL, tail([b"z"]))  # of the attempt that was given up
+    assert shards.cancelled == [0]
+    shards.answer(0, Status.OK, tail([b"a"], count=1))
+    shards.answer(1, Status.OK, tail([b"b"], count=1))
+    assert answered(call)[0] == [b"a", b"b"]
+
+
+def test_a_client_that_goes_is_forgotten_at_every_shard() -> None:
+    shards = Shards(3)
+    call, stream = merging(shards)
+    for shard in (0, 2):
+        shards.answer(shard, Status.PARTIAL, tail([b"%d" % shard]))
+    call.closed = True
+    stream.cancel()
+    assert shards.cancelled == [0, 2]
+    shards.answer(1, Status.PARTIAL, tail([b"1"]))
+    assert shards.cancelled == [0, 2, 1]
