@@ -10,24 +10,13 @@ from pathlib import Path
 
 import pytest
 
+from tests.interop.conftest import GO_VERSIONS as VERSIONS
 from tests.interop.hosts import Hosts
-from tests.interop.toolchain import (
-    BUILD_LIMIT_S,
-    HERE,
-    Program,
-    cache,
-    call,
-    checked,
-    need,
-    skip_without,
-    unavailable,
-)
+from tests.interop.toolchain import Program, checked, skip_without
 
 skip_without("go")
 pytestmark = [pytest.mark.interop, pytest.mark.timeout(600)]
 
-GO = HERE / "go"
-VERSIONS = {"3.5": "go.mod", "3.6": "v36.mod"}
 TTL_S = 5.0
 TICK_S = 1.5  # what a lease may take beyond its time: etcd looks twice a second, and then it must commit
 KEPT_ALIVE_S = 60.0 if os.environ.get("MUSTER_SOAK") else 6.0
@@ -37,23 +26,6 @@ CHECKS = [
     "naming-endpoints", "put-get-delete", "ranges", "recipes", "snapshot", "status", "stm", "txn", "watch",
     "watch-filters", "watch-fragments", "watch-from-old-revision", "watch-many", "watch-progress",
 ]  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def programs() -> dict[str, Path]:
-    """Where the programs lie, by the version of clientv3 that they are built with."""
-    need("go")
-    built = {}
-    with cache("go") as folder:
-        for version, mod in VERSIONS.items():
-            if (done := call(["go", "mod", "download", f"-modfile={mod}"], cwd=GO, limit_s=BUILD_LIMIT_S)).returncode:
-                unavailable(f"go mod download: {done.stderr.strip()}")
-            built[version] = folder / version
-            checked(
-                ["go", "build", "-buildvcs=false", "-mod=readonly", f"-modfile={mod}", "-o", f"{built[version]}/", "./..."],
-                cwd=GO, limit_s=BUILD_LIMIT_S,
-            )  # fmt: skip
-    return built
 
 
 def test_a_registration_is_found_and_goes_with_its_process(programs: dict[str, Path], hosts: Hosts) -> None:
