@@ -1,0 +1,166 @@
+"""Deletes that are logged as a span and expanded by the store, in slices (D8)."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+
+from cluster import records
+from node.storage import Applied, StateStore, StorageCorruption
+from node.storage.deletes import SLICE_ROWS
+
+KEYS = 3 * SLICE_ROWS + 17
+
+
+def key(number: int) -> bytes:
+    return b"/span/\0%06d" % number if number % 7 == 0 else b"/span/%06d" % number
+
+
+def filled(path: Path, numbers: range = range(KEYS)) -> StateStore:
+    """A store with some keys in the span, those before and after it, and one that was deleted and one overwritten."""
+    store = StateStore.open(path)
+    items = [records.put(key(n), 0, 1, b"v%d" % n, 0) for n in numbers]
+    items += [records.put(b"/a", 0, 1, b"before", 0), records.put(b"/z", 0, 1, b"behind", 0)]
+    store.apply([(1, 1, b"".join(items))])
+    store.apply([(2, 1, records.put(key(numbers[1]), 3, 2, b"again", 0) + records.delete(key(numbers[2])))])
+    while not store.counts.build_step():
+        pass
+    return store
+
+
+def span(store: StateStore) -> bytes:
+    return records.delete_range(b"/span/", b"/span0", store.live_count(b"/span/", b"/span0"))
+
+
+def test_every_live_key_of_the_span_is_deleted_at_one_revision_with_its_event(tmp_path: Path) -> None:
+    store = filled(tmp_path)
+    before, live = store.revision, [k for k, _ in store.scan(b"/span/", b"/span0")]
+    applied = store.apply([(3, 1, span(store) + records.put(b"/after", 0, 1, b"x", 0))], want_events=True)
+    assert store.revision == applied.revision == before + 2
+    assert [(r, kind, k) for r, kind, k, _, _ in applied.events[:-1]] == [(before + 1, 1, k) for k in live]
+    assert applied.events == sorted(applied.events, key=lambda e: (e[0], e[4], e[2]))
+    assert list(store.scan(b"/span/", b"/span0")) == []
+    assert [k for k, _ in store.scan(b"/span/", b"/span0", before)] == live
+    assert [k for k, _ in store.scan(b"/", b"0")] == [b"/a", b"/after", b"/z"]
+    assert store.live_count(b"/span/", b"/span0") == store.count(b"/span/", b"/span0") == 0
+    assert store.live_count(b"\0", b"\0") == 3
+    past = store.history(b"/span/", b"/span0", before + 1, max_events=10**6, max_scan=10**6).events
+    assert [event[:4] for event in past] == [event[:4] for event in applied.events[:-1]]
+    store.close()
+
+
+def test_nothing_of_it_shows_before_it_is_through(tmp_path: Path) -> None:
+    store = filled(tmp_path)
+    before, position, count = store.revision, store.position, store.live_count(b"/span/", b"/span0")
+    rows = list(store.scan(b"/span/", b"/span0"))
+    work = store.apply_slices([(3, 1, records.put(b"/new", 0, 1, b"n", 0) + span(store))], want_events=True)
+    pauses = 0
+    while True:
+        try:
+            next(work)
+        except StopIteration as done:
+            applied: Applied = done.value
+            break
+        pauses += 1
+        assert store.position == position
+        assert list(store.scan(b"/span/", b"/span0")) == rows
+        assert store.live_count(b"/span/", b"/span0") == count
+        assert store.current(b"/new") is None
+        assert store.get(key(5)) is not None
+        assert store.current(key(5)) is not None
+        assert store.history(b"\0", b"\0", before + 1).events == []
+        assert not store.counts.build_step() or store.counts.ready
+    assert pauses > 3
+    assert applied.revision == store.revision == before + 2
+    assert store.current(b"/new") is not None
+    assert store.current(key(5)) is None
+    store.close()
+
+
+def test_one_that_was_broken_off_is_done_again_and_leaves_the_same_rows(tmp_path: Path) -> None:
+    whole = filled(tmp_path / "a")
+    whole.apply([(3, 1, span(whole))])
+    broken = filled(tmp_path / "b")
+    record = span(broken)
+    work = broken.apply_slices([(3, 1, record)])
+    for _ in range(3):
+        next(work)
+    work.close()
+    broken.close()  # flushes what is there: rows above the position
+    again = StateStore.open(tmp_path / "b")
+    assert again.position.order_index == 2
+    assert again.count(b"/span/", b"/span0") == KEYS - 1
+    again.apply([(3, 1, record)])
+    hashes = []
+    for store in (whole, again):
+        hashing = store.hash_state()
+        while not hashing.step(1000):
+            pass
+        hashes.append(hashing.value)
+        store.close()
+    assert hashes[0] == hashes[1]  # I19
+
+
+def test_a_part_of_a_transaction_over_several_shards_begins_at_its_place(tmp_path: Path) -> None:
+    store = filled(tmp_path)
+    before = store.revision
+    other = records.delete(b"/z")
+    place = KEYS + 1000
+    applied = store.apply_changes(
+        [(before, span(store), 0, 5), (before, other, 0, place)], (3, 3, 1, before + 1), want_events=True)
+    assert {event[4] for event in applied.events[:-1]} == {5}
+    assert [event[2:5:2] for event in applied.events[-1:]] == [(b"/z", place)]
+    assert store.live_count(b"\0", b"\0") == 1
+    store.close()
+
+
+def test_what_a_transaction_does_besides_it_is_applied_in_order(tmp_path: Path) -> None:
+    """Only a delete to the end of the keys lets a put of the same keys into one transaction, as etcd's check has it."""
+    store = filled(tmp_path)
+    before, everything = store.revision, store.live_count(b"\0", b"\0")
+    item = records.txn([
+        records.delete_range(b"\0", b"\0", everything), records.put(b"/a", 0, 1, b"new", 0), records.put(b"/n", 0, 1, b"n", 0)])
+    store.apply([(3, 1, item)])
+    assert store.revision == before + 1
+    assert [k for k, _ in store.scan(b"\0", b"\0")] == [b"/a", b"/n"]
+    assert store.live_count(b"\0", b"\0") == 2
+    current = store.current(b"/a")
+    assert current is not None
+    assert current[:3] == (before + 1, before + 1, 1)
+    store.close()
+
+
+def test_it_survives_a_compaction(tmp_path: Path) -> None:
+    store = filled(tmp_path)
+    store.apply([(3, 1, span(store))])
+    store.apply([(4, 1, records.put(key(5), 0, 1, b"anew", 0))])
+    store.apply([(5, 1, records.compact(store.revision))])
+    while not store.compaction_step(1000):
+        pass
+    assert [k for k, _ in store.scan(b"/span/", b"/span0")] == [key(5)]
+    assert [e[2] for e in store.history(b"\0", b"\0", store.revision).events] == [key(5)]
+    rows = [row for row, _ in store.rows(b"k", b"l")]
+    assert len(rows) == 3  # every tombstone is gone
+    store.close()
+
+
+def test_a_span_that_holds_other_than_what_was_counted_ends_the_replica(tmp_path: Path) -> None:
+    store = filled(tmp_path)
+    with pytest.raises(StorageCorruption, match="its leader counted"):
+        store.apply([(3, 1, records.delete_range(b"/span/", b"/span0", KEYS + 5))])
+    store.close()
+
+
+def test_a_slice_is_short(tmp_path: Path) -> None:
+    store = filled(tmp_path, range(8 * SLICE_ROWS))
+    work = store.apply_slices([(3, 1, span(store))], want_events=True)
+    took = []
+    while True:
+        began = time.thread_time()
+        if next(work, None) is None:
+            break
+        took.append(time.thread_time() - began)
+    assert sorted(took)[len(took) // 2] < 0.005
+    store.close()
