@@ -50,6 +50,7 @@ class Method(IntEnum):
     READ_INDEX = 16  # body empty; answer OK: READ_INDEX_ANSWER
     LEASE_KEEPALIVE = 17  # LeaseKeepAliveRequest; OK: HEAD + fields (TTL 0: no such lease)
     LEASE_TTL = 18  # LeaseTimeToLiveRequest; OK: HEAD + fields
+    LEASE_KEEPALIVES = 19  # lease IDs (i64 each); OK: HEAD + what each has got (i64): TTL in s, 0 none, LEASE_DUE
     # Reads of a replica; body: READ + etcd request. Answer OK: HEAD + fields; long ones PARTIAL ... OK.
     RANGE = 32
     LEASE_LEASES = 33
@@ -101,6 +102,7 @@ class Status(IntEnum):
 HEAD = struct.Struct("<QQ")  # revision for the response header, raft term; the response's other fields follow
 READ_INDEX_ANSWER = struct.Struct("<QQQ")  # order index, revision there, term
 READ = struct.Struct("<QQ")  # applied order index to wait for (0: serializable), revision to read at (0: latest)
+LEASE_DUE = -1  # its time is over and its revocation on the way: only LEASE_KEEPALIVE waits for that
 LEADER = struct.Struct("<QQ")  # member ID of the leader (0 unknown), term
 SUBSCRIBE_HEAD = struct.Struct("<QBI")  # deliver events of revision >= this, flags (1: with prev_kv), key length
 SUBSCRIBED_BODY = struct.Struct("<QQ")  # live events start at this revision; compact revision

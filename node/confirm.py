@@ -8,12 +8,13 @@ the same round (H7): a zombie cannot promise a lease that its successor does not
 from __future__ import annotations
 
 from collections.abc import Callable
+from struct import Struct
 from typing import Protocol
 
 from cluster import errors
 from cluster.errors import EtcdError
 from cluster.lease import Lessor
-from cluster.messages import LEADER, READ_INDEX_ANSWER, Method, Status
+from cluster.messages import LEADER, LEASE_DUE, READ_INDEX_ANSWER, Method, Status
 from cluster.pb import rpc_pb2
 from node.fronts import FrontLink
 from node.reads import Waiting
@@ -147,11 +148,20 @@ class Confirmations:
             link, rid, method, body = question
             if method == Method.READ_INDEX:
                 link.answer(rid, Status.OK, read_index)
+            elif method == Method.LEASE_KEEPALIVES:
+                self._keep_alives(link, rid, body)
             elif method == Method.LEASE_KEEPALIVE:
                 self._keep_alive(question)
             else:
                 self._time_to_live(link, rid, body)
             self._mark_dirty(link)
+
+    def _keep_alives(self, link: FrontLink, rid: int, body: bytes) -> None:
+        """A front's keep-alives of one tick, all under this one round (H7)."""
+        leases = Struct(f"<{len(body) // 8}q")
+        renew, now_ms = self._lessor.renew, self._now_ms()
+        ttls = [LEASE_DUE if (ttl := renew(lease, now_ms)) is None else ttl for lease in leases.unpack(body)]
+        link.ok(rid, self._store.revision, self._raft.term, leases.pack(*ttls))
 
     def _keep_alive(self, question: Question) -> None:
         link, rid, _, body = question

@@ -49,7 +49,8 @@ _OK, _ERROR, _NOT_LEADER, _PARTIAL = map(int, (Status.OK, Status.ERROR, Status.N
 _ELSEWHERE = int(Status.ELSEWHERE)
 _STATE, _WATERMARK, _REFUSED = map(int, (Status.STATE, Status.WATERMARK, Status.REFUSED))
 _SUBSCRIPTION = frozenset(map(int, (Status.EVENTS, Status.SUBSCRIBED, Status.LOST)))
-_OF_LEASES = frozenset((int(Method.LEASE_KEEPALIVE), int(Method.LEASE_TTL)))  # nobody to forward them to, etcd says
+# nobody to forward them to, etcd says
+_OF_LEASES = frozenset(map(int, (Method.LEASE_KEEPALIVE, Method.LEASE_KEEPALIVES, Method.LEASE_TTL)))
 _REVISION = struct.Struct("<Q")
 
 
@@ -94,6 +95,7 @@ class Router:
         self._header = b""
         self._dirty: list[Link] = []
         self._scheduled = False
+        self._gathering: list[Callable[[], None]] = []
         self._index_waiting: list[Waiting] = []
         self._questions: list[Waiting] = []  # READ_INDEX under way; context: the reads that wait for it
         # serializable reads that wait for the replicas of their shards: (since, shards, what to do then)
@@ -267,7 +269,17 @@ class Router:
         self._scheduled = True
         self.loop.call_soon(self._flush)
 
+    def at_flush(self, gather: Callable[[], None]) -> None:
+        """Call once, before this tick's frames leave: for what asks one question for all that came in a tick."""
+        self._gathering.append(gather)
+        if not self._scheduled:
+            self._schedule()
+
     def _flush(self) -> None:
+        if self._gathering:
+            gathering, self._gathering = self._gathering, []
+            for gather in gathering:
+                gather()
         if self._index_waiting and len(self._questions) < _INDEX_ROUNDS:
             self._ask_index()
         self._scheduled = False

@@ -3,19 +3,17 @@
 
 from __future__ import annotations
 
-from collections import deque
-
-from cluster import errors, validate
+from cluster import validate
 from cluster.errors import EtcdError
 from cluster.messages import HEAD, Method
 from cluster.pb import rpc_pb2
 from proxy.router import Waiting
 from proxy.services.context import Call, Context, Registry, UnaryHandler
+from proxy.services.keepalive import KeepAlive
 from proxy.spanning import Gather, lease_keys_answer
 
 SERVICE = "etcdserverpb.Lease"
 _SHARD = 0
-_MAX_UNANSWERED = 10_000  # keep-alives of one stream that wait for their answer
 
 
 def register(registry: Registry, context: Context) -> None:
@@ -24,7 +22,7 @@ def register(registry: Registry, context: Context) -> None:
         registry.unary(f"/{SERVICE}/{name}", _write(context, name, method))
     registry.unary(f"/{SERVICE}/LeaseTimeToLive", _time_to_live(context))
     registry.unary(f"/{SERVICE}/LeaseLeases", _leases(context))
-    registry.stream(f"/{SERVICE}/LeaseKeepAlive", KeepAlive(context))
+    registry.stream(f"/{SERVICE}/LeaseKeepAlive", KeepAlive(context, SERVICE))
 
 
 def _write(context: Context, name: str, method: Method) -> UnaryHandler:
@@ -83,88 +81,3 @@ def _leases(context: Context) -> UnaryHandler:
             context.router.read(call, Method.LEASE_LEASES, data, _SHARD, False, stats)
 
     return leases
-
-
-class _Stream:
-    """One keep-alive stream: answers leave in the order of the requests."""
-
-    __slots__ = ("half_closed", "waiting")
-
-    def __init__(self) -> None:
-        self.half_closed = False
-        self.waiting: deque[list[bytes]] = deque()  # per request its answer's parts, empty until it is there
-
-
-class KeepAlive:
-    """Lease/LeaseKeepAlive: one answer per request, in order; TTL 0 for a lease that is not there."""
-
-    def __init__(self, context: Context) -> None:
-        self._context = context
-        self._router = context.router
-        self._stats = context.method("bidi_stream", SERVICE, "LeaseKeepAlive")
-
-    def opened(self, call: Call) -> None:
-        """A client has opened a stream."""
-        self._stats.started += 1
-        call.context = _Stream()
-        if not self._context.no_leader(call, self._stats):
-            self._context.guard(call, self._leaderless)
-
-    def message(self, call: Call, data: bytes) -> None:
-        """One keep-alive."""
-        stream: _Stream = call.context
-        if call.closed:
-            return
-        self._stats.received += 1
-        try:
-            validate.parse(rpc_pb2.LeaseKeepAliveRequest.FromString, data)
-            if len(stream.waiting) >= _MAX_UNANSWERED:
-                raise EtcdError(errors.TOO_MANY_REQUESTS)
-        except EtcdError as e:
-            self._end(call, e)
-            return
-        slot: list[bytes] = []
-        stream.waiting.append(slot)
-        self._router.ask(call, Method.LEASE_KEEPALIVE, data, _SHARD, self._stats, self._answer, slot)
-
-    def half_closed(self, call: Call) -> None:
-        """The client sends no more: OK once everything is answered."""
-        stream: _Stream = call.context
-        stream.half_closed = True
-        self._finish_if_done(call, stream)
-
-    def cancelled(self, call: Call) -> None:
-        """The client has gone."""
-        self._context.unguard(call)
-        self._stats.failed(errors.Code.CANCELED)
-
-    def _answer(self, waiting: Waiting, status: int, body: bytes) -> None:
-        call = waiting.call
-        if call.closed:
-            return
-        if status != 0:
-            self._end(call, EtcdError.decode(body))
-            return
-        revision, term = HEAD.unpack_from(body)
-        waiting.context.append(self._router.header(revision, term))
-        waiting.context.append(body[HEAD.size:])
-        stream: _Stream = call.context
-        queue = stream.waiting
-        while queue and queue[0]:
-            call.send(*queue.popleft())
-            self._stats.sent += 1
-        self._finish_if_done(call, stream)
-
-    def _finish_if_done(self, call: Call, stream: _Stream) -> None:
-        if stream.half_closed and not stream.waiting and not call.closed:
-            self._context.unguard(call)
-            self._stats.ok += 1
-            call.finish()
-
-    def _leaderless(self, call: Call) -> None:
-        if not call.closed:
-            self._end(call, EtcdError(errors.NO_LEADER))
-
-    def _end(self, call: Call, error: EtcdError) -> None:
-        self._context.unguard(call)
-        self._context.refuse(call, self._stats, error)

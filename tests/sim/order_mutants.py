@@ -332,7 +332,7 @@ def keeps_alive_without_a_round(patch: Patch) -> None:
     ask = node.confirm.Confirmations.ask
 
     def at_once(self: Any, link: Any, rid: int, method: int, body: bytes) -> None:
-        if method == Method.LEASE_KEEPALIVE and self._lessor.primary:
+        if method in (Method.LEASE_KEEPALIVE, Method.LEASE_KEEPALIVES) and self._lessor.primary:
             self._answer([(link, rid, method, body)])
         else:
             ask(self, link, rid, method, body)

@@ -11,7 +11,6 @@ from cluster import errors
 from cluster.errors import EtcdError
 from cluster.messages import HEAD, READ, Method, Status
 from cluster.pb import rpc_pb2
-from cluster.wire import varint
 from proxy.services import register_all
 from tests.unit.proxy.fakes import FakeCall, Net
 
@@ -118,36 +117,6 @@ def test_transactions_without_writes_are_read_at_the_replica() -> None:
     nested.success.add().request_txn.success.add().request_range.key = b"a"
     served.call("Txn", nested)
     assert [r.method for r in served.node.take()] == [Method.TXN]
-
-
-def test_keep_alives_are_answered_in_order_and_the_stream_ends_after_the_last() -> None:
-    served = Served()
-    handler = served.methods.handlers["LeaseKeepAlive"]
-    call = FakeCall()
-    handler.opened(call)
-    for lease in (1, 2, 3):
-        handler.message(call, rpc_pb2.LeaseKeepAliveRequest(ID=lease).SerializeToString())
-    handler.half_closed(call)
-    served.net.run()
-    requests = served.node.take()
-    for request, lease in reversed(list(zip(requests, (1, 2, 3), strict=True))):
-        assert not call.closed
-        served.node.ok(request, 4, b"\x10" + varint(lease) + b"\x18\x05")
-        served.net.run()
-    found = [rpc_pb2.LeaseKeepAliveResponse.FromString(r) for r in call.replies]
-    assert [(r.ID, r.TTL, r.header.revision) for r in found] == [(1, 5, 4), (2, 5, 4), (3, 5, 4)]
-    assert call.status == (0, "")
-
-
-def test_a_keep_alive_stream_ends_with_the_error_of_a_keep_alive() -> None:
-    served = Served()
-    handler = served.methods.handlers["LeaseKeepAlive"]
-    call = FakeCall()
-    handler.opened(call)
-    handler.message(call, rpc_pb2.LeaseKeepAliveRequest(ID=1).SerializeToString())
-    served.net.run()
-    served.net.pass_time(7.3)
-    assert call.status == (14, "etcdserver: request timed out")
 
 
 def test_without_a_leader_each_kind_of_request_ends_as_in_etcd() -> None:

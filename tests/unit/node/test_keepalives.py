@@ -1,0 +1,89 @@
+"""A front's keep-alives of one tick: one question, one round, one answer (H7)."""
+
+from __future__ import annotations
+
+from struct import Struct
+from types import SimpleNamespace
+from typing import Any
+
+from cluster import messages
+from cluster.lease import Lessor
+from cluster.messages import HEAD, LEASE_DUE, Method, Status
+from cluster.pb import rpc_pb2
+from node.confirm import Confirmations
+from node.fronts import FrontLink
+
+
+class Sequencer:
+    """A sequencer with the leases 1 (10 s) and 2 (60 s) granted at 0 ms."""
+
+    def __init__(self) -> None:
+        self.now_ms = 0
+        self.rounds: list[int] = []
+        self.frames: list[bytes] = []
+        self.lessor = Lessor(1000)
+        self.lessor.promote(0)
+        self.lessor.granted(1, 10, 0)
+        self.lessor.granted(2, 60, 0)
+        raft: Any = SimpleNamespace(term=3, leader_id=1, is_leader=True, read_index=self.rounds.append)
+        store: Any = SimpleNamespace(revision=9)
+        self.confirmations = Confirmations(
+            raft, store, self.lessor, lambda link: None, applied_index=lambda: 5, now=lambda: 0.0,
+            now_ms=lambda: self.now_ms, limit_s=7)
+        self.link = FrontLink(b"front", self._frame, b"", 1)
+
+    def _frame(self, parts: list[bytes]) -> bool:
+        self.frames.append(parts[-1])
+        return True
+
+    def ask(self, rid: int, *leases: int) -> None:
+        body = Struct(f"<{len(leases)}q").pack(*leases)
+        self.confirmations.ask(self.link, rid, Method.LEASE_KEEPALIVES, body)
+        self.confirmations.run(True)
+
+    def answers(self) -> list[tuple[int, int, bytes]]:
+        self.link.flush()
+        frames, self.frames = self.frames, []
+        return [record for frame in frames for record in messages.decode_answers(frame)[1]]
+
+
+def test_h7_nothing_is_renewed_or_said_before_the_round_is_confirmed() -> None:
+    sequencer = Sequencer()
+    sequencer.now_ms = 5_000
+    sequencer.ask(1, 1, 2, 77, 1)
+    assert sequencer.answers() == []
+    assert sequencer.lessor.time_to_live(1, 5_000) == (5, 10)
+    assert len(sequencer.rounds) == 1
+    sequencer.now_ms = 6_000
+    sequencer.confirmations.confirmed(sequencer.rounds[0], 5)
+    ((rid, status, body),) = sequencer.answers()
+    assert (rid, status, HEAD.unpack_from(body)) == (1, Status.OK, (9, 3))
+    assert Struct("<4q").unpack_from(body, HEAD.size) == (10, 60, 0, 10)
+    assert sequencer.lessor.time_to_live(1, 6_000) == (10, 10)
+
+
+def test_a_lease_that_is_due_is_named_and_one_asked_for_alone_waits_for_its_end() -> None:
+    sequencer = Sequencer()
+    sequencer.now_ms = 10_000
+    sequencer.ask(1, 1, 2)
+    sequencer.confirmations.confirmed(sequencer.rounds[0], 5)
+    ((_, _, body),) = sequencer.answers()
+    assert Struct("<2q").unpack_from(body, HEAD.size) == (LEASE_DUE, 60)
+    alone = rpc_pb2.LeaseKeepAliveRequest(ID=1).SerializeToString()
+    sequencer.confirmations.ask(sequencer.link, 2, Method.LEASE_KEEPALIVE, alone)
+    sequencer.confirmations.run(True)
+    sequencer.confirmations.confirmed(sequencer.rounds[1], 5)
+    assert sequencer.answers() == []
+    sequencer.lessor.revoked(1)
+    sequencer.confirmations.revoked([1])
+    ((rid, status, body),) = sequencer.answers()
+    answer = rpc_pb2.LeaseKeepAliveResponse.FromString(body[HEAD.size :])
+    assert (rid, status, answer.ID, answer.TTL) == (2, Status.OK, 1, 0)
+
+
+def test_a_sequencer_that_lost_its_term_renews_nothing() -> None:
+    sequencer = Sequencer()
+    sequencer.ask(1, 1)
+    sequencer.confirmations.failed(sequencer.rounds)
+    ((_, status, _),) = sequencer.answers()
+    assert status == Status.NOT_LEADER

@@ -1,0 +1,232 @@
+"""Keep-alives: one question for those of a tick, answers per stream in order."""
+
+from __future__ import annotations
+
+from struct import Struct
+from typing import Any
+
+import pytest
+
+from cluster import errors
+from cluster.errors import EtcdError
+from cluster.messages import LEASE_DUE, Method, Status
+from cluster.pb import rpc_pb2
+from cluster.wire import varint
+from proxy.services import keepalive
+from proxy.services.keepalive import KeepAlive
+from tests.unit.proxy.fakes import FakeCall, FakeNode, Net, Request
+
+
+class Alive:
+    """A front whose host 1 leads, and what its node is asked."""
+
+    def __init__(self) -> None:
+        self.net = Net().started(1)
+        self.node = self.net.nodes[1]
+        self.handler = KeepAlive(self.net.context, "etcdserverpb.Lease")
+
+    def stream(self) -> FakeCall:
+        call = FakeCall()
+        self.handler.opened(call)
+        return call
+
+    def say(self, call: FakeCall, *leases: int) -> None:
+        for lease in leases:
+            self.handler.message(call, rpc_pb2.LeaseKeepAliveRequest(ID=lease).SerializeToString())
+
+    def asked(self) -> list[tuple[Request, tuple[int, ...]]]:
+        """The questions for many that have come, and the leases in them."""
+        self.net.run()
+        return [(r, Struct(f"<{len(r.body) // 8}q").unpack(r.body)) for r in self.node.take(Method.LEASE_KEEPALIVES)]
+
+    def answer(self, request: Request, *ttls: int, revision: int = 4) -> None:
+        self.node.ok(request, revision, Struct(f"<{len(ttls)}q").pack(*ttls))
+        self.net.run()
+
+
+def told(call: FakeCall) -> list[tuple[int, int]]:
+    return [(r.ID, r.TTL) for r in map(rpc_pb2.LeaseKeepAliveResponse.FromString, call.replies)]
+
+
+def test_the_keep_alives_of_a_tick_are_one_question_and_each_stream_is_answered_in_order() -> None:
+    alive = Alive()
+    one, other = alive.stream(), alive.stream()
+    alive.say(one, 1, 2)
+    alive.say(other, 2**62)
+    alive.say(one, 1)
+    ((request, leases),) = alive.asked()
+    assert leases == (1, 2, 2**62, 1)
+    alive.answer(request, 5, 0, 600, 5)
+    assert told(one) == [(1, 5), (2, 0), (1, 5)]
+    assert told(other) == [(2**62, 600)]
+    header = rpc_pb2.LeaseKeepAliveResponse.FromString(one.replies[0]).header
+    assert (header.revision, header.cluster_id, header.member_id) == (4, 7, 1)
+
+
+def test_answers_keep_their_order_also_where_questions_overtake_each_other() -> None:
+    alive = Alive()
+    call = alive.stream()
+    alive.say(call, 1)
+    ((first, _),) = alive.asked()
+    alive.say(call, 2)
+    ((second, _),) = alive.asked()
+    alive.answer(second, 5)
+    assert told(call) == []
+    alive.answer(first, 6)
+    assert told(call) == [(1, 6), (2, 5)]
+
+
+def test_h7_what_comes_while_questions_are_under_way_goes_with_one_asked_later() -> None:
+    alive = Alive()
+    call = alive.stream()
+    alive.say(call, 1)
+    ((first, _),) = alive.asked()
+    alive.say(call, 2)
+    ((second, _),) = alive.asked()
+    alive.say(call, 3)
+    alive.say(call, 4)
+    assert alive.asked() == []
+    alive.answer(first, 5)
+    ((third, leases),) = alive.asked()
+    assert leases == (3, 4)
+    alive.answer(third, 7, 8)
+    alive.answer(second, 6)
+    assert told(call) == [(1, 5), (2, 6), (3, 7), (4, 8)]
+
+
+def test_a_question_holds_a_bounded_number_of_leases(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(keepalive, "_MOST", 3)
+    alive = Alive()
+    call = alive.stream()
+    alive.say(call, *range(1, 9))
+    (first, a), (_, b) = alive.asked()
+    assert (a, b) == ((1, 2, 3), (4, 5, 6))
+    alive.answer(first, 9, 9, 9)
+    ((_, c),) = alive.asked()
+    assert c == (7, 8)
+
+
+def test_a_lease_that_is_due_is_asked_for_again_alone_and_holds_up_its_own_stream_only() -> None:
+    alive = Alive()
+    one, other = alive.stream(), alive.stream()
+    alive.say(one, 1, 2)
+    alive.say(other, 3)
+    ((request, _),) = alive.asked()
+    alive.answer(request, LEASE_DUE, 5, 6)
+    assert told(other) == [(3, 6)]
+    assert told(one) == []
+    (alone,) = alive.node.take(Method.LEASE_KEEPALIVE)
+    assert rpc_pb2.LeaseKeepAliveRequest.FromString(alone.body).ID == 1
+    alive.node.ok(alone, 9, b"\x10" + varint(1))
+    alive.net.run()
+    assert told(one) == [(1, 0), (2, 5)]
+
+
+def test_a_stream_that_is_half_closed_ends_after_its_last_answer() -> None:
+    alive = Alive()
+    call = alive.stream()
+    alive.say(call, 1)
+    alive.handler.half_closed(call)
+    ((request, _),) = alive.asked()
+    assert not call.closed
+    alive.answer(request, 5)
+    assert call.status == (0, "")
+
+
+def test_clients_that_have_gone_are_not_asked_for_and_not_told() -> None:
+    alive = Alive()
+    call, stays = alive.stream(), alive.stream()
+    alive.say(call, 1)
+    ((request, _),) = alive.asked()
+    alive.say(call, 2)
+    call.closed = True
+    alive.handler.cancelled(call)
+    alive.say(stays, 3)
+    alive.answer(request, 5)
+    assert told(call) == []
+    ((_, leases),) = alive.asked()
+    assert leases == (3,)
+
+
+def test_a_question_without_an_answer_ends_the_streams_and_the_next_ones_are_asked() -> None:
+    alive = Alive()
+    call = alive.stream()
+    alive.say(call, 1)
+    alive.net.run()
+    alive.net.pass_time(7.3)
+    assert call.status == (14, "etcdserver: request timed out")
+    alive.node.take()
+    after = alive.stream()
+    alive.say(after, 2)
+    ((request, leases),) = alive.asked()
+    assert leases == (2,)
+    alive.answer(request, 5)
+    assert told(after) == [(2, 5)]
+
+
+def test_those_that_wait_behind_questions_without_an_answer_have_their_own_time_limit() -> None:
+    alive = Alive()
+    calls = [alive.stream() for _ in range(3)]
+    for call in calls:
+        alive.say(call, 1)
+        alive.net.run()
+    alive.net.pass_time(7.5)
+    assert [c.status for c in calls] == [(14, "etcdserver: request timed out")] * 3
+
+
+def test_a_refusal_ends_each_stream_once() -> None:
+    alive = Alive()
+    call = alive.stream()
+    alive.say(call, 1, 2)
+    ((request, _),) = alive.asked()
+    alive.node.answer(request.rid, Status.ERROR, EtcdError(errors.TOO_MANY_REQUESTS).encode())
+    alive.net.run()
+    assert call.status is not None
+    assert call.status[0] == errors.TOO_MANY_REQUESTS.code
+
+
+def test_the_leader_changes_and_the_question_goes_to_the_new_one() -> None:
+    alive = Alive()
+    call = alive.stream()
+    alive.say(call, 1)
+    ((request, _),) = alive.asked()
+    alive.node.not_leader(request, 2, 2)
+    alive.net.lead(2, 2)
+    second: FakeNode = alive.net.nodes[2]
+    (again,) = second.take(Method.LEASE_KEEPALIVES)
+    second.ok(again, 4, Struct("<q").pack(5))
+    alive.net.run()
+    assert told(call) == [(1, 5)]
+
+
+def test_too_many_unanswered_keep_alives_end_the_stream(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(keepalive, "_MAX_UNANSWERED", 3)
+    alive = Alive()
+    call = alive.stream()
+    alive.say(call, 1, 1, 1)
+    assert not call.closed
+    alive.say(call, 1)
+    assert call.status is not None
+    assert call.status[0] == errors.TOO_MANY_REQUESTS.code
+
+
+def test_odd_requests_are_read_as_protobuf_reads_them() -> None:
+    alive = Alive()
+    call = alive.stream()
+    odd: list[Any] = [b"\x08\x81\x00", b"\x08\x01\x08\x02", b"", b"\x08\x01\x50\x07"]
+    for data in odd:
+        alive.handler.message(call, data)
+    ((request, leases),) = alive.asked()
+    assert leases == (1, 2, 0, 1)
+    alive.answer(request, 5, 5, 0, 5)
+    assert told(call) == [(1, 5), (2, 5), (0, 0), (1, 5)]
+    alive.handler.message(call, b"\x08")
+    assert call.status is not None
+    assert call.status[0] == 13
+
+
+def test_reading_of_requests_is_kept_for_a_bounded_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(keepalive, "_KNOWN", 10)
+    alive = Alive()
+    alive.say(alive.stream(), *range(1, 100))
+    assert len(alive.handler._known) <= 10
