@@ -21,7 +21,9 @@ from tools.musterctl.kv import prefix_end
 DURATION_S = 60
 _KEY_BYTES = 256
 _VALUE_BYTES = 1024
+_PUT_TIMEOUT_S = 10.0  # etcdctl has none, and waits for ever where its server is gone
 _CLEANUP_TIMEOUT_S = 30.0
+_UPKEEP_TIMEOUT_S = 600.0
 _SLOWEST_S = 0.5
 _DEVIATION_S = 0.1
 _ENOUGH = 0.9  # of the load's rate
@@ -93,7 +95,7 @@ def perf(invocation: Invocation) -> None:
         if client.unary("KV/Range", request, rpc_pb2.RangeResponse, DURATION_S, True).kvs:
             advice = f"Delete with 'musterctl del --prefix {prefix_text}' first"
             raise Exit(3, f"prefix {quote(prefix)} has keys. {advice}")
-    measured = _drive(client, load, prefix, DURATION_S)
+    measured = drive(client, load, prefix, DURATION_S, _PUT_TIMEOUT_S)
     with failing_with():
         deletion = rpc_pb2.DeleteRangeRequest(key=key, range_end=end)
         deleted = client.unary("KV/DeleteRange", deletion, rpc_pb2.DeleteRangeResponse, _CLEANUP_TIMEOUT_S)
@@ -101,13 +103,15 @@ def perf(invocation: Invocation) -> None:
             revision = deleted.header.revision
             print(f"Compacting with revision {revision}")
             compact = rpc_pb2.CompactionRequest(revision=revision, physical=True)
-            client.unary("KV/Compact", compact, rpc_pb2.CompactionResponse, None)
+            client.unary("KV/Compact", compact, rpc_pb2.CompactionResponse, _UPKEEP_TIMEOUT_S)
             print(f"Compacted with revision {revision}")
         if invocation.flags.switch("auto-defrag"):
             for endpoint in s.config.endpoints:
                 print(f'Defragmenting "{endpoint}"')
                 request_ = rpc_pb2.DefragmentRequest()
-                s.client(endpoint).unary("Maintenance/Defragment", request_, rpc_pb2.DefragmentResponse, None)
+                s.client(endpoint).unary(
+                    "Maintenance/Defragment", request_, rpc_pb2.DefragmentResponse, _UPKEEP_TIMEOUT_S
+                )
                 print(f'Defragmented "{endpoint}"')
     lines, passed = verdict(load, measured)
     print("\n".join(lines))
@@ -115,8 +119,9 @@ def perf(invocation: Invocation) -> None:
         raise Exit(1)
 
 
-def _drive(client: Client, load: Load, prefix: bytes, duration_s: float) -> Measured:
-    """Send puts at the load's rate for ``duration_s``, at most one per client at a time.
+def drive(client: Client, load: Load, prefix: bytes, duration_s: float, put_timeout_s: float) -> Measured:
+    """Send puts at the load's rate for ``duration_s``, at most one per client at a time. It takes at most
+    ``put_timeout_s`` longer, whatever becomes of the servers.
 
     Requests are issued by one thread and finish by callback, so that the Python side stays out of the
     way of what is measured.
@@ -153,7 +158,9 @@ def _drive(client: Client, load: Load, prefix: bytes, duration_s: float) -> Meas
             idle.release()
 
         try:
-            call = client.start("KV/Put", rpc_pb2.PutRequest(key=key, value=value), rpc_pb2.PutResponse)
+            call = client.start(
+                "KV/Put", rpc_pb2.PutRequest(key=key, value=value), rpc_pb2.PutResponse, put_timeout_s
+            )
             call.add_done_callback(done)
         except RequestError as error:
             with lock:

@@ -217,15 +217,18 @@ class Client:
                 continue
             return answer
 
-    def start(self, method: str, request: Message, response: type[R]) -> grpc.Future:
+    def start(self, method: str, request: Message, response: type[R], timeout_s: float) -> grpc.Future:
         """Send one request without waiting; the future's exception is a grpc.RpcError. Never sent twice."""
-        call = self._pick(None).unary_unary(
+        deadline = time.monotonic() + timeout_s
+        call = self._pick(deadline).unary_unary(
             f"/etcdserverpb.{method}",
             request_serializer=type(request).SerializeToString,
             response_deserializer=response.FromString,
         )
-        metadata = self._metadata(None)
-        return call.future(request, wait_for_ready=len(self._channels) == 1, metadata=metadata)
+        metadata = self._metadata(deadline)
+        return call.future(
+            request, timeout=_left(deadline), wait_for_ready=len(self._channels) == 1, metadata=metadata
+        )
 
     def stream(
         self, method: str, requests: Iterator[Message], response: type[R], has_leader: bool = False

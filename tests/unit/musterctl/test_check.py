@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-from tools.musterctl.check import Load, Measured, verdict
+import socket
+import time
+
+import pytest
+
+from tools.musterctl.check import Load, Measured, drive, verdict
+from tools.musterctl.client import Client, Config
 
 _LOAD = Load(puts_per_s=100, clients=10)
 
@@ -43,3 +49,19 @@ def test_nothing_done_is_a_failure_not_an_error() -> None:
     lines, passed = verdict(_LOAD, Measured())
     assert not passed
     assert lines[0] == "FAIL: Throughput too low: 1 writes/s"
+
+
+@pytest.mark.parametrize("endpoints", [1, 2])
+def test_servers_that_went_away_end_it_with_errors_instead_of_holding_it_for_ever(endpoints: int) -> None:
+    """Listening but never answering, as a machine that was frozen."""
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(endpoints)]
+    config = Config((), True, "", "", "", "", "", 10_000, 6_000)
+    client = Client(config, tuple(f"127.0.0.1:{s.getsockname()[1]}" for s in sockets))
+    started = time.monotonic()
+    measured = drive(client, Load(puts_per_s=100, clients=3), b"/check/", 1.0, 0.4)
+    assert time.monotonic() - started < 5
+    assert measured.latencies_s == []
+    assert set(measured.errors) == {"context deadline exceeded"}
+    client.close()
+    for s in sockets:
+        s.close()
