@@ -6,13 +6,12 @@ record per subscription and revision, encoded once per set of subscriptions with
 up to which applied revision it is complete: because a link keeps its order, the front knows exactly which live
 events come after it (review (b), Join).
 
-Matching is by exact key in a dictionary, and by a sorted list for ranges: one event costs a dictionary look-up
-plus the ranges that begin at or before it.
+Matching is by exact key in a dictionary, and by an index for ranges (``range_index``): one event costs a dictionary
+look-up plus the ranges that hold it.
 """
 
 from __future__ import annotations
 
-from bisect import bisect_right, insort
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
@@ -21,6 +20,7 @@ from cluster import messages
 from cluster.messages import EVENTS_HEAD, SUBSCRIBE_HEAD, SUBSCRIBED_BODY, Status
 from cluster.ranges import is_creation
 from node.fronts import FrontLink
+from node.range_index import RangeIndex
 
 PREV_KV = 1
 Event = tuple[int, int, bytes, bytes, int]  # revision, kind, key, KeyValue, place in the revision
@@ -56,12 +56,11 @@ class WatchSource:
         self._store = store
         self._mark_dirty = mark_dirty
         self._keys: dict[bytes, list[Subscription]] = {}
-        self._ranges: list[tuple[bytes, int, Subscription]] = []  # sorted by start
+        self._ranges: RangeIndex[Subscription] = RangeIndex()
         self._collected: dict[Subscription, list[tuple[int, bytes]]] = {}
         self.holding = False  # an apply is under way in slices
         self._late: list[tuple[FrontLink, int, bytes]] = []  # who subscribed meanwhile
         self._count = 0
-        self._serial = 0
         self.events = 0
 
     @property
@@ -82,8 +81,7 @@ class WatchSource:
         sub = Subscription(link, rid, key, range_end, live_from, bool(flags & PREV_KV))
         link.subscriptions[rid] = sub
         if range_end:
-            self._serial += 1
-            insort(self._ranges, (key, self._serial, sub))
+            self._ranges.add(sub)
         else:
             self._keys.setdefault(key, []).append(sub)
         self._count += 1
@@ -99,7 +97,7 @@ class WatchSource:
             return
         self._count -= 1
         if sub.range_end:
-            self._ranges = [r for r in self._ranges if r[2] is not sub]
+            self._ranges.remove(sub)
         else:
             same = self._keys[sub.key]
             same.remove(sub)
@@ -116,7 +114,7 @@ class WatchSource:
         """A snapshot was installed: revisions were jumped over (H8). Fronts re-join from history."""
         self._collected.clear()
         self.emit([])
-        for subs in [*self._keys.values(), [r[2] for r in self._ranges]]:
+        for subs in [*self._keys.values(), self._ranges.all()]:
             for sub in list(subs):
                 sub.link.answer(sub.rid, Status.LOST, b"")
                 self._mark_dirty(sub.link)
@@ -179,14 +177,10 @@ class WatchSource:
 
     def _match(self, key: bytes) -> list[Subscription]:
         exact = self._keys.get(key)
-        if not self._ranges:
+        if not len(self._ranges):
             return exact or []
-        found = list(exact) if exact else []
-        last = bisect_right(self._ranges, key, key=lambda r: r[0])
-        for start, _, sub in self._ranges[:last]:
-            if start <= key and (sub.range_end == b"\0" or key < sub.range_end):
-                found.append(sub)
-        return found
+        found = self._ranges.holding(key)
+        return [*exact, *found] if exact else found
 
     def statistics(self) -> dict[str, int]:
         """Counts for metrics."""

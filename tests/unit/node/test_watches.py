@@ -1,0 +1,110 @@
+"""What a node sends of what it applies, and to whom."""
+
+from __future__ import annotations
+
+from cluster import messages
+from cluster.messages import EVENTS_HEAD, SUBSCRIBE_HEAD, SUBSCRIBED_BODY, Status, decode_events
+from cluster.wire import key_value
+from node.fronts import FrontLink
+from node.watches import WatchSource
+
+
+class Store:
+    revision = 5
+    compact_revision = 2
+
+    def previous(self, key: bytes, revision: int) -> bytes | None:
+        return b"before " + key
+
+
+class Source:
+    """A watch source with two fronts."""
+
+    def __init__(self) -> None:
+        self.frames: list[bytes] = []
+        self.links = [FrontLink(b"%d" % i, self._send, b"", i) for i in range(2)]
+        self.source = WatchSource(Store(), lambda link: None)
+
+    def _send(self, parts: list[bytes]) -> bool:
+        self.frames.append(parts[-1])
+        return True
+
+    def subscribe(self, rid: int, key: bytes, end: bytes = b"", *, link: int = 0, start: int = 0, prev: bool = False) -> None:
+        body = SUBSCRIBE_HEAD.pack(start, 1 if prev else 0, len(key)) + key + end
+        self.source.subscribe(self.links[link], rid, body)
+
+    def write(self, *changes: tuple[int, bytes]) -> None:
+        """Apply puts: ``(revision, key)``, each the second of its key."""
+        self.source.emit([(r, 0, k, key_value(k, 2, r, 2, b"v", 0), i) for i, (r, k) in enumerate(changes)])
+
+    def answers(self, link: int = 0) -> list[tuple[int, int, bytes]]:
+        if self.links[link].pending:
+            self.links[link].flush()
+        frames, self.frames = self.frames, []
+        return [record for frame in frames for record in messages.decode_answers(frame)[1]]
+
+    def events(self, link: int = 0) -> list[tuple[int, int, list[bytes]]]:
+        """Per record the rid, the revision and the keys."""
+        found = []
+        for rid, status, body in self.answers(link):
+            if status == Status.EVENTS:
+                revision, count = EVENTS_HEAD.unpack_from(body)
+                found.append((rid, revision, [e[2] for e in decode_events(body, EVENTS_HEAD.size, count)]))
+        return found
+
+
+def test_a_subscription_is_told_from_where_it_is_live_and_gets_nothing_older() -> None:
+    source = Source()
+    source.subscribe(1, b"k")
+    source.subscribe(2, b"k", start=9)
+    assert [(r, s, SUBSCRIBED_BODY.unpack(b)) for r, s, b in source.answers()] == [
+        (1, Status.SUBSCRIBED, (6, 2)), (2, Status.SUBSCRIBED, (9, 2))]
+    source.write((8, b"k"), (9, b"k"))
+    assert source.events() == [(1, 8, [b"k"]), (1, 9, [b"k"]), (2, 9, [b"k"])]
+
+
+def test_each_subscription_gets_the_events_of_its_range_a_record_per_revision() -> None:
+    source = Source()
+    wishes = {1: (b"b", b""), 2: (b"a", b"c"), 3: (b"b", b"\0"), 4: (b"c", b"b"), 5: (b"\0", b"\0")}
+    for rid, (key, end) in wishes.items():
+        source.subscribe(rid, key, end)
+    source.write((6, b"a"), (6, b"b"), (7, b"c"))
+    assert sorted(source.events()) == [
+        (1, 6, [b"b"]), (2, 6, [b"a", b"b"]), (3, 6, [b"b"]), (3, 7, [b"c"]), (5, 6, [b"a", b"b"]), (5, 7, [b"c"])]
+
+
+def test_only_those_that_want_it_get_the_previous_value() -> None:
+    source = Source()
+    source.subscribe(1, b"k", prev=True)
+    source.subscribe(2, b"k")
+    source.answers()
+    source.write((6, b"k"))
+    (_, _, with_prev), (_, _, plain) = source.answers()
+    assert decode_events(with_prev, EVENTS_HEAD.size, 1)[0][4] == b"before k"
+    assert decode_events(plain, EVENTS_HEAD.size, 1)[0][4] == b""
+
+
+def test_who_has_ended_or_gone_gets_nothing() -> None:
+    source = Source()
+    for link in (0, 1):
+        for rid, end in ((1, b""), (2, b"l"), (3, b"\0")):
+            source.subscribe(rid, b"k", end, link=link)
+        source.answers(link)
+    source.source.unsubscribe(source.links[0], 2)
+    source.source.gone(source.links[1])
+    source.write((6, b"k"))
+    assert [rid for rid, _, _ in source.events()] == [1, 3]
+    assert source.events(1) == []
+    for rid in (1, 3):
+        source.source.unsubscribe(source.links[0], rid)
+    assert not source.source.active
+
+
+def test_h8_after_a_snapshot_every_subscription_is_lost() -> None:
+    source = Source()
+    for rid, end in ((1, b""), (2, b"l"), (3, b"\0")):
+        source.subscribe(rid, b"k", end)
+    source.answers()
+    source.source.lost()
+    assert sorted((rid, status) for rid, status, _ in source.answers()) == [(r, Status.LOST) for r in (1, 2, 3)]
+    assert not source.source.active
