@@ -192,7 +192,23 @@ def _from_file(table: Mapping[str, Flag], path: str) -> Values:
         _set(result, flag, _file_text(flag, node, path), "file", ConfigError, f"key {flag.yaml} in {path}" if flag.yaml else f"key {flag.name} in {path}")
     result.sources["config-file"] = "flag"
     result.values["config-file"] = path
+    # etcd takes a file with keys that it does not know and says nothing; a setting that has no effect is worth a line
+    known = {flag.yaml_path for flag in table.values() if flag.yaml_path}
+    result.warnings += [f"unrecognized key {'.'.join(key)} in {path}" for key in _unknown_keys(document, known)]
     return result
+
+
+def _unknown_keys(document: dict[Any, Any], known: set[tuple[str, ...]], above: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
+    found: list[tuple[str, ...]] = []
+    for step, node in document.items():
+        key = (*above, str(step))
+        if key in known:
+            continue
+        if isinstance(node, dict) and any(path[: len(key)] == key for path in known):
+            found += _unknown_keys(node, known, key)
+        else:
+            found.append(key)
+    return found
 
 
 def _file_text(flag: Flag, node: Any, path: str) -> str:

@@ -177,3 +177,29 @@ def test_flags_that_etcd_ignores_are_ignored_with_a_warning() -> None:
     assert values.warnings == [
         'deprecated command line flag "cluster-active-size" ignored', 'deprecated command line flag "vv" ignored',
     ]  # fmt: skip
+
+
+_SAMPLE_KEYS = """\
+name data-dir wal-dir snapshot-count heartbeat-interval election-timeout quota-backend-bytes listen-peer-urls
+listen-client-urls max-snapshots max-wals cors initial-advertise-peer-urls advertise-client-urls discovery
+discovery-proxy discovery-srv initial-cluster initial-cluster-token initial-cluster-state strict-reconfig-check enable-v2
+enable-pprof proxy proxy-failure-wait proxy-refresh-interval proxy-dial-timeout proxy-write-timeout proxy-read-timeout
+self-signed-cert-validity log-level logger log-outputs force-new-cluster auto-compaction-mode auto-compaction-retention
+cipher-suites"""
+
+
+def test_keys_of_a_file_that_nobody_knows_are_said_and_passed_over(tmp_path: Path) -> None:
+    """etcd passes them over, too."""
+    text = "name: a\nsnapshot-cuont: 7\nclient-transport-security:\n  auto-tls: false\n  auto_tls: true\nother:\n  x: 1\n"
+    values = in_file(tmp_path, text)
+    assert values["name"] == "a"
+    path = tmp_path / "muster.yaml"
+    assert values.warnings == [
+        f"unrecognized key {key} in {path}" for key in ("snapshot-cuont", "client-transport-security.auto_tls", "other")]
+
+
+def test_the_keys_of_etcds_sample_file_are_all_known(tmp_path: Path) -> None:
+    transport = "".join(f"  {key}:\n" for key in ("cert-file", "key-file", "client-cert-auth", "trusted-ca-file", "auto-tls"))
+    text = "".join(f"{key}:\n" for key in _SAMPLE_KEYS.split())
+    text += f"client-transport-security:\n{transport}peer-transport-security:\n{transport}"
+    assert in_file(tmp_path, text).warnings == []
