@@ -10,10 +10,11 @@ from __future__ import annotations
 import asyncio
 import inspect
 import json
+import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any, NoReturn, get_args
 
 import typer
 from rich.console import Console
@@ -49,6 +50,8 @@ _COMMON: _Options = {
     "rate_per_s": (Annotated[float, Option(
         "--rate", "--put-rate", help="Operations per second. Latency then counts from the intended time of sending, "
                                      "so that stalls show. 0: each client goes on when answered.")], 0.0),
+    "dial_timeout": (Annotated[str, Option(help="How long a connection may take to be made, such as 500ms or 5s. "
+                                                "0: 5s.")], "5s"),
     "timeout_s": (Annotated[float, Option("--timeout", help="Seconds after which an operation counts as failed.")],
                   10.0),
     "seed": (Annotated[int, Option(help="Of keys and values.")], 1),
@@ -62,6 +65,7 @@ _COMMON: _Options = {
                                                "below them. Default: those found behind local endpoints.")], ""),
     "as_json": (Annotated[bool, Option("--json", help="Print the result as JSON, nothing else on stdout.")], False),
     "sample": (Annotated[bool, Option("--sample", help="List the operations of each second too.")], False),
+    "precise": (Annotated[bool, Option("--precise", help="Print latencies to the microsecond.")], False),
 }
 _SIZES: _Options = {
     "key_size_bytes": (Annotated[int, Option("--key-size", help="Bytes of a key.")], 8),
@@ -92,6 +96,7 @@ _WATCH: _Options = {
     "streams": (Annotated[int, Option(help="Watch streams; they share the connections.")], 10),
     "watchers_per_stream": (Annotated[int, Option("--watchers-per-stream", "--watch-per-stream",
                                                   help="Watchers on each stream.")], 100),
+    "sequential": _KEYS["sequential"],
     "watched_keys": (Annotated[int, Option("--watched-key-total", help="Each watcher watches one of so many keys. "
                                                                        "0: all of the key space.")], 0),
     "watch_prefix": (Annotated[str, Option("--prefix", help="Watch this prefix and put below it. Default: the key "
@@ -201,7 +206,7 @@ for _name, _command in COMMANDS.items():
 
 def _load(name: str, command: Command, given: dict[str, Any]) -> None:
     """Run, show, and exit: 0; 1 if the run failed or all its operations did; 2 for impossible options."""
-    if given.pop("consistency", "l") not in ("l", "s"):
+    if given.get("consistency", "l") not in ("l", "s"):
         _fail("--consistency must be l or s")
     if given["total"] is None:
         given["total"] = 0 if given["duration_s"] else command.total
@@ -232,7 +237,7 @@ def _load(name: str, command: Command, given: dict[str, Any]) -> None:
     if given["as_json"]:
         sys.stdout.write(json.dumps(result) + "\n")
     else:
-        report.show(report.output(), result, sample=given["sample"])
+        report.show(report.output(), result, sample=given["sample"], precise=given["precise"])
     if result["errors"] and not result["operations"]:
         raise typer.Exit(1)
 
@@ -240,6 +245,8 @@ def _load(name: str, command: Command, given: dict[str, Any]) -> None:
 def _spec(name: str, given: dict[str, Any]) -> Spec:
     values = {field: value for field, value in given.items() if field in _SPEC_FIELDS}
     values["endpoints"] = _split(given["endpoints"])
+    values["serializable"] = given.get("consistency") == "s"
+    values["dial_timeout_s"] = _seconds(given["dial_timeout"]) or 5.0
     if given.get("sequential"):
         values["distribution"] = "sequential"
     if "watch_prefix" in given:
@@ -272,6 +279,30 @@ def _split(endpoints: str) -> tuple[str, ...]:
     return found
 
 
+_UNITS_S = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
+
+
+def _seconds(duration: str) -> float:
+    """A duration as Go writes it: 1m30s. ValueError if it is none."""
+    parts = re.findall(r"(\d+(?:\.\d*)?|\.\d+)(ns|us|µs|ms|s|m|h)", duration)
+    if duration != ("".join(number + unit for number, unit in parts) or "0"):
+        raise ValueError(f'invalid duration "{duration}"')
+    return sum(float(number) * _UNITS_S[unit] for number, unit in parts)
+
+
+def command_first(arguments: Sequence[str]) -> list[str]:
+    """The same arguments with options in front of the command behind it: etcd's tool takes those of all commands in
+    both places, as in ``benchmark --conns=100 put``."""
+    flags = {"--" + name.replace("_", "-") for name, (hint, _) in _COMMON.items() if get_args(hint)[0] is bool}
+    flags |= {"--json", "--insecure-skip-tls-verify"}
+    before, rest = [], list(arguments)
+    while rest and rest[0].startswith("--") and rest[0] != "--help":
+        before.append(rest.pop(0))
+        if "=" not in before[-1] and before[-1] not in flags and rest:
+            before.append(rest.pop(0))
+    return [*rest[:1], *before, *rest[1:]]
+
+
 def _fail(reason: str) -> NoReturn:
     _errors.print(f"error: {reason}", style="red", markup=False)
     raise typer.Exit(2)
@@ -282,7 +313,7 @@ def main() -> None:
     from bench import compare_cli
 
     compare_cli.register(app)
-    app()
+    app(args=command_first(sys.argv[1:]))
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from typing import Any
 
 from rich.console import Console, Group, RenderableType
@@ -12,12 +13,12 @@ from rich.text import Text
 _BAR_WIDTH = 40
 
 
-def render(result: dict[str, Any], *, sample: bool = False) -> RenderableType:
+def render(result: dict[str, Any], *, sample: bool = False, precise: bool = False) -> RenderableType:
     """One run's result, as ``bench.run.run`` returns it."""
     parts: list[RenderableType] = [
         Text(f"{result['operations']} operations in {result['duration_s']:.2f} s: "
              f"{result['throughput_per_s']:,.1f} per second", style="bold"),
-        _latency(result),
+        _latency(result, "{:.3f}".format if precise else number),
     ]
     if result["histogram_us"]:
         parts.append(_histogram(result["histogram_us"]))
@@ -31,9 +32,9 @@ def render(result: dict[str, Any], *, sample: bool = False) -> RenderableType:
     return Group(*parts)
 
 
-def show(console: Console, result: dict[str, Any], *, sample: bool = False) -> None:
+def show(console: Console, result: dict[str, Any], *, sample: bool = False, precise: bool = False) -> None:
     """Print one run's result."""
-    console.print(render(result, sample=sample), soft_wrap=True, highlight=False)
+    console.print(render(result, sample=sample, precise=precise), soft_wrap=True, highlight=False)
 
 
 def output() -> Console:
@@ -57,7 +58,7 @@ def _table(*columns: str) -> Table:
     return table
 
 
-def _latency(result: dict[str, Any]) -> Table:
+def _latency(result: dict[str, Any], number: Callable[[float], str]) -> Table:
     main = "delivery" if result["command"].startswith("watch") else "latency"
     table = _table("ms", *result["latency_ms"])
     table.add_row(main, *(number(value) for value in result["latency_ms"].values()))

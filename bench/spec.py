@@ -31,6 +31,7 @@ class Spec:
     duration_s: float = 0.0  # operations are started for so long; 0: until total
     rate_per_s: float = 0.0  # 0: closed loop, each client waits for its answer; else open loop
     timeout_s: float = 10.0  # of one operation, and for the last answers
+    dial_timeout_s: float = 5.0  # of one connection
     seed: int = 1
     key_prefix: str = ""
     key_size_bytes: int = 8
@@ -87,8 +88,8 @@ class Spec:
                 raise ValueError(f"{name} must be at least 1")
         if self.total <= 0 and self.duration_s <= 0 and self.command != "watch-get":  # that ends with its watchers
             raise ValueError("a run needs an end: give a total or a duration")
-        if self.total < 0 or self.duration_s < 0 or self.rate_per_s < 0 or self.timeout_s <= 0:
-            raise ValueError("total, duration and rate must not be negative; the timeout must be positive")
+        if self.total < 0 or self.duration_s < 0 or self.rate_per_s < 0 or min(self.timeout_s, self.dial_timeout_s) <= 0:
+            raise ValueError("total, duration and rate must not be negative; the timeouts must be positive")
         if self.distribution not in DISTRIBUTIONS:
             raise ValueError(f"key distribution must be one of {', '.join(DISTRIBUTIONS)}")
         if self.zipf_exponent <= 0:

@@ -58,7 +58,7 @@ class Worker:
             tls = tls_context(cacert=spec.cacert, cert=spec.cert, key=spec.key,
                               insecure_skip_verify=spec.insecure_skip_verify)
         self._client = await Client.open([parse_endpoint(e) for e in spec.endpoints], spec.conns, tls=tls,
-                                         user=spec.user)
+                                         user=spec.user, timeout_s=spec.dial_timeout_s)
         connections = self._client.connections
         if spec.command in WATCHES:
             self._watchers = Watchers(spec, self._client)

@@ -83,6 +83,20 @@ def test_each_command_makes_its_total_and_reports_it(etcd: System, arguments: tu
     assert 0 <= result["others_busy_percent"] <= result["machine_busy_percent"] <= 100
 
 
+def test_reads_are_as_consistent_as_asked(etcd: System) -> None:
+    asked = [result_of(etcd, "range", "--total", "5", "--key-space-size", "5", "--consistency", consistency)
+             for consistency in ("l", "s")]
+    assert [result["settings"]["serializable"] for result in asked] == [False, True]
+
+
+def test_options_of_all_commands_may_stand_before_the_command_as_in_etcds_tool(etcd: System) -> None:
+    options = ("--endpoints=" + ",".join(etcd.endpoints), "--conns", "2", "--sample", "--precise", "--dial-timeout=2s")
+    said = bench(*options, "put", "--total=50").stdout
+    assert "50 operations in" in said
+    settings = json.loads(bench(*options, "--json", "put", "--total", "50").stdout)["settings"]
+    assert (settings["conns"], settings["dial_timeout_s"]) == (2, 2.0)
+
+
 def test_a_watch_run_counts_every_event_at_every_watcher_over_two_processes(etcd: System) -> None:
     result = result_of(etcd, "watch", "--streams", "4", "--watchers-per-stream", "5", "--total", "60",
                        "--clients", "2", "--processes", "2", "--prefix", "/w2/", "--key-size", "12")
@@ -146,6 +160,7 @@ def test_client_processes_end_with_their_parent(etcd: System, sent: signal.Signa
     (("put", "--total", "0"), 2, "needs an end"),
     (("put", "--key-size", "1"), 2, "10000 keys need 4 digits"),
     (("range", "--consistency", "x"), 2, "--consistency must be l or s"),
+    (("put", "--dial-timeout", "5"), 2, 'invalid duration "5"'),
     (("put", "--nonsense",), 2, "No such option"),
     (("compare", "--only", "nothing"), 2, "no cell matches"),
     (("compare", "--subject", "zookeeper", "--baseline", "zookeeper"), 2, "zookeeper: neither etcd"),
