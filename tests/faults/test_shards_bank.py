@@ -25,6 +25,9 @@ TOTAL = EACH * len(ACCOUNTS)
 RUN_S = 300.0 if SOAK else 12.0
 
 
+pytestmark = [pytest.mark.longer, pytest.mark.timeout(900)]
+
+
 @pytest.fixture(scope="module")
 def hosts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hosts]:
     folder = tmp_path_factory.mktemp("bank") / "c"

@@ -1,4 +1,7 @@
-"""Single nodes killed at random under load, three shards: nothing acknowledged is lost, all hosts end up equal."""
+"""Single nodes killed at random under load, three shards: nothing acknowledged is lost, all hosts end up equal.
+
+``MUSTER_SOAK=1`` does it for ten minutes, and prints how long each class of request stalled.
+"""
 
 from __future__ import annotations
 
@@ -17,11 +20,14 @@ from cluster.placement import Placement
 from tests.cluster.local_cluster import local_cluster
 from tests.faults.hosts import ELECTION_TIMEOUT_S, SOAK, Hosts, aside, until
 from tests.faults.load import Load
+from tests.faults.probes import Probes
 from tests.faults.shards import assert_equal_everywhere, clients, facts
 from tests.linearizability import Outcome
 
 SHARDS = 3
 RUN_S = 600.0 if SOAK else 25.0
+PART_S = 60.0  # of a history that is checked at once
+PAUSE_S = (0.2, 8.0) if SOAK else (0.1, 2.5)
 
 
 @pytest.fixture(scope="module")
@@ -32,20 +38,32 @@ def hosts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hosts]:
         yield Hosts(cluster)
 
 
+@pytest.mark.longer
+@pytest.mark.timeout(1500)
 def test_nodes_killed_at_random_lose_nothing(hosts: Hosts) -> None:
-    async def scenario() -> None:
+    async def kill_for(seconds: float, load: Load, probes: Probes) -> None:
         chance = random.Random(os.urandom(8))
-        kills = 0
-        async with Load(hosts, name_on_all_shards("nodes"), pause_s=0.06) as load:
-            end = time.monotonic() + RUN_S
-            while time.monotonic() < end:
-                host, shard = chance.randrange(3), chance.randrange(SHARDS)
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(await aside(hosts.node_pid, host, shard), signal.SIGKILL)
-                kills += 1
-                await load.run_for(chance.uniform(0.1, 2.5))
-            await load.acknowledged(300)
-        print(f"{kills} nodes killed; {load.summary()}")
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            host, shard = chance.randrange(3), chance.randrange(SHARDS)
+            leads = await aside(leads_now, hosts, host, shard)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(await aside(hosts.node_pid, host, shard), signal.SIGKILL)
+                probes.killed(shard, leads)
+            await load.run_for(chance.uniform(*PAUSE_S))
+        await load.acknowledged(100 if SOAK else 300)
+
+    async def scenario() -> None:
+        async with Probes(hosts, SHARDS) as probes:
+            left, part = RUN_S, 0
+            while left > 0:
+                name = name_on_all_shards(f"nodes{part}")
+                async with Load(hosts, name, clients=12 if SOAK else 48, pause_s=0.1 if SOAK else 0.06) as load:
+                    await kill_for(min(left, PART_S), load, probes)
+                print(f"{len(probes.deaths)} nodes killed so far; {load.summary()}", flush=True)
+                left -= PART_S
+                part += 1
+        print(probes.table())
 
     asyncio.run(scenario())
     until(lambda: all(hosts.ready(host) for host in range(3)))
@@ -53,13 +71,15 @@ def test_nodes_killed_at_random_lose_nothing(hosts: Hosts) -> None:
         assert_equal_everywhere(found)
 
 
+def leads_now(hosts: Hosts, host: int, shard: int) -> bool:
+    """Whether a host leads a shard, as its own node says."""
+    fact = facts(hosts, host)[shard]
+    return bool(fact["up"] and fact["role"] == "leader" and fact["serving"])
+
+
 def leader_of(hosts: Hosts, shard: int) -> int:
     """The host that leads a shard, as its own node says; waited for."""
-
-    def leads() -> list[int]:
-        return [h for h in range(3) if (f := facts(hosts, h)[shard])["up"] and f["role"] == "leader" and f["serving"]]
-
-    return int(until(leads)[0])
+    return int(until(lambda: [h for h in range(3) if leads_now(hosts, h, shard)])[0])
 
 
 def name_on_all_shards(start: str) -> str:

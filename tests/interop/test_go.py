@@ -28,6 +28,7 @@ CHECKS = [
 ]  # fmt: skip
 
 
+@pytest.mark.longer
 def test_a_registration_is_found_and_goes_with_its_process(programs: dict[str, Path], hosts: Hosts) -> None:
     with (
         Program([programs["3.5"] / "discover", "-endpoints", hosts.endpoints[1]]) as discover,

@@ -20,6 +20,7 @@ def run(seed: int) -> dict[str, int]:
         raise AssertionError(f"seed {seed}: {e}") from e
 
 
+@pytest.mark.longer
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("batch", range(_BATCHES))
 def test_deletes_logged_as_spans_are_what_deletes_of_their_keys_would_be(batch: int) -> None:

@@ -16,6 +16,7 @@ def run(seed: int) -> dict[str, int]:
         raise AssertionError(f"seed {seed}: {e}") from e
 
 
+@pytest.mark.longer
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("batch", range(_BATCHES))
 def test_every_answer_and_every_watch_is_what_a_replay_of_the_order_gives(batch: int) -> None:

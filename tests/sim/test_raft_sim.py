@@ -13,6 +13,7 @@ _BATCHES = 150 if _SOAK else 10
 _DURATION_MS = 20_000 if _SOAK else 6_000
 
 
+@pytest.mark.longer
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("batch", range(_BATCHES))
 def test_no_rule_is_broken_and_the_group_recovers(batch: int) -> None:

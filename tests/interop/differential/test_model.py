@@ -16,6 +16,7 @@ SEEDS = range(300) if SOAK else range(12)
 STEPS = 200 if SOAK else 80
 
 
+@pytest.mark.longer
 def test_generated_sequences(etcd: GrpcEndpoint) -> None:
     pair = Pair(etcd, MemoryEndpoint())
     for seed in SEEDS:

@@ -64,6 +64,7 @@ def muster(tmp_path: Path) -> Iterator[list[GrpcEndpoint]]:
                 endpoint.close()
 
 
+@pytest.mark.longer
 def test_through_one_host(etcd: GrpcEndpoint, muster: list[GrpcEndpoint]) -> None:
     pair = Pair(etcd, muster[0])
     for step in edges():
@@ -72,6 +73,7 @@ def test_through_one_host(etcd: GrpcEndpoint, muster: list[GrpcEndpoint]) -> Non
         pair.run(seed, STEPS)
 
 
+@pytest.mark.longer
 def test_through_every_host_in_turn(etcd: GrpcEndpoint, muster: list[GrpcEndpoint]) -> None:
     pair = Pair(etcd, Hosts(list(muster)))
     for step in edges():

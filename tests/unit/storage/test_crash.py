@@ -51,6 +51,7 @@ def kill_after(root: Path, seed: int, seconds: float) -> int:
     return acknowledged
 
 
+@pytest.mark.longer
 @pytest.mark.parametrize("seed", SEEDS)
 def test_after_a_kill_the_log_has_all_that_was_synced_and_replay_gives_the_same_state(
     tmp_path: Path, open_store: OpenStore, monkeypatch: pytest.MonkeyPatch, seed: int

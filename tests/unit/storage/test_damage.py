@@ -47,6 +47,7 @@ def outcome(read: Callable[[], object]) -> tuple[str, object]:
         return "refused", str(e)
 
 
+@pytest.mark.longer
 @pytest.mark.timeout(900)
 def test_a_flipped_bit_in_any_file_of_the_state(open_store: OpenStore, tmp_path: Path) -> None:
     store = open_store("state")
@@ -89,6 +90,7 @@ def test_a_flipped_bit_in_any_file_of_the_state(open_store: OpenStore, tmp_path:
     assert refused > 20
 
 
+@pytest.mark.longer
 @pytest.mark.timeout(900)
 def test_a_flipped_bit_in_any_file_of_the_log(tmp_path: Path) -> None:
     """In the write-ahead log, too, where RocksDB itself would drop the rest and go on (H10)."""

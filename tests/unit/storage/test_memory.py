@@ -54,6 +54,7 @@ log.close()
 """
 
 
+@pytest.mark.longer
 @pytest.mark.timeout(900)
 def test_memory_is_bounded_whatever_the_number_of_keys(tmp_path: Path) -> None:
     done = subprocess.run(
