@@ -4,7 +4,7 @@
   reconnect (ZeroMQ's IMMEDIATE, with linger 0): ``send`` says False instead.
 - A ROUTER knows its partners by the identity that they gave. A newcomer with the same identity takes over (HANDOVER),
   what is for nobody is refused (MANDATORY): ``send`` says False.
-- A partner that does not read makes ``send`` say False once ``hwm`` messages wait for it.
+- A partner that does not read makes ``send`` say False once ``hwm`` messages, or ``stream.MOST_BYTES``, wait for it.
 """
 
 from __future__ import annotations

@@ -5,7 +5,8 @@ libzmq, whose I/O threads must be woken on each side, both for sending and for r
 2-core reference machine).
 
 What is sent goes to the kernel at once, not at the end of the tick: an append is on its way while the leader writes
-its own log. Only what the kernel does not take is kept here, ``hwm`` messages at most.
+its own log. Only what the kernel does not take is kept here, ``hwm`` messages and ``MOST_BYTES`` at most: a partner
+that has stopped reading costs no more memory than that, one message beyond it apart.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ _READ_BYTES = 65_536  # below malloc's threshold for maps of its own
 _READS = 16  # in one go, so that one connection cannot starve the rest of the loop
 _JOIN_BYTES = 65_536  # up to so much, head and body are copied together
 _HANDSHAKE_S = 5.0
+MOST_BYTES = 256 << 20  # the answer to a range is sent as it is read, and may be that large
 
 Receive = Callable[[list[bytes]], None]
 
@@ -41,7 +43,7 @@ class Stream:
     """A connected, non-blocking socket. ``opened(stream)`` once both sides are ready, ``message(parts)`` for each
     message, ``lost(stream, reason)`` once at the end unless ``close`` was called."""
 
-    __slots__ = ("_backlog", "_decoder", "_fd", "_handshake", "_hwm", "_loop", "_lost", "_message", "_opened", "_reading",
+    __slots__ = ("_backlog", "_backlog_bytes", "_decoder", "_fd", "_handshake", "_hwm", "_loop", "_lost", "_message", "_opened", "_reading",
                  "_socket", "closed", "identity", "ready")
 
     def __init__(
@@ -54,6 +56,7 @@ class Stream:
         self._fd = sock.fileno()
         self._decoder = codec.Decoder(kind)
         self._backlog: deque[bytes | memoryview] = deque()
+        self._backlog_bytes = 0
         self._hwm = hwm
         self._opened = opened
         self._message = message
@@ -69,7 +72,7 @@ class Stream:
 
     def send(self, parts: list[bytes]) -> bool:
         """Send one message; False if it was dropped: the other side is not there, or takes nothing."""
-        if not self.ready or len(self._backlog) >= self._hwm:
+        if not self.ready or len(self._backlog) >= self._hwm or self._backlog_bytes >= MOST_BYTES:
             return False
         if len(parts) == 1:
             body = parts[0]
@@ -84,6 +87,7 @@ class Stream:
         backlog = self._backlog
         if backlog:
             backlog.append(data)
+            self._backlog_bytes += len(data)
             return True
         try:
             sent = self._socket.send(data)
@@ -96,6 +100,7 @@ class Stream:
             return False
         if sent < len(data):
             backlog.append(memoryview(data)[sent:])
+            self._backlog_bytes += len(data) - sent
             self._loop.add_writer(self._fd, self._writable)
         return True
 
@@ -104,6 +109,7 @@ class Stream:
         try:
             while backlog:
                 sent = self._socket.send(backlog[0])
+                self._backlog_bytes -= sent
                 if sent < len(backlog[0]):
                     backlog[0] = memoryview(backlog[0])[sent:]
                     return
@@ -169,6 +175,7 @@ class Stream:
             self._loop.remove_reader(self._fd)
             self._loop.remove_writer(self._fd)
             self._backlog.clear()
+            self._backlog_bytes = 0
             self._socket.close()
 
     @property

@@ -42,11 +42,9 @@ class WatchService:
             return
         self._stats.received += 1
         try:
-            request = validate.parse(WatchRequest.FromString, data)
+            stream.request(validate.parse(WatchRequest.FromString, data))
         except EtcdError as e:
             self._end(call, e)
-            return
-        stream.request(request)
 
     def half_closed(self, call: Call) -> None:
         """A client that asks no more still gets its events."""

@@ -9,12 +9,14 @@ from __future__ import annotations
 from typing import Any, Protocol
 
 from cluster import errors
+from cluster.errors import EtcdError
 from cluster.pb import rpc_pb2
 from proxy.watch.cohort import ClientWatch, Cohort
 from proxy.watch.encode import CANCELED, CREATED, PROGRESS_ID, cancel_reason_field, watch_id_field
 from proxy.watch.subscription import Subscription
 
 BACKLOG_BYTES = 1 << 20  # a stream with more waiting is blocked until its client reads
+_DEFERRED_MOST = 10_000  # requests, and BACKLOG_BYTES of them, that wait until a node is heard
 
 
 class Hub(Protocol):
@@ -33,7 +35,7 @@ class Hub(Protocol):
 class WatchStream:
     """One Watch call."""
 
-    __slots__ = ("_next_id", "blocked", "call", "closed", "deferred", "hub", "progress_at", "watches")
+    __slots__ = ("_deferred_bytes", "_next_id", "blocked", "call", "closed", "deferred", "hub", "progress_at", "watches")
 
     def __init__(self, hub: Hub, call: Any) -> None:
         self.hub = hub
@@ -43,14 +45,18 @@ class WatchStream:
         self.closed = False
         self.progress_at = 0.0  # loop time of the next periodic progress, if a watch wants it
         self.deferred: list[Any] = []  # requests that wait until this front knows a revision at all
+        self._deferred_bytes = 0
         self._next_id = 0
         call.on_drain = self.drained
 
     # -- requests -----------------------------------------------------------------------------------
 
     def request(self, request: Any) -> None:
-        """One WatchRequest."""
+        """One WatchRequest. EtcdError ends the stream."""
         if self.deferred or not self.hub.store_revision():
+            self._deferred_bytes += request.ByteSize()
+            if len(self.deferred) >= _DEFERRED_MOST or self._deferred_bytes > BACKLOG_BYTES:
+                raise EtcdError(errors.TOO_MANY_REQUESTS)
             self.deferred.append(request)
             return
         kind = request.WhichOneof("request_union")
@@ -67,6 +73,7 @@ class WatchStream:
     def resume_deferred(self) -> None:
         """A revision is known now."""
         deferred, self.deferred = self.deferred, []
+        self._deferred_bytes = 0
         for request in deferred:
             self.request(request)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from cluster import errors
 from cluster.messages import Method
 from proxy.watch.subscription import Ring
 from tests.unit.proxy.watching import Client, World
@@ -480,6 +481,23 @@ def test_watches_made_before_any_node_was_heard_begin_once_one_is() -> None:
     created, canceled = client.responses()
     assert created.created
     assert canceled.canceled
+
+
+@pytest.mark.parametrize(("requests", "key"), [(10_000, b"k"), (9, bytes(100_000) + b"k")], ids=["many", "large"])
+def test_what_waits_for_a_node_is_bounded(requests: int, key: bytes) -> None:
+    world = World()
+    for link in list(world.net.router.routes[0].links.values()):
+        link.close("gone")
+    world.net.router.highest = 0
+    world.net.router.routes[0].replica = None
+    client = Client(world)
+    for _ in range(requests):
+        client.create(key)
+    assert client.call.status is None
+    for _ in range(2):
+        client.create(key)
+    assert client.call.status == (errors.TOO_MANY_REQUESTS.code, "etcdserver: too many requests")
+    assert not world.net.context.hub.streams
 
 
 def test_half_closed_streams_go_on() -> None:
