@@ -1,4 +1,4 @@
-"""``muster-bench compare``, ``report``, ``size`` and ``check``: the commands that start their servers themselves."""
+"""``muster-bench compare``, ``report``, ``agree``, ``size`` and ``check``: the commands that start their servers themselves."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from bench import compare as comparing
 from bench import compare_report, html, run, systems
-from bench.matrix import PRESETS, Preset, Sizes, choose
+from bench.matrix import CONNS, PRESETS, Preset, Sizes, choose
 from bench.report import output
 
 _errors = Console(stderr=True, highlight=False)
@@ -30,6 +30,7 @@ _DATA_DIR = Annotated[Path | None, Option(help="Where the systems keep their dat
                                                "afterwards). Default: TMPDIR or /var/tmp.")]
 _ETCD_FLAGS = Annotated[str, Option(help="More flags for etcd, as one string.")]
 _MUSTER_FLAGS = Annotated[str, Option(help="More flags for muster local, as one string: \"--fronts 0\".")]
+_GO_BENCHMARK = Path(__file__).with_name("go_benchmark.sh")
 _JSON = Annotated[bool, Option("--json", help="Print the result as JSON, nothing else on stdout.")]
 
 
@@ -37,6 +38,7 @@ def register(app: typer.Typer) -> None:
     """Add the commands."""
     app.command()(compare)
     app.command()(report)
+    app.command()(agree)
     app.command()(size)
     app.command()(check)
 
@@ -146,6 +148,34 @@ def _write(results: list[dict[str, Any]], markdown: Path | None, html_page: Path
             compare_report.write_into(markdown, result)
     if html_page is not None:
         html_page.write_text(html.page(results), encoding="utf-8")
+
+
+def agree(
+    tool: Annotated[Path, Option(help="etcd's benchmark tool, as bench/go_benchmark.sh builds and runs it.")]
+    = _GO_BENCHMARK,
+    systems_: Annotated[str, Option("--systems", help="The two to compare, as compare names them.")] = "etcd muster",
+    clients: Annotated[str, Option(help="Comma-separated: of 1, 100 and 1000.")] = "1,100,1000",
+    rounds: Annotated[int, Option(min=1, help="Turns of each tool on each system.")] = 3,
+    duration: Annotated[float, Option(min=0.1, help="Seconds of one turn.")] = 3.0,
+    data_dir: _DATA_DIR = None,
+    page: Annotated[bool, Option("--markdown", help="Print the table as Markdown.")] = False,
+    as_json: _JSON = False,
+) -> None:
+    """Run the same work by muster-bench and by etcd's own benchmark tool, to see that both tell the same ratios."""
+    from bench import agree as agreeing
+
+    with _failures():
+        names, counts = shlex.split(systems_), [int(n) for n in clients.split(",")]
+        if len(names) != 2 or not set(counts) <= set(CONNS):
+            raise ValueError("agree takes two systems, and of 1, 100 and 1000 clients")
+        result = agreeing.measure(tool, names, counts, rounds=rounds, duration_s=duration, data_dir=data_dir,
+                                  said=lambda line: None if as_json else _errors.print(line, markup=False))
+    if as_json:
+        sys.stdout.write(json.dumps(result) + "\n")
+    elif page:
+        sys.stdout.write(agreeing.markdown(result))
+    else:
+        agreeing.show(output(), result)
 
 
 def size(
