@@ -50,12 +50,14 @@ def event_field(event: Event) -> bytes:
 class Batch:
     """All events of one range at one revision, in order, with their encodings as they are asked for."""
 
-    __slots__ = ("_encoded", "_fields", "events", "revision", "size_bytes")
+    __slots__ = ("_encoded", "_fields", "events", "framed", "revision", "size_bytes")
 
     def __init__(self, revision: int, events: list[Event], size_bytes: int) -> None:
         self.revision = revision
         self.events = events
         self.size_bytes = size_bytes
+        # while it goes to many cohorts, what was made for one: (filters, watch id fields) -> pieces and their responses
+        self.framed: dict[tuple[int, tuple[bytes, ...]], list[tuple[bytes, int]]] | None = None
         self._fields: list[bytes] | None = None
         self._encoded: list[bytes | None] = [None, None, None, b""]
 

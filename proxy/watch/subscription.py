@@ -143,8 +143,10 @@ class Subscription:
             waiting, self.ahead = self.ahead, []
             for cohort in waiting:
                 self._place(cohort, cohort.cursor < revision)
+        batch.framed = {}
         for cohort in tuple(self.live.values()):
             cohort.deliver(batch)
+        batch.framed = None
         if self._ring is not None:
             self._ring.append(batch)
         self.emitted = revision
