@@ -250,6 +250,13 @@ class StateStore:
 
     def get(self, key: bytes, revision: int = 0) -> bytes | None:
         """The KeyValue of a key at a revision (0: latest). Raises Compacted, FutureRevision."""
+        if revision <= 0:
+            kv = self.cache.values.get(key)
+            if kv is None:
+                kv = self._live(key, self.position.revision)
+                if kv is not None:
+                    self.cache.keep(key, kv)
+            return kv
         return self._live(key, check_revision(revision, self.position))
 
     def previous(self, key: bytes, revision: int) -> bytes | None:
@@ -433,6 +440,7 @@ class StateStore:
             "block_cache_bytes": self._property("rocksdb.block-cache-usage"),
             "rows_estimate": self._property("rocksdb.estimate-num-keys"),
             "cached_versions": len(self.cache.hot) + len(self.cache.cold),
+            "cached_values": len(self.cache.values),
             "compacting": int(not self._compaction.done),
             "durable_index": self.durable_position.order_index,
             "applied_index": self.position.order_index,

@@ -76,6 +76,8 @@ def test_nothing_of_it_shows_before_it_is_through(tmp_path: Path) -> None:
     assert applied.revision == store.revision == before + 2
     assert store.current(b"/new") is not None
     assert store.current(key(5)) is None
+    assert store.get(b"/new") is not None
+    assert store.get(key(5)) is None
     store.close()
 
 

@@ -200,6 +200,40 @@ def test_the_cache_is_right_through_puts_deletes_and_its_own_turnover(open_store
     assert store.current(b"9") is None
 
 
+def test_remembered_values_are_the_newest_through_every_kind_of_change_and_a_reopening(open_store: OpenStore) -> None:
+    store = open_store()
+    store.cache.value_limit = store.cache.value_room = 2_000
+    for i in range(60):
+        key = b"%d" % (i % 6)
+        do(store, records.put(key, 0, 1, b"", 0) if store.current(key) is None else records.put(key, 2, i, b"v%d" % i, 0))
+        for _ in range(2):  # from RocksDB, then remembered
+            kv = store.get(key)
+            assert kv is not None
+            assert store.get(key, store.revision) == kv == store.reader().get(key)
+        if i % 7 == 0:
+            do(store, records.delete(key))
+            assert store.get(key) is None
+        if i % 4 == 0:
+            version = 1 if store.current(b"a") is None else 2
+            do(store, records.txn([records.put(b"a", 0 if version == 1 else 2, version, b"%d" % i, 0),
+                                   *([records.delete(b"b")] if store.current(b"b") is not None else [])]))
+            if i % 8 == 0:
+                do(store, records.put(b"b", 0, 1, b"", 0))
+            for name in (b"a", b"b"):
+                assert store.get(name) == store.get(name, store.revision) == store.get(name)
+        assert sum(len(k) + len(v) for k, v in store.cache.values.items()) <= 2_000
+    assert store.cache.values
+    store.close()
+    assert open_store().get(b"5") is not None
+
+
+def test_a_large_value_is_not_remembered(open_store: OpenStore) -> None:
+    store = open_store()
+    do(store, records.put(b"k", 0, 1, b"x" * 100_000, 0))
+    assert store.get(b"k") == store.get(b"k")
+    assert not store.cache.values
+
+
 def test_a_large_key_is_not_cached(open_store: OpenStore) -> None:
     store = open_store()
     key = b"k" * 100_000
