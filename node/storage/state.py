@@ -44,6 +44,7 @@ from node.storage.history import HistorySlice, read_history
 from node.storage.keys import LEASE_KEY, LEASE_VALUE, MAX64, Position, escape, parse_current, range_rows
 from node.storage.options import BRIEF, UNLOGGED, bounded, state_options
 from node.storage.reads import Cursor, Reader, check_revision, count_rows, find, position_of, scan_rows
+from node.storage.threads import lower_compactions
 
 if TYPE_CHECKING:
     from node.storage.snapshot import SnapshotSink
@@ -119,9 +120,11 @@ class StateStore:
             self.database = Rdict(path, state_options(*self._sizes, create=create))
         except Exception as e:
             raise_open(e, path)
+        lower_compactions()
         self.path = path
         self._name = name
         self.cache.clear()
+        self._bootstrap: tuple[int, int, int] | None = None
         self.position = position_of(self.database, path)
         # There is no write-ahead log, so all that is there at open was flushed.
         self.durable_position = self.position
@@ -394,9 +397,11 @@ class StateStore:
                 for row, value in self.rows(prefix, _after(prefix))}
 
     def bootstrap(self) -> tuple[int, int, int] | None:
-        """Layout version, shard count and placement depth; None before the first record."""
-        row = self.meta("bootstrap")
-        return None if row is None else struct.unpack("<III", row)
+        """Layout version, shard count and placement depth; None before the first record. Kept: it is asked at every
+        apply, and once agreed it never changes."""
+        if self._bootstrap is None and (row := self.meta("bootstrap")) is not None:
+            self._bootstrap = struct.unpack("<III", row)
+        return self._bootstrap
 
     def rows(self, lower: bytes, upper: bytes) -> Iterator[tuple[bytes, bytes]]:
         """Raw rows in ``[lower, upper)``. For this package."""
