@@ -7,6 +7,11 @@ a successor at or below R, and every change is in an ``r`` row. So it is enough 
 
 Progress is a row of its own, written in the batch of the removals. It needs no position: what is removed is
 invisible at every revision that may be read since R was applied.
+
+The changes are taken some thousand at a time and sorted by key: neighbours share blocks, and of a key with several
+changes only the first costs a seek. On a busy machine 11 us a change of 20,000 keys with 15 versions each, where one
+after the other in the order of revisions takes 17. Within a key they stay in that order: a tombstone goes only after everything
+below it, else an old value would come to light for a moment.
 """
 
 from __future__ import annotations
@@ -28,6 +33,9 @@ if TYPE_CHECKING:
 
 _PROGRESS = struct.Struct(">QQQI")  # done, target, next run's revision and sub
 _TIME_CHECK = 16  # changes between two looks at the clock: about 100 us
+_CHUNK = 2048  # changes that are sorted together, at least; more only to take a run whole
+
+_Change = tuple[bytes, int, int, int]  # key, revision, sub, type
 
 
 class Compaction:
@@ -41,7 +49,9 @@ class Compaction:
         self._target: int
         self._done, self._target, revision, sub = _PROGRESS.unpack(row) if row else (0, 0, 0, 0)
         self._next_run = (revision, sub)
-        self._changes: list[tuple[int, int, int, bytes]] = []  # what is left of that run, last first
+        self._changes: list[_Change] = []  # what is left of a chunk, last first
+        self._after = self._next_run  # where the chunk after it begins
+        self._end = False  # there is none
 
     @property
     def done(self) -> bool:
@@ -57,6 +67,8 @@ class Compaction:
             # A tombstone exactly at the last target was kept: that revision is walked once more.
             self._target = store.position.compact_revision
             self._next_run = (self._done, 0)
+            self._changes.clear()
+            self._end = False
         deadline = time.perf_counter_ns() + budget_us * 1000
         batch = WriteBatch(raw_mode=True)
         try:
@@ -71,7 +83,6 @@ class Compaction:
         if finished:
             self._done = self._target
             self._next_run = (self._done, 0)
-            self._changes.clear()
         batch.put(keys.COMPACTION_ROW, _PROGRESS.pack(self._done, self._target, *self._next_run))
         store.write(batch)
         return finished and self.done
@@ -89,50 +100,77 @@ class Compaction:
         return runs
 
     def _walk(self, batch: WriteBatch, deadline: int) -> bool:
-        target, done = self._target, self._done
-        versions = self._store.database.iter(ALL_KEYS)
-        runs = self._runs_from(*self._next_run)
-        if self._changes:
-            runs.next()  # that one was read by the slice before
-        handled = 0
-        while True:
-            while self._changes:
-                revision, sub, kind, key = self._changes.pop()
-                if revision > target:
-                    return True
-                if revision >= done:
-                    self._remove_before(batch, versions, key, revision, sub, kind)
-                    handled += 1
-                    if handled % _TIME_CHECK == 0 and self._changes and time.perf_counter_ns() >= deadline:
-                        return False
-            if not runs.valid():
-                runs.status()
+        changes = self._changes
+        if not changes:
+            if self._end:
                 return True
-            row = runs.key()
-            self._next_run = (int.from_bytes(row[1:9], "big"), int.from_bytes(row[9:13], "big"))
-            if self._next_run[0] > target:
-                return True
-            self._changes = keys.run_entries(row, runs.value())
-            self._changes.reverse()
-            runs.next()
+            self._take_chunk()
             if time.perf_counter_ns() >= deadline:
                 return False
+        versions = self._store.database.iter(ALL_KEYS)
+        handled = 0
+        last_key, last_own = b"", b""  # of the change before: its row supersedes nothing but what came before it
+        while changes:
+            key, revision, sub, kind = changes.pop()
+            prefix = b"k" + escape(key)
+            own = prefix + SUFFIX.pack(0, MAX64 - revision, MAX32 - sub, kind)
+            before = self._before(versions, prefix, own, last_own if key == last_key else b"")
+            if before:
+                batch.delete(before)
+                if before[-1] != DELETE:
+                    self._drop_attachment(batch, key, versions.value())
+            if kind == DELETE and revision < self._target:
+                batch.delete(own)
+            last_key, last_own = key, own
+            handled += 1
+            if handled % _TIME_CHECK == 0 and time.perf_counter_ns() >= deadline:
+                break
+        if not changes:
+            self._next_run = self._after
+        return not changes and self._end
 
-    def _remove_before(self, batch: WriteBatch, versions: RdictIter, key: bytes, revision: int, sub: int, kind: int) -> None:
-        """Remove the version that this change superseded, and the change itself if it is an old tombstone."""
-        prefix = b"k" + escape(key)
-        own = prefix + SUFFIX.pack(0, MAX64 - revision, MAX32 - sub, kind)
+    def _take_chunk(self) -> None:
+        """The next changes to be handled, by key, those of one key in their order."""
+        target, done, changes = self._target, self._done, self._changes
+        runs = self._runs_from(*self._next_run)
+        while len(changes) < _CHUNK:
+            if not runs.valid():
+                runs.status()
+                self._end = True
+                break
+            row = runs.key()
+            self._after = int.from_bytes(row[1:9], "big"), int.from_bytes(row[9:13], "big")
+            if self._after[0] > target:
+                self._end = True
+                break
+            changes += [
+                (key, revision, sub, kind)
+                for revision, sub, kind, key in keys.run_entries(row, runs.value()) if done <= revision <= target]
+            runs.next()
+        else:
+            if runs.valid():
+                row = runs.key()
+                self._after = int.from_bytes(row[1:9], "big"), int.from_bytes(row[9:13], "big")
+            else:
+                runs.status()
+                self._end = True
+        changes.sort(reverse=True)
+
+    def _before(self, versions: RdictIter, prefix: bytes, own: bytes, last: bytes) -> bytes:
+        """The row of the version that a change superseded, b"" if there is none. ``last``: the row of the change of
+        the same key before it, behind which the iterator stands."""
+        if last and versions.valid():
+            versions.prev()
+            if versions.valid() and versions.key() == last:
+                return last
         versions.seek(own + b"\0")
         if versions.valid():
-            row = versions.key()
+            row: bytes = versions.key()
             if row[:-13] == prefix + b"\0\0":
-                batch.delete(row)
-                if row[-1] != DELETE:
-                    self._drop_attachment(batch, key, versions.value())
+                return row
         else:
             versions.status()
-        if kind == DELETE and revision < self._target:
-            batch.delete(own)
+        return b""
 
     def _drop_attachment(self, batch: WriteBatch, key: bytes, kv: bytes) -> None:
         """Remove the row that says that a key hung on a lease, if it does no longer: else a long-lived lease

@@ -18,7 +18,7 @@ _LOADERS = 8
 
 
 def name(number: int) -> bytes:
-    return b"/gone/%d/%07d" % (number % 10, number)  # directories, so that every shard has some
+    return b"/gone/%d/%07d" % (number // 20_000, number)  # directories, so that every shard has some
 
 
 async def load(client: Client, keys: int) -> None:

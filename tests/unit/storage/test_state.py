@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 
 from cluster import records, wire
 from cluster.view import Current
-from node.storage import Compacted, DirectoryLocked, Position, StateStore, apply, keys
+from node.storage import Compacted, DirectoryLocked, Position, StateStore, apply, compaction, keys
 from tests.unit.storage.conftest import OpenStore
 
 ALL = (b"\0", b"\0")
@@ -388,7 +389,8 @@ def test_a_revision_larger_than_a_run_survives_compaction_whole(open_store: Open
     assert store.history(*ALL, 3, max_events=1).next_revision == 4
 
 
-def test_compaction_goes_on_after_a_restart(open_store: OpenStore) -> None:
+def test_compaction_goes_on_after_a_restart(open_store: OpenStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compaction, "_CHUNK", 60)  # what a restart costs at most
     store = open_store()
     for version in range(300):
         do(store, *(records.put(b"%d" % i, version and 2 + i, version + 1, b"x" * 20, 0) for i in range(5)))
@@ -396,7 +398,7 @@ def test_compaction_goes_on_after_a_restart(open_store: OpenStore) -> None:
     steps = 0
     while not store.compaction_step(0):
         steps += 1
-        if steps % 5 == 0:
+        if steps % 8 == 0:
             store.flush()
             store.close()
             store = open_store()
@@ -550,3 +552,37 @@ def test_hash_kv_does_not_depend_on_how_far_a_compaction_is(open_store: OpenStor
     for revision in (0, 140, 145):
         assert one.hash_kv(revision).run() == two.hash_kv(revision).run()
     assert one.hash_state().run() == two.hash_state().run()
+
+
+def test_compactions_of_rocksdb_give_way_to_the_loop(open_store: OpenStore) -> None:
+    open_store()
+    found = {}
+    for thread in Path("/proc/self/task").iterdir():
+        found[(thread / "comm").read_text().strip()] = os.getpriority(os.PRIO_PROCESS, int(thread.name))
+    assert found["rocksdb:low"] == min(os.getpriority(os.PRIO_PROCESS, 0) + 5, 19)
+    assert found["rocksdb:high"] == os.getpriority(os.PRIO_PROCESS, 0)  # flushes free what writes wait for
+
+
+def test_no_old_value_comes_to_light_while_a_deleted_key_is_compacted(
+    open_store: OpenStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compaction, "_CHUNK", 7)
+    monkeypatch.setattr(compaction, "_TIME_CHECK", 1)  # a look after every removal
+    store = open_store()
+    names = [b"k%d" % i for i in range(6)]
+    for version in range(1, 5):
+        for name in names:
+            do(store, records.put(name, 0 if version == 1 else 2 + names.index(name), version, b"v%d" % version, 0))
+    for name in names[::2]:
+        do(store, records.delete(name))
+    live = list(store.scan(*ALL))
+    do(store, records.compact(store.revision - 1), records.put(b"z", 0, 1, b"", 0))
+    steps = 0
+    while not store.compaction_step(0):
+        steps += 1
+        assert list(store.scan(*ALL))[:-1] == live
+        assert all(store.get(name) is None for name in names[::2])
+    assert steps > 20
+    # k2 was deleted at the very revision of the compaction: its tombstone stays for those who watch from there
+    assert [(key, kind) for key, _, kind in versions(store)][:-1] == [
+        (b"k1", 0), (b"k2", 1), (b"k3", 0), (b"k4", 1), (b"k4", 0), (b"k5", 0)]
