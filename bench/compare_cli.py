@@ -126,6 +126,7 @@ def report(
     files: Annotated[list[Path], typer.Argument(help="What `compare --save` wrote.")],
     markdown: Annotated[Path | None, Option(help="Page to write the tables into, between its marks.")] = None,
     html_page: Annotated[Path | None, Option("--html", help="File to write a report with charts to.")] = None,
+    chart: Annotated[Path | None, Option(help="File to write the headline chart to, as SVG.")] = None,
 ) -> None:
     """Make tables and charts of saved comparisons, several of them into one page."""
     results: list[dict[str, Any]] = []
@@ -137,7 +138,9 @@ def report(
             if result.get("schema") != comparing.SCHEMA:
                 raise ValueError(f"not a comparison that this version wrote: {result.get('schema')}")
         _write(results, markdown, html_page)
-    if markdown is None and html_page is None:
+        if chart is not None:
+            chart.write_text(html.headline(results), encoding="utf-8")
+    if markdown is None and html_page is None and chart is None:
         for result in results:
             compare_report.show(output(), result)
 

@@ -22,6 +22,11 @@ svg text{font:11px system-ui,sans-serif;fill:#333} svg .t{font-size:13px;font-we
 svg .y{text-anchor:end;fill:#666} svg .x{text-anchor:middle} svg .v{text-anchor:middle;font-size:9px}
 svg .u{fill:#666;font-size:10px} svg .g{stroke:#e4e4e4}
 """
+#: The work of the headline chart, in few words.
+_HEADLINES = {"put-1000": "put 1000 clients", "put-100": "put 100 clients", "put-1": "put 1 client",
+              "range-l-1000": "linearizable read 1000 clients", "range-s-1000": "serializable read 1000 clients",
+              "range-l-1": "linearizable read 1 client", "txn-1000": "transaction 1000 clients",
+              "lease-keepalive": "lease keep-alive 100 clients"}
 _QUANTILES = ("p50", "p90", "p95", "p99", "p99.9")
 
 
@@ -30,6 +35,26 @@ def page(results: list[dict[str, Any]]) -> str:
     body = "\n".join(_part(result) for result in results)
     return ("<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><title>muster-bench</title>"
             f"<style>{_STYLE}</style></head><body>\n<h1>muster-bench compare</h1>\n{body}\n</body></html>\n")
+
+
+def headline(results: list[dict[str, Any]]) -> str:
+    """One chart for a README, an SVG file of its own: operations per second, the first system's being 1, of the first
+    comparison that has any of the headline's work. ValueError if none has."""
+    for result in results:
+        cells = {cell["name"]: cell for cell in result["cells"] if cell["name"] in _HEADLINES}
+        if cells:
+            break
+    else:
+        raise ValueError("none of the headline's work was measured")
+    names = [system["name"] for system in result["systems"]]
+    shown = [cells[name] for name in _HEADLINES if name in cells]
+    first = [_median(cell, names[0], "throughput_per_s") for cell in shown]
+    values = [(name, [value / base if base and (value := _median(cell, name, "throughput_per_s")) is not None else None
+                      for cell, base in zip(shown, first, strict=True)]) for name in names]
+    chart = bars(f"Operations per second, {names[0]} = 1", [_HEADLINES[cell["name"]] for cell in shown], values, "")
+    style = "".join(line for line in _STYLE.splitlines() if line.startswith("svg "))
+    return chart.replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" style="background:#fafafa" ', 1).replace(
+        ">", f"><style>{style}</style>", 1) + "\n"
 
 
 def _part(result: dict[str, Any]) -> str:

@@ -90,6 +90,14 @@ def test_every_preset_is_told_on_page_and_chart(preset: str, tmp_path: Path) -> 
     assert "A &amp; B" in report
     assert "src=" not in report
     assert "<script" not in report
+    chart = ElementTree.fromstring(html.headline([result]))
+    bars = [bar.find("{*}title") for bar in chart.iter("{http://www.w3.org/2000/svg}rect")]
+    assert any(bar is not None and (bar.text or "").endswith(": 1.00 ") for bar in bars)  # the first system's
+
+
+def test_a_headline_chart_needs_its_work() -> None:
+    with pytest.raises(ValueError, match="none of the headline"):
+        html.headline([{"cells": []}])
 
 
 def test_a_page_without_marks_is_refused(tmp_path: Path) -> None:
