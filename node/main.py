@@ -6,14 +6,12 @@ Exit codes: 0 stopped as told, 3 must not be started again (``node.server.FATAL_
 from __future__ import annotations
 
 import asyncio
-import gc
 import os
 import signal
 import sys
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any
 
-import psutil
 import structlog
 import uvloop
 
@@ -22,8 +20,10 @@ from cluster.settings import NodeSettings, loads
 from node.order_node import OrderNode
 from node.server import FATAL_EXIT, Fatal, Node
 from node.shard_node import ShardNode
-from node.status import StatusPipe, configure_logging
-from node.storage.errors import DirectoryLocked, StorageCorruption
+from node.storage.errors import DirectoryLocked, DiskFull, StorageCorruption, is_disk_full
+from process import logs
+from process.setup import pin, settle_memory
+from process.status import StatusPipe, StatusSink
 
 log = structlog.get_logger("node")
 
@@ -34,25 +34,25 @@ REPLACE_HOST = (
 )
 
 
-def make_node(settings: NodeSettings, loop: asyncio.AbstractEventLoop) -> Node:
-    """The node that these settings ask for; not started."""
+def make_node(
+    settings: NodeSettings, loop: asyncio.AbstractEventLoop, status: StatusSink | None = None,
+) -> Node:
+    """The node that these settings ask for; not started. ``status``: see ``Node``."""
     if settings.common.shard_count == 1:
-        return Node(settings, loop)
-    return OrderNode(settings, loop) if settings.shard == 0 else ShardNode(settings, loop)
+        return Node(settings, loop, status)
+    return OrderNode(settings, loop, status) if settings.shard == 0 else ShardNode(settings, loop, status)
 
 
 async def _run(settings: NodeSettings) -> int:
     loop = asyncio.get_running_loop()
     node = make_node(settings, loop)
     stop = asyncio.Event()
-    loop.set_exception_handler(crash)
+    loop.set_exception_handler(crash_handler(node.settings.shard, node.status))
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     node.fatal.add_done_callback(lambda _: stop.set())
     node.start()
-    gc.collect()
-    gc.freeze()  # what lives as long as the process need not be looked at again
-    gc.set_threshold(50_000, 20, 20)
+    settle_memory()
     await stop.wait()
     await end(node)
     return 0
@@ -66,28 +66,43 @@ async def end(node: Node) -> None:
     await node.stop()
 
 
-def crash(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+def fatal_reason(error: BaseException | None) -> str:
+    """What to tell the operator if starting this node again would not help; else nothing."""
+    if isinstance(error, StorageCorruption | DirectoryLocked | DiskFull | Fatal):
+        return str(error)
+    if isinstance(error, LogContradiction):  # H10: a heartbeat may tell an emptied host before its hello is refused
+        return f"{error}. {REPLACE_HOST}"
+    return ""
+
+
+def crash_handler(shard: int, status: StatusSink) -> Callable[[asyncio.AbstractEventLoop, dict[str, Any]], None]:
     """Whatever nobody expected ends the process: the supervisor starts it again, the log tells why. A disk that
     cannot be trusted any more is not tried again."""
-    error = context.get("exception")
-    if isinstance(error, StorageCorruption):
-        log.error("this node cannot run", error=str(error))
-        os._exit(FATAL_EXIT)
-    if isinstance(error, LogContradiction):  # H10: a heartbeat may tell an emptied host before its hello is refused
-        log.error("this node cannot run", error=f"{error}. {REPLACE_HOST}")
-        os._exit(FATAL_EXIT)
-    log.error("this node crashed", error=context.get("message"), exc_info=error)
-    os._exit(1)
+
+    def crash(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        error = context.get("exception")
+        if reason := fatal_reason(error):
+            refuse(shard, reason, status)
+            os._exit(FATAL_EXIT)
+        log.error("this node crashed", error=context.get("message"), exc_info=error)
+        os._exit(1)
+
+    return crash
+
+
+def refuse(shard: int, reason: str, status: StatusSink) -> None:
+    """Last words: to the operator, and to the supervisor, which stops the host and says why."""
+    log.error("this node cannot run", shard=shard, error=reason)
+    status.say("fatal", shard=shard, error=reason)
 
 
 def main() -> int:
     """Run with the settings of the command line."""
     settings = loads(NodeSettings, sys.argv[1])
     common = settings.common
-    configure_logging(common.log_level, common.log_format, common.log_outputs,
-                      host=common.name, process=f"node-{settings.shard}")
-    if common.cpu >= 0:
-        psutil.Process().cpu_affinity([common.cpu])
+    logs.configure("muster/node", common.log_level, common.log_format, common.log_outputs,
+                   host=common.name, process=f"node-{settings.shard}")
+    pin(common.cpu)
     return guarded(settings, _run(settings))
 
 
@@ -98,7 +113,11 @@ def guarded(settings: NodeSettings, run: Coroutine[Any, Any, int]) -> int:
     sys.setswitchinterval(_SWITCH_INTERVAL_S)
     try:
         return uvloop.run(run)
-    except (StorageCorruption, DirectoryLocked, Fatal) as e:
-        log.error("this node cannot run", shard=settings.shard, error=str(e))
-        StatusPipe(common.status_fd).say("fatal", shard=settings.shard, error=str(e))
+    except Exception as e:
+        reason = fatal_reason(e)
+        if not reason and is_disk_full(e):
+            reason = str(DiskFull(settings.data_dir, str(e)))
+        if not reason:
+            raise
+        refuse(settings.shard, reason, StatusPipe(common.status_fd))
         return FATAL_EXIT

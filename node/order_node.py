@@ -27,10 +27,10 @@ from cluster.shard import Report
 from cluster.view import Outcome
 from node.feed import Feeds
 from node.fronts import FrontLink
-from node.links import NodeLink, NodeLinks
-from node.server import Node
-from node.sockets import CurveKeys
+from node.linked import LinkedNode
+from node.links import NodeLink
 from node.storage import Applied
+from process.status import StatusSink
 
 log = structlog.get_logger("sequencer")
 
@@ -40,11 +40,13 @@ _MAX_UNCOMMITTED = 8
 Token = tuple[FrontLink, int]
 
 
-class OrderNode(Node):
+class OrderNode(LinkedNode):
     """See the module."""
 
-    def __init__(self, settings: NodeSettings, loop: asyncio.AbstractEventLoop) -> None:
-        super().__init__(settings, loop)
+    def __init__(
+        self, settings: NodeSettings, loop: asyncio.AbstractEventLoop, status: StatusSink | None = None,
+    ) -> None:
+        super().__init__(settings, loop, status)
         common = settings.common
         self.placement = Placement(common.shard_count, common.placement_depth)
         self.fold = load_fold(self)
@@ -57,16 +59,6 @@ class OrderNode(Node):
         self._controls: list[tuple[int, FrontLink, bytes]] = []
         self.cuts = 0
         self._uncut = False  # reports have come since the last cut
-        self.links: NodeLinks
-
-    def start(self) -> None:
-        keys = CurveKeys.load(self.settings.common.curve_key_file)
-        self.links = NodeLinks(self.loop, self._context, self.settings.common, keys, self.wake)
-        super().start()
-
-    async def stop(self) -> None:
-        self.links.close()
-        await super().stop()
 
     # -- requests
 
@@ -334,7 +326,7 @@ class OrderNode(Node):
         return bool(self.links.dirty)
 
 
-def load_fold(node: Node) -> Fold:
+def load_fold(node: LinkedNode) -> Fold:
     """The fold at the applied position; a fresh store's stands at revision 1."""
     stored = node.store.meta(FOLD)
     fold = Fold() if stored is None else Fold.decode(stored)

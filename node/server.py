@@ -51,12 +51,12 @@ from node.reads import Reads, Slicer
 from node.serve import Serve
 from node.snapshots import Snapshots
 from node.sockets import CurveKeys, FrameSocket, Gatekeeper, open_router
-from node.status import StatusPipe
 from node.storage import Applied, RaftLog, StateStore, StorageError
 from node.streams import Streams
 from node.upkeep import Upkeep
 from node.watches import WatchSource
 from node.writes import Writes
+from process.status import StatusPipe, StatusSink
 
 log = structlog.get_logger("node")
 
@@ -101,11 +101,14 @@ class RaftView:
 class Node:
     """One replica of one shard."""
 
-    def __init__(self, settings: NodeSettings, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(
+        self, settings: NodeSettings, loop: asyncio.AbstractEventLoop, status: StatusSink | None = None,
+    ) -> None:
+        """``status``: where it says how it is; the settings' pipe unless it shares its process."""
         self.settings = settings
         common = settings.common
         self.loop = loop
-        self.status = StatusPipe(common.status_fd)
+        self.status: StatusSink = status or StatusPipe(common.status_fd)
         self.voters = Configuration(frozenset(p.member_id for p in common.peers), frozenset())
         self.log = RaftLog.open(f"{settings.data_dir}/log", initial=self.voters, no_fsync=settings.unsafe_no_fsync)
         self.store = StateStore.open(

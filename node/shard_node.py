@@ -28,11 +28,11 @@ from node.feed import FEED_ACK_BODY, FEED_BODY
 from node.fronts import FrontLink
 from node.handover import FRAME as HANDOVER_FRAME
 from node.handover import HandOver
-from node.links import NodeLink, NodeLinks
+from node.linked import LinkedNode
+from node.links import NodeLink
 from node.order_node import FOLD, load_fold
-from node.server import Node
-from node.sockets import CurveKeys
 from node.storage import Applied
+from process.status import StatusSink
 
 log = structlog.get_logger("shard")
 
@@ -44,11 +44,13 @@ STATE_WANTED_FRAME = b"N"  # to a peer: order index applied; answered by a state
 _INDEX = struct.Struct("<Q")
 
 
-class ShardNode(Node):
+class ShardNode(LinkedNode):
     """See the module."""
 
-    def __init__(self, settings: NodeSettings, loop: asyncio.AbstractEventLoop) -> None:
-        super().__init__(settings, loop)
+    def __init__(
+        self, settings: NodeSettings, loop: asyncio.AbstractEventLoop, status: StatusSink | None = None,
+    ) -> None:
+        super().__init__(settings, loop, status)
         self.fold = load_fold(self)
         self._count_at_applied = self.fold.cut(settings.shard).count
         self._order_index = self._taken_index = self.store.position.order_index
@@ -67,20 +69,10 @@ class ShardNode(Node):
         self._starved: set[int] = set()  # members that do not keep the order records wanted here
         self._starved_since = 0.0
         self.handover = HandOver(self, settings.leader_placement)
-        self.links: NodeLinks
 
     @property
     def order_index(self) -> int:
         return self._order_index
-
-    def start(self) -> None:
-        keys = CurveKeys.load(self.settings.common.curve_key_file)
-        self.links = NodeLinks(self.loop, self._context, self.settings.common, keys, self.wake)
-        super().start()
-
-    async def stop(self) -> None:
-        self.links.close()
-        await super().stop()
 
     # -- requests
 

@@ -20,12 +20,14 @@ import structlog
 import uvloop
 
 from cluster.settings import FrontSettings, loads
+from process import logs
+from process.setup import pin, settle_memory
+from process.status import StatusPipe, StatusSink
 from proxy.grpc import Registry
 from proxy.http_endpoints import register_http
 from proxy.http_filter import FilteredRegistry
 from proxy.links import Connector
 from proxy.metrics import Metrics
-from proxy.process import StatusPipe, configure_logging, pin, settle_memory
 from proxy.router import SWEEP_S, Router
 from proxy.server import Limits, Server
 from proxy.services import register_all
@@ -43,11 +45,13 @@ _RECEIVE_OVERHEAD_BYTES = 524_288
 class Front:
     """Everything of one front process."""
 
-    def __init__(self, settings: FrontSettings, connector: type[Connector] | Callable[..., Connector] = Connector) -> None:
+    def __init__(self, settings: FrontSettings, connector: type[Connector] | Callable[..., Connector] = Connector,
+                 status: StatusSink | None = None) -> None:
+        """``status``: where it says how it is; the settings' pipe unless it shares its process."""
         self.settings = settings
         common = settings.common
         loop = asyncio.get_running_loop()
-        self.status = StatusPipe(common.status_fd)
+        self.status: StatusSink = status or StatusPipe(common.status_fd)
         self.connector = connector(loop, common, lambda: random.getrandbits(64))
         self.router = Router(loop, common, self.connector)
         self.context = Context(settings, self.router)
@@ -150,8 +154,8 @@ def main() -> None:
         sys.exit("usage: python -m proxy SETTINGS_JSON")
     settings = loads(FrontSettings, sys.argv[1])
     common = settings.common
-    configure_logging(common.log_level, common.log_format, common.log_outputs, host=common.name,
-                      front=settings.index)
+    logs.configure("muster/front", common.log_level, common.log_format, common.log_outputs, host=common.name,
+                   front=settings.index)
     pin(common.cpu)
     uvloop.run(serve(settings))
 

@@ -10,6 +10,7 @@ from node.storage.apply import Applied, Applying, Event
 from node.storage.errors import (
     Compacted,
     DirectoryLocked,
+    DiskFull,
     FutureRevision,
     SnapshotRefused,
     StorageCorruption,
@@ -28,6 +29,7 @@ __all__ = [
     "Compacted",
     "Current",
     "DirectoryLocked",
+    "DiskFull",
     "Event",
     "FutureRevision",
     "HistorySlice",

@@ -4,6 +4,7 @@
 ``StorageCorruption``   what is on the disk cannot be trusted: report it and stop; never retried
 ``SyncFailed``          a write or sync failed: the process must end (review (b) Disk)
 ``DirectoryLocked``     another process has the directory open
+``DiskFull``            there is no room to open it: nothing is damaged, an operator makes room
 ``SnapshotRefused``     a snapshot that is damaged, torn or not newer: drop it, the store is unchanged
 ``Compacted``           a read below the compaction revision: the client's business
 ``FutureRevision``      a read above the applied revision: the client's business
@@ -12,6 +13,7 @@
 
 from __future__ import annotations
 
+import errno
 from typing import NoReturn
 
 
@@ -29,6 +31,22 @@ class SyncFailed(StorageError):
 
 class DirectoryLocked(StorageError):
     """The directory is open in another process (or twice in this one)."""
+
+
+class DiskFull(StorageError):
+    """The disk, or this user's share of it, is full. What is on it is as sound as before."""
+
+    def __init__(self, where: str, text: str) -> None:
+        super().__init__(f"{where}: No space left on device. Nothing is damaged, and nothing that was acknowledged is "
+                         f"lost: make room and start this host again ({text})")
+
+
+def is_disk_full(error: BaseException) -> bool:
+    """Whether this is for want of space: an OSError, or what RocksDB made of one."""
+    if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
+        return True
+    text = str(error)
+    return "No space left on device" in text or "Disk quota exceeded" in text
 
 
 class SnapshotRefused(Exception):
@@ -56,6 +74,8 @@ def raise_read(error: Exception, path: str, doing: str) -> NoReturn:
     cannot be read is no better than one with a wrong checksum, and neither may be answered as "not there"."""
     if isinstance(error, StorageError | Compacted | FutureRevision):
         raise error
+    if is_disk_full(error):
+        raise DiskFull(path, f"{doing}: {error}") from error
     raise StorageCorruption(f"{path}: {doing}: {error}") from error
 
 
@@ -64,4 +84,6 @@ def raise_open(error: Exception, path: str) -> NoReturn:
     text = str(error)
     if "LOCK" in text and ("lock hold by current process" in text or "While lock file" in text):
         raise DirectoryLocked(f"{path} is in use by another process") from error
+    if is_disk_full(error):
+        raise DiskFull(path, text) from error
     raise StorageCorruption(f"{path}: cannot be opened: {text}") from error

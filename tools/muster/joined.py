@@ -15,17 +15,16 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-import psutil
 import structlog
 
 from cluster.settings import FrontSettings, NodeSettings, loads
-from node.main import crash as node_crash
-from node.main import end, guarded, make_node
+from node.main import crash_handler, end, guarded, make_node
 from node.server import Node
-from node.status import configure_logging
+from process import logs
+from process.setup import pin, settle_memory
+from process.status import StatusPipe, parts
 from proxy.links import Connector, Link, Receiver
 from proxy.main import Front
-from proxy.process import settle_memory
 
 log = structlog.get_logger("host")
 
@@ -103,41 +102,30 @@ class JoinedConnector(Connector):
             self._greet(link)
 
 
-def _crash(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+def _crash_handler(crash: Callable[[asyncio.AbstractEventLoop, dict[str, Any]], None]) -> Callable[..., None]:
     """As in a process of its own: what the network did to a client is logged, a fault ends the process."""
-    error = context.get("exception")
-    # a client's connection breaks in a transport; an OSError out of a callback is this program's own (a disk)
-    if error is None or (isinstance(error, OSError) and "handle" not in context):
-        log.warning("event loop", message=context.get("message"), error=str(error))
-        return
-    node_crash(loop, context)
+
+    def handler(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        error = context.get("exception")
+        # a client's connection breaks in a transport; an OSError out of a callback is this program's own (a disk)
+        if error is None or (isinstance(error, OSError) and "handle" not in context):
+            log.warning("event loop", message=context.get("message"), error=str(error))
+            return
+        crash(loop, context)
+
+    return handler
 
 
 async def _run(node_settings: NodeSettings, front_settings: FrontSettings) -> int:
     loop = asyncio.get_running_loop()
-    loop.set_exception_handler(_crash)
     stopping = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
-    node = make_node(node_settings, loop)
+    of_node, of_front = parts(StatusPipe(node_settings.common.status_fd), 2)
+    loop.set_exception_handler(_crash_handler(crash_handler(node_settings.shard, of_node)))
+    node = make_node(node_settings, loop, of_node)
     node.fatal.add_done_callback(lambda _: stopping.set())
-    say = node.status.say
-    said: set[str] = set()
-
-    def ready_of(part: str) -> Callable[..., None]:
-        def told(event: str, **facts: Any) -> None:
-            if event != "ready":
-                say(event, **facts)
-                return
-            said.add(part)
-            if len(said) == 2:
-                say("ready")
-
-        return told
-
-    node.status.say = ready_of("node")  # type: ignore[method-assign]
-    front = Front(front_settings, lambda *given: JoinedConnector(node, *given))
-    front.status.say = ready_of("front")  # type: ignore[method-assign]
+    front = Front(front_settings, lambda *given: JoinedConnector(node, *given), of_front)
     node.start()
     await front.start()
     settle_memory()
@@ -152,10 +140,9 @@ def main() -> int:
     """Run with the settings of the command line."""
     node_settings, front_settings = loads(NodeSettings, sys.argv[1]), loads(FrontSettings, sys.argv[2])
     common = node_settings.common
-    configure_logging(common.log_level, common.log_format, common.log_outputs, host=common.name,
-                      process=f"node-{node_settings.shard}+front")
-    if common.cpu >= 0:
-        psutil.Process().cpu_affinity([common.cpu])
+    logs.configure("muster/node", common.log_level, common.log_format, common.log_outputs, host=common.name,
+                   process=f"node-{node_settings.shard}+front")
+    pin(common.cpu)
     return guarded(node_settings, _run(node_settings, front_settings))
 
 

@@ -1,32 +1,14 @@
-"""What a node says of itself: JSON lines to its supervisor, structured logs to its operator."""
+"""Structured logs of nodes and fronts: one line per event (``cluster.logline``), to everything ``--log-outputs`` names."""
 
 from __future__ import annotations
 
-import json
 import logging
-import os
 import sys
 from typing import Any, TextIO
 
 import structlog
 
 from cluster import logline
-
-
-class StatusPipe:
-    """JSON lines to the supervisor; silent without one."""
-
-    def __init__(self, fd: int) -> None:
-        self._fd = fd
-
-    def say(self, event: str, **facts: Any) -> None:
-        """One line; a supervisor that is gone is no error here (the node is being stopped)."""
-        if self._fd < 0:
-            return
-        try:
-            os.write(self._fd, json.dumps({"event": event, **facts}).encode() + b"\n")
-        except OSError:
-            self._fd = -1
 
 
 class _Outputs:
@@ -51,14 +33,14 @@ class _Outputs:
             stream.flush()
 
 
-def configure_logging(level: str, form: str, outputs: tuple[str, ...], **facts: Any) -> None:
-    """Structured logs (one JSON object or console line each) with ``facts`` in every line, to every output."""
+def configure(caller: str, level: str, form: str, outputs: tuple[str, ...], **facts: Any) -> None:
+    """From now on structlog writes JSON or console lines (``form``) of ``caller``, with ``facts`` in every one."""
     renderer: Any = structlog.processors.JSONRenderer() if form == "json" else logline.text
     structlog.configure(
         processors=[
             structlog.processors.TimeStamper(fmt="iso", utc=True, key="ts"),
             structlog.processors.format_exc_info,
-            logline.shape("muster/node", **facts),
+            logline.shape(caller, **facts),
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logline.LEVELS.get(level, logging.INFO)),

@@ -1,0 +1,23 @@
+"""What the nodes of a store with several shards have besides: links to the nodes of other shards."""
+
+from __future__ import annotations
+
+from cluster.settings import Common
+from node.links import NodeLinks
+from node.server import Node
+from node.sockets import CurveKeys
+
+
+class LinkedNode(Node):
+    """Opens and closes the links with itself; when they are flushed and swept is for the subclasses."""
+
+    links: NodeLinks
+
+    def start(self) -> None:
+        common: Common = self.settings.common
+        self.links = NodeLinks(self.loop, self._context, common, CurveKeys.load(common.curve_key_file), self.wake)
+        super().start()
+
+    async def stop(self) -> None:
+        self.links.close()
+        await super().stop()

@@ -1,0 +1,95 @@
+"""How a node's process ends: what a restart would not mend is said on the status pipe and never tried again."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import json
+import os
+from collections.abc import Callable
+
+import pytest
+from structlog.testing import capture_logs
+
+from cluster.raft import LogContradiction
+from cluster.settings import Common, NodeSettings
+from node.main import crash_handler, guarded
+from node.server import FATAL_EXIT
+from node.storage import DirectoryLocked, DiskFull, StorageCorruption
+from process.status import StatusPipe
+
+UNMENDABLE = [
+    (StorageCorruption("000012.sst: checksum mismatch"), "000012.sst"),
+    (DirectoryLocked("x is in use by another process"), "in use"),
+    (DiskFull("x", "while opening"), "No space left on device. Nothing is damaged"),
+    (LogContradiction("H10: the log ends before it"), "under its old identity. Remove the member"),
+]
+
+
+class Pipe:
+    """A status pipe, and what was said on it."""
+
+    def __init__(self) -> None:
+        self._read, self.fd = os.pipe()
+        os.set_blocking(self._read, False)
+
+    def lines(self) -> list[dict[str, object]]:
+        try:
+            return [json.loads(line) for line in os.read(self._read, 10_000).splitlines()]
+        except BlockingIOError:
+            return []
+
+    def close(self) -> None:
+        os.close(self._read)
+        os.close(self.fd)
+
+
+@pytest.mark.parametrize(("error", "text"), UNMENDABLE)
+def test_a_fatal_error_inside_a_tick_is_told_to_the_supervisor(
+    error: Exception, text: str, monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    exits: list[int] = []
+
+    def leave(code: int) -> None:
+        exits.append(code)
+        raise SystemExit(code)
+
+    monkeypatch.setattr(os, "_exit", leave)
+    pipe = Pipe()
+    loop = asyncio.new_event_loop()
+    with capture_logs(), pytest.raises(SystemExit):
+        crash_handler(2, StatusPipe(pipe.fd))(loop, {"message": "in a tick", "exception": error})
+    (line,) = pipe.lines()
+    assert (line["event"], line["shard"]) == ("fatal", 2)
+    assert text in str(line["error"])
+    assert exits == [FATAL_EXIT]
+    with capture_logs(), pytest.raises(SystemExit):
+        crash_handler(2, StatusPipe(pipe.fd))(loop, {"message": "in a tick", "exception": KeyError("a bug")})
+    assert pipe.lines() == []
+    assert exits[1:] == [1]
+    loop.close()
+    pipe.close()
+
+
+def raising(error: Exception) -> Callable[[], object]:
+    async def run() -> int:
+        raise error
+
+    return run
+
+
+@pytest.mark.parametrize(("error", "text"), [
+    *UNMENDABLE, (OSError(errno.ENOSPC, "No space left on device", "x/run/node-0.sock"), "make room and start this host again")])
+def test_a_node_that_cannot_start_says_why_and_is_not_tried_again(error: Exception, text: str) -> None:
+    pipe = Pipe()
+    common = Common(cluster_id=1, member_id=1, name="a", shard_count=1, placement_depth=2, peers=(), run_dir="/nowhere",
+                    status_fd=pipe.fd)
+    settings = NodeSettings(common=common, shard=0, data_dir="/data", listen_host="127.0.0.1", listen_port=1)
+    with capture_logs():
+        assert guarded(settings, raising(error)()) == FATAL_EXIT  # type: ignore[arg-type]
+    (line,) = pipe.lines()
+    assert line["event"] == "fatal"
+    assert text in str(line["error"])
+    with pytest.raises(KeyError):
+        guarded(settings, raising(KeyError("a bug"))())  # type: ignore[arg-type]
+    pipe.close()

@@ -1,0 +1,82 @@
+"""A full disk is told from a damaged one, and holds what it held."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from cluster import records
+from cluster.raft import Configuration, Entry, EntryKind
+from node.storage import DiskFull, RaftLog, StateStore, SyncFailed
+
+GROUP = Configuration(frozenset({1}))
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 64 MiB."""
+    done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", str(tmp_path)], capture_output=True, check=False)
+    if done.returncode:
+        pytest.skip("needs the right to mount a tmpfs")
+    try:
+        yield tmp_path
+    finally:
+        subprocess.run(["umount", "--lazy", str(tmp_path)], check=True)
+
+
+def fill(disk: Path) -> None:
+    """A file that takes all the room there is."""
+    with open(disk / "filler", "ab") as file:
+        for size in (1 << 20, 4096, 1):
+            with contextlib.suppress(OSError):
+                while True:
+                    os.write(file.fileno(), bytes(size))
+
+
+def write_on(log: RaftLog) -> None:
+    for first in range(101, 100_000, 1000):
+        log.append(entries(first, first + 999))
+        log.sync()
+
+
+def entries(first: int, last: int) -> list[Entry]:
+    return [Entry(index=i, term=1, kind=EntryKind.RECORD, data=b"x" * 1000) for i in range(first, last + 1)]
+
+
+def refused(disk: Path) -> None:
+    for opened in (lambda: RaftLog.open(disk / "log", initial=GROUP), lambda: StateStore.open(disk / "state")):
+        fill(disk)  # again: a start that failed has removed files that were not needed any more
+        with pytest.raises(DiskFull, match=r"No space left on device\. Nothing is damaged"):
+            opened()
+
+
+def test_a_new_replica_on_a_full_disk_is_refused_for_that(small_disk: Path) -> None:
+    refused(small_disk)
+    (small_disk / "filler").unlink()
+    RaftLog.open(small_disk / "log", initial=GROUP).close()
+    StateStore.open(small_disk / "state").close()
+
+
+def test_a_replica_whose_disk_is_full_at_the_start_lost_nothing(small_disk: Path) -> None:
+    log = RaftLog.open(small_disk / "log", initial=GROUP)
+    log.append(entries(1, 100))
+    log.close()
+    store = StateStore.open(small_disk / "state")
+    store.apply([(i, 1, records.put(b"k%d" % i, 0, 1, b"v", 0)) for i in range(1, 101)])
+    store.flush()
+    store.close()
+    for _ in range(2):
+        refused(small_disk)
+    (small_disk / "filler").unlink()
+    log = RaftLog.open(small_disk / "log", initial=GROUP)
+    store = StateStore.open(small_disk / "state")
+    assert (log.last_index(), store.position.order_index) == (100, 100)
+    fill(small_disk)
+    with pytest.raises(SyncFailed, match="No space left on device"):
+        write_on(log)
+    store.close()
