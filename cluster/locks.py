@@ -58,6 +58,10 @@ class LockTable(Generic[P]):
         """Whether a newcomer would have to queue."""
         return any(e.footprint.conflicts(footprint) for e in self._entries)
 
+    def locks(self, footprint: Footprint) -> bool:
+        """Whether an attempt holds any of it."""
+        return any(e.attempt is not None and e.active and e.footprint.conflicts(footprint) for e in self._entries)
+
     def wait(self, footprint: Footprint, payload: P, *, active: bool = False) -> Queued[P]:
         """Queue a request; ``active`` if it waits for what is pending rather than for an entry before it."""
         entry = Queued(footprint, payload)

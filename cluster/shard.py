@@ -328,6 +328,9 @@ class ShardLeader(Generic[T]):
             return
         if queued is not None:
             self._table.remove(queued)
+        if len(self._table) and outcome.items:
+            written = Footprint([], [*((key, b"") for key, _ in outcome.writes), *outcome.ranges])
+            assert not self._table.locks(written), "I9: nothing is logged under an attempt's lock"
         batch.replies.append(Reply(token, batch.changes, outcome.changed, outcome.tail, late, error))
         if outcome.items:
             batch.items.append(outcome.items)

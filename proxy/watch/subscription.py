@@ -138,6 +138,7 @@ class Subscription:
 
     def _emit(self, batch: Batch) -> None:
         revision = batch.revision
+        assert revision > self.emitted, f"I16: revision {revision} after {self.emitted}"
         self.emitted = revision - 1  # a cohort that lags from here on has everything before this batch
         if self.ahead:
             waiting, self.ahead = self.ahead, []

@@ -20,7 +20,7 @@ from order_world import Violation
 
 from cluster.coordinator import Coordinator
 from cluster.messages import Method
-from cluster.order import Attempt
+from cluster.order import Attempt, Cut
 from cluster.raft import IntegrityError, Role
 from cluster.shard import Preparing, ShardLeader
 from node.confirm import Confirmations
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from order_sim import Simulation
 
 KEEP_AT_MOST = 20  # snapshot counts of order records that are kept for siblings (node.upkeep)
+GIVE_UP_MS = 500  # ten heartbeats: an attempt that is not complete by then lets go of its locks
+BEHIND_S = 0.5  # what a serializable read waits for a replica that lacks what its front has shown (proxy.router)
 
 
 class Locks:
@@ -204,9 +206,10 @@ class Checker:
         where, node, replay = (process.host, process.shard), process.node, self.replay
         if leading.serving and self._served.get(where) is not leading:
             self._served[where] = leading
-            if replay.cuts_at[node.order_index][process.shard].term < leading.term:
-                raise Violation("I8 a leader serves once a cut of its term is applied", f"{process.name} leads {leading.term}, "
-                                f"the latest cut at {node.order_index} is {replay.cuts_at[node.order_index][process.shard]}")
+            cut = replay.cuts_at[node.order_index].get(process.shard, Cut())
+            if cut.term < leading.term:
+                raise Violation("I8 a leader serves once a cut of its term is applied",
+                                f"{process.name} leads {leading.term}, the latest cut at {node.order_index} is {cut}")
         locks = self._locks.get(where)
         if locks is None or locks.leading is not leading:
             locks = self._locks[where] = Locks(leading)
@@ -268,6 +271,9 @@ class Checker:
             raise Violation("I7 answered after commit", f"{operation}: only {self.replay.revision} is committed")
         if operation.method == "Compact":
             self._compacted(operation)
+        waited_s = self._simulation.now - operation.asked_at
+        if operation.method == "Range" and revision < operation.low_here and waited_s < BEHIND_S:
+            raise Violation("I14 a front never goes back", f"{operation}: it had shown {operation.low_here}")
 
     def _compacted(self, operation: Operation) -> None:
         replay = self.replay
@@ -323,7 +329,7 @@ def watched_classes(simulation: Simulation) -> tuple[type, type]:
         def run(self, now_ms: int, append: Any) -> None:
             super().run(now_ms, append)
             for wide in self._running.values():
-                if now_ms - wide.started_ms >= self._give_up_ms and len(wide.grants) < len(wide.participants):
+                if now_ms - wide.started_ms >= GIVE_UP_MS and len(wide.grants) < len(wide.participants):
                     raise Violation("H19 no locks while a participant has no leader",
                                     f"{wide.attempt} waits for {now_ms - wide.started_ms} ms")
 

@@ -40,7 +40,7 @@ class Operation:
     answered_at: float = 0.0
     response: Any = None
     error: str | None = None
-    committed_before: int = 0  # highest revision in order anywhere, when it was asked
+    low_here: int = 0  # the highest revision that this front had shown to anybody by then
 
     @property
     def ok(self) -> bool:
@@ -331,7 +331,8 @@ class Clients:
     def ask(self, front: FrontProcess, method: str, request: Any) -> Operation:
         """Send a request and remember what becomes of it."""
         simulation = self.simulation
-        operation = Operation(len(self.operations) + 1, method, request, front.host, simulation.now, self.shown)
+        operation = Operation(len(self.operations) + 1, method, request, front.host, simulation.now, self.shown,
+                              low_here=front.shown)
         self.operations.append(operation)
         answers: list[bytes] = []
 
@@ -342,7 +343,7 @@ class Clients:
             operation.answered_at = simulation.now
             if status == 0 and answers:
                 operation.response = RESPONSES[method].FromString(answers[0])
-                self._learn(operation)
+                self._learn(operation, front)
             else:
                 operation.error = message or "no answer"
             self._later()
@@ -381,10 +382,11 @@ class Clients:
             if watch.front_process is front and watch.ended is None:
                 watch.ended = "the front died"
 
-    def _learn(self, operation: Operation) -> None:
+    def _learn(self, operation: Operation, front: FrontProcess) -> None:
         response = operation.response
         self.simulation.checker.told(operation)
         self.shown = max(self.shown, response.header.revision)
+        front.shown = max(front.shown, response.header.revision)
         promised = 0
         if operation.method == "LeaseGrant":
             self._leases.append(response.ID)

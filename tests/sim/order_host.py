@@ -67,6 +67,7 @@ class FrontProcess(Process):
         super().__init__(simulation, host, f"front {host}")
         simulation.starting = simulation.current = self
         self.handlers: dict[str, Any] = {}
+        self.shown = 0  # the highest revision that a client has seen through it
         self.sessions = simulation.next_life("sessions") << 32
         common = simulation.common(host)
         self._connector: Any = SimpleNamespace(_common=common)

@@ -426,7 +426,7 @@ class Mutant:
         return self.remove.__name__
 
 
-WRONG = ("I22", "I19", "I5", "I7", "a process fell over")
+WRONG = ("I22", "I19", "I5", "I7", "I9", "I14", "a process fell over")
 MUTANTS = [
     Mutant(serves_when_elected, (*WRONG, "I6", "I3", "I8"), plan()),
     Mutant(applies_by_index_alone, ("H10", "I6", "I19", "I3", *WRONG), plan()),
@@ -457,7 +457,7 @@ MUTANTS = [
     Mutant(reports_what_is_logged, ("I3", "I19", "I6", "I4", *WRONG), plan(
         late=0.2, faults=("kill leader", "restart", "late"), fault_every_s=0.1, mix={"put": 1})),
     Mutant(sequencer_serves_when_elected, (*WRONG, "I3", "I4", "I10"), plan(faults=SEQUENCERS), first=4),
-    Mutant(index_without_a_round, ("I22 real time", "I24"), plan(
+    Mutant(index_without_a_round, ("I13", "I14", "I22 real time", "I24"), plan(
         faults=("isolate", "isolate", "heal"), fault_every_s=0.5, clients=12), first=13),
     Mutant(keeps_alive_without_a_round, ("H7", "I22 a lease"), plan(
         mix={"grant": 4, "keep": 20, "put": 4}, faults=("isolate", "isolate", "heal"), fault_every_s=0.5, seconds=5.0)),

@@ -21,7 +21,16 @@ from cluster.records import Item, items
 from cluster.spans import holds
 from cluster.view import Current
 from cluster.wire import read_varint, tombstone, varint
-from node.storage import Applied, Applying, Compacted, Event, FutureRevision, HistorySlice, Position, SnapshotRefused
+from node.storage import (
+    Applied,
+    Applying,
+    Compacted,
+    Event,
+    FutureRevision,
+    HistorySlice,
+    Position,
+    SnapshotRefused,
+)
 
 
 class LogDisk:
