@@ -8,7 +8,6 @@ what is at or below it is dropped, what is missing is read from history (I16).
 
 from __future__ import annotations
 
-from collections import deque
 from typing import Protocol
 
 from cluster.messages import SUBSCRIBE_HEAD, SUBSCRIBED_BODY, Method
@@ -52,7 +51,7 @@ class Part:
         self.live_from = 0  # from this revision on the link brings everything; 0: not known yet
         self.filling = False  # a question for history is under way
         self.generation = 0  # of the subscription; answers for an older one are not taken
-        self._held: deque[Batch] = deque()
+        self._held: list[Batch] | None = None  # None but for a short while: most parts are idle
         self._held_bytes = 0
 
     def through(self) -> int:
@@ -83,7 +82,7 @@ class Part:
         self.live = self.filling = False
         self.live_from = 0
         self.generation += 1
-        self._held.clear()
+        self._held = None
         self._held_bytes = 0
 
     def subscribed(self, body: bytes) -> None:
@@ -99,11 +98,13 @@ class Part:
             self.position = batch.revision
             self.owner.received(self, batch)
             return
+        if self._held is None:
+            self._held = []
         self._held.append(batch)
         self._held_bytes += batch.size_bytes
         if self._held_bytes > _HELD_BYTES:
             self.live_from = batch.revision + 1
-            self._held.clear()
+            self._held = None
             self._held_bytes = 0
 
     def filled(self, batches: list[Batch], next_revision: int) -> bool:
@@ -128,8 +129,8 @@ class Part:
                 self.owner.fill(self)
             return
         self.live = True
-        held, self._held = self._held, deque()
+        held, self._held = self._held, None
         self._held_bytes = 0
-        for batch in held:
+        for batch in held or ():
             self.events(batch)
         self.owner.moved(self)
