@@ -67,6 +67,7 @@ class Method(IntEnum):
     UNSUBSCRIBE = 49  # rid of the subscription; no answer
     HISTORY = 50  # HISTORY_HEAD + key + range_end; answered once: HISTORY_ANSWER + events, or ERROR Compacted
     LEASE_KEYS = 42  # READ + LeaseTimeToLiveRequest: the keys of this shard on the lease; OK: HEAD + fields
+    CATCH_UP = 53  # revision (u64) that a read waits for: its WATERMARK at once, and others promptly for a while; no answer
     CANCEL = 51  # rid of a read or a queued write that nobody waits for any more; no answer
     # Between nodes, on links like a front's: see cluster.prepare and node.siblings.
     WIDE = 72  # a front's transaction over several shards, to the sequencer: wide method u8 + the request
@@ -75,7 +76,7 @@ class Method(IntEnum):
     QUERY = 82  # leader -> sequencer: what became of this attempt? OK: FATE
     REPORT = 83  # leader -> sequencer; no answer
     FEED = 84  # node -> any node 0: order records from this index on (u64); PARTIAL answers FEED_HEAD + projection
-    FEED_ACK = 85  # order index applied (u64), order index durable (u64): credit for more; no answer
+    FEED_ACK = 85  # order index applied (u64), durable (u64), haste (u8, node.feed): credit for more; no answer
     CREDIT = 52  # rid of a SNAPSHOT: so many of its bytes (u64, in all) have been passed on; no answer
     # Administration.
     TRANSFER_LEADER = 64  # u64 member ID; to the shard's leader; OK once the target has been told to campaign

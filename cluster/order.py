@@ -221,11 +221,12 @@ Step = Entries | Change | Control
 class Fold:
     """What the order log says up to a place: the revision, and ``C_s`` of every shard (I5, I19)."""
 
-    __slots__ = ("cuts", "revision")
+    __slots__ = ("bindings", "cuts", "revision")
 
     def __init__(self, revision: int = 1, cuts: Mapping[int, Cut] | None = None) -> None:
         self.revision = revision
         self.cuts: dict[int, Cut] = dict(cuts or {})
+        self.bindings = 0  # multis and control items taken by this very object: what concerns more than one shard
 
     def copy(self) -> Fold:
         """An independent fold at the same place."""
@@ -246,10 +247,12 @@ class Fold:
                 self._take_cut(data, pos, end, shard, steps)
             elif kind == Item.MULTI:
                 self._take_multi(decode_multi(data, pos, end), shard, steps)
+                self.bindings += 1
             elif kind == Item.SKIP:
                 self.revision += int(_SKIP.unpack_from(data, pos)[0])
             elif kind in _CONTROL or kind == Item.PUBLISH:
                 steps.append(Control(data[pos - ITEM.size : end], self.revision))
+                self.bindings += 1
                 self.revision += revisions_of(data, kind, pos, end)
             else:
                 assert shard == 0, "shard 0's effects are not projected to others"

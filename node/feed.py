@@ -2,13 +2,16 @@
 
 A node asks any host's node 0 for the records from an index on, its own host's first (H13): the content is the same
 everywhere. Records leave as projections (``cluster.order.project``) in contiguous order, as far as the receiver's
-acknowledgements leave room. Node 0 keeps records until its own host's nodes have them durably, within bounds: a
+acknowledgements leave room. A record leaves at once to the nodes that are in haste for it: a shard's leader for its own cuts,
+transactions and control records, a node where somebody reads or watches for all of them. To others it goes with those of the
+next 50 ms: a frame, a wake-up and a write of the state for many records instead of each. Node 0 keeps records until its own host's nodes have them durably, within bounds: a
 node that fell behind what is kept installs a snapshot.
 """
 
 from __future__ import annotations
 
 import struct
+from collections.abc import Container
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -23,7 +26,9 @@ if TYPE_CHECKING:
     from node.server import Node
 
 FEED_BODY = struct.Struct("<HQ")  # shard, first order index wanted
-FEED_ACK_BODY = struct.Struct("<QQ")  # applied order index, durable order index
+FEED_ACK_BODY = struct.Struct("<QQB")  # applied order index, durable order index, haste
+NO_HASTE, OWN_HASTE, ALL_HASTE = 0, 1, 2  # records may come late; those that concern the own shard may not; none may
+_LATE_S = 0.05
 _WINDOW = 2000  # records sent beyond the acknowledged one
 _RUN = 128  # records read from the log at once
 
@@ -37,6 +42,7 @@ class Feed:
     shard: int
     next_index: int
     acked: int
+    haste: int = ALL_HASTE
 
 
 class Feeds:
@@ -48,6 +54,7 @@ class Feeds:
         self._projected: dict[tuple[int, int], bytes] = {}
         # what this host's other nodes have durably applied, as they said last; the bound is node.upkeep's
         self._floors = dict.fromkeys(range(1, node.settings.common.shard_count), 0)
+        self._late_scheduled = False
         self.records = 0
 
     def subscribe(self, link: FrontLink, rid: int, body: bytes) -> None:
@@ -64,7 +71,7 @@ class Feeds:
         """FEED_ACK: how far the node is."""
         feed = self._feeds.get(link)
         if feed is not None:
-            feed.acked, durable = FEED_ACK_BODY.unpack(body)
+            feed.acked, durable, feed.haste = FEED_ACK_BODY.unpack(body)
             if link.local:
                 self._floors[feed.shard] = durable
             self.push(feed)
@@ -73,11 +80,25 @@ class Feeds:
         """The link ended."""
         self._feeds.pop(link, None)
 
-    def applied(self) -> None:
-        """More of the order log is committed and applied here."""
+    def applied(self, concerned: Container[int]) -> None:
+        """More of the order log is committed and applied here, and the leaders of these shards are concerned."""
+        late = False
+        for feed in list(self._feeds.values()):
+            if feed.haste == ALL_HASTE or (feed.haste == OWN_HASTE and feed.shard in concerned):
+                self.push(feed)
+            else:
+                late = True
+        self._projected.clear()
+        if late and not self._late_scheduled:
+            self._late_scheduled = True
+            self._node.loop.call_later(_LATE_S, self._push_late)
+
+    def _push_late(self) -> None:
+        self._late_scheduled = False
         for feed in list(self._feeds.values()):
             self.push(feed)
         self._projected.clear()
+        self._node.wake()
 
     def push(self, feed: Feed) -> None:
         """Send what there is room for."""

@@ -23,8 +23,8 @@ Send = Callable[[list[bytes]], bool]
 class FrontLink:
     """One front's connection."""
 
-    __slots__ = ("_expected", "_out", "_prefix", "_send", "_sent", "alive", "answered", "identity", "member_id", "session",
-                 "subscriptions", "watermark")
+    __slots__ = ("_expected", "_out", "_prefix", "_send", "_sent", "alive", "answered", "hurried_until", "identity", "member_id", "session",
+                 "subscriptions", "wanted", "watermark")
 
     def __init__(self, identity: bytes, send: Send, prefix: bytes, session: int, member_id: int = 0) -> None:
         self.identity = identity
@@ -34,6 +34,8 @@ class FrontLink:
         self.answered = 0
         self.subscriptions: dict[int, Any] = {}  # rid -> node.watches.Subscription
         self.watermark = 0  # revision of the last WATERMARK sent
+        self.wanted = 0  # revision that somebody there waits for
+        self.hurried_until = 0.0  # somebody waited just now
         self._send = send
         self._prefix = prefix
         self._expected = 2
@@ -88,12 +90,15 @@ class Fronts:
         greet: Callable[[FrontLink], None],
         gone: Callable[[FrontLink], None],
         layout: tuple[int, int],
+        prompt: bool = True,
     ) -> None:
         self._cluster_id = cluster_id
         self._layout = layout  # shards and placement depth
         self._receive = receive
         self._greet = greet
         self._gone = gone
+        self._prompt = prompt  # local fronts hear of every revision as it is applied
+        self._revision = 0  # applied, and all its events queued
         self.links: dict[bytes, FrontLink] = {}
         self.dirty: set[FrontLink] = set()
 
@@ -163,18 +168,35 @@ class Fronts:
         dirty = list(self.dirty)
         self.dirty.clear()  # others hold this very set
         for link in dirty:
+            if link.pending and link.local and link.watermark < self._revision:
+                self._tell_watermark(link)
             if link.alive and link.pending and not link.flush():
                 log.info("a front's link has ended", session=link.session)  # one that is stuck: node.sockets warns
                 self.drop(link.identity)
 
-    def watermark(self, revision: int) -> None:
-        """Every event up to ``revision`` has been emitted: told to this host's fronts, which read here and wait for
-        what they have shown already, and to others that watch here. Costs nothing extra where answers leave anyway."""
+    def watermark(self, revision: int, now: float) -> None:
+        """Every event up to ``revision`` has been emitted: told at once where somebody watches, or waits (CATCH_UP), and
+        by node 0 to its host's fronts, which take the newest revision there is from it; to others with what leaves next.
+        """
+        self._revision = revision
         for link in self.links.values():
-            if link.watermark < revision and (link.local or link.subscriptions):
-                link.watermark = revision
-                link.answer(0, Status.WATERMARK, SEQUENCE.pack(revision))
+            if link.watermark < revision and (
+                link.subscriptions or now < link.hurried_until or link.watermark < link.wanted
+                or (self._prompt and link.local)
+            ):
+                self._tell_watermark(link)
                 self.dirty.add(link)
+
+    def _tell_watermark(self, link: FrontLink) -> None:
+        link.watermark = self._revision
+        link.answer(0, Status.WATERMARK, SEQUENCE.pack(self._revision))
+
+    def hurry(self, link: FrontLink, revision: int, until: float) -> None:
+        """CATCH_UP: somebody waits for this revision, and will soon again."""
+        link.wanted, link.hurried_until = revision, until
+        if link.watermark < self._revision:
+            self._tell_watermark(link)
+            self.dirty.add(link)
 
     def broadcast(self, status: int, body: bytes) -> None:
         """Tell every front something about the link itself."""

@@ -8,7 +8,7 @@ records (compaction) are acknowledged only when every shard's leader has applied
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from functools import partial
 from typing import Any
 
@@ -51,6 +51,8 @@ class OrderNode(LinkedNode):
         self.placement = Placement(common.shard_count, common.placement_depth)
         self.fold = load_fold(self)
         self.feeds = Feeds(self)
+        self._fed_cuts: dict[int, Cut] = {}  # of the fold when the feeds were last told
+        self._fed_bindings = -1
         self.reports: dict[int, Report] = {}
         self._reporters: dict[int, int] = {}  # shard -> member that reported last
         self.coordinator: Coordinator[Token] | None = None
@@ -246,7 +248,16 @@ class OrderNode(LinkedNode):
 
     def _applied_run(self, run: list[tuple[int, int, bytes]], applied: Applied) -> None:
         super()._applied_run(run, applied)
-        self.feeds.applied()
+        self.feeds.applied(self._concerned())
+
+    def _concerned(self) -> Container[int]:
+        """The shards whose leaders wait for what was applied since the last call."""
+        fold = self.fold
+        concerned: Container[int] = range(self.placement.shards)
+        if fold.bindings == self._fed_bindings:
+            concerned = {s for s, cut in fold.cuts.items() if self._fed_cuts.get(s) is not cut}
+        self._fed_cuts, self._fed_bindings = dict(fold.cuts), fold.bindings
+        return concerned
 
     def _after_apply(self, run: list[tuple[int, int, bytes]], applied: Applied) -> None:
         super()._after_apply(run, applied)
@@ -286,7 +297,7 @@ class OrderNode(LinkedNode):
     def state_replaced(self) -> None:
         self.fold = load_fold(self)  # I19: the donor's, in the batch of its data
         super().state_replaced()
-        self.feeds.applied()
+        self.feeds.applied(range(self.placement.shards))
 
     # -- control records
 

@@ -67,6 +67,7 @@ _QUESTIONS = frozenset((Method.READ_INDEX, Method.LEASE_KEEPALIVE, Method.LEASE_
 _QUIET_REQUESTS = 8  # up to so many requests in a tick the loop syncs by itself (node.disk)
 _APPLY_BYTES = 1 << 20  # committed entries are applied in runs of about this size
 _APPLY_ENTRIES = 256
+HURRY_S = 1.0  # who waited for this replica once will soon again
 
 
 class Fatal(Exception):
@@ -119,7 +120,8 @@ class Node:
         self.log.verify(self.store.position.shard_index)
         self.raft = Raft(
             Config(id=common.member_id, heartbeat_ms=self._heartbeats_ms() if settings.shard else common.heartbeat_interval_ms,
-                   election_timeout_ms=common.election_timeout_ms),
+                   election_timeout_ms=common.election_timeout_ms,
+                   tells_commit=settings.shard == 0),  # C6: in other shards a cut tells
             self.log, random.SystemRandom().random, self.now_ms(),
         )
         self.raft.applied(self.store.position.shard_index)
@@ -128,7 +130,7 @@ class Node:
         self._raft_view = RaftView(self.raft)
         self.syncer = Syncer(loop, self.log.sync, self._synced)
         self.fronts = Fronts(common.cluster_id, self._requests, self._greet, self._front_gone,
-                             (common.shard_count, common.placement_depth))
+                             (common.shard_count, common.placement_depth), prompt=settings.shard == 0)
         self._dirty = self.fronts.dirty
         self.slicer = Slicer(loop)
         self.watches = WatchSource(self.store, self._dirty.add)
@@ -157,6 +159,7 @@ class Node:
         self._after_sync: list[tuple[int, list[Message]]] = []
         self._scheduled = False
         self._requests_in_tick = 0
+        self._gathers = False  # the frame that is being taken held nothing but writes
         self._known_leader: tuple[int, int] = (0, 0)
         self._ready_said = False
         self._lease_serial = random.SystemRandom().getrandbits(24)
@@ -267,12 +270,12 @@ class Node:
 
     def _local_front(self, parts: list[bytes]) -> None:
         self.fronts.frame(parts[0], parts[-1], self._local.send, b"")
-        self.wake()
+        self._wake_for_frame()
 
     def front_frame(self, identity: bytes, data: bytes, send: Send) -> None:
         """A frame of a front in this very process (``tools.muster.joined``)."""
         self.fronts.frame(identity, data, send, b"")
-        self.wake()
+        self._wake_for_frame()
 
     def front_gone(self, identity: bytes) -> None:
         """A front in this process has ended its link."""
@@ -280,16 +283,30 @@ class Node:
 
     def _remote_front(self, identity: bytes, data: bytes, send: Send) -> None:
         self.fronts.frame(identity, data, send, b"F")
+        self._wake_for_frame()
+
+    def _wake_for_frame(self) -> None:
+        if self._gathers and not self._dirty and not self._has_room():
+            self._gathers = False  # nothing but writes, for the entry that leaves when the one under way is done
+            return
+        self._gathers = False
         self.wake()
+
+    def _has_room(self) -> bool:
+        """Whether a tick would evaluate writes that are queued."""
+        return self.writes.due
 
     def _requests(self, link: FrontLink, requests: list[tuple[int, int, int, bytes]]) -> None:
         submit = self._submit
+        self._gathers = True
         self._requests_in_tick += len(requests)
         for rid, method, timeout_ms, body in requests:
             try:
                 if method in _WRITES:
                     submit(link, rid, method, body)
-                elif method in _QUESTIONS:
+                    continue
+                self._gathers = False
+                if method in _QUESTIONS:
                     self.confirmations.ask(link, rid, method, body)
                 elif method == Method.SUBSCRIBE:
                     self.watches.subscribe(link, rid, body)
@@ -299,6 +316,8 @@ class Node:
                     self.reads.cancel(link, rid)
                     self.backups.end(link, rid)
                     self.streams.end(link, rid)
+                elif method == Method.CATCH_UP:
+                    self.hurry(link, int.from_bytes(body, "little"))
                 elif method == Method.CREDIT:
                     self.backups.credit(link, rid, int.from_bytes(body, "little"))
                     self.streams.credit(link, rid, int.from_bytes(body, "little"))
@@ -314,6 +333,10 @@ class Node:
                 log.exception("a request of a front could not be understood", method=method)
                 self.fronts.drop(link.identity)
                 return
+
+    def hurry(self, link: FrontLink, revision: int) -> None:
+        """A read waits until this revision is applied here: its front hears at once, and for a while what comes then."""
+        self.fronts.hurry(link, revision, self.loop.time() + HURRY_S)
 
     def _submit(self, link: FrontLink, rid: int, method: int, body: bytes) -> None:
         """A write of a front."""
@@ -512,7 +535,7 @@ class Node:
     def _after_apply(self, run: list[tuple[int, int, bytes]], applied: Applied) -> None:
         if applied.events or self.watches.holding:
             self.watches.emit(applied.events)
-        self.fronts.watermark(self.store.revision)
+        self.fronts.watermark(self.store.revision, self.loop.time())
         writes = self.writes
         if applied.granted or applied.revoked or applied.checkpointed:
             self.upkeep.leases_changed(applied)

@@ -24,13 +24,14 @@ from cluster.raft import EntryKind, Role
 from cluster.records import Item, items
 from cluster.settings import NodeSettings
 from cluster.shard import ShardBatch, ShardLeader
-from node.feed import FEED_ACK_BODY, FEED_BODY
+from node.feed import ALL_HASTE, FEED_ACK_BODY, FEED_BODY, NO_HASTE, OWN_HASTE
 from node.fronts import FrontLink
 from node.handover import FRAME as HANDOVER_FRAME
 from node.handover import HandOver
 from node.linked import LinkedNode
 from node.links import NodeLink
 from node.order_node import FOLD, load_fold
+from node.server import HURRY_S
 from node.storage import Applied
 from process.status import StatusSink
 
@@ -57,7 +58,9 @@ class ShardNode(LinkedNode):
         self._feed: deque[tuple[int, int, bytes]] = deque()
         self._feed_link: NodeLink | None = None
         self._next_feed = self._order_index + 1
-        self._acknowledged: tuple[NodeLink | None, int, int] = (None, 0, 0)  # to whom, and what, of the feed
+        self._acknowledged: tuple[NodeLink | None, int, int, int] = (None, 0, 0, ALL_HASTE)  # to whom, and what, of the feed
+        self._wanted_revision = 0  # somebody waits for it
+        self._hurried_until = 0.0  # somebody waits for what is applied here, or did just now
         self.leading: ShardLeader[Token] | None = None
         # batches of a lost term whose fate is open: index -> (term, batch)
         self._fates: dict[int, tuple[int, ShardBatch]] = {}
@@ -143,6 +146,9 @@ class ShardNode(LinkedNode):
         if leading.dirty:
             leading.logged(self.raft.propose(leading.seal()))
 
+    def _has_room(self) -> bool:
+        return self.leading is not None and self.leading.runnable
+
     def _drain(self, leading: ShardLeader[Token]) -> None:
         for (link, rid), status, body in leading.take_answers():
             if link.alive:
@@ -175,6 +181,8 @@ class ShardNode(LinkedNode):
             for record in self._feed:
                 cut = self._own_cut(record[2])
                 if cut is not None and cut.index > available:
+                    if self.raft.prove_committed(cut.index, cut.term):  # C6
+                        self.wake()
                     break
                 run.append(record)
                 if len(run) >= _RUN_RECORDS:
@@ -309,7 +317,11 @@ class ShardNode(LinkedNode):
                 return
             self._next_feed += 1
             self._starved.clear()
-            self._feed.append((order_index, term, body[FEED_HEAD.size :]))
+            projection = body[FEED_HEAD.size :]
+            self._feed.append((order_index, term, projection))
+            cut = self._own_cut(projection)
+            if cut is not None:
+                self.raft.prove_committed(cut.index, cut.term)  # C6: then this very tick applies it
 
         return fed
 
@@ -373,12 +385,25 @@ class ShardNode(LinkedNode):
                          peer=f"{peer:x}", order_index=self._order_index)
                 return
 
-    def _acknowledge(self) -> None:
+    def _acknowledge(self, *, soon: bool = True) -> None:
+        """Tell the feed how far this node is; not ``soon``: unless only more of it is applied, which can wait."""
         link = self._feed_link
-        said = (link, self._order_index, self.store.durable_position.order_index)
-        if link is not None and link.alive and said != self._acknowledged:
+        said = (link, self._order_index, self.store.durable_position.order_index, self._haste())
+        before = self._acknowledged
+        if link is not None and link.alive and said != before and (soon or said[2:] != before[2:] or link is not before[0]):
             self._acknowledged = said
-            link.request(Method.FEED_ACK, FEED_ACK_BODY.pack(said[1], said[2]))
+            link.request(Method.FEED_ACK, FEED_ACK_BODY.pack(*said[1:]))
+
+    def _haste(self) -> int:
+        """How soon this node wants the order's records (``node.feed``)."""
+        if self.watches.active or self.loop.time() < self._hurried_until or self.store.revision < self._wanted_revision:
+            return ALL_HASTE
+        return OWN_HASTE if self.leading is not None else NO_HASTE
+
+    def hurry(self, link: FrontLink, revision: int) -> None:
+        super().hurry(link, revision)
+        self._wanted_revision = max(revision, self._wanted_revision)
+        self._hurried_until = self.loop.time() + HURRY_S
 
     def _report(self, *, force: bool) -> None:
         """Tell the sequencer what is committed, at once when it moves."""
@@ -436,13 +461,17 @@ class ShardNode(LinkedNode):
             self._report(force=False)
             if leading.dirty or (leading.queued and leading.runnable):
                 self.wake()
+        if len(self.reads.waiting):
+            self._hurried_until = self.loop.time() + HURRY_S
+        if self._acknowledged[3] < ALL_HASTE and self._haste() > self._acknowledged[3]:
+            self._acknowledge()
         self.links.flush()
 
     def _heartbeat(self) -> None:
         self.links.sweep()
         self._subscribe()
         self._repeat_report()
-        self._acknowledge()
+        self._acknowledge(soon=False)
         self._query_locks()
         self.handover.heartbeat()
         if self.leading is not None:
@@ -452,6 +481,7 @@ class ShardNode(LinkedNode):
         return bool(self.links.dirty)
 
     def _second(self) -> None:
+        self._acknowledge()
         self.handover.second()
         self._ask_for_state()
 

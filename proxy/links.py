@@ -69,7 +69,7 @@ class Link:
     """One connection to one node of one shard. States: connecting, up (STATE seen), closed."""
 
     __slots__ = (
-        "_expected", "_receiver", "_sent", "_transport", "applied", "closed", "commit", "greeted", "leader", "member_id",
+        "_expected", "_receiver", "_sent", "_transport", "applied", "closed", "commit", "greeted", "hurried", "leader", "member_id",
         "near", "next_rid", "outbox", "parts", "pending", "prefix", "revision", "seen_at", "session", "shard", "term",
         "up", "watermark",
     )
@@ -92,6 +92,7 @@ class Link:
         self.applied = 0
         self.revision = 0  # the highest this node is known to have applied
         self.watermark = 0  # every event up to it has arrived here
+        self.hurried = 0  # the revision that the node was asked to catch up to
         self.near: Near | None = None
         self.seen_at = 0.0  # loop time of the last frame (of the attempt to connect, before one came)
         self._receiver = receiver

@@ -137,7 +137,8 @@ class Router:
             if len(self._behind) >= _QUEUE_LIMIT:
                 self.fail(waiting, errors.TOO_MANY_REQUESTS)
             else:
-                self._behind.append((waiting.started, (shard,), lambda: self.to_replica(waiting)))
+                self._hurry(link)
+            self._behind.append((waiting.started, (shard,), lambda: self.to_replica(waiting)))
         else:
             self.to_replica(waiting)
 
@@ -170,7 +171,17 @@ class Router:
         if self._caught_up(shards):
             then()
         else:
+            for shard in shards:
+                replica = self.routes[shard].replica
+                if replica is not None and replica.revision < self.highest:
+                    self._hurry(replica)
             self._behind.append((self.loop.time(), shards, then))
+
+    def _hurry(self, link: Link) -> None:
+        """A read waits for this replica: it says when it has what this front has shown."""
+        if link.hurried < self.highest:
+            link.hurried = self.highest
+            self.post(link, 0, Method.CATCH_UP, _REVISION.pack(self.highest))
 
     def _caught_up(self, shards: tuple[int, ...]) -> bool:
         return all((link := self.routes[s].replica) is not None and link.revision >= self.highest for s in shards)

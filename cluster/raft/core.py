@@ -143,6 +143,19 @@ class Raft(Election):
             self._announced_configuration = self._membership.at(index)[1]
         log.trim()
 
+    def prove_committed(self, index: int, term: int) -> bool:
+        """Something that is committed elsewhere says that entry ``index`` is committed and has ``term``.
+
+        It is, with all before it, in this log too if the entry here has that term (log matching); otherwise nothing
+        follows yet. True if that was news: the next Ready hands it out, once it is synced here.
+        """
+        log = self.log
+        if index <= log.commit or index > log.last_index or log.term(index) != term:
+            return False
+        assert self._role != Role.LEADER or term < self.term, "I3: a leader commits the entries of its own term itself"
+        self._advance_commit(index)
+        return True
+
     def compacted(self, index: int) -> None:
         """Storage dropped the entries up to ``index``; its ``snapshot_position`` says so already."""
         position = self._storage.snapshot_position()

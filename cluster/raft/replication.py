@@ -139,7 +139,7 @@ class Replication(RaftState):
                 self._now_out.append(
                     Message(Kind.HEARTBEAT, self.id, peer, self.term, 0, 0, known, self._reads.latest)
                 )
-            elif known > progress.sent_commit and not sent:  # D4
+            elif known > progress.sent_commit and not sent and config.tells_commit:  # D4
                 progress.sent_commit = known
                 self._now_out.append(Message(Kind.COMMIT, self.id, peer, self.term, 0, 0, known))
 

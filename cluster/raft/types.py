@@ -216,6 +216,9 @@ class Config:
     #: A leader without a quorum's answers steps down, and nobody votes while it hears from a leader (thesis
     #: section 6.2, 4.2.3). Off only in tests.
     check_quorum: bool = True
+    #: Tell peers of a commit at once, in a message of its own if need be (D4). Off where they learn it from elsewhere
+    #: (``prove_committed``): then it rides with appends and heartbeats.
+    tells_commit: bool = True
 
     def __post_init__(self) -> None:
         if self.id <= 0:

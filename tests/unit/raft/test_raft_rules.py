@@ -377,6 +377,33 @@ def test_commit_news_rides_with_an_append_that_is_due() -> None:
     assert [(m.kind, m.commit) for m in leader.drain() if m.to == 2] == [(Kind.APPEND, 2)]
 
 
+def test_where_others_tell_what_is_committed_no_message_goes_for_it_alone() -> None:
+    group = Group(tells_commit=False)
+    leader = group.elect(1)
+    leader.raft.propose(b"x")
+    group.settle()
+    assert [r.raft.commit_index for r in group.replicas.values()] == [2, 1, 1]
+    assert group[2].raft.prove_committed(2, 1)
+    group.settle()
+    assert group[2].data() == [b"x"]
+    group.pass_time(200)  # heartbeats bring it, too
+    assert group[3].data() == [b"x"]
+
+
+def test_a_proof_of_commitment_counts_only_for_the_entry_that_has_its_term() -> None:
+    """C6: log matching proves the prefix, an index alone proves nothing (H3)."""
+    group = Group(tells_commit=False)
+    leader = group.elect(1)
+    leader.raft.propose(b"x")
+    group.settle()
+    follower = group[2].raft
+    assert not follower.prove_committed(2, 2)  # another leader's entry stands there
+    assert not follower.prove_committed(3, 1)  # it has not come yet
+    assert follower.commit_index == 1
+    assert follower.prove_committed(2, 1)
+    assert not follower.prove_committed(2, 1)  # no news
+
+
 # -- thesis 4.2.3, 6.2, 9.6: undisturbed leaders --------------------------------------------------------------
 
 
