@@ -1,4 +1,4 @@
-"""``muster-bench compare``, ``report``, ``agree``, ``size`` and ``check``: the commands that start their servers themselves."""
+"""``muster-bench compare``, ``report``, ``agree``, ``size``, ``cuts`` and ``check``: the commands that start their servers themselves."""
 
 from __future__ import annotations
 
@@ -40,6 +40,7 @@ def register(app: typer.Typer) -> None:
     app.command()(report)
     app.command()(agree)
     app.command()(size)
+    app.command()(cuts)
     app.command()(check)
 
 
@@ -206,6 +207,29 @@ def size(
         sys.stdout.write(json.dumps(result) + "\n")
     else:
         sizing.show(output(), result)
+
+
+def cuts(
+    shards: Annotated[str, Option(help="Comma-separated: numbers of shards, each a step.")] = "2,4,8,16,32,64",
+    rate: Annotated[float, Option(min=1, help="Commits a second that each shard reports.")] = 200.0,
+    duration: Annotated[float, Option(min=0.1, help="Seconds of one step.")] = 3.0,
+    data_dir: _DATA_DIR = None,
+    page: Annotated[bool, Option("--markdown", help="Print the table as Markdown.")] = False,
+    as_json: _JSON = False,
+) -> None:
+    """What the order log of a store with several shards costs, and how many shards one sequencer can order."""
+    from bench import cuts as ordering
+
+    with _failures():
+        result = ordering.measure([int(n) for n in shards.split(",")], rate_per_s=rate, duration_s=duration,
+                                  data_dir=data_dir,
+                                  said=lambda line: None if as_json else _errors.print(line, markup=False))
+    if as_json:
+        sys.stdout.write(json.dumps(result) + "\n")
+    elif page:
+        sys.stdout.write(ordering.markdown(result))
+    else:
+        ordering.show(output(), result)
 
 
 def check(
