@@ -10,14 +10,14 @@ import pytest
 from bench import cuts
 
 
-def row(shards: int, cpu: float, *, kept_up: bool = True) -> dict[str, Any]:
-    return {"shards": shards, "sequencer_cpu": cpu, "kept_up": kept_up}
+def row(reports_per_s: float, cpu: float, *, kept_up: bool = True) -> dict[str, Any]:
+    return {"reports_per_s": reports_per_s, "sequencer_cpu": cpu, "kept_up": kept_up}
 
 
 def test_a_sequencer_saturates_where_the_line_through_the_steps_reaches_a_whole_cpu() -> None:
-    steps = [row(2, 0.12), row(4, 0.14), row(8, 0.18), row(64, 0.99, kept_up=False)]
-    assert cuts.saturation(steps) == pytest.approx(90)
-    assert cuts.saturation(steps[-2:]) is None  # one point is no line
+    steps = [row(200, 0.12), row(400, 0.14), row(800, 0.18), row(9000, 0.99, kept_up=False)]
+    assert cuts.saturation(steps, 200) == pytest.approx(46)  # 9,000 reports a second, of 45 shards and shard 0
+    assert cuts.saturation(steps[-2:], 200) is None  # one point is no line
 
 
 def test_one_shard_has_no_cuts() -> None:
