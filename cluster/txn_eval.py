@@ -191,6 +191,8 @@ def apply_delete(view: View, request: Any) -> Deleted:
         return Deleted([key], [], b"\x10\x01")
     if range_end and not request.prev_kv and (range_end == b"\0" or key < range_end):
         count = view.count(key, range_end)
+        if not count:
+            return _NOTHING_DELETED
         spans = _spans(view, key, range_end) if count > MANY else None
         if spans is not None:
             return Deleted([], [(*span, view.count(*span)) for span in spans], b"\x10" + varint(count))

@@ -21,7 +21,7 @@ from node.counters import COUNTERS_QUESTION, counters
 from node.facts import FACTS_QUESTION, Facts
 from node.fronts import FrontLink
 from node.reads import Slices
-from node.storage import Compacted, FutureRevision, Reader
+from node.storage import PAUSE, Compacted, FutureRevision, Reader
 from node.streams import RangeStream
 from node.watches import PREV_KV
 
@@ -32,6 +32,7 @@ _SLICE_ROWS = 256
 _SLICE_BYTES = 256 << 10
 _PARTIAL_ROWS = 1024
 _HISTORY_SCAN = 500
+_LOOK = 1000  # rows passed over in a slice: of keys that are gone, or newer
 
 
 class Serve:
@@ -121,10 +122,13 @@ class Serve:
         total = None
         if reader.revision == self._store.revision:
             total = self._store.quick_count(read.key, read.range_end)
-        rows = reader.scan(read.key, read.range_end)
+            if total == 0:
+                return
+        rows = reader.scan(read.key, read.range_end, _LOOK)
+        ended = False
         while not read.satisfied:
-            some = _some(rows)
-            if not some or read.feed(some):
+            some, ended = _some(rows)
+            if (some and read.feed(some)) or ended:
                 break
             yield
         if read.satisfied:
@@ -266,14 +270,16 @@ class Serve:
         self._node.backups.start(link, rid)
 
 
-def _some(rows: Iterator[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
-    """The next rows: not too many, and with large values fewer."""
+def _some(rows: Iterator[tuple[bytes, bytes]]) -> tuple[list[tuple[bytes, bytes]], bool]:
+    """The next rows: not too many, and with large values fewer; whether these are the last."""
     some: list[tuple[bytes, bytes]] = []
     size = 0
     for row in rows:
+        if row is PAUSE:
+            return some, False
         some.append(row)
         size += len(row[1])
         if len(some) == _SLICE_ROWS or size >= _SLICE_BYTES:
-            break
-    return some
+            return some, False
+    return some, True
 

@@ -20,10 +20,11 @@ from node.storage.errors import (
 from node.storage.history import HistorySlice
 from node.storage.keys import Position
 from node.storage.log import RaftLog
-from node.storage.reads import Reader
+from node.storage.reads import PAUSE, Reader
 from node.storage.state import StateStore
 
 __all__ = [
+    "PAUSE",
     "Applied",
     "Applying",
     "Compacted",

@@ -80,8 +80,15 @@ class Cursor:
             raise_read(e, path, "opening an iterator")
 
 
-def scan_rows(cursor: Cursor, start: bytes, end: bytes, revision: int) -> Iterator[tuple[bytes, bytes]]:
-    """The live keys of a range at a revision with their KeyValues, in key order."""
+PAUSE = (b"", b"")  # no row: a key is never empty
+
+
+def scan_rows(cursor: Cursor, start: bytes, end: bytes, revision: int, look: int = 0) -> Iterator[tuple[bytes, bytes]]:
+    """The live keys of a range at a revision with their KeyValues, in key order.
+
+    ``look`` > 0: whenever so many rows were passed over (deleted keys, newer versions) that very PAUSE is given, so
+    that others are served while a range is read whose million keys were deleted.
+    """
     lower, upper = range_rows(start, end)
     if lower >= upper:
         return
@@ -92,13 +99,20 @@ def scan_rows(cursor: Cursor, start: bytes, end: bytes, revision: int) -> Iterat
         it.seek(lower)
         oldest = (MAX64 - revision).to_bytes(8, "big")
         last = None
-        skipped = 0
+        skipped = passed = 0
         while valid():
             row = row_key()
             if row >= upper:
                 return
+            if look and passed >= look:
+                passed = 0
+                yield PAUSE
+                if cursor.moved != moved:
+                    cursor.moved = moved = cursor.moved + 1
+                    it.seek(row)
             escaped = row[1:-15]
             if escaped == last:  # an older version
+                passed += 1
                 skipped += 1
                 if skipped > _SKIP_ROWS:
                     it.seek(b"k" + escaped + b"\0\x01")
@@ -107,6 +121,7 @@ def scan_rows(cursor: Cursor, start: bytes, end: bytes, revision: int) -> Iterat
                     step()
                 continue
             if row[-13:-5] < oldest:  # newer than the revision
+                passed += 1
                 skipped += 1
                 if skipped > _SKIP_ROWS:
                     it.seek(b"k" + escaped + b"\0\0" + oldest)
@@ -117,6 +132,7 @@ def scan_rows(cursor: Cursor, start: bytes, end: bytes, revision: int) -> Iterat
             last = escaped
             skipped = 0
             if row[-1]:
+                passed += 1
                 step()
                 continue
             value = row_value()
@@ -215,10 +231,10 @@ class Reader:
             return kv
         return None
 
-    def scan(self, start: bytes, end: bytes) -> Iterator[tuple[bytes, bytes]]:
+    def scan(self, start: bytes, end: bytes, look: int = 0) -> Iterator[tuple[bytes, bytes]]:
         """``(key, KeyValue)`` of the live keys of a range, in key order. Take as many as fit a slice, go on
-        later; other reads of this reader may come in between."""
-        return scan_rows(self._cursor, start, end, self.revision)
+        later; other reads of this reader may come in between. ``look``: see :func:`scan_rows`."""
+        return scan_rows(self._cursor, start, end, self.revision, look)
 
     def count(self, start: bytes, end: bytes, budget_us: int = 0) -> tuple[int, bytes | None]:
         """``(count, None)``, or after ``budget_us`` a partial count and the start to go on from."""

@@ -445,7 +445,7 @@ class Reader:
         self.revision = revision
         self._rows = dict(store.scan(b"\0", b"\0", revision))
 
-    def scan(self, start: bytes, end: bytes) -> Iterator[tuple[bytes, bytes]]:
+    def scan(self, start: bytes, end: bytes, look: int = 0) -> Iterator[tuple[bytes, bytes]]:
         return iter([(k, kv) for k, kv in self._rows.items()
                      if (k == start if not end else start <= k and (end == b"\0" or k < end))])
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from cluster import records
-from node.storage import Applied, StateStore, StorageCorruption
+from node.storage import PAUSE, Applied, StateStore, StorageCorruption
 from node.storage.deletes import SLICE_ROWS
 
 KEYS = 3 * SLICE_ROWS + 17
@@ -165,4 +165,23 @@ def test_a_slice_is_short(tmp_path: Path) -> None:
             break
         took.append(time.thread_time() - began)
     assert sorted(took)[len(took) // 2] < 0.005
+    store.close()
+
+
+def test_a_read_of_a_span_whose_keys_are_gone_pauses_and_finds_what_is_left(tmp_path: Path) -> None:
+    store = filled(tmp_path)
+    store.apply([(3, 1, span(store))])
+    store.apply([(4, 1, records.put(key(KEYS - 3), 0, 1, b"anew", 0))])
+    reader = store.reader()
+    rows = []
+    pauses = 0
+    for row in reader.scan(b"/span/", b"/span0", 100):
+        if row is PAUSE:
+            pauses += 1
+            assert reader.get(b"/a") is not None  # another read of it in between
+        else:
+            rows.append(row)
+    assert [k for k, _ in rows] == [key(KEYS - 3)]
+    assert pauses >= KEYS // 100
+    assert list(reader.scan(b"/span/", b"/span0")) == rows
     store.close()
