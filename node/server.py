@@ -465,12 +465,12 @@ class Node:
             self.syncer.request(ready.sequence, quiet=False)
         first, last = ready.committed
         if last > first:
+            self._committed = last
             self._apply(last)
         for context, index in ready.reads:
             self.confirmations.confirmed(context, index)
         if ready.reads_failed:
             self.confirmations.failed(ready.reads_failed)
-            self._committed = last
         for peer, min_index in ready.snapshots_to:
             self.snapshots.send_to(peer, min_index)
 
@@ -561,12 +561,12 @@ class Node:
 
     def state_replaced(self) -> None:
         """A snapshot was installed: whatever hung on the old state starts anew (H8)."""
+        self.applies.abandon()
         self.applied_index = self.store.position.shard_index
         self.lessor.load(self.store.leases())
         self.watches.lost()
         self.writes.skipped_to(self.applied_index)
         self.upkeep.installed(self.applied_index)
-        self.applies.abandon()
         self.upkeep.count_keys()
         self.upkeep.incarnations_agreed(self.store.incarnations().items())
         self.reads.waiting.release(self.order_index, self.loop.time())
