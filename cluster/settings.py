@@ -77,6 +77,7 @@ class FrontSettings:
     index: int
     listen: tuple[str, ...]  # client URLs to bind: http://127.0.0.1:2379
     reuse_port: bool = False  # several fronts share the port
+    fronts: int = 1  # of this host, this one too
     metrics: str = "basic"
     listen_metrics: tuple[str, ...] = ()
     max_concurrent_streams: int = 4_294_967_295

@@ -34,6 +34,7 @@ from proxy.services import register_all
 from proxy.services.context import Context
 from proxy.services.watch import WatchService
 from proxy.shard_endpoints import register as register_shards
+from proxy.siblings import Siblings
 
 log = structlog.get_logger("front")
 
@@ -66,6 +67,8 @@ class Front:
         )
         self.server = Server(self.registry, limits)
         self.metrics = Metrics(self.context, self.server)
+        self.siblings = Siblings(common.run_dir, settings.index, settings.fronts, self.metrics.own)
+        self.metrics.gather = self.siblings.gather
         register_http(self.registry, self.context, self.metrics)
         register_shards(self.registry, self.context)
         self.metrics_server: Server | None = None
@@ -87,6 +90,7 @@ class Front:
             for url in settings.listen_metrics:
                 host, port = split_url(url)
                 await self.metrics_server.start(host, port, reuse_port=settings.reuse_port)
+        await self.siblings.start()
         log.info("serving", urls=list(settings.listen))
         settle_memory()
 
@@ -103,6 +107,7 @@ class Front:
         """Stop serving, in order."""
         log.info("stopping")
         self.watch_service.stop()
+        self.siblings.close()
         await self.server.stop(_GRACE_S)
         if self.metrics_server is not None:
             await self.metrics_server.stop(0.0)

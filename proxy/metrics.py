@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import platform
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Protocol
 
 import prometheus_client
@@ -70,9 +70,13 @@ class Metrics:
             context.method(grpc_type, service, method)
         self.registry = CollectorRegistry()
         self.registry.register(self)
-        prometheus_client.ProcessCollector(registry=self.registry)
-        prometheus_client.PlatformCollector(registry=self.registry)
-        prometheus_client.GCCollector(registry=self.registry)
+        self._process = CollectorRegistry()
+        prometheus_client.ProcessCollector(registry=self._process)
+        prometheus_client.PlatformCollector(registry=self._process)
+        prometheus_client.GCCollector(registry=self._process)
+        self._of_fronts: list[Metric] = []  # of the scrape under way
+        # asks the other fronts of this host for theirs, if there are any (proxy.siblings)
+        self.gather: Callable[[Callable[[Iterable[Metric]], None]], None] = self._alone
 
     def healthcheck(self, kind: str, name: str, passed: bool | None) -> None:
         """A check of /livez or /readyz was made (None: it exists)."""
@@ -103,7 +107,11 @@ class Metrics:
             if status == 0:
                 self._revision = HEAD.unpack_from(body)[0]
                 self._status = rpc_pb2.StatusResponse.FromString(body[HEAD.size:])
+            self.gather(respond)
+
+        def respond(of_fronts: Iterable[Metric]) -> None:
             if not request.closed:
+                self._of_fronts = list(of_fronts)
                 encoder, content_type = choose_encoder(request.headers.get("accept", ""))
                 request.respond(200, encoder(self.registry), (), content_type)
 
@@ -120,13 +128,23 @@ class Metrics:
         return ()
 
     def collect(self) -> Iterator[Metric]:
-        """All samples of this moment."""
-        yield from self._grpc()
+        """What was gathered for this scrape, and what is the host's own."""
+        yield from self._of_fronts
         yield from self._member()
         yield from self._store()
         yield from self._node_work()
         yield from samples(self._shards)
+
+    def own(self) -> Iterator[Metric]:
+        """What this front and its process have done; another front of the host has other figures."""
+        yield from self._grpc()
+        yield from self._front()
+        yield from self._requests()
         yield from self._health()
+        yield from self._process.collect()
+
+    def _alone(self, done: Callable[[Iterable[Metric]], None]) -> None:
+        done(self.own())
 
     def _grpc(self) -> Iterator[Metric]:
         labels = ["grpc_type", "grpc_service", "grpc_method"]
@@ -146,6 +164,7 @@ class Metrics:
         yield from (started, handled, received, sent)
 
     def _member(self) -> Iterator[Metric]:
+        """Raft, as this host knows it."""
         context, router, status = self._context, self._context.router, self._status
         route = router.routes[0]
         own = context.common.member_id
@@ -156,14 +175,6 @@ class Metrics:
         yield counter("etcd_server_leader_changes_seen", "Leader changes seen.", route.leader_changes)
         yield gauge("etcd_server_proposals_committed_total", "Consensus proposals committed.", status.raftIndex)
         yield gauge("etcd_server_proposals_applied_total", "Consensus proposals applied.", status.raftAppliedIndex)
-        figures = router.statistics()
-        yield gauge("etcd_server_proposals_pending", "Requests under way.", figures["pending"] + figures["queued"])
-        failed = sum(
-            sum(n for code, n in stats.codes.items() if code in _FAILED_PROPOSAL)
-            for (_, service, method), stats in context.stats.items()
-            if (service, method) in _PROPOSALS
-        )
-        yield counter("etcd_server_proposals_failed", "Failed proposals seen.", failed)
         yield gauge("etcd_server_quota_backend_bytes", "Backend storage quota size in bytes.",
                     context.settings.quota_backend_bytes)
         for name, label, value in (
@@ -176,6 +187,19 @@ class Metrics:
             info = gauge(name, "1 for what runs here.", labels=[label])
             info.add_metric([value], 1)
             yield info
+
+    def _front(self) -> Iterator[Metric]:
+        """The way of requests through this front."""
+        context, router = self._context, self._context.router
+        gauge, counter = GaugeMetricFamily, CounterMetricFamily
+        figures = router.statistics()
+        yield gauge("etcd_server_proposals_pending", "Requests under way.", figures["pending"] + figures["queued"])
+        failed = sum(
+            sum(n for code, n in stats.codes.items() if code in _FAILED_PROPOSAL)
+            for (_, service, method), stats in context.stats.items()
+            if (service, method) in _PROPOSALS
+        )
+        yield counter("etcd_server_proposals_failed", "Failed proposals seen.", failed)
         yield counter("muster_front_read_index_rounds", "Read-index questions asked.", figures["read_index_rounds"])
         yield gauge("muster_front_links_up", "Links to nodes that are up.", figures["links_up"])
         server = self._server.statistics()
@@ -183,17 +207,25 @@ class Metrics:
         yield counter("etcd_network_client_grpc_sent_bytes", "Bytes to clients.", server["sent_bytes"])
         for name in ("connections", "streams", "queued_bytes"):
             yield gauge(f"muster_front_{name}", "Of this front's client side.", server[name])
+        links = [link.statistics() for route in router.routes for link in route.links.values()]
+        for name in ("frames_sent", "frames_received"):
+            yield counter(f"muster_front_{name}", "Frames of this front's links to nodes that are open.",
+                          sum(link[name] for link in links))
 
     def _store(self) -> Iterator[Metric]:
-        context, status = self._context, self._status
-        gauge, counter = GaugeMetricFamily, CounterMetricFamily
+        gauge, status = GaugeMetricFamily, self._status
         yield gauge("etcd_mvcc_db_total_size_in_bytes", "Size of the database on disk.", status.dbSize)
         yield gauge("etcd_mvcc_db_total_size_in_use_in_bytes", "Size of the database in use.", status.dbSizeInUse)
+        yield gauge("etcd_debugging_mvcc_current_revision", "The current revision of the store.", self._revision)
+
+    def _requests(self) -> Iterator[Metric]:
+        """What clients of this front asked for."""
+        context = self._context
+        gauge, counter = GaugeMetricFamily, CounterMetricFamily
         for name, method in (("put", "Put"), ("range", "Range"), ("delete", "DeleteRange"), ("txn", "Txn")):
             yield counter(f"etcd_mvcc_{name}", f"{method} requests seen by this front.",
                           context.method("unary", "etcdserverpb.KV", method).ok)
         watch = context.hub.statistics()
-        yield gauge("etcd_debugging_mvcc_current_revision", "The current revision of the store.", self._revision)
         yield gauge("etcd_debugging_mvcc_watch_stream_total", "Watch streams.", watch["streams"])
         yield gauge("etcd_debugging_mvcc_watcher_total", "Watchers.", watch["watches"])
         yield gauge("etcd_debugging_mvcc_slow_watcher_total", "Unsynced watchers.", watch["slow"])
@@ -221,10 +253,6 @@ class Metrics:
             for shard, found in nodes.items():
                 family.add_metric([str(shard)], found[name])
             yield family
-        links = [link.statistics() for route in self._context.router.routes for link in route.links.values()]
-        for name in ("frames_sent", "frames_received"):
-            yield CounterMetricFamily(f"muster_front_{name}", "Frames of this front's links to nodes that are open.",
-                                      sum(link[name] for link in links))
 
     def _health(self) -> Iterator[Metric]:
         yield CounterMetricFamily("etcd_server_health_success", "Successful health checks.", self.health_successes)

@@ -248,6 +248,22 @@ def test_metrics_and_status_count_every_shard(three: LocalCluster) -> None:
     assert json.loads(get(three, "/muster/placement"))["shards"] == 3
 
 
+def test_whichever_front_is_scraped_shows_all_fronts_of_its_host(tmp_path: Path) -> None:
+    with local_cluster(tmp_path / "c", 1, "--fronts=2") as cluster:
+        (endpoint,) = cluster.endpoints()
+        for i in range(12):  # a connection of its own each: the kernel spreads them over the fronts
+            with grpc.insecure_channel(endpoint, options=[("grpc.use_local_subchannel_pool", 1)]) as channel:
+                put(channel, f"k{i}", "v")
+        for _ in range(6):
+            with urllib.request.urlopen(f"http://{endpoint}/metrics", timeout=LIMIT_S) as response:
+                families = list(text_string_to_metric_families(response.read().decode()))
+            puts = {s.labels["front"]: s.value for f in families for s in f.samples
+                    if s.name == "grpc_server_started_total" and s.labels["grpc_method"] == "Put"}
+            assert set(puts) == {"0", "1"}
+            assert sum(puts.values()) == 12
+            assert [s.labels for f in families for s in f.samples if s.name == "etcd_server_has_leader"] == [{}]
+
+
 def test_a_proxy_learns_the_layout_and_cannot_have_another(three: LocalCluster, tmp_path: Path) -> None:
     port = free_base_port(1)
     flags = [f"--endpoints={three.endpoints()[1]}", f"--listen-client-urls=http://127.0.0.1:{port}", f"--data-dir={tmp_path / 'p'}"]

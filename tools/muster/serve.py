@@ -202,6 +202,7 @@ def _front_settings(
         common=_common(config, identity, run_dir, member_id, cpu, status_fd),
         index=index,
         listen=tuple(f"http://{bind_address(u)}:{u.port}" for u in config.listen_client),
+        fronts=max(config.fronts, 1),
         reuse_port=config.fronts > 1 or setting(config, "socket-reuse-port"),
         metrics=setting(config, "metrics"),
         listen_metrics=metrics if index == 0 else (),  # one process answers there

@@ -1,0 +1,110 @@
+"""The other fronts of this host: one scrape of ``/metrics`` has the figures of all of them.
+
+With ``--fronts 2`` or more the kernel decides which front a scraper reaches, so every front tells its own figures to
+whoever connects to ``front-<index>.sock`` in the run directory (one JSON array, then the end of the stream), and the
+one that is scraped asks the others. Each front's samples carry its index in the label ``front``: counters begin again
+with their process, and ``sum(rate(...))`` then stays right. One that does not answer in time is left out.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+from prometheus_client.core import Metric
+
+LIMIT_S = 0.5
+_MOST_BYTES = 4 << 20
+Families = list[list[Any]]  # name, documentation, type, [[sample's name, labels, value], ...]
+
+
+def encode(families: Iterable[Metric]) -> Families:
+    """As it travels."""
+    return [[f.name, f.documentation, f.type, [[s.name, s.labels, s.value] for s in f.samples]] for f in families]
+
+
+def labelled(found: dict[int, Families]) -> Iterator[Metric]:
+    """Every front's samples, family by family, each with the label ``front``."""
+    merged: dict[str, Metric] = {}
+    for index in sorted(found):
+        for name, documentation, kind, samples in found[index]:
+            family = merged.get(name)
+            if family is None:
+                family = merged[name] = Metric(name, documentation, kind)
+            for sample, labels, value in samples:
+                family.add_sample(sample, {**labels, "front": str(index)}, value)
+    yield from merged.values()
+
+
+class Siblings:
+    """All fronts of this host, as one of them sees them."""
+
+    def __init__(self, run_dir: str, index: int, count: int, own: Callable[[], Iterable[Metric]]) -> None:
+        self._run_dir = run_dir
+        self._index = index
+        self._count = count
+        self._own = own
+        self._server: asyncio.Server | None = None
+        self._asking: set[asyncio.Task[None]] = set()
+
+    async def start(self) -> None:
+        """Tell whoever connects."""
+        if self._count > 1:
+            path = self._path(self._index)
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(path)  # of a front that was killed
+            self._server = await asyncio.start_unix_server(self._tell, path)
+
+    def _path(self, index: int) -> str:
+        return f"{self._run_dir}/front-{index}.sock"
+
+    async def _tell(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError):
+            writer.write(json.dumps(encode(self._own())).encode())
+            writer.close()
+            await writer.wait_closed()
+
+    def gather(self, done: Callable[[Iterable[Metric]], None]) -> None:
+        """``done`` with the figures of all fronts, labelled; with this one's alone as they are."""
+        if self._count <= 1:
+            done(self._own())
+            return
+        task = asyncio.get_running_loop().create_task(self._gather(done))
+        self._asking.add(task)
+        task.add_done_callback(self._asking.discard)
+
+    async def _gather(self, done: Callable[[Iterable[Metric]], None]) -> None:
+        others = [i for i in range(self._count) if i != self._index]
+        answers = await asyncio.gather(*[self._ask(i) for i in others])
+        found = {i: families for i, families in zip(others, answers, strict=True) if families is not None}
+        found[self._index] = encode(self._own())
+        done(labelled(found))
+
+    async def _ask(self, index: int) -> Families | None:
+        writer = None
+        try:
+            async with asyncio.timeout(LIMIT_S):
+                reader, writer = await asyncio.open_unix_connection(self._path(index))
+                data = await reader.read(_MOST_BYTES)
+                while more := await reader.read(_MOST_BYTES):
+                    data += more
+            families: Families = json.loads(data)
+            return families
+        except (OSError, TimeoutError, ValueError):
+            return None
+        finally:
+            if writer is not None:
+                writer.close()
+
+    def close(self) -> None:
+        """Tell nobody any more."""
+        for task in self._asking:
+            task.cancel()
+        if self._server is not None:
+            self._server.close()
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(self._path(self._index))

@@ -1,0 +1,72 @@
+"""One scrape has the figures of every front of a host."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from pathlib import Path
+
+import pytest
+from prometheus_client.core import CounterMetricFamily, Metric
+
+from proxy import siblings
+from proxy.siblings import Siblings, encode, labelled
+
+
+def figures(value: float) -> list[Metric]:
+    puts = CounterMetricFamily("puts", "Puts.", labels=["code"])
+    puts.add_metric(["OK"], value)
+    return [puts]
+
+
+def seen(families: Iterable[Metric]) -> dict[tuple[str, ...], float]:
+    return {(s.name, *(f"{k}={v}" for k, v in sorted(s.labels.items()))): s.value for f in families for s in f.samples}
+
+
+def test_samples_of_all_fronts_are_told_apart_by_their_front() -> None:
+    found = {1: encode(figures(5)), 0: encode(figures(2))}
+    families = list(labelled(found))
+    assert [(f.name, f.type) for f in families] == [("puts", "counter")]
+    assert seen(families) == {("puts_total", "code=OK", "front=0"): 2, ("puts_total", "code=OK", "front=1"): 5}
+
+
+def test_a_front_alone_needs_no_label_and_no_socket(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        alone = Siblings(str(tmp_path), 0, 1, lambda: figures(3))
+        await alone.start()
+        got: list[Metric] = []
+        alone.gather(got.extend)
+        assert seen(got) == {("puts_total", "code=OK"): 3}
+        assert list(tmp_path.iterdir()) == []
+        alone.close()
+
+    asyncio.run(scenario())
+
+
+def test_fronts_that_are_gone_or_silent_are_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(siblings, "LIMIT_S", 0.3)
+
+    async def scenario() -> None:
+        hold = asyncio.Event()
+
+        async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await hold.wait()
+            writer.close()
+
+        (tmp_path / "front-0.sock").touch()  # what a killed front left: its successor takes the place
+        fronts = [Siblings(str(tmp_path), i, 4, lambda i=i: figures(i + 1)) for i in (0, 1)]  # type: ignore[misc]
+        for front in fronts:
+            await front.start()
+        mute = await asyncio.start_unix_server(silent, tmp_path / "front-2.sock")
+        for front in fronts:
+            done: asyncio.Future[dict[tuple[str, ...], float]] = asyncio.get_running_loop().create_future()
+            front.gather(lambda families, done=done: done.set_result(seen(families)))  # type: ignore[misc]
+            assert await asyncio.wait_for(done, 5) == {
+                ("puts_total", "code=OK", "front=0"): 1, ("puts_total", "code=OK", "front=1"): 2}
+        hold.set()
+        for front in fronts:
+            front.close()
+        mute.close()
+        assert [p.name for p in tmp_path.iterdir() if p.name != "front-2.sock"] == []
+
+    asyncio.run(scenario())
