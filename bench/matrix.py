@@ -39,7 +39,7 @@ class Cell:
     name: str
     title: str
     spec: Spec
-    kind: str = "load"  # load, disturbed, idle-watchers
+    kind: str = "load"  # load, disturbed
     disturbance: str = ""  # of a disturbed cell: catch-up, compaction, full-range
     big: bool = False  # needs the big key range
     own_key_of: int = -1  # a single key, on this shard where there are several
@@ -138,9 +138,13 @@ def others(sizes: Sizes) -> list[Cell]:
         Cell("lease-grant", "lease grants, 100 clients",
              replace(_BLANK, command="lease-grant", clients=100, conns=10, lease_ttl_s=600), duration_s=1.5,
              targets=(_at_least(1.5),)),
+        # so many, and first, that what they take stands out from what the heaps had to spare
+        Cell("idle-watchers", f"{1000 * per_stream:,} idle watchers of one key on 100 connections: memory of each",
+             replace(watch, watchers_per_stream=10 * per_stream, rate_per_s=1.0), duration_s=1.5,
+             targets=(_at_most(0.5, "watcher_bytes"),)),
         Cell("watch-one-key", f"one key watched by {100 * per_stream:,} watchers on 100 connections: delivery to all",
              replace(watch, watchers_per_stream=per_stream, rate_per_s=3.0),
-             targets=(_at_most(0.5, "to_all_ms"), _at_most(0.5, "watcher_bytes"))),
+             targets=(_at_most(0.5, "to_all_ms"),)),
         Cell("watch-prefix", f"100 watchers on a prefix, {sizes.watch_rate_per_s:g} puts/s",
              replace(watch, conns=10, streams=10, watchers_per_stream=10, key_space=1000, watch_prefix="/w/",
                      key_prefix="/w/", clients=100, rate_per_s=sizes.watch_rate_per_s),
