@@ -11,7 +11,7 @@ A compare-and-swap of one key costs 11 us, most of it reading the message.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
 
@@ -26,8 +26,10 @@ from cluster.view import Current, Outcome, Version, View
 from cluster.wire import varint
 
 __all__ = [
-    "Current", "Outcome", "Version", "View", "compact", "delete_range", "lease_grant", "lease_revoke",
-    "put", "range_", "revoke", "txn"]
+    "Alarm", "Current", "Outcome", "Version", "View", "compact", "delete_range", "lease_grant", "lease_revoke",
+    "put", "range_", "revoke", "set_alarm", "txn"]
+
+Alarm = tuple[int, int]  # member, etcd's type of alarm
 
 _PUT = int(records.Item.PUT)
 _PUT_NEW = int(records.Item.PUT_NEW)
@@ -139,6 +141,19 @@ def compact(view: View, request: bytes) -> tuple[Outcome, int]:
     if revision > view.revision:
         raise EtcdError(errors.FUTURE_REV)
     return Outcome(records.compact(revision), False, b"", [], view.revision), revision
+
+
+def set_alarm(view: View, request: bytes, raised: Iterable[Alarm]) -> Outcome:
+    """AlarmRequest that raises an alarm or disarms one of ``raised``, as the applied state has them; its answer
+    names the alarm it is about, if there is or was one. The applier decides on the order of two of them."""
+    message: Any = parse(pb.AlarmRequest.FromString, request)
+    wanted = (message.memberID, message.alarm)
+    activate = message.action == pb.AlarmRequest.ACTIVATE
+    if not message.alarm or (not activate and wanted not in raised):
+        return Outcome(b"", False, b"", [], view.revision)
+    named = pb.AlarmMember(memberID=message.memberID, alarm=message.alarm).SerializeToString()
+    tail = txn_eval.field(b"\x12", named)
+    return Outcome(records.alarm(activate, message.alarm, message.memberID), False, tail, [], view.revision)
 
 
 def lease_grant(

@@ -45,6 +45,7 @@ class Method(IntEnum):
     COMPACT = 4
     LEASE_GRANT = 5
     LEASE_REVOKE = 6
+    SET_ALARM = 8  # AlarmRequest that raises or disarms; to the sequencer
     PUBLISH = 7  # a host's name and client URLs: etcdserverpb.Member in wire form; to the sequencer
     # To the sequencer, answered after a confirmation round begun after they arrived (H2, H7).
     READ_INDEX = 16  # body empty; answer OK: READ_INDEX_ANSWER
@@ -59,7 +60,7 @@ class Method(IntEnum):
     HASH_KV = 36
     STATUS = 37  # StatusResponse fields of this replica
     SNAPSHOT = 38  # PARTIAL answers: (remaining_bytes u64 | chunk), as far as CREDIT goes; last one OK: HEAD
-    ALARM = 39  # AlarmRequest; only GET so far
+    ALARM = 39  # AlarmRequest: those that are raised
     READ_TXN = 40  # a read-only Txn: READ + TxnRequest
     RANGE_STREAM = 41  # READ + RangeRequest; PARTIAL answers hold whole KeyValues, so each can be sent on
     # Watch (to a node of the front's own host). The rid is the subscription's.

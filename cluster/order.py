@@ -42,7 +42,7 @@ _PART = struct.Struct("<HHII")
 _SKIP = struct.Struct("<Q")
 _COUNT = struct.Struct("<Q")
 _CONTROL = frozenset((Item.LEASE_GRANT, Item.LEASE_REVOKE, Item.LEASE_CHECKPOINT, Item.COMPACT, Item.BOOTSTRAP,
-                      Item.INCARNATION))
+                      Item.INCARNATION, Item.ALARM))
 
 
 class Attempt(NamedTuple):

@@ -47,6 +47,7 @@ class Item(IntEnum):
     INCARNATION = 15  # member id u64, incarnation u64: the data directory that this member is for ever (H10)
     DELETE_RANGE = 16  # R: every live key of a span: RANGE_HEAD, key, end; expanded by who applies it (D8)
     TXN_LONG = 17  # R: as TXN, DELETE_RANGE items among them
+    ALARM = 18  # ALARM_BODY: a member's alarm is raised or disarmed
 
 
 #: Stands for the revision of an effect that is logged and not in order yet (shards other than 0); every real
@@ -58,6 +59,7 @@ LEASE_ID = struct.Struct("<q")
 REVISION = struct.Struct("<q")
 BOOTSTRAP = struct.Struct("<III")
 INCARNATION = struct.Struct("<QQ")
+ALARM_BODY = struct.Struct("<BBQ")  # raised (1) or disarmed (0), etcd's type of alarm, member
 RANGE_HEAD = struct.Struct("<II")  # live keys in the span at this place, length of its first key
 
 
@@ -147,6 +149,11 @@ def bootstrap_in(data: bytes) -> tuple[int, int, int] | None:
             version, shard_count, depth = BOOTSTRAP.unpack_from(data, pos)
             return version, shard_count, depth
     return None
+
+
+def alarm(raised: bool, kind: int, member_id: int) -> bytes:
+    """An alarm's item."""
+    return ITEM.pack(Item.ALARM, ALARM_BODY.size) + ALARM_BODY.pack(raised, kind, member_id)
 
 
 def publish(member: bytes) -> bytes:

@@ -40,6 +40,7 @@ class AppliedState(Protocol):
     def scan(self, start: bytes, end: bytes, revision: int = 0) -> Iterator[tuple[bytes, bytes]]: ...
     def live_count(self, start: bytes, end: bytes) -> int: ...
     def lease(self, lease: int) -> tuple[int, int] | None: ...
+    def alarms(self) -> list[tuple[int, int]]: ...
     def lease_keys(self, lease: int) -> list[bytes]: ...
 
 
@@ -254,6 +255,8 @@ class Leader:
         elif method == Method.COMPACT:
             outcome, revision = evaluate.compact(view, body)
             view.compact_revision = revision
+        elif method == Method.SET_ALARM:
+            outcome = evaluate.set_alarm(view, body, self._store.alarms())
         elif method == Method.PUBLISH:
             outcome = Outcome(records.publish(body), False, b"", [], view.revision)
         else:

@@ -241,10 +241,11 @@ class Serve:
         link.ok(rid, self._store.revision, raft.term, answer.SerializeToString())
 
     def _alarms(self, link: FrontLink, rid: int, revision: int, body: bytes) -> None:
-        request = rpc_pb2.AlarmRequest.FromString(body)
-        if request.action != rpc_pb2.AlarmRequest.GET:
-            raise EtcdError(errors.UNMAPPED, "muster: alarms can only be listed so far")
-        link.ok(rid, self._store.revision, self._term(), b"")
+        wanted = rpc_pb2.AlarmRequest.FromString(body).alarm
+        answer = rpc_pb2.AlarmResponse(alarms=[
+            rpc_pb2.AlarmMember(memberID=member_id, alarm=kind)  # type: ignore[arg-type]  # an enum's number
+            for member_id, kind in self._store.alarms() if wanted in (rpc_pb2.NONE, kind)])
+        link.ok(rid, self._store.revision, self._term(), answer.SerializeToString())
 
     def _hash_kv(self, link: FrontLink, rid: int, revision: int, body: bytes) -> Slices:
         wanted = revision or rpc_pb2.HashKVRequest.FromString(body).revision

@@ -62,7 +62,7 @@ log = structlog.get_logger("node")
 
 FATAL_EXIT = 3  # the supervisor does not restart a node that ends with this
 _WRITES = frozenset((Method.PUT, Method.DELETE_RANGE, Method.TXN, Method.COMPACT, Method.LEASE_GRANT,
-                     Method.LEASE_REVOKE, Method.PUBLISH))
+                     Method.LEASE_REVOKE, Method.PUBLISH, Method.SET_ALARM))
 _QUESTIONS = frozenset((Method.READ_INDEX, Method.LEASE_KEEPALIVE, Method.LEASE_KEEPALIVES, Method.LEASE_TTL))
 _QUIET_REQUESTS = 8  # up to so many requests in a tick the loop syncs by itself (node.disk)
 _APPLY_BYTES = 1 << 20  # committed entries are applied in runs of about this size
@@ -362,6 +362,8 @@ class Node:
                         self.raft.step(message, now)
             elif kind == 0x53:  # S
                 self.snapshots.frame(member_id, data)
+            elif kind == 0x41:  # A
+                self.upkeep.alarm(data)
             elif kind == 0x50:  # P
                 self.upkeep.publication(data)
             else:
@@ -441,6 +443,13 @@ class Node:
         for entry in self.raft.log_entries(self.applied_index + 1, self.raft.last_index):
             if entry.kind == EntryKind.RECORD:
                 yield from records.incarnations_in(entry.data)
+
+    def raise_alarm(self, body: bytes) -> None:
+        """Have the sequencer log an alarm of this host; asked again until it is applied here."""
+        if self.writes.leader is not None:
+            self.upkeep.alarm(body)
+        elif self.raft.leader_id and self.raft.leader_id != self.settings.common.member_id:
+            self.peers.send(self.raft.leader_id, b"A", body)
 
     def wanted_by_others(self) -> int | None:
         """Log entries after this are still wanted by other nodes of this host; None: by nobody."""
@@ -549,6 +558,8 @@ class Node:
             self.upkeep.compaction_due()
         if applied.bootstrap is not None:
             self.upkeep.check_bootstrap(applied.bootstrap)
+        if applied.alarms:
+            self.upkeep.alarms_changed()
         if applied.incarnations:
             self.upkeep.incarnations_agreed(applied.incarnations)
         if len(self.reads.waiting):
@@ -567,6 +578,7 @@ class Node:
         self.watches.lost()
         self.writes.skipped_to(self.applied_index)
         self.upkeep.installed(self.applied_index)
+        self.upkeep.alarms_changed()
         self.upkeep.count_keys()
         self.upkeep.incarnations_agreed(self.store.incarnations().items())
         self.reads.waiting.release(self.order_index, self.loop.time())

@@ -520,6 +520,10 @@ class ShardNode(LinkedNode):
             "locks": leading.get("locks", 0), "unordered_entries": leading.get("unordered_entries", 0),
         }
 
+    def raise_alarm(self, body: bytes) -> None:
+        if self.reachable_sequencer():
+            self.links.get(self.sequencer, 0).request(Method.SET_ALARM, body)
+
     def logged_incarnations(self) -> Iterator[tuple[int, int]]:
         """The order log's tail is not here, but what the feed has brought of it is."""
         for _, _, projection in self._feed:

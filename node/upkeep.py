@@ -40,6 +40,7 @@ _KEEP_AT_MOST = 20  # snapshot counts of order records kept for the other nodes 
 # batches. It removes some 20,000 versions a second then
 _COMPACT_SLICE_US = 1000
 _COMPACT_PAUSE_S = 0.004
+_QUOTA_STEP = 64 << 10  # logged bytes between two looks at the quota, at least
 _PUT_COST = 256  # etcd's estimate of a put's overhead against the quota, in bytes
 
 
@@ -59,6 +60,9 @@ class Upkeep:
         self._waiting_compaction: list[tuple[FrontLink, bytes]] = []
         self._published = False
         self._quota_full = False
+        self._quota_look_at = 0  # log bytes
+        self._alarms = node.store.alarms()
+        self._no_space = any(kind == rpc_pb2.NOSPACE for _, kind in self._alarms)
         self.leader_changes = 0
         settings = node.settings
         self._auto = AutoCompactor(settings.auto_compaction_mode, settings.auto_compaction_retention)
@@ -83,7 +87,9 @@ class Upkeep:
 
     def over_quota(self, method: int, body: bytes) -> bool:
         """Whether a write must be refused for want of space (etcd's NOSPACE; deletes always pass)."""
-        if not self._quota_full:
+        if self._log_bytes >= self._quota_look_at:
+            self._look_at_quota()
+        if not (self._quota_full or self._no_space):
             return False
         return method in (Method.PUT, Method.LEASE_GRANT) or (
             method == Method.TXN and _has_put(rpc_pb2.TxnRequest.FromString(body))
@@ -91,11 +97,30 @@ class Upkeep:
 
     def _look_at_quota(self) -> None:
         quota = self._node.settings.quota_backend_bytes
-        full = quota > 0 and self._node.store.size_in_use_bytes() + _PUT_COST >= quota
+        left = quota - self._node.store.size_in_use_bytes() - _PUT_COST if quota > 0 else 1 << 62
+        self._quota_look_at = self._log_bytes + max(left // 4, _QUOTA_STEP)  # a burst does not pass it between two seconds
+        full = left <= 0
         if full and not self._quota_full:
-            log.warning("the space quota is used up: writes are refused until data is deleted and compacted",
-                        quota_bytes=quota)
+            log.warning("the space quota is used up: writes are refused until data is deleted and compacted, and the "
+                        "alarm disarmed", quota_bytes=quota)
         self._quota_full = full
+        member_id = self._node.settings.common.member_id
+        if full and (member_id, rpc_pb2.NOSPACE) not in self._alarms:  # as etcd's members do: all of them refuse then
+            self._node.raise_alarm(rpc_pb2.AlarmRequest(
+                action=rpc_pb2.AlarmRequest.ACTIVATE, memberID=member_id, alarm=rpc_pb2.NOSPACE).SerializeToString())
+
+    def alarms_changed(self) -> None:
+        """Alarms were raised or disarmed."""
+        self._alarms = self._node.store.alarms()
+        self._no_space = any(kind == rpc_pb2.NOSPACE for _, kind in self._alarms)
+        log.warning("alarms", raised=[f"{rpc_pb2.AlarmType.Name(kind)} {member_id:x}" for member_id, kind in self._alarms])
+
+    def alarm(self, body: bytes) -> None:
+        """A host wants its alarm logged; it asks until that is applied there."""
+        leader = self._node.writes.leader
+        request = rpc_pb2.AlarmRequest.FromString(body)
+        if leader is not None and (request.memberID, request.alarm) not in self._alarms:
+            leader.execute(Method.SET_ALARM, body)
 
     # -- the log
 

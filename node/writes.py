@@ -199,8 +199,9 @@ class Writes:
                 tail = outcome.tail
                 record = pack(rid, 0, 16 + len(tail)) + head(outcome.revision, term) + tail
                 size += len(outcome.items)
-                if method == Method.COMPACT:
-                    self._controls.append((link, record, _is_physical(body)))
+                if method in (Method.COMPACT, Method.SET_ALARM):
+                    physical = method == Method.COMPACT and _is_physical(body)
+                    self._controls.append((link, record, physical))
                     owed.append((link, rid))
                     continue
             answers.append((link, record))

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from rocksdict import WriteBatch
 
 from cluster.records import (
+    ALARM_BODY,
     BOOTSTRAP,
     INCARNATION,
     ITEM,
@@ -59,6 +60,7 @@ class Applied:
     compacted: int | None = None  # the highest compaction revision of the run
     published: list[bytes] = field(default_factory=list)  # etcdserverpb.Member in wire form
     bootstrap: tuple[int, int, int] | None = None  # layout version, shard count, placement depth
+    alarms: bool = False  # some were raised or disarmed
     incarnations: list[tuple[int, int]] = field(default_factory=list)  # member, incarnation: those that are new
 
 
@@ -242,6 +244,14 @@ class Run:
             member_id = read_varint(member, 1)[0] if member[:1] == b"\x08" else 0
             batch.put(keys.MEMBER_PREFIX + member_id.to_bytes(8, "big"), member)
             out.published.append(member)
+        elif kind == Item.ALARM:
+            raised, alarm, member_id = ALARM_BODY.unpack_from(data, pos)
+            alarm_row = keys.ALARM_PREFIX + bytes((alarm,)) + member_id.to_bytes(8, "big")
+            if raised:
+                batch.put(alarm_row, b"")
+            else:
+                batch.delete(alarm_row)
+            out.alarms = True
         elif kind == Item.INCARNATION:
             member_id, incarnation = INCARNATION.unpack_from(data, pos)
             # the first one counts for ever

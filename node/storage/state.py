@@ -390,6 +390,11 @@ class StateStore:
         prefix = keys.MEMBER_PREFIX
         return {int.from_bytes(row[len(prefix) :], "big"): value for row, value in self.rows(prefix, _after(prefix))}
 
+    def alarms(self) -> list[tuple[int, int]]:
+        """``(member ID, etcd's type of alarm)`` of every alarm that is raised."""
+        prefix = keys.ALARM_PREFIX
+        return [(int.from_bytes(row[len(prefix) + 1 :], "big"), row[len(prefix)]) for row, _ in self.rows(prefix, _after(prefix))]
+
     def incarnations(self) -> dict[int, int]:
         """Member ID to the incarnation that it is for ever (H10)."""
         prefix = keys.INCARNATION_PREFIX

@@ -69,12 +69,15 @@ def _alarm(context: Context) -> UnaryHandler:
             return
         try:
             request = validate.parse(rpc_pb2.AlarmRequest.FromString, data)
-            if request.action != rpc_pb2.AlarmRequest.GET:
-                raise EtcdError(errors.UNKNOWN_METHOD, "alarms can only be listed yet")
+            if request.action == rpc_pb2.AlarmRequest.ACTIVATE and request.alarm == rpc_pb2.CORRUPT:
+                raise EtcdError(errors.UNKNOWN_METHOD, "the CORRUPT alarm cannot be raised by hand")
         except EtcdError as e:
             context.refuse(call, stats, e)
             return
-        context.router.read(call, Method.ALARM, data, 0, False, stats)
+        if request.action == rpc_pb2.AlarmRequest.GET:
+            context.router.read(call, Method.ALARM, data, 0, False, stats)
+        else:
+            context.router.write(call, Method.SET_ALARM, data, 0, stats)
 
     return alarm
 

@@ -145,7 +145,7 @@ class Folder:
                 if revision > replay.revision:
                     raise Violation("I24 compaction above the revision", f"{revision} in {index}")
                 replay.compactions.append((index, revision))
-            elif kind in (Item.BOOTSTRAP, Item.PUBLISH, Item.INCARNATION, Item.LEASE_CHECKPOINT):
+            elif kind in (Item.BOOTSTRAP, Item.PUBLISH, Item.INCARNATION, Item.LEASE_CHECKPOINT, Item.ALARM):
                 pass
             else:
                 self._own(index, data, kind, at, to)

@@ -238,6 +238,7 @@ class Content:
         self.metas: dict[str, bytes] = {}
         self.members: dict[int, bytes] = {}
         self.incarnations: dict[int, int] = {}
+        self.alarms: set[tuple[int, int]] = set()
         self.layout: tuple[int, int, int] | None = None
         self.chain = 0
 
@@ -247,7 +248,7 @@ class Content:
         new.keys, new.changes = list(self.keys), list(self.changes)
         new.versions = {k: list(v) for k, v in self.versions.items()}
         new.leases, new.metas, new.members = dict(self.leases), dict(self.metas), dict(self.members)
-        new.incarnations = dict(self.incarnations)
+        new.incarnations, new.alarms = dict(self.incarnations), set(self.alarms)
         return new
 
     def digest(self) -> tuple[object, ...]:
@@ -424,6 +425,9 @@ class Store:
     def members(self) -> dict[int, bytes]:
         return self._now.members
 
+    def alarms(self) -> list[tuple[int, int]]:
+        return sorted(self._now.alarms)
+
     def incarnations(self) -> dict[int, int]:
         return self._now.incarnations
 
@@ -523,6 +527,10 @@ def apply(content: Content, changes: Iterable[tuple[int, bytes, int, int]], posi
                     compact = out.compacted = at_revision
             elif kind == Item.BOOTSTRAP:
                 content.layout = out.bootstrap = records.BOOTSTRAP.unpack_from(data, at)
+            elif kind == Item.ALARM:
+                raised, alarm, member_id = records.ALARM_BODY.unpack_from(data, at)
+                (content.alarms.add if raised else content.alarms.discard)((member_id, alarm))
+                out.alarms = True
             elif kind == Item.INCARNATION:
                 member_id, incarnation = records.INCARNATION.unpack_from(data, at)
                 if content.incarnations.setdefault(member_id, incarnation) == incarnation:

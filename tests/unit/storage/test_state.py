@@ -586,3 +586,14 @@ def test_no_old_value_comes_to_light_while_a_deleted_key_is_compacted(
     # k2 was deleted at the very revision of the compaction: its tombstone stays for those who watch from there
     assert [(key, kind) for key, _, kind in versions(store)][:-1] == [
         (b"k1", 0), (b"k2", 1), (b"k3", 0), (b"k4", 1), (b"k4", 0), (b"k5", 0)]
+
+
+def test_alarms_are_raised_and_disarmed_and_survive_a_restart(open_store: OpenStore) -> None:
+    store = open_store()
+    assert do(store, records.alarm(True, 1, 7), records.alarm(True, 2, 9)).alarms
+    assert store.revision == 1
+    store.close()
+    store = open_store()
+    assert store.alarms() == [(7, 1), (9, 2)]
+    assert do(store, records.alarm(False, 1, 7), records.alarm(False, 1, 8)).alarms
+    assert store.alarms() == [(9, 2)]
