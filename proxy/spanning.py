@@ -25,6 +25,7 @@ from proxy.router import READ_ANY, MethodStats, Router, Waiting
 
 _OK, _PARTIAL = 0, 4
 _TRIES = 5  # of a latest-read that meets compactions
+_BOUNDS = ("min_mod_revision", "max_mod_revision", "min_create_revision", "max_create_revision")
 Answer = Callable[[Any, int, int, bytes], None]  # call, revision, term, the response after its header
 
 
@@ -142,13 +143,19 @@ def split(blob: bytes) -> Iterator[bytes]:
 
 
 def range_requests(request: Any, shards: tuple[int, ...]) -> dict[int, bytes]:
-    """What each shard is asked, so that one answer can be made of theirs: rows in key order and the count."""
+    """What each shard is asked, so that one answer can be made of theirs: the rows that may be in it, and the count."""
     whole = RangeRead(request)
     part = rpc_pb2.RangeRequest(key=request.key, range_end=request.range_end)
     if whole.count_only:
         part.count_only = True
     elif whole.row_limit is not None:
         part.limit = whole.row_limit
+    else:
+        for name in _BOUNDS:
+            setattr(part, name, getattr(request, name))
+        if whole.limit and (request.sort_order or request.sort_target):
+            # the first rows of all are among the first of each shard; one more tells that there are more
+            part.sort_order, part.sort_target, part.limit = request.sort_order, request.sort_target, whole.limit + 1
     if request.keys_only and request.sort_target != rpc_pb2.RangeRequest.VALUE:
         part.keys_only = True
     return dict.fromkeys(shards, part.SerializeToString())
@@ -161,6 +168,8 @@ def range_answer(request: Any, blob: bytes) -> bytes:
     for tail in split(blob):
         rows, count = range_rows(tail)
         total += count
+        if request.limit > 0:
+            rows.sort()  # by key: the shard may have sorted them otherwise
         sources.append(rows)
     read = RangeRead(request)
     if not read.count_only:
