@@ -56,6 +56,8 @@ class Watchers:
         self.to_all_us: list[int] = []  # for each put, until the last watcher here had it
         self._puts: dict[int, _Put] = {}  # by revision, those that some watchers have not had
         self._read: dict[bytes, list[_Put]] = {}  # the latest responses, from their events on
+        self._tail = b""  # the last of them
+        self._tail_puts: list[_Put] = []
         self._client = client
         self._streams: list[_WatchStream] = []
         self._changed = asyncio.Event()
@@ -148,9 +150,12 @@ class _WatchStream:
             return
         owner = self._owner
         tail = body[at:]
-        puts = owner._read.get(tail)
-        if puts is None:
-            puts = owner.read(tail)
+        if tail == owner._tail:  # most often: cheaper than to hash it
+            puts = owner._tail_puts
+        else:
+            found = owner._read.get(tail)
+            puts = owner._tail_puts = owner.read(tail) if found is None else found
+            owner._tail = tail
         last = self._last.get(watch_id, 0)
         for put in puts:
             if put.revision <= last:  # the puts are single: a revision twice is an event twice
