@@ -152,6 +152,33 @@ def test_compressed_watch_requests_are_understood(hosts: Hosts) -> None:
         requests.put(None)
 
 
+def test_every_watch_of_a_stream_gets_its_own_response_to_an_event(channels: list[grpc.Channel]) -> None:
+    """400 responses of 3 kB leave in a few frames, and do not fit the client's window at once."""
+    watches, value = 400, b"v" * 3_000
+    requests: queue.Queue[Any] = queue.Queue()
+    stream = channels[0].stream_stream(
+        "/etcdserverpb.Watch/Watch",
+        request_serializer=lambda message: message.SerializeToString(),
+        response_deserializer=pb.WatchResponse.FromString,
+    )(iter(requests.get, None), timeout=LIMIT_S)
+    for number in range(watches):
+        filters = [pb.WatchCreateRequest.NOPUT] if number % 10 == 9 else []
+        requests.put(pb.WatchRequest(create_request=pb.WatchCreateRequest(key=b"/grpcio/many", filters=filters)))
+    assert sorted(next(stream).watch_id for _ in range(watches)) == list(range(watches))
+    revisions = [put(channels[0])(pb.PutRequest(key=b"/grpcio/many", value=value), timeout=LIMIT_S).header.revision
+                 for _ in range(2)]
+    got: dict[int, list[int]] = {}
+    for _ in range(2 * watches * 9 // 10):
+        response = next(stream)
+        (event,) = response.events
+        assert event.kv.value == value
+        assert response.header.revision == event.kv.mod_revision
+        got.setdefault(response.watch_id, []).append(event.kv.mod_revision)
+    assert got == {number: revisions for number in range(watches) if number % 10 != 9}
+    stream.cancel()
+    requests.put(None)
+
+
 def test_a_method_that_does_not_exist_is_unimplemented(channels: list[grpc.Channel]) -> None:
     for channel in channels:
         for method in ("KV/Nothing", "Nothing/At", "KV/put"):
