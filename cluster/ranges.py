@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from itertools import islice
-from typing import Any
+from typing import Any, Protocol
 
 from cluster.pb import rpc_pb2 as pb
 from cluster.validate import parse
@@ -42,7 +42,7 @@ class _Prefixes(dict[int, bytes]):
         return prefix
 
 
-_prefixes = _Prefixes()
+row_tags = _Prefixes()  # what stands before a row of so many bytes
 
 
 def plain_get(request: bytes) -> tuple[bytes, bool] | None:
@@ -61,7 +61,7 @@ def plain_get(request: bytes) -> tuple[bytes, bool] | None:
 
 def plain_answer(kv: bytes | None) -> bytes:
     """The answer to it after its header."""
-    return b"" if kv is None else b"%b%b\x20\x01" % (_prefixes[len(kv)], kv)
+    return b"" if kv is None else b"%b%b\x20\x01" % (row_tags[len(kv)], kv)
 
 
 class Fields:
@@ -123,6 +123,12 @@ _SORT_KEYS: dict[int, Callable[[Row], Any]] = {
     3: lambda row: Fields(row[1]).mod,
     4: lambda row: Fields(row[1]).value,
 }
+
+
+class RowSource(Protocol):
+    """Rows in key order that their owner puts into an answer: see ``node.storage.reads.Splicer``."""
+
+    def more(self, parts: list[bytes], most: int, most_bytes: int) -> tuple[int, bytes | None, bool]: ...
 
 
 class RangeRead:
@@ -210,9 +216,25 @@ class RangeRead:
         self.count += fed
         return self.satisfied
 
+    @property
+    def spliced(self) -> bool:
+        """Whether rows go into the answer as they lie: :meth:`feed_from` may be used."""
+        return self._decided and not self.keys_only
+
+    def feed_from(self, source: RowSource, most: int, most_bytes: int) -> bool:
+        """As :meth:`feed`, by at most so many rows and about so many bytes. True: satisfied, or no rows are left."""
+        if self.row_limit is not None:
+            most = min(most, self.row_limit - self._fed)
+        rows, last_key, ended = source.more(self._parts, most, most_bytes)
+        if last_key is not None:
+            self.last_key = last_key
+        self._fed += rows
+        self.count += rows
+        return ended or self.satisfied
+
     def _splice(self, rows: Iterable[Row]) -> int:
         """Add rows to the answer as they lie."""
-        parts, prefixes = self._parts, _prefixes
+        parts, prefixes = self._parts, row_tags
         before = len(parts)
         row: Row | None = None
         if self.keys_only:

@@ -17,6 +17,8 @@ from cluster.messages import ANSWER, HEAD, HELLO_BODY, PROTOCOL_VERSION, SEQUENC
 
 log = structlog.get_logger("fronts")
 
+_COPIED_BYTES = 4096  # larger bodies are not copied before the frame is joined
+
 Send = Callable[[list[bytes]], bool]
 
 
@@ -55,7 +57,11 @@ class FrontLink:
 
     def answer(self, rid: int, status: int, body: bytes) -> None:
         """Queue one answer."""
-        self._out.append(ANSWER.pack(rid, status, len(body)) + body)
+        if len(body) < _COPIED_BYTES:
+            self._out.append(ANSWER.pack(rid, status, len(body)) + body)
+        else:
+            self._out += (ANSWER.pack(rid, status, len(body)), body)
+            self.answered -= 1  # flush counts pieces
 
     def ok(self, rid: int, revision: int, term: int, tail: bytes) -> None:
         """Queue the answer of an etcd method: revision and term for the header, the other fields in wire form."""
@@ -75,7 +81,7 @@ class FrontLink:
         out, self._out = self._out, []
         self._sent += 1
         self.answered += len(out)
-        if not self._send([self.identity, self._prefix + SEQUENCE.pack(self._sent) + b"".join(out)]):
+        if not self._send([self.identity, b"".join([self._prefix, SEQUENCE.pack(self._sent), *out])]):
             self.alive = False
         return self.alive
 

@@ -124,13 +124,18 @@ class Serve:
             total = self._store.quick_count(read.key, read.range_end)
             if total == 0:
                 return
-        rows = reader.scan(read.key, read.range_end, _LOOK)
-        ended = False
-        while not read.satisfied:
-            some, ended = _some(rows)
-            if (some and read.feed(some)) or ended:
-                break
-            yield
+        if read.spliced:
+            source = reader.splicer(read.key, read.range_end, _LOOK)
+            while not read.satisfied and not read.feed_from(source, _SLICE_ROWS, _SLICE_BYTES):
+                yield
+        else:
+            rows = reader.scan(read.key, read.range_end, _LOOK)
+            ended = False
+            while not read.satisfied:
+                some, ended = _some(rows)
+                if (some and read.feed(some)) or ended:
+                    break
+                yield
         if read.satisfied:
             if total is not None:
                 read.add_count(total - read.count)

@@ -27,6 +27,8 @@ from proxy.http2_requests import HttpStream
 
 _TOO_MUCH = "grpc: too many unfinished requests on this connection"
 
+_JOINED_BYTES = 65_536
+
 UnaryHandler = Callable[["Call", bytes], None]
 
 
@@ -110,8 +112,9 @@ class Call(Stream):
         """Unary success: response headers, one message (the parts joined), status 0."""
         if self.closed or self.ending:
             return
-        body = parts[0] if len(parts) == 1 else b"".join(parts)
-        size = len(body) + 5
+        size = 5
+        for part in parts:
+            size += len(part)
         connection = self.connection
         if (
             size <= DIRECT_BYTES
@@ -127,7 +130,7 @@ class Call(Stream):
             if not out:
                 connection.notify()
             out.append(reply_head(stream_id, size - 5))
-            out.append(body)
+            out += parts
             out.append(reply_tail(stream_id))
             connection.pings.sent = True
             if self._slot is not None:
@@ -138,7 +141,7 @@ class Call(Stream):
                 self.closed = True
                 del connection.streams[stream_id]
             return
-        self.send(body)
+        self.send(*parts)
         self.finish()
 
     def send(self, *parts: bytes) -> None:
@@ -150,9 +153,14 @@ class Call(Stream):
         if len(parts) == 1:
             body = parts[0]
             self.send_data(b"%b%b" % (PREFIX.pack(0, len(body)), body))
-        else:
-            body = b"".join(parts)
-            self.send_data(b"%b%b" % (PREFIX.pack(0, len(body)), body))
+            return
+        size = sum(map(len, parts))
+        if size < _JOINED_BYTES:
+            self.send_data(b"".join((PREFIX.pack(0, size), *parts)))
+            return
+        self.send_data(PREFIX.pack(0, size))  # a large one is not copied: its parts wait for the window one by one
+        for part in parts:
+            self.send_data(part)
 
     def send_framed(self, data: bytes) -> None:
         """Whole messages of a stream, each behind its length prefix already (``grpc_wire.PREFIX``)."""

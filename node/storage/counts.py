@@ -15,7 +15,9 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator
 from typing import Protocol
 
-_BLOCK = 512  # keys of a fresh block; one of more than twice as many is cut
+# keys of a fresh block; one of more than twice as many is cut. What a count walks at its ends: 0.25 us a key; what it
+# sums: 0.005 us a block
+_BLOCK = 256
 _CUTS_PER_APPLY = 4
 
 
@@ -125,7 +127,10 @@ class KeyCounts:
         last = len(starts) - 1 if end == b"\0" else bisect_right(starts, end) - 1
         if first == last:
             return self._keys.count(start, end)
-        found = sum(counts[first + 1 : last]) + self._keys.count(start, starts[first + 1])
+        if start <= b"\0":  # the smallest key there can be: all of the first block
+            found = sum(counts[:last])
+        else:
+            found = sum(counts[first + 1 : last]) + self._keys.count(start, starts[first + 1])
         if end == b"\0":
             return found + counts[last]
         return found + (self._keys.count(starts[last], end) if starts[last] < end else 0)

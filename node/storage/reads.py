@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 from rocksdict import Rdict
 
+from cluster.ranges import row_tags
 from node.storage.errors import Compacted, FutureRevision, StorageCorruption, raise_read
 from node.storage.keys import (
     INVERTED,
@@ -146,6 +147,81 @@ def scan_rows(cursor: Cursor, start: bytes, end: bytes, revision: int, look: int
         raise_read(e, cursor.path, f"reading range [{start!r}, {end!r})")
 
 
+class Splicer:
+    """:func:`scan_rows` for a long answer: rows go into it as they lie, in one loop. 0.7 us a row of 256 bytes where a
+    generator, a list of pairs and a loop over it took 1.4, half of either RocksDB's binding."""
+
+    __slots__ = ("_cursor", "_last", "_look", "_lower", "_mixed", "_moved", "_oldest", "_range", "_upper")
+
+    def __init__(self, cursor: Cursor, start: bytes, end: bytes, revision: int, mixed: bool, look: int) -> None:
+        """``mixed``: rows above the revision may be there. ``look``: at most so many rows are passed over in a call."""
+        self._cursor = cursor
+        self._look = look
+        self._range = (start, end)
+        self._lower, self._upper = range_rows(start, end)
+        self._oldest = (MAX64 - revision).to_bytes(8, "big")
+        self._mixed = mixed
+        self._moved = -1  # the cursor is somewhere else
+        self._last = b""  # escaped key of the last row looked at
+
+    def more(self, parts: list[bytes], most: int, most_bytes: int) -> tuple[int, bytes | None, bool]:
+        """Append the next rows as fields ``kvs`` of a RangeResponse, at most so many and about so many bytes (none if
+        very many are passed over): their number, the last one's key, and whether the range is at its end."""
+        cursor, upper, oldest, mixed = self._cursor, self._upper, self._oldest, self._mixed
+        if self._lower >= upper:
+            return 0, None, True
+        tags = row_tags
+        last, shown = self._last, b""
+        rows = skipped = 0
+        left = self._look
+        ended = False
+        try:
+            it = cursor.iterator
+            valid, row_key, row_value, step = it.valid, it.key, it.value, it.next
+            if cursor.moved != self._moved:
+                it.seek(b"k" + last + b"\0\x01" if last else self._lower)
+            self._moved = cursor.moved = cursor.moved + 1
+            while rows < most and most_bytes > 0 and left > 0:
+                if not valid():
+                    it.status()
+                    ended = True
+                    break
+                row = row_key()
+                if row >= upper:
+                    ended = True
+                    break
+                escaped = row[1:-15]
+                if escaped == last:  # an older version
+                    target = b"k" + escaped + b"\0\x01"
+                elif mixed and row[-13:-5] < oldest:  # newer than the revision
+                    target = b"k" + escaped + b"\0\0" + oldest
+                else:
+                    last = escaped
+                    skipped = 0
+                    if not row[-1]:
+                        kv = row_value()
+                        size = len(kv)
+                        parts += (tags[size], kv)
+                        rows += 1
+                        most_bytes -= size
+                        shown = escaped
+                    else:
+                        left -= 1
+                    step()
+                    continue
+                left -= 1
+                skipped += 1
+                if skipped > _SKIP_ROWS:
+                    it.seek(target)
+                    skipped = 0
+                else:
+                    step()
+        except Exception as e:
+            raise_read(e, cursor.path, "reading range [{!r}, {!r})".format(*self._range))
+        self._last = last
+        return rows, (unescape(shown) if rows else None), ended
+
+
 def count_rows(
     cursor: Cursor, start: bytes, end: bytes, revision: int, deadline_ns: int = 0
 ) -> tuple[int, bytes | None]:
@@ -217,13 +293,14 @@ class Reader:
     It keeps old files alive while it lives, so drop it when done.
     """
 
-    __slots__ = ("_cursor", "position", "revision")
+    __slots__ = ("_cursor", "_mixed", "position", "revision")
 
     def __init__(self, store: StateStore, revision: int = 0) -> None:
         # One thread applies and makes readers, so the position and the iterator belong together (H16).
         self.position = store.position
         self.revision = check_revision(revision, self.position)
         self._cursor = Cursor(store.database, store.path)
+        self._mixed = self.revision != self.position.revision or store.applying
 
     def get(self, key: bytes) -> bytes | None:
         """The KeyValue of a key, None if it is not there."""
@@ -235,6 +312,10 @@ class Reader:
         """``(key, KeyValue)`` of the live keys of a range, in key order. Take as many as fit a slice, go on
         later; other reads of this reader may come in between. ``look``: see :func:`scan_rows`."""
         return scan_rows(self._cursor, start, end, self.revision, look)
+
+    def splicer(self, start: bytes, end: bytes, look: int) -> Splicer:
+        """As :meth:`scan`, for rows that go into an answer as they lie."""
+        return Splicer(self._cursor, start, end, self.revision, self._mixed, look)
 
     def count(self, start: bytes, end: bytes, budget_us: int = 0) -> tuple[int, bytes | None]:
         """``(count, None)``, or after ``budget_us`` a partial count and the start to go on from."""

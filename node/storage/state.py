@@ -144,6 +144,11 @@ class StateStore:
         return self.position.revision
 
     @property
+    def applying(self) -> bool:
+        """Whether an apply in slices is under way: rows above the position are there."""
+        return self.cache.suspended
+
+    @property
     def compact_revision(self) -> int:
         """Reads below it are refused; 0: never compacted."""
         return self.position.compact_revision
