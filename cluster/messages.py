@@ -108,6 +108,7 @@ LEASE_DUE = -1  # its time is over and its revocation on the way: only LEASE_KEE
 LEADER = struct.Struct("<QQ")  # member ID of the leader (0 unknown), term
 SUBSCRIBE_HEAD = struct.Struct("<QBI")  # deliver events of revision >= this, flags (1: with prev_kv), key length
 SUBSCRIBED_BODY = struct.Struct("<QQ")  # live events start at this revision; compact revision
+MORE_EVENTS = 1 << 31  # in an EVENTS_HEAD's number: further records of this revision come, nothing of it may show yet
 EVENTS_HEAD = struct.Struct("<QI")  # revision of the events (one revision a record), number of events
 HISTORY_HEAD = struct.Struct("<QIIBI")  # from revision, at most so many events, bytes, flags (1: prev_kv), key length
 HISTORY_ANSWER = struct.Struct("<QQQI")  # next revision to ask from, applied revision, compact revision, events

@@ -12,17 +12,19 @@ look-up plus the ranges that hold it.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
 from cluster import messages
-from cluster.messages import EVENTS_HEAD, SUBSCRIBE_HEAD, SUBSCRIBED_BODY, Status
+from cluster.messages import EVENTS_HEAD, MORE_EVENTS, SUBSCRIBE_HEAD, SUBSCRIBED_BODY, Status
 from cluster.ranges import is_creation
 from node.fronts import FrontLink
 from node.range_index import RangeIndex
 
 PREV_KV = 1
+_PIECE = 256  # events of one revision that leave before it is applied whole
 Event = tuple[int, int, bytes, bytes, int]  # revision, kind, key, KeyValue, place in the revision
 PUT = 0  # kinds of event
 
@@ -47,6 +49,7 @@ class Subscription:
     range_end: bytes  # b"" one key, b"\\0" to the end
     from_revision: int
     prev_kv: bool
+    pieces: int = 0  # of this revision some have been sent
 
 
 class WatchSource:
@@ -127,6 +130,8 @@ class WatchSource:
         for sub, matched in collected.items():
             if sub.link.subscriptions.get(sub.rid) is sub:  # else it ended meanwhile
                 self.events += len(matched)
+                if sub.pieces:
+                    matched = self._end_pieces(sub, matched)
                 self._send(sub, matched)
         if self.holding:
             self.holding = False
@@ -139,6 +144,28 @@ class WatchSource:
         subscribes until then is live after it."""
         self.holding = True
         self._collect(events)
+        # what is there of the last revision leaves: the front takes it in while this goes on, instead of a million
+        # events at once
+        for sub, matched in self._collected.items():
+            revision = matched[-1][0] if matched else 0
+            if len(matched) >= _PIECE and sub.pieces in (0, revision):
+                first = next(i for i, event in enumerate(matched) if event[0] == revision)
+                piece = matched[first:]
+                del matched[first:]
+                head = EVENTS_HEAD.pack(revision, len(piece) | MORE_EVENTS)
+                sub.link.answer(sub.rid, Status.EVENTS, head + b"".join([event for _, event in piece]))
+                sub.pieces = revision
+                self.events += len(piece)
+                self._mark_dirty(sub.link)
+
+    def _end_pieces(self, sub: Subscription, matched: list[tuple[int, bytes]]) -> list[tuple[int, bytes]]:
+        """What comes before the revision that was sent in pieces, then its rest; returns what comes after it."""
+        revision, sub.pieces = sub.pieces, 0
+        first, last = bisect_left(matched, (revision, b"")), bisect_left(matched, (revision + 1, b""))
+        self._send(sub, matched[:first])
+        rest = [event for _, event in matched[first:last]]
+        sub.link.answer(sub.rid, Status.EVENTS, EVENTS_HEAD.pack(revision, len(rest)) + b"".join(rest))
+        return matched[last:]
 
     def _collect(self, events: list[Event]) -> None:
         collected = self._collected

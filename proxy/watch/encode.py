@@ -5,7 +5,7 @@ Hot path: one event costs one encoding here, whatever the number of watches; ``c
 
 from __future__ import annotations
 
-from cluster.messages import EVENTS_HEAD, decode_events
+from cluster.messages import EVENTS_HEAD, MORE_EVENTS, decode_events
 from cluster.wire import varint
 
 NO_PUT, NO_DELETE = 1, 2  # filter bits; both: nothing is ever delivered
@@ -61,6 +61,12 @@ class Batch:
         self._fields: list[bytes] | None = None
         self._encoded: list[bytes | None] = [None, None, None, b""]
 
+    def extend(self, more: Batch) -> None:
+        """Further events of the same revision; nothing was delivered yet. They are encoded now, a piece at a time."""
+        self.fields(0).extend(more.fields(0))
+        self.events += more.events
+        self.size_bytes += more.size_bytes
+
     def encoded(self, filters: int) -> bytes:
         """Fields 11 of the events that pass; empty if none does."""
         found = self._encoded[filters]
@@ -82,9 +88,14 @@ class Batch:
 
 
 def batch_of_record(body: bytes) -> Batch:
-    """The batch in an EVENTS record."""
+    """The batch in an EVENTS record, or the part of one."""
     revision, count = EVENTS_HEAD.unpack_from(body)
-    return Batch(revision, decode_events(body, EVENTS_HEAD.size, count), len(body))
+    return Batch(revision, decode_events(body, EVENTS_HEAD.size, count & ~MORE_EVENTS), len(body))
+
+
+def is_part(body: bytes) -> bool:
+    """Whether further records of the revision of an EVENTS record come."""
+    return bool(EVENTS_HEAD.unpack_from(body)[1] & MORE_EVENTS)
 
 
 def batches_of(events: list[Event]) -> list[Batch]:

@@ -16,7 +16,7 @@ from cluster.wire import response_header
 from proxy.links import Link
 from proxy.router import Router
 from proxy.watch.cohort import ClientWatch, Cohort
-from proxy.watch.encode import batch_of_record
+from proxy.watch.encode import batch_of_record, is_part
 from proxy.watch.history import History, Slice
 from proxy.watch.parts import Part
 from proxy.watch.stream import WatchStream
@@ -185,6 +185,9 @@ class WatchHub:
         if status == _EVENTS:
             batch = batch_of_record(body)
             self.events_received += len(batch.events)
+            if is_part(body):
+                part.piece(batch)
+                return
             part.events(batch)
             owner = part.owner
             assert isinstance(owner, Subscription)

@@ -38,7 +38,7 @@ class Poster(Protocol):
 class Part:
     """States: away (no link), asked (SUBSCRIBE sent), filling (reading a gap), live."""
 
-    __slots__ = ("_held", "_held_bytes", "filling", "generation", "link", "live", "live_from", "owner", "position",
+    __slots__ = ("_held", "_held_bytes", "_piece", "filling", "generation", "link", "live", "live_from", "owner", "position",
                  "rid", "shard")
 
     def __init__(self, owner: Owner, shard: int, position: int) -> None:
@@ -51,6 +51,7 @@ class Part:
         self.live_from = 0  # from this revision on the link brings everything; 0: not known yet
         self.filling = False  # a question for history is under way
         self.generation = 0  # of the subscription; answers for an older one are not taken
+        self._piece: Batch | None = None  # of a revision that has not come whole
         self._held: list[Batch] | None = None  # None but for a short while: most parts are idle
         self._held_bytes = 0
 
@@ -82,6 +83,7 @@ class Part:
         self.live = self.filling = False
         self.live_from = 0
         self.generation += 1
+        self._piece = None
         self._held = None
         self._held_bytes = 0
 
@@ -90,8 +92,19 @@ class Part:
         self.live_from, _ = SUBSCRIBED_BODY.unpack(body)
         self._join_or_fill()
 
+    def piece(self, batch: Batch) -> None:
+        """EVENTS of a revision of which more comes: it is kept until it is whole (I16)."""
+        if batch.revision > self.position:
+            if self._piece is None or self._piece.revision != batch.revision:
+                self._piece = batch
+            else:
+                self._piece.extend(batch)
+
     def events(self, batch: Batch) -> None:
-        """EVENTS: one revision."""
+        """EVENTS: one revision, or the rest of it."""
+        if self._piece is not None and self._piece.revision == batch.revision:
+            self._piece.extend(batch)
+            batch, self._piece = self._piece, None
         if batch.revision <= self.position:
             return  # I16: a node that replays records brings what was delivered
         if self.live:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from cluster import messages
-from cluster.messages import EVENTS_HEAD, SUBSCRIBE_HEAD, SUBSCRIBED_BODY, Status, decode_events
+from cluster.messages import EVENTS_HEAD, MORE_EVENTS, SUBSCRIBE_HEAD, SUBSCRIBED_BODY, Status, decode_events
 from cluster.wire import key_value
 from node.fronts import FrontLink
 from node.watches import WatchSource
@@ -108,3 +108,33 @@ def test_h8_after_a_snapshot_every_subscription_is_lost() -> None:
     source.source.lost()
     assert sorted((rid, status) for rid, status, _ in source.answers()) == [(r, Status.LOST) for r in (1, 2, 3)]
     assert not source.source.active
+
+
+def test_a_revision_of_very_many_events_leaves_in_pieces_while_it_is_applied() -> None:
+    source = Source()
+    source.subscribe(1, b"k", b"l")
+    source.subscribe(2, b"k007")
+    source.answers()
+
+    def deletes(revision: int, first: int, last: int) -> list[tuple[int, int, bytes, bytes, int]]:
+        return [(revision, 1, b"k%03d" % i, b"", 0) for i in range(first, last)]
+
+    source.source.gather([*deletes(6, 0, 2), *deletes(7, 0, 300)])
+    source.subscribe(3, b"k", b"l")  # its answer waits: what it would be told has begun already
+    source.source.gather(deletes(7, 300, 700))
+    pieces = [(rid, *EVENTS_HEAD.unpack_from(body)) for rid, _, body in source.answers()]
+    assert pieces == [(1, 7, 300 | MORE_EVENTS), (1, 7, 400 | MORE_EVENTS)]
+    source.source.emit([*deletes(7, 700, 701), *deletes(8, 0, 1)])
+    found = [(rid, status, body) for rid, status, body in source.answers()]
+    assert [(rid, *EVENTS_HEAD.unpack_from(body)) for rid, status, body in found if status == Status.EVENTS] == [
+        (1, 6, 2), (1, 7, 1), (1, 8, 1), (2, 7, 1)]
+    assert [rid for rid, status, _ in found if status == Status.SUBSCRIBED] == [3]
+
+
+def test_a_revision_whose_last_piece_was_its_end_is_ended_all_the_same() -> None:
+    source = Source()
+    source.subscribe(1, b"k", b"l")
+    source.answers()
+    source.source.gather([(6, 1, b"k%03d" % i, b"", 0) for i in range(300)])
+    source.source.emit([])
+    assert [EVENTS_HEAD.unpack_from(body) for _, _, body in source.answers()] == [(6, 300 | MORE_EVENTS), (6, 0)]

@@ -7,7 +7,7 @@ from random import Random
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cluster.messages import EVENTS_HEAD, Method, encode_event
+from cluster.messages import EVENTS_HEAD, MORE_EVENTS, Method, encode_event
 from cluster.wire import key_value
 from proxy.links import Link
 from proxy.watch.encode import Batch, batch_of_record
@@ -96,3 +96,29 @@ def test_i16_shards_are_merged_in_revision_order_and_a_revision_is_sent_whole(se
     assert subscription.through() == top
 
 
+
+
+def test_i16_a_revision_that_comes_in_pieces_is_delivered_whole_and_after_those_before_it() -> None:
+    subscription = Subscription(Hub(), b"\0", b"\0", False, (0,), 1)
+    part, watch = subscription.parts[0], Recorder(1)
+    part.join(Link(None, 0, 1, 1, b""), Poster())  # type: ignore[arg-type]
+    part.subscribed((2).to_bytes(8, "little") + bytes(8))
+    subscription.add(watch)
+
+    def record(revision: int, *keys: bytes, more: int = 0) -> Batch:
+        return batch_of_record(EVENTS_HEAD.pack(revision, len(keys) | more) + b"".join(event(revision, k) for k in keys))
+
+    part.piece(record(3, b"a", b"b", more=MORE_EVENTS))
+    part.piece(record(3, b"c", more=MORE_EVENTS))
+    assert watch.got == []
+    part.events(record(2, b"x"))
+    assert watch.got == [(2, b"x")]
+    part.events(record(3))
+    part.events(record(4, b"y"))
+    assert watch.got == [(2, b"x"), (3, b"a"), (3, b"b"), (3, b"c"), (4, b"y")]
+    part.piece(record(5, b"lost", more=MORE_EVENTS))
+    part.leave(None)  # the node died in the midst of it: another one tells the whole
+    part.join(Link(None, 0, 1, 2, b""), Poster())  # type: ignore[arg-type]
+    part.subscribed((5).to_bytes(8, "little") + bytes(8))
+    part.events(record(5, b"whole"))
+    assert watch.got[5:] == [(5, b"whole")]
