@@ -76,16 +76,41 @@ class Others:
             await asyncio.sleep(0.002)
 
 
+class Watcher:
+    """Somebody who watches what is deleted, on a connection of his own."""
+
+    def __init__(self, client: Client) -> None:
+        self.deleted: list[tuple[int, bytes]] = []
+        self.created = asyncio.get_running_loop().create_future()
+        self._stream = client.connections[0].stream("/etcdserverpb.Watch/Watch", self._message, lambda error: None)
+        self._stream.send(pb.WatchRequest(create_request=pb.WatchCreateRequest(
+            key=b"/gone/", range_end=b"/gone0", filters=[pb.WatchCreateRequest.NOPUT])).SerializeToString())
+
+    def _message(self, body: bytes) -> None:
+        answer = pb.WatchResponse.FromString(body)
+        if answer.created:
+            self.created.set_result(None)
+        self.deleted += [(event.kv.mod_revision, event.kv.key) for event in answer.events]
+
+    async def has(self, keys: int) -> None:
+        async with asyncio.timeout(60):
+            while len(self.deleted) < keys:
+                await asyncio.sleep(0.05)
+
+
 async def delete_all(hosts: Hosts, keys: int) -> tuple[float, float, float]:
     """How long the delete took, and how long others waited at most, and in the median."""
     endpoints = [Endpoint(*e) for e in hosts.endpoints]
     client = await Client.open(endpoints, 3)
     reader = await Client.open(endpoints, 3)
+    watching = await Client.open(endpoints, 3)
     try:
         await client.unary(KV + "Put", pb.PutRequest(key=b"/kept/1", value=b"x"), pb.PutResponse)
         await load(client, keys)
         assert await count(client, b"/gone/") == keys
         before = await terms(hosts)
+        watcher = Watcher(watching)
+        await watcher.created
         others = Others(reader)
         reading = asyncio.ensure_future(others.run())
         began = time.monotonic()
@@ -98,6 +123,8 @@ async def delete_all(hosts: Hosts, keys: int) -> tuple[float, float, float]:
         assert answer.deleted == keys
         assert await terms(hosts) == before, "nobody was elected meanwhile"
         revision = answer.header.revision
+        await watcher.has(keys)
+        assert watcher.deleted == [(revision, key) for key in sorted(map(name, range(keys)))], "once each, in the order of keys"
         put = await client.unary(KV + "Put", pb.PutRequest(key=name(7), value=b"anew"), pb.PutResponse)
         assert put.header.revision == revision + 1, "one revision for all of it"
         for connection in range(3):  # one a host
@@ -111,6 +138,7 @@ async def delete_all(hosts: Hosts, keys: int) -> tuple[float, float, float]:
     finally:
         await client.close()
         await reader.close()
+        await watching.close()
 
 
 def delete_and_tell(data_dir: Path, keys: int) -> None:
