@@ -221,12 +221,14 @@ Step = Entries | Change | Control
 class Fold:
     """What the order log says up to a place: the revision, and ``C_s`` of every shard (I5, I19)."""
 
-    __slots__ = ("bindings", "cuts", "revision")
+    __slots__ = ("concerned", "concerns_all", "cuts", "revision")
 
     def __init__(self, revision: int = 1, cuts: Mapping[int, Cut] | None = None) -> None:
         self.revision = revision
         self.cuts: dict[int, Cut] = dict(cuts or {})
-        self.bindings = 0  # multis and control items taken by this very object: what concerns more than one shard
+        # what was taken since the owner looked: shards that it cuts or that take part in a multi; a control item is for all
+        self.concerned: set[int] = set()
+        self.concerns_all = False
 
     def copy(self) -> Fold:
         """An independent fold at the same place."""
@@ -247,12 +249,11 @@ class Fold:
                 self._take_cut(data, pos, end, shard, steps)
             elif kind == Item.MULTI:
                 self._take_multi(decode_multi(data, pos, end), shard, steps)
-                self.bindings += 1
             elif kind == Item.SKIP:
                 self.revision += int(_SKIP.unpack_from(data, pos)[0])
             elif kind in _CONTROL or kind == Item.PUBLISH:
                 steps.append(Control(data[pos - ITEM.size : end], self.revision))
-                self.bindings += 1
+                self.concerns_all = True
                 self.revision += revisions_of(data, kind, pos, end)
             else:
                 assert shard == 0, "shard 0's effects are not projected to others"
@@ -271,6 +272,7 @@ class Fold:
                 steps.append(Entries(new, self.revision))
             self.revision += new.count - old.count
             self.cuts[s] = new
+            self.concerned.add(s)
 
     def _take_multi(self, multi: Multi, shard: int, steps: list[Step]) -> None:
         for s, term in multi.participants.items():
@@ -283,6 +285,7 @@ class Fold:
                     empty = False
             if empty:
                 steps.append(Change(b"", self.revision, multi.attempt))  # it only read here: unlock
+        self.concerned.update(multi.participants)
         self.revision += multi.groups
 
     def encode(self) -> bytes:

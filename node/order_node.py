@@ -51,8 +51,6 @@ class OrderNode(LinkedNode):
         self.placement = Placement(common.shard_count, common.placement_depth)
         self.fold = load_fold(self)
         self.feeds = Feeds(self)
-        self._fed_cuts: dict[int, Cut] = {}  # of the fold when the feeds were last told
-        self._fed_bindings = -1
         self.reports: dict[int, Report] = {}
         self._reporters: dict[int, int] = {}  # shard -> member that reported last
         self.coordinator: Coordinator[Token] | None = None
@@ -253,10 +251,8 @@ class OrderNode(LinkedNode):
     def _concerned(self) -> Container[int]:
         """The shards whose leaders wait for what was applied since the last call."""
         fold = self.fold
-        concerned: Container[int] = range(self.placement.shards)
-        if fold.bindings == self._fed_bindings:
-            concerned = {s for s, cut in fold.cuts.items() if self._fed_cuts.get(s) is not cut}
-        self._fed_cuts, self._fed_bindings = dict(fold.cuts), fold.bindings
+        concerned: Container[int] = range(self.placement.shards) if fold.concerns_all else fold.concerned
+        fold.concerned, fold.concerns_all = set(), False
         return concerned
 
     def _after_apply(self, run: list[tuple[int, int, bytes]], applied: Applied) -> None:

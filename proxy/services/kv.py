@@ -23,6 +23,7 @@ from proxy.services.range_stream import SERVICE, RangeStream
 from proxy.spanning import Answer, Gather, range_answer, range_requests
 
 Message = Any  # generated classes are made at run time
+_LONE_BYTES = 16 << 10  # of a lone put that may take the sequencer's way: larger ones would hold up its log
 
 
 def register(registry: Registry, context: Context) -> None:
@@ -54,7 +55,11 @@ def _put(context: Context) -> UnaryHandler:
             except EtcdError as e:
                 context.refuse(call, stats, e)
                 return
-            router.write(call, Method.PUT, data, shard_of(request.key), stats)
+            shard = shard_of(request.key)
+            if shard and len(data) <= _LONE_BYTES and router.lone():
+                router.wide(call, Method.PUT, data, stats)
+            else:
+                router.write(call, Method.PUT, data, shard, stats)
             return
         router.write(call, Method.PUT, data, 0, stats)
 

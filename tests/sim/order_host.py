@@ -72,6 +72,7 @@ class FrontProcess(Process):
         common = simulation.common(host)
         self._connector: Any = SimpleNamespace(_common=common)
         self.router = FrontRouter(self, common, self._connect)
+        self.router.lone_after = self.random.choice((0, 3, 1 << 30))
         self.context = Context(FrontSettings(common=common, index=0, listen=()), self.router)
         register_all(self, self.context)
         self._sweep()

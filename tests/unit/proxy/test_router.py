@@ -449,3 +449,14 @@ def test_a_put_request_is_what_the_client_sent() -> None:
     body = rpc_pb2.PutRequest(key=b"a", value=b"b").SerializeToString()
     put(net, body=body)
     assert net.nodes[1].take()[0].body == body
+
+
+def test_a_write_is_alone_when_nothing_is_under_way_and_nothing_was_for_the_last_few() -> None:
+    net = Net().started(leader=2)
+    assert [net.router.lone() for _ in range(4)] == [False, False, False, True]
+    put(net)
+    assert not net.router.lone()
+    (request,) = net.nodes[2].take()
+    net.nodes[2].ok(request, 9)
+    net.run()
+    assert [net.router.lone() for _ in range(4)] == [False, False, False, True]
