@@ -42,6 +42,8 @@ log = structlog.get_logger("router")
 SWEEP_S = 0.05
 _QUEUE_LIMIT = 20_000  # requests waiting for a leader, per shard; reads waiting for a read index
 _INDEX_ROUNDS = 4  # read-index questions under way at once; more reads wait for one of them to come back
+_BUSY = 32  # requests under way on a link: from there on frames gather for a moment
+_GATHER_S = 0.001
 LONE_AFTER = 3  # so many lone writes in a row make a lone client
 _BEHIND_S = 0.5  # how long a serializable read waits for the replica to catch up
 
@@ -60,6 +62,7 @@ class Loop(Protocol):
 
     def time(self) -> float: ...
     def call_soon(self, callback: Callable[[], object]) -> object: ...
+    def call_later(self, delay_s: float, callback: Callable[[], object]) -> object: ...
 
 
 class Subscriber(Protocol):
@@ -96,6 +99,7 @@ class Router:
         self._header = b""
         self._dirty: list[Link] = []
         self._scheduled = False
+        self._late: list[Link] = []
         self._gathering: list[Callable[[], None]] = []
         self._index_waiting: list[Waiting] = []
         self._questions: list[Waiting] = []  # READ_INDEX under way; context: the reads that wait for it
@@ -147,16 +151,17 @@ class Router:
                 self._schedule()
             return
         waiting.prefix = _SERIALIZABLE
-        link = self.routes[shard].replica
-        if link is not None and link.revision < self.highest:
-            # monotone: this front has shown more than the replica has
-            if len(self._behind) >= _QUEUE_LIMIT:
-                self.fail(waiting, errors.TOO_MANY_REQUESTS)
-            else:
-                self._hurry(link)
-            self._behind.append((waiting.started, (shard,), lambda: self.to_replica(waiting)))
-        else:
+        self._to_recent(waiting)
+
+    def _to_recent(self, waiting: Waiting) -> None:
+        """A serializable read, to the replica as soon as that has what this front has shown (I14)."""
+        shards = (waiting.shard,)
+        if self.routes[waiting.shard].replica is None or self._caught_up(shards):
             self.to_replica(waiting)
+        elif len(self._behind) >= _QUEUE_LIMIT:
+            self.fail(waiting, errors.TOO_MANY_REQUESTS)
+        else:
+            self._behind.append((waiting.started, shards, lambda: self.to_replica(waiting)))
 
     def get(self, call: Any, body: bytes, key: bytes, serializable: bool, shard: int, stats: MethodStats) -> None:
         """A read of one key's newest version and nothing else: :meth:`read`, or at once from a node in this process."""
@@ -187,20 +192,21 @@ class Router:
         if self._caught_up(shards):
             then()
         else:
-            for shard in shards:
-                replica = self.routes[shard].replica
-                if replica is not None and replica.revision < self.highest:
-                    self._hurry(replica)
             self._behind.append((self.loop.time(), shards, then))
 
-    def _hurry(self, link: Link) -> None:
-        """A read waits for this replica: it says when it has what this front has shown."""
-        if link.hurried < self.highest:
-            link.hurried = self.highest
-            self.post(link, 0, Method.CATCH_UP, _REVISION.pack(self.highest))
-
     def _caught_up(self, shards: tuple[int, ...]) -> bool:
-        return all((link := self.routes[s].replica) is not None and link.revision >= self.highest for s in shards)
+        """Whether the replicas of these shards have what this front has shown; one that has not is asked to hurry."""
+        behind = False
+        for shard in shards:
+            link = self.routes[shard].replica
+            if link is None:
+                behind = True
+            elif link.revision < self.highest:
+                behind = True
+                if link.hurried < self.highest:
+                    link.hurried = self.highest
+                    self.post(link, 0, Method.CATCH_UP, _REVISION.pack(self.highest))
+        return not behind
 
     def local(self, call: Any, method: int, body: bytes, shard: int, stats: MethodStats,
               then: Callable[[Waiting, int, bytes], None] | None = None, context: Any = None) -> None:
@@ -314,7 +320,23 @@ class Router:
         if dirty:
             self._dirty = []
             for link in dirty:
-                link.flush()
+                queued = len(link.outbox) // 2
+                if len(link.pending) - queued >= _BUSY and queued < _BUSY:
+                    self._gather(link)
+                else:
+                    link.flush()
+
+    def _gather(self, link: Link) -> None:
+        """A link that has much under way: what comes within a moment leaves in one frame. It would wait at the leader for
+        the entry before it anyway (``cluster.pace``), and each frame is a wake-up on both sides."""
+        self._late.append(link)
+        if len(self._late) == 1:
+            self.loop.call_later(_GATHER_S, self._flush_late)
+
+    def _flush_late(self) -> None:
+        late, self._late = self._late, []
+        for link in late:
+            link.flush()
 
     def _ask_index(self) -> None:
         """H2: one question, asked now, for the reads that have arrived by now."""
@@ -494,7 +516,10 @@ class Router:
         if route.replica is not None and route.reads:
             queue, route.reads = route.reads, deque()
             for waiting in queue:
-                self.to_replica(waiting)
+                if waiting.prefix == _SERIALIZABLE:
+                    self._to_recent(waiting)
+                else:
+                    self.to_replica(waiting)
         if self._behind:
             self._release_behind(self.loop.time())
 
@@ -514,6 +539,8 @@ class Router:
                 self._gone(waiting)
             elif waiting.route == ASK:
                 self.to_leader(waiting)
+            elif waiting.prefix == _SERIALIZABLE:
+                self._to_recent(waiting)
             else:
                 self.to_replica(waiting)
         if self.hub is not None:

@@ -21,12 +21,16 @@ class ManualLoop:
     def __init__(self) -> None:
         self.now = 100.0
         self._soon: list[Callable[[], object]] = []
+        self.later: list[Callable[[], object]] = []
 
     def time(self) -> float:
         return self.now
 
     def call_soon(self, callback: Callable[[], object]) -> None:
         self._soon.append(callback)
+
+    def call_later(self, delay_s: float, callback: Callable[[], object]) -> None:
+        self.later.append(callback)
 
     def run(self) -> None:
         """Ticks until nothing is left to do."""

@@ -460,3 +460,17 @@ def test_a_write_is_alone_when_nothing_is_under_way_and_nothing_was_for_the_last
     net.nodes[2].ok(request, 9)
     net.run()
     assert [net.router.lone() for _ in range(4)] == [False, False, False, True]
+
+
+def test_a_link_with_much_under_way_gathers_what_comes_within_a_moment() -> None:
+    net = Net().started(leader=2)
+    for _ in range(32):
+        put(net)
+    assert len(net.nodes[2].take()) == 32  # each left at once
+    put(net)
+    put(net)
+    assert net.nodes[2].take() == []
+    (flush,) = net.loop.later
+    flush()
+    net.run()
+    assert len(net.nodes[2].take()) == 2
