@@ -16,7 +16,7 @@ from order_world import Process, Violation
 
 from cluster import records
 from cluster.raft import Configuration, Entry, HardState, SnapshotPosition
-from cluster.ranges import Fields, is_creation
+from cluster.ranges import Fields, is_creation, row_tags
 from cluster.records import Item, items
 from cluster.spans import holds
 from cluster.view import Current
@@ -453,8 +453,31 @@ class Reader:
         return iter([(k, kv) for k, kv in self._rows.items()
                      if (k == start if not end else start <= k and (end == b"\0" or k < end))])
 
+    def splicer(self, start: bytes, end: bytes, look: int) -> Splicer:
+        return Splicer(self.scan(start, end))
+
     def count(self, start: bytes, end: bytes, budget_us: int = 0) -> tuple[int, bytes | None]:
         return sum(1 for _ in self.scan(start, end)), None
+
+
+class Splicer:
+    """Rows that go into an answer as they lie."""
+
+    def __init__(self, rows: Iterator[tuple[bytes, bytes]]) -> None:
+        self._rows = rows
+
+    def more(self, parts: list[bytes], most: int, most_bytes: int) -> tuple[int, bytes | None, bool]:
+        taken = 0
+        last = None
+        while taken < most and most_bytes > 0:
+            row = next(self._rows, None)
+            if row is None:
+                return taken, last, True
+            last, kv = row
+            parts += (row_tags[len(kv)], kv)
+            most_bytes -= len(kv)
+            taken += 1
+        return taken, last, False
 
 
 class StateDisk:
