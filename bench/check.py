@@ -1,4 +1,5 @@
-"""The guard: counts the work of a put in a quiet local cluster of three hosts, and holds it against bounds.
+"""The guard: counts the work of a put, a keep-alive and a watched event in a quiet local cluster of three hosts, and
+holds it against bounds.
 
 Only counters, and CPU as a ratio to a loop measured beside it: never speed, which is the machine's. What the
 cluster does while nobody asks (heartbeats) is measured too and taken off.
@@ -29,14 +30,15 @@ _TRIES = 3  # a bound is broken only if it is in every one: other programs can o
 
 @dataclass(slots=True, frozen=True)
 class Bound:
-    """The most that one put may cost, over all three hosts; ``seen`` is what it was when the bound was set."""
+    """The most that one operation may cost, over all three hosts; ``seen`` is what it was when the bound was set."""
 
     what: str
     seen: float
     most: float
 
 
-#: By load: 1 client, so that nothing can be shared, and 1000, where most has to be.
+#: By load. Puts: 1 client, so that nothing can be shared, and 1000, where most has to be. Keep-alives of 1000 clients.
+#: Events at 2,000 watchers of one key on 100 connections, the put of each and the making of the watchers included.
 #: A change that makes one of them worse on purpose says why, and sets both numbers anew.
 BOUNDS: dict[str, tuple[Bound, ...]] = {
     "1 client": (
@@ -47,6 +49,10 @@ BOUNDS: dict[str, tuple[Bound, ...]] = {
         Bound("log_entries", 0.02, 0.1), Bound("syncs", 0.016, 0.1), Bound("log_bytes", 886, 950),
         Bound("peer_bytes", 591, 650), Bound("node_frames", 0.02, 0.15), Bound("front_frames", 0.02, 0.12),
         Bound("cpu_loops", 0.35, 0.65)),
+    "keep-alives": (
+        Bound("node_frames", 0.06, 0.15), Bound("front_frames", 0.018, 0.1), Bound("cpu_loops", 0.1, 0.2)),
+    "watched events": (
+        Bound("node_frames", 0.002, 0.01), Bound("front_frames", 0.0004, 0.005), Bound("cpu_loops", 0.011, 0.03)),
 }
 
 
@@ -73,7 +79,11 @@ def _judge(loads: dict[str, list[dict[str, float]]]) -> list[dict[str, Any]]:
 async def _loads(system: System, puts: int) -> dict[str, list[dict[str, float]]]:
     spec = Spec("put", tuple(system.endpoints), total=puts, key_space=1000, timeout_s=20.0)
     loads = {"1 client": spec, "1000 clients": Spec(
-        "put", tuple(system.endpoints), conns=100, clients=1000, total=5 * puts, key_space=1000, timeout_s=20.0)}
+        "put", tuple(system.endpoints), conns=100, clients=1000, total=5 * puts, key_space=1000, timeout_s=20.0),
+        "keep-alives": Spec("lease-keepalive", tuple(system.endpoints), conns=100, clients=1000, leases=1000,
+                            lease_ttl_s=600, total=20 * puts, timeout_s=20.0),
+        "watched events": Spec("watch", tuple(system.endpoints), conns=100, streams=100, watchers_per_stream=20,
+                               key_space=1, total=max(1, puts // 5), timeout_s=20.0)}
     await run.run(loads["1000 clients"])  # warm: caches filled, connections known
     found: dict[str, list[dict[str, float]]] = {name: [] for name in loads}
     for _ in range(_TRIES):
@@ -85,7 +95,7 @@ async def _loads(system: System, puts: int) -> dict[str, list[dict[str, float]]]
 
 
 async def _work(system: System, spec: Spec) -> dict[str, float]:
-    """Each counter's growth per put, less what idling adds."""
+    """Each counter's growth per operation, less what idling adds."""
     idle_from, cpu_from, began = counters.sample(system.endpoints), _cpu_s(system), time.monotonic()
     await asyncio.sleep(_IDLE_S)
     idle_s = time.monotonic() - began
@@ -96,7 +106,7 @@ async def _work(system: System, spec: Spec) -> dict[str, float]:
     cpu_s, took_s = _cpu_s(system) - cpu_before, time.monotonic() - began
     grown = counters.grown(before, counters.sample(system.endpoints))
     if result["errors"]:
-        raise run.RunError(f"puts failed: {result['errors']}")
+        raise run.RunError(f"operations failed: {result['errors']}")
     work = {name: max(0.0, value - idle[name] * took_s) / result["operations"] for name, value in grown.items()}
     work["cpu_loops"] = max(0.0, cpu_s - idle_cpu * took_s) / result["operations"] / calibration_s()
     return work
@@ -121,8 +131,8 @@ def calibration_s() -> float:
 def show(console: Console, result: dict[str, Any]) -> None:
     """Print the counters beside their bounds."""
     table = Table(box=None, pad_edge=False)
-    for heading in ("load", "for one put", "now", "when the bound was set", "at most", ""):
-        table.add_column(heading, justify="left" if heading in ("load", "for one put", "") else "right")
+    for heading in ("load", "for one operation", "now", "when the bound was set", "at most", ""):
+        table.add_column(heading, justify="left" if heading in ("load", "for one operation", "") else "right")
     for row in result["rows"]:
         value = "not served" if row["value"] is None else f"{row['value']:.3f}"
         table.add_row(row["load"], row["what"], value, f"{row['seen']:.3f}", f"{row['most']:.3f}",
