@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 _SLICE_ROWS = 256
 _SLICE_BYTES = 256 << 10
 _PARTIAL_ROWS = 1024
-_HISTORY_SCAN = 500
+_HISTORY_SCAN = 100
 _LOOK = 1000  # rows passed over in a slice: of keys that are gone, or newer
 
 
