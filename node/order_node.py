@@ -326,10 +326,10 @@ class OrderNode(LinkedNode):
             self.wake()
         self.links.flush()
 
-    def _heartbeat(self) -> None:
+    def heartbeat(self) -> None:
         self.links.sweep()
 
-    def _connecting(self) -> bool:
+    def connecting(self) -> bool:
         return bool(self.links.dirty)
 
 

@@ -42,11 +42,13 @@ from cluster.raft import (
 from cluster.settings import NodeSettings, Peer
 from node.applying import Applies
 from node.backups import Backups
+from node.clock import Clock, signs_of_life_ms
 from node.confirm import Confirmations
 from node.disk import Syncer
 from node.fronts import FrontLink, Fronts, Send
 from node.incarnations import Incarnations
 from node.peers import REFUSED_INCARNATION, Peers
+from node.raft_view import RaftView
 from node.reads import Reads, Slicer
 from node.serve import Serve
 from node.snapshots import Snapshots
@@ -74,31 +76,6 @@ class Fatal(Exception):
     """This replica must not go on, and starting it again would not help."""
 
 
-class RaftView:
-    """Raft as the write path and the confirmations see it."""
-
-    def __init__(self, raft: Raft) -> None:
-        self._raft = raft
-        self.propose = raft.propose
-        self.read_index = raft.read_index
-
-    @property
-    def term(self) -> int:
-        return self._raft.term
-
-    @property
-    def leader_id(self) -> int:
-        return self._raft.leader_id
-
-    @property
-    def is_leader(self) -> bool:
-        return self._raft.role is Role.LEADER
-
-    @property
-    def transferring(self) -> bool:
-        return self._raft.transferring
-
-
 class Node:
     """One replica of one shard."""
 
@@ -119,7 +96,7 @@ class Node:
         )
         self.log.verify(self.store.position.shard_index)
         self.raft = Raft(
-            Config(id=common.member_id, heartbeat_ms=self._heartbeats_ms() if settings.shard else common.heartbeat_interval_ms,
+            Config(id=common.member_id, heartbeat_ms=signs_of_life_ms(common) if settings.shard else common.heartbeat_interval_ms,
                    election_timeout_ms=common.election_timeout_ms,
                    tells_commit=settings.shard == 0),  # C6: in other shards a cut tells
             self.log, random.SystemRandom().random, self.now_ms(),
@@ -163,10 +140,7 @@ class Node:
         self._known_leader: tuple[int, int] = (0, 0)
         self._ready_said = False
         self._lease_serial = random.SystemRandom().getrandbits(24)
-        self._timer: asyncio.TimerHandle | None = None
-        self._next_heartbeat = 0.0
-        self._next_state = 0.0
-        self._next_second = 0.0
+        self.clock = Clock(self)
         self.stopping = False
         self.fatal: asyncio.Future[str] = loop.create_future()
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context(io_threads=1)
@@ -179,12 +153,6 @@ class Node:
             self.upkeep.answer_when_compacted(link, record)
         else:
             self.answer_control(link, record)
-
-    def _heartbeats_ms(self) -> int:
-        """How often links that have nothing else to say show that they live (D12): four times in what they would be given
-        up after. So do the groups of shards other than 0; shard 0's keeps the interval that was asked for."""
-        common = self.settings.common
-        return max(common.heartbeat_interval_ms, min(3 * common.heartbeat_interval_ms, common.election_timeout_ms // 4))
 
     @property
     def order_index(self) -> int:
@@ -214,7 +182,7 @@ class Node:
                  applied=self.applied_index, revision=self.store.revision, last_index=self.raft.last_index)
         self.upkeep.count_keys()
         self.wake()
-        self._tick()
+        self.clock.start()
 
     async def stop(self) -> None:
         """Hand leadership over, answer what is under way, close."""
@@ -229,8 +197,7 @@ class Node:
             if len(self.raft.configuration.voters) == 1 and not self.writes.uncommitted:
                 break
             await asyncio.sleep(0.01)
-        if self._timer is not None:
-            self._timer.cancel()
+        self.clock.stop()
         self._local.close()
         self.peers.close()
         if self._gatekeeper is not None:
@@ -410,14 +377,14 @@ class Node:
     def _finish_tick(self) -> None:
         """Before everything is sent."""
 
-    def _heartbeat(self) -> None:
+    def heartbeat(self) -> None:
         """Every heartbeat interval."""
 
-    def _connecting(self) -> bool:
+    def connecting(self) -> bool:
         """Whether something waits to be sent for a connection to stand, which nothing here is told of."""
         return False
 
-    def _second(self) -> None:
+    def second(self) -> None:
         """Every second."""
 
     def more_facts(self) -> dict[str, Any]:
@@ -568,7 +535,7 @@ class Node:
         self.upkeep.logged_bytes(sum([len(data) for _, _, data in run]))
         self.upkeep.applied()
         if not self._ready_said:
-            self._say_ready()
+            self.say_ready()
 
     def state_replaced(self) -> None:
         """A snapshot was installed: whatever hung on the old state starts anew (H8)."""
@@ -612,9 +579,10 @@ class Node:
             self.status.say("leader", shard=self.settings.shard, leader=now[0], term=now[1])
             self.say_state()
             self.upkeep.publish()
-            self._say_ready()
+            self.say_ready()
 
-    def _say_ready(self) -> None:
+    def say_ready(self) -> None:
+        """Tell the supervisor once that this node serves."""
         # like etcd, only with its own attributes applied: MemberList never shows a ready host as unstarted
         if not self._ready_said and self._known_leader[0] and self.upkeep.published():
             self._ready_said = True
@@ -622,35 +590,10 @@ class Node:
 
     def say_state(self) -> None:
         """Tell everybody who is linked here how things are: now, because they changed, or to show that this node lives."""
-        self._next_state = self.loop.time() + self._heartbeats_ms() / 1000
+        self.clock.state_said()
         self.fronts.broadcast(Status.STATE, self._state())
 
     def _state(self) -> bytes:
         raft = self.raft
         return STATE_BODY.pack(self.settings.shard, raft.leader_id, raft.term, raft.commit_index, self.applied_index,
                                self.store.revision)
-
-    def _tick(self) -> None:
-        now, now_ms = self.loop.time(), self.now_ms()
-        interval = self.settings.common.heartbeat_interval_ms / 1000
-        self.raft.tick(now_ms)
-        if now >= self._next_heartbeat - interval / 4:  # together with what Raft's clock woke this up for
-            self._next_heartbeat = now + interval
-            if now >= self._next_state - interval / 2:
-                self.say_state()
-            self.upkeep.tick()
-            self._say_ready()
-            self._heartbeat()
-        if now >= self._next_second:
-            self._next_second = now + 1.0
-            self.reads.sweep()
-            self.snapshots.sweep()
-            self.backups.sweep()
-            self.streams.sweep()
-            self.upkeep.second()
-            self._second()
-        due = min(self._next_heartbeat - now, (self.raft.next_deadline() - now_ms) / 1000)
-        if self._connecting():
-            due = min(due, interval / 5)
-        self._timer = self.loop.call_later(max(due, 0.001), self._tick)
-        self.wake()

@@ -467,7 +467,7 @@ class ShardNode(LinkedNode):
             self._acknowledge()
         self.links.flush()
 
-    def _heartbeat(self) -> None:
+    def heartbeat(self) -> None:
         self.links.sweep()
         self._subscribe()
         self._repeat_report()
@@ -477,10 +477,10 @@ class ShardNode(LinkedNode):
         if self.leading is not None:
             self.leading.forget(lambda token: not token[0].alive)
 
-    def _connecting(self) -> bool:
+    def connecting(self) -> bool:
         return bool(self.links.dirty)
 
-    def _second(self) -> None:
+    def second(self) -> None:
         self._acknowledge()
         self.handover.second()
         self._ask_for_state()

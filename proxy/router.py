@@ -22,7 +22,7 @@ from __future__ import annotations
 import struct
 from collections import deque
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any
 
 import structlog
 
@@ -32,8 +32,9 @@ from cluster.messages import HEAD, LEADER, READ, READ_INDEX_ANSWER, REQUEST, Met
 from cluster.settings import Common
 from cluster.wire import header_prefix, response_header
 from proxy.links import Link, Near
+from proxy.recent import RecentReads
 from proxy.routes import Connect, ShardRoute
-from proxy.waiting import ASK, READ_ANY, WRITE, MethodStats, Waiting
+from proxy.waiting import ASK, READ_ANY, WRITE, Loop, MethodStats, Subscriber, Waiting
 
 __all__ = ["ASK", "READ_ANY", "SWEEP_S", "WRITE", "MethodStats", "Router", "Subscriber", "Waiting"]
 
@@ -42,10 +43,8 @@ log = structlog.get_logger("router")
 SWEEP_S = 0.05
 _QUEUE_LIMIT = 20_000  # requests waiting for a leader, per shard; reads waiting for a read index
 _INDEX_ROUNDS = 4  # read-index questions under way at once; more reads wait for one of them to come back
-_BUSY = 32  # requests under way on a link: from there on frames gather for a moment
-_GATHER_S = 0.001
+_BUSY, _GATHER_S = 32, 0.001  # from so many requests under way on a link on, frames gather for so long
 LONE_AFTER = 3  # so many lone writes in a row make a lone client
-_BEHIND_S = 0.5  # how long a serializable read waits for the replica to catch up
 
 # plain integers: comparing enum members costs three times as much
 _OK, _ERROR, _NOT_LEADER, _PARTIAL = map(int, (Status.OK, Status.ERROR, Status.NOT_LEADER, Status.PARTIAL))
@@ -55,24 +54,6 @@ _SUBSCRIPTION = frozenset(map(int, (Status.EVENTS, Status.SUBSCRIBED, Status.LOS
 # nobody to forward them to, etcd says
 _OF_LEASES = frozenset(map(int, (Method.LEASE_KEEPALIVE, Method.LEASE_KEEPALIVES, Method.LEASE_TTL)))
 _REVISION = struct.Struct("<Q")
-
-
-class Loop(Protocol):
-    """What the router needs of the event loop."""
-
-    def time(self) -> float: ...
-    def call_soon(self, callback: Callable[[], object]) -> object: ...
-    def call_later(self, delay_s: float, callback: Callable[[], object]) -> object: ...
-
-
-class Subscriber(Protocol):
-    """The watch hub, as the router feeds it."""
-
-    def link_up(self, link: Link) -> None: ...
-    def link_down(self, link: Link) -> None: ...
-    def record(self, link: Link, rid: int, status: int, body: bytes) -> None: ...
-    def watermark(self, link: Link) -> None: ...
-    def tick(self, now: float) -> None: ...
 
 
 class Router:
@@ -103,8 +84,7 @@ class Router:
         self._gathering: list[Callable[[], None]] = []
         self._index_waiting: list[Waiting] = []
         self._questions: list[Waiting] = []  # READ_INDEX under way; context: the reads that wait for it
-        # serializable reads that wait for the replicas of their shards: (since, shards, what to do then)
-        self._behind: deque[tuple[float, tuple[int, ...], Callable[[], None]]] = deque()
+        self.recent = RecentReads(self)
         self.draining = False
         self._lone = 0  # writes in a row that found nothing under way
         self.lone_after = LONE_AFTER
@@ -151,17 +131,7 @@ class Router:
                 self._schedule()
             return
         waiting.prefix = _SERIALIZABLE
-        self._to_recent(waiting)
-
-    def _to_recent(self, waiting: Waiting) -> None:
-        """A serializable read, to the replica as soon as that has what this front has shown (I14)."""
-        shards = (waiting.shard,)
-        if self.routes[waiting.shard].replica is None or self._caught_up(shards):
-            self.to_replica(waiting)
-        elif len(self._behind) >= _QUEUE_LIMIT:
-            self.fail(waiting, errors.TOO_MANY_REQUESTS)
-        else:
-            self._behind.append((waiting.started, shards, lambda: self.to_replica(waiting)))
+        self.recent.read(waiting)
 
     def get(self, call: Any, body: bytes, key: bytes, serializable: bool, shard: int, stats: MethodStats) -> None:
         """A read of one key's newest version and nothing else: :meth:`read`, or at once from a node in this process."""
@@ -187,26 +157,8 @@ class Router:
         stats.ok += 1
 
     def when_caught_up(self, shards: tuple[int, ...], then: Callable[[], None]) -> None:
-        """Call back once the replicas of all these shards have what this front has shown: soon, or after a while in
-        any case."""
-        if self._caught_up(shards):
-            then()
-        else:
-            self._behind.append((self.loop.time(), shards, then))
-
-    def _caught_up(self, shards: tuple[int, ...]) -> bool:
-        """Whether the replicas of these shards have what this front has shown; one that has not is asked to hurry."""
-        behind = False
-        for shard in shards:
-            link = self.routes[shard].replica
-            if link is None:
-                behind = True
-            elif link.revision < self.highest:
-                behind = True
-                if link.hurried < self.highest:
-                    link.hurried = self.highest
-                    self.post(link, 0, Method.CATCH_UP, _REVISION.pack(self.highest))
-        return not behind
+        """Call back once the replicas of these shards have what this front has shown (``proxy.recent``)."""
+        self.recent.when_caught_up(shards, then)
 
     def local(self, call: Any, method: int, body: bytes, shard: int, stats: MethodStats,
               then: Callable[[Waiting, int, bytes], None] | None = None, context: Any = None) -> None:
@@ -321,17 +273,13 @@ class Router:
             self._dirty = []
             for link in dirty:
                 queued = len(link.outbox) // 2
-                if len(link.pending) - queued >= _BUSY and queued < _BUSY:
-                    self._gather(link)
-                else:
+                if len(link.pending) - queued < _BUSY or queued >= _BUSY:
                     link.flush()
-
-    def _gather(self, link: Link) -> None:
-        """A link that has much under way: what comes within a moment leaves in one frame. It would wait at the leader for
-        the entry before it anyway (``cluster.pace``), and each frame is a wake-up on both sides."""
-        self._late.append(link)
-        if len(self._late) == 1:
-            self.loop.call_later(_GATHER_S, self._flush_late)
+                    continue
+                # what comes within a moment would wait at the leader for the entry before it anyway (cluster.pace)
+                self._late.append(link)
+                if len(self._late) == 1:
+                    self.loop.call_later(_GATHER_S, self._flush_late)
 
     def _flush_late(self) -> None:
         late, self._late = self._late, []
@@ -463,18 +411,9 @@ class Router:
             link.watermark = revision
             if revision > link.revision:
                 link.revision = revision
-        if self._behind:
-            self._release_behind(self.loop.time())
+        self.recent.release()
         if self.hub is not None:
             self.hub.watermark(link)
-
-    def _release_behind(self, now: float) -> None:
-        behind, self._behind = self._behind, deque()
-        for entry in behind:
-            if now - entry[0] > _BEHIND_S or self._caught_up(entry[1]):
-                entry[2]()
-            else:
-                self._behind.append(entry)
 
     def fail(self, waiting: Waiting, kind: ErrorKind) -> None:
         """Answer with an error that this front has found."""
@@ -517,11 +456,10 @@ class Router:
             queue, route.reads = route.reads, deque()
             for waiting in queue:
                 if waiting.prefix == _SERIALIZABLE:
-                    self._to_recent(waiting)
+                    self.recent.read(waiting)
                 else:
                     self.to_replica(waiting)
-        if self._behind:
-            self._release_behind(self.loop.time())
+        self.recent.release()
 
     def link_down(self, link: Link, reason: str) -> None:
         """A link has ended: its writes have an unknown fate, its questions are asked elsewhere (I23)."""
@@ -540,7 +478,7 @@ class Router:
             elif waiting.route == ASK:
                 self.to_leader(waiting)
             elif waiting.prefix == _SERIALIZABLE:
-                self._to_recent(waiting)
+                self.recent.read(waiting)
             else:
                 self.to_replica(waiting)
         if self.hub is not None:
@@ -563,8 +501,7 @@ class Router:
                 route.queue = self._sweep_queue(route.queue, now)
             if route.reads:
                 route.reads = self._sweep_queue(route.reads, now)
-        if self._behind:
-            self._release_behind(now)
+        self.recent.release()
         if self._index_waiting:
             self._index_waiting = list(self._sweep_queue(deque(self._index_waiting), now))
         for question in self._questions:

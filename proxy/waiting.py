@@ -1,9 +1,13 @@
-"""A request on its way, and the counters of its method: the records that the router and the services share."""
+"""A request on its way, and the counters of its method: the records that the router and the services share; and what the
+router asks of those around it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from proxy.links import Link
 
 WRITE, ASK, READ_ANY = 0, 1, 2  # routes: to the leader and never again (I23); to the leader; to a replica
 
@@ -53,3 +57,21 @@ class Waiting:
         self.key: bytes | None = None  # of a read of one key's newest version and nothing else
         self.pieces: list[bytes] | None = None
         self.rid = 0
+
+
+class Loop(Protocol):
+    """What the router needs of the event loop."""
+
+    def time(self) -> float: ...
+    def call_soon(self, callback: Callable[[], object]) -> object: ...
+    def call_later(self, delay_s: float, callback: Callable[[], object]) -> object: ...
+
+
+class Subscriber(Protocol):
+    """The watch hub, as the router feeds it."""
+
+    def link_up(self, link: Link) -> None: ...
+    def link_down(self, link: Link) -> None: ...
+    def record(self, link: Link, rid: int, status: int, body: bytes) -> None: ...
+    def watermark(self, link: Link) -> None: ...
+    def tick(self, now: float) -> None: ...

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 KEEP_AT_MOST = 20  # snapshot counts of order records that are kept for siblings (node.upkeep)
 GIVE_UP_MS = 500  # ten heartbeats: an attempt that is not complete by then lets go of its locks
-BEHIND_S = 0.5  # what a serializable read waits for a replica that lacks what its front has shown (proxy.router)
+BEHIND_S = 0.5  # what a serializable read waits for a replica that lacks what its front has shown (proxy.recent)
 
 
 class Locks:

@@ -1,0 +1,73 @@
+"""A node's clock: it ticks when something is due, not every so often (D12).
+
+Due are what Raft waits for, a heartbeat's work, a second's work, and the STATE by which links know that this node lives.
+A tick each 20 ms and a STATE each heartbeat were most of what an idle host of several shards cost (decision 19).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from cluster.settings import Common
+
+if TYPE_CHECKING:
+    from node.server import Node
+
+
+def signs_of_life_ms(common: Common) -> int:
+    """How often links that have nothing else to say show that they live: four times in what they would be given up
+    after. So do the groups of shards other than 0; shard 0's keeps the interval that was asked for."""
+    return max(common.heartbeat_interval_ms, min(3 * common.heartbeat_interval_ms, common.election_timeout_ms // 4))
+
+
+class Clock:
+    """Of one node."""
+
+    def __init__(self, node: Node) -> None:
+        common = node.settings.common
+        self._node = node
+        self._interval_s = common.heartbeat_interval_ms / 1000
+        self._state_s = signs_of_life_ms(common) / 1000
+        self._next_heartbeat = 0.0
+        self._next_state = 0.0
+        self._next_second = 0.0
+        self._timer: asyncio.TimerHandle | None = None
+
+    def start(self) -> None:
+        """Begin to tick."""
+        self._tick()
+
+    def stop(self) -> None:
+        """No more ticks."""
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def state_said(self) -> None:
+        """A STATE has just been told: the next one is due a while from now."""
+        self._next_state = self._node.loop.time() + self._state_s
+
+    def _tick(self) -> None:
+        node, interval = self._node, self._interval_s
+        now, now_ms = node.loop.time(), node.now_ms()
+        node.raft.tick(now_ms)
+        if now >= self._next_heartbeat - interval / 4:  # together with what Raft's clock woke this up for
+            self._next_heartbeat = now + interval
+            if now >= self._next_state - interval / 2:
+                node.say_state()
+            node.upkeep.tick()
+            node.say_ready()
+            node.heartbeat()
+        if now >= self._next_second:
+            self._next_second = now + 1.0
+            node.reads.sweep()
+            node.snapshots.sweep()
+            node.backups.sweep()
+            node.streams.sweep()
+            node.upkeep.second()
+            node.second()
+        due = min(self._next_heartbeat - now, (node.raft.next_deadline() - now_ms) / 1000)
+        if node.connecting():
+            due = min(due, interval / 5)
+        self._timer = node.loop.call_later(max(due, 0.001), self._tick)
+        node.wake()
