@@ -165,8 +165,9 @@ class Upkeep:
         if slowest is not None:
             index = min(index, slowest)
         wanted = node.wanted_by_others()
-        if wanted is not None and wanted > node.applied_index - _KEEP_AT_MOST * node.settings.snapshot_count:
-            index = min(index, wanted)
+        least = node.applied_index - _KEEP_AT_MOST * node.settings.snapshot_count
+        if wanted is not None and (wanted > least or not wanted):
+            index = min(index, max(wanted, least))  # I17; 0: one has not said yet what it needs, since this node's start
         if index > self._truncated:
             assert index <= durable, "I17: the log is kept from where the durable state ends"
             node.log.truncate_prefix(node.raft.position_at(index))

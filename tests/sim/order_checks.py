@@ -161,7 +161,7 @@ class Checker:
         if process.shard == 0 and before is not None and before[1] == installs:
             states, snapshot_count = self._simulation.states, self._simulation.plan.snapshot_count
             low = min(states[process.host, s].flushed.position.order_index for s in self._simulation.shards)
-            if low < first and process.node.applied_index - first < KEEP_AT_MOST * snapshot_count // 2:
+            if process.node.applied_index - KEEP_AT_MOST * snapshot_count < low < first:
                 raise Violation("I17 order records are kept for the host's other nodes",
                                 f"{process.name} has them above {first}, another node needs {low + 1}")
 
