@@ -435,7 +435,7 @@ MUTANTS = [
     Mutant(says_no_lease_by_itself, ("I22 no lease", "I15"), plan(
         mix={"grant": 10, "lease_put": 20}, busy_s=0.02, think_s=0.001, fault_every_s=9.0)),
     Mutant(judges_fates_by_index, WRONG, plan(
-        faults=("isolate", "heal", "heal", "heal"), mix={"put": 1}, clients=12, fault_every_s=0.3, patience=1.0), first=8),
+        faults=("isolate", "heal", "heal", "heal"), mix={"put": 1}, clients=12, fault_every_s=0.3, patience=1.0), first=40),
     Mutant(no_locks, WRONG, plan(fault_every_s=5.0)),
     Mutant(locks_leave_reads_alone, WRONG, plan(fault_every_s=5.0)),
     Mutant(prepares_lock_writes_only, WRONG, plan(fault_every_s=5.0)),
@@ -450,13 +450,13 @@ MUTANTS = [
         mix=WIDE, faults=("pause leader", "transfer", "transfer", "transfer"), fault_every_s=0.05, busy_s=0.005,
         shards=3)),
     Mutant(attempts_keep_their_id, (*WRONG, "liveness", "H5"), plan(shards=3, repeats=0.5), first=10),
-    Mutant(locks_are_let_go_at_once, WRONG, plan(
+    Mutant(locks_are_let_go_at_once, ("I11", *WRONG), plan(
         mix=HOT, faults=("break",), fault_every_s=1.0)),
     Mutant(revokes_lock_one_shard, ("I15", "I22"), plan(shards=3, mix=LEASES)),
     Mutant(cuts_anything_reported, ("I4",), plan(repeats=0.4)),
     Mutant(reports_what_is_logged, ("I3", "I19", "I6", "I4", *WRONG), plan(
         late=0.2, faults=("kill leader", "restart", "late"), fault_every_s=0.1, mix={"put": 1})),
-    Mutant(sequencer_serves_when_elected, (*WRONG, "I3", "I4", "I10"), plan(faults=SEQUENCERS), first=4),
+    Mutant(sequencer_serves_when_elected, (*WRONG, "I3", "I4", "I8", "I10"), plan(faults=SEQUENCERS), first=4),
     Mutant(index_without_a_round, ("I13", "I14", "I22 real time", "I24"), plan(
         faults=("isolate", "isolate", "heal"), fault_every_s=0.5, clients=12), first=13),
     Mutant(keeps_alive_without_a_round, ("H7", "I22 a lease"), plan(

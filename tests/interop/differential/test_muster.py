@@ -65,6 +65,7 @@ def muster(tmp_path: Path) -> Iterator[list[GrpcEndpoint]]:
 
 
 @pytest.mark.longer
+@pytest.mark.timeout(900)
 def test_through_one_host(etcd: GrpcEndpoint, muster: list[GrpcEndpoint]) -> None:
     pair = Pair(etcd, muster[0])
     for step in edges():
@@ -74,6 +75,7 @@ def test_through_one_host(etcd: GrpcEndpoint, muster: list[GrpcEndpoint]) -> Non
 
 
 @pytest.mark.longer
+@pytest.mark.timeout(900)
 def test_through_every_host_in_turn(etcd: GrpcEndpoint, muster: list[GrpcEndpoint]) -> None:
     pair = Pair(etcd, Hosts(list(muster)))
     for step in edges():

@@ -113,6 +113,21 @@ def test_a_leader_that_leads_again_never_says_lost_of_a_write_that_it_has_logged
     assert replica.answers() == {7: Status.OK}
 
 
+def test_without_the_look_at_its_term_an_old_one_would_stand_in_the_way(replica: Replica, monkeypatch: pytest.MonkeyPatch) -> None:
+    def by_index(self: Writes, index: int, term: int) -> None:
+        while self._proposals and self._proposals[0].index <= index:
+            proposal = self._proposals.popleft()
+            if (proposal.index, proposal.term) == (index, term):
+                self._done(proposal)
+            else:
+                for link, rid in proposal.owed:
+                    self._not_leader(link, rid)
+
+    monkeypatch.setattr(Writes, "applied", by_index)
+    with pytest.raises(AssertionError, match="NOT_LEADER"):
+        test_a_leader_that_leads_again_never_says_lost_of_a_write_that_it_has_logged_and_applied(replica)
+
+
 def test_what_an_own_entry_of_the_lost_term_has_committed_is_done(replica: Replica) -> None:
     replica.lead(1)
     replica.put(1)

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import pytest
+
+from cluster.locks import LockTable
 from cluster.messages import HEAD, Method, Status
 from cluster.order import Attempt
+from cluster.pace import Pace
 from cluster.pb import rpc_pb2 as pb
 from cluster.prepare import Prepare, Touch
 from cluster.shard import ShardLeader
@@ -34,11 +38,45 @@ class EmptyStore:
         return []
 
 
-def leader() -> ShardLeader[str]:
-    found: ShardLeader[str] = ShardLeader(EmptyStore(), 1, 3, first_index=5, inherited_count=0, max_txn_ops=128)
+def leader(pace: Pace | None = None) -> ShardLeader[str]:
+    found: ShardLeader[str] = ShardLeader(
+        EmptyStore(), 1, 3, first_index=5, inherited_count=0, max_txn_ops=128, pace=pace)
     found.applied_record(1, 2, [])
     found.serve()
     return found
+
+
+def rounds_until_a_swap_of_a_hot_key_is_answered() -> int:
+    """Its compare cannot be decided while the key is pending, and every round brings another put of the key, in an
+    entry of its own."""
+    shard = leader(Pace(full_requests=1))
+    answered: list[str] = []
+    for i in range(50):
+        shard.submit(f"put {i}", Method.PUT, pb.PutRequest(key=b"hot", value=b"%d" % i).SerializeToString())
+        if i == 1:
+            shard.submit("swap", Method.TXN, pb.TxnRequest(
+                compare=[pb.Compare(key=b"hot", target="MOD", result="LESS", mod_revision=9)]).SerializeToString())
+        shard.run()
+        if shard.dirty:
+            shard.seal()
+            shard.logged(6 + i)
+        shard.applied_entries(6 + i - 1, 7)  # the order is an entry behind
+        shard.applied_record(2 + i, 2, [])
+        answered += [token for token, _, _ in shard.take_answers()]
+        if "swap" in answered:
+            return i
+    return 50
+
+
+def test_a_swap_of_a_hot_key_does_not_starve() -> None:
+    """H14: what comes after a request that waits for a cut queues behind it."""
+    assert rounds_until_a_swap_of_a_hot_key_is_answered() < 10
+
+
+def test_without_its_place_in_the_queue_it_would(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(LockTable, "conflicts", lambda self, wanted: any(
+        e.attempt is not None and e.footprint.conflicts(wanted) for e in self))
+    assert rounds_until_a_swap_of_a_hot_key_is_answered() == 50
 
 
 def read(key: bytes) -> bytes:

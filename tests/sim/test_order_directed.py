@@ -1,0 +1,47 @@
+"""Rules whose absence only shows in a schedule made for it."""
+
+from __future__ import annotations
+
+import pytest
+from order_mutants import plan
+from order_sim import HOSTS, Simulation
+
+from node.handover import HandOver
+
+CUT_AT, HEALED_AT = 1.6, 6.0
+
+
+def served_while_the_leader_cannot_reach_the_sequencer(seed: int) -> int:
+    """Writes of shard 1 that were acknowledged although the pair of hosts of its leader and the sequencer was cut, after
+    some time to hand over: both can still talk to the third host."""
+    simulation = Simulation(seed, plan(seconds=HEALED_AT, fault_every_s=1e9, mix={"put": 1}, patience=0.0))
+
+    def leader(shard: int) -> int:
+        return next(p.host for p in simulation._leaders(shard))
+
+    def apart() -> None:
+        sequencer, other = leader(0), simulation.nodes[leader(1), 1]
+        if other.host == sequencer:
+            target = next(h for h in HOSTS if h != sequencer)
+            other.happens(None, lambda: (other.node.raft.transfer_leadership(target), other.node.wake()))
+
+    def cut() -> None:
+        a, b = leader(0), leader(1)
+        assert a != b
+        simulation.blocked |= {(a, b), (b, a)}
+
+    simulation.at(CUT_AT - 0.2, None, apart)
+    simulation.at(CUT_AT, None, cut)
+    simulation.run()
+    return sum(
+        o.method == "Put" and o.ok and o.asked_at > CUT_AT + 1.5 and o.answered_at < HEALED_AT
+        and simulation.placement.shard_of(o.request.key) == 1 for o in simulation.clients.operations)
+
+
+def test_a_leader_cut_off_from_the_sequencer_does_not_keep_its_shard_hostage() -> None:  # H13
+    assert served_while_the_leader_cannot_reach_the_sequencer(1) > 20
+
+
+def test_without_handing_over_it_would(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(HandOver, "heartbeat", lambda self: None)
+    assert served_while_the_leader_cannot_reach_the_sequencer(1) == 0
