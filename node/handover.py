@@ -40,6 +40,7 @@ class HandOver:
         self._election_ms = common.election_timeout_ms
         self._uncut: tuple[int, int] = (0, 0)  # (term, index in order) when it last moved
         self._uncut_since_ms = 0
+        self._order_index = 0  # at the last heartbeat
         self.moved = 0
 
     def _candidates(self) -> list[Candidate]:
@@ -68,8 +69,11 @@ class HandOver:
         cut = node.fold.cut(node.settings.shard)
         position = (cut.term, cut.index)
         waits = report is not None and (report.term, report.index) > position
-        # records that its feed's node 0 has committed are on their way: they, or this node, take long to apply
-        if not waits or position != self._uncut or node.order_known:
+        # The order stands still here although more of it is committed: that is a long apply, of its feed's node 0 or
+        # its own (D8). One that moves on without this shard's entries is not excused.
+        applying = node.order_known and node.order_index == self._order_index
+        self._order_index = node.order_index
+        if not waits or position != self._uncut or applying:
             self._uncut, self._uncut_since_ms = position, now
         elif now - self._uncut_since_ms >= self._election_ms and self._pauses.ready(now) and not node.raft.transferring:
             for candidate in self._candidates():

@@ -129,6 +129,17 @@ def test_a_leader_whose_feed_has_records_to_come_waits_for_them() -> None:
     assert {m for m, data in node.sent if data == _QUESTION} == {2, 3}
 
 
+def test_an_order_that_moves_on_without_its_entries_is_no_excuse() -> None:
+    node = FakeNode()
+    node.order_known = True  # always some record behind, as under load
+
+    def move() -> None:
+        node.order_index += 1
+
+    node.run(ELECTION_MS + 200, move)
+    assert {m for m, data in node.sent if data == _QUESTION} == {2, 3}
+
+
 def test_a_leader_that_is_cut_is_not_troubled() -> None:
     node = FakeNode()
 
