@@ -9,7 +9,7 @@ DEMO_DIR ?= .demo
 TESTS ?= tests
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test soak lint bench bench-check proto docs clean
+.PHONY: help setup demo test test-shards soak lint bench bench-check proto docs clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -27,6 +27,10 @@ demo: $(STAMP)  ## three hosts on this machine, in the foreground (PORT=2379, da
 
 test: $(STAMP)  ## all tests but the long ones (TESTS=tests/unit for some); names what was skipped and why
 	$(BIN)/python -m pytest -m "not soak" -rfEs --no-fold-skipped $(TESTS)
+
+test-shards: $(STAMP)  ## some clients' tests and the comparison with etcd, over 2 and over 5 shards
+	MUSTER_TEST_SHARDS=2 $(BIN)/python -m pytest -m "not soak" -q -rfEs tests/interop/test_grpcio.py tests/interop/test_curl.py
+	MUSTER_TEST_SHARDS=5 $(BIN)/python -m pytest -m "not soak" -q -rfEs tests/interop/test_python_clients.py tests/interop/differential/test_muster.py
 
 soak: $(STAMP)  ## the long runs: thousands of simulated clusters, kills for ten minutes at a time, a million keys
 	MUSTER_SOAK=1 $(BIN)/python -m pytest -m "soak or longer" --timeout=7200 -rfEs -s $(TESTS)
