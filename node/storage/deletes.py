@@ -8,7 +8,7 @@ A slice writes above the applied position, so nobody sees it (review (b), Visibi
 done again and writes the same rows. While it lasts the key counts and the version cache stand still: both speak of
 the applied position.
 
-Cost: 3.4 us a key, 256 keys a slice.
+Cost: 1.9 us of CPU a key with its event; a million keys in 3,900 slices, of which none takes 4 ms.
 """
 
 from __future__ import annotations
