@@ -193,7 +193,7 @@ class Serve:
         next_revision = from_revision
         while True:
             try:
-                part = self._store.history(
+                part = yield from self._store.history_slices(
                     key, range_end, next_revision, max_events=max_events - len(parts), max_bytes=max_bytes - size,
                     want_prev=bool(flags & PREV_KV), max_scan=_HISTORY_SCAN,
                 )

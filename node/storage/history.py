@@ -1,7 +1,8 @@
 """Events of the past, for watches that start behind or fell behind.
 
 Each slice is read in one call and checks the compaction revision first (H16): versions can never vanish
-between the check and the read. Revisions are given whole (I16).
+between the check and the read. Revisions are given whole (I16); one of very many changes pauses in its midst, and
+looks again whether it may go on.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from node.storage.keys import (
 from node.storage.options import ALL_RUNS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator, Iterator
 
     from node.storage.state import StateStore
 
@@ -46,7 +47,7 @@ class HistorySlice:
     compact_revision: int
 
 
-def read_history(
+def history_slices(
     store: StateStore,
     start: bytes,
     end: bytes,
@@ -56,8 +57,8 @@ def read_history(
     max_bytes: int,
     want_prev: bool,
     max_scan: int,
-) -> HistorySlice:
-    """See :meth:`StateStore.history`."""
+) -> Generator[None, None, HistorySlice]:
+    """See :meth:`StateStore.history_slices`."""
     # Nothing is applied or removed within this call, so position and rows belong together (H16).
     source, position, path = store.database, store.position, store.path
     if from_revision < position.compact_revision:
@@ -82,6 +83,14 @@ def read_history(
                     slice_.next_revision = revision
                     break
                 last = revision
+            elif scanned and scanned % max_scan == 0:
+                yield
+                if store.database is not source:  # a snapshot was installed: from here on it is asked again
+                    slice_.next_revision = revision
+                    slice_.events = [event for event in events if event[0] < revision]
+                    break
+                if from_revision < store.position.compact_revision:
+                    raise Compacted(store.position.compact_revision)  # H16: versions of it may be gone by now
             scanned += 1
             if end and (key < start or not (to_the_end or key < end)):
                 continue
@@ -94,6 +103,8 @@ def read_history(
                 prev = store.previous(key, revision) or b""
             events.append((revision, kind, key, kv, prev, sub))
             size += len(kv) + len(prev) + len(key)
+    except Compacted:
+        raise
     except Exception as e:
         raise_read(e, path, f"reading history from revision {from_revision}")
     return slice_

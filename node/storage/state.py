@@ -20,7 +20,7 @@ import shutil
 import struct
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,7 +40,7 @@ from node.storage.errors import (
     raise_read,
 )
 from node.storage.hashing import StateHash
-from node.storage.history import HistorySlice, read_history
+from node.storage.history import HistorySlice, history_slices
 from node.storage.keys import LEASE_KEY, LEASE_VALUE, MAX64, Position, escape, parse_current, range_rows
 from node.storage.options import BRIEF, UNLOGGED, bounded, state_options
 from node.storage.reads import Cursor, Reader, check_revision, count_rows, find, position_of, scan_rows
@@ -338,7 +338,20 @@ class StateStore:
     ) -> HistorySlice:
         """The events of a range from a revision on, as many as fit; whole revisions only, so one large
         revision may pass the limits. ``max_scan`` bounds the changes looked at. Raises Compacted."""
-        return read_history(
+        slices = self.history_slices(start, end, from_revision, max_events=max_events, max_bytes=max_bytes,
+                                     want_prev=want_prev, max_scan=max_scan)
+        while True:
+            try:
+                next(slices)
+            except StopIteration as done:
+                found: HistorySlice = done.value
+                return found
+
+    def history_slices(
+        self, start: bytes, end: bytes, from_revision: int, *, max_events: int, max_bytes: int, want_prev: bool, max_scan: int,
+    ) -> Generator[None, None, HistorySlice]:
+        """As :meth:`history`, with a pause after every ``max_scan`` changes of one and the same revision."""
+        return history_slices(
             self, start, end, from_revision,
             max_events=max_events, max_bytes=max_bytes, want_prev=want_prev, max_scan=max_scan,
         )  # fmt: skip

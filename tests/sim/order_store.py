@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 from bisect import bisect_left, insort
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from types import SimpleNamespace
 
 from order_world import Process, Violation
@@ -409,6 +409,12 @@ class Store:
                     kv is not None and is_creation(kv)) else b""
                 slice_.events.append((revision, int(kv is None), key, kv or tombstone(key, revision), prev, sub))
         return slice_
+
+    def history_slices(self, start: bytes, end: bytes, from_revision: int, *, max_events: int, max_bytes: int,
+                       want_prev: bool, max_scan: int) -> Generator[None, None, HistorySlice]:
+        return self.history(start, end, from_revision, max_events=max_events, max_bytes=max_bytes, want_prev=want_prev,
+                            max_scan=max_scan)
+        yield
 
     def lease(self, lease: int) -> tuple[int, int] | None:
         return self._now.leases.get(lease)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from cluster import records
-from node.storage import PAUSE, Applied, StateStore, StorageCorruption
+from node.storage import PAUSE, Applied, Compacted, StateStore, StorageCorruption
 from node.storage.deletes import SLICE_ROWS
 
 KEYS = 3 * SLICE_ROWS + 17
@@ -184,4 +184,30 @@ def test_a_read_of_a_span_whose_keys_are_gone_pauses_and_finds_what_is_left(tmp_
     assert [k for k, _ in rows] == [key(KEYS - 3)]
     assert pauses >= KEYS // 100
     assert list(reader.scan(b"/span/", b"/span0")) == rows
+    store.close()
+
+
+def test_its_revision_is_read_out_of_history_with_pauses_and_not_past_a_compaction(tmp_path: Path) -> None:
+    store = filled(tmp_path)
+    applied = store.apply([(3, 1, span(store))], want_events=True)
+    wanted = {"max_events": 10, "max_bytes": 1 << 20, "want_prev": True, "max_scan": 50}
+    slices = store.history_slices(b"/span/", b"/span0", applied.revision, **wanted)
+    pauses = 0
+    while True:
+        try:
+            next(slices)
+        except StopIteration as done:
+            found = done.value
+            break
+        pauses += 1
+        if pauses == 5:
+            store.apply([(4, 1, records.put(b"/later", 0, 1, b"x", 0))])
+    assert pauses >= KEYS // 50 - 1
+    assert [event[:4] for event in found.events] == [event[:4] for event in applied.events]
+    assert found.next_revision == applied.revision + 1
+    slices = store.history_slices(b"/span/", b"/span0", applied.revision, **wanted)
+    next(slices)
+    store.apply([(5, 1, records.compact(applied.revision + 1))])
+    with pytest.raises(Compacted):
+        next(slices)  # H16
     store.close()
