@@ -135,6 +135,7 @@ class Node:
         self._outbox: dict[int, list[Message]] = {}
         self._after_sync: list[tuple[int, list[Message]]] = []
         self._scheduled = False
+        self._running = False
         self._requests_in_tick = 0
         self._gathers = False  # the frame that is being taken held nothing but writes
         self._known_leader: tuple[int, int] = (0, 0)
@@ -240,9 +241,13 @@ class Node:
         self._wake_for_frame()
 
     def front_frame(self, identity: bytes, data: bytes, send: Send) -> None:
-        """A frame of a front in this very process (``tools.muster.joined``)."""
+        """A frame of a front in this very process (``tools.muster.joined``), which holds all that came to the front in
+        this turn of the loop: the tick runs at once, unless one is to come or under way anyway."""
         self.fronts.frame(identity, data, send, b"")
-        self._wake_for_frame()
+        if self._scheduled or self._running:
+            self._wake_for_frame()
+        elif not self._gathered():
+            self._run()
 
     def front_gone(self, identity: bytes) -> None:
         """A front in this process has ended its link."""
@@ -253,11 +258,13 @@ class Node:
         self._wake_for_frame()
 
     def _wake_for_frame(self) -> None:
-        if self._gathers and not self._dirty and not self._has_room():
-            self._gathers = False  # nothing but writes, for the entry that leaves when the one under way is done
-            return
-        self._gathers = False
-        self.wake()
+        if not self._gathered():
+            self.wake()
+
+    def _gathered(self) -> bool:
+        """Whether the frame was nothing but writes, for the entry that leaves when the one under way is done."""
+        gathers, self._gathers = self._gathers, False
+        return gathers and not self._dirty and not self._has_room()
 
     def _has_room(self) -> bool:
         """Whether a tick would evaluate writes that are queued."""
@@ -353,6 +360,7 @@ class Node:
 
     def _run(self) -> None:
         self._scheduled = False
+        self._running = True
         writes = self.writes
         for _ in range(4):
             self._evaluate()
@@ -366,6 +374,7 @@ class Node:
         self._finish_tick()
         self._send_raft()
         self.fronts.flush()
+        self._running = False
         if (writes.queued and writes.leader is not None and writes.due) or self._dirty:
             self.wake()
 

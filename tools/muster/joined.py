@@ -22,7 +22,7 @@ from node.main import crash_handler, end, guarded, make_node
 from node.server import Node
 from process import logs
 from process.setup import pin, settle_memory
-from process.status import StatusPipe, parts
+from process.status import StatusPipe, StatusSink, parts
 from proxy.links import Connector, Link, Receiver
 from proxy.main import Front
 
@@ -32,17 +32,18 @@ log = structlog.get_logger("host")
 class InProcessTransport:
     """Frames between a front's link and the node in the same process."""
 
-    __slots__ = ("_identity", "_link", "_loop", "_node", "closed")
+    __slots__ = ("_connector", "_identity", "_link", "_loop", "_node", "closed")
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, node: Node, link: Link) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, connector: JoinedConnector, node: Node, link: Link) -> None:
         self._loop = loop
+        self._connector = connector
         self._node = node
         self._link = link
         self._identity = b"i" + link.session.to_bytes(8, "big")
         self.closed = False
 
     def send(self, frame: bytes) -> bool:
-        """To the node; it answers with its next tick."""
+        """To the node; it answers with a tick, this one or a later one."""
         self._node.front_frame(self._identity, frame, self._deliver)
         return True
 
@@ -50,6 +51,7 @@ class InProcessTransport:
         if self.closed:
             return False
         self._link.frame(parts[1], self._loop.time())
+        self._connector.answered()
         return True
 
     def close(self) -> None:
@@ -86,13 +88,14 @@ class JoinedConnector(Connector):
     def __init__(self, node: Node, loop: asyncio.AbstractEventLoop, common: Any, new_session: Callable[[], int]) -> None:
         super().__init__(loop, common, new_session)
         self._node = node
+        self.answered: Callable[[], None] = _nothing  # writes what clients have been told: in this turn, not the next
 
     def __call__(self, receiver: Receiver, shard: int, member_id: int) -> Link:
         if (shard, member_id) != (self._node.settings.shard, self._common.member_id):
             return super().__call__(receiver, shard, member_id)
         link = Link(receiver, shard, member_id, self._new_session(), b"")
         link.seen_at = self._loop.time()
-        link.attach(InProcessTransport(self._loop, self._node, link))
+        link.attach(InProcessTransport(self._loop, self, self._node, link))
         link.near = NearNode(self._node)
         self._loop.call_soon(self._greet_open, link)
         return link
@@ -116,6 +119,23 @@ def _crash_handler(crash: Callable[[asyncio.AbstractEventLoop, dict[str, Any]], 
     return handler
 
 
+def _nothing() -> None:
+    """There are no clients yet."""
+
+
+def make_front(node: Node, settings: FrontSettings, status: StatusSink | None = None) -> Front:
+    """A front that talks to this node by calls."""
+    made: list[JoinedConnector] = []
+
+    def connector(*given: Any) -> JoinedConnector:
+        made.append(JoinedConnector(node, *given))
+        return made[0]
+
+    front = Front(settings, connector, status)
+    made[0].answered = front.server.flush
+    return front
+
+
 async def _run(node_settings: NodeSettings, front_settings: FrontSettings) -> int:
     loop = asyncio.get_running_loop()
     stopping = asyncio.Event()
@@ -125,7 +145,7 @@ async def _run(node_settings: NodeSettings, front_settings: FrontSettings) -> in
     loop.set_exception_handler(_crash_handler(crash_handler(node_settings.shard, of_node)))
     node = make_node(node_settings, loop, of_node)
     node.fatal.add_done_callback(lambda _: stopping.set())
-    front = Front(front_settings, lambda *given: JoinedConnector(node, *given), of_front)
+    front = make_front(node, front_settings, of_front)
     node.start()
     await front.start()
     settle_memory()

@@ -1,0 +1,94 @@
+"""A front inside its node's process: what clients are told is what a node of its own would tell them."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import tempfile
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from bench.client import Client, parse_endpoint
+from cluster.pb import rpc_pb2 as pb
+from cluster.settings import Common, FrontSettings, NodeSettings, Peer
+from node.main import make_node
+from proxy.main import Front
+from tools.muster.joined import make_front
+
+
+def free_port() -> int:
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return int(s.getsockname()[1])
+
+
+@asynccontextmanager
+async def host(data: Path) -> AsyncIterator[tuple[Front, Client]]:
+    loop = asyncio.get_running_loop()
+    peer_port, client_port = free_port(), free_port()
+    url = f"http://127.0.0.1:{client_port}"
+    common = Common(
+        cluster_id=7, member_id=1, name="h", shard_count=1, placement_depth=2, log_format="console",
+        peers=(Peer(1, "h", "127.0.0.1", peer_port, (f"http://127.0.0.1:{peer_port}",)),),
+        run_dir=tempfile.mkdtemp(prefix="muster-test-"))
+    data.mkdir()
+    node = make_node(NodeSettings(
+        common=common, shard=0, data_dir=str(data), listen_host="127.0.0.1", listen_port=peer_port, client_urls=(url,),
+        incarnation=1), loop)
+    front = make_front(node, FrontSettings(common=common, index=0, listen=(url,)))
+    node.start()
+    await front.start()
+    async with asyncio.timeout(20):
+        while not front.router.ready or node.writes.leader is None:
+            await asyncio.sleep(0.01)
+    client = await Client.open([parse_endpoint(f"127.0.0.1:{client_port}")], connections=1)
+    try:
+        yield front, client
+    finally:
+        await client.close()
+        await front.stop()
+        await node.stop()
+
+
+def test_reads_near_show_every_write_that_was_acknowledged(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with host(tmp_path / "data") as (front, client):
+            async def get(serializable: bool) -> pb.RangeResponse:
+                request = pb.RangeRequest(key=b"k", serializable=serializable)
+                return await client.unary("/etcdserverpb.KV/Range", request, pb.RangeResponse)
+
+            for serializable in (True, False):
+                absent = await get(serializable)
+                assert (len(absent.kvs), absent.count, absent.header.revision) == (0, 0, front.router.highest)
+            for number in range(50):
+                put = await client.unary(
+                    "/etcdserverpb.KV/Put", pb.PutRequest(key=b"k", value=b"%d" % number), pb.PutResponse)
+                for serializable in (True, False):
+                    found = await get(serializable)
+                    assert found.header == put.header
+                    assert [(kv.value, kv.mod_revision, kv.version) for kv in found.kvs] == [
+                        (b"%d" % number, put.header.revision, number + 1)]
+                    assert (found.count, found.more) == (1, False)
+            await client.unary(
+                "/etcdserverpb.KV/DeleteRange", pb.DeleteRangeRequest(key=b"k"), pb.DeleteRangeResponse)
+            for serializable in (True, False):
+                assert not (await get(serializable)).kvs
+            assert front.router.index_rounds >= 52  # one for each linearizable read: none was answered without
+
+    asyncio.run(scenario())
+
+
+def test_a_long_answer_arrives_whole(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with host(tmp_path / "data") as (_, client):
+            values = {b"%04d" % n: bytes((n % 251,)) * (n % 700) for n in range(3000)}
+            ops = [pb.RequestOp(request_put=pb.PutRequest(key=k, value=v)) for k, v in values.items()]
+            for at in range(0, len(ops), 100):
+                await client.unary("/etcdserverpb.KV/Txn", pb.TxnRequest(success=ops[at : at + 100]), pb.TxnResponse)
+            request = pb.RangeRequest(key=b"\0", range_end=b"\0")
+            found = await client.unary("/etcdserverpb.KV/Range", request, pb.RangeResponse)
+            assert {kv.key: kv.value for kv in found.kvs} == values
+            assert found.count == 3000
+
+    asyncio.run(scenario())
