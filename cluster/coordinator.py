@@ -193,6 +193,18 @@ class Coordinator(Generic[T]):
         self._queue.append(Wide(token, method, body, wanted, revoked))
         return True
 
+    def free_for(self, method: int, body: bytes, shard: int) -> bool:
+        """Whether a write of one shard would begin at once. EtcdError: malformed."""
+        if self._queue or not self._leads(shard):
+            return False
+        wanted = footprint(method, body)
+        return not any(wanted.conflicts(wide.footprint) for wide in self._running.values())
+
+    def _leads(self, shard: int) -> bool:
+        """H19: a participant without a leader of the latest term in O would only hold up the others' keys."""
+        term = self.fold.cut(shard).term
+        return 0 < term <= self._has_leader.get(shard, -1)
+
     def leader_of(self, shard: int, term: int) -> None:
         """A leader of this shard was heard of (a report, an answer)."""
         self._has_leader[shard] = max(term, self._has_leader.get(shard, 0))
@@ -270,10 +282,8 @@ class Coordinator(Generic[T]):
 
     def _start(self, wide: Wide[T], now_ms: int) -> bool:
         touches = self._touches(wide)
-        for shard in touches:
-            # H19: a participant without a leader of the latest term in O would only hold up the others' keys
-            if self._has_leader.get(shard, -1) < self.fold.cut(shard).term or not self.fold.cut(shard).term:
-                return False
+        if not all(self._leads(shard) for shard in touches):
+            return False
         self._number += 1
         wide.attempt = Attempt(self.term, self._number)
         wide.grants = {}

@@ -72,6 +72,7 @@ class Method(IntEnum):
     CANCEL = 51  # rid of a read or a queued write that nobody waits for any more; no answer
     # Between nodes, on links like a front's: see cluster.prepare and node.siblings.
     WIDE = 72  # a front's transaction over several shards, to the sequencer: wide method u8 + the request
+    LONE = 73  # a lone client's put, to the sequencer: its shard (u16) + the request; ELSEWHERE: to its leader, rather
     PREPARE = 80
     RELEASE = 81  # no answer
     QUERY = 82  # leader -> sequencer: what became of this attempt? OK: FATE
@@ -105,6 +106,7 @@ HEAD = struct.Struct("<QQ")  # revision for the response header, raft term; the 
 READ_INDEX_ANSWER = struct.Struct("<QQQ")  # order index, revision there, term
 READ = struct.Struct("<QQ")  # applied order index to wait for (0: serializable), revision to read at (0: latest)
 LEASE_DUE = -1  # its time is over and its revocation on the way: only LEASE_KEEPALIVE waits for that
+LONE_HEAD = struct.Struct("<H")  # shard
 LEADER = struct.Struct("<QQ")  # member ID of the leader (0 unknown), term
 SUBSCRIBE_HEAD = struct.Struct("<QBI")  # deliver events of revision >= this, flags (1: with prev_kv), key length
 SUBSCRIBED_BODY = struct.Struct("<QQ")  # live events start at this revision; compact revision

@@ -120,6 +120,10 @@ class NodeLink:
                 return
         self._links.heard()
 
+    def broken(self) -> bool:
+        """Whether there was a connection, and is none now."""
+        return self._greeted and not self._socket.stands()
+
     def drop(self, reason: str) -> None:
         """Give up on this link."""
         if self.alive:
@@ -170,11 +174,13 @@ class NodeLinks:
                 link.flush()
 
     def sweep(self) -> None:
-        """Drop links that are silent; every heartbeat."""
+        """Drop links that are silent, or whose connection is gone: what is said seldom would not show it (H13); every heartbeat."""
         now = self.loop.time()
         for link in list(self._links.values()):
             if link.alive and now - link.heard_at > self._silence_s:
                 link.drop("it is silent")
+            elif link.alive and link.broken():
+                link.drop("its connection is gone")
 
     def dropped(self, link: NodeLink, reason: str) -> None:
         """A link ended itself."""

@@ -17,7 +17,7 @@ import structlog
 from cluster import errors, order
 from cluster.coordinator import Coordinator, Wide
 from cluster.errors import EtcdError
-from cluster.messages import ANSWER, HEAD, LEADER, Method, Status
+from cluster.messages import ANSWER, HEAD, LEADER, LONE_HEAD, Method, Status
 from cluster.order import Change, Control, Cut, Fold
 from cluster.placement import Placement
 from cluster.prepare import FATE, REPORT, Grant, decode_attempt
@@ -75,6 +75,8 @@ class OrderNode(LinkedNode):
             self.feeds.subscribe(link, rid, body)
         elif method == Method.FEED_ACK:
             self.feeds.acknowledge(link, body)
+        elif method == Method.LONE:
+            self._lone(link, rid, body)
         elif method == Method.WIDE:
             self._wide(link, rid, body[0], body[1:])
         elif method == Method.QUERY:
@@ -86,6 +88,20 @@ class OrderNode(LinkedNode):
     def _front_gone(self, link: FrontLink) -> None:
         super()._front_gone(link)
         self.feeds.gone(link)
+
+    def _lone(self, link: FrontLink, rid: int, body: bytes) -> None:
+        """A put that is alone at its front: as a transaction over its shard, unless it would have to wait for another."""
+        (shard,), request = LONE_HEAD.unpack_from(body), body[LONE_HEAD.size :]
+        try:
+            free = self.coordinator is None or self.coordinator.free_for(Method.PUT, request, shard)
+        except EtcdError as e:
+            self.reads.refuse(link, rid, e)
+            return
+        if free:
+            self._wide(link, rid, Method.PUT, request)
+        else:
+            link.answer(rid, Status.ELSEWHERE, LEADER.pack(0, 0))
+            self._mark_dirty(link)
 
     def _wide(self, link: FrontLink, rid: int, method: int, body: bytes) -> None:
         coordinator = self.coordinator

@@ -54,6 +54,9 @@ class FrameSocket(Protocol):
     def send(self, parts: list[bytes]) -> bool:
         """Send without waiting; False if the frame was dropped. To a router's peer: its identity first."""
 
+    def stands(self) -> bool:
+        """Whether a dealer has a connection, as far as this side knows."""
+
     def close(self) -> None:
         """Close at once; what was not sent is dropped."""
 
@@ -113,6 +116,10 @@ class LoopSocket:
             if self.closed:
                 return
         self._again()
+
+    def stands(self) -> bool:
+        """Whether it takes a message now: with IMMEDIATE only while there is a connection."""
+        return not self.closed and bool(int(self.socket.getsockopt(zmq.EVENTS)) & zmq.POLLOUT)
 
     def close(self) -> None:
         """Close at once; what was not sent is dropped."""

@@ -28,7 +28,7 @@ import structlog
 
 from cluster import errors
 from cluster.errors import ErrorKind, EtcdError
-from cluster.messages import HEAD, LEADER, READ, READ_INDEX_ANSWER, REQUEST, Method, Status
+from cluster.messages import HEAD, LEADER, LONE_HEAD, READ, READ_INDEX_ANSWER, REQUEST, Method, Status
 from cluster.settings import Common
 from cluster.wire import header_prefix, response_header
 from proxy.links import Link, Near
@@ -44,7 +44,7 @@ SWEEP_S = 0.05
 _QUEUE_LIMIT = 20_000  # requests waiting for a leader, per shard; reads waiting for a read index
 _INDEX_ROUNDS = 4  # read-index questions under way at once; more reads wait for one of them to come back
 _BUSY, _GATHER_S = 32, 0.001  # from so many requests under way on a link on, frames gather for so long
-LONE_AFTER = 3  # so many lone writes in a row make a lone client
+LONE_AFTER = 3  # lone writes in a row before the next one counts as alone
 
 # plain integers: comparing enum members costs three times as much
 _OK, _ERROR, _NOT_LEADER, _PARTIAL = map(int, (Status.OK, Status.ERROR, Status.NOT_LEADER, Status.PARTIAL))
@@ -101,11 +101,8 @@ class Router:
         self.write(call, Method.WIDE, bytes((method,)) + body, 0, stats)
 
     def lone(self) -> bool:
-        """Whether this write is alone here, and the last ones were: nothing of this front is under way at a leader.
-
-        Then the sequencer's way (:meth:`wide`) is the shorter one for a write of a shard other than 0: one quorum round
-        instead of two, six messages one after the other instead of ten (decision 22). Nothing could be shared anyway.
-        """
+        """Whether this write, as the last few, finds nothing of this front under way at a leader: if it is for another shard
+        than 0, the sequencer's way (LONE) is the shorter one, one quorum round instead of two (decision 22)."""
         for route in self.routes:
             if route.leader_link is not None and route.leader_link.pending:
                 self._lone = 0
@@ -157,7 +154,7 @@ class Router:
         stats.ok += 1
 
     def when_caught_up(self, shards: tuple[int, ...], then: Callable[[], None]) -> None:
-        """Call back once the replicas of these shards have what this front has shown (``proxy.recent``)."""
+        """See ``proxy.recent``."""
         self.recent.when_caught_up(shards, then)
 
     def local(self, call: Any, method: int, body: bytes, shard: int, stats: MethodStats,
@@ -387,8 +384,12 @@ class Router:
         elif status == _NOT_LEADER:
             self._not_leader(link, waiting, body)
         elif status == _ELSEWHERE:  # certainly not logged: only the sequencer can tell
-            waiting.body = bytes((waiting.method,)) + waiting.body
-            waiting.method, waiting.shard = Method.WIDE, 0
+            if waiting.method == Method.LONE:  # it would have to wait there
+                (waiting.shard,) = LONE_HEAD.unpack_from(waiting.body)
+                waiting.method, waiting.body = Method.PUT, waiting.body[LONE_HEAD.size :]
+            else:
+                waiting.body = bytes((waiting.method,)) + waiting.body
+                waiting.method, waiting.shard = Method.WIDE, 0
             self.to_leader(waiting)
         else:
             self.finish_error(waiting, body)

@@ -71,6 +71,10 @@ class Dealer:
         self.dropped += 1
         return False
 
+    def stands(self) -> bool:
+        """Whether there is a connection, as far as this side knows."""
+        return self._stream is not None
+
     def close(self) -> None:
         """Close at once; what was not sent is dropped. Nothing is called back any more."""
         self.closed = True
@@ -253,6 +257,10 @@ class Router:
                             hint="a host with --peer-key-file and one without cannot talk")
         elif self._streams.get(stream.identity) is stream:
             del self._streams[stream.identity]
+
+    def stands(self) -> bool:
+        """Whether it listens."""
+        return not self.closed
 
     def close(self) -> None:
         """Close at once; what was not sent is dropped."""

@@ -14,7 +14,7 @@ from google.protobuf.message import DecodeError
 from cluster import errors, validate
 from cluster.errors import EtcdError
 from cluster.footprint import is_read_only, is_serializable
-from cluster.messages import HEAD, Method, Status
+from cluster.messages import HEAD, LONE_HEAD, Method, Status
 from cluster.pb import rpc_pb2
 from cluster.ranges import plain_get
 from proxy.router import MethodStats, Waiting
@@ -57,7 +57,7 @@ def _put(context: Context) -> UnaryHandler:
                 return
             shard = shard_of(request.key)
             if shard and len(data) <= _LONE_BYTES and router.lone():
-                router.wide(call, Method.PUT, data, stats)
+                router.write(call, Method.LONE, LONE_HEAD.pack(shard) + data, 0, stats)
             else:
                 router.write(call, Method.PUT, data, shard, stats)
             return

@@ -281,6 +281,9 @@ class Dealer:
         self.connection.send(True, parts)
         return True
 
+    def stands(self) -> bool:
+        return self.connection is not None
+
     def lost(self, connection: Connection) -> None:
         if self.connection is connection and not self.closed:
             self.connection = None

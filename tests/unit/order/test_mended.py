@@ -114,3 +114,21 @@ def test_a_range_at_a_revision_that_came_while_it_was_prepared_is_asked_for_anew
     (outcome, _), = logged
     answer = pb.TxnResponse.FromString(outcome.tail)
     assert [row.value for row in answer.responses[1].response_range.kvs] == [b"x"]
+
+
+def test_a_write_of_one_shard_begins_at_once_only_where_nothing_waits_and_nothing_conflicts(keys: tuple[bytes, bytes]) -> None:
+    """A lone put is sent to its leader rather than wait behind a transaction whose other shard has no leader (D14)."""
+    _, other = keys
+    coordinator: Coordinator[str] = Coordinator(
+        5, Placement(2, 1), Overlay(Store()), Fold(7, {1: Cut(1, 3, 0)}), max_txn_ops=128, heartbeat_ms=100)
+    put = pb.PutRequest(key=other, value=b"v").SerializeToString()
+    elsewhere = pb.PutRequest(key=other + b"x", value=b"v").SerializeToString()
+    assert not coordinator.free_for(Method.PUT, put, 1)  # its leader has not been heard of
+    coordinator.leader_of(1, 3)
+    assert coordinator.free_for(Method.PUT, put, 1)
+    both = pb.TxnRequest(success=[pb.RequestOp(request_put=pb.PutRequest(key=key)) for key in keys])
+    assert coordinator.submit("token", Method.TXN, both.SerializeToString())
+    assert not coordinator.free_for(Method.PUT, elsewhere, 1)  # something waits
+    coordinator.run(0, lambda item, outcome, wide: None)
+    assert not coordinator.free_for(Method.PUT, put, 1)
+    assert coordinator.free_for(Method.PUT, elsewhere, 1)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cluster.messages import READ, Method, Status
+from cluster.messages import LEADER, LONE_HEAD, READ, Method, Status
 from cluster.pb import rpc_pb2
 from cluster.wire import header_prefix, response_header
 from proxy import recent, router
@@ -475,3 +475,18 @@ def test_a_link_with_much_under_way_gathers_what_comes_within_a_moment() -> None
     flush()
     net.run()
     assert len(net.nodes[2].take()) == 2
+
+
+def test_a_lone_put_that_would_have_to_wait_at_the_sequencer_goes_to_its_leader() -> None:
+    net = Net().started(leader=2)
+    call = FakeCall()
+    net.router.write(call, Method.LONE, LONE_HEAD.pack(0) + b"\x0a\x01k", 0, net.router.quiet)
+    net.run()
+    (request,) = net.nodes[2].take()
+    net.nodes[2].answer(request.rid, Status.ELSEWHERE, LEADER.pack(0, 0))
+    net.run()
+    (request,) = net.nodes[2].take()
+    assert (request.method, request.body) == (Method.PUT, b"\x0a\x01k")
+    net.nodes[2].ok(request, 9)
+    net.run()
+    assert call.status == (0, "")
