@@ -534,6 +534,9 @@ class Node:
             self.upkeep.compaction_due()
         if applied.bootstrap is not None:
             self.upkeep.check_bootstrap(applied.bootstrap)
+        for start, counted, found in applied.miscounted:
+            log.error("a leader counted otherwise what it deleted: its answer was wrong", first_key=repr(start),
+                      counted=counted, found=found)
         if applied.alarms:
             self.upkeep.alarms_changed()
         if applied.incarnations:

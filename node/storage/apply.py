@@ -60,6 +60,7 @@ class Applied:
     compacted: int | None = None  # the highest compaction revision of the run
     published: list[bytes] = field(default_factory=list)  # etcdserverpb.Member in wire form
     bootstrap: tuple[int, int, int] | None = None  # layout version, shard count, placement depth
+    miscounted: list[tuple[bytes, int, int]] = field(default_factory=list)  # deleted spans: first key, logged, found
     alarms: bool = False  # some were raised or disarmed
     incarnations: list[tuple[int, int]] = field(default_factory=list)  # member, incarnation: those that are new
 

@@ -148,10 +148,20 @@ def test_it_survives_a_compaction(tmp_path: Path) -> None:
     store.close()
 
 
-def test_a_span_that_holds_other_than_what_was_counted_ends_the_replica(tmp_path: Path) -> None:
+def test_a_span_that_holds_fewer_keys_than_this_replica_has_counted_ends_it(tmp_path: Path) -> None:
     store = filled(tmp_path)
-    with pytest.raises(StorageCorruption, match="its leader counted"):
-        store.apply([(3, 1, records.delete_range(b"/span/", b"/span0", KEYS + 5))])
+    store.counts._counts[1] += 5  # as if the disk had lost five
+    with pytest.raises(StorageCorruption, match="were counted"):
+        store.apply([(3, 1, span(store))])
+    store.close()
+
+
+def test_a_leader_that_counted_wrongly_stops_no_replica(tmp_path: Path) -> None:
+    store = filled(tmp_path)
+    holds = store.live_count(b"/span/", b"/span0")
+    applied = store.apply([(3, 1, records.delete_range(b"/span/", b"/span0", holds + 5))])
+    assert applied.miscounted == [(b"/span/", holds + 5, holds)]
+    assert store.live_count(b"/span/", b"/span0") == store.count(b"/span/", b"/span0") == 0
     store.close()
 
 
