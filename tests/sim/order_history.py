@@ -108,13 +108,14 @@ class Folder:
 
     def _record(self, index: int, data: bytes) -> None:
         replay = self.replay
-        waiting: list[int] = []  # revisions of a multi whose leases are named behind it
+        waiting: list[int] = []  # revisions of a multi whose leases are named behind it: the last one's, no other's
         for kind, at, to in items(data):
             if kind == Item.CUT:
                 for shard, cut in order.decode_cut(data, at, to):
                     self._cut(index, shard, cut)
             elif kind == Item.MULTI:
                 multi = order.decode_multi(data, at, to)
+                waiting = []
                 if replay.multis.setdefault(multi.attempt, index) != index:
                     raise Violation("I10 one multi for each attempt", f"{multi} in {index} and {replay.multis[multi.attempt]}")
                 for shard, term in multi.participants.items():
