@@ -487,10 +487,16 @@ class ShardLeader(Generic[T]):
     def _activated(self, held: Queued[Waiting[T] | Preparing[T]], payload: Preparing[T]) -> None:
         if payload.prepare.leases:  # what ran before it may have hung more keys on the lease
             held.footprint = self._wanted(payload.prepare)
+            behind = False
             for other in self._table:
                 if other is held:
-                    break
-                if other.footprint.conflicts(held.footprint):
+                    behind = True
+                    continue
+                if not other.footprint.conflicts(held.footprint):
+                    continue
+                if behind and other.attempt is None:
+                    other.active = False  # it came later, and waits for this lock now
+                else:  # I12: nor may it wait for, or overlap, an undecided one that came later
                     held.active = False
                     if other.attempt is not None:
                         self._answers.append((payload.token, Status.LOCKED, encode_attempt(other.attempt)))

@@ -9,10 +9,11 @@ import pytest
 from cluster.coordinator import Coordinator, Wide
 from cluster.messages import HEAD, Method, Status
 from cluster.order import Attempt, Cut, Fold
+from cluster.pace import Pace
 from cluster.pb import kv_pb2
 from cluster.pb import rpc_pb2 as pb
 from cluster.placement import Placement
-from cluster.prepare import Grant, Prepare, Touch
+from cluster.prepare import Grant, Prepare, Touch, encode_attempt
 from cluster.replica import Overlay
 from cluster.shard import ShardLeader
 from cluster.view import Current, Outcome
@@ -132,3 +133,27 @@ def test_a_write_of_one_shard_begins_at_once_only_where_nothing_waits_and_nothin
     coordinator.run(0, lambda item, outcome, wide: None)
     assert not coordinator.free_for(Method.PUT, put, 1)
     assert coordinator.free_for(Method.PUT, elsewhere, 1)
+
+
+def test_a_revoke_whose_keys_turn_out_to_be_another_ones_lets_go() -> None:
+    """I12: what ran before both hung a key on the lease that the later attempt waits for."""
+    shard: ShardLeader[str] = ShardLeader(
+        Store(), 1, 3, first_index=5, inherited_count=0, max_txn_ops=128, pace=Pace(full_requests=1))
+    shard.applied_record(1, 2, [])
+    shard.serve()
+    shard.submit("hot", Method.PUT, pb.PutRequest(key=b"hot", value=b"1").SerializeToString())
+    shard.run()
+    shard.seal()
+    shard.logged(6)
+    shard.submit("put", Method.TXN, pb.TxnRequest(  # what it compares is pending: it waits
+        compare=[pb.Compare(key=b"hot", target="MOD", result="LESS", mod_revision=9)],
+        success=[pb.RequestOp(request_put=pb.PutRequest(key=b"k", lease=9))]).SerializeToString())
+    shard.run()
+    revoke, other = Attempt(2, 4), Attempt(2, 5)
+    shard.prepare("revoke", Prepare(revoke, 0, 0, [], [9]))
+    shard.prepare("other", Prepare(other, 0, 0, [Touch(b"k", b"", True)]))
+    assert shard.take_answers() == []
+    shard.applied_entries(6, 7)
+    shard.applied_record(2, 2, [])
+    assert ("revoke", Status.LOCKED, encode_attempt(other)) in shard.take_answers()
+    assert shard.undecided() == [other]
