@@ -108,7 +108,7 @@ def grants_before_the_sequencers_record(patch: Patch) -> None:
 
 def locks_run_out(patch: Patch) -> None:
     """I11: a lock ends by its multi, its release or a later sequencer's record, not by the clock."""
-    heartbeat = ShardNode._heartbeat
+    heartbeat = ShardNode.heartbeat
 
     def impatient(self: Any) -> None:
         heartbeat(self)
@@ -116,7 +116,7 @@ def locks_run_out(patch: Patch) -> None:
             for attempt in self.leading.undecided():
                 self.leading.release(attempt)
 
-    patch.setattr(ShardNode, "_heartbeat", impatient)
+    patch.setattr(ShardNode, "heartbeat", impatient)
 
 
 def attempts_never_give_up(patch: Patch) -> None:
