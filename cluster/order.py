@@ -43,6 +43,7 @@ _SKIP = struct.Struct("<Q")
 _COUNT = struct.Struct("<Q")
 _CONTROL = frozenset((Item.LEASE_GRANT, Item.LEASE_REVOKE, Item.LEASE_CHECKPOINT, Item.COMPACT, Item.BOOTSTRAP,
                       Item.INCARNATION, Item.ALARM))
+_ORDERING = _CONTROL | {Item.CUT, Item.MULTI, Item.SKIP, Item.PUBLISH}  # what is no effect of shard 0's own
 
 
 class Attempt(NamedTuple):
@@ -244,21 +245,30 @@ class Fold:
         The fold stands after the whole record then: a record becomes visible as a whole.
         """
         steps: list[Step] = []
+        own, own_end, own_revision = -1, 0, 0  # a run of shard 0's own effects is one step: each gets the next revision
         for kind, pos, end in items(data):
+            if kind not in _ORDERING:
+                assert shard == 0, "shard 0's effects are not projected to others"
+                if own < 0:
+                    own, own_revision = pos - ITEM.size, self.revision
+                own_end = end
+                self.revision += revisions_of(data, kind, pos, end)
+                continue
+            if own >= 0:
+                steps.append(Change(data[own:own_end], own_revision, None))
+                own = -1
             if kind == Item.CUT:
                 self._take_cut(data, pos, end, shard, steps)
             elif kind == Item.MULTI:
                 self._take_multi(decode_multi(data, pos, end), shard, steps)
             elif kind == Item.SKIP:
                 self.revision += int(_SKIP.unpack_from(data, pos)[0])
-            elif kind in _CONTROL or kind == Item.PUBLISH:
+            else:
                 steps.append(Control(data[pos - ITEM.size : end], self.revision))
                 self.concerns_all = True
                 self.revision += revisions_of(data, kind, pos, end)
-            else:
-                assert shard == 0, "shard 0's effects are not projected to others"
-                steps.append(Change(data[pos - ITEM.size : end], self.revision, None))
-                self.revision += revisions_of(data, kind, pos, end)
+        if own >= 0:
+            steps.append(Change(data[own:own_end], own_revision, None))
         return steps
 
     def _take_cut(self, data: bytes, pos: int, end: int, shard: int, steps: list[Step]) -> None:

@@ -46,7 +46,11 @@ def _put(context: Context) -> UnaryHandler:
         if b"hasleader" in call.metadata and context.no_leader(call, stats):
             return
         # the key is the first field of every encoder; anything else goes through the parser
-        if not one_shard or data[:1] != b"\x0a" or data[1:2] == b"\0" or len(data) > limit:
+        if one_shard and data[:1] == b"\x0a" and data[1:2] != b"\0" and len(data) <= limit:
+            router.write(call, Method.PUT, data, 0, stats)
+            return
+        key = validate.plain_put(data)
+        if key is None or len(data) > limit:
             try:
                 request = validate.parse(parse, data)
                 validate.check_put(request)
@@ -55,13 +59,12 @@ def _put(context: Context) -> UnaryHandler:
             except EtcdError as e:
                 context.refuse(call, stats, e)
                 return
-            shard = shard_of(request.key)
-            if shard and len(data) <= _LONE_BYTES and router.lone():
-                router.write(call, Method.LONE, LONE_HEAD.pack(shard) + data, 0, stats)
-            else:
-                router.write(call, Method.PUT, data, shard, stats)
-            return
-        router.write(call, Method.PUT, data, 0, stats)
+            key = request.key
+        shard = shard_of(key)
+        if shard and len(data) <= _LONE_BYTES and router.lone():
+            router.write(call, Method.LONE, LONE_HEAD.pack(shard) + data, 0, stats)
+        else:
+            router.write(call, Method.PUT, data, shard, stats)
 
     return put
 

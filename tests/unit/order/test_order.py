@@ -67,6 +67,13 @@ def test_control_items_reach_every_shard_and_a_grant_takes_no_revision() -> None
     assert fold.revision == 6
 
 
+def test_a_run_of_shard_0s_own_effects_is_one_step() -> None:
+    fold = Fold(5)
+    cut = encode_cut({1: Cut(4, 2, 3)})
+    assert fold.take(PUT + PUT + cut + PUT, 0) == [Change(PUT + PUT, 5, None), Change(PUT, 10, None)]
+    assert fold.revision == 11
+
+
 _own = st.sampled_from([PUT, records.delete(b"k"), records.txn([PUT, records.delete(b"z")]), records.lease_grant(1, 2)])
 
 

@@ -8,6 +8,7 @@ from cluster import errors, evaluate, records
 from cluster.errors import EtcdError
 from cluster.messages import Method
 from cluster.pb import kv_pb2, rpc_pb2
+from cluster.validate import plain_put
 from cluster.wire import key_value
 
 from .memory import MemoryShard, refusal
@@ -91,3 +92,26 @@ def test_any_bytes_mean_what_protobuf_says_they_mean(body: bytes) -> None:
 )
 def test_puts_are_refused_in_etcds_order(fields: dict[str, object], kind: errors.ErrorKind) -> None:
     assert refusal(lambda: evaluate.put(MemoryShard(), put_bytes(**fields))).kind == kind
+
+
+@given(st.binary(max_size=200), st.binary(max_size=20_000), st.integers(0, 2))
+@example(b"k", bytes(127), 0)
+@example(b"k", bytes(128), 0)
+@example(b"k", bytes(16_383), 0)
+@example(b"k", bytes(16_384), 0)
+def test_a_plain_put_is_what_parses_to_one_and_nothing_else(key: bytes, value: bytes, lease: int) -> None:
+    found = plain_put(put_bytes(key=key, value=value, lease=lease))
+    if found is None:
+        assert not key or len(key) > 127 or len(value) >= 1 << 14 or lease
+    else:
+        assert (found, lease) == (key, 0)
+
+
+@given(st.binary(max_size=12))
+def test_bytes_that_look_like_a_plain_put_are_one(request: bytes) -> None:
+    """A key said twice would mean the last one, and another shard."""
+    for data in (request, b"\x0a\x01" + request, b"\x0a\x01k\x12" + request, b"\x0a\x01k\x12" + bytes((len(request),)) + request):
+        found = plain_put(data)
+        if found is not None:
+            parsed = rpc_pb2.PutRequest.FromString(data)
+            assert parsed == rpc_pb2.PutRequest(key=found, value=parsed.value)
