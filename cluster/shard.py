@@ -18,22 +18,22 @@ answers (:meth:`ShardLeader.take_answers`). Nothing is evaluated before :meth:`S
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from cluster import errors, evaluate, txn_eval
 from cluster.errors import EtcdError
-from cluster.footprint import Footprint, footprint, inverted, overlap
+from cluster.footprint import Footprint, footprint, inverted
 from cluster.locks import LockTable, Queued, Refused
 from cluster.messages import HEAD, LEADER, Method, Status
 from cluster.order import Attempt, entry
 from cluster.pace import Pace
 from cluster.pb import rpc_pb2 as pb
+from cluster.pending import Blocked, Elsewhere, PendingOverlay, Recorder
 from cluster.prepare import Grant, Prepare, Row, encode_attempt
-from cluster.records import PENDING_REVISION
-from cluster.replica import AppliedState, Overlay
-from cluster.view import Current, Outcome, Version
+from cluster.replica import AppliedState
+from cluster.view import Outcome
 
 T = TypeVar("T")
 Answer = tuple[T, int, bytes]  # token, status, body
@@ -41,119 +41,6 @@ Answer = tuple[T, int, bytes]  # token, status, body
 _MAX_ENTRY_BYTES = 4 << 20  # an entry is closed above this size
 _MAX_UNORDERED_BYTES = 32 << 20  # of logged entries without a place in the order; Raft drops proposals beyond 64 MiB
 _CREATE, _MOD = 1, 2  # Compare.CompareTarget
-
-
-class Blocked(Exception):
-    """It must show or compare what is pending: run it again once that is applied."""
-
-
-class Elsewhere(Exception):
-    """Only the sequencer can tell: hand it over. Certainly not logged."""
-
-
-class PendingOverlay(Overlay):
-    """A speculative state whose pending revisions are not known yet."""
-
-    __slots__ = ()
-
-    def __init__(self, store: AppliedState) -> None:
-        super().__init__(store)
-        self.revision = PENDING_REVISION  # counts up: different pending effects stay different
-
-    def get(self, key: bytes) -> bytes | None:
-        """The live key's KeyValue; Blocked if it is pending."""
-        pending = self._writes.get(key)
-        if pending is None:
-            return None if self._ranges and self._deleted(key) else self._store.get(key)
-        if pending[1] is None:
-            return None
-        raise Blocked
-
-    def scan(self, start: bytes, end: bytes, revision: int = 0) -> Iterator[Row]:
-        """Live rows of a range; Blocked if any of it is pending, Elsewhere above the applied revision."""
-        if revision:
-            if revision > self._store.revision:
-                raise Elsewhere
-            return self._store.scan(start, end, revision)
-        if self.touches(start, end):
-            raise Blocked
-        return self._store.scan(start, end)
-
-    def count(self, start: bytes, end: bytes) -> int:
-        """How many live keys a range has; Blocked if any of it is pending."""
-        if self.touches(start, end):
-            raise Blocked
-        return self._store.live_count(start, end)
-
-    def touches(self, start: bytes, end: bytes) -> bool:
-        """Whether any key of a range is pending."""
-        if self._ranges and any(overlap((start, end), span) for _, span in self._ranges):
-            return True
-        writes = self._writes
-        if not writes:
-            return False
-        if end == b"":
-            return start in writes
-        if end == b"\0":
-            return any(key >= start for key in writes)
-        return any(start <= key < end for key in writes)
-
-    def lease_exists(self, lease: int) -> bool:
-        """A yes is safe: a revoke locks every shard. A no may come from lagging knowledge."""
-        if self._store.lease(lease) is None:
-            raise Elsewhere
-        return True
-
-
-class Recorder:
-    """A view that remembers what a transaction read, so that its answer can be made again at known revisions."""
-
-    __slots__ = ("_base", "_counts", "_currents", "_gets", "_leases", "_scans", "compact_revision", "revision")
-
-    def __init__(self, base: PendingOverlay) -> None:
-        self._base: PendingOverlay | None = base
-        self._currents: dict[bytes, Current | Version | None] = {}
-        self._gets: dict[bytes, bytes | None] = {}
-        self._counts: dict[tuple[bytes, bytes], int] = {}
-        self._scans: dict[tuple[bytes, bytes, int], list[Row]] = {}
-        self._leases: dict[int, bool] = {}
-        self.revision = base.revision
-        self.compact_revision = base.compact_revision
-
-    def current(self, key: bytes) -> Current | Version | None:
-        if key not in self._currents and self._base is not None:
-            self._currents[key] = self._base.current(key)
-        return self._currents[key]
-
-    def get(self, key: bytes) -> bytes | None:
-        if key not in self._gets and self._base is not None:
-            self._gets[key] = self._base.get(key)
-        return self._gets[key]
-
-    def scan(self, start: bytes, end: bytes, revision: int = 0) -> Iterator[Row]:
-        wanted = (start, end, revision)
-        if wanted not in self._scans and self._base is not None:
-            self._scans[wanted] = list(self._base.scan(start, end, revision))
-        return iter(self._scans[wanted])
-
-    def count(self, start: bytes, end: bytes) -> int:
-        if (start, end) not in self._counts and self._base is not None:
-            self._counts[start, end] = self._base.count(start, end)
-        return self._counts[start, end]
-
-    def lease_exists(self, lease: int) -> bool:
-        if lease not in self._leases and self._base is not None:
-            self._leases[lease] = self._base.lease_exists(lease)
-        return self._leases[lease]
-
-    def lease_keys(self, lease: int) -> list[bytes]:
-        raise NotImplementedError("a transaction revokes no lease")
-
-    def replay(self, revision: int) -> Recorder:
-        """From now on: what was read, in a store at ``revision``."""
-        self._base = None
-        self.revision = revision
-        return self
 
 
 class Reply(NamedTuple):

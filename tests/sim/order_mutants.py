@@ -22,9 +22,10 @@ from cluster.coordinator import Coordinator
 from cluster.footprint import Footprint, footprint
 from cluster.locks import LockTable
 from cluster.messages import Method
+from cluster.pending import PendingOverlay
 from cluster.prepare import Prepare, encode_attempt
 from cluster.raft import Role
-from cluster.shard import PendingOverlay, ShardLeader
+from cluster.shard import ShardLeader
 from proxy.watch.subscription import Subscription
 
 Patch = pytest.MonkeyPatch

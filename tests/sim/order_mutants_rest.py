@@ -20,9 +20,10 @@ from cluster.errors import EtcdError
 from cluster.messages import Method
 from cluster.order import Attempt, Multi, encode_multi
 from cluster.pb import rpc_pb2 as pb
+from cluster.pending import PendingOverlay
 from cluster.records import Item
 from cluster.replica import Leader
-from cluster.shard import PendingOverlay, Reply, ShardLeader
+from cluster.shard import Reply, ShardLeader
 from cluster.view import Outcome
 from node.order_node import OrderNode
 from node.shard_node import ShardNode
