@@ -456,24 +456,23 @@ class History:
                 by_value[value].append(o)
             if not values or o.method == "Txn":
                 rest.append(o)
-        used: set[int] = set()
+        taken: dict[int, int] = {}  # number of a request -> the revision that is taken for its own
+        candidates: dict[int, list[Operation]] = {}
         for revision in range(2, replay.revision + 1):
             if revision in self._owner or revision in replay.revoked_with:
                 continue
-            found = next((o for c in replay.changes[revision] if c.kv is not None
-                          for o in by_value.get(c.kv.value, ()) if self._did(o, revision, used)), None)
-            found = found or next((o for o in (*rest, *open_) if self._did(o, revision, used)), None)
-            if found is None:
+            named = [o for c in replay.changes[revision] if c.kv is not None for o in by_value.get(c.kv.value, ())]
+            candidates[revision] = [o for o in named if self._did(o, revision)] or [
+                o for o in dict.fromkeys((*rest, *open_)) if self._did(o, revision)]
+            if not _assign(revision, candidates, taken, set()):
                 written = {c.kv.value for c in replay.changes[revision] if c.kv is not None}
                 asked = [o for o in self._simulation.clients.operations if written & set(_values(o))]
                 raise Violation("I22 each revision belongs to one request",
                                 f"{revision} (record {replay.record_of[revision]}): {replay.changes[revision]}; {asked}")
-            used.add(found.number)
-            if revision <= found.low:
-                raise self._bad("I22 real time", found, f"done at revision {revision}, shown before: {found.low}")
 
-    def _did(self, o: Operation, revision: int, used: set[int]) -> bool:
-        if o.number in used or self._committed_at[revision] < o.asked_at:
+    def _did(self, o: Operation, revision: int) -> bool:
+        """Whether this may be what a request without an answer did."""
+        if self._committed_at[revision] < o.asked_at or revision <= o.low:
             return False
         model = Answers(self._replay, revision - 1)
         try:
@@ -546,6 +545,18 @@ class History:
             if ended is not None and lease not in asked and self._time_of(ended) < until:
                 raise Violation("H7 a lease lives as long as promised",
                                 f"{lease} ended at {self._time_of(ended)}, promised until {until}")
+
+
+def _assign(revision: int, candidates: dict[int, list[Operation]], taken: dict[int, int], tried: set[int]) -> bool:
+    """Give a revision a request of its own, if need be by giving another revision another one: two deletes of one key
+    look the same."""
+    for o in candidates[revision]:
+        if o.number not in tried:
+            tried.add(o.number)
+            if o.number not in taken or _assign(taken[o.number], candidates, taken, tried):
+                taken[o.number] = revision
+                return True
+    return False
 
 
 def _values(o: Operation) -> list[bytes]:
