@@ -20,16 +20,18 @@ log = structlog.get_logger("fronts")
 _COPIED_BYTES = 4096  # larger bodies are not copied before the frame is joined
 
 Send = Callable[[list[bytes]], bool]
+NODE_IDENTITY = b"n"  # what the identity of another node's link begins with
 
 
 class FrontLink:
     """One front's connection."""
 
     __slots__ = ("_expected", "_out", "_prefix", "_send", "_sent", "alive", "answered", "hurried_until", "identity", "member_id", "session",
-                 "subscriptions", "wanted", "watermark")
+                 "subscriptions", "wanted", "watches", "watermark")
 
     def __init__(self, identity: bytes, send: Send, prefix: bytes, session: int, member_id: int = 0) -> None:
         self.identity = identity
+        self.watches = identity[:1] != NODE_IDENTITY  # a front; other shards' nodes (node.links) have no use for watermarks
         self.session = session
         self.member_id = member_id  # of the host it runs on; 0: no member
         self.alive = True
@@ -174,7 +176,7 @@ class Fronts:
         dirty = list(self.dirty)
         self.dirty.clear()  # others hold this very set
         for link in dirty:
-            if link.pending and link.local and link.watermark < self._revision:
+            if link.pending and link.local and link.watches and link.watermark < self._revision:
                 self._tell_watermark(link)
             if link.alive and link.pending and not link.flush():
                 log.info("a front's link has ended", session=link.session)  # one that is stuck: node.sockets warns
@@ -188,7 +190,7 @@ class Fronts:
         for link in self.links.values():
             if link.watermark < revision and (
                 link.subscriptions or now < link.hurried_until or link.watermark < link.wanted
-                or (self._prompt and link.local)
+                or (self._prompt and link.local and link.watches)
             ):
                 self._tell_watermark(link)
                 self.dirty.add(link)

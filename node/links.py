@@ -26,6 +26,7 @@ from cluster.messages import (
     decode_answers,
 )
 from cluster.settings import Common
+from node.fronts import NODE_IDENTITY
 from node.sockets import CurveKeys, open_dealer
 
 log = structlog.get_logger("links")
@@ -60,7 +61,7 @@ class NodeLink:
             self.alive = False
             return
         self._socket = open_dealer(
-            links.loop, links.context, endpoint, b"n" + os.urandom(12), self._frame, keys=keys, hwm=_HWM)
+            links.loop, links.context, endpoint, NODE_IDENTITY + os.urandom(12), self._frame, keys=keys, hwm=_HWM)
 
     def request(self, method: int, body: bytes, answered: Callable[[int, bytes], None] | None = None) -> int:
         """Queue a request for this tick's frame; ``answered(status, body)`` for every answer to it."""

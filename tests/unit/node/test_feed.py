@@ -97,7 +97,7 @@ def test_who_is_in_haste_all_of_a_sudden_gets_what_there_is() -> None:
     assert follower.got() == [1]
 
 
-def fronts(prompt: bool) -> tuple[Fronts, FrontLink, Callable[[], list[int]]]:
+def fronts(prompt: bool, identity: bytes = b"f") -> tuple[Fronts, FrontLink, Callable[[], list[int]]]:
     """A node's fronts, one local link, and the watermarks that it was sent since the last call."""
     frames: list[bytes] = []
 
@@ -109,7 +109,7 @@ def fronts(prompt: bool) -> tuple[Fronts, FrontLink, Callable[[], list[int]]]:
         """Nobody asks."""
 
     found = Fronts(1, nothing, nothing, nothing, (2, 1), prompt)
-    link = found.links[b"f"] = FrontLink(b"f", send, b"", 1)
+    link = found.links[identity] = FrontLink(identity, send, b"", 1)
 
     def told() -> list[int]:
         found.flush()
@@ -124,6 +124,14 @@ def test_node_0_tells_its_host_of_every_revision() -> None:
     found, _, told = fronts(prompt=True)
     found.watermark(5, 0.0)
     assert told() == [5]
+
+
+def test_the_nodes_of_other_shards_are_told_of_none() -> None:
+    found, link, told = fronts(prompt=True, identity=b"n123")
+    found.watermark(5, 0.0)
+    link.answer(1, Status.PARTIAL, b"")
+    found.dirty.add(link)
+    assert told() == []
 
 
 def test_another_shard_tells_of_a_revision_with_what_leaves_anyway() -> None:
