@@ -56,8 +56,8 @@ BOUNDS: dict[str, tuple[Bound, ...]] = {
         Bound("log_entries", 3.0, 3.3), Bound("syncs", 3.2, 3.9), Bound("node_frames", 7.8, 11.0),
         Bound("cpu_loops", 25, 50)),
     "1000 clients, 4 shards": (
-        Bound("log_entries", 0.03, 0.12), Bound("syncs", 0.033, 0.15), Bound("node_frames", 0.14, 0.45),
-        Bound("cpu_loops", 0.53, 1.1)),
+        Bound("log_entries", 0.03, 0.12), Bound("syncs", 0.033, 0.15), Bound("node_frames", 0.14, 0.28),
+        Bound("cpu_loops", 0.53, 1.05)),
     "keep-alives": (
         Bound("node_frames", 0.06, 0.15), Bound("front_frames", 0.018, 0.1), Bound("cpu_loops", 0.1, 0.2)),
     "watched events": (
