@@ -106,6 +106,11 @@ def open_accounts(client: Client) -> int:
     return int(client.txn([], [_put(key, EACH) for key in ACCOUNTS]).header.revision)
 
 
+def wait_for_accounts(found: list[Client], first: int) -> None:
+    """Until every host shows them: a serializable read shows what its host has, and that may be from before."""
+    until(lambda: all(client.everything(serializable=True).header.revision >= first for client in found), 10.0)
+
+
 def check_every_revision(found: list[Client], first: int) -> int:
     """The total at every revision there was, on every host in turn; how many."""
     last = found[0].everything().header.revision
@@ -120,6 +125,7 @@ def test_the_total_is_constant_in_every_read(hosts: Hosts) -> None:
     bank = Bank()
     with clients(hosts) as found:
         first = open_accounts(found[0])
+        wait_for_accounts(found, first)
         with Background(*bank.clients(found)) as background:
             until(lambda: background.errors or (bank.transfers > 100 and bank.audits > 100), 60.0)
             time.sleep(0 if background.errors else RUN_S / 2)  # the load itself
@@ -134,6 +140,7 @@ def test_the_total_is_constant_while_nodes_are_killed(hosts: Hosts) -> None:
     rng = random.Random(os.environ.get("MUSTER_SEED", "bank"))
     with clients(hosts) as found:
         first = open_accounts(found[0])
+        wait_for_accounts(found, first)
         with Background(*bank.clients(found)) as background:
             end = time.monotonic() + RUN_S
             while time.monotonic() < end and not background.errors:
