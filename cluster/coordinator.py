@@ -20,7 +20,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Generic, TypeVar
 
 from cluster import evaluate, records
@@ -176,6 +176,7 @@ class Coordinator(Generic[T]):
         self._queue: deque[Wide[T]] = deque()
         self._running: dict[Attempt, Wide[T]] = {}
         self._appended: dict[Attempt, int] = {}  # attempt -> order index of its multi; 0: being appended now
+        self._fresh: list[Attempt] = []  # those being appended now
         self._messages: list[Outgoing] = []
         self._has_leader: dict[int, int] = {}  # shard -> term its leader was last heard of
         self.completed = self.restarted = 0
@@ -226,7 +227,10 @@ class Coordinator(Generic[T]):
         if other is not None and other is not wide:
             self._restart(wide)
             wide.behind = holder
-        else:  # dead or appended: tell the shard, and ask again
+        elif index := self._appended.get(holder):  # its multi ends the lock: ask again for when that is applied there
+            wide.prepares[shard] = replace(Prepare.decode(wide.prepares[shard]), order_index=index).encode()
+            self._messages.append(Outgoing(shard, Method.PREPARE, wide.prepares[shard]))
+        else:  # dead, or being appended now: tell the shard, and ask again
             self._answer_unknown(holder, shard)
             wide.sent_ms = min(wide.sent_ms, now_ms - self._resend_ms + 1)
 
@@ -366,6 +370,7 @@ class Coordinator(Generic[T]):
             outcome = Outcome(item, False, e.encode(), [], -1)
         del self._running[attempt]
         self._appended[attempt] = 0
+        self._fresh.append(attempt)
         self.completed += 1
         append(item, outcome, wide)
 
@@ -437,8 +442,9 @@ class Coordinator(Generic[T]):
 
     def logged(self, index: int) -> None:
         """What was appended since the last call is the order record ``index``."""
-        for attempt in [a for a, i in self._appended.items() if i == 0]:
+        for attempt in self._fresh:
             self._appended[attempt] = index
+        self._fresh.clear()
         while len(self._appended) > 100_000:
             del self._appended[next(iter(self._appended))]
 

@@ -19,7 +19,6 @@ from cluster.validate import parse
 LEASE_SHARD = 0  # the registry of leases lives with the order log
 
 
-
 @dataclass(slots=True)
 class Footprint:
     """Spans as requests spell them: an empty end is the one key, a zero byte the end of the key space."""
@@ -38,16 +37,23 @@ class Footprint:
         return tuple(sorted(found))
 
     def conflicts(self, other: Footprint) -> bool:
-        """Whether the order of the two matters."""
-        return (
-            bool(self.leases & other.leases)
-            or _meet(self.writes, (*other.writes, *other.reads))
-            or _meet(self.reads, other.writes)
-        )
+        """Whether the order of the two matters. Asked for every pair that is under way at once."""
+        if self.leases and other.leases and self.leases & other.leases:
+            return True
+        writes, other_writes = self.writes, other.writes
+        return ((bool(writes) and (_meet(writes, other_writes) or _meet(writes, other.reads)))
+                or (bool(self.reads) and _meet(self.reads, other_writes)))
 
 
 def _meet(some: Iterable[Span], others: Iterable[Span]) -> bool:
-    return any(overlap(a, b) for a in some for b in others)
+    for a in some:
+        for b in others:
+            if a[1] or b[1]:
+                if overlap(a, b):
+                    return True
+            elif a[0] == b[0]:
+                return True
+    return False
 
 
 def overlap(a: Span, b: Span) -> bool:

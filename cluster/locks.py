@@ -76,8 +76,8 @@ class LockTable(Generic[P]):
             raise Refused(holder)
         entry = Queued(footprint, payload, attempt)
         entry.active = not self.conflicts(footprint)
+        self._check(entry)
         self._entries.append(entry)
-        self._check()
         return entry
 
     def _undecided_before(self, footprint: Footprint) -> Attempt | None:
@@ -107,9 +107,7 @@ class LockTable(Generic[P]):
                 fresh.append(entry)
         return fresh
 
-    def _check(self) -> None:
-        held = [e for e in self._entries if e.attempt is not None]
-        for at, entry in enumerate(held):
-            for other in held[:at]:
-                assert not other.footprint.conflicts(entry.footprint), (
-                    f"I12: {other.attempt} and {entry.attempt} hold overlapping locks")
+    def _check(self, entry: Queued[P]) -> None:
+        for other in self._entries:
+            assert other.attempt is None or not other.footprint.conflicts(entry.footprint), (
+                f"I12: {other.attempt} and {entry.attempt} hold overlapping locks")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 
@@ -157,3 +158,25 @@ def test_a_revoke_whose_keys_turn_out_to_be_another_ones_lets_go() -> None:
     shard.applied_record(2, 2, [])
     assert ("revoke", Status.LOCKED, encode_attempt(other)) in shard.take_answers()
     assert shard.undecided() == [other]
+
+
+def test_a_prepare_that_meets_a_lock_whose_end_is_logged_is_asked_again_for_when_it_is_applied(keys: tuple[bytes, bytes]) -> None:
+    """Neither side waits for a timer: a lone client's next put of a key would find the last one's lock."""
+    _, other = keys
+    coordinator: Coordinator[str] = Coordinator(
+        5, Placement(2, 1), Overlay(Store()), Fold(7, {1: Cut(1, 3, 0)}), max_txn_ops=128, heartbeat_ms=100)
+    coordinator.leader_of(1, 3)
+    put = pb.PutRequest(key=other, value=b"v").SerializeToString()
+    sent: list[Prepare] = []
+    for _ in range(2):
+        assert coordinator.submit("token", Method.PUT, put)
+        coordinator.run(0, lambda item, outcome, wide: None)
+        sent += [Prepare.decode(message.body) for message in coordinator.take_messages()]
+        if len(sent) == 1:
+            coordinator.granted(sent[0].attempt, 1, Grant(3, [[]], []))
+            coordinator.run(0, lambda item, outcome, wide: None)  # appended
+            coordinator.logged(9)
+    coordinator.refused(sent[1].attempt, 1, sent[0].attempt, 0)
+    (again,) = coordinator.take_messages()
+    assert again.method == Method.PREPARE
+    assert Prepare.decode(again.body) == replace(sent[1], order_index=9)
