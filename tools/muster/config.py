@@ -19,6 +19,7 @@ from tools.muster.parse import ConfigError, Values, convert, duration_ms
 DEFAULT_QUOTA_BYTES = 2 * 1024**3
 DEFAULT_PROGRESS_INTERVAL_MS = 600_000
 MIN_PROGRESS_INTERVAL_MS = 100
+FRONT_CPUS = 4  # CPUs of a host from which on it has a front process though its nodes take them all
 MAX_SHARDS = 64
 
 
@@ -229,11 +230,12 @@ def shard_count(wanted: int, hosts: int = 1) -> int:
 def front_count(wanted: int, shards: int, hosts: int = 1) -> int:
     """The number of front processes that --fronts asks for, with so many hosts on this machine.
 
-    Where processes must share CPUs, a front of its own only adds messages and wake-ups (docs/benchmarks.md).
+    Where few CPUs must be shared, a front of its own only adds messages and wake-ups (docs/benchmarks.md). From
+    FRONT_CPUS on a host has work enough for many clients, and node 0, which may be the sequencer, is not to do it.
     """
     if wanted != AUTO:
         return wanted
-    return 1 if hosts * (shards + 1) <= len(os.sched_getaffinity(0)) else 0
+    return 1 if len(os.sched_getaffinity(0)) // hosts >= min(shards + 1, FRONT_CPUS) else 0
 
 
 def _check_timing(values: Values) -> None:

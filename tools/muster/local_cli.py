@@ -19,7 +19,7 @@ FLAGS = {
         Flag("shards", Kind.COUNT, "auto", 'number of shards; "auto": as many as there are CPUs for each host, at least 1'),
         Flag("data-dir", Kind.STR, "local.muster", "directory of all hosts' data and logs"),
         Flag("base-port", Kind.UINT, "2379", "client port of host 0; host i's is this + 100 * i, its peer ports start right after"),
-        Flag("fronts", Kind.COUNT, "auto", 'front processes of each host; 0: node 0 serves clients itself; "auto": 1 where there are CPUs for all processes, else 0'),
+        Flag("fronts", Kind.COUNT, "auto", 'front processes of each host; 0: node 0 serves clients itself; "auto": 1 where there are CPUs for all processes, and from 4 CPUs a host on, else 0'),
         Flag("cpus", Kind.STR, "auto", 'CPUs to share out among the hosts: "auto", "none" or a list'),
         Flag("shard", Kind.STR, "", "kill: only the host's node of this shard"),
         Flag("front", Kind.STR, "", "kill: only this front of the host"),

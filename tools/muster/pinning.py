@@ -14,16 +14,19 @@ def check(spec: str) -> None:
         _listed(spec)
 
 
-def assign(spec: str, processes: int, usable: Sequence[int] | None = None) -> list[int]:
+def assign(spec: str, processes: int, usable: Sequence[int] | None = None, *, floating: int = 0) -> list[int]:
     """The CPU of each process; -1: not pinned.
 
     ``auto`` pins only where every process gets a CPU of its own: two processes pinned to one CPU while
-    another idles are worse off than two that the kernel places. A list is used round robin.
+    another idles are worse off than two that the kernel places. The last ``floating`` of them (fronts) need none:
+    where CPUs run out, the kernel places them. A list is used round robin.
     """
     if usable is None:
         usable = sorted(os.sched_getaffinity(0))
-    if spec == "none" or (spec == "auto" and processes > len(usable)):
+    if spec == "none" or (spec == "auto" and processes - floating > len(usable)):
         return [-1] * processes
+    if spec == "auto" and processes > len(usable):
+        return [*usable, *[-1] * (processes - len(usable))]
     chosen = list(usable) if spec == "auto" else _listed(spec)
     for cpu in chosen:
         if cpu not in usable:

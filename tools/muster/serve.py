@@ -123,7 +123,7 @@ def _process(child: Any) -> dict[str, Any]:
 def child_specs(config: ServerConfig, identity: Identity, run_dir: str) -> list[ChildSpec]:
     """The processes of a host, nodes first."""
     shards = identity.shard_count
-    pins = pinning.assign(config.cpus, shards + config.fronts)
+    pins = pinning.assign(config.cpus, shards + config.fronts, floating=config.fronts)
     specs = [_node_spec(config, identity, run_dir, shard, pins[shard]) for shard in range(shards)]
     return specs + front_specs(config, identity, run_dir, identity.member_id, pins[shards:])
 

@@ -121,6 +121,12 @@ def test_pinning(spec: str, processes: int, usable: list[int], pins: list[int]) 
     assert pinning.assign(spec, processes, usable) == pins
 
 
+def test_fronts_float_where_the_nodes_take_all_cpus() -> None:
+    assert pinning.assign("auto", 5, [0, 1, 2, 3], floating=1) == [0, 1, 2, 3, -1]
+    assert pinning.assign("auto", 6, [0, 1, 2, 3], floating=1) == [-1] * 6
+    assert pinning.assign("auto", 4, [0, 1, 2, 3], floating=1) == [0, 1, 2, 3]
+
+
 def test_pinning_to_a_cpu_that_is_not_ours() -> None:
     with pytest.raises(ConfigError, match="CPU 9 is not usable here"):
         pinning.assign("9", 1, [0, 1])
@@ -128,9 +134,10 @@ def test_pinning_to_a_cpu_that_is_not_ours() -> None:
 
 @pytest.mark.parametrize(
     ("wanted", "shards", "hosts", "cpus", "fronts"),
-    [(-1, 1, 1, 2, 1), (-1, 1, 1, 1, 0), (-1, 1, 3, 2, 0), (-1, 1, 3, 6, 1), (-1, 4, 1, 4, 0), (3, 4, 1, 1, 3), (0, 1, 1, 8, 0)],
+    [(-1, 1, 1, 2, 1), (-1, 1, 1, 1, 0), (-1, 1, 3, 2, 0), (-1, 1, 3, 6, 1), (-1, 4, 1, 4, 1), (-1, 3, 1, 3, 0), (-1, 16, 1, 16, 1),
+     (-1, 2, 3, 9, 1), (-1, 3, 3, 9, 0), (3, 4, 1, 1, 3), (0, 1, 1, 8, 0)],
 )
-def test_a_front_has_its_own_process_where_every_process_has_a_cpu(
+def test_a_front_has_its_own_process_where_there_are_cpus_enough(
     monkeypatch: pytest.MonkeyPatch, wanted: int, shards: int, hosts: int, cpus: int, fronts: int
 ) -> None:
     monkeypatch.setattr("os.sched_getaffinity", lambda pid: set(range(cpus)))
