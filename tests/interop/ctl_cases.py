@@ -362,8 +362,8 @@ SHARED = {
                 "get a",
                 "put a b",
                 "del a",
-                "lease grant 5",
-                "lease revoke 5",
+                "lease grant 500",
+                "lease revoke 500",
                 "compaction 5",
                 "member list",
             )
@@ -392,6 +392,6 @@ FULL = {
         *in_formats("alarm list", "simple", "json", "fields", "protobuf"),
         *in_formats("endpoint health", "simple", "json", "fields", "table"),
         *in_formats("endpoint status", "simple", "json", "fields", "table"),
-        *runs("put a b", "lease grant 5", "put a b -w json"),
+        *runs("put a b", "lease grant 500", "put a b -w json"),
     ],
 }

@@ -334,7 +334,7 @@ MUTANTS = [
     Mutant(unchanged_answers_name_the_cuts_end, WRONG, plan(mix={"txn": 20, "put": 6}, fault_every_s=9.0)),
     Mutant(truncates_to_what_is_applied, ("I17", "H10"), plan(snapshot_count=20, faults=SNAPSHOTS)),
     Mutant(keeps_no_records_for_siblings, ("I17",), plan(snapshot_count=20, faults=SNAPSHOTS)),
-    Mutant(node_0_keeps_its_own_fold, ("I3", "I4", "I5", "I6", "I10", "I19"), plan(snapshot_count=20, faults=SNAPSHOTS, seconds=6.0)),
+    Mutant(node_0_keeps_its_own_fold, ("I3", "I4", "I5", "I6", "I10", "I17", "I19"), plan(snapshot_count=20, faults=SNAPSHOTS, seconds=6.0)),
     Mutant(installs_are_no_gaps_for_watches, ("I16", "a process fell over", "liveness"), plan(
         snapshot_count=20, faults=SNAPSHOTS, mix={**HOT, "watch": 3}, seconds=6.0)),
     Mutant(reads_join_a_question_under_way, ("I22 real time", "I24", "I14"), plan(mix={"put": 6, "range": 20}, clients=12, fault_every_s=9.0)),
