@@ -254,7 +254,8 @@ def lines(result: dict[str, Any]) -> list[list[str]]:
     """The table's rows of text, the heading first."""
     rows = [[title for title, _, _ in _COLUMNS] + ["kept up"]]
     for row in result["rows"]:
-        rows.append(["-" if row[name] is None else number(row[name] * scale) for _, name, scale in _COLUMNS]
+        rows.append([str(row["shards"])]
+                    + ["-" if row[name] is None else number(row[name] * scale) for _, name, scale in _COLUMNS[1:]]
                     + ["yes" if row["kept_up"] else "no"])
     return rows
 
