@@ -8,7 +8,7 @@ import shlex
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -173,13 +173,11 @@ def agree(
         if len(names) != 2 or not set(counts) <= set(CONNS):
             raise ValueError("agree takes two systems, and of 1, 100 and 1000 clients")
         result = agreeing.measure(tool, names, counts, rounds=rounds, duration_s=duration, data_dir=data_dir,
-                                  said=lambda line: None if as_json else _errors.print(line, markup=False))
-    if as_json:
-        sys.stdout.write(json.dumps(result) + "\n")
-    elif page:
+                                  said=_said(quiet=as_json))
+    if page and not as_json:
         sys.stdout.write(agreeing.markdown(result))
     else:
-        agreeing.show(output(), result)
+        _print(result, agreeing.show, as_json=as_json)
 
 
 def size(
@@ -202,11 +200,8 @@ def size(
         result = sizing.measure(
             shlex.split(names), sizing.Load(keys, val_size, overwrites or keys, limit), data_dir=data_dir,
             etcd_flags=shlex.split(etcd_flags), muster_flags=shlex.split(muster_flags),
-            said=lambda line: None if as_json else _errors.print(line, markup=False))
-    if as_json:
-        sys.stdout.write(json.dumps(result) + "\n")
-    else:
-        sizing.show(output(), result)
+            said=_said(quiet=as_json))
+    _print(result, sizing.show, as_json=as_json)
 
 
 def cuts(
@@ -223,13 +218,11 @@ def cuts(
     with _failures():
         result = ordering.measure([int(n) for n in shards.split(",")], rate_per_s=rate, duration_s=duration,
                                   data_dir=data_dir,
-                                  said=lambda line: None if as_json else _errors.print(line, markup=False))
-    if as_json:
-        sys.stdout.write(json.dumps(result) + "\n")
-    elif page:
+                                  said=_said(quiet=as_json))
+    if page and not as_json:
         sys.stdout.write(ordering.markdown(result))
     else:
-        ordering.show(output(), result)
+        _print(result, ordering.show, as_json=as_json)
 
 
 def check(
@@ -242,12 +235,21 @@ def check(
 
     with _failures():
         result = checking.measure(data_dir=data_dir, muster_flags=shlex.split(muster_flags))
+    _print(result, checking.show, as_json=as_json)
+    if not result["passed"]:
+        raise typer.Exit(1)
+
+
+def _said(*, quiet: bool) -> Callable[[str], None]:
+    """Where a measurement tells what it is at."""
+    return lambda line: None if quiet else _errors.print(line, markup=False)
+
+
+def _print(result: dict[str, Any], show: Callable[[Console, dict[str, Any]], None], *, as_json: bool) -> None:
     if as_json:
         sys.stdout.write(json.dumps(result) + "\n")
     else:
-        checking.show(output(), result)
-    if not result["passed"]:
-        raise typer.Exit(1)
+        show(output(), result)
 
 
 class _Bar(comparing.Told):

@@ -1,0 +1,33 @@
+#!/bin/sh
+# Builds a program out of a Go module whose go.mod has replace directives, which `go install` refuses: from a module of
+# our own that requires it, it builds. Once; prints the path of the binary.
+#
+#   go_build.sh NAME VERSION PACKAGE GO_VERSION      the version is the package's module's
+#
+# A minute or a few; needs Go and the Go module proxy.
+set -eu
+
+name="$1" version="$2" package="$3" go_version="$4"
+cache="${XDG_CACHE_HOME:-$HOME/.cache}/muster-bench/$name-$version"
+
+if [ ! -x "$cache/$name" ]; then
+    command -v go >/dev/null || { echo "$name: Go is not installed" >&2; exit 1; }
+    mkdir -p "$cache"
+    cd "$cache"
+    cat >go.mod <<EOF
+module muster-bench/build
+
+go $go_version
+EOF
+    cat >tools.go <<EOF
+//go:build tools
+
+package tools
+
+import _ "$package"
+EOF
+    go get "$package@$version" >&2
+    go build -o "$name.new" "$package" >&2
+    mv "$name.new" "$name"
+fi
+echo "$cache/$name"
