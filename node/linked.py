@@ -21,3 +21,6 @@ class LinkedNode(Node):
     async def stop(self) -> None:
         self.links.close()
         await super().stop()
+
+    def connecting(self) -> bool:
+        return bool(self.links.dirty)

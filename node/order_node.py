@@ -345,9 +345,6 @@ class OrderNode(LinkedNode):
     def heartbeat(self) -> None:
         self.links.sweep()
 
-    def connecting(self) -> bool:
-        return bool(self.links.dirty)
-
 
 def load_fold(node: LinkedNode) -> Fold:
     """The fold at the applied position; a fresh store's stands at revision 1."""

@@ -55,7 +55,7 @@ class ShardNode(LinkedNode):
         self.fold = load_fold(self)
         self._count_at_applied = self.fold.cut(settings.shard).count
         self._order_index = self._taken_index = self.store.position.order_index
-        self._feed: deque[tuple[int, int, bytes]] = deque()
+        self._feed: deque[tuple[int, int, bytes, Cut | None]] = deque()  # with what each puts in order of this shard
         self._feed_link: NodeLink | None = None
         self._next_feed = self._order_index + 1
         self._acknowledged: tuple[NodeLink | None, int, int, int] = (None, 0, 0, ALL_HASTE)  # to whom, and what, of the feed
@@ -178,13 +178,12 @@ class ShardNode(LinkedNode):
         while self._feed and not self.applies.busy:
             run: list[tuple[int, int, bytes]] = []
             available = min(self.raft.commit_index, self.raft.persisted_index)
-            for record in self._feed:
-                cut = self._own_cut(record[2])
+            for order_index, term, projection, cut in self._feed:
                 if cut is not None and cut.index > available:
                     if self.raft.prove_committed(cut.index, cut.term):  # C6
                         self.wake()
                     break
-                run.append(record)
+                run.append((order_index, term, projection))
                 if len(run) >= _RUN_RECORDS:
                     break
             if not run:
@@ -318,8 +317,8 @@ class ShardNode(LinkedNode):
             self._next_feed += 1
             self._starved.clear()
             projection = body[FEED_HEAD.size :]
-            self._feed.append((order_index, term, projection))
             cut = self._own_cut(projection)
+            self._feed.append((order_index, term, projection, cut))
             if cut is not None:
                 self.raft.prove_committed(cut.index, cut.term)  # C6: then this very tick applies it
 
@@ -477,9 +476,6 @@ class ShardNode(LinkedNode):
         if self.leading is not None:
             self.leading.forget(lambda token: not token[0].alive)
 
-    def connecting(self) -> bool:
-        return bool(self.links.dirty)
-
     def second(self) -> None:
         self._acknowledge()
         self.handover.second()
@@ -526,7 +522,7 @@ class ShardNode(LinkedNode):
 
     def logged_incarnations(self) -> Iterator[tuple[int, int]]:
         """The order log's tail is not here, but what the feed has brought of it is."""
-        for _, _, projection in self._feed:
+        for _, _, projection, _ in self._feed:
             yield from records.incarnations_in(projection)
 
     def state_replaced(self) -> None:
