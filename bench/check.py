@@ -45,7 +45,7 @@ class Bound:
 BOUNDS: dict[str, tuple[Bound, ...]] = {
     "1 client": (
         Bound("log_entries", 3.0, 3.05), Bound("syncs", 3.0, 3.6), Bound("log_bytes", 1124, 1240),
-        Bound("peer_bytes", 984, 1100), Bound("node_frames", 6.9, 7.9), Bound("front_frames", 0.95, 1.2),
+        Bound("peer_bytes", 1030, 1180), Bound("node_frames", 7.4, 9.0), Bound("front_frames", 0.95, 1.2),
         Bound("cpu_loops", 19, 35)),
     "1000 clients": (
         Bound("log_entries", 0.02, 0.1), Bound("syncs", 0.016, 0.1), Bound("log_bytes", 886, 950),
@@ -60,7 +60,7 @@ BOUNDS: dict[str, tuple[Bound, ...]] = {
         Bound("log_entries", 0.03, 0.12), Bound("syncs", 0.033, 0.15), Bound("node_frames", 0.14, 0.28),
         Bound("cpu_loops", 0.53, 1.05)),
     "keep-alives": (
-        Bound("node_frames", 0.1, 0.3), Bound("front_frames", 0.04, 0.15), Bound("cpu_loops", 0.11, 0.25)),
+        Bound("node_frames", 0.1, 0.2), Bound("front_frames", 0.04, 0.15), Bound("cpu_loops", 0.11, 0.25)),
     "watched events": (
         Bound("node_frames", 0.002, 0.01), Bound("front_frames", 0.0004, 0.005), Bound("cpu_loops", 0.011, 0.03)),
 }

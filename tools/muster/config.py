@@ -235,7 +235,7 @@ def front_count(wanted: int, shards: int, hosts: int = 1) -> int:
     """
     if wanted != AUTO:
         return wanted
-    return 1 if len(os.sched_getaffinity(0)) // hosts >= min(shards + 1, FRONT_CPUS) else 0
+    return 1 if len(os.sched_getaffinity(0)) // max(1, hosts) >= min(shards + 1, FRONT_CPUS) else 0
 
 
 def _check_timing(values: Values) -> None:
