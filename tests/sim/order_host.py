@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
+import order_disk
 import order_store
 from order_checks import watched_classes
 from order_world import Dealer, Process, Router
@@ -173,7 +174,7 @@ def substituted(simulation: Simulation) -> Iterator[None]:
         (node.server, "time", clock),
         (node.server, "Confirmations", confirmations),
         (node.order_node, "Coordinator", coordinator),
-        (node.server, "Syncer", order_store.Syncer),
+        (node.server, "Syncer", order_disk.Syncer),
         (node.server, "RaftLog", SimpleNamespace(open=simulation.open_log)),
         (node.server, "StateStore", SimpleNamespace(open=simulation.open_state)),
         (node.server, "open_router", router),

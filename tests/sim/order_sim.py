@@ -1,7 +1,7 @@
 """The whole store in one Python process: S shards on three hosts, fronts, clients, and everything that goes wrong.
 
 Nodes and fronts are the real ones (``order_host``); clock, network and disks are simulated (``order_world``,
-``order_store``). From one seed: frames delayed and late, connections broken, hosts cut off both ways or one way,
+``order_disk``, ``order_store``). From one seed: frames delayed and late, connections broken, hosts cut off both ways or one way,
 links dead, nodes killed one by one or a host at a time (what was not synced or flushed is lost), paused as
 zombies, slow disks, leadership transferred, logs truncated so that replicas install snapshots, messages between
 nodes repeated late.
@@ -21,6 +21,7 @@ from typing import Any
 
 from order_checks import Checker
 from order_clients import Clients
+from order_disk import LogDisk
 from order_history import check_history
 from order_host import (
     ELECTION_MS,
@@ -31,7 +32,7 @@ from order_host import (
     node_settings,
     substituted,
 )
-from order_store import LogDisk, StateDisk, Store
+from order_store import StateDisk, Store
 from order_world import Process, Violation, World
 
 from cluster.placement import Placement
