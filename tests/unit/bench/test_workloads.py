@@ -9,7 +9,7 @@ import pytest
 
 from bench.spec import Spec
 from bench.streams import prefix_end
-from bench.workloads import key_format, numbers, put_body, range_body, txn_body
+from bench.workloads import compare_body, key_format, numbers, put_body, range_body, txn_body
 from cluster.pb import rpc_pb2 as pb
 
 SPEC = Spec("put", ("a:1", "b:2", "c:3"), total=1000, key_space=1000)
@@ -47,6 +47,19 @@ def test_transactions_put_as_many_different_keys_as_asked(value_size: int) -> No
     assert len({put.key for put in puts}) == 7
     assert {len(put.value) for put in puts} == {value_size}
     assert not request.compare
+
+
+@pytest.mark.parametrize("value_size", [0, 1, 100, 256, 70_000])
+@pytest.mark.parametrize("key_size", [8, 200])
+def test_a_comparing_transaction_is_what_protobuf_would_write(key_size: int, value_size: int) -> None:
+    body = compare_body(replace(SPEC, command="txn-compare", key_size_bytes=key_size, val_size_bytes=value_size))(0)
+    key = pb.TxnRequest.FromString(body).compare[0].key
+    value = pb.TxnRequest.FromString(body).success[0].request_put.value
+    assert (len(key), len(value)) == (key_size, value_size)
+    get = pb.RequestOp(request_range=pb.RangeRequest(key=key))
+    put = pb.RequestOp(request_put=pb.PutRequest(key=key, value=value))
+    existed = pb.Compare(result=pb.Compare.GREATER, target=pb.Compare.VERSION, key=key, version=0)
+    assert body == pb.TxnRequest(compare=[existed], success=[put, get], failure=[get]).SerializeToString()
 
 
 def test_sequential_shares_cover_the_key_space_once() -> None:
