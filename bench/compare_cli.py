@@ -20,6 +20,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from bench import compare as comparing
 from bench import compare_report, html, run, systems
+from bench.client import RpcError
 from bench.matrix import CONNS, PRESETS, Preset, Sizes, choose
 from bench.report import output
 
@@ -290,7 +291,7 @@ def _failures() -> Iterator[None]:
         yield
     except (ValueError, FileNotFoundError) as error:
         _fail(str(error))
-    except (OSError, RuntimeError, run.RunError) as error:
+    except (OSError, RuntimeError, RpcError, run.RunError) as error:
         _errors.print(f"error: {error}", style="red", markup=False)
         raise typer.Exit(1) from None
 

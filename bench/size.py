@@ -92,7 +92,10 @@ async def _measure(system: System, load: Load, said: Callable[[str], None]) -> d
     try:
         tell("compact")
         revision = await upkeep.revision_of(client)
-        row["compact_s"] = await _timed(upkeep.compact(client, revision, physical=True, timeout_s=load.limit_s))
+        try:
+            row["compact_s"] = await _timed(upkeep.compact(client, revision, physical=True, timeout_s=load.limit_s))
+        except RpcError as error:
+            row["compact_s"] = str(error)
         row["compacted"] = await _settled(system)
         tell("defragment")
         row["defragment_s"] = []
@@ -182,8 +185,9 @@ def show(console: Console, result: dict[str, Any]) -> None:
                   f"put again; three members each, sums over all of them; {result['started_at']}, {machine['cpu']}, "
                   f"{machine['cpus']} CPUs.", soft_wrap=True, highlight=False, markup=False)
     for row in rows:
-        if isinstance(row["defragment_s"], str):
-            console.print(f"{row['name']}, defragmentation: {row['defragment_s']}", markup=False, highlight=False)
+        for what in ("compact_s", "defragment_s"):
+            if isinstance(row[what], str):
+                console.print(f"{row['name']}, {what[:-2]}: {row[what]}", markup=False, highlight=False)
 
 
 def _lines() -> list[tuple[str, Callable[[dict[str, Any]], Any], float]]:
@@ -193,7 +197,7 @@ def _lines() -> list[tuple[str, Callable[[dict[str, Any]], Any], float]]:
             found.append((f"{stage}: {title}, MiB", lambda r, s=stage, k=kind: r[s][k], 2**20))  # type: ignore[misc]
     found += [
         ("restart until serving, s", lambda r: r["restart_s"], 1),
-        ("compaction, s", lambda r: r["compact_s"], 1),
+        ("compaction, s", lambda r: None if isinstance(r["compact_s"], str) else r["compact_s"], 1),
         ("defragmentation of a member, s",
          lambda r: None if isinstance(r["defragment_s"], str) else sum(r["defragment_s"]) / len(r["defragment_s"]), 1),
     ]

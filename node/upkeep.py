@@ -16,7 +16,7 @@ import structlog
 
 from cluster import records
 from cluster.autocompact import AutoCompactor
-from cluster.messages import Method, Status
+from cluster.messages import ANSWER, Method, Status
 from cluster.pb import rpc_pb2
 from cluster.raft import Role
 from node.fronts import FrontLink
@@ -219,7 +219,10 @@ class Upkeep:
             self._node.fail(f"flushing the state failed: {done.exception()}")
 
     def answer_when_compacted(self, link: FrontLink, record: bytes) -> None:
-        """A compaction asked for with ``physical``: answer once the old data is gone here."""
+        """A compaction asked for with ``physical``: answer once the old data is gone here, which may take longer than
+        a request may; the front is told at once that it is in order."""
+        link.answer(ANSWER.unpack_from(record)[0], Status.PARTIAL, b"")
+        self._node._mark_dirty(link)
         self._waiting_compaction.append((link, record))
         self.compaction_due()
 

@@ -24,6 +24,7 @@ from proxy.spanning import Answer, Gather, range_answer, range_requests
 
 Message = Any  # generated classes are made at run time
 _LONE_BYTES = 16 << 10  # of a lone put that may take the sequencer's way: larger ones would hold up its log
+_PHYSICAL_LIMIT_S = 3600.0  # of a physical compaction that is in order: etcd's member has no limit there
 
 
 def register(registry: Registry, context: Context) -> None:
@@ -134,6 +135,9 @@ def _compact(context: Context) -> UnaryHandler:
 
     def answered(waiting: Waiting, status: int, body: bytes) -> None:
         call = waiting.call
+        if status == Status.PARTIAL:
+            waiting.limit_s = _PHYSICAL_LIMIT_S
+            return
         if status != Status.OK:
             if not call.closed:
                 context.refuse(call, stats, EtcdError.decode(body))

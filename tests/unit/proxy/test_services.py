@@ -155,6 +155,20 @@ def test_a_compaction_is_known_to_the_front_once_it_is_acknowledged() -> None:
     assert (served.count("etcdserverpb.KV", "Compact", 0), served.count("etcdserverpb.KV", "Compact", 11)) == (2, 1)
 
 
+def test_a_physical_compaction_may_take_longer_than_a_request_once_it_is_in_order() -> None:
+    served = Served()
+    calls = [served.call("Compact", rpc_pb2.CompactionRequest(revision=5, physical=True)) for _ in range(2)]
+    ordered, _ = requests = served.node.take()
+    served.node.answer(ordered.rid, Status.PARTIAL, b"")
+    served.net.run()
+    served.net.pass_time(60)
+    assert [call.closed for call in calls] == [False, True]
+    assert calls[1].status == (errors.TIMEOUT.code, errors.TIMEOUT.text)
+    served.node.ok(requests[0], 7)
+    served.net.run()
+    assert rpc_pb2.CompactionResponse.FromString(calls[0].replies[0]).header.revision == 7
+
+
 def test_member_list_shows_no_revision() -> None:
     served = Served()
     call = served.call("MemberList", rpc_pb2.MemberListRequest())
