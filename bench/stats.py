@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 QUANTILES = (("p50", 0.5), ("p90", 0.9), ("p95", 0.95), ("p99", 0.99), ("p99.9", 0.999))
 
@@ -26,6 +26,10 @@ class Latencies:
     def add(self, samples_us: Iterable[int]) -> None:
         """Count samples."""
         self.counts.update(samples_us)
+
+    def add_counted(self, counts: Mapping[int, int]) -> None:
+        """Count samples that many have in common."""
+        self.counts.update(counts)
 
     def merge(self, other: Latencies) -> None:
         """Add all of another's samples."""

@@ -27,7 +27,8 @@ from bench.client import Client, RpcError, parse_endpoint, tls_context
 from bench.loops import Loop
 from bench.spec import ACTED, WATCHES, Spec
 from bench.stats import Latencies
-from bench.streams import CatchUps, Watchers
+from bench.streams import CatchUps
+from bench.watchers import Watchers
 from bench.workloads import PUT, RANGE, put_body, unary
 from cluster.pb import rpc_pb2 as pb
 
@@ -161,7 +162,7 @@ class Worker:
         self.timeline.append(((perf_counter_ns() - self._loop.started_ns) / 1e9, len(samples)))
         samples.clear()
         if self._watchers is not None:
-            self.delivery.add(self._watchers.samples_us)
+            self.delivery.add_counted(self._watchers.samples_us)
             self._watchers.samples_us.clear()
 
 

@@ -19,7 +19,7 @@ from bench.client import frames
 from bench.client.errors import RpcError, Status
 from bench.client.frames import DATA, DATA_AND_PREFIX, FRAME, HEADERS, PREFIX, WORD
 from bench.client.headers import Block, HeaderReader
-from bench.client.stream import Outbound, Stream
+from bench.client.stream import OnRun, Outbound, Stream
 
 #: ``callback(error, body)``: ``error`` is None for status OK, and ``body`` then is the response message.
 Callback = Callable[[RpcError | None, bytes], None]
@@ -146,11 +146,11 @@ class Connection(asyncio.Protocol):
         return stream_id
 
     def stream(self, path: str, on_message: Callable[[bytes], None],
-               on_end: Callable[[RpcError | None], None]) -> Stream:
+               on_end: Callable[[RpcError | None], None], on_run: OnRun | None = None) -> Stream:
         """Open a streaming call. Raises :class:`RpcError` on a connection that is lost."""
         if self.lost is not None:
             raise RpcError(self.lost.code, self.lost.message, sent=False)
-        stream = Stream(self, self._open_stream(path), self._initial_window, on_message, on_end)
+        stream = Stream(self, self._open_stream(path), self._initial_window, on_message, on_end, on_run)
         self._streams[stream.id] = stream
         self._schedule_flush()
         return stream
@@ -292,8 +292,10 @@ class Connection(asyncio.Protocol):
                             bodies[stream_id] = data[pos + 9 : end]
                         if flags & 1:
                             self._end(stream_id, RpcError(Status.INTERNAL, "stream ended without trailers"))
-                    else:
+                    elif flags or (after := self._runs(stream_id, data, pos, end)) == pos:
                         self._stream_data(stream_id, flags, data[pos + 9 : end], end - pos - 9)
+                    else:
+                        end = after
                 else:
                     self._other_frame(kind, flags, stream_id & 0x7FFFFFFF, data[pos + 9 : end])
                 pos = end
@@ -312,14 +314,29 @@ class Connection(asyncio.Protocol):
         if self.lost is not None:
             self._close_when_idle()
 
+    def _runs(self, stream_id: int, data: bytes, pos: int, end: int) -> int:
+        """DATA of a stream, and frames of the same size behind it, as far as the stream reads them in one go."""
+        stream = self._streams.get(stream_id)
+        if stream is None or stream.on_run is None:
+            return pos
+        after = stream.take_runs(data, pos, end)
+        if after > end:
+            self._unacknowledged += (after - end) // (end - pos) * (end - pos - 9)
+        if after > pos:
+            self._acknowledge(stream, (after - pos) // (end - pos) * (end - pos - 9))
+        return after
+
+    def _acknowledge(self, stream: Stream, size: int) -> None:
+        stream.unacknowledged += size
+        if stream.unacknowledged > _REPLENISH:
+            self._out.append(frames.window_update(stream.id, stream.unacknowledged))
+            stream.unacknowledged = 0
+
     def _stream_data(self, stream_id: int, flags: int, payload: bytes, size: int) -> None:
         stream = self._streams.get(stream_id)
         if stream is None:
             return  # cancelled by us; what was under way is dropped
-        stream.unacknowledged += size
-        if stream.unacknowledged > _REPLENISH:
-            self._out.append(frames.window_update(stream_id, stream.unacknowledged))
-            stream.unacknowledged = 0
+        self._acknowledge(stream, size)
         stream.receive(payload)
         if flags & frames.END_STREAM:
             self._end(stream_id, RpcError(Status.INTERNAL, "stream ended without trailers"))

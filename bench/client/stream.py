@@ -6,10 +6,13 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from bench.client.errors import RpcError, Status
-from bench.client.frames import PREFIX
+from bench.client.frames import FRAME, PREFIX
 
 if TYPE_CHECKING:
     from bench.client.connection import Connection
+
+
+OnRun = Callable[[bytes, int, int, int], int]
 
 
 class Outbound:
@@ -26,16 +29,20 @@ class Outbound:
 class Stream:
     """A call of many messages each way; made by :meth:`Connection.stream`.
 
-    ``on_message(body)`` for each message, then exactly one ``on_end(error)``; None is status OK.
+    ``on_message(body)`` for each message, then exactly one ``on_end(error)``; None is status OK. ``on_run(data, at, limit,
+    lead)``, where there is one, is asked first: it may take as many messages as it likes of those from ``at`` on, each with
+    ``lead`` bytes in front (the gRPC prefix; a DATA frame's header and the prefix, where every message is a frame of the
+    size of the first), and returns where the last one that it took ends.
     """
 
-    __slots__ = ("_cancelled", "_connection", "_partial", "id", "on_end", "on_message", "outbound", "unacknowledged")
+    __slots__ = ("_cancelled", "_connection", "_partial", "id", "on_end", "on_message", "on_run", "outbound", "unacknowledged")
 
     def __init__(self, connection: Connection, stream_id: int, window: int, on_message: Callable[[bytes], None],
-                 on_end: Callable[[RpcError | None], None]) -> None:
+                 on_end: Callable[[RpcError | None], None], on_run: OnRun | None = None) -> None:
         self.id = stream_id
         self.on_message = on_message
         self.on_end = on_end
+        self.on_run = on_run
         self._connection = connection
         self.outbound = Outbound(window)
         self._cancelled = False
@@ -54,6 +61,24 @@ class Stream:
         """End the call from this side. No callback comes any more."""
         self._cancelled = True
         self._connection.cancel(self.id)
+
+    def take_runs(self, data: bytes, at: int, end: int) -> int:
+        """Offer the frame at ``at``, which ends at ``end``, and what comes after it to ``on_run``; where the last whole frame
+        ends of which everything was taken, ``at`` if none. What is left of a frame is received at once."""
+        begin = at + FRAME.size
+        if self.on_run is None or self._partial or self._cancelled or end - begin < PREFIX.size:
+            return at
+        length = PREFIX.unpack_from(data, begin)[1]
+        if begin + PREFIX.size + length == end:
+            return self.on_run(data, at, len(data), FRAME.size + PREFIX.size)
+        while end - begin >= PREFIX.size and not self._cancelled:
+            after = self.on_run(data, begin, end, PREFIX.size)
+            if after == begin:
+                break
+            begin = after
+        if begin < end:
+            self.receive(data[begin:end])
+        return end
 
     def receive(self, payload: bytes) -> None:
         """Cut DATA payloads into messages; a message may span many frames, a frame many messages."""
