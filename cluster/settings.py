@@ -67,6 +67,7 @@ class NodeSettings:
     unsafe_no_fsync: bool = False
     block_cache_bytes: int = 67_108_864
     write_buffer_bytes: int = 33_554_432
+    range_cache_bytes: int = 33_554_432  # of this node: rows read lately
 
 
 @dataclass(slots=True, frozen=True)

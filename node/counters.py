@@ -31,5 +31,7 @@ def counters(node: Node) -> dict[str, int]:
         "frames_sent": traffic.sent,
         "frames_received": traffic.received,
         "peer_sent_bytes": sum(link.sent_bytes for link in node.peers.links.values()),
+        "range_rows_read": node.store.blocks.read_rows,
+        "range_rows_from_cache": node.store.blocks.taken_rows,
         "cpu_us": time.process_time_ns() // 1000,
     }

@@ -15,13 +15,13 @@ from cluster.errors import EtcdError
 from cluster.messages import HEAD, HISTORY_ANSWER, HISTORY_HEAD, Method, Status, encode_event
 from cluster.pb import rpc_pb2
 from cluster.raft import Role
-from cluster.ranges import RangeRead, plain_answer, plain_get
+from cluster.ranges import RangeRead, RowSource, plain_answer, plain_get
 from cluster.replica import Overlay
 from node.counters import COUNTERS_QUESTION, counters
 from node.facts import FACTS_QUESTION, Facts
 from node.fronts import FrontLink
 from node.reads import Slices
-from node.storage import PAUSE, Compacted, FutureRevision, Reader
+from node.storage import LEAST_ROWS, PAUSE, Compacted, FutureRevision, Reader
 from node.streams import RangeStream
 from node.watches import PREV_KV
 
@@ -125,7 +125,8 @@ class Serve:
             if total == 0:
                 return
         if read.spliced:
-            source = reader.splicer(read.key, read.range_end, _LOOK)
+            few = min(n for n in (total, read.row_limit, LEAST_ROWS) if n is not None) < LEAST_ROWS
+            source: RowSource = (reader.splicer if few else reader.rows)(read.key, read.range_end, _LOOK)
             while not read.satisfied and not read.feed_from(source, _SLICE_ROWS, _SLICE_BYTES):
                 yield
         else:

@@ -93,6 +93,7 @@ class Node:
             f"{settings.data_dir}/state",
             block_cache_bytes=settings.block_cache_bytes,
             write_buffer_bytes=settings.write_buffer_bytes,
+            range_cache_bytes=settings.range_cache_bytes,
         )
         self.log.verify(self.store.position.shard_index)
         self.raft = Raft(

@@ -1,12 +1,13 @@
 """What a node keeps on its disk: the Raft log and everything that was applied.
 
 Read in this order: ``keys`` (the rows), ``log`` with ``mark`` (the Raft log), ``state`` (the store's face),
-``apply`` (order records into rows), ``reads``, ``history``, ``compaction``, ``hashing``, ``snapshot``.
+``apply`` (order records into rows), ``reads`` with ``blocks``, ``history``, ``compaction``, ``hashing``, ``snapshot``.
 Nothing here knows of sockets, Raft messages or requests; errors are those of ``errors``.
 """
 
 from cluster.view import Current
 from node.storage.apply import Applied, Applying, Event
+from node.storage.blocks import LEAST_ROWS
 from node.storage.errors import (
     Compacted,
     DirectoryLocked,
@@ -24,6 +25,7 @@ from node.storage.reads import PAUSE, Reader
 from node.storage.state import StateStore
 
 __all__ = [
+    "LEAST_ROWS",
     "PAUSE",
     "Applied",
     "Applying",

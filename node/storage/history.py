@@ -68,7 +68,7 @@ def history_slices(
         slice_.next_revision = from_revision
         return slice_
     if end:
-        changes = _changes(source, path, from_revision, position)
+        changes = all_changes(source, path, from_revision, position)
     else:
         changes = _changes_of_key(source, path, start, from_revision, position)
     events = slice_.events
@@ -120,8 +120,8 @@ def _version(source: Rdict, path: str, key: bytes, revision: int, sub: int) -> b
     return kv
 
 
-def _changes(source: Rdict, path: str, from_revision: int, position: Position) -> Iterator[tuple[int, int, int, bytes]]:
-    """All changes from a revision on, in order, out of the ``r`` rows."""
+def all_changes(source: Rdict, path: str, from_revision: int, position: Position) -> Iterator[tuple[int, int, int, bytes]]:
+    """All changes ``(revision, sub, type, key)`` from a revision on, in order, out of the ``r`` rows."""
     it = source.iter(ALL_RUNS)
     # the run that holds the first change may begin before it
     it.seek_for_prev(RUN.pack(b"r", from_revision, 0))

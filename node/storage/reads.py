@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 from rocksdict import Rdict
 
 from cluster.ranges import row_tags
+from node.storage.blocks import BlockRows
 from node.storage.errors import Compacted, FutureRevision, StorageCorruption, raise_read
 from node.storage.keys import (
     INVERTED,
@@ -151,23 +152,27 @@ class Splicer:
     """:func:`scan_rows` for a long answer: rows go into it as they lie, in one loop. 0.7 us a row of 256 bytes where a
     generator, a list of pairs and a loop over it took 1.4, half of either RocksDB's binding."""
 
-    __slots__ = ("_cursor", "_last", "_look", "_lower", "_mixed", "_moved", "_oldest", "_range", "_upper")
+    __slots__ = ("_cursor", "_last", "_look", "_lower", "_mixed", "_moved", "_oldest", "_range", "upper")
 
     def __init__(self, cursor: Cursor, start: bytes, end: bytes, revision: int, mixed: bool, look: int) -> None:
         """``mixed``: rows above the revision may be there. ``look``: at most so many rows are passed over in a call."""
         self._cursor = cursor
         self._look = look
         self._range = (start, end)
-        self._lower, self._upper = range_rows(start, end)
+        self._lower, self.upper = range_rows(start, end)
         self._oldest = (MAX64 - revision).to_bytes(8, "big")
         self._mixed = mixed
         self._moved = -1  # the cursor is somewhere else
         self._last = b""  # escaped key of the last row looked at
 
+    def jump(self, lower: bytes) -> None:
+        """Go on from that row on, at the beginning of a key. ``upper`` may be set at any time."""
+        self._lower, self._last, self._moved = lower, b"", -1
+
     def more(self, parts: list[bytes], most: int, most_bytes: int) -> tuple[int, bytes | None, bool]:
         """Append the next rows as fields ``kvs`` of a RangeResponse, at most so many and about so many bytes (none if
         very many are passed over): their number, the last one's key, and whether the range is at its end."""
-        cursor, upper, oldest, mixed = self._cursor, self._upper, self._oldest, self._mixed
+        cursor, upper, oldest, mixed = self._cursor, self.upper, self._oldest, self._mixed
         if self._lower >= upper:
             return 0, None, True
         tags = row_tags
@@ -293,7 +298,7 @@ class Reader:
     It keeps old files alive while it lives, so drop it when done.
     """
 
-    __slots__ = ("_cursor", "_mixed", "position", "revision")
+    __slots__ = ("_blocks", "_cursor", "_mixed", "position", "revision")
 
     def __init__(self, store: StateStore, revision: int = 0) -> None:
         # One thread applies and makes readers, so the position and the iterator belong together (H16).
@@ -301,6 +306,7 @@ class Reader:
         self.revision = check_revision(revision, self.position)
         self._cursor = Cursor(store.database, store.path)
         self._mixed = self.revision != self.position.revision or store.applying
+        self._blocks = store.blocks
 
     def get(self, key: bytes) -> bytes | None:
         """The KeyValue of a key, None if it is not there."""
@@ -316,6 +322,11 @@ class Reader:
     def splicer(self, start: bytes, end: bytes, look: int) -> Splicer:
         """As :meth:`scan`, for rows that go into an answer as they lie."""
         return Splicer(self._cursor, start, end, self.revision, self._mixed, look)
+
+    def rows(self, start: bytes, end: bytes, look: int) -> BlockRows:
+        """As :meth:`splicer`, out of what was read lately where there is such (``blocks``)."""
+        self._blocks.begin()
+        return BlockRows(self._blocks, self.splicer(start, end, look), range_rows(start, end), self.revision)
 
     def count(self, start: bytes, end: bytes, budget_us: int = 0) -> tuple[int, bytes | None]:
         """``(count, None)``, or after ``budget_us`` a partial count and the start to go on from."""

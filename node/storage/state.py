@@ -29,6 +29,7 @@ from rocksdict import DbClosedError, Rdict, RdictIter, WriteBatch
 from cluster.view import Current
 from node.storage import directory, keys
 from node.storage.apply import Applied, Applying, Event, VersionCache, apply_changes, apply_records
+from node.storage.blocks import RowBlocks
 from node.storage.compaction import Compaction
 from node.storage.counts import KeyCounts
 from node.storage.errors import (
@@ -40,7 +41,7 @@ from node.storage.errors import (
     raise_read,
 )
 from node.storage.hashing import StateHash
-from node.storage.history import HistorySlice, history_slices
+from node.storage.history import HistorySlice, all_changes, history_slices
 from node.storage.keys import LEASE_KEY, LEASE_VALUE, MAX64, Position, escape, parse_current, range_rows
 from node.storage.options import BRIEF, UNLOGGED, bounded, state_options
 from node.storage.reads import Cursor, Reader, check_revision, count_rows, find, position_of, scan_rows
@@ -73,10 +74,11 @@ def _after(prefix: bytes) -> bytes:
 class StateStore:
     """See the module. Open one with :meth:`open`."""
 
-    def __init__(self, root: Path, name: str, block_cache_bytes: int, write_buffer_bytes: int) -> None:
+    def __init__(self, root: Path, name: str, block_cache_bytes: int, write_buffer_bytes: int, range_cache_bytes: int) -> None:
         self.root = root
         self._name = name
         self._sizes = (block_cache_bytes, write_buffer_bytes)
+        self._range_cache_bytes = range_cache_bytes
         self._flushing = threading.Lock()
         self.cache = VersionCache()
         self._cursor: RdictIter | None = None  # see _live
@@ -86,7 +88,8 @@ class StateStore:
 
     @classmethod
     def open(
-        cls, path: str | Path, *, block_cache_bytes: int = 64 << 20, write_buffer_bytes: int = 32 << 20
+        cls, path: str | Path, *, block_cache_bytes: int = 64 << 20, write_buffer_bytes: int = 32 << 20,
+        range_cache_bytes: int = 32 << 20,
     ) -> StateStore:
         """Open or create the store in directory ``path``. Raises StorageCorruption, DirectoryLocked."""
         root = Path(path)
@@ -110,7 +113,7 @@ class StateStore:
                 raise StorageCorruption(f"{root}: the file 'current' is missing beside a database at {position}")
             directory.sync_tree(root / name)
             directory.write_current(root, name)
-        store = cls(root, name, block_cache_bytes, write_buffer_bytes)
+        store = cls(root, name, block_cache_bytes, write_buffer_bytes, range_cache_bytes)
         directory.remove_others(root, name)  # behind RocksDB's lock: nobody else is at work here
         return store
 
@@ -130,6 +133,7 @@ class StateStore:
         self.durable_position = self.position
         self._compaction = Compaction(self)
         self.counts = KeyCounts(self)
+        self.blocks = RowBlocks(self, self._range_cache_bytes)
 
     def close(self) -> None:
         """Flush and close; closing twice is harmless."""
@@ -325,6 +329,13 @@ class StateStore:
         found = self.quick_count(start, end)
         return self.count(start, end) if found is None else found
 
+    def changes(self, from_revision: int) -> Iterator[tuple[int, int, int, bytes]]:
+        """Every change ``(revision, sub, type, key)`` from a revision on, in order; that is not below the compacted one."""
+        try:
+            yield from all_changes(self.database, self.path, from_revision, self.position)
+        except Exception as e:
+            raise_read(e, self.path, f"reading changes from revision {from_revision}")
+
     def history(
         self,
         start: bytes,
@@ -469,6 +480,7 @@ class StateStore:
             "rows_estimate": self._property("rocksdb.estimate-num-keys"),
             "cached_versions": len(self.cache.hot) + len(self.cache.cold),
             "cached_values": len(self.cache.values),
+            "range_cache_bytes": self.blocks.statistics()["bytes"],
             "compacting": int(not self._compaction.done),
             "durable_index": self.durable_position.order_index,
             "applied_index": self.position.order_index,

@@ -171,6 +171,7 @@ def _node_spec(config: ServerConfig, identity: Identity, run_dir: str, shard: in
             auto_compaction_mode=setting(config, "auto-compaction-mode"),
             auto_compaction_retention=setting(config, "auto-compaction-retention"),
             max_learners=setting(config, "max-learners"),
+            range_cache_bytes=setting(config, "range-cache-bytes") // config.shards,
             leader_placement=setting(config, "leader-placement"),
             unsafe_no_fsync=setting(config, "unsafe-no-fsync"),
         ))  # fmt: skip
