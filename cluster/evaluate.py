@@ -3,19 +3,16 @@
 The leader calls one function per write, in order; each returns an :class:`Outcome` or raises
 :class:`EtcdError`, and never changes the view: the caller takes the outcome in before the next call.
 
-Hot path: :func:`put`. A plain put (key, value, nothing else; key below 128 bytes, value below 16 KiB) never
-becomes a message object: its fields are sliced out of the request and spliced into the effect and the
-KeyValue: 1.3 us for a new key, 1.6 us for an existing one (256 B values); through the message 3.2 us.
+Plain puts have a path of their own: ``plain_put``.
 A compare-and-swap of one key costs 11 us, most of it reading the message.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from functools import partial
 from typing import Any
 
-from cluster import errors, records, txn_eval, validate
+from cluster import errors, plain_put, records, txn_eval, validate
 from cluster.errors import EtcdError
 from cluster.lease import choose_id, effective_ttl_s
 from cluster.pb import rpc_pb2 as pb
@@ -31,55 +28,13 @@ __all__ = [
 
 Alarm = tuple[int, int]  # member, etcd's type of alarm
 
-_PUT = int(records.Item.PUT)
-_PUT_NEW = int(records.Item.PUT_NEW)
-_PUT_REF = int(records.Item.PUT_REF)
-_PENDING = records.PENDING_REVISION
-_pack_put = records.PUT_HEAD.pack
-_PUT_FIXED = records.PUT_HEAD.size - records.ITEM.size
-_version: Callable[[tuple[int, int, int, int, bytes]], Version] = partial(tuple.__new__, Version)
-
 
 def put(view: View, request: bytes) -> Outcome:
     """PutRequest. A plain one by splicing; the others through the message."""
-    # the fields of a plain put: 0a <key length> key 12 <value length> value, and nothing after
-    size = len(request)
-    if size > 4 and request[0] == 0x0A and 0 < (key_len := request[1]) < 0x80:
-        key_end = key_len + 2
-        if size > key_end + 2 and request[key_end] == 0x12:
-            value_len = request[key_end + 1]
-            value_at = key_end + 2
-            if value_len >= 0x80:
-                high = request[value_at]
-                value_at += 1
-                value_len = value_len & 0x7F | high << 7 if 0 < high < 0x80 else -1
-            if value_at + value_len == size:
-                key = request[2:key_end]
-                current = view.current(key)
-                revision = view.revision + 1
-                mod = varint(revision)
-                if current is None:
-                    head = request[:key_end]
-                    tail = b"\x20\x01\x2a" + request[key_end + 1 :]
-                    head_len = key_end
-                    kind, create, version = _PUT_NEW, revision, 1
-                    kv = b"".join((head, b"\x10", mod, b"\x18", mod, tail))
-                else:
-                    create = current[0]
-                    version = current[2] + 1
-                    tail = b"\x20" + varint(version) + b"\x2a" + request[key_end + 1 :]
-                    if create < _PENDING:
-                        head = request[:key_end] + b"\x10" + varint(create)
-                        head_len = len(head)
-                        kind = _PUT
-                    else:
-                        head = request[:key_end]
-                        head_len = key_end
-                        kind = _PUT_REF
-                    kv = b"".join((head, b"\x18", mod, tail))
-                item = _pack_put(kind, _PUT_FIXED + head_len + len(tail), key_len, head_len, 0) + head + tail
-                return Outcome(
-                    item, True, b"", [(key, _version((create, revision, version, 0, kv)))], revision)
+    plain = plain_put.evaluate(view, request)
+    if plain is not None:
+        key, version, item = plain
+        return Outcome(b"".join(item), True, b"", [(key, version)], version[1])
     return _put(view, parse(pb.PutRequest.FromString, request))
 
 

@@ -103,6 +103,7 @@ class Status(IntEnum):
 
 
 HEAD = struct.Struct("<QQ")  # revision for the response header, raft term; the response's other fields follow
+PUT_ANSWER = struct.Struct("<QBIQQ")  # ANSWER and HEAD of a put without previous value, in one
 READ_INDEX_ANSWER = struct.Struct("<QQQ")  # order index, revision there, term
 READ = struct.Struct("<QQ")  # applied order index to wait for (0: serializable), revision to read at (0: latest)
 LEASE_DUE = -1  # its time is over and its revocation on the way: only LEASE_KEEPALIVE waits for that

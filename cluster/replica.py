@@ -17,7 +17,7 @@ Pure: storage is read through :class:`AppliedState`, time is passed in.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain
 from typing import Protocol
 
@@ -25,7 +25,10 @@ from cluster import evaluate, records
 from cluster.evaluate import Current, Outcome, Version
 from cluster.lease import Lessor
 from cluster.messages import Method
+from cluster.plain_put import effect, key_end
 from cluster.spans import Span, holds, without
+
+Written = tuple[bytes, Version]  # a key, and what it is since its put
 
 
 class AppliedState(Protocol):
@@ -71,22 +74,21 @@ class Overlay:
 
     def current(self, key: bytes) -> Current | Version | None:
         """Create, mod, version and lease of the live key, or None."""
-        try:
-            return self._writes[key][1]
-        except KeyError:
-            if self._ranges and self._deleted(key):
-                return None
-            return self._store.current(key)
+        pending = self._writes.get(key)
+        if pending is not None:
+            return pending[1]
+        if self._ranges and self._deleted(key):
+            return None
+        return self._store.current(key)
 
     def get(self, key: bytes) -> bytes | None:
         """The live key's KeyValue in wire form, or None."""
-        try:
-            version = self._writes[key][1]
-        except KeyError:
-            if self._ranges and self._deleted(key):
-                return None
-            return self._store.get(key)
-        return None if version is None else version.kv
+        pending = self._writes.get(key)
+        if pending is not None:
+            return None if pending[1] is None else pending[1].kv
+        if self._ranges and self._deleted(key):
+            return None
+        return self._store.get(key)
 
     def scan(self, start: bytes, end: bytes, revision: int = 0) -> Iterator[tuple[bytes, bytes]]:
         """Live ``(key, KeyValue)`` of a range in key order, at ``revision`` (0: the view's own)."""
@@ -169,11 +171,16 @@ class Overlay:
         if outcome.changed:
             self.revision += 1
 
+    def take_put(self, key: bytes, version: Version) -> None:
+        """As :meth:`take`, of one put."""
+        self._writes[key] = self.batch, version
+        self.revision = version[1]
+
     def set_lease(self, lease: int, granted: bool) -> None:
         """A pending grant or revoke."""
         self._leases[lease] = (self.batch, granted)
 
-    def forget(self, batch: int, keys: list[bytes], leases: list[int]) -> None:
+    def forget(self, batch: int, keys: Iterable[bytes], leases: Iterable[int]) -> None:
         """Drop what ``batch`` wrote, now that it is applied, unless a later batch wrote it again."""
         writes = self._writes
         for key in keys:
@@ -195,13 +202,15 @@ class Overlay:
 class Batch:
     """What was evaluated since the last entry: it becomes the next one."""
 
-    __slots__ = ("items", "keys", "leases", "number", "revision")
+    __slots__ = ("items", "keys", "leases", "number", "puts", "revision")
 
     def __init__(self, number: int, revision: int) -> None:
         self.number = number
         self.revision = revision  # of the speculative state after this batch
-        self.items: list[bytes] = []
-        self.keys: list[bytes] = []
+        self.items: list[bytes] = []  # in pieces
+        self.keys: list[bytes] = []  # that it wrote
+        # what it wrote if it is nothing but plain puts, each at a revision of its own; None: there is more in it
+        self.puts: list[Written] | None = []
         self.leases: list[int] = []
 
 
@@ -234,6 +243,25 @@ class Leader:
     def dirty(self) -> bool:
         """Whether anything was evaluated since the last :meth:`seal`."""
         return bool(self._open.items)
+
+    def put(self, body: bytes) -> int:
+        """Evaluate a plain put, as most are: the revision it takes. 0: it is none, :meth:`execute` it. Hot path: 1.6 us,
+        where ``execute`` takes 3."""
+        end = key_end(body)
+        if not end or len(body) == end:
+            return 0
+        view, batch = self.view, self._open
+        key = body[2:end]
+        revision = view.revision + 1
+        version, item = effect(body, end, view.current(key), revision)
+        view.take_put(key, version)
+        batch.items += item
+        batch.revision = revision
+        if batch.puts is not None:
+            batch.puts.append((key, version))
+        else:
+            batch.keys.append(key)
+        return revision
 
     def execute(self, method: int, body: bytes) -> Outcome:
         """Evaluate one write. EtcdError: the refusal, to be answered like a result (see above); NotYet."""
@@ -274,14 +302,14 @@ class Leader:
 
     def append(self, item: bytes) -> None:
         """Log an item that changes no key: bootstrap, a lease checkpoint."""
-        self._open.items.append(item)
+        self._mixed().items.append(item)
 
     def append_ordered(
         self, item: bytes, revisions: int, writes: list[tuple[bytes, Version | None]], revoked: list[int],
         ranges: Sequence[Span] = (),
     ) -> None:
         """Log an item that gives other shards' effects their place: a cut, a multi with what it writes here."""
-        batch = self._open
+        batch = self._mixed()
         batch.items.append(item)
         if writes or ranges:
             batch.keys.extend([key for key, _ in writes])
@@ -292,9 +320,17 @@ class Leader:
             batch.leases.append(lease)
         batch.revision = self.view.revision
 
+    def _mixed(self) -> Batch:
+        """The open batch, which is to hold something else than plain puts."""
+        batch = self._open
+        if batch.puts is not None:
+            batch.keys, batch.puts = [key for key, _ in batch.puts], None
+        return batch
+
     def _take(self, outcome: Outcome) -> None:
         batch = self._open
         if outcome.items:
+            batch = self._mixed()
             batch.items.append(outcome.items)
         if outcome.writes:
             batch.keys.extend([key for key, _ in outcome.writes])
@@ -314,4 +350,4 @@ class Leader:
         """The entry of ``batch`` has been applied: its effects are in the store now."""
         assert self._store.revision >= batch.revision, "I7: applied state must hold the batch"  # I7
         self._sealed.remove(batch)
-        self.view.forget(batch.number, batch.keys, batch.leases)
+        self.view.forget(batch.number, batch.keys if batch.puts is None else [key for key, _ in batch.puts], batch.leases)

@@ -53,25 +53,6 @@ def check(method: int, body: bytes, max_txn_ops: int) -> None:
         check_txn(parse(pb.TxnRequest.FromString, body), max_txn_ops)
 
 
-def plain_put(request: bytes) -> bytes | None:
-    """The key of the put that nearly all are: a key, perhaps a value, nothing else, each once. None: it must be parsed.
-    0.3 us; to parse it and ask for the key takes 2 us."""
-    size = len(request)
-    if size < 3 or request[0] != 0x0A or not 0 < request[1] < 0x80:
-        return None
-    end = request[1] + 2
-    if size == end:
-        return request[2:]
-    if size < end + 2 or request[end] != 0x12:
-        return None
-    length, start = request[end + 1], end + 2
-    if length >= 0x80:
-        if size == start or request[start] >= 0x80:
-            return None
-        length, start = length & 0x7F | request[start] << 7, start + 1
-    return request[2:end] if start + length == size else None
-
-
 def check_put(request: Message) -> None:
     """Field rules of a put."""
     if not request.key:

@@ -505,7 +505,8 @@ class Node:
                 if self.fatal.done():
                     return
             self.applies.run(
-                self.store.apply_slices(run, want_events=self.watches.active), partial(self._applied_run, run))
+                self.store.apply_slices(run, want_events=self.watches.active, evaluated=self.writes.evaluated),
+                partial(self._applied_run, run))
 
     def _applied_run(self, run: list[tuple[int, int, bytes]], applied: Applied) -> None:
         """A run of this shard's own log is applied."""

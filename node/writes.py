@@ -6,7 +6,7 @@
 * Term lost: answers of logged entries are held until the entry at their index is applied: same term, it is
   done; another term, it was lost for certain and the front may resend (review (b), Lost term).
 
-Hot path: one put costs a queue append, its evaluation, one struct pack and two list appends here.
+Hot path: one put costs a queue append, its evaluation, one struct pack and a list append here.
 """
 
 from __future__ import annotations
@@ -21,13 +21,15 @@ import structlog
 from cluster import errors
 from cluster.errors import EtcdError
 from cluster.lease import Lessor
-from cluster.messages import ANSWER, HEAD, LEADER, Method, Status
+from cluster.messages import ANSWER, HEAD, LEADER, PUT_ANSWER, Method, Status
 from cluster.pace import Pace
-from cluster.replica import AppliedState, Batch, Leader, NotYet
+from cluster.replica import AppliedState, Batch, Leader, NotYet, Written
 from node.fronts import FrontLink
 
 log = structlog.get_logger("writes")
 
+_PUT = int(Method.PUT)
+_HEAD_BYTES = HEAD.size
 _MAX_QUEUED = 50_000  # writes waiting to be evaluated; beyond it TooManyRequests
 _MAX_ENTRY_BYTES = 4 << 20  # an entry is closed above this size, so that no record holds up the others for long
 _MAX_UNCOMMITTED = 8  # entries on their way; while so many are, requests gather for a larger one
@@ -47,6 +49,9 @@ class Consensus(Protocol):
     def propose(self, data: bytes) -> int: ...
 
 
+Reply = tuple[FrontLink, int, bytes]  # its way back, rid, the encoded answer record
+
+
 @dataclass(slots=True)
 class Proposal:
     """One entry of this leader whose answers are open."""
@@ -54,9 +59,13 @@ class Proposal:
     index: int
     term: int
     batch: Batch
-    answers: list[tuple[FrontLink, bytes]]  # encoded answer records, sent when the entry is applied
-    owed: list[tuple[FrontLink, int]]  # (link, rid) of each, to take the answers back if the entry is lost
-    controls: list[tuple[FrontLink, bytes, bool]]  # compactions (answer, physical): acknowledged by the node
+    answers: list[Reply]  # sent when the entry is applied
+    controls: list[tuple[Reply, bool]]  # compactions (answer, physical): acknowledged by the node
+
+    @property
+    def owed(self) -> list[tuple[FrontLink, int]]:
+        """Who is to hear of it, if only that the entry is lost."""
+        return _owed(self.answers, self.controls)
 
 
 class Writes:
@@ -87,9 +96,8 @@ class Writes:
         self._queue: deque[tuple[FrontLink, int, int, bytes]] = deque()
         self._queued_bytes = 0
         self._later: list[tuple[int, FrontLink, int, int, bytes]] = []  # need this revision applied first
-        self._answers: list[tuple[FrontLink, bytes]] = []
-        self._owed: list[tuple[FrontLink, int]] = []
-        self._controls: list[tuple[FrontLink, bytes, bool]] = []
+        self._answers: list[Reply] = []
+        self._controls: list[tuple[Reply, bool]] = []
         self._staged_bytes = 0
         self._proposals: deque[Proposal] = deque()
         self.leader: Leader | None = None
@@ -109,9 +117,9 @@ class Writes:
     def resign(self) -> None:
         """The term is lost: what was not logged certainly never will be."""
         self.leader = None
-        for link, rid in self._owed:
+        for link, rid in _owed(self._answers, self._controls):
             self._not_leader(link, rid)
-        self._answers, self._owed, self._controls, self._staged_bytes = [], [], [], 0
+        self._answers, self._controls, self._staged_bytes = [], [], 0
         self._refuse_queued()
 
     def _refuse_queued(self) -> None:
@@ -166,63 +174,78 @@ class Writes:
         if not self._raft.is_leader or self._raft.term != leader.term:
             return  # deposed by a message of this very tick: what is queued is refused when Raft says so
         queue = self._queue
-        while queue or self._owed or leader.dirty:
+        while queue or self._staged(leader):
             # what others have staged (a cut, a transaction over several shards, a lease's end) has waited its turn
-            staged = bool(self._owed) or leader.dirty
-            if len(self._proposals) >= _MAX_UNCOMMITTED if staged else not self.due:
+            if len(self._proposals) >= _MAX_UNCOMMITTED if self._staged(leader) else not self.due:
                 return
             self._evaluate(leader)
-            if not self._owed and not leader.dirty:
+            if not self._staged(leader):
                 return
             self._propose(leader)
 
+    def _staged(self, leader: Leader) -> bool:
+        """Whether there is something for the next entry, or somebody to be answered with it."""
+        return bool(self._answers or self._controls) or leader.dirty
+
     def _evaluate(self, leader: Leader) -> None:
-        queue, execute = self._queue, leader.execute
-        answers, owed, pack, head, term = self._answers, self._owed, ANSWER.pack, HEAD.pack, leader.term
+        queue, put = self._queue, leader.put
+        answers, pack, term = self._answers, PUT_ANSWER.pack, leader.term
         size, queued_bytes = self._staged_bytes, self._queued_bytes
+        puts = not self._over_quota(_PUT, b"")
         while queue and size < _MAX_ENTRY_BYTES:
             link, rid, method, body = queue.popleft()
             queued_bytes -= len(body)
             if not link.alive:
                 continue
-            try:
-                if self._over_quota(method, body):
-                    raise EtcdError(errors.NO_SPACE)
-                outcome = execute(method, body)
-            except EtcdError as e:
-                text = e.encode()
-                record = pack(rid, Status.ERROR, len(text)) + text
-            except NotYet as e:
-                self._later.append((e.revision, link, rid, method, body))
-                continue
+            if puts and method == _PUT and (revision := put(body)):
+                answers.append((link, rid, pack(rid, 0, _HEAD_BYTES, revision, term)))
+                size += len(body)
             else:
-                tail = outcome.tail
-                record = pack(rid, 0, 16 + len(tail)) + head(outcome.revision, term) + tail
-                size += len(outcome.items)
-                if method in (Method.COMPACT, Method.SET_ALARM):
-                    physical = method == Method.COMPACT and _is_physical(body)
-                    self._controls.append((link, record, physical))
-                    owed.append((link, rid))
-                    continue
-            answers.append((link, record))
-            owed.append((link, rid))
+                size += self._execute(leader, link, rid, method, body)
         self._staged_bytes, self._queued_bytes = size, queued_bytes
+
+    def _execute(self, leader: Leader, link: FrontLink, rid: int, method: int, body: bytes) -> int:
+        """Any write but a plain put; the bytes to be logged."""
+        try:
+            if self._over_quota(method, body):
+                raise EtcdError(errors.NO_SPACE)
+            outcome = leader.execute(method, body)
+        except EtcdError as e:
+            text = e.encode()
+            self._answers.append((link, rid, ANSWER.pack(rid, Status.ERROR, len(text)) + text))
+            return 0
+        except NotYet as e:
+            self._later.append((e.revision, link, rid, method, body))
+            return 0
+        tail = outcome.tail
+        reply = link, rid, ANSWER.pack(rid, 0, _HEAD_BYTES + len(tail)) + HEAD.pack(outcome.revision, leader.term) + tail
+        if method in (Method.COMPACT, Method.SET_ALARM):
+            self._controls.append((reply, method == Method.COMPACT and _is_physical(body)))
+        else:
+            self._answers.append(reply)
+        return len(outcome.items)
 
     def _propose(self, leader: Leader) -> None:
         data, batch = leader.seal()
-        proposal = Proposal(0, leader.term, batch, self._answers, self._owed, self._controls)
-        self._answers, self._owed, self._controls, self._staged_bytes = [], [], [], 0
+        proposal = Proposal(0, leader.term, batch, self._answers, self._controls)
+        self.proposed += len(self._answers) + len(self._controls)
+        self._answers, self._controls, self._staged_bytes = [], [], 0
         proposal.index = self._raft.propose(data)
         self._proposals.append(proposal)
         self.on_logged(proposal.index)
-        self.proposed += len(proposal.owed)
 
     def stage(self, link: FrontLink, rid: int, record: bytes) -> None:
         """An answer of what was appended besides: it leaves with the open entry."""
-        self._answers.append((link, record))
-        self._owed.append((link, rid))
+        self._answers.append((link, rid, record))
 
     # -- fates
+
+    def evaluated(self, index: int, term: int) -> list[Written] | None:
+        """What the entry there writes, if it is this leader's own and nothing but plain puts."""
+        for proposal in self._proposals:
+            if proposal.index == index:  # Raft: index and term name an entry
+                return proposal.batch.puts if proposal.term == term else None
+        return None
 
     def applied(self, index: int, term: int) -> None:
         """The entry at ``index`` has been applied and was of ``term``."""
@@ -241,15 +264,15 @@ class Writes:
         leader = self.leader
         if leader is not None and leader.term == proposal.term:
             leader.applied(proposal.batch)
-        self.committed += len(proposal.owed)
+        self.committed += len(proposal.answers) + len(proposal.controls)
         link = None
-        for link_of, record in proposal.answers:
+        for link_of, _, record in proposal.answers:
             if link_of is not link:
                 link = link_of
                 put = link.put
                 self._mark_dirty(link)
             put(record)
-        for link_of, record, physical in proposal.controls:
+        for (link_of, _, record), physical in proposal.controls:
             self._control_applied(link_of, record, physical)
         if self._later:
             self._retry_later()
@@ -273,6 +296,10 @@ class Writes:
         """Counts for metrics."""
         return {"queued": len(self._queue), "uncommitted_entries": len(self._proposals), "committed": self.committed,
                 "proposed": self.proposed, "failed": self.failed}
+
+
+def _owed(answers: list[Reply], controls: list[tuple[Reply, bool]]) -> list[tuple[FrontLink, int]]:
+    return [(link, rid) for link, rid, _ in answers] + [(link, rid) for (link, rid, _), _ in controls]
 
 
 def _is_physical(body: bytes) -> bool:

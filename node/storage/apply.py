@@ -10,7 +10,7 @@ Hot path: see the figure in ``state``. One tight loop; a put costs a struct, two
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -37,10 +37,12 @@ from cluster.wire import read_varint, tombstone, varint
 from node.storage import keys
 from node.storage.deletes import delete_range, long_item
 from node.storage.keys import ENTRY, LEASE_KEY, LEASE_VALUE, MAX32, MAX64, RUN, SUFFIX, Position
+from node.storage.puts import apply_puts
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
+    from cluster.replica import Written
     from node.storage.state import StateStore
 
 SLICE_BYTES = 8 << 20
@@ -333,11 +335,15 @@ class Run:
                 entries = run.run
         if run.run:
             run.end_run()
-        run.pending += pos
-        if run.pending > SLICE_BYTES:
-            run.write_slice()
         run.revision = revision
+        run.wrote(pos)
         return pos
+
+    def wrote(self, size: int) -> None:
+        """So much of a record is in the batch."""
+        self.pending += size
+        if self.pending > SLICE_BYTES:
+            self.write_slice()
 
     def finish(self, new: Position, meta: Mapping[str, bytes] | None) -> Applied:
         """Write the batch, position and all (I6)."""
@@ -362,6 +368,12 @@ class Run:
 
 
 Applying = Generator[list[Event], None, Applied]
+Evaluated = Callable[[int, int], "Sequence[Written] | None"]  # what is known already of the record at an index and term
+
+
+def nothing_evaluated(index: int, term: int) -> None:
+    """Of no record: all are read."""
+    return None
 
 
 def apply_records(
@@ -369,16 +381,21 @@ def apply_records(
     records: Iterable[tuple[int, int, bytes]],
     want_events: bool,
     meta: Mapping[str, bytes] | None,
+    evaluated: Evaluated,
 ) -> Applying:
     """See :meth:`StateStore.apply_slices`."""
     position = store.position
     index, term = position.shard_index, position.term
     out = Applied(position.revision)
     run = Run(store, out, out.events if want_events else None)
-    for at, term, data in records:  # noqa: B007 - the last one's term is the position's
+    for at, term, data in records:
         if at != index + 1:
             raise ValueError(f"record {at} applied after {index}")
         index = at
+        if data and (puts := evaluated(at, term)) is not None:
+            apply_puts(run, puts)
+            run.wrote(len(data))
+            continue
         done = run.effects(data, 0)
         if done < len(data):
             yield from _rest(run, data, done)

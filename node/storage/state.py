@@ -28,7 +28,16 @@ from rocksdict import DbClosedError, Rdict, RdictIter, WriteBatch
 
 from cluster.view import Current
 from node.storage import directory, keys
-from node.storage.apply import Applied, Applying, Event, VersionCache, apply_changes, apply_records
+from node.storage.apply import (
+    Applied,
+    Applying,
+    Evaluated,
+    Event,
+    VersionCache,
+    apply_changes,
+    apply_records,
+    nothing_evaluated,
+)
 from node.storage.blocks import RowBlocks
 from node.storage.compaction import Compaction
 from node.storage.counts import KeyCounts
@@ -179,10 +188,12 @@ class StateStore:
         *,
         want_events: bool = False,
         meta: Mapping[str, bytes] | None = None,
+        evaluated: Evaluated = nothing_evaluated,
     ) -> Applying:
         """As :meth:`apply`, pausing where many keys are deleted: yields the events since the last pause. Nothing
-        else may be applied before it is through; reads show the position before it until then."""
-        return apply_records(self, records, want_events, meta)
+        else may be applied before it is through; reads show the position before it until then. ``evaluated``: what the
+        leader that made a record, at an index and term, knows of it without reading it (``puts``)."""
+        return apply_records(self, records, want_events, meta, evaluated)
 
     def apply_changes(
         self,

@@ -11,7 +11,7 @@ from typing import Any
 
 from google.protobuf.message import DecodeError
 
-from cluster import errors, validate
+from cluster import errors, plain_put, validate
 from cluster.errors import EtcdError
 from cluster.footprint import is_read_only, is_serializable
 from cluster.messages import HEAD, LONE_HEAD, Method, Status
@@ -50,7 +50,7 @@ def _put(context: Context) -> UnaryHandler:
         if one_shard and data[:1] == b"\x0a" and data[1:2] != b"\0" and len(data) <= limit:
             router.write(call, Method.PUT, data, 0, stats)
             return
-        key = validate.plain_put(data)
+        key = plain_put.key_of(data)
         if key is None or len(data) > limit:
             try:
                 request = validate.parse(parse, data)

@@ -169,3 +169,20 @@ def test_what_fills_an_entry_by_itself_does_not_wait(tmp_path: Path) -> None:
         replica.put(rid)
     assert entries_of(replica) == [2, 3]
     store.close()
+
+
+def test_what_was_evaluated_is_known_of_an_own_entry_and_of_no_other(replica: Replica) -> None:
+    replica.lead(1)
+    replica.put(1)
+    replica.put(2)
+    for index in (2, 3):
+        found = replica.writes.evaluated(index, 1)
+        assert found is not None
+        assert [key for key, _ in found] == [b"k%d" % (index - 1)]
+    assert replica.writes.evaluated(2, 2) is None  # another leader's, where this one's was lost
+    assert replica.writes.evaluated(4, 1) is None
+    replica.apply(2)
+    assert replica.writes.evaluated(2, 1) is None
+    replica.writes.submit(replica.link, 3, Method.DELETE_RANGE, rpc_pb2.DeleteRangeRequest(key=b"k1").SerializeToString())
+    replica.writes.run()
+    assert replica.writes.evaluated(4, 1) is None

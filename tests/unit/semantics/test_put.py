@@ -8,7 +8,7 @@ from cluster import errors, evaluate, records
 from cluster.errors import EtcdError
 from cluster.messages import Method
 from cluster.pb import kv_pb2, rpc_pb2
-from cluster.validate import plain_put
+from cluster.plain_put import key_of
 from cluster.wire import key_value
 
 from .memory import MemoryShard, refusal
@@ -100,7 +100,7 @@ def test_puts_are_refused_in_etcds_order(fields: dict[str, object], kind: errors
 @example(b"k", bytes(16_383), 0)
 @example(b"k", bytes(16_384), 0)
 def test_a_plain_put_is_what_parses_to_one_and_nothing_else(key: bytes, value: bytes, lease: int) -> None:
-    found = plain_put(put_bytes(key=key, value=value, lease=lease))
+    found = key_of(put_bytes(key=key, value=value, lease=lease))
     if found is None:
         assert not key or len(key) > 127 or len(value) >= 1 << 14 or lease
     else:
@@ -111,7 +111,7 @@ def test_a_plain_put_is_what_parses_to_one_and_nothing_else(key: bytes, value: b
 def test_bytes_that_look_like_a_plain_put_are_one(request: bytes) -> None:
     """A key said twice would mean the last one, and another shard."""
     for data in (request, b"\x0a\x01" + request, b"\x0a\x01k\x12" + request, b"\x0a\x01k\x12" + bytes((len(request),)) + request):
-        found = plain_put(data)
+        found = key_of(data)
         if found is not None:
             parsed = rpc_pb2.PutRequest.FromString(data)
             assert parsed == rpc_pb2.PutRequest(key=found, value=parsed.value)
