@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
+from cluster import plain_txn
 from cluster.messages import Method
 from cluster.pb import rpc_pb2 as pb
 from cluster.placement import Placement
@@ -85,11 +86,28 @@ def footprint(method: int, body: bytes) -> Footprint:
         request = parse(pb.DeleteRangeRequest.FromString, body)
         found.writes.append((request.key, request.range_end))
     elif method in (Method.TXN, Method.READ_TXN):
+        plain = plain_txn.read(body)
+        if plain is not None:
+            return plain_footprint(plain)
         _add_txn(found, parse(pb.TxnRequest.FromString, body))
     elif method == Method.LEASE_GRANT:
         found.leases.add(parse(pb.LeaseGrantRequest.FromString, body).ID)
     elif method == Method.LEASE_REVOKE:
         found.leases.add(parse(pb.LeaseRevokeRequest.FromString, body).ID)
+    return found
+
+
+def plain_footprint(plain: plain_txn.Plain) -> Footprint:
+    """The footprint of a transaction of single keys."""
+    found = Footprint([(compare[0], b"") for compare in plain.compare])
+    reads, writes = found.reads, found.writes
+    for kind, key, _, _, lease in plain.success + plain.failure:
+        if kind == plain_txn.GET:
+            reads.append((key, b""))
+        else:
+            writes.append((key, b""))
+            if lease:
+                found.leases.add(lease)
     return found
 
 

@@ -22,7 +22,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Generic, NamedTuple, TypeVar
 
-from cluster import errors, evaluate, txn_eval
+from cluster import errors, evaluate, plain_txn, txn_eval
 from cluster.errors import EtcdError
 from cluster.footprint import Footprint, footprint, inverted
 from cluster.locks import LockTable, Queued, Refused
@@ -229,12 +229,28 @@ class ShardLeader(Generic[T]):
         view.take(outcome)
 
     def _txn(self, body: bytes) -> tuple[Outcome, Callable[[int], bytes]]:
+        plain = plain_txn.read(body)
+        if plain is not None and plain.ops() <= self._max_txn_ops:
+            self._check_plain(plain)
+            return plain_txn.run(self.view, plain)
         request = pb.TxnRequest.FromString(body)
         self._check_undecidable(request, _shows_rows(request))
         recorder = Recorder(self.view)
         outcome = evaluate.txn(recorder, body, self._max_txn_ops)
         ops = self._max_txn_ops
         return outcome, lambda revision: evaluate.txn(recorder.replay(revision), body, ops).tail
+
+    def _check_plain(self, plain: plain_txn.Plain) -> None:
+        """As :meth:`_check_undecidable`."""
+        view, applied = self.view, self._store.revision
+        for key, at, _, given in plain.compare:
+            if at <= plain_txn.MOD and given > applied and view.touches(key, b""):  # type: ignore[operator]  # a number
+                raise Blocked
+        ops = plain.success + plain.failure
+        if any(op[0] == plain_txn.GET for op in ops):
+            for op in ops:
+                if op[0] == plain_txn.PUT and view.touches(op[1], b""):
+                    raise Blocked
 
     def _check_undecidable(self, request: Any, shows_rows: bool) -> None:
         """Blocked for what a pending revision leaves open."""

@@ -1,7 +1,8 @@
 """etcdserverpb.KV: Put, Range, DeleteRange, Txn, Compact, and RangeStream of etcd 3.7.
 
 Hot path: a put is not parsed here (with one shard) beyond the check that it begins with a key, nor is a read of one
-key; any other range is parsed once, for its ``serializable`` flag. What a request means is evaluated at the leader or the replica.
+key; any other range is parsed once, for its ``serializable`` flag. A transaction of single keys is read by
+``cluster.plain_txn``. What a request means is evaluated at the leader or the replica.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from typing import Any
 
 from google.protobuf.message import DecodeError
 
-from cluster import errors, plain_put, validate
+from cluster import errors, plain_put, plain_txn, validate
 from cluster.errors import EtcdError
 from cluster.footprint import is_read_only, is_serializable
 from cluster.messages import HEAD, LONE_HEAD, Method, Status
@@ -191,11 +192,23 @@ def _txn(context: Context) -> UnaryHandler:
     stats = context.method("unary", SERVICE, "Txn")
     router = context.router
     limit, max_ops = context.common.max_request_bytes, context.common.max_txn_ops
+    one_shard, shard_of = context.placement.shards == 1, context.placement.shard_of
 
     def txn(call: Call, data: bytes) -> None:
         stats.started += 1
         if b"hasleader" in call.metadata and context.no_leader(call, stats):
             return
+        if len(data) <= limit:
+            plain = plain_txn.read(data)
+            if plain is not None and plain.ops() <= max_ops:
+                shard = 0 if one_shard else _plain_shard(shard_of, plain)
+                if shard == WIDE:
+                    router.wide(call, Method.TXN, data, stats)
+                elif plain.read_only:
+                    router.read(call, Method.READ_TXN, data, shard, plain.serializable, stats)
+                else:
+                    router.write(call, Method.TXN, data, shard, stats)
+                return
         try:
             request = validate.parse(rpc_pb2.TxnRequest.FromString, data)
             validate.check_txn(request, max_ops)
@@ -216,6 +229,12 @@ def _txn(context: Context) -> UnaryHandler:
 
 
 WIDE = -1  # the place of a request over several shards
+
+
+def _plain_shard(shard_of: Callable[[bytes], int], plain: plain_txn.Plain) -> int:
+    """As :func:`txn_shard`."""
+    found = set(map(shard_of, plain.keys()))
+    return WIDE if len(found) > 1 else found.pop() if found else 0
 
 
 def txn_shard(context: Context, request: Message) -> int:
