@@ -26,7 +26,7 @@ SEQUENCE = struct.Struct("<Q")
 REQUEST = struct.Struct("<QBII")  # rid, method, timeout_ms, body length
 ANSWER = struct.Struct("<QBI")  # rid, status, body length
 
-PROTOCOL_VERSION = 1
+PROTOCOL_VERSION = 2
 
 
 class Method(IntEnum):
@@ -66,7 +66,7 @@ class Method(IntEnum):
     # Watch (to a node of the front's own host). The rid is the subscription's.
     SUBSCRIBE = 48  # SUBSCRIBE_HEAD + key + range_end; answered by EVENTS for ever, first SUBSCRIBED
     UNSUBSCRIBE = 49  # rid of the subscription; no answer
-    HISTORY = 50  # HISTORY_HEAD + key + range_end; answered once: HISTORY_ANSWER + events, or ERROR Compacted
+    HISTORY = 50  # HISTORY_HEAD + key + range_end; answered once: HISTORY_ANSWER + events (cluster.events), or ERROR Compacted
     LEASE_KEYS = 42  # READ + LeaseTimeToLiveRequest: the keys of this shard on the lease; OK: HEAD + fields
     CATCH_UP = 53  # revision (u64) that a read waits for: its WATERMARK at once, and others promptly for a while; no answer
     CANCEL = 51  # rid of a read or a queued write that nobody waits for any more; no answer
@@ -92,7 +92,7 @@ class Status(IntEnum):
     NOT_LEADER = 2  # certainly not logged; body: LEADER (member 0 = unknown)
     UNKNOWN = 3  # logged, fate unknown; body: error number u16 + text (etcd's time-out errors)
     PARTIAL = 4  # more records for this rid follow
-    EVENTS = 5  # EVENTS_HEAD + events of one subscription
+    EVENTS = 5  # events of one subscription (cluster.events)
     SUBSCRIBED = 6  # SUBSCRIBED_BODY
     STATE = 7  # rid 0: STATE_BODY, at HELLO, on every change of leader or term, and every heartbeat
     WATERMARK = 8  # rid 0: revision u64: everything of this shard up to it has been emitted to this front
@@ -111,11 +111,8 @@ LONE_HEAD = struct.Struct("<H")  # shard
 LEADER = struct.Struct("<QQ")  # member ID of the leader (0 unknown), term
 SUBSCRIBE_HEAD = struct.Struct("<QBI")  # deliver events of revision >= this, flags (1: with prev_kv), key length
 SUBSCRIBED_BODY = struct.Struct("<QQ")  # live events start at this revision; compact revision
-MORE_EVENTS = 1 << 31  # in an EVENTS_HEAD's number: further records of this revision come, nothing of it may show yet
-EVENTS_HEAD = struct.Struct("<QI")  # revision of the events (one revision a record), number of events
 HISTORY_HEAD = struct.Struct("<QIIBI")  # from revision, at most so many events, bytes, flags (1: prev_kv), key length
 HISTORY_ANSWER = struct.Struct("<QQQI")  # next revision to ask from, applied revision, compact revision, events
-EVENT = struct.Struct("<QBIIII")  # revision, type (0 PUT, 1 DELETE), place in it, lengths: key, kv, prev_kv (0: none)
 STATE_BODY = struct.Struct("<QQQQQQ")  # shard, leader member ID (0 unknown), term, commit, applied, revision
 FEED_HEAD = struct.Struct("<QQ")  # order index, term of the record; its projection follows
 # protocol version, cluster ID, member ID of the front's host (0: none), session, then how it places keys: shards and
@@ -172,22 +169,3 @@ def decode_answers(data: bytes) -> tuple[int, list[tuple[int, int, bytes]]]:
     if pos != end:
         raise ValueError("truncated frame")
     return SEQUENCE.unpack_from(data)[0], records
-
-
-def encode_event(revision: int, kind: int, key: bytes, kv: bytes, prev_kv: bytes = b"", sub: int = 0) -> bytes:
-    """One event: ``kv`` and ``prev_kv`` are KeyValues in wire form (a DELETE's kv: key and mod_revision); ``sub`` is
-    its place among the changes of its revision, over all shards."""
-    return EVENT.pack(revision, kind, sub, len(key), len(kv), len(prev_kv)) + key + kv + prev_kv
-
-
-def decode_events(data: bytes, pos: int, count: int) -> list[tuple[int, int, bytes, bytes, bytes, int]]:
-    """``count`` events from ``pos`` on: ``(revision, kind, key, kv, prev_kv, sub)`` each."""
-    events = []
-    for _ in range(count):
-        revision, kind, sub, key_len, kv_len, prev_len = EVENT.unpack_from(data, pos)
-        pos += EVENT.size
-        key_end = pos + key_len
-        kv_end = key_end + kv_len
-        events.append((revision, kind, data[pos:key_end], data[key_end:kv_end], data[kv_end : kv_end + prev_len], sub))
-        pos = kv_end + prev_len
-    return events

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 
 from cluster import errors, evaluate
 from cluster.errors import EtcdError
-from cluster.messages import HEAD, HISTORY_ANSWER, HISTORY_HEAD, Method, Status, encode_event
+from cluster.events import EVENT, event_field
+from cluster.messages import HEAD, HISTORY_ANSWER, HISTORY_HEAD, Method, Status
 from cluster.pb import rpc_pb2
 from cluster.raft import Role
 from cluster.ranges import RangeRead, RowSource, plain_answer, plain_get
@@ -189,6 +190,7 @@ class Serve:
         from_revision, max_events, max_bytes, flags, key_len = HISTORY_HEAD.unpack_from(body)
         at = HISTORY_HEAD.size
         key, range_end = body[at : at + key_len], body[at + key_len :]
+        table: list[bytes] = []
         parts: list[bytes] = []
         size = 0
         next_revision = from_revision
@@ -200,16 +202,17 @@ class Serve:
                 )
             except Compacted as e:
                 raise EtcdError(errors.COMPACTED, str(e.compact_revision)) from e
-            for event in part.events:
-                encoded = encode_event(*event)
+            for revision, kind, _, kv, prev, place in part.events:
+                encoded = event_field(kind, kv, prev)
                 parts.append(encoded)
+                table.append(EVENT.pack(revision, kind, place, len(encoded)))
                 size += len(encoded)
             next_revision = part.next_revision
             if next_revision > part.applied_revision or len(parts) >= max_events or size >= max_bytes:
                 break
             yield
         link.answer(rid, Status.OK, HISTORY_ANSWER.pack(
-            next_revision, part.applied_revision, part.compact_revision, len(parts)) + b"".join(parts))
+            next_revision, part.applied_revision, part.compact_revision, len(parts)) + b"".join(table + parts))
 
     # -- the rest
 

@@ -1,8 +1,8 @@
 """The source of watch events: what this replica applies, for the fronts of its own host.
 
 A front subscribes to a range once for all its clients. Events leave with the tick that applied them, one
-record per subscription and revision, encoded once per set of subscriptions with the same wish for
-``prev_kv``. History (a watch from an old revision) is read in slices, off the apply path, and each answer says
+record per subscription, of all revisions that were applied (``cluster.events``), encoded once per set of subscriptions
+with the same wish for ``prev_kv``. History (a watch from an old revision) is read in slices, off the apply path, and each answer says
 up to which applied revision it is complete: because a link keeps its order, the front knows exactly which live
 events come after it (review (b), Join).
 
@@ -12,21 +12,22 @@ look-up plus the ranges that hold it.
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from cluster import messages
-from cluster.messages import EVENTS_HEAD, MORE_EVENTS, SUBSCRIBE_HEAD, SUBSCRIBED_BODY, Status
+from cluster.events import EVENT, EVENTS_HEAD, MORE_EVENTS, event_field
+from cluster.messages import SUBSCRIBE_HEAD, SUBSCRIBED_BODY, Status
 from cluster.ranges import is_creation
 from node.fronts import FrontLink
 from node.range_index import RangeIndex
 
 PREV_KV = 1
 _PIECE = 256  # events of one revision that leave before it is applied whole
+_RECORD_BYTES = 12 << 10  # of events, about: a front makes a response of each record, which fits a frame of HTTP/2
 Event = tuple[int, int, bytes, bytes, int]  # revision, kind, key, KeyValue, place in the revision
 PUT = 0  # kinds of event
+Encoded = tuple[int, bytes, bytes]  # revision, entry of the table, field
 
 
 class History(Protocol):
@@ -60,7 +61,7 @@ class WatchSource:
         self._mark_dirty = mark_dirty
         self._keys: dict[bytes, list[Subscription]] = {}
         self._ranges: RangeIndex[Subscription] = RangeIndex()
-        self._collected: dict[Subscription, list[tuple[int, bytes]]] = {}
+        self._collected: dict[Subscription, list[Encoded]] = {}
         self.holding = False  # an apply is under way in slices
         self._late: list[tuple[FrontLink, int, bytes]] = []  # who subscribed meanwhile
         self._count = 0
@@ -152,20 +153,17 @@ class WatchSource:
                 first = next(i for i, event in enumerate(matched) if event[0] == revision)
                 piece = matched[first:]
                 del matched[first:]
-                head = EVENTS_HEAD.pack(revision, len(piece) | MORE_EVENTS)
-                sub.link.answer(sub.rid, Status.EVENTS, head + b"".join([event for _, event in piece]))
+                sub.link.answer(sub.rid, Status.EVENTS, _record(revision, piece, MORE_EVENTS))
                 sub.pieces = revision
                 self.events += len(piece)
                 self._mark_dirty(sub.link)
 
-    def _end_pieces(self, sub: Subscription, matched: list[tuple[int, bytes]]) -> list[tuple[int, bytes]]:
+    def _end_pieces(self, sub: Subscription, matched: list[Encoded]) -> list[Encoded]:
         """What comes before the revision that was sent in pieces, then its rest; returns what comes after it."""
         revision, sub.pieces = sub.pieces, 0
-        first, last = bisect_left(matched, (revision, b"")), bisect_left(matched, (revision + 1, b""))
-        self._send(sub, matched[:first])
-        rest = [event for _, event in matched[first:last]]
-        sub.link.answer(sub.rid, Status.EVENTS, EVENTS_HEAD.pack(revision, len(rest)) + b"".join(rest))
-        return matched[last:]
+        self._send(sub, [event for event in matched if event[0] < revision])
+        sub.link.answer(sub.rid, Status.EVENTS, _record(revision, [event for event in matched if event[0] == revision]))
+        return [event for event in matched if event[0] > revision]
 
     def _collect(self, events: list[Event]) -> None:
         collected = self._collected
@@ -181,26 +179,33 @@ class WatchSource:
                     if with_prev is None:
                         created = kind == PUT and is_creation(kv)
                         prev = b"" if created else self._store.previous(key, revision) or b""
-                        with_prev = messages.encode_event(revision, kind, key, kv, prev, place)
+                        field = event_field(kind, kv, prev)
+                        with_prev = (revision, EVENT.pack(revision, kind, place, len(field)), field)
                     event = with_prev
                 else:
                     if plain is None:
-                        plain = messages.encode_event(revision, kind, key, kv, b"", place)
+                        field = event_field(kind, kv)
+                        plain = (revision, EVENT.pack(revision, kind, place, len(field)), field)
                     event = plain
-                collected.setdefault(sub, []).append((revision, event))
+                collected.setdefault(sub, []).append(event)
 
-    def _send(self, sub: Subscription, matched: list[tuple[int, bytes]]) -> None:
-        # one record per revision: a revision is sent whole (I16)
-        at = 0
-        while at < len(matched):
-            revision = matched[at][0]
-            stop = at + 1
-            while stop < len(matched) and matched[stop][0] == revision:
-                stop += 1
-            body = EVENTS_HEAD.pack(revision, stop - at) + b"".join([e for _, e in matched[at:stop]])
-            sub.link.answer(sub.rid, Status.EVENTS, body)
-            at = stop
+    def _send(self, sub: Subscription, matched: list[Encoded]) -> None:
+        if sum([len(event[2]) for event in matched]) > _RECORD_BYTES:
+            matched = self._send_many(sub, matched)
+        if matched:
+            sub.link.answer(sub.rid, Status.EVENTS, _record(matched[0][0], matched))
         self._mark_dirty(sub.link)
+
+    def _send_many(self, sub: Subscription, matched: list[Encoded]) -> list[Encoded]:
+        """All records but the last one; returns what is in that."""
+        begin = size = last = 0
+        for at, (revision, _, field) in enumerate(matched):
+            if size >= _RECORD_BYTES and revision != last:  # I16: a revision is sent whole
+                sub.link.answer(sub.rid, Status.EVENTS, _record(matched[begin][0], matched[begin:at]))
+                begin, size = at, 0
+            size += len(field)
+            last = revision
+        return matched[begin:]
 
     def _match(self, key: bytes) -> list[Subscription]:
         exact = self._keys.get(key)
@@ -212,3 +217,11 @@ class WatchSource:
     def statistics(self) -> dict[str, int]:
         """Counts for metrics."""
         return {"subscriptions": self._count, "events": self.events}
+
+
+def _record(revision: int, events: list[Encoded], more: int = 0) -> bytes:
+    """The body of an EVENTS record whose first revision this is."""
+    if len(events) == 1:
+        return EVENTS_HEAD.pack(revision, revision, 1 | more) + events[0][1] + events[0][2]
+    head = EVENTS_HEAD.pack(revision, events[-1][0] if events else revision, len(events) | more)
+    return b"".join((head, *[event[1] for event in events], *[event[2] for event in events]))

@@ -90,17 +90,20 @@ class Cohort:
     # -- events ---------------------------------------------------------------------------------------
 
     def deliver(self, batch: Batch) -> None:
-        """The next revision with events in this range."""
-        revision = batch.revision
-        if revision <= self.cursor:
-            return
+        """The next revisions with events in this range."""
+        if batch.first <= self.cursor:
+            fresh = batch.between(self.cursor, batch.last)
+            if fresh is None:
+                return
+            batch = fresh
+        revision = batch.last
         stream = self.stream
         if stream.blocked:
             self.subscription.lag(self)
             return
         framed = batch.framed
         if framed is None or self.fragment:
-            self._pass_on(revision, revision, batch.fields(self.filters))
+            self._pass_on(revision, revision, batch)
             return
         ids = self._ids or self._names()
         frames = framed.get((self.filters, ids))
@@ -113,25 +116,29 @@ class Cohort:
         else:
             self.cursor = revision
 
-    def caught_up(self, batches: list[Batch], complete_to: int, applied: int) -> None:
+    def caught_up(self, batch: Batch | None, complete_to: int, applied: int) -> None:
         """A slice of history, complete up to ``complete_to``."""
-        cursor = self.cursor
-        fields = [f for b in batches if b.revision > cursor for f in b.fields(self.filters)]
-        self._pass_on(max(cursor, complete_to), max(applied, batches[-1].revision) if batches else 0, fields)
+        fresh = None if batch is None else batch.between(self.cursor, batch.last)
+        upto = max(self.cursor, complete_to)
+        if fresh is None:
+            self.cursor = upto
+        else:
+            self._pass_on(upto, max(applied, fresh.last), fresh)
 
-    def _pass_on(self, revision: int, header_revision: int, fields: list[bytes]) -> None:
-        """Everything up to a revision, encoded event by event, to every member."""
-        if not fields:
+    def _pass_on(self, revision: int, header_revision: int, batch: Batch) -> None:
+        """Everything up to a revision to every member."""
+        events = batch.encoded(self.filters)
+        if not events:
             self.cursor = revision
             return
         hub = self.stream.hub
         header = hub.header(header_revision)
         ids = self._ids or self._names()
-        if self.fragment and len(fields) > 1 and sum(map(len, fields)) >= hub.fragment_bytes:
+        if self.fragment and len(events) >= hub.fragment_bytes and len(fields := batch.fields(self.filters)) > 1:
             told = self._send_fragments(ids, header, fields)
             self._done(revision, ids, told)
         else:
-            self._write(revision, ids, _frames(ids, header, b"".join(fields)))
+            self._write(revision, ids, _frames(ids, header, events))
 
     def _names(self) -> tuple[bytes, ...]:
         self._ids = tuple(self.members)

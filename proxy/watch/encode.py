@@ -1,16 +1,18 @@
-"""Watch responses in wire form: events are encoded once per revision and filter, the envelope per watch.
+"""Watch responses in wire form: events come ready-made from the node (``cluster.events``), the envelope is made here.
 
-Hot path: one event costs one encoding here, whatever the number of watches; ``cohort`` puts the envelopes around it.
+Hot path: what one record brings, of one revision or many, stays one piece of bytes for all who get all of it.
 """
 
 from __future__ import annotations
 
-from cluster.messages import EVENTS_HEAD, MORE_EVENTS, decode_events
+from collections.abc import Iterator
+
+from cluster.events import EVENT, EVENTS_HEAD, MORE_EVENTS, key_of
 from cluster.wire import varint
 
 NO_PUT, NO_DELETE = 1, 2  # filter bits; both: nothing is ever delivered
 
-Event = tuple[int, int, bytes, bytes, bytes, int]  # revision, kind, key, KeyValue, previous KeyValue, place in the revision
+Entry = tuple[int, int, int, int]  # of the table: revision, type, place in the revision, bytes
 
 CREATED = b"\x18\x01"
 CANCELED = b"\x20\x01"
@@ -38,76 +40,126 @@ def cancel_reason_field(reason: str) -> bytes:
     return b"\x32" + varint(len(text)) + text if text else b""
 
 
-def event_field(event: Event) -> bytes:
-    """Field 11 with one ``mvccpb.Event``."""
-    _, kind, _, kv, prev, _ = event
-    body = b"".join((b"\x08\x01\x12" if kind else b"\x12", varint(len(kv)), kv))
-    if prev:
-        body = b"".join((body, b"\x1a", varint(len(prev)), prev))
-    return b"\x5a" + varint(len(body)) + body
-
-
 class Batch:
-    """All events of one range at one revision, in order, with their encodings as they are asked for."""
+    """Events of one range, in order: of one revision, or of several; all of each (I16)."""
 
-    __slots__ = ("_encoded", "_fields", "events", "framed", "revision", "size_bytes")
+    __slots__ = ("_encoded", "_entries", "_fields", "count", "first", "framed", "last", "table", "wire")
 
-    def __init__(self, revision: int, events: list[Event], size_bytes: int) -> None:
-        self.revision = revision
-        self.events = events
-        self.size_bytes = size_bytes
+    def __init__(self, first: int, last: int, count: int, table: bytes, wire: bytes) -> None:
+        self.first = first  # revision
+        self.last = last
+        self.count = count
+        self.table = table  # an EVENT each
+        self.wire = wire  # the fields 11
         # while it goes to many cohorts, what was made for one: (filters, watch id fields) -> pieces and their responses
         self.framed: dict[tuple[int, tuple[bytes, ...]], list[tuple[bytes, int]]] | None = None
+        self._entries: list[Entry] | None = None
         self._fields: list[bytes] | None = None
-        self._encoded: list[bytes | None] = [None, None, None, b""]
+        self._encoded: dict[int, bytes] | None = None
 
-    def extend(self, more: Batch) -> None:
-        """Further events of the same revision; nothing was delivered yet. They are encoded now, a piece at a time."""
-        self.fields(0).extend(more.fields(0))
-        self.events += more.events
-        self.size_bytes += more.size_bytes
+    @property
+    def size_bytes(self) -> int:
+        """What it takes to keep it, roughly."""
+        return len(self.table) + len(self.wire)
+
+    def entries(self) -> list[Entry]:
+        """The table."""
+        if self._entries is None:
+            self._entries = list(EVENT.iter_unpack(self.table))
+        return self._entries
 
     def encoded(self, filters: int) -> bytes:
         """Fields 11 of the events that pass; empty if none does."""
-        found = self._encoded[filters]
+        if not filters:
+            return self.wire
+        if self._encoded is None:
+            self._encoded = {}
+        found = self._encoded.get(filters)
         if found is None:
-            found = b"".join(self.fields(filters))
-            self._encoded[filters] = found
+            found = self._encoded[filters] = b"".join(self.fields(filters))
         return found
 
-    def fields(self, filters: int) -> list[bytes]:
+    def fields(self, filters: int = 0) -> list[bytes]:
         """The same, one by one."""
         if self._fields is None:
-            self._fields = [event_field(e) for e in self.events]
+            self._fields = fields = []
+            wire, at = self.wire, 0
+            for entry in self.entries():
+                fields.append(wire[at : at + entry[3]])
+                at += entry[3]
         if not filters:
             return self._fields
         return [
-            f for f, e in zip(self._fields, self.events, strict=True)
+            f for f, e in zip(self._fields, self.entries(), strict=True)
             if not filters & (NO_DELETE if e[1] else NO_PUT)
         ]
+
+    def between(self, after: int, upto: int) -> Batch | None:
+        """The events of later revisions than ``after``, up to ``upto``."""
+        if after < self.first and self.last <= upto:
+            return self
+        entries = self.entries()
+        begin = next((i for i, e in enumerate(entries) if e[0] > after), len(entries))
+        end = next((i for i in range(begin, len(entries)) if entries[i][0] > upto), len(entries))
+        if begin == end:
+            return None
+        start = sum([e[3] for e in entries[:begin]])
+        stop = start + sum([e[3] for e in entries[begin:end]])
+        return Batch(entries[begin][0], entries[end - 1][0], end - begin,
+                     self.table[begin * EVENT.size : end * EVENT.size], self.wire[start:stop])
+
+    def pieces(self, size_bytes: int) -> Iterator[Batch]:
+        """The same in batches of about this size: whole revisions all the same."""
+        if self.first == self.last or len(self.wire) <= size_bytes:
+            yield self
+            return
+        entries = self.entries()
+        after, size = 0, 0
+        for entry, following in zip(entries, [*entries[1:], None], strict=True):
+            size += entry[3]
+            if following is None or (size >= size_bytes and following[0] != entry[0]):
+                piece = self.between(after, entry[0])
+                assert piece is not None
+                yield piece
+                after, size = entry[0], 0
 
 
 def batch_of_record(body: bytes) -> Batch:
     """The batch in an EVENTS record, or the part of one."""
-    revision, count = EVENTS_HEAD.unpack_from(body)
-    return Batch(revision, decode_events(body, EVENTS_HEAD.size, count & ~MORE_EVENTS), len(body))
+    first, last, count = EVENTS_HEAD.unpack_from(body)
+    count &= ~MORE_EVENTS
+    table_end = EVENTS_HEAD.size + count * EVENT.size
+    return Batch(first, last, count, body[EVENTS_HEAD.size : table_end], body[table_end:])
+
+
+def batch_of_history(body: bytes, at: int, count: int) -> Batch | None:
+    """The batch in a HISTORY answer, whose table begins at ``at``; None if it is empty."""
+    if not count:
+        return None
+    table_end = at + count * EVENT.size
+    first, last = EVENT.unpack_from(body, at)[0], EVENT.unpack_from(body, table_end - EVENT.size)[0]
+    return Batch(first, last, count, body[at:table_end], body[table_end:])
 
 
 def is_part(body: bytes) -> bool:
     """Whether further records of the revision of an EVENTS record come."""
-    return bool(EVENTS_HEAD.unpack_from(body)[1] & MORE_EVENTS)
+    return bool(EVENTS_HEAD.unpack_from(body)[2] & MORE_EVENTS)
 
 
-def batches_of(events: list[Event]) -> list[Batch]:
-    """Events in order, grouped by revision."""
-    batches: list[Batch] = []
-    at, count = 0, len(events)
-    while at < count:
-        revision = events[at][0]
-        stop, size = at, 0
-        while stop < count and events[stop][0] == revision:
-            size += 64 + len(events[stop][3]) + len(events[stop][4])
-            stop += 1
-        batches.append(Batch(revision, events[at:stop], size))
-        at = stop
-    return batches
+def joined(batches: list[Batch]) -> Batch:
+    """Batches of one shard, one after the other, as one."""
+    if len(batches) == 1:
+        return batches[0]
+    return Batch(batches[0].first, batches[-1].last, sum([b.count for b in batches]),
+                 b"".join([b.table for b in batches]), b"".join([b.wire for b in batches]))
+
+
+def merged(batches: list[Batch]) -> Batch:
+    """Batches of several shards as one. The sequencer gave each change its place in the revision; keys of a deleted range
+    share one."""
+    rows = []
+    for batch in batches:
+        rows += [(e[0], e[2], key_of(f), e, f) for e, f in zip(batch.entries(), batch.fields(), strict=True)]
+    rows.sort()
+    return Batch(rows[0][0], rows[-1][0], len(rows), b"".join([EVENT.pack(*row[3]) for row in rows]),
+                 b"".join([row[4] for row in rows]))

@@ -113,7 +113,7 @@ class WatchHub:
                 return
             if found.compacted:
                 self._compacted(subscription, part, found.compacted)
-            elif found.failed or not part.filled(found.batches, found.next_revision):
+            elif found.failed or not part.filled(found.batch, found.next_revision):
                 part.filling = True  # until the tick asks again
                 self._stalled_parts[part] = None
 
@@ -127,7 +127,7 @@ class WatchHub:
             if has + 1 < revision:
                 cohort.compacted(revision)
         if subscription.cohorts():
-            part.filled([], max(revision, part.position + 2))
+            part.filled(None, max(revision, part.position + 2))
 
     def catch_up(self, subscription: Subscription, cohort: Cohort) -> None:
         """Read what a lagging cohort has not got."""
@@ -144,7 +144,7 @@ class WatchHub:
                 found.failed = True
             before = cohort.cursor
             if not found.failed:
-                cohort.caught_up(found.batches, found.next_revision - 1, found.applied)
+                cohort.caught_up(found.batch, found.next_revision - 1, found.applied)
             if cohort.cursor == before:
                 self._stalled_cohorts[cohort] = None
             else:
@@ -184,7 +184,7 @@ class WatchHub:
             return  # ended here while it was under way
         if status == _EVENTS:
             batch = batch_of_record(body)
-            self.events_received += len(batch.events)
+            self.events_received += batch.count
             if is_part(body):
                 part.piece(batch)
                 return

@@ -12,7 +12,7 @@ from typing import Protocol
 
 from cluster.messages import SUBSCRIBE_HEAD, SUBSCRIBED_BODY, Method
 from proxy.links import Link
-from proxy.watch.encode import Batch
+from proxy.watch.encode import Batch, joined
 
 _HELD_BYTES = 8 << 20  # live events held back while a gap is read; beyond it they are dropped and read as history
 
@@ -38,7 +38,7 @@ class Poster(Protocol):
 class Part:
     """States: away (no link), asked (SUBSCRIBE sent), filling (reading a gap), live."""
 
-    __slots__ = ("_held", "_held_bytes", "_piece", "filling", "generation", "link", "live", "live_from", "owner", "position",
+    __slots__ = ("_held", "_held_bytes", "_pieces", "filling", "generation", "link", "live", "live_from", "owner", "position",
                  "rid", "shard")
 
     def __init__(self, owner: Owner, shard: int, position: int) -> None:
@@ -51,7 +51,7 @@ class Part:
         self.live_from = 0  # from this revision on the link brings everything; 0: not known yet
         self.filling = False  # a question for history is under way
         self.generation = 0  # of the subscription; answers for an older one are not taken
-        self._piece: Batch | None = None  # of a revision that has not come whole
+        self._pieces: list[Batch] | None = None  # of a revision that has not come whole
         self._held: list[Batch] | None = None  # None but for a short while: most parts are idle
         self._held_bytes = 0
 
@@ -83,7 +83,7 @@ class Part:
         self.live = self.filling = False
         self.live_from = 0
         self.generation += 1
-        self._piece = None
+        self._pieces = None
         self._held = None
         self._held_bytes = 0
 
@@ -94,40 +94,39 @@ class Part:
 
     def piece(self, batch: Batch) -> None:
         """EVENTS of a revision of which more comes: it is kept until it is whole (I16)."""
-        if batch.revision > self.position:
-            if self._piece is None or self._piece.revision != batch.revision:
-                self._piece = batch
+        if batch.last > self.position:
+            if self._pieces is None or self._pieces[0].last != batch.last:
+                self._pieces = [batch]
             else:
-                self._piece.extend(batch)
+                self._pieces.append(batch)
 
     def events(self, batch: Batch) -> None:
-        """EVENTS: one revision, or the rest of it."""
-        if self._piece is not None and self._piece.revision == batch.revision:
-            self._piece.extend(batch)
-            batch, self._piece = self._piece, None
-        if batch.revision <= self.position:
+        """EVENTS: whole revisions, or the rest of one."""
+        if self._pieces is not None and self._pieces[0].last == batch.first:
+            batch, self._pieces = joined([*self._pieces, batch]), None
+        fresh = batch if batch.first > self.position else batch.between(self.position, batch.last)
+        if fresh is None:
             return  # I16: a node that replays records brings what was delivered
         if self.live:
-            self.position = batch.revision
-            self.owner.received(self, batch)
+            self.position = fresh.last
+            self.owner.received(self, fresh)
             return
         if self._held is None:
             self._held = []
-        self._held.append(batch)
-        self._held_bytes += batch.size_bytes
+        self._held.append(fresh)
+        self._held_bytes += fresh.size_bytes
         if self._held_bytes > _HELD_BYTES:
-            self.live_from = batch.revision + 1
+            self.live_from = fresh.last + 1
             self._held = None
             self._held_bytes = 0
 
-    def filled(self, batches: list[Batch], next_revision: int) -> bool:
+    def filled(self, batch: Batch | None, next_revision: int) -> bool:
         """A slice of history from ``position + 1``, complete below ``next_revision``. False if nothing was gained."""
         self.filling = False
         before = self.position
-        for batch in batches:
-            if before < batch.revision < self.live_from:
-                self.position = batch.revision
-                self.owner.received(self, batch)
+        if batch is not None and (fresh := batch.between(before, self.live_from - 1)) is not None:
+            self.position = fresh.last
+            self.owner.received(self, fresh)
         self.position = max(self.position, min(next_revision, self.live_from) - 1)
         if self.position == before:
             return False

@@ -14,15 +14,17 @@ The rules (I16)
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Protocol
 
-from proxy.watch.encode import Batch, Event
+from proxy.watch.encode import Batch, joined, merged
 from proxy.watch.parts import Part
 
 if TYPE_CHECKING:
     from proxy.watch.cohort import Cohort
 
 _RING_BYTES = 4 << 20
+_RESPONSE_BYTES = 12 << 10  # of events, about: what is put together here goes out in responses that fit a frame of HTTP/2
 
 
 class Hub(Protocol):
@@ -53,18 +55,27 @@ class Ring:
             dropped = batches[self._dropped]
             self._dropped += 1
             self.size_bytes -= dropped.size_bytes
-            self.begin = dropped.revision + 1
+            self.begin = dropped.last + 1
         if self._dropped > 64 and self._dropped * 2 > len(batches):
             del batches[: self._dropped]
             self._dropped = 0
 
-    def after(self, revision: int) -> list[Batch]:
-        """The batches of later revisions."""
-        return self._batches[bisect_right(self._batches, revision, self._dropped, key=_revision) :]
+    def after(self, revision: int) -> Iterator[Batch]:
+        """The batches of later revisions (the first may hold some before), many small ones as one: who has to catch up gets
+        as much at once as is cheap."""
+        size, found = 0, []
+        for batch in self._batches[bisect_right(self._batches, revision, self._dropped, key=_last) :]:
+            found.append(batch)
+            size += batch.size_bytes
+            if size >= _RESPONSE_BYTES:
+                yield joined(found)
+                size, found = 0, []
+        if found:
+            yield joined(found)
 
 
-def _revision(batch: Batch) -> int:
-    return batch.revision
+def _last(batch: Batch) -> int:
+    return batch.last
 
 
 class Subscription:
@@ -84,8 +95,8 @@ class Subscription:
         self.live: dict[tuple[object, int], Cohort] = {}  # by shape
         self.ahead: list[Cohort] = []
         self.lagging: dict[Cohort, None] = {}
-        # several shards: revision -> (shard, events). None, as the ring, where there is none: most ranges are idle
-        self._pending: dict[int, list[tuple[int, Batch]]] | None = None
+        # several shards: what has come of each and waits for others. None, as the ring, where there is none: most are idle
+        self._pending: dict[int, list[Batch]] | None = None
         self._ring: Ring | None = None
 
     def through(self) -> int:
@@ -104,7 +115,7 @@ class Subscription:
         if self._pending is None:
             self._pending = {}
             self.hub.merging(self)
-        self._pending.setdefault(batch.revision, []).append((part.shard, batch))
+        self._pending.setdefault(part.shard, []).append(batch)
 
     def moved(self, part: Part) -> None:
         """A shard's part has got further: emit what is whole now."""
@@ -114,17 +125,18 @@ class Subscription:
     def advance(self) -> bool:
         """Several shards: emit, in order, every revision that all of them have brought whole. True if that was all."""
         low = min(p.through() for p in self.parts)
-        if self._pending:
-            for revision in sorted(r for r in self._pending if r <= low):
-                found = sorted(self._pending.pop(revision), key=_shard)
-                if len(found) == 1:
-                    self._emit(found[0][1])
-                    continue
-                events: list[Event] = []
-                for _, batch in found:
-                    events += batch.events
-                events.sort(key=_place)  # the sequencer gave each change its place
-                self._emit(Batch(revision, events, sum(b.size_bytes for _, b in found)))
+        if self._pending and low > self.emitted:
+            whole, self._pending = self._pending, {}
+            found = []
+            for shard, batches in whole.items():
+                batch = joined(batches)
+                if (ready := batch.between(0, low)) is not None:
+                    found.append(ready)
+                if (rest := batch.between(low, batch.last)) is not None:
+                    self._pending[shard] = [rest]
+            if found:
+                for piece in (merged(found) if len(found) > 1 else found[0]).pieces(_RESPONSE_BYTES):
+                    self._emit(piece)
         if low > self.emitted:
             self.emitted = low
         if self._pending:
@@ -137,20 +149,27 @@ class Subscription:
         self.hub.fill(self, part)
 
     def _emit(self, batch: Batch) -> None:
-        revision = batch.revision
-        assert revision > self.emitted, f"I16: revision {revision} after {self.emitted}"
-        self.emitted = revision - 1  # a cohort that lags from here on has everything before this batch
+        first, last = batch.first, batch.last
+        assert first > self.emitted, f"I16: revision {first} after {self.emitted}"
         if self.ahead:
+            for cohort in self.ahead:
+                if first <= cohort.cursor < last:  # its events begin in the midst
+                    for piece in (batch.between(0, cohort.cursor), batch.between(cohort.cursor, last)):
+                        if piece is not None:
+                            self._emit(piece)
+                    return
+            self.emitted = first - 1
             waiting, self.ahead = self.ahead, []
             for cohort in waiting:
-                self._place(cohort, cohort.cursor < revision)
+                self._place(cohort, cohort.cursor < first)
+        self.emitted = first - 1  # a cohort that lags from here on has everything before this batch
         batch.framed = {}
         for cohort in tuple(self.live.values()):
             cohort.deliver(batch)
         batch.framed = None
         if self._ring is not None:
             self._ring.append(batch)
-        self.emitted = revision
+        self.emitted = last
 
     # -- the watches ------------------------------------------------------------------------------
 
@@ -228,11 +247,3 @@ class Subscription:
         """Figures for debugging."""
         return {"live": len(self.live), "ahead": len(self.ahead), "lagging": len(self.lagging),
                 "ring_bytes": 0 if self._ring is None else self._ring.size_bytes, "emitted": self.emitted}
-
-
-def _shard(item: tuple[int, Batch]) -> int:
-    return item[0]
-
-
-def _place(event: Event) -> tuple[int, bytes]:
-    return event[5], event[2]  # keys of a deleted range share one place

@@ -10,11 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from cluster import errors, messages
+from cluster import errors
 from cluster.errors import EtcdError
-from cluster.messages import EVENTS_HEAD, HEAD, READ, READ_INDEX_ANSWER, SUBSCRIBE_HEAD, Method, Status
+from cluster.messages import HEAD, LEADER, READ, READ_INDEX_ANSWER, SUBSCRIBE_HEAD, Method, Status
 from cluster.pb import rpc_pb2 as pb
 from node.server import FATAL_EXIT
+from tests import events
 from tests.cluster.nodes import Front, Nodes
 
 
@@ -77,7 +78,7 @@ def test_a_follower_says_that_nothing_was_logged(nodes: Nodes) -> None:
     follower = next(m for m in nodes.settings if m != leader)
     status, body = nodes.front(follower).call(Method.PUT, pb.PutRequest(key=b"a").SerializeToString())
     assert status == Status.NOT_LEADER
-    assert messages.LEADER.unpack(body)[0] == leader
+    assert LEADER.unpack(body)[0] == leader
 
 
 def test_a_subscription_gets_every_event_once_and_in_order(nodes: Nodes) -> None:
@@ -93,9 +94,7 @@ def test_a_subscription_gets_every_event_once_and_in_order(nodes: Nodes) -> None
     while len(seen) < 50:
         status, body = watcher.wait(rid)
         assert status == Status.EVENTS
-        _, count = EVENTS_HEAD.unpack_from(body)
-        for revision, _, key, _, prev, _ in messages.decode_events(body, EVENTS_HEAD.size, count):
-            seen.append((revision, key, prev))
+        seen += [(revision, event.kv.key, event.prev_kv.value) for revision, event in events.read(body)]
     assert [s[0] for s in seen] == [2 + 2 * i for i in range(50)]
     assert [bool(s[2]) for s in seen] == [False] * 5 + [True] * 45
 

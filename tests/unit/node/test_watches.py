@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from cluster import messages
-from cluster.messages import EVENTS_HEAD, MORE_EVENTS, SUBSCRIBE_HEAD, SUBSCRIBED_BODY, Status, decode_events
-from cluster.wire import key_value
+from cluster.events import EVENTS_HEAD, MORE_EVENTS
+from cluster.messages import SUBSCRIBE_HEAD, SUBSCRIBED_BODY, Status
+from cluster.wire import key_value, tombstone
 from node.fronts import FrontLink
 from node.watches import WatchSource
+from tests.events import read
 
 
 class Store:
@@ -14,7 +16,7 @@ class Store:
     compact_revision = 2
 
     def previous(self, key: bytes, revision: int) -> bytes | None:
-        return b"before " + key
+        return key_value(key, 2, 2, 1, b"before", 0)
 
 
 class Source:
@@ -43,14 +45,10 @@ class Source:
         frames, self.frames = self.frames, []
         return [record for frame in frames for record in messages.decode_answers(frame)[1]]
 
-    def events(self, link: int = 0) -> list[tuple[int, int, list[bytes]]]:
-        """Per record the rid, the revision and the keys."""
-        found = []
-        for rid, status, body in self.answers(link):
-            if status == Status.EVENTS:
-                revision, count = EVENTS_HEAD.unpack_from(body)
-                found.append((rid, revision, [e[2] for e in decode_events(body, EVENTS_HEAD.size, count)]))
-        return found
+    def events(self, link: int = 0) -> list[tuple[int, list[tuple[int, bytes]]]]:
+        """Per record the rid, and revisions and keys."""
+        return [(rid, [(revision, event.kv.key) for revision, event in read(body)])
+                for rid, status, body in self.answers(link) if status == Status.EVENTS]
 
 
 def test_a_subscription_is_told_from_where_it_is_live_and_gets_nothing_older() -> None:
@@ -60,17 +58,34 @@ def test_a_subscription_is_told_from_where_it_is_live_and_gets_nothing_older() -
     assert [(r, s, SUBSCRIBED_BODY.unpack(b)) for r, s, b in source.answers()] == [
         (1, Status.SUBSCRIBED, (6, 2)), (2, Status.SUBSCRIBED, (9, 2))]
     source.write((8, b"k"), (9, b"k"))
-    assert source.events() == [(1, 8, [b"k"]), (1, 9, [b"k"]), (2, 9, [b"k"])]
+    assert source.events() == [(1, [(8, b"k"), (9, b"k")]), (2, [(9, b"k")])]
 
 
-def test_each_subscription_gets_the_events_of_its_range_a_record_per_revision() -> None:
+def test_each_subscription_gets_the_events_of_its_range_in_one_record() -> None:
     source = Source()
     wishes = {1: (b"b", b""), 2: (b"a", b"c"), 3: (b"b", b"\0"), 4: (b"c", b"b"), 5: (b"\0", b"\0")}
     for rid, (key, end) in wishes.items():
         source.subscribe(rid, key, end)
     source.write((6, b"a"), (6, b"b"), (7, b"c"))
     assert sorted(source.events()) == [
-        (1, 6, [b"b"]), (2, 6, [b"a", b"b"]), (3, 6, [b"b"]), (3, 7, [b"c"]), (5, 6, [b"a", b"b"]), (5, 7, [b"c"])]
+        (1, [(6, b"b")]), (2, [(6, b"a"), (6, b"b")]), (3, [(6, b"b"), (7, b"c")]), (5, [(6, b"a"), (6, b"b"), (7, b"c")])]
+
+
+def test_i16_a_record_is_bounded_and_no_revision_is_split() -> None:
+    source = Source()
+    source.subscribe(1, b"k")
+    source.subscribe(2, b"j", b"l")
+    source.answers()
+    large = key_value(b"k", 2, 6, 2, bytes(10_000), 0)
+    source.source.emit([(revision, 0, b"k", large, place) for revision in range(6, 16) for place in range(2)])
+    records = source.events()
+    for rid in (1, 2):
+        mine = [[revision for revision, _ in events] for found, events in records if found == rid]
+        assert mine == [[revision] * 2 for revision in range(6, 16)]
+    source.source.emit([(revision, 0, b"k", key_value(b"k", 2, revision, 2, bytes(100), 0), 0) for revision in range(16, 1016)])
+    sizes = [len(events) for rid, events in source.events() if rid == 1]
+    assert sum(sizes) == 1000
+    assert all(50 < size < 150 for size in sizes[:-1])
 
 
 def test_only_those_that_want_it_get_the_previous_value() -> None:
@@ -80,8 +95,8 @@ def test_only_those_that_want_it_get_the_previous_value() -> None:
     source.answers()
     source.write((6, b"k"))
     (_, _, with_prev), (_, _, plain) = source.answers()
-    assert decode_events(with_prev, EVENTS_HEAD.size, 1)[0][4] == b"before k"
-    assert decode_events(plain, EVENTS_HEAD.size, 1)[0][4] == b""
+    assert read(with_prev)[0][1].prev_kv.value == b"before"
+    assert not read(plain)[0][1].HasField("prev_kv")
 
 
 def test_who_has_ended_or_gone_gets_nothing() -> None:
@@ -93,7 +108,7 @@ def test_who_has_ended_or_gone_gets_nothing() -> None:
     source.source.unsubscribe(source.links[0], 2)
     source.source.gone(source.links[1])
     source.write((6, b"k"))
-    assert [rid for rid, _, _ in source.events()] == [1, 3]
+    assert [rid for rid, _ in source.events()] == [1, 3]
     assert source.events(1) == []
     for rid in (1, 3):
         source.source.unsubscribe(source.links[0], rid)
@@ -117,17 +132,17 @@ def test_a_revision_of_very_many_events_leaves_in_pieces_while_it_is_applied() -
     source.answers()
 
     def deletes(revision: int, first: int, last: int) -> list[tuple[int, int, bytes, bytes, int]]:
-        return [(revision, 1, b"k%03d" % i, b"", 0) for i in range(first, last)]
+        return [(revision, 1, b"k%03d" % i, tombstone(b"k%03d" % i, revision), 0) for i in range(first, last)]
 
     source.source.gather([*deletes(6, 0, 2), *deletes(7, 0, 300)])
     source.subscribe(3, b"k", b"l")  # its answer waits: what it would be told has begun already
     source.source.gather(deletes(7, 300, 700))
     pieces = [(rid, *EVENTS_HEAD.unpack_from(body)) for rid, _, body in source.answers()]
-    assert pieces == [(1, 7, 300 | MORE_EVENTS), (1, 7, 400 | MORE_EVENTS)]
+    assert pieces == [(1, 7, 7, 300 | MORE_EVENTS), (1, 7, 7, 400 | MORE_EVENTS)]
     source.source.emit([*deletes(7, 700, 701), *deletes(8, 0, 1)])
     found = [(rid, status, body) for rid, status, body in source.answers()]
     assert [(rid, *EVENTS_HEAD.unpack_from(body)) for rid, status, body in found if status == Status.EVENTS] == [
-        (1, 6, 2), (1, 7, 1), (1, 8, 1), (2, 7, 1)]
+        (1, 6, 6, 2), (1, 7, 7, 1), (1, 8, 8, 1), (2, 7, 7, 1)]
     assert [rid for rid, status, _ in found if status == Status.SUBSCRIBED] == [3]
 
 
@@ -135,6 +150,7 @@ def test_a_revision_whose_last_piece_was_its_end_is_ended_all_the_same() -> None
     source = Source()
     source.subscribe(1, b"k", b"l")
     source.answers()
-    source.source.gather([(6, 1, b"k%03d" % i, b"", 0) for i in range(300)])
+    source.source.gather([(6, 1, b"k%03d" % i, tombstone(b"k%03d" % i, 6), 0) for i in range(300)])
     source.source.emit([])
-    assert [EVENTS_HEAD.unpack_from(body) for _, _, body in source.answers()] == [(6, 300 | MORE_EVENTS), (6, 0)]
+    assert [EVENTS_HEAD.unpack_from(body) for _, _, body in source.answers()] == [
+        (6, 6, 300 | MORE_EVENTS), (6, 6, 0)]

@@ -8,13 +8,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from cluster.messages import EVENTS_HEAD, HEAD, Method, Status, encode_event
+from cluster.messages import HEAD, Method, Status
 from cluster.pb import rpc_pb2
 from cluster.wire import key_value
 from proxy.grpc import Deadlines, Peer, Registry
 from proxy.http2 import PREFACE, Connection, Limits, encode_block
 from proxy.http2 import frames as f
 from proxy.services import lease, watch
+from tests.events import record
 from tests.unit.proxy.fakes import Net
 
 VALUE = bytes(256)
@@ -76,11 +77,12 @@ def fan_out_us(connections: int, watches: int, keys: int, revisions: int, repeat
 
     def tick() -> None:
         nonlocal revision
+        events = []
         for _ in range(revisions):
             revision += 1
             key = b"k%07d" % (revision % keys) if keys > 1 else b"k"
-            kv = key_value(key, revision, revision, 1, VALUE, 0)
-            node.answer(subscribe.rid, Status.EVENTS, EVENTS_HEAD.pack(revision, 1) + encode_event(revision, 0, key, kv))
+            events.append((revision, 0, key_value(key, revision, revision, 1, VALUE, 0)))
+        node.answer(subscribe.rid, Status.EVENTS, record(events))
         node.watermark(revision)
 
     def deliver() -> None:

@@ -39,6 +39,7 @@ class Race:
         self.made: list[Made] = []
         for source in self.world.sources.values():
             source.slice_events = random.choice((1, 2, 5))
+            source.at_once = lambda: random.choice((1, 2, 5))
 
     def step(self) -> None:
         random, world, net = self.random, self.world, self.world.net
@@ -151,7 +152,8 @@ class Race:
 @given(st.integers(0, 2**32))
 def test_i16_every_watch_gets_every_event_once_in_order_whatever_happens(seed: int) -> None:
     race = Race(Random(seed))
-    with patch("proxy.watch.cohort.DIRECT_BYTES", race.random.choice((1, 200, 16_384))):  # so many watches at once
+    with (patch("proxy.watch.cohort.DIRECT_BYTES", race.random.choice((1, 200, 16_384))),  # so many watches at once
+          patch("proxy.watch.subscription._RESPONSE_BYTES", race.random.choice((1, 100, 16_384)))):  # so many events
         for _ in range(race.random.choice((30, 100, 200))):
             race.step()
     race.finish()

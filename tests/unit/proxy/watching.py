@@ -6,24 +6,24 @@ send that answer later than events applied since: the order of ``node.watches`` 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 from cluster import errors
 from cluster.errors import EtcdError
 from cluster.messages import (
-    EVENTS_HEAD,
     HISTORY_ANSWER,
     HISTORY_HEAD,
     SUBSCRIBE_HEAD,
     SUBSCRIBED_BODY,
     Method,
     Status,
-    encode_event,
 )
 from cluster.pb import kv_pb2, rpc_pb2
 from cluster.wire import key_value, tombstone
 from proxy.services.watch import WatchService
+from tests.events import record, table_and_fields
 from tests.unit.proxy.fakes import FakeCall, FakeNode, Net
 
 Event = tuple[int, int, bytes, bytes]  # revision, kind, key, KeyValue
@@ -59,6 +59,7 @@ class Source:
     slice_events: int = 3
     subs: dict[int, tuple[bytes, bytes, int]] = field(default_factory=dict)
     late: list[tuple[int, int, bytes]] = field(default_factory=list)  # answers that wait to be sent
+    at_once: Callable[[], int] = lambda: 1
 
     def __post_init__(self) -> None:
         self.node.forget = self.forget
@@ -89,15 +90,15 @@ class Source:
         key, end = body[at : at + key_len], body[at + key_len :]
         if start <= self.store.compacted - 1:
             return Status.ERROR, EtcdError(errors.COMPACTED, str(self.store.compacted)).encode()
-        found: list[bytes] = []
+        found: list[tuple[int, int, bytes]] = []
         following = max(start, self.node.revision + 1)
         for revision in range(start, self.node.revision + 1):
             if len(found) >= self.slice_events:
                 following = revision
                 break
-            found += [encode_event(*e) for e in self.store.events if e[0] == revision and in_range(e[2], key, end)]
+            found += [(e[0], e[1], e[3]) for e in self.store.events if e[0] == revision and in_range(e[2], key, end)]
         head = HISTORY_ANSWER.pack(following, self.node.revision, self.store.compacted, len(found))
-        return Status.OK, head + b"".join(found)
+        return Status.OK, head + table_and_fields(found)
 
     def send_late(self) -> None:
         late, self.late = self.late, []
@@ -105,14 +106,15 @@ class Source:
             self.node.answer(rid, status, body)
 
     def apply(self, revision: int) -> None:
-        """Apply up to a revision: events of each, then the watermark."""
-        for at in range(self.node.revision + 1, revision + 1):
-            self.node.revision = at
+        """Apply up to a revision, so many revisions at once as ``at_once`` says: their events, then the watermark."""
+        while self.node.revision < revision:
+            after = self.node.revision
+            self.node.revision = upto = min(revision, after + max(1, self.at_once()))
             for rid, (key, end, live) in self.subs.items():
-                found = [e for e in self.store.events if e[0] == at and at >= live and in_range(e[2], key, end)]
+                found = [(e[0], e[1], e[3]) for e in self.store.events
+                         if after < e[0] <= upto and e[0] >= live and in_range(e[2], key, end)]
                 if found:
-                    body = EVENTS_HEAD.pack(at, len(found)) + b"".join(encode_event(*e) for e in found)
-                    self.node.answer(rid, Status.EVENTS, body)
+                    self.node.answer(rid, Status.EVENTS, record(found))
         self.node.watermark(revision)
 
     def install(self, revision: int) -> None:
