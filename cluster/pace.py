@@ -4,23 +4,68 @@ An entry costs the hosts a fixed sum whether it holds one change or five hundred
 1.4 ms of CPU at its leader alone, a change in it some 30 us (decision 19). So while an entry of a leader is
 under way, what comes in gathers for the next one, unless it fills an entry by itself. Nothing waits when nothing is
 under way, and nothing waits for a clock.
+
+Records of the order log are shared by all shards, and each costs every host as much as an entry. So under load the
+sequencer's next one waits for the shards that are about to report (:class:`Company`, decision 24).
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 FULL_REQUESTS = 256
 FULL_BYTES = 256 << 10
+BUSY_CHANGES = 4
+_LONGEST_S = 0.05
+_SMOOTHING = 0.2
 
 
 class Pace:
     """The rule; what *under way* means is the asker's: not applied yet, or not in order yet."""
 
-    __slots__ = ("full_bytes", "full_requests")
+    __slots__ = ("full_bytes", "full_requests", "held")
 
     def __init__(self, full_requests: int = FULL_REQUESTS, full_bytes: int = FULL_BYTES) -> None:
         self.full_requests = full_requests
         self.full_bytes = full_bytes
+        self.held = False  # what is queued gathers although nothing is under way: others are about to join it
 
     def due(self, under_way: int, queued: int, queued_bytes: int) -> bool:
         """Whether what is queued may become an entry now."""
-        return under_way == 0 or queued >= self.full_requests or queued_bytes >= self.full_bytes
+        return (under_way == 0 and not self.held) or queued >= self.full_requests or queued_bytes >= self.full_bytes
+
+
+class Company:
+    """Which shards the sequencer's next record waits for, and until when.
+
+    Expected is who had at least ``busy`` changes in its last cut: its next entry was gathering meanwhile, and is reported
+    one quorum round after that cut is applied. Nobody is expected for longer than twice what that takes as a rule, so that a
+    shard whose clients have gone is waited for once. Times are the caller's, in seconds.
+    """
+
+    __slots__ = ("_cut_at", "_turn_s", "busy")
+
+    def __init__(self, busy: int = BUSY_CHANGES) -> None:
+        self.busy = busy
+        self._cut_at: dict[int, float] = {}  # who has not reported since a busy cut: when that was
+        self._turn_s = 0.0  # from a busy cut to the next report, smoothed
+
+    def reported(self, shard: int, now: float) -> None:
+        """A shard has committed more than its last cut says."""
+        cut_at = self._cut_at.pop(shard, None)
+        if cut_at is not None and now - cut_at < _LONGEST_S:  # else nobody wrote there meanwhile
+            self._turn_s += (now - cut_at - self._turn_s) * _SMOOTHING
+
+    def patience_s(self, now: float) -> float:
+        """How much longer a record waits for who is expected; 0: no longer."""
+        if not self._cut_at:
+            return 0.0
+        return max(0.0, max(self._cut_at.values()) + min(2 * self._turn_s, _LONGEST_S) - now)
+
+    def cut(self, grown: Mapping[int, int], now: float) -> None:
+        """A record leaves that holds so many changes of each shard."""
+        for shard, changes in grown.items():
+            if changes >= self.busy:
+                self._cut_at[shard] = now
+            else:
+                self._cut_at.pop(shard, None)

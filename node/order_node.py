@@ -19,6 +19,7 @@ from cluster.coordinator import Coordinator, Wide
 from cluster.errors import EtcdError
 from cluster.messages import ANSWER, HEAD, LEADER, LONE_HEAD, Method, Status
 from cluster.order import Change, Control, Cut, Fold
+from cluster.pace import Company
 from cluster.placement import Placement
 from cluster.prepare import FATE, REPORT, Grant, decode_attempt
 from cluster.raft import EntryKind, Role
@@ -58,6 +59,8 @@ class OrderNode(LinkedNode):
         # compactions applied here that not every shard's leader has applied yet: (index, link, record)
         self._controls: list[tuple[int, FrontLink, bytes]] = []
         self.cuts = 0
+        self.company = Company()
+        self._patience: asyncio.TimerHandle | None = None  # ends the wait for it
         self._uncut = False  # reports have come since the last cut
 
     # -- requests
@@ -135,6 +138,8 @@ class OrderNode(LinkedNode):
             self._uncut = True
         if self.coordinator is not None:
             self.coordinator.leader_of(report.shard, report.term)
+            if report.index > self.coordinator.fold.cut(report.shard).index:
+                self.company.reported(report.shard, self.loop.time())
         self._release_controls()
 
     def _query(self, link: FrontLink, rid: int, body: bytes) -> None:
@@ -149,9 +154,11 @@ class OrderNode(LinkedNode):
         coordinator = self.coordinator
         if coordinator is not None and self._sequencing and self.writes.uncommitted < _MAX_UNCOMMITTED:
             # cuts gather as writes do, but what a lock waits for does not wait for its turn
-            if self.writes.due or coordinator.busy:
+            self.pace.held = self._expects_company(coordinator)
+            gather = coordinator.crowded and not self.writes.due
+            if self.writes.due or (coordinator.busy and not gather):
                 self._cut(coordinator)
-            coordinator.run(self.now_ms(), self._append)
+            coordinator.run(self.now_ms(), self._append, gather)
             self._send_prepares(coordinator)
         super()._evaluate()
 
@@ -161,23 +168,34 @@ class OrderNode(LinkedNode):
         return (leader is not None and not self.raft.transferring and self.raft.role is Role.LEADER
                 and self.raft.term == leader.term)
 
+    def _expects_company(self, coordinator: Coordinator[Token]) -> bool:
+        """Whether what could leave waits for reports that are about to come (``cluster.pace``)."""
+        if self.writes.uncommitted or coordinator.busy or not (self._uncut or self.writes.queued):
+            return False
+        patience_s = self.company.patience_s(self.loop.time())
+        if self._patience is not None:
+            self._patience.cancel()
+        self._patience = self.loop.call_later(patience_s, self.wake) if patience_s else None
+        return patience_s > 0
+
     def _cut(self, coordinator: Coordinator[Token]) -> None:
         """One cut for every shard that has committed more than is in order."""
         cuts: dict[int, Cut] = {}
-        growth = 0
+        grown: dict[int, int] = {}
         self._uncut = False
         for shard, report in self.reports.items():
             old = coordinator.fold.cut(shard)
             # I3: only committed entries of the reporting leader's own term are reported; I4: never backwards
             if report.term >= old.term and report.index > old.index:
                 cuts[shard] = Cut(report.index, report.term, report.count)
-                growth += report.count - old.count
+                grown[shard] = report.count - old.count
+        self.company.cut(grown, self.loop.time())
         if cuts:
             item = order.encode_cut(cuts)
             coordinator.fold.take(item, 0)
             self.cuts += 1
             assert self.writes.leader is not None
-            self.writes.leader.append_ordered(item, growth, [], [])
+            self.writes.leader.append_ordered(item, sum(grown.values()), [], [])
 
     def _append(self, item: bytes, outcome: Outcome, wide: Wide[Token]) -> None:
         leader, coordinator = self.writes.leader, self.coordinator
@@ -293,6 +311,7 @@ class OrderNode(LinkedNode):
             for link, rid in self.coordinator.resign():
                 self._not_leader(link, rid)
             self.coordinator = None
+            self.company, self.pace.held = Company(self.company.busy), False
 
     def wanted_by_others(self) -> int | None:
         return self.feeds.durable_floor()

@@ -30,6 +30,7 @@ from cluster.messages import Method
 from cluster.settings import Common, FrontSettings, NodeSettings, Peer
 from node.links import NodeLink
 from node.main import make_node
+from node.order_node import OrderNode
 from node.server import Node
 from proxy.links import Connector, Link
 from proxy.router import SWEEP_S
@@ -58,6 +59,8 @@ class NodeProcess(Process):
         self.node: Node = make_node(simulation.node_settings(host, shard), self)  # type: ignore[arg-type]
         # clients are few here: now and then entries leave while others are under way, as they do under load
         self.node.pace.full_requests = self.random.choice((1, 2, 256))
+        if isinstance(self.node, OrderNode):
+            self.node.company.busy = 1  # a record waits for others as it does under load
         self.node.start()
 
 
