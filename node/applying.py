@@ -9,11 +9,25 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
+from cluster.raft import Entry, EntryKind
 from node.storage import Applied, Applying, Event
 
 SLICE_S = 0.002
+_RUN_BYTES = 1 << 20  # committed entries are applied in runs of about this size
+
+
+def one_run(entries: Iterable[Entry]) -> list[tuple[int, int, bytes]]:
+    """As many of the entries as are applied together: index, term, record (empty: an entry of another kind)."""
+    run: list[tuple[int, int, bytes]] = []
+    size = 0
+    for entry in entries:
+        run.append((entry.index, entry.term, entry.data if entry.kind == EntryKind.RECORD else b""))
+        size += len(entry.data)
+        if size >= _RUN_BYTES:
+            break
+    return run
 
 
 class Applies:

@@ -22,5 +22,8 @@ class LinkedNode(Node):
         self.links.close()
         await super().stop()
 
+    def _unseen(self) -> bool:
+        return False  # other nodes wait for what is applied here; decision 20 says how soon each wants it
+
     def connecting(self) -> bool:
         return bool(self.links.dirty)

@@ -40,12 +40,13 @@ from cluster.raft import (
     encode_messages,
 )
 from cluster.settings import NodeSettings, Peer
-from node.applying import Applies
+from node.applying import Applies, one_run
 from node.backups import Backups
 from node.clock import Clock, signs_of_life_ms
 from node.confirm import Confirmations
 from node.disk import Syncer
 from node.fronts import FrontLink, Fronts, Send
+from node.gathering import Gathering
 from node.incarnations import Incarnations
 from node.peers import REFUSED_INCARNATION, Peers
 from node.raft_view import RaftView
@@ -67,7 +68,6 @@ _WRITES = frozenset((Method.PUT, Method.DELETE_RANGE, Method.TXN, Method.COMPACT
                      Method.LEASE_REVOKE, Method.PUBLISH, Method.SET_ALARM))
 _QUESTIONS = frozenset((Method.READ_INDEX, Method.LEASE_KEEPALIVE, Method.LEASE_KEEPALIVES, Method.LEASE_TTL))
 _QUIET_REQUESTS = 8  # up to so many requests in a tick the loop syncs by itself (node.disk)
-_APPLY_BYTES = 1 << 20  # committed entries are applied in runs of about this size
 _APPLY_ENTRIES = 256
 HURRY_S = 1.0  # who waited for this replica once will soon again
 
@@ -131,8 +131,9 @@ class Node:
         self.incarnations = Incarnations(
             common.member_id, settings.incarnation, self.voters.voters, self.log, self.store.incarnations(),
             self.logged_incarnations)
-        self.applied_index = self._committed = self.store.position.shard_index
+        self.applied_index = self.store.position.shard_index
         self.applies = Applies(loop, self.watches.gather, self._apply_on)
+        self.gathering = Gathering(loop, self._apply, self._unseen, self.wake)
         self._outbox: dict[int, list[Message]] = {}
         self._after_sync: list[tuple[int, list[Message]]] = []
         self._scheduled = False
@@ -141,6 +142,7 @@ class Node:
         self._gathers = False  # the frame that is being taken held nothing but writes
         self._known_leader: tuple[int, int] = (0, 0)
         self._ready_said = False
+        self._wanted_revision = 0  # somebody waits for it
         self._lease_serial = random.SystemRandom().getrandbits(24)
         self.clock = Clock(self)
         self.stopping = False
@@ -200,6 +202,7 @@ class Node:
                 break
             await asyncio.sleep(0.01)
         self.clock.stop()
+        self.gathering.close()
         self._local.close()
         self.peers.close()
         if self._gatekeeper is not None:
@@ -281,6 +284,7 @@ class Node:
                     submit(link, rid, method, body)
                     continue
                 self._gathers = False
+                self.catch_up()
                 if method in _QUESTIONS:
                     self.confirmations.ask(link, rid, method, body)
                 elif method == Method.SUBSCRIBE:
@@ -312,6 +316,7 @@ class Node:
     def hurry(self, link: FrontLink, revision: int) -> None:
         """A read waits until this revision is applied here: its front hears at once, and for a while what comes then."""
         self.fronts.hurry(link, revision, self.loop.time() + HURRY_S)
+        self._wanted_revision = max(revision, self._wanted_revision)
 
     def _submit(self, link: FrontLink, rid: int, method: int, body: bytes) -> None:
         """A write of a front."""
@@ -451,8 +456,7 @@ class Node:
             self.syncer.request(ready.sequence, quiet=False)
         first, last = ready.committed
         if last > first:
-            self._committed = last
-            self._apply(last)
+            self.gathering.take(last)
         for context, index in ready.reads:
             self.confirmations.confirmed(context, index)
         if ready.reads_failed:
@@ -492,14 +496,7 @@ class Node:
         # until the layout is known one by one: what comes after another layout than ours cannot be read here
         most = _APPLY_ENTRIES if self.store.bootstrap() is not None else 1
         while self.applied_index < last and not self.fatal.done() and not self.applies.busy:
-            entries = raft.log_entries(self.applied_index + 1, min(last, self.applied_index + most))
-            run: list[tuple[int, int, bytes]] = []
-            size = 0
-            for entry in entries:
-                run.append((entry.index, entry.term, entry.data if entry.kind == 1 else b""))
-                size += len(entry.data)
-                if size >= _APPLY_BYTES:
-                    break
+            run = one_run(raft.log_entries(self.applied_index + 1, min(last, self.applied_index + most)))
             if most == 1 and (agreed := records.bootstrap_in(run[0][2])) is not None:
                 self.upkeep.check_bootstrap(agreed)
                 if self.fatal.done():
@@ -507,6 +504,16 @@ class Node:
             self.applies.run(
                 self.store.apply_slices(run, want_events=self.watches.active, evaluated=self.writes.evaluated),
                 partial(self._applied_run, run))
+
+    def _unseen(self) -> bool:
+        """Whether nobody waits here for what is committed, so that it may be applied a little later (``node.gathering``)."""
+        return (self.raft.role is Role.FOLLOWER and not self.watches.active and not self.writes.uncommitted
+                and not len(self.reads.waiting) and self.store.revision >= self._wanted_revision and self._ready_said)
+
+    def catch_up(self) -> None:
+        """Have all applied that is known to be committed: somebody is about to look."""
+        if self.gathering.waits:
+            self.gathering.catch_up()
 
     def _applied_run(self, run: list[tuple[int, int, bytes]], applied: Applied) -> None:
         """A run of this shard's own log is applied."""
@@ -516,7 +523,7 @@ class Node:
 
     def _apply_on(self) -> None:
         """A long apply is through: what was committed meanwhile is next."""
-        self._apply(self._committed)
+        self._apply(self.gathering.committed)
         self.wake()
 
     def _after_apply(self, run: list[tuple[int, int, bytes]], applied: Applied) -> None:

@@ -59,7 +59,6 @@ class ShardNode(LinkedNode):
         self._feed_link: NodeLink | None = None
         self._next_feed = self._order_index + 1
         self._acknowledged: tuple[NodeLink | None, int, int, int] = (None, 0, 0, ALL_HASTE)  # to whom, and what, of the feed
-        self._wanted_revision = 0  # somebody waits for it
         self._hurried_until = 0.0  # somebody waits for what is applied here, or did just now
         self.leading: ShardLeader[Token] | None = None
         # batches of a lost term whose fate is open: index -> (term, batch)
@@ -401,7 +400,6 @@ class ShardNode(LinkedNode):
 
     def hurry(self, link: FrontLink, revision: int) -> None:
         super().hurry(link, revision)
-        self._wanted_revision = max(revision, self._wanted_revision)
         self._hurried_until = self.loop.time() + HURRY_S
 
     def _report(self, *, force: bool) -> None:

@@ -74,11 +74,13 @@ class NearNode:
     @property
     def revision(self) -> int:
         """Applied."""
+        self._node.catch_up()
         return self._store.revision
 
     @property
     def order_index(self) -> int:
         """Applied."""
+        self._node.catch_up()
         return self._node.order_index
 
 
