@@ -103,9 +103,10 @@ class Request:
 
 @dataclass(eq=False)
 class FakeNode:
-    """One node of shard 0 as seen from one front: requests pile up here, answers leave with ``flush``."""
+    """One node as seen from one front: requests pile up here, answers leave with ``flush``."""
 
     member: int
+    shard: int = 0
     up: bool = True
     link: Link | None = None
     frames: int = 0
@@ -150,7 +151,7 @@ class FakeNode:
         """The link's transport is closed by the front."""
 
     def state(self) -> bytes:
-        return STATE_BODY.pack(0, self.leader, self.term, 1, 1, self.revision)
+        return STATE_BODY.pack(self.shard, self.leader, self.term, 1, 1, self.revision)
 
     def say_state(self) -> None:
         self.answer(0, Status.STATE, self.state())
@@ -187,13 +188,14 @@ class FakeNode:
 
 
 class Net:
-    """A front's router, its loop and three hosts' nodes of shard 0; the front runs on host 1."""
+    """A front's router, its loop and three hosts' nodes; the front runs on host 1. ``nodes``: those of shard 0."""
 
-    def __init__(self, hosts: int = 3, own: int = 1) -> None:
+    def __init__(self, hosts: int = 3, own: int = 1, shards: int = 1) -> None:
         self.loop = ManualLoop()
-        self.nodes = {m: FakeNode(m) for m in range(1, hosts + 1)}
+        self.every = {(s, m): FakeNode(m, s) for s in range(shards) for m in range(1, hosts + 1)}
+        self.nodes = {m: self.every[0, m] for m in range(1, hosts + 1)}
         peers = tuple(Peer(m, f"h{m}", "127.0.0.1", 1) for m in self.nodes)
-        common = Common(cluster_id=7, member_id=own, name="h1", shard_count=1, placement_depth=2, peers=peers,
+        common = Common(cluster_id=7, member_id=own, name="h1", shard_count=shards, placement_depth=2, peers=peers,
                         run_dir="/nowhere", election_timeout_ms=1000)
         self.settings = FrontSettings(common=common, index=0, listen=())
         self.sessions = 0
@@ -203,7 +205,7 @@ class Net:
 
     def _connect(self, receiver: Any, shard: int, member: int) -> Link:
         self.sessions += 1
-        node = self.nodes[member]
+        node = self.every[shard, member]
         link = Link(receiver, shard, member, self.sessions, b"" if member == 1 else b"F")
         link.seen_at = self.loop.now
         link.attach(node)
@@ -214,7 +216,7 @@ class Net:
 
     def lead(self, leader: int, term: int) -> None:
         """All live nodes agree on a leader."""
-        for node in self.nodes.values():
+        for node in self.every.values():
             node.leader, node.term = leader, term
             if node.up:
                 node.say_state()
@@ -227,7 +229,7 @@ class Net:
             for link in connecting:
                 link.connected(self.settings.common)
             self.loop.run()
-            talking = [n for n in self.nodes.values() if n._out and n.alive]
+            talking = [n for n in self.every.values() if n._out and n.alive]
             if not talking and not self._connecting:
                 return
             for node in talking:
@@ -239,7 +241,7 @@ class Net:
         for step in range(max(1, round(seconds / SWEEP_S))):
             self.loop.now += SWEEP_S
             if step % 2 == 0:
-                for node in self.nodes.values():
+                for node in self.every.values():
                     if node.alive and node.member not in silent:
                         node.say_state()
             self.run()
@@ -247,9 +249,9 @@ class Net:
             self.context.tick(self.loop.now)
             self.run()
 
-    def cut(self, member: int) -> None:
+    def cut(self, member: int, shard: int = 0) -> None:
         """A node's connection breaks."""
-        node = self.nodes[member]
+        node = self.every[shard, member]
         node.up = False
         if node.link is not None:
             node.link.close("connection lost")
@@ -257,7 +259,7 @@ class Net:
 
     def started(self, leader: int = 1) -> Net:
         """Links up, a leader known."""
-        for node in self.nodes.values():
+        for node in self.every.values():
             node.leader = leader
         self.pass_time(0.3)
         assert self.router.ready

@@ -32,19 +32,21 @@ class Made:
 class Race:
     """One random run."""
 
-    def __init__(self, random: Random) -> None:
+    def __init__(self, random: Random, shards: int = 1) -> None:
         self.random = random
-        self.world = World()
+        self.shards = shards
+        self.world = World(shards=shards)
         self.clients = [Client(self.world) for _ in range(3)]
         self.made: list[Made] = []
-        for source in self.world.sources.values():
+        for source in self.world.every.values():
             source.slice_events = random.choice((1, 2, 5))
             source.at_once = lambda: random.choice((1, 2, 5))
 
     def step(self) -> None:
         random, world, net = self.random, self.world, self.world.net
         member = random.choice((1, 1, 1, 2, 3))
-        source = world.sources[member]
+        shard = random.randrange(self.shards)
+        source = world.every[shard, member]
         alive = source.node.alive
         action = random.choices(
             ("write", "apply", "serve", "late", "run", "create", "cancel", "block", "read", "cut", "restart", "install",
@@ -84,10 +86,10 @@ class Race:
                 call.unread = (1 << 20) - random.choice((1, 100, 300))
                 call.on_drain()
         elif action == "cut" and alive:
-            world.cut(member)
+            world.cut(member, shard)
         elif action == "restart" and not source.node.up:
             # a node that lost what it had not flushed applies it again
-            world.restart(member, revision=random.randint(1, source.node.revision))
+            world.restart(member, random.randint(1, source.node.revision), shard)
         elif action == "install" and alive:
             source.install(random.randint(source.node.revision, world.store.revision))
         elif action == "time":
@@ -107,9 +109,9 @@ class Race:
         world = self.world
         for client in self.clients:
             client.call.read_all()
-        for member, source in world.sources.items():
+        for (shard, member), source in world.every.items():
             if not source.node.up:
-                world.restart(member)
+                world.restart(member, shard=shard)
         for _ in range(10):
             world.net.pass_time(0.3)
             world.settle()
@@ -148,10 +150,10 @@ class Race:
                 assert response.watch_id in created
 
 
-@settings(max_examples=250, deadline=None)
-@given(st.integers(0, 2**32))
-def test_i16_every_watch_gets_every_event_once_in_order_whatever_happens(seed: int) -> None:
-    race = Race(Random(seed))
+@settings(max_examples=300, deadline=None)
+@given(st.integers(0, 2**32), st.sampled_from((1, 1, 2, 3)))
+def test_i16_every_watch_gets_every_event_once_in_order_whatever_happens(seed: int, shards: int) -> None:
+    race = Race(Random(seed), shards)
     with (patch("proxy.watch.cohort.DIRECT_BYTES", race.random.choice((1, 200, 16_384))),  # so many watches at once
           patch("proxy.watch.subscription._RESPONSE_BYTES", race.random.choice((1, 100, 16_384)))):  # so many events
         for _ in range(race.random.choice((30, 100, 200))):
@@ -161,9 +163,9 @@ def test_i16_every_watch_gets_every_event_once_in_order_whatever_happens(seed: i
 
 
 @settings(max_examples=100, deadline=None)
-@given(st.integers(0, 2**32))
-def test_progress_is_never_given_before_the_events_that_it_covers(seed: int) -> None:
-    race = Race(Random(seed))
+@given(st.integers(0, 2**32), st.sampled_from((1, 3)))
+def test_progress_is_never_given_before_the_events_that_it_covers(seed: int, shards: int) -> None:
+    race = Race(Random(seed), shards)
     client = race.clients[0]
     for _ in range(120):
         race.step()

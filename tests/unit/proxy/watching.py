@@ -6,6 +6,7 @@ send that answer later than events applied since: the order of ``node.watches`` 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -21,6 +22,7 @@ from cluster.messages import (
     Status,
 )
 from cluster.pb import kv_pb2, rpc_pb2
+from cluster.placement import Placement
 from cluster.wire import key_value, tombstone
 from proxy.services.watch import WatchService
 from tests.events import record, table_and_fields
@@ -56,6 +58,7 @@ class Source:
 
     node: FakeNode
     store: Store
+    placement: Placement
     slice_events: int = 3
     subs: dict[int, tuple[bytes, bytes, int]] = field(default_factory=dict)
     late: list[tuple[int, int, bytes]] = field(default_factory=list)  # answers that wait to be sent
@@ -90,15 +93,25 @@ class Source:
         key, end = body[at : at + key_len], body[at + key_len :]
         if start <= self.store.compacted - 1:
             return Status.ERROR, EtcdError(errors.COMPACTED, str(self.store.compacted)).encode()
-        found: list[tuple[int, int, bytes]] = []
+        found: list[tuple[int, int, bytes, int]] = []
         following = max(start, self.node.revision + 1)
         for revision in range(start, self.node.revision + 1):
             if len(found) >= self.slice_events:
                 following = revision
                 break
-            found += [(e[0], e[1], e[3]) for e in self.store.events if e[0] == revision and in_range(e[2], key, end)]
+            found += self._events(revision - 1, revision, key, end)
         head = HISTORY_ANSWER.pack(following, self.node.revision, self.store.compacted, len(found))
         return Status.OK, head + table_and_fields(found)
+
+    def _events(self, after: int, upto: int, key: bytes, end: bytes) -> list[tuple[int, int, bytes, int]]:
+        """What this node's shard has of these revisions, each with its place in its revision."""
+        found, places = [], Counter[int]()
+        for revision, kind, changed, kv in self.store.events:
+            if (after < revision <= upto and in_range(changed, key, end)
+                    and self.placement.shard_of(changed) == self.node.shard):
+                found.append((revision, kind, kv, places[revision]))
+            places[revision] += 1
+        return found
 
     def send_late(self) -> None:
         late, self.late = self.late, []
@@ -111,9 +124,7 @@ class Source:
             after = self.node.revision
             self.node.revision = upto = min(revision, after + max(1, self.at_once()))
             for rid, (key, end, live) in self.subs.items():
-                found = [(e[0], e[1], e[3]) for e in self.store.events
-                         if after < e[0] <= upto and e[0] >= live and in_range(e[2], key, end)]
-                if found:
+                if found := self._events(max(after, live - 1), upto, key, end):
                     self.node.answer(rid, Status.EVENTS, record(found))
         self.node.watermark(revision)
 
@@ -170,12 +181,13 @@ class Client:
 
 
 class World:
-    """A front, three nodes with watch sources, one log."""
+    """A front, three hosts' nodes with watch sources, one log. ``sources``: those of shard 0."""
 
-    def __init__(self, progress_ms: int = 600_000) -> None:
-        self.net = Net()
+    def __init__(self, progress_ms: int = 600_000, shards: int = 1) -> None:
+        self.net = Net(shards=shards)
         self.store = Store()
-        self.sources = {m: Source(n, self.store) for m, n in self.net.nodes.items()}
+        self.every = {at: Source(n, self.store, Placement(shards)) for at, n in self.net.every.items()}
+        self.sources = {m: self.every[0, m] for m in self.net.nodes}
         self.service = WatchService(self.net.context)
         self.net.context.hub._progress_interval_s = progress_ms / 1000
         self.net.started(leader=2)
@@ -185,7 +197,7 @@ class World:
         for _ in range(500):
             self.net.run()
             busy = False
-            for source in self.sources.values():
+            for source in self.every.values():
                 if source.node.alive:
                     busy = busy or bool(source.node.requests or source.late)
                     source.serve()
@@ -194,7 +206,7 @@ class World:
                         source.apply(self.store.revision)
                         busy = True
             self.net.run()
-            if not busy and not any(s.node.requests for s in self.sources.values() if s.node.alive):
+            if not busy and not any(s.node.requests for s in self.every.values() if s.node.alive):
                 return
         raise AssertionError("watches never come to rest")
 
@@ -204,13 +216,13 @@ class World:
         self.settle()
         return revision
 
-    def cut(self, member: int) -> None:
-        self.sources[member].forget()
-        self.net.cut(member)
+    def cut(self, member: int, shard: int = 0) -> None:
+        self.every[shard, member].forget()
+        self.net.cut(member, shard)
 
-    def restart(self, member: int, revision: int = 0) -> None:
+    def restart(self, member: int, revision: int = 0, shard: int = 0) -> None:
         """The node is back, at a revision (0: where it was)."""
-        node = self.net.nodes[member]
+        node = self.net.every[shard, member]
         node.up = True
         if revision:
             node.revision = revision
