@@ -7,9 +7,11 @@ Two memories, and a member must be what both of them say.
 *Agreed*: what the leader of shard 0 had heard, logged behind nothing but the first entry of its term, before any
 write that it evaluates. It is applied by every replica of every shard and travels with snapshots: so a peer is known
 also to those that never heard it, and an emptied host learns from the log itself that it is not who it was. The
-first record of a member counts for ever.
+first record of a member counts for ever. What is agreed of a member that was never heard is remembered as if it had been:
+a shard's node that is killed forgets what it has applied, and has nothing but its memory until the feed has brought
+it again.
 
-What stays open: a host whose first acknowledgement and whose loss both come before that record is committed, towards
+What stays open: a host whose first acknowledgement and whose loss both come before that record is applied, towards
 peers that have not heard it. Nobody can know that it ever was somebody else.
 """
 
@@ -60,11 +62,18 @@ class Incarnations:
             if any(m == member_id and i != incarnation for m, i in self._in_log()):
                 return False
             # H10: remembered on disk before the first message of that replica is taken
-            self._heard[member_id] = incarnation
-            self._memory.set_meta(_name(member_id), incarnation.to_bytes(8, "big"))
+            self._remember(member_id, incarnation)
             self._memory.sync()
             return True
         return seen == incarnation
+
+    def _remember(self, member_id: int, incarnation: int) -> None:
+        self._heard[member_id] = incarnation
+        self._memory.set_meta(_name(member_id), incarnation.to_bytes(8, "big"))
+
+    def heard(self, member_id: int) -> int | None:
+        """Whom this replica takes a member for; None: it has not met it."""
+        return self._heard.get(member_id)
 
     def to_log(self, term: int) -> list[tuple[int, int]]:
         """``(member, incarnation)`` of all that were heard and are not agreed: for the leader of shard 0, once a term."""
@@ -79,6 +88,11 @@ class Incarnations:
     def agree(self, records: Iterable[tuple[int, int]]) -> list[int]:
         """Records were applied, or came with a snapshot: the members among them, this one too, that are somebody else."""
         self.agreed.update(records)
+        unheard = [(member, agreed) for member, agreed in self.agreed.items() if member not in self._heard]
+        for member, agreed in unheard:  # H10: a crash takes what was applied, and not this
+            self._remember(member, agreed)
+        if unheard:
+            self._memory.sync()
         return [member for member, heard in self._heard.items() if not self._is_agreed(member, heard)]
 
     def _is_agreed(self, member_id: int, incarnation: int) -> bool:

@@ -63,7 +63,8 @@ class Checker:
         self._truncated: dict[tuple[int, int], tuple[int, int]] = {}  # log's first index - 1, installs until then
         self._served: dict[tuple[int, int], object] = {}  # a leader whose right to serve was looked at
         self._locks: dict[tuple[int, int], Locks] = {}
-        self.counts = {"commits": 0, "leaders": 0, "applied": 0, "elections": 0, "grants": 0, "read indexes": 0}
+        self.counts = {"commits": 0, "leaders": 0, "applied": 0, "elections": 0, "grants": 0, "read indexes": 0,
+                       "lone": 0}
 
     @property
     def replay(self) -> Replay:
@@ -130,9 +131,9 @@ class Checker:
             self._folder.advance()
 
     def _on_disks(self, process: NodeProcess, index: int, term: int) -> None:
-        logs = self._simulation.logs
+        logs = self._simulation.durable_logs
         voters = process.node.raft.configuration.voters
-        have = [h for h in voters if logs[h, process.shard].holds(index, term)]
+        have = [h for h in voters if any(log.holds(index, term) for log in logs(h, process.shard))]
         if 2 * len(have) <= len(voters):
             raise Violation("I2 committed is on a quorum's disks", f"{process.name}: {index} of term {term} is on {have}")
 
@@ -332,6 +333,11 @@ def watched_classes(simulation: Simulation) -> tuple[type, type]:
                 if now_ms - wide.started_ms >= GIVE_UP_MS and len(wide.grants) < len(wide.participants):
                     raise Violation("H19 no locks while a participant has no leader",
                                     f"{wide.attempt} waits for {now_ms - wide.started_ms} ms")
+
+        def free_for(self, method: int, body: bytes, shard: int) -> bool:
+            free = super().free_for(method, body, shard)
+            simulation.checker.counts["lone"] += free
+            return free
 
     class WatchedConfirmations(Confirmations):
         def ask(self, link: Any, rid: int, method: int, body: bytes) -> None:

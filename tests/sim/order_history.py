@@ -456,13 +456,14 @@ class History:
                 by_value[value].append(o)
             if not values or o.method == "Txn":
                 rest.append(o)
+        keeping = [o for o in open_ if o.method == "Put" and o.request.ignore_value]  # they write what another one wrote
         taken: dict[int, int] = {}  # number of a request -> the revision that is taken for its own
         candidates: dict[int, list[Operation]] = {}
         for revision in range(2, replay.revision + 1):
             if revision in self._owner or revision in replay.revoked_with:
                 continue
             named = [o for c in replay.changes[revision] if c.kv is not None for o in by_value.get(c.kv.value, ())]
-            candidates[revision] = [o for o in named if self._did(o, revision)] or [
+            candidates[revision] = [o for o in dict.fromkeys((*named, *keeping)) if self._did(o, revision)] or [
                 o for o in dict.fromkeys((*rest, *open_)) if self._did(o, revision)]
             if not _assign(revision, candidates, taken, set()):
                 written = {c.kv.value for c in replay.changes[revision] if c.kv is not None}

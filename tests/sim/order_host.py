@@ -27,6 +27,7 @@ import node.snapshots
 import node.upkeep
 import proxy.watch.hub
 from cluster.messages import Method
+from cluster.raft import LogContradiction
 from cluster.settings import Common, FrontSettings, NodeSettings, Peer
 from node.links import NodeLink
 from node.main import make_node
@@ -55,6 +56,7 @@ class NodeProcess(Process):
         self.shard = shard
         self.log = simulation.logs[host, shard]
         self.disk = simulation.states[host, shard]
+        self.emptied = host in simulation.kept  # it stands on disks that are not those it voted with
         simulation.starting = simulation.current = self
         self.node: Node = make_node(simulation.node_settings(host, shard), self)  # type: ignore[arg-type]
         # clients are few here: now and then entries leave while others are under way, as they do under load
@@ -62,6 +64,18 @@ class NodeProcess(Process):
         if isinstance(self.node, OrderNode):
             self.node.company.busy = 1  # a record waits for others as it does under load
         self.node.start()
+
+    def happens(self, source: object, event: Callable[[], object]) -> None:
+        """A node that finds that it is not who it was ends, and is not started again (``node.main``)."""
+        try:
+            super().happens(source, event)
+        except LogContradiction:
+            if not self.emptied:
+                raise
+            self.world.refused(self)
+        else:
+            if self.alive and self.node.fatal.done():
+                self.world.refused(self)
 
 
 class FrontProcess(Process):
@@ -76,7 +90,8 @@ class FrontProcess(Process):
         common = simulation.common(host)
         self._connector: Any = SimpleNamespace(_common=common)
         self.router = FrontRouter(self, common, self._connect)
-        self.router.lone_after = self.random.choice((0, 3, 1 << 30))
+        chance = self.random.choice((0, 3, 1 << 30))
+        self.router.lone_after = chance if simulation.plan.lone_after is None else simulation.plan.lone_after
         self.context = Context(FrontSettings(common=common, index=0, listen=()), self.router)
         register_all(self, self.context)
         self._sweep()
@@ -211,8 +226,8 @@ def common_settings(host: int, hosts: int, shards: int) -> Common:
                   run_dir=f"/run/{host}", heartbeat_interval_ms=HEARTBEAT_MS, election_timeout_ms=ELECTION_MS)
 
 
-def node_settings(common: Common, shard: int, snapshot_count: int) -> NodeSettings:
+def node_settings(common: Common, shard: int, snapshot_count: int, incarnation: int) -> NodeSettings:
     return NodeSettings(
-        common, shard, f"/{common.member_id}/{shard}", f"h{common.member_id}", 1000 + shard,
+        common, shard, f"/{common.member_id}/{shard}", f"h{common.member_id}", 1000 + shard, incarnation=incarnation,
         client_urls=(f"http://h{common.member_id}:2379",), peer_urls=(f"http://h{common.member_id}:1000",),
         snapshot_count=snapshot_count, snapshot_catchup_entries=snapshot_count // 2)

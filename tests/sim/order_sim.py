@@ -47,6 +47,7 @@ FAULTS = (
     "kill sequencer", "kill leader", "kill leader", "kill node", "kill host", "restart", "restart", "restart",
     "pause sequencer", "pause leader", "pause leader", "pause node", "pause front", "isolate", "one way", "cut pair",
     "cut sequencer", "heal", "heal", "heal", "break", "break", "transfer", "transfer", "slow disk", "late", "flush",
+    "empty host",
 )
 
 
@@ -67,6 +68,15 @@ class Plan:
     mix: dict[str, int] | None = None
     faults: tuple[str, ...] = FAULTS
     many: int = MANY  # a delete of more keys than this is logged as a range
+    lone_after: int | None = None  # lone writes before one counts as alone at a front (decision 22); None: by chance
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A host's disks that it has lost."""
+
+    incarnation: int
+    disks: dict[int, tuple[LogDisk, StateDisk]]  # by shard
 
 
 def plan_of(seed: int) -> Plan:
@@ -100,8 +110,12 @@ class Simulation(World):
         self.shards = range(shards)
         self.placement = Placement(shards, 1)
         configuration = Configuration(frozenset(HOSTS))
-        self.logs = {(h, s): LogDisk(configuration) for h in HOSTS for s in self.shards}
-        self.states = {(h, s): StateDisk() for h in HOSTS for s in self.shards}
+        self.configuration = configuration
+        self.logs: dict[tuple[int, int], LogDisk] = {}
+        self.states: dict[tuple[int, int], StateDisk] = {}
+        self.incarnations: dict[int, int] = {}  # of the data directory that a host has now
+        self.kept: dict[int, Kept] = {}  # what a host had before its disks were emptied
+        self.ended: set[int] = set()  # hosts that were refused, and do not start again
         self.keys = self._choose_keys()
         self.late = self.plan.late
         self.calm = False
@@ -111,9 +125,17 @@ class Simulation(World):
         self.checker = Checker(self)
         self.did: dict[str, int] = {}
         self._perf = itertools.count()
-        for where, disk in self.states.items():
-            disk.watched = lambda content, where=where: self.checker.applied(where, content)  # type: ignore[misc]
+        for host in HOSTS:
+            self._new_disks(host)
         self.clients: Clients
+
+    def _new_disks(self, host: int) -> None:
+        """An empty data directory: another incarnation (H10)."""
+        self.incarnations[host] = self.random.getrandbits(63) | 1
+        for shard in self.shards:
+            self.logs[host, shard] = LogDisk(self.configuration)
+            disk = self.states[host, shard] = StateDisk()
+            disk.watched = lambda content, where=(host, shard): self.checker.applied(where, content)  # type: ignore[misc]
 
     def _choose_keys(self) -> list[bytes]:
         """A few keys in each shard, two directories of two keys and one that stands alone."""
@@ -135,7 +157,7 @@ class Simulation(World):
         return common_settings(host, len(HOSTS), self.plan.shards)
 
     def node_settings(self, host: int, shard: int) -> NodeSettings:
-        return node_settings(self.common(host), shard, self.plan.snapshot_count)
+        return node_settings(self.common(host), shard, self.plan.snapshot_count, self.incarnations[host])
 
     def _place(self, path: str) -> tuple[int, int]:
         _, host, shard, _ = path.split("/")
@@ -202,13 +224,9 @@ class Simulation(World):
             if nodes:
                 (self._kill if verb == "kill" else self._pause)(r.choice(nodes))
         elif action == "kill host":
-            host = r.choice(HOSTS)
-            for shard in self.shards:
-                self._kill(self.nodes[host, shard])
-            if r.random() < 0.3:
-                front = self.fronts[host]
-                front.kill()
-                self.clients.front_died(front)
+            self._kill_host(r.choice(HOSTS), front=r.random() < 0.3)
+        elif action == "empty host":
+            self.empty(r.choice(HOSTS))
         elif action == "restart":
             self._restart()
         elif action == "pause front":
@@ -251,6 +269,55 @@ class Simulation(World):
     def _kill(self, node: NodeProcess) -> None:
         self.kill(node)
 
+    def _kill_host(self, host: int, *, front: bool) -> None:
+        for shard in self.shards:
+            self._kill(self.nodes[host, shard])
+        if front and self.fronts[host].alive:
+            self.fronts[host].kill()
+            self.clients.front_died(self.fronts[host])
+
+    # -- disks that are lost, and found again (H10)
+
+    def empty(self, host: int) -> bool:
+        """A host dies, and comes back without its data, once all its peers know it: towards others nobody could tell
+        (``node.incarnations``). Whether it did."""
+        peers = [n for _, n in sorted(self.nodes.items()) if n.host != host]
+        known = self.incarnations[host]
+        if self.kept or not all(n.alive and n.node.incarnations.heard(host) == known for n in peers):
+            return False
+        self._kill_host(host, front=True)
+        self.kept[host] = Kept(known, {s: (self.logs[host, s], self.states[host, s]) for s in self.shards})
+        self._new_disks(host)
+        self._start_host(host)
+        self.did["emptied"] = self.did.get("emptied", 0) + 1
+        return True
+
+    def refused(self, process: NodeProcess) -> None:
+        """A node found that it is not who it was: its host ends, and starts no more (``tools.muster``'s supervisor)."""
+        host = process.host
+        if host not in self.kept:
+            raise Violation("H10 only an emptied host is refused", f"{process.name}: {process.node.fatal.result()}")
+        self.did["refused"] = self.did.get("refused", 0) + 1
+        self.ended.add(host)
+        self._kill_host(host, front=True)
+
+    def find_disks(self) -> None:
+        """The lost disks are found again."""
+        for host, kept in self.kept.items():
+            self._kill_host(host, front=True)
+            self.incarnations[host] = kept.incarnation
+            for shard, (log, state) in kept.disks.items():
+                self.logs[host, shard], self.states[host, shard] = log, state
+        self.kept.clear()
+        self.ended.clear()
+
+    def durable_logs(self, host: int, shard: int) -> list[LogDisk]:
+        """Where a host's log lies: on its disk, and on the one that it has lost."""
+        logs = [self.logs[host, shard]]
+        if host in self.kept:
+            logs.append(self.kept[host].disks[shard][0])
+        return logs
+
     def _pause(self, process: Process) -> None:
         if process.alive and not process.paused:
             process.pause()
@@ -258,12 +325,18 @@ class Simulation(World):
             self.at(length, None, lambda: process.resume() if process.paused else None)
 
     def _restart(self) -> None:
-        for (host, shard), node in sorted(self.nodes.items()):
-            if not node.alive:
+        if self.ended and (self.calm or self.random.random() < 0.5):
+            self.find_disks()
+        for host in HOSTS:
+            if host not in self.ended:
+                self._start_host(host)
+
+    def _start_host(self, host: int) -> None:
+        for shard in self.shards:
+            if not self.nodes[host, shard].alive and host not in self.ended:
                 self.start_node(host, shard)
-        for host, front in sorted(self.fronts.items()):
-            if not front.alive:
-                self.start_front(host)
+        if not self.fronts[host].alive and host not in self.ended:
+            self.start_front(host)
 
     # -- a whole run
 
@@ -302,6 +375,7 @@ class Simulation(World):
         self.late = 0.0
         RepeatingLink.repeats = 0.0
         self.heal()
+        self.find_disks()
         self._restart()
         for _, process in sorted({**self.nodes, **{(h, -1): f for h, f in self.fronts.items()}}.items()):
             if process.paused:

@@ -113,7 +113,7 @@ class Store:
         return applied
 
     def apply_slices(self, run: Sequence[tuple[int, int, bytes]], *, want_events: bool = False,
-                     meta: Mapping[str, bytes] | None = None) -> Applying:
+                     meta: Mapping[str, bytes] | None = None, evaluated: object = None) -> Applying:
         yield from _pauses(data for _, _, data in run)
         return self.apply(run, want_events=want_events, meta=meta)
 
@@ -265,6 +265,8 @@ class Reader:
 
     def splicer(self, start: bytes, end: bytes, look: int) -> Splicer:
         return Splicer(self.scan(start, end))
+
+    rows = splicer  # here nothing that was read is kept
 
     def count(self, start: bytes, end: bytes, budget_us: int = 0) -> tuple[int, bytes | None]:
         return sum(1 for _ in self.scan(start, end)), None

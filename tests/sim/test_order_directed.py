@@ -14,7 +14,7 @@ CUT_AT, HEALED_AT = 1.6, 6.0
 def served_while_the_leader_cannot_reach_the_sequencer(seed: int) -> int:
     """Writes of shard 1 that were acknowledged although the pair of hosts of its leader and the sequencer was cut, after
     some time to hand over: both can still talk to the third host."""
-    simulation = Simulation(seed, plan(seconds=HEALED_AT, fault_every_s=1e9, mix={"put": 1}, patience=0.0))
+    simulation = Simulation(seed, plan(seconds=HEALED_AT, fault_every_s=1e9, faults=("heal",), mix={"put": 1}, patience=0.0))
 
     def leader(shard: int) -> int:
         return next(p.host for p in simulation._leaders(shard))

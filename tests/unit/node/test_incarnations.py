@@ -41,9 +41,17 @@ def test_an_emptied_member_is_refused_by_one_that_never_heard_it() -> None:
     incarnations = of(memory)
     assert incarnations.agree([(2, 22), (3, 33)]) == []
     assert not incarnations.accept(2, 99)
-    assert memory.meta("incarnation/2") is None
     assert incarnations.accept(2, 22)
     assert not of(Memory(), {2: 22}).accept(2, 99)  # agreed before it was started
+
+
+def test_what_was_agreed_is_known_after_a_crash_that_took_what_was_applied() -> None:
+    memory = Memory()
+    assert of(memory).agree([(2, 22), (3, 33)]) == []
+    memory._written.clear()
+    again = of(memory)  # nothing is agreed there until the feed has brought the record once more
+    assert not again.accept(2, 99)
+    assert again.accept(2, 22)
 
 
 def test_the_tail_of_the_log_speaks_too_before_anybody_knows_that_it_is_committed() -> None:
