@@ -498,13 +498,17 @@ class Router:
             self._resume(route)
             for link in tuple(route.links.values()):
                 self._sweep_link(link, route, now)
+            # who is told that it failed may ask again at once: that comes behind what is left here
             if route.queue:
-                route.queue = self._sweep_queue(route.queue, now)
+                queue, route.queue = route.queue, deque()
+                route.queue.extendleft(reversed(self._sweep_queue(queue, now)))
             if route.reads:
-                route.reads = self._sweep_queue(route.reads, now)
+                queue, route.reads = route.reads, deque()
+                route.reads.extendleft(reversed(self._sweep_queue(queue, now)))
         self.recent.release()
         if self._index_waiting:
-            self._index_waiting = list(self._sweep_queue(deque(self._index_waiting), now))
+            reads, self._index_waiting = self._index_waiting, []
+            self._index_waiting[:0] = self._sweep_queue(deque(reads), now)
         for question in self._questions:
             question.context = list(self._sweep_queue(deque(question.context), now))
         if self.has_leader:

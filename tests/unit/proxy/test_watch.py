@@ -510,6 +510,23 @@ def test_half_closed_streams_go_on() -> None:
     assert len(client.events()) == 1
 
 
+def test_history_that_nobody_could_answer_for_long_is_asked_again() -> None:
+    world = World()
+    for number in range(12):
+        world.write((PUT, b"%d" % (number % 6)))
+    clients = [Client(world) for _ in range(6)]
+    for number, client in enumerate(clients):
+        client.create(b"%d" % number, start=2)
+    for member in world.sources:
+        world.cut(member)
+    world.net.pass_time(20)  # beyond the time limit of a question, several times
+    for member in world.sources:
+        world.restart(member)
+    world.settle()
+    for number, client in enumerate(clients):
+        assert [e[0] for e in client.events()] == [number + 2, number + 8]
+
+
 def test_history_questions_are_bounded() -> None:
     world = World()
     for _ in range(3):
