@@ -92,3 +92,25 @@ def effect(request: bytes, end: int, current: Current | Version | None, revision
     head_len = end + len(created)
     item = _pack_put(kind, _FIXED + head_len + len(version_field) + len(value), end - 2, head_len, 0)
     return _version((create, revision, number, 0, kv)), (item, head, created, version_field, value)
+
+
+def pending_effect(
+    request: bytes, end: int, current: Current | Version | None, revision: int
+) -> tuple[Version, tuple[bytes, ...]]:
+    """As :func:`effect`, at a revision that nobody knows yet: without the KeyValue, which nobody may see (D6)."""
+    if current is None:
+        kind, create, number = _PUT_NEW, revision, 1
+        created, version_field = b"", b"\x20\x01\x2a"
+    else:
+        create, number = current[0], current[2] + 1
+        version_field = _versions[number] if number < 1024 else b"\x20%b\x2a" % varint(number)
+        if create < _PENDING:
+            created = b"\x10" + varint(create)
+            kind = _PUT
+        else:
+            created = b""
+            kind = _PUT_REF
+    value = request[end + 1 :]
+    head_len = end + len(created)
+    item = _pack_put(kind, _FIXED + head_len + len(version_field) + len(value), end - 2, head_len, 0)
+    return _version((create, revision, number, 0, b"")), (item, request[:end], created, version_field, value)
