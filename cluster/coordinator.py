@@ -23,11 +23,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any, Generic, TypeVar
 
-from cluster import evaluate, records
+from cluster import evaluate, plain_txn, records
 from cluster.errors import EtcdError
-from cluster.footprint import Footprint, footprint, overlap
+from cluster.footprint import Footprint, footprint, overlap, plain_footprint
 from cluster.messages import Method
 from cluster.order import Attempt, Fold, Multi, Part, encode_multi
+from cluster.overlaps import Overlaps
 from cluster.pb import rpc_pb2 as pb
 from cluster.placement import Placement
 from cluster.prepare import Grant, Prepare, Row, Touch, encode_attempt
@@ -57,6 +58,7 @@ class Wide(Generic[T]):
     sent_ms: int = 0
     behind: Attempt | None = None  # start over once this one is decided
     rows: bool = False  # it must see the rows that it deletes, however many
+    plain: bool = False  # a transaction of single keys at the latest revision (``cluster.plain_txn``)
 
 
 @dataclass(slots=True, frozen=True)
@@ -174,7 +176,8 @@ class Coordinator(Generic[T]):
         self._max_waiting = max_waiting
         self._number = 0
         self._queue: deque[Wide[T]] = deque()
-        self._running: dict[Attempt, Wide[T]] = {}
+        self._running: dict[Attempt, Wide[T]] = {}  # by number: an attempt begins under the next one
+        self._overlaps = Overlaps()  # of those that run
         self._appended: dict[Attempt, int] = {}  # attempt -> order index of its multi; 0: being appended now
         self._fresh: list[Attempt] = []  # those being appended now
         self._messages: list[Outgoing] = []
@@ -190,8 +193,12 @@ class Coordinator(Generic[T]):
         revoked = leases or []
         if method == Method.LEASE_REVOKE and not revoked:
             revoked = [pb.LeaseRevokeRequest.FromString(body).ID]
-        wanted = Footprint(leases=set(revoked)) if revoked else footprint(method, body)
-        self._queue.append(Wide(token, method, body, wanted, revoked))
+        plain = plain_txn.read(body) if method == Method.TXN else None
+        if plain is not None:
+            wanted = plain_footprint(plain)
+        else:
+            wanted = Footprint(leases=set(revoked)) if revoked else footprint(method, body)
+        self._queue.append(Wide(token, method, body, wanted, revoked, plain=plain is not None))
         return True
 
     def free_for(self, method: int, body: bytes, shard: int) -> bool:
@@ -199,7 +206,7 @@ class Coordinator(Generic[T]):
         if self._queue or not self._leads(shard):
             return False
         wanted = footprint(method, body)
-        return not any(wanted.conflicts(wide.footprint) for wide in self._running.values())
+        return not self._overlaps.meets(wanted)
 
     def _leads(self, shard: int) -> bool:
         """H19: a participant without a leader of the latest term in O would only hold up the others' keys."""
@@ -271,15 +278,16 @@ class Coordinator(Generic[T]):
         if not self._queue:
             return
         waiting: list[Wide[T]] = []
+        before = Overlaps()  # of those that wait
         queue, self._queue = self._queue, deque()
         for wide in queue:
             if wide.behind is not None and wide.behind not in self._running:
                 wide.behind = None
-            blocked = wide.behind is not None or any(
-                wide.footprint.conflicts(w.footprint) for w in (*self._running.values(), *waiting)
-            )
+            blocked = (wide.behind is not None or self._overlaps.meets(wide.footprint)
+                       or before.meets(wide.footprint))
             if blocked or not self._start(wide, now_ms):
                 waiting.append(wide)
+                before.add(wide.footprint)
             elif not wide.participants:
                 self._complete(wide, append)
         self._queue.extend(waiting)  # behind whoever had to start over meanwhile
@@ -295,7 +303,8 @@ class Coordinator(Generic[T]):
         wide.participants = tuple(sorted(touches))
         wide.started_ms = now_ms
         self._running[wide.attempt] = wide
-        floor = min(a.number for a in self._running) - 1
+        self._overlaps.add(wide.footprint)
+        floor = next(iter(self._running)).number - 1
         # everything this sequencer logged up to its own first record is applied there by then; overlapping multis
         # before this one are in the order log already, and the lock there ends only with them
         named = [] if wide.leases else sorted(wide.footprint.leases)
@@ -314,7 +323,7 @@ class Coordinator(Generic[T]):
         count = not wide.rows and not _shows_deleted(wide)
         wanted = [Touch(k, e, True, 0, count and bool(e)) for k, e in wide.footprint.writes]
         wanted += [Touch(k, e, False) for k, e in wide.footprint.reads]
-        if wide.method == Method.TXN:  # outside of these bounds the evaluation refuses it
+        if wide.method == Method.TXN and not wide.plain:  # outside of these bounds the evaluation refuses it
             low, high = self._view.compact_revision, self._view.revision
             wanted += [Touch(r.key, r.range_end, False, r.revision) for r in _ranges(pb.TxnRequest.FromString(wide.body))
                        if max(low, 1) <= r.revision <= high]
@@ -335,6 +344,7 @@ class Coordinator(Generic[T]):
         assert wide.attempt is not None
         assert wide.attempt not in self._appended, "H5: an attempt is released or appended, never both"
         del self._running[wide.attempt]
+        self._overlaps.remove(wide.footprint)
         for shard in wide.participants:
             self._messages.append(Outgoing(shard, Method.RELEASE, encode_attempt(wide.attempt)))
         wide.attempt = None
@@ -369,6 +379,7 @@ class Coordinator(Generic[T]):
             item = encode_multi(Multi(attempt, 0, participants, []))
             outcome = Outcome(item, False, e.encode(), [], -1)
         del self._running[attempt]
+        self._overlaps.remove(wide.footprint)
         self._appended[attempt] = 0
         self._fresh.append(attempt)
         self.completed += 1
@@ -460,6 +471,7 @@ class Coordinator(Generic[T]):
         waiting = [*self._queue, *self._running.values()]
         self._queue.clear()
         self._running.clear()
+        self._overlaps = Overlaps()
         return [w.token for w in waiting if w.token is not None]
 
     @property
@@ -477,7 +489,7 @@ def _shows_deleted(wide: Wide[Any]) -> bool:
     """Whether the answer may hold the rows that it deletes."""
     if wide.method == Method.DELETE_RANGE:
         return bool(pb.DeleteRangeRequest.FromString(wide.body).prev_kv)
-    return wide.method == Method.TXN and _deletes_with_rows(pb.TxnRequest.FromString(wide.body))
+    return wide.method == Method.TXN and not wide.plain and _deletes_with_rows(pb.TxnRequest.FromString(wide.body))
 
 
 def _deletes_with_rows(request: Any) -> bool:

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from cluster import plain_txn
+from cluster import plain_put, plain_txn
 from cluster.messages import Method
 from cluster.pb import rpc_pb2 as pb
 from cluster.placement import Placement
@@ -27,6 +27,14 @@ class Footprint:
     reads: list[Span] = field(default_factory=list)
     writes: list[Span] = field(default_factory=list)
     leases: set[int] = field(default_factory=set)
+    _single: bool | None = field(default=None, compare=False, repr=False)
+
+    @property
+    def single(self) -> bool:
+        """Whether it is of single keys only. Remembered: it must not change once this was asked."""
+        if self._single is None:
+            self._single = not any(end for _, end in self.reads) and not any(end for _, end in self.writes)
+        return self._single
 
     def shards(self, placement: Placement) -> tuple[int, ...]:
         """The shards that hold any of it, ascending."""
@@ -38,7 +46,7 @@ class Footprint:
         return tuple(sorted(found))
 
     def conflicts(self, other: Footprint) -> bool:
-        """Whether the order of the two matters. Asked for every pair that is under way at once."""
+        """Whether the order of the two matters. For one of many there is ``cluster.overlaps``."""
         if self.leases and other.leases and self.leases & other.leases:
             return True
         writes, other_writes = self.writes, other.writes
@@ -78,7 +86,11 @@ def footprint(method: int, body: bytes) -> Footprint:
     """The footprint of a request's body. Methods that touch no key have an empty one. EtcdError if malformed."""
     found = Footprint()
     if method == Method.PUT:
-        _add_put(found, parse(pb.PutRequest.FromString, body))
+        key = plain_put.key_of(body)
+        if key is not None:
+            found.writes.append((key, b""))
+        else:
+            _add_put(found, parse(pb.PutRequest.FromString, body))
     elif method in (Method.RANGE, Method.RANGE_STREAM):
         request: Any = parse(pb.RangeRequest.FromString, body)
         found.reads.append((request.key, request.range_end))

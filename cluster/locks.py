@@ -18,6 +18,7 @@ from typing import Generic, TypeVar
 
 from cluster.footprint import Footprint
 from cluster.order import Attempt
+from cluster.overlaps import Overlaps
 
 P = TypeVar("P")
 
@@ -46,7 +47,10 @@ class LockTable(Generic[P]):
     """Entries in order of arrival."""
 
     def __init__(self) -> None:
-        self._entries: list[Queued[P]] = []
+        self._entries: dict[Queued[P], None] = {}
+        self._attempts: dict[Attempt, Queued[P]] = {}
+        self._overlaps = Overlaps()
+        self._waiting = 0  # entries that are not active
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -54,31 +58,46 @@ class LockTable(Generic[P]):
     def __iter__(self) -> Iterator[Queued[P]]:
         return iter(self._entries)
 
+    @property
+    def requests(self) -> bool:
+        """Whether there is anything but prepares."""
+        return len(self._attempts) < len(self._entries)
+
     def conflicts(self, footprint: Footprint) -> bool:
         """Whether a newcomer would have to queue."""
-        return any(e.footprint.conflicts(footprint) for e in self._entries)
+        return self._overlaps.meets(footprint)
 
     def locks(self, footprint: Footprint) -> bool:
         """Whether an attempt holds any of it."""
-        return any(e.attempt is not None and e.active and e.footprint.conflicts(footprint) for e in self._entries)
+        return self._overlaps.meets(footprint) and any(
+            e.active and e.footprint.conflicts(footprint) for e in self._attempts.values())
 
     def wait(self, footprint: Footprint, payload: P, *, active: bool = False) -> Queued[P]:
         """Queue a request; ``active`` if it waits for what is pending rather than for an entry before it."""
         entry = Queued(footprint, payload)
         entry.active = active and not self.conflicts(footprint)
-        self._entries.append(entry)
+        self._add(entry)
         return entry
 
     def prepare(self, attempt: Attempt, footprint: Footprint, payload: P) -> Queued[P]:
         """Queue a prepare, active at once if nothing before it conflicts. Refused: see above."""
-        holder = self._undecided_before(footprint)
-        if holder is not None:
-            raise Refused(holder)
         entry = Queued(footprint, payload, attempt)
-        entry.active = not self.conflicts(footprint)
-        self._check(entry)
-        self._entries.append(entry)
+        if self._overlaps.meets(footprint):
+            holder = self._undecided_before(footprint)
+            if holder is not None:
+                raise Refused(holder)
+            entry.active = not self.conflicts(footprint)
+            self._check(entry)
+        else:
+            entry.active = True
+        self._add(entry)
+        self._attempts[attempt] = entry
         return entry
+
+    def _add(self, entry: Queued[P]) -> None:
+        self._entries[entry] = None
+        self._overlaps.add(entry.footprint)
+        self._waiting += not entry.active
 
     def _undecided_before(self, footprint: Footprint) -> Attempt | None:
         """The prepare that a newcomer of this footprint would wait for, through whatever is queued."""
@@ -92,19 +111,39 @@ class LockTable(Generic[P]):
 
     def find(self, attempt: Attempt) -> Queued[P] | None:
         """The prepare of this attempt, None if it holds nothing here."""
-        return next((e for e in self._entries if e.attempt == attempt), None)
+        return self._attempts.get(attempt)
 
     def remove(self, entry: Queued[P]) -> None:
         """An entry is done with: run, released, or given up."""
-        self._entries.remove(entry)
+        del self._entries[entry]
+        self._overlaps.remove(entry.footprint)
+        self._waiting -= not entry.active
+        if entry.attempt is not None:
+            del self._attempts[entry.attempt]
+
+    def widen(self, entry: Queued[P], footprint: Footprint) -> None:
+        """It turned out to touch more."""
+        self._overlaps.remove(entry.footprint)
+        entry.footprint = footprint
+        self._overlaps.add(footprint)
+
+    def suspend(self, entry: Queued[P]) -> None:
+        """An active one must wait after all."""
+        self._waiting += entry.active
+        entry.active = False
 
     def activate(self) -> list[Queued[P]]:
         """The entries that nothing before them holds up any more, newly, in order."""
+        if not self._waiting:
+            return []
         fresh = []
-        for at, entry in enumerate(self._entries):
-            if not entry.active and not any(e.footprint.conflicts(entry.footprint) for e in self._entries[:at]):
+        before: list[Queued[P]] = []
+        for entry in self._entries:
+            if not entry.active and not any(e.footprint.conflicts(entry.footprint) for e in before):
                 entry.active = True
                 fresh.append(entry)
+            before.append(entry)
+        self._waiting -= len(fresh)
         return fresh
 
     def _check(self, entry: Queued[P]) -> None:

@@ -130,6 +130,7 @@ class ShardLeader(Generic[T]):
         self._queued_bytes = 0
         self._table: LockTable[Waiting[T] | Preparing[T]] = LockTable()
         self._early: list[tuple[T, Prepare]] = []
+        self._ungranted: dict[Attempt, Queued[Waiting[T] | Preparing[T]]] = {}  # they hold their locks, or will soon
         self._ended: set[Attempt] = set()  # released or applied here: never locked again (H5)
         self._floor = Attempt(0, 0)
         self.sequencer_term = 0  # newest term of an order record applied here
@@ -322,6 +323,7 @@ class ShardLeader(Generic[T]):
             return
         if entry_.active:
             self._lock(entry_)
+            self._ungranted[attempt] = entry_
             self._grant()
 
     def _wanted(self, prepare: Prepare) -> Footprint:
@@ -339,15 +341,18 @@ class ShardLeader(Generic[T]):
         held.payload.batch = self._open.number if self._open.replies else self._open.number - 1
 
     def _grant(self) -> None:
-        for held in self._table:
+        for attempt, held in list(self._ungranted.items()):
             payload = held.payload
-            if not held.active or not isinstance(payload, Preparing) or payload.answer is not None:
+            assert isinstance(payload, Preparing)
+            if self._table.find(attempt) is not held:  # released meanwhile
+                del self._ungranted[attempt]
                 continue
-            if payload.batch > self._applied_batch:
+            if not held.active or payload.batch > self._applied_batch:
                 continue
             prepare, store = payload.prepare, self._store
             if any(t.revision > store.revision for t in prepare.touches):
                 continue
+            del self._ungranted[attempt]
             rows, counts = self._read(prepare)
             payload.answer = Grant(
                 self.term, rows, [store.lease_keys(lease) for lease in prepare.leases], counts).encode()
@@ -375,14 +380,16 @@ class ShardLeader(Generic[T]):
             return []  # the sequencer knows the compaction and refuses
         return list(self._store.scan(key, range_end, revision))
 
-    def release(self, attempt: Attempt) -> None:
-        """The attempt is given up, or its multi was applied."""
+    def release(self, attempt: Attempt, *, more: bool = False) -> None:
+        """The attempt is given up, or its multi was applied. ``more``: others go on the same grounds, and the caller
+        lets go on whoever waited for them."""
         if attempt > self._floor:
             self._ended.add(attempt)
         held = self._table.find(attempt)
         if held is not None:
             self._table.remove(held)
-            self._advance()
+            if not more:
+                self._advance()
 
     def _raise_floor(self, floor: Attempt) -> None:
         if floor > self._floor:
@@ -404,7 +411,7 @@ class ShardLeader(Generic[T]):
                     self._activated(held, payload)
                 else:
                     payload.batch = 0
-            for held in list(self._table):
+            for held in list(self._table) if self._table.requests else ():
                 payload = held.payload
                 if held.active and isinstance(payload, Waiting) and payload.batch <= self._applied_batch:
                     before = len(self._table)
@@ -414,7 +421,7 @@ class ShardLeader(Generic[T]):
 
     def _activated(self, held: Queued[Waiting[T] | Preparing[T]], payload: Preparing[T]) -> None:
         if payload.prepare.leases:  # what ran before it may have hung more keys on the lease
-            held.footprint = self._wanted(payload.prepare)
+            self._table.widen(held, self._wanted(payload.prepare))
             behind = False
             for other in self._table:
                 if other is held:
@@ -423,14 +430,15 @@ class ShardLeader(Generic[T]):
                 if not other.footprint.conflicts(held.footprint):
                     continue
                 if behind and other.attempt is None:
-                    other.active = False  # it came later, and waits for this lock now
+                    self._table.suspend(other)  # it came later, and waits for this lock now
                 else:  # I12: nor may it wait for, or overlap, an undecided one that came later
-                    held.active = False
+                    self._table.suspend(held)
                     if other.attempt is not None:
                         self._answers.append((payload.token, Status.LOCKED, encode_attempt(other.attempt)))
                         self._table.remove(held)
                     return
         self._lock(held)
+        self._ungranted[payload.prepare.attempt] = held
 
     # -- the log and the order
 
@@ -484,7 +492,7 @@ class ShardLeader(Generic[T]):
             for held in [h for h in self._table if h.attempt is not None and h.attempt.term < order_term]:
                 self._table.remove(held)
         for attempt in attempts:
-            self.release(attempt)
+            self.release(attempt, more=True)
         if len(self._table):
             self._advance()
         if self._early and self.serving:

@@ -155,10 +155,9 @@ class OrderNode(LinkedNode):
         if coordinator is not None and self._sequencing and self.writes.uncommitted < _MAX_UNCOMMITTED:
             # cuts gather as writes do, but what a lock waits for does not wait for its turn
             self.pace.held = self._expects_company(coordinator)
-            gather = coordinator.crowded and not self.writes.due
-            if self.writes.due or (coordinator.busy and not gather):
+            if self.writes.due or coordinator.busy:
                 self._cut(coordinator)
-            coordinator.run(self.now_ms(), self._append, gather)
+            coordinator.run(self.now_ms(), self._append)
             self._send_prepares(coordinator)
         super()._evaluate()
 
