@@ -30,6 +30,7 @@ _KEY = 0  # sort targets and orders of RangeRequest
 _ASCEND, _DESCEND = 1, 2
 _ROW_TAG = b"\x12"  # RangeResponse.kvs
 _PREFIX_LIMIT = 4096
+_LEAST_PIECE_BYTES = 4096  # on the average; smaller ones cost more to pass on than to join
 
 
 class _Prefixes(dict[int, bytes]):
@@ -259,8 +260,20 @@ class RangeRead:
         self._parts.clear()
         return part
 
+    def take_parts(self) -> list[bytes]:
+        """As :meth:`take`, in pieces where those are large: who passes them on need not copy them."""
+        parts, self._parts = self._parts, []
+        if len(parts) * _LEAST_PIECE_BYTES > sum(map(len, parts)):
+            return [b"".join(parts)]
+        return parts
+
     def finish(self) -> bytes:
         """The answer after its header (and after what was taken): rows, more, count."""
+        self.end()
+        return self.take()
+
+    def end(self) -> None:
+        """No rows come any more: what is left to be taken is the end of the answer."""
         if self._decided:
             more = not self.count_only and 0 < self.limit < self.count
         else:
@@ -274,7 +287,6 @@ class RangeRead:
             self._parts.append(b"\x18\x01")
         if self.count:
             self._parts.append(b"\x20" + varint(self.count))
-        return self.take()
 
 
 def _filter_of(r: Any) -> Callable[[bytes], bool] | None:

@@ -20,13 +20,14 @@ log = structlog.get_logger("fronts")
 _COPIED_BYTES = 4096  # larger bodies are not copied before the frame is joined
 
 Send = Callable[[list[bytes]], bool]
+PassOn = Callable[[int, int, list[bytes]], None]  # rid, status, body in pieces
 NODE_IDENTITY = b"n"  # what the identity of another node's link begins with
 
 
 class FrontLink:
     """One front's connection."""
 
-    __slots__ = ("_expected", "_out", "_prefix", "_send", "_sent", "alive", "answered", "hurried_until", "identity", "member_id", "session",
+    __slots__ = ("_expected", "_out", "_prefix", "_send", "_sent", "alive", "answered", "hurried_until", "identity", "member_id", "pass_on", "session",
                  "subscriptions", "wanted", "watches", "watermark")
 
     def __init__(self, identity: bytes, send: Send, prefix: bytes, session: int, member_id: int = 0) -> None:
@@ -35,6 +36,7 @@ class FrontLink:
         self.session = session
         self.member_id = member_id  # of the host it runs on; 0: no member
         self.alive = True
+        self.pass_on: PassOn | None = None  # to a front in this very process, which takes large answers as they are
         self.answered = 0
         self.subscriptions: dict[int, Any] = {}  # rid -> node.watches.Subscription
         self.watermark = 0  # revision of the last WATERMARK sent
@@ -64,6 +66,16 @@ class FrontLink:
         else:
             self._out += (ANSWER.pack(rid, status, len(body)), body)
             self.answered -= 1  # flush counts pieces
+
+    def pieces(self, rid: int, status: int, parts: list[bytes]) -> None:
+        """As :meth:`answer`, for a large body in pieces: it is not copied on its way to a front in this process."""
+        if self.pass_on is not None:
+            self.answered += 1
+            self.pass_on(rid, status, parts)
+            return
+        self._out.append(ANSWER.pack(rid, status, sum(map(len, parts))))
+        self._out += parts
+        self.answered -= len(parts)
 
     def ok(self, rid: int, revision: int, term: int, tail: bytes) -> None:
         """Queue the answer of an etcd method: revision and term for the header, the other fields in wire form."""
@@ -110,8 +122,8 @@ class Fronts:
         self.links: dict[bytes, FrontLink] = {}
         self.dirty: set[FrontLink] = set()
 
-    def frame(self, identity: bytes, data: bytes, send: Send, prefix: bytes) -> None:
-        """One frame of a front arrived."""
+    def frame(self, identity: bytes, data: bytes, send: Send, prefix: bytes, pass_on: PassOn | None = None) -> None:
+        """One frame of a front arrived. ``pass_on``: see :class:`FrontLink`."""
         link = self.links.get(identity)
         try:
             sequence, records = messages.decode_requests(data)
@@ -125,6 +137,7 @@ class Fronts:
             link = self._hello(identity, records, send, prefix)
             if link is None:
                 return
+            link.pass_on = pass_on
             records = records[1:]
         elif link is None:
             return  # a link dropped before: silence makes the front open a new one

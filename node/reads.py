@@ -137,7 +137,8 @@ class Reads:
         except EtcdError as e:
             self.refuse(link, rid, e)
             return
-        self._mark_dirty(link)
+        if link.pending:
+            self._mark_dirty(link)
         if work is not None:
             self.start(link, rid, work)
 
@@ -161,7 +162,8 @@ class Reads:
         finally:
             self._running.pop(mark, None)  # before it is closed: what is parked by that may be started again
             work.close()
-        self._mark_dirty(link)
+        if link.pending:
+            self._mark_dirty(link)
 
     def cancel(self, link: FrontLink, rid: int) -> None:
         """Nobody waits for this read any more."""

@@ -105,28 +105,31 @@ class Serve:
     def _long_range(self, link: FrontLink, rid: int, read: RangeRead, at: int) -> Slices:
         """From one snapshot at one revision, whatever is applied meanwhile (H16)."""
         reader = self._reader(at)
-        head = HEAD.pack(reader.position.revision, self._term())
-        sent = False
+        first = [HEAD.pack(reader.position.revision, self._term())]
         at_last = 0
         for _ in self._feed(reader, read):
             if not read.satisfied and read.count - at_last >= _PARTIAL_ROWS:
-                link.answer(rid, Status.PARTIAL, (b"" if sent else head) + read.take())
-                sent, at_last = True, read.count
+                link.pieces(rid, Status.PARTIAL, first + read.take_parts())
+                first, at_last = [], read.count
             yield
-        link.answer(rid, Status.OK, (b"" if sent else head) + read.finish())
+        read.end()
+        link.pieces(rid, Status.OK, first + read.take_parts())
 
     def _feed(self, reader: Reader, read: RangeRead) -> Slices:
         """Give a read its rows a slice at a time, and the count of those that its answer does not show."""
         if read.empty:
             return
         # now, while the store is at the reader's revision; after other requests it may not be
-        total = None
+        total = most = None
         if reader.revision == self._store.revision:
-            total = self._store.quick_count(read.key, read.range_end)
-            if total == 0:
+            if read.row_limit is None:
+                most = self._store.count_at_most(read.key, read.range_end)
+            else:
+                total = most = self._store.quick_count(read.key, read.range_end)
+            if most == 0:
                 return
         if read.spliced:
-            few = min(n for n in (total, read.row_limit, LEAST_ROWS) if n is not None) < LEAST_ROWS
+            few = min(n for n in (most, read.row_limit, LEAST_ROWS) if n is not None) < LEAST_ROWS
             source: RowSource = (reader.splicer if few else reader.rows)(read.key, read.range_end, _LOOK)
             while not read.satisfied and not read.feed_from(source, _SLICE_ROWS, _SLICE_BYTES):
                 yield

@@ -45,7 +45,7 @@ from node.backups import Backups
 from node.clock import Clock, signs_of_life_ms
 from node.confirm import Confirmations
 from node.disk import Syncer
-from node.fronts import FrontLink, Fronts, Send
+from node.fronts import FrontLink, Fronts, PassOn, Send
 from node.gathering import Gathering
 from node.incarnations import Incarnations
 from node.peers import REFUSED_INCARNATION, Peers
@@ -244,10 +244,10 @@ class Node:
         self.fronts.frame(parts[0], parts[-1], self._local.send, b"")
         self._wake_for_frame()
 
-    def front_frame(self, identity: bytes, data: bytes, send: Send) -> None:
+    def front_frame(self, identity: bytes, data: bytes, send: Send, pass_on: PassOn) -> None:
         """A frame of a front in this very process (``tools.muster.joined``), which holds all that came to the front in
         this turn of the loop: the tick runs at once, unless one is to come or under way anyway."""
-        self.fronts.frame(identity, data, send, b"")
+        self.fronts.frame(identity, data, send, b"", pass_on)
         if self._scheduled or self._running:
             self._wake_for_frame()
         elif not self._gathered():

@@ -46,6 +46,7 @@ class Receiver(Protocol):
     def link_state(self, link: Link) -> None: ...
     def link_down(self, link: Link, reason: str) -> None: ...
     def link_answers(self, link: Link, answers: list[tuple[int, int, bytes]]) -> None: ...
+    def link_pieces(self, link: Link, rid: int, status: int, parts: list[bytes]) -> None: ...
 
 
 class Near(Protocol):
@@ -148,6 +149,11 @@ class Link:
         self._expected += 1
         self.seen_at = now
         self._receiver.link_answers(self, answers)
+
+    def pieces(self, rid: int, status: int, parts: list[bytes]) -> None:
+        """A large answer of a node in this process, in pieces instead of in a frame; the first begins with the HEAD."""
+        if not self.closed:
+            self._receiver.link_pieces(self, rid, status, parts)
 
     def state(self, body: bytes) -> None:
         """A STATE record: what the node knows of its shard. The first one opens the link."""

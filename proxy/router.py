@@ -337,6 +337,23 @@ class Router:
             else:
                 self._other(link, rid, status, body)
 
+    def link_pieces(self, link: Link, rid: int, status: int, parts: list[bytes]) -> None:
+        """A large answer, PARTIAL or OK, in pieces (``Link.pieces``)."""
+        waiting = link.pending.get(rid)
+        if waiting is None:
+            return
+        if waiting.then is not None:
+            self.link_answers(link, [(rid, status, b"".join(parts))])
+            return
+        if waiting.pieces is None:
+            waiting.pieces = parts
+        else:
+            waiting.pieces += parts
+        if status == _PARTIAL:
+            waiting.started = self.loop.time()
+        else:
+            self.link_answers(link, [(rid, _OK, b"")])
+
     def _new_header(self, link: Link, key: tuple[int, ...]) -> None:
         revision, term = key
         if revision > link.revision:

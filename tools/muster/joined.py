@@ -44,7 +44,7 @@ class InProcessTransport:
 
     def send(self, frame: bytes) -> bool:
         """To the node; it answers with a tick, this one or a later one."""
-        self._node.front_frame(self._identity, frame, self._deliver)
+        self._node.front_frame(self._identity, frame, self._deliver, self._pass_on)
         return True
 
     def _deliver(self, parts: list[bytes]) -> bool:
@@ -53,6 +53,10 @@ class InProcessTransport:
         self._link.frame(parts[1], self._loop.time())
         self._connector.answered()
         return True
+
+    def _pass_on(self, rid: int, status: int, parts: list[bytes]) -> None:
+        if not self.closed:
+            self._link.pieces(rid, status, parts)
 
     def close(self) -> None:
         """The front is done with this link."""

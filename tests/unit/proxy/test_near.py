@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from cluster.messages import READ, Method
+from cluster.messages import HEAD, READ, Method, Status
 from cluster.wire import header_prefix, response_header
 from proxy.router import MethodStats
 from tests.unit.proxy.fakes import FakeCall, Net
@@ -117,3 +117,30 @@ def test_a_lost_link_to_the_near_node_ends_reading_near() -> None:
     call = get(net, True)
     net.run()
     assert (call.closed, near.asked) == (False, [])
+
+
+def test_a_large_answer_in_pieces_is_the_one_that_comes_in_frames() -> None:
+    net, _ = joined(leader=2)
+    net.router.highest = 3
+    link = net.nodes[1].link
+    assert link is not None
+    whole, stats = FakeCall(), MethodStats()
+    joined_parts: list[tuple[int, bytes]] = []
+    net.nodes[1].watermark(3)
+    net.run()
+    net.router.read(whole, Method.RANGE, b"whole", 0, True, stats)
+    net.router.read(None, Method.RANGE, b"parts", 0, True, stats,
+                    lambda waiting, status, body: joined_parts.append((status, body)))
+    net.run()
+    requests = {request.body[READ.size :]: request.rid for request in net.nodes[1].take(Method.RANGE)}
+    for rid in requests.values():
+        link.pieces(rid, Status.PARTIAL, [HEAD.pack(5, 1), b"a" * 10])
+        link.pieces(rid, Status.PARTIAL, [b"b", b"c"])
+        assert rid in link.pending
+        link.pieces(rid, Status.OK, [b"d"])
+        assert rid not in link.pending
+        link.pieces(rid, Status.OK, [b"too late"])  # nobody waits for it any more
+    assert whole.replies == [response_header(header_prefix(7, 1), 5, 1) + b"a" * 10 + b"bcd"]
+    assert joined_parts == [
+        (Status.PARTIAL, HEAD.pack(5, 1) + b"a" * 10), (Status.PARTIAL, b"bc"), (Status.OK, b"d")]
+    assert (stats.ok, net.router.highest) == (1, 5)

@@ -61,6 +61,9 @@ def test_counts_are_right_while_they_are_built_and_after(seed: int, monkeypatch:
         if end == b"\0" or start < end:
             found = quick.count(start, end)
             assert found is None or found == len(model.between(start, end))
+            bound = quick.at_most(start, end)
+            assert (bound is None) == (found is None)
+            assert bound is None or found is None or found <= bound <= found + 4 * counts._BLOCK
     assert quick.ready
     assert quick.statistics()["keys"] == len(model.keys)
 
