@@ -202,12 +202,13 @@ class _WatchStream:
         """False: not for watchers of this stream."""
         ids, tail, _ = run
         last, owner = self._last, self._owner
-        seen = [last.get(name, -1) for name in ids]
-        if min(seen) < 0:
+        try:
+            seen = max(map(last.__getitem__, ids))
+        except KeyError:
             return False
         response = owner.last if tail == owner.last.tail else owner.response(tail)  # most often the same
         fresh = dict.fromkeys(ids, response.to_revision)
-        if max(seen) >= response.from_revision or len(fresh) < len(ids):
+        if seen >= response.from_revision or len(fresh) < len(ids):
             for name in ids:
                 owner.errors[_OUT_OF_ORDER] += last[name] >= response.from_revision
                 last[name] = response.to_revision

@@ -2,7 +2,7 @@
 
 Hot path: 100 watchers of a stream get the same event as 100 messages, from etcd in a DATA frame each, from others in
 few. Cutting them out and reading them one by one took more CPU than the servers' work (1.1 us a message, 1.8 of etcd's).
-Here the first is read and the others are compared with it: 0.45 us, and 0.55.
+Here the first is read and the others are compared with it: 0.37 us, and 0.4.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ from bench.client.frames import PREFIX
 #: The watch id of each message, as the field lies there (b"" for 0); what they share behind it: the events, and what may
 #: follow; where the last of them ends.
 Run = tuple[list[bytes], bytes, int]
+
+_AT_ONCE = 16
 
 
 def run_at(data: bytes, at: int, limit: int, lead: int, most: int) -> Run | None:
@@ -38,7 +40,15 @@ def run_at(data: bytes, at: int, limit: int, lead: int, most: int) -> Run | None
     ids = [data[ids_at:tail_at]]
     starts = data.startswith
     to_id, to_tail, unit = ids_at - at, tail_at - at, end - at
-    while starts(head, end) and starts(tail, end + to_tail) and len(ids) < most and end + unit <= limit:
+    between = tail + head
+    last = min(end + (most - 1) * unit, limit)
+    while end + _AT_ONCE * unit <= last:  # many are compared faster than one by one
+        found = [data[i : i + to_tail - to_id] for i in range(end + to_id, end + _AT_ONCE * unit, unit)]
+        if not starts(b"%b%b%b" % (head, between.join(found), tail), end):
+            break
+        ids += found
+        end += _AT_ONCE * unit
+    while end + unit <= last and starts(head, end) and starts(tail, end + to_tail):
         ids.append(data[end + to_id : end + to_tail])
         end += unit
     return ids, tail, end
