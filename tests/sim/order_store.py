@@ -189,6 +189,10 @@ class Store:
         """Not known without walking."""
         return None
 
+    def count_at_most(self, start: bytes, end: bytes) -> int | None:
+        """Not known without walking."""
+        return None
+
     def reader(self, revision: int = 0) -> Reader:
         return Reader(self, self._at(revision))
 
