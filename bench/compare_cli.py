@@ -209,6 +209,7 @@ def cuts(
     shards: Annotated[str, Option(help="Comma-separated: numbers of shards, each a step.")] = "2,4,8,16,32,64",
     rate: Annotated[float, Option(min=1, help="Commits a second that each shard reports.")] = 200.0,
     duration: Annotated[float, Option(min=0.1, help="Seconds of one step.")] = 3.0,
+    cpu_limit: Annotated[float, Option(min=0.01, max=1, help="Share of a CPU that the sequencer's process may use; below 1 by a cgroup.")] = 1.0,
     data_dir: _DATA_DIR = None,
     page: Annotated[bool, Option("--markdown", help="Print the table as Markdown.")] = False,
     as_json: _JSON = False,
@@ -218,7 +219,7 @@ def cuts(
 
     with _failures():
         result = ordering.measure([int(n) for n in shards.split(",")], rate_per_s=rate, duration_s=duration,
-                                  data_dir=data_dir,
+                                  data_dir=data_dir, cpu_limit=cpu_limit,
                                   said=_said(quiet=as_json))
     if page and not as_json:
         sys.stdout.write(ordering.markdown(result))

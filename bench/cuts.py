@@ -17,7 +17,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -30,6 +30,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bench import run
+from bench.cpu_limit import limited
 from bench.report import number
 from bench.systems import free_ports
 from cluster.messages import FEED_HEAD, Method, Status
@@ -42,6 +43,7 @@ from node.links import NodeLink, NodeLinks
 SCHEMA = "muster-bench-cuts/1"
 HOSTS = 3
 LATE_MS = 100.0  # a sequencer whose order comes later than this does not keep up
+_CUTS_PER_S = 3 * 1000 / LATE_MS  # so rare that a report just comes in time: it waits for one and for the next one's quorum
 _START_LIMIT_S = 30.0
 _TURN_S = 0.005  # between two looks at which shards have something to report
 _SETTLE_S = 0.5
@@ -105,10 +107,11 @@ class _Shard:
 
 
 def measure(shards: Sequence[int], *, rate_per_s: float, duration_s: float, data_dir: Path | None = None,
-            said: Callable[[str], None] = print) -> dict[str, Any]:
-    """Load sequencers of stores with so many shards (2 at least), each of the others reporting at that rate.
+            cpu_limit: float = 1.0, said: Callable[[str], None] = print) -> dict[str, Any]:
+    """Load sequencers of stores with so many shards (2 at least), each of the others reporting at that rate. With a
+    ``cpu_limit`` below 1 the sequencer's process gets no more of a CPU, so that a step can saturate it.
 
-    The ``--json`` dictionary; RuntimeError if a node ends or does not serve in time.
+    The ``--json`` dictionary; RuntimeError if a node ends or does not serve in time, or cannot be limited.
     """
     if min(shards) < 2:
         raise ValueError("a store with one shard has no cuts")
@@ -116,27 +119,38 @@ def measure(shards: Sequence[int], *, rate_per_s: float, duration_s: float, data
     rows = []
     for count in shards:
         said(f"{count} shards")
-        rows.append(uvloop.run(_step(count, rate_per_s, duration_s, data_dir)))
+        rows.append(uvloop.run(_step(count, rate_per_s, duration_s, data_dir, cpu_limit)))
     result = {"schema": SCHEMA, "started_at": began.isoformat(timespec="seconds"), "machine": run.machine(),
-              "rate_per_s": rate_per_s, "duration_s": duration_s, "rows": rows}
-    return {**result, "saturates_at_shards": saturation(rows, rate_per_s)}
+              "rate_per_s": rate_per_s, "duration_s": duration_s, "cpu_limit": cpu_limit, "rows": rows}
+    return {**result, "saturates_at_shards": saturation(rows, rate_per_s, cpu_limit)}
 
 
-def saturation(rows: Sequence[dict[str, Any]], rate_per_s: float) -> float | None:
-    """The number of shards, each with that many reports a second, at which the sequencer's process would take a whole
-    CPU: a line through the steps that it kept up with, by least squares over the reports that it got. It is a lower
-    bound, because cuts take in more reports the busier it is. None: there are not two such steps."""
-    points = [(row["reports_per_s"], row["sequencer_cpu"]) for row in rows if row["kept_up"]]
-    if len(points) < 2:
+def saturation(rows: Sequence[dict[str, Any]], rate_per_s: float, cpu: float = 1.0) -> float | None:
+    """The number of shards, each with that many reports a second, that a sequencer orders with so much of a CPU.
+
+    A cut has a price and a report has one, by least squares over the steps that it kept up with. The busier the sequencer
+    is, the more reports a cut takes in; it saturates where cuts that come just in time leave no CPU for more reports.
+    None: the steps do not tell the two prices apart."""
+    kept = [(row["cuts_per_s"], row["reports_per_s"], row["sequencer_cpu"]) for row in rows if row["kept_up"]]
+    cuts, reports = sum(c * c for c, _, _ in kept), sum(r * r for _, r, _ in kept)
+    both, of_cuts, of_reports = (sum(c * r for c, r, _ in kept), sum(c * u for c, _, u in kept),
+                                 sum(r * u for _, r, u in kept))
+    apart = cuts * reports - both * both
+    if len(kept) < 2 or apart <= 1e-9 * cuts * reports:
         return None
-    slope, base = statistics.linear_regression(*zip(*points, strict=True))
-    return 1 + (1.0 - base) / slope / rate_per_s if slope > 0 else None
+    of_a_cut = (reports * of_cuts - both * of_reports) / apart
+    of_a_report = (cuts * of_reports - both * of_cuts) / apart
+    if of_a_report <= 0:
+        return None
+    return float(1 + max(0.0, cpu - of_a_cut * _CUTS_PER_S) / of_a_report / rate_per_s)
 
 
-async def _step(count: int, rate_per_s: float, duration_s: float, data_dir: Path | None) -> dict[str, Any]:
+async def _step(count: int, rate_per_s: float, duration_s: float, data_dir: Path | None, cpu_limit: float) -> dict[str, Any]:
     loop = asyncio.get_running_loop()
-    with _started(count, data_dir) as hosts:
+    with _started(count, data_dir) as hosts, ExitStack() as stack:
         leader = await asyncio.wait_for(asyncio.to_thread(_leader, hosts), _START_LIMIT_S)
+        if cpu_limit < 1:
+            stack.enter_context(limited(leader.process.pid, cpu_limit))
         waits_ms: list[float] = []
         context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         reporting = [_Shard(loop, context, leader.common, shard, waits_ms) for shard in range(1, count)]
@@ -262,10 +276,12 @@ def lines(result: dict[str, Any]) -> list[list[str]]:
 
 def summary(result: dict[str, Any]) -> str:
     """What follows from it, in a sentence."""
-    found = result["saturates_at_shards"]
-    where = "no line through these steps" if found is None else f"a whole CPU at about {found:.0f} shards"
+    found, limit = result["saturates_at_shards"], result["cpu_limit"]
+    much = "a whole CPU" if limit == 1 else f"the {100 * limit:.0f} % of a CPU that it gets"
+    where = "how many cannot be told" if found is None else f"about {found:.0f} shards"
     return (f"Each shard but 0 reports {result['rate_per_s']:g} commits a second for {result['duration_s']:g} s; {HOSTS} hosts; "
-            f"worked out from the steps that it kept up with (99 of 100 ordered within {LATE_MS:g} ms), the sequencer takes {where}.")
+            f"worked out from the steps that it kept up with (99 of 100 ordered within {LATE_MS:g} ms), the sequencer orders with "
+            f"{much}: {where}.")
 
 
 def markdown(result: dict[str, Any]) -> str:

@@ -2,27 +2,52 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from bench import cuts
+from bench.cpu_limit import limited
 
 
-def row(reports_per_s: float, cpu: float, *, kept_up: bool = True) -> dict[str, Any]:
-    return {"reports_per_s": reports_per_s, "sequencer_cpu": cpu, "kept_up": kept_up}
+def row(cuts_per_s: float, reports_per_s: float, *, kept_up: bool = True, us: tuple[float, float] = (1000, 10)) -> dict[str, Any]:
+    """A step of a sequencer to which a cut and a report have those prices."""
+    cpu = (us[0] * cuts_per_s + us[1] * reports_per_s) / 1e6
+    return {"cuts_per_s": cuts_per_s, "reports_per_s": reports_per_s, "sequencer_cpu": cpu, "kept_up": kept_up}
 
 
-def test_a_sequencer_saturates_where_the_line_through_the_steps_reaches_a_whole_cpu() -> None:
-    steps = [row(200, 0.12), row(400, 0.14), row(800, 0.18), row(9000, 0.99, kept_up=False)]
-    assert cuts.saturation(steps, 200) == pytest.approx(46)  # 9,000 reports a second, of 45 shards and shard 0
-    assert cuts.saturation(steps[-2:], 200) is None  # one point is no line
+def test_a_sequencer_saturates_where_cuts_that_come_just_in_time_leave_no_cpu_for_more_reports() -> None:
+    steps = [row(100, 200), row(150, 600), row(180, 2000), row(5, 9000, kept_up=False, us=(1, 99))]
+    # 30 cuts a second are 3 % of a CPU, 97 % are 97,000 reports a second, those of 485 shards, and there is shard 0
+    assert cuts.saturation(steps, 200) == pytest.approx(486)
+    assert cuts.saturation(steps, 200, 0.13) == pytest.approx(51)
+    assert cuts.saturation(steps, 200, 0.02) == pytest.approx(1)  # not even the cuts
+    assert cuts.saturation(steps[-2:], 200) is None  # one step says nothing
+    assert cuts.saturation([row(100, 200), row(200, 400)], 200) is None  # as many reports in each cut
 
 
 def test_one_shard_has_no_cuts() -> None:
     with pytest.raises(ValueError, match="no cuts"):
         cuts.measure([1], rate_per_s=1, duration_s=0.1)
+
+
+def test_a_limited_process_gets_its_share_and_no_more() -> None:
+    with subprocess.Popen([sys.executable, "-c", "while True: pass"]) as busy:
+        try:
+            with limited(busy.pid, 0.2):
+                began, before = time.monotonic(), sum(psutil.Process(busy.pid).cpu_times()[:2])
+                time.sleep(1.0)
+                used = sum(psutil.Process(busy.pid).cpu_times()[:2]) - before
+                assert used <= 0.25 * (time.monotonic() - began) + 0.02
+        except RuntimeError as e:
+            pytest.skip(str(e))
+        finally:
+            busy.kill()
 
 
 def test_synthetic_shards_get_real_cuts(tmp_path: Path) -> None:
