@@ -31,6 +31,7 @@ from cluster.order import Attempt, Fold, Multi, Part, encode_multi
 from cluster.overlaps import Overlaps
 from cluster.pb import rpc_pb2 as pb
 from cluster.placement import Placement
+from cluster.plain_txn import Plain
 from cluster.prepare import Grant, Prepare, Row, Touch, encode_attempt
 from cluster.ranges import Fields
 from cluster.replica import NotYet, Overlay
@@ -58,7 +59,7 @@ class Wide(Generic[T]):
     sent_ms: int = 0
     behind: Attempt | None = None  # start over once this one is decided
     rows: bool = False  # it must see the rows that it deletes, however many
-    plain: bool = False  # a transaction of single keys at the latest revision (``cluster.plain_txn``)
+    plain: Plain | None = None  # what it is, if it is a transaction of single keys
 
 
 @dataclass(slots=True, frozen=True)
@@ -102,18 +103,15 @@ class GrantedView:
                 self._lease_keys.setdefault(lease, []).extend(keys)
 
     def current(self, key: bytes) -> Current | Version | None:
-        if self._placement.shard_of(key) == 0:
-            return self._own.current(key)
         kv = self._rows.get(key)
         if kv is None:
-            return None
+            return self._own.current(key) if self._placement.shard_of(key) == 0 else None
         fields = Fields(kv)
         return Current(fields.create, fields.mod, fields.version, fields.lease)
 
     def get(self, key: bytes) -> bytes | None:
-        if self._placement.shard_of(key) == 0:
-            return self._own.get(key)
-        return self._rows.get(key)
+        kv = self._rows.get(key)
+        return self._own.get(key) if kv is None and self._placement.shard_of(key) == 0 else kv
 
     def scan(self, start: bytes, end: bytes, revision: int = 0) -> Iterator[Row]:
         shards = self._placement.shards_of(start, end)
@@ -194,11 +192,13 @@ class Coordinator(Generic[T]):
         if method == Method.LEASE_REVOKE and not revoked:
             revoked = [pb.LeaseRevokeRequest.FromString(body).ID]
         plain = plain_txn.read(body) if method == Method.TXN else None
+        if plain is not None and plain.ops() > self._max_txn_ops:
+            plain = None
         if plain is not None:
             wanted = plain_footprint(plain)
         else:
             wanted = Footprint(leases=set(revoked)) if revoked else footprint(method, body)
-        self._queue.append(Wide(token, method, body, wanted, revoked, plain=plain is not None))
+        self._queue.append(Wide(token, method, body, wanted, revoked, plain=plain))
         return True
 
     def free_for(self, method: int, body: bytes, shard: int) -> bool:
@@ -320,10 +320,16 @@ class Coordinator(Generic[T]):
         found: dict[int, list[Touch]] = {}
         if wide.leases:
             return {shard: [] for shard in range(1, self._placement.shards)}
+        if wide.plain is not None:
+            written = {key for key, _ in wide.footprint.writes}
+            for key in dict.fromkeys(wide.plain.keys()):
+                if shard := self._placement.shard_of(key):
+                    found.setdefault(shard, []).append(Touch(key, b"", key in written))
+            return found
         count = not wide.rows and not _shows_deleted(wide)
         wanted = [Touch(k, e, True, 0, count and bool(e)) for k, e in wide.footprint.writes]
         wanted += [Touch(k, e, False) for k, e in wide.footprint.reads]
-        if wide.method == Method.TXN and not wide.plain:  # outside of these bounds the evaluation refuses it
+        if wide.method == Method.TXN:  # outside of these bounds the evaluation refuses it
             low, high = self._view.compact_revision, self._view.revision
             wanted += [Touch(r.key, r.range_end, False, r.revision) for r in _ranges(pb.TxnRequest.FromString(wide.body))
                        if max(low, 1) <= r.revision <= high]
@@ -390,7 +396,10 @@ class Coordinator(Generic[T]):
     ) -> tuple[bytes, Outcome]:
         if wide.leases:
             return self._revoke(view, wide, attempt, participants)
-        if wide.method == Method.PUT:
+        if wide.plain is not None:
+            outcome, answer = plain_txn.run(view, wide.plain)
+            outcome.tail = answer(view.revision)
+        elif wide.method == Method.PUT:
             outcome = evaluate.put(view, wide.body)
         elif wide.method == Method.DELETE_RANGE:
             outcome = evaluate.delete_range(view, wide.body)
@@ -489,7 +498,7 @@ def _shows_deleted(wide: Wide[Any]) -> bool:
     """Whether the answer may hold the rows that it deletes."""
     if wide.method == Method.DELETE_RANGE:
         return bool(pb.DeleteRangeRequest.FromString(wide.body).prev_kv)
-    return wide.method == Method.TXN and not wide.plain and _deletes_with_rows(pb.TxnRequest.FromString(wide.body))
+    return wide.method == Method.TXN and _deletes_with_rows(pb.TxnRequest.FromString(wide.body))
 
 
 def _deletes_with_rows(request: Any) -> bool:

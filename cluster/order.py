@@ -164,14 +164,29 @@ def count_revisions(data: bytes, pos: int = 0) -> int:
     return sum(revisions_of(data, kind, at, to) for kind, at, to in items(data, pos))
 
 
+def _project_multi(data: bytes, pos: int, end: int, shard: int) -> bytes:
+    """A multi with the parts of one shard."""
+    at = pos + _MULTI.size + _PARTICIPANT.size * int(_MULTI.unpack_from(data, pos)[3])
+    pieces = [data[pos:at]]
+    while at < end:
+        _, of, _, length = _PART.unpack_from(data, at)
+        after = at + _PART.size + length
+        if of == shard:
+            pieces.append(data[at:after])
+        at = after
+    if at != end:
+        raise ValueError("truncated multi")
+    body = b"".join(pieces)
+    return ITEM.pack(Item.MULTI, len(body)) + body
+
+
 def project(data: bytes, shard: int) -> bytes:
     """What a node of ``shard`` (not 0) needs of an order record: order, cuts, its own parts, control items."""
     out: list[bytes] = []
     skipped = 0
     for kind, pos, end in items(data):
         if kind == Item.MULTI:
-            multi = decode_multi(data, pos, end)
-            piece = encode_multi(multi._replace(parts=[p for p in multi.parts if p.shard == shard]))
+            piece = _project_multi(data, pos, end, shard)
         elif kind == Item.CUT:
             piece = data[pos - ITEM.size : end]
         elif kind in _CONTROL:
@@ -260,7 +275,7 @@ class Fold:
             if kind == Item.CUT:
                 self._take_cut(data, pos, end, shard, steps)
             elif kind == Item.MULTI:
-                self._take_multi(decode_multi(data, pos, end), shard, steps)
+                self._take_multi(data, pos, end, shard, steps)
             elif kind == Item.SKIP:
                 self.revision += int(_SKIP.unpack_from(data, pos)[0])
             else:
@@ -284,19 +299,30 @@ class Fold:
             self.cuts[s] = new
             self.concerned.add(s)
 
-    def _take_multi(self, multi: Multi, shard: int, steps: list[Step]) -> None:
-        for s, term in multi.participants.items():
-            assert self.cut(s).term == term, f"I10: multi {multi.attempt} rests on term {term} of shard {s}"
-        if shard in multi.participants or any(p.shard == shard for p in multi.parts):
-            empty = True
-            for part in multi.parts:
-                if part.shard == shard:
-                    steps.append(Change(part.items, self.revision + part.group, multi.attempt, part.sub))
-                    empty = False
-            if empty:
-                steps.append(Change(b"", self.revision, multi.attempt))  # it only read here: unlock
-        self.concerned.update(multi.participants)
-        self.revision += multi.groups
+    def _take_multi(self, data: bytes, pos: int, end: int, shard: int, steps: list[Step]) -> None:
+        # read as it lies (see decode_multi): every host's node 0 does so once a multi, the sequencer's twice
+        term, number, groups, count = _MULTI.unpack_from(data, pos)
+        attempt = Attempt(term, number)
+        pos += _MULTI.size
+        takes_part = False
+        for _ in range(count):
+            s, leader_term = _PARTICIPANT.unpack_from(data, pos)
+            pos += _PARTICIPANT.size
+            assert self.cut(s).term == leader_term, f"I10: multi {attempt} rests on term {leader_term} of shard {s}"
+            takes_part = takes_part or s == shard
+            self.concerned.add(s)
+        while pos < end:
+            group, s, sub, length = _PART.unpack_from(data, pos)
+            pos += _PART.size
+            if s == shard:
+                steps.append(Change(data[pos : pos + length], self.revision + group, attempt, sub))
+                takes_part = False
+            pos += length
+        if pos != end:
+            raise ValueError("truncated multi")
+        if takes_part:
+            steps.append(Change(b"", self.revision, attempt))  # it only read here: unlock
+        self.revision += groups
 
     def encode(self) -> bytes:
         """For storage, in the batch of the data it describes."""

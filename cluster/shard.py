@@ -378,6 +378,9 @@ class ShardLeader(Generic[T]):
     def _rows(self, key: bytes, range_end: bytes, revision: int) -> list[Row]:
         if 0 < revision < self._store.compact_revision:
             return []  # the sequencer knows the compaction and refuses
+        if not range_end and not revision:
+            kv = self._store.get(key)
+            return [] if kv is None else [(key, kv)]
         return list(self._store.scan(key, range_end, revision))
 
     def release(self, attempt: Attempt, *, more: bool = False) -> None:
