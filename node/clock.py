@@ -7,6 +7,7 @@ A tick each 20 ms and a STATE each heartbeat were most of what an idle host of s
 from __future__ import annotations
 
 import asyncio
+import math
 from typing import TYPE_CHECKING
 
 from cluster.settings import Common
@@ -33,6 +34,7 @@ class Clock:
         self._next_state = 0.0
         self._next_second = 0.0
         self._timer: asyncio.TimerHandle | None = None
+        self._due_ms = 0  # when the timer goes off, as far as Raft is concerned
 
     def start(self) -> None:
         """Begin to tick."""
@@ -42,6 +44,13 @@ class Clock:
         """No more ticks."""
         if self._timer is not None:
             self._timer.cancel()
+
+    def look(self) -> None:
+        """Raft may want to be woken earlier than it did."""
+        due_ms = self._node.raft.next_deadline()
+        if due_ms < self._due_ms and self._timer is not None:
+            self._timer.cancel()
+            self._arm(due_ms, self._node.now_ms(), self._node.loop.time())
 
     def state_said(self) -> None:
         """A STATE has just been told: the next one is due a while from now."""
@@ -66,8 +75,13 @@ class Clock:
             node.streams.sweep()
             node.upkeep.second()
             node.second()
-        due = min(self._next_heartbeat - now, (node.raft.next_deadline() - now_ms) / 1000)
-        if node.connecting():
-            due = min(due, interval / 5)
-        self._timer = node.loop.call_later(max(due, 0.001), self._tick)
+        self._arm(node.raft.next_deadline(), now_ms, now)
         node.wake()
+
+    def _arm(self, raft_due_ms: int, now_ms: int, now: float) -> None:
+        due = min(self._next_heartbeat - now, (raft_due_ms - now_ms) / 1000)
+        if self._node.connecting():
+            due = min(due, self._interval_s / 5)
+        due = max(due, 0.001)
+        self._due_ms = now_ms + math.ceil(due * 1000)
+        self._timer = self._node.loop.call_later(due, self._tick)

@@ -126,6 +126,11 @@ class Feeds:
         if sent:
             node._dirty.add(feed.link)
 
+    @property
+    def hasty(self) -> bool:
+        """Whether any node wants records at once."""
+        return any(feed.haste != NO_HASTE for feed in self._feeds.values())
+
     def durable_floor(self) -> int | None:
         """What all of this host's nodes have durably applied, also those that are down now (0: has never said)."""
         return min(self._floors.values(), default=None)

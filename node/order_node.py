@@ -312,6 +312,9 @@ class OrderNode(LinkedNode):
             self.coordinator = None
             self.company, self.pace.held = Company(self.company.busy), False
 
+    def awaited_elsewhere(self) -> bool:
+        return self.feeds.hasty
+
     def wanted_by_others(self) -> int | None:
         return self.feeds.durable_floor()
 

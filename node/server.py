@@ -32,12 +32,10 @@ from cluster.raft import (
     Configuration,
     EntryKind,
     IntegrityError,
-    Message,
     Raft,
     Ready,
     Role,
     decode_messages,
-    encode_messages,
 )
 from cluster.settings import NodeSettings, Peer
 from node.applying import Applies, one_run
@@ -48,6 +46,8 @@ from node.disk import Syncer
 from node.fronts import FrontLink, Fronts, PassOn, Send
 from node.gathering import Gathering
 from node.incarnations import Incarnations
+from node.mail import Mail
+from node.patience import COMMIT_RIDES_MS, HURRY_S, Patience
 from node.peers import REFUSED_INCARNATION, Peers
 from node.raft_view import RaftView
 from node.reads import Reads, Slicer
@@ -69,7 +69,6 @@ _WRITES = frozenset((Method.PUT, Method.DELETE_RANGE, Method.TXN, Method.COMPACT
 _QUESTIONS = frozenset((Method.READ_INDEX, Method.LEASE_KEEPALIVE, Method.LEASE_KEEPALIVES, Method.LEASE_TTL))
 _QUIET_REQUESTS = 8  # up to so many requests in a tick the loop syncs by itself (node.disk)
 _APPLY_ENTRIES = 256
-HURRY_S = 1.0  # who waited for this replica once will soon again
 
 
 class Fatal(Exception):
@@ -99,7 +98,8 @@ class Node:
         self.raft = Raft(
             Config(id=common.member_id, heartbeat_ms=signs_of_life_ms(common) if settings.shard else common.heartbeat_interval_ms,
                    election_timeout_ms=common.election_timeout_ms,
-                   tells_commit=settings.shard == 0),  # C6: in other shards a cut tells
+                   tells_commit=settings.shard == 0,  # C6: in other shards a cut tells
+                   commit_rides_ms=COMMIT_RIDES_MS),
             self.log, random.SystemRandom().random, self.now_ms(),
         )
         self.raft.applied(self.store.position.shard_index)
@@ -134,8 +134,7 @@ class Node:
         self.applied_index = self.store.position.shard_index
         self.applies = Applies(loop, self.watches.gather, self._apply_on)
         self.gathering = Gathering(loop, self._apply, self._unseen, self.wake)
-        self._outbox: dict[int, list[Message]] = {}
-        self._after_sync: list[tuple[int, list[Message]]] = []
+        self.mail = Mail(self)
         self._scheduled = False
         self._running = False
         self._requests_in_tick = 0
@@ -145,6 +144,7 @@ class Node:
         self._wanted_revision = 0  # somebody waits for it
         self._lease_serial = random.SystemRandom().getrandbits(24)
         self.clock = Clock(self)
+        self.patience = Patience(self)
         self.stopping = False
         self.fatal: asyncio.Future[str] = loop.create_future()
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context(io_threads=1)
@@ -317,6 +317,7 @@ class Node:
         """A read waits until this revision is applied here: its front hears at once, and for a while what comes then."""
         self.fronts.hurry(link, revision, self.loop.time() + HURRY_S)
         self._wanted_revision = max(revision, self._wanted_revision)
+        self.patience.hurried()
 
     def _submit(self, link: FrontLink, rid: int, method: int, body: bytes) -> None:
         """A write of a front."""
@@ -336,10 +337,8 @@ class Node:
     def _peer_frame(self, member_id: int, kind: int, data: bytes) -> None:
         try:
             if kind == 0x52:  # R
-                now = self.now_ms()
-                for message in decode_messages(data):
-                    if message.sender == member_id:
-                        self.raft.step(message, now)
+                self._raft_messages(member_id, data)
+                return
             elif kind == 0x53:  # S
                 self.snapshots.frame(member_id, data)
             elif kind == 0x41:  # A
@@ -351,6 +350,17 @@ class Node:
         except (ValueError, IntegrityError) as e:  # checksum or framing: dropped, Raft sends it again
             log.warning("dropped a broken frame of a peer", peer=f"{member_id:x}", error=str(e))
         self.wake()
+
+    def _raft_messages(self, member_id: int, data: bytes) -> None:
+        raft, now, due = self.raft, self.now_ms(), False
+        for message in decode_messages(data):
+            if message.sender == member_id and raft.step(message, now):
+                due = True
+        if due:
+            self.wake()
+        elif answers := raft.take_answers():  # to a question about leadership: it waits for no tick
+            self.mail.queue(answers)
+            self.mail.send()
 
     def _refused(self, peer: Peer, code: int, reason: str) -> None:
         log.error("a peer refused this node", peer=peer.name or f"{peer.member_id:x}", reason=reason)
@@ -368,6 +378,7 @@ class Node:
         self._scheduled = False
         self._running = True
         writes = self.writes
+        self.patience.look()
         for _ in range(4):
             self._evaluate()
             busy = False
@@ -378,9 +389,10 @@ class Node:
                 break
         self._requests_in_tick = 0
         self._finish_tick()
-        self._send_raft()
+        self.mail.send()
         self.fronts.flush()
         self._running = False
+        self.clock.look()
         if (writes.queued and writes.leader is not None and writes.due) or self._dirty:
             self.wake()
 
@@ -433,6 +445,10 @@ class Node:
         elif self.raft.leader_id and self.raft.leader_id != self.settings.common.member_id:
             self.peers.send(self.raft.leader_id, b"A", body)
 
+    def awaited_elsewhere(self) -> bool:
+        """Whether another process waits for what is applied here."""
+        return False
+
     def wanted_by_others(self) -> int | None:
         """Log entries after this are still wanted by other nodes of this host; None: by nobody."""
         return None
@@ -440,17 +456,18 @@ class Node:
     def _handle(self, ready: Ready) -> None:
         if ready.leader_changed:
             self._leader_changed()
-        self._queue(ready.messages)
+        self.mail.queue(ready.messages)
         if ready.must_sync:
-            self._send_raft()  # appends travel while this disk writes and syncs
+            self.mail.send()  # appends travel while this disk writes and syncs
         if ready.entries or ready.hard_state is not None:
             self.log.append(ready.entries, ready.hard_state)
         if ready.messages_after_sync:
-            self._after_sync.append((ready.sequence, ready.messages_after_sync))
+            self.mail.hold(ready.sequence, ready.messages_after_sync)
         if ready.must_sync:
             if self.syncer.request(ready.sequence, quiet=self._requests_in_tick <= _QUIET_REQUESTS):
                 self._persisted(ready.sequence)
-        elif not self.syncer.busy and not self._after_sync_pending(ready.sequence):
+                self.mail.send()  # a follower's ack waits for nothing else
+        elif not self.syncer.busy and not self.mail.holds_before(ready.sequence):
             self._persisted(ready.sequence)
         else:
             self.syncer.request(ready.sequence, quiet=False)
@@ -464,31 +481,12 @@ class Node:
         for peer, min_index in ready.snapshots_to:
             self.snapshots.send_to(peer, min_index)
 
-    def _after_sync_pending(self, sequence: int) -> bool:
-        return any(s < sequence for s, _ in self._after_sync)
-
-    def _queue(self, messages: list[Message]) -> None:
-        outbox = self._outbox
-        for message in messages:
-            outbox.setdefault(message.to, []).append(message)
-
-    def _send_raft(self) -> None:
-        if not self._outbox:
-            return
-        outbox, self._outbox = self._outbox, {}
-        for peer, messages in outbox.items():
-            if not self.peers.send(peer, b"R", encode_messages(messages)):
-                self.raft.report_unreachable(peer)
-
     def _synced(self, sequence: int) -> None:
         self._persisted(sequence)
         self.wake()
 
     def _persisted(self, sequence: int) -> None:
-        # I2: everything up to this sequence is on disk: votes and acks may leave, the leader may count itself
-        waiting = self._after_sync
-        while waiting and waiting[0][0] <= sequence:
-            self._queue(waiting.pop(0)[1])
+        self.mail.synced(sequence)
         self.raft.persisted(sequence)
 
     def _apply(self, last: int) -> None:

@@ -65,14 +65,23 @@ class Raft(Election):
 
     # -- what goes in ----------------------------------------------------------------------------------------
 
-    def step(self, message: Message, now_ms: int) -> None:
-        """A message from a peer came."""
-        self._advance(now_ms)
+    def step(self, message: Message, now_ms: int) -> bool:
+        """A message from a peer came. False: it gives the next Ready nothing to do, but perhaps an answer to send
+        (:meth:`take_answers`)."""
+        if now_ms > self._now:
+            self._now = now_ms
         if message.to != self.id or message.sender == self.id:
-            return
+            return False
         if message.term != self.term and not self._settle_term(message):
-            return
+            return True
+        self._quiet = False
         self._handlers[message.kind](message)
+        return not self._quiet
+
+    def take_answers(self) -> list[Message]:
+        """Messages of a Ready to come that may leave now: each waits for nothing (I2), and is handed out once."""
+        answers, self._now_out = self._now_out, []
+        return answers
 
     def _settle_term(self, message: Message) -> bool:
         """Section 5.1, for a message of another term; whether it is still to be handled."""
@@ -106,9 +115,8 @@ class Raft(Election):
         """When ``tick`` has something to do, if nothing happens before."""
         if self._role != Role.LEADER:
             return self._deadline_ms
-        if self._transferee:
-            return min(self._heartbeat_ms, self._transfer_deadline_ms)
-        return self._heartbeat_ms
+        due = self._heartbeat_ms if self._heartbeat_ms < self._news_ms else self._news_ms
+        return min(due, self._transfer_deadline_ms) if self._transferee else due
 
     def read_index(self, context: int) -> None:
         """Ask for an index that holds everything acknowledged so far; answered in ``Ready.reads`` or

@@ -36,6 +36,7 @@ class Kind(IntEnum):
     APPEND = 5
     # The sender's synced log has the entry (index, log_term): by log matching everything before it too, so an
     # ack proves itself whenever it arrives. Lost: the next one covers it. Also sent after a snapshot install.
+    # flag: the sender can wait for news of commits.
     APPEND_ACK = 6
     # index: the entry before that was missing or had another term; hint, log_term: an entry of the sender's
     # log at or before it, where the leader should try next. Lost: the leader probes again after a heartbeat.
@@ -43,10 +44,10 @@ class Kind(IntEnum):
     # commit: what the receiver may commit, never beyond what it acknowledged; round: latest read round.
     # Leader to all; answered by HEARTBEAT_ACK. Lost: the next one comes soon.
     HEARTBEAT = 8
-    # round: the heartbeat's (H2); at a higher term, it unseats a leader of an older one.
+    # round: the heartbeat's (H2); at a higher term, it unseats a leader of an older one. flag: as in APPEND_ACK.
     HEARTBEAT_ACK = 9
-    # commit: as in HEARTBEAT; sent the moment commit moves and no append is due (D4). Not answered. Lost: the
-    # next append or heartbeat brings it.
+    # commit: as in HEARTBEAT; sent when commit moves and no append is due (D4), to a peer that can wait
+    # a little later. Not answered. Lost: the next append or heartbeat brings it.
     COMMIT = 10
     # Campaign at once (leadership transfer, thesis section 3.10). Lost: repeated with each heartbeat until the
     # transfer is given up.

@@ -33,7 +33,7 @@ class Progress:
     """One peer. The leader's loop reads and writes the fields directly: this is the hot path."""
 
     __slots__ = ("acked_round", "check_due", "checked_ms", "heard_ms", "inflight", "inflight_bytes", "match", "next",
-                 "sent_commit", "sent_ms", "state", "waiting")
+                 "patient", "sent_commit", "sent_ms", "state", "waiting")
 
     def __init__(self, next_index: int, now_ms: int) -> None:
         self.match = 0
@@ -46,6 +46,7 @@ class Progress:
         self.sent_ms = now_ms - (1 << 40)  # when something it answers was sent last
         self.acked_round = 0  # the latest read round it confirmed
         self.sent_commit = 0  # the highest commit index it was told
+        self.patient = False  # it can wait for news of commits
         self.check_due = False  # send an append, even an empty one, to find out whether one was lost
         self.checked_ms = now_ms  # when it last was asked that, showed progress, or had all it was sent
 

@@ -17,7 +17,7 @@ from __future__ import annotations
 from cluster.raft.messages import Kind, Message
 from cluster.raft.progress import PROBE, REPLICATE, SNAPSHOT, Progress
 from cluster.raft.reads import ReadRounds
-from cluster.raft.state import RaftState
+from cluster.raft.state import NEVER_MS, RaftState
 from cluster.raft.types import (
     Configuration,
     ConfigurationRefused,
@@ -46,6 +46,7 @@ class Replication(RaftState):
         self._reads = ReadRounds()
         self._uncommitted_bytes = 0
         self._transferee = 0
+        self._news_ms = NEVER_MS
         self._heartbeat_ms = now + self.config.heartbeat_ms
         before = self._membership.before()
         if before is not None and self._membership.latest_index > log.commit:
@@ -115,6 +116,8 @@ class Replication(RaftState):
         heartbeat, self._heartbeat_due = self._heartbeat_due, False
         asking = self._begin_round(heartbeat)
         leaving = self._leaving
+        overdue, self._news_due = self._news_due, False
+        untold = False
         for peer, progress in self._progress.items():
             sent = False
             if leaving and peer in leaving and commit < leaving[peer][0]:
@@ -140,8 +143,15 @@ class Replication(RaftState):
                     Message(Kind.HEARTBEAT, self.id, peer, self.term, 0, 0, known, self._reads.latest)
                 )
             elif known > progress.sent_commit and not sent and config.tells_commit:  # D4
+                if progress.patient and config.commit_rides_ms and not overdue:
+                    untold = True
+                    continue
                 progress.sent_commit = known
                 self._now_out.append(Message(Kind.COMMIT, self.id, peer, self.term, 0, 0, known))
+        if not untold:
+            self._news_ms = NEVER_MS
+        elif self._news_ms == NEVER_MS:
+            self._news_ms = now + config.commit_rides_ms
 
     def _heartbeat_to(self, progress: Progress) -> bool:
         """Whether a peer needs the heartbeat that is due.
@@ -214,9 +224,11 @@ class Replication(RaftState):
             return
         log, index = self.log, message.index
         progress.heard_ms = self._now
+        progress.patient = message.flag
         if index > log.last_index or (index > log.position.index and log.term(index) != message.log_term):
             return  # not this log: an install of what a later leader committed; its term will tell
         news = progress.acknowledged(index)
+        before = log.commit
         if news:
             progress.checked_ms = self._now
         if (progress.state == PROBE and index >= progress.match) or (
@@ -229,6 +241,11 @@ class Replication(RaftState):
                 self._hand_over()
             if self._leaving and message.sender in self._leaving and index >= self._leaving[message.sender][0]:
                 self._let_go(message.sender)
+            # an ack that comes after the quorum's: its sender is told of the commit by the next append, or in time
+            self._quiet = (
+                log.commit == before and progress.next > log.last_index and self._news_ms != NEVER_MS
+                and progress.patient and not self._transferee
+            )
 
     def _on_append_reject(self, message: Message) -> None:
         progress = self._progress.get(message.sender)
@@ -246,6 +263,8 @@ class Replication(RaftState):
             return
         now = self._now
         progress.heard_ms = now
+        changed = progress.patient != message.flag
+        progress.patient = message.flag
         if progress.state == REPLICATE:
             if progress.match < progress.next - 1 and now - progress.checked_ms >= self.config.heartbeat_ms:
                 progress.check_due = True  # nothing acknowledged for a while: was an append lost?
@@ -256,6 +275,7 @@ class Replication(RaftState):
             progress.acked_round = message.round
             if len(self._reads):
                 self._reads_done += self._reads.confirm(self._confirmed_round())
+        self._quiet = progress.state == REPLICATE and not (progress.check_due or self._reads_done or changed)
 
     def _confirmed_round(self) -> int:
         """The latest read round that a quorum of voters confirmed."""
@@ -297,6 +317,9 @@ class Replication(RaftState):
             self._heartbeat_due = True
             if self._transferee:
                 self._hand_over()
+        if now >= self._news_ms:
+            self._news_ms = NEVER_MS
+            self._news_due = True
 
     def _quorum_heard_ms(self) -> int:
         """When a quorum, this replica included, was last heard from."""
@@ -382,9 +405,13 @@ class Replication(RaftState):
         self._acknowledge(message.sender, end)
 
     def _on_heartbeat(self, message: Message) -> None:
+        self._quiet = (
+            message.commit <= self.log.commit and self._role == Role.FOLLOWER and self.leader_id == message.sender
+            and self._saved_term == self.term
+        )
         self._follow(message)
         self._advance_commit(message.commit)
-        self._send(Message(Kind.HEARTBEAT_ACK, self.id, message.sender, self.term, round=message.round))
+        self._send(Message(Kind.HEARTBEAT_ACK, self.id, message.sender, self.term, round=message.round, flag=self.patient))
 
     def _on_commit(self, message: Message) -> None:
         self._follow(message)

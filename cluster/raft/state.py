@@ -22,6 +22,7 @@ from cluster.raft.reads import ReadRounds
 from cluster.raft.types import Config, HardState, LogContradiction, LogStorage, Role
 
 _SCAN_BYTES = 1 << 20
+NEVER_MS = 1 << 62
 
 
 class RaftState:
@@ -49,6 +50,8 @@ class RaftState:
         self._hard_flight: deque[tuple[int, int, int]] = deque()  # (sequence, term, vote) handed out for storage
         self._membership = self._read_membership()
 
+        #: Whether this replica's driver can wait for news of commits; may be changed at any time.
+        self.patient = False
         self.leader_id = 0
         self._role = Role.FOLLOWER
         self._contact_ms = now_ms  # when the leader was last heard
@@ -64,8 +67,12 @@ class RaftState:
         self._uncommitted_bytes = 0
         self._heartbeat_ms = now_ms  # when the next is due
         self._heartbeat_due = False
+        self._news_ms = NEVER_MS  # when patient peers are told of a commit that no append has brought them
+        self._news_due = False
         self._transferee = 0
         self._transfer_deadline_ms = 0
+
+        self._quiet = False  # the message that is being handled leaves nothing to do but to answer it
 
         # for the next Ready
         self._sequence = 0
@@ -135,7 +142,7 @@ class RaftState:
             self._progress.clear()
             self._leaving.clear()
             self._transferee = 0
-            self._heartbeat_due = False
+            self._heartbeat_due = self._news_due = False
         self._role = Role.FOLLOWER
         self.leader_id = leader_id
         self._votes.clear()
@@ -172,7 +179,7 @@ class RaftState:
         to, index = self._ack_to, self._ack_index
         self._ack_to = 0
         log = self.log
-        message = Message(Kind.APPEND_ACK, self.id, to, self.term, index, log.term(index))
+        message = Message(Kind.APPEND_ACK, self.id, to, self.term, index, log.term(index), flag=self.patient)
         if index <= log.persisted and self._saved_term == self.term:
             self._now_out.append(message)
         else:

@@ -219,6 +219,9 @@ class Config:
     #: Tell peers of a commit at once, in a message of its own if need be (D4). Off where they learn it from elsewhere
     #: (``prove_committed``): then it rides with appends and heartbeats.
     tells_commit: bool = True
+    #: So long a commit may go untold to a peer that has said it can wait (``Raft.patient``): until then an append takes
+    #: it along, which saves both sides a message and a wake-up. 0: everybody is told at once.
+    commit_rides_ms: int = 0
 
     def __post_init__(self) -> None:
         if self.id <= 0:

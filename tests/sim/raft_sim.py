@@ -90,6 +90,7 @@ class Simulation:
         self.blocked: set[tuple[int, int]] = set()
         self.contexts = 0
         self.done: dict[str, int] = {}
+        self.habits = Random(-seed - 1)  # how drivers use what they may use, apart from what befalls them
         r = self.random
         self.loss = r.choice((0.0, 0.02, 0.1, 0.25))
         self.repeat = r.choice((0.0, 0.05, 0.2))
@@ -105,6 +106,7 @@ class Simulation:
             "max_tail_bytes": r.choice((0, 3_000, 1 << 20)),
             "pre_vote": r.random() < 0.7,
             "check_quorum": r.random() < 0.7,
+            "commit_rides_ms": self.habits.choice((0, 5, 50)),
         }
         for i in range(1, size + 1):
             self._add(i, first)
@@ -121,7 +123,9 @@ class Simulation:
 
     def _raft(self, id_: int, disk: SimDisk, local_ms: int) -> Raft:
         config = Config(id_, self.HEARTBEAT_MS, self.ELECTION_MS, **self.settings)  # type: ignore[arg-type]
-        return self.raft_class(config, disk, self.random.random, local_ms)
+        raft = self.raft_class(config, disk, self.random.random, local_ms)
+        raft.patient = self.habits.random() < 0.7
+        return raft
 
     def at(self, delay_ms: int, action: Callable[[], None]) -> None:
         self.event_count += 1
@@ -232,8 +236,13 @@ class Simulation:
         except IntegrityError:
             self._did("damaged message refused")
             return
-        for message in messages:
-            node.raft.step(message, node.local(self.now))
+        raft = node.raft
+        due = [raft.step(message, node.local(self.now)) for message in messages]
+        if not any(due) and self.habits.random() < 0.5:
+            for answer in raft.take_answers():
+                self._post(node, answer)
+            if raft.ready() is not None:
+                raise Violation("a step that left nothing to do", f"{node.id} {messages}")
 
     def _send_snapshot(self, node: SimNode, peer: int, least: int) -> None:
         """``node`` sends its state to ``peer``."""
