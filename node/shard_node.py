@@ -31,7 +31,7 @@ from node.handover import HandOver
 from node.linked import LinkedNode
 from node.links import NodeLink
 from node.order_node import FOLD, load_fold
-from node.server import HURRY_S
+from node.patience import HURRY_S
 from node.storage import Applied
 from process.status import StatusSink
 
@@ -503,6 +503,9 @@ class ShardNode(LinkedNode):
         """The sequencer if this node can talk to it; 0 if not, or not yet."""
         sequencer = self.sequencer
         return sequencer if sequencer and self.links.get(sequencer, 0).up else 0
+
+    def awaited_elsewhere(self) -> bool:
+        return True  # the feed says what is applied, and it knows who waits (node.feed)
 
     def more_facts(self) -> dict[str, Any]:
         feed, own = self._feed_link, self.settings.common.member_id
