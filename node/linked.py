@@ -25,5 +25,8 @@ class LinkedNode(Node):
     def _unseen(self) -> bool:
         return False  # other nodes wait for what is applied here; decision 20 says how soon each wants it
 
+    def _prepare(self) -> None:
+        """What is applied here is put in order first."""
+
     def connecting(self) -> bool:
         return bool(self.links.dirty)

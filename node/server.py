@@ -471,6 +471,8 @@ class Node:
             self._persisted(ready.sequence)
         else:
             self.syncer.request(ready.sequence, quiet=False)
+        if ready.entries:
+            self._prepare()
         first, last = ready.committed
         if last > first:
             self.gathering.take(last)
@@ -484,6 +486,10 @@ class Node:
     def _synced(self, sequence: int) -> None:
         self._persisted(sequence)
         self.wake()
+
+    def _prepare(self) -> None:
+        """Entries are on their way: what their apply will need can be made meanwhile."""
+        self.writes.prepare()
 
     def _persisted(self, sequence: int) -> None:
         self.mail.synced(sequence)
@@ -500,7 +506,7 @@ class Node:
                 if self.fatal.done():
                     return
             self.applies.run(
-                self.store.apply_slices(run, want_events=self.watches.active, evaluated=self.writes.evaluated),
+                self.store.apply_slices(run, want_events=self.watches.active, evaluated=self.writes.prepared),
                 partial(self._applied_run, run))
 
     def _unseen(self) -> bool:

@@ -23,8 +23,9 @@ from cluster.errors import EtcdError
 from cluster.lease import Lessor
 from cluster.messages import ANSWER, HEAD, LEADER, PUT_ANSWER, Method, Status
 from cluster.pace import Pace
-from cluster.replica import AppliedState, Batch, Leader, NotYet, Written
+from cluster.replica import AppliedState, Batch, Leader, NotYet
 from node.fronts import FrontLink
+from node.storage import PreparedPuts
 
 log = structlog.get_logger("writes")
 
@@ -61,6 +62,7 @@ class Proposal:
     batch: Batch
     answers: list[Reply]  # sent when the entry is applied
     controls: list[tuple[Reply, bool]]  # compactions (answer, physical): acknowledged by the node
+    rows: PreparedPuts | None = None  # of a batch that is nothing but plain puts
 
     @property
     def owed(self) -> list[tuple[FrontLink, int]]:
@@ -240,11 +242,17 @@ class Writes:
 
     # -- fates
 
-    def evaluated(self, index: int, term: int) -> list[Written] | None:
-        """What the entry there writes, if it is this leader's own and nothing but plain puts."""
+    def prepare(self) -> None:
+        """Make what can be made of entries while they are on their way."""
+        for proposal in self._proposals:
+            if proposal.rows is None and proposal.batch.puts:
+                proposal.rows = PreparedPuts(proposal.batch.puts)
+
+    def prepared(self, index: int, term: int) -> PreparedPuts | None:
+        """The rows of the entry there, if it is this leader's own and they are made."""
         for proposal in self._proposals:
             if proposal.index == index:  # Raft: index and term name an entry
-                return proposal.batch.puts if proposal.term == term else None
+                return proposal.rows if proposal.term == term else None
         return None
 
     def applied(self, index: int, term: int) -> None:

@@ -1,7 +1,7 @@
 """What a node keeps on its disk: the Raft log and everything that was applied.
 
 Read in this order: ``keys`` (the rows), ``log`` with ``mark`` (the Raft log), ``state`` (the store's face),
-``apply`` (order records into rows), ``reads`` with ``blocks``, ``history``, ``compaction``, ``hashing``, ``snapshot``.
+``apply`` with ``puts`` (order records into rows), ``reads`` with ``blocks``, ``history``, ``compaction``, ``hashing``, ``snapshot``.
 Nothing here knows of sockets, Raft messages or requests; errors are those of ``errors``.
 """
 
@@ -21,6 +21,7 @@ from node.storage.errors import (
 from node.storage.history import HistorySlice
 from node.storage.keys import Position
 from node.storage.log import RaftLog
+from node.storage.puts import PreparedPuts
 from node.storage.reads import PAUSE, Reader
 from node.storage.state import StateStore
 
@@ -37,6 +38,7 @@ __all__ = [
     "FutureRevision",
     "HistorySlice",
     "Position",
+    "PreparedPuts",
     "RaftLog",
     "Reader",
     "SnapshotRefused",

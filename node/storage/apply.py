@@ -37,12 +37,11 @@ from cluster.wire import read_varint, tombstone, varint
 from node.storage import keys
 from node.storage.deletes import delete_range, long_item
 from node.storage.keys import ENTRY, LEASE_KEY, LEASE_VALUE, MAX32, MAX64, RUN, SUFFIX, Position
-from node.storage.puts import apply_puts
+from node.storage.puts import PreparedPuts, apply_puts
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping
 
-    from cluster.replica import Written
     from node.storage.state import StateStore
 
 SLICE_BYTES = 8 << 20
@@ -368,7 +367,7 @@ class Run:
 
 
 Applying = Generator[list[Event], None, Applied]
-Evaluated = Callable[[int, int], "Sequence[Written] | None"]  # what is known already of the record at an index and term
+Evaluated = Callable[[int, int], PreparedPuts | None]  # what is known already of the record at an index and term
 
 
 def nothing_evaluated(index: int, term: int) -> None:
@@ -392,8 +391,8 @@ def apply_records(
         if at != index + 1:
             raise ValueError(f"record {at} applied after {index}")
         index = at
-        if data and (puts := evaluated(at, term)) is not None:
-            apply_puts(run, puts)
+        if data and (prepared := evaluated(at, term)) is not None:
+            apply_puts(run, prepared)
             run.wrote(len(data))
             continue
         done = run.effects(data, 0)

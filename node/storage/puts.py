@@ -1,10 +1,12 @@
 """A record of nothing but plain puts, at the replica that made it: its leader.
 
 Evaluation made key, KeyValue and revision of each put already (``cluster.replica.Batch.puts``), so nothing has to be read
-back from the record. What is written is the same, row by row, as ``apply.Run.effects`` makes of the record, which is how
-everybody else applies it (``tests/unit/storage/test_puts.py``).
+back from the record, and its rows are made while the entry is on its way to the others: they lie in the CPU's caches then,
+and an apply later would make its clients wait. What is written is the same, row by row, as ``apply.Run.effects`` makes of
+the record, which is how everybody else applies it (``tests/unit/storage/test_puts.py``).
 
-Hot path: 1.0 us a put where the record costs 1.6 (256 B, 200 puts a record, without RocksDB's own work).
+Hot path: 0.7 us a put before its entry is committed and 0.6 after, where the record costs 2.1 after it (256 B, 200 puts a
+record, without RocksDB's own work).
 """
 
 from __future__ import annotations
@@ -13,6 +15,8 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import repeat
 from typing import TYPE_CHECKING
+
+from rocksdict import WriteBatch
 
 from cluster.replica import Written
 from cluster.view import Current
@@ -25,23 +29,44 @@ if TYPE_CHECKING:
 _current: Callable[[tuple[int, ...]], Current] = partial(tuple.__new__, Current)
 
 
-def apply_puts(run: Run, puts: Sequence[Written]) -> None:
-    """Fill the batch with them. None has a lease, no key is above 127 bytes."""
+class PreparedPuts:
+    """The rows of such a record. None of the puts has a lease, no key is above 127 bytes."""
+
+    __slots__ = ("batch", "born", "puts")
+
+    def __init__(self, puts: Sequence[Written]) -> None:
+        self.puts = puts
+        self.batch = WriteBatch(raw_mode=True)
+        self.born: list[bytes] = []  # keys that are new
+        put, pack_suffix = self.batch.put, SUFFIX.pack
+        for key, (create, revision, _, _, kv) in puts:
+            escaped = key.replace(b"\0", b"\0\xff") if b"\0" in key else key
+            put(b"k%b%b" % (escaped, pack_suffix(0, MAX64 - revision, MAX32, 0)), kv)
+            if create == revision:
+                self.born.append(key)
+        # the ``r`` rows: keys this short fill one by their number, never by their bytes
+        for start in range(0, len(puts), keys.RUN_ENTRIES):
+            some = [key for key, _ in puts[start : start + keys.RUN_ENTRIES]]
+            heads = map(ENTRY.pack, range(len(some)), repeat(0), repeat(keys.PUT), map(len, some))
+            put(RUN.pack(b"r", puts[start][1].mod, 0), b"".join([head + key for head, key in zip(heads, some, strict=True)]))
+
+
+def apply_puts(run: Run, prepared: PreparedPuts) -> None:
+    """Such a record is next in the run: its rows become the batch."""
+    puts = prepared.puts
     if not puts:
         return
-    revision = run.revision
     # C4: the leader of shard 0 knew the revisions when it evaluated
-    assert puts[0][1].mod == revision + 1, f"C4: revision {puts[0][1].mod} evaluated where {revision + 1} is due"
-    assert puts[-1][1].mod == revision + len(puts), "C4: one revision each"
+    assert puts[0][1].mod == run.revision + 1, f"C4: revision {puts[0][1].mod} evaluated where {run.revision + 1} is due"
+    assert puts[-1][1].mod == run.revision + len(puts), "C4: one revision each"
+    if run.pending:  # a leader applies entry by entry, as a rule
+        run.write_slice()
+    run.batch = prepared.batch
+    run.revision = puts[-1][1].mod
+    run.born += prepared.born
     cache = run.store.cache
     hot, cold, values = cache.hot, cache.cold, cache.values
-    put, born, pack_suffix = run.batch.put, run.born.append, SUFFIX.pack
     for key, version in puts:
-        create, revision, _, _, kv = version
-        escaped = key.replace(b"\0", b"\0\xff") if b"\0" in key else key
-        put(b"k%b%b" % (escaped, pack_suffix(0, MAX64 - revision, MAX32, 0)), kv)
-        if create == revision:
-            born(key)
         if key in hot:
             hot[key] = _current(version[:4])
         elif key in cold:
@@ -49,20 +74,8 @@ def apply_puts(run: Run, puts: Sequence[Written]) -> None:
     if values:
         for key, _ in puts:
             values.pop(key, None)
-    _runs(run, [key for key, _ in puts])
     if run.events is not None:
         run.events += [(version[1], keys.PUT, key, version[4], 0) for key, version in puts]
-    run.revision = revision
-
-
-def _runs(run: Run, written: list[bytes]) -> None:
-    """The ``r`` rows: keys this short fill one by their number, never by their bytes."""
-    most, pack = keys.RUN_ENTRIES, ENTRY.pack
-    first = run.revision + 1
-    for start in range(0, len(written), most):
-        some = written[start : start + most]
-        heads = map(pack, range(len(some)), repeat(0), repeat(keys.PUT), map(len, some))
-        run.batch.put(RUN.pack(b"r", first + start, 0), b"".join([head + key for head, key in zip(heads, some, strict=True)]))
 
 
 assert keys.RUN_ENTRIES * 127 < keys.RUN_BYTES

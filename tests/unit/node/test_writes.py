@@ -171,18 +171,21 @@ def test_what_fills_an_entry_by_itself_does_not_wait(tmp_path: Path) -> None:
     store.close()
 
 
-def test_what_was_evaluated_is_known_of_an_own_entry_and_of_no_other(replica: Replica) -> None:
+def test_rows_are_prepared_of_an_own_entry_of_plain_puts_and_of_no_other(replica: Replica) -> None:
     replica.lead(1)
     replica.put(1)
     replica.put(2)
+    assert replica.writes.prepared(2, 1) is None  # not yet
+    replica.writes.prepare()
     for index in (2, 3):
-        found = replica.writes.evaluated(index, 1)
+        found = replica.writes.prepared(index, 1)
         assert found is not None
-        assert [key for key, _ in found] == [b"k%d" % (index - 1)]
-    assert replica.writes.evaluated(2, 2) is None  # another leader's, where this one's was lost
-    assert replica.writes.evaluated(4, 1) is None
+        assert [key for key, _ in found.puts] == [b"k%d" % (index - 1)]
+    assert replica.writes.prepared(2, 2) is None  # another leader's, where this one's was lost
+    assert replica.writes.prepared(4, 1) is None
     replica.apply(2)
-    assert replica.writes.evaluated(2, 1) is None
+    assert replica.writes.prepared(2, 1) is None
     replica.writes.submit(replica.link, 3, Method.DELETE_RANGE, rpc_pb2.DeleteRangeRequest(key=b"k1").SerializeToString())
     replica.writes.run()
-    assert replica.writes.evaluated(4, 1) is None
+    replica.writes.prepare()
+    assert replica.writes.prepared(4, 1) is None

@@ -10,7 +10,7 @@ from cluster.lease import Lessor
 from cluster.messages import Method
 from cluster.pb import rpc_pb2
 from cluster.replica import Batch, Leader
-from node.storage import Applied, StateStore
+from node.storage import Applied, PreparedPuts, StateStore
 from node.storage.keys import RUN_ENTRIES
 
 from .conftest import OpenStore
@@ -27,7 +27,7 @@ class Replica:
         self.index += 1
         applying = self.store.apply_slices(
             [(self.index, 1, data)], want_events=want_events,
-            evaluated=lambda index, term: batch.puts if batch is not None else None)
+            evaluated=lambda index, term: PreparedPuts(batch.puts) if batch is not None and batch.puts is not None else None)
         with pytest.raises(StopIteration) as done:
             next(applying)
         applied: Applied = done.value.value
@@ -111,4 +111,25 @@ def test_revisions_that_are_not_those_due_are_refused(open_store: OpenStore) -> 
     data, batch = leader.seal()
     other.apply(data, None)
     with pytest.raises(AssertionError, match="C4"):
-        next(other.store.apply_slices([(2, 1, data)], evaluated=lambda index, term: batch.puts))
+        next(other.store.apply_slices([(2, 1, data)], evaluated=lambda index, term: PreparedPuts(batch.puts or [])))
+
+
+def test_several_records_in_one_run(open_store: OpenStore) -> None:
+    r = Random(5)
+    own, other = open_store("own"), open_store("other")
+    leader = leader_of(own)
+    records, prepared = [], {}
+    for index in range(1, 7):
+        for _ in range(3):
+            leader.put(put(r))
+        if index in (3, 5):
+            leader.execute(*another_write(r))
+        data, batch = leader.seal()
+        records.append((index, 1, data))
+        prepared[index] = PreparedPuts(batch.puts) if batch.puts is not None else None
+    assert [made is not None for made in prepared.values()] == [True, True, False, True, False, True]
+    with pytest.raises(StopIteration):
+        next(own.apply_slices(records, evaluated=lambda index, term: prepared[index]))
+    other.apply(records)
+    assert own.position == other.position
+    assert list(own.rows(b"", b"\xff")) == list(other.rows(b"", b"\xff"))
