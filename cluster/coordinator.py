@@ -59,7 +59,7 @@ class Wide(Generic[T]):
     sent_ms: int = 0
     behind: Attempt | None = None  # start over once this one is decided
     rows: bool = False  # it must see the rows that it deletes, however many
-    plain: Plain | None = None  # what it is, if it is a transaction of single keys
+    plain: Plain | None = None  # what it is, if it is a transaction of single keys at the latest revision
 
 
 @dataclass(slots=True, frozen=True)
@@ -192,7 +192,7 @@ class Coordinator(Generic[T]):
         if method == Method.LEASE_REVOKE and not revoked:
             revoked = [pb.LeaseRevokeRequest.FromString(body).ID]
         plain = plain_txn.read(body) if method == Method.TXN else None
-        if plain is not None and plain.ops() > self._max_txn_ops:
+        if plain is not None and (plain.ops() > self._max_txn_ops or plain.of_the_past):
             plain = None
         if plain is not None:
             wanted = plain_footprint(plain)

@@ -25,7 +25,7 @@ EQUAL, GREATER, LESS, NOT_EQUAL = range(4)  # Compare.CompareResult
 CREATE, MOD, VERSION, LEASE, VALUE = range(5)  # what a compare looks at: the first four as they stand in Current
 
 Compare = tuple[bytes, int, int, int | bytes]  # key, one of CREATE ... VALUE, one of EQUAL ..., given
-# tag and key; a put: its key and value fields in wire form (KeyValue's, the value's may be empty), lease; a get: b"", b"", serializable
+# tag and key; a put: its key and value fields in wire form (KeyValue's, the value's may be empty), lease; a get: b"", b"", revision
 Op = tuple[int, bytes, bytes, bytes, int]
 Said = tuple[int, bytes | None, bytes, bytes]  # what an operation answers, whatever the revision will be: see :func:`answer`
 
@@ -54,6 +54,11 @@ class Plain(NamedTuple):
     def keys(self) -> list[bytes]:
         """Every key that it names, some more than once."""
         return [compare[0] for compare in self.compare] + [op[1] for op in self.success] + [op[1] for op in self.failure]
+
+    @property
+    def of_the_past(self) -> bool:
+        """Whether it reads at a revision that it names."""
+        return any(op[4] and op[0] == GET for op in self.success + self.failure)
 
     def ops(self) -> int:
         """What is held against the limit of operations."""
@@ -105,9 +110,18 @@ def read(data: bytes) -> Plain | None:
                     return None
                 changes += 1
             elif key_end < pos:
-                if kind != GET or data[key_end:pos] != b"\x38\x01":
+                if kind != GET:
                     return None
-                op = kind, key, b"", b"", 1
+                revision = 0
+                if data[key_end] == 0x20:  # those of a transaction in memory (STM) read at the revision of its first read
+                    revision, key_end = data[key_end + 1], key_end + 2
+                    if revision >= 0x80:
+                        revision, key_end = _number(data, key_end - 1)
+                if key_end == pos:
+                    serializable = False
+                elif data[key_end:pos] != b"\x38\x01":
+                    return None
+                op = kind, key, b"", b"", revision
             else:
                 op = kind, key, b"", b"", 0
                 if kind == GET:
@@ -197,6 +211,15 @@ def _repeats(ops: list[Op]) -> bool:
     return len(known) < len(puts) or not known.isdisjoint([op[1] for op in ops if op[0] == DELETE])
 
 
+def check_revision(view: View, revision: int) -> None:
+    """Whether a transaction can read at a revision that it names. EtcdError."""
+    if revision > view.revision:
+        raise EtcdError(errors.FUTURE_REV)
+    # etcd counts "never compacted" as -1, and negative revisions are below everything else
+    if revision < (view.compact_revision or -1):
+        raise EtcdError(errors.COMPACTED)
+
+
 def _holds(view: View, compare: Compare) -> bool:
     key, at, result, given = compare
     stored: int | bytes
@@ -224,9 +247,17 @@ def run(view: View, plain: Plain) -> tuple[Outcome, Callable[[int], bytes]]:
             succeeded = False
             break
     ops = plain.success if succeeded else plain.failure
-    for op in ops:  # nothing can fail after this
-        if op[4] and op[0] == PUT and not view.lease_exists(op[4]):
-            raise EtcdError(errors.LEASE_NOT_FOUND)
+    past = False
+    for op in ops:  # puts first, as etcd; nothing can fail after these checks
+        if op[4]:
+            if op[0] == GET:
+                past = True
+            elif not view.lease_exists(op[4]):
+                raise EtcdError(errors.LEASE_NOT_FOUND)
+    if past:
+        for op in ops:
+            if op[0] == GET and op[4]:
+                check_revision(view, op[4])
     items: list[bytes] = []
     writes: list[tuple[bytes, Version | None]] = []
     said: list[Said] = []
@@ -259,7 +290,11 @@ def run(view: View, plain: Plain) -> tuple[Outcome, Callable[[int], bytes]]:
             written[key] = own, kv, head, tail
             said.append(_SAID_PUT)
         elif kind == GET:
-            said.append(written[key] if key in written else (GET, view.get(key), b"", b""))
+            if lease:  # a revision: the state before the transaction
+                row = next(iter(view.scan(key, b"", lease)), None)
+                said.append((GET, None if row is None else row[1], b"", b""))
+            else:
+                said.append(written[key] if key in written else (GET, view.get(key), b"", b""))
         elif key not in written and view.current(key) is not None:
             items.append(records.delete(key))
             writes.append((key, None))

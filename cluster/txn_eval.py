@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from cluster import errors, records
 from cluster.errors import EtcdError
 from cluster.pb import rpc_pb2 as pb
+from cluster.plain_txn import check_revision
 from cluster.ranges import Fields, RangeRead, Row
 from cluster.spans import Span, holds, without
 from cluster.view import Current, Outcome, Version, View
@@ -294,14 +295,8 @@ def _check_put(view: View, request: Any) -> None:
 
 
 def _check_range(view: View, request: Any) -> None:
-    revision = request.revision
-    if revision == 0:
-        return
-    if revision > view.revision:
-        raise EtcdError(errors.FUTURE_REV)
-    # etcd counts "never compacted" as -1, and negative revisions are below everything else
-    if revision < (view.compact_revision or -1):
-        raise EtcdError(errors.COMPACTED)
+    if request.revision:
+        check_revision(view, request.revision)
 
 
 def txn(view: View, request: Any) -> Outcome:

@@ -58,8 +58,8 @@ def an_op(r: Random) -> Any:
         return pb.RequestOp(request_put=put)
     if roll < 0.75:
         get = pb.RangeRequest(key=a_key(r), serializable=r.random() < 0.3)
-        if r.random() < 0.05:
-            get.revision = r.randrange(5)
+        if r.random() < 0.3:
+            get.revision = r.choice([1, 2, 3, 5, 127, 128, 16_384, 16_386, (1 << 33) + 2, -1])
         if r.random() < 0.03:
             get.range_end = b"z"
         return pb.RequestOp(request_range=get)
@@ -150,6 +150,10 @@ def test_any_bytes_mean_what_protobuf_says_they_mean(seed: int, noise: bytes, at
 @example(b"\x0a\x03\x1a\x01k")  # nothing given
 @example(b"\x0a\x05\x10\x03\x1a\x01k\x12\x05\x0a\x03\x0a\x01k")
 @example(b"\x12\x0a\x0a\x03\x0a\x01k\x12\x03\x0a\x01k")  # two operations in one: the last counts
+@example(b"\x12\x07\x0a\x05\x0a\x01k\x20\x00")  # a revision that is none
+@example(b"\x12\x09\x0a\x07\x0a\x01k\x20\x02\x38\x01")
+@example(b"\x12\x09\x0a\x07\x0a\x01k\x38\x01\x20\x02")
+@example(b"\x12\x08\x0a\x06\x0a\x01k\x20\x82\x00")
 @example(b"\x12\x00")
 @example(b"\x12\x02\x12\x00")
 @example(b"\x12\x05\x0a\x03\x0a\x01k\x1a\x05\x0a\x03\x0a\x05")
@@ -228,7 +232,7 @@ def test_with_pending_revisions_too(seed: int) -> None:
                 ways.append(repr(e))
                 continue
             ways.append((outcome.items, outcome.changed, [(k, None if v is None else v[:4]) for k, v in outcome.writes],
-                         [late(revision) for revision in (9, 126, 127, 128, 1 << 40)]))
+                         [late(shard.revision + more) for more in (0, 1, 126, 16_384, 1 << 40)]))
             leader.view.take(outcome)
         assert ways[0] == ways[1], pb.TxnRequest.FromString(body)
 
