@@ -110,7 +110,7 @@ class Node:
         self.fronts = Fronts(common.cluster_id, self._requests, self._greet, self._front_gone,
                              (common.shard_count, common.placement_depth), prompt=settings.shard == 0)
         self._dirty = self.fronts.dirty
-        self.slicer = Slicer(loop)
+        self.slicer = Slicer(loop, lambda: self.raft.last_index)
         self.watches = WatchSource(self.store, self._dirty.add)
         self.reads = Reads(loop, self.slicer, self._mark_dirty, lambda: self.order_index)
         self.upkeep = Upkeep(self)

@@ -7,6 +7,7 @@ compaction and flushes run in slices or in a thread, so that no request waits fo
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -22,6 +23,7 @@ from cluster.raft import Role
 from node.fronts import FrontLink
 from node.incarnations import REFUSED
 from node.reads import Slices
+from node.yielding import Others
 
 if TYPE_CHECKING:
     from node.server import Node
@@ -36,10 +38,10 @@ _FLUSH_BYTES = 24 << 20
 _CATCHUP_BYTES = 8 << 20
 _MARK_BYTES = 1 << 20
 _KEEP_AT_MOST = 20  # snapshot counts of order records kept for the other nodes of a host; beyond, they install
-# A compaction has time, requests have not: while there are any it takes a fifth of the loop, as etcd pauses between
-# batches. It removes some 20,000 versions a second then
-_COMPACT_SLICE_US = 1000
-_COMPACT_PAUSE_S = 0.004
+# A compaction has time, requests have not: while there are any (node.yielding) it takes a fifth of the loop, as etcd
+# pauses between batches. It removes some 20,000 versions a second then
+_COMPACT_SLICE_US = 500
+_COMPACT_PAUSE_S = 0.002
 _QUOTA_STEP = 64 << 10  # logged bytes between two looks at the quota, at least
 _PUT_COST = 256  # etcd's estimate of a put's overhead against the quota, in bytes
 
@@ -52,7 +54,7 @@ class Upkeep:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="flush")
         self._flushing = False
         self._compacting = False
-        self._served = (0, 0)  # by the last slice of a compaction
+        self._requests = Others(time.perf_counter, lambda: (node.raft.last_index, node.serve.ranges))
         self._truncated = node.log.snapshot_position().index
         self._flush_began = (node.store.position.shard_index, node.store.position.order_index)
         self._log_bytes = self._flushed_bytes = 0
@@ -202,9 +204,7 @@ class Upkeep:
         if node.stopping:
             return
         if not store.compaction_step(_COMPACT_SLICE_US):
-            served = node.applied_index, node.serve.ranges
-            node.loop.call_later(0 if served == self._served else _COMPACT_PAUSE_S, self._compact)
-            self._served = served
+            node.loop.call_later(_COMPACT_PAUSE_S if self._requests.about() else 0, self._compact)
             return
         self._compacting = False
         waiting, self._waiting_compaction = self._waiting_compaction, []

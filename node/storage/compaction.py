@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 _PROGRESS = struct.Struct(">QQQI")  # done, target, next run's revision and sub
 _TIME_CHECK = 16  # changes between two looks at the clock: about 100 us
-_CHUNK = 2048  # changes that are sorted together, at least; more only to take a run whole
+_CHUNK = 1024  # changes that are sorted together, at least; more only to take a run whole. Twice as many take 1.1 ms
 
 _Change = tuple[bytes, int, int, int]  # key, revision, sub, type
 

@@ -1,0 +1,105 @@
+"""Long work leaves the CPU to others while there are any, and only then."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from node import reads
+from node.reads import Slicer, Slices
+from node.yielding import Others
+from tests.unit.proxy.fakes import ManualLoop
+
+
+class Node:
+    """A slicer whose every slice is one step."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(reads, "SLICE_S", 0.0)
+        self.loop = ManualLoop()
+        self.written = 0
+        loop: Any = self.loop
+        self.slicer = Slicer(loop, lambda: self.written)
+        self.steps: list[str] = []
+
+    def work(self, name: str, steps: int) -> Slices:
+        for _ in range(steps):
+            self.steps.append(name)
+            yield
+
+    def begin(self, name: str, steps: int) -> None:
+        self.slicer.start(self.work(name, steps))
+        self.loop.run()
+
+    def pass_pause(self) -> None:
+        later, self.loop.later = self.loop.later, []
+        for callback in later:
+            callback()
+        self.loop.run()
+
+
+@pytest.fixture
+def node(monkeypatch: pytest.MonkeyPatch) -> Node:
+    monkeypatch.setattr("node.yielding._HOLD_S", 3600.0)
+    return Node(monkeypatch)
+
+
+def test_without_writes_long_work_never_pauses(node: Node) -> None:
+    node.slicer = Slicer(node.slicer._loop)
+    node.begin("range", 100)
+    assert len(node.steps) == 100
+    assert node.loop.later == []
+
+
+def test_beside_writes_long_work_pauses_after_each_slice_once_it_is_long(node: Node) -> None:
+    node.written = 1
+    node.begin("range", 100)
+    begun = len(node.steps)
+    assert 1 < begun < 10
+    for step in range(1, 11):
+        assert len(node.loop.later) == 1
+        node.pass_pause()
+        assert len(node.steps) == begun + step
+    assert node.slicer.pending == 1
+
+
+def test_short_work_does_not_wait_for_the_pause_of_long_work(node: Node) -> None:
+    node.written = 1
+    node.begin("long", 100)
+    node.steps.clear()
+    node.begin("short", 2)
+    assert node.steps == ["short", "short"]
+    node.begin("another long", 100)
+    node.steps.clear()
+    for _ in range(10):
+        assert len(node.loop.later) == 1, "one pause for all of them"
+        node.pass_pause()
+    assert sorted(node.steps) == ["another long"] * 5 + ["long"] * 5
+
+
+def test_work_that_ends_in_a_pause_leaves_nothing_behind(node: Node) -> None:
+    node.written = 1
+    node.begin("long", 12)
+    while node.loop.later:
+        node.pass_pause()
+    assert (len(node.steps), node.slicer.pending) == (12, 0)
+    node.begin("long", 12)
+    while node.loop.later:
+        node.pass_pause()
+    assert len(node.steps) == 24
+
+
+def test_others_are_about_for_a_while_after_each_request() -> None:
+    now, done = 0.0, 0
+    others = Others(lambda: now, lambda: done)
+    assert others.about()  # something was done since the question before it, of which there is none
+    now = 0.1
+    assert not others.about()
+    done = 1
+    now = 0.2
+    assert others.about()
+    now = 0.21
+    assert others.about()
+    now = 0.23
+    assert not others.about()
