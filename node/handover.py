@@ -97,8 +97,8 @@ class HandOver:
 
     def _hand_over(self, target: int, reason: str) -> None:
         node = self._node
-        if node.raft.role is not Role.LEADER:
-            return  # deposed in this very tick
+        if node.raft.role is not Role.LEADER or target not in node.raft.configuration.voters:
+            return  # deposed in this very tick, or the other one is to lead nothing any more
         self.moved += 1
         log.info("handing over leadership", shard=node.settings.shard, to=f"{target:x}", reason=reason)
         node.raft.transfer_leadership(target)

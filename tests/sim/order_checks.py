@@ -15,6 +15,7 @@ import traceback
 from typing import TYPE_CHECKING, Any
 
 from order_history import Folder, Replay
+from order_members import Configurations
 from order_store import Content
 from order_world import Violation
 
@@ -56,6 +57,7 @@ class Checker:
         self.states: dict[tuple[int, int], tuple[object, ...]] = {}  # shard, order index -> digest
         self.folds: dict[int, tuple[bytes, str]] = {}  # order index -> fold, of whom
         self._folder = Folder(self.committed, simulation.shards)
+        self.configurations = Configurations(simulation.shards, simulation.configuration)
         self._new: list[tuple[tuple[int, int], int, int, int]] = []  # applied, not looked at yet: where and what
         self._seen: dict[tuple[int, int], int] = {}  # highest commit index
         self._led: dict[tuple[int, int], tuple[int, bool]] = {}
@@ -118,6 +120,7 @@ class Checker:
                 found = known.get(entry.index)
                 if found is None:
                     found = known[entry.index] = mine
+                    self.configurations.committed(shard, entry.kind, entry.data)
                     if shard == 0:
                         self.committed_at[entry.index] = self._simulation.now
                         self.counts["commits"] += 1

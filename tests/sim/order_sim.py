@@ -32,11 +32,12 @@ from order_host import (
     node_settings,
     substituted,
 )
+from order_members import Members
 from order_store import StateDisk, Store
 from order_world import Process, Violation, World
 
 from cluster.placement import Placement
-from cluster.raft import Configuration, Role
+from cluster.raft import Configuration, EntryKind, Role
 from cluster.settings import Common, NodeSettings
 from cluster.txn_eval import MANY
 
@@ -68,6 +69,7 @@ class Plan:
     mix: dict[str, int] | None = None
     faults: tuple[str, ...] = FAULTS
     many: int = MANY  # a delete of more keys than this is logged as a range
+    members: bool = False  # hosts leave and come back
     lone_after: int | None = None  # lone writes before one counts as alone at a front (decision 22); None: by chance
 
 
@@ -254,7 +256,8 @@ class Simulation(World):
             leaders = self._leaders()
             if leaders:
                 leader = r.choice(leaders)
-                leader.happens(None, lambda: (leader.node.raft.transfer_leadership(r.choice(HOSTS)),
+                voters = sorted(leader.node.raft.configuration.voters)
+                leader.happens(None, lambda: (leader.node.raft.transfer_leadership(r.choice(voters)),
                                               leader.node.wake()))
         elif action == "slow disk":
             node = r.choice([n for _, n in sorted(self.nodes.items())])
@@ -351,6 +354,8 @@ class Simulation(World):
             except Exception as error:
                 where = self.current.name if self.current is not None else "the simulation"
                 self.checker.failed(where, error)
+        if self.members is not None:
+            self.did["changes of hosts"] = self.members.done
         return {**self.did, **self.checker.counts, "events": self.events,
                 "operations": len(self.clients.operations), "watches": len(self.clients.watches)}
 
@@ -361,6 +366,7 @@ class Simulation(World):
             self.start_front(host)
         self.clients = Clients(self, self.plan.clients, self.plan.think_s, self.plan.mix or MIX)
         self.at(1.0, None, self.nemesis)
+        self.members = Members(self) if self.plan.members else None
         self.run_until(self.plan.seconds)
         self.peace()
         if not self.run_until(self.now + 30.0, self._at_rest):
@@ -387,8 +393,17 @@ class Simulation(World):
     def _at_rest(self) -> bool:
         return self.now > self._peace_at + 3 * ELECTION_MS / 1000 and not self.why_not()
 
+    def _last_to_be_ordered(self, raft: Any) -> int:
+        """The last committed entry but for changes of the configuration, which nobody waits for."""
+        index = raft.commit_index
+        while index > raft.log.position.index and raft.log_entries(index, index)[0].kind == EntryKind.CONFIG:
+            index -= 1
+        return int(index)
+
     def why_not(self) -> str:
         """What is still under way; empty: nothing."""
+        if self.members is not None and not self.members.at_rest:
+            return f"not every host is a voter everywhere again: {self.checker.configurations.now()}"
         if self.clients.waiting:
             return "never answered: " + "; ".join(repr(w[0]) for w in list(self.clients.waiting.values())[:3])
         ends = set()
@@ -404,7 +419,7 @@ class Simulation(World):
                 return f"node {host}.{shard} holds answers whose fate is open"
             if node.raft.commit_index != max(self.nodes[h, shard].node.raft.commit_index for h in HOSTS):
                 return f"node {host}.{shard} is behind its group"
-            if shard and node.applied_index < node.raft.commit_index:
+            if shard and node.applied_index < self._last_to_be_ordered(node.raft):
                 return f"node {host}.{shard} has entries that are committed and not in order"
         if len(ends) != 1:
             return f"order indexes differ: { {w: n.node.order_index for w, n in sorted(self.nodes.items())} }"

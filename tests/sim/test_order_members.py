@@ -1,0 +1,45 @@
+"""Hosts leave every group and come back while everything else goes on and goes wrong (H12, I21)."""
+
+from __future__ import annotations
+
+import pytest
+from order_mutants import CHANGES, Mutant, plan
+from order_sim import SOAK, Simulation
+from test_order_mutants import hunt
+
+from cluster import host_changes
+
+PLAN = plan(members=True, faults=CHANGES, fault_every_s=0.4, seconds=5.0)
+
+
+@pytest.mark.longer
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("shards", [1, 2, 4])
+def test_hosts_leave_and_come_back_in_every_group(shards: int) -> None:
+    changes = 0
+    for seed in range(300 if SOAK else 4):
+        found = Simulation(seed, plan(shards=shards, members=True, faults=CHANGES, fault_every_s=0.4, seconds=5.0)).run()
+        changes += found["changes of hosts"]
+    assert changes > 10  # it would prove nothing if nobody came or went
+
+
+def group_0_goes_with_the_others(patch: pytest.MonkeyPatch) -> None:
+    """H12: a host joins group 0 first and leaves it last."""
+    patch.setattr(host_changes, "next_groups", lambda change, committed: [
+        group for group, configuration in enumerate(committed) if not change.done(configuration)])
+
+
+def the_next_change_does_not_wait(patch: pytest.MonkeyPatch) -> None:
+    """I21: it begins when every group has committed the last one; here, when group 0 has."""
+    next_groups = host_changes.next_groups
+    patch.setattr(host_changes, "may_begin", lambda committed: True)
+    patch.setattr(host_changes, "next_groups", lambda change, committed: (
+        [] if change.done(committed[0]) else next_groups(change, committed)))
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("mutant", [
+    Mutant(group_0_goes_with_the_others, ("H12",), PLAN), Mutant(the_next_change_does_not_wait, ("I21",), PLAN)], ids=str)
+def test_the_simulator_notices_groups_that_do_as_they_please(mutant: Mutant, monkeypatch: pytest.MonkeyPatch) -> None:
+    mutant.remove(monkeypatch)
+    assert hunt(mutant, mutant.seeds) is not None, f"{mutant.seeds} runs without it, and nobody noticed"
