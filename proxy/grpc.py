@@ -19,7 +19,16 @@ from typing import Any, Protocol
 
 from proxy import grpc_wire as wire
 from proxy.deadlines import Deadlines
-from proxy.grpc_wire import PREFIX, RESPONSE, encode_message, parse_timeout, reply_head, reply_tail
+from proxy.grpc_wire import (
+    PREFIX,
+    RESPONSE,
+    SMALL_BYTES,
+    encode_message,
+    parse_timeout,
+    reply_head,
+    reply_tail,
+    small_reply,
+)
 from proxy.http import HttpHandler
 from proxy.http2 import Connection, ErrorCode, HeaderBlock, Limits, Stream
 from proxy.http2.stream import DIRECT_BYTES
@@ -129,9 +138,12 @@ class Call(Stream):
             out = connection.out
             if not out:
                 connection.notify()
-            out.append(reply_head(stream_id, size - 5))
-            out += parts
-            out.append(reply_tail(stream_id))
+            if size <= SMALL_BYTES and len(parts) == 1:  # a put's: 0.1 us less
+                out.append(small_reply(stream_id, parts[0]))
+            else:
+                out.append(reply_head(stream_id, size - 5))
+                out += parts
+                out.append(reply_tail(stream_id))
             connection.pings.sent = True
             if self._slot is not None:
                 self._slot.discard(self)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import zlib
 from struct import Struct
+from typing import Any
 
 from proxy.http2 import encode_block
 from proxy.http2.frames import DATA, END_HEADERS, END_STREAM, HEADERS
@@ -32,7 +33,9 @@ _TAIL_FLAGS = END_HEADERS | END_STREAM
 _TIMEOUT_UNITS = {b"H": 3600.0, b"M": 60.0, b"S": 1.0, b"m": 1e-3, b"u": 1e-6, b"n": 1e-9}
 _MAX_TIMEOUT_S = 315_360_000.0  # ten years; "99999999H" is a client's way to say never
 _MAX_ENDINGS = 1024
+SMALL_BYTES = 64
 
+_small: dict[int, Any] = {}
 _endings: dict[tuple[int, str, int], bytes] = {}
 
 
@@ -53,6 +56,17 @@ def reply_head(stream_id: int, size: int, _pack=_HEAD.pack) -> bytes:  # type: i
 def reply_tail(stream_id: int, _pack=_TAIL.pack) -> bytes:  # type: ignore[no-untyped-def]
     """Everything after it: the trailers of status 0."""
     return _pack(_TAIL_WORD, _TAIL_FLAGS, stream_id, _TRAILERS_OK)  # type: ignore[no-any-return]
+
+
+def small_reply(stream_id: int, message: bytes) -> bytes:
+    """A whole unary answer of status 0; for short messages, whose sizes repeat."""
+    size = len(message)
+    pack = _small.get(size)
+    if pack is None:
+        pack = _small[size] = Struct(f"{_HEAD.format}{size}s{_TAIL.format[1:]}").pack
+    return pack(
+        _HEAD_WORD, END_HEADERS, stream_id, RESPONSE, size + 5 << 8 | DATA, 0, stream_id, 0, size, message,
+        _TAIL_WORD, _TAIL_FLAGS, stream_id, _TRAILERS_OK)
 
 
 def split_messages(buffer: bytearray, limit: int, encoding: bytes) -> list[bytes]:

@@ -30,7 +30,7 @@ from cluster import errors
 from cluster.errors import ErrorKind, EtcdError
 from cluster.messages import HEAD, LEADER, LONE_HEAD, READ, READ_INDEX_ANSWER, REQUEST, Method, Status
 from cluster.settings import Common
-from cluster.wire import header_prefix, response_header
+from cluster.wire import ResponseHeaders, header_prefix
 from proxy.links import Link, Near
 from proxy.recent import RecentReads
 from proxy.routes import Connect, ShardRoute
@@ -75,6 +75,7 @@ class Router:
         self.index_rounds = 0
         self.leaderless_since = loop.time()  # when shard 0 was last found without a leader; inf while it has one
         self.header_prefix = header_prefix(common.cluster_id, common.member_id)
+        self._headers = ResponseHeaders(self.header_prefix)
         self.quiet = MethodStats()  # of requests that no client stands behind
         self._header_key = (-1, -1)
         self._header = b""
@@ -94,7 +95,12 @@ class Router:
     def write(self, call: Any, method: int, body: bytes, shard: int, stats: MethodStats,
               then: Callable[[Waiting, int, bytes], None] | None = None, context: Any = None) -> None:
         """A request that may change something, to the shard's leader."""
-        self.to_leader(Waiting(call, method, body, shard, WRITE, self.loop.time(), self.limit_s, stats, then, context))
+        waiting = Waiting(call, method, body, shard, WRITE, self.loop.time(), self.limit_s, stats, then, context)
+        link = self.routes[shard].leader_link
+        if link is not None:
+            self.send(link, waiting)
+        else:
+            self.to_leader(waiting)
 
     def wide(self, call: Any, method: int, body: bytes, stats: MethodStats) -> None:
         """A transaction over several shards: the sequencer coordinates it."""
@@ -330,7 +336,10 @@ class Router:
                 if key != self._header_key:
                     self._new_header(link, key)
                 if pieces is None:
-                    waiting.call.reply(self._header, body[16:])
+                    if len(body) == 16:  # a put's, as a rule
+                        waiting.call.reply(self._header)
+                    else:
+                        waiting.call.reply(self._header, body[16:])
                 else:
                     waiting.call.reply(self._header, pieces[0][16:], *pieces[1:], body)
                 waiting.stats.ok += 1
@@ -361,13 +370,13 @@ class Router:
         if revision > self.highest:
             self.highest = revision
         self._header_key = (revision, term)
-        self._header = response_header(self.header_prefix, revision, term)
+        self._header = self._headers.make(revision, term)
 
     def header(self, revision: int, term: int) -> bytes:
         """Field 1 of a response; remembers that this revision has been shown."""
         if revision > self.highest:
             self.highest = revision
-        return response_header(self.header_prefix, revision, term)
+        return self._headers.make(revision, term)
 
     def _other(self, link: Link, rid: int, status: int, body: bytes) -> None:
         if rid == 0:

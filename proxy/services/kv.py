@@ -48,7 +48,7 @@ def _put(context: Context) -> UnaryHandler:
         if b"hasleader" in call.metadata and context.no_leader(call, stats):
             return
         # the key is the first field of every encoder; anything else goes through the parser
-        if one_shard and data[:1] == b"\x0a" and data[1:2] != b"\0" and len(data) <= limit:
+        if one_shard and 2 < len(data) <= limit and data[0] == 0x0A and data[1]:
             router.write(call, Method.PUT, data, 0, stats)
             return
         key = plain_put.key_of(data)

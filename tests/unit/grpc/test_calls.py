@@ -9,6 +9,7 @@ import hpack
 import pytest
 
 from proxy.grpc import Call, Deadlines, Peer, Registry, encode_message, parse_timeout
+from proxy.grpc_wire import SMALL_BYTES, reply_head, reply_tail, small_reply
 from proxy.http2 import PREFACE, Connection, Limits
 from proxy.http2 import frames as f
 from tests.unit.http2.client import Frame, parse
@@ -464,3 +465,9 @@ def test_calls_are_refused_while_answers_pile_up_for_want_of_windows() -> None:
     talk.headers(101)
     talk.data(101, message(b"x"))
     assert talk.answer(101)[1] == message(b"x")
+
+
+@pytest.mark.parametrize("size", [0, 1, SMALL_BYTES, 300])
+def test_a_short_answer_written_in_one_go_is_what_a_longer_one_is_joined_from(size: int) -> None:
+    message = bytes(range(256))[:size]
+    assert small_reply(7, message) == reply_head(7, len(message)) + message + reply_tail(7)
