@@ -209,9 +209,17 @@ class Batch:
         self.revision = revision  # of the speculative state after this batch
         self.items: list[bytes] = []  # in pieces
         self.keys: list[bytes] = []  # that it wrote
-        # what it wrote if it is nothing but plain puts, each at a revision of its own; None: there is more in it
+        # what it wrote if its effects are nothing but those of plain puts, each at a revision of its own; None: there is more
         self.puts: list[Written] | None = []
         self.leases: list[int] = []
+
+
+def _plainly_put(outcome: Outcome) -> Written | None:
+    """What a request wrote whose effect is that of a plain put: a transaction that puts one key, say."""
+    if outcome.items[0] > records.Item.PUT_NEW or len(outcome.writes) != 1:
+        return None
+    key, version = outcome.writes[0]
+    return (key, version) if version is not None and not version.lease and len(key) < 0x80 else None
 
 
 class Leader:
@@ -328,12 +336,16 @@ class Leader:
         return batch
 
     def _take(self, outcome: Outcome) -> None:
-        batch = self._open
+        batch, writes = self._open, outcome.writes
         if outcome.items:
-            batch = self._mixed()
+            if batch.puts is not None and (written := _plainly_put(outcome)) is not None:
+                batch.puts.append(written)
+                writes = []
+            else:
+                batch = self._mixed()
             batch.items.append(outcome.items)
-        if outcome.writes:
-            batch.keys.extend([key for key, _ in outcome.writes])
+        if writes:
+            batch.keys.extend([key for key, _ in writes])
         self.view.take(outcome)
         batch.revision = self.view.revision
 

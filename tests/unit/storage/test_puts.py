@@ -55,8 +55,13 @@ def another_write(r: Random) -> tuple[int, bytes]:
         return Method.PUT, rpc_pb2.PutRequest(key=key, prev_kv=True).SerializeToString()
     if kind == 1:
         return Method.DELETE_RANGE, rpc_pb2.DeleteRangeRequest(key=key).SerializeToString()
-    return Method.TXN, rpc_pb2.TxnRequest(
-        success=[rpc_pb2.RequestOp(request_put=rpc_pb2.PutRequest(key=key, value=b"t"))]).SerializeToString()
+    if r.random() < 0.2:
+        key += bytes(128)  # too long for a plain put
+    ops = [rpc_pb2.RequestOp(request_put=rpc_pb2.PutRequest(key=key, value=b"t")),
+           rpc_pb2.RequestOp(request_range=rpc_pb2.RangeRequest(key=key))]
+    if r.random() < 0.2:
+        ops.append(rpc_pb2.RequestOp(request_put=rpc_pb2.PutRequest(key=key + b"+")))
+    return Method.TXN, rpc_pb2.TxnRequest(success=ops).SerializeToString()
 
 
 @pytest.mark.parametrize("seed", range(12))
@@ -123,7 +128,8 @@ def test_several_records_in_one_run(open_store: OpenStore) -> None:
         for _ in range(3):
             leader.put(put(r))
         if index in (3, 5):
-            leader.execute(*another_write(r))
+            both = [rpc_pb2.RequestOp(request_put=rpc_pb2.PutRequest(key=key)) for key in (b"one", b"two")]
+            leader.execute(Method.TXN, rpc_pb2.TxnRequest(success=both).SerializeToString())
         data, batch = leader.seal()
         records.append((index, 1, data))
         prepared[index] = PreparedPuts(batch.puts) if batch.puts is not None else None
