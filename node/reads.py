@@ -44,8 +44,13 @@ class Slicer:
         self._scheduled = self._long_scheduled = False
         self.slices = 0
 
-    def start(self, work: Slices) -> None:
-        """Begin a piece of long work."""
+    def start(self, work: Slices, part: bool = False) -> None:
+        """Begin a piece of work. ``part``: of something long, which has been cut into requests."""
+        if part:
+            self._long.append(work)
+            if not self._long_scheduled:
+                self._later()
+            return
         self._fresh.append((work, 0))
         if not self._scheduled:
             self._scheduled = True
@@ -173,10 +178,10 @@ class Reads:
         if work is not None:
             self.start(link, rid, work)
 
-    def start(self, link: FrontLink, rid: int, work: Slices) -> None:
-        """Long work for a request of a front."""
+    def start(self, link: FrontLink, rid: int, work: Slices, part: bool = False) -> None:
+        """Long work for a request of a front. ``part``: see :meth:`Slicer.start`."""
         self._running[link.identity, rid] = False
-        self._slicer.start(self._guarded(link, rid, work))
+        self._slicer.start(self._guarded(link, rid, work), part)
 
     def _guarded(self, link: FrontLink, rid: int, work: Slices) -> Slices:
         """Long work ends when its front is gone or cancels, and its errors become answers."""

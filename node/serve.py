@@ -33,6 +33,7 @@ _SLICE_ROWS = 256
 _SLICE_BYTES = 256 << 10
 _PARTIAL_ROWS = 1024
 _HISTORY_SCAN = 100
+_FAR_BEHIND = 1000  # revisions: a watch that has so many to catch up with asks for them in many parts
 _LOOK = 1000  # rows passed over in a slice: of keys that are gone, or newer
 
 
@@ -67,7 +68,8 @@ class Serve:
             except EtcdError as e:
                 reads.refuse(link, rid, e)
             else:
-                reads.start(link, rid, reads_history)
+                behind = self._store.revision - HISTORY_HEAD.unpack_from(body)[0]
+                reads.start(link, rid, reads_history, part=behind > _FAR_BEHIND)
             return
         reads.submit(link, rid, timeout_ms, body, self._reads[Method(method)])
 

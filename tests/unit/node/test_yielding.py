@@ -64,6 +64,18 @@ def test_beside_writes_long_work_pauses_after_each_slice_once_it_is_long(node: N
     assert node.slicer.pending == 1
 
 
+def test_a_part_of_something_long_waits_for_the_pause_at_once(node: Node) -> None:
+    node.written = 1
+    for number in range(3):
+        node.slicer.start(node.work("part", 1), part=True)
+        node.loop.run()
+        assert len(node.steps) == number
+        node.pass_pause()
+        assert len(node.steps) == number + 1
+        node.pass_pause()  # it finds that this part is at its end
+    assert node.slicer.pending == 0
+
+
 def test_short_work_does_not_wait_for_the_pause_of_long_work(node: Node) -> None:
     node.written = 1
     node.begin("long", 100)
