@@ -74,6 +74,11 @@ class Confirmations:
         self._context = 0
         self.rounds = 0
 
+    @property
+    def open(self) -> bool:
+        """Whether followers have been asked and a quorum has not answered yet."""
+        return bool(self._rounds)
+
     def ask(self, link: FrontLink, rid: int, method: int, body: bytes) -> None:
         """Take in one question."""
         if not self._raft.is_leader:

@@ -54,6 +54,7 @@ from node.reads import Reads, Slicer
 from node.serve import Serve
 from node.snapshots import Snapshots
 from node.sockets import CurveKeys, FrameSocket, Gatekeeper, open_router
+from node.spin import Spin
 from node.storage import Applied, RaftLog, StateStore, StorageError
 from node.streams import Streams
 from node.upkeep import Upkeep
@@ -124,6 +125,7 @@ class Node:
             self._raft_view, self.store, self.lessor, self._mark_dirty, applied_index=lambda: self.applied_index,
             now=loop.time, now_ms=self.now_ms, limit_s=5 + 2 * common.election_timeout_ms / 1000,
         )
+        self.spin = Spin(loop, lambda: self.confirmations.open or self.writes.uncommitted > 0)
         self.serve = Serve(self)
         self.snapshots = Snapshots(self)
         self.backups = Backups(self)
@@ -387,12 +389,15 @@ class Node:
                 self._handle(ready)
             if not busy:
                 break
+        lone = self._requests_in_tick <= 1
         self._requests_in_tick = 0
         self._finish_tick()
         self.mail.send()
         self.fronts.flush()
         self._running = False
         self.clock.look()
+        if self.confirmations.open or (lone and writes.uncommitted == 1):
+            self.spin.soon()
         if (writes.queued and writes.leader is not None and writes.due) or self._dirty:
             self.wake()
 

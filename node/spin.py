@@ -1,0 +1,60 @@
+"""A leader that waits for its followers looks out for their answers for a moment instead of going to sleep.
+
+Answers to the question whether it still leads come within some 60 us where hosts are near, a lone put's acks within a sync;
+and a process that slept is woken 40 us later, with caches that have forgotten it: together most of what a lone client's
+linearizable read takes. So the loop looks at what it would sleep on (epoll's own descriptor is readable when
+anything is there), for ``LIMIT_S`` at most. Where answers come later it soon stops trying: each look in vain doubles
+the number of waits until the next one. It costs CPU only where the loop has nothing else to do.
+
+Figures, three hosts on two CPUs, one client: a linearizable read 221 to 158 us, and 274 to 234 us of all servers' CPU,
+since sleeping and waking cost more than looking; a put with syncs of 150 to 300 us 0.87 to 1.0 of the time, 0.9 to 1.1 of the CPU.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import select
+from collections.abc import Callable
+from time import perf_counter
+
+LIMIT_S = 0.00015
+_MOST_SKIPPED = 256
+
+
+class Spin:
+    """Of one loop. ``wanted()``: an answer is still awaited. On a loop that has no descriptor to look at nothing happens."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, wanted: Callable[[], bool]) -> None:
+        self._loop = loop
+        self._wanted = wanted
+        self._poll: Callable[[int], list[tuple[int, int]]] | None = None
+        self._scheduled = False
+        self._skip = 0  # so many times more it is not tried
+        self._skipped = 0  # how many were skipped after the last look in vain
+        backend = getattr(loop, "_get_backend_id", None)  # uvloop's
+        if backend is not None:
+            poller = select.poll()
+            poller.register(backend(), select.POLLIN)
+            self._poll = poller.poll
+
+    def soon(self) -> None:
+        """Look out at the end of this turn of the loop."""
+        if self._poll is None or self._scheduled:
+            return
+        if self._skip:
+            self._skip -= 1
+            return
+        self._scheduled = True
+        self._loop.call_soon(self._look)
+
+    def _look(self) -> None:
+        self._scheduled = False
+        poll = self._poll
+        if poll is None or not self._wanted():
+            return
+        until = perf_counter() + LIMIT_S
+        while not poll(0):
+            if perf_counter() >= until:
+                self._skip = self._skipped = min(2 * self._skipped + 1, _MOST_SKIPPED)
+                return
+        self._skipped = 0
