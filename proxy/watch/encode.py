@@ -6,6 +6,8 @@ Hot path: what one record brings, of one revision or many, stays one piece of by
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import islice
+from operator import eq, itemgetter
 
 from cluster.events import EVENT, EVENTS_HEAD, MORE_EVENTS, key_of
 from cluster.wire import varint
@@ -159,7 +161,12 @@ def merged(batches: list[Batch]) -> Batch:
     share one."""
     rows = []
     for batch in batches:
-        rows += [(e[0], e[2], key_of(f), e, f) for e, f in zip(batch.entries(), batch.fields(), strict=True)]
-    rows.sort()
+        rows += [(e[0], e[2], f, e) for e, f in zip(batch.entries(), batch.fields(), strict=True)]
+    rows.sort(key=_PLACE)
+    if any(map(eq, map(_PLACE, rows), map(_PLACE, islice(rows, 1, None)))):
+        rows.sort(key=lambda row: (row[0], row[1], key_of(row[2])))
     return Batch(rows[0][0], rows[-1][0], len(rows), b"".join([EVENT.pack(*row[3]) for row in rows]),
-                 b"".join([row[4] for row in rows]))
+                 b"".join([row[2] for row in rows]))
+
+
+_PLACE = itemgetter(0, 1)  # of a row of :func:`merged`: revision and place in it

@@ -126,20 +126,13 @@ class Subscription:
         """Several shards: emit, in order, every revision that all of them have brought whole. True if that was all."""
         low = min(p.through() for p in self.parts)
         if self._pending and low > self.emitted:
-            whole, self._pending = self._pending, {}
-            found = []
-            for shard, batches in whole.items():
-                batch = joined(batches)
-                if (ready := batch.between(0, low)) is not None:
-                    found.append(ready)
-                if (rest := batch.between(low, batch.last)) is not None:
-                    self._pending[shard] = [rest]
+            found = [joined(ready) for batches in self._pending.values() if (ready := _taken(batches, low))]
             if found:
                 for piece in (merged(found) if len(found) > 1 else found[0]).pieces(_RESPONSE_BYTES):
                     self._emit(piece)
         if low > self.emitted:
             self.emitted = low
-        if self._pending:
+        if self._pending and any(self._pending.values()):
             return False
         self._pending = None
         return True
@@ -247,3 +240,16 @@ class Subscription:
         """Figures for debugging."""
         return {"live": len(self.live), "ahead": len(self.ahead), "lagging": len(self.lagging),
                 "ring_bytes": 0 if self._ring is None else self._ring.size_bytes, "emitted": self.emitted}
+
+
+def _taken(batches: list[Batch], low: int) -> list[Batch]:
+    """What is up to a revision, taken off the front."""
+    whole = next((at for at, batch in enumerate(batches) if batch.last > low), len(batches))
+    ready = batches[:whole]
+    if whole < len(batches) and (part := batches[whole].between(0, low)) is not None:
+        rest = batches[whole].between(low, batches[whole].last)
+        assert rest is not None
+        ready.append(part)
+        batches[whole] = rest
+    del batches[:whole]
+    return ready
