@@ -359,7 +359,13 @@ class Simulation(World):
         return {**self.did, **self.checker.counts, "events": self.events,
                 "operations": len(self.clients.operations), "watches": len(self.clients.watches)}
 
-    def _run(self) -> None:
+    def run_faults(self) -> None:
+        """The faults, without what comes after them: everything stays as it is in their midst."""
+        RepeatingLink.repeats = self.plan.repeats
+        with substituted(self):  # type: ignore[arg-type]
+            self._run_faults()
+
+    def _run_faults(self) -> None:
         for host in HOSTS:
             for shard in self.shards:
                 self.start_node(host, shard)
@@ -368,6 +374,9 @@ class Simulation(World):
         self.at(1.0, None, self.nemesis)
         self.members = Members(self) if self.plan.members else None
         self.run_until(self.plan.seconds)
+
+    def _run(self) -> None:
+        self._run_faults()
         self.peace()
         if not self.run_until(self.now + 30.0, self._at_rest):
             raise Violation("liveness", self.why_not())

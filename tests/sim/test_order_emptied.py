@@ -52,6 +52,7 @@ def a_voter_forgets_what_only_it_and_the_dead_have(seed: int) -> Simulation:
 
 
 @pytest.mark.parametrize("seed", range(3))
+@pytest.mark.timeout(600)
 def test_an_emptied_host_helps_nobody_to_be_elected(seed: int) -> None:
     simulation = a_voter_forgets_what_only_it_and_the_dead_have(seed)
     simulation.run()

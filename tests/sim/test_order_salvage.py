@@ -1,0 +1,93 @@
+"""What one host can keep when the others are lost (H18), asked of what crashes have left on each host's disks."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+
+import pytest
+from order_history import RECORD, Folder
+from order_mutants import plan
+from order_sim import HOSTS, Simulation
+from order_world import Violation
+
+from cluster.order import decode_cut
+from cluster.records import Item, items
+from cluster.salvage import Kept, kept
+
+SEEDS = 12
+
+
+@functools.cache
+def crashed(seed: int) -> Simulation:
+    """A cluster in the midst of everything, all of whose hosts lose power at once."""
+    faults = ("pause leader", "pause node", "kill leader", "kill node", "restart", "slow disk")
+    simulation = Simulation(seed, plan(shards=3, faults=faults, fault_every_s=0.3, seconds=2.5))
+    simulation.run_faults()
+    for _, process in sorted(simulation.nodes.items()):
+        simulation.kill(process)
+    return simulation
+
+
+def salvage(simulation: Simulation, host: int, *, match: bool = True) -> tuple[Kept, int]:
+    """What a host keeps, and where its order log ends. Without ``match`` every cut is believed."""
+    order = simulation.logs[host, 0]
+    records = [(e.index, e.data if e.kind == RECORD else b"") for e in order.log]
+    wanted = {(shard, cut.index): cut.term for _, data in records for kind, at, to in items(data) if kind == Item.CUT
+              for shard, cut in decode_cut(data, at, to)}
+
+    def term_at(shard: int, index: int) -> int | None:
+        if not match:
+            return wanted[shard, index]
+        log = simulation.logs[host, shard]
+        return log.term(index) if log.position.index < index <= log.last_index() else None
+
+    applied = {s: simulation.states[host, s].flushed.position.shard_index for s in simulation.shards}
+    return kept(records, applied, term_at), order.last_index()
+
+
+def folded(simulation: Simulation, host: int, last: int) -> int:
+    """The revision at which a host's own logs stand, folded up to an order record; Violation if they do not carry it."""
+    logs = {s: {e.index: (e.term, int(e.kind), e.data) for e in simulation.logs[host, s].log} for s in simulation.shards}
+    logs[0] = {index: entry for index, entry in logs[0].items() if index <= last}
+    folder = Folder(logs, simulation.shards)
+    folder.advance()
+    assert folder.replay.order_index == last
+    return folder.replay.revision
+
+
+@pytest.mark.timeout(600)
+def test_a_host_keeps_the_longest_beginning_of_the_order_that_its_own_logs_carry() -> None:
+    whole = cut_short = 0
+    for seed in range(SEEDS):
+        simulation = crashed(seed)
+        replay = simulation.checker.replay
+        for host in HOSTS:
+            found, end = salvage(simulation, host)
+            revision = folded(simulation, host, found.order_index)
+            if found.order_index <= replay.order_index:  # what was committed is what it always was
+                assert revision == replay.revision_at[found.order_index]
+            if found.shard == 0:
+                assert found.order_index == end
+                whole += 1
+                continue
+            cut_short += 1
+            with pytest.raises(Violation, match="I3"):  # and no longer one
+                folded(simulation, host, found.order_index + 1)
+    assert whole  # it would prove nothing if there were only one kind
+    assert cut_short
+
+
+@pytest.mark.timeout(600)
+def test_with_cuts_that_its_logs_do_not_match_it_would_wait_for_ever() -> None:
+    """H18: their entries are nowhere. That the term counts besides the index is shown in tests/unit/order."""
+    right = 0
+    for seed in range(SEEDS):
+        simulation = crashed(seed)
+        for host in HOSTS:
+            found, end = salvage(simulation, host, match=False)
+            assert found == Kept(end)
+            with contextlib.suppress(Violation):
+                folded(simulation, host, end)
+                right += 1
+    assert 0 < right < len(HOSTS) * SEEDS
