@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
@@ -16,37 +15,8 @@ from cluster.pb import rpc_pb2 as pb
 from cluster.placement import Placement
 from cluster.prepare import Grant, Prepare, Touch, encode_attempt
 from cluster.replica import Overlay
-from cluster.shard import ShardLeader
-from cluster.view import Current, Outcome
-
-
-class Store:
-    """The applied state of a shard: nothing but leases."""
-
-    revision = 7
-    compact_revision = 0
-
-    def current(self, key: bytes) -> Current | None:
-        return None
-
-    def get(self, key: bytes, revision: int = 0) -> bytes | None:
-        return None
-
-    def scan(self, start: bytes, end: bytes, revision: int = 0) -> Iterator[tuple[bytes, bytes]]:
-        return iter(())
-
-    def lease(self, lease: int) -> tuple[int, int] | None:
-        return 60, 0
-
-    def lease_keys(self, lease: int) -> list[bytes]:
-        return []
-
-
-def shard_leader() -> ShardLeader[str]:
-    found: ShardLeader[str] = ShardLeader(Store(), 1, 3, first_index=5, inherited_count=0, max_txn_ops=128)
-    found.applied_record(1, 2, [])
-    found.serve()
-    return found
+from cluster.view import Outcome
+from tests.unit.order.stores import EmptyStore, leader
 
 
 def test_a_prepare_survives_its_encoding() -> None:
@@ -55,24 +25,24 @@ def test_a_prepare_survives_its_encoding() -> None:
 
 
 def test_i15_a_revoke_is_refused_while_a_lock_names_its_lease() -> None:
-    leader = shard_leader()
-    leader.prepare("put", Prepare(Attempt(2, 1), 0, 1, [Touch(b"k", b"", True)], named=[7]))
-    leader.prepare("revoke", Prepare(Attempt(2, 2), 0, 1, leases=[7]))
-    assert [(token, status) for token, status, _ in leader.take_answers()] == [
+    shard = leader(leases=True)
+    shard.prepare("put", Prepare(Attempt(2, 1), 0, 1, [Touch(b"k", b"", True)], named=[7]))
+    shard.prepare("revoke", Prepare(Attempt(2, 2), 0, 1, leases=[7]))
+    assert [(token, status) for token, status, _ in shard.take_answers()] == [
         ("put", Status.OK), ("revoke", Status.LOCKED)]
 
 
 def test_a_put_of_a_key_whose_creation_is_pending_can_be_bound_late() -> None:
-    leader = shard_leader()
+    shard = leader(leases=True)
     put = pb.PutRequest(key=b"k", value=b"v").SerializeToString()
-    leader.submit("first", Method.PUT, put)
-    leader.submit("second", Method.TXN, pb.TxnRequest(
+    shard.submit("first", Method.PUT, put)
+    shard.submit("second", Method.TXN, pb.TxnRequest(
         success=[pb.RequestOp(request_put=pb.PutRequest(key=b"k", value=b"w"))]).SerializeToString())
-    leader.run()
-    leader.seal()
-    leader.logged(6)
-    leader.applied_entries(6, 7)
-    answers = {token: (status, HEAD.unpack_from(body)[0]) for token, status, body in leader.take_answers()}
+    shard.run()
+    shard.seal()
+    shard.logged(6)
+    shard.applied_entries(6, 7)
+    answers = {token: (status, HEAD.unpack_from(body)[0]) for token, status, body in shard.take_answers()}
     assert answers == {"first": (Status.OK, 8), "second": (Status.OK, 9)}
 
 
@@ -86,7 +56,7 @@ def keys() -> tuple[bytes, bytes]:
 
 def test_a_range_at_a_revision_that_came_while_it_was_prepared_is_asked_for_anew(keys: tuple[bytes, bytes]) -> None:
     own, other = keys
-    view = Overlay(Store())
+    view = Overlay(EmptyStore(leases=True))
     coordinator: Coordinator[str] = Coordinator(
         5, Placement(2, 1), view, Fold(7, {1: Cut(1, 3, 0)}), max_txn_ops=128, heartbeat_ms=100)
     coordinator.leader_of(1, 3)
@@ -122,7 +92,7 @@ def test_a_write_of_one_shard_begins_at_once_only_where_nothing_waits_and_nothin
     """A lone put is sent to its leader rather than wait behind a transaction whose other shard has no leader (D14)."""
     _, other = keys
     coordinator: Coordinator[str] = Coordinator(
-        5, Placement(2, 1), Overlay(Store()), Fold(7, {1: Cut(1, 3, 0)}), max_txn_ops=128, heartbeat_ms=100)
+        5, Placement(2, 1), Overlay(EmptyStore(leases=True)), Fold(7, {1: Cut(1, 3, 0)}), max_txn_ops=128, heartbeat_ms=100)
     put = pb.PutRequest(key=other, value=b"v").SerializeToString()
     elsewhere = pb.PutRequest(key=other + b"x", value=b"v").SerializeToString()
     assert not coordinator.free_for(Method.PUT, put, 1)  # its leader has not been heard of
@@ -138,10 +108,7 @@ def test_a_write_of_one_shard_begins_at_once_only_where_nothing_waits_and_nothin
 
 def test_a_revoke_whose_keys_turn_out_to_be_another_ones_lets_go() -> None:
     """I12: what ran before both hung a key on the lease that the later attempt waits for."""
-    shard: ShardLeader[str] = ShardLeader(
-        Store(), 1, 3, first_index=5, inherited_count=0, max_txn_ops=128, pace=Pace(full_requests=1))
-    shard.applied_record(1, 2, [])
-    shard.serve()
+    shard = leader(Pace(full_requests=1), leases=True)
     shard.submit("hot", Method.PUT, pb.PutRequest(key=b"hot", value=b"1").SerializeToString())
     shard.run()
     shard.seal()
@@ -164,7 +131,7 @@ def test_a_prepare_that_meets_a_lock_whose_end_is_logged_is_asked_again_for_when
     """Neither side waits for a timer: a lone client's next put of a key would find the last one's lock."""
     _, other = keys
     coordinator: Coordinator[str] = Coordinator(
-        5, Placement(2, 1), Overlay(Store()), Fold(7, {1: Cut(1, 3, 0)}), max_txn_ops=128, heartbeat_ms=100)
+        5, Placement(2, 1), Overlay(EmptyStore(leases=True)), Fold(7, {1: Cut(1, 3, 0)}), max_txn_ops=128, heartbeat_ms=100)
     coordinator.leader_of(1, 3)
     put = pb.PutRequest(key=other, value=b"v").SerializeToString()
     sent: list[Prepare] = []

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 
 from cluster.locks import LockTable
@@ -12,38 +10,7 @@ from cluster.order import Attempt
 from cluster.pace import Pace
 from cluster.pb import rpc_pb2 as pb
 from cluster.prepare import Prepare, Touch
-from cluster.shard import ShardLeader
-from cluster.view import Current
-
-
-class EmptyStore:
-    """The applied state of a shard that holds nothing yet."""
-
-    revision = 7
-    compact_revision = 0
-
-    def current(self, key: bytes) -> Current | None:
-        return None
-
-    def get(self, key: bytes, revision: int = 0) -> bytes | None:
-        return None
-
-    def scan(self, start: bytes, end: bytes, revision: int = 0) -> Iterator[tuple[bytes, bytes]]:
-        return iter(())
-
-    def lease(self, lease: int) -> tuple[int, int] | None:
-        return None
-
-    def lease_keys(self, lease: int) -> list[bytes]:
-        return []
-
-
-def leader(pace: Pace | None = None) -> ShardLeader[str]:
-    found: ShardLeader[str] = ShardLeader(
-        EmptyStore(), 1, 3, first_index=5, inherited_count=0, max_txn_ops=128, pace=pace)
-    found.applied_record(1, 2, [])
-    found.serve()
-    return found
+from tests.unit.order.stores import leader
 
 
 def rounds_until_a_swap_of_a_hot_key_is_answered() -> int:

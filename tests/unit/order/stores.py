@@ -1,0 +1,43 @@
+"""What tests of a shard's leader stand on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from cluster.pace import Pace
+from cluster.shard import ShardLeader
+from cluster.view import Current
+
+
+class EmptyStore:
+    """The applied state of a shard that holds nothing yet, at revision 7. ``leases``: whether every lease is there."""
+
+    revision = 7
+    compact_revision = 0
+
+    def __init__(self, *, leases: bool = False) -> None:
+        self._leases = leases
+
+    def current(self, key: bytes) -> Current | None:
+        return None
+
+    def get(self, key: bytes, revision: int = 0) -> bytes | None:
+        return None
+
+    def scan(self, start: bytes, end: bytes, revision: int = 0) -> Iterator[tuple[bytes, bytes]]:
+        return iter(())
+
+    def lease(self, lease: int) -> tuple[int, int] | None:
+        return (60, 0) if self._leases else None
+
+    def lease_keys(self, lease: int) -> list[bytes]:
+        return []
+
+
+def leader(pace: Pace | None = None, *, leases: bool = False) -> ShardLeader[str]:
+    """A leader of shard 1, at term 3, that serves; a sequencer's record of term 2 is applied."""
+    found: ShardLeader[str] = ShardLeader(
+        EmptyStore(leases=leases), 1, 3, first_index=5, inherited_count=0, max_txn_ops=128, pace=pace)
+    found.applied_record(1, 2, [])
+    found.serve()
+    return found
