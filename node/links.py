@@ -33,6 +33,7 @@ log = structlog.get_logger("links")
 
 _HWM = 10_000
 _MAX_WAITING = 1000  # requests kept while a connection is being made
+_UNUSED_S = 10.0
 Receive = Callable[["NodeLink", int, int, bytes], None]
 
 
@@ -53,7 +54,7 @@ class NodeLink:
         self._expected = 1
         self._out: list[bytes] = []
         self._callbacks: dict[int, Callable[[int, bytes], None]] = {}
-        self.heard_at = links.loop.time()
+        self.heard_at = self.used_at = links.loop.time()
         endpoint, prefix, keys = links.route(member_id, shard)
         self._prefix = prefix
         self._greeted = False
@@ -106,20 +107,25 @@ class NodeLink:
             return
         self._expected += 1
         self.heard_at = self._links.loop.time()
+        news = False
         for rid, status, body in records:
             if rid:
+                news = True
                 callback = self._callbacks.get(rid)
                 if callback is not None:
                     if status != Status.PARTIAL:
                         del self._callbacks[rid]
                     callback(status, body)
             elif status == Status.STATE:
+                known = self.up, self.leader, self.term
                 _, self.leader, self.term, self.commit, _, _ = STATE_BODY.unpack(body)
                 self.up = True
+                news = news or known != (True, self.leader, self.term)
             elif status == Status.REFUSED:
                 self.drop(body.decode(errors="replace"))
                 return
-        self._links.heard()
+        if news:  # a sign of life by itself gives nobody anything to do
+            self._links.heard()
 
     def broken(self) -> bool:
         """Whether there was a connection, and is none now."""
@@ -164,6 +170,7 @@ class NodeLinks:
         if link is None or not link.alive:
             link = self._links[member_id, shard] = NodeLink(self, member_id, shard)
             self.dirty.add(link)  # it hears how things are there even if nothing is ever asked on it
+        link.used_at = self.loop.time()
         return link
 
     def flush(self) -> None:
@@ -182,6 +189,14 @@ class NodeLinks:
                 link.drop("it is silent")
             elif link.alive and link.broken():
                 link.drop("its connection is gone")
+
+    def drop_unused(self, keep: NodeLink | None) -> None:
+        """Drop links that nobody has looked at for a while: each brings a STATE, and a wake-up with it, four times in an
+        election timeout. They are made again when they are wanted. ``keep``: one that is held on to elsewhere."""
+        since = self.loop.time() - _UNUSED_S
+        for link in list(self._links.values()):
+            if link.alive and link.used_at < since and link is not keep:
+                link.drop("nothing is asked of it")
 
     def dropped(self, link: NodeLink, reason: str) -> None:
         """A link ended itself."""

@@ -461,7 +461,7 @@ class ShardNode(LinkedNode):
         if len(self.reads.waiting):
             self._hurried_until = self.loop.time() + HURRY_S
         haste = self._haste()
-        self.syncer.unserved = haste == NO_HASTE
+        self.syncer.unserved = self.clock.calm = haste == NO_HASTE
         if haste > self._acknowledged[3]:
             self._acknowledge()
         self.links.flush()
@@ -477,6 +477,7 @@ class ShardNode(LinkedNode):
             self.leading.forget(lambda token: not token[0].alive)
 
     def second(self) -> None:
+        self.links.drop_unused(self._feed_link)
         self._acknowledge()
         self.handover.second()
         self._ask_for_state()

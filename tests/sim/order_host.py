@@ -202,6 +202,7 @@ def substituted(simulation: Simulation) -> Iterator[None]:
         (node.links, "open_dealer", dealer),
         (node.links, "os", system),
         (node.links, "NodeLink", RepeatingLink),
+        (node.links, "_UNUSED_S", 0.5),
         (node.reads, "time", clock),
         (node.applying, "time", clock),
         (cluster.txn_eval, "MANY", simulation.plan.many),

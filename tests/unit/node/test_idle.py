@@ -1,0 +1,106 @@
+"""What a node leaves alone while nobody wants anything of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+import node.links
+from node.clock import Clock
+from node.links import NodeLink, NodeLinks
+
+
+class Loop:
+    """Time goes by when the test says so."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+        self.due: list[tuple[float, Callable[[], None]]] = []
+
+    def time(self) -> float:
+        return self.now
+
+    def call_later(self, delay_s: float, callback: Callable[[], None]) -> SimpleNamespace:
+        self.due.append((self.now + delay_s, callback))
+        return SimpleNamespace(cancel=self.due.clear)
+
+    def run_until(self, end: float) -> None:
+        while self.due and min(self.due, key=lambda d: d[0])[0] <= end:
+            timer = min(self.due, key=lambda d: d[0])
+            self.due.remove(timer)
+            self.now = timer[0]
+            timer[1]()
+        self.now = end
+
+
+class Socket:
+    """A connection that nothing ever comes from."""
+
+    def __init__(self) -> None:
+        self.closed = False
+
+    def close(self) -> None:
+        self.closed = True
+
+
+@pytest.fixture
+def links(monkeypatch: pytest.MonkeyPatch) -> NodeLinks:
+    monkeypatch.setattr(node.links, "open_dealer", lambda *args, **others: Socket())
+    peers = [SimpleNamespace(member_id=m, host="h", port=1000) for m in (1, 2, 3)]
+    common: Any = SimpleNamespace(member_id=1, run_dir="/run", peers=peers, election_timeout_ms=1000)
+    loop: Any = Loop()
+    context: Any = None
+    return NodeLinks(loop, context, common, None, lambda: None)
+
+
+def pass_time(links: NodeLinks, seconds: float) -> None:
+    loop: Any = links.loop
+    loop.now += seconds
+
+
+def test_links_that_nobody_looks_at_are_dropped_and_made_again_when_wanted(links: NodeLinks) -> None:
+    feed, other = links.get(1, 0), links.get(2, 0)
+    pass_time(links, 9.0)
+    links.drop_unused(feed)
+    assert other.alive
+    pass_time(links, 2.0)
+    links.drop_unused(feed)
+    assert feed.alive
+    assert not other.alive
+    again = links.get(2, 0)
+    assert again.alive
+    assert again is not other
+    assert again in links.dirty  # it introduces itself at once
+
+
+def test_a_link_that_is_looked_at_now_and_then_stays(links: NodeLinks) -> None:
+    kept: NodeLink = links.get(2, 0)
+    for _ in range(10):
+        pass_time(links, 6.0)
+        assert links.get(2, 0) is kept
+        links.drop_unused(None)
+    assert kept.alive
+
+
+@pytest.mark.parametrize(("calm", "most", "least"), [(True, 4, 4), (False, 10, 9)])
+def test_a_heartbeats_work_is_done_less_often_where_nobody_waits(calm: bool, most: int, least: int) -> None:
+    loop = Loop()
+    beats: list[float] = []
+    nothing = SimpleNamespace(sweep=lambda: None, tick=lambda: None, second=lambda: None)
+    fake: Any = SimpleNamespace(
+        loop=loop, now_ms=lambda: round(loop.now * 1000),
+        settings=SimpleNamespace(common=SimpleNamespace(heartbeat_interval_ms=100, election_timeout_ms=1000)),
+        raft=SimpleNamespace(tick=lambda now_ms: None, next_deadline=lambda: 1 << 60),
+        say_state=lambda: None, upkeep=nothing, say_ready=lambda: None, heartbeat=lambda: beats.append(loop.now),
+        reads=nothing, snapshots=nothing, backups=nothing, streams=nothing, second=lambda: None,
+        connecting=lambda: False, wake=lambda: None)
+    clock = Clock(fake)
+    clock.calm = calm
+    clock.start()
+    loop.run_until(110.0)
+    seconds = [sum(100 + s < beat <= 101 + s for beat in beats) for s in range(10)]
+    assert max(seconds) <= most
+    assert min(seconds) >= least
