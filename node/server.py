@@ -125,7 +125,8 @@ class Node:
             self._raft_view, self.store, self.lessor, self._mark_dirty, applied_index=lambda: self.applied_index,
             now=loop.time, now_ms=self.now_ms, limit_s=5 + 2 * common.election_timeout_ms / 1000,
         )
-        self.spin = Spin(loop, lambda: self.confirmations.open or self.writes.uncommitted > 0)
+        self._for_peers = Spin(loop, lambda: self.confirmations.open or self.writes.uncommitted > 0)
+        self._for_clients = Spin(loop, lambda: True)
         self.serve = Serve(self)
         self.snapshots = Snapshots(self)
         self.backups = Backups(self)
@@ -393,11 +394,14 @@ class Node:
         self._requests_in_tick = 0
         self._finish_tick()
         self.mail.send()
+        answered = bool(self._dirty)
         self.fronts.flush()
         self._running = False
         self.clock.look()
         if self.confirmations.open or (lone and writes.uncommitted == 1):
-            self.spin.soon()
+            self._for_peers.soon()
+        elif answered and lone and writes.leader is not None:
+            self._for_clients.soon()
         if (writes.queued and writes.leader is not None and writes.due) or self._dirty:
             self.wake()
 
