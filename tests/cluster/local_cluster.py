@@ -49,12 +49,12 @@ def free_base_port(hosts: int, shards: int = 1) -> int:
     raise AssertionError("no free ports")
 
 
-def until(condition: Callable[[], Any], limit_s: float = LIMIT_S) -> Any:
+def until(condition: Callable[[], Any], limit_s: float = LIMIT_S, *, look_s: float = 0.05) -> Any:
     """Wait for something to be true, and give it back."""
     deadline = time.monotonic() + limit_s
     while not (value := condition()):
         assert time.monotonic() < deadline, "waited too long"
-        time.sleep(0.05)
+        time.sleep(look_s)
     return value
 
 

@@ -7,16 +7,17 @@ import contextlib
 import functools
 import os
 import signal
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from tests.cluster.local_cluster import LIMIT_S, LocalCluster, local_cluster
+from tests.cluster.local_cluster import until as until_looking
 from tools.muster import control, layout, local, rundir
 from tools.muster.parse import ConfigError
 
 SHARDS = int(os.environ.get("MUSTER_TEST_SHARDS", "1"))
+until = functools.partial(until_looking, look_s=0.01)  # often, since what is watched here is short
 ELECTION_TIMEOUT_S = 1.0  # the server's default, which these tests use
 SOAK = bool(os.environ.get("MUSTER_SOAK"))
 
@@ -156,15 +157,6 @@ class Log:
     def await_text(self, text: str, limit_s: float = LIMIT_S) -> None:
         """Wait until it holds a text."""
         until(lambda: text in self.text(), limit_s)
-
-
-def until(condition: Callable[[], Any], limit_s: float = LIMIT_S) -> Any:
-    """Wait for something to be true, and give it back; looks often, since what is watched here is short."""
-    deadline = time.monotonic() + limit_s
-    while not (value := condition()):
-        assert time.monotonic() < deadline, "waited too long"
-        time.sleep(0.01)
-    return value
 
 
 async def aside(call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
