@@ -32,6 +32,7 @@ from cluster.messages import HEAD, LEADER, LONE_HEAD, READ, READ_INDEX_ANSWER, R
 from cluster.settings import Common
 from cluster.wire import ResponseHeaders, header_prefix
 from proxy.links import Link, Near
+from proxy.overdue import sweep_link, sweep_queue
 from proxy.recent import RecentReads
 from proxy.routes import Connect, ShardRoute
 from proxy.waiting import ASK, READ_ANY, WRITE, Loop, MethodStats, Subscriber, Waiting
@@ -51,8 +52,6 @@ _OK, _ERROR, _NOT_LEADER, _PARTIAL = map(int, (Status.OK, Status.ERROR, Status.N
 _ELSEWHERE = int(Status.ELSEWHERE)
 _STATE, _WATERMARK, _REFUSED = map(int, (Status.STATE, Status.WATERMARK, Status.REFUSED))
 _SUBSCRIPTION = frozenset(map(int, (Status.EVENTS, Status.SUBSCRIBED, Status.LOST)))
-# nobody to forward them to, etcd says
-_OF_LEASES = frozenset(map(int, (Method.LEASE_KEEPALIVE, Method.LEASE_KEEPALIVES, Method.LEASE_TTL)))
 _REVISION = struct.Struct("<Q")
 
 
@@ -476,7 +475,7 @@ class Router:
             queue, route.queue = route.queue, deque()
             for waiting in queue:
                 if waiting.call is not None and waiting.call.closed:
-                    self._gone(waiting)
+                    self.gone(waiting)
                 else:
                     self.to_leader(waiting)
         if route.replica is not None and route.reads:
@@ -501,7 +500,7 @@ class Router:
             if waiting.route == WRITE or waiting.pieces is not None or waiting.method == Method.SNAPSHOT:
                 self.fail(waiting, errors.TIMEOUT_DUE_TO_LEADER_FAIL)
             elif waiting.call is not None and waiting.call.closed:
-                self._gone(waiting)
+                self.gone(waiting)
             elif waiting.route == ASK:
                 self.to_leader(waiting)
             elif waiting.prefix == _SERIALIZABLE:
@@ -523,20 +522,20 @@ class Router:
             route.choose(now)  # also offers the leader again that a NOT_LEADER had taken back
             self._resume(route)
             for link in tuple(route.links.values()):
-                self._sweep_link(link, route, now)
+                sweep_link(self, link, route, now)
             # who is told that it failed may ask again at once: that comes behind what is left here
             if route.queue:
                 queue, route.queue = route.queue, deque()
-                route.queue.extendleft(reversed(self._sweep_queue(queue, now)))
+                route.queue.extendleft(reversed(sweep_queue(self, queue, now)))
             if route.reads:
                 queue, route.reads = route.reads, deque()
-                route.reads.extendleft(reversed(self._sweep_queue(queue, now)))
+                route.reads.extendleft(reversed(sweep_queue(self, queue, now)))
         self.recent.release()
         if self._index_waiting:
             reads, self._index_waiting = self._index_waiting, []
-            self._index_waiting[:0] = self._sweep_queue(deque(reads), now)
+            self._index_waiting[:0] = sweep_queue(self, deque(reads), now)
         for question in self._questions:
-            question.context = list(self._sweep_queue(deque(question.context), now))
+            question.context = list(sweep_queue(self, deque(question.context), now))
         if self.has_leader:
             self.leaderless_since = float("inf")
         elif self.leaderless_since == float("inf"):
@@ -544,39 +543,7 @@ class Router:
         if self.hub is not None:
             self.hub.tick(now)
 
-    def _sweep_link(self, link: Link, route: ShardRoute, now: float) -> None:
-        late = [
-            w for w in link.pending.values()
-            if now - w.started > w.limit_s or (w.call is not None and w.call.closed)
-        ]
-        for waiting in late:
-            del link.pending[waiting.rid]
-            if waiting.route != WRITE:
-                self.post(link, waiting.rid, Method.CANCEL, b"")
-            if waiting.call is not None and waiting.call.closed:
-                self._gone(waiting)
-            elif waiting.route == WRITE and waiting.started > route.leader_since - 2 * self.election_s and (
-                    waiting.started < route.leader_since):
-                self.fail(waiting, errors.TIMEOUT_DUE_TO_LEADER_FAIL)
-            else:
-                self.fail(waiting, errors.TIMEOUT)
-
-    def _sweep_queue(self, queue: deque[Waiting], now: float) -> deque[Waiting]:
-        kept: deque[Waiting] = deque()
-        for waiting in queue:
-            if waiting.call is not None and waiting.call.closed:
-                self._gone(waiting)
-            elif now - waiting.started <= waiting.limit_s:
-                kept.append(waiting)
-            elif waiting.route == WRITE:
-                self.fail(waiting, errors.CONTEXT_DEADLINE_EXCEEDED)  # never reached a leader's log, as etcd says it
-            elif waiting.method in _OF_LEASES:
-                self.fail(waiting, errors.NO_LEADER)
-            else:
-                self.fail(waiting, errors.TIMEOUT)
-        return kept
-
-    def _gone(self, waiting: Waiting) -> None:
+    def gone(self, waiting: Waiting) -> None:
         """The call has ended without us (its deadline, or its client went away)."""
         call = waiting.call
         late = call.deadline is not None and call.deadline <= self.loop.time()
