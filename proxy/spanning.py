@@ -5,13 +5,14 @@ this host answers at exactly R once it has applied that order index, and the row
 A serializable one reads at the lowest revision that all of the host's replicas have applied (H17), once that is what
 this front has shown already. A latest-read that meets a compaction starts over with a new R (H16).
 
-Writes over several shards, and read-only transactions, go to the sequencer as one (``Method.WIDE``).
+A read-only transaction of single keys is answered in the same way (``proxy.read_txns``). Writes over several shards, and
+other transactions, go to the sequencer as one (``Method.WIDE``).
 """
 
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from heapq import merge
 from typing import Any
 
@@ -36,23 +37,24 @@ class Gather:
                  "_term", "_tries", "revision", "serializable", "shards")
 
     def __init__(
-        self, router: Router, call: Any, method: int, requests: dict[int, bytes], serializable: bool, stats: MethodStats,
-        answer: Answer, failed: Callable[[Any, MethodStats, EtcdError], None],
+        self, router: Router, call: Any, method: int, requests: Iterable[tuple[int, bytes]], serializable: bool,
+        stats: MethodStats, answer: Answer, failed: Callable[[Any, MethodStats, EtcdError], None],
     ) -> None:
+        """``requests``: what is asked of which shard; ``answer`` gets the answers in this order."""
         self._router = router
         self._call = call
         self._method = method
-        self._requests = requests
+        self._requests = tuple(requests)
         self._stats = stats
         self._answer = answer
         self._failed = failed
-        self._tails: dict[int, list[bytes]] = {}
+        self._tails: dict[int, list[bytes]] = {}  # by place in requests
         self._term = 0
         self._order = 0
         self._tries = 0
         self.revision = 0  # the request's own; 0: the latest
         self.serializable = serializable
-        self.shards = tuple(requests)
+        self.shards = tuple(sorted({shard for shard, _ in self._requests}))
 
     def start(self, revision: int = 0) -> Gather:
         """Begin; ``revision`` is what the request names."""
@@ -88,13 +90,13 @@ class Gather:
         self._tails = {}
         router = self._router
         prefix = READ.pack(order_index, self.revision or latest)
-        for shard, request in self._requests.items():
+        for place, (shard, request) in enumerate(self._requests):
             router.to_replica(Waiting(None, self._method, request, shard, READ_ANY, router.loop.time(), router.limit_s,
-                                      router.quiet, self._part, (self._tries, []), prefix))
+                                      router.quiet, self._part, (self._tries, place, []), prefix))
 
     def _part(self, waiting: Waiting, status: int, body: bytes) -> None:
         pieces: list[bytes]
-        tried, pieces = waiting.context
+        tried, place, pieces = waiting.context
         if tried != self._tries:
             return  # of an attempt that was given up: at another revision than the others' (H16)
         if status == _PARTIAL:
@@ -107,10 +109,10 @@ class Gather:
             self._refused(EtcdError.decode(body))
             return
         pieces.append(body if pieces else body[HEAD.size :])
-        self._tails[waiting.shard] = pieces
-        if len(self._tails) == len(self.shards):
-            tails = [b"".join(self._tails[s]) for s in self.shards]
-            self._answer(self._call, self._order, self._term, join(self._method, tails, self._requests))
+        self._tails[place] = pieces
+        if len(self._tails) == len(self._requests):
+            tails = [b"".join(self._tails[at]) for at in range(len(self._requests))]
+            self._answer(self._call, self._order, self._term, join(tails))
 
     def _refused(self, error: EtcdError) -> None:
         """A shard cannot answer at this revision: start over with another where that may help."""
@@ -128,7 +130,7 @@ class Gather:
             self._failed(call, self._stats, error)
 
 
-def join(method: int, tails: list[bytes], requests: dict[int, bytes]) -> bytes:
+def join(tails: Iterable[bytes]) -> bytes:
     """The shards' answers as one blob for the method's own answer function."""
     return b"".join([varint(len(t)) + t for t in tails])
 
@@ -142,7 +144,7 @@ def split(blob: bytes) -> Iterator[bytes]:
         pos += length
 
 
-def range_requests(request: Any, shards: tuple[int, ...]) -> dict[int, bytes]:
+def range_requests(request: Any, shards: tuple[int, ...]) -> list[tuple[int, bytes]]:
     """What each shard is asked, so that one answer can be made of theirs: the rows that may be in it, and the count."""
     whole = RangeRead(request)
     part = rpc_pb2.RangeRequest(key=request.key, range_end=request.range_end)
@@ -158,7 +160,8 @@ def range_requests(request: Any, shards: tuple[int, ...]) -> dict[int, bytes]:
             part.sort_order, part.sort_target, part.limit = request.sort_order, request.sort_target, whole.limit + 1
     if request.keys_only and request.sort_target != rpc_pb2.RangeRequest.VALUE:
         part.keys_only = True
-    return dict.fromkeys(shards, part.SerializeToString())
+    asked = part.SerializeToString()
+    return [(shard, asked) for shard in shards]
 
 
 def range_answer(request: Any, blob: bytes) -> bytes:

@@ -18,6 +18,7 @@ from cluster.footprint import is_read_only, is_serializable
 from cluster.messages import HEAD, LONE_HEAD, Method, Status
 from cluster.pb import rpc_pb2
 from cluster.ranges import plain_get
+from proxy.read_txns import is_read, read_txn
 from proxy.router import MethodStats, Waiting
 from proxy.services.context import Call, Context, Registry, UnaryHandler
 from proxy.services.range_stream import SERVICE, RangeStream
@@ -202,7 +203,9 @@ def _txn(context: Context) -> UnaryHandler:
             plain = plain_txn.read(data)
             if plain is not None and plain.ops() <= max_ops:
                 shard = 0 if one_shard else _plain_shard(shard_of, plain)
-                if shard == WIDE:
+                if shard == WIDE and is_read(plain):
+                    read_txn(context, call, plain, stats)
+                elif shard == WIDE:
                     router.wide(call, Method.TXN, data, stats)
                 elif plain.read_only:
                     router.read(call, Method.READ_TXN, data, shard, plain.serializable, stats)

@@ -50,7 +50,7 @@ def _time_to_live(context: Context) -> UnaryHandler:
             stats.ok += 1
             call.reply(context.router.header(revision, term), lease_keys_answer(ttl, blob))
 
-        requests = dict.fromkeys(range(1, context.placement.shards), waiting.context)
+        requests = [(shard, waiting.context) for shard in range(1, context.placement.shards)]
         Gather(context.router, waiting.call, Method.LEASE_KEYS, requests, False, stats, answer, context.refuse).start()
 
     def time_to_live(call: Call, data: bytes) -> None:

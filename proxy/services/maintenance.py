@@ -112,7 +112,7 @@ def _hash_kv(context: Context) -> UnaryHandler:
             stats.ok += 1
             call.reply(context.router.header(revision, term), hash_answer(blob, wanted or revision))
 
-        requests = dict.fromkeys(range(context.placement.shards), data)
+        requests = [(shard, data) for shard in range(context.placement.shards)]
         Gather(context.router, call, Method.HASH_KV, requests, True, stats, answer, context.refuse).start(wanted)
 
     return hash_kv
