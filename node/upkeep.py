@@ -54,6 +54,7 @@ class Upkeep:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="flush")
         self._flushing = False
         self._compacting = False
+        self._cutting = False  # blocks of the counts
         self._requests = Others(time.perf_counter, lambda: (node.raft.last_index, node.serve.ranges))
         self._truncated = node.log.snapshot_position().index
         self._flush_began = (node.store.position.shard_index, node.store.position.order_index)
@@ -142,6 +143,9 @@ class Upkeep:
     def applied(self) -> None:
         """Something was applied: is it time to flush the state and truncate the log?"""
         node = self._node
+        if not self._cutting and node.store.counts.grown:
+            self._cutting = True
+            node.slicer.start(self._cut_counts())
         grown = max(node.applied_index - self._flush_began[0], node.order_index - self._flush_began[1])
         if not self._flushing and (grown >= node.settings.snapshot_count or self._log_bytes - self._flushed_bytes
                                    >= _FLUSH_BYTES):
@@ -185,6 +189,11 @@ class Upkeep:
         counts = self._node.store.counts
         while counts is self._node.store.counts and not counts.build_step():
             yield
+
+    def _cut_counts(self) -> Slices:
+        while not self._node.store.counts.cut_step():
+            yield
+        self._cutting = False
 
     def installed(self, index: int) -> None:
         """A snapshot took the place of everything up to ``index``."""

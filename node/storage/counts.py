@@ -99,24 +99,37 @@ class KeyCounts:
         self._going.clear()
         self._held = False
 
+    @property
+    def grown(self) -> bool:
+        """Whether blocks are left to be cut, more than the last applies did: see :meth:`cut_step`."""
+        return bool(self._large) and not self._held
+
+    def cut_step(self) -> bool:
+        """Cut one of them. True: none is left. Many keys that come in few applies leave large ones, slow to count in."""
+        if self.grown:
+            self._cut_block(next(iter(self._large)))
+        return not self.grown
+
     def _cut(self) -> None:
-        """Cut blocks that have grown: their first keys stay, the rest becomes a block of its own."""
         for start in list(self._large)[:_CUTS_PER_APPLY]:
-            at = bisect_right(self._starts, start) - 1
-            if self._starts[at] != start or self._counts[at] <= 2 * _BLOCK:
-                self._large.discard(start)
-                continue
-            end = self._starts[at + 1] if at + 1 < len(self._starts) else b"\0"
-            rows = self._keys.scan(start or b"\0", end)
-            for _ in range(_BLOCK):
-                next(rows)
-            key = next(rows)[0]
-            self._starts.insert(at + 1, key)
-            self._counts.insert(at + 1, self._counts[at] - _BLOCK)
-            self._counts[at] = _BLOCK
-            self._large.discard(start)
-            if self._counts[at + 1] > 2 * _BLOCK:
-                self._large.add(key)
+            self._cut_block(start)
+
+    def _cut_block(self, start: bytes) -> None:
+        """Cut a block that has grown: its first keys stay, the rest becomes a block of its own."""
+        self._large.discard(start)
+        at = bisect_right(self._starts, start) - 1
+        if self._starts[at] != start or self._counts[at] <= 2 * _BLOCK:
+            return
+        end = self._starts[at + 1] if at + 1 < len(self._starts) else b"\0"
+        rows = self._keys.scan(start or b"\0", end)
+        for _ in range(_BLOCK):
+            next(rows)
+        key = next(rows)[0]
+        self._starts.insert(at + 1, key)
+        self._counts.insert(at + 1, self._counts[at] - _BLOCK)
+        self._counts[at] = _BLOCK
+        if self._counts[at + 1] > 2 * _BLOCK:
+            self._large.add(key)
 
     def count(self, start: bytes, end: bytes) -> int | None:
         """Live keys in ``[start, end)``, ``end`` a zero byte: to the end. None: not all are counted yet."""

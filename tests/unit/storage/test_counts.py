@@ -79,6 +79,22 @@ def test_the_cost_does_not_grow_with_the_range() -> None:
     assert model.walked <= 4 * counts._BLOCK
 
 
+def test_keys_that_come_in_few_applies_do_not_leave_large_blocks() -> None:
+    model = Model()
+    quick = KeyCounts(model)
+    assert quick.build_step()
+    for first in range(0, 20_000, 10_000):
+        created = [b"%07d" % n for n in range(first, first + 10_000)]
+        model.keys += created
+        quick.changed(created, [])
+    assert quick.grown
+    while not quick.cut_step():
+        pass
+    model.walked = 0
+    assert quick.count(b"0000100", b"0019900") == 19_800
+    assert model.walked <= 4 * counts._BLOCK
+
+
 def test_a_store_counts_what_it_applies(open_store: OpenStore) -> None:
     store = open_store()
     while not store.counts.build_step():
