@@ -86,14 +86,14 @@ class Nodes:
         self.fronts.append(front)
         return front
 
-    def wait_leader(self, limit_s: float = 15.0) -> int:
+    def wait_leader(self, limit_s: float = 60.0) -> int:
         """The member that leads, once one of the running nodes says so and serves a write."""
         until = time.monotonic() + limit_s
         while time.monotonic() < until:
             for member_id in self.processes:
                 front = self.front(member_id)
                 try:
-                    state = front.state(0.3)
+                    state = front.state(1.0)
                 finally:
                     front.close()
                 if state is not None and state[1] in self.processes:
