@@ -77,9 +77,9 @@ def entry_checksum(index: int, term: int, kind: int, data: bytes) -> int:
     return zlib.crc32(data, zlib.crc32(_COVERED.pack(index, term, kind, len(data))))
 
 
-@dataclass(slots=True, frozen=True)
+@dataclass(slots=True)  # not frozen: making one would take 0.45 us instead of 0.12
 class Entry:
-    """One place of the log. ``checksum`` -1: not computed yet, :meth:`encode` does."""
+    """One place of the log; never changed once made. ``checksum`` -1: not computed yet, :meth:`encode` does."""
 
     index: int
     term: int
@@ -118,8 +118,7 @@ def read_entry(data: bytes, pos: int) -> tuple[Entry, int]:
     return Entry(index, term, kind, body, crc), end
 
 
-@dataclass(slots=True, frozen=True)
-class HardState:
+class HardState(NamedTuple):
     """What must survive a crash (section 5.2). ``vote`` 0: none in this term. ``commit`` only saves time."""
 
     term: int
