@@ -2,11 +2,11 @@
 
 A block is the live rows of a span of keys, joined as they go into an answer, and the revision from which on they are just
 that. Blocks never overlap. A long range takes those that begin where it has got to, reads what lies between them, and
-leaves that as blocks: a copy of 0.02 us a row of 256 bytes instead of a walk of 0.9, wherever the ranges of different
-requests begin and end.
+leaves that as blocks: a row out of a block costs next to nothing where a walk takes 0.8 us, wherever the ranges of
+different requests begin and end.
 
 Nothing on the write path knows of them. Who begins to read has the changes since the last time looked through (the ``r``
-rows, as for a watch: 0.5 us a change), and every block that holds a changed key goes; if they are too many, all go. So the
+rows, as for a watch: 0.8 us a change, 2.6 in a record of its own), and every block that holds a changed key goes; if they are too many, all go. So the
 blocks that are there are right at every revision from their own up to the last one looked through, and at no other.
 
 In memory only, bounded in bytes. A block gives way to another when several ranges were read without it, so that one that is
@@ -23,7 +23,8 @@ from cluster.ranges import RowSource
 from node.storage.keys import escape
 
 LEAST_ROWS = 64  # shorter ranges do not look here: they cost less than the look
-_MOST_CHANGES = 2_048  # looked through at once, 1 ms
+_MOST_CHANGES = 2_048  # looked through for one range; after more nothing is kept
+_CHANGES_AT_ONCE = 128  # in a slice: 0.1 to 0.3 ms
 _RECENT = 512  # changes remembered, for who reads at a revision before them
 _UNUSED_TURNS = 16  # ranges read without a block before another may take its room
 _OVERHEAD_BYTES = 500  # of a block besides its rows
@@ -86,28 +87,39 @@ class RowBlocks:
         self.read_rows = 0  # by a walk, where blocks were asked
 
     def begin(self) -> None:
-        """A range is about to be read, at the store's revision or one before it: take out what has changed."""
+        """A range is about to be read."""
         self._turn += 1
-        revision, through = self._store.revision, self._through
-        if revision == through:
-            return
-        self._through = revision
-        if revision - through > _MOST_CHANGES or through < self._store.compact_revision:  # r rows below that are gone
+
+    def look(self, revision: int) -> bool:
+        """Take out what has changed up to a revision that is applied; some at a time. True: all of it."""
+        through = self._through
+        if through >= revision:
+            return True
+        latest = self._store.revision
+        if latest - through > _MOST_CHANGES or through < self._store.compact_revision:  # r rows below that are gone
+            self._through = latest
             self.clear()
-            return
+            return True
         recent, lowers, blocks = self._recent, self._lowers, self._blocks
         for looked, (changed_at, _, _, key) in enumerate(self._store.changes(through + 1)):
-            if looked >= _MOST_CHANGES:
+            if looked >= _CHANGES_AT_ONCE and changed_at != through:
+                latest = through
+                break
+            if looked >= _MOST_CHANGES:  # in one revision
+                self._through = latest
                 self.clear()
-                return
+                return True
+            through = changed_at
             row = b"k" + escape(key)
             recent.append((changed_at, row))
             at = bisect_right(lowers, row) - 1
             if at >= 0 and row < blocks[lowers[at]].upper:
                 self._remove(blocks[lowers[at]])
+        self._through = latest
         if len(recent) > _RECENT:
             self._floor = recent[-_RECENT - 1][0]
             del recent[:-_RECENT]
+        return latest >= revision
 
     def at(self, lower: bytes, revision: int) -> Block | None:
         """The block that begins there and is right at the revision."""
@@ -179,21 +191,27 @@ class RowBlocks:
 class BlockRows:
     """The rows of a range for an answer, out of blocks where there are some: a ``RowSource``."""
 
-    __slots__ = ("_at", "_blocks", "_moved", "_revision", "_upper", "_walk")
+    __slots__ = ("_at", "_blocks", "_looked", "_moved", "_revision", "_upper", "_walk")
 
     def __init__(self, blocks: RowBlocks, walk: Walk, bounds: tuple[bytes, bytes], revision: int) -> None:
-        """``walk``: reads the same bounds at the same revision. Made right after :meth:`RowBlocks.begin`."""
+        """``walk``: reads the same bounds at the same revision."""
+        blocks.begin()
         self._blocks = blocks
         self._walk = walk
         self._at, self._upper = bounds
         self._revision = revision
         self._moved = False  # the walk is not where the rows go on
+        self._looked = False  # blocks are right up to this revision
 
     def more(self, parts: list[bytes], most: int, most_bytes: int) -> tuple[int, bytes | None, bool]:
         """As ``Splicer.more``."""
         at, upper, blocks = self._at, self._upper, self._blocks
         if at >= upper:
             return 0, None, True
+        if not self._looked:
+            self._looked = blocks.look(self._revision)
+            if not self._looked:
+                return 0, None, False
         block = blocks.at(at, self._revision)
         if block is not None and block.rows <= most and block.upper <= upper:
             parts.append(block.data)

@@ -325,7 +325,6 @@ class Reader:
 
     def rows(self, start: bytes, end: bytes, look: int) -> BlockRows:
         """As :meth:`splicer`, out of what was read lately where there is such (``blocks``)."""
-        self._blocks.begin()
         return BlockRows(self._blocks, self.splicer(start, end, look), range_rows(start, end), self.revision)
 
     def count(self, start: bytes, end: bytes, budget_us: int = 0) -> tuple[int, bytes | None]:

@@ -82,6 +82,7 @@ def test_ranges_out_of_blocks_are_those_of_the_database(
         tmp_path: Path, seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     rng = random.Random(seed)
     monkeypatch.setattr(blocks_module, "_MOST_CHANGES", rng.choice((20, 2_048)))
+    monkeypatch.setattr(blocks_module, "_CHANGES_AT_ONCE", rng.choice((1, 5, 128)))
     monkeypatch.setattr(blocks_module, "_RECENT", rng.choice((4, 512)))
     monkeypatch.setattr(blocks_module, "_UNUSED_TURNS", rng.choice((0, 16)))
     store = StateStore.open(tmp_path / "state", block_cache_bytes=1 << 20, write_buffer_bytes=1 << 20,
