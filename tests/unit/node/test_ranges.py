@@ -1,0 +1,107 @@
+"""A node's answers to ranges: the same whether the rows come out of blocks or not, in pieces or in frames."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from cluster import messages, records
+from cluster.messages import HEAD, READ, Method, Status
+from cluster.pb import rpc_pb2
+from node.fronts import FrontLink
+from node.reads import Reads, Slicer
+from node.serve import Serve
+from node.storage import StateStore
+from tests.unit.proxy.fakes import ManualLoop
+
+KEYS = [b"k%04d" % n for n in range(900)]
+
+
+class Replica:
+    """One store, its read path, and a front that is in the same process (``near``) or not."""
+
+    def __init__(self, path: Path, cache_bytes: int, near: bool) -> None:
+        self.store = StateStore.open(path, block_cache_bytes=1 << 20, write_buffer_bytes=1 << 20, range_cache_bytes=cache_bytes)
+        loop: Any = ManualLoop()
+        self.loop = loop
+        self.reads = Reads(loop, Slicer(loop), lambda link: None, lambda: 0)
+        node: Any = SimpleNamespace(store=self.store, raft=SimpleNamespace(term=1), reads=self.reads)
+        self.serve = Serve(node)
+        self.answers: list[tuple[int, bytes]] = []
+        self.link = FrontLink(b"front", self._frame, b"", 1)
+        if near:
+            self.link.pass_on = lambda rid, status, parts: self.answers.append((status, b"".join(parts)))
+
+    def _frame(self, parts: list[bytes]) -> bool:
+        self.answers += [record[1:] for record in messages.decode_answers(parts[-1])[1]]
+        return True
+
+    def ask(self, request: rpc_pb2.RangeRequest) -> tuple[int, bytes]:
+        """The last status, and everything of the answer."""
+        self.answers.clear()
+        self.serve.request(self.link, 1, Method.RANGE, 1000, READ.pack(0, 0) + request.SerializeToString())
+        self.loop.run()
+        if self.link.pending:
+            self.link.flush()
+        assert {status for status, _ in self.answers[:-1]} <= {Status.PARTIAL}
+        return self.answers[-1][0], b"".join(body for _, body in self.answers)
+
+
+def request(rng: random.Random, revision: int) -> rpc_pb2.RangeRequest:
+    start, end = sorted(rng.sample(KEYS, 2))
+    asked = rpc_pb2.RangeRequest(key=rng.choice((start, b"\0")), range_end=rng.choice((end, end, b"\0", b"l")))
+    if rng.random() < 0.4:
+        asked.limit = rng.choice((1, 100, 300, 5000))
+    if rng.random() < 0.3:
+        asked.revision = rng.randint(1, revision + 1)
+    if rng.random() < 0.1:
+        asked.keys_only = True
+    if rng.random() < 0.1:
+        asked.count_only = True
+    if rng.random() < 0.1:
+        asked.sort_order, asked.sort_target = rpc_pb2.RangeRequest.DESCEND, rng.choice((0, 3))  # type: ignore[assignment]
+    if rng.random() < 0.1:
+        asked.min_mod_revision = rng.randint(1, revision)
+    return asked
+
+
+def change(store: StateStore, rng: random.Random, key: bytes) -> bytes:
+    current = store.current(key)
+    value = bytes(rng.choice((0, 100)))
+    if current is None:
+        return records.put(key, 0, 1, value, 0)
+    return records.delete(key) if rng.random() < 0.3 else records.put(key, current.create, current.version + 1, value, 0)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_answers_with_blocks_are_those_without(tmp_path: Path, seed: int) -> None:
+    rng = random.Random(seed)
+    replicas = [Replica(tmp_path / "plain", 0, near=False), Replica(tmp_path / "near", 1 << 20, near=True),
+                Replica(tmp_path / "far", 50_000, near=False)]
+    try:
+        for index in range(1, 150):
+            many = index == 1 or rng.random() < 0.05
+            changed = rng.sample(KEYS, 200 if many else rng.randrange(4))
+            item = b"".join(change(replicas[0].store, rng, key) for key in changed)
+            if rng.random() < 0.05:
+                item += records.compact(replicas[0].store.revision)
+            for replica in replicas:
+                replica.store.apply([(index, 1, item)])
+                while not replica.store.counts.build_step():
+                    pass
+            for _ in range(3):
+                asked = request(rng, replicas[0].store.revision)
+                expected, *others = [replica.ask(asked) for replica in replicas]
+                assert others == [expected, expected], asked
+                if expected[0] == Status.OK:
+                    assert HEAD.unpack_from(expected[1]) == (replicas[0].store.revision, 1)
+        taken = [replica.store.blocks.statistics()["taken_rows"] for replica in replicas]
+        assert taken[0] == 0
+        assert min(taken[1:]) > 1000
+    finally:
+        for replica in replicas:
+            replica.store.close()
