@@ -70,7 +70,7 @@ class Store:
     def __init__(self, disk: StateDisk) -> None:
         self._disk = disk
         self._now = disk.reopen()
-        self.counts = SimpleNamespace(build_step=lambda: True)  # the key counts of ranges: here they are walked
+        self.counts = SimpleNamespace(build_step=lambda: True, grown=False)  # the key counts of ranges: here they are walked
 
     @property
     def position(self) -> Position:
