@@ -64,9 +64,9 @@ class Clock:
         if now >= self._next_heartbeat - interval / 4:  # together with what Raft's clock woke this up for
             self._next_heartbeat = now + (self._state_s if self.calm else interval)
             if now >= self._next_state - interval / 2:
-                node.say_state()
+                node.standing.say_state()
             node.upkeep.tick()
-            node.say_ready()
+            node.standing.say_ready()
             node.heartbeat()
         if now >= self._next_second:
             self._next_second = now + 1.0

@@ -1,6 +1,6 @@
 """``python -m node JSON``: run one node until it is told to stop.
 
-Exit codes: 0 stopped as told, 3 must not be started again (``node.server.FATAL_EXIT``), others: crashed.
+Exit codes: 0 stopped as told, 3 must not be started again (``FATAL_EXIT``), others: crashed.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import uvloop
 from cluster.raft import LogContradiction
 from cluster.settings import NodeSettings, loads
 from node.order_node import OrderNode
-from node.server import FATAL_EXIT, Fatal, Node
+from node.server import Node
 from node.shard_node import ShardNode
 from node.storage.errors import DirectoryLocked, DiskFull, StorageCorruption, is_disk_full
 from process import logs
@@ -27,11 +27,16 @@ from process.status import StatusPipe, StatusSink
 
 log = structlog.get_logger("node")
 
+FATAL_EXIT = 3  # the supervisor does not restart a node that ends with this
 _SWITCH_INTERVAL_S = 0.0002
 REPLACE_HOST = (
     "This replica's log is not the one that it voted and acknowledged with, so it may not take part under its old identity. "
     "Remove the member and add it again as a new one, with an empty data directory"
 )
+
+
+class Fatal(Exception):
+    """This replica must not go on, and starting it again would not help."""
 
 
 def make_node(

@@ -25,7 +25,7 @@ import zmq
 
 from cluster import records
 from cluster.lease import Lessor
-from cluster.messages import STATE_BODY, Method, Status
+from cluster.messages import Method, Status
 from cluster.pace import Pace
 from cluster.raft import (
     Config,
@@ -46,6 +46,7 @@ from node.disk import Syncer
 from node.fronts import FrontLink, Fronts, PassOn, Send
 from node.gathering import Gathering
 from node.incarnations import Incarnations
+from node.lease_ids import LeaseIds
 from node.mail import Mail
 from node.patience import COMMIT_RIDES_MS, HURRY_S, Patience
 from node.peers import REFUSED_INCARNATION, Peers
@@ -55,6 +56,7 @@ from node.serve import Serve
 from node.snapshots import Snapshots
 from node.sockets import CurveKeys, FrameSocket, Gatekeeper, open_router
 from node.spin import Spin
+from node.standing import Standing
 from node.storage import Applied, RaftLog, StateStore, StorageError
 from node.streams import Streams
 from node.upkeep import Upkeep
@@ -64,16 +66,11 @@ from process.status import StatusPipe, StatusSink
 
 log = structlog.get_logger("node")
 
-FATAL_EXIT = 3  # the supervisor does not restart a node that ends with this
 _WRITES = frozenset((Method.PUT, Method.DELETE_RANGE, Method.TXN, Method.COMPACT, Method.LEASE_GRANT,
                      Method.LEASE_REVOKE, Method.PUBLISH, Method.SET_ALARM))
 _QUESTIONS = frozenset((Method.READ_INDEX, Method.LEASE_KEEPALIVE, Method.LEASE_KEEPALIVES, Method.LEASE_TTL))
 _QUIET_REQUESTS = 8  # up to so many requests in a tick the loop syncs by itself (node.disk)
 _APPLY_ENTRIES = 256
-
-
-class Fatal(Exception):
-    """This replica must not go on, and starting it again would not help."""
 
 
 class Node:
@@ -118,7 +115,7 @@ class Node:
         self.pace = Pace()
         self.writes = Writes(
             self._raft_view, self.store, self._dirty.add, max_txn_ops=common.max_txn_ops, lessor=self.lessor,
-            new_lease_id=self._new_lease_id, over_quota=self.upkeep.over_quota,
+            new_lease_id=LeaseIds(common.member_id), over_quota=self.upkeep.over_quota,
             control_applied=self._control_applied, pace=self.pace,
         )
         self.confirmations = Confirmations(
@@ -142,10 +139,8 @@ class Node:
         self._running = False
         self._requests_in_tick = 0
         self._gathers = False  # the frame that is being taken held nothing but writes
-        self._known_leader: tuple[int, int] = (0, 0)
-        self._ready_said = False
+        self.standing = Standing(self)
         self._wanted_revision = 0  # somebody waits for it
-        self._lease_serial = random.SystemRandom().getrandbits(24)
         self.clock = Clock(self)
         self.patience = Patience(self)
         self.stopping = False
@@ -224,12 +219,6 @@ class Node:
     def now_ms(self) -> int:
         """Monotonic milliseconds: the only clock the protocols see."""
         return int(time.monotonic() * 1000)
-
-    def _new_lease_id(self) -> int:
-        # like etcd's: member, time and a counter mixed; positive, opaque to clients
-        self._lease_serial = (self._lease_serial + 1) & 0xFFFFFF
-        low = (int(time.time() * 1000) & 0xFFFFFFFF) << 24 | self._lease_serial
-        return ((self.settings.common.member_id & 0x7F) << 56 | low) or 1
 
     # -- what arrives
 
@@ -331,7 +320,7 @@ class Node:
         return False
 
     def _greet(self, link: FrontLink) -> None:
-        link.answer(0, Status.STATE, self._state())
+        link.answer(0, Status.STATE, self.standing.state())
         self._dirty.add(link)
 
     def _front_gone(self, link: FrontLink) -> None:
@@ -521,7 +510,7 @@ class Node:
     def _unseen(self) -> bool:
         """Whether nobody waits here for what is committed, so that it may be applied a little later (``node.gathering``)."""
         return (self.raft.role is Role.FOLLOWER and not self.watches.active and not self.writes.uncommitted
-                and not len(self.reads.waiting) and self.store.revision >= self._wanted_revision and self._ready_said)
+                and not len(self.reads.waiting) and self.store.revision >= self._wanted_revision and self.standing.ready)
 
     def catch_up(self) -> None:
         """Have all applied that is known to be committed: somebody is about to look."""
@@ -568,8 +557,7 @@ class Node:
         self.confirmations.applied(self.applied_index)
         self.upkeep.logged_bytes(sum([len(data) for _, _, data in run]))
         self.upkeep.applied()
-        if not self._ready_said:
-            self.say_ready()
+        self.standing.say_ready()
 
     def state_replaced(self) -> None:
         """A snapshot was installed: whatever hung on the old state starts anew (H8)."""
@@ -592,7 +580,7 @@ class Node:
             common = self.settings.common
             leader.append(records.bootstrap(1, common.shard_count, common.placement_depth))
         self.upkeep.log_incarnations()
-        self.say_state()
+        self.standing.say_state()
         self.upkeep.publish()
         log.info("leading", shard=self.settings.shard, term=self.raft.term, revision=self.store.revision)
 
@@ -605,29 +593,4 @@ class Node:
         elif leading is None and self.raft.role is not Role.LEADER:
             self.writes.resign()
             self.confirmations.resign()
-        now = (self.raft.leader_id, self.raft.term)
-        if now != self._known_leader:
-            self._known_leader = now
-            self.upkeep.leader_changes += 1 if now[0] else 0
-            log.info("leader changed", shard=self.settings.shard, leader=f"{now[0]:x}", term=now[1])
-            self.status.say("leader", shard=self.settings.shard, leader=now[0], term=now[1])
-            self.say_state()
-            self.upkeep.publish()
-            self.say_ready()
-
-    def say_ready(self) -> None:
-        """Tell the supervisor once that this node serves."""
-        # like etcd, only with its own attributes applied: MemberList never shows a ready host as unstarted
-        if not self._ready_said and self._known_leader[0] and self.upkeep.published():
-            self._ready_said = True
-            self.status.say("ready")
-
-    def say_state(self) -> None:
-        """Tell everybody who is linked here how things are: now, because they changed, or to show that this node lives."""
-        self.clock.state_said()
-        self.fronts.broadcast(Status.STATE, self._state())
-
-    def _state(self) -> bytes:
-        raft = self.raft
-        return STATE_BODY.pack(self.settings.shard, raft.leader_id, raft.term, raft.commit_index, self.applied_index,
-                               self.store.revision)
+        self.standing.leader_changed()

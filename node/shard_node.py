@@ -273,7 +273,7 @@ class ShardNode(LinkedNode):
                     leading.applied_entries(step.cut.index, step.revision)
                 else:
                     leading.serve()
-                    self.say_state()
+                    self.standing.say_state()
                     log.info("leading", shard=self.settings.shard, term=leading.term, revision=self.store.revision)
             if leading is not None:
                 leading.applied_record(order_index, order_term, attempts)

@@ -13,8 +13,7 @@ from structlog.testing import capture_logs
 
 from cluster.raft import LogContradiction
 from cluster.settings import Common, NodeSettings
-from node.main import crash_handler, guarded
-from node.server import FATAL_EXIT
+from node.main import FATAL_EXIT, crash_handler, guarded
 from node.storage import DirectoryLocked, DiskFull, StorageCorruption
 from process.status import StatusPipe
 

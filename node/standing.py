@@ -1,0 +1,54 @@
+"""What a node tells of itself: to its supervisor that it serves and whom it follows, to everybody linked how it stands."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import structlog
+
+from cluster.messages import STATE_BODY, Status
+
+if TYPE_CHECKING:
+    from node.server import Node
+
+log = structlog.get_logger("node")
+
+
+class Standing:
+    """Of one node."""
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+        self._leader = (0, 0)  # member, term
+        self.ready = False  # the supervisor was told so
+
+    def leader_changed(self) -> None:
+        """Raft follows another leader, or none, or the same at another term, maybe."""
+        node = self._node
+        now = (node.raft.leader_id, node.raft.term)
+        if now != self._leader:
+            self._leader = now
+            node.upkeep.leader_changes += 1 if now[0] else 0
+            log.info("leader changed", shard=node.settings.shard, leader=f"{now[0]:x}", term=now[1])
+            node.status.say("leader", shard=node.settings.shard, leader=now[0], term=now[1])
+            self.say_state()
+            node.upkeep.publish()
+            self.say_ready()
+
+    def say_ready(self) -> None:
+        """Tell the supervisor once that this node serves."""
+        # like etcd, only with its own attributes applied: MemberList never shows a ready host as unstarted
+        if not self.ready and self._leader[0] and self._node.upkeep.published():
+            self.ready = True
+            self._node.status.say("ready")
+
+    def say_state(self) -> None:
+        """Tell everybody who is linked here how things are: now, because they changed, or to show that this node lives."""
+        self._node.clock.state_said()
+        self._node.fronts.broadcast(Status.STATE, self.state())
+
+    def state(self) -> bytes:
+        """The body of a STATE record."""
+        node, raft = self._node, self._node.raft
+        return STATE_BODY.pack(node.settings.shard, raft.leader_id, raft.term, raft.commit_index, node.applied_index,
+                               node.store.revision)
