@@ -79,6 +79,12 @@ def facts(hosts: Hosts, host: int) -> list[dict[str, Any]]:
     return found
 
 
+def order_index(hosts: Hosts, host: int, shard: int) -> int:
+    """How much of the order log a node holds, as it says; -1 where it says nothing just now."""
+    fact = facts(hosts, host)[shard]
+    return int(fact["order_index"]) if fact["up"] else -1
+
+
 class Background:
     """Functions that threads call again and again until the block ends; what they raise ends the test."""
 

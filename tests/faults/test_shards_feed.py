@@ -14,7 +14,15 @@ import pytest
 
 from tests.cluster.local_cluster import local_cluster
 from tests.faults.hosts import Hosts, stopped, until
-from tests.faults.shards import Background, Client, assert_equal_everywhere, clients, facts, keys_of
+from tests.faults.shards import (
+    Background,
+    Client,
+    assert_equal_everywhere,
+    clients,
+    facts,
+    keys_of,
+    order_index,
+)
 
 SHARDS = 3
 
@@ -22,7 +30,7 @@ SHARDS = 3
 @pytest.fixture
 def hosts(tmp_path: Path) -> Iterator[Hosts]:
     # little is kept: a node that misses 20 times this many order records cannot catch up by the feed
-    extra = ("--snapshot-count=50", "--snapshot-catchup-entries=10")
+    extra = ("--snapshot-count=25", "--snapshot-catchup-entries=10")
     with local_cluster(tmp_path / "c", 3, f"--shards={SHARDS}", "--fronts=1", extra=extra) as cluster:
         yield Hosts(cluster)
 
@@ -50,9 +58,9 @@ def test_a_host_whose_node_0_stands_still_takes_the_feed_from_another(hosts: Hos
     with clients(hosts) as found, Background(writer(found[hosts.leader()], range(SHARDS))):
         until(lambda: all(f["up"] and f["feed_remote"] == 0 for f in facts(hosts, host)[1:]))
         with stopped(hosts.node_pid(host, 0)):
-            until(lambda: all(f["feed_remote"] == 1 for f in facts(hosts, host)[1:]))
-            before = [f["order_index"] for f in facts(hosts, host)[1:]]
-            until(lambda: all(f["order_index"] > b + 100 for f, b in zip(facts(hosts, host)[1:], before, strict=True)))
+            until(lambda: all(f["up"] and f["feed_remote"] == 1 for f in facts(hosts, host)[1:]))
+            before = max(order_index(hosts, host, shard) for shard in range(1, SHARDS))
+            until(lambda: all(order_index(hosts, host, shard) > before + 100 for shard in range(1, SHARDS)))
         # home again, so that the records it needs are kept for it
         until(lambda: all(f["up"] and not f.get("feed_remote") for f in facts(hosts, host)))
     with clients(hosts) as found:
@@ -63,9 +71,9 @@ def test_node_0_killed_again_and_again_holds_up_nobody_else(hosts: Hosts) -> Non
     host = follower(hosts)
     with clients(hosts) as found, Background(writer(found[hosts.leader()], range(SHARDS))):
         for _ in range(5):
-            before = max(f["order_index"] for f in facts(hosts, host) if f["up"])
+            before = max(order_index(hosts, host, shard) for shard in range(SHARDS))
             os.kill(hosts.node_pid(host, 0), signal.SIGKILL)
-            until(lambda: all(f["up"] and f["order_index"] > before + 20 for f in facts(hosts, host)[1:]))  # noqa: B023
+            until(lambda: all(order_index(hosts, host, shard) > before + 20 for shard in range(1, SHARDS)))  # noqa: B023
     until(lambda: hosts.ready(host))
     with clients(hosts) as found:
         assert_equal_everywhere(found)
@@ -82,12 +90,12 @@ def test_a_node_that_missed_what_nobody_keeps_installs_a_peers_state(hosts: Host
         writers = [writer(found[i % 3], busy) for i in range(6)]
         with stopped(pid):
             leader = hosts.leader()
-            before = facts(hosts, leader)[shard]["order_index"]
+            before = max(order_index(hosts, host, shard) for host in range(3))
             with Background(*writers):
-                until(lambda: facts(hosts, leader)[shard]["order_index"] > before + 1100, 100)
+                until(lambda: order_index(hosts, leader, shard) > before + 550, 100)
         log.await_text("installed a snapshot")
-        until(lambda: (f := facts(hosts, host)[shard])["up"] and f["order_index"] > before + 1100)
+        until(lambda: order_index(hosts, host, shard) > before + 550)
         with Background(*writers):  # and it goes on
-            until(lambda: facts(hosts, host)[shard]["order_index"] > before + 1300)
+            until(lambda: order_index(hosts, host, shard) > before + 650)
         assert hosts.node_pid(host, shard) == pid
         assert_equal_everywhere(found)
