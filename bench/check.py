@@ -60,7 +60,7 @@ BOUNDS: dict[str, tuple[Bound, ...]] = {
         Bound("log_entries", 0.03, 0.12), Bound("syncs", 0.033, 0.15), Bound("node_frames", 0.14, 0.28),
         Bound("cpu_loops", 0.53, 1.05)),
     "keep-alives": (
-        Bound("node_frames", 0.1, 0.2), Bound("front_frames", 0.04, 0.15), Bound("cpu_loops", 0.11, 0.25)),
+        Bound("node_frames", 0.1, 0.2), Bound("front_frames", 0.04, 0.15), Bound("cpu_loops", 0.12, 0.24)),
     "watched events": (
         Bound("node_frames", 0.002, 0.01), Bound("front_frames", 0.0004, 0.005), Bound("cpu_loops", 0.011, 0.03)),
 }
