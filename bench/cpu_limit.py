@@ -4,7 +4,7 @@ it needs more of the machine than it does."""
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 _PERIOD_US = 25_000  # who has used up its share waits for so long at most; it is usually 100 ms, and below 10 the kernel is too coarse
@@ -28,7 +28,8 @@ def limited(pid: int, share: float) -> Iterator[None]:
     try:
         yield
     finally:
-        (own / "cgroup.procs").write_text(str(pid))
+        with suppress(OSError):  # it has ended
+            (own / "cgroup.procs").write_text(str(pid))
         group.rmdir()
 
 

@@ -116,14 +116,13 @@ class Batch:
             yield self
             return
         entries = self.entries()
-        after, size = 0, 0
-        for entry, following in zip(entries, [*entries[1:], None], strict=True):
+        begin, at, size = 0, 0, 0  # of the piece: its first event, where that lies in the wire form, bytes so far
+        for i, (entry, following) in enumerate(zip(entries, [*entries[1:], None], strict=True), 1):
             size += entry[3]
             if following is None or (size >= size_bytes and following[0] != entry[0]):
-                piece = self.between(after, entry[0])
-                assert piece is not None
-                yield piece
-                after, size = entry[0], 0
+                table = self.table[begin * EVENT.size : i * EVENT.size]
+                yield Batch(entries[begin][0], entry[0], i - begin, table, self.wire[at : at + size])
+                begin, at, size = i, at + size, 0
 
 
 def batch_of_record(body: bytes) -> Batch:
