@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -27,7 +29,7 @@ def test_pieces_are_whole_revisions_and_together_the_batch(revisions: list[int],
     pieces = list(whole.pieces(size_bytes))
     assert [e for piece in pieces for e in piece.entries()] == whole.entries()
     assert b"".join(piece.wire for piece in pieces) == whole.wire
-    for piece, following in zip(pieces, pieces[1:], strict=False):
+    for piece, following in pairwise(pieces):
         assert piece.last < following.first
         assert len(piece.wire) >= size_bytes
     for piece in pieces:
