@@ -23,7 +23,6 @@ _pack_put = records.PUT_HEAD.pack
 _FIXED = records.PUT_HEAD.size - records.ITEM.size
 _version: Callable[[tuple[int, int, int, int, bytes]], Version] = partial(tuple.__new__, Version)
 _LONGEST = 0x4000 + 2  # bytes behind the key: of a value's tag and length, and the value
-_NEVER = b"\x12\x80\x00"
 # how a value field that fills so many bytes begins: one look instead of five (0.1 us less)
 _beginnings: dict[int, bytes] = {0: b""}
 # KeyValue's version field and the tag of the value behind it
@@ -52,7 +51,7 @@ def _beginning(rest: int) -> bytes:
         value_len = rest - head
         if value_len > 0 and len(varint(value_len)) == head - 1:
             return b"\x12" + varint(value_len)
-    return _NEVER
+    return bytes(rest + 1)  # longer than the request
 
 
 def key_of(request: bytes) -> bytes | None:

@@ -8,8 +8,8 @@ from cluster import errors, evaluate, records
 from cluster.errors import EtcdError
 from cluster.messages import Method
 from cluster.pb import kv_pb2, rpc_pb2
-from cluster.plain_put import key_of
-from cluster.wire import key_value
+from cluster.plain_put import key_end, key_of
+from cluster.wire import key_value, varint
 
 from .memory import MemoryShard, refusal
 
@@ -51,6 +51,8 @@ def test_a_put_logs_and_shows_what_the_wire_forms_say(
 @given(st.binary(max_size=24))
 @example(b"\x0a\x01k\x12\x85\x00xxxxx")  # a length in more bytes than it needs
 @example(b"\x0a\x01k\x12\xff")
+@example(b"\x0a\x01k\x12\x80\x00" + b"\xff" * 127)  # a length in more bytes than it needs, and what nobody reads behind it
+@example(b"\x0a\x01k\x12\x80\x00\x18\x05\x28\x01\x0a\x79" + b"x" * 121)
 @example(b"\x0a\x01k\x12\x80\x80")
 @example(b"\x0a\x01a\x0a\x01b")  # the last key counts
 @example(b"\x0a\x01a\x12\x01x\x12\x01y")
@@ -73,6 +75,23 @@ def test_any_bytes_mean_what_protobuf_says_they_mean(body: bytes) -> None:
     except EtcdError as e:
         got = e.kind
     assert got == expected
+
+
+@pytest.mark.parametrize("rest", [*range(300), 0x3FFF, *range(0x4000, 0x4005)])
+def test_what_is_taken_for_plain_is_what_protobuf_reads_for_every_length(rest: int) -> None:
+    heads = {b""}
+    for size in (0, 1, 127, 128, max(rest - 2, 0), max(rest - 3, 0)):
+        heads |= {b"\x12" + varint(size), b"\x12" + bytes((size & 0x7F | 0x80, size >> 7 & 0x7F)), b"\x12\x80\x00"}
+    for head in heads:
+        if len(head) > rest:
+            continue
+        body = b"\x0a\x01k" + head + b"\x08" * (rest - len(head))
+        if end := key_end(body):
+            message = rpc_pb2.PutRequest.FromString(body)
+            assert body[2:end] == message.key
+            assert message == rpc_pb2.PutRequest(key=b"k", value=message.value)
+            assert rest == 0 or body.endswith(message.value)
+            assert len(message.SerializeToString()) == len(body)
 
 
 @pytest.mark.parametrize(
