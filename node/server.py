@@ -533,13 +533,13 @@ class Node:
             self.watches.emit(applied.events)
         self.fronts.watermark(self.store.revision, self.loop.time())
         writes = self.writes
-        if applied.granted or applied.revoked or applied.checkpointed:
+        if applied.leases:
             self.upkeep.leases_changed(applied)
         for index, term, _ in run:
             writes.applied(index, term)
         if run and writes.leader is None and self.raft.role is Role.LEADER and run[-1][1] == self.raft.term:
             self._lead()
-        if applied.revoked:
+        if applied.leases:
             self.confirmations.revoked(applied.revoked)
         if applied.compacted is not None:
             self.upkeep.compaction_due()

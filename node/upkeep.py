@@ -73,14 +73,15 @@ class Upkeep:
     # -- leases
 
     def leases_changed(self, applied: Applied) -> None:
-        """Grants and revokes were applied: the registry follows, on every replica."""
+        """Grants and revokes were applied: the registry follows, on every replica, in their order."""
         lessor, now = self._node.lessor, self._node.now_ms()
-        for lease, ttl_s in applied.granted:
-            lessor.granted(lease, ttl_s, now)
-        for lease in applied.revoked:
-            lessor.revoked(lease)
-        for lease, remaining_s in applied.checkpointed:
-            lessor.checkpointed(lease, remaining_s)
+        for kind, lease, seconds in applied.leases:
+            if kind == records.Item.LEASE_GRANT:
+                lessor.granted(lease, seconds, now)
+            elif kind == records.Item.LEASE_REVOKE:
+                lessor.revoked(lease)
+            else:
+                lessor.checkpointed(lease, seconds)
 
     def _expire(self) -> None:
         if self._node.lessor.primary:

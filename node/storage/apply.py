@@ -55,15 +55,20 @@ class Applied:
 
     revision: int
     events: list[Event] = field(default_factory=list)
-    granted: list[tuple[int, int]] = field(default_factory=list)  # lease, ttl_s
-    revoked: list[int] = field(default_factory=list)
-    checkpointed: list[tuple[int, int]] = field(default_factory=list)  # lease, remaining_ttl_s (0: cleared)
+    # LEASE_GRANT, LEASE_REVOKE or LEASE_CHECKPOINT; lease; its TTL, 0, what remains of it (0: cleared). In their order:
+    # an ID that was revoked may be granted again in the same run
+    leases: list[tuple[Item, int, int]] = field(default_factory=list)
     compacted: int | None = None  # the highest compaction revision of the run
     published: list[bytes] = field(default_factory=list)  # etcdserverpb.Member in wire form
     bootstrap: tuple[int, int, int] | None = None  # layout version, shard count, placement depth
     miscounted: list[tuple[bytes, int, int]] = field(default_factory=list)  # deleted spans: first key, logged, found
     alarms: bool = False  # some were raised or disarmed
     incarnations: list[tuple[int, int]] = field(default_factory=list)  # member, incarnation: those that are new
+
+    @property
+    def revoked(self) -> list[int]:
+        """Leases that were revoked."""
+        return [lease for kind, lease, _ in self.leases if kind == Item.LEASE_REVOKE]
 
 
 class Run:
@@ -212,7 +217,7 @@ class Run:
             lease, ttl = LEASE.unpack_from(data, pos)
             batch.put(LEASE_KEY.pack(b"L", lease), LEASE_VALUE.pack(ttl, 0))
             self.leases[lease] = ttl
-            out.granted.append((lease, ttl))
+            out.leases.append((Item.LEASE_GRANT, lease, ttl))
         elif kind == Item.LEASE_REVOKE:
             (lease,) = LEASE_ID.unpack_from(data, pos)
             self.changes(data, pos + LEASE_ID.size, end)
@@ -221,7 +226,7 @@ class Run:
                 self.batch.delete(row)
             self.batch.delete(LEASE_KEY.pack(b"L", lease))
             self.leases[lease] = None
-            out.revoked.append(lease)
+            out.leases.append((Item.LEASE_REVOKE, lease, 0))
         elif kind == Item.LEASE_CHECKPOINT:
             lease, remaining = LEASE.unpack_from(data, pos)
             ttl = self.leases.get(lease, -1)
@@ -230,7 +235,7 @@ class Run:
                 ttl = known[0] if known else None
             if ttl is not None:  # else revoked before, in a batch of which only slices were written
                 batch.put(LEASE_KEY.pack(b"L", lease), LEASE_VALUE.pack(ttl, remaining))
-                out.checkpointed.append((lease, remaining))
+                out.leases.append((Item.LEASE_CHECKPOINT, lease, remaining))
         elif kind == Item.COMPACT:
             (revision,) = REVISION.unpack_from(data, pos)
             if revision > self.revision:

@@ -348,17 +348,17 @@ def apply(content: Content, changes: Iterable[tuple[int, bytes, int, int]], posi
             elif kind == Item.LEASE_GRANT:
                 lease, ttl = records.LEASE.unpack_from(data, at)
                 content.leases[lease] = (ttl, 0)
-                out.granted.append((lease, ttl))
+                out.leases.append((Item.LEASE_GRANT, lease, ttl))
             elif kind == Item.LEASE_REVOKE:
                 (lease,) = records.LEASE_ID.unpack_from(data, at)
                 revision += _change(content, out, revision + 1, data, at + 8, to, 0)
                 content.leases.pop(lease, None)
-                out.revoked.append(lease)
+                out.leases.append((Item.LEASE_REVOKE, lease, 0))
             elif kind == Item.LEASE_CHECKPOINT:
                 lease, remaining = records.LEASE.unpack_from(data, at)
                 if lease in content.leases:
                     content.leases[lease] = (content.leases[lease][0], remaining)
-                    out.checkpointed.append((lease, remaining))
+                    out.leases.append((Item.LEASE_CHECKPOINT, lease, remaining))
             elif kind == Item.COMPACT:
                 (at_revision,) = records.REVISION.unpack_from(data, at)
                 assert at_revision <= revision, "I24: no compaction above the applied revision"

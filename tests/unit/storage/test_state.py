@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from cluster import records, wire
+from cluster.records import Item
 from cluster.view import Current
 from node.storage import Compacted, DirectoryLocked, Position, StateStore, apply, compaction, keys
 from tests.unit.storage.conftest import OpenStore
@@ -83,8 +84,7 @@ def test_apply_tells_what_it_did_in_order(open_store: OpenStore) -> None:
         (3, 0, b"a", wire.key_value(b"a", 2, 3, 2, b"3", 9), 1),
         (4, 1, b"a", wire.tombstone(b"a", 4), 0),
     ]
-    assert applied.granted == [(9, 60)]
-    assert applied.checkpointed == [(9, 30)]
+    assert applied.leases == [(Item.LEASE_GRANT, 9, 60), (Item.LEASE_CHECKPOINT, 9, 30), (Item.LEASE_REVOKE, 9, 0)]
     assert applied.revoked == [9]
     assert applied.compacted == 2
     assert applied.published == [member]
