@@ -45,6 +45,7 @@ class Clock:
         """No more ticks."""
         if self._timer is not None:
             self._timer.cancel()
+            self._timer = None
 
     def look(self) -> None:
         """Raft may want to be woken earlier than it did."""

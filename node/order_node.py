@@ -152,6 +152,7 @@ class OrderNode(LinkedNode):
 
     def _evaluate(self) -> None:
         coordinator = self.coordinator
+        self.pace.held = False
         if coordinator is not None and self._sequencing and self.writes.uncommitted < _MAX_UNCOMMITTED:
             # cuts gather as writes do, but what a lock waits for does not wait for its turn
             self.pace.held = self._expects_company(coordinator)

@@ -566,8 +566,8 @@ class Router:
         """The newest revision that this front knows of: shown, or applied at a node it reads from."""
         known = self.highest
         for route in self.routes:
-            if route.replica is not None and route.replica.revision > known:
-                known = route.replica.revision
+            if (replica := route.replica) is not None:
+                known = max(known, replica.revision, replica.near.revision if replica.near is not None else 0)
         return known
 
     @property
