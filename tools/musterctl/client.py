@@ -201,7 +201,7 @@ class Client:
             try:
                 answer: R = call(
                     request,
-                    timeout=_left(deadline),
+                    timeout=_left_to_send(deadline),
                     wait_for_ready=len(self._channels) == 1,
                     metadata=self._metadata(deadline),
                 )
@@ -227,7 +227,7 @@ class Client:
         )
         metadata = self._metadata(deadline)
         return call.future(
-            request, timeout=_left(deadline), wait_for_ready=len(self._channels) == 1, metadata=metadata
+            request, timeout=_left_to_send(deadline), wait_for_ready=len(self._channels) == 1, metadata=metadata
         )
 
     def stream(
@@ -257,7 +257,7 @@ class Client:
         )
         metadata = self._metadata(deadline)
         return call(
-            request, timeout=_left(deadline), wait_for_ready=len(self._channels) == 1, metadata=metadata
+            request, timeout=_left_to_send(deadline), wait_for_ready=len(self._channels) == 1, metadata=metadata
         )
 
     def close(self) -> None:
@@ -360,6 +360,14 @@ class Client:
 
 def _left(deadline: float | None) -> float | None:
     return None if deadline is None else max(0.0, deadline - time.monotonic())
+
+
+def _left_to_send(deadline: float | None) -> float | None:
+    """As ``_left``. RequestError if nothing is left: like Go's client, it does not send then."""
+    left = _left(deadline)
+    if left == 0.0:
+        raise RequestError("context deadline exceeded", grpc.StatusCode.DEADLINE_EXCEEDED)
+    return left
 
 
 def _unsent(error: grpc.RpcError) -> bool:

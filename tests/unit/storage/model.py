@@ -76,7 +76,7 @@ class Model:
         return self._delete(key, self.revision, 0)
 
     def txn(self, operations: list[tuple[str, bytes, bytes, int]]) -> bytes:
-        """Puts and deletes at one revision; puts of a key at most once, a delete after it is allowed."""
+        """Puts and deletes at one revision, each key at most once: others are refused (``duplicate key given``)."""
         items: list[bytes] = []
         revision = self.revision + 1
         put_keys: set[bytes] = set()
@@ -84,7 +84,7 @@ class Model:
             if name == "put" and key not in put_keys:
                 put_keys.add(key)
                 items.append(self._put(key, value, lease if lease in self.leases else 0, revision, len(items)))
-            elif name == "delete":
+            elif name == "delete" and key not in put_keys:
                 newest = self.versions.get(key, [None])[-1]
                 if newest is not None and newest.version:
                     put_keys.add(key)  # no put after it
