@@ -45,7 +45,7 @@ class Bound:
 BOUNDS: dict[str, tuple[Bound, ...]] = {
     "1 client": (
         Bound("log_entries", 3.0, 3.05), Bound("syncs", 3.0, 3.6), Bound("log_bytes", 1124, 1240),
-        Bound("peer_bytes", 1030, 1180), Bound("node_frames", 7.4, 9.0), Bound("front_frames", 0.95, 1.2),
+        Bound("peer_bytes", 935, 1180), Bound("node_frames", 4.0, 7.0), Bound("front_frames", 0.95, 1.2),
         Bound("cpu_loops", 19, 35)),
     "1000 clients": (
         Bound("log_entries", 0.02, 0.1), Bound("syncs", 0.016, 0.1), Bound("log_bytes", 886, 950),
@@ -54,13 +54,13 @@ BOUNDS: dict[str, tuple[Bound, ...]] = {
     # a lone put on a shard other than 0 goes by the sequencer, whose prepare may meet the lock of the put before it and be
     # sent again; entries gather, also where four logs share what comes
     "1 client, 4 shards": (
-        Bound("log_entries", 3.0, 3.3), Bound("syncs", 3.2, 3.9), Bound("node_frames", 10.6, 12.5),
+        Bound("log_entries", 3.0, 3.3), Bound("syncs", 3.2, 3.9), Bound("node_frames", 7.9, 11.5),
         Bound("cpu_loops", 25, 50)),
     "1000 clients, 4 shards": (
         Bound("log_entries", 0.03, 0.12), Bound("syncs", 0.033, 0.15), Bound("node_frames", 0.14, 0.28),
         Bound("cpu_loops", 0.53, 1.05)),
     "keep-alives": (
-        Bound("node_frames", 0.1, 0.2), Bound("front_frames", 0.04, 0.15), Bound("cpu_loops", 0.12, 0.24)),
+        Bound("node_frames", 0.15, 0.3), Bound("front_frames", 0.05, 0.15), Bound("cpu_loops", 0.16, 0.32)),
     "watched events": (
         Bound("node_frames", 0.002, 0.01), Bound("front_frames", 0.0004, 0.005), Bound("cpu_loops", 0.011, 0.03)),
 }
