@@ -70,14 +70,17 @@ def evaluate(view: View, request: bytes) -> Put | None:
     return key, version, item
 
 
-def effect(request: bytes, end: int, current: Current | Version | None, revision: int) -> tuple[Version, tuple[bytes, ...]]:
-    """What the key is then, and the item in pieces, of a request with a value whose key ends at ``end``."""
+def effect(
+    request: bytes, end: int, current: Current | Version | None, revision: int, *, pending: bool = False
+) -> tuple[Version, tuple[bytes, ...]]:
+    """What the key is then, and the item in pieces, of a request with a value whose key ends at ``end``.
+
+    ``pending``: the revision is one that nobody knows yet: without the KeyValue, which nobody may see (D6).
+    """
     head, value = request[:end], request[end + 1 :]
-    mod = varint(revision)
     if current is None:
         kind, create, number = _PUT_NEW, revision, 1
         created, version_field = b"", b"\x20\x01\x2a"
-        kv = b"".join((head, b"\x10", mod, b"\x18", mod, version_field, value))
     else:
         create, number = current[0], current[2] + 1
         version_field = _versions[number] if number < 1024 else b"\x20%b\x2a" % varint(number)
@@ -87,29 +90,11 @@ def effect(request: bytes, end: int, current: Current | Version | None, revision
         else:
             created = b""
             kind = _PUT_REF
-        kv = b"".join((head, created, b"\x18", mod, version_field, value))
+    if pending:
+        kv = b""
+    else:
+        mod = varint(revision)
+        kv = b"".join((head, b"\x10" + mod if current is None else created, b"\x18", mod, version_field, value))
     head_len = end + len(created)
     item = _pack_put(kind, _FIXED + head_len + len(version_field) + len(value), end - 2, head_len, 0)
     return _version((create, revision, number, 0, kv)), (item, head, created, version_field, value)
-
-
-def pending_effect(
-    request: bytes, end: int, current: Current | Version | None, revision: int
-) -> tuple[Version, tuple[bytes, ...]]:
-    """As :func:`effect`, at a revision that nobody knows yet: without the KeyValue, which nobody may see (D6)."""
-    if current is None:
-        kind, create, number = _PUT_NEW, revision, 1
-        created, version_field = b"", b"\x20\x01\x2a"
-    else:
-        create, number = current[0], current[2] + 1
-        version_field = _versions[number] if number < 1024 else b"\x20%b\x2a" % varint(number)
-        if create < _PENDING:
-            created = b"\x10" + varint(create)
-            kind = _PUT
-        else:
-            created = b""
-            kind = _PUT_REF
-    value = request[end + 1 :]
-    head_len = end + len(created)
-    item = _pack_put(kind, _FIXED + head_len + len(version_field) + len(value), end - 2, head_len, 0)
-    return _version((create, revision, number, 0, b"")), (item, request[:end], created, version_field, value)

@@ -32,7 +32,7 @@ from cluster.order import Attempt, entry
 from cluster.pace import Pace
 from cluster.pb import rpc_pb2 as pb
 from cluster.pending import Blocked, Elsewhere, PendingOverlay, Recorder
-from cluster.plain_put import key_end, pending_effect
+from cluster.plain_put import effect, key_end
 from cluster.prepare import Grant, Prepare, Row, encode_attempt
 from cluster.replica import AppliedState
 from cluster.view import Outcome
@@ -190,7 +190,7 @@ class ShardLeader(Generic[T]):
             return False
         view, batch = self.view, self._open
         key = body[2:end]
-        version, item = pending_effect(body, end, view.current(key), view.revision + 1)
+        version, item = effect(body, end, view.current(key), view.revision + 1, pending=True)
         view.take_put(key, version)
         batch.items += item
         batch.keys.append(key)
