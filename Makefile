@@ -1,6 +1,7 @@
 # muster: `make help` lists everything.
 
-PYTHON ?= python3
+# The interpreter of .venv; unless named, the quickest of python3 and the system's (packaging/venv.py says why).
+PYTHON ?=
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
@@ -17,8 +18,7 @@ help:  ## list the targets
 setup: $(STAMP)  ## prepare .venv: muster, its dependencies and the tools of development
 
 $(STAMP): pyproject.toml
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "muster needs Python 3.11 or newer; try: make PYTHON=python3.12 " + "$(MAKECMDGOALS)")'
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	test -x $(BIN)/python || $(or $(PYTHON),python3) packaging/venv.py $(VENV) $(PYTHON)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	@touch $(STAMP)
 

@@ -1,0 +1,53 @@
+"""Which Python ``make setup`` takes (packaging/venv.py)."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+_FILE = Path(__file__).parents[3] / "packaging" / "venv.py"
+_spec = importlib.util.spec_from_file_location("muster_packaging_venv", _FILE)
+assert _spec is not None
+assert _spec.loader is not None
+venv = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(venv)
+
+
+def _measures(**found: tuple[tuple[int, int], float]):
+    return lambda python: (*found[python], f"/bin/{python}") if python in found else None
+
+
+def test_the_first_is_taken_unless_another_is_clearly_quicker():
+    assert venv.choose("a", ("b",), _measures(a=((3, 11), 1.0), b=((3, 11), 0.95))) == "/bin/a"
+    assert venv.choose("a", ("b",), _measures(a=((3, 11), 1.0), b=((3, 11), 0.8))) == "/bin/b"
+    assert venv.choose("a", ("b", "c"), _measures(a=((3, 11), 1.0), b=((3, 12), 0.8), c=((3, 13), 0.7))) == "/bin/c"
+
+
+def test_one_that_is_too_old_or_not_there_is_passed_over():
+    assert venv.choose("a", ("b",), _measures(a=((3, 9), 0.1), b=((3, 11), 1.0))) == "/bin/b"
+    assert venv.choose("a", ("b",), _measures(b=((3, 13), 1.0))) == "/bin/b"
+    with pytest.raises(LookupError, match=r"3\.11 or newer"):
+        venv.choose("a", ("b",), _measures(a=((3, 9), 0.1)))
+
+
+def test_a_real_interpreter_is_measured_and_one_that_fails_is_not():
+    release, seconds, path = venv.measured(sys.executable)
+    assert release == sys.version_info[:2]
+    assert seconds > 0
+    assert os.path.exists(path)
+    assert venv.measured("/nonexistent/python3") is None
+
+
+def test_a_named_interpreter_that_will_not_do_is_one_line(tmp_path: Path):
+    done = subprocess.run(
+        [sys.executable, str(_FILE), str(tmp_path / "venv"), "/nonexistent/python3"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1
+    assert "3.11 or newer" in done.stderr
+    assert not (tmp_path / "venv").exists()
