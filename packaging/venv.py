@@ -99,7 +99,7 @@ def main(arguments: list[str]) -> int:
         return 1
     except subprocess.CalledProcessError as error:
         if named or python == here:
-            print(f"no virtual environment: {error}", file=sys.stderr)
+            print(f"no virtual environment from {python} (on Debian, install python3-venv): {error}", file=sys.stderr)
             return 1
         shutil.rmtree(folder, ignore_errors=True)
         make(here, folder, os.environ)  # the quicker one cannot be equipped; this one may
