@@ -1,6 +1,6 @@
 """What a node keeps on its disk: the Raft log and everything that was applied.
 
-Read in this order: ``keys`` (the rows), ``log`` with ``mark`` (the Raft log), ``state`` (the store's face),
+Read in this order: ``keys`` (the rows), ``log`` with ``ahead`` and ``mark`` (the Raft log), ``state`` (the store's face),
 ``apply`` with ``puts`` (order records into rows), ``reads`` with ``blocks``, ``history``, ``compaction``, ``hashing``, ``snapshot``.
 Nothing here knows of sockets, Raft messages or requests; errors are those of ``errors``.
 """

@@ -13,10 +13,12 @@ row key              value
 latter runs in a helper thread and holds no lock of the interpreter while the disk works. Nothing may leave
 the replica that rests on a write before the sync that covers it (I2).
 
+Its files are filled ahead of what is written, so that a sync changes no file's size (see ``ahead``).
+
 A log that is found shorter or older than its mark (see ``mark``) is refused: this replica may have voted for
 or acknowledged what is gone (H10).
 
-Cost: append of an entry of 300 B 6 us, sync 100-200 us of waiting in the helper thread.
+Cost: append of an entry of 300 B 6 us, sync 75-200 us of waiting.
 """
 
 from __future__ import annotations
@@ -33,6 +35,7 @@ from pathlib import Path
 from rocksdict import Rdict, WriteBatch
 
 from cluster.raft.types import Configuration, Entry, HardState, IntegrityError, SnapshotPosition
+from node.storage.ahead import FilledAhead
 from node.storage.errors import StorageCorruption, StorageError, SyncFailed, raise_open, raise_read
 from node.storage.mark import Mark, MarkFile
 from node.storage.options import bounded, log_options
@@ -63,6 +66,7 @@ class RaftLog:
         self._database = database
         self._mark = mark
         self._no_fsync = no_fsync
+        self._ahead = FilledAhead(root / "db")
         # Held while the mark is written or decided on: a sync that ends late must not raise it over a truncation.
         self._marking = threading.Lock()
         self._truncations = 0
@@ -112,6 +116,7 @@ class RaftLog:
         with self._marking:
             self._mark.write(self._written, force=True)
             self._mark.close()
+        self._ahead.close()
         self._database.close()
 
     # LogStorage
@@ -321,11 +326,14 @@ class RaftLog:
             self._mark.write(self._written, force=True)
 
     def _write(self, batch: WriteBatch) -> None:
-        self.written_bytes += batch.size_in_bytes()  # a written batch is gone
+        size = batch.size_in_bytes()  # a written batch is gone
+        self.written_bytes += size
         try:
             self._database.write(batch)
         except Exception as e:
             raise SyncFailed(f"{self.path}: write failed: {e}") from e
+        if not self._no_fsync:
+            self._ahead.wrote(size)
 
     def _drop_install(self) -> None:
         batch = WriteBatch(raw_mode=True)

@@ -1,0 +1,70 @@
+"""The write-ahead log's newest file is longer than what is in it, so that a sync changes no file's size.
+
+A sync after an append that grew its file writes the file system's journal too, and waits for whoever else does. RocksDB
+recycles its log files and then overwrites them in place, but the first 100 MB after every start go to files that
+grow. So the end of such a file is kept filled ahead of what is written.
+
+What it is filled with reads as the record of another file, at whatever byte a reader begins: kind 5, with a number that no
+file will ever have. There the log ends for RocksDB, as it does in a recycled file. (Behind zeros it goes on looking in the next
+block of 32 KiB; after a power cut that lost one page and kept a later one it could find entries there whose
+predecessors are gone.)
+
+Nothing that is written can be overwritten: the filling is only ever appended (``O_APPEND``), and what RocksDB writes begins
+at or before the end of its file. Of a full disk RocksDB will tell by itself.
+
+Figures, 387 bytes, synced, ext4, with others writing to the same file system: median 226 us growing, 116 filled,
+100 recycled; the quickest tenth 107, 73 and 73.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from pathlib import Path
+
+FILL_BYTES = 1 << 20
+FIRST_BYTES = 64 << 10  # a log with less in it is not worth it
+FILLING = b"\x05"
+_RECORD_BYTES = 32  # at least what RocksDB adds to a write
+
+
+class FilledAhead:
+    """Of the log whose files are in one directory. To be told of every write, by the thread that writes."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._filling = FILLING * FILL_BYTES
+        self._name = ""
+        self._fd = -1
+        self._in_file = 0  # written to this file, never less than is true
+        self._since = 0  # written since it was looked at
+        self._look_at = FIRST_BYTES
+        self.filled_bytes = 0
+
+    def wrote(self, size: int) -> None:
+        """So many bytes were written."""
+        self._since += size + _RECORD_BYTES + (size >> 10)
+        if self._since >= self._look_at:
+            self._look()
+
+    def _look(self) -> None:
+        written, self._since, self._look_at = self._since, 0, len(self._filling) // 2
+        with contextlib.suppress(OSError, ValueError):  # what does not work is as it would be without
+            newest = max((name for name in os.listdir(self._directory) if name.endswith(".log")), key=_number)
+            if newest != self._name:
+                self.close()
+                self._fd = os.open(self._directory / newest, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
+                self._name, self._in_file = newest, 0
+            self._in_file += written
+            if os.fstat(self._fd).st_size - self._in_file < len(self._filling):
+                self.filled_bytes += os.write(self._fd, self._filling)
+
+    def close(self) -> None:
+        """Fill no more."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd, self._name = -1, ""
+
+
+def _number(name: str) -> int:
+    return int(name.removesuffix(".log"))
