@@ -11,7 +11,8 @@ How to serve one::
     read.add_count(number of keys of the range after those that were fed)
     tail = read.finish()
 
-A long answer may leave in parts: :meth:`RangeRead.take` gives what is final so far.
+A long answer may leave in parts: :meth:`RangeRead.take` gives what is final so far, :meth:`RangeRead.take_sized` with
+the sizes of its rows for who merges it with others (``row_parts``).
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from itertools import islice
 from typing import Any, Protocol
 
 from cluster.pb import rpc_pb2 as pb
+from cluster.row_parts import rows_head, sizes_of
 from cluster.validate import parse
 from cluster.wire import read_varint, varint
 
@@ -129,7 +131,8 @@ _SORT_KEYS: dict[int, Callable[[Row], Any]] = {
 class RowSource(Protocol):
     """Rows in key order that their owner puts into an answer: see ``node.storage.reads.Splicer``."""
 
-    def more(self, parts: list[bytes], most: int, most_bytes: int) -> tuple[int, bytes | None, bool]: ...
+    def more(self, parts: list[bytes], most: int, most_bytes: int, sizes: list[bytes] | None = None,
+             ) -> tuple[int, bytes | None, bool]: ...
 
 
 class RangeRead:
@@ -140,10 +143,11 @@ class RangeRead:
     """
 
     __slots__ = (
-        "_decided", "_fed", "_filter", "_kept", "_order", "_parts", "_target", "count", "count_only", "key",
+        "_decided", "_fed", "_filter", "_kept", "_order", "_parts", "_sizes", "_target", "count", "count_only", "key",
         "keys_only", "last_key", "limit", "range_end", "revision", "row_limit", "serializable")
 
-    def __init__(self, request: bytes | pb.RangeRequest) -> None:
+    def __init__(self, request: bytes | pb.RangeRequest, sized: bool = False) -> None:
+        """``sized``: it is taken with :meth:`take_sized`."""
         r: Any = parse(pb.RangeRequest.FromString, request) if isinstance(request, bytes) else request
         self.key: bytes = r.key
         self.range_end: bytes = r.range_end
@@ -156,6 +160,7 @@ class RangeRead:
         self.last_key: bytes | None = None  # of the last row fed: counting goes on after it
         self._fed = 0
         self._parts: list[bytes] = []  # of the answer, ready to be sent
+        self._sizes: list[bytes] | None = [] if sized else None  # of the rows in it
         self._kept: list[Row] = []  # rows that must be sorted first
         self._filter = _filter_of(r)
         order, target = r.sort_order, r.sort_target
@@ -226,7 +231,7 @@ class RangeRead:
         """As :meth:`feed`, by at most so many rows and about so many bytes. True: satisfied, or no rows are left."""
         if self.row_limit is not None:
             most = min(most, self.row_limit - self._fed)
-        rows, last_key, ended = source.more(self._parts, most, most_bytes)
+        rows, last_key, ended = source.more(self._parts, most, most_bytes, self._sizes)
         if last_key is not None:
             self.last_key = last_key
         self._fed += rows
@@ -248,6 +253,8 @@ class RangeRead:
                 parts += (prefixes[len(kv)], kv)
         if row is not None:
             self.last_key = row[0]
+            if self._sizes is not None:
+                self._sizes.append(sizes_of(parts, before))
         return (len(parts) - before) >> 1
 
     def add_count(self, keys: int) -> None:
@@ -267,10 +274,31 @@ class RangeRead:
             return [b"".join(parts)]
         return parts
 
+    def take_sized(self) -> list[bytes]:
+        """As :meth:`take_parts`, as a part for who merges rows (``row_parts``)."""
+        assert self._sizes is not None
+        sizes, self._sizes = self._sizes, []
+        return [rows_head(sizes), *self.take_parts()]
+
     def finish(self) -> bytes:
         """The answer after its header (and after what was taken): rows, more, count."""
         self.end()
         return self.take()
+
+    @property
+    def unsent(self) -> bool:
+        """Whether there is something to take."""
+        return bool(self._parts)
+
+    @property
+    def filtered(self) -> bool:
+        """Whether rows are left out by their revisions."""
+        return self._filter is not None
+
+    @property
+    def ordered(self) -> bool:
+        """Whether rows are to be sorted otherwise than by key."""
+        return bool(self._order)
 
     def end(self) -> None:
         """No rows come any more: what is left to be taken is the end of the answer."""
@@ -283,10 +311,12 @@ class RangeRead:
             more = 0 < self.limit < len(rows)
             self._splice(rows[: self.limit] if more else rows)
             self._kept = []
-        if more:
-            self._parts.append(b"\x18\x01")
-        if self.count:
-            self._parts.append(b"\x20" + varint(self.count))
+        self._parts.append(end_fields(more, self.count))
+
+
+def end_fields(more: bool, count: int) -> bytes:
+    """What follows the rows of an answer."""
+    return (b"\x18\x01" if more else b"") + (b"\x20" + varint(count) if count else b"")
 
 
 def _filter_of(r: Any) -> Callable[[bytes], bool] | None:

@@ -46,6 +46,8 @@ class Serve:
         self._reads = {
             Method.RANGE: self._range,
             Method.RANGE_STREAM: self._range_stream,
+            Method.RANGE_ROWS: self._range_rows,
+            Method.STREAM_ROWS: self._stream_rows,
             Method.READ_TXN: self._txn,
             Method.LEASE_LEASES: self._leases,
             Method.LEASE_KEYS: self._lease_keys,
@@ -117,6 +119,21 @@ class Serve:
         read.end()
         link.pieces(rid, Status.OK, first + read.take_parts())
 
+    def _range_rows(self, link: FrontLink, rid: int, revision: int, body: bytes) -> Slices:
+        """As a range, for who merges its rows with those of other shards."""
+        self.ranges += 1
+        read = RangeRead(body, sized=True)
+        reader = self._reader(revision or read.revision)
+        head = HEAD.pack(reader.position.revision, self._term())
+        at_last = 0
+        for _ in self._feed(reader, read):
+            if read.count - at_last >= _PARTIAL_ROWS:
+                link.pieces(rid, Status.PARTIAL, [head, *read.take_sized()])
+                at_last = read.count
+            yield
+        read.end()
+        link.pieces(rid, Status.OK, [head, *read.take_sized()])
+
     def _feed(self, reader: Reader, read: RangeRead) -> Slices:
         """Give a read its rows a slice at a time, and the count of those that its answer does not show."""
         if read.empty:
@@ -177,6 +194,22 @@ class Serve:
                 stream.send(head + part)
             yield
         stream.link.answer(stream.rid, Status.OK, head + read.finish())
+
+    def _stream_rows(self, link: FrontLink, rid: int, revision: int, body: bytes) -> Slices:
+        """As a stream, for who merges its rows with those of other shards."""
+        read = RangeRead(body, sized=True)
+        reader = self._reader(revision or read.revision)
+        stream = self._node.streams.open(link, rid)
+        return stream.run(self._streamed_rows(stream, reader, read))
+
+    def _streamed_rows(self, stream: RangeStream, reader: Reader, read: RangeRead) -> Slices:
+        head = HEAD.pack(reader.position.revision, self._term())
+        for _ in self._feed(reader, read):
+            if read.unsent:
+                stream.send(b"".join([head, *read.take_sized()]))
+            yield
+        read.end()
+        stream.link.answer(stream.rid, Status.OK, b"".join([head, *read.take_sized()]))
 
     def _reader(self, revision: int) -> Reader:
         try:

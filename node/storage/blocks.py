@@ -20,6 +20,7 @@ from collections.abc import Iterable
 from typing import Protocol
 
 from cluster.ranges import RowSource
+from cluster.row_parts import sizes_in, sizes_of
 from node.storage.keys import escape
 
 LEAST_ROWS = 64  # shorter ranges do not look here: they cost less than the look
@@ -54,7 +55,7 @@ class Walk(RowSource, Protocol):
 class Block:
     """Rows of one span. Bounds are beginnings of row keys (``node.storage.keys``): ``lower`` inclusive, ``upper`` not."""
 
-    __slots__ = ("data", "last_key", "lower", "rows", "since", "turn", "upper")
+    __slots__ = ("_sizes", "data", "last_key", "lower", "rows", "since", "turn", "upper")
 
     def __init__(self, lower: bytes, upper: bytes, since: int, rows: int, last_key: bytes, data: bytes, turn: int) -> None:
         self.lower = lower
@@ -64,10 +65,21 @@ class Block:
         self.last_key = last_key
         self.data = data
         self.turn = turn  # when it was used last
+        self._sizes: bytes | None = None
 
     @property
     def size(self) -> int:
-        return len(self.data) + _OVERHEAD_BYTES
+        return _size(self.rows, self.data)
+
+    def sizes(self) -> bytes:
+        """Of its rows, for who merges them with others (``cluster.row_parts``); kept from the first time on."""
+        if self._sizes is None:
+            self._sizes = sizes_in(self.data)
+        return self._sizes
+
+
+def _size(rows: int, data: bytes) -> int:
+    return len(data) + 4 * rows + _OVERHEAD_BYTES
 
 
 class RowBlocks:
@@ -142,7 +154,7 @@ class RowBlocks:
     def keep(self, lower: bytes, upper: bytes, revision: int, rows: int, last_key: bytes, data: bytes) -> None:
         """These are all live rows of a span at a revision; kept if that is of use, and they are still."""
         self.read_rows += rows
-        size = len(data) + _OVERHEAD_BYTES
+        size = _size(rows, data)
         if (rows < _LEAST_KEPT_ROWS and size < _LEAST_KEPT_BYTES) or size > self._limit_bytes >> 2:
             return
         if revision < self._floor or (revision < self._through and self._changed(lower, upper, revision)):
@@ -203,7 +215,8 @@ class BlockRows:
         self._moved = False  # the walk is not where the rows go on
         self._looked = False  # blocks are right up to this revision
 
-    def more(self, parts: list[bytes], most: int, most_bytes: int) -> tuple[int, bytes | None, bool]:
+    def more(self, parts: list[bytes], most: int, most_bytes: int, sizes: list[bytes] | None = None,
+             ) -> tuple[int, bytes | None, bool]:
         """As ``Splicer.more``."""
         at, upper, blocks = self._at, self._upper, self._blocks
         if at >= upper:
@@ -215,6 +228,8 @@ class BlockRows:
         block = blocks.at(at, self._revision)
         if block is not None and block.rows <= most and block.upper <= upper:
             parts.append(block.data)
+            if sizes is not None:
+                sizes.append(block.sizes())
             blocks.taken_rows += block.rows
             self._at = block.upper
             self._moved = True
@@ -229,6 +244,8 @@ class BlockRows:
         data = b"".join(own)
         if rows:
             parts.append(data)
+            if sizes is not None:
+                sizes.append(sizes_of(own))
         if ended:
             self._at = bound
         elif last_key is not None:

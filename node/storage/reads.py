@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 from rocksdict import Rdict
 
 from cluster.ranges import row_tags
+from cluster.row_parts import sizes_of
 from node.storage.blocks import BlockRows
 from node.storage.errors import Compacted, FutureRevision, StorageCorruption, raise_read
 from node.storage.keys import (
@@ -169,9 +170,11 @@ class Splicer:
         """Go on from that row on, at the beginning of a key. ``upper`` may be set at any time."""
         self._lower, self._last, self._moved = lower, b"", -1
 
-    def more(self, parts: list[bytes], most: int, most_bytes: int) -> tuple[int, bytes | None, bool]:
+    def more(self, parts: list[bytes], most: int, most_bytes: int, sizes: list[bytes] | None = None,
+             ) -> tuple[int, bytes | None, bool]:
         """Append the next rows as fields ``kvs`` of a RangeResponse, at most so many and about so many bytes (none if
-        very many are passed over): their number, the last one's key, and whether the range is at its end."""
+        very many are passed over): their number, the last one's key, and whether the range is at its end. ``sizes``: gets
+        the rows' sizes (``cluster.row_parts``)."""
         cursor, upper, oldest, mixed = self._cursor, self.upper, self._oldest, self._mixed
         if self._lower >= upper:
             return 0, None, True
@@ -179,6 +182,7 @@ class Splicer:
         last, shown = self._last, b""
         rows = skipped = 0
         left = self._look
+        begin = len(parts)
         ended = False
         try:
             it = cursor.iterator
@@ -224,6 +228,8 @@ class Splicer:
         except Exception as e:
             raise_read(e, cursor.path, "reading range [{!r}, {!r})".format(*self._range))
         self._last = last
+        if sizes is not None and rows:
+            sizes.append(sizes_of(parts, begin))
         return rows, (unescape(shown) if rows else None), ended
 
 

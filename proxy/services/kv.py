@@ -17,12 +17,13 @@ from cluster.errors import EtcdError
 from cluster.footprint import is_read_only, is_serializable
 from cluster.messages import HEAD, LONE_HEAD, Method, Status
 from cluster.pb import rpc_pb2
-from cluster.ranges import plain_get
+from cluster.ranges import RangeRead, plain_get
+from proxy.merged_ranges import MergedRange
 from proxy.read_txns import is_read, read_txn
 from proxy.router import MethodStats, Waiting
 from proxy.services.context import Call, Context, Registry, UnaryHandler
 from proxy.services.range_stream import SERVICE, RangeStream
-from proxy.spanning import Answer, Gather, range_answer, range_requests
+from proxy.spanning import Gather, range_answer, range_requests
 
 Message = Any  # generated classes are made at run time
 _LONE_BYTES = 16 << 10  # of a lone put that may take the sequencer's way: larger ones would hold up its log
@@ -100,25 +101,27 @@ def _range(context: Context) -> UnaryHandler:
         if len(shards) == 1:
             router.read(call, Method.RANGE, data, shards[0], request.serializable, stats)
         else:
-            _range_over(context, call, request, shards, stats, _reply(context, request, stats))
+            _range_over(context, call, request, shards, stats)
 
     return range_
 
 
-def _range_over(context: Context, call: Call, request: Message, shards: tuple[int, ...], stats: MethodStats,
-                answer: Answer) -> None:
+def _range_over(context: Context, call: Call, request: Message, shards: tuple[int, ...], stats: MethodStats) -> None:
     """A range over several shards, at one revision."""
-    gather = Gather(context.router, call, Method.RANGE, range_requests(request, shards), request.serializable, stats,
-                    answer, context.refuse)
-    gather.start(max(request.revision, 0))
 
-
-def _reply(context: Context, request: Message, stats: MethodStats) -> Answer:
-    def answer(call: Call, revision: int, term: int, blob: bytes) -> None:
+    def reply(call: Call, revision: int, term: int, pieces: list[bytes]) -> None:
         stats.ok += 1
-        call.reply(context.router.header(revision, term), range_answer(request, blob))
+        call.reply(context.router.header(revision, term), *pieces)
 
-    return answer
+    def answer(call: Call, revision: int, term: int, blob: bytes) -> None:
+        reply(call, revision, term, [range_answer(request, blob)])
+
+    if RangeRead(request).ordered:
+        gather = Gather(context.router, call, Method.RANGE, range_requests(request, shards), request.serializable, stats,
+                        answer, context.refuse)
+    else:
+        gather = MergedRange(context.router, call, request, shards, stats, reply, context.refuse)
+    gather.start(max(request.revision, 0))
 
 
 def _delete_range(context: Context) -> UnaryHandler:

@@ -8,19 +8,16 @@ shards their rows are merged by key as they come, as far as every shard that has
 
 from __future__ import annotations
 
-from collections import deque
-from heapq import heapify, heappop, heapreplace
 from typing import Any
 
 from cluster import errors, validate
 from cluster.errors import EtcdError
 from cluster.messages import HEAD, Method
 from cluster.pb import rpc_pb2
-from cluster.ranges import RangeRead, Row
 from cluster.wire import varint
+from proxy.merged_ranges import RowGather, ending
 from proxy.router import MethodStats, Waiting
 from proxy.services.context import Call, Context
-from proxy.spanning import Gather, range_requests, range_rows
 
 SERVICE = "etcdserverpb.KV"
 BACKLOG_BYTES = 1 << 20  # not taken by the client yet: nodes are asked for more only below it
@@ -130,64 +127,29 @@ class Passing:
             self._waiting = None
 
 
-class _Source:
-    """One shard's rows on their way."""
-
-    __slots__ = ("count", "credited", "done", "marks", "passed", "rows", "waiting")
-
-    def __init__(self) -> None:
-        self.rows: deque[Row] = deque()
-        self.marks: deque[list[int]] = deque()  # of each part that is not passed on wholly: rows left, its size
-        self.passed = 0
-        self.credited = 0
-        self.count = 0
-        self.done = False
-        self.waiting: Waiting | None = None
-
-
-class Merging(Gather):
+class Merging(RowGather):
     """A range over several shards, merged as it comes."""
 
-    __slots__ = ("_begun", "_context", "_read_of", "_request", "_sources")
+    __slots__ = ("_begun", "_context", "_credited", "_waiting")
 
     def __init__(self, context: Context, call: Call, stats: MethodStats, request: Any, shards: tuple[int, ...]) -> None:
-        super().__init__(context.router, call, Method.RANGE_STREAM, range_requests(request, shards), request.serializable,
-                         stats, _unused, context.refuse)
+        super().__init__(context.router, call, Method.STREAM_ROWS, request, shards, stats, context.refuse)
         self._context = context
-        self._request = request
         self._begun = False
-        self._read_of = RangeRead(request)
-        self._sources: dict[int, _Source] = {}
+        self._waiting: dict[int, Waiting] = {}  # those that have sent parts, and will more, by place
+        self._credited: dict[int, int] = {}
         self.start(max(request.revision, 0))
 
     def _read(self, order_index: int, latest: int, term: int) -> None:
-        self._sources = {s: _Source() for s in self.shards}
+        self._waiting, self._credited = {}, {}
         super()._read(order_index, latest, term)
 
-    def _part(self, waiting: Waiting, status: int, body: bytes) -> None:
-        call = self._call
-        if call is None or call.closed or waiting.context[0] != self._tries:
-            if status == _PARTIAL:
-                self._router.cancel(waiting)
-            return
-        if status not in (_OK, _PARTIAL):
-            self._refused(EtcdError.decode(body))
-            return
-        source = self._sources[waiting.shard]
-        rows, count = range_rows(body[HEAD.size :])
-        source.rows += rows
-        if status == _PARTIAL:
-            _set_going(waiting)
-            source.waiting = waiting
-            if rows:
-                source.marks.append([len(rows), len(body)])
-            else:
-                source.passed += len(body)
+    def _came(self, waiting: Waiting, place: int, last: bool) -> None:
+        if last:
+            self._waiting.pop(place, None)
         else:
-            source.waiting = None
-            source.done = True
-            source.count = count
-            source.marks.append([len(rows) + 1, 0])
+            _set_going(waiting)
+            self._waiting[place] = waiting
         self.pump()
 
     def _refused(self, error: EtcdError) -> None:
@@ -198,59 +160,31 @@ class Merging(Gather):
 
     def pump(self) -> None:
         """Send on what is in order, as far as the client takes it."""
-        call = self._call
-        if call is None or call.closed or not self._sources:
+        call, merge, stats = self._call, self._merge, self._stats
+        if call is None or call.closed or not self._order:
             return
-        sources, read = self._sources.values(), self._read_of
         while call.pending_bytes() <= BACKLOG_BYTES:
-            ended = self._merge()
+            runs: list[bytes] = []
+            merge.take(runs, _PART_BYTES)
+            ended = merge.ended
             if ended:
-                read.add_count(sum([s.count for s in sources]) - read.count)
-                _send(call, self._router.header(self._order, self._term), read.finish())
-                self._stats.sent += 1
-                self._stats.ok += 1
+                _send(call, self._router.header(self._order, self._term), *runs,
+                      ending(self._request, self._count, merge.rows))
+                stats.sent += 1
+                stats.ok += 1
                 self._call = None
                 call.finish()
                 return
-            part = read.take()
-            if not part:
+            if not runs:
                 break
             self._begun = True
-            self._stats.sent += 1
-            _send(call, part)
-        for source in sources:
-            if source.waiting is not None and source.passed - source.credited >= _CREDIT_BYTES:
-                source.credited = source.passed
-                self._router.credit(source.waiting, source.passed)
-
-    def _merge(self) -> bool:
-        """Give the answer its next rows, about a part of them. True if there are no more."""
-        heap = []
-        for shard, source in self._sources.items():
-            if source.rows:
-                heap.append((source.rows[0][0], shard))
-            elif not source.done:
-                return False  # its next row may come before the others'
-        heapify(heap)
-        size = 0
-        while heap and size < _PART_BYTES:
-            shard = heap[0][1]
-            source = self._sources[shard]
-            row = source.rows.popleft()
-            self._read_of.feed((row,))
-            size += len(row[1])
-            mark = source.marks[0]
-            mark[0] -= 1
-            if not mark[0]:
-                source.passed += mark[1]
-                source.marks.popleft()
-            if source.rows:
-                heapreplace(heap, (source.rows[0][0], shard))
-            elif source.done:
-                heappop(heap)
-            else:
-                return False
-        return not heap
+            stats.sent += 1
+            _send(call, b"".join(runs))
+        for place, waiting in self._waiting.items():
+            passed = merge.passed(place)
+            if passed - self._credited.get(place, 0) >= _CREDIT_BYTES:
+                self._credited[place] = passed
+                self._router.credit(waiting, passed)
 
     def _fail(self, error: EtcdError) -> None:
         self._abandon()
@@ -264,10 +198,9 @@ class Merging(Gather):
             self._stats.failed(errors.CONTEXT_CANCELED.code)
 
     def _abandon(self) -> None:
-        for source in self._sources.values():
-            if source.waiting is not None:
-                self._router.cancel(source.waiting)
-                source.waiting = None
+        waiting, self._waiting = self._waiting, {}
+        for one in waiting.values():
+            self._router.cancel(one)
 
 
 def _set_going(waiting: Waiting) -> None:
@@ -281,7 +214,3 @@ def _refuse(context: Context, call: Call, stats: MethodStats, error: EtcdError) 
         stats.failed(error.code)
     else:
         context.refuse(call, stats, error)
-
-
-def _unused(call: Any, revision: int, term: int, answer: bytes) -> None:
-    raise AssertionError("a merged range answers by itself")

@@ -15,6 +15,7 @@ from types import SimpleNamespace
 from cluster import records
 from cluster.ranges import Fields, is_creation, row_tags
 from cluster.records import Item, items
+from cluster.row_parts import sizes_of
 from cluster.spans import holds
 from cluster.view import Current
 from cluster.wire import read_varint, tombstone, varint
@@ -282,18 +283,22 @@ class Splicer:
     def __init__(self, rows: Iterator[tuple[bytes, bytes]]) -> None:
         self._rows = rows
 
-    def more(self, parts: list[bytes], most: int, most_bytes: int) -> tuple[int, bytes | None, bool]:
-        taken = 0
+    def more(self, parts: list[bytes], most: int, most_bytes: int, sizes: list[bytes] | None = None,
+             ) -> tuple[int, bytes | None, bool]:
+        taken, begin, ended = 0, len(parts), False
         last = None
         while taken < most and most_bytes > 0:
             row = next(self._rows, None)
             if row is None:
-                return taken, last, True
+                ended = True
+                break
             last, kv = row
             parts += (row_tags[len(kv)], kv)
             most_bytes -= len(kv)
             taken += 1
-        return taken, last, False
+        if sizes is not None:
+            sizes.append(sizes_of(parts, begin))
+        return taken, last, ended
 
 
 class StateDisk:

@@ -12,10 +12,13 @@ import pytest
 from cluster import messages, records
 from cluster.messages import HEAD, READ, Method, Status
 from cluster.pb import rpc_pb2
+from cluster.ranges import end_fields
+from cluster.row_parts import read_part, sizes_in
 from node.fronts import FrontLink
 from node.reads import Reads, Slicer
 from node.serve import Serve
 from node.storage import StateStore
+from node.streams import Streams
 from tests.unit.proxy.fakes import ManualLoop
 
 KEYS = [b"k%04d" % n for n in range(900)]
@@ -29,7 +32,8 @@ class Replica:
         loop: Any = ManualLoop()
         self.loop = loop
         self.reads = Reads(loop, Slicer(loop), lambda link: None, lambda: 0)
-        node: Any = SimpleNamespace(store=self.store, raft=SimpleNamespace(term=1), reads=self.reads)
+        node: Any = SimpleNamespace(store=self.store, raft=SimpleNamespace(term=1), reads=self.reads,
+                                    streams=Streams(self.reads.start, loop.time))
         self.serve = Serve(node)
         self.answers: list[tuple[int, bytes]] = []
         self.link = FrontLink(b"front", self._frame, b"", 1)
@@ -40,15 +44,28 @@ class Replica:
         self.answers += [record[1:] for record in messages.decode_answers(parts[-1])[1]]
         return True
 
-    def ask(self, request: rpc_pb2.RangeRequest) -> tuple[int, bytes]:
+    def ask(self, request: rpc_pb2.RangeRequest, method: Method = Method.RANGE) -> tuple[int, bytes]:
         """The last status, and everything of the answer."""
         self.answers.clear()
-        self.serve.request(self.link, 1, Method.RANGE, 1000, READ.pack(0, 0) + request.SerializeToString())
+        self.serve.request(self.link, 1, method, 1000, READ.pack(0, 0) + request.SerializeToString())
         self.loop.run()
         if self.link.pending:
             self.link.flush()
         assert {status for status, _ in self.answers[:-1]} <= {Status.PARTIAL}
         return self.answers[-1][0], b"".join(body for _, body in self.answers)
+
+
+    def merged(self, request: rpc_pb2.RangeRequest, method: Method) -> bytes:
+        """What a front reads out of the parts that are for merging: the rows, and the count."""
+        self.ask(request, method)
+        rows, count = [], 0
+        for _, body in self.answers:
+            starts, count = read_part(body, HEAD.size)
+            assert len(body) == starts[-1] + len(end_fields(False, count)) or body[starts[-1]] == 0x18  # more
+            part = body[starts[0] : starts[-1]]
+            assert body[HEAD.size + 4 : starts[0]] == sizes_in(part)
+            rows.append(part)
+        return b"".join(rows) + end_fields(False, count)
 
 
 def request(rng: random.Random, revision: int) -> rpc_pb2.RangeRequest:
@@ -97,6 +114,11 @@ def test_answers_with_blocks_are_those_without(tmp_path: Path, seed: int) -> Non
                 asked = request(rng, replicas[0].store.revision)
                 expected, *others = [replica.ask(asked) for replica in replicas]
                 assert others == [expected, expected], asked
+                if expected[0] == Status.OK and asked.range_end:
+                    plain = expected[1][HEAD.size :]
+                    for replica in replicas:
+                        for method in (Method.RANGE_ROWS, Method.STREAM_ROWS):
+                            assert replica.merged(asked, method) == plain.replace(b"\x18\x01\x20", b"\x20")
                 if expected[0] == Status.OK:
                     assert HEAD.unpack_from(expected[1]) == (replicas[0].store.revision, 1)
         taken = [replica.store.blocks.statistics()["taken_rows"] for replica in replicas]

@@ -14,6 +14,7 @@ from cluster import errors
 from cluster.errors import EtcdError
 from cluster.messages import HEAD, READ, READ_INDEX_ANSWER, Method, Status
 from cluster.pb import rpc_pb2
+from cluster.ranges import RangeRead
 from cluster.wire import key_value
 from proxy.router import MethodStats, Waiting
 from proxy.services.range_stream import BACKLOG_BYTES, Merging
@@ -134,10 +135,12 @@ def merging(shards: Shards, **fields: Any) -> tuple[FakeCall, Merging]:
 
 
 def tail(rows: list[bytes], value: bytes = b"v", count: int = 0) -> bytes:
-    response = rpc_pb2.RangeResponse(count=count)
-    for key in rows:
-        response.kvs.add().MergeFromString(key_value(key, 2, 2, 1, value, 0))
-    return HEAD.pack(9, 2) + response.SerializeToString()
+    read = RangeRead(rpc_pb2.RangeRequest(key=b"\0", range_end=b"\0"), sized=True)
+    read.feed((key, key_value(key, 2, 2, 1, value, 0)) for key in rows)
+    if count:
+        read.add_count(count - read.count)
+        read.end()
+    return b"".join([HEAD.pack(9, 2), *read.take_sized()])
 
 
 def answered(call: FakeCall) -> tuple[list[bytes], Any]:

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+from itertools import islice
+from random import Random
 from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cluster.messages import HEAD, Method, Status
 from cluster.pb import rpc_pb2
 from cluster.ranges import RangeRead, Row
+from cluster.row_parts import read_part, sizes_in
 from cluster.wire import key_value
+from proxy.merged_ranges import MergedRange
+from proxy.router import MethodStats
+from proxy.row_merge import RowMerge
 from proxy.spanning import join, range_answer, range_requests, range_rows
+from tests.unit.proxy.fakes import FakeCall
+from tests.unit.proxy.test_range_stream import Shards
 
 KEYS = st.binary(min_size=1, max_size=2)
 SMALL = st.integers(0, 6)
@@ -41,6 +50,89 @@ def test_it_is_what_one_shard_would_answer(request: Any, store: dict[bytes, tupl
     asked = range_requests(request, (0, 1, 2))
     tails = [answer(rpc_pb2.RangeRequest.FromString(body), [r[:2] for r in rows if r[2] == s]) for s, body in asked]
     assert range_answer(request, join(tails)) == answer(request, [r[:2] for r in rows])
+
+
+def parts(request: Any, rows: list[Row], random: Random) -> list[bytes]:
+    """As a replica with these rows answers who merges them: in parts of any size, the last one OK."""
+    read = RangeRead(request, sized=True)
+    found = []
+    left = iter(rows)
+    while not read.satisfied and (some := list(islice(left, random.choice((1, 2, 7))))):
+        read.feed(some)
+        if not random.randrange(3):
+            found.append(b"".join([HEAD.pack(9, 2), *read.take_sized()]))
+    read.add_count(len(rows) - read.count)
+    read.end()
+    return [*found, b"".join([HEAD.pack(9, 2), *read.take_sized()])]
+
+
+@settings(max_examples=300, deadline=None)
+@given(requests(), st.dictionaries(KEYS, st.tuples(SMALL, SMALL, st.integers(1, 3), KEYS, st.integers(0, 2)), max_size=40),
+       st.integers())
+def test_rows_that_are_merged_in_runs_are_what_one_shard_would_answer(
+        request: Any, store: dict[bytes, tuple[int, int, int, bytes, int]], seed: int) -> None:
+    request.sort_order, request.sort_target = min(request.sort_order, 1), 0
+    random = Random(seed)
+    rows = [(key, key_value(key, 1 + create, 1 + mod, version, value, 0), shard)
+            for key, (create, mod, version, value, shard) in sorted(store.items())]
+    shards, call = Shards(3), FakeCall()
+    replied: list[tuple[int, int, bytes]] = []
+    merged = MergedRange(
+        shards, call, request, (0, 1, 2), MethodStats(),  # type: ignore[arg-type]
+        lambda call, revision, term, pieces: replied.append((revision, term, b"".join(pieces))),
+        lambda call, stats, error: call.finish(error.code, error.text))
+    merged.start()
+    left = {s: parts(rpc_pb2.RangeRequest.FromString(w.body), [r[:2] for r in rows if r[2] == s], random)
+            for s, w in shards.asked.items()}
+    assert {w.method for w in shards.asked.values()} == {Method.RANGE_ROWS}
+    while left:
+        shard = random.choice(list(left))
+        assert not replied
+        body = left[shard].pop(0)
+        shards.answer(shard, Status.PARTIAL if left[shard] else Status.OK, body)
+        if not left[shard]:
+            del left[shard]
+    assert replied == [(9, 2, answer(request, [r[:2] for r in rows]))]
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.integers(), st.integers(2, 4), st.sampled_from((0, 0, 1, 7, 40)), st.sampled_from((1, 3, 50)))
+def test_runs_of_any_length_are_merged_in_order_and_as_few_as_there_are(
+        seed: int, sources: int, limit: int, most: int) -> None:
+    random = Random(seed)
+    directories = [(b"%03d/" % d, random.randrange(sources), random.randint(1, most)) for d in range(12)]
+    rows = [(name + b"%0*d" % (random.choice((3, 3, 3, 150)), n), source)
+            for name, source, size in directories for n in range(size)]
+    rows.sort()
+    merge = RowMerge(sources, limit)
+    own = [[k for k, s in rows if s == source] for source in range(sources)]
+    read = [RangeRead(rpc_pb2.RangeRequest(key=b"\0", range_end=b"\0"), sized=True) for _ in own]
+    runs: list[bytes] = []
+    while not merge.ended:
+        source = random.randrange(sources)
+        some, own[source] = own[source][: (size := random.choice((1, 5, 100)))], own[source][size:]
+        if not some and merge._sources[source].ended:
+            continue
+        read[source].feed((key, key_value(key, 2, 2, 1, bytes(random.choice((0, 5, 300))), 0)) for key in some)
+        body = b"".join(read[source].take_sized())
+        merge.add(source, body, read_part(body, 0)[0], last=not own[source])
+        while merge.take(runs, random.choice((1, 100, 1 << 30))):
+            pass
+    whole = b"".join(runs)
+    assert [key for key, _ in range_rows(whole)[0]] == [k for k, _ in rows][: limit or None]
+    assert merge.rows == len(rows)
+
+
+def test_a_run_out_of_one_shard_is_one_piece_however_many_rows_it_has() -> None:
+    merge = RowMerge(2)
+    runs: list[bytes] = []
+    for source, keys in enumerate(([b"a%04d" % n for n in range(1000)] + [b"c"], [b"b%04d" % n for n in range(500)])):
+        read = RangeRead(rpc_pb2.RangeRequest(key=b"\0", range_end=b"\0"), sized=True)
+        read.feed((key, key_value(key, 2, 2, 1, b"v", 0)) for key in keys)
+        body = b"".join(read.take_sized())
+        merge.add(source, body, read_part(body, 0)[0], last=True)
+    merge.take(runs)
+    assert [len(sizes_in(run)) // 4 for run in runs] == [1000, 500, 1]
 
 
 def test_the_last_row_of_many_costs_two_rows_of_each_shard() -> None:
