@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-FULL_REQUESTS = 256
+FULL_REQUESTS = 512
 FULL_BYTES = 256 << 10
 BUSY_CHANGES = 4
 _LONGEST_S = 0.05
