@@ -25,6 +25,8 @@ from pathlib import Path
 FILL_BYTES = 1 << 20
 FIRST_BYTES = 64 << 10  # a log with less in it is not worth it
 FILLING = b"\x05"
+# What one write brings lies in the page cache as one folio, up to 512 KB in newer kernels; each put would dirty a whole one
+_PIECE_BYTES = 4096
 _RECORD_BYTES = 32  # at least what RocksDB adds to a write
 
 
@@ -33,7 +35,8 @@ class FilledAhead:
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
-        self._filling = FILLING * FILL_BYTES
+        self._fill_bytes = FILL_BYTES
+        self._piece = FILLING * min(FILL_BYTES, _PIECE_BYTES)
         self._name = ""
         self._fd = -1
         self._in_file = 0  # written to this file, never less than is true
@@ -48,7 +51,7 @@ class FilledAhead:
             self._look()
 
     def _look(self) -> None:
-        written, self._since, self._look_at = self._since, 0, len(self._filling) // 2
+        written, self._since, self._look_at = self._since, 0, self._fill_bytes // 2
         with contextlib.suppress(OSError, ValueError):  # what does not work is as it would be without
             newest = max((name for name in os.listdir(self._directory) if name.endswith(".log")), key=_number)
             if newest != self._name:
@@ -56,8 +59,15 @@ class FilledAhead:
                 self._fd = os.open(self._directory / newest, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
                 self._name, self._in_file = newest, 0
             self._in_file += written
-            if os.fstat(self._fd).st_size - self._in_file < len(self._filling):
-                self.filled_bytes += os.write(self._fd, self._filling)
+            if os.fstat(self._fd).st_size - self._in_file < self._fill_bytes:
+                self._fill()
+
+    def _fill(self) -> None:
+        left = self._fill_bytes
+        while left > 0:
+            size = os.write(self._fd, self._piece)
+            self.filled_bytes += size
+            left -= size
 
     def close(self) -> None:
         """Fill no more."""

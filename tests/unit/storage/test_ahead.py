@@ -68,7 +68,7 @@ def test_a_log_with_little_in_it_is_as_long_as_that(log: RaftLog) -> None:
 def test_appends_go_to_room_that_is_there(log: RaftLog) -> None:
     log.append(entries(1, 100, 1000))
     size = newest(log).stat().st_size
-    assert size == end_of(newest(log)) + FILL_BYTES
+    assert size == end_of(newest(log)) + FILL_BYTES  # whole pieces
     for i in range(101, 400):
         log.append(entries(i, i, 1000))
         log.sync()
