@@ -15,8 +15,10 @@ from typing import Any, Protocol
 import grpc
 
 from cluster.pb import rpc_pb2 as pb
-from tests.cluster.local_cluster import LocalCluster, free_base_port, local_cluster, until
+from tests.cluster.local_cluster import LocalCluster, free_base_port, local_cluster, shards_of_tests, until
 
+# What has a client's checks take keys that lie on all shards, not one directory for all of them
+APART = ["-apart"] if shards_of_tests() > 1 else []
 ETCD = os.environ.get("MUSTER_INTEROP_SERVER") == "etcd"
 _BIN = Path(sys.executable).parent
 

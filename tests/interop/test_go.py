@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.interop.conftest import GO_VERSIONS as VERSIONS
-from tests.interop.hosts import Hosts
+from tests.interop.hosts import APART, Hosts
 from tests.interop.toolchain import Program, checked, skip_without
 
 skip_without("go")
@@ -95,13 +95,13 @@ def test_every_check_is_run(programs: dict[str, Path]) -> None:
 @pytest.mark.parametrize("version", VERSIONS)
 @pytest.mark.parametrize("check", CHECKS)
 def test_clientv3(check: str, version: str, programs: dict[str, Path], hosts: Hosts) -> None:
-    checked([programs[version] / "checks", "-endpoints", hosts.all, check])
+    checked([programs[version] / "checks", *APART, "-endpoints", hosts.all, check])
 
 
 @pytest.mark.parametrize("version", VERSIONS)
 def test_clientv3_goes_on_when_the_leader_is_killed(version: str, programs: dict[str, Path], hosts: Hosts) -> None:
     leader = hosts.leader()
-    with Program([programs[version] / "failover", "-endpoints", hosts.all]) as program:
+    with Program([programs[version] / "failover", *APART, "-endpoints", hosts.all]) as program:
         program.wait_for("^running$", 20)
         hosts.kill(leader)
         program.say("killed")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.interop.hosts import Hosts
+from tests.interop.hosts import APART, Hosts
 from tests.interop.toolchain import BUILD_LIMIT_S, HERE, cache, call, checked, fingerprint, unavailable
 
 pytestmark = [pytest.mark.interop, pytest.mark.timeout(600)]
@@ -33,5 +33,5 @@ def environment(client: str) -> Path:
 
 @pytest.mark.parametrize("client", ["etcd3", "aetcd"])
 def test_client(client: str, hosts: Hosts) -> None:
-    printed = checked([environment(client), PYTHON / f"{client}_client.py", hosts.all], limit_s=90)
+    printed = checked([environment(client), PYTHON / f"{client}_client.py", hosts.all, *APART], limit_s=90)
     assert printed.split("\n") == [*(f"ok {name}" for name in ("kv", "transaction", "watch", "lease", "lock")), ""]

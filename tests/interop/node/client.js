@@ -6,7 +6,9 @@ const { setTimeout: pause } = require('node:timers/promises');
 const { Etcd3 } = require('etcd3');
 
 const hosts = process.argv[2].split(',').map((host) => `http://${host}`);
-const prefix = `node/${process.hrtime.bigint()}/`;
+const directory = `node/${process.hrtime.bigint()}/`;
+// with -apart each key is in a directory of its own, so that they lie on all shards of a server that has several
+const prefix = process.argv.includes('-apart') ? directory.replaceAll('/', '-') : directory;
 
 async function kv(client) {
   assert.equal(await client.get('none'), null);

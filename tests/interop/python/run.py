@@ -6,7 +6,9 @@ import sys
 import time
 from collections.abc import Callable, Iterable
 
-PREFIX = f"/python/{time.time_ns()}/"
+_DIRECTORY = f"/python/{time.time_ns()}/"
+# with -apart each key is in a directory of its own, so that they lie on all shards of a server that has several
+PREFIX = _DIRECTORY.replace("/", "-") if "-apart" in sys.argv else _DIRECTORY
 LIMIT_S = 10.0
 
 

@@ -1,6 +1,7 @@
 // checks runs one named check of clientv3 against a cluster and says in one line what was wrong.
 //
-// Every check has keys of its own (under -prefix), so that one cluster serves them all.
+// Every check has keys of its own, so that one cluster serves them all: under one directory, or with -apart each in
+// a directory of its own, so that they lie on all shards of a server that has several.
 package main
 
 import (
@@ -101,7 +102,7 @@ func (e *env) names(resp *clientv3.GetResponse) string {
 	return strings.Join(found, " ")
 }
 
-func run(name string, endpoints []string) (err error) {
+func run(name string, endpoints []string, apart bool) (err error) {
 	ctx, cancel := context.WithTimeout(context.Background(), limit)
 	defer cancel()
 	defer func() {
@@ -116,6 +117,9 @@ func run(name string, endpoints []string) (err error) {
 	client := dial(endpoints...)
 	defer client.Close()
 	prefix := fmt.Sprintf("/checks/%s-%d/", name, time.Now().UnixNano())
+	if apart {
+		prefix = strings.ReplaceAll(prefix, "/", "-")
+	}
 	checks[name](&env{ctx, endpoints, client, prefix})
 	return nil
 }
@@ -123,6 +127,7 @@ func run(name string, endpoints []string) (err error) {
 func main() {
 	endpoints := flag.String("endpoints", "127.0.0.1:2379", "")
 	list := flag.Bool("list", false, "")
+	apart := flag.Bool("apart", false, "")
 	flag.Parse()
 	if *list {
 		names := make([]string, 0)
@@ -134,7 +139,7 @@ func main() {
 		return
 	}
 	for _, name := range flag.Args() {
-		if err := run(name, strings.Split(*endpoints, ",")); err != nil {
+		if err := run(name, strings.Split(*endpoints, ","), *apart); err != nil {
 			fmt.Printf("%s: %v\n", name, err)
 			os.Exit(1)
 		}

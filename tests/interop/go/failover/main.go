@@ -29,6 +29,7 @@ const (
 func main() {
 	log.SetFlags(log.Lmicroseconds)
 	endpoints := flag.String("endpoints", "127.0.0.1:2379", "")
+	apart := flag.Bool("apart", false, "each key in a directory of its own")
 	flag.Parse()
 	ctx, cancel := context.WithTimeout(context.Background(), limit)
 	defer cancel()
@@ -38,6 +39,9 @@ func main() {
 	})
 	check(err, "dial")
 	key := fmt.Sprintf("/failover/%d/", time.Now().UnixNano())
+	if *apart {
+		key = strings.ReplaceAll(key, "/", "-")
+	}
 
 	session, err := concurrency.NewSession(client, concurrency.WithTTL(10))
 	check(err, "session")

@@ -33,7 +33,9 @@ import java.util.stream.Collectors;
 
 /** jetcd in breadth: one line "ok NAME" for each check, or what was wrong and exit code 1. */
 public final class Checks {
-    private static final String PREFIX = "jetcd/" + System.nanoTime() + "/";
+    private static final String DIRECTORY = "jetcd/" + System.nanoTime() + "/";
+    /** With -Dapart each key is in a directory of its own, so that they lie on all shards of a server that has several. */
+    private static final String PREFIX = System.getProperty("apart") == null ? DIRECTORY : DIRECTORY.replace('/', '-');
     private static Client client;
     private static KV kv;
 
