@@ -1,4 +1,4 @@
-"""clientv3's concurrency recipes over five shards, while the sequencer and shards' leaders are killed."""
+"""clientv3's concurrency recipes over five shards (or MUSTER_TEST_SHARDS), while the sequencer and shards' leaders are killed."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from cluster.placement import Placement
-from tests.cluster.local_cluster import local_cluster
+from tests.cluster.local_cluster import local_cluster, shards_of_tests
 from tests.faults.hosts import SOAK, Hosts
 from tests.faults.shards import assert_equal_everywhere, clients
 from tests.faults.test_shards_kills import leader_of
@@ -23,7 +23,7 @@ from tests.interop.toolchain import Program, skip_without
 skip_without("go")
 pytestmark = [pytest.mark.interop, pytest.mark.longer, pytest.mark.timeout(1500)]
 
-SHARDS = 5
+SHARDS = shards_of_tests() if shards_of_tests() > 1 else 5
 RUN_S = 600.0 if SOAK else 15.0
 
 

@@ -10,8 +10,9 @@ from typing import Any
 
 from cluster.pb import rpc_pb2 as pb
 
-KEYS = [b"a", b"a\0", b"a/1", b"a/2", b"a/2/x", b"b", b"b/1", b"c", b"\0", b"\xff", b"\xff\xff", b"zz"]
-ENDS = [b"\0", b"a", b"a0", b"a/2", b"b", b"b0", b"c", b"d", b"\xff", b"\xff\xff\xff", b"\0\0"]
+# the letters are chosen for their hashes: with 2, 3 and 5 shards each has about as many of the keys
+KEYS = [b"b", b"b\0", b"b/1", b"b/2", b"b/2/x", b"g", b"g/1", b"h", b"\0", b"\xff", b"\xff\xff", b"uu"]
+ENDS = [b"\0", b"b", b"b0", b"b/2", b"g", b"g0", b"h", b"i", b"\xff", b"\xff\xff\xff", b"\0\0"]
 VALUES = [b"", b"0", b"1", b"22", b"\xff\0", b"long" * 30, b"x" * 17_000]
 LEASES = [1, 2, 3, 0x7FFF_FFFF_FFFF_FFFF, -5]
 

@@ -1,15 +1,17 @@
 """What ``cluster.evaluate`` says a request does, against what etcd does; and etcd against itself."""
 
 import os
+from collections import Counter
 
 import pytest
 
 from cluster.pb import rpc_pb2 as pb
+from cluster.placement import Placement
 
 from .edges import edges
 from .endpoints import GrpcEndpoint, MemoryEndpoint
 from .runner import Difference, Pair
-from .steps import Step
+from .steps import KEYS, Step
 
 SOAK = bool(os.environ.get("MUSTER_SOAK"))
 SEEDS = range(300) if SOAK else range(12)
@@ -55,3 +57,12 @@ def test_a_difference_is_found(etcd: GrpcEndpoint) -> None:
     pair.reference.call(put)  # a write that the other one does not see
     with pytest.raises(Difference):
         pair.step(Step("Range", pb.RangeRequest(key=b"a")))
+
+
+@pytest.mark.parametrize("shards", [2, 3, 5])
+def test_no_shard_has_the_keys_almost_for_itself(shards: int) -> None:
+    """Else requests over several shards would be rare where a server has several."""
+    found = Counter(map(Placement(shards).shard_of, KEYS))
+    fair = len(KEYS) / shards
+    assert len(found) == shards
+    assert all(fair - 1 <= count <= fair + 1 for count in found.values()), found
