@@ -86,6 +86,7 @@ class FrontSettings:
     grpc_keepalive_interval_ms: int = 7_200_000
     grpc_keepalive_timeout_ms: int = 20_000
     watch_progress_notify_interval_ms: int = 600_000
+    watch_merge_bytes: int = 67_108_864  # of events that wait for other shards
     quota_backend_bytes: int = 2_147_483_648
     enable_pprof: bool = False
     cors: tuple[str, ...] = ("*",)

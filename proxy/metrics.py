@@ -230,6 +230,9 @@ class Metrics:
         yield gauge("etcd_debugging_mvcc_watcher_total", "Watchers.", watch["watches"])
         yield gauge("etcd_debugging_mvcc_slow_watcher_total", "Unsynced watchers.", watch["slow"])
         yield gauge("muster_watch_subscriptions", "Distinct ranges watched.", watch["subscriptions"])
+        yield gauge("muster_watch_merge_bytes", "Events of watches over several shards that wait for a shard.", watch["merge_bytes"])
+        yield counter("muster_watch_merge_pauses", "Times that a shard's events were left to history for want of room.",
+                      watch["merge_pauses"])
         yield counter("etcd_debugging_mvcc_events", "Events sent to this front.", watch["events"])
         lease = "etcdserverpb.Lease"
         yield counter("etcd_debugging_lease_granted", "Leases granted.", context.method("unary", lease, "LeaseGrant").ok)

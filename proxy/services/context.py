@@ -38,7 +38,7 @@ class Context:
         self.placement = Placement(settings.common.shard_count, settings.common.placement_depth)
         common = settings.common
         self.hub = WatchHub(router, self.placement, settings.watch_progress_notify_interval_ms / 1000,
-                            common.max_request_bytes + _RECEIVE_OVERHEAD_BYTES)
+                            common.max_request_bytes + _RECEIVE_OVERHEAD_BYTES, settings.watch_merge_bytes)
         router.hub = self.hub
         self.stats: dict[tuple[str, str, str], MethodStats] = {}  # (grpc_type, service, method)
         self.guarded: dict[Call, Callable[[Call], None]] = {}  # streams with hasleader -> how to end one

@@ -64,6 +64,10 @@ class Batch:
         """What it takes to keep it, roughly."""
         return len(self.table) + len(self.wire)
 
+    def forget(self) -> None:
+        """Nobody gets it any more for now: what was made of it goes, so that ``size_bytes`` is what it takes to keep it."""
+        self.framed = self._entries = self._fields = self._encoded = None
+
     def entries(self) -> list[Entry]:
         """The table."""
         if self._entries is None:

@@ -20,7 +20,7 @@ from proxy.watch.encode import batch_of_record, is_part
 from proxy.watch.history import History, Slice
 from proxy.watch.parts import Part
 from proxy.watch.stream import WatchStream
-from proxy.watch.subscription import Subscription
+from proxy.watch.subscription import Room, Subscription
 
 log = structlog.get_logger("watch")
 
@@ -30,8 +30,11 @@ _EVENTS, _SUBSCRIBED = int(Status.EVENTS), int(Status.SUBSCRIBED)
 class WatchHub:
     """Subscriptions by range, streams, and what is under way between them."""
 
-    def __init__(self, router: Router, placement: Placement, progress_interval_s: float, fragment_bytes: int) -> None:
+    def __init__(self, router: Router, placement: Placement, progress_interval_s: float, fragment_bytes: int,
+                 merge_bytes: int) -> None:
+        """``merge_bytes``: room for events that wait for other shards."""
         self.fragment_bytes = fragment_bytes
+        self.room = Room(merge_bytes)
         self.streams: dict[WatchStream, None] = {}
         self.subscriptions: dict[tuple[bytes, bytes, bool], Subscription] = {}
         self.events_received = 0
@@ -94,6 +97,7 @@ class WatchHub:
             if self.subscriptions.get(key) is subscription:
                 del self.subscriptions[key]
             self._merging.pop(subscription, None)
+            subscription.close()
             for part in subscription.parts:
                 self._stalled_parts.pop(part, None)
                 part.leave(self._router)
@@ -219,7 +223,7 @@ class WatchHub:
                 if part.link is None:
                     self._join(part)
                 elif part.filling:
-                    part.owner.fill(part)
+                    part.ask_again()
         if self._stalled_cohorts:
             cohorts, self._stalled_cohorts = self._stalled_cohorts, {}
             for cohort in cohorts:
@@ -246,4 +250,5 @@ class WatchHub:
         slow = sum(len(c.members) for s in self.subscriptions.values() for c in s.lagging)
         return {"streams": len(self.streams), "watches": watches, "slow": slow,
                 "subscriptions": len(self.subscriptions), "events": self.events_received,
-                "responses": self.responses_sent, "history_slices": self._history.slices}
+                "responses": self.responses_sent, "history_slices": self._history.slices,
+                "merge_bytes": self.room.held_bytes, "merge_pauses": self.room.pauses}

@@ -4,6 +4,9 @@ A part subscribes on a link from the revision after its position. The node answe
 events come live. What lies between is read from history while live events are held back; then both join
 (review (b), Join). A lost link, a LOST record or a restarted node begins the same again, from the position:
 what is at or below it is dropped, what is missing is read from history (I16).
+
+A part whose events wait for other shards may be *paused* (``subscription``): it takes nothing more, and reads what it has
+missed from history when it goes on.
 """
 
 from __future__ import annotations
@@ -36,10 +39,10 @@ class Poster(Protocol):
 
 
 class Part:
-    """States: away (no link), asked (SUBSCRIBE sent), filling (reading a gap), live."""
+    """States: away (no link), asked (SUBSCRIBE sent), filling (reading a gap), live; in each it may be paused, but for live."""
 
-    __slots__ = ("_held", "_held_bytes", "_pieces", "filling", "generation", "link", "live", "live_from", "owner", "position",
-                 "rid", "shard")
+    __slots__ = ("_held", "_held_bytes", "_pieces", "filling", "generation", "link", "live", "live_from", "owner", "paused",
+                 "position", "rid", "shard")
 
     def __init__(self, owner: Owner, shard: int, position: int) -> None:
         self.owner = owner
@@ -50,6 +53,7 @@ class Part:
         self.live = False
         self.live_from = 0  # from this revision on the link brings everything; 0: not known yet
         self.filling = False  # a question for history is under way
+        self.paused = False
         self.generation = 0  # of the subscription; answers for an older one are not taken
         self._pieces: list[Batch] | None = None  # of a revision that has not come whole
         self._held: list[Batch] | None = None  # None but for a short while: most parts are idle
@@ -83,6 +87,35 @@ class Part:
         self.live = self.filling = False
         self.live_from = 0
         self.generation += 1
+        self._drop()
+
+    def pause(self) -> None:
+        """Take nothing more for now."""
+        self.position = self.through()
+        self.paused = True
+        if self.live:
+            self.live, self.live_from = False, self.position + 1
+        if self._held is not None:
+            self.live_from = self._held[-1].last + 1
+        if self._pieces is not None:
+            self.live_from = max(self.live_from, self._pieces[0].last + 1)
+        self._drop()
+
+    def resume(self) -> None:
+        """Go on, from history if something came meanwhile."""
+        self.paused = False
+        self._go_on()
+
+    def ask_again(self) -> None:
+        """A question for history was in vain."""
+        self.filling = False
+        self._go_on()
+
+    def _go_on(self) -> None:
+        if self.live_from and not self.live:
+            self._join_or_fill()
+
+    def _drop(self) -> None:
         self._pieces = None
         self._held = None
         self._held_bytes = 0
@@ -95,7 +128,9 @@ class Part:
     def piece(self, batch: Batch) -> None:
         """EVENTS of a revision of which more comes: it is kept until it is whole (I16)."""
         if batch.last > self.position:
-            if self._pieces is None or self._pieces[0].last != batch.last:
+            if self.paused:
+                self.live_from = max(self.live_from, batch.last + 1)  # also if it goes on before the rest has come
+            elif self._pieces is None or self._pieces[0].last != batch.last:
                 self._pieces = [batch]
             else:
                 self._pieces.append(batch)
@@ -107,6 +142,9 @@ class Part:
         fresh = batch if batch.first > self.position else batch.between(self.position, batch.last)
         if fresh is None:
             return  # I16: a node that replays records brings what was delivered
+        if self.paused:
+            self.live_from = max(self.live_from, fresh.last + 1)
+            return
         if self.live:
             self.position = fresh.last
             self.owner.received(self, fresh)
@@ -135,6 +173,8 @@ class Part:
         return True
 
     def _join_or_fill(self) -> None:
+        if self.paused:
+            return
         if self.live_from > self.position + 1:
             if not self.filling:
                 self.filling = True

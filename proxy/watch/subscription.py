@@ -9,6 +9,8 @@ The rules (I16)
   history; then it is live again. It never holds back the others.
 - A cohort's cursor is the last revision delivered whole; what is at or below it is not delivered again. Live cohorts
   have everything emitted, wherever their cursor was left.
+- Events that wait for other shards have bounded room (``Room``). Over it, parts that are ahead are paused; each goes on, from
+  history, when there is room again, or when nothing of it is left to wait: so the slowest is never paused.
 """
 
 from __future__ import annotations
@@ -27,8 +29,30 @@ _RING_BYTES = 4 << 20
 _RESPONSE_BYTES = 12 << 10  # of events, about: what is put together here goes out in responses that fit a frame of HTTP/2
 
 
+class Room:
+    """What all subscriptions of a front may keep of shards that are ahead of others. One record more for each of them, and a
+    revision whole, whatever its size."""
+
+    __slots__ = ("held_bytes", "limit_bytes", "pauses")
+
+    def __init__(self, limit_bytes: int) -> None:
+        self.limit_bytes = limit_bytes
+        self.held_bytes = 0
+        self.pauses = 0
+
+    @property
+    def full(self) -> bool:
+        return self.held_bytes > self.limit_bytes
+
+    @property
+    def ample(self) -> bool:
+        return self.held_bytes <= self.limit_bytes >> 1
+
+
 class Hub(Protocol):
     """What a subscription asks of the hub."""
+
+    room: Room
 
     def fill(self, subscription: Subscription, part: Part) -> None: ...
     def merging(self, subscription: Subscription) -> None: ...
@@ -81,7 +105,8 @@ def _last(batch: Batch) -> int:
 class Subscription:
     """One distinct (range, prev_kv)."""
 
-    __slots__ = ("_pending", "_ring", "ahead", "emitted", "hub", "key", "lagging", "live", "parts", "prev_kv", "range_end")
+    __slots__ = ("_held_bytes", "_paused", "_pending", "_ring", "ahead", "emitted", "hub", "key", "lagging", "live", "parts",
+                 "prev_kv", "range_end")
 
     def __init__(self, hub: Hub, key: bytes, range_end: bytes, prev_kv: bool, shards: tuple[int, ...],
                  revision: int) -> None:
@@ -97,6 +122,8 @@ class Subscription:
         self.lagging: dict[Cohort, None] = {}
         # several shards: what has come of each and waits for others. None, as the ring, where there is none: most are idle
         self._pending: dict[int, list[Batch]] | None = None
+        self._held_bytes = 0  # in there
+        self._paused = False  # some parts are
         self._ring: Ring | None = None
 
     def through(self) -> int:
@@ -116,6 +143,7 @@ class Subscription:
             self._pending = {}
             self.hub.merging(self)
         self._pending.setdefault(part.shard, []).append(batch)
+        self._hold(batch.size_bytes)
 
     def moved(self, part: Part) -> None:
         """A shard's part has got further: emit what is whole now."""
@@ -128,14 +156,43 @@ class Subscription:
         if self._pending and low > self.emitted:
             found = [joined(ready) for batches in self._pending.values() if (ready := _taken(batches, low))]
             if found:
+                self._hold(-sum([batch.size_bytes for batch in found]))
                 for piece in (merged(found) if len(found) > 1 else found[0]).pieces(_RESPONSE_BYTES):
                     self._emit(piece)
         if low > self.emitted:
             self.emitted = low
-        if self._pending and any(self._pending.values()):
+        if self._paused or self.hub.room.full:
+            self._make_room()
+        if self._paused or (self._pending and any(self._pending.values())):
             return False
         self._pending = None
         return True
+
+    def _hold(self, size_bytes: int) -> None:
+        self._held_bytes += size_bytes
+        self.hub.room.held_bytes += size_bytes
+
+    def _make_room(self) -> None:
+        """Pause the parts that wait for others, if there is no room, and let go on those that may."""
+        room, pending = self.hub.room, self._pending or {}
+        full, ample = room.full, room.ample
+        go_on = []
+        self._paused = False
+        for part in self.parts:
+            waits = bool(pending.get(part.shard))
+            if part.paused and (ample or not waits):
+                go_on.append(part)
+            elif full and waits and not part.paused:
+                room.pauses += 1
+                part.pause()
+            self._paused = self._paused or part.paused
+        for part in go_on:
+            part.resume()
+
+    def close(self) -> None:
+        """Nobody is left."""
+        self._pending = None
+        self._hold(-self._held_bytes)
 
     def fill(self, part: Part) -> None:
         """A part has a gap to read from history."""
@@ -159,7 +216,7 @@ class Subscription:
         batch.framed = {}
         for cohort in tuple(self.live.values()):
             cohort.deliver(batch)
-        batch.framed = None
+        batch.forget()
         if self._ring is not None:
             self._ring.append(batch)
         self.emitted = last
@@ -226,6 +283,7 @@ class Subscription:
             return
         for batch in ring.after(cohort.cursor):
             cohort.deliver(batch)
+            batch.forget()
             if cohort.blocked or cohort not in self.lagging:
                 return
         self._recovered(cohort)

@@ -212,6 +212,7 @@ def _front_settings(
         grpc_keepalive_interval_ms=setting(config, "grpc-keepalive-interval"),
         grpc_keepalive_timeout_ms=setting(config, "grpc-keepalive-timeout"),
         watch_progress_notify_interval_ms=config.watch_progress_notify_interval_ms,
+        watch_merge_bytes=setting(config, "watch-merge-bytes") // max(config.fronts, 1),
         quota_backend_bytes=config.quota_backend_bytes,
         enable_pprof=setting(config, "enable-pprof") or setting(config, "log-level") == "debug",
         cors=setting(config, "cors"),

@@ -14,7 +14,7 @@ from cluster.wire import key_value
 from proxy.links import Link
 from proxy.watch.encode import Batch, batch_of_record
 from proxy.watch.parts import Part
-from proxy.watch.subscription import Subscription
+from proxy.watch.subscription import Room, Subscription
 from tests.events import Event, record
 
 
@@ -37,6 +37,9 @@ class Recorder:
 
 class Hub:
     """Needs nothing here: no gap, nobody lags, watermarks are told by the test."""
+
+    def __init__(self) -> None:
+        self.room = Room(1 << 20)
 
     def merging(self, subscription: Subscription) -> None:
         pass
@@ -130,3 +133,158 @@ def test_i16_a_revision_that_comes_in_pieces_is_delivered_whole_and_after_those_
     part.subscribed((5).to_bytes(8, "little") + bytes(8))
     part.events(batch(5, b"whole"))
     assert watch.got[5:] == [(5, b"whole")]
+
+
+class Filling(Hub):
+    """Remembers who wants history."""
+
+    def __init__(self, limit_bytes: int) -> None:
+        self.room = Room(limit_bytes)
+        self.asked: list[tuple[int, int]] = []  # shard, from revision
+
+    def fill(self, subscription: Subscription, part: Part) -> None:
+        self.asked.append((part.shard, part.position + 1))
+
+
+class Paired:
+    """A watch over two shards; shard 1's replica stands still at revision 1 until the test moves it."""
+
+    def __init__(self, limit_bytes: int) -> None:
+        self.hub = Filling(limit_bytes)
+        self.subscription = Subscription(self.hub, b"\0", b"\0", False, (0, 1), 1)
+        self.ahead, self.behind = self.subscription.parts
+        self.links = [Link(None, shard, 1, shard, b"") for shard in (0, 1)]  # type: ignore[arg-type]
+        for part, link in zip(self.subscription.parts, self.links, strict=True):
+            part.join(link, Poster())
+            part.subscribed((2).to_bytes(8, "little") + bytes(8))
+        self.watch = Recorder(1)
+        self.subscription.add(self.watch)  # type: ignore[arg-type]
+
+    def comes(self, part: Part, revision: int, *keys: bytes, more: bool = False) -> None:
+        """EVENTS of one revision: with more to come of it, or whole, or its rest."""
+        batch = batch_of_record(record([event(revision, k) for k in keys], more, revision))
+        if more:
+            part.piece(batch)
+            return
+        part.events(batch)
+        self.subscription.advance()
+
+    def moves(self, shard: int, revision: int) -> None:
+        """A watermark."""
+        self.links[shard].watermark = revision
+        self.subscription.advance()
+
+    def history(self, upto: int, *events: tuple[int, bytes]) -> None:
+        """The answer to what the part that is ahead has asked."""
+        batch = batch_of_record(record([event(r, k) for r, k in events])) if events else None
+        assert self.ahead.filled(batch, upto + 1)
+
+
+def test_a_shard_that_is_ahead_waits_within_bounds_and_goes_on_from_history() -> None:
+    pair = Paired(2000)
+    for revision in range(2, 200):
+        pair.comes(pair.ahead, revision, b"key-%03d" % revision)
+        pair.moves(0, revision)
+    assert 2000 < pair.hub.room.held_bytes < 2200
+    assert (pair.ahead.paused, pair.hub.room.pauses, pair.hub.asked) == (True, 1, [])
+    kept = pair.ahead.position
+    pair.moves(1, 3)
+    assert [r for r, _ in pair.watch.got] == [2, 3]
+    pair.moves(1, kept - 5)  # there is room again
+    assert not pair.ahead.paused
+    assert pair.hub.asked == [(0, kept + 1)]
+    assert pair.subscription.through() == kept - 5
+    pair.comes(pair.ahead, 200, b"live")  # what comes while history is read is held back, as after any gap
+    pair.history(kept + 10, *[(r, b"key-%03d" % r) for r in range(kept + 1, kept + 11)])
+    pair.history(199, *[(r, b"key-%03d" % r) for r in range(kept + 11, 200)])
+    assert pair.ahead.paused, "what history brought is too much again"
+    pair.moves(0, 200)
+    pair.moves(1, 200)
+    assert pair.hub.asked[-1] == (0, 200)  # and so what was held back meanwhile was not kept
+    pair.history(200, (200, b"live"))
+    assert pair.watch.got == [(r, b"key-%03d" % r) for r in range(2, 200)] + [(200, b"live")]
+    assert (pair.hub.room.held_bytes, pair.subscription.through()) == (0, 200)
+    assert pair.ahead.live
+
+
+def test_a_shard_that_has_brought_nothing_meanwhile_goes_on_live() -> None:
+    pair = Paired(0)
+    pair.comes(pair.ahead, 2, b"a")
+    assert pair.ahead.paused
+    pair.moves(0, 5)  # no events
+    pair.moves(1, 5)
+    assert not pair.ahead.paused
+    assert (pair.ahead.live, pair.hub.asked, pair.subscription.through()) == (True, [], 5)
+    assert pair.watch.got == [(2, b"a")]
+
+
+def test_the_slowest_shard_is_never_the_one_that_waits() -> None:
+    pair = Paired(0)
+    pair.comes(pair.ahead, 9, b"z")
+    for revision in range(2, 9):
+        pair.comes(pair.behind, revision, b"a")
+        assert not pair.behind.paused
+        assert [r for r, _ in pair.watch.got] == list(range(2, revision + 1))
+    pair.moves(1, 9)
+    assert pair.watch.got[-1] == (9, b"z")
+
+
+def test_i16_a_revision_in_pieces_is_whole_whenever_its_shard_is_paused_and_goes_on() -> None:
+    for pieces_before in (0, 1, 2):  # of two, before the pause
+        for resumed in (False, True):  # before the rest comes
+            pair = Paired(1 << 20)
+            pair.comes(pair.ahead, 2, b"a")
+            for n in range(pieces_before):
+                pair.comes(pair.ahead, 3, b"p%d" % n, more=True)
+            pair.hub.room.limit_bytes = 0
+            pair.subscription.advance()
+            assert pair.ahead.paused
+            for n in range(pieces_before, 2):
+                pair.comes(pair.ahead, 3, b"p%d" % n, more=True)
+            if resumed:
+                pair.moves(1, 2)
+                assert pair.hub.asked == [(0, 3)]
+            pair.comes(pair.ahead, 3, b"rest")
+            pair.moves(0, 3)
+            pair.moves(1, 3)
+            assert pair.hub.asked == [(0, 3)]
+            pair.history(3, (3, b"p0"), (3, b"p1"), (3, b"rest"))
+            pair.moves(1, 4)
+            assert pair.watch.got == [(2, b"a"), (3, b"p0"), (3, b"p1"), (3, b"rest")]
+
+
+def test_i16_a_revision_in_pieces_is_whole_when_what_came_before_it_is_too_much_to_hold_back() -> None:
+    pair = Paired(1 << 20)
+    part = pair.ahead
+    part.join(pair.links[0], Poster())
+    part.subscribed((9).to_bytes(8, "little") + bytes(8))  # a gap: 2 to 8
+    pair.comes(part, 11, b"p", more=True)
+    with patch("proxy.watch.parts._HELD_BYTES", 10):
+        pair.comes(part, 10, b"x")
+    pair.comes(part, 11, b"rest")
+    pair.history(10, (10, b"x"))
+    pair.moves(0, 11)
+    pair.moves(1, 11)
+    assert pair.watch.got == [(10, b"x"), (11, b"p"), (11, b"rest")]
+
+
+def test_what_is_kept_is_given_back_when_the_watch_ends() -> None:
+    pair = Paired(1 << 20)
+    pair.comes(pair.ahead, 2, b"a")
+    assert pair.hub.room.held_bytes > 0
+    pair.subscription.close()
+    assert pair.hub.room.held_bytes == 0
+
+
+def test_what_is_kept_for_who_lags_is_no_more_than_what_is_counted() -> None:
+    pair = Paired(1 << 20)
+    slow = Recorder(1)
+    slow.blocked = True
+    pair.subscription.add(slow)  # type: ignore[arg-type]
+    pair.subscription.lag(slow)  # type: ignore[arg-type]
+    pair.comes(pair.ahead, 2, b"a", b"b")
+    pair.moves(1, 2)
+    assert len(pair.watch.got) == 2  # it has read every event of the batch, of which the ring keeps the bytes
+    assert pair.subscription._ring is not None
+    (kept,) = pair.subscription._ring._batches
+    assert (kept._entries, kept._fields, kept._encoded) == (None, None, None)

@@ -38,6 +38,7 @@ class Race:
         self.world = World(shards=shards)
         self.clients = [Client(self.world) for _ in range(3)]
         self.made: list[Made] = []
+        self.world.net.context.hub.room.limit_bytes = random.choice((0, 100, 1000, 1 << 20))
         for source in self.world.every.values():
             source.slice_events = random.choice((1, 2, 5))
             source.at_once = lambda: random.choice((1, 2, 5))
@@ -50,13 +51,15 @@ class Race:
         alive = source.node.alive
         action = random.choices(
             ("write", "apply", "serve", "late", "run", "create", "cancel", "block", "read", "cut", "restart", "install",
-             "time", "sip"),
-            (8, 8, 6, 5, 8, 4, 1, 1, 2, 1, 2, 1, 1, 3))[0]
+             "time", "sip", "begin"),
+            (8, 8, 6, 5, 8, 4, 1, 1, 2, 1, 2, 1, 1, 3, 2))[0]
         if action == "write":
             keys = random.sample(KEYS, random.choice((1, 1, 2, 3)))
             world.store.write(*[(random.choice((0, 0, 1)), k) for k in keys])
         elif action == "apply" and alive and source.node.revision < world.store.revision:
             source.apply(random.randint(source.node.revision + 1, world.store.revision))
+        elif action == "begin" and alive and not source.begun and source.node.revision < world.store.revision:
+            source.begin(random.randint(source.node.revision + 1, world.store.revision))
         elif action == "serve" and alive:
             source.serve()
         elif action == "late" and alive:
@@ -140,6 +143,7 @@ class Race:
                     assert response.header.revision >= response.events[-1].kv.mod_revision
         for client in self.clients:
             self.check_created_first(client)
+        assert self.world.net.context.hub.room.held_bytes == 0
 
     def check_created_first(self, client: Client) -> None:
         created: set[int] = set()
@@ -155,7 +159,8 @@ class Race:
 def test_i16_every_watch_gets_every_event_once_in_order_whatever_happens(seed: int, shards: int) -> None:
     race = Race(Random(seed), shards)
     with (patch("proxy.watch.cohort.DIRECT_BYTES", race.random.choice((1, 200, 16_384))),  # so many watches at once
-          patch("proxy.watch.subscription._RESPONSE_BYTES", race.random.choice((1, 100, 16_384)))):  # so many events
+          patch("proxy.watch.subscription._RESPONSE_BYTES", race.random.choice((1, 100, 16_384))),  # so many events
+          patch("proxy.watch.parts._HELD_BYTES", race.random.choice((100, 1000, 1 << 20)))):
         for _ in range(race.random.choice((30, 100, 200))):
             race.step()
     race.finish()

@@ -62,6 +62,9 @@ class Source:
     slice_events: int = 3
     subs: dict[int, tuple[bytes, bytes, int]] = field(default_factory=dict)
     late: list[tuple[int, int, bytes]] = field(default_factory=list)  # answers that wait to be sent
+    begun: int = 0  # the revision that an apply in slices is about to reach
+    sent: dict[int, int] = field(default_factory=dict)  # events of it that have left: rid -> how many
+    waiting: list[Any] = field(default_factory=list)  # who subscribes meanwhile
     at_once: Callable[[], int] = lambda: 1
 
     def __post_init__(self) -> None:
@@ -71,12 +74,19 @@ class Source:
         """The link is gone, and with it what was for it."""
         self.subs.clear()
         self.late.clear()
+        self.sent.clear()
+        self.waiting.clear()
 
     def serve(self) -> None:
         """Take the requests; history answers are made now and sent by ``send_late``."""
-        for request in self.node.take():
+        requests = self.node.take()
+        if not self.begun:
+            requests, self.waiting = self.waiting + requests, []
+        for request in requests:
             body = request.body
-            if request.method == Method.SUBSCRIBE:
+            if request.method == Method.SUBSCRIBE and self.begun:
+                self.waiting.append(request)
+            elif request.method == Method.SUBSCRIBE:
                 start, _, key_len = SUBSCRIBE_HEAD.unpack_from(body)
                 at = SUBSCRIBE_HEAD.size
                 live = max(start, self.node.revision + 1)
@@ -84,6 +94,8 @@ class Source:
                 self.node.answer(request.rid, Status.SUBSCRIBED, SUBSCRIBED_BODY.pack(live, self.store.compacted))
             elif request.method == Method.UNSUBSCRIBE:
                 self.subs.pop(request.rid, None)
+                self.sent.pop(request.rid, None)
+                self.waiting = [w for w in self.waiting if w.rid != request.rid]
             elif request.method == Method.HISTORY:
                 self.late.append((request.rid, *self._history(body)))
 
@@ -118,8 +130,34 @@ class Source:
         for rid, status, body in late:
             self.node.answer(rid, status, body)
 
+    def begin(self, revision: int) -> None:
+        """Begin to apply up to a revision: a part of its events leaves before it is applied."""
+        self.begun = revision
+        for rid, (key, end, live) in self.subs.items():
+            events = self._events(revision - 1, revision, key, end) if revision >= live else []
+            if len(events) > 1:
+                self.sent[rid] = len(events) // 2
+                self.node.answer(rid, Status.EVENTS, record(events[: self.sent[rid]], True, revision))
+
+    def _end_begun(self) -> None:
+        after, upto, sent = self.node.revision, self.begun, self.sent
+        self.node.revision, self.begun, self.sent = upto, 0, {}
+        for rid, (key, end, live) in self.subs.items():
+            before = self._events(max(after, live - 1), upto - 1, key, end)
+            last = self._events(max(after, live - 1, upto - 1), upto, key, end)
+            if rid in sent:
+                if before:
+                    self.node.answer(rid, Status.EVENTS, record(before))
+                self.node.answer(rid, Status.EVENTS, record(last[sent[rid] :], False, upto))
+            elif before or last:
+                self.node.answer(rid, Status.EVENTS, record(before + last))
+        self.node.watermark(upto)
+        self.serve()
+
     def apply(self, revision: int) -> None:
         """Apply up to a revision, so many revisions at once as ``at_once`` says: their events, then the watermark."""
+        if self.begun:
+            self._end_begun()
         while self.node.revision < revision:
             after = self.node.revision
             self.node.revision = upto = min(revision, after + max(1, self.at_once()))
@@ -133,6 +171,8 @@ class Source:
         for rid in self.subs:
             self.node.answer(rid, Status.LOST, b"")
         self.subs.clear()
+        self.sent.clear()
+        self.begun = 0
         self.node.revision = max(self.node.revision, revision)
         self.node.watermark(self.node.revision)
 
@@ -202,7 +242,7 @@ class World:
                     busy = busy or bool(source.node.requests or source.late)
                     source.serve()
                     source.send_late()
-                    if apply and source.node.revision < self.store.revision:
+                    if apply and (source.begun or source.node.revision < self.store.revision):
                         source.apply(self.store.revision)
                         busy = True
             self.net.run()
@@ -226,6 +266,7 @@ class World:
         node.up = True
         if revision:
             node.revision = revision
+        self.every[shard, member].begun = 0
         self.net.pass_time(1.5)
 
 
