@@ -26,14 +26,16 @@ from node.yielding import Others
 log = structlog.get_logger("reads")
 
 SLICE_S = 0.0004
-_FRESH_SLICES = 3  # so many before work counts as long
-_PAUSE_S = 0.001  # of long work beside writes: it has a fourth of the CPU then
+BESIDE_SLICE_S = 0.0002  # beside writes: what comes in one turn of the loop waits for one slice
+_FRESH_SLICES = 4  # so many before work counts as long
+_BURST = 2  # slices of long work beside writes, each in a turn of the loop of its own, and then a pause
+_PAUSE_S = 0.001  # it has a fourth of the CPU then
 Slices = Generator[None, None, None]
 
 
 class Slicer:
     """Runs generators a slice at a time, round robin, with the loop served in between. Those that turn out long go on by
-    themselves: with a pause after every slice while there are writes, and without holding up the others."""
+    themselves: with pauses and in shorter slices while there are writes, and without holding up the others."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, writes: Callable[[], object] = lambda: None) -> None:
         """``writes``: differs when something was written since."""
@@ -42,6 +44,7 @@ class Slicer:
         self._long: deque[Slices] = deque()
         self._writers = Others(time.perf_counter, writes)
         self._scheduled = self._long_scheduled = False
+        self._burst = 0
         self.slices = 0
 
     def start(self, work: Slices, part: bool = False) -> None:
@@ -51,7 +54,7 @@ class Slicer:
             if not self._long_scheduled:
                 self._later()
             return
-        self._fresh.append((work, 0))
+        self._fresh.append((work, 1))
         if not self._scheduled:
             self._scheduled = True
             self._loop.call_soon(self._slice)
@@ -59,7 +62,7 @@ class Slicer:
     def _slice(self) -> None:
         self._scheduled = False
         work, slices = self._fresh.popleft()
-        if self._goes_on(work):
+        if self._goes_on(work, self._slice_s()):
             if slices < _FRESH_SLICES:
                 self._fresh.append((work, slices + 1))
             else:
@@ -73,28 +76,36 @@ class Slicer:
     def _slice_long(self) -> None:
         self._long_scheduled = False
         work = self._long.popleft()
-        if self._goes_on(work):
+        if self._goes_on(work, self._slice_s()):
             self._long.append(work)
         if self._long:
             self._later()
 
     def _later(self) -> None:
         self._long_scheduled = True
-        if self._writers.about():
+        self._burst += 1
+        if self._burst >= _BURST and self._writers.about():
+            self._burst = 0
             self._loop.call_later(_PAUSE_S, self._slice_long)
         else:
             self._loop.call_soon(self._slice_long)
 
-    def _goes_on(self, work: Slices) -> bool:
+    def _slice_s(self) -> float:
+        return BESIDE_SLICE_S if self._writers.about() else SLICE_S
+
+    def _goes_on(self, work: Slices, slice_s: float) -> bool:
         self.slices += 1
-        until = time.perf_counter() + SLICE_S
+        now = time.perf_counter()
+        until = now + slice_s
         try:
-            next(work)
-            while time.perf_counter() < until:
+            while True:
+                began = now
                 next(work)
+                now = time.perf_counter()
+                if now + (now - began) / 2 >= until:  # a step is not begun that would end far behind it
+                    return True
         except StopIteration:
             return False
-        return True
 
     @property
     def pending(self) -> int:

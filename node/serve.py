@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 _SLICE_ROWS = 256
 _SLICE_BYTES = 256 << 10
 _PARTIAL_ROWS = 1024
-_HISTORY_SCAN = 100
+_HISTORY_SCAN = 32  # a slice of 0.1 to 0.25 ms
 _FAR_BEHIND = 1000  # revisions: a watch that has so many to catch up with asks for them in many parts
 _LOOK = 1000  # rows passed over in a slice: of keys that are gone, or newer
 

@@ -39,9 +39,10 @@ _CATCHUP_BYTES = 8 << 20
 _MARK_BYTES = 1 << 20
 _KEEP_AT_MOST = 20  # snapshot counts of order records kept for the other nodes of a host; beyond, they install
 # A compaction has time, requests have not: while there are any (node.yielding) it takes a fifth of the loop, as etcd
-# pauses between batches. It removes some 20,000 versions a second then
+# pauses between batches, in short slices: what comes waits for one
 _COMPACT_SLICE_US = 500
-_COMPACT_PAUSE_S = 0.002
+_COMPACT_BESIDE_US = 200
+_COMPACT_PAUSE_S = 0.001
 _QUOTA_STEP = 64 << 10  # logged bytes between two looks at the quota, at least
 _PUT_COST = 256  # etcd's estimate of a put's overhead against the quota, in bytes
 
@@ -213,8 +214,9 @@ class Upkeep:
         store = node.store
         if node.stopping:
             return
-        if not store.compaction_step(_COMPACT_SLICE_US):
-            node.loop.call_later(_COMPACT_PAUSE_S if self._requests.about() else 0, self._compact)
+        beside = self._requests.about()
+        if not store.compaction_step(_COMPACT_BESIDE_US if beside else _COMPACT_SLICE_US):
+            node.loop.call_later(_COMPACT_PAUSE_S if beside else 0, self._compact)
             return
         self._compacting = False
         waiting, self._waiting_compaction = self._waiting_compaction, []

@@ -17,11 +17,13 @@ class Node:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(reads, "SLICE_S", 0.0)
+        monkeypatch.setattr(reads, "BESIDE_SLICE_S", 0.0)
         self.loop = ManualLoop()
         self.written = 0
         loop: Any = self.loop
         self.slicer = Slicer(loop, lambda: self.written)
         self.steps: list[str] = []
+        self.pauses = 0
 
     def work(self, name: str, steps: int) -> Slices:
         for _ in range(steps):
@@ -34,6 +36,7 @@ class Node:
 
     def pass_pause(self) -> None:
         later, self.loop.later = self.loop.later, []
+        self.pauses += len(later)
         for callback in later:
             callback()
         self.loop.run()
@@ -52,28 +55,66 @@ def test_without_writes_long_work_never_pauses(node: Node) -> None:
     assert node.loop.later == []
 
 
-def test_beside_writes_long_work_pauses_after_each_slice_once_it_is_long(node: Node) -> None:
+def test_beside_writes_long_work_pauses_after_every_second_slice_once_it_is_long(node: Node) -> None:
     node.written = 1
     node.begin("range", 100)
     begun = len(node.steps)
     assert 1 < begun < 10
-    for step in range(1, 11):
+    for pause in range(1, 11):
         assert len(node.loop.later) == 1
         node.pass_pause()
-        assert len(node.steps) == begun + step
+        assert len(node.steps) == begun + reads._BURST * pause
     assert node.slicer.pending == 1
 
 
-def test_a_part_of_something_long_waits_for_the_pause_at_once(node: Node) -> None:
+def test_between_two_slices_of_long_work_the_loop_is_served(node: Node) -> None:
     node.written = 1
-    for number in range(3):
+    node.begin("long", 100)
+    node.steps.clear()
+    later, node.loop.later = node.loop.later, []
+    for callback in later:
+        callback()
+    assert node.steps == ["long"], "the next slice is another turn's"
+    node.loop.run()
+    assert node.steps == ["long"] * 2
+
+
+def test_parts_of_something_long_pause_together_as_one_whole_would(node: Node) -> None:
+    node.written = 1
+    for _ in range(20):
         node.slicer.start(node.work("part", 1), part=True)
         node.loop.run()
-        assert len(node.steps) == number
-        node.pass_pause()
-        assert len(node.steps) == number + 1
-        node.pass_pause()  # it finds that this part is at its end
-    assert node.slicer.pending == 0
+        while node.slicer.pending:
+            node.pass_pause()
+    # a part is two slices, the second of which finds its end
+    assert (len(node.steps), node.slicer.slices) == (20, 40)
+    assert node.pauses == 40 // reads._BURST
+
+
+def test_beside_writes_slices_are_shorter_and_begin_no_step_that_would_end_far_behind(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 0.0
+    monkeypatch.setattr("node.reads.time.perf_counter", lambda: now)
+    monkeypatch.setattr(reads, "BESIDE_SLICE_S", 0.2)
+    monkeypatch.setattr(reads, "SLICE_S", 0.4)
+
+    def work(step_s: float) -> Slices:
+        nonlocal now
+        while True:
+            node.steps.append("step")
+            now += step_s
+            yield
+
+    def steps_of_a_slice(step_s: float) -> int:
+        node.steps.clear()
+        assert node.slicer._goes_on(work(step_s), node.slicer._slice_s())
+        return len(node.steps)
+
+    node.written = 1
+    assert [steps_of_a_slice(s) for s in (0.01, 0.09, 0.15, 0.5)] == [20, 2, 1, 1]
+    node.slicer = Slicer(node.slicer._loop)
+    assert [steps_of_a_slice(s) for s in (0.01, 0.09, 0.15, 0.5)] == [40, 4, 3, 1]
 
 
 def test_short_work_does_not_wait_for_the_pause_of_long_work(node: Node) -> None:
@@ -87,7 +128,7 @@ def test_short_work_does_not_wait_for_the_pause_of_long_work(node: Node) -> None
     for _ in range(10):
         assert len(node.loop.later) == 1, "one pause for all of them"
         node.pass_pause()
-    assert sorted(node.steps) == ["another long"] * 5 + ["long"] * 5
+    assert sorted(node.steps) == ["another long"] * 5 * reads._BURST + ["long"] * 5 * reads._BURST
 
 
 def test_work_that_ends_in_a_pause_leaves_nothing_behind(node: Node) -> None:

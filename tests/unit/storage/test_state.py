@@ -391,6 +391,7 @@ def test_a_revision_larger_than_a_run_survives_compaction_whole(open_store: Open
 
 def test_compaction_goes_on_after_a_restart(open_store: OpenStore, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(compaction, "_CHUNK", 60)  # what a restart costs at most
+    monkeypatch.setattr(compaction, "_TAKE_CHECK", 25)  # so that some of them fall between two parts of a chunk
     store = open_store()
     for version in range(300):
         do(store, *(records.put(b"%d" % i, version and 2 + i, version + 1, b"x" * 20, 0) for i in range(5)))
@@ -407,6 +408,23 @@ def test_compaction_goes_on_after_a_restart(open_store: OpenStore, monkeypatch: 
     assert store.compaction_step(0)  # and it stays done
     store.close()
     assert open_store().statistics()["compacting"] == 0
+
+
+def test_a_slice_of_a_compaction_ends_in_the_midst_of_a_chunk_that_is_taken(
+    open_store: OpenStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compaction, "_TAKE_CHECK", 10)
+    store = open_store()
+    for version in range(100):
+        do(store, records.put(b"key", version and 2, version + 1, b"", 0))
+    do(store, records.compact(store.revision))
+    for step in range(1, 10):
+        assert not store.compaction_step(0)
+        assert len(store._compaction._changes) == 10 * step
+        assert len(versions(store)) == 100  # nothing goes before the chunk is whole
+    while not store.compaction_step(0):
+        pass
+    assert len(versions(store)) == 1
 
 
 def test_a_second_compaction_may_come_while_the_first_is_at_work(open_store: OpenStore) -> None:
@@ -568,6 +586,7 @@ def test_no_old_value_comes_to_light_while_a_deleted_key_is_compacted(
 ) -> None:
     monkeypatch.setattr(compaction, "_CHUNK", 7)
     monkeypatch.setattr(compaction, "_TIME_CHECK", 1)  # a look after every removal
+    monkeypatch.setattr(compaction, "_TAKE_CHECK", 2)
     store = open_store()
     names = [b"k%d" % i for i in range(6)]
     for version in range(1, 5):
