@@ -176,8 +176,8 @@ class Coordinator(Generic[T]):
         self._queue: deque[Wide[T]] = deque()
         self._running: dict[Attempt, Wide[T]] = {}  # by number: an attempt begins under the next one
         self._overlaps = Overlaps()  # of those that run
-        self._appended: dict[Attempt, int] = {}  # attempt -> order index of its multi; 0: being appended now
-        self._fresh: list[Attempt] = []  # those being appended now
+        self._appended: dict[Attempt, int] = {}  # attempt -> order index of its multi
+        self._appending: list[Attempt] = []  # those whose multis are in the record that is being made
         self._messages: list[Outgoing] = []
         self._has_leader: dict[int, int] = {}  # shard -> term its leader was last heard of
         self.completed = self.restarted = 0
@@ -244,18 +244,21 @@ class Coordinator(Generic[T]):
     def _answer_unknown(self, attempt: Attempt, shard: int) -> None:
         """A lock that this sequencer does not wait for: dead ones are released again. An appended one ends by its
         multi, which the shard's feed brings."""
-        if attempt not in self._appended:
+        if not self._is_appended(attempt):
             self._messages.append(Outgoing(shard, Method.RELEASE, encode_attempt(attempt)))
 
     def fate(self, attempt: Attempt) -> int | None:
         """"Release once you have applied order index i" (0: at once); None: undecided, keep it."""
-        if attempt in self._running:
+        if attempt in self._running or attempt in self._appending:
             return None
         index = self._appended.get(attempt)
         if index is None:
             # of an older term: its multi may stand in the log before this term's first record, which ends the lock
             return 0 if attempt.term == self.term else None
-        return index or None
+        return index
+
+    def _is_appended(self, attempt: Attempt) -> bool:
+        return attempt in self._appended or attempt in self._appending
 
     # -- progress
 
@@ -348,7 +351,7 @@ class Coordinator(Generic[T]):
     def _release(self, wide: Wide[T]) -> None:
         """The attempt is dead from here on, and never appended (H5)."""
         assert wide.attempt is not None
-        assert wide.attempt not in self._appended, "H5: an attempt is released or appended, never both"
+        assert not self._is_appended(wide.attempt), "H5: an attempt is released or appended, never both"
         del self._running[wide.attempt]
         self._overlaps.remove(wide.footprint)
         for shard in wide.participants:
@@ -386,8 +389,7 @@ class Coordinator(Generic[T]):
             outcome = Outcome(item, False, e.encode(), [], -1)
         del self._running[attempt]
         self._overlaps.remove(wide.footprint)
-        self._appended[attempt] = 0
-        self._fresh.append(attempt)
+        self._appending.append(attempt)
         self.completed += 1
         append(item, outcome, wide)
 
@@ -462,9 +464,9 @@ class Coordinator(Generic[T]):
 
     def logged(self, index: int) -> None:
         """What was appended since the last call is the order record ``index``."""
-        for attempt in self._fresh:
+        for attempt in self._appending:
             self._appended[attempt] = index
-        self._fresh.clear()
+        self._appending.clear()
         while len(self._appended) > 100_000:
             del self._appended[next(iter(self._appended))]
 

@@ -19,7 +19,8 @@ from cluster.pb import rpc_pb2
 from node.fronts import FrontLink
 from node.reads import Waiting
 
-MOST_OPEN = 100_000  # questions without a confirmation; a front asks one for all of its reads of a tick
+# questions without a confirmation, and those that wait for a revocation; a front asks one for all of its reads of a tick
+MOST_OPEN = 100_000
 Question = tuple[FrontLink, int, int, bytes]  # link, rid, method, body
 
 
@@ -69,6 +70,7 @@ class Confirmations:
         self._questions: list[Question] = []
         self._rounds: dict[int, list[Question]] = {}
         self._blocked: dict[int, list[Question]] = {}  # keep-alives of expired leases that await their revocation
+        self._blocking = 0  # questions in there
         self._applying = Waiting(MOST_OPEN)
         self._asking = 0  # questions in open rounds
         self._context = 0
@@ -135,6 +137,7 @@ class Confirmations:
             for question in blocked:
                 self._not_leader(question)
         self._blocked.clear()
+        self._blocking = 0
 
     def _not_leader(self, question: Question) -> None:
         link, rid, _, _ = question
@@ -173,7 +176,11 @@ class Confirmations:
         lease = rpc_pb2.LeaseKeepAliveRequest.FromString(body).ID
         ttl = self._lessor.renew(lease, self._now_ms())
         if ttl is None:  # due, its revocation is on the way
-            self._blocked.setdefault(lease, []).append(question)
+            if self._blocking >= MOST_OPEN:
+                link.answer(rid, Status.ERROR, EtcdError(errors.TOO_MANY_REQUESTS).encode())
+            else:
+                self._blocking += 1
+                self._blocked.setdefault(lease, []).append(question)
             return
         link.ok(rid, self._store.revision, self._raft.term,
                 rpc_pb2.LeaseKeepAliveResponse(ID=lease, TTL=ttl).SerializeToString())
@@ -182,6 +189,7 @@ class Confirmations:
         """These leases are gone: keep-alives that waited for it get TTL 0."""
         for lease in leases:
             for question in self._blocked.pop(lease, []):
+                self._blocking -= 1
                 self._keep_alive(question)
                 self._mark_dirty(question[0])
 

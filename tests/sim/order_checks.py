@@ -257,7 +257,7 @@ class Checker:
             coordinator = getattr(process.node, "coordinator", None)
             if process.alive and coordinator is not None and attempt in coordinator._running:
                 return True
-            if process.alive and coordinator is not None and attempt in coordinator._appended:
+            if process.alive and coordinator is not None and coordinator._is_appended(attempt):
                 return True  # its multi is on its way
         return False
 

@@ -10,6 +10,7 @@ import pytest
 from cluster import errors, messages
 from cluster.errors import EtcdError
 from cluster.messages import Method, Status
+from cluster.pb import rpc_pb2
 from node import confirm
 from node.confirm import Confirmations
 from node.fronts import FrontLink
@@ -62,4 +63,36 @@ def test_too_many_open_questions_are_refused_until_some_are_answered(monkeypatch
     assert [(rid, status) for rid, status, _ in leader.answers()] == [(r, Status.NOT_LEADER) for r in (3, 4, 6)]
     for _ in range(4):
         leader.ask()
+    assert leader.answers() == []
+
+
+def test_keep_alives_that_wait_for_a_revocation_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(confirm, "MOST_OPEN", 2)
+    leader = Leader()
+    expired: Any = SimpleNamespace(primary=True, renew=lambda lease, now_ms: None)
+    leader.confirmations._lessor = expired
+
+    def keep_alive(lease: int) -> None:
+        leader.rid += 1
+        body = rpc_pb2.LeaseKeepAliveRequest(ID=lease).SerializeToString()
+        leader.confirmations.ask(leader.link, leader.rid, Method.LEASE_KEEPALIVE, body)
+        leader.confirmations.run(True)
+        leader.confirmations.confirmed(leader.rounds[-1], 5)
+
+    keep_alive(7)
+    keep_alive(8)
+    assert leader.answers() == []
+    keep_alive(7)
+    ((rid, status, body),) = leader.answers()
+    assert (rid, status, EtcdError.decode(body).kind) == (3, Status.ERROR, errors.TOO_MANY_REQUESTS)
+    expired.renew = lambda lease, now_ms: 0  # gone
+    leader.confirmations.revoked([7])
+    assert [(rid, status) for rid, status, _ in leader.answers()] == [(1, Status.OK)]
+    expired.renew = lambda lease, now_ms: None
+    keep_alive(9)
+    assert leader.answers() == [], "there is room again"
+    leader.confirmations.resign()
+    assert [(rid, status) for rid, status, _ in leader.answers()] == [(2, Status.NOT_LEADER), (4, Status.NOT_LEADER)]
+    keep_alive(7)
+    keep_alive(7)
     assert leader.answers() == []
