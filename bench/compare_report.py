@@ -175,6 +175,8 @@ def _remarks(runs: list[dict[str, Any]]) -> str:
     disturbed = [run["disturbance"]["finished"] for run in good if "disturbance" in run]
     if disturbed:
         remarks.append(f"{sum(disturbed)} times done")
+        if events := sum(run["disturbance"].get("events", 0) for run in good if "disturbance" in run):
+            remarks.append(f"{events:,} events caught up with")
         remarks.append(f"longest {number(max(run['latency_ms']['max'] for run in good))} ms")
     if failed:
         remarks.append(f"{failed} failed: {next(run['failed'] for run in runs if 'failed' in run)[:80]}")
