@@ -1,10 +1,10 @@
-"""Raft's messages on their way out: one frame per peer, and what may leave only after a sync (I2)."""
+"""Raft's messages: what a peer's frame brings; and on their way out, one frame per peer, what may leave only after a sync (I2)."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from cluster.raft import Message, encode_messages
+from cluster.raft import Message, decode_messages, encode_messages
 
 if TYPE_CHECKING:
     from node.server import Node
@@ -19,6 +19,17 @@ class Mail:
         self._node = node
         self._outbox: dict[int, list[Message]] = {}
         self._after_sync: list[tuple[int, list[Message]]] = []  # the sequence that must be on disk before
+
+    def came(self, member_id: int, data: bytes) -> bool:
+        """A frame of a peer. Whether it gives a tick anything to do. IntegrityError."""
+        raft, now, due = self._node.raft, self._node.now_ms(), False
+        for message in decode_messages(data):
+            if message.sender == member_id and raft.step(message, now):
+                due = True
+        if not due and (answers := raft.take_answers()):  # to a question about leadership: it waits for no tick
+            self.queue(answers)
+            self.send()
+        return due
 
     def queue(self, messages: list[Message]) -> None:
         """These leave with the next :meth:`send`."""

@@ -27,16 +27,7 @@ from cluster import records
 from cluster.lease import Lessor
 from cluster.messages import Method, Status
 from cluster.pace import Pace
-from cluster.raft import (
-    Config,
-    Configuration,
-    EntryKind,
-    IntegrityError,
-    Raft,
-    Ready,
-    Role,
-    decode_messages,
-)
+from cluster.raft import Config, Configuration, EntryKind, IntegrityError, Raft, Ready, Role
 from cluster.settings import NodeSettings, Peer
 from node.applying import Applies, one_run
 from node.backups import Backups
@@ -71,6 +62,7 @@ _WRITES = frozenset((Method.PUT, Method.DELETE_RANGE, Method.TXN, Method.COMPACT
 _QUESTIONS = frozenset((Method.READ_INDEX, Method.LEASE_KEEPALIVE, Method.LEASE_KEEPALIVES, Method.LEASE_TTL))
 _QUIET_REQUESTS = 8  # up to so many requests in a tick the loop syncs by itself (node.disk)
 _APPLY_ENTRIES = 256
+_LONE_BYTES = 1024  # a peer's frame below this is of few requests: its tick waits for no others
 
 
 class Node:
@@ -138,6 +130,7 @@ class Node:
         self._scheduled = False
         self._running = False
         self._requests_in_tick = 0
+        self._answered_early = False  # in this tick, before its end
         self._gathers = False  # the frame that is being taken held nothing but writes
         self.standing = Standing(self)
         self._wanted_revision = 0  # somebody waits for it
@@ -327,10 +320,10 @@ class Node:
         self.watches.gone(link)
 
     def _peer_frame(self, member_id: int, kind: int, data: bytes) -> None:
+        due = True
         try:
             if kind == 0x52:  # R
-                self._raft_messages(member_id, data)
-                return
+                due = self.mail.came(member_id, data)
             elif kind == 0x53:  # S
                 self.snapshots.frame(member_id, data)
             elif kind == 0x41:  # A
@@ -341,18 +334,10 @@ class Node:
                 self._peer_said(member_id, bytes((kind,)), data)
         except (ValueError, IntegrityError) as e:  # checksum or framing: dropped, Raft sends it again
             log.warning("dropped a broken frame of a peer", peer=f"{member_id:x}", error=str(e))
-        self.wake()
-
-    def _raft_messages(self, member_id: int, data: bytes) -> None:
-        raft, now, due = self.raft, self.now_ms(), False
-        for message in decode_messages(data):
-            if message.sender == member_id and raft.step(message, now):
-                due = True
-        if due:
+        if due and len(data) <= _LONE_BYTES and self.writes.alone and not (self._scheduled or self._running):
+            self._run()  # at once: nothing else is about that it could be shared with
+        elif due:
             self.wake()
-        elif answers := raft.take_answers():  # to a question about leadership: it waits for no tick
-            self.mail.queue(answers)
-            self.mail.send()
 
     def _refused(self, peer: Peer, code: int, reason: str) -> None:
         log.error("a peer refused this node", peer=peer.name or f"{peer.member_id:x}", reason=reason)
@@ -377,13 +362,15 @@ class Node:
             while (ready := self.raft.ready()) is not None:
                 busy = True
                 self._handle(ready)
+                self._answer_alone()
             if not busy:
                 break
         lone = self._requests_in_tick <= 1
         self._requests_in_tick = 0
         self._finish_tick()
         self.mail.send()
-        answered = bool(self._dirty)
+        answered = bool(self._dirty) or self._answered_early
+        self._answered_early = False
         self.fronts.flush()
         self._running = False
         self.clock.look()
@@ -393,6 +380,12 @@ class Node:
             self._for_clients.soon()
         if (writes.queued and writes.leader is not None and writes.due) or self._dirty:
             self.wake()
+
+    def _answer_alone(self) -> None:
+        """Nobody else is about to be answered: this answer leaves before everything else that is to be done."""
+        if self._dirty and self.writes.alone:
+            self._answered_early = True
+            self.fronts.flush()
 
     def _evaluate(self) -> None:
         """The first part of a tick."""
@@ -503,6 +496,10 @@ class Node:
                 self.upkeep.check_bootstrap(agreed)
                 if self.fatal.done():
                     return
+            index, term, _ = run[0]
+            if len(run) == 1 and (rows := self.writes.prepared(index, term)) is not None and most > 1:
+                self._applied_run(run, self.store.apply_puts(rows, index, term, want_events=self.watches.active))
+                continue
             self.applies.run(
                 self.store.apply_slices(run, want_events=self.watches.active, evaluated=self.writes.prepared),
                 partial(self._applied_run, run))
@@ -537,6 +534,7 @@ class Node:
             self.upkeep.leases_changed(applied)
         for index, term, _ in run:
             writes.applied(index, term)
+        self._answer_alone()
         if run and writes.leader is None and self.raft.role is Role.LEADER and run[-1][1] == self.raft.term:
             self._lead()
         if applied.leases:

@@ -164,6 +164,12 @@ class Writes:
         return under_way < _MAX_UNCOMMITTED and self._pace.due(under_way, len(self._queue), self._queued_bytes)
 
     @property
+    def alone(self) -> bool:
+        """Whether at most one request is on its way here, and none waits."""
+        proposals = self._proposals
+        return not self._queue and (not proposals or (len(proposals) == 1 and len(proposals[0].answers) <= 1))
+
+    @property
     def uncommitted(self) -> int:
         """Entries of this leader on their way."""
         return len(self._proposals)

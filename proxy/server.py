@@ -11,6 +11,7 @@ For TLS the caller's context offers ``h2`` and ``http/1.1`` by ALPN.
 from __future__ import annotations
 
 import asyncio
+import os
 import ssl as ssl_module
 from typing import Any, cast
 
@@ -21,18 +22,20 @@ from proxy.http2 import PREFACE, Connection, Limits
 __all__ = ["Limits", "Server"]
 
 _TICK_S = 1.0
+_AT_ONCE_BYTES = 16_384
 _TURN_BYTES = 524_288  # written to a connection in a turn of the loop, 0.3 ms: others wait meanwhile
 
 
 class _Front(asyncio.Protocol):
     """One client connection."""
 
-    __slots__ = ("accepted", "closed_at", "closing", "dirty", "http1", "http2", "loop", "paused_reading", "peer", "server", "sniffed", "transport", "unwritable")
+    __slots__ = ("accepted", "closed_at", "closing", "dirty", "fd", "http1", "http2", "loop", "paused_reading", "peer", "server", "sniffed", "transport", "unwritable")
 
     def __init__(self, server: Server) -> None:
         self.server = server
         self.loop = server.loop
         self.transport: asyncio.Transport = cast(asyncio.Transport, None)
+        self.fd = -1  # of a connection without TLS
         self.http1: Http1Connection | None = None
         self.http2: Connection | None = None
         self.sniffed = b""
@@ -50,6 +53,9 @@ class _Front(asyncio.Protocol):
         self.transport = cast(asyncio.Transport, transport)
         limits = self.server.limits
         self.transport.set_write_buffer_limits(high=limits.write_high_bytes, low=limits.write_high_bytes >> 2)
+        socket = transport.get_extra_info("socket")
+        if socket is not None and transport.get_extra_info("sslcontext") is None:
+            self.fd = socket.fileno()
         name = transport.get_extra_info("peername")
         self.peer = f"{name[0]}:{name[1]}" if isinstance(name, tuple) else str(name or "")
         self.accepted = self.loop.time()
@@ -131,7 +137,7 @@ class _Front(asyncio.Protocol):
         left = _TURN_BYTES
         while data := http2.take():
             self.server.sent_bytes += len(data)
-            self.transport.write(data)
+            self._send(data)
             left -= len(data)
             if self.unwritable:
                 unsent = self.transport.get_write_buffer_size() + http2.queued
@@ -145,6 +151,18 @@ class _Front(asyncio.Protocol):
                 break
         if http2.finished and not http2.out:
             self.close()
+
+    def _send(self, data: bytes) -> None:
+        """What is small goes to the kernel at once: the transport would give it at the end of the loop's turn. What it does
+        not take is the transport's, as is to find that the connection is broken."""
+        transport, sent = self.transport, 0
+        if len(data) <= _AT_ONCE_BYTES and self.fd >= 0 and not (transport.get_write_buffer_size() or transport.is_closing()):
+            try:
+                sent = os.write(self.fd, data)
+            except OSError:
+                sent = 0
+        if sent < len(data):
+            transport.write(data[sent:])
 
     def write(self, data: bytes) -> None:
         """HTTP/1.1's output."""

@@ -37,7 +37,7 @@ from cluster.wire import read_varint, tombstone, varint
 from node.storage import keys
 from node.storage.deletes import delete_range, long_item
 from node.storage.keys import ENTRY, LEASE_KEY, LEASE_VALUE, MAX32, MAX64, RUN, SUFFIX, Position
-from node.storage.puts import PreparedPuts, apply_puts
+from node.storage.puts import PreparedPuts, apply_puts, events_of, remember
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -404,6 +404,24 @@ def apply_records(
         if done < len(data):
             yield from _rest(run, data, done)
     return run.finish(Position(index, index, term, run.revision, run.compact), meta)
+
+
+def apply_alone(store: StateStore, prepared: PreparedPuts, index: int, term: int, want_events: bool) -> Applied:
+    """One record of nothing but plain puts, at the leader that made it, while no run of records is under way: what
+    :func:`apply_records` comes to, without its generality, which a lone client would wait for."""
+    puts, position = prepared.puts, store.position
+    revision = position.revision + len(puts)
+    assert index == position.shard_index + 1, "I18"
+    assert puts[0][1].mod == position.revision + 1, "C4: the leader of shard 0 knew the revisions when it evaluated"
+    assert puts[-1][1].mod == revision, "C4: one revision each"
+    new = Position(index, index, term, revision, position.compact_revision)
+    prepared.batch.put(keys.POSITION_ROW, keys.POSITION.pack(*new))  # I6: in the batch of the data it describes
+    store.write(prepared.batch)
+    store.position = new
+    if prepared.born:
+        store.counts.changed(prepared.born, ())
+    remember(store.cache, puts)
+    return Applied(revision, events_of(puts) if want_events else [])
 
 
 def _rest(run: Run, data: bytes, pos: int) -> Iterator[list[Event]]:

@@ -24,7 +24,7 @@ from node.storage import keys
 from node.storage.keys import ENTRY, MAX32, MAX64, RUN, SUFFIX
 
 if TYPE_CHECKING:
-    from node.storage.apply import Run
+    from node.storage.apply import Event, Run, VersionCache
 
 _current: Callable[[tuple[int, ...]], Current] = partial(tuple.__new__, Current)
 
@@ -64,7 +64,13 @@ def apply_puts(run: Run, prepared: PreparedPuts) -> None:
     run.batch = prepared.batch
     run.revision = puts[-1][1].mod
     run.born += prepared.born
-    cache = run.store.cache
+    remember(run.store.cache, puts)
+    if run.events is not None:
+        run.events += events_of(puts)
+
+
+def remember(cache: VersionCache, puts: Sequence[Written]) -> None:
+    """They are applied: what is remembered of their keys."""
     hot, cold, values = cache.hot, cache.cold, cache.values
     for key, version in puts:
         if key in hot:
@@ -74,8 +80,11 @@ def apply_puts(run: Run, prepared: PreparedPuts) -> None:
     if values:
         for key, _ in puts:
             values.pop(key, None)
-    if run.events is not None:
-        run.events += [(version[1], keys.PUT, key, version[4], 0) for key, version in puts]
+
+
+def events_of(puts: Sequence[Written]) -> list[Event]:
+    """What watchers are told of them."""
+    return [(version[1], keys.PUT, key, version[4], 0) for key, version in puts]
 
 
 assert keys.RUN_ENTRIES * 127 < keys.RUN_BYTES

@@ -34,6 +34,7 @@ from node.storage.apply import (
     Evaluated,
     Event,
     VersionCache,
+    apply_alone,
     apply_changes,
     apply_records,
     nothing_evaluated,
@@ -57,6 +58,7 @@ from node.storage.reads import Cursor, Reader, check_revision, count_rows, find,
 from node.storage.threads import lower_compactions
 
 if TYPE_CHECKING:
+    from node.storage.puts import PreparedPuts
     from node.storage.snapshot import SnapshotSink
 
 _MISS: Any = object()
@@ -194,6 +196,10 @@ class StateStore:
         else may be applied before it is through; reads show the position before it until then. ``evaluated``: what the
         leader that made a record, at an index and term, knows of it without reading it (``puts``)."""
         return apply_records(self, records, want_events, meta, evaluated)
+
+    def apply_puts(self, prepared: PreparedPuts, index: int, term: int, *, want_events: bool) -> Applied:
+        """As :meth:`apply_slices` for the one record at ``index`` that ``prepared`` was made of, at its leader."""
+        return apply_alone(self, prepared, index, term, want_events)
 
     def apply_changes(
         self,

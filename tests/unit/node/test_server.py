@@ -9,6 +9,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from cluster.messages import Method
+from cluster.raft import IntegrityError
 from node.fronts import FrontLink
 from node.server import Node
 from node.storage import StorageCorruption
@@ -53,3 +54,66 @@ def test_whatever_is_asked_has_the_replica_caught_up_first_and_writes_have_not()
     Node._requests(node, link, [(rid, method, 1000, b"") for rid, method in enumerate(
         (Method.PUT, Method.RANGE, Method.READ_INDEX, Method.SUBSCRIBE, Method.STATUS))])
     assert seen == ["write", "caught up", "read", "caught up", "question", "caught up", "watch", "caught up", "read"]
+
+
+class Told:
+    """A node of which only what happens in which order is real."""
+
+    def __init__(self, *, alone: bool = True, scheduled: bool = False, running: bool = False) -> None:
+        self.seen: list[str] = []
+        self._dirty = {"a front"}
+        self._scheduled, self._running = scheduled, running
+        self.writes = SimpleNamespace(alone=alone)
+        self.fronts = SimpleNamespace(flush=lambda: self.seen.append("answered"))
+        self.mail = SimpleNamespace(came=self.came)
+
+    def came(self, member_id: int, data: bytes) -> bool:
+        if data == b"broken":
+            raise IntegrityError(data)
+        return data != b"nothing to do"
+
+    def wake(self) -> None:
+        self.seen.append("later")
+
+    def _run(self) -> None:
+        self.seen.append("at once")
+
+
+@pytest.mark.parametrize(("data", "state", "then"), [
+    (b"an ack", {}, ["at once"]),
+    (b"nothing to do", {}, []),
+    (b"broken", {}, ["at once"]),
+    (bytes(5000), {}, ["later"]),  # many requests: others may come in this turn of the loop that share its tick
+    (b"an ack", {"alone": False}, ["later"]),
+    (b"an ack", {"scheduled": True}, ["later"]),
+    (b"an ack", {"running": True}, ["later"]),
+])
+def test_a_lone_request_goes_on_in_the_call_that_brings_a_peers_frame(
+    data: bytes, state: dict[str, bool], then: list[str]
+) -> None:
+    node: Any = Told(**state)
+    with capture_logs():
+        Node._peer_frame(node, 7, 0x52, data)
+    assert node.seen == then
+
+
+def test_a_fault_in_a_tick_that_a_peers_frame_began_is_not_taken_for_a_broken_frame() -> None:
+    node: Any = Told()
+
+    def run() -> None:
+        raise ValueError("entry 7 does not follow 5")
+
+    node._run = run
+    with pytest.raises(ValueError, match="entry 7"):
+        Node._peer_frame(node, 7, 0x52, b"an append")
+
+
+def test_an_answer_that_is_alone_leaves_before_the_rest_of_the_tick() -> None:
+    for alone in (True, False):
+        node: Any = Told(alone=alone)
+        Node._answer_alone(node)
+        assert node.seen == ["answered"] * alone
+    node._dirty = set()
+    node.writes.alone = True
+    Node._answer_alone(node)
+    assert node.seen == []

@@ -23,8 +23,10 @@ class Replica:
         self.store = store
         self.index = 0
 
-    def apply(self, data: bytes, batch: Batch | None, *, want_events: bool = False) -> Applied:
+    def apply(self, data: bytes, batch: Batch | None, *, want_events: bool = False, alone: bool = False) -> Applied:
         self.index += 1
+        if alone and batch is not None and batch.puts:
+            return self.store.apply_puts(PreparedPuts(batch.puts), self.index, 1, want_events=want_events)
         applying = self.store.apply_slices(
             [(self.index, 1, data)], want_events=want_events,
             evaluated=lambda index, term: PreparedPuts(batch.puts) if batch is not None and batch.puts is not None else None)
@@ -83,7 +85,7 @@ def test_what_was_evaluated_makes_the_same_rows_events_and_knowledge_as_the_reco
         for key in [some_key(r) for _ in range(3)]:
             own.store.get(key)  # what is remembered must be forgotten
         want_events = r.random() < 0.5
-        done = own.apply(data, batch, want_events=want_events)
+        done = own.apply(data, batch, want_events=want_events, alone=r.random() < 0.5)
         leader.applied(batch)
         assert done == other.apply(data, None, want_events=want_events)
     assert plain > 5
@@ -117,6 +119,11 @@ def test_revisions_that_are_not_those_due_are_refused(open_store: OpenStore) -> 
     other.apply(data, None)
     with pytest.raises(AssertionError, match="C4"):
         next(other.store.apply_slices([(2, 1, data)], evaluated=lambda index, term: PreparedPuts(batch.puts or [])))
+    with pytest.raises(AssertionError, match="C4"):
+        other.store.apply_puts(PreparedPuts(batch.puts or []), 2, 1, want_events=False)
+    with pytest.raises(AssertionError, match="I18"):
+        own.store.apply_puts(PreparedPuts(batch.puts or []), 2, 1, want_events=False)
+    assert (own.store.position.shard_index, other.store.position.shard_index) == (0, 1)
 
 
 def test_several_records_in_one_run(open_store: OpenStore) -> None:
