@@ -475,16 +475,18 @@ class Node:
             self.snapshots.send_to(peer, min_index)
 
     def _synced(self, sequence: int) -> None:
-        self._persisted(sequence)
-        self.wake()
+        if self._persisted(sequence):
+            self.wake()
+        self.mail.send()  # a follower's ack waits for nothing else
 
     def _prepare(self) -> None:
         """Entries are on their way: what their apply will need can be made meanwhile."""
         self.writes.prepare()
 
-    def _persisted(self, sequence: int) -> None:
+    def _persisted(self, sequence: int) -> bool:
+        """Whether that gives the next tick anything to do."""
         self.mail.synced(sequence)
-        self.raft.persisted(sequence)
+        return self.raft.persisted(sequence)
 
     def _apply(self, last: int) -> None:
         raft = self.raft

@@ -125,17 +125,21 @@ class Raft(Election):
             raise NotLeader(self.leader_id)
         self._reads.waiting.append(context)
 
-    def persisted(self, sequence: int) -> None:
-        """Everything in the Ready of that sequence, and before it, is synced."""
+    def persisted(self, sequence: int) -> bool:
+        """Everything in the Ready of that sequence, and before it, is synced. False: that gives the next Ready nothing to
+        do: no quorum has it yet, say."""
+        campaigns = self._role == Role.CANDIDATE
         flight = self._hard_flight
         while flight and flight[0][0] <= sequence:
             _, self._saved_term, self._saved_vote = flight.popleft()
         moved = self.log.sync_done(sequence)
-        if self._role == Role.CANDIDATE:
+        if campaigns:
             self._vote_synced()
         elif self._role == Role.LEADER and moved:
             self._maybe_commit()
-        self.log.trim()
+        log = self.log
+        log.trim()
+        return campaigns or min(log.commit, log.persisted) > self._announced
 
     def applied(self, index: int) -> None:
         """The state holds everything up to ``index``. Before the first Ready: where the state stands; it is
@@ -270,6 +274,11 @@ class Raft(Election):
     def commit_index(self) -> int:
         """Everything up to here is committed, as far as this replica knows."""
         return self.log.commit
+
+    @property
+    def announced_index(self) -> int:
+        """Everything up to here was handed out for applying, by a Ready: it is committed, and synced here."""
+        return self._announced
 
     @property
     def last_index(self) -> int:

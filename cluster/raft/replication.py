@@ -241,10 +241,11 @@ class Replication(RaftState):
                 self._hand_over()
             if self._leaving and message.sender in self._leaving and index >= self._leaving[message.sender][0]:
                 self._let_go(message.sender)
-            # an ack that comes after the quorum's: its sender is told of the commit by the next append, or in time
+            # an ack before the quorum's, or after it: its sender has been told of the commit, or is by the next append or in time
             self._quiet = (
-                log.commit == before and progress.next > log.last_index and self._news_ms != NEVER_MS
-                and progress.patient and not self._transferee
+                log.commit == before and progress.next > log.last_index and not self._transferee
+                and (not self.config.tells_commit or min(before, progress.match) <= progress.sent_commit
+                     or (self._news_ms != NEVER_MS and progress.patient))
             )
 
     def _on_append_reject(self, message: Message) -> None:

@@ -198,14 +198,15 @@ class Simulation:
 
     def _sync_finished(self, node: SimNode, sequence: int) -> None:
         node.syncing = False
-        self._synced(node, sequence)
+        if not self._synced(node, sequence) and self.habits.random() < 0.5 and node.raft.ready() is not None:
+            raise Violation("a sync that left nothing to do", f"{node.id}, sequence {sequence}")
 
-    def _synced(self, node: SimNode, sequence: int) -> None:
+    def _synced(self, node: SimNode, sequence: int) -> bool:
         node.disk.sync(sequence)
         while node.unsynced and node.unsynced[0].sequence <= sequence:
             for message in node.unsynced.pop(0).messages_after_sync:
                 self._post(node, message)
-        node.raft.persisted(sequence)
+        return node.raft.persisted(sequence)
 
     # -- network ---------------------------------------------------------------------------------------------
 

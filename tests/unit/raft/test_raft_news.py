@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from raft_harness import Group, kinds
 
 from cluster.raft import (
@@ -118,6 +119,35 @@ def test_an_ack_after_the_quorums_leaves_its_leader_nothing_to_do() -> None:
     assert not leader.raft.step(Message(Kind.APPEND_ACK, 3, 1, 1, index, 1, flag=True), group.now)
     assert leader.raft.take_answers() == []
     assert leader.raft.ready() is None
+
+
+@pytest.mark.parametrize("tells_commit", [True, False])
+def test_an_ack_before_the_quorums_and_a_sync_before_it_leave_their_leader_nothing_to_do(tells_commit: bool) -> None:
+    group = Group(5, tells_commit=tells_commit)
+    leader = group.elect(1)
+    leader.slow_disk = True
+    index = leader.raft.propose(b"x")
+    leader.drain()
+    assert not leader.raft.step(Message(Kind.APPEND_ACK, 2, 1, 1, index, 1), group.now)
+    assert not leader.raft.persisted(leader.unsynced[-1].sequence)
+    assert leader.raft.ready() is None
+    assert leader.raft.step(Message(Kind.APPEND_ACK, 3, 1, 1, index, 1), group.now)
+    leader.drain()
+    assert leader.data() == [b"x"]
+    assert leader.raft.step(Message(Kind.APPEND_ACK, 4, 1, 1, index, 1), group.now) == tells_commit  # at once: not patient
+    leader.drain()
+
+
+def test_a_sync_that_makes_a_quorum_leaves_its_leader_a_commit() -> None:
+    group = Group(3)
+    leader = group.elect(1)
+    leader.slow_disk = True
+    index = leader.raft.propose(b"x")
+    leader.drain()
+    assert not leader.raft.step(Message(Kind.APPEND_ACK, 2, 1, 1, index, 1), group.now)
+    assert leader.raft.persisted(leader.unsynced[-1].sequence)
+    leader.drain()
+    assert leader.data() == [b"x"]
 
 
 def test_where_others_tell_what_is_committed_no_message_goes_for_it_alone() -> None:
