@@ -1,7 +1,8 @@
 """All watches of this front, tied to the links.
 
 Streams ask for subscriptions, subscriptions get their shards' events from the links; when a link ends, its parts
-move to another node and go on from where they stood. Parts go home to the own host's node when that is back.
+move to another node and go on from where they stood. So they do when the own host's node has known no leader for two
+election timeouts where others know one. Parts go home to the own host's node when that is back, and knows a leader.
 """
 
 from __future__ import annotations
@@ -47,6 +48,7 @@ class WatchHub:
         self._stalled_parts: dict[Part, None] = {}  # asked history without getting further: ask again
         self._stalled_cohorts: dict[Cohort, None] = {}
         self._ticking: dict[WatchStream, None] = {}  # streams with a watch that wants periodic progress
+        self._cut_off: dict[int, float] = {}  # shards whose own node knows no leader, where others do; since when
         self._next_look = 0.0
         self._header_key = (-1, -1)
         self._header = b""
@@ -181,6 +183,23 @@ class WatchHub:
             self._stalled_parts.pop(part, None)
             self._join(part)
 
+    def _settle(self, now: float) -> None:
+        """Parts go where reads go: home at once, away from home not for an election."""
+        router = self._router
+        for route in router.routes:
+            home, replica = route.home, route.replica
+            if home is None or replica is home:
+                self._cut_off.pop(route.shard, None)
+            elif now - self._cut_off.setdefault(route.shard, now) < 2 * router.election_s:
+                continue
+            if home is None or replica is None:
+                continue
+            for link in (home,) if replica is not home else tuple(route.links.values()):
+                if link is not replica:
+                    for part in tuple(link.parts.values()):
+                        self._stalled_parts.pop(part, None)
+                        part.join(replica, router)
+
     def record(self, link: Link, rid: int, status: int, body: bytes) -> None:
         """A record of one subscription."""
         part: Part | None = link.parts.get(rid)
@@ -216,7 +235,8 @@ class WatchHub:
     # -- time ---------------------------------------------------------------------------------------
 
     def tick(self, now: float) -> None:
-        """Every sweep: what stalled is tried again; periodic progress."""
+        """Every sweep: what stalled is tried again; who serves which part; periodic progress."""
+        self._settle(now)
         if self._stalled_parts:
             parts, self._stalled_parts = self._stalled_parts, {}
             for part in parts:

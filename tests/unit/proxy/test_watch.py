@@ -321,6 +321,65 @@ def test_watches_go_home_to_the_own_node_and_a_node_that_replays_old_records_rep
     assert [e[0] for e in client.events()] == [2, 3, 4]
 
 
+def where(world: World) -> set[int]:
+    """The hosts whose nodes the front takes events from."""
+    return {part.link.member_id if part.link is not None else 0
+            for subscription in world.net.context.hub.subscriptions.values() for part in subscription.parts}
+
+
+def test_watches_go_home_also_if_the_own_node_does_not_know_a_leader_when_it_comes_back() -> None:
+    world = World(shards=2)
+    client = Client(world)
+    client.create(b"\0", b"\0")
+    world.settle()
+    assert where(world) == {1}
+    for shard in (0, 1):
+        world.cut(1, shard)
+        world.net.every[shard, 1].leader = 0  # it has just been started
+        world.restart(1, shard=shard)
+    world.net.pass_time(5.0)
+    world.write((0, b"a"), (0, b"b"))
+    assert where(world) == {2}
+    for shard in (0, 1):
+        world.net.every[shard, 1].leader = 2
+    world.net.pass_time(0.3)
+    world.settle()
+    assert where(world) == {1}
+    world.write((0, b"a"))
+    assert client.events() == [(2, 0, b"a"), (2, 0, b"b"), (3, 0, b"a")]
+
+
+def test_a_node_that_is_cut_off_from_its_group_holds_up_the_hosts_watches_for_two_election_timeouts() -> None:
+    world = World(shards=2)
+    client = Client(world)
+    client.create(b"\0", b"\0")
+    world.settle()
+    cut_off = world.every[1, 1]
+    cut_off.node.leader = 0
+    for n in range(3):
+        world.store.write((0, b"%d" % n))
+        for source in world.every.values():
+            if source is not cut_off:
+                source.apply(world.store.revision)
+    world.net.pass_time(1.0)
+    assert where(world) == {1}, "an election is no reason to go elsewhere"
+    assert client.events() == []
+    world.net.pass_time(1.5)
+    for _ in range(5):
+        for source in world.every.values():
+            source.serve()
+            source.send_late()
+        world.net.run()
+    assert where(world) == {1, 2}
+    assert client.events() == [(2, 0, b"0"), (3, 0, b"1"), (4, 0, b"2")]
+    cut_off.node.leader = 2
+    world.net.pass_time(0.3)
+    world.settle()
+    assert where(world) == {1}
+    world.write((0, b"0"), (0, b"1"))
+    assert [revision for revision, _, _ in client.events()] == [2, 3, 4, 5, 5]
+
+
 def test_h8_a_snapshot_installed_at_the_node_is_a_gap_that_history_fills() -> None:
     world = World()
     client = Client(world)

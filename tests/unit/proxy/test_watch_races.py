@@ -51,8 +51,8 @@ class Race:
         alive = source.node.alive
         action = random.choices(
             ("write", "apply", "serve", "late", "run", "create", "cancel", "block", "read", "cut", "restart", "install",
-             "time", "sip", "begin"),
-            (8, 8, 6, 5, 8, 4, 1, 1, 2, 1, 2, 1, 1, 3, 2))[0]
+             "time", "sip", "begin", "alone"),
+            (8, 8, 6, 5, 8, 4, 1, 1, 2, 1, 2, 1, 1, 3, 2, 1))[0]
         if action == "write":
             keys = random.sample(KEYS, random.choice((1, 1, 2, 3)))
             world.store.write(*[(random.choice((0, 0, 1)), k) for k in keys])
@@ -96,7 +96,9 @@ class Race:
         elif action == "install" and alive:
             source.install(random.randint(source.node.revision, world.store.revision))
         elif action == "time":
-            net.pass_time(0.2)
+            net.pass_time(random.choice((0.2, 0.2, 2.5)))
+        elif action == "alone":  # a node loses its leader, or finds it again
+            source.node.leader = random.choice((0, 2))
 
     def create(self, client: Client, key: bytes, end: bytes, start: int, filters: list[int]) -> None:
         before = len(client.responses())
@@ -113,6 +115,7 @@ class Race:
         for client in self.clients:
             client.call.read_all()
         for (shard, member), source in world.every.items():
+            source.node.leader = 2
             if not source.node.up:
                 world.restart(member, shard=shard)
         for _ in range(10):
