@@ -9,7 +9,7 @@ Wire form: https://protobuf.dev/programming-guides/encoding/
 from __future__ import annotations
 
 _SMALL = [bytes((i,)) for i in range(0x80)]  # the last byte of a varint
-_MORE = [bytes((i | 0x80,)) for i in range(0x80)]  # any other: joined from tables they take a third less than made anew
+MORE = [bytes((i | 0x80,)) for i in range(0x80)]  # any other: joined from tables they take a third less than made anew
 
 
 def varint(value: int) -> bytes:
@@ -19,11 +19,11 @@ def varint(value: int) -> bytes:
     if value < 0x80:
         return _SMALL[value]
     if value < 0x4000:
-        return _MORE[value & 0x7F] + _SMALL[value >> 7]
+        return MORE[value & 0x7F] + _SMALL[value >> 7]
     if value < 0x200000:
-        return _MORE[value & 0x7F] + _MORE[value >> 7 & 0x7F] + _SMALL[value >> 14]
+        return MORE[value & 0x7F] + MORE[value >> 7 & 0x7F] + _SMALL[value >> 14]
     if value < 0x10000000:
-        return _MORE[value & 0x7F] + _MORE[value >> 7 & 0x7F] + _MORE[value >> 14 & 0x7F] + _SMALL[value >> 21]
+        return MORE[value & 0x7F] + MORE[value >> 7 & 0x7F] + MORE[value >> 14 & 0x7F] + _SMALL[value >> 21]
     out = bytearray()
     while value > 0x7F:
         out.append(value & 0x7F | 0x80)

@@ -84,6 +84,7 @@ class HandOver:
         """A question or an answer of another member of the group."""
         node = self._node
         if data == _QUESTION:
+            node.catch_up()
             node.peers.send(peer, FRAME, _LIVE.pack(_ANSWER, node.reachable_sequencer(), node.order_index))
             return
         if len(data) != _LIVE.size:

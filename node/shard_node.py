@@ -17,17 +17,19 @@ import structlog
 
 from cluster import errors, records
 from cluster.errors import EtcdError
-from cluster.messages import FEED_HEAD, LEADER, Method, Status
+from cluster.messages import FEED_HEAD, HEAD, LEADER, PUT_ANSWER, Method, Status
 from cluster.order import ENTRY_ITEMS, Attempt, Change, Control, Cut, Entries, decode_cut, entry_count
 from cluster.prepare import FATE, REPORT, Prepare, decode_attempt, encode_attempt
 from cluster.raft import EntryKind, Role
 from cluster.records import Item, items
 from cluster.settings import NodeSettings
-from cluster.shard import ShardBatch, ShardLeader
+from cluster.shard import ShardLeader
+from cluster.shard_batch import PendingPut, ShardBatch
 from node.feed import ALL_HASTE, FEED_ACK_BODY, FEED_BODY, NO_HASTE, OWN_HASTE
 from node.fronts import FrontLink
 from node.handover import FRAME as HANDOVER_FRAME
 from node.handover import HandOver
+from node.late_feed import LateFeed
 from node.linked import LinkedNode
 from node.links import NodeLink
 from node.order_node import FOLD, load_fold
@@ -71,6 +73,11 @@ class ShardNode(LinkedNode):
         self._starved: set[int] = set()  # members that do not keep the order records wanted here
         self._starved_since = 0.0
         self.handover = HandOver(self, settings.leader_placement)
+        self._late_feed = LateFeed(loop, self._feed_unseen, self.wake)
+
+    async def stop(self) -> None:
+        self._late_feed.close()
+        await super().stop()
 
     @property
     def order_index(self) -> int:
@@ -115,8 +122,8 @@ class ShardNode(LinkedNode):
             for index, batch in open_batches:
                 older = self._fates.get(index)
                 if older is not None:  # this log has had another leader's entry there since: it was never committed
-                    for reply in older[1].replies:
-                        self._not_leader(*reply.token)
+                    for token in older[1].owed():
+                        self._not_leader(*token)
                 self._fates[index] = (leading.term, batch)
             self._drain(leading)
             self.leading = None
@@ -149,6 +156,15 @@ class ShardNode(LinkedNode):
         return self.leading is not None and self.leading.runnable
 
     def _drain(self, leading: ShardLeader[Token]) -> None:
+        last = None
+        for puts, before in leading.take_puts():
+            pack, head_bytes, term = PUT_ANSWER.pack, HEAD.size, leading.term
+            for revision, ((link, rid), _, _, _) in enumerate(puts, before + 1):
+                if link is not last:
+                    last, put = link, link.put
+                    if link.alive:
+                        self._dirty.add(link)
+                put(pack(rid, 0, head_bytes, revision, term))
         for (link, rid), status, body in leading.take_answers():
             if link.alive:
                 link.answer(rid, status, body)
@@ -173,10 +189,25 @@ class ShardNode(LinkedNode):
                         found = cut
         return found
 
+    def _feed_unseen(self) -> bool:
+        """Whether nobody waits here for what the feed brings."""
+        return (self.raft.role is Role.FOLLOWER and self._haste() == NO_HASTE and not self._fates and self.standing.ready
+                and not len(self.reads.waiting) and not self.stopping)
+
+    def catch_up(self) -> None:
+        if self._late_feed.waits:
+            self._late_feed.hasten()
+            while (ready := self.raft.ready()) is not None:  # nothing is applied that it has not handed out
+                self._handle(ready)
+            self._follow()
+            self.wake()
+
     def _follow(self) -> None:
+        if not self._feed or self._late_feed.may_wait(len(self._feed)):
+            return
         while self._feed and not self.applies.busy:
             run: list[tuple[int, int, bytes]] = []
-            available = min(self.raft.commit_index, self.raft.persisted_index)
+            available = self.raft.announced_index
             for order_index, term, projection, cut in self._feed:
                 if cut is not None and cut.index > available:
                     if self.raft.prove_committed(cut.index, cut.term):  # C6
@@ -195,6 +226,7 @@ class ShardNode(LinkedNode):
     def _apply_records(self, run: list[tuple[int, int, bytes]]) -> None:
         shard, fold = self.settings.shard, self.fold
         changes: list[tuple[int, bytes, int, int]] = []
+        evaluated: dict[int, list[PendingPut]] = {}  # place in them -> what this node, their leader, knows of them already
         # what the leader must hear, in order: (order index, term, [(cut, revision before)], attempts)
         heard: list[tuple[int, int, list[Entries], list[Attempt]]] = []
         before: dict[int, int] = {}  # entry -> revision before it
@@ -206,7 +238,7 @@ class ShardNode(LinkedNode):
             for step in fold.take(projection, shard):
                 if isinstance(step, Entries):
                     cuts.append(step)
-                    index, term = self._ordered(step, index, changes, before)
+                    index, term = self._ordered(step, index, changes, before, evaluated)
                 elif isinstance(step, Change):
                     if step.items:
                         changes.append((step.revision, step.items, 0, step.sub))
@@ -235,21 +267,25 @@ class ShardNode(LinkedNode):
         self.applies.run(
             self.store.apply_changes_slices(
                 changes, (last, index, term, fold.revision), want_events=self.watches.active,
-                meta={FOLD: fold.encode()}),
+                meta={FOLD: fold.encode()}, evaluated=evaluated),
             done)
 
     def _ordered(
-        self, step: Entries, index: int, changes: list[tuple[int, bytes, int, int]], before: dict[int, int]
+        self, step: Entries, index: int, changes: list[tuple[int, bytes, int, int]], before: dict[int, int],
+        evaluated: dict[int, list[PendingPut]],
     ) -> tuple[int, int]:
         """Take the entries that a cut puts in order."""
         revision = step.revision
         count = self._count_at_applied
-        term = step.cut.term
+        term, leading = step.cut.term, self.leading
         while index < step.cut.index:
             for entry in self.raft.log_entries(index + 1, min(step.cut.index, index + 256)):
                 before[entry.index] = revision
                 if entry.kind == EntryKind.RECORD:
                     if len(entry.data) > ENTRY_ITEMS:
+                        if leading is not None and entry.term == leading.term and (
+                                puts := leading.evaluated(entry.index)) is not None:
+                            evaluated[len(changes)] = puts
                         changes.append((revision, entry.data, ENTRY_ITEMS, -1))
                     grown = entry_count(entry.data)
                     revision += grown - count
@@ -285,13 +321,12 @@ class ShardNode(LinkedNode):
         for index in sorted(self._fates):
             term, batch = self._fates[index]
             if index <= cut.index and index in before and self.log.term(index) == term:
-                for reply in batch.replies:
-                    (link, rid), status, body = reply.bind(before[index], term)
+                for (link, rid), status, body in batch.answers(before[index], term):
                     link.answer(rid, status, body)
                     self._mark_dirty(link)
             elif cut.term > term or index <= cut.index:
-                for reply in batch.replies:
-                    self._not_leader(*reply.token)
+                for token in batch.owed():
+                    self._not_leader(*token)
             else:
                 continue
             del self._fates[index]
@@ -537,8 +572,7 @@ class ShardNode(LinkedNode):
         self._starved.clear()
         for index in [i for i in self._fates if i <= self.applied_index]:
             # jumped over: nobody here can tell any more whether they were committed (I23: so not "resend")
-            for reply in self._fates.pop(index)[1].replies:
-                link, rid = reply.token
+            for link, rid in self._fates.pop(index)[1].owed():
                 link.answer(rid, Status.UNKNOWN, EtcdError(errors.TIMEOUT_DUE_TO_LEADER_FAIL).encode())
                 self._mark_dirty(link)
         if self._feed_link is not None:

@@ -37,11 +37,13 @@ from cluster.wire import read_varint, tombstone, varint
 from node.storage import keys
 from node.storage.deletes import delete_range, long_item
 from node.storage.keys import ENTRY, LEASE_KEY, LEASE_VALUE, MAX32, MAX64, RUN, SUFFIX, Position
+from node.storage.pending_puts import apply_pending
 from node.storage.puts import PreparedPuts, apply_puts, events_of, remember
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
+    from cluster.shard_batch import PendingPut
     from node.storage.state import StateStore
 
 SLICE_BYTES = 8 << 20
@@ -438,12 +440,13 @@ def apply_changes(
     position: tuple[int, int, int, int],
     want_events: bool,
     meta: Mapping[str, bytes] | None,
+    evaluated: Mapping[int, Sequence[PendingPut]],
 ) -> Applying:
     """See :meth:`StateStore.apply_changes_slices`."""
     out = Applied(store.position.revision)
     run = Run(store, out, out.events if want_events else None)
     run.created = {}
-    for before, data, at, sub in changes:
+    for place, (before, data, at, sub) in enumerate(changes):
         # a multi's changes at one revision may come in several parts, those of other shards between them
         assert before >= run.revision or (sub > 0 and before == run.revision - 1), "I5: revisions only grow"
         run.revision = before
@@ -453,6 +456,9 @@ def apply_changes(
         elif sub >= 0:
             run.changes(data, at, len(data), sub)
             run.end_run()
+        elif (puts := evaluated.get(place)) is not None:
+            apply_pending(run, puts)
+            run.wrote(len(data))
         else:
             done = run.effects(data, at)
             if done < len(data):

@@ -69,7 +69,7 @@ def applies_by_index_alone(patch: Patch) -> None:
             self._raft = raft
 
         def __getattr__(self, name: str) -> Any:
-            return getattr(self._raft, "last_index" if name in ("commit_index", "persisted_index") else name)
+            return getattr(self._raft, "last_index" if name == "announced_index" else name)
 
     def eager(self: Any) -> None:
         raft, self.raft = self.raft, Longer(self.raft)
@@ -88,6 +88,7 @@ def answers_when_logged(patch: Patch) -> None:
     def early(self: Any, index: int) -> None:
         batch = self._open
         logged(self, index)
+        batch.mix()
         self._answers += [r.bind(self._store.revision, self.term) for r in batch.replies if r.late is None]
         batch.replies = [r for r in batch.replies if r.late is not None]
 
@@ -112,8 +113,7 @@ def judges_fates_by_index(patch: Patch) -> None:
         for index in sorted(self._fates):
             term, batch = self._fates[index]
             if index in before:
-                for reply in batch.replies:
-                    (link, rid), status, body = reply.bind(before[index], term)
+                for (link, rid), status, body in batch.answers(before[index], term):
                     link.answer(rid, status, body)
                     self._mark_dirty(link)
                 del self._fates[index]

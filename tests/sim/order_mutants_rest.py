@@ -23,7 +23,8 @@ from cluster.pb import rpc_pb2 as pb
 from cluster.pending import PendingOverlay
 from cluster.records import Item
 from cluster.replica import Leader
-from cluster.shard import Reply, ShardLeader
+from cluster.shard import ShardLeader
+from cluster.shard_batch import Reply
 from cluster.view import Outcome
 from node.order_node import OrderNode
 from node.shard_node import ShardNode
@@ -206,10 +207,10 @@ def unchanged_answers_name_the_cuts_end(patch: Patch) -> None:
 
     def late(self: Any, last_index: int, base: int) -> None:
         covered = [batch for index, batch in self._sealed if index <= last_index]
-        total, before = sum(batch.changes for batch in covered), 0
+        total, before = sum(batch.grown for batch in covered), 0
         for batch in covered:
             batch.replies = [r if r.changed else r._replace(before=total - before) for r in batch.replies]
-            before += batch.changes
+            before += batch.grown
         applied(self, last_index, base)
 
     patch.setattr(ShardLeader, "applied_entries", late)

@@ -16,6 +16,7 @@ from cluster import records
 from cluster.ranges import Fields, is_creation, row_tags
 from cluster.records import Item, items
 from cluster.row_parts import sizes_of
+from cluster.shard_batch import PendingPut
 from cluster.spans import holds
 from cluster.view import Current
 from cluster.wire import read_varint, tombstone, varint
@@ -119,7 +120,12 @@ class Store:
         return self.apply(run, want_events=want_events, meta=meta)
 
     def apply_changes_slices(self, changes: Sequence[tuple[int, bytes, int, int]], position: tuple[int, int, int, int],
-                             *, want_events: bool = False, meta: Mapping[str, bytes] | None = None) -> Applying:
+                             *, want_events: bool = False, meta: Mapping[str, bytes] | None = None,
+                             evaluated: Mapping[int, Sequence[PendingPut]] | None = None) -> Applying:
+        for place, puts in (evaluated or {}).items():  # what a leader knows of its own entry is what the entry says
+            _, data, pos, sub = changes[place]
+            assert sub == -1
+            assert data[pos:] == b"".join([piece for _, _, _, item in puts for piece in item])
         yield from _pauses(data[pos:] for _, data, pos, _ in changes)
         return self.apply_changes(changes, position, want_events=want_events, meta=meta)
 

@@ -85,6 +85,9 @@ class FakeNode:
     def reachable_sequencer(self) -> int:
         return self.reachable
 
+    def catch_up(self) -> None:
+        """It applies what comes as it comes."""
+
     def wake(self) -> None:
         pass
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
+from cluster.messages import HEAD, Status
 from cluster.pace import Pace
 from cluster.shard import ShardLeader
+from cluster.shard_batch import Answer
 from cluster.view import Current
 
 
@@ -41,3 +44,10 @@ def leader(pace: Pace | None = None, *, leases: bool = False) -> ShardLeader[str
     found.applied_record(1, 2, [])
     found.serve()
     return found
+
+
+def answers(leader: ShardLeader[Any]) -> list[Answer]:
+    """Everything that it answers now: first plain puts of entries that held nothing else."""
+    puts = [(put[0], int(Status.OK), HEAD.pack(revision, leader.term))
+            for some, before in leader.take_puts() for revision, put in enumerate(some, before + 1)]
+    return puts + leader.take_answers()

@@ -16,7 +16,7 @@ from cluster.placement import Placement
 from cluster.prepare import Grant, Prepare, Touch, encode_attempt
 from cluster.replica import Overlay
 from cluster.view import Outcome
-from tests.unit.order.stores import EmptyStore, leader
+from tests.unit.order.stores import EmptyStore, answers, leader
 
 
 def test_a_prepare_survives_its_encoding() -> None:
@@ -28,7 +28,7 @@ def test_i15_a_revoke_is_refused_while_a_lock_names_its_lease() -> None:
     shard = leader(leases=True)
     shard.prepare("put", Prepare(Attempt(2, 1), 0, 1, [Touch(b"k", b"", True)], named=[7]))
     shard.prepare("revoke", Prepare(Attempt(2, 2), 0, 1, leases=[7]))
-    assert [(token, status) for token, status, _ in shard.take_answers()] == [
+    assert [(token, status) for token, status, _ in answers(shard)] == [
         ("put", Status.OK), ("revoke", Status.LOCKED)]
 
 
@@ -42,8 +42,8 @@ def test_a_put_of_a_key_whose_creation_is_pending_can_be_bound_late() -> None:
     shard.seal()
     shard.logged(6)
     shard.applied_entries(6, 7)
-    answers = {token: (status, HEAD.unpack_from(body)[0]) for token, status, body in shard.take_answers()}
-    assert answers == {"first": (Status.OK, 8), "second": (Status.OK, 9)}
+    bound = {token: (status, HEAD.unpack_from(body)[0]) for token, status, body in answers(shard)}
+    assert bound == {"first": (Status.OK, 8), "second": (Status.OK, 9)}
 
 
 @pytest.fixture
@@ -120,10 +120,10 @@ def test_a_revoke_whose_keys_turn_out_to_be_another_ones_lets_go() -> None:
     revoke, other = Attempt(2, 4), Attempt(2, 5)
     shard.prepare("revoke", Prepare(revoke, 0, 0, [], [9]))
     shard.prepare("other", Prepare(other, 0, 0, [Touch(b"k", b"", True)]))
-    assert shard.take_answers() == []
+    assert answers(shard) == []
     shard.applied_entries(6, 7)
     shard.applied_record(2, 2, [])
-    assert ("revoke", Status.LOCKED, encode_attempt(other)) in shard.take_answers()
+    assert ("revoke", Status.LOCKED, encode_attempt(other)) in answers(shard)
     assert shard.undecided() == [other]
 
 

@@ -10,7 +10,7 @@ from cluster.order import Attempt
 from cluster.pace import Pace
 from cluster.pb import rpc_pb2 as pb
 from cluster.prepare import Prepare, Touch
-from tests.unit.order.stores import leader
+from tests.unit.order.stores import answers, leader
 
 
 def rounds_until_a_swap_of_a_hot_key_is_answered() -> int:
@@ -29,7 +29,7 @@ def rounds_until_a_swap_of_a_hot_key_is_answered() -> int:
             shard.logged(6 + i)
         shard.applied_entries(6 + i - 1, 7)  # the order is an entry behind
         shard.applied_record(2 + i, 2, [])
-        answered += [token for token, _, _ in shard.take_answers()]
+        answered += [token for token, _, _ in answers(shard)]
         if "swap" in answered:
             return i
     return 50
@@ -58,13 +58,13 @@ def test_a_lock_waits_for_what_was_evaluated_before_it_even_if_that_changed_noth
     shard.run()
     prepare = Prepare(Attempt(2, 1), 0, 1, [Touch(b"k", b"", write=True)])
     shard.prepare("sequencer", prepare)
-    assert shard.take_answers() == []
+    assert answers(shard) == []
     shard.seal()
     shard.logged(6)
-    assert shard.take_answers() == []
+    assert answers(shard) == []
     shard.applied_entries(6, 7)
     shard.applied_record(2, 2, [])
-    (reader, status, body), (sequencer, granted, _) = shard.take_answers()
+    (reader, status, body), (sequencer, granted, _) = answers(shard)
     assert (reader, status, HEAD.unpack_from(body)) == ("reader", Status.OK, (7, 3))
     assert (sequencer, granted) == ("sequencer", Status.OK)
 
@@ -72,7 +72,7 @@ def test_a_lock_waits_for_what_was_evaluated_before_it_even_if_that_changed_noth
 def test_a_lock_is_granted_at_once_where_nothing_is_under_way() -> None:
     shard = leader()
     shard.prepare("sequencer", Prepare(Attempt(2, 1), 0, 1, [Touch(b"k", b"", write=True)]))
-    assert [(token, status) for token, status, _ in shard.take_answers()] == [("sequencer", Status.OK)]
+    assert [(token, status) for token, status, _ in answers(shard)] == [("sequencer", Status.OK)]
 
 
 def test_entries_are_bounded_in_bytes_and_so_is_what_waits_for_the_order() -> None:
@@ -108,4 +108,4 @@ def test_what_comes_while_an_entry_waits_for_its_cut_gathers_for_the_next_one() 
     assert shard.runnable
     shard.run()
     assert shard.queued == 0
-    assert len(shard._open.replies) == 3
+    assert len(shard._open.owed()) == 3

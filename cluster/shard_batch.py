@@ -1,0 +1,80 @@
+"""What a shard's leader evaluated for one of its entries, and whom it owes an answer.
+
+Nearly every entry holds nothing but plain puts, each a change of its own. Of those no answer is made before it can be
+given: the place in the entry is all that it depends on. And the leader keeps what it evaluated, so that it need not read its
+own entry back when a cut puts it in order: of its rows only the revision is missing (``node.storage.puts``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from cluster.messages import HEAD, Status
+from cluster.view import Version
+
+Answer = tuple[Any, int, bytes]  # token, status, body
+# whose it is, its key, what that is then (at a pending revision), its item in pieces (``cluster.plain_put.effect``)
+PendingPut = tuple[Any, bytes, Version, tuple[bytes, ...]]
+
+
+class Reply(NamedTuple):
+    """An answer that waits for the revision of its entry."""
+
+    token: Any
+    before: int  # changes of the same batch before it
+    changed: bool
+    tail: bytes
+    late: Callable[[int], bytes] | None  # makes the tail, given the revision before the request
+    error: bytes | None  # a refusal instead
+
+    def bind(self, base: int, term: int) -> Answer:
+        """The answer, given the revision before the batch."""
+        if self.error is not None:
+            return self.token, Status.ERROR, self.error
+        before = base + self.before
+        tail = self.tail if self.late is None else self.late(before)
+        return self.token, Status.OK, HEAD.pack(before + self.changed, term) + tail
+
+
+class ShardBatch:
+    """One entry of this leader."""
+
+    __slots__ = ("changes", "items", "keys", "number", "puts", "refers", "replies", "size")
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.items: list[bytes] = []  # in pieces
+        self.size = 0  # bytes of its items, roughly
+        # while it is nothing but plain puts these say all; None: there is more, and ``keys``, ``replies``, ``changes`` do
+        self.puts: list[PendingPut] | None = []
+        self.refers = False  # one of them is of a key whose creation was pending: its row needs more than a revision
+        self.keys: list[bytes] = []
+        self.replies: list[Reply] = []
+        self.changes = 0
+
+    def mix(self) -> None:
+        """Something else than a plain put is about to come in."""
+        if self.puts is not None:
+            self.replies = [Reply(put[0], before, True, b"", None, None) for before, put in enumerate(self.puts)]
+            self.keys = self.written()
+            self.changes, self.puts = len(self.puts), None
+
+    @property
+    def grown(self) -> int:
+        """How many revisions it takes."""
+        return self.changes if self.puts is None else len(self.puts)
+
+    def written(self) -> list[bytes]:
+        """The keys that it wrote."""
+        return self.keys if self.puts is None else [key for _, key, _, _ in self.puts]
+
+    def owed(self) -> list[Any]:
+        """Who waits for an answer."""
+        return [reply.token for reply in self.replies] if self.puts is None else [put[0] for put in self.puts]
+
+    def answers(self, base: int, term: int) -> list[Answer]:
+        """All answers, given the revision before the batch."""
+        if self.puts is None:
+            return [reply.bind(base, term) for reply in self.replies]
+        return [(put[0], Status.OK, HEAD.pack(revision, term)) for revision, put in enumerate(self.puts, base + 1)]
