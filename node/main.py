@@ -22,6 +22,7 @@ from node.server import Node
 from node.shard_node import ShardNode
 from node.storage.errors import DirectoryLocked, DiskFull, StorageCorruption, is_disk_full
 from process import logs
+from process.scheduling import short_slices
 from process.setup import pin, settle_memory
 from process.status import StatusPipe, StatusSink
 
@@ -108,6 +109,7 @@ def main() -> int:
     logs.configure("muster/node", common.log_level, common.log_format, common.log_outputs,
                    host=common.name, process=f"node-{settings.shard}")
     pin(common.cpu)
+    short_slices()
     return guarded(settings, _run(settings))
 
 

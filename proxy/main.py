@@ -21,6 +21,7 @@ import uvloop
 
 from cluster.settings import FrontSettings, loads
 from process import logs
+from process.scheduling import short_slices
 from process.setup import pin, settle_memory
 from process.status import StatusPipe, StatusSink
 from proxy.grpc import Registry
@@ -162,6 +163,7 @@ def main() -> None:
     logs.configure("muster/front", common.log_level, common.log_format, common.log_outputs, host=common.name,
                    front=settings.index)
     pin(common.cpu)
+    short_slices()
     uvloop.run(serve(settings))
 
 

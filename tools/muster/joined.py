@@ -21,6 +21,7 @@ from cluster.settings import FrontSettings, NodeSettings, loads
 from node.main import crash_handler, end, guarded, make_node
 from node.server import Node
 from process import logs
+from process.scheduling import short_slices
 from process.setup import pin, settle_memory
 from process.status import StatusPipe, StatusSink, parts
 from proxy.links import Connector, Link, Receiver
@@ -169,6 +170,7 @@ def main() -> int:
     logs.configure("muster/node", common.log_level, common.log_format, common.log_outputs, host=common.name,
                    process=f"node-{node_settings.shard}+front")
     pin(common.cpu)
+    short_slices()
     return guarded(node_settings, _run(node_settings, front_settings))
 
 
