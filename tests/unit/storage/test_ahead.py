@@ -144,6 +144,20 @@ def test_a_synced_end_that_became_filling_again_is_missed(log: RaftLog) -> None:
         RaftLog.open(crashed, initial=CONFIGURATION)
 
 
+def test_a_flipped_bit_in_the_filling_changes_nothing(log: RaftLog) -> None:
+    log.append(entries(1, 100, 1000))
+    log.sync()
+    end = end_of(newest(log))
+    rng = random.Random(3)
+    kind = [(6, bit) for bit in range(8)]  # the byte that says what kind of record it is
+    for at, bit in [*kind, *((rng.randrange(11), rng.randrange(8)) for _ in range(12)), (5000, 0)]:
+        crashed = image(log, "crashed")
+        with open(crashed / "db" / newest(log).name, "r+b") as file:
+            file.seek(end + at)
+            file.write(bytes((FILLING[0] ^ 1 << bit,)))
+        assert last_of(crashed) == 100, (at, bit)
+
+
 VICTIM = """
 import os, signal, sys
 from pathlib import Path
