@@ -33,7 +33,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from cluster.records import ITEM, LEASE_ID, Item, items
+from cluster.records import ITEM, LEASE_ID, PUTS_HEAD, Item, items
 
 _CUT = struct.Struct("<HQQQ")
 _MULTI = struct.Struct("<QQHH")
@@ -152,6 +152,8 @@ def revisions_of(data: bytes, kind: int, pos: int, end: int) -> int:
     """How many revisions an own effect takes."""
     if kind <= Item.DELETE or kind in (Item.PUT_REF, Item.DELETE_RANGE, Item.TXN_LONG):
         return 1
+    if kind == Item.PUTS:
+        return int(PUTS_HEAD.unpack_from(data, pos)[0])
     if kind == Item.TXN:
         return 1 if end > pos else 0
     if kind == Item.LEASE_REVOKE:

@@ -70,6 +70,20 @@ def evaluate(view: View, request: bytes) -> Put | None:
     return key, version, item
 
 
+def written(request: bytes, end: int, current: Current | Version | None, revision: int) -> Version:
+    """What the key is at ``revision``, after a request with a value whose key ends at ``end``."""
+    mod = varint(revision)
+    if current is None:
+        return _version((revision, revision, 1, 0, b"".join(
+            (request[:end], b"\x10", mod, b"\x18", mod, b"\x20\x01\x2a", request[end + 1 :]))))
+    create, number = current[0], current[2] + 1
+    version_field = _versions[number] if number < 1024 else b"\x20%b\x2a" % varint(number)
+    if create < _PENDING:
+        return _version((create, revision, number, 0, b"".join(
+            (request[:end], b"\x10", varint(create), b"\x18", mod, version_field, request[end + 1 :]))))
+    return _version((create, revision, number, 0, b"".join((request[:end], b"\x18", mod, version_field, request[end + 1 :]))))
+
+
 def effect(
     request: bytes, end: int, current: Current | Version | None, revision: int, *, pending: bool = False
 ) -> tuple[Version, tuple[bytes, ...]]:
@@ -78,9 +92,10 @@ def effect(
     ``pending``: the revision is one that nobody knows yet: without the KeyValue, which nobody may see (D6).
     """
     head, value = request[:end], request[end + 1 :]
+    created = b""
     if current is None:
         kind, create, number = _PUT_NEW, revision, 1
-        created, version_field = b"", b"\x20\x01\x2a"
+        version_field = b"\x20\x01\x2a"
     else:
         create, number = current[0], current[2] + 1
         version_field = _versions[number] if number < 1024 else b"\x20%b\x2a" % varint(number)
@@ -88,13 +103,8 @@ def effect(
             created = b"\x10" + varint(create)
             kind = _PUT
         else:
-            created = b""
             kind = _PUT_REF
-    if pending:
-        kv = b""
-    else:
-        mod = varint(revision)
-        kv = b"".join((head, b"\x10" + mod if current is None else created, b"\x18", mod, version_field, value))
     head_len = end + len(created)
     item = _pack_put(kind, _FIXED + head_len + len(version_field) + len(value), end - 2, head_len, 0)
-    return _version((create, revision, number, 0, kv)), (item, head, created, version_field, value)
+    version = _version((create, revision, number, 0, b"")) if pending else written(request, end, current, revision)
+    return version, (item, head, created, version_field, value)

@@ -2,7 +2,7 @@
 
 An item is the *effect* of a request: applying it needs no decision any more. The same form serves every
 shard: an effect names its revision only as "mine", which is fixed when the record gets its place in the
-order (at once in shard 0, by a cut elsewhere).
+order (at once in shard 0, by a cut elsewhere). Shard 0's plain puts name theirs: PUTS.
 
 A put carries its KeyValue in wire form, cut where ``mod_revision`` goes, so that applying it is two slices
 and a join::
@@ -18,6 +18,8 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterable, Iterator, Sequence
 from enum import IntEnum
+from itertools import accumulate, pairwise
+from typing import NamedTuple
 
 from cluster.wire import varint
 
@@ -48,6 +50,7 @@ class Item(IntEnum):
     DELETE_RANGE = 16  # R: every live key of a span: RANGE_HEAD, key, end; expanded by who applies it (D8)
     TXN_LONG = 17  # R: as TXN, DELETE_RANGE items among them
     ALARM = 18  # ALARM_BODY: a member's alarm is raised or disarmed
+    PUTS = 19  # R: many puts, each at a revision of its own, with KeyValues as they will be stored: see puts()
 
 
 #: Stands for the revision of an effect that is logged and not in order yet (shards other than 0); every real
@@ -61,6 +64,8 @@ BOOTSTRAP = struct.Struct("<III")
 INCARNATION = struct.Struct("<QQ")
 ALARM_BODY = struct.Struct("<BBQ")  # raised (1) or disarmed (0), etcd's type of alarm, member
 RANGE_HEAD = struct.Struct("<II")  # live keys in the span at this place, length of its first key
+PUTS_HEAD = struct.Struct("<IQ")  # how many, revision of the first
+_NEW = 0x80  # beside a key's length: it is new
 
 
 def key_offset(key_len: int) -> int:
@@ -88,6 +93,48 @@ def put(key: bytes, create_revision: int, version: int, value: bytes, lease: int
         kind = 2
     head_len = len(head)
     return PUT_HEAD.pack(kind, _PUT_BODY_FIXED + head_len + len(tail), key_len, head_len, lease) + head + tail
+
+
+class Puts(NamedTuple):
+    """A PUTS item, read."""
+
+    revision: int  # of the first; each takes the next one
+    keys: list[bytes]
+    kvs: list[bytes]
+    new: list[bytes]  # those of the keys that are new
+
+
+def puts(revision: int, keys: Sequence[bytes], kvs: Sequence[bytes], new: Sequence[bool]) -> bytes:
+    """The item of puts at ``revision`` and those after it: keys of 1 to 127 bytes, no leases. For shard 0, whose leader
+    knows the revisions (C4), so that KeyValues are logged whole::
+
+        PUTS_HEAD | key length and whether it is new, u8 each | KeyValue lengths, u32 each | KeyValues
+
+    What is read in bulk takes a third of the time of as many PUT items (decision 36).
+    """
+    count = len(keys)
+    heads = bytes([len(key) | _NEW if is_new else len(key) for key, is_new in zip(keys, new, strict=True)])
+    sizes = [*map(len, kvs)]
+    length = PUTS_HEAD.size + 5 * count + sum(sizes)
+    return b"".join((ITEM.pack(Item.PUTS, length), PUTS_HEAD.pack(count, revision), heads,
+                     struct.pack(f"<{count}I", *sizes), *kvs))
+
+
+def read_puts(data: bytes, pos: int, end: int) -> Puts:
+    """The body of such an item. ValueError if its lengths do not add up."""
+    try:
+        count, revision = PUTS_HEAD.unpack_from(data, pos)
+        pos += PUTS_HEAD.size
+        heads = data[pos : pos + count]
+        sizes = struct.unpack_from(f"<{count}I", data, pos + count)
+    except struct.error as e:
+        raise ValueError("truncated puts") from e
+    kvs = [data[start:stop] for start, stop in pairwise(accumulate(sizes, initial=pos + 5 * count))]
+    if pos + 5 * count + sum(sizes) != end:
+        raise ValueError("truncated puts")
+    # a KeyValue opens with its key: a tag, a length of one byte
+    keys = [kv[2 : 2 + (head & 0x7F)] for kv, head in zip(kvs, heads, strict=True)]
+    return Puts(revision, keys, kvs, [key for key, head in zip(keys, heads, strict=True) if head & _NEW])
 
 
 def delete(key: bytes) -> bytes:

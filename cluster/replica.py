@@ -25,7 +25,7 @@ from cluster import evaluate, records
 from cluster.evaluate import Current, Outcome, Version
 from cluster.lease import Lessor
 from cluster.messages import Method
-from cluster.plain_put import effect, key_end
+from cluster.plain_put import key_end, written
 from cluster.spans import Span, holds, without
 
 Written = tuple[bytes, Version]  # a key, and what it is since its put
@@ -202,21 +202,34 @@ class Overlay:
 class Batch:
     """What was evaluated since the last entry: it becomes the next one."""
 
-    __slots__ = ("items", "keys", "leases", "number", "puts", "revision")
+    __slots__ = ("items", "keys", "leases", "number", "puts", "revision", "stretch")
 
     def __init__(self, number: int, revision: int) -> None:
         self.number = number
         self.revision = revision  # of the speculative state after this batch
-        self.items: list[bytes] = []  # in pieces
-        self.keys: list[bytes] = []  # that it wrote
-        # what it wrote if its effects are nothing but those of plain puts, each at a revision of its own; None: there is more
-        self.puts: list[Written] | None = []
+        self.items: list[bytes] = []
+        self.keys: list[bytes] = []  # that it wrote, but for ``puts``
+        # what the last plain puts wrote, each at a revision of its own: one item, once something else comes
+        self.stretch: list[Written] = []
         self.leases: list[int] = []
+        self.puts: list[Written] | None = None  # once sealed: ``stretch``, if there is nothing else
+
+    def close_stretch(self) -> None:
+        """Something else than plain puts comes."""
+        if self.stretch:
+            self.items.append(_puts_item(self.stretch))
+            self.keys += [key for key, _ in self.stretch]
+            self.stretch = []
+
+
+def _puts_item(written: list[Written]) -> bytes:
+    return records.puts(written[0][1].mod, [key for key, _ in written], [version.kv for _, version in written],
+                        [version.create == version.mod for _, version in written])
 
 
 def _plainly_put(outcome: Outcome) -> Written | None:
     """What a request wrote whose effect is that of a plain put: a transaction that puts one key, say."""
-    if outcome.items[0] > records.Item.PUT_NEW or len(outcome.writes) != 1:
+    if not outcome.items or outcome.items[0] > records.Item.PUT_NEW or len(outcome.writes) != 1:
         return None
     key, version = outcome.writes[0]
     return (key, version) if version is not None and not version.lease and len(key) < 0x80 else None
@@ -250,10 +263,10 @@ class Leader:
     @property
     def dirty(self) -> bool:
         """Whether anything was evaluated since the last :meth:`seal`."""
-        return bool(self._open.items)
+        return bool(self._open.items or self._open.stretch)
 
     def put(self, body: bytes) -> int:
-        """Evaluate a plain put, as most are: the revision it takes. 0: it is none, :meth:`execute` it. Hot path: 1.6 us,
+        """Evaluate a plain put, as most are: the revision it takes. 0: it is none, :meth:`execute` it. Hot path: 1.4 us,
         where ``execute`` takes 3."""
         end = key_end(body)
         if not end or len(body) == end:
@@ -261,14 +274,10 @@ class Leader:
         view, batch = self.view, self._open
         key = body[2:end]
         revision = view.revision + 1
-        version, item = effect(body, end, view.current(key), revision)
+        version = written(body, end, view.current(key), revision)
         view.take_put(key, version)
-        batch.items += item
         batch.revision = revision
-        if batch.puts is not None:
-            batch.puts.append((key, version))
-        else:
-            batch.keys.append(key)
+        batch.stretch.append((key, version))
         return revision
 
     def execute(self, method: int, body: bytes) -> Outcome:
@@ -329,23 +338,20 @@ class Leader:
         batch.revision = self.view.revision
 
     def _mixed(self) -> Batch:
-        """The open batch, which is to hold something else than plain puts."""
+        """The open batch, which is to hold something else than plain puts next."""
         batch = self._open
-        if batch.puts is not None:
-            batch.keys, batch.puts = [key for key, _ in batch.puts], None
+        batch.close_stretch()
         return batch
 
     def _take(self, outcome: Outcome) -> None:
         batch, writes = self._open, outcome.writes
-        if outcome.items:
-            if batch.puts is not None and (written := _plainly_put(outcome)) is not None:
-                batch.puts.append(written)
-                writes = []
-            else:
-                batch = self._mixed()
-            batch.items.append(outcome.items)
-        if writes:
-            batch.keys.extend([key for key, _ in writes])
+        if (put := _plainly_put(outcome)) is not None:
+            batch.stretch.append(put)
+        else:
+            if outcome.items:
+                self._mixed().items.append(outcome.items)
+            if writes:
+                batch.keys.extend([key for key, _ in writes])
         self.view.take(outcome)
         batch.revision = self.view.revision
 
@@ -356,10 +362,14 @@ class Leader:
         self._sealed.append(batch)
         self.view.batch += 1
         self._open = Batch(self.view.batch, self.view.revision)
-        return b"".join(batch.items), batch
+        if batch.items or not batch.stretch:
+            batch.close_stretch()
+            return b"".join(batch.items), batch
+        batch.puts = batch.stretch
+        return _puts_item(batch.puts), batch
 
     def applied(self, batch: Batch) -> None:
         """The entry of ``batch`` has been applied: its effects are in the store now."""
         assert self._store.revision >= batch.revision, "I7: applied state must hold the batch"  # I7
         self._sealed.remove(batch)
-        self.view.forget(batch.number, batch.keys if batch.puts is None else [key for key, _ in batch.puts], batch.leases)
+        self.view.forget(batch.number, batch.keys + [key for key, _ in batch.puts or ()], batch.leases)

@@ -31,6 +31,7 @@ from cluster.records import (
     key_offset,
     read_put,
     read_put_ref,
+    read_puts,
 )
 from cluster.view import Current
 from cluster.wire import read_varint, tombstone, varint
@@ -38,7 +39,7 @@ from node.storage import keys
 from node.storage.deletes import delete_range, long_item
 from node.storage.keys import ENTRY, LEASE_KEY, LEASE_VALUE, MAX32, MAX64, RUN, SUFFIX, Position
 from node.storage.pending_puts import apply_pending
-from node.storage.puts import PreparedPuts, apply_puts, events_of, remember
+from node.storage.puts import PreparedPuts, apply_prepared, apply_puts, events_of, remember
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -295,7 +296,9 @@ class Run:
                 pos += 5
                 if pos + length > end:
                     raise ValueError("a record is cut short")
-                if kind == 3 or kind == 14:
+                if kind == 19:
+                    apply_puts(run, read_puts(data, pos, pos + length))
+                elif kind == 3 or kind == 14:
                     run.revision += 1
                     run.change(data, kind, pos, pos + length, 0, varint(run.revision))
                 else:
@@ -399,7 +402,7 @@ def apply_records(
             raise ValueError(f"record {at} applied after {index}")
         index = at
         if data and (prepared := evaluated(at, term)) is not None:
-            apply_puts(run, prepared)
+            apply_prepared(run, prepared)
             run.wrote(len(data))
             continue
         done = run.effects(data, 0)
@@ -412,16 +415,15 @@ def apply_alone(store: StateStore, prepared: PreparedPuts, index: int, term: int
     """One record of nothing but plain puts, at the leader that made it, while no run of records is under way: what
     :func:`apply_records` comes to, without its generality, which a lone client would wait for."""
     puts, position = prepared.puts, store.position
-    revision = position.revision + len(puts)
+    revision = position.revision + len(puts.keys)
     assert index == position.shard_index + 1, "I18"
-    assert puts[0][1].mod == position.revision + 1, "C4: the leader of shard 0 knew the revisions when it evaluated"
-    assert puts[-1][1].mod == revision, "C4: one revision each"
+    assert puts.revision == position.revision + 1, "C4: the leader of shard 0 knew the revisions when it evaluated"
     new = Position(index, index, term, revision, position.compact_revision)
     prepared.batch.put(keys.POSITION_ROW, keys.POSITION.pack(*new))  # I6: in the batch of the data it describes
     store.write(prepared.batch)
     store.position = new
-    if prepared.born:
-        store.counts.changed(prepared.born, ())
+    if puts.new:
+        store.counts.changed(puts.new, ())
     remember(store.cache, puts)
     return Applied(revision, events_of(puts) if want_events else [])
 
@@ -502,6 +504,13 @@ class VersionCache:
             self.values.clear()
             self.value_room = self.value_limit - size
         self.values[key] = kv
+
+    def renew(self, key: bytes, kv: bytes) -> None:
+        """A key that is in ``values`` was put: what is read often is read again."""
+        if len(kv) <= len(self.values[key]):
+            self.values[key] = kv
+        else:  # there was room for the old one
+            del self.values[key]
 
     def put(self, key: bytes, is_new: bool, revision: int, lease: int) -> None:
         """A put was applied."""

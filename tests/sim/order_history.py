@@ -24,6 +24,7 @@ from order_world import Violation
 
 from cluster import order, records
 from cluster.pb import kv_pb2
+from cluster.ranges import Fields
 from cluster.records import Item, items
 from cluster.spans import holds
 from cluster.wire import varint
@@ -155,6 +156,17 @@ class Folder:
         if kind in (Item.TXN, Item.TXN_LONG):
             if to > at:
                 self._at_one_revision(index, list(_placed(data, at, to, 0)))
+        elif kind == Item.PUTS:
+            puts = records.read_puts(data, at, to)
+            if puts.revision != self.replay.revision + 1:
+                raise Violation("C4 the sequencer knows its revisions", f"{puts} in {index}, after {self.replay.revision}")
+            for key, kv in zip(puts.keys, puts.kvs, strict=True):  # as if each were an item of its own
+                fields = Fields(kv)
+                create = 0 if key not in self.replay.states[self.replay.revision] else fields.create
+                item = records.put(key, create, fields.version, fields.value, fields.lease)
+                self._at_one_revision(index, [(0, item, item[0], records.ITEM.size, len(item))])
+                if kv_pb2.KeyValue.FromString(kv) != self.replay.states[self.replay.revision][key]:
+                    raise Violation("C4 the sequencer knows what it puts", f"{kv!r} in {index}")
         else:
             self._at_one_revision(index, [(0, data, kind, at, to)])
 

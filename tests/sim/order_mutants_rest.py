@@ -159,6 +159,7 @@ def effects_stand_first(patch: Patch) -> None:
     seal = Leader.seal
 
     def sorted_(self: Any) -> Any:
+        self._open.close_stretch()
         self._open.items.sort(key=lambda item: item[0] in (Item.CUT, Item.MULTI))
         return seal(self)
 

@@ -28,6 +28,7 @@ from node.storage import (
     FutureRevision,
     HistorySlice,
     Position,
+    PreparedPuts,
     SnapshotRefused,
 )
 
@@ -118,6 +119,12 @@ class Store:
                      meta: Mapping[str, bytes] | None = None, evaluated: object = None) -> Applying:
         yield from _pauses(data for _, _, data in run)
         return self.apply(run, want_events=want_events, meta=meta)
+
+    def apply_puts(self, prepared: PreparedPuts, index: int, term: int, *, want_events: bool) -> Applied:
+        puts = prepared.puts
+        first = {key: place for place, key in reversed([*enumerate(puts.keys)])}
+        new = [key in puts.new and first[key] == place for place, key in enumerate(puts.keys)]
+        return self.apply([(index, term, records.puts(puts.revision, puts.keys, puts.kvs, new))], want_events=want_events)
 
     def apply_changes_slices(self, changes: Sequence[tuple[int, bytes, int, int]], position: tuple[int, int, int, int],
                              *, want_events: bool = False, meta: Mapping[str, bytes] | None = None,
@@ -337,6 +344,8 @@ def _pauses(found: Iterable[bytes]) -> Iterator[list[Event]]:
 def _takes(data: bytes, kind: int, at: int, to: int) -> int:
     if kind in (Item.PUT, Item.PUT_NEW, Item.PUT_REF, Item.DELETE, Item.DELETE_RANGE):
         return 1
+    if kind == Item.PUTS:
+        return len(records.read_puts(data, at, to).keys)
     if kind in (Item.TXN, Item.TXN_LONG):
         return int(to > at)
     return int(kind == Item.LEASE_REVOKE and to > at + records.LEASE_ID.size)
@@ -354,7 +363,9 @@ def apply(content: Content, changes: Iterable[tuple[int, bytes, int, int]], posi
             revision += _change(content, out, revision + 1, data, pos, len(data), sub)
             continue
         for kind, at, to in items(data, pos):
-            if kind in (Item.TXN, Item.TXN_LONG):
+            if kind == Item.PUTS:
+                revision = _puts(content, out, revision, records.read_puts(data, at, to))
+            elif kind in (Item.TXN, Item.TXN_LONG):
                 revision += _change(content, out, revision + 1, data, at, to, 0)
             elif kind == Item.LEASE_GRANT:
                 lease, ttl = records.LEASE.unpack_from(data, at)
@@ -396,6 +407,20 @@ def apply(content: Content, changes: Iterable[tuple[int, bytes, int, int]], posi
     content.position = Position(order_index, shard_index, term, new_revision, compact)
     out.revision = new_revision
     return out
+
+
+def _puts(content: Content, out: Applied, revision: int, puts: records.Puts) -> int:
+    """Puts whose leader knew everything about them, and the revision after them."""
+    assert puts.revision == revision + 1, f"C4: revision {puts.revision} evaluated where {revision + 1} is due"
+    for key, kv in zip(puts.keys, puts.kvs, strict=True):
+        revision += 1
+        old, new = _newest(content, key), Fields(kv)
+        assert new.mod == revision, f"C4: {key!r} put at {new.mod}, logged as {revision}"
+        before = (revision, 0) if old is None else (Fields(old).create, Fields(old).version)
+        assert (new.create, new.version) == (before[0], before[1] + 1), f"put of {key!r} onto something else"
+        _version(content, out, revision, 0, key, kv)
+    assert {key for key, kv in zip(puts.keys, puts.kvs, strict=True) if Fields(kv).version == 1} == set(puts.new)
+    return revision
 
 
 def _change(content: Content, out: Applied, revision: int, data: bytes, pos: int, end: int, sub: int) -> int:

@@ -180,7 +180,7 @@ def test_rows_are_prepared_of_an_own_entry_of_plain_puts_and_of_no_other(replica
     for index in (2, 3):
         found = replica.writes.prepared(index, 1)
         assert found is not None
-        assert [key for key, _ in found.puts] == [b"k%d" % (index - 1)]
+        assert found.puts.keys == [b"k%d" % (index - 1)]
     assert replica.writes.prepared(2, 2) is None  # another leader's, where this one's was lost
     assert replica.writes.prepared(4, 1) is None
     replica.apply(2)

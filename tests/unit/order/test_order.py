@@ -22,6 +22,7 @@ from cluster.order import (
     encode_multi,
     project,
 )
+from cluster.wire import key_value
 
 PUT = records.put(b"a", 0, 1, b"v", 0)
 
@@ -33,6 +34,16 @@ def test_a_cut_gives_each_shard_its_growth_in_ascending_shard_order() -> None:
     assert steps == {1: [Entries(Cut(7, 1, 4), 11)], 2: [Entries(Cut(5, 1, 3), 15)], 3: []}
     assert fold.take(record, 0) == [Change(PUT, 10, None), Change(PUT, 18, None)]
     assert fold.revision == 19
+
+
+def test_puts_in_one_item_take_a_revision_each() -> None:
+    puts = records.puts(11, [b"a", b"b", b"a"], [key_value(key, 11, 11, 1, b"v", 0) for key in (b"a", b"b", b"a")], [True, True, False])
+    record = puts + encode_cut({1: Cut(7, 1, 4)}) + PUT
+    fold = Fold(10)
+    assert fold.take(record, 0) == [Change(puts, 10, None), Change(PUT, 17, None)]
+    assert Fold(10).take(project(record, 1), 1) == [Entries(Cut(7, 1, 4), 13)]
+    assert fold.revision == 18
+    assert count_revisions(record) == 4
 
 
 def test_a_multi_takes_a_revision_per_group_and_is_met_by_those_who_only_read() -> None:

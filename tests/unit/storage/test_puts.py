@@ -6,10 +6,12 @@ from random import Random
 
 import pytest
 
+from cluster import records
 from cluster.lease import Lessor
 from cluster.messages import Method
 from cluster.pb import rpc_pb2
 from cluster.replica import Batch, Leader
+from cluster.wire import key_value
 from node.storage import Applied, PreparedPuts, StateStore
 from node.storage.keys import RUN_ENTRIES
 
@@ -130,7 +132,7 @@ def test_several_records_in_one_run(open_store: OpenStore) -> None:
     r = Random(5)
     own, other = open_store("own"), open_store("other")
     leader = leader_of(own)
-    records, prepared = [], {}
+    run, prepared = [], {}
     for index in range(1, 7):
         for _ in range(3):
             leader.put(put(r))
@@ -138,11 +140,70 @@ def test_several_records_in_one_run(open_store: OpenStore) -> None:
             both = [rpc_pb2.RequestOp(request_put=rpc_pb2.PutRequest(key=key)) for key in (b"one", b"two")]
             leader.execute(Method.TXN, rpc_pb2.TxnRequest(success=both).SerializeToString())
         data, batch = leader.seal()
-        records.append((index, 1, data))
+        run.append((index, 1, data))
         prepared[index] = PreparedPuts(batch.puts) if batch.puts is not None else None
     assert [made is not None for made in prepared.values()] == [True, True, False, True, False, True]
     with pytest.raises(StopIteration):
-        next(own.apply_slices(records, evaluated=lambda index, term: prepared[index]))
-    other.apply(records)
+        next(own.apply_slices(run, evaluated=lambda index, term: prepared[index]))
+    other.apply(run)
     assert own.position == other.position
     assert list(own.rows(b"", b"\xff")) == list(other.rows(b"", b"\xff"))
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_puts_in_one_item_do_what_as_many_items_do(open_store: OpenStore, seed: int) -> None:
+    r = Random(seed)
+    together, single = open_store("together"), open_store("single")
+    known: dict[bytes, tuple[int, int]] = {}  # create, version
+    revision = 1
+    for index in range(1, 30):
+        keys, kvs, new, items = [], [], [], []
+        for _ in range(r.choice((1, 2, 30, RUN_ENTRIES + 1))):
+            revision += 1
+            key, value = some_key(r)[:127], bytes(r.choice((0, 1, 127, 128, 300, 70_000)))
+            create, version = known.get(key, (revision, 0))
+            items.append(records.put(key, 0 if create == revision else create, version + 1, value, 0))
+            keys.append(key)
+            kvs.append(key_value(key, create, revision, version + 1, value, 0))
+            new.append(create == revision)
+            known[key] = create, version + 1
+        item = records.puts(revision - len(keys) + 1, keys, kvs, new)
+        assert records.read_puts(item, records.ITEM.size, len(item)) == (
+            revision - len(keys) + 1, keys, kvs, [key for key, is_new in zip(keys, new, strict=True) if is_new])
+        done = [store.apply([(index, 1, data)], want_events=index % 2 == 0)
+                for store, data in ((together, item), (single, b"".join(items)))]
+        assert done[0] == done[1]
+        for store in (together, single):
+            for key in [*r.sample(sorted(known), min(10, len(known))), b"never"]:
+                current, kv = store.current(key), store.get(key)  # remembered, now or from before
+                assert (current and (current.create, current.version)) == known.get(key)
+                assert (kv is not None) == (key in known)
+    assert together.position == single.position
+    assert list(together.rows(b"", b"\xff")) == list(single.rows(b"", b"\xff"))
+    for key in known:
+        assert together.current(key) == together.peek(key) == single.current(key)
+        assert together.get(key) == dict(together.scan(key, b""))[key] == single.get(key)
+
+
+def test_puts_follow_other_changes_of_their_record(open_store: OpenStore) -> None:
+    together, single = open_store("together"), open_store("single")
+    before = records.put(b"a", 0, 1, b"v", 0) + records.delete(b"a")
+    after = records.put(b"z", 0, 1, b"v", 0)
+    item = records.puts(4, [b"b", b"b"], [key_value(b"b", 4, 4 + at, 1 + at, b"v", 0) for at in range(2)], [True, False])
+    items = records.put(b"b", 0, 1, b"v", 0) + records.put(b"b", 4, 2, b"v", 0)
+    done = [store.apply([(1, 1, data)], want_events=True)
+            for store, data in ((together, before + item + after), (single, before + items + after))]
+    assert done[0] == done[1]
+    assert list(together.changes(2)) == list(single.changes(2))
+    assert list(together.rows(b"k", b"l")) == list(single.rows(b"k", b"l"))
+
+
+def test_puts_that_do_not_add_up_are_refused(open_store: OpenStore) -> None:
+    item = records.puts(2, [b"a", b"b"], [key_value(key, 2, 2, 1, b"v", 0) for key in (b"a", b"b")], [True, True])
+    for end in range(records.ITEM.size, len(item)):
+        with pytest.raises(ValueError, match="truncated puts"):
+            records.read_puts(item[:end], records.ITEM.size, end)
+    with pytest.raises(ValueError, match="truncated puts"):
+        records.read_puts(item + b"x", records.ITEM.size, len(item) + 1)
+    with pytest.raises(AssertionError, match="C4"):
+        open_store().apply([(1, 1, item + item)])
