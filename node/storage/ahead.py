@@ -22,7 +22,7 @@ import contextlib
 import os
 from pathlib import Path
 
-FILL_BYTES = 1 << 20
+FILL_BYTES = 256 << 10  # at a time: 0.3 ms
 FIRST_BYTES = 64 << 10  # a log with less in it is not worth it
 FILLING = b"\x05"
 # What one write brings lies in the page cache as one folio, up to 512 KB in newer kernels; each put would dirty a whole one
