@@ -68,6 +68,8 @@ class ShardRoute:
             if leader != self.known_leader or term != self.term:
                 self.leader_changes += 1
             self.known_leader = leader
+            self._retry_at.pop(leader, None)  # whatever it was before, who has just been elected is there
+            self._backoff_s.pop(leader, None)
         self.leader = leader
         if leader:
             self.term = term

@@ -303,6 +303,30 @@ def test_a_silent_link_is_dead_after_an_election_timeout_and_is_opened_anew() ->
     assert net.sessions > sessions
 
 
+def test_who_has_just_been_elected_is_tried_at_once_however_often_it_was_tried_in_vain() -> None:
+    """After a crash of all hosts they come up one after the other, and fronts have tried them for a while."""
+    net = Net()
+    for member in (2, 3):
+        net.nodes[member].up = False
+    for _ in range(6):
+        net.pass_time(1.5)
+        for link in list(net.router.routes[0].links.values()):
+            if not link.up:
+                link.close("connection refused")
+    put(net, call := FakeCall())
+    net.nodes[2].up = True
+    sessions = net.sessions
+    net.run()
+    assert net.sessions == sessions, "it is not time to try again"
+    net.nodes[1].leader, net.nodes[1].term = 2, 5
+    net.nodes[2].leader, net.nodes[2].term = 2, 5
+    net.nodes[1].say_state()
+    net.run()
+    assert net.sessions == sessions + 1
+    assert [r.method for r in net.nodes[2].take()] == [Method.PUT]
+    assert not call.closed
+
+
 def test_a_frame_out_of_sequence_ends_the_link() -> None:
     net = Net().started(leader=1)
     node = net.nodes[1]
