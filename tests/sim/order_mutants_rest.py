@@ -298,7 +298,7 @@ def repeated_events_are_passed_on(patch: Patch) -> None:
 
     def again(self: Any, batch: Any) -> None:
         position = self.position
-        self.position = min(position, batch.revision - 1)
+        self.position = min(position, batch.first - 1)
         events(self, batch)
         self.position = max(position, self.position)
 
