@@ -390,6 +390,7 @@ def test_small_writes_go_to_the_kernel_until_it_takes_no_more_and_nothing_is_los
     ours, theirs = socket.socketpair()
     with ours, theirs:
         ours.setblocking(False)
+        ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 65_536)
         transport = Transport(ours)
         front = connection(transport)
         pieces = [bytes([i % 256]) * (i % 700 + 1) for i in range(3000)]
