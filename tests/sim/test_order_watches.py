@@ -14,7 +14,7 @@ from order_sim import MIX, SOAK, Plan, Simulation
 
 # links end and are made anew; nodes die, and others' are asked until they are back
 ROOM_BYTES = (0, 150, 1 << 26)  # by host
-TROUBLE = {"none": (("heal",), 0.3), "links": (("break",), 1.5), "nodes": (("break", "kill node", "restart", "restart"), 2.0)}
+TROUBLE = {"none": (("heal",), 0.5), "links": (("break",), 1.5), "nodes": (("break", "kill node", "restart", "restart"), 2.0)}
 
 
 class Look:
