@@ -23,7 +23,7 @@ from pathlib import Path
 import pytest
 
 from bench.systems import start_etcd
-from tests.cluster.local_cluster import ROOT, local_cluster, until
+from tests.cluster.local_cluster import ROOT, STEADY, local_cluster, until
 from tests.interop.ctl_cases import SHARED, TWIN, Run, in_formats, run, runs, txns
 
 _BIN = Path(sys.executable).parent
@@ -330,10 +330,9 @@ class Both:
 @pytest.fixture(scope="module")
 def both(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Both]:
     folder = tmp_path_factory.mktemp("etcdctl")
-    slow = ("--heartbeat-interval=100", "--election-timeout=5000")  # nobody is elected in between, however busy the machine
-    etcd = start_etcd(folder / "etcd", flags=(*slow, "--unsafe-no-fsync"))
+    etcd = start_etcd(folder / "etcd", flags=(*STEADY, "--unsafe-no-fsync"))
     try:
-        with local_cluster(folder / "muster", 3, extra=slow) as running:
+        with local_cluster(folder / "muster", 3, extra=STEADY) as running:
             pair = Both(Cluster(etcd.endpoints), Cluster(running.endpoints()))
             pair.etcd.learn()
             pair.muster.learn()  # at once: whoever is ready is known by name

@@ -9,7 +9,7 @@ import pytest
 
 from cluster.pb import rpc_pb2 as pb
 from cluster.txn_eval import MANY
-from tests.cluster.local_cluster import local_cluster, shards_of_tests
+from tests.cluster.local_cluster import STEADY, local_cluster, shards_of_tests
 
 from .endpoints import GrpcEndpoint, MemoryEndpoint
 from .runner import Pair
@@ -111,7 +111,7 @@ def test_the_model_of_one_shard(etcd: GrpcEndpoint) -> None:
 
 @pytest.mark.parametrize("shards", sorted({1, 3, shards_of_tests()}))
 def test_one_host(etcd: GrpcEndpoint, tmp_path: Path, shards: int) -> None:
-    with local_cluster(tmp_path / "muster", 1, f"--shards={shards}") as cluster:
+    with local_cluster(tmp_path / "muster", 1, f"--shards={shards}", extra=STEADY) as cluster:
         endpoint = GrpcEndpoint(cluster.endpoints()[0])
         try:
             pair = Pair(etcd, endpoint)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from cluster.footprint import is_read_only, is_serializable
-from tests.cluster.local_cluster import local_cluster, shards_of_tests
+from tests.cluster.local_cluster import STEADY, local_cluster, shards_of_tests
 
 from .edges import edges
 from .endpoints import Endpoint, GrpcEndpoint, Result
@@ -57,7 +57,7 @@ def muster(tmp_path: Path) -> Iterator[list[GrpcEndpoint]]:
         yield endpoints
     else:
         shards = int(os.environ.get("MUSTER_SHARDS", "0")) or shards_of_tests()
-        with local_cluster(tmp_path / "muster", 3, f"--shards={shards}") as cluster:
+        with local_cluster(tmp_path / "muster", 3, f"--shards={shards}", extra=STEADY) as cluster:
             endpoints = [GrpcEndpoint(address) for address in cluster.endpoints()]
             yield endpoints
             for endpoint in endpoints:
