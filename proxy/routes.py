@@ -68,7 +68,12 @@ class ShardRoute:
             if leader != self.known_leader or term != self.term:
                 self.leader_changes += 1
             self.known_leader = leader
-            self._retry_at.pop(leader, None)  # whatever it was before, who has just been elected is there
+            self.leader, self.term = leader, term
+            # whatever it was before, who has just been elected is there
+            tried = self.links.get(leader)
+            if tried is not None and not tried.greeted:
+                tried.close("tried too early")
+            self._retry_at.pop(leader, None)
             self._backoff_s.pop(leader, None)
         self.leader = leader
         if leader:

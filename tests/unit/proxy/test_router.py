@@ -327,6 +327,24 @@ def test_who_has_just_been_elected_is_tried_at_once_however_often_it_was_tried_i
     assert not call.closed
 
 
+def test_an_attempt_to_connect_from_before_it_led_does_not_hold_up_the_link_to_a_leader() -> None:
+    """Nobody says that a connection was refused: an attempt ends after an election timeout."""
+    net = Net()
+    net.nodes[2].up = net.nodes[3].up = False
+    net.pass_time(0.1)
+    put(net, call := FakeCall())
+    attempt = net.router.routes[0].links[2]
+    assert not attempt.greeted
+    net.nodes[2].up = True
+    net.nodes[1].leader = net.nodes[2].leader = 2
+    net.nodes[1].term = net.nodes[2].term = 5
+    net.nodes[1].say_state()
+    net.run()
+    assert attempt.closed
+    assert [r.method for r in net.nodes[2].take()] == [Method.PUT]
+    assert not call.closed
+
+
 def test_a_frame_out_of_sequence_ends_the_link() -> None:
     net = Net().started(leader=1)
     node = net.nodes[1]
