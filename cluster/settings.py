@@ -57,6 +57,7 @@ class NodeSettings:
     peer_urls: tuple[str, ...] = ()
     incarnation: int = 0
     initial_cluster_state: str = "new"
+    initial_election_tick_advance: bool = True
     snapshot_count: int = 10_000  # applied entries between truncations of the log
     snapshot_catchup_entries: int = 5_000
     quota_backend_bytes: int = 2_147_483_648  # <= 0: off

@@ -30,6 +30,11 @@ def one_run(entries: Iterable[Entry]) -> list[tuple[int, int, bytes]]:
     return run
 
 
+def is_full(run: list[tuple[int, int, bytes]], most: int) -> bool:
+    """Whether a run is as long as one may be, of at most so many entries."""
+    return len(run) >= most > 1 or sum([len(data) for _, _, data in run]) >= _RUN_BYTES
+
+
 class Applies:
     """The apply that is under way in one replica, if it is a long one."""
 

@@ -32,6 +32,7 @@ class Gathering:
         self._timer: asyncio.TimerHandle | None = None
         self._applied_at = -PAUSE_S  # loop time
         self._first = 0  # of those that wait
+        self._stopped = False
         self.committed = 0
 
     @property
@@ -64,6 +65,17 @@ class Gathering:
         self.close()
         self._apply(self.committed)
         self._applied_at = self._loop.time()
+
+    def go_on(self) -> None:
+        """A long run is applied, and the loop has been served: what is committed behind it is next."""
+        if not self._stopped:
+            self._apply(self.committed)
+            self._wake()
+
+    def stop(self) -> None:
+        """Nothing more is applied."""
+        self.close()
+        self._stopped = True
 
     def close(self) -> None:
         """What waits is left as it is."""

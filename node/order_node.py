@@ -36,7 +36,7 @@ from process.status import StatusSink
 log = structlog.get_logger("sequencer")
 
 FOLD = "fold"
-_APPLY_BYTES = 1 << 20
+_APPLY_BYTES, _APPLY_ENTRIES = 1 << 20, 256
 _MAX_UNCOMMITTED = 8
 Token = tuple[FrontLink, int]
 
@@ -255,7 +255,7 @@ class OrderNode(LinkedNode):
     def _apply(self, last: int) -> None:
         raft, fold = self.raft, self.fold
         while self.applied_index < last and not self.applies.busy:
-            entries = raft.log_entries(self.applied_index + 1, min(last, self.applied_index + 256))
+            entries = raft.log_entries(self.applied_index + 1, min(last, self.applied_index + _APPLY_ENTRIES))
             run: list[tuple[int, int, bytes]] = []
             changes: list[tuple[int, bytes, int, int]] = []
             size = 0
@@ -272,6 +272,9 @@ class OrderNode(LinkedNode):
                 if size >= _APPLY_BYTES:
                     break
             index, term, _ = run[-1]
+            if index < last and (size >= _APPLY_BYTES or len(run) == _APPLY_ENTRIES):
+                self.loop.call_soon(self.gathering.go_on)  # far behind, as after a restart: the loop is served between two runs
+                last = index
             self.applies.run(
                 self.store.apply_changes_slices(
                     changes, (index, index, term, fold.revision), want_events=self.watches.active,

@@ -29,7 +29,7 @@ from cluster.messages import Method, Status
 from cluster.pace import Pace
 from cluster.raft import Config, Configuration, EntryKind, IntegrityError, Raft, Ready, Role
 from cluster.settings import NodeSettings, Peer
-from node.applying import Applies, one_run
+from node.applying import Applies, is_full, one_run
 from node.backups import Backups
 from node.clock import Clock, signs_of_life_ms
 from node.confirm import Confirmations
@@ -88,6 +88,7 @@ class Node:
         self.raft = Raft(
             Config(id=common.member_id, heartbeat_ms=signs_of_life_ms(common) if settings.shard else common.heartbeat_interval_ms,
                    election_timeout_ms=common.election_timeout_ms,
+                   soon_at_start=settings.initial_election_tick_advance,
                    tells_commit=settings.shard == 0,  # C6: in other shards a cut tells
                    commit_rides_ms=COMMIT_RIDES_MS),
             self.log, random.SystemRandom().random, self.now_ms(),
@@ -124,7 +125,7 @@ class Node:
             common.member_id, settings.incarnation, self.voters.voters, self.log, self.store.incarnations(),
             self.logged_incarnations)
         self.applied_index = self.store.position.shard_index
-        self.applies = Applies(loop, self.watches.gather, self._apply_on)
+        self.applies = Applies(loop, self.watches.gather, lambda: self.gathering.go_on())
         self.gathering = Gathering(loop, self._apply, self._unseen, self.wake)
         self.mail = Mail(self)
         self._scheduled = False
@@ -175,7 +176,6 @@ class Node:
         self.upkeep.incarnations_agreed(())
         log.info("node started", shard=settings.shard, term=self.raft.term, commit=self.raft.commit_index,
                  applied=self.applied_index, revision=self.store.revision, last_index=self.raft.last_index)
-        self.upkeep.count_keys()
         self.wake()
         self.clock.start()
 
@@ -193,7 +193,7 @@ class Node:
                 break
             await asyncio.sleep(0.01)
         self.clock.stop()
-        self.gathering.close()
+        self.gathering.stop()
         self._local.close()
         self.peers.close()
         if self._gatekeeper is not None:
@@ -498,6 +498,9 @@ class Node:
                 self.upkeep.check_bootstrap(agreed)
                 if self.fatal.done():
                     return
+            if self.applied_index + len(run) < last and is_full(run, most):
+                self.loop.call_soon(self.gathering.go_on)  # far behind, as after a restart: the loop is served between two runs
+                last = self.applied_index + len(run)
             index, term, _ = run[0]
             if len(run) == 1 and (rows := self.writes.prepared(index, term)) is not None and most > 1:
                 self._applied_run(run, self.store.apply_puts(rows, index, term, want_events=self.watches.active))
@@ -521,11 +524,6 @@ class Node:
         self.applied_index = run[-1][0]
         self.raft.applied(self.applied_index)
         self._after_apply(run, applied)
-
-    def _apply_on(self) -> None:
-        """A long apply is through: what was committed meanwhile is next."""
-        self._apply(self.gathering.committed)
-        self.wake()
 
     def _after_apply(self, run: list[tuple[int, int, bytes]], applied: Applied) -> None:
         if applied.events or self.watches.holding:
@@ -568,7 +566,8 @@ class Node:
         self.writes.skipped_to(self.applied_index)
         self.upkeep.installed(self.applied_index)
         self.upkeep.alarms_changed()
-        self.upkeep.count_keys()
+        if self.standing.ready:
+            self.upkeep.count_keys()
         self.upkeep.incarnations_agreed(self.store.incarnations().items())
         self.reads.waiting.release(self.order_index, self.loop.time())
 

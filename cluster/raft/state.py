@@ -89,6 +89,8 @@ class RaftState:
         self._announced_leader: tuple[int, int, int] = (0, int(Role.FOLLOWER), self.term)
 
         self._rearm()
+        if config.soon_at_start:
+            self._deadline_ms -= config.election_timeout_ms - config.heartbeat_ms
         if self._membership.current.voters == {self.id}:
             self._deadline_ms = now_ms  # nobody to wait for
 

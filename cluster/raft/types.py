@@ -194,6 +194,10 @@ class Config:
     #: A follower that hears nothing this long, plus up to the same again by chance, campaigns; a leader that
     #: hears from no quorum this long steps down. Default 1000, as etcd; ten heartbeats is the usual ratio.
     election_timeout_ms: int = 1000
+    #: The first election after a start comes as if the leader had last been heard an election timeout less a heartbeat
+    #: ago: when all replicas start together nobody leads whom it would be worth to wait for, and where somebody leads he
+    #: is heard within a heartbeat, or pre-votes are refused. Default off; etcd's ``initial-election-tick-advance``.
+    soon_at_start: bool = False
     #: Entries of one append message stop at this many bytes (one entry always fits). Large messages delay the
     #: heartbeats behind them.
     max_append_bytes: int = 1 << 20

@@ -232,3 +232,4 @@ def node_settings(common: Common, shard: int, snapshot_count: int, incarnation: 
         common, shard, f"/{common.member_id}/{shard}", f"h{common.member_id}", 1000 + shard, incarnation=incarnation,
         client_urls=(f"http://h{common.member_id}:2379",), peer_urls=(f"http://h{common.member_id}:1000",),
         snapshot_count=snapshot_count, snapshot_catchup_entries=snapshot_count // 2)
+        initial_election_tick_advance=False,  # time without a leader is what some histories need

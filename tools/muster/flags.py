@@ -92,7 +92,7 @@ _GROUPS: dict[str, list[Flag]] = {
         Flag("snapshot-catchup-entries", U, "5000", "log entries kept for followers that are behind"),
         Flag("heartbeat-interval", U, "100", "time between a leader's heartbeats, in ms"),
         Flag("election-timeout", U, "1000", "time without a leader before an election, in ms; at least 5 heartbeats, at most 50000"),
-        Flag("initial-election-tick-advance", B, "true", "fast-forward election ticks at boot", NO),
+        Flag("initial-election-tick-advance", B, "true", "hold the first election after a start up to an election timeout sooner"),
         Flag("listen-peer-urls", URLS, "http://localhost:2380", "where peers are listened to: shard s binds this port + s"),
         Flag("listen-client-urls", URLS, "http://localhost:2379", "where clients are listened to"),
         Flag("listen-client-http-urls", URLS, "", "listeners for HTTP only", LATER),

@@ -165,6 +165,7 @@ def _node_spec(config: ServerConfig, identity: Identity, run_dir: str, shard: in
             peer_urls=identity.own.peer_urls,
             incarnation=identity.incarnation,
             initial_cluster_state=config.initial_cluster_state,
+            initial_election_tick_advance=setting(config, "initial-election-tick-advance"),
             snapshot_count=setting(config, "snapshot-count"),
             snapshot_catchup_entries=setting(config, "snapshot-catchup-entries"),
             quota_backend_bytes=config.quota_backend_bytes,

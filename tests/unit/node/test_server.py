@@ -9,10 +9,14 @@ import pytest
 from structlog.testing import capture_logs
 
 from cluster.messages import Method
-from cluster.raft import IntegrityError
+from cluster.raft import Entry, EntryKind, IntegrityError
+from node import applying
+from node.applying import Applies
 from node.fronts import FrontLink
+from node.gathering import Gathering
 from node.server import Node
 from node.storage import StorageCorruption
+from tests.unit.proxy.fakes import ManualLoop
 
 
 def node_whose_reads_raise(error: Exception, dropped: list[bytes]) -> Any:
@@ -117,3 +121,65 @@ def test_an_answer_that_is_alone_leaves_before_the_rest_of_the_tick() -> None:
     node.writes.alone = True
     Node._answer_alone(node)
     assert node.seen == []
+
+
+class Behind:
+    """A replica whose log is committed far beyond what it has applied."""
+
+    def __init__(self, entries: int, entry_bytes: int) -> None:
+        self.loop = ManualLoop()
+        self.fatal = SimpleNamespace(done=lambda: False)
+        self.log = [Entry(i, 1, EntryKind.RECORD, bytes(entry_bytes)) for i in range(1, entries + 1)]
+        self.runs: list[int] = []
+        self.turns = 0
+        self.applied_index = 0
+        self.raft = SimpleNamespace(log_entries=lambda first, last: self.log[first - 1 : last])
+        self.store = SimpleNamespace(bootstrap=lambda: (1, 1, 2), apply_slices=self.slices)
+        self.writes = SimpleNamespace(prepared=lambda index, term: None)
+        self.watches = SimpleNamespace(active=False)
+        loop: Any = self.loop
+        self.gathering = Gathering(loop, self.apply, lambda: False, self.wake)
+        self.applies = Applies(loop, lambda events: None, self.gathering.go_on)
+
+    def apply(self, last: int) -> None:
+        node: Any = self
+        Node._apply(node, last)
+
+    def slices(self, run: list[tuple[int, int, bytes]], **_: Any) -> Any:
+        self.runs.append(len(run))
+        return iter(())
+
+    def wake(self) -> None:
+        self.turns += 1
+
+    def _applied_run(self, run: list[tuple[int, int, bytes]], applied: object) -> None:
+        self.applied_index = run[-1][0]
+
+
+@pytest.mark.parametrize(("entries", "entry_bytes", "runs"), [
+    (600, 10, [256, 256, 88]),  # many entries
+    (10, applying._RUN_BYTES // 4, [4, 4, 2]),  # large ones
+    (256, 10, [256]),
+])
+def test_who_is_far_behind_serves_the_loop_after_every_long_run(entries: int, entry_bytes: int, runs: list[int]) -> None:
+    node = Behind(entries, entry_bytes)
+    node.gathering.take(entries)
+    assert node.runs == runs[:1], "one run, and then the loop's turn"
+    node.loop.run()
+    assert (node.runs, node.turns, node.applied_index) == (runs, len(runs) - 1, entries)
+
+
+def test_what_is_committed_while_a_replica_catches_up_is_applied_in_its_place() -> None:
+    node = Behind(600, 10)
+    node.gathering.take(500)
+    node.gathering.take(600)
+    node.loop.run()
+    assert (sum(node.runs), node.applied_index) == (600, 600)
+
+
+def test_a_node_that_stops_applies_no_further_run() -> None:
+    node = Behind(600, 10)
+    node.gathering.take(600)
+    node.gathering.stop()
+    node.loop.run()
+    assert (node.runs, node.turns) == ([256], 0)

@@ -107,6 +107,34 @@ def test_election_timeouts_lie_between_one_and_two() -> None:
         assert Replica(1, THREE, random=random).raft.next_deadline() == expected
 
 
+def test_the_first_election_after_a_start_comes_sooner_where_that_is_wanted_and_only_the_first() -> None:
+    for random, expected in ((0.0, 100), (0.5, 600), (0.999, 1099)):
+        replica = Replica(1, THREE, random=random, soon_at_start=True)
+        assert replica.raft.next_deadline() == expected
+        replica.raft.tick(expected)
+        assert kinds(replica.drain()) == [Kind.PRE_VOTE] * 2
+        assert replica.raft.next_deadline() == expected + 1000 + int(1000 * random)
+
+
+def test_a_replica_that_campaigns_soon_after_its_start_unseats_no_leader() -> None:
+    group = Group(soon_at_start=True)
+    leader = group.elect(1)
+    group.settle()
+    term = leader.raft.term
+    group.cut = {3}  # the leader is not heard there before it campaigns
+    group[3].start(group.now)
+    group.now = group[3].raft.next_deadline()
+    group[3].raft.tick(group.now)
+    asked = group[3].drain()
+    assert kinds(asked) == [Kind.PRE_VOTE] * 2
+    group.cut = set()
+    group.wire += asked
+    group.settle()
+    group.pass_time(5000)
+    assert (leader.raft.role, leader.raft.term) == (Role.LEADER, term)
+    assert group[3].raft.leader_id == 1
+
+
 # -- section 5.3: replication ---------------------------------------------------------------------------------
 
 
