@@ -16,23 +16,26 @@ from collections.abc import Mapping
 FULL_REQUESTS = 512
 FULL_BYTES = 256 << 10
 BUSY_CHANGES = 4
-_LONGEST_S = 0.05
+_LONGEST_S = 0.1
 _SMOOTHING = 0.2
 
 
 class Pace:
     """The rule; what *under way* means is the asker's: not applied yet, or not in order yet."""
 
-    __slots__ = ("full_bytes", "full_requests", "held")
+    __slots__ = ("awaited", "full_bytes", "full_requests", "held")
 
     def __init__(self, full_requests: int = FULL_REQUESTS, full_bytes: int = FULL_BYTES) -> None:
         self.full_requests = full_requests
         self.full_bytes = full_bytes
+        self.awaited = 0  # so many requests gather although nothing is under way: clients just answered are about to ask again
         self.held = False  # what is queued gathers although nothing is under way: others are about to join it
 
     def due(self, under_way: int, queued: int, queued_bytes: int) -> bool:
         """Whether what is queued may become an entry now."""
-        return (under_way == 0 and not self.held) or queued >= self.full_requests or queued_bytes >= self.full_bytes
+        if under_way == 0 and not self.held and queued >= self.awaited:
+            return True
+        return queued >= self.full_requests or queued_bytes >= self.full_bytes
 
 
 class Company:

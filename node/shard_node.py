@@ -34,6 +34,7 @@ from node.linked import LinkedNode
 from node.links import NodeLink
 from node.order_node import FOLD, load_fold
 from node.patience import HURRY_S
+from node.returning import Returning
 from node.storage import Applied
 from process.status import StatusSink
 
@@ -63,6 +64,7 @@ class ShardNode(LinkedNode):
         self._acknowledged: tuple[NodeLink | None, int, int, int] = (None, 0, 0, ALL_HASTE)  # to whom, and what, of the feed
         self._hurried_until = 0.0  # somebody waits for what is applied here, or did just now
         self.leading: ShardLeader[Token] | None = None
+        self.returning = Returning(loop, self.pace, self.wake)
         # batches of a lost term whose fate is open: index -> (term, batch)
         self._fates: dict[int, tuple[int, ShardBatch]] = {}
         self._reported: tuple[int, int, NodeLink | None] = (0, 0, None)  # what, and to whom
@@ -127,6 +129,7 @@ class ShardNode(LinkedNode):
                 self._fates[index] = (leading.term, batch)
             self._drain(leading)
             self.leading = None
+            self.returning.close()
         if self.leading is None and self.raft.role is Role.LEADER:
             self.leading = ShardLeader(
                 self.store, self.settings.shard, self.raft.term, first_index=self.raft.last_index,
@@ -150,14 +153,16 @@ class ShardNode(LinkedNode):
             return  # deposed by a message of this very tick: what is queued is refused when Raft says so
         leading.run()
         if leading.dirty:
+            self.returning.taken()
             leading.logged(self.raft.propose(leading.seal()))
 
     def _has_room(self) -> bool:
         return self.leading is not None and self.leading.runnable
 
-    def _drain(self, leading: ShardLeader[Token]) -> None:
-        last = None
+    def _drain(self, leading: ShardLeader[Token]) -> int:
+        last, count = None, 0
         for puts, before in leading.take_puts():
+            count += len(puts)
             pack, head_bytes, term = PUT_ANSWER.pack, HEAD.size, leading.term
             for revision, ((link, rid), _, _, _) in enumerate(puts, before + 1):
                 if link is not last:
@@ -165,10 +170,12 @@ class ShardNode(LinkedNode):
                     if link.alive:
                         self._dirty.add(link)
                 put(pack(rid, 0, head_bytes, revision, term))
-        for (link, rid), status, body in leading.take_answers():
+        answers = leading.take_answers()
+        for (link, rid), status, body in answers:
             if link.alive:
                 link.answer(rid, status, body)
                 self._dirty.add(link)
+        return count + len(answers)
 
     def _lead(self) -> None:
         """Not by an own entry alone: a shard's leader serves once a cut of its term is applied (I8)."""
@@ -314,7 +321,7 @@ class ShardNode(LinkedNode):
             if leading is not None:
                 leading.applied_record(order_index, order_term, attempts)
         if leading is not None:
-            self._drain(leading)
+            self.returning.answered(self._drain(leading), leading.queued)
 
     def _decide_fates(self, cut: Cut, before: dict[int, int]) -> None:
         """The first cut of a later term decides them all: at or below it and matching: done; the rest: lost."""

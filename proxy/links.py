@@ -33,6 +33,7 @@ from cluster.messages import (
     decode_answers,
 )
 from cluster.settings import Common
+from proxy.rounds import Rounds
 from zmtp import Dealer
 
 _HWM = 20_000  # frames; a node that lets so many ticks pile up is dead
@@ -71,7 +72,7 @@ class Link:
 
     __slots__ = (
         "_expected", "_receiver", "_sent", "_transport", "applied", "closed", "commit", "greeted", "hurried", "leader", "member_id",
-        "near", "next_rid", "outbox", "parts", "pending", "prefix", "revision", "seen_at", "session", "shard", "term",
+        "near", "next_rid", "outbox", "parts", "pending", "prefix", "revision", "rounds", "seen_at", "session", "shard", "term",
         "up", "watermark",
     )
 
@@ -95,6 +96,7 @@ class Link:
         self.watermark = 0  # every event up to it has arrived here
         self.hurried = 0  # the revision that the node was asked to catch up to
         self.near: Near | None = None
+        self.rounds: Rounds | None = None
         self.seen_at = 0.0  # loop time of the last frame (of the attempt to connect, before one came)
         self._receiver = receiver
         self._transport: Transport | None = None
@@ -148,6 +150,12 @@ class Link:
             return
         self._expected += 1
         self.seen_at = now
+        if self.rounds is not None:
+            answers = self.rounds.sift(self, answers)
+        self._receiver.link_answers(self, answers)
+
+    def take(self, answers: list[tuple[int, int, bytes]]) -> None:
+        """Answers that were kept for a moment (``proxy.rounds``)."""
         self._receiver.link_answers(self, answers)
 
     def pieces(self, rid: int, status: int, parts: list[bytes]) -> None:
@@ -169,6 +177,8 @@ class Link:
         """End the link. Its open requests are the router's to answer."""
         if self.closed:
             return
+        if self.rounds is not None:
+            self.rounds.release()  # these requests are answered
         self.closed = True
         self.up = False
         self.outbox.clear()

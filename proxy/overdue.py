@@ -54,3 +54,14 @@ def sweep_queue(router: Router, queue: deque[Waiting], now: float) -> deque[Wait
         else:
             router.fail(waiting, errors.TIMEOUT)
     return kept
+
+
+def sweep_waiting(router: Router, route: ShardRoute, now: float) -> None:
+    """Requests that wait for a leader, or for a replica."""
+    # who is told that it failed may ask again at once: that comes behind what is left here
+    if route.queue:
+        queue, route.queue = route.queue, deque()
+        route.queue.extendleft(reversed(sweep_queue(router, queue, now)))
+    if route.reads:
+        queue, route.reads = route.reads, deque()
+        route.reads.extendleft(reversed(sweep_queue(router, queue, now)))

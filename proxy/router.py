@@ -32,8 +32,9 @@ from cluster.messages import HEAD, LEADER, LONE_HEAD, READ, READ_INDEX_ANSWER, R
 from cluster.settings import Common
 from cluster.wire import ResponseHeaders, header_prefix
 from proxy.links import Link, Near
-from proxy.overdue import sweep_link, sweep_queue
+from proxy.overdue import sweep_link, sweep_queue, sweep_waiting
 from proxy.recent import RecentReads
+from proxy.rounds import Rounds
 from proxy.routes import Connect, ShardRoute
 from proxy.waiting import ASK, READ_ANY, WRITE, Loop, MethodStats, Subscriber, Waiting
 
@@ -85,6 +86,7 @@ class Router:
         self._index_waiting: list[Waiting] = []
         self._questions: list[Waiting] = []  # READ_INDEX under way; context: the reads that wait for it
         self.recent = RecentReads(self)
+        self.rounds = Rounds(loop, self._leader_links) if common.shard_count > 1 else None
         self.draining = False
         self._lone = 0  # writes in a row that found nothing under way
         self.lone_after = LONE_AFTER
@@ -460,6 +462,7 @@ class Router:
     def link_up(self, link: Link) -> None:
         """A link has said its first STATE."""
         log.info("link up", shard=link.shard, member=f"{link.member_id:x}")
+        link.rounds = self.rounds
         self.routes[link.shard].opened(link, self.loop.time())
         if self.hub is not None:
             self.hub.link_up(link)
@@ -523,13 +526,7 @@ class Router:
             self._resume(route)
             for link in tuple(route.links.values()):
                 sweep_link(self, link, route, now)
-            # who is told that it failed may ask again at once: that comes behind what is left here
-            if route.queue:
-                queue, route.queue = route.queue, deque()
-                route.queue.extendleft(reversed(sweep_queue(self, queue, now)))
-            if route.reads:
-                queue, route.reads = route.reads, deque()
-                route.reads.extendleft(reversed(sweep_queue(self, queue, now)))
+            sweep_waiting(self, route, now)
         self.recent.release()
         if self._index_waiting:
             reads, self._index_waiting = self._index_waiting, []
@@ -549,6 +546,9 @@ class Router:
         late = call.deadline is not None and call.deadline <= self.loop.time()
         kind = errors.CONTEXT_DEADLINE_EXCEEDED if late else errors.CONTEXT_CANCELED
         self.finish_error(waiting, EtcdError(kind).encode())
+
+    def _leader_links(self) -> list[Link]:
+        return [route.leader_link for route in self.routes if route.leader_link is not None]
 
     # -- what others ask ----------------------------------------------------------------------------
 

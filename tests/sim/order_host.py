@@ -33,6 +33,7 @@ from node.links import NodeLink
 from node.main import make_node
 from node.order_node import OrderNode
 from node.server import Node
+from node.shard_node import ShardNode
 from proxy.links import Connector, Link
 from proxy.router import SWEEP_S
 from proxy.router import Router as FrontRouter
@@ -63,6 +64,8 @@ class NodeProcess(Process):
         self.node.pace.full_requests = self.random.choice((1, 2, 256))
         if isinstance(self.node, OrderNode):
             self.node.company.busy = 1  # a record waits for others as it does under load
+        elif isinstance(self.node, ShardNode):
+            self.node.returning.fewest = 1  # and an entry for clients
         self.node.start()
 
     def happens(self, source: object, event: Callable[[], object]) -> None:
@@ -90,6 +93,8 @@ class FrontProcess(Process):
         common = simulation.common(host)
         self._connector: Any = SimpleNamespace(_common=common)
         self.router = FrontRouter(self, common, self._connect)
+        if self.router.rounds is not None:
+            self.router.rounds.busy = 1  # answers wait for each other as they do under load
         chance = self.random.choice((0, 3, 1 << 30))
         self.router.lone_after = chance if simulation.plan.lone_after is None else simulation.plan.lone_after
         self.context = Context(FrontSettings(common=common, index=0, listen=()), self.router)
@@ -230,6 +235,6 @@ def common_settings(host: int, hosts: int, shards: int) -> Common:
 def node_settings(common: Common, shard: int, snapshot_count: int, incarnation: int) -> NodeSettings:
     return NodeSettings(
         common, shard, f"/{common.member_id}/{shard}", f"h{common.member_id}", 1000 + shard, incarnation=incarnation,
+        initial_election_tick_advance=False,  # time without a leader is what some histories need
         client_urls=(f"http://h{common.member_id}:2379",), peer_urls=(f"http://h{common.member_id}:1000",),
         snapshot_count=snapshot_count, snapshot_catchup_entries=snapshot_count // 2)
-        initial_election_tick_advance=False,  # time without a leader is what some histories need
