@@ -159,14 +159,14 @@ class Folder:
         elif kind == Item.PUTS:
             puts = records.read_puts(data, at, to)
             if puts.revision != self.replay.revision + 1:
-                raise Violation("C4 the sequencer knows its revisions", f"{puts} in {index}, after {self.replay.revision}")
+                raise Violation("I5 the sequencer knows its revisions", f"{puts} in {index}, after {self.replay.revision}")
             for key, kv in zip(puts.keys, puts.kvs, strict=True):  # as if each were an item of its own
                 fields = Fields(kv)
                 create = 0 if key not in self.replay.states[self.replay.revision] else fields.create
                 item = records.put(key, create, fields.version, fields.value, fields.lease)
                 self._at_one_revision(index, [(0, item, item[0], records.ITEM.size, len(item))])
                 if kv_pb2.KeyValue.FromString(kv) != self.replay.states[self.replay.revision][key]:
-                    raise Violation("C4 the sequencer knows what it puts", f"{kv!r} in {index}")
+                    raise Violation("I22 the sequencer knows what it puts", f"{kv!r} in {index}")
         else:
             self._at_one_revision(index, [(0, data, kind, at, to)])
 
