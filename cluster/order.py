@@ -152,7 +152,7 @@ def revisions_of(data: bytes, kind: int, pos: int, end: int) -> int:
     """How many revisions an own effect takes."""
     if kind <= Item.DELETE or kind in (Item.PUT_REF, Item.DELETE_RANGE, Item.TXN_LONG):
         return 1
-    if kind == Item.PUTS:
+    if kind in (Item.PUTS, Item.PUTS_LATER):
         return int(PUTS_HEAD.unpack_from(data, pos)[0])
     if kind == Item.TXN:
         return 1 if end > pos else 0

@@ -84,13 +84,23 @@ def written(request: bytes, end: int, current: Current | Version | None, revisio
     return _version((create, revision, number, 0, b"".join((request[:end], b"\x18", mod, version_field, request[end + 1 :]))))
 
 
-def effect(
-    request: bytes, end: int, current: Current | Version | None, revision: int, *, pending: bool = False
-) -> tuple[Version, tuple[bytes, ...]]:
-    """What the key is then, and the item in pieces, of a request with a value whose key ends at ``end``.
+def pending(request: bytes, end: int, current: Current | Version | None, revision: int) -> tuple[Version, int, bytes, bytes]:
+    """What the key is at a revision that nobody knows yet, the item's kind, and the KeyValue before and after its revisions, of a
+    request with a value whose key ends at ``end``. The KeyValue itself nobody may see (D6)."""
+    if current is None:
+        return _version((revision, revision, 1, 0, b"")), _PUT_NEW, request[:end], b"\x20\x01\x2a" + request[end + 1 :]
+    create, number = current[0], current[2] + 1
+    tail = (_versions[number] if number < 1024 else b"\x20%b\x2a" % varint(number)) + request[end + 1 :]
+    version = _version((create, revision, number, 0, b""))
+    if create < _PENDING:
+        return version, _PUT, b"%b\x10%b" % (request[:end], varint(create)), tail
+    return version, _PUT_REF, request[:end], tail
 
-    ``pending``: the revision is one that nobody knows yet: without the KeyValue, which nobody may see (D6).
-    """
+
+def effect(
+    request: bytes, end: int, current: Current | Version | None, revision: int
+) -> tuple[Version, tuple[bytes, ...]]:
+    """What the key is then, and the item in pieces, of a request with a value whose key ends at ``end``."""
     head, value = request[:end], request[end + 1 :]
     created = b""
     if current is None:
@@ -106,5 +116,4 @@ def effect(
             kind = _PUT_REF
     head_len = end + len(created)
     item = _pack_put(kind, _FIXED + head_len + len(version_field) + len(value), end - 2, head_len, 0)
-    version = _version((create, revision, number, 0, b"")) if pending else written(request, end, current, revision)
-    return version, (item, head, created, version_field, value)
+    return written(request, end, current, revision), (item, head, created, version_field, value)

@@ -51,6 +51,7 @@ class Item(IntEnum):
     TXN_LONG = 17  # R: as TXN, DELETE_RANGE items among them
     ALARM = 18  # ALARM_BODY: a member's alarm is raised or disarmed
     PUTS = 19  # R: many puts, each at a revision of its own, with KeyValues as they will be stored: see puts()
+    PUTS_LATER = 20  # R: the same of a shard other than 0: see cluster.later_puts
 
 
 #: Stands for the revision of an effect that is logged and not in order yet (shards other than 0); every real
@@ -64,7 +65,7 @@ BOOTSTRAP = struct.Struct("<III")
 INCARNATION = struct.Struct("<QQ")
 ALARM_BODY = struct.Struct("<BBQ")  # raised (1) or disarmed (0), etcd's type of alarm, member
 RANGE_HEAD = struct.Struct("<II")  # live keys in the span at this place, length of its first key
-PUTS_HEAD = struct.Struct("<IQ")  # how many, revision of the first
+PUTS_HEAD = struct.Struct("<IQ")  # how many, revision of the first (0: not known yet)
 _NEW = 0x80  # beside a key's length: it is new
 
 

@@ -1,8 +1,8 @@
 """What a shard's leader evaluated for one of its entries, and whom it owes an answer.
 
-Nearly every entry holds nothing but plain puts, each a change of its own. Of those no answer is made before it can be
-given: the place in the entry is all that it depends on. And the leader keeps what it evaluated, so that it need not read its
-own entry back when a cut puts it in order: of its rows only the revision is missing (``node.storage.puts``).
+Nearly every entry holds nothing but plain puts, each a change of its own. They are logged together (``cluster.later_puts``). No answer
+is made before it can be given: the place in the entry is all that it depends on. And the leader keeps what it evaluated, so that
+it need not read its own entry back when a cut puts it in order: only the revisions are missing (decision 32).
 """
 
 from __future__ import annotations
@@ -10,12 +10,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from cluster.later_puts import LaterPuts, single
 from cluster.messages import HEAD, Status
-from cluster.view import Version
+from cluster.records import Item
 
 Answer = tuple[Any, int, bytes]  # token, status, body
-# whose it is, its key, what that is then (at a pending revision), its item in pieces (``cluster.plain_put.effect``)
-PendingPut = tuple[Any, bytes, Version, tuple[bytes, ...]]
+# whose it is, its key, the item's kind, the KeyValue before and after its revisions (``cluster.plain_put.pending``)
+PendingPut = tuple[Any, bytes, int, bytes, bytes]
 
 
 class Reply(NamedTuple):
@@ -40,15 +41,15 @@ class Reply(NamedTuple):
 class ShardBatch:
     """One entry of this leader."""
 
-    __slots__ = ("changes", "items", "keys", "number", "puts", "refers", "replies", "size")
+    __slots__ = ("changes", "items", "keys", "later", "number", "puts", "replies", "size")
 
     def __init__(self, number: int) -> None:
         self.number = number
-        self.items: list[bytes] = []  # in pieces
+        self.items: list[bytes] = []
         self.size = 0  # bytes of its items, roughly
-        # while it is nothing but plain puts these say all; None: there is more, and ``keys``, ``replies``, ``changes`` do
+        # while it is nothing but plain puts these say all; None: there is more, and ``items``, ``keys``, ``replies``, ``changes`` do
         self.puts: list[PendingPut] | None = []
-        self.refers = False  # one of them is of a key whose creation was pending: its row needs more than a revision
+        self.later: LaterPuts | None = None  # the same once sealed, as it is logged
         self.keys: list[bytes] = []
         self.replies: list[Reply] = []
         self.changes = 0
@@ -57,8 +58,19 @@ class ShardBatch:
         """Something else than a plain put is about to come in."""
         if self.puts is not None:
             self.replies = [Reply(put[0], before, True, b"", None, None) for before, put in enumerate(self.puts)]
+            self.items = [single(kind, key, head, tail) for _, key, kind, head, tail in self.puts]
             self.keys = self.written()
             self.changes, self.puts = len(self.puts), None
+
+    def seal(self) -> bytes:
+        """Its record."""
+        if self.puts:
+            _, keys, kinds, heads, tails = zip(*self.puts, strict=True)
+            if Item.PUT_REF not in kinds:
+                self.later = LaterPuts(keys, heads, tails, [kind == Item.PUT_NEW for kind in kinds])
+                return self.later.encode()
+            self.mix()
+        return b"".join(self.items)
 
     @property
     def grown(self) -> int:
@@ -67,7 +79,7 @@ class ShardBatch:
 
     def written(self) -> list[bytes]:
         """The keys that it wrote."""
-        return self.keys if self.puts is None else [key for _, key, _, _ in self.puts]
+        return self.keys if self.puts is None else [put[1] for put in self.puts]
 
     def owed(self) -> list[Any]:
         """Who waits for an answer."""

@@ -17,6 +17,7 @@ import structlog
 
 from cluster import errors, records
 from cluster.errors import EtcdError
+from cluster.later_puts import LaterPuts
 from cluster.messages import FEED_HEAD, HEAD, LEADER, PUT_ANSWER, Method, Status
 from cluster.order import ENTRY_ITEMS, Attempt, Change, Control, Cut, Entries, decode_cut, entry_count
 from cluster.prepare import FATE, REPORT, Prepare, decode_attempt, encode_attempt
@@ -24,7 +25,7 @@ from cluster.raft import EntryKind, Role
 from cluster.records import Item, items
 from cluster.settings import NodeSettings
 from cluster.shard import ShardLeader
-from cluster.shard_batch import PendingPut, ShardBatch
+from cluster.shard_batch import ShardBatch
 from node.feed import ALL_HASTE, FEED_ACK_BODY, FEED_BODY, NO_HASTE, OWN_HASTE
 from node.fronts import FrontLink
 from node.handover import FRAME as HANDOVER_FRAME
@@ -164,7 +165,7 @@ class ShardNode(LinkedNode):
         for puts, before in leading.take_puts():
             count += len(puts)
             pack, head_bytes, term = PUT_ANSWER.pack, HEAD.size, leading.term
-            for revision, ((link, rid), _, _, _) in enumerate(puts, before + 1):
+            for revision, ((link, rid), *_) in enumerate(puts, before + 1):
                 if link is not last:
                     last, put = link, link.put
                     if link.alive:
@@ -233,7 +234,7 @@ class ShardNode(LinkedNode):
     def _apply_records(self, run: list[tuple[int, int, bytes]]) -> None:
         shard, fold = self.settings.shard, self.fold
         changes: list[tuple[int, bytes, int, int]] = []
-        evaluated: dict[int, list[PendingPut]] = {}  # place in them -> what this node, their leader, knows of them already
+        evaluated: dict[int, LaterPuts] = {}  # place in them -> what this node, their leader, knows of them already
         # what the leader must hear, in order: (order index, term, [(cut, revision before)], attempts)
         heard: list[tuple[int, int, list[Entries], list[Attempt]]] = []
         before: dict[int, int] = {}  # entry -> revision before it
@@ -279,7 +280,7 @@ class ShardNode(LinkedNode):
 
     def _ordered(
         self, step: Entries, index: int, changes: list[tuple[int, bytes, int, int]], before: dict[int, int],
-        evaluated: dict[int, list[PendingPut]],
+        evaluated: dict[int, LaterPuts],
     ) -> tuple[int, int]:
         """Take the entries that a cut puts in order."""
         revision = step.revision

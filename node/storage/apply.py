@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from rocksdict import WriteBatch
 
+from cluster import later_puts
 from cluster.records import (
     ALARM_BODY,
     BOOTSTRAP,
@@ -38,13 +39,12 @@ from cluster.wire import read_varint, tombstone, varint
 from node.storage import keys
 from node.storage.deletes import delete_range, long_item
 from node.storage.keys import ENTRY, LEASE_KEY, LEASE_VALUE, MAX32, MAX64, RUN, SUFFIX, Position
-from node.storage.pending_puts import apply_pending
-from node.storage.puts import PreparedPuts, apply_prepared, apply_puts, events_of, remember
+from node.storage.puts import PreparedPuts, apply_later, apply_prepared, apply_puts, events_of, remember
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping
 
-    from cluster.shard_batch import PendingPut
+    from cluster.later_puts import LaterPuts
     from node.storage.state import StateStore
 
 SLICE_BYTES = 8 << 20
@@ -298,6 +298,8 @@ class Run:
                     raise ValueError("a record is cut short")
                 if kind == 19:
                     apply_puts(run, read_puts(data, pos, pos + length))
+                elif kind == 20:
+                    apply_later(run, later_puts.read(data, pos, pos + length))
                 elif kind == 3 or kind == 14:
                     run.revision += 1
                     run.change(data, kind, pos, pos + length, 0, varint(run.revision))
@@ -442,7 +444,7 @@ def apply_changes(
     position: tuple[int, int, int, int],
     want_events: bool,
     meta: Mapping[str, bytes] | None,
-    evaluated: Mapping[int, Sequence[PendingPut]],
+    evaluated: Mapping[int, LaterPuts],
 ) -> Applying:
     """See :meth:`StateStore.apply_changes_slices`."""
     out = Applied(store.position.revision)
@@ -459,7 +461,7 @@ def apply_changes(
             run.changes(data, at, len(data), sub)
             run.end_run()
         elif (puts := evaluated.get(place)) is not None:
-            apply_pending(run, puts)
+            apply_later(run, puts)
             run.wrote(len(data))
         else:
             done = run.effects(data, at)

@@ -25,6 +25,7 @@ from node.storage import keys
 from node.storage.keys import ENTRY, MAX32, MAX64, RUN, SUFFIX
 
 if TYPE_CHECKING:
+    from cluster.later_puts import LaterPuts
     from node.storage.apply import Event, Run, VersionCache
 
 _current: Callable[[tuple[int, int, int, int]], Current] = partial(tuple.__new__, Current)
@@ -75,6 +76,15 @@ def apply_puts(run: Run, puts: Puts) -> None:
     run.end_run()
     write_rows(run.batch, puts)
     _took(run, puts)
+
+
+def apply_later(run: Run, later: LaterPuts) -> None:
+    """A shard's entry of such puts is next in the run, and now their revisions are known."""
+    before = run.revision
+    apply_puts(run, later.at(before))
+    if run.created is not None:
+        run.created.update(
+            {key: revision for revision, (key, new) in enumerate(zip(later.keys, later.new, strict=True), before + 1) if new})
 
 
 def _took(run: Run, puts: Puts) -> None:

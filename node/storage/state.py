@@ -58,7 +58,7 @@ from node.storage.reads import Cursor, Reader, check_revision, count_rows, find,
 from node.storage.threads import lower_compactions
 
 if TYPE_CHECKING:
-    from cluster.shard_batch import PendingPut
+    from cluster.later_puts import LaterPuts
     from node.storage.puts import PreparedPuts
     from node.storage.snapshot import SnapshotSink
 
@@ -225,11 +225,11 @@ class StateStore:
         *,
         want_events: bool = False,
         meta: Mapping[str, bytes] | None = None,
-        evaluated: Mapping[int, Sequence[PendingPut]] | None = None,
+        evaluated: Mapping[int, LaterPuts] | None = None,
     ) -> Applying:
         """As :meth:`apply_changes`, with pauses: see :meth:`apply_slices`. ``evaluated``: what the leader that made some of
         the changes knows of them without reading them, by their place
-        (``pending_puts``)."""
+        (``cluster.later_puts``)."""
         return apply_changes(self, changes, position, want_events, meta, evaluated or {})
 
     def write(self, batch: WriteBatch) -> None:

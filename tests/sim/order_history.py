@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 from order_clients import Operation, Watch
 from order_world import Violation
 
-from cluster import order, records
+from cluster import later_puts, order, records
 from cluster.pb import kv_pb2
 from cluster.ranges import Fields
 from cluster.records import Item, items
@@ -167,6 +167,9 @@ class Folder:
                 self._at_one_revision(index, [(0, item, item[0], records.ITEM.size, len(item))])
                 if kv_pb2.KeyValue.FromString(kv) != self.replay.states[self.replay.revision][key]:
                     raise Violation("I22 the sequencer knows what it puts", f"{kv!r} in {index}")
+        elif kind == Item.PUTS_LATER:
+            for item in later_puts.read(data, at, to).items():
+                self._at_one_revision(index, [(0, item, item[0], records.ITEM.size, len(item))])
         else:
             self._at_one_revision(index, [(0, data, kind, at, to)])
 

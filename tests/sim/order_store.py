@@ -12,11 +12,11 @@ from bisect import bisect_left, insort
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from types import SimpleNamespace
 
-from cluster import records
+from cluster import later_puts, records
+from cluster.later_puts import LaterPuts
 from cluster.ranges import Fields, is_creation, row_tags
 from cluster.records import Item, items
 from cluster.row_parts import sizes_of
-from cluster.shard_batch import PendingPut
 from cluster.spans import holds
 from cluster.view import Current
 from cluster.wire import read_varint, tombstone, varint
@@ -128,11 +128,11 @@ class Store:
 
     def apply_changes_slices(self, changes: Sequence[tuple[int, bytes, int, int]], position: tuple[int, int, int, int],
                              *, want_events: bool = False, meta: Mapping[str, bytes] | None = None,
-                             evaluated: Mapping[int, Sequence[PendingPut]] | None = None) -> Applying:
+                             evaluated: Mapping[int, LaterPuts] | None = None) -> Applying:
         for place, puts in (evaluated or {}).items():  # what a leader knows of its own entry is what the entry says
             _, data, pos, sub = changes[place]
             assert sub == -1
-            assert data[pos:] == b"".join([piece for _, _, _, item in puts for piece in item])
+            assert data[pos:] == puts.encode()
         yield from _pauses(data[pos:] for _, data, pos, _ in changes)
         return self.apply_changes(changes, position, want_events=want_events, meta=meta)
 
@@ -346,6 +346,8 @@ def _takes(data: bytes, kind: int, at: int, to: int) -> int:
         return 1
     if kind == Item.PUTS:
         return len(records.read_puts(data, at, to).keys)
+    if kind == Item.PUTS_LATER:
+        return len(later_puts.read(data, at, to).keys)
     if kind in (Item.TXN, Item.TXN_LONG):
         return int(to > at)
     return int(kind == Item.LEASE_REVOKE and to > at + records.LEASE_ID.size)
@@ -365,6 +367,8 @@ def apply(content: Content, changes: Iterable[tuple[int, bytes, int, int]], posi
         for kind, at, to in items(data, pos):
             if kind == Item.PUTS:
                 revision = _puts(content, out, revision, records.read_puts(data, at, to))
+            elif kind == Item.PUTS_LATER:
+                revision = _puts(content, out, revision, later_puts.read(data, at, to).at(revision))
             elif kind in (Item.TXN, Item.TXN_LONG):
                 revision += _change(content, out, revision + 1, data, at, to, 0)
             elif kind == Item.LEASE_GRANT:
