@@ -7,11 +7,11 @@ from random import Random
 
 import pytest
 
+from cluster.later_puts import LaterPuts
 from cluster.messages import Method
 from cluster.order import ENTRY_ITEMS
 from cluster.pb import rpc_pb2
 from cluster.shard import ShardLeader
-from cluster.shard_batch import PendingPut
 from node.storage import Applied, StateStore
 from node.storage.keys import RUN_ENTRIES
 
@@ -20,7 +20,7 @@ from .conftest import OpenStore
 
 def apply(
     store: StateStore, changes: list[tuple[int, bytes, int, int]], index: int, revision: int,
-    evaluated: dict[int, list[PendingPut]] | None = None, *, want_events: bool = False,
+    evaluated: dict[int, LaterPuts] | None = None, *, want_events: bool = False,
 ) -> Applied:
     applying = store.apply_changes_slices(
         changes, (index, index, 1, revision), want_events=want_events, evaluated=evaluated)
