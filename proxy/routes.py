@@ -2,7 +2,8 @@
 
 The leader is what the freshest live node says: of all live links whose last STATE names a leader, the one
 with the highest term counts. NOT_LEADER answers update the same knowledge. A link to the leader is opened when
-it is named; while nobody knows a leader, links to all hosts are kept open, so that the first to know tells us.
+it is named; while nobody knows a leader, links to all hosts are kept open, so that the first to know tells us; a while
+after an election those that nobody needs end (decision 34).
 
 Reads go to the own host's node (any up-to-date replica may answer, architecture section 4), and elsewhere
 only while that one is down or there is none.
@@ -25,6 +26,7 @@ Connect = Callable[[Receiver, int, int], Link]  # (receiver, shard, member ID) -
 _BACKOFF_FIRST_S = 0.05
 _BACKOFF_MOST_S = 1.0
 _OWN_BACKOFF_MOST_S = 0.2
+_UNUSED_S = 10.0  # so long after an election links that nobody needs are kept
 _OWN_CONNECT_S = 0.1  # a local socket takes a connection at once, or there is nobody (ZeroMQ does not say which)
 
 
@@ -133,6 +135,17 @@ class ShardRoute:
             self.ensure(self.own, now)
         if self.leader:
             self.ensure(self.leader, now)
+            if now - self.leader_since > _UNUSED_S:
+                self._drop_unused()
         else:
             for member in self.members:
                 self.ensure(member, now)
+
+    def _drop_unused(self) -> None:
+        """Each link brings a STATE, and a wake-up with it, four times in an election timeout (D12). Who leads is told by the
+        own host's node; the others are asked again as soon as nobody knows."""
+        if self.home is None or self.leader_link is None or not self.home.leader:
+            return
+        for link in list(self.links.values()):
+            if link not in (self.home, self.leader_link, self.replica) and not link.pending and not link.parts:
+                link.close("nothing is asked of it")

@@ -12,7 +12,7 @@ from cluster.messages import LEADER, LONE_HEAD, READ, Method, Status
 from cluster.pb import rpc_pb2
 from cluster.wire import header_prefix, response_header
 from proxy import recent, router
-from proxy.router import MethodStats
+from proxy.router import READ_ANY, MethodStats, Waiting
 from tests.unit.proxy.fakes import FakeCall, Net
 
 TIMEOUT_LEADER_FAIL = (14, "etcdserver: request timed out, possibly due to previous leader failure")
@@ -532,3 +532,36 @@ def test_a_lone_put_that_would_have_to_wait_at_the_sequencer_goes_to_its_leader(
     net.nodes[2].ok(request, 9)
     net.run()
     assert call.status == (0, "")
+
+
+def test_links_that_nobody_needs_end_a_while_after_an_election_and_are_made_again_when_one_is_lost() -> None:
+    net = Net().started(leader=2)
+    route = net.router.routes[0]
+    net.pass_time(9.0)
+    assert set(route.links) == {1, 2, 3}
+    net.pass_time(2.0)
+    assert set(route.links) == {1, 2}  # the own host's, and the leader's
+    net.nodes[1].leader = 0
+    net.cut(2)
+    net.pass_time(0.5)
+    assert set(route.links) >= {1, 3}  # nobody knows a leader: whoever is first to know one tells
+    net.lead(3, 2)
+    net.pass_time(0.1)
+    assert route.leader_link is not None
+    assert route.leader_link.member_id == 3
+
+
+def test_a_link_is_kept_while_something_is_asked_on_it_or_the_own_node_knows_no_leader() -> None:
+    net = Net().started(leader=2)
+    route = net.router.routes[0]
+    net.nodes[1].leader = 0
+    net.pass_time(12.0)
+    assert set(route.links) == {1, 2, 3}
+    net.nodes[1].leader = 2
+    question = Waiting(None, Method.STATUS, b"", 0, READ_ANY, net.loop.now, 60.0, net.router.quiet, lambda *_: None)
+    net.router.send(route.links[3], question)
+    net.pass_time(1.0)
+    assert 3 in route.links
+    net.nodes[3].ok(net.nodes[3].take()[0])
+    net.pass_time(1.0)
+    assert set(route.links) == {1, 2}
