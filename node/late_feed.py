@@ -32,23 +32,26 @@ class LateFeed:
         return self._timer is not None
 
     def may_wait(self, records: int) -> bool:
-        """Whether so many records that are here may be applied later; if not, they are about to be."""
+        """Whether so many records that are here may be applied later: a tick is woken for them then."""
         if records < MOST_RECORDS and self._unseen():
             left_s = self._applied_at + PAUSE_S - self._loop.time()
             if left_s > 0:
                 if self._timer is None:
                     self._timer = self._loop.call_later(left_s, self._late)
                 return True
+        return False
+
+    def applied(self) -> None:
+        """Those that were here are."""
         self.close()
         self._applied_at = self._loop.time()
-        return False
 
     def _late(self) -> None:
         self.hasten()
         self._wake()
 
     def hasten(self) -> None:
-        """The next question says no."""
+        """Nothing may wait any longer."""
         self.close()
         self._applied_at = -PAUSE_S
 

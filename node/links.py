@@ -53,7 +53,7 @@ class NodeLink:
         self._sent = 0
         self._expected = 1
         self._out: list[bytes] = []
-        self._callbacks: dict[int, Callable[[int, bytes], None]] = {}
+        self._callbacks: dict[int, Callable[[int, bytes], object]] = {}
         self.heard_at = self.used_at = links.loop.time()
         endpoint, prefix, keys = links.route(member_id, shard)
         self._prefix = prefix
@@ -64,8 +64,9 @@ class NodeLink:
         self._socket = open_dealer(
             links.loop, links.context, endpoint, NODE_IDENTITY + os.urandom(12), self._frame, keys=keys, hwm=_HWM)
 
-    def request(self, method: int, body: bytes, answered: Callable[[int, bytes], None] | None = None) -> int:
-        """Queue a request for this tick's frame; ``answered(status, body)`` for every answer to it."""
+    def request(self, method: int, body: bytes, answered: Callable[[int, bytes], object] | None = None) -> int:
+        """Queue a request for this tick's frame; ``answered(status, body)`` for every answer to it: False if that leaves
+        nothing to do at once."""
         self._rid += 1
         if answered is not None:
             self._callbacks[self._rid] = answered
@@ -110,12 +111,12 @@ class NodeLink:
         news = False
         for rid, status, body in records:
             if rid:
-                news = True
                 callback = self._callbacks.get(rid)
                 if callback is not None:
                     if status != Status.PARTIAL:
                         del self._callbacks[rid]
-                    callback(status, body)
+                    if callback(status, body) is not False:
+                        news = True
             elif status == Status.STATE:
                 known = self.up, self.leader, self.term
                 _, self.leader, self.term, self.commit, _, _ = STATE_BODY.unpack(body)

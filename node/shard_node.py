@@ -229,6 +229,7 @@ class ShardNode(LinkedNode):
             for _ in run:
                 self._feed.popleft()
             self._taken_index = run[-1][0]
+            self._late_feed.applied()
             self._apply_records(run)
 
     def _apply_records(self, run: list[tuple[int, int, bytes]]) -> None:
@@ -341,21 +342,21 @@ class ShardNode(LinkedNode):
 
     # -- feed and reports
 
-    def _fed(self, link: NodeLink) -> Callable[[int, bytes], None]:
-        def fed(status: int, body: bytes) -> None:
+    def _fed(self, link: NodeLink) -> Callable[[int, bytes], bool]:
+        def fed(status: int, body: bytes) -> bool:
             if link is not self._feed_link:
-                return
+                return True
             if status != Status.PARTIAL:
                 # what comes next is not kept there any more: another host may have it, or a snapshot must do
                 if not self._starved:
                     self._starved_since = self.loop.time()
                 self._starved.add(link.member_id)
                 link.drop("it does not keep the order records wanted here")
-                return
+                return True
             order_index, term = FEED_HEAD.unpack_from(body)
             if order_index != self._next_feed:
                 link.drop(f"order record {order_index} where {self._next_feed} was due")
-                return
+                return True
             self._next_feed += 1
             self._starved.clear()
             projection = body[FEED_HEAD.size :]
@@ -363,6 +364,7 @@ class ShardNode(LinkedNode):
             self._feed.append((order_index, term, projection, cut))
             if cut is not None:
                 self.raft.prove_committed(cut.index, cut.term)  # C6: then this very tick applies it
+            return not self._late_feed.may_wait(len(self._feed))
 
         return fed
 

@@ -141,7 +141,7 @@ class RepeatingLink(NodeLink):
 
     repeats = 0.0
 
-    def request(self, method: int, body: bytes, answered: Callable[[int, bytes], None] | None = None) -> int:
+    def request(self, method: int, body: bytes, answered: Callable[[int, bytes], object] | None = None) -> int:
         process: Any = self._links.loop
         if method in _REPEATED and process.random.random() < self.repeats:
             process.call_later(process.random.choice((0.01, 0.1, 1.0)) * process.random.random(),

@@ -41,6 +41,7 @@ class Replica:
 
     def tick(self) -> None:
         if self.records and not self.late.may_wait(self.records):
+            self.late.applied()
             self.applied.append(self.records)
             self.records = 0
 
@@ -101,6 +102,12 @@ def test_many_records_wait_for_nothing(replica: Replica) -> None:
     assert replica.applied == [1]
     replica.fed()
     assert replica.applied == [1, MOST_RECORDS]
+
+
+def test_what_cannot_be_applied_yet_is_tried_again_by_the_next_tick(replica: Replica) -> None:
+    assert not replica.late.may_wait(1)
+    assert not replica.late.may_wait(1)
+    assert not replica.late.waits
 
 
 def test_a_replica_that_ends_leaves_what_waits(replica: Replica) -> None:
