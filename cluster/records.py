@@ -111,7 +111,7 @@ def puts(revision: int, keys: Sequence[bytes], kvs: Sequence[bytes], new: Sequen
 
         PUTS_HEAD | key length and whether it is new, u8 each | KeyValue lengths, u32 each | KeyValues
 
-    What is read in bulk takes a third of the time of as many PUT items (decision 36).
+    What is read in bulk takes half of the time of as many PUT items (decision 36).
     """
     count = len(keys)
     heads = bytes([len(key) | _NEW if is_new else len(key) for key, is_new in zip(keys, new, strict=True)])
