@@ -13,7 +13,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -122,8 +122,12 @@ async def _main(spec: Spec, disturbance: str, part: float) -> None:
     except (OSError, TimeoutError, RpcError) as error:
         _say("failed", reason=str(error) or type(error).__name__)
         return
-    _give_way()
-    work = asyncio.ensure_future(_again(client, disturbance, part, done))
+
+    def begun() -> None:
+        _give_way()
+        _say("begun")
+
+    work = asyncio.ensure_future(_again(client, disturbance, part, done, begun))
     asked = asyncio.ensure_future(told.read())
     await asyncio.wait((work, asked), return_when=asyncio.FIRST_COMPLETED)
     if not work.done():
@@ -136,11 +140,11 @@ async def _main(spec: Spec, disturbance: str, part: float) -> None:
     await client.close()
 
 
-async def _again(client: Client, disturbance: str, part: float, done: Done) -> None:
+async def _again(client: Client, disturbance: str, part: float, done: Done, begun: Callable[[], None]) -> None:
     """The long work, over and over until cancelled; a compaction once."""
     place = 0
     first = await _oldest(client)
-    _say("begun")
+    begun()
     while True:
         place += 1
         began = time.monotonic()

@@ -23,7 +23,7 @@ def spec_of(etcd: System) -> Spec:
 
 async def long_work(spec: Spec, kind: str, done: disturb.Done, until: asyncio.Event) -> None:
     client = await upkeep.connect(spec)
-    work = asyncio.ensure_future(disturb._again(client, kind, 1.0, done))
+    work = asyncio.ensure_future(disturb._again(client, kind, 1.0, done, lambda: None))
     await until.wait()
     work.cancel()
     await asyncio.gather(work, return_exceptions=True)
