@@ -25,7 +25,7 @@ from typing import Any, Generic, TypeVar
 from cluster import errors, evaluate, plain_txn, txn_eval
 from cluster.errors import EtcdError
 from cluster.footprint import Footprint, footprint, inverted
-from cluster.later_puts import LaterPuts, single
+from cluster.later_puts import LaterPuts
 from cluster.locks import LockTable, Queued, Refused
 from cluster.messages import LEADER, Method, Status
 from cluster.order import Attempt, entry
@@ -135,6 +135,10 @@ class ShardLeader(Generic[T]):
             return
         queue, table = self._queue, self._table
         while queue and self._open.size < _MAX_ENTRY_BYTES:
+            if not len(table):
+                self._puts()
+                if not queue or self._open.size >= _MAX_ENTRY_BYTES:
+                    return
             token, method, body = queue.popleft()
             self._queued_bytes -= len(body)
             if len(table):
@@ -146,29 +150,29 @@ class ShardLeader(Generic[T]):
                 if table.conflicts(wanted):
                     table.wait(wanted, Waiting(token, method, body))
                     continue
-            elif method == _PUT and self._put(token, body):
-                continue
             self._evaluate(token, method, body, None)
 
-    def _put(self, token: T, body: bytes) -> bool:
-        """Evaluate a plain put, as most are, where nothing is locked; False: it is none. Hot path: 1.4 us with what
-        :meth:`run` adds, where :meth:`_evaluate` takes 4."""
-        end = key_end(body)
-        if not end or len(body) == end:
-            return False
-        view, batch = self.view, self._open
-        key = body[2:end]
-        version, kind, head, tail = pending(body, end, view.current(key), view.revision + 1)
-        view.take_put(key, version)
-        batch.size += len(body)
-        if batch.puts is not None:
-            batch.puts.append((token, key, kind, head, tail))
-        else:
-            batch.items.append(single(kind, key, head, tail))
-            batch.keys.append(key)
-            batch.replies.append(Reply(token, batch.changes, True, b"", None, None))
-            batch.changes += 1
-        return True
+    def _puts(self) -> None:
+        """Evaluate the plain puts that stand first, as most are, where nothing is locked. Hot path: 1.1 us a put, where
+        :meth:`_evaluate` takes 4."""
+        queue, view, batch = self._queue, self.view, self._open
+        current, take = view.current, view.take_put
+        puts: list[PendingPut] = []
+        room = _MAX_ENTRY_BYTES - batch.size
+        size = 0
+        while queue and size < room:
+            token, method, body = queue[0]
+            if method != _PUT or not (end := key_end(body)) or len(body) == end:
+                break
+            queue.popleft()
+            size += len(body)
+            key = body[2:end]
+            version, kind, head, tail = pending(body, end, current(key), view.revision + 1)
+            take(key, version)
+            puts.append((token, key, kind, head, tail))
+        self._queued_bytes -= size
+        batch.size += size
+        batch.take(puts)
 
     @property
     def runnable(self) -> bool:

@@ -54,6 +54,17 @@ class ShardBatch:
         self.replies: list[Reply] = []
         self.changes = 0
 
+    def take(self, puts: list[PendingPut]) -> None:
+        """Plain puts come in."""
+        if self.puts is not None:
+            self.puts += puts
+            return
+        for token, key, kind, head, tail in puts:
+            self.items.append(single(kind, key, head, tail))
+            self.keys.append(key)
+            self.replies.append(Reply(token, self.changes, True, b"", None, None))
+            self.changes += 1
+
     def mix(self) -> None:
         """Something else than a plain put is about to come in."""
         if self.puts is not None:

@@ -53,8 +53,8 @@ class Store:
 class Parsing(ShardLeader[int]):
     """Without the shorter way."""
 
-    def _put(self, token: int, body: bytes) -> bool:
-        return False
+    def _puts(self) -> None:
+        """None of them is plain."""
 
 
 def singly(data: bytes) -> bytes:
