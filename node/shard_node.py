@@ -363,7 +363,7 @@ class ShardNode(LinkedNode):
             cut = self._own_cut(projection)
             self._feed.append((order_index, term, projection, cut))
             if cut is not None:
-                self.raft.prove_committed(cut.index, cut.term)  # C6: then this very tick applies it
+                self.raft.prove_committed(cut.index, cut.term)  # C6: then the tick that applies it finds it committed
             return not self._late_feed.may_wait(len(self._feed))
 
         return fed
