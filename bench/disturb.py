@@ -39,6 +39,7 @@ class Done:
     took_s: list[float] = field(default_factory=list)  # what of it is finished
     events: int = 0  # delivered to watchers that catch up
     failed: str = ""
+    ended: bool = False  # as it was asked to
 
 
 async def disturbed_run(spec: Spec, disturbance: str, server_roots: Sequence[int], *, processes: int = 1,
@@ -49,8 +50,8 @@ async def disturbed_run(spec: Spec, disturbance: str, server_roots: Sequence[int
         result = await run.run(replace(spec, seed=spec.seed + 100), processes=processes, server_roots=server_roots)
         if disturbance == "compaction":  # or the next turn would begin within it
             await asyncio.wait((ended,), timeout=_LONG_S)
-    if done.failed:
-        raise run.RunError(f"{disturbance}: {done.failed}")
+    if done.failed or not done.ended:
+        raise run.RunError(f"{disturbance}: {done.failed or 'the process of the long work died'}")
     result["before"] = {"latency_ms": before["latency_ms"], "operations": before["operations"],
                         "errors": before["errors"]}
     result["disturbance"] = {"kind": disturbance, "finished": len(done.took_s), "took_s": done.took_s, "events": done.events}
@@ -77,7 +78,7 @@ async def _long_work(spec: Spec, disturbance: str, part: float) -> AsyncIterator
             elif said["event"] == "failed":
                 done.failed = said["reason"]
             elif said["event"] == "end":
-                done.events = said["events"]
+                done.events, done.ended = said["events"], True
             if not ready.done():
                 ready.set_result(None)
 

@@ -3,7 +3,7 @@
 An entry costs the hosts a fixed sum whether it holds one change or five hundred: its frames, syncs and wake-ups took
 1.4 ms of CPU at its leader alone, a change in it some 30 us (decision 19). So while an entry of a leader is
 under way, what comes in gathers for the next one, unless it fills an entry by itself. Nothing waits when nothing is
-under way, and nothing waits for a clock.
+under way, but for what is known to be on its way to a busy store of several shards (below, and decision 33).
 
 Records of the order log are shared by all shards, and each costs every host as much as an entry. So under load the
 sequencer's next one waits for the shards that are about to report (:class:`Company`, decision 24).

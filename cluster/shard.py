@@ -184,6 +184,13 @@ class ShardLeader(Generic[T]):
         )
 
     @property
+    def alone(self) -> bool:
+        """Whether at most one request is on its way here, and none waits."""
+        sealed = self._sealed
+        return not (self._queue or len(self._table) or self.dirty) and (
+            not sealed or (len(sealed) == 1 and sealed[0][1].waiting <= 1))
+
+    @property
     def queued(self) -> int:
         """Requests that wait to be evaluated."""
         return len(self._queue)

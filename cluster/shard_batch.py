@@ -92,6 +92,11 @@ class ShardBatch:
         """The keys that it wrote."""
         return self.keys if self.puts is None else [put[1] for put in self.puts]
 
+    @property
+    def waiting(self) -> int:
+        """How many wait for an answer."""
+        return len(self.replies) if self.puts is None else len(self.puts)
+
     def owed(self) -> list[Any]:
         """Who waits for an answer."""
         return [reply.token for reply in self.replies] if self.puts is None else [put[0] for put in self.puts]

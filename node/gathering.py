@@ -33,6 +33,7 @@ class Gathering:
         self._applied_at = -PAUSE_S  # loop time
         self._first = 0  # of those that wait
         self._stopped = False
+        self._goes_on = False  # a turn for what is committed behind a long run is to come
         self.committed = 0
 
     @property
@@ -65,6 +66,16 @@ class Gathering:
         self.close()
         self._apply(self.committed)
         self._applied_at = self._loop.time()
+
+    def later(self) -> None:
+        """A long run is applied: what is committed behind it is next, once the loop has been served."""
+        if not self._goes_on:
+            self._goes_on = True
+            self._loop.call_soon(self._turn)
+
+    def _turn(self) -> None:
+        self._goes_on = False
+        self.go_on()
 
     def go_on(self) -> None:
         """A long run is applied, and the loop has been served: what is committed behind it is next."""

@@ -273,7 +273,7 @@ class OrderNode(LinkedNode):
                     break
             index, term, _ = run[-1]
             if index < last and (size >= _APPLY_BYTES or len(run) == _APPLY_ENTRIES):
-                self.loop.call_soon(self.gathering.go_on)  # far behind, as after a restart: the loop is served between two runs
+                self.gathering.later()  # far behind, as after a restart: the loop is served between two runs
                 last = index
             self.applies.run(
                 self.store.apply_changes_slices(

@@ -61,6 +61,7 @@ class Returning:
     def _in_vain(self) -> None:
         self._end()
         self._vain += 1
+        self._turn_s = min(2 * self._turn_s, LONGEST_S / 2)  # or slower clients would be waited for in vain for ever
         self._skip = min(1 << max(0, self._vain - _BORNE), _MOST_SKIPPED) - 1
         self._wake()
 

@@ -264,13 +264,15 @@ class Node:
         self._gathers = True
         self._requests_in_tick += len(requests)
         for rid, method, timeout_ms, body in requests:
-            try:
-                if method in _WRITES:
-                    submit(link, rid, method, body)
-                    continue
+            if not (write := method in _WRITES):
                 self._gathers = False
-                self.catch_up()
-                if method in _QUESTIONS:
+                self.catch_up()  # a fault of an apply is none of the request: it ends the node
+                if not link.alive:
+                    return  # an answer that left early found it full
+            try:
+                if write:
+                    submit(link, rid, method, body)
+                elif method in _QUESTIONS:
                     self.confirmations.ask(link, rid, method, body)
                 elif method == Method.SUBSCRIBE:
                     self.watches.subscribe(link, rid, body)
@@ -334,7 +336,7 @@ class Node:
                 self._peer_said(member_id, bytes((kind,)), data)
         except (ValueError, IntegrityError) as e:  # checksum or framing: dropped, Raft sends it again
             log.warning("dropped a broken frame of a peer", peer=f"{member_id:x}", error=str(e))
-        if due and len(data) <= _LONE_BYTES and self.writes.alone and not (self._scheduled or self._running):
+        if due and len(data) <= _LONE_BYTES and self._alone() and not (self._scheduled or self._running):
             self._run()  # at once: nothing else is about that it could be shared with
         elif due:
             self.wake()
@@ -381,9 +383,13 @@ class Node:
         if (writes.queued and writes.leader is not None and writes.due) or self._dirty:
             self.wake()
 
+    def _alone(self) -> bool:
+        """Whether at most one write is on its way here, and none waits."""
+        return self.writes.alone
+
     def _answer_alone(self) -> None:
         """Nobody else is about to be answered: this answer leaves before everything else that is to be done."""
-        if self._dirty and self.writes.alone:
+        if self._dirty and self._alone():
             self._answered_early = True
             self.fronts.flush()
 
@@ -499,7 +505,7 @@ class Node:
                 if self.fatal.done():
                     return
             if self.applied_index + len(run) < last and is_full(run, most):
-                self.loop.call_soon(self.gathering.go_on)  # far behind, as after a restart: the loop is served between two runs
+                self.gathering.later()  # far behind, as after a restart: the loop is served between two runs
                 last = self.applied_index + len(run)
             index, term, _ = run[0]
             if len(run) == 1 and (rows := self.writes.prepared(index, term)) is not None and most > 1:
@@ -529,13 +535,12 @@ class Node:
         if applied.events or self.watches.holding:
             self.watches.emit(applied.events)
         self.fronts.watermark(self.store.revision, self.loop.time())
-        writes = self.writes
         if applied.leases:
             self.upkeep.leases_changed(applied)
         for index, term, _ in run:
-            writes.applied(index, term)
+            self.writes.applied(index, term)
         self._answer_alone()
-        if run and writes.leader is None and self.raft.role is Role.LEADER and run[-1][1] == self.raft.term:
+        if run and self.writes.leader is None and self.raft.role is Role.LEADER and run[-1][1] == self.raft.term:
             self._lead()
         if applied.leases:
             self.confirmations.revoked(applied.revoked)

@@ -36,7 +36,7 @@ from node.links import NodeLink
 from node.order_node import FOLD, load_fold
 from node.patience import HURRY_S
 from node.returning import Returning
-from node.storage import Applied
+from node.storage import Applied, ApplyFailed, StorageError
 from process.status import StatusSink
 
 log = structlog.get_logger("shard")
@@ -108,6 +108,9 @@ class ShardNode(LinkedNode):
         else:
             return False
         return True
+
+    def _alone(self) -> bool:
+        return self.leading is None or self.leading.alone
 
     def _not_leader(self, link: FrontLink, rid: int) -> None:
         leader = 0 if self.raft.role is Role.LEADER else self.raft.leader_id
@@ -207,6 +210,7 @@ class ShardNode(LinkedNode):
             self._late_feed.hasten()
             while (ready := self.raft.ready()) is not None:  # nothing is applied that it has not handed out
                 self._handle(ready)
+            self._late_feed.hasten()  # a Ready may have begun a new pause
             self._follow()
             self.wake()
 
@@ -230,7 +234,13 @@ class ShardNode(LinkedNode):
                 self._feed.popleft()
             self._taken_index = run[-1][0]
             self._late_feed.applied()
-            self._apply_records(run)
+            try:
+                self._apply_records(run)
+            except StorageError:
+                raise
+            except Exception as error:
+                # they have left the feed: whoever asked for this apply must not go on without them (I6)
+                raise ApplyFailed(f"order records {run[0][0]} to {run[-1][0]} could not be applied: {error!r}") from error
 
     def _apply_records(self, run: list[tuple[int, int, bytes]]) -> None:
         shard, fold = self.settings.shard, self.fold

@@ -92,20 +92,20 @@ def main(arguments: list[str]) -> int:
     folder, named = arguments[0], arguments[1:]
     here = sys.executable
     try:
-        python = choose(named[0], (), measured) if named else choose(here, ELSEWHERE, measured)
-        make(python, folder, os.environ)
+        chosen = choose(named[0], (), measured) if named else choose(here, ELSEWHERE, measured)
     except LookupError as error:
         print(error, file=sys.stderr)
         return 1
-    except subprocess.CalledProcessError as error:
-        if named or python == here:
+    for python in (chosen,) if named or chosen == here else (chosen, here):  # a quicker one may lack what this one has
+        try:
+            make(python, folder, os.environ)
+        except subprocess.CalledProcessError as error:
             print(f"no virtual environment from {python} (on Debian, install python3-venv): {error}", file=sys.stderr)
-            return 1
-        shutil.rmtree(folder, ignore_errors=True)
-        make(here, folder, os.environ)  # the quicker one cannot be equipped; this one may
-        python = here
-    print(f"{folder}: {python}")
-    return 0
+            shutil.rmtree(folder, ignore_errors=True)
+        else:
+            print(f"{folder}: {python}")
+            return 0
+    return 1
 
 
 if __name__ == "__main__":

@@ -33,7 +33,7 @@ _OWN_CONNECT_S = 0.1  # a local socket takes a connection at once, or there is n
 class ShardRoute:
     """One shard as a front reaches it."""
 
-    __slots__ = ("_backoff_s", "_connect", "_dead_after_s", "_receiver", "_retry_at", "home", "known_leader", "leader",
+    __slots__ = ("_backoff_s", "_connect", "_dead_after_s", "_led_at", "_receiver", "_retry_at", "home", "known_leader", "leader",
                  "leader_changes", "leader_link", "leader_since", "links", "members", "own", "queue", "reads",
                  "replica", "shard", "term")
 
@@ -48,6 +48,7 @@ class ShardRoute:
         self.known_leader = 0  # the last one there was, for counting changes
         self.leader_since = 0.0
         self.leader_changes = 0
+        self._led_at = 0.0  # when there was a link to the leader last
         self.leader_link: Link | None = None  # up, to the leader
         self.replica: Link | None = None  # up, where reads go
         self.home: Link | None = None  # up, to the own host's node
@@ -135,6 +136,12 @@ class ShardRoute:
             self.ensure(self.own, now)
         if self.leader:
             self.ensure(self.leader, now)
+            if self.leader_link is not None:
+                self._led_at = now
+            elif now - self._led_at > self._dead_after_s:
+                # whoever names it may be cut off: a learner never forgets its leader
+                for member in self.members:
+                    self.ensure(member, now)
             if now - self.leader_since > _UNUSED_S:
                 self._drop_unused()
         else:

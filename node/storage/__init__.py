@@ -9,6 +9,7 @@ from cluster.view import Current
 from node.storage.apply import Applied, Applying, Event
 from node.storage.blocks import LEAST_ROWS
 from node.storage.errors import (
+    ApplyFailed,
     Compacted,
     DirectoryLocked,
     DiskFull,
@@ -29,6 +30,7 @@ __all__ = [
     "LEAST_ROWS",
     "PAUSE",
     "Applied",
+    "ApplyFailed",
     "Applying",
     "Compacted",
     "Current",

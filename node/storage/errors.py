@@ -49,6 +49,10 @@ def is_disk_full(error: BaseException) -> bool:
     return "No space left on device" in text or "Disk quota exceeded" in text
 
 
+class ApplyFailed(StorageError):
+    """What is committed could not be applied: the replica must not go on without it."""
+
+
 class SnapshotRefused(Exception):
     """A snapshot that cannot be installed; the store is as it was."""
 

@@ -167,10 +167,12 @@ class WatchHub:
             part.join(link, self._router)
 
     def link_up(self, link: Link) -> None:
-        """A node can be reached: parts without one, and those whose home this is, go there."""
+        """A node can be reached: parts without one go where reads go, and all of them home."""
+        route = self._router.routes[link.shard]
+        at_home = route.replica is route.home is link
         for subscription in tuple(self.subscriptions.values()):
             for part in subscription.parts:
-                if part.shard == link.shard and part.link is not self._router.routes[link.shard].replica:
+                if part.shard == link.shard and (part.link is None or (at_home and part.link is not link)):
                     self._join(part)
         for stream in tuple(self.streams):
             if stream.deferred and self.store_revision():

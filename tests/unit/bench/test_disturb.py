@@ -98,3 +98,18 @@ def test_long_work_that_cannot_begin_fails_the_run() -> None:
 
     with pytest.raises(run.RunError, match="full-range"):
         asyncio.run(refused())
+
+
+def test_long_work_that_dies_fails_the_run(own_etcd: System) -> None:
+    """Or the puts beside it would be undisturbed ones."""
+    async def killed() -> None:
+        spec = spec_of(own_etcd)
+        await run.populate(spec)
+        work = asyncio.ensure_future(disturb.disturbed_run(spec, "full-range", own_etcd.pids))
+        while not (found := [p for p in psutil.Process().children() if "bench.disturb" in p.cmdline()]):
+            await asyncio.sleep(0.02)
+        found[0].kill()
+        await work
+
+    with pytest.raises(run.RunError, match="full-range"):
+        asyncio.run(killed())

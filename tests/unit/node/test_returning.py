@@ -110,3 +110,15 @@ def test_with_its_term_a_leader_stops_waiting(leader: Leader) -> None:
     assert leader.due(1)
     leader.clock.pass_(1.0)
     assert leader.woken == 0
+
+
+def test_clients_that_became_slower_are_waited_for_again(leader: Leader) -> None:
+    def served(back_s: float) -> bool:
+        leader.entry(100)
+        awaited = leader.pace.awaited > 0
+        leader.clock.pass_(back_s)
+        return awaited and leader.pace.awaited > 0
+
+    for _ in range(100):
+        served(0.002)
+    assert sum(served(0.010) for _ in range(100)) > 90

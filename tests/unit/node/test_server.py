@@ -60,6 +60,17 @@ def test_whatever_is_asked_has_the_replica_caught_up_first_and_writes_have_not()
     assert seen == ["write", "caught up", "read", "caught up", "question", "caught up", "watch", "caught up", "read"]
 
 
+def test_a_link_that_an_early_answer_found_full_gets_nothing_more() -> None:
+    """A subscription would stay for ever, with a queue that nobody empties."""
+    seen: list[str] = []
+    link = FrontLink(b"front", lambda parts: True, b"", 1)
+    node: Any = SimpleNamespace(
+        _submit=None, _requests_in_tick=0, catch_up=lambda: setattr(link, "alive", False),
+        watches=SimpleNamespace(subscribe=lambda *args: seen.append("watch")))
+    Node._requests(node, link, [(1, Method.SUBSCRIBE, 1000, b""), (2, Method.SUBSCRIBE, 1000, b"")])
+    assert seen == []
+
+
 class Told:
     """A node of which only what happens in which order is real."""
 
@@ -75,6 +86,9 @@ class Told:
         if data == b"broken":
             raise IntegrityError(data)
         return data != b"nothing to do"
+
+    def _alone(self) -> bool:
+        return bool(self.writes.alone)
 
     def wake(self) -> None:
         self.seen.append("later")
@@ -167,6 +181,18 @@ def test_who_is_far_behind_serves_the_loop_after_every_long_run(entries: int, en
     assert node.runs == runs[:1], "one run, and then the loop's turn"
     node.loop.run()
     assert (node.runs, node.turns, node.applied_index) == (runs, len(runs) - 1, entries)
+
+
+def test_commits_while_a_replica_catches_up_make_its_turns_no_longer() -> None:
+    node = Behind(256 * 10, 10)
+    node.gathering.take(256 * 3)
+    for last in range(256 * 10 - 5, 256 * 10 + 1):
+        node.gathering.take(last)
+    taken = len(node.runs)
+    node.loop.turn()
+    assert len(node.runs) == taken + 1, "one turn behind all of them"
+    node.loop.run()
+    assert node.applied_index == 256 * 10
 
 
 def test_what_is_committed_while_a_replica_catches_up_is_applied_in_its_place() -> None:

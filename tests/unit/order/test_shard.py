@@ -109,3 +109,28 @@ def test_what_comes_while_an_entry_waits_for_its_cut_gathers_for_the_next_one() 
     shard.run()
     assert shard.queued == 0
     assert len(shard._open.owed()) == 3
+
+
+def test_a_request_is_alone_while_nobody_else_waits_for_an_answer() -> None:
+    shard = leader()
+    assert shard.alone
+
+    def put(key: bytes) -> None:
+        shard.submit(key, Method.PUT, pb.PutRequest(key=key).SerializeToString())
+
+    put(b"first")
+    assert not shard.alone, "it is not on its way yet"
+    shard.run()
+    shard.seal()
+    shard.logged(6)
+    assert shard.alone
+    put(b"second")
+    put(b"third")
+    assert not shard.alone
+    shard.applied_entries(6, 7)
+    shard.run()
+    shard.seal()
+    shard.logged(7)
+    assert not shard.alone
+    shard.applied_entries(7, 8)
+    assert shard.alone

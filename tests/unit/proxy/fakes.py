@@ -32,14 +32,18 @@ class ManualLoop:
     def call_later(self, delay_s: float, callback: Callable[[], object]) -> None:
         self.later.append(callback)
 
+    def turn(self) -> None:
+        """What was to be called soon."""
+        soon, self._soon = self._soon, []
+        for callback in soon:
+            callback()
+
     def run(self) -> None:
         """Ticks until nothing is left to do."""
         for _ in range(1000):
             if not self._soon:
                 return
-            soon, self._soon = self._soon, []
-            for callback in soon:
-                callback()
+            self.turn()
         raise AssertionError("the loop never comes to rest")
 
 

@@ -565,3 +565,16 @@ def test_a_link_is_kept_while_something_is_asked_on_it_or_the_own_node_knows_no_
     net.nodes[3].ok(net.nodes[3].take()[0])
     net.pass_time(1.0)
     assert set(route.links) == {1, 2}
+
+
+def test_a_leader_that_only_a_cut_off_learner_does_not_know_is_found() -> None:
+    """A learner stands for no election, and never forgets its leader: its word is the only one a front has without other links."""
+    net = Net().started(leader=2)
+    route = net.router.routes[0]
+    net.pass_time(12.0)
+    assert set(route.links) == {1, 2}
+    net.cut(2)
+    net.nodes[3].leader, net.nodes[3].term = 3, 2  # the own host's node goes on naming 2
+    net.pass_time(20.0)
+    assert route.leader_link is not None
+    assert route.leader_link.member_id == 3

@@ -51,3 +51,25 @@ def test_a_named_interpreter_that_will_not_do_is_one_line(tmp_path: Path):
     assert done.stderr.count("\n") == 1
     assert "3.11 or newer" in done.stderr
     assert not (tmp_path / "venv").exists()
+
+
+def test_one_that_cannot_be_equipped_gives_way_to_the_first_and_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made: list[str] = []
+
+    def make(python: str, folder: str, environ: object) -> None:
+        made.append(python)
+        if len(made) < works:
+            raise subprocess.CalledProcessError(1, [python, "-m", "pip"])
+
+    monkeypatch.setattr(venv, "make", make)
+    monkeypatch.setattr(venv, "choose", lambda first, others, measure: "/quicker")
+    works = 2
+    assert venv.main([str(tmp_path / "venv")]) == 0
+    assert made == ["/quicker", sys.executable]
+    made.clear()
+    works = 3
+    assert venv.main([str(tmp_path / "venv")]) == 1
+    assert "Traceback" not in (err := capsys.readouterr().err)
+    assert err.count("no virtual environment from") == 3

@@ -1,0 +1,22 @@
+"""Where a front takes the events of its host's watches from."""
+
+from __future__ import annotations
+
+from tests.unit.proxy.fakes import Net
+
+
+def test_watches_stay_at_home_in_an_election_though_a_link_to_the_new_leader_comes_up() -> None:
+    net = Net().started(leader=2)
+    net.pass_time(12.0)
+    part = net.context.hub.subscribe(b"a", b"b", False, 1).parts[0]
+    net.run()
+    net.nodes[1].leader = 0  # it has not heard of the new leader yet
+    net.nodes[1].say_state()
+    net.nodes[3].leader, net.nodes[3].term = 3, 2
+    net.cut(2)
+    where = set()
+    for _ in range(10):
+        net.pass_time(0.05)
+        where.add(part.link.member_id if part.link is not None else 0)
+    assert net.router.routes[0].links[3].up
+    assert where == {1}
