@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -100,16 +101,20 @@ def test_long_work_that_cannot_begin_fails_the_run() -> None:
         asyncio.run(refused())
 
 
-def test_long_work_that_dies_fails_the_run(own_etcd: System) -> None:
+def test_long_work_that_dies_fails_the_run(etcd: System, monkeypatch: pytest.MonkeyPatch) -> None:
     """Or the puts beside it would be undisturbed ones."""
-    async def killed() -> None:
-        spec = spec_of(own_etcd)
-        await run.populate(spec)
-        work = asyncio.ensure_future(disturb.disturbed_run(spec, "full-range", own_etcd.pids))
-        while not (found := [p for p in psutil.Process().children() if "bench.disturb" in p.cmdline()]):
-            await asyncio.sleep(0.02)
-        found[0].kill()
-        await work
+    spec, real = spec_of(etcd), run.run
+    killed: list[int] = []
 
-    with pytest.raises(run.RunError, match="full-range"):
-        asyncio.run(killed())
+    async def run_and_kill(*args: Any, **options: Any) -> dict[str, Any]:
+        for process in psutil.Process().children():
+            if "bench.disturb" in process.cmdline():
+                process.kill()
+                killed.append(process.pid)
+        return await real(*args, **options)
+
+    asyncio.run(run.populate(spec))
+    monkeypatch.setattr(run, "run", run_and_kill)
+    with pytest.raises(run.RunError, match="died"):
+        asyncio.run(disturb.disturbed_run(spec, "full-range", etcd.pids))
+    assert len(killed) == 1
