@@ -162,6 +162,7 @@ def by_shards() -> list[Cell]:
     cells = {cell.name: cell for cell in by_clients()}
     return [
         replace(cells["put-1000"], targets=(_at_most(1.3, "server_us_per_op"),)),
+        Cell("put-4000", "put, 4000 clients on 400 connections", replace(_BLANK, clients=4000, conns=400)),
         replace(cells["put-100"], targets=()),
         Cell("put-1-shard-0", "put, 1 client, a key of shard 0", replace(_BLANK, key_space=1), own_key_of=0),
         Cell("put-1-shard-1", "put, 1 client, a key of another shard", replace(_BLANK, key_space=1), own_key_of=1,
