@@ -3,7 +3,7 @@
 An entry costs the hosts a fixed sum whether it holds one change or five hundred: its frames, syncs and wake-ups took
 1.4 ms of CPU at its leader alone, a change in it some 30 us (decision 19). So while an entry of a leader is
 under way, what comes in gathers for the next one, unless it fills an entry by itself. Nothing waits when nothing is
-under way, but for the order records of several busy shards (below).
+under way, but for what is known to be on its way to a busy store of several shards (below, and decision 33).
 
 Records of the order log are shared by all shards, and each costs every host as much as an entry. So under load the
 sequencer's next one waits for the shards that are about to report (:class:`Company`, decision 24).
@@ -23,16 +23,17 @@ _SMOOTHING = 0.2
 class Pace:
     """The rule; what *under way* means is the asker's: not applied yet, or not in order yet."""
 
-    __slots__ = ("full_bytes", "full_requests", "held")
+    __slots__ = ("awaited", "full_bytes", "full_requests", "held")
 
     def __init__(self, full_requests: int = FULL_REQUESTS, full_bytes: int = FULL_BYTES) -> None:
         self.full_requests = full_requests
         self.full_bytes = full_bytes
+        self.awaited = 0  # so many requests gather although nothing is under way: clients just answered are about to ask again
         self.held = False  # what is queued gathers although nothing is under way: others are about to join it
 
     def due(self, under_way: int, queued: int, queued_bytes: int) -> bool:
         """Whether what is queued may become an entry now."""
-        if under_way == 0 and not self.held:
+        if under_way == 0 and not self.held and queued >= self.awaited:
             return True
         return queued >= self.full_requests or queued_bytes >= self.full_bytes
 

@@ -35,6 +35,7 @@ from node.linked import LinkedNode
 from node.links import NodeLink
 from node.order_node import FOLD, load_fold
 from node.patience import HURRY_S
+from node.returning import Returning
 from node.storage import Applied, ApplyFailed, StorageError
 from process.status import StatusSink
 
@@ -64,6 +65,7 @@ class ShardNode(LinkedNode):
         self._acknowledged: tuple[NodeLink | None, int, int, int] = (None, 0, 0, ALL_HASTE)  # to whom, and what, of the feed
         self._hurried_until = 0.0  # somebody waits for what is applied here, or did just now
         self.leading: ShardLeader[Token] | None = None
+        self.returning = Returning(loop, self.pace, self.wake)
         # batches of a lost term whose fate is open: index -> (term, batch)
         self._fates: dict[int, tuple[int, ShardBatch]] = {}
         self._reported: tuple[int, int, NodeLink | None] = (0, 0, None)  # what, and to whom
@@ -131,6 +133,7 @@ class ShardNode(LinkedNode):
                 self._fates[index] = (leading.term, batch)
             self._drain(leading)
             self.leading = None
+            self.returning.close()
         if self.leading is None and self.raft.role is Role.LEADER:
             self.leading = ShardLeader(
                 self.store, self.settings.shard, self.raft.term, first_index=self.raft.last_index,
@@ -154,6 +157,7 @@ class ShardNode(LinkedNode):
             return  # deposed by a message of this very tick: what is queued is refused when Raft says so
         leading.run()
         if leading.dirty:
+            self.returning.taken()
             leading.logged(self.raft.propose(leading.seal()))
 
     def _has_room(self) -> bool:
@@ -329,7 +333,7 @@ class ShardNode(LinkedNode):
             if leading is not None:
                 leading.applied_record(order_index, order_term, attempts)
         if leading is not None:
-            self._drain(leading)
+            self.returning.answered(self._drain(leading), leading.queued)
 
     def _decide_fates(self, cut: Cut, before: dict[int, int]) -> None:
         """The first cut of a later term decides them all: at or below it and matching: done; the rest: lost."""

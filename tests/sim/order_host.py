@@ -33,6 +33,7 @@ from node.links import NodeLink
 from node.main import make_node
 from node.order_node import OrderNode
 from node.server import Node
+from node.shard_node import ShardNode
 from proxy.links import Connector, Link
 from proxy.router import SWEEP_S
 from proxy.router import Router as FrontRouter
@@ -63,6 +64,8 @@ class NodeProcess(Process):
         self.node.pace.full_requests = self.random.choice((1, 2, 256))
         if isinstance(self.node, OrderNode):
             self.node.company.busy = 1  # a record waits for others as it does under load
+        elif isinstance(self.node, ShardNode):
+            self.node.returning.fewest = 1  # and an entry for clients
         self.node.start()
 
     def happens(self, source: object, event: Callable[[], object]) -> None:

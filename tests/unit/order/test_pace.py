@@ -25,6 +25,15 @@ def test_what_is_queued_leaves_when_nothing_is_under_way_unless_it_is_held() -> 
     assert pace.due(0, 10, 10)
 
 
+def test_what_is_queued_gathers_while_clients_are_awaited() -> None:
+    pace = Pace(full_requests=10, full_bytes=1000)
+    pace.awaited = 5
+    assert not pace.due(0, 4, 10)
+    assert pace.due(0, 5, 10)
+    assert not pace.due(1, 5, 10)
+    assert pace.due(0, 1, 1000)
+
+
 def test_nobody_is_waited_for_before_it_is_known_how_long_reports_take() -> None:
     fresh = Company()
     fresh.cut({1: 100, 2: 100}, 10.0)
