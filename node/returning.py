@@ -16,7 +16,7 @@ from collections.abc import Callable
 from cluster.pace import Pace
 
 LONGEST_S = 0.05
-FEWEST = 8  # answers; fewer share too little
+FEWEST = 64  # answers; for fewer the wait costs throughput and saves nothing
 _SHARE = 0.75  # of those answered that are waited for
 _SMOOTHING = 0.2
 _BORNE, _MOST_SKIPPED = 3, 64
