@@ -18,6 +18,7 @@ FULL_BYTES = 256 << 10
 BUSY_CHANGES = 4
 _LONGEST_S = 0.1
 _SMOOTHING = 0.2
+_BORNE, _MOST_SKIPPED = 3, 64  # waits in vain
 
 
 class Pace:
@@ -36,6 +37,33 @@ class Pace:
         if under_way == 0 and not self.held and queued >= self.awaited:
             return True
         return queued >= self.full_requests or queued_bytes >= self.full_bytes
+
+
+class Doubt:
+    """Whether a wait that only saves work is worth while: after ever more of them in vain, one after the other, it is given up
+    for 1, 3, 7, ... 63 rounds (decision 33)."""
+
+    __slots__ = ("_skip", "_vain")
+
+    def __init__(self) -> None:
+        self._skip = 0  # so many rounds more do not wait
+        self._vain = 0  # waits in vain, one after the other
+
+    def skips(self) -> bool:
+        """A round begins: whether it does not wait."""
+        if self._skip:
+            self._skip -= 1
+            return True
+        return False
+
+    def in_vain(self) -> None:
+        """What was waited for did not come in time."""
+        self._vain += 1
+        self._skip = min(1 << max(0, self._vain - _BORNE), _MOST_SKIPPED) - 1
+
+    def paid(self) -> None:
+        """It came."""
+        self._vain = 0
 
 
 class Company:

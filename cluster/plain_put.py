@@ -101,19 +101,6 @@ def effect(
     request: bytes, end: int, current: Current | Version | None, revision: int
 ) -> tuple[Version, tuple[bytes, ...]]:
     """What the key is then, and the item in pieces, of a request with a value whose key ends at ``end``."""
-    head, value = request[:end], request[end + 1 :]
-    created = b""
-    if current is None:
-        kind, create, number = _PUT_NEW, revision, 1
-        version_field = b"\x20\x01\x2a"
-    else:
-        create, number = current[0], current[2] + 1
-        version_field = _versions[number] if number < 1024 else b"\x20%b\x2a" % varint(number)
-        if create < _PENDING:
-            created = b"\x10" + varint(create)
-            kind = _PUT
-        else:
-            kind = _PUT_REF
-    head_len = end + len(created)
-    item = _pack_put(kind, _FIXED + head_len + len(version_field) + len(value), end - 2, head_len, 0)
-    return written(request, end, current, revision), (item, head, created, version_field, value)
+    _, kind, head, tail = pending(request, end, current, revision)
+    item = _pack_put(kind, _FIXED + len(head) + len(tail), end - 2, len(head), 0)
+    return written(request, end, current, revision), (item, head, tail)

@@ -68,7 +68,7 @@ class Gathering:
         self._applied_at = self._loop.time()
 
     def later(self) -> None:
-        """A long run is applied: what is committed behind it is next, once the loop has been served."""
+        """:meth:`go_on` once the loop has been served."""
         if not self._goes_on:
             self._goes_on = True
             self._loop.call_soon(self._turn)
@@ -78,7 +78,7 @@ class Gathering:
         self.go_on()
 
     def go_on(self) -> None:
-        """A long run is applied, and the loop has been served: what is committed behind it is next."""
+        """A long run is applied: what is committed behind it is next."""
         if not self._stopped:
             self._apply(self.committed)
             self._wake()

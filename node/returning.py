@@ -13,13 +13,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from cluster.pace import Pace
+from cluster.pace import Doubt, Pace
 
 LONGEST_S = 0.05
 FEWEST = 64  # answers; for fewer the wait costs throughput and saves nothing
 _SHARE = 0.75  # of those answered that are waited for
 _SMOOTHING = 0.2
-_BORNE, _MOST_SKIPPED = 3, 64
 
 
 class Returning:
@@ -34,15 +33,13 @@ class Returning:
         self._answered_at = 0.0
         self._taken_at = 0.0  # when the last entry was begun
         self._turn_s = LONGEST_S / 2  # from answers until most are back, smoothed
-        self._skip = 0  # so many entries more do not wait
-        self._vain = 0  # waits in vain, one after the other
+        self._doubt = Doubt()
 
     def answered(self, count: int, queued: int) -> None:
         """So many requests are answered now, while others are queued already."""
         if count < self.fewest:
             return
-        if self._skip:
-            self._skip -= 1
+        if self._doubt.skips():
             return
         now = self._answered_at = self._loop.time()
         patience_s = min(2 * self._turn_s, now - self._taken_at, LONGEST_S)
@@ -55,14 +52,13 @@ class Returning:
         self._taken_at = self._loop.time()
         if self._timer is not None:
             self._end()
-            self._vain = 0
+            self._doubt.paid()
             self._turn_s += (self._taken_at - self._answered_at - self._turn_s) * _SMOOTHING
 
     def _in_vain(self) -> None:
         self._end()
-        self._vain += 1
+        self._doubt.in_vain()
         self._turn_s = min(2 * self._turn_s, LONGEST_S / 2)  # or slower clients would be waited for in vain for ever
-        self._skip = min(1 << max(0, self._vain - _BORNE), _MOST_SKIPPED) - 1
         self._wake()
 
     def _end(self) -> None:

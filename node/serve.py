@@ -7,7 +7,7 @@ may be long is a generator for ``node.reads``.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from cluster import errors, evaluate
@@ -182,34 +182,26 @@ class Serve:
     def _range_stream(self, link: FrontLink, rid: int, revision: int, body: bytes) -> Slices:
         """As a range, in parts of whole KeyValues, as fast as they are taken; more and count come with the last one."""
         read = RangeRead(body)
-        reader = self._reader(revision or read.revision)
-        stream = self._node.streams.open(link, rid)
-        return stream.run(self._streamed(stream, reader, read))
-
-    def _streamed(self, stream: RangeStream, reader: Reader, read: RangeRead) -> Slices:
-        head = HEAD.pack(reader.position.revision, self._term())
-        for _ in self._feed(reader, read):
-            part = b"" if read.satisfied else read.take()
-            if part:
-                stream.send(head + part)
-            yield
-        stream.link.answer(stream.rid, Status.OK, head + read.finish())
+        return self._stream(link, rid, revision, read, read.take_parts)
 
     def _stream_rows(self, link: FrontLink, rid: int, revision: int, body: bytes) -> Slices:
         """As a stream, for who merges its rows with those of other shards."""
         read = RangeRead(body, sized=True)
+        return self._stream(link, rid, revision, read, read.take_sized)
+
+    def _stream(self, link: FrontLink, rid: int, revision: int, read: RangeRead, take: Callable[[], list[bytes]]) -> Slices:
         reader = self._reader(revision or read.revision)
         stream = self._node.streams.open(link, rid)
-        return stream.run(self._streamed_rows(stream, reader, read))
+        return stream.run(self._streamed(stream, reader, read, take))
 
-    def _streamed_rows(self, stream: RangeStream, reader: Reader, read: RangeRead) -> Slices:
+    def _streamed(self, stream: RangeStream, reader: Reader, read: RangeRead, take: Callable[[], list[bytes]]) -> Slices:
         head = HEAD.pack(reader.position.revision, self._term())
         for _ in self._feed(reader, read):
-            if read.unsent:
-                stream.send(b"".join([head, *read.take_sized()]))
+            if read.unsent and not read.satisfied:
+                stream.send(b"".join([head, *take()]))
             yield
         read.end()
-        stream.link.answer(stream.rid, Status.OK, b"".join([head, *read.take_sized()]))
+        stream.link.answer(stream.rid, Status.OK, b"".join([head, *take()]))
 
     def _reader(self, revision: int) -> Reader:
         try:

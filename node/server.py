@@ -125,8 +125,8 @@ class Node:
             common.member_id, settings.incarnation, self.voters.voters, self.log, self.store.incarnations(),
             self.logged_incarnations)
         self.applied_index = self.store.position.shard_index
-        self.applies = Applies(loop, self.watches.gather, lambda: self.gathering.go_on())
         self.gathering = Gathering(loop, self._apply, self._unseen, self.wake)
+        self.applies = Applies(loop, self.watches.gather, self.gathering.go_on)
         self.mail = Mail(self)
         self._scheduled = False
         self._running = False

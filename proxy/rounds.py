@@ -16,6 +16,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from cluster.messages import Status
+from cluster.pace import Doubt
 from proxy.waiting import WRITE
 
 if TYPE_CHECKING:
@@ -28,7 +29,6 @@ BUSY = 16  # answers in a frame, and requests under way at another leader
 LONGEST_S = 0.02
 _GRACE_S = 0.001  # the loop's clock is as coarse
 _RISING, _FALLING = 0.4, 0.05
-_BORNE, _MOST_SKIPPED = 3, 64
 _OK = int(Status.OK)
 
 
@@ -44,8 +44,7 @@ class Rounds:
         self._began = 0.0
         self._releases = 0
         self._spread_s = LONGEST_S / 2  # from a round's first answers to its last ones, smoothed
-        self._skip = 0  # so many rounds more do not wait
-        self._vain = 0  # waits in vain, one after the other
+        self._doubt = Doubt()
         self._waits = True  # in this round
 
     def sift(self, link: Link, answers: Answers) -> Answers:
@@ -58,7 +57,7 @@ class Rounds:
         if not self._waits or not any(
                 len(other.pending) >= self.busy and other not in self._answered for other in self._leaders()):
             if self._held:
-                self._vain = 0
+                self._doubt.paid()
                 self.release()
             return answers
         pending = link.pending
@@ -82,8 +81,7 @@ class Rounds:
             self.release()
             self._answered.clear()
             self._began = now
-            self._waits = not self._skip
-            self._skip -= self._skip > 0
+            self._waits = not self._doubt.skips()
         else:
             self._spread_s += (late_s - self._spread_s) * (_RISING if late_s > self._spread_s else _FALLING)
         self._answered.add(link)
@@ -91,8 +89,7 @@ class Rounds:
     def _in_vain(self, releases: int) -> None:
         if releases != self._releases:
             return
-        self._vain += 1
-        self._skip = min(1 << max(0, self._vain - _BORNE), _MOST_SKIPPED) - 1
+        self._doubt.in_vain()
         self._waits = False
         self.release()
 

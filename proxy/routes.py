@@ -136,22 +136,19 @@ class ShardRoute:
             self.ensure(self.own, now)
         if self.leader:
             self.ensure(self.leader, now)
-            if self.leader_link is not None:
-                self._led_at = now
-            elif now - self._led_at > self._dead_after_s:
-                # whoever names it may be cut off: a learner never forgets its leader
-                for member in self.members:
-                    self.ensure(member, now)
+        if self.leader_link is not None:
+            self._led_at = now
             if now - self.leader_since > _UNUSED_S:
                 self._drop_unused()
-        else:
+        elif not self.leader or now - self._led_at > self._dead_after_s:
+            # nobody knows one, or whoever names it may be cut off: a learner never forgets its leader
             for member in self.members:
                 self.ensure(member, now)
 
     def _drop_unused(self) -> None:
         """Each link brings a STATE, and a wake-up with it, four times in an election timeout (D12). Who leads is told by the
         own host's node; the others are asked again as soon as nobody knows."""
-        if self.home is None or self.leader_link is None or not self.home.leader:
+        if self.home is None or not self.home.leader:
             return
         for link in list(self.links.values()):
             if link not in (self.home, self.leader_link, self.replica) and not link.pending and not link.parts:

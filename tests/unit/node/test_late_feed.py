@@ -2,42 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from node.late_feed import MOST_RECORDS, PAUSE_S, LateFeed
-
-
-class Timer:
-    def __init__(self, when: float, callback: Callable[[], None]) -> None:
-        self.when = when
-        self.callback = callback
-        self.cancelled = False
-
-    def cancel(self) -> None:
-        self.cancelled = True
+from tests.unit.node.test_gathering import Clock
 
 
 class Replica:
     """A follower with a clock that is told; it applies all that it has when it may not wait."""
 
     def __init__(self) -> None:
-        self.now = 100.0
-        self.timers: list[Timer] = []
+        self.clock = Clock()
         self.records = 0
         self.applied: list[int] = []
         self.unseen = True
-        loop: Any = self
+        loop: Any = self.clock
         self.late = LateFeed(loop, lambda: self.unseen, self.tick)
-
-    def time(self) -> float:
-        return self.now
-
-    def call_later(self, delay_s: float, callback: Callable[[], None]) -> Timer:
-        self.timers.append(Timer(self.now + delay_s, callback))
-        return self.timers[-1]
 
     def tick(self) -> None:
         if self.records and not self.late.may_wait(self.records):
@@ -48,13 +30,6 @@ class Replica:
     def fed(self, records: int = 1) -> None:
         self.records += records
         self.tick()
-
-    def pass_(self, seconds: float) -> None:
-        self.now += seconds
-        for timer in [t for t in self.timers if t.when <= self.now]:
-            self.timers.remove(timer)
-            if not timer.cancelled:
-                timer.callback()
 
 
 @pytest.fixture
@@ -69,10 +44,10 @@ def test_the_first_after_a_pause_is_applied_at_once_and_what_follows_together(re
         replica.fed()
     assert replica.applied == [1]
     assert replica.late.waits
-    replica.pass_(PAUSE_S)
+    replica.clock.pass_(PAUSE_S)
     assert replica.applied == [1, 3]
     assert not replica.late.waits
-    replica.pass_(PAUSE_S)
+    replica.clock.pass_(PAUSE_S)
     replica.fed()
     assert replica.applied == [1, 3, 1]
 
@@ -82,7 +57,7 @@ def test_nothing_waits_where_somebody_looks(replica: Replica) -> None:
     for _ in range(3):
         replica.fed()
     assert replica.applied == [1, 1, 1]
-    assert not replica.timers
+    assert not replica.clock.timers
 
 
 def test_who_begins_to_look_finds_all(replica: Replica) -> None:
@@ -92,7 +67,7 @@ def test_who_begins_to_look_finds_all(replica: Replica) -> None:
     replica.tick()
     assert replica.applied == [1, 2]
     assert not replica.late.waits
-    replica.pass_(PAUSE_S)
+    replica.clock.pass_(PAUSE_S)
     assert replica.applied == [1, 2]
 
 
@@ -114,5 +89,5 @@ def test_a_replica_that_ends_leaves_what_waits(replica: Replica) -> None:
     replica.fed()
     replica.fed()
     replica.late.close()
-    replica.pass_(2 * PAUSE_S)
+    replica.clock.pass_(2 * PAUSE_S)
     assert replica.applied == [1]
