@@ -66,9 +66,9 @@ class NodeSettings:
     max_learners: int = 1
     leader_placement: str = "together"  # or "spread": cluster.leader_placement
     unsafe_no_fsync: bool = False
-    block_cache_bytes: int = 67_108_864
-    write_buffer_bytes: int = 33_554_432
-    range_cache_bytes: int = 33_554_432  # of this node: rows read lately
+    block_cache_bytes: int = 67_108_864  # of this node, as the two below
+    write_buffer_bytes: int = 33_554_432  # rows that are not flushed; the log takes half as much again
+    range_cache_bytes: int = 33_554_432  # rows read lately
 
 
 @dataclass(slots=True, frozen=True)

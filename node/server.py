@@ -77,7 +77,8 @@ class Node:
         self.loop = loop
         self.status: StatusSink = status or StatusPipe(common.status_fd)
         self.voters = Configuration(frozenset(p.member_id for p in common.peers), frozenset())
-        self.log = RaftLog.open(f"{settings.data_dir}/log", initial=self.voters, no_fsync=settings.unsafe_no_fsync)
+        self.log = RaftLog.open(f"{settings.data_dir}/log", initial=self.voters, no_fsync=settings.unsafe_no_fsync,
+                                write_buffer_bytes=settings.write_buffer_bytes * 3 // 2)
         self.store = StateStore.open(
             f"{settings.data_dir}/state",
             block_cache_bytes=settings.block_cache_bytes,

@@ -32,10 +32,6 @@ if TYPE_CHECKING:
 log = structlog.get_logger("upkeep")
 
 AGREED = "agreed"  # file in a node's directory: the layout that this host was not started with
-# Large entries count by their bytes too: most of the log is then truncated before RocksDB would write it a second
-# time, when its write buffer (storage.options.LOG_WRITE_BUFFER_BYTES) is full
-_FLUSH_BYTES = 24 << 20
-_CATCHUP_BYTES = 8 << 20
 _MARK_BYTES = 1 << 20
 _KEEP_AT_MOST = 20  # snapshot counts of order records kept for the other nodes of a host; beyond, they install
 # A compaction has time, requests have not: while there are any (node.yielding) it takes a fifth of the loop, as etcd
@@ -69,6 +65,10 @@ class Upkeep:
         self._no_space = any(kind == rpc_pb2.NOSPACE for _, kind in self._alarms)
         self.leader_changes = 0
         settings = node.settings
+        # Large entries count by their bytes too: most of the log is then truncated before RocksDB would write it a second
+        # time, when the log's write buffer, of half as much again as the state's, is full
+        self._flush_bytes = settings.write_buffer_bytes * 3 // 4
+        self._catchup_bytes = settings.write_buffer_bytes // 4
         self._auto = AutoCompactor(settings.auto_compaction_mode, settings.auto_compaction_retention)
 
     # -- leases
@@ -150,7 +150,7 @@ class Upkeep:
             node.slicer.start(self._cut_counts())
         grown = max(node.applied_index - self._flush_began[0], node.order_index - self._flush_began[1])
         if not self._flushing and (grown >= node.settings.snapshot_count or self._log_bytes - self._flushed_bytes
-                                   >= _FLUSH_BYTES):
+                                   >= self._flush_bytes):
             self._flushing = True
             self._flush_began = (node.applied_index, node.order_index)
             self._flushed_bytes = self._log_bytes
@@ -168,7 +168,7 @@ class Upkeep:
         node = self._node
         durable = node.store.durable_position.shard_index  # H9, I17
         kept_from = node.applied_index - node.settings.snapshot_catchup_entries
-        index = min(durable, max(kept_from, self._index_before(_CATCHUP_BYTES)))
+        index = min(durable, max(kept_from, self._index_before(self._catchup_bytes)))
         slowest = node.snapshots.lowest_needed_index()
         if slowest is not None:
             index = min(index, slowest)

@@ -81,8 +81,11 @@ class RaftLog:
         self.written_bytes = 0
 
     @classmethod
-    def open(cls, path: str | Path, *, initial: Configuration, no_fsync: bool = False) -> RaftLog:
+    def open(cls, path: str | Path, *, initial: Configuration, no_fsync: bool = False,
+             write_buffer_bytes: int = 48 << 20) -> RaftLog:
         """Open the log in directory ``path``, or create one whose group is ``initial``.
+
+        ``write_buffer_bytes``: of entries in memory; what is logged between two truncations should fit twice.
 
         Reads and checks every entry. Raises StorageCorruption, which says what is damaged or missing and what
         to do; DirectoryLocked.
@@ -95,7 +98,7 @@ class RaftLog:
         if fresh and mark.exists():
             raise StorageCorruption(f"the log at {where} is gone, but {mark.path} says that there was one. {_ADVICE}")
         try:
-            database = Rdict(str(where), log_options(create=fresh))
+            database = Rdict(str(where), log_options(write_buffer_bytes, create=fresh))
         except Exception as e:
             raise_open(e, str(where))
         log = cls(root, database, mark, no_fsync)

@@ -14,7 +14,6 @@ from rocksdict import (
 
 from node.storage.keys import KEYS_END, RUNS_END
 
-LOG_WRITE_BUFFER_BYTES = 48 << 20  # twice what is logged between two truncations (node.upkeep)
 LOG_CACHE_BYTES = 4 << 20
 BLOCK_BYTES = 8 << 10
 
@@ -50,14 +49,14 @@ def _common(cache_bytes: int, write_buffer_bytes: int, create: bool) -> Options:
     return options
 
 
-def log_options(*, create: bool) -> Options:
+def log_options(write_buffer_bytes: int, *, create: bool) -> Options:
     """The Raft log: every write in the write-ahead log, whose files are recycled so that a sync changes no
     file size. Recycling allows only point-in-time recovery, which drops a damaged tail silently: the mark
     beside the database tells (H10)."""
-    options = _common(LOG_CACHE_BYTES, LOG_WRITE_BUFFER_BYTES, create)
+    options = _common(LOG_CACHE_BYTES, write_buffer_bytes, create)
     options.set_wal_recovery_mode(DBRecoveryMode.point_in_time())
     options.set_recycle_log_file_num(2)
-    options.set_target_file_size_base(LOG_WRITE_BUFFER_BYTES)
+    options.set_target_file_size_base(write_buffer_bytes)
     return options
 
 

@@ -23,6 +23,8 @@ from tools.muster.parse import ConfigError
 from tools.muster.supervisor import Logger, Supervisor
 
 PORT_WAIT_S = 1.0
+_LEAST_BLOCK_CACHE_BYTES = 4 << 20  # of a shard
+_LEAST_WRITE_BUFFER_BYTES = 8 << 20
 
 
 def run(config: ServerConfig) -> int:
@@ -172,6 +174,8 @@ def _node_spec(config: ServerConfig, identity: Identity, run_dir: str, shard: in
             auto_compaction_mode=setting(config, "auto-compaction-mode"),
             auto_compaction_retention=setting(config, "auto-compaction-retention"),
             max_learners=setting(config, "max-learners"),
+            block_cache_bytes=max(setting(config, "block-cache-bytes") // config.shards, _LEAST_BLOCK_CACHE_BYTES),
+            write_buffer_bytes=max(setting(config, "write-buffer-bytes") // config.shards, _LEAST_WRITE_BUFFER_BYTES),
             range_cache_bytes=setting(config, "range-cache-bytes") // config.shards,
             leader_placement=setting(config, "leader-placement"),
             unsafe_no_fsync=setting(config, "unsafe-no-fsync"),

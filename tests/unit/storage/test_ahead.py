@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from cluster.raft.types import Entry
-from node.storage import RaftLog, StorageCorruption, ahead, options
+from node.storage import RaftLog, StorageCorruption, ahead
 from node.storage.ahead import FILL_BYTES, FILLING, FIRST_BYTES
 from tests.unit.storage.workload import CONFIGURATION
 
@@ -183,10 +183,9 @@ def test_a_flipped_bit_in_the_filling_changes_nothing(log: RaftLog) -> None:
 VICTIM = """
 import os, signal, sys
 from pathlib import Path
-from node.storage import RaftLog, options
+from node.storage import RaftLog
 from tests.unit.storage.test_ahead import CONFIGURATION, entries
-options.LOG_WRITE_BUFFER_BYTES = 256 << 10
-log = RaftLog.open(sys.argv[1], initial=CONFIGURATION)
+log = RaftLog.open(sys.argv[1], initial=CONFIGURATION, write_buffer_bytes=256 << 10)
 last = 0
 while len(list(Path(log.path, "db").glob("*.log"))) < 2:
     log.append(entries(last + 1, last + 20, 1000))
@@ -208,9 +207,8 @@ def test_files_before_the_newest_may_end_in_filling_too(tmp_path: Path) -> None:
     assert last_of(tmp_path / "log") == int(done.stdout)
 
 
-def test_files_are_recycled_as_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(options, "LOG_WRITE_BUFFER_BYTES", 1 << 20)
-    log = RaftLog.open(tmp_path / "log", initial=CONFIGURATION)
+def test_files_are_recycled_as_before(tmp_path: Path) -> None:
+    log = RaftLog.open(tmp_path / "log", initial=CONFIGURATION, write_buffer_bytes=1 << 20)
     last = 0
     for _ in range(40):
         log.append(entries(last + 1, last + 400, 1000))
