@@ -80,11 +80,8 @@ class Node:
         self.log = RaftLog.open(f"{settings.data_dir}/log", initial=self.voters, no_fsync=settings.unsafe_no_fsync,
                                 write_buffer_bytes=settings.write_buffer_bytes * 3 // 2)
         self.store = StateStore.open(
-            f"{settings.data_dir}/state",
-            block_cache_bytes=settings.block_cache_bytes,
-            write_buffer_bytes=settings.write_buffer_bytes,
-            range_cache_bytes=settings.range_cache_bytes,
-        )
+            f"{settings.data_dir}/state", block_cache_bytes=settings.block_cache_bytes,
+            write_buffer_bytes=settings.write_buffer_bytes, range_cache_bytes=settings.range_cache_bytes)
         self.log.verify(self.store.position.shard_index)
         self.raft = Raft(
             Config(id=common.member_id, heartbeat_ms=signs_of_life_ms(common) if settings.shard else common.heartbeat_interval_ms,

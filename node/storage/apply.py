@@ -544,10 +544,14 @@ class VersionCache:
             self.hot, self.cold = self.cold, self.hot
         self.hot[key] = current
 
-    def clear(self) -> None:
-        """Forget everything: the state was replaced."""
+    def forget_versions(self) -> None:
+        """Nobody evaluates here any more (this replica leads no longer): each apply would keep them up for nothing."""
         self.hot.clear()
         self.cold.clear()
+
+    def clear(self) -> None:
+        """Forget everything: the state was replaced."""
+        self.forget_versions()
         self.values.clear()
         self.value_room = self.value_limit
         self.suspended = False

@@ -71,6 +71,10 @@ class Replica:
         self.store.apply([(index, term, data)], want_events=False)
         self.writes.applied(index, term)
 
+    def known(self) -> int:
+        """Keys whose versions are at hand."""
+        return len(self.store.cache.hot) + len(self.store.cache.cold)
+
     def answers(self) -> dict[int, int]:
         """Status by request, of what has been answered since the last call."""
         if self.link.pending:
@@ -111,6 +115,15 @@ def test_a_leader_that_leads_again_never_says_lost_of_a_write_that_it_has_logged
     replica.put(7)
     replica.apply(5)
     assert replica.answers() == {7: Status.OK}
+
+
+def test_who_leads_no_longer_keeps_no_versions_up_for_nobody(replica: Replica) -> None:
+    replica.lead(1)
+    replica.put(1)
+    replica.apply(2)
+    assert replica.known()
+    replica.deposed(2)
+    assert not replica.known()
 
 
 def test_without_the_look_at_its_term_an_old_one_would_stand_in_the_way(replica: Replica, monkeypatch: pytest.MonkeyPatch) -> None:

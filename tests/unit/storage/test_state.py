@@ -235,6 +235,20 @@ def test_a_large_value_is_not_remembered(open_store: OpenStore) -> None:
     assert not store.cache.values
 
 
+def test_versions_are_forgotten_where_nobody_evaluates_and_found_again(open_store: OpenStore) -> None:
+    store = open_store()
+    do(store, records.put(b"a", 0, 1, b"1", 0))
+    assert store.current(b"a") == Current(2, 2, 1, 0)
+    assert store.get(b"a")
+    store.cache.forget_versions()
+    assert not store.cache.hot
+    assert not store.cache.cold
+    assert store.cache.values  # they are of reads, which followers answer too
+    do(store, records.put(b"a", 2, 2, b"2", 0))
+    assert not store.cache.hot
+    assert store.current(b"a") == Current(2, 3, 2, 0)
+
+
 def test_a_large_key_is_not_cached(open_store: OpenStore) -> None:
     store = open_store()
     key = b"k" * 100_000
