@@ -130,7 +130,7 @@ async def _passes(plan: Plan, systems: Sequence[System], told: Told, clock: _Clo
             found = ratios(runs[cell.name], names)
             rows.append({"name": cell.name, "title": cell.title, "duration_s": lengths[cell.name],
                          "runs": runs[cell.name], "ratios": found,
-                         "targets": targets(cell, runs[cell.name], found, names[1]) if plan.preset else []})
+                         "targets": targets(cell, runs[cell.name], found, names) if plan.preset else []})
     return rows
 
 
@@ -287,10 +287,13 @@ def ratios(runs: dict[str, list[dict[str, Any]]], names: Sequence[str]) -> dict[
 
 
 def targets(cell: Cell, runs: dict[str, list[dict[str, Any]]], found: dict[str, dict[str, dict[str, float]]],
-            subject: str) -> list[dict[str, Any]]:
-    """The cell's targets with what was reached; ``value`` is None where it could not be measured."""
+            names: Sequence[str]) -> list[dict[str, Any]]:
+    """The cell's targets with what was reached, of the systems that there are; ``value`` is None where it could not be measured."""
     rows = []
     for target in cell.targets:
+        if target.subject >= len(names):
+            continue
+        subject = names[target.subject]
         value: float | None
         if target.ratio:
             ratio = found.get(subject, {}).get(target.figure)
@@ -298,7 +301,7 @@ def targets(cell: Cell, runs: dict[str, list[dict[str, Any]]], found: dict[str, 
         else:
             values = figures(runs[subject], target.figure)
             value = statistics.median(values) if values else None
-        rows.append({"figure": target.figure, "wanted": str(target), "value": value,
+        rows.append({"figure": target.figure, "system": subject, "wanted": str(target), "value": value,
                      "met": value is not None and target.met(value)})
     return rows
 

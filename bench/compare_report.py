@@ -67,9 +67,11 @@ def headings() -> list[str]:
 
 
 def targets(result: dict[str, Any]) -> list[list[str]]:
-    """The issue's table: work, figure, what is wanted, what was reached, whether that is it."""
-    return [[cell["title"], FIGURE_NAMES.get(target["figure"], target["figure"]), target["wanted"],
-             "not measured" if target["value"] is None else f"{target['value']:.2f}", "yes" if target["met"] else "no"]
+    """The issue's table: work, figure, what is wanted, what was reached, whether that is it. Whose figure, where there are several."""
+    several = len(result["systems"]) > 2
+    return [[cell["title"], FIGURE_NAMES.get(target["figure"], target["figure"]) + (f", {target['system']}" if several else ""),
+             target["wanted"], "not measured" if target["value"] is None else f"{target['value']:.2f}",
+             "yes" if target["met"] else "no"]
             for cell in result["cells"] for target in cell["targets"]]
 
 

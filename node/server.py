@@ -588,11 +588,10 @@ class Node:
 
     def _leader_changed(self) -> None:
         leading = self.writes.leader
-        if leading is not None and (self.raft.role is not Role.LEADER or leading.term != self.raft.term):
+        if self.raft.role is not Role.LEADER or (leading is not None and leading.term != self.raft.term):
             self.writes.resign()
             self.confirmations.resign()
-            self.lessor.demote()
-        elif leading is None and self.raft.role is not Role.LEADER:
-            self.writes.resign()
-            self.confirmations.resign()
+            self.store.cache.forget_versions()
+            if leading is not None:
+                self.lessor.demote()
         self.standing.leader_changed()

@@ -119,7 +119,6 @@ class Writes:
     def resign(self) -> None:
         """The term is lost: what was not logged certainly never will be."""
         self.leader = None
-        self._store.cache.forget_versions()
         for link, rid in _owed(self._answers, self._controls):
             self._not_leader(link, rid)
         self._answers, self._controls, self._staged_bytes = [], [], 0

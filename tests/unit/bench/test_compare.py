@@ -43,7 +43,7 @@ def result_of(preset: str = "issue4") -> dict[str, Any]:
                 "muster": [run_of(300.0, 5.0, **more), run_of(480.0, 5.0, **more)]}
         found = compare.ratios(runs, names)
         rows.append({"name": cell.name, "title": cell.title, "duration_s": 4.0, "runs": runs, "ratios": found,
-                     "targets": compare.targets(cell, runs, found, "muster")})
+                     "targets": compare.targets(cell, runs, found, names)})
     system = {"version": "1 <2>", "endpoints": [], "shards": 1, "flags": ["--fronts", "0"], "idle_cpu_percent": 1.0,
               "processes": [{"name": "node", "rss_bytes": 2**26, "pss_bytes": 2**25, "cpu_s": 3.0}]}
     return {
@@ -58,6 +58,17 @@ def test_a_ratio_is_of_the_same_round() -> None:
     found = compare.ratios({"a": [run_of(100), {"failed": "x"}, run_of(50)], "b": [run_of(300), run_of(9), run_of(50)]},
                            ["a", "b"])
     assert found["b"]["throughput_per_s"] == {"median": 2.0, "low": 1.0, "high": 3.0}
+
+
+def test_each_system_has_targets_of_its_own() -> None:
+    cell = next(cell for cell in cells(Sizes(), "issue3") if cell.name == "put-1000")
+    names = ["muster-1", "muster-2", "muster-4"]
+    runs = {name: [run_of(100.0, server={**run_of(1)["server"], "us_per_op": cpu})]
+            for name, cpu in zip(names, (20.0, 25.0, 31.0), strict=True)}
+    found = compare.targets(cell, runs, compare.ratios(runs, names), names)
+    assert [(t["system"], t["wanted"], t["value"], t["met"]) for t in found] == [
+        ("muster-2", "R <= 1.3", 1.25, True), ("muster-4", "R <= 1.5", 1.55, False)]
+    assert [t["system"] for t in compare.targets(cell, runs, compare.ratios(runs, names), names[:2])] == ["muster-2"]
 
 
 def test_a_target_is_met_by_the_median_ratio_or_by_the_figure_itself() -> None:

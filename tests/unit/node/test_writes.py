@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from unittest.mock import MagicMock
 
 import pytest
 
@@ -11,7 +12,9 @@ from cluster.lease import Lessor
 from cluster.messages import Method, Status, decode_answers
 from cluster.pace import Pace
 from cluster.pb import rpc_pb2
+from cluster.raft import Role
 from node.fronts import FrontLink
+from node.server import Node
 from node.storage import StateStore
 from node.writes import Writes
 
@@ -71,10 +74,6 @@ class Replica:
         self.store.apply([(index, term, data)], want_events=False)
         self.writes.applied(index, term)
 
-    def known(self) -> int:
-        """Keys whose versions are at hand."""
-        return len(self.store.cache.hot) + len(self.store.cache.cold)
-
     def answers(self) -> dict[int, int]:
         """Status by request, of what has been answered since the last call."""
         if self.link.pending:
@@ -117,13 +116,19 @@ def test_a_leader_that_leads_again_never_says_lost_of_a_write_that_it_has_logged
     assert replica.answers() == {7: Status.OK}
 
 
-def test_who_leads_no_longer_keeps_no_versions_up_for_nobody(replica: Replica) -> None:
-    replica.lead(1)
-    replica.put(1)
-    replica.apply(2)
-    assert replica.known()
-    replica.deposed(2)
-    assert not replica.known()
+@pytest.mark.parametrize(("role", "term", "leading", "resigns", "demotes"), [
+    (Role.LEADER, 5, 5, False, False), (Role.LEADER, 5, None, False, False), (Role.LEADER, 6, 5, True, True),
+    (Role.FOLLOWER, 6, 5, True, True), (Role.FOLLOWER, 6, None, True, False)])
+def test_who_leads_no_longer_keeps_nothing_of_its_term(
+    role: Role, term: int, leading: int | None, resigns: bool, demotes: bool,
+) -> None:
+    node = MagicMock()
+    node.raft.role, node.raft.term = role, term
+    node.writes.leader = None if leading is None else MagicMock(term=leading)
+    Node._leader_changed(node)
+    assert node.writes.resign.called is node.confirmations.resign.called is resigns
+    assert node.store.cache.forget_versions.called is resigns  # each apply would keep them up for nobody
+    assert node.lessor.demote.called is demotes
 
 
 def test_without_the_look_at_its_term_an_old_one_would_stand_in_the_way(replica: Replica, monkeypatch: pytest.MonkeyPatch) -> None:
