@@ -591,7 +591,7 @@ class Node:
         if self.raft.role is not Role.LEADER or (leading is not None and leading.term != self.raft.term):
             self.writes.resign()
             self.confirmations.resign()
-            self.store.cache.forget_versions()
+            self.store.forget_versions()
             if leading is not None:
                 self.lessor.demote()
         self.standing.leader_changed()

@@ -545,7 +545,7 @@ class VersionCache:
         self.hot[key] = current
 
     def forget_versions(self) -> None:
-        """Nobody evaluates here any more (this replica leads no longer): each apply would keep them up for nothing."""
+        """The values stay."""
         self.hot.clear()
         self.cold.clear()
 

@@ -276,6 +276,10 @@ class StateStore:
         self.cache.add(key, found)
         return found  # type: ignore[no-any-return]
 
+    def forget_versions(self) -> None:
+        """Nobody asks :meth:`current` from now on (this replica leads no longer): applies need not keep what it knew up to date."""
+        self.cache.forget_versions()
+
     def peek(self, key: bytes) -> Current | None:
         """As :meth:`current`, past the cache. For this package."""
         row = find(self.database, self.path, key, self.position.revision)

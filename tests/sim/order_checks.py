@@ -324,7 +324,7 @@ class Checker:
     def failed(self, where: str, error: BaseException) -> None:
         """A process found a contradiction itself, or fell over."""
         text = str(error)
-        found = re.match(r"([IH]\d+)", text)
+        found = re.match(r"([CHI]\d+)", text)
         rule = found[1] if found else "I1 or I2" if isinstance(error, IntegrityError) else "a process fell over"
         trace: Any = traceback.extract_tb(error.__traceback__)
         last = " < ".join(f"{f.name}:{f.lineno}" for f in reversed(trace[-4:]))

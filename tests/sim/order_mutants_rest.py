@@ -343,7 +343,7 @@ MUTANTS = [
     Mutant(truncates_to_what_is_applied, ("I17", "H10"), plan(snapshot_count=20, faults=SNAPSHOTS)),
     Mutant(keeps_no_records_for_siblings, ("I17",), plan(snapshot_count=20, faults=SNAPSHOTS)),
     Mutant(node_0_keeps_its_own_fold, ("I3", "I4", "I5", "I6", "I10", "I17", "I19"), plan(snapshot_count=20, faults=SNAPSHOTS, seconds=6.0)),
-    Mutant(installs_are_no_gaps_for_watches, ("I16", "a process fell over", "liveness"), plan(
+    Mutant(installs_are_no_gaps_for_watches, ("I16", "liveness"), plan(
         snapshot_count=20, faults=SNAPSHOTS, mix={**HOT, "watch": 3}, seconds=6.0)),
     Mutant(reads_join_a_question_under_way, ("I22 real time", "I24", "I14"), plan(mix={"put": 6, "range": 20}, clients=12, fault_every_s=9.0)),
     Mutant(fronts_forget_what_they_showed, ("I14 a front",), plan(
@@ -351,7 +351,7 @@ MUTANTS = [
     Mutant(serializable_spans_are_torn, WRONG, plan(mix={**HOT, "serializable": 20})),
     Mutant(latest_reads_end_as_compacted, ("I24 compacted only",), plan(
         mix={"put": 8, "range": 20, "compact": 6}, fault_every_s=9.0, **BUSY)),
-    Mutant(repeated_events_are_passed_on, ("I16", "a process fell over"), plan(
+    Mutant(repeated_events_are_passed_on, ("I16",), plan(
         mix={**HOT, "watch": 3}, faults=(*CHANGES, "kill node", "restart"))),
     Mutant(parts_join_without_history, ("I16",), plan(mix={**HOT, "watch": 3}, faults=SEQUENCERS)),
 ]

@@ -165,7 +165,7 @@ class Simulation(World):
         _, host, shard, _ = path.split("/")
         return int(host), int(shard)
 
-    def open_log(self, path: str, *, initial: Configuration, no_fsync: bool) -> LogDisk:
+    def open_log(self, path: str, *, initial: Configuration, no_fsync: bool, write_buffer_bytes: int) -> LogDisk:
         return self.logs[self._place(path)]
 
     def open_state(self, path: str, **sizes: int) -> Store:

@@ -75,6 +75,9 @@ class Store:
         self._now = disk.reopen()
         self.counts = SimpleNamespace(build_step=lambda: True, grown=False)  # the key counts of ranges: here they are walked
 
+    def forget_versions(self) -> None:
+        """It has none."""
+
     @property
     def position(self) -> Position:
         return self._now.position

@@ -127,7 +127,7 @@ def test_who_leads_no_longer_keeps_nothing_of_its_term(
     node.writes.leader = None if leading is None else MagicMock(term=leading)
     Node._leader_changed(node)
     assert node.writes.resign.called is node.confirmations.resign.called is resigns
-    assert node.store.cache.forget_versions.called is resigns  # each apply would keep them up for nobody
+    assert node.store.forget_versions.called is resigns  # each apply would keep them up for nobody
     assert node.lessor.demote.called is demotes
 
 

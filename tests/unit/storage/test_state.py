@@ -240,7 +240,7 @@ def test_versions_are_forgotten_where_nobody_evaluates_and_found_again(open_stor
     do(store, records.put(b"a", 0, 1, b"1", 0))
     assert store.current(b"a") == Current(2, 2, 1, 0)
     assert store.get(b"a")
-    store.cache.forget_versions()
+    store.forget_versions()
     assert not store.cache.hot
     assert not store.cache.cold
     assert store.cache.values  # they are of reads, which followers answer too
