@@ -10,10 +10,10 @@ DEMO_DIR ?= .demo
 TESTS ?= tests
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-shards soak lint bench bench-check proto docs clean
+.PHONY: help setup demo test test-shards test-all-shards soak lint bench bench-check proto docs clean
 
 help:  ## list the targets
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
 
 setup: $(STAMP)  ## prepare .venv: muster, its dependencies and the tools of development
 
@@ -31,6 +31,10 @@ test: $(STAMP)  ## all tests but the long ones (TESTS=tests/unit for some); name
 test-shards: $(STAMP)  ## some clients' tests and the comparison with etcd, over 2 and over 5 shards
 	MUSTER_TEST_SHARDS=2 $(BIN)/python -m pytest -m "not soak" -q -rfEs tests/interop/test_grpcio.py tests/interop/test_curl.py
 	MUSTER_TEST_SHARDS=5 $(BIN)/python -m pytest -m "not soak" -q -rfEs tests/interop/test_python_clients.py tests/interop/differential/test_muster.py
+
+test-all-shards: $(STAMP)  ## all tests of clients, clusters and faults, over 2 and then over 5 shards (some 25 minutes)
+	MUSTER_TEST_SHARDS=2 $(BIN)/python -m pytest -m "not soak" -q -rfEs --no-fold-skipped tests/interop tests/cluster tests/faults
+	MUSTER_TEST_SHARDS=5 $(BIN)/python -m pytest -m "not soak" -q -rfEs --no-fold-skipped tests/interop tests/cluster tests/faults
 
 soak: $(STAMP)  ## the long runs: thousands of simulated clusters, kills for ten minutes at a time, a million keys
 	MUSTER_SOAK=1 $(BIN)/python -m pytest -m "soak or longer" --timeout=7200 -rfEs -s $(TESTS)
