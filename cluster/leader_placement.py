@@ -6,7 +6,8 @@ their IDs (for load). A leader hands over by Raft's leadership transfer, one att
 
 Rules against thrash
 - The same wish must have stood for ``settle_ms``: a host that comes and goes, or a sequencer just elected, moves nothing.
-- Only to a voter that was heard within an election timeout and lacks few entries.
+- Only to a voter that was heard within an election timeout, and lacks few entries and few records of the order: one that is
+  far behind in the order, or has no feed, would lead a shard that stands still until it has followed.
 - Each attempt doubles the pause before the next one, up to ``MOST_PAUSES`` times the first, whether it succeeded or not:
   two hosts that cannot keep a leader see it moved ever more rarely. A quiet time of that length begins anew.
 """
@@ -18,7 +19,7 @@ from dataclasses import dataclass
 
 TOGETHER, SPREAD = "together", "spread"
 POLICIES = (TOGETHER, SPREAD)
-MAX_LAG = 256  # entries that a target may still lack: what is sent and not yet acknowledged under load
+MAX_LAG = 256  # entries, and order records, that a target may still lack: what is on its way under load
 MOST_PAUSES = 16
 
 
@@ -29,6 +30,7 @@ class Candidate:
     member_id: int
     heard: bool  # within an election timeout
     lag: int  # entries that it is not known to have
+    order_lag: int | None = None  # order records that it had still to apply, as it said just now; None: no feed, or no word
 
 
 class BackOff:
@@ -77,6 +79,11 @@ class LeaderPlacement:
         self._wish = own
         self._since_ms = 0
 
+    @property
+    def wish(self) -> int:
+        """Who was wanted when that was last decided; the own member if nobody else is."""
+        return self._wish
+
     def decide(self, now_ms: int, sequencer: int, candidates: Iterable[Candidate]) -> int:
         """Called regularly while leading: the member to hand over to now, or 0."""
         others = list(candidates)
@@ -85,7 +92,8 @@ class LeaderPlacement:
             self._wish, self._since_ms = wish, now_ms
         if wish == self._own or now_ms - self._since_ms < self._settle_ms or not self._pauses.ready(now_ms):
             return 0
-        if not any(c.member_id == wish and c.heard and c.lag <= MAX_LAG for c in others):
+        near = (c for c in others if c.heard and c.lag <= MAX_LAG and c.order_lag is not None and c.order_lag <= MAX_LAG)
+        if not any(c.member_id == wish for c in near):
             return 0
         self._pauses.tried(now_ms)
         return wish

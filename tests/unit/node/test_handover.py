@@ -6,11 +6,12 @@ import itertools
 from dataclasses import dataclass, field
 from typing import Any
 
+from cluster.leader_placement import MAX_LAG
 from cluster.order import Cut
 from cluster.raft import Configuration, Role
 from cluster.settings import Common, NodeSettings, Peer
 from cluster.shard import Report
-from node.handover import _LIVE, _QUESTION, HandOver
+from node.handover import _LIVE, _QUESTION, APPLY_LIMIT, HandOver
 
 ELECTION_MS = 1000
 SHARD = 1
@@ -101,6 +102,17 @@ class FakeNode:
                 meanwhile()
             self.handover.heartbeat()
 
+    def seconds(self, count: int, told: dict[int, bytes]) -> None:
+        """Heartbeats, and looks at who is wanted as leader; members answer what they are asked as they are told to."""
+        for _ in range(count):
+            self.run(1000)
+            self.sent.clear()
+            self.handover.second()
+            for member, data in self.sent:
+                assert data == _QUESTION
+                if member in told:
+                    self.handover.frame(member, told[member])
+
 
 LIVE = _LIVE.pack(b"!", 3, 9)
 DEAD = _LIVE.pack(b"!", 0, 9)
@@ -141,6 +153,28 @@ def test_an_order_that_moves_on_without_its_entries_is_no_excuse() -> None:
 
     node.run(ELECTION_MS + 200, move)
     assert {m for m, data in node.sent if data == _QUESTION} == {2, 3}
+
+
+def test_a_feed_that_stands_still_is_no_excuse_for_ever() -> None:
+    node = FakeNode()
+    node.order_known = True  # its node 0 tells of commits, and what that applies itself stands still
+    node.run(APPLY_LIMIT * ELECTION_MS)
+    assert node.sent == []
+    node.run(ELECTION_MS + 200)
+    assert {m for m, data in node.sent if data == _QUESTION} == {2, 3}
+    node.handover.frame(2, _LIVE.pack(b"!", 3, node.order_index))
+    assert node.raft.transfers == [], "that one applies the same for as long"
+    node.handover.frame(3, _LIVE.pack(b"!", 3, node.order_index + 1))
+    assert node.raft.transfers == [3]
+
+
+def test_every_long_apply_has_the_whole_time() -> None:
+    node = FakeNode()
+    node.order_known = True
+    for _ in range(3):
+        node.run((APPLY_LIMIT - 1) * ELECTION_MS)
+        node.order_index += 1  # one is through, and there is another behind it
+    assert node.sent == []
 
 
 def test_a_leader_that_is_cut_is_not_troubled() -> None:
@@ -223,13 +257,55 @@ def test_a_peer_tells_whether_it_reaches_the_sequencer() -> None:
     assert peer.sent == [(1, _LIVE.pack(b"!", 0, 7)), (1, _LIVE.pack(b"!", 2, 7))]
 
 
-def test_leaders_gather_where_the_sequencer_is() -> None:
+def gathering(policy: str = "together") -> FakeNode:
+    """A leader whose entries are all in order, on another host than the sequencer."""
     node = FakeNode()
+    node.handover = HandOver(node, policy)  # type: ignore[arg-type]
     node.fold.last = Cut(50, 3, 40)
+    node.order_index = 5000
     node.sequencer = 2
-    for _ in range(10):
-        node.run(1000)
-        node.handover.second()
-        if node.raft.transfers:
-            break
+    return node
+
+
+def test_leaders_gather_where_the_sequencer_is() -> None:
+    node = gathering()
+    node.seconds(3, {2: _LIVE.pack(b"!", 2, 5000)})
+    assert node.raft.transfers == [2], "as soon as the wish has stood for long enough: asking takes no time of its own"
+
+
+def test_leaders_spread() -> None:
+    node = gathering("spread")
+    node.seconds(3, {3: _LIVE.pack(b"!", 2, 5000)})
+    assert node.raft.transfers == [3]
+
+
+def test_nobody_is_asked_where_the_leader_is_wanted_already() -> None:
+    node = gathering()
+    node.sequencer = 1
+    node.seconds(5, {})
+    assert node.sent == []
+
+
+def test_leadership_does_not_go_to_a_replica_that_is_behind_in_the_order() -> None:
+    node = gathering()  # Raft's log is all there, on every one of them
+    told = {2: _LIVE.pack(b"!", 2, 5000 - MAX_LAG - 1)}
+    node.seconds(20, told)
+    assert node.raft.transfers == []
+    told[2] = _LIVE.pack(b"!", 2, 5000 - MAX_LAG)  # what the feed of a loaded order has on its way
+    node.seconds(2, told)
     assert node.raft.transfers == [2]
+
+
+def test_leadership_does_not_go_to_a_replica_without_a_feed_or_without_a_word() -> None:
+    node = gathering()
+    node.seconds(20, {2: _LIVE.pack(b"!", 0, 5000)})
+    assert node.raft.transfers == [], "starved: its feed is dead"
+    node.seconds(20, {})
+    assert node.raft.transfers == [], "silent"
+
+
+def test_what_a_replica_said_before_does_not_count_for_long() -> None:
+    node = gathering()
+    node.seconds(1, {2: _LIVE.pack(b"!", 2, 5000)})
+    node.seconds(20, {})
+    assert node.raft.transfers == []

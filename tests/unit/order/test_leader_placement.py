@@ -21,8 +21,8 @@ from cluster.leader_placement import (
 SETTLE_MS = 2000
 
 
-def up(*members: int, lag: int = 0) -> list[Candidate]:
-    return [Candidate(m, True, lag) for m in members]
+def up(*members: int, lag: int = 0, order_lag: int | None = 0) -> list[Candidate]:
+    return [Candidate(m, True, lag, order_lag) for m in members]
 
 
 def test_together_means_on_the_sequencers_host() -> None:
@@ -63,6 +63,15 @@ def test_a_target_that_lags_is_waited_for() -> None:
     for now in range(10_000, 30_000, 1000):
         assert placement.decide(now, 2, up(2, lag=MAX_LAG + 1)) == 0
     assert placement.decide(30_000, 2, up(2, lag=MAX_LAG)) == 2
+
+
+@pytest.mark.parametrize("order_lag", [MAX_LAG + 1, None])
+def test_a_target_that_lags_in_the_order_is_waited_for(order_lag: int | None) -> None:
+    placement = LeaderPlacement(TOGETHER, 1, 1, settle_ms=SETTLE_MS)
+    for now in range(10_000, 30_000, 1000):
+        assert placement.decide(now, 2, up(2, order_lag=order_lag)) == 0
+        assert placement.wish == 2, "it is asked again"
+    assert placement.decide(30_000, 2, up(2, order_lag=MAX_LAG)) == 2
 
 
 def test_leadership_that_comes_back_is_moved_ever_more_rarely() -> None:
