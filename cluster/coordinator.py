@@ -40,6 +40,8 @@ from cluster.view import Current, Outcome, Version
 
 T = TypeVar("T")
 
+_MOST_PATIENCE = 6  # an attempt is given up after ten heartbeats, and at most so many times doubled
+
 
 @dataclass(slots=True)
 class Wide(Generic[T]):
@@ -58,6 +60,7 @@ class Wide(Generic[T]):
     started_ms: int = 0
     sent_ms: int = 0
     behind: Attempt | None = None  # start over once this one is decided
+    given_up: int = 0  # so many attempts took too long to prepare
     rows: bool = False  # it must see the rows that it deletes, however many
     plain: Plain | None = None  # what it is, if it is a transaction of single keys at the latest revision
 
@@ -271,8 +274,8 @@ class Coordinator(Generic[T]):
         for wide in list(self._running.values()):
             if len(wide.grants) == len(wide.participants):
                 self._complete(wide, append)
-            elif now_ms - wide.started_ms >= self._give_up_ms:
-                self._restart(wide)  # H19: no locks while a participant has no leader
+            elif now_ms - wide.started_ms >= self._patience_ms(wide):
+                self._give_up(wide)
             elif now_ms - wide.sent_ms >= self._resend_ms:
                 self._send(wide, now_ms)
         self._admit(now_ms, append)
@@ -363,6 +366,16 @@ class Coordinator(Generic[T]):
         self._release(wide)
         self._queue.appendleft(wide)
         self.restarted += 1
+
+    def _patience_ms(self, wide: Wide[T]) -> int:
+        """How long its prepares may take. Ten heartbeats, as without a leader (H19); then four times as long with each attempt, for
+        what is only slow, as one that reads very many rows, would be slow again, and never be done."""
+        return self._give_up_ms << min(2 * wide.given_up, _MOST_PATIENCE)
+
+    def _give_up(self, wide: Wide[T]) -> None:
+        """Some participant has not granted in time."""
+        wide.given_up += 1
+        self._restart(wide)
 
     def _complete(self, wide: Wide[T], append: Callable[[bytes, Outcome, Wide[T]], None]) -> None:
         attempt = wide.attempt

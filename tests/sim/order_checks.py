@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from order_history import Folder, Replay
 from order_members import Configurations
+from order_rules import Once, UnderLocks
 from order_store import Content
 from order_world import Violation
 
@@ -65,6 +66,8 @@ class Checker:
         self._truncated: dict[tuple[int, int], tuple[int, int]] = {}  # log's first index - 1, installs until then
         self._served: dict[tuple[int, int], object] = {}  # a leader whose right to serve was looked at
         self._locks: dict[tuple[int, int], Locks] = {}
+        self._under_locks = UnderLocks()
+        self._once = Once(simulation)
         self.counts = {"commits": 0, "leaders": 0, "applied": 0, "elections": 0, "grants": 0, "read indexes": 0,
                        "lone": 0}
 
@@ -76,7 +79,7 @@ class Checker:
     def started(self, process: NodeProcess) -> None:
         """It came back with what its disks kept."""
         where = process.host, process.shard
-        for known in (self._seen, self._led, self._applied, self._truncated, self._served, self._locks):
+        for known in (self._seen, self._led, self._applied, self._truncated, self._served, self._locks, self._under_locks.seen):
             known.pop(where, None)  # type: ignore[attr-defined]
 
     # -- after each step of a node
@@ -89,6 +92,7 @@ class Checker:
         if commit > self._seen.get(where, 0):
             self._committed(process, commit)
         leading = raft.role is Role.LEADER
+        self.configurations.in_effect(process.name, process.shard, raft.configuration)
         if self._led.get(where) != (raft.term, leading):
             self._led[where] = raft.term, leading
             if leading:
@@ -132,6 +136,7 @@ class Checker:
         self._seen[where] = commit
         if shard == 0:
             self._folder.advance()
+            self._once.ordered(self.replay)
 
     def _on_disks(self, process: NodeProcess, index: int, term: int) -> None:
         logs = self._simulation.durable_logs
@@ -219,6 +224,7 @@ class Checker:
             if cut.term < leading.term:
                 raise Violation("I8 a leader serves once a cut of its term is applied",
                                 f"{process.name} leads {leading.term}, the latest cut at {node.order_index} is {cut}")
+        self._under_locks.stepped(process, leading)
         locks = self._locks.get(where)
         if locks is None or locks.leading is not leading:
             locks = self._locks[where] = Locks(leading)
@@ -323,9 +329,10 @@ class Checker:
 
     def failed(self, where: str, error: BaseException) -> None:
         """A process found a contradiction itself, or fell over."""
-        text = str(error)
-        found = re.match(r"([CHI]\d+)", text)
-        rule = found[1] if found else "I1 or I2" if isinstance(error, IntegrityError) else "a process fell over"
+        text, cause = str(error), error
+        while not (found := re.match(r"([CHI]\d+)", str(cause))) and cause.__cause__ is not None:
+            cause = cause.__cause__  # an apply that failed: what made it fail
+        rule = found[1] if found else "I1 or I2" if isinstance(cause, IntegrityError) else "a process fell over"
         trace: Any = traceback.extract_tb(error.__traceback__)
         last = " < ".join(f"{f.name}:{f.lineno}" for f in reversed(trace[-4:]))
         raise Violation(f"{rule}, noticed by a process", f"{where}: {type(error).__name__}: {text} ({last})") from error
@@ -335,12 +342,22 @@ def watched_classes(simulation: Simulation) -> tuple[type, type]:
     """``Coordinator`` and ``Confirmations`` that tell what they are about to do."""
 
     class WatchedCoordinator(Coordinator[Any]):
+        def __init__(self, *args: Any, **named: Any) -> None:
+            super().__init__(*args, **named)
+            self.given_up: dict[int, tuple[Any, int]] = {}  # by identity: a transaction, attempts of it that took too long
+
         def run(self, now_ms: int, append: Any) -> None:
+            late = [(attempt, wide, set(wide.participants) - set(wide.grants)) for attempt, wide in self._running.items()
+                    if now_ms - wide.started_ms >= GIVE_UP_MS and len(wide.grants) < len(wide.participants)]
             super().run(now_ms, append)
+            for attempt, wide, _ in late:
+                if attempt not in self._running:
+                    self.given_up[id(wide)] = wide, self.given_up.get(id(wide), (wide, 0))[1] + 1
             for wide in self._running.values():
-                if now_ms - wide.started_ms >= GIVE_UP_MS and len(wide.grants) < len(wide.participants):
+                waits_ms, before = now_ms - wide.started_ms, self.given_up.get(id(wide), (wide, 0))[1]
+                if waits_ms >= GIVE_UP_MS * 4**before and len(wide.grants) < len(wide.participants):
                     raise Violation("H19 no locks while a participant has no leader",
-                                    f"{wide.attempt} waits for {now_ms - wide.started_ms} ms")
+                                    f"{wide.attempt}, after {before} others, waits for {waits_ms} ms")
 
         def free_for(self, method: int, body: bytes, shard: int) -> bool:
             free = super().free_for(method, body, shard)

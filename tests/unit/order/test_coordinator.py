@@ -1,0 +1,92 @@
+"""The sequencer's part in transactions over several shards: what it gives up, when, and what becomes of it."""
+
+from __future__ import annotations
+
+import pytest
+
+from cluster.coordinator import Coordinator, Wide
+from cluster.messages import Method
+from cluster.order import Attempt, Cut, Fold
+from cluster.pb import rpc_pb2 as pb
+from cluster.placement import Placement
+from cluster.prepare import Grant, Prepare, decode_attempt
+from cluster.replica import Overlay
+from cluster.view import Outcome
+from tests.unit.order.stores import EmptyStore
+
+HEARTBEAT_MS = 100
+TERM = 3  # of every other shard's leader
+
+
+def key_of(shard: int, placement: Placement) -> bytes:
+    return next(key for key in (b"k%d" % i for i in range(100)) if placement.shard_of(key) == shard)
+
+
+class Sequencer:
+    """A coordinator of a store with three shards, whose messages are looked at and answered by hand."""
+
+    def __init__(self) -> None:
+        self.placement = Placement(3, 1)
+        self.coordinator: Coordinator[str] = Coordinator(
+            5, self.placement, Overlay(EmptyStore(leases=True)), Fold(7, {1: Cut(1, TERM, 0), 2: Cut(1, TERM, 0)}),
+            max_txn_ops=128, heartbeat_ms=HEARTBEAT_MS)
+        self.logged: list[str | None] = []
+        self.items: list[bytes] = []
+        self.prepares: list[tuple[int, Attempt]] = []
+        self.released: list[tuple[int, Attempt]] = []
+        self.body = pb.TxnRequest(success=[
+            pb.RequestOp(request_put=pb.PutRequest(key=key_of(shard, self.placement), value=b"v"))
+            for shard in range(3)]).SerializeToString()
+        self.hear()
+
+    def hear(self, *shards: int) -> None:
+        """Their leaders report; without a name all of them."""
+        for shard in shards or (1, 2):
+            self.coordinator.leader_of(shard, TERM)
+
+    def submit(self, token: str, **named: int) -> None:
+        assert self.coordinator.submit(token, Method.TXN, self.body, **named)
+
+    def run(self, now_ms: int) -> None:
+        """One turn; what it sends is added to what was sent."""
+        self.coordinator.run(now_ms, self._append)
+        for message in self.coordinator.take_messages():
+            if message.method == Method.PREPARE:
+                self.prepares.append((message.shard, Prepare.decode(message.body).attempt))
+            else:
+                self.released.append((message.shard, decode_attempt(message.body)))
+
+    def grant(self, shard: int, attempt: Attempt) -> None:
+        self.coordinator.granted(attempt, shard, Grant(TERM, [[]], []))
+
+    @property
+    def attempt(self) -> Attempt:
+        return self.prepares[-1][1]
+
+    def _append(self, item: bytes, outcome: Outcome, wide: Wide[str]) -> None:
+        self.logged.append(wide.token)
+        self.items.append(item)
+
+
+@pytest.fixture
+def sequencer() -> Sequencer:
+    return Sequencer()
+
+
+@pytest.mark.parametrize("takes_ms", [900, 1200, 3300])
+def test_what_is_slow_to_prepare_is_done_all_the_same(sequencer: Sequencer, takes_ms: int) -> None:
+    """A delete that shows several hundred thousand rows: its prepare takes longer than ten heartbeats each time."""
+    sequencer.submit("slow")
+    granted: set[tuple[int, Attempt]] = set()
+    due: list[tuple[int, int, Attempt]] = []
+    for now_ms in range(0, 60_000, 50):
+        for at_ms, shard, attempt in due:
+            if at_ms == now_ms:
+                sequencer.grant(shard, attempt)
+        sequencer.run(now_ms)
+        for prepare in sequencer.prepares:
+            if prepare not in granted:
+                granted.add(prepare)
+                due.append((now_ms + takes_ms, *prepare))
+    assert sequencer.logged == ["slow"]
+    assert len({attempt for _, attempt in sequencer.prepares}) <= 2
