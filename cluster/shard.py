@@ -96,6 +96,7 @@ class ShardLeader(Generic[T]):
         self._queue: deque[tuple[T, int, bytes]] = deque()
         self._queued_bytes = 0
         self._table: LockTable[Waiting[T] | Preparing[T]] = LockTable()
+        self._held_up = False  # requests of the table that may go on found the entry full, or too much ahead of the order
         self._early: list[tuple[T, Prepare]] = []
         self._ungranted: dict[Attempt, Queued[Waiting[T] | Preparing[T]]] = {}  # they hold their locks, or will soon
         self._ended: set[Attempt] = set()  # released or applied here: never locked again (H5)
@@ -130,9 +131,12 @@ class ShardLeader(Generic[T]):
             self._queued_bytes += len(body)
 
     def run(self) -> None:
-        """Evaluate what is queued, as far as entries may still be logged ahead of the order."""
+        """Evaluate what is queued, as far as entries may still be logged ahead of the order; first what has waited in
+        the lock table and may go on."""
         if not self.runnable:
             return
+        if self._held_up:
+            self._advance()
         queue, table = self._queue, self._table
         while queue and self._open.size < _MAX_ENTRY_BYTES:
             if not len(table):
@@ -175,13 +179,21 @@ class ShardLeader(Generic[T]):
         batch.take(puts)
 
     @property
+    def _may_log(self) -> bool:
+        """Whether one more entry may be logged ahead of the order."""
+        return (self.serving and len(self._sealed) < self._max_unordered
+                and self._unordered_bytes < _MAX_UNORDERED_BYTES)
+
+    @property
     def runnable(self) -> bool:
-        """Whether requests may be evaluated now; if so and some are queued, :meth:`run` is to be called again."""
-        under_way = len(self._sealed)
-        return (
-            self.serving and under_way < self._max_unordered and self._unordered_bytes < _MAX_UNORDERED_BYTES
-            and self._pace.due(under_way, len(self._queue), self._queued_bytes)
-        )
+        """Whether requests may be evaluated now: what has waited in the lock table at once, what is queued when due."""
+        return self._may_log and (
+            self._held_up or self._pace.due(len(self._sealed), len(self._queue), self._queued_bytes))
+
+    @property
+    def ready(self) -> bool:
+        """Whether an entry can be made now: call :meth:`run` and, if that leaves anything, :meth:`seal`."""
+        return self.dirty or ((self._held_up or bool(self._queue)) and self.runnable)
 
     @property
     def alone(self) -> bool:
@@ -387,7 +399,8 @@ class ShardLeader(Generic[T]):
         return [held.attempt for held in self._table if held.attempt is not None]
 
     def _advance(self) -> None:
-        """Something left the table, or was applied: let go on whoever can."""
+        """Something left the table, or was applied: let go on whoever can, as far as the entry has room."""
+        self._held_up = False
         progress = True
         while progress:
             progress = False
@@ -400,6 +413,9 @@ class ShardLeader(Generic[T]):
             for held in list(self._table) if self._table.requests else ():
                 payload = held.payload
                 if held.active and isinstance(payload, Waiting) and payload.batch <= self._applied_batch:
+                    if self._open.size >= _MAX_ENTRY_BYTES or not self._may_log:
+                        self._held_up = True  # :meth:`run` goes on with it, before what is queued
+                        break
                     before = len(self._table)
                     self._evaluate(payload.token, payload.method, payload.body, held)
                     progress = progress or len(self._table) < before

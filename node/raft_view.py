@@ -28,3 +28,7 @@ class RaftView:
     @property
     def transferring(self) -> bool:
         return self._raft.transferring
+
+    @property
+    def takes_proposals(self) -> bool:
+        return self._raft.takes_proposals

@@ -151,9 +151,9 @@ class ShardNode(LinkedNode):
 
     def _evaluate(self) -> None:
         leading = self.leading
-        if leading is None or not leading.serving or self.raft.transferring:
-            return
-        if self.raft.role is not Role.LEADER or self.raft.term != leading.term:
+        if leading is None or not leading.serving or not self.raft.takes_proposals:
+            return  # it hands over, or too much is uncommitted: what is queued, or was let go on already, waits
+        if self.raft.term != leading.term:
             return  # deposed by a message of this very tick: what is queued is refused when Raft says so
         leading.run()
         if leading.dirty:
@@ -161,7 +161,7 @@ class ShardNode(LinkedNode):
             leading.logged(self.raft.propose(leading.seal()))
 
     def _has_room(self) -> bool:
-        return self.leading is not None and self.leading.runnable
+        return self.leading is not None and self.leading.runnable and self.raft.takes_proposals
 
     def _drain(self, leading: ShardLeader[Token]) -> int:
         last, count = None, 0
@@ -511,7 +511,7 @@ class ShardNode(LinkedNode):
         if leading is not None:
             self._drain(leading)
             self._report(force=False)
-            if leading.dirty or (leading.queued and leading.runnable):
+            if leading.ready and self.raft.takes_proposals:
                 self.wake()
         if len(self.reads.waiting):
             self._hurried_until = self.loop.time() + HURRY_S

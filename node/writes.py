@@ -47,6 +47,8 @@ class Consensus(Protocol):
     def is_leader(self) -> bool: ...
     @property
     def transferring(self) -> bool: ...
+    @property
+    def takes_proposals(self) -> bool: ...
     def propose(self, data: bytes) -> int: ...
 
 
@@ -160,8 +162,18 @@ class Writes:
     @property
     def due(self) -> bool:
         """Whether an entry may leave now, if there is anything for it (``cluster.pace``)."""
-        under_way = len(self._proposals)
-        return under_way < _MAX_UNCOMMITTED and self._pace.due(under_way, len(self._queue), self._queued_bytes)
+        return self.has_room and self._pace.due(len(self._proposals), len(self._queue), self._queued_bytes)
+
+    @property
+    def has_room(self) -> bool:
+        """Whether one more entry may be logged: not too many are on their way, nor too many bytes for Raft to take more."""
+        return len(self._proposals) < _MAX_UNCOMMITTED and self._raft.takes_proposals
+
+    @property
+    def ready(self) -> bool:
+        """Whether :meth:`run` has anything to propose now."""
+        leader = self.leader
+        return leader is not None and (self.has_room if self._staged(leader) else bool(self._queue) and self.due)
 
     @property
     def alone(self) -> bool:
@@ -184,7 +196,7 @@ class Writes:
         queue = self._queue
         while queue or self._staged(leader):
             # what others have staged (a cut, a transaction over several shards, a lease's end) has waited its turn
-            if len(self._proposals) >= _MAX_UNCOMMITTED if self._staged(leader) else not self.due:
+            if not (self.has_room if self._staged(leader) else self.due):
                 return
             self._evaluate(leader)
             if not self._staged(leader):

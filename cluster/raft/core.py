@@ -164,7 +164,7 @@ class Raft(Election):
         log = self.log
         if index <= log.commit or index > log.last_index or log.term(index) != term:
             return False
-        assert self._role != Role.LEADER or term < self.term, "I3: a leader commits the entries of its own term itself"
+        assert self._role != Role.LEADER or term < self.term, "I3: named as committed, and its leader, who alone commits entries of its term, has not"
         self._advance_commit(index)
         return True
 
@@ -311,6 +311,13 @@ class Raft(Election):
     def transferring(self) -> bool:
         """A leader that is handing over takes no proposals."""
         return self._transferee != 0
+
+    @property
+    def takes_proposals(self) -> bool:
+        """Whether :meth:`propose` would log something now. Look before anything is evaluated for an entry: what is
+        evaluated and cannot be proposed is in everybody's way."""
+        return (self._role == Role.LEADER and not self._transferee
+                and self._uncommitted_bytes < self.config.max_uncommitted_bytes)
 
     def peers(self) -> dict[int, PeerStatus]:
         """A leader's view of the others; empty elsewhere."""

@@ -6,6 +6,8 @@ import pytest
 from order_mutants import plan
 from order_sim import HOSTS, Simulation
 
+import node.server
+from cluster.raft import Raft, Role
 from node.handover import HandOver
 
 CUT_AT, HEALED_AT = 1.6, 6.0
@@ -45,3 +47,22 @@ def test_a_leader_cut_off_from_the_sequencer_does_not_keep_its_shard_hostage() -
 def test_without_handing_over_it_would(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(HandOver, "heartbeat", lambda self: None)
     assert served_while_the_leader_cannot_reach_the_sequencer(1) == 0
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_nothing_is_proposed_that_raft_would_drop(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An entry that is dropped would be lost although it was evaluated: the process must end then. Here next to nothing may be
+    uncommitted, and much is asked for; all of it is answered."""
+    config, looked = node.server.Config, [0, 0]
+    takes = Raft.takes_proposals.fget
+    assert takes is not None
+
+    def look(raft: Raft) -> bool:
+        looked[takes(raft)] += raft.role is Role.LEADER
+        return bool(takes(raft))
+
+    monkeypatch.setattr(node.server, "Config", lambda **given: config(**given, max_uncommitted_bytes=50))
+    monkeypatch.setattr(Raft, "takes_proposals", property(look))
+    done = Simulation(seed, plan(shards=3, clients=16)).run()
+    assert done["answers"] > 100
+    assert looked[False] > 100  # it would prove nothing if there always was room

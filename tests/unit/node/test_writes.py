@@ -12,7 +12,7 @@ from cluster.lease import Lessor
 from cluster.messages import Method, Status, decode_answers
 from cluster.pace import Pace
 from cluster.pb import rpc_pb2
-from cluster.raft import Role
+from cluster.raft import ProposalDropped, Role
 from node.fronts import FrontLink
 from node.server import Node
 from node.storage import StateStore
@@ -27,10 +27,13 @@ class FakeRaft:
         self.leader_id = 1
         self.is_leader = True
         self.transferring = False
+        self.takes_proposals = True
         self.entries: dict[int, tuple[int, bytes]] = {}
         self.last = 0
 
     def propose(self, data: bytes) -> int:
+        if not self.takes_proposals:
+            raise ProposalDropped
         self.last += 1
         self.entries[self.last] = (self.term, data)
         return self.last
@@ -187,6 +190,27 @@ def test_what_fills_an_entry_by_itself_does_not_wait(tmp_path: Path) -> None:
         replica.put(rid)
     assert entries_of(replica) == [2, 3]
     store.close()
+
+
+def test_what_raft_has_no_room_for_waits_and_is_neither_dropped_nor_done_twice(replica: Replica) -> None:
+    replica.lead(1)
+    leader = replica.writes.leader
+    assert leader is not None
+    replica.put(1)
+    replica.raft.takes_proposals = False  # too much is uncommitted
+    leader.append(b"")  # staged by somebody else: a cut, say
+    replica.put(2)
+    assert (replica.writes.queued, replica.writes.ready, entries_of(replica)) == (1, False, [2])
+    replica.apply(2)
+    replica.writes.run()
+    assert entries_of(replica) == [2]
+    replica.raft.takes_proposals = True
+    assert replica.writes.ready
+    replica.writes.run()
+    assert entries_of(replica) == [2, 3]
+    replica.apply(3)
+    assert replica.answers() == dict.fromkeys((1, 2), Status.OK)
+    assert not replica.writes.ready
 
 
 def test_rows_are_prepared_of_an_own_entry_of_plain_puts_and_of_no_other(replica: Replica) -> None:

@@ -93,6 +93,59 @@ def test_entries_are_bounded_in_bytes_and_so_is_what_waits_for_the_order() -> No
     assert shard.runnable
 
 
+def test_what_a_lock_held_up_fills_no_larger_entries_than_what_is_queued() -> None:
+    shard = leader()
+    attempt = Attempt(2, 1)
+    shard.prepare("sequencer", Prepare(attempt, 0, 1, [Touch(b"a", b"z", write=True)]))
+    for i in range(60):
+        shard.submit(f"put {i}", Method.PUT, pb.PutRequest(key=b"k%d" % i, value=bytes(1_400_000)).SerializeToString())
+    shard.run()
+    assert not shard.dirty
+    shard.release(attempt)
+    index, applied, entries, done = 5, 5, [], 0
+    while done < 60:
+        ahead = 0
+        while shard.ready:
+            shard.run()
+            index += 1
+            entries.append(len(shard.seal()))
+            ahead += entries[-1]
+            shard.logged(index)
+        assert ahead <= 40 << 20, "as much is logged ahead of the order as of what is queued"
+        assert index > applied, "nobody lets them go on"
+        applied = index
+        shard.applied_entries(index, 7)
+        shard.applied_record(1 + index, 2, [])
+        done += sum(status == Status.OK for token, status, _ in answers(shard) if token != "sequencer")
+    assert max(entries) <= (6 << 20) + 1024
+    assert done == 60
+    assert not shard.ready
+
+
+def test_what_was_held_up_and_finds_the_entry_full_stands_before_what_comes_later() -> None:
+    """H14: neither what is queued nor what conflicts with it gets in first."""
+    shard = leader()
+    attempt = Attempt(2, 1)
+    shard.prepare("sequencer", Prepare(attempt, 0, 1, [Touch(b"a", b"z", write=True)]))
+    for i in range(8):
+        shard.submit(f"put {i}", Method.PUT, pb.PutRequest(key=b"k", value=bytes(1 << 20)).SerializeToString())
+    shard.run()
+    shard.release(attempt)
+    shard.submit("same key", Method.PUT, pb.PutRequest(key=b"k", value=b"last").SerializeToString())
+    shard.submit("another", Method.PUT, pb.PutRequest(key=b"zz", value=bytes(1 << 20)).SerializeToString())
+    order: list[str] = []
+    for index in range(6, 10):
+        shard.run()
+        if not shard.ready:
+            break
+        order += shard._open.owed()
+        shard.seal()
+        shard.logged(index)
+    assert sorted(order) == sorted([f"put {i}" for i in range(8)] + ["same key", "another"])
+    assert [token for token in order if token != "another"] == [f"put {i}" for i in range(8)] + ["same key"]
+    assert order.index("another") >= 8
+
+
 def test_what_comes_while_an_entry_waits_for_its_cut_gathers_for_the_next_one() -> None:
     shard = leader()
     shard.submit("first", Method.PUT, pb.PutRequest(key=b"a").SerializeToString())

@@ -459,13 +459,17 @@ def test_uncommitted_bytes_are_bounded() -> None:
     leader = group.elect(1)
     group.cut = {1}
     for _ in range(10):
+        assert leader.raft.takes_proposals
         leader.raft.propose(b"0123456789")
+    assert not leader.raft.takes_proposals
     with pytest.raises(ProposalDropped):
         leader.raft.propose(b"x")
     group.settle()
     group.cut = set()
     group.pass_time(400)
     assert leader.raft.statistics()["uncommitted_bytes"] == 0
+    assert leader.raft.takes_proposals
+    assert not group[2].raft.takes_proposals  # it follows
     leader.raft.propose(b"x")
 
 
