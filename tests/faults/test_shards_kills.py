@@ -25,7 +25,7 @@ from tests.faults.shards import assert_equal_everywhere, clients, facts
 from tests.linearizability import Outcome
 
 SHARDS = 3
-RUN_S = 600.0 if SOAK else 25.0
+RUN_S = 600.0 if SOAK else 60.0
 PART_S = 60.0  # of a history that is checked at once
 PAUSE_S = (0.2, 8.0) if SOAK else (0.1, 2.5)
 
