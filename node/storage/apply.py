@@ -161,7 +161,7 @@ class Run:
         create = self.created.get(key) if self.created is not None else None
         if create is None:
             before = self.store.peek(key)
-            assert before is not None, "PUT_REF of a key that is not there"
+            assert before is not None, "I22: PUT_REF of a key that is not there"
             create = before.create
         return read_put_ref(data, pos, end, create, mod)
 
@@ -242,7 +242,7 @@ class Run:
         elif kind == Item.COMPACT:
             (revision,) = REVISION.unpack_from(data, pos)
             if revision > self.revision:
-                raise ValueError(f"compaction at {revision} above the applied revision {self.revision}")  # I24
+                raise ValueError(f"I24: compaction at {revision} above the applied revision {self.revision}")
             if revision > self.compact:
                 self.compact = revision
                 out.compacted = revision
@@ -364,8 +364,8 @@ class Run:
             for name, value in meta.items():
                 batch.put(b"m" + name.encode(), value)
         out.revision = new.revision
-        assert new.revision >= position.revision >= position.compact_revision  # I24
-        assert new.order_index > position.order_index or new == position  # I18
+        assert new.revision >= position.revision >= position.compact_revision, f"I24: {new} after {position}"
+        assert new.order_index > position.order_index or new == position, f"I18: {new} after {position}"
         assert not self.run  # every change of the batch is in an r row
         batch.put(keys.POSITION_ROW, keys.POSITION.pack(*new))  # I6: in the batch of the data it describes
         store.write(batch)
@@ -418,7 +418,7 @@ def apply_alone(store: StateStore, prepared: PreparedPuts, index: int, term: int
     :func:`apply_records` comes to, without its generality, which a lone client would wait for."""
     puts, position = prepared.puts, store.position
     revision = position.revision + len(puts.keys)
-    assert index == position.shard_index + 1, "I18"
+    assert index == position.shard_index + 1, "I18: only forward, entry by entry"
     assert puts.revision == position.revision + 1, "C4: the leader of shard 0 knew the revisions when it evaluated"
     new = Position(index, index, term, revision, position.compact_revision)
     prepared.batch.put(keys.POSITION_ROW, keys.POSITION.pack(*new))  # I6: in the batch of the data it describes
@@ -520,10 +520,10 @@ class VersionCache:
             if key in generation:
                 old = generation[key]
                 if is_new:
-                    assert old is None, "put of a new key that exists"
+                    assert old is None, "I22: put of a new key that exists"
                     generation[key] = Current(revision, revision, 1, lease)
                 else:
-                    assert old is not None, "put of an existing key that is not there"
+                    assert old is not None, "I22: put of an existing key that is not there"
                     generation[key] = Current(old.create, revision, old.version + 1, lease)
                 return
 

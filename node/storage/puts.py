@@ -102,7 +102,7 @@ def remember(cache: VersionCache, puts: Puts) -> None:
     """They are applied: what is remembered of their keys. As ``VersionCache.put`` for each."""
     hot, cold, values = cache.hot, cache.cold, cache.values
     for key in puts.new:
-        assert (hot.get(key) or cold.get(key)) is None, "put of a new key that exists"
+        assert (hot.get(key) or cold.get(key)) is None, "I22: put of a new key that exists"
     if hot or cold:
         new = frozenset(puts.new)
         for revision, key in enumerate(puts.keys, puts.revision):
@@ -114,7 +114,7 @@ def remember(cache: VersionCache, puts: Puts) -> None:
                 continue
             old = known[key]
             if old is None:
-                assert key in new, "put of an existing key that is not there"
+                assert key in new, "I22: put of an existing key that is not there"
                 known[key] = _current((revision, revision, 1, 0))
             else:
                 known[key] = _current((old[0], revision, old[2] + 1, 0))

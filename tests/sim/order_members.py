@@ -25,6 +25,7 @@ class Configurations:
 
     def __init__(self, shards: range, initial: Configuration) -> None:
         self.history = {shard: [initial] for shard in shards}
+        self._known: dict[str, Configuration] = {}  # in effect at a node when it was looked at last
 
     def committed(self, shard: int, kind: int, data: bytes) -> None:
         """One more entry of a group is known to be committed, in the order of its log."""
@@ -43,9 +44,22 @@ class Configurations:
             if not history[-1].voters <= members:
                 raise Violation("H12 a host out of group 0 is a voter nowhere", f"{where}, group {other}: {history[-1]}")
 
+    def in_effect(self, node: str, shard: int, configuration: Configuration) -> None:
+        """What a node goes by after a step (I21): committed, or one member's change away from what is."""
+        if self._known.get(node) is configuration:
+            return
+        self._known[node] = configuration
+        if not any(len(_changed(committed, configuration)) <= 1 for committed in reversed(self.history[shard])):
+            raise Violation("I21 one change at a time in a group", f"{node} goes by {configuration}, committed is "
+                                                                   f"{self.history[shard][-1]}")
+
     def now(self) -> list[Configuration]:
         """The latest committed configuration of each group."""
         return [history[-1] for _, history in sorted(self.history.items())]
+
+
+def _changed(before: Configuration, after: Configuration) -> set[int]:
+    return (before.voters ^ after.voters) | (before.learners ^ after.learners)
 
 
 class Members:

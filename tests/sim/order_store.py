@@ -104,7 +104,7 @@ class Store:
             changes.append((revision, data, 0, -1))
             revision += sum(_takes(data, kind, at, to) for kind, at, to in items(data))
         index, term, _ = run[-1]
-        assert run[0][0] == self.position.shard_index + 1, "records in order"
+        assert run[0][0] == self.position.shard_index + 1, "I18: records in order"
         return self.apply_changes(changes, (index, index, term, revision), want_events=want_events, meta=meta)
 
     def apply_changes(self, changes: Sequence[tuple[int, bytes, int, int]], position: tuple[int, int, int, int], *,
@@ -424,9 +424,9 @@ def _puts(content: Content, out: Applied, revision: int, puts: records.Puts) -> 
         old, new = _newest(content, key), Fields(kv)
         assert new.mod == revision, f"C4: {key!r} put at {new.mod}, logged as {revision}"
         before = (revision, 0) if old is None else (Fields(old).create, Fields(old).version)
-        assert (new.create, new.version) == (before[0], before[1] + 1), f"put of {key!r} onto something else"
+        assert (new.create, new.version) == (before[0], before[1] + 1), f"I22: put of {key!r} onto something else"
         _version(content, out, revision, 0, key, kv)
-    assert {key for key, kv in zip(puts.keys, puts.kvs, strict=True) if Fields(kv).version == 1} == set(puts.new)
+    assert {key for key, kv in zip(puts.keys, puts.kvs, strict=True) if Fields(kv).version == 1} == set(puts.new), "I22: new or not?"
     return revision
 
 
@@ -442,23 +442,23 @@ def _change(content: Content, out: Applied, revision: int, data: bytes, pos: int
         if kind == Item.DELETE_RANGE:
             start, range_end, count = records.read_delete_range(data, at, to)
             found = [key for key in content.keys if holds((start, range_end), key) and _newest(content, key) is not None]
-            assert len(found) == count, f"[{start!r}, {range_end!r}) holds {len(found)} keys, {count} were counted"
+            assert len(found) == count, f"I22: [{start!r}, {range_end!r}) holds {len(found)} keys, {count} were counted"
             for key in found:
                 _version(content, out, revision, place, key, None)
             place += count - 1
             continue
         if kind == Item.DELETE:
             key = data[at:to]
-            assert _newest(content, key) is not None, f"a delete of {key!r}, which is not there"
+            assert _newest(content, key) is not None, f"I22: a delete of {key!r}, which is not there"
         elif kind == Item.PUT_REF:
             key = records.key_of(data, kind, at, to)
             old = _newest(content, key)
-            assert old is not None, f"PUT_REF of {key!r}, which is not there"
+            assert old is not None, f"I22: PUT_REF of {key!r}, which is not there"
             key, kv, lease = records.read_put_ref(data, at, to, Fields(old).create, mod)
         else:
             key, kv, lease = records.read_put(data, kind, at, to, mod)
             old = _newest(content, key)
-            assert (old is None) == (kind == Item.PUT_NEW), f"put of {key!r}: new or not?"
+            assert (old is None) == (kind == Item.PUT_NEW), f"I22: put of {key!r}: new or not?"
         if kv is not None:
             lease = Fields(kv).lease
             assert not lease or lease in content.leases, f"I15: {key!r} hangs on lease {lease}, which is not there"
