@@ -314,6 +314,7 @@ class OrderNode(LinkedNode):
                 self._not_leader(link, rid)
             self.coordinator = None
             self.company, self.pace.held = Company(self.company.busy), False
+        self._settle_controls()
 
     def awaited_elsewhere(self) -> bool:
         return self.feeds.hasty
@@ -341,6 +342,7 @@ class OrderNode(LinkedNode):
         """A compaction is applied here: it is acknowledged once every shard's leader has applied it (I20)."""
         self._controls.append((self.applied_index, link, record))
         self._release_controls()
+        self._settle_controls()
 
     def _release_controls(self) -> None:
         if not self._controls:
@@ -351,6 +353,16 @@ class OrderNode(LinkedNode):
             self._controls = [c for c in self._controls if c[0] > low]
             for _, link, record in due:
                 link.put(record)
+                self._mark_dirty(link)
+
+    def _settle_controls(self) -> None:
+        """Who does not lead is not told any more what the shards' leaders have applied: whoever waits for that hears that
+        the outcome is unknown. Not that it is lost: it is applied here, and must not be asked for again (I23)."""
+        if self._controls and self.raft.role is not Role.LEADER:
+            controls, self._controls = self._controls, []
+            for _, link, record in controls:
+                link.answer(ANSWER.unpack_from(record)[0], Status.UNKNOWN,
+                            EtcdError(errors.TIMEOUT_DUE_TO_LEADER_FAIL).encode())
                 self._mark_dirty(link)
 
     def _applied_by(self, shard: int) -> int:

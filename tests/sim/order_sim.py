@@ -424,6 +424,8 @@ class Simulation(World):
                 return f"locks or waiting requests left at node {host}.{shard}: {leading.undecided()}"
             if getattr(node, "coordinator", None) is not None and node.coordinator.busy:
                 return f"node {host}.{shard} still coordinates: {node.coordinator.statistics()}"
+            if getattr(node, "_controls", None):
+                return f"node {host}.{shard} owes answers for compactions that are applied"
             if getattr(node, "_fates", None):
                 return f"node {host}.{shard} holds answers whose fate is open"
             if node.raft.commit_index != max(self.nodes[h, shard].node.raft.commit_index for h in HOSTS):

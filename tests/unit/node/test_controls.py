@@ -1,0 +1,108 @@
+"""A compaction is acknowledged when every shard's leader has applied it (I20): what becomes of it when the sequencer changes."""
+
+from __future__ import annotations
+
+from typing import Any
+from unittest.mock import MagicMock
+
+import pytest
+
+from cluster import errors
+from cluster.errors import EtcdError
+from cluster.messages import ANSWER, HEAD, Status, decode_answers
+from cluster.order import Cut, Fold
+from cluster.placement import Placement
+from cluster.prepare import REPORT
+from cluster.raft import Role
+from node.fronts import FrontLink
+from node.order_node import OrderNode
+
+RID = 5
+
+
+class Sequencer(OrderNode):
+    """Of two shards; shard 1's leader has applied the order up to 10, and a compaction is applied here at 11."""
+
+    def __init__(self) -> None:
+        self.sent: list[bytes] = []
+        fakes: dict[str, Any] = {
+            name: MagicMock() for name in ("writes", "raft", "confirmations", "store", "lessor", "standing", "loop")}
+        self.__dict__.update(fakes)
+        self.raft.role, self.raft.term, self.writes.leader.term = Role.LEADER, 4, 4
+        self.writes.resign.side_effect = lambda: setattr(self.writes, "leader", None)
+        self._dirty: Any = set()
+        self._scheduled = True
+        self._controls = []
+        self.coordinator = None
+        self.reports, self._reporters = {}, {}
+        self.placement, self.fold = Placement(2, 1), Fold(9, {1: Cut(20, 3, 2)})
+        self.applied_index = 11
+        self.link = FrontLink(b"front", self._take, b"", 1)
+        self.reported(10)
+
+    def _take(self, parts: list[bytes]) -> bool:
+        self.sent.append(parts[-1])
+        return True
+
+    def compacted(self) -> None:
+        self.answer_control(self.link, ANSWER.pack(RID, Status.OK, HEAD.size) + HEAD.pack(9, 4))
+
+    def reported(self, applied_order: int) -> None:
+        self._report(MagicMock(member_id=2), REPORT.pack(1, 20, 3, 2, applied_order))
+
+    def deposed(self) -> None:
+        self.raft.role, self.raft.term = Role.FOLLOWER, 5
+        self._leader_changed()
+
+    def answers(self) -> list[tuple[int, int, bytes]]:
+        if self.link.pending:
+            self.link.flush()
+        found = [(rid, status, bytes(body)) for frame in self.sent for rid, status, body in decode_answers(frame)[1]]
+        self.sent.clear()
+        return found
+
+
+@pytest.fixture
+def node() -> Sequencer:
+    return Sequencer()
+
+
+UNKNOWN = [(RID, Status.UNKNOWN, EtcdError(errors.TIMEOUT_DUE_TO_LEADER_FAIL).encode())]
+
+
+def test_it_is_done_when_the_last_leader_has_applied_it(node: Sequencer) -> None:
+    node.compacted()
+    assert node.answers() == []
+    node.reported(11)
+    assert [(rid, status) for rid, status, _ in node.answers()] == [(RID, Status.OK)]
+
+
+def test_a_sequencer_that_is_deposed_tells_nobody_that_it_is_lost_and_lets_nobody_wait(node: Sequencer) -> None:
+    """The leaders report to another one from now on. It is applied: asked for again, it would be refused (I23)."""
+    node.compacted()
+    node.deposed()
+    assert node.answers() == UNKNOWN
+    node.reported(11)
+    assert node.answers() == []
+
+
+def test_nor_does_one_that_applies_it_only_then(node: Sequencer) -> None:
+    node.deposed()
+    node.compacted()
+    assert node.answers() == UNKNOWN
+
+
+def test_what_every_leader_is_known_to_have_applied_is_done_all_the_same(node: Sequencer) -> None:
+    node.reported(11)
+    node.deposed()
+    node.compacted()
+    assert [(rid, status) for rid, status, _ in node.answers()] == [(RID, Status.OK)]
+
+
+def test_who_leads_again_at_once_is_told_as_before(node: Sequencer) -> None:
+    node.compacted()
+    node.raft.term = 6
+    node._leader_changed()
+    assert node.answers() == []
+    node.reported(11)
+    assert [(rid, status) for rid, status, _ in node.answers()] == [(RID, Status.OK)]
