@@ -182,7 +182,8 @@ class Coordinator(Generic[T]):
         self._appended: dict[Attempt, int] = {}  # attempt -> order index of its multi
         self._appending: list[Attempt] = []  # those whose multis are in the record that is being made
         self._messages: list[Outgoing] = []
-        self._has_leader: dict[int, int] = {}  # shard -> term its leader was last heard of
+        # shard -> newest term that its leader was heard of, since it last failed to grant in time
+        self._has_leader: dict[int, int] = {}
         self.completed = self.restarted = 0
 
     # -- what comes in
@@ -222,6 +223,7 @@ class Coordinator(Generic[T]):
 
     def granted(self, attempt: Attempt, shard: int, grant: Grant) -> None:
         """A participant holds the lock and says what is there."""
+        self.leader_of(shard, grant.term)
         wide = self._running.get(attempt)
         if wide is None:
             self._answer_unknown(attempt, shard)
@@ -373,8 +375,11 @@ class Coordinator(Generic[T]):
         return self._give_up_ms << min(2 * wide.given_up, _MOST_PATIENCE)
 
     def _give_up(self, wide: Wide[T]) -> None:
-        """Some participant has not granted in time."""
+        """Some participants have not granted in time: nothing is locked for their sake until their leaders are heard of again (H19)."""
         wide.given_up += 1
+        for shard in wide.participants:
+            if shard not in wide.grants:
+                self._has_leader.pop(shard, None)
         self._restart(wide)
 
     def _complete(self, wide: Wide[T], append: Callable[[bytes, Outcome, Wide[T]], None]) -> None:

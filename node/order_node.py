@@ -236,9 +236,7 @@ class OrderNode(LinkedNode):
             if coordinator is None or attempt.term != coordinator.term:
                 return
             if status == Status.OK:
-                grant = Grant.decode(body)
-                coordinator.leader_of(shard, grant.term)
-                coordinator.granted(attempt, shard, grant)
+                coordinator.granted(attempt, shard, Grant.decode(body))
             elif status == Status.LOCKED:
                 coordinator.refused(attempt, shard, decode_attempt(body), self.now_ms())
 

@@ -345,15 +345,25 @@ def watched_classes(simulation: Simulation) -> tuple[type, type]:
         def __init__(self, *args: Any, **named: Any) -> None:
             super().__init__(*args, **named)
             self.given_up: dict[int, tuple[Any, int]] = {}  # by identity: a transaction, attempts of it that took too long
+            self.heard: set[int] = set()  # shards whose leaders were heard of since an attempt was given up for their sake
+
+        def leader_of(self, shard: int, term: int) -> None:
+            super().leader_of(shard, term)
+            self.heard.add(shard)
 
         def run(self, now_ms: int, append: Any) -> None:
             late = [(attempt, wide, set(wide.participants) - set(wide.grants)) for attempt, wide in self._running.items()
                     if now_ms - wide.started_ms >= GIVE_UP_MS and len(wide.grants) < len(wide.participants)]
+            number = self._number
             super().run(now_ms, append)
-            for attempt, wide, _ in late:
-                if attempt not in self._running:
+            for attempt, wide, missing in late:
+                if attempt not in self._running and (wide.attempt or any(w is wide for w in self._queue)):
                     self.given_up[id(wide)] = wide, self.given_up.get(id(wide), (wide, 0))[1] + 1
+                    self.heard -= missing
             for wide in self._running.values():
+                if wide.attempt.number > number and not self.heard.issuperset(wide.participants):
+                    raise Violation("H19 no attempt begins without its participants' leaders",
+                                    f"{wide.attempt} of {wide.participants}, heard of were {self.heard}")
                 waits_ms, before = now_ms - wide.started_ms, self.given_up.get(id(wide), (wide, 0))[1]
                 if waits_ms >= GIVE_UP_MS * 4**before and len(wide.grants) < len(wide.participants):
                     raise Violation("H19 no locks while a participant has no leader",

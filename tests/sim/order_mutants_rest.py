@@ -132,6 +132,23 @@ def attempts_never_give_up(patch: Patch) -> None:
     patch.setattr(Coordinator, "__init__", patient)
 
 
+def attempts_begin_without_leaders(patch: Patch) -> None:
+    """H19: an attempt begins when every participant has a leader, as far as is known."""
+    patch.setattr(Coordinator, "_leads", lambda self, shard: True)
+
+
+def leaders_are_never_forgotten(patch: Patch) -> None:
+    """H19: a leader that has not granted in time must be heard of again."""
+    give_up = Coordinator._give_up
+
+    def trusting(self: Any, wide: Any) -> None:
+        known = dict(self._has_leader)
+        give_up(self, wide)
+        self._has_leader = known
+
+    patch.setattr(Coordinator, "_give_up", trusting)
+
+
 def keys_of_a_lease_are_not_locked(patch: Patch) -> None:
     """H6 (iii): a revoke locks every key that hangs on the lease."""
     patch.setattr(ShardLeader, "_wanted", lambda self, prepare: prepare.footprint())
@@ -329,6 +346,8 @@ MUTANTS = [
         mix=WIDE, faults=("transfer", "kill sequencer", "restart"), fault_every_s=0.1, shards=3)),
     Mutant(locks_run_out, ("I11", *WRONG), plan(mix=WIDE)),
     Mutant(attempts_never_give_up, ("H19",), plan(mix=WIDE, faults=("kill leader", "restart", "kill leader"))),
+    Mutant(attempts_begin_without_leaders, ("H19 no attempt",), plan(mix=WIDE, faults=("kill leader", "restart", "kill leader"))),
+    Mutant(leaders_are_never_forgotten, ("H19 no attempt",), plan(mix=WIDE, faults=("kill leader", "restart", "kill leader"))),
     Mutant(keys_of_a_lease_are_not_locked, ("I15", *WRONG), plan(
         mix={"lease_put": 12, "put": 6, "delete": 4, "grant": 3, "revoke": 6}, fault_every_s=9.0)),
     Mutant(expiries_share_a_revision, ("I22 each revision", *WRONG), plan(

@@ -90,3 +90,25 @@ def test_what_is_slow_to_prepare_is_done_all_the_same(sequencer: Sequencer, take
                 due.append((now_ms + takes_ms, *prepare))
     assert sequencer.logged == ["slow"]
     assert len({attempt for _, attempt in sequencer.prepares}) <= 2
+
+
+def test_h19_nothing_is_locked_for_a_shard_that_has_not_granted_until_its_leader_is_heard_of(sequencer: Sequencer) -> None:
+    """Its leader has died, and nobody has said so."""
+    sequencer.submit("wide")
+    sequencer.run(0)
+    first = sequencer.attempt
+    sequencer.grant(1, first)
+    sequencer.run(10 * HEARTBEAT_MS)
+    assert sequencer.released == [(1, first), (2, first)]
+    sequencer.hear(1)
+    for now_ms in range(10 * HEARTBEAT_MS, 100 * HEARTBEAT_MS, HEARTBEAT_MS):
+        sequencer.run(now_ms)
+    assert sequencer.attempt == first
+    sequencer.hear(2)
+    sequencer.run(100 * HEARTBEAT_MS)
+    second = sequencer.attempt
+    assert second > first
+    for shard in (1, 2):
+        sequencer.grant(shard, second)
+    sequencer.run(101 * HEARTBEAT_MS)
+    assert sequencer.logged == ["wide"]
