@@ -6,8 +6,11 @@ import pytest
 from order_mutants import plan
 from order_sim import HOSTS, Simulation
 
+import cluster.shard
 import node.server
+import node.writes
 from cluster.raft import Raft, Role
+from cluster.shard import ShardLeader
 from node.handover import HandOver
 
 CUT_AT, HEALED_AT = 1.6, 6.0
@@ -66,3 +69,22 @@ def test_nothing_is_proposed_that_raft_would_drop(seed: int, monkeypatch: pytest
     done = Simulation(seed, plan(shards=3, clients=16)).run()
     assert done["answers"] > 100
     assert looked[False] > 100  # it would prove nothing if there always was room
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_what_waited_for_a_lock_goes_on_entry_by_entry(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every request fills an entry here, and few may be ahead of the order: whoever was let go on finds no room, over and over,
+    and still stands before what conflicts with it and came later."""
+    for place in (cluster.shard, node.writes):
+        monkeypatch.setattr(place, "_MAX_ENTRY_BYTES", 1)
+    monkeypatch.setattr(cluster.shard, "_MAX_UNORDERED_BYTES", 60)
+    advance, held_up = ShardLeader._advance, [0]
+
+    def look(self: ShardLeader[object]) -> None:
+        advance(self)
+        held_up[0] += self._held_up
+
+    monkeypatch.setattr(ShardLeader, "_advance", look)
+    done = Simulation(seed, plan(clients=16)).run()
+    assert done["answers"] > 100
+    assert held_up[0] > 5
