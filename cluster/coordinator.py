@@ -40,6 +40,7 @@ from cluster.view import Current, Outcome, Version
 
 T = TypeVar("T")
 
+NEVER = 1 << 62
 _MOST_PATIENCE = 6  # an attempt is given up after ten heartbeats, and at most so many times doubled
 
 
@@ -61,6 +62,7 @@ class Wide(Generic[T]):
     sent_ms: int = 0
     behind: Attempt | None = None  # start over once this one is decided
     given_up: int = 0  # so many attempts took too long to prepare
+    deadline_ms: int = NEVER  # its client has been told by then that it timed out
     rows: bool = False  # it must see the rows that it deletes, however many
     plain: Plain | None = None  # what it is, if it is a transaction of single keys at the latest revision
 
@@ -165,8 +167,9 @@ class Coordinator(Generic[T]):
 
     def __init__(
         self, term: int, placement: Placement, view: Overlay, fold: Fold, *, max_txn_ops: int, heartbeat_ms: int,
-        max_waiting: int = 10_000,
+        max_waiting: int = 10_000, gone: Callable[[T], bool] = lambda token: False,
     ) -> None:
+        """``gone``: whether whoever asked, by its token, cannot be answered any more."""
         self.term = term
         self.fold = fold  # of this sequencer's whole log tail (H15); the owner folds what it appends
         self._placement = placement
@@ -175,6 +178,7 @@ class Coordinator(Generic[T]):
         self._resend_ms = 5 * heartbeat_ms
         self._give_up_ms = 10 * heartbeat_ms
         self._max_waiting = max_waiting
+        self._gone = gone
         self._number = 0
         self._queue: deque[Wide[T]] = deque()
         self._running: dict[Attempt, Wide[T]] = {}  # by number: an attempt begins under the next one
@@ -188,8 +192,11 @@ class Coordinator(Generic[T]):
 
     # -- what comes in
 
-    def submit(self, token: T | None, method: int, body: bytes, leases: list[int] | None = None) -> bool:
-        """A transaction of a client, or an expiry of leases. False: too many wait. EtcdError: malformed."""
+    def submit(
+        self, token: T | None, method: int, body: bytes, leases: list[int] | None = None, deadline_ms: int = NEVER,
+    ) -> bool:
+        """A transaction of a client, or an expiry of leases. What is not logged by its deadline is dropped without a word, as its
+        front has answered it then. False: too many wait. EtcdError: malformed."""
         if len(self._queue) + len(self._running) >= self._max_waiting:
             return False
         revoked = leases or []
@@ -202,7 +209,7 @@ class Coordinator(Generic[T]):
             wanted = plain_footprint(plain)
         else:
             wanted = Footprint(leases=set(revoked)) if revoked else footprint(method, body)
-        self._queue.append(Wide(token, method, body, wanted, revoked, plain=plain))
+        self._queue.append(Wide(token, method, body, wanted, revoked, plain=plain, deadline_ms=deadline_ms))
         return True
 
     def free_for(self, method: int, body: bytes, shard: int) -> bool:
@@ -274,7 +281,9 @@ class Coordinator(Generic[T]):
         (EtcdError) is handed to it as an outcome by the owner of the token: see :meth:`refusals`.
         """
         for wide in list(self._running.values()):
-            if len(wide.grants) == len(wide.participants):
+            if self._over(wide, now_ms):
+                self._release(wide)
+            elif len(wide.grants) == len(wide.participants):
                 self._complete(wide, append)
             elif now_ms - wide.started_ms >= self._patience_ms(wide):
                 self._give_up(wide)
@@ -289,6 +298,8 @@ class Coordinator(Generic[T]):
         before = Overlaps()  # of those that wait
         queue, self._queue = self._queue, deque()
         for wide in queue:
+            if self._over(wide, now_ms):
+                continue
             if wide.behind is not None and wide.behind not in self._running:
                 wide.behind = None
             blocked = (wide.behind is not None or self._overlaps.meets(wide.footprint)
@@ -368,6 +379,10 @@ class Coordinator(Generic[T]):
         self._release(wide)
         self._queue.appendleft(wide)
         self.restarted += 1
+
+    def _over(self, wide: Wide[T], now_ms: int) -> bool:
+        """Whether nobody waits for it any more: nothing of it is logged (review (b), Multi)."""
+        return wide.deadline_ms <= now_ms or (wide.token is not None and self._gone(wide.token))
 
     def _patience_ms(self, wide: Wide[T]) -> int:
         """How long its prepares may take. Ten heartbeats, as without a leader (H19); then four times as long with each attempt, for

@@ -64,13 +64,13 @@ class OrderNode(LinkedNode):
 
     # -- requests
 
-    def _submit(self, link: FrontLink, rid: int, method: int, body: bytes) -> None:
+    def _submit(self, link: FrontLink, rid: int, method: int, timeout_ms: int, body: bytes) -> None:
         if method == Method.LEASE_REVOKE:  # its keys may hang anywhere: all shards take part (H6)
-            self._wide(link, rid, method, body)
+            self._wide(link, rid, method, timeout_ms, body)
         else:
             self.writes.submit(link, rid, method, body)
 
-    def _node_request(self, link: FrontLink, rid: int, method: int, body: bytes) -> bool:
+    def _node_request(self, link: FrontLink, rid: int, method: int, timeout_ms: int, body: bytes) -> bool:
         if method == Method.REPORT:
             self._report(link, body)
         elif method == Method.FEED:
@@ -78,9 +78,9 @@ class OrderNode(LinkedNode):
         elif method == Method.FEED_ACK:
             self.feeds.acknowledge(link, body)
         elif method == Method.LONE:
-            self._lone(link, rid, body)
+            self._lone(link, rid, timeout_ms, body)
         elif method == Method.WIDE:
-            self._wide(link, rid, body[0], body[1:])
+            self._wide(link, rid, body[0], timeout_ms, body[1:])
         elif method == Method.QUERY:
             self._query(link, rid, body)
         else:
@@ -91,7 +91,7 @@ class OrderNode(LinkedNode):
         super()._front_gone(link)
         self.feeds.gone(link)
 
-    def _lone(self, link: FrontLink, rid: int, body: bytes) -> None:
+    def _lone(self, link: FrontLink, rid: int, timeout_ms: int, body: bytes) -> None:
         """A put that is alone at its front: as a transaction over its shard, unless it would have to wait for another."""
         (shard,), request = LONE_HEAD.unpack_from(body), body[LONE_HEAD.size :]
         try:
@@ -100,12 +100,12 @@ class OrderNode(LinkedNode):
             self.reads.refuse(link, rid, e)
             return
         if free:
-            self._wide(link, rid, Method.PUT, request)
+            self._wide(link, rid, Method.PUT, timeout_ms, request)
         else:
             link.answer(rid, Status.ELSEWHERE, LEADER.pack(0, 0))
             self._mark_dirty(link)
 
-    def _wide(self, link: FrontLink, rid: int, method: int, body: bytes) -> None:
+    def _wide(self, link: FrontLink, rid: int, method: int, timeout_ms: int, body: bytes) -> None:
         coordinator = self.coordinator
         if coordinator is None:
             # elected and not serving yet, or no leader at all: the front asks again
@@ -114,7 +114,7 @@ class OrderNode(LinkedNode):
         try:
             if self.upkeep.over_quota(method, body):
                 raise EtcdError(errors.NO_SPACE)
-            accepted = coordinator.submit((link, rid), method, body)
+            accepted = coordinator.submit((link, rid), method, body, deadline_ms=self.now_ms() + timeout_ms)
         except EtcdError as e:
             self.reads.refuse(link, rid, e)
             return
@@ -301,7 +301,7 @@ class OrderNode(LinkedNode):
         # H15: nothing is in the log's tail beyond what is applied: this leader's own first entry was its last
         self.coordinator = Coordinator(
             leader.term, self.placement, leader.view, self.fold.copy(), max_txn_ops=common.max_txn_ops,
-            heartbeat_ms=common.heartbeat_interval_ms)
+            heartbeat_ms=common.heartbeat_interval_ms, gone=lambda token: not token[0].alive)
         for report in self.reports.values():
             self.coordinator.leader_of(report.shard, report.term)
 

@@ -269,7 +269,7 @@ class Node:
                     return  # an answer that left early found it full
             try:
                 if write:
-                    submit(link, rid, method, body)
+                    submit(link, rid, method, timeout_ms, body)
                 elif method in _QUESTIONS:
                     self.confirmations.ask(link, rid, method, body)
                 elif method == Method.SUBSCRIBE:
@@ -287,7 +287,7 @@ class Node:
                     self.streams.credit(link, rid, int.from_bytes(body, "little"))
                 elif method == Method.TRANSFER_LEADER:
                     self.upkeep.transfer(link, rid, body)
-                elif method >= Method.WIDE and self._node_request(link, rid, method, body):
+                elif method >= Method.WIDE and self._node_request(link, rid, method, timeout_ms, body):
                     pass
                 else:
                     self.serve.request(link, rid, method, timeout_ms, body)
@@ -304,11 +304,11 @@ class Node:
         self._wanted_revision = max(revision, self._wanted_revision)
         self.patience.hurried()
 
-    def _submit(self, link: FrontLink, rid: int, method: int, body: bytes) -> None:
+    def _submit(self, link: FrontLink, rid: int, method: int, timeout_ms: int, body: bytes) -> None:
         """A write of a front."""
         self.writes.submit(link, rid, method, body)
 
-    def _node_request(self, link: FrontLink, rid: int, method: int, body: bytes) -> bool:
+    def _node_request(self, link: FrontLink, rid: int, method: int, timeout_ms: int, body: bytes) -> bool:
         """A request of another shard's node; False if it is none. A store of one shard has no other nodes."""
         return False
 

@@ -88,7 +88,7 @@ class ShardNode(LinkedNode):
 
     # -- requests
 
-    def _submit(self, link: FrontLink, rid: int, method: int, body: bytes) -> None:
+    def _submit(self, link: FrontLink, rid: int, method: int, timeout_ms: int, body: bytes) -> None:
         if self.leading is None:
             self._not_leader(link, rid)
         elif self.upkeep.over_quota(method, body):
@@ -96,7 +96,7 @@ class ShardNode(LinkedNode):
         else:
             self.leading.submit((link, rid), method, body)
 
-    def _node_request(self, link: FrontLink, rid: int, method: int, body: bytes) -> bool:
+    def _node_request(self, link: FrontLink, rid: int, method: int, timeout_ms: int, body: bytes) -> bool:
         if method == Method.PREPARE:
             if self.leading is None:
                 self._not_leader(link, rid)

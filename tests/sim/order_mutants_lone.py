@@ -94,9 +94,9 @@ def the_sequencer_sends_on_what_it_takes(patch: Patch) -> None:
     """I23: a put that is sent back to its leader is not coordinated as well."""
     lone_ = OrderNode._lone
 
-    def both(self: Any, link: Any, rid: int, body: bytes) -> None:
+    def both(self: Any, link: Any, rid: int, timeout_ms: int, body: bytes) -> None:
         coordinator = self.coordinator
-        lone_(self, link, rid, body)
+        lone_(self, link, rid, timeout_ms, body)
         (shard,), request = LONE_HEAD.unpack_from(body), body[LONE_HEAD.size :]
         if coordinator is not None and not coordinator.free_for(Method.PUT, request, shard):
             link.answer(rid, Status.ELSEWHERE, LEADER.pack(0, 0))
@@ -128,10 +128,10 @@ MUTANTS = [
         faults=("kill sequencer", "restart", "pause sequencer"), fault_every_s=0.1, busy_s=0.02, shards=3)),
     Mutant(a_lone_puts_lease_is_not_locked, ("I15", "I22 a put continues its key"), lone(
         mix={"lease_put": 12, "grant": 4, "revoke": 6}, fault_every_s=9.0)),
-    Mutant(lone_puts_go_to_their_leader_when_their_link_breaks, WRONG, lone(
+    Mutant(lone_puts_go_to_their_leader_when_their_link_breaks, ("I23", *WRONG), lone(
         faults=("break", "isolate", "heal", "pause sequencer"), patience=1.0)),
-    Mutant(the_sequencer_sends_on_what_it_takes, WRONG, lone(fault_every_s=9.0)),
-    Mutant(a_deposed_sequencer_disowns_what_it_logged, WRONG, lone(
+    Mutant(the_sequencer_sends_on_what_it_takes, ("I23", *WRONG), lone(fault_every_s=9.0)),
+    Mutant(a_deposed_sequencer_disowns_what_it_logged, ("I23", *WRONG), lone(
         faults=(*SEQUENCERS, "transfer"), fault_every_s=0.2, patience=1.0)),
 ]
 SCENARIOS = {

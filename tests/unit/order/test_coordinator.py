@@ -27,9 +27,8 @@ class Sequencer:
 
     def __init__(self) -> None:
         self.placement = Placement(3, 1)
-        self.coordinator: Coordinator[str] = Coordinator(
-            5, self.placement, Overlay(EmptyStore(leases=True)), Fold(7, {1: Cut(1, TERM, 0), 2: Cut(1, TERM, 0)}),
-            max_txn_ops=128, heartbeat_ms=HEARTBEAT_MS)
+        self.gone: set[str] = set()
+        self.coordinator = self.fresh()
         self.logged: list[str | None] = []
         self.items: list[bytes] = []
         self.prepares: list[tuple[int, Attempt]] = []
@@ -38,6 +37,12 @@ class Sequencer:
             pb.RequestOp(request_put=pb.PutRequest(key=key_of(shard, self.placement), value=b"v"))
             for shard in range(3)]).SerializeToString()
         self.hear()
+
+    def fresh(self) -> Coordinator[str]:
+        """One that has heard of no leader yet."""
+        return Coordinator(
+            5, self.placement, Overlay(EmptyStore(leases=True)), Fold(7, {1: Cut(1, TERM, 0), 2: Cut(1, TERM, 0)}),
+            max_txn_ops=128, heartbeat_ms=HEARTBEAT_MS, gone=lambda token: token in self.gone)
 
     def hear(self, *shards: int) -> None:
         """Their leaders report; without a name all of them."""
@@ -112,3 +117,48 @@ def test_h19_nothing_is_locked_for_a_shard_that_has_not_granted_until_its_leader
         sequencer.grant(shard, second)
     sequencer.run(101 * HEARTBEAT_MS)
     assert sequencer.logged == ["wide"]
+
+
+def test_what_has_waited_past_its_deadline_is_not_done(sequencer: Sequencer) -> None:
+    """Its front has said that it timed out, long before its shard comes back."""
+    sequencer.coordinator = sequencer.fresh()
+    sequencer.submit("late", deadline_ms=7_000)
+    sequencer.submit("patient", deadline_ms=100_000)
+    sequencer.run(0)
+    sequencer.run(60_000)
+    sequencer.hear()
+    sequencer.run(60_000)
+    (first, attempt), (second, other) = sequencer.prepares
+    assert (first, second, other) == (1, 2, attempt)
+    for shard in (1, 2):
+        sequencer.grant(shard, attempt)
+    sequencer.run(60_000)
+    assert sequencer.logged == ["patient"]
+    assert not sequencer.coordinator.busy
+
+
+def test_the_locks_of_what_is_past_its_deadline_are_let_go_of(sequencer: Sequencer) -> None:
+    sequencer.submit("late", deadline_ms=700)
+    sequencer.run(0)
+    sequencer.grant(1, sequencer.attempt)
+    sequencer.run(699)
+    assert not sequencer.released
+    sequencer.grant(2, sequencer.attempt)  # too late for it
+    sequencer.run(700)
+    assert sequencer.released == [(1, sequencer.attempt), (2, sequencer.attempt)]
+    assert not sequencer.logged
+    assert not sequencer.coordinator.busy
+
+
+def test_what_nobody_waits_for_any_more_is_not_done(sequencer: Sequencer) -> None:
+    """The link to its front has ended: the client knows as much as when it is logged."""
+    sequencer.submit("running")
+    sequencer.run(0)
+    sequencer.submit("queued")
+    sequencer.gone |= {"running", "queued"}
+    for shard in (1, 2):
+        sequencer.grant(shard, sequencer.attempt)
+    sequencer.run(1)
+    assert sequencer.released == [(1, sequencer.attempt), (2, sequencer.attempt)]
+    assert not sequencer.logged
+    assert not sequencer.coordinator.busy

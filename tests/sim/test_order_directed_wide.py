@@ -1,0 +1,44 @@
+"""Transactions over several shards, one of which is gone for long."""
+
+from __future__ import annotations
+
+import pytest
+from order_mutants import plan
+from order_sim import HOSTS, Simulation
+
+from cluster.coordinator import Coordinator
+
+GONE_AT, BACK_AT = 1.0, 18.0  # three times as long as a front waits
+CLIENTS = 6
+
+
+def waiting_when_the_shard_comes_back(seed: int) -> int:
+    """How many transactions wait at the sequencer for a shard that was gone for long: its clients ask one by one, and wait until
+    each has timed out."""
+    simulation = Simulation(seed, plan(
+        seconds=BACK_AT + 1, fault_every_s=1e9, faults=("heal",), mix={"wide": 1}, patience=1.0, clients=CLIENTS))
+    waiting = []
+
+    def gone() -> None:
+        for host in HOSTS:
+            simulation.kill(simulation.nodes[host, 1])
+
+    def back() -> None:
+        waiting.extend(process.node.coordinator.statistics() for process in simulation._leaders(0))
+        for host in HOSTS:
+            simulation.start_node(host, 1)
+
+    simulation.at(GONE_AT, None, gone)
+    simulation.at(BACK_AT, None, back)
+    simulation.run()
+    (found,) = waiting
+    return int(found["queued"] + found["running"])
+
+
+def test_what_has_timed_out_is_not_done_when_its_shard_comes_back() -> None:  # review (b), Multi; I23
+    assert 0 < waiting_when_the_shard_comes_back(1) <= CLIENTS
+
+
+def test_without_looking_at_deadlines_it_would(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Coordinator, "_over", lambda self, wide, now_ms: False)
+    assert waiting_when_the_shard_comes_back(1) > CLIENTS
