@@ -200,6 +200,11 @@ class Coordinator(Generic[T]):
         if len(self._queue) + len(self._running) >= self._max_waiting:
             return False
         revoked = leases or []
+        if revoked:  # the lessor names what is due again and again, until it is gone
+            coming = {lease for wide in (*self._queue, *self._running.values()) for lease in wide.leases}
+            revoked = [lease for lease in revoked if lease not in coming]
+            if not revoked:
+                return True
         if method == Method.LEASE_REVOKE and not revoked:
             revoked = [pb.LeaseRevokeRequest.FromString(body).ID]
         plain = plain_txn.read(body) if method == Method.TXN else None

@@ -162,3 +162,23 @@ def test_what_nobody_waits_for_any_more_is_not_done(sequencer: Sequencer) -> Non
     assert sequencer.released == [(1, sequencer.attempt), (2, sequencer.attempt)]
     assert not sequencer.logged
     assert not sequencer.coordinator.busy
+
+
+def test_an_expiry_that_is_on_its_way_is_not_asked_for_again(sequencer: Sequencer) -> None:
+    """The lessor names a lease every few seconds until it is gone: a shard without a leader would fill the queue with them."""
+    sequencer.coordinator = coordinator = sequencer.fresh()  # no leaders
+    for _ in range(20_000):
+        assert coordinator.submit(None, Method.LEASE_REVOKE, b"", [1, 2])
+    assert coordinator.submit(None, Method.LEASE_REVOKE, b"", [2, 3])
+    assert coordinator.statistics()["queued"] == 2
+    sequencer.hear()
+    sequencer.run(0)
+    assert coordinator.submit(None, Method.LEASE_REVOKE, b"", [1, 2, 3])
+    assert (coordinator.statistics()["queued"], coordinator.statistics()["running"]) == (0, 2)
+    for attempt in dict.fromkeys(attempt for _, attempt in sequencer.prepares):
+        for shard in (1, 2):
+            coordinator.granted(attempt, shard, Grant(TERM, [], [[]]))
+    sequencer.run(1)
+    assert sequencer.logged == [None, None]
+    assert coordinator.submit(None, Method.LEASE_REVOKE, b"", [1])  # not applied for long: asked once more
+    assert coordinator.statistics()["queued"] == 1
