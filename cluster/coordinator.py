@@ -41,6 +41,7 @@ from cluster.view import Current, Outcome, Version
 T = TypeVar("T")
 
 NEVER = 1 << 62
+_FATES_KEPT = 100_000  # of the attempts that were appended last
 _MOST_PATIENCE = 6  # an attempt is given up after ten heartbeats, and at most so many times doubled
 
 
@@ -184,6 +185,7 @@ class Coordinator(Generic[T]):
         self._running: dict[Attempt, Wide[T]] = {}  # by number: an attempt begins under the next one
         self._overlaps = Overlaps()  # of those that run
         self._appended: dict[Attempt, int] = {}  # attempt -> order index of its multi
+        self._not_kept = (0, 0)  # of those appended before: the highest number, the last order index
         self._appending: list[Attempt] = []  # those whose multis are in the record that is being made
         self._messages: list[Outgoing] = []
         # shard -> newest term that its leader was heard of, since it last failed to grant in time
@@ -251,9 +253,10 @@ class Coordinator(Generic[T]):
         if other is not None and other is not wide:
             self._restart(wide)
             wide.behind = holder
-        elif index := self._appended.get(holder):  # its multi ends the lock: ask again for when that is applied there
+        elif index := self._fate(holder):  # its multi ends the lock: ask again for when that is applied there
             wide.prepares[shard] = replace(Prepare.decode(wide.prepares[shard]), order_index=index).encode()
-            self._messages.append(Outgoing(shard, Method.PREPARE, wide.prepares[shard]))
+            if holder in self._appended:  # else it may be dead, and the shard has to ask about it first
+                self._messages.append(Outgoing(shard, Method.PREPARE, wide.prepares[shard]))
         else:  # dead, or being appended now: tell the shard, and ask again
             self._answer_unknown(holder, shard)
             wide.sent_ms = min(wide.sent_ms, now_ms - self._resend_ms + 1)
@@ -261,17 +264,23 @@ class Coordinator(Generic[T]):
     def _answer_unknown(self, attempt: Attempt, shard: int) -> None:
         """A lock that this sequencer does not wait for: dead ones are released again. An appended one ends by its
         multi, which the shard's feed brings."""
-        if not self._is_appended(attempt):
+        if attempt not in self._appending and not self._fate(attempt):
             self._messages.append(Outgoing(shard, Method.RELEASE, encode_attempt(attempt)))
 
     def fate(self, attempt: Attempt) -> int | None:
         """"Release once you have applied order index i" (0: at once); None: undecided, keep it."""
         if attempt in self._running or attempt in self._appending:
             return None
+        # of an older term: its multi may stand in the log before this term's first record, which ends the lock
+        return self._fate(attempt) if attempt.term == self.term else None
+
+    def _fate(self, attempt: Attempt) -> int:
+        """I11: the order index of the multi of one that is not under way, 0 if it has none. If it is so old that this is not
+        kept, that of a later multi, whether it has one or not."""
         index = self._appended.get(attempt)
         if index is None:
-            # of an older term: its multi may stand in the log before this term's first record, which ends the lock
-            return 0 if attempt.term == self.term else None
+            number, index = self._not_kept
+            return index if attempt.number <= number else 0
         return index
 
     def _is_appended(self, attempt: Attempt) -> bool:
@@ -505,8 +514,9 @@ class Coordinator(Generic[T]):
         for attempt in self._appending:
             self._appended[attempt] = index
         self._appending.clear()
-        while len(self._appended) > 100_000:
-            del self._appended[next(iter(self._appended))]
+        while len(self._appended) > _FATES_KEPT:
+            oldest = next(iter(self._appended))
+            self._not_kept = max(oldest.number, self._not_kept[0]), self._appended.pop(oldest)
 
     # -- what comes out
 

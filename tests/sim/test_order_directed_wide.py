@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from order_mutants import plan
+from order_mutants import WIDE, locks_are_let_go_at_once, plan
 from order_sim import HOSTS, Simulation
+from order_world import Violation
 
+from cluster import coordinator
 from cluster.coordinator import Coordinator
 
 GONE_AT, BACK_AT = 1.0, 18.0  # three times as long as a front waits
@@ -42,3 +44,25 @@ def test_what_has_timed_out_is_not_done_when_its_shard_comes_back() -> None:  # 
 def test_without_looking_at_deadlines_it_would(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Coordinator, "_over", lambda self, wide, now_ms: False)
     assert waiting_when_the_shard_comes_back(1) > CLIENTS
+
+
+def locks_are_asked_about_at_once(patch: pytest.MonkeyPatch) -> None:
+    """And the sequencer keeps no fate for long."""
+    fate = Coordinator.fate
+    locks_are_let_go_at_once(patch)
+    patch.setattr(Coordinator, "fate", fate)
+    patch.setattr(coordinator, "_FATES_KEPT", 0)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_lock_whose_fate_is_not_kept_ends_by_its_multi(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:  # I11
+    locks_are_asked_about_at_once(monkeypatch)
+    Simulation(seed, plan(mix=WIDE)).run()
+
+
+def test_if_it_was_none_the_lock_would_end_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    locks_are_asked_about_at_once(monkeypatch)
+    monkeypatch.setattr(Coordinator, "_fate", lambda self, attempt: self._appended.get(attempt, 0))
+    with pytest.raises(Violation, match="I11|I9|I15|I22"):
+        for seed in range(10):
+            Simulation(seed, plan(mix=WIDE)).run()

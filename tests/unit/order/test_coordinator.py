@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from cluster import coordinator
 from cluster.coordinator import Coordinator, Wide
 from cluster.messages import Method
 from cluster.order import Attempt, Cut, Fold
@@ -166,19 +167,63 @@ def test_what_nobody_waits_for_any_more_is_not_done(sequencer: Sequencer) -> Non
 
 def test_an_expiry_that_is_on_its_way_is_not_asked_for_again(sequencer: Sequencer) -> None:
     """The lessor names a lease every few seconds until it is gone: a shard without a leader would fill the queue with them."""
-    sequencer.coordinator = coordinator = sequencer.fresh()  # no leaders
+    expiring = sequencer.coordinator = sequencer.fresh()  # no leaders
     for _ in range(20_000):
-        assert coordinator.submit(None, Method.LEASE_REVOKE, b"", [1, 2])
-    assert coordinator.submit(None, Method.LEASE_REVOKE, b"", [2, 3])
-    assert coordinator.statistics()["queued"] == 2
+        assert expiring.submit(None, Method.LEASE_REVOKE, b"", [1, 2])
+    assert expiring.submit(None, Method.LEASE_REVOKE, b"", [2, 3])
+    assert expiring.statistics()["queued"] == 2
     sequencer.hear()
     sequencer.run(0)
-    assert coordinator.submit(None, Method.LEASE_REVOKE, b"", [1, 2, 3])
-    assert (coordinator.statistics()["queued"], coordinator.statistics()["running"]) == (0, 2)
+    assert expiring.submit(None, Method.LEASE_REVOKE, b"", [1, 2, 3])
+    assert (expiring.statistics()["queued"], expiring.statistics()["running"]) == (0, 2)
     for attempt in dict.fromkeys(attempt for _, attempt in sequencer.prepares):
         for shard in (1, 2):
-            coordinator.granted(attempt, shard, Grant(TERM, [], [[]]))
+            expiring.granted(attempt, shard, Grant(TERM, [], [[]]))
     sequencer.run(1)
     assert sequencer.logged == [None, None]
-    assert coordinator.submit(None, Method.LEASE_REVOKE, b"", [1])  # not applied for long: asked once more
-    assert coordinator.statistics()["queued"] == 1
+    assert expiring.submit(None, Method.LEASE_REVOKE, b"", [1])  # not applied for long: asked once more
+    assert expiring.statistics()["queued"] == 1
+
+
+def done(sequencer: Sequencer, token: str, index: int) -> Attempt:
+    """One is done from its beginning to its record."""
+    sequencer.submit(token)
+    sequencer.run(0)
+    attempt = sequencer.attempt
+    for shard in (1, 2):
+        sequencer.grant(shard, attempt)
+    sequencer.run(0)
+    sequencer.coordinator.logged(index)
+    return attempt
+
+
+def test_i11_a_fate_that_is_not_kept_is_a_later_one(sequencer: Sequencer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A leader far behind asks about its lock: it must not let go before it has applied the multi."""
+    monkeypatch.setattr(coordinator, "_FATES_KEPT", 2)
+    first, second, third, last = (done(sequencer, token, index) for token, index in (
+        ("a", 11), ("b", 12), ("c", 13), ("d", 14)))
+    fates = [sequencer.coordinator.fate(attempt) for attempt in (first, second, third, last)]
+    assert fates == [12, 12, 13, 14]
+    dead = Attempt(last.term, last.number + 1)
+    assert sequencer.coordinator.fate(dead) == 0
+    sequencer.released.clear()
+    for attempt in (first, last, dead):  # grants that are long over
+        sequencer.grant(1, attempt)
+    sequencer.run(0)
+    assert sequencer.released == [(1, dead)]
+
+
+def test_i11_a_prepare_that_meets_a_lock_whose_fate_is_not_kept_waits_for_a_later_one(
+        sequencer: Sequencer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(coordinator, "_FATES_KEPT", 1)
+    first, _ = done(sequencer, "a", 11), done(sequencer, "b", 12)
+    sequencer.submit("c")
+    sequencer.run(0)
+    sequencer.released.clear()
+    sequencer.coordinator.refused(sequencer.attempt, 1, first, 0)
+    sequencer.coordinator.run(0, lambda *args: None)
+    assert not sequencer.coordinator.take_messages()
+    sequencer.coordinator.run(5 * HEARTBEAT_MS, lambda *args: None)
+    sent = {message.shard: message for message in sequencer.coordinator.take_messages()}
+    assert [message.method for message in sent.values()] == [Method.PREPARE] * 2
+    assert Prepare.decode(sent[1].body).order_index == 11
