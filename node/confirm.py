@@ -107,9 +107,9 @@ class Confirmations:
         if not questions:
             return
         if index <= self._applied_index():
-            self._answer(questions)
+            self._answer(questions, index)
         else:
-            self._applying.add(index, self._now() + self._limit_s, lambda: self._answer(questions))
+            self._applying.add(index, self._now() + self._limit_s, lambda: self._answer(questions, index))
 
     def applied(self, index: int) -> None:
         """This order index is applied."""
@@ -145,7 +145,8 @@ class Confirmations:
         link.answer(rid, Status.NOT_LEADER, LEADER.pack(leader, self._raft.term))
         self._mark_dirty(link)
 
-    def _answer(self, questions: list[Question]) -> None:
+    def _answer(self, questions: list[Question], index: int) -> None:
+        assert self._applied_index() >= index, f"I13: {index} was committed when they asked, {self._applied_index()} is applied"
         if not self._lessor.primary:  # it stepped down while it waited for the apply
             for question in questions:
                 self._not_leader(question)

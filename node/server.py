@@ -575,7 +575,8 @@ class Node:
         self.reads.waiting.release(self.order_index, self.loop.time())
 
     def _lead(self) -> None:
-        # I8: an entry of the own term is applied, hence everything inherited
+        applied, term = self.store.position.term, self.raft.term
+        assert applied == term, f"I8: the leader of term {term} has applied no record of it, but of {applied}"
         leader = self.writes.lead()
         self.lessor.promote(self.now_ms())
         if self.settings.shard == 0 and self.store.bootstrap() is None:

@@ -157,6 +157,8 @@ class ShardNode(LinkedNode):
             return  # deposed by a message of this very tick: what is queued is refused when Raft says so
         leading.run()
         if leading.dirty:
+            cut = self.fold.cut(self.settings.shard)
+            assert cut.term >= leading.term, f"I8: the leader of term {leading.term} evaluates, the latest cut here is {cut}"
             self.returning.taken()
             leading.logged(self.raft.propose(leading.seal()))
 

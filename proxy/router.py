@@ -207,6 +207,7 @@ class Router:
         rid = link.next_rid
         link.next_rid = rid + 1
         link.pending[rid] = waiting
+        assert not waiting.rid or waiting.route != WRITE, "I23: a write is sent again only if it was certainly not logged"
         waiting.rid = rid
         outbox = link.outbox
         if not outbox:
@@ -409,8 +410,10 @@ class Router:
             if rid in link.parts and self.hub is not None:
                 self.hub.record(link, rid, status, body)
         elif status == _NOT_LEADER:
+            waiting.rid = 0
             self._not_leader(link, waiting, body)
         elif status == _ELSEWHERE:  # certainly not logged: only the sequencer can tell
+            waiting.rid = 0
             if waiting.method == Method.LONE:  # it would have to wait there
                 (waiting.shard,) = LONE_HEAD.unpack_from(waiting.body)
                 waiting.method, waiting.body = Method.PUT, waiting.body[LONE_HEAD.size :]

@@ -99,6 +99,9 @@ class Gather:
         tried, place, pieces = waiting.context
         if tried != self._tries:
             return  # of an attempt that was given up: at another revision than the others' (H16)
+        if status in (_OK, _PARTIAL) and not pieces:
+            (applied, _), asked = HEAD.unpack_from(body), self.revision or self._order
+            assert applied >= asked, f"I14: shard {waiting.shard} answers at {applied}, the others at {asked}"
         if status == _PARTIAL:
             pieces.append(body if pieces else body[HEAD.size :])
             waiting.pieces = pieces  # a link that breaks now ends the read, for another replica would begin again

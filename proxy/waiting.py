@@ -56,7 +56,7 @@ class Waiting:
         self.prefix = prefix  # READ of a replica's read
         self.key: bytes | None = None  # of a read of one key's newest version and nothing else
         self.pieces: list[bytes] | None = None
-        self.rid = 0
+        self.rid = 0  # it was sent under, at a link; 0: not yet, or certainly not logged there (I23)
 
 
 class Loop(Protocol):

@@ -164,7 +164,7 @@ class Raft(Election):
         log = self.log
         if index <= log.commit or index > log.last_index or log.term(index) != term:
             return False
-        assert self._role != Role.LEADER or term < self.term, "I3: named as committed, and its leader, who alone commits entries of its term, has not"
+        assert self._role != Role.LEADER or term < self.term, "I3: named as committed before its leader has committed it"
         self._advance_commit(index)
         return True
 

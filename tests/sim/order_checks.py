@@ -379,7 +379,7 @@ def watched_classes(simulation: Simulation) -> tuple[type, type]:
             self.__dict__.setdefault("shown", {})[link, rid] = simulation.clients.shown
             super().ask(link, rid, method, body)
 
-        def _answer(self, questions: Any) -> None:
+        def _answer(self, questions: Any, index: int) -> None:
             for link, rid, method, _ in questions:
                 shown = self.__dict__["shown"].pop((link, rid), 0)
                 if method == Method.READ_INDEX and self._lessor.primary:
@@ -387,6 +387,6 @@ def watched_classes(simulation: Simulation) -> tuple[type, type]:
                     if self._store.revision < shown:
                         raise Violation("I13 a read index covers what was shown before the question",
                                         f"revision {self._store.revision}, shown: {shown}")
-            super()._answer(questions)
+            super()._answer(questions, index)
 
     return WatchedCoordinator, WatchedConfirmations

@@ -129,6 +129,12 @@ def no_locks(patch: Patch) -> None:
     patch.setattr(LockTable, "conflicts", lambda self, wanted: False)
 
 
+def locks_bind_nobody(patch: Patch) -> None:
+    """I9: as ``no_locks``, and the leader itself does not look."""
+    no_locks(patch)
+    patch.setattr(LockTable, "locks", lambda self, wanted: False)
+
+
 def locks_leave_reads_alone(patch: Patch) -> None:
     """I9: requests that read what a lock covers wait, too."""
 
@@ -324,7 +330,7 @@ def index_without_a_round(patch: Patch) -> None:
     def run(self: Any, serving: bool) -> None:
         if self._questions and serving:
             questions, self._questions = self._questions, []
-            self._answer(questions)
+            self._answer(questions, 0)
 
     patch.setattr(node.confirm.Confirmations, "run", run)
     leads_while_nobody_answers(patch)
@@ -336,7 +342,7 @@ def keeps_alive_without_a_round(patch: Patch) -> None:
 
     def at_once(self: Any, link: Any, rid: int, method: int, body: bytes) -> None:
         if method in (Method.LEASE_KEEPALIVE, Method.LEASE_KEEPALIVES) and self._lessor.primary:
-            self._answer([(link, rid, method, body)])
+            self._answer([(link, rid, method, body)], 0)
         else:
             ask(self, link, rid, method, body)
 
@@ -387,6 +393,7 @@ def writes_are_sent_again(patch: Patch) -> None:
             del link.pending[rid]
         down(self, link, reason)
         for w in writes.values():
+            w.rid = 0  # else the router itself notices
             if not w.call.closed:
                 self.to_leader(w)
 
@@ -437,22 +444,23 @@ MUTANTS = [
     Mutant(compares_pending_revisions, WRONG, plan(mix={"put": 6, "txn": 20}, busy_s=0.01, fault_every_s=9.0), first=28),
     Mutant(says_no_lease_by_itself, ("I22 no lease", "I15"), plan(
         mix={"grant": 10, "lease_put": 20}, busy_s=0.02, think_s=0.001, fault_every_s=9.0)),
-    Mutant(judges_fates_by_index, WRONG, plan(
+    Mutant(judges_fates_by_index, ("I23", *WRONG), plan(
         faults=("isolate", "heal", "heal", "heal"), mix={"put": 1}, clients=12, fault_every_s=0.3, patience=1.0), first=40),
     Mutant(no_locks, WRONG, plan(fault_every_s=5.0)),
+    Mutant(locks_bind_nobody, ("I9 nothing that conflicts",), plan(fault_every_s=5.0)),
     Mutant(locks_leave_reads_alone, WRONG, plan(fault_every_s=5.0)),
     Mutant(prepares_lock_writes_only, WRONG, plan(fault_every_s=5.0)),
     Mutant(prepare_does_not_wait, WRONG, plan(fault_every_s=5.0)),
-    Mutant(prepares_wait_for_each_other, ("I12", "liveness"), plan(
+    Mutant(prepares_wait_for_each_other, ("I12", "I23", "liveness"), plan(
         shards=3, mix={"lease_put": 10, "grant": 4, "revoke": 8, "wide": 8, "transfer": 8}, fault_every_s=9.0)),
-    Mutant(locks_outlive_their_sequencer, ("liveness",), plan(
+    Mutant(locks_outlive_their_sequencer, ("I23 every wait", "liveness"), plan(
         mix=WIDE, faults=("kill sequencer", "restart", "pause sequencer"), fault_every_s=0.1,
         busy_s=0.02, shards=3, clients=12), first=39),
     Mutant(leases_of_puts_are_not_locked, ("I15",), plan(mix=LEASES)),
     Mutant(terms_are_not_checked, ("I10", *WRONG), plan(
         mix=WIDE, faults=("pause leader", "transfer", "transfer", "transfer"), fault_every_s=0.05, busy_s=0.005,
         shards=3)),
-    Mutant(attempts_keep_their_id, (*WRONG, "liveness", "H5"), plan(shards=3, repeats=0.5), first=10),
+    Mutant(attempts_keep_their_id, (*WRONG, "I23", "liveness", "H5"), plan(shards=3, repeats=0.5), first=10),
     Mutant(locks_are_let_go_at_once, ("I11", *WRONG), plan(
         mix=HOT, faults=("break",), fault_every_s=1.0)),
     Mutant(revokes_lock_one_shard, ("I15", "I22"), plan(shards=3, mix=LEASES)),
@@ -467,6 +475,6 @@ MUTANTS = [
     Mutant(leases_get_no_time_at_a_new_sequencer, ("H7",), plan(
         mix={"grant": 4, "keep": 20, "put": 4}, faults=SEQUENCERS, seconds=5.0)),
     Mutant(sends_whatever_any_shard_has, ("I16",), plan(mix={**HOT, "watch": 2})),
-    Mutant(writes_are_sent_again, WRONG, plan()),
+    Mutant(writes_are_sent_again, ("I23", *WRONG), plan()),
     Mutant(range_mixes_revisions, WRONG, plan(mix={**HOT, "range": 20})),
 ]

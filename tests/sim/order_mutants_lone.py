@@ -83,7 +83,7 @@ def lone_puts_go_to_their_leader_when_their_link_breaks(patch: Patch) -> None:
         down(self, link, reason)
         for w in waiting:
             (w.shard,) = LONE_HEAD.unpack_from(w.body)
-            w.method, w.body = Method.PUT, w.body[LONE_HEAD.size :]
+            w.method, w.body, w.rid = Method.PUT, w.body[LONE_HEAD.size :], 0
             if not w.call.closed:
                 self.to_leader(w)
 
@@ -124,7 +124,7 @@ MUTANTS = [
     Mutant(lone_puts_see_what_is_applied_only, WRONG, lone(fault_every_s=9.0)),
     Mutant(a_lone_put_rests_on_any_leaders_word, ("I10", *WRONG), lone(
         faults=("pause leader", "transfer", "transfer", "transfer"), fault_every_s=0.05, busy_s=0.005, shards=3)),
-    Mutant(a_lone_puts_lock_outlives_its_sequencer, ("liveness",), lone(
+    Mutant(a_lone_puts_lock_outlives_its_sequencer, ("I23 every wait", "liveness"), lone(
         faults=("kill sequencer", "restart", "pause sequencer"), fault_every_s=0.1, busy_s=0.02, shards=3)),
     Mutant(a_lone_puts_lease_is_not_locked, ("I15", "I22 a put continues its key"), lone(
         mix={"lease_put": 12, "grant": 4, "revoke": 6}, fault_every_s=9.0)),

@@ -339,7 +339,7 @@ MUTANTS = [
         mix={"put": 8, "compact": 4}, faults=("pause leader", "pause leader", "break"))),
     Mutant(expiries_outlive_their_term, ("H7", "I22 a lease"), plan(
         mix={"grant": 8, "keep": 30, "put": 4}, faults=("isolate", "pause sequencer", "heal"), fault_every_s=0.6, seconds=6.0)),
-    Mutant(the_sequencer_judges_fates_by_index, WRONG, plan(
+    Mutant(the_sequencer_judges_fates_by_index, ("I23", *WRONG), plan(
         faults=("isolate", "heal", "heal", "heal"), mix={"put": 1}, clients=12, fault_every_s=0.3, patience=1.0, shards=1)),
     Mutant(the_floor_is_forgotten, ("H5",), plan(shards=3, repeats=0.5, mix=WIDE, fault_every_s=9.0)),
     Mutant(grants_before_the_sequencers_record, ("H5",), plan(
@@ -352,7 +352,7 @@ MUTANTS = [
         mix={"lease_put": 12, "put": 6, "delete": 4, "grant": 3, "revoke": 6}, fault_every_s=9.0)),
     Mutant(expiries_share_a_revision, ("I22 each revision", *WRONG), plan(
         mix={"grant": 12, "lease_put": 20}, think_s=0.001, fault_every_s=9.0)),
-    Mutant(effects_stand_first, WRONG, plan(fault_every_s=9.0)),
+    Mutant(effects_stand_first, ("C4", *WRONG), plan(fault_every_s=9.0)),
     Mutant(reports_entries_of_older_terms, ("I3", "I6", *WRONG), plan(
         faults=("transfer", "kill leader", "restart"), fault_every_s=0.1, mix={"put": 1}, late=0.1)),
     Mutant(says_future_by_itself, ("I22 no revision",), plan(
@@ -362,7 +362,7 @@ MUTANTS = [
     Mutant(truncates_to_what_is_applied, ("I17", "H10"), plan(snapshot_count=20, faults=SNAPSHOTS)),
     Mutant(keeps_no_records_for_siblings, ("I17",), plan(snapshot_count=20, faults=SNAPSHOTS)),
     Mutant(node_0_keeps_its_own_fold, ("I3", "I4", "I5", "I6", "I10", "I17", "I19"), plan(snapshot_count=20, faults=SNAPSHOTS, seconds=6.0)),
-    Mutant(installs_are_no_gaps_for_watches, ("I16", "liveness"), plan(
+    Mutant(installs_are_no_gaps_for_watches, ("I16", "I23 every wait", "liveness"), plan(
         snapshot_count=20, faults=SNAPSHOTS, mix={**HOT, "watch": 3}, seconds=6.0)),
     Mutant(reads_join_a_question_under_way, ("I22 real time", "I24", "I14"), plan(mix={"put": 6, "range": 20}, clients=12, fault_every_s=9.0)),
     Mutant(fronts_forget_what_they_showed, ("I14 a front",), plan(

@@ -42,6 +42,7 @@ from cluster.settings import Common, NodeSettings
 from cluster.txn_eval import MANY
 
 HOSTS = (1, 2, 3)
+ENDLESS = "I23 every wait has an end"  # the rule that something breaks which is left when there is peace
 MIX = {"put": 6, "lease_put": 2, "delete": 2, "range": 4, "serializable": 2, "txn": 4, "wide": 4, "transfer": 3,
        "grant": 1, "revoke": 1, "keep": 1, "ttl": 1, "compact": 1, "watch": 1}
 FAULTS = (
@@ -379,7 +380,8 @@ class Simulation(World):
         self._run_faults()
         self.peace()
         if not self.run_until(self.now + 30.0, self._at_rest):
-            raise Violation("liveness", self.why_not())
+            why = self.why_not()
+            raise Violation(ENDLESS if why.startswith("I23") else "liveness", why)
         self.clients.stopped = True
         check_history(self)  # type: ignore[arg-type]
 
@@ -414,20 +416,20 @@ class Simulation(World):
         if self.members is not None and not self.members.at_rest:
             return f"not every host is a voter everywhere again: {self.checker.configurations.now()}"
         if self.clients.waiting:
-            return "never answered: " + "; ".join(repr(w[0]) for w in list(self.clients.waiting.values())[:3])
+            return "I23: never answered: " + "; ".join(repr(w[0]) for w in list(self.clients.waiting.values())[:3])
         ends = set()
         for (host, shard), process in sorted(self.nodes.items()):
             node: Any = process.node
             ends.add(node.order_index)
             leading = getattr(node, "leading", None)
             if leading is not None and len(leading._table):
-                return f"locks or waiting requests left at node {host}.{shard}: {leading.undecided()}"
+                return f"I23: locks or waiting requests left at node {host}.{shard}: {leading.undecided()}"
             if getattr(node, "coordinator", None) is not None and node.coordinator.busy:
-                return f"node {host}.{shard} still coordinates: {node.coordinator.statistics()}"
+                return f"I23: node {host}.{shard} still coordinates: {node.coordinator.statistics()}"
             if getattr(node, "_controls", None):
                 return f"node {host}.{shard} owes answers for compactions that are applied"
             if getattr(node, "_fates", None):
-                return f"node {host}.{shard} holds answers whose fate is open"
+                return f"I23: node {host}.{shard} holds answers whose fate is open"
             if node.raft.commit_index != max(self.nodes[h, shard].node.raft.commit_index for h in HOSTS):
                 return f"node {host}.{shard} is behind its group"
             if shard and node.applied_index < self._last_to_be_ordered(node.raft):

@@ -8,6 +8,8 @@ from order_sim import SOAK, Simulation
 from test_order_mutants import hunt
 
 from cluster import host_changes
+from cluster.host_changes import HostChange
+from cluster.raft import Configuration
 
 PLAN = plan(members=True, faults=CHANGES, fault_every_s=0.4, seconds=5.0)
 
@@ -37,9 +39,22 @@ def the_next_change_does_not_wait(patch: pytest.MonkeyPatch) -> None:
         [] if change.done(committed[0]) else next_groups(change, committed)))
 
 
+def two_go_at_once(patch: pytest.MonkeyPatch) -> None:
+    """I21: one member at a time; here whoever is asked to let one host go lets another one go with it."""
+    target = HostChange.target
+
+    def both(self: HostChange, current: Configuration) -> Configuration:
+        found = target(self, current)
+        return Configuration(frozenset(sorted(found.voters)[:1])) if len(found.voters) < len(current.voters) else found
+
+    patch.setattr(HostChange, "target", both)
+    patch.setattr(Configuration, "check_step", lambda self, new: None)
+
+
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("mutant", [
-    Mutant(group_0_goes_with_the_others, ("H12",), PLAN), Mutant(the_next_change_does_not_wait, ("I21",), PLAN)], ids=str)
+    Mutant(group_0_goes_with_the_others, ("H12",), PLAN), Mutant(the_next_change_does_not_wait, ("I21 the next",), PLAN),
+    Mutant(two_go_at_once, ("I21 one change",), PLAN)], ids=str)
 def test_the_simulator_notices_groups_that_do_as_they_please(mutant: Mutant, monkeypatch: pytest.MonkeyPatch) -> None:
     mutant.remove(monkeypatch)
     assert hunt(mutant, mutant.seeds) is not None, f"{mutant.seeds} runs without it, and nobody noticed"

@@ -125,6 +125,15 @@ def test_i23_a_write_whose_link_breaks_is_answered_unknown_and_never_sent_again(
     assert not any(r.method == Method.PUT for n in net.nodes.values() for r in n.take())
 
 
+def test_i23_a_write_that_was_sent_is_not_sent_again_by_whatever_way() -> None:
+    net = Net().started(leader=2)
+    put(net)
+    (link,) = [link for route in net.router.routes for link in route.links.values() if link.pending]
+    (waiting,) = link.pending.values()
+    with pytest.raises(AssertionError, match="I23"):
+        net.router.to_leader(waiting)
+
+
 def test_a_write_that_was_still_in_the_outbox_when_the_link_broke_is_answered_too() -> None:
     net = Net().started(leader=2)
     call = FakeCall()
