@@ -400,6 +400,18 @@ def writes_are_sent_again(patch: Patch) -> None:
     patch.setattr(proxy.router.Router, "link_down", resend)
 
 
+def broken_links_tell_nobody(patch: Patch) -> None:
+    """I23: whoever waits at a link that breaks is told that his request's fate is unknown."""
+    down = proxy.router.Router.link_down
+
+    def silent(self: Any, link: Any, reason: str) -> None:
+        for rid in [rid for rid, w in link.pending.items() if w.route == proxy.router.WRITE]:
+            del link.pending[rid]
+        down(self, link, reason)
+
+    patch.setattr(proxy.router.Router, "link_down", silent)
+
+
 def range_mixes_revisions(patch: Patch) -> None:
     """H17, I14: several shards answer at one revision."""
     gather = __import__("proxy.spanning", fromlist=["Gather"]).Gather
@@ -476,5 +488,6 @@ MUTANTS = [
         mix={"grant": 4, "keep": 20, "put": 4}, faults=SEQUENCERS, seconds=5.0)),
     Mutant(sends_whatever_any_shard_has, ("I16",), plan(mix={**HOT, "watch": 2})),
     Mutant(writes_are_sent_again, ("I23", *WRONG), plan()),
+    Mutant(broken_links_tell_nobody, ("I23 every wait",), plan()),
     Mutant(range_mixes_revisions, WRONG, plan(mix={**HOT, "range": 20})),
 ]
