@@ -41,6 +41,7 @@ from cluster.view import Current, Outcome, Version
 T = TypeVar("T")
 
 NEVER = 1 << 62
+_MAX_RECORD_BYTES = 4 << 20  # a record is closed above this size, so that it holds up the others for no longer (D9)
 _FATES_KEPT = 100_000  # of the attempts that were appended last
 _MOST_PATIENCE = 6  # an attempt is given up after ten heartbeats, and at most so many times doubled
 
@@ -187,6 +188,7 @@ class Coordinator(Generic[T]):
         self._appended: dict[Attempt, int] = {}  # attempt -> order index of its multi
         self._not_kept = (0, 0)  # of those appended before: the highest number, the last order index
         self._appending: list[Attempt] = []  # those whose multis are in the record that is being made
+        self._room = 0  # bytes that may still be appended in this run
         self._messages: list[Outgoing] = []
         # shard -> newest term that its leader was heard of, since it last failed to grant in time
         self._has_leader: dict[int, int] = {}
@@ -289,11 +291,12 @@ class Coordinator(Generic[T]):
     # -- progress
 
     def run(self, now_ms: int, append: Callable[[bytes, Outcome, Wide[T]], None]) -> None:
-        """Append what is complete, start what may be, repeat what was not answered.
+        """Append what is complete, as far as a record has room, start what may be, repeat what was not answered.
 
         ``append(item, outcome, wide)`` logs the multi in the sequencer's open batch; a refusal
         (EtcdError) is handed to it as an outcome by the owner of the token: see :meth:`refusals`.
         """
+        self._room = _MAX_RECORD_BYTES
         for wide in list(self._running.values()):
             if self._over(wide, now_ms):
                 self._release(wide)
@@ -412,6 +415,8 @@ class Coordinator(Generic[T]):
         self._restart(wide)
 
     def _complete(self, wide: Wide[T], append: Callable[[bytes, Outcome, Wide[T]], None]) -> None:
+        if self._room <= 0:
+            return  # with the next record
         attempt = wide.attempt
         assert attempt is not None
         for shard, grant in wide.grants.items():
@@ -438,6 +443,7 @@ class Coordinator(Generic[T]):
         self._overlaps.remove(wide.footprint)
         self._appending.append(attempt)
         self.completed += 1
+        self._room -= len(item)
         append(item, outcome, wide)
 
     def _evaluate(

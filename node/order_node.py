@@ -204,6 +204,7 @@ class OrderNode(LinkedNode):
         coordinator.fold.take(item, 0)
         own = [(key, version) for key, version in outcome.writes if self.placement.shard_of(key) == 0]
         leader.append_ordered(item, coordinator.fold.revision - before, own, wide.leases, outcome.ranges)
+        self.writes.weigh(len(item))
         if wide.token is None:
             return
         link, rid = wide.token

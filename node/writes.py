@@ -254,6 +254,10 @@ class Writes:
         self._proposals.append(proposal)
         self.on_logged(proposal.index)
 
+    def weigh(self, size: int) -> None:
+        """So many bytes were appended besides: the open entry has less room for what is queued."""
+        self._staged_bytes += size
+
     def stage(self, link: FrontLink, rid: int, record: bytes) -> None:
         """An answer of what was appended besides: it leaves with the open entry."""
         self._answers.append((link, rid, record))

@@ -54,6 +54,11 @@ def locks_are_asked_about_at_once(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(coordinator, "_FATES_KEPT", 0)
 
 
+def run_all(seeds: int) -> None:
+    for seed in range(seeds):
+        Simulation(seed, plan(mix=WIDE)).run()
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_a_lock_whose_fate_is_not_kept_ends_by_its_multi(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:  # I11
     locks_are_asked_about_at_once(monkeypatch)
@@ -63,6 +68,11 @@ def test_a_lock_whose_fate_is_not_kept_ends_by_its_multi(seed: int, monkeypatch:
 def test_if_it_was_none_the_lock_would_end_before(monkeypatch: pytest.MonkeyPatch) -> None:
     locks_are_asked_about_at_once(monkeypatch)
     monkeypatch.setattr(Coordinator, "_fate", lambda self, attempt: self._appended.get(attempt, 0))
-    with pytest.raises(Violation, match="I11|I9|I15|I22"):
-        for seed in range(10):
-            Simulation(seed, plan(mix=WIDE)).run()
+    with pytest.raises(Violation, match=r"I11|I9|I15|I22"):
+        run_all(10)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_each_waits_for_the_next_record_where_one_fills_a_record(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:  # D9
+    monkeypatch.setattr(coordinator, "_MAX_RECORD_BYTES", 1)
+    Simulation(seed, plan(mix=WIDE)).run()

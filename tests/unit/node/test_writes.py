@@ -231,3 +231,14 @@ def test_rows_are_prepared_of_an_own_entry_of_plain_puts_and_of_no_other(replica
     replica.writes.run()
     replica.writes.prepare()
     assert replica.writes.prepared(4, 1) is None
+
+
+def test_what_is_queued_waits_for_the_next_entry_where_something_else_fills_this_one(replica: Replica) -> None:
+    """D9: a record that holds several large transactions over many shards holds up everybody's cut for long enough."""
+    replica.lead(1)
+    replica.writes.weigh(4 << 20)
+    replica.writes.stage(replica.link, 1, b"")
+    replica.put(2)
+    (_, first), (_, second) = replica.raft.entries[2], replica.raft.entries[3]
+    assert not first
+    assert b"k2" in second

@@ -19,8 +19,9 @@ HEARTBEAT_MS = 100
 TERM = 3  # of every other shard's leader
 
 
-def key_of(shard: int, placement: Placement) -> bytes:
-    return next(key for key in (b"k%d" % i for i in range(100)) if placement.shard_of(key) == shard)
+def key_of(shard: int, placement: Placement, number: int = 0) -> bytes:
+    """One of the keys there."""
+    return [key for key in (b"k%d" % i for i in range(100)) if placement.shard_of(key) == shard][number]
 
 
 class Sequencer:
@@ -227,3 +228,23 @@ def test_i11_a_prepare_that_meets_a_lock_whose_fate_is_not_kept_waits_for_a_late
     sent = {message.shard: message for message in sequencer.coordinator.take_messages()}
     assert [message.method for message in sent.values()] == [Method.PREPARE] * 2
     assert Prepare.decode(sent[1].body).order_index == 11
+
+
+def test_a_record_is_closed_when_it_is_large(sequencer: Sequencer) -> None:
+    """D9: everything else that is in order waits for it."""
+    for number in range(9):
+        body = pb.TxnRequest(success=[
+            pb.RequestOp(request_put=pb.PutRequest(key=key_of(shard, sequencer.placement, number), value=b"v" * (300 << 10)))
+            for shard in range(3)])
+        assert sequencer.coordinator.submit(str(number), Method.TXN, body.SerializeToString())
+    sequencer.run(0)
+    for shard, attempt in sequencer.prepares:
+        sequencer.grant(shard, attempt)
+    records = []
+    while sequencer.coordinator.busy:
+        sequencer.run(10 * HEARTBEAT_MS)
+        records.append(sum(map(len, sequencer.items)))
+        sequencer.items.clear()
+    assert sequencer.logged == [str(number) for number in range(9)]
+    assert [size >> 20 for size in records] == [4, 3]
+    assert not sequencer.released
