@@ -48,6 +48,7 @@ class RowGather(Gather):
         if status not in (_OK, _PARTIAL):
             self._refused(EtcdError.decode(body))
             return
+        self._check(waiting, body)
         starts, count = read_part(body, HEAD.size)
         self._count += count
         self._merge.add(place, body, starts, last=status == _OK)

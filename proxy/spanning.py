@@ -100,8 +100,7 @@ class Gather:
         if tried != self._tries:
             return  # of an attempt that was given up: at another revision than the others' (H16)
         if status in (_OK, _PARTIAL) and not pieces:
-            (applied, _), asked = HEAD.unpack_from(body), self.revision or self._order
-            assert applied >= asked, f"I14: shard {waiting.shard} answers at {applied}, the others at {asked}"
+            self._check(waiting, body)
         if status == _PARTIAL:
             pieces.append(body if pieces else body[HEAD.size :])
             waiting.pieces = pieces  # a link that breaks now ends the read, for another replica would begin again
@@ -116,6 +115,11 @@ class Gather:
         if len(self._tails) == len(self._requests):
             tails = [b"".join(self._tails[at]) for at in range(len(self._requests))]
             self._answer(self._call, self._order, self._term, join(tails))
+
+    def _check(self, waiting: Waiting, body: bytes) -> None:
+        """Of an answer's first piece: it comes from a replica that has what it was asked for."""
+        (applied, _), asked = HEAD.unpack_from(body), self.revision or self._order
+        assert applied >= asked, f"I14: shard {waiting.shard} answers at {applied}, {asked} was asked for"
 
     def _refused(self, error: EtcdError) -> None:
         """A shard cannot answer at this revision: start over with another where that may help."""

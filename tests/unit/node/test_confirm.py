@@ -66,6 +66,16 @@ def test_too_many_open_questions_are_refused_until_some_are_answered(monkeypatch
     assert leader.answers() == []
 
 
+def test_i13_what_was_committed_when_they_asked_is_applied_before_they_are_answered() -> None:
+    leader = Leader()
+    leader.ask()
+    leader.confirmations.run(True)
+    leader.confirmations.confirmed(leader.rounds[0], 6)
+    assert leader.answers() == []
+    with pytest.raises(AssertionError, match="I13"):
+        leader.confirmations.applied(6)  # which is not so: 5 is
+
+
 def test_keep_alives_that_wait_for_a_revocation_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(confirm, "MOST_OPEN", 2)
     leader = Leader()

@@ -6,6 +6,7 @@ from itertools import islice
 from random import Random
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -17,7 +18,7 @@ from cluster.wire import key_value
 from proxy.merged_ranges import MergedRange
 from proxy.router import MethodStats
 from proxy.row_merge import RowMerge
-from proxy.spanning import join, range_answer, range_requests, range_rows
+from proxy.spanning import Gather, join, range_answer, range_requests, range_rows
 from tests.unit.proxy.fakes import FakeCall
 from tests.unit.proxy.test_range_stream import Shards
 
@@ -93,6 +94,23 @@ def test_rows_that_are_merged_in_runs_are_what_one_shard_would_answer(
         if not left[shard]:
             del left[shard]
     assert replied == [(9, 2, answer(request, [r[:2] for r in rows]))]
+
+
+@pytest.mark.parametrize("merged", [False, True])
+def test_i14_an_answer_of_a_replica_that_lacks_what_was_asked_for_is_not_shown(merged: bool) -> None:
+    shards, call, stats = Shards(2), FakeCall(), MethodStats()
+    request = rpc_pb2.RangeRequest(key=b"\0", range_end=b"\0")
+    shown: list[int] = []
+    if merged:
+        MergedRange(shards, call, request, (0, 1), stats, lambda *given: shown.append(1), lambda *given: None).start()  # type: ignore[arg-type]
+    else:
+        Gather(shards, call, Method.RANGE, range_requests(request, (0, 1)), False, stats, lambda *given: shown.append(1),  # type: ignore[arg-type]
+               lambda *given: None).start()
+    nothing = parts(request, [], Random(0))[0][HEAD.size :] if merged else b""
+    shards.answer(0, Status.OK, HEAD.pack(10, 2) + nothing)  # further on than it need be
+    with pytest.raises(AssertionError, match="I14"):
+        shards.answer(1, Status.OK, HEAD.pack(8, 2) + nothing)  # they are asked at 9
+    assert not shown
 
 
 @settings(max_examples=200, deadline=None)
