@@ -4,8 +4,8 @@ A node asks any host's node 0 for the records from an index on, its own host's f
 everywhere. Records leave as projections (``cluster.order.project``) in contiguous order, as far as the receiver's
 acknowledgements leave room. A record leaves at once to the nodes that are in haste for it: a shard's leader for its own cuts,
 transactions and control records, a node where somebody reads or watches for all of them. To others it goes with those of the
-next 50 ms: a frame, a wake-up and a write of the state for many records instead of each. Node 0 keeps records until its own host's nodes have them durably, within bounds: a
-node that fell behind what is kept installs a snapshot.
+next 50 ms: a frame, a wake-up and a write of the state for many records instead of each. Which records are kept, ``node.floors`` says: a
+node that fell behind them installs a snapshot.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from cluster.errors import EtcdError
 from cluster.messages import FEED_HEAD, Status
 from cluster.order import project
 from cluster.raft import EntryKind
+from node.floors import Floors
 from node.fronts import FrontLink
 
 if TYPE_CHECKING:
@@ -52,8 +53,7 @@ class Feeds:
         self._node = node
         self._feeds: dict[FrontLink, Feed] = {}
         self._projected: dict[tuple[int, int], bytes] = {}
-        # what this host's other nodes have durably applied, as they said last; the bound is node.upkeep's
-        self._floors = dict.fromkeys(range(1, node.settings.common.shard_count), 0)
+        self.floors = Floors(node.settings.common.member_id, node.settings.common.shard_count)
         self._late_scheduled = False
         self.records = 0
 
@@ -73,7 +73,7 @@ class Feeds:
         if feed is not None:
             feed.acked, durable, feed.haste = FEED_ACK_BODY.unpack(body)
             if link.local:
-                self._floors[feed.shard] = durable
+                self.floors.own_is(feed.shard, durable)
             self.push(feed)
 
     def gone(self, link: FrontLink) -> None:
@@ -130,7 +130,3 @@ class Feeds:
     def hasty(self) -> bool:
         """Whether any node wants records at once."""
         return any(feed.haste != NO_HASTE for feed in self._feeds.values())
-
-    def durable_floor(self) -> int | None:
-        """What all of this host's nodes have durably applied, also those that are down now (0: has never said)."""
-        return min(self._floors.values(), default=None)

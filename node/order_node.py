@@ -27,6 +27,7 @@ from cluster.settings import NodeSettings
 from cluster.shard import Report
 from cluster.view import Outcome
 from node.feed import Feeds
+from node.floors import FRAME, REPEAT_S
 from node.fronts import FrontLink
 from node.linked import LinkedNode
 from node.links import NodeLink
@@ -37,6 +38,7 @@ log = structlog.get_logger("sequencer")
 
 FOLD = "fold"
 _APPLY_BYTES, _APPLY_ENTRIES = 1 << 20, 256
+_SHORT_S = 60.0  # between two warnings that records are kept beyond the bound
 Token = tuple[FrontLink, int]
 
 
@@ -61,6 +63,8 @@ class OrderNode(LinkedNode):
         self.company = Company()
         self._patience: asyncio.TimerHandle | None = None  # ends the wait for it
         self._uncut = False  # reports have come since the last cut
+        self._told = (b"", 0.0)  # other node 0s, of this host's floors: what and when
+        self._short_since: float | None = None  # records are kept beyond the bound, for other hosts (I17)
 
     # -- requests
 
@@ -318,8 +322,18 @@ class OrderNode(LinkedNode):
     def awaited_elsewhere(self) -> bool:
         return self.feeds.hasty
 
-    def wanted_by_others(self) -> int | None:
-        return self.feeds.durable_floor()
+    def kept_for_others(self, least: int) -> int | None:
+        floors, voters, now = self.feeds.floors, self.raft.configuration.voters, self.loop.time()
+        kept_after = floors.kept_after(least, voters)
+        if kept_after >= least:
+            self._short_since = None
+        elif self._short_since is None:
+            self._short_since = now
+        elif now - self._short_since >= _SHORT_S:
+            self._short_since = now
+            log.warning("more of the order is kept than usual: most replicas of a shard are down or far behind",
+                        shard=floors.of_majority(voters)[1], records=self.applied_index - kept_after)
+        return kept_after
 
     def more_facts(self) -> dict[str, Any]:
         coordinator = self.coordinator.statistics() if self.coordinator is not None else {}
@@ -379,6 +393,15 @@ class OrderNode(LinkedNode):
 
     def heartbeat(self) -> None:
         self.links.sweep()
+        said, now = self.feeds.floors.encode(), self.loop.time()
+        if said != self._told[0] or now - self._told[1] >= REPEAT_S:
+            self._told = said, now
+            for peer in self.settings.common.peers:
+                self.peers.send(peer.member_id, FRAME, said)
+
+    def _peer_said(self, member_id: int, kind: bytes, data: bytes) -> None:
+        if kind == FRAME:
+            self.feeds.floors.came(member_id, data)
 
 
 def load_fold(node: LinkedNode) -> Fold:

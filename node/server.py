@@ -444,8 +444,9 @@ class Node:
         """Whether another process waits for what is applied here."""
         return False
 
-    def wanted_by_others(self) -> int | None:
-        """Log entries after this are still wanted by other nodes of this host; None: by nobody."""
+    def kept_for_others(self, least: int) -> int | None:
+        """Log entries after this are kept for nodes of other shards, those up to ``least`` only where they must be
+        (``node.floors``); None: there are none."""
         return None
 
     def _handle(self, ready: Ready) -> None:

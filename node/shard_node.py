@@ -547,9 +547,9 @@ class ShardNode(LinkedNode):
 
     @property
     def order_known(self) -> bool:
-        """Whether more of the order is committed, as the feed's node 0 says, than is applied here."""
+        """Whether more of the order is committed, as the feed's node 0 says, than is applied here, and is kept there."""
         feed = self._feed_link
-        return feed is not None and feed.alive and feed.up and feed.commit > self._order_index
+        return feed is not None and feed.alive and feed.up and feed.commit > self._order_index and not self._starved
 
     @property
     def sequencer(self) -> int:

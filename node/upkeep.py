@@ -33,7 +33,7 @@ log = structlog.get_logger("upkeep")
 
 AGREED = "agreed"  # file in a node's directory: the layout that this host was not started with
 _MARK_BYTES = 1 << 20
-_KEEP_AT_MOST = 20  # snapshot counts of order records kept for the other nodes of a host; beyond, they install
+_KEEP_AT_MOST = 20  # snapshot counts of order records kept for the own host's other nodes alone; beyond, they install
 # A compaction has time, requests have not: while there are any (node.yielding) it takes a fifth of the loop, as etcd
 # pauses between batches, in short slices: what comes waits for one
 _COMPACT_SLICE_US = 500
@@ -172,10 +172,9 @@ class Upkeep:
         slowest = node.snapshots.lowest_needed_index()
         if slowest is not None:
             index = min(index, slowest)
-        wanted = node.wanted_by_others()
-        least = node.applied_index - _KEEP_AT_MOST * node.settings.snapshot_count
-        if wanted is not None and (wanted > least or not wanted):
-            index = min(index, max(wanted, least))  # I17; 0: one has not said yet what it needs, since this node's start
+        wanted = node.kept_for_others(node.applied_index - _KEEP_AT_MOST * node.settings.snapshot_count)  # I17
+        if wanted is not None:
+            index = min(index, wanted)
         if index > self._truncated:
             assert index <= durable, "I17: the log is kept from where the durable state ends"
             node.log.truncate_prefix(node.raft.position_at(index))

@@ -170,14 +170,22 @@ class Checker:
         feeds = getattr(process.node, "feeds", None)
         if feeds is not None and before is not None and before[1] == installs:
             states, snapshot_count = self._simulation.states, self._simulation.plan.snapshot_count
-            said, low = feeds.durable_floor(), min(
-                states[process.host, s].flushed.position.order_index for s in self._simulation.shards if s)
-            # a disk may hold more than its node had said when it died
-            if said > low:
-                raise Violation("I17 what the host's other nodes have is durable", f"{process.name}: {said} > {low}")
-            if process.node.applied_index - KEEP_AT_MOST * snapshot_count < said < first:
-                raise Violation("I17 order records are kept for the host's other nodes",
-                                f"{process.name} has them above {first}, another node needs {said + 1}")
+            within = process.node.applied_index - KEEP_AT_MOST * snapshot_count
+            for shard, said in enumerate(feeds.floors.own(), 1):
+                low = states[process.host, shard].flushed.position.order_index
+                # a disk may hold more than its node had said when it died
+                if said > low:
+                    raise Violation("I17 what the host's other nodes have is durable", f"{process.name}: {said} > {low}")
+                if within < said < first:
+                    raise Violation("I17 order records are kept for the host's other nodes",
+                                    f"{process.name} has them above {first}, node {shard} needs {said + 1}")
+            for shard in self._simulation.shards[1:]:
+                voters = process.node.raft.configuration.voters
+                have = [h for h in voters if any(state.flushed.position.order_index >= first
+                                                 for state in self._simulation.durable_states(h, shard))]
+                if 2 * len(have) <= len(voters):
+                    raise Violation("I17 what is no order record any more is durable at a majority",
+                                    f"{process.name} has them above {first}, which of shard {shard} only {have} have applied")
 
     # -- what is applied
 

@@ -26,6 +26,7 @@ from cluster.replica import Leader
 from cluster.shard import ShardLeader
 from cluster.shard_batch import Reply
 from cluster.view import Outcome
+from node.floors import Floors
 from node.order_node import OrderNode
 from node.shard_node import ShardNode
 from node.watches import WatchSource
@@ -244,7 +245,7 @@ def truncates_to_what_is_applied(patch: Patch) -> None:
 
 def keeps_no_records_for_siblings(patch: Patch) -> None:
     """I17: order records are kept until the host's other nodes have durably applied them."""
-    patch.setattr(OrderNode, "wanted_by_others", lambda self: None)
+    patch.setattr(Floors, "kept_after", lambda self, least, voters: self.of_majority(voters)[0])
 
 
 def node_0_keeps_its_own_fold(patch: Patch) -> None:

@@ -322,6 +322,13 @@ class Simulation(World):
             logs.append(self.kept[host].disks[shard][0])
         return logs
 
+    def durable_states(self, host: int, shard: int) -> list[StateDisk]:
+        """As ``durable_logs``."""
+        states = [self.states[host, shard]]
+        if host in self.kept:
+            states.append(self.kept[host].disks[shard][1])
+        return states
+
     def _pause(self, process: Process) -> None:
         if process.alive and not process.paused:
             process.pause()

@@ -16,7 +16,7 @@ class NodeZero:
     """A host's node 0 with a log of empty records, and a clock that the test turns."""
 
     def __init__(self) -> None:
-        self.settings = SimpleNamespace(common=SimpleNamespace(shard_count=3))
+        self.settings = SimpleNamespace(common=SimpleNamespace(member_id=1, shard_count=3))
         self.log = SimpleNamespace(snapshot_position=lambda: SimpleNamespace(index=0))
         self.raft = SimpleNamespace(log_entries=lambda first, last: [
             SimpleNamespace(index=i, term=1, kind=EntryKind.RECORD, data=b"") for i in range(first, last + 1)])

@@ -1,0 +1,89 @@
+"""What of the order log must be kept."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from structlog.testing import capture_logs
+
+from node.floors import Floors
+from node.order_node import OrderNode
+
+HOSTS = (1, 2, 3)
+
+
+def floors(*own: int, others: dict[int, tuple[int, ...]] | None = None) -> Floors:
+    """Of host 1, as its own nodes and other hosts' node 0s said."""
+    mine = Floors(1, len(own) + 1)
+    for shard, durable in enumerate(own, 1):
+        mine.own_is(shard, durable)
+    for member_id, said in (others or {}).items():
+        other = Floors(member_id, len(said) + 1)
+        for shard, durable in enumerate(said, 1):
+            other.own_is(shard, durable)
+        mine.came(member_id, other.encode())
+    return mine
+
+
+def test_the_own_hosts_nodes_get_what_they_want() -> None:
+    assert floors(90, 70, others={2: (95, 95), 3: (99, 99)}).kept_after(10, HOSTS) == 70
+
+
+def test_within_the_bound_only() -> None:
+    assert floors(90, 70, others={2: (95, 95), 3: (99, 99)}).kept_after(80, HOSTS) == 90  # the second installs a state
+
+
+def test_a_node_that_has_not_said_what_it_wants_may_want_all_within_the_bound() -> None:
+    assert floors(90, 0, others={2: (95, 95), 3: (99, 99)}).kept_after(80, HOSTS) == 80
+
+
+def test_nothing_goes_that_a_majority_does_not_have() -> None:
+    assert floors(90, 90, others={2: (95, 20), 3: (99, 30)}).kept_after(80, HOSTS) == 30
+
+
+def test_a_host_that_is_down_is_not_waited_for() -> None:
+    assert floors(90, 90, others={2: (95, 95), 3: (5, 5)}).kept_after(80, HOSTS) == 90
+
+
+def test_who_has_said_nothing_has_nothing() -> None:
+    assert floors(90).kept_after(80, HOSTS) == 0
+    assert floors(90, others={2: (85,)}).kept_after(80, HOSTS) == 85
+
+
+def test_the_last_word_counts() -> None:
+    mine = floors(90, others={2: (85,)})
+    mine.came(2, Floors(2, 2).encode())  # started again
+    assert mine.kept_after(80, HOSTS) == 0
+
+
+@pytest.mark.parametrize(("voters", "kept_after"), [((1,), 90), ((1, 2), 80), ((1, 2, 3), 80), ((1, 2, 3, 4), 70),
+                                                    ((1, 2, 3, 4, 5), 70), ((2, 3, 4), 70), ((2, 9), 0)])
+def test_a_majority_of_the_voters(voters: tuple[int, ...], kept_after: int) -> None:
+    mine = floors(90, others={2: (80,), 3: (70,), 4: (60,), 5: (50,)})
+    assert mine.of_majority(voters) == (kept_after, 1)
+
+
+def test_the_shard_with_the_least_is_named() -> None:
+    assert floors(90, 60, 70, others={2: (95, 20, 30)}).of_majority(HOSTS) == (20, 2)
+
+
+def test_a_frame_of_another_layout_is_broken() -> None:
+    with pytest.raises(ValueError):
+        floors(90).came(2, bytes(16))
+
+
+def test_it_is_said_now_and_then_that_more_is_kept_than_usual() -> None:
+    node: Any = SimpleNamespace(
+        feeds=SimpleNamespace(floors=floors(90, 90, others={2: (95, 20), 3: (99, 30)})), applied_index=100, _short_since=None,
+        raft=SimpleNamespace(configuration=SimpleNamespace(voters=HOSTS)), loop=SimpleNamespace(time=lambda: now_s))
+    said = []
+    with capture_logs() as lines:
+        for now_s in (0, 1, 59, 60, 61, 119, 120, 500):
+            assert OrderNode.kept_for_others(node, 80) == 30
+            said.append(len(lines))
+            if now_s == 120:
+                assert OrderNode.kept_for_others(node, 20) == 30  # as ever, for the moment
+    assert said == [0, 0, 0, 1, 1, 1, 2, 2]
+    assert (lines[0]["shard"], lines[0]["records"]) == (2, 70)
