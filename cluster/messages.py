@@ -9,7 +9,7 @@ the receiver drops the link and the front opens a new one under a new session (r
 The first record of a front's first frame is HELLO.
 
 A record from a front (a *request*) is ``rid u64 | method u8 | timeout_ms u32 | length u32 | body``; from a
-node (an *answer*) ``rid u64 | status u8 | length u32 | body``. ``rid`` is the front's, unique per link;
+node (an *answer*) ``rid u64 | status u8 | length u32 | body``. ``rid`` is the front's, rising per link;
 rid 0 is a record about the link itself (HELLO, STATE, REFUSED).
 
 Who sends what, who answers, and what happens when it is lost, stands beside each method below.

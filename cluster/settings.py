@@ -43,6 +43,11 @@ class Common:
     cpu: int = -1  # pin to this CPU; -1: not pinned
     status_fd: int = -1  # write JSON lines here: {"event": "ready"}, {"event": "leader", ...}
 
+    @property
+    def limit_s(self) -> float:
+        """The server's own limit to the time that a request waits, as etcd's."""
+        return 5.0 + 2 * self.election_timeout_ms / 1000
+
 
 @dataclass(slots=True, frozen=True)
 class NodeSettings:

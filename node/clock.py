@@ -75,6 +75,7 @@ class Clock:
             node.snapshots.sweep()
             node.backups.sweep()
             node.streams.sweep()
+            node.fronts.sweep(now)
             node.upkeep.second()
             node.second()
         self._arm(node.raft.next_deadline(), now_ms, now)

@@ -7,6 +7,7 @@ STATE records, opens a new one (I23: it never resends a write on its own).
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -27,8 +28,8 @@ NODE_IDENTITY = b"n"  # what the identity of another node's link begins with
 class FrontLink:
     """One front's connection."""
 
-    __slots__ = ("_expected", "_out", "_prefix", "_send", "_sent", "alive", "answered", "hurried_until", "identity", "member_id", "pass_on", "session",
-                 "subscriptions", "wanted", "watches", "watermark")
+    __slots__ = ("_expected", "_out", "_prefix", "_send", "_sent", "alive", "answered", "hurried_until", "identity", "member_id", "newest", "overdue",
+                 "pass_on", "session", "subscriptions", "wanted", "watches", "watermark")
 
     def __init__(self, identity: bytes, send: Send, prefix: bytes, session: int, member_id: int = 0) -> None:
         self.identity = identity
@@ -38,6 +39,7 @@ class FrontLink:
         self.alive = True
         self.pass_on: PassOn | None = None  # to a front in this very process, which takes large answers as they are
         self.answered = 0
+        self.newest = self.overdue = 0  # rid of its last request; of the last one that it has given up by now, at the latest
         self.subscriptions: dict[int, Any] = {}  # rid -> node.watches.Subscription
         self.watermark = 0  # revision of the last WATERMARK sent
         self.wanted = 0  # revision that somebody there waits for
@@ -54,6 +56,10 @@ class FrontLink:
             return False
         self._expected += 1
         return True
+
+    def awaits(self, rid: int) -> bool:
+        """Whether somebody may still wait for the answer to this request."""
+        return self.alive and rid > self.overdue
 
     def put(self, record: bytes) -> None:
         """Queue one encoded answer record for this tick's frame."""
@@ -111,7 +117,9 @@ class Fronts:
         gone: Callable[[FrontLink], None],
         layout: tuple[int, int],
         prompt: bool = True,
+        limit_s: float = 7.0,
     ) -> None:
+        """``limit_s``: fronts wait for no answer longer than that."""
         self._cluster_id = cluster_id
         self._layout = layout  # shards and placement depth
         self._receive = receive
@@ -119,6 +127,8 @@ class Fronts:
         self._gone = gone
         self._prompt = prompt  # local fronts hear of every revision as it is applied
         self._revision = 0  # applied, and all its events queued
+        self._limit_s = limit_s
+        self._came: deque[tuple[float, list[tuple[FrontLink, int]]]] = deque()  # when, by link, the last request that had come
         self.links: dict[bytes, FrontLink] = {}
         self.dirty: set[FrontLink] = set()
 
@@ -146,6 +156,7 @@ class Fronts:
             self.drop(identity)
             return
         if records:
+            link.newest = records[-1][0] or link.newest
             self._receive(link, records)
 
     def _hello(
@@ -181,6 +192,14 @@ class Fronts:
             link.alive = False
             self.dirty.discard(link)
             self._gone(link)
+
+    def sweep(self, now: float) -> None:
+        """Find what has been given up; every second."""
+        came = self._came
+        came.append((now, [(link, link.newest) for link in self.links.values()]))
+        while came[0][0] <= now - self._limit_s:
+            for link, rid in came.popleft()[1]:
+                link.overdue = rid
 
     def flush(self) -> None:
         """Send every link's answers of this tick."""

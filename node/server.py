@@ -97,7 +97,7 @@ class Node:
         self._raft_view = RaftView(self.raft)
         self.syncer = Syncer(loop, self.log.sync, self._synced)
         self.fronts = Fronts(common.cluster_id, self._requests, self._greet, self._front_gone,
-                             (common.shard_count, common.placement_depth), prompt=settings.shard == 0)
+                             (common.shard_count, common.placement_depth), prompt=settings.shard == 0, limit_s=common.limit_s)
         self._dirty = self.fronts.dirty
         self.slicer = Slicer(loop, lambda: self.raft.last_index)
         self.watches = WatchSource(self.store, self._dirty.add)
@@ -111,7 +111,7 @@ class Node:
         )
         self.confirmations = Confirmations(
             self._raft_view, self.store, self.lessor, self._mark_dirty, applied_index=lambda: self.applied_index,
-            now=loop.time, now_ms=self.now_ms, limit_s=5 + 2 * common.election_timeout_ms / 1000,
+            now=loop.time, now_ms=self.now_ms, limit_s=common.limit_s,
         )
         self._for_peers = Spin(loop, lambda: self.confirmations.open or self.writes.uncommitted > 0)
         self._for_clients = Spin(loop, lambda: True)

@@ -531,7 +531,7 @@ class ShardNode(LinkedNode):
         self._query_locks()
         self.handover.heartbeat()
         if self.leading is not None:
-            self.leading.forget(lambda token: not token[0].alive)
+            self.leading.forget(lambda token: not token[0].awaits(token[1]))
 
     def second(self) -> None:
         self.links.drop_unused(self._feed_link)

@@ -57,12 +57,12 @@ _REVISION = struct.Struct("<Q")
 
 
 class Router:
-    """Requests to the nodes. ``limit_s``: the server's own time limit, 5 s + 2 election timeouts as etcd's."""
+    """Requests to the nodes. ``limit_s``: the server's own time limit."""
 
     def __init__(self, loop: Loop, common: Common, connect: Connect) -> None:
         self.loop = loop
         self.common = common
-        self.limit_s = 5.0 + 2 * common.election_timeout_ms / 1000
+        self.limit_s = common.limit_s
         self.election_s = common.election_timeout_ms / 1000
         members = [p.member_id for p in common.peers]
         self.routes = [

@@ -7,6 +7,7 @@ from order_mutants import WIDE, locks_are_let_go_at_once, plan
 from order_sim import HOSTS, Simulation
 from order_world import Violation
 
+import node.fronts
 from cluster import coordinator
 from cluster.coordinator import Coordinator
 
@@ -52,6 +53,38 @@ def locks_are_asked_about_at_once(patch: pytest.MonkeyPatch) -> None:
     locks_are_let_go_at_once(patch)
     patch.setattr(Coordinator, "fate", fate)
     patch.setattr(coordinator, "_FATES_KEPT", 0)
+
+
+def puts_waiting_when_the_sequencer_comes_back(seed: int) -> int:
+    """As above: puts at the leader of a healthy shard, whose last entry waits for its place in the order."""
+    simulation = Simulation(seed, plan(
+        seconds=BACK_AT + 1, fault_every_s=1e9, faults=("heal",), mix={"put": 1}, patience=1.0, clients=CLIENTS, lone_after=1 << 30))
+    waiting = []
+
+    def gone() -> None:
+        for host in HOSTS:
+            simulation.kill(simulation.nodes[host, 0])
+            simulation.nodes[host, 1].node.pace.full_requests = 256  # what comes gathers while an entry is under way
+
+    def back() -> None:
+        waiting.extend(process.node.leading.statistics() for process in simulation._leaders(1))
+        for host in HOSTS:
+            simulation.start_node(host, 0)
+
+    simulation.at(GONE_AT, None, gone)
+    simulation.at(BACK_AT, None, back)
+    simulation.run()
+    (found,) = waiting
+    return int(found["queued"] + found["locks"])
+
+
+def test_a_put_that_has_timed_out_in_the_queue_is_not_done() -> None:  # I23
+    assert puts_waiting_when_the_sequencer_comes_back(2) <= CLIENTS
+
+
+def test_without_looking_for_what_is_overdue_it_would(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(node.fronts.FrontLink, "awaits", lambda self, rid: self.alive)
+    assert puts_waiting_when_the_sequencer_comes_back(2) > CLIENTS
 
 
 def run_all(seeds: int) -> None:

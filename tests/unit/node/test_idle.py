@@ -89,13 +89,13 @@ def test_a_link_that_is_looked_at_now_and_then_stays(links: NodeLinks) -> None:
 def test_a_heartbeats_work_is_done_less_often_where_nobody_waits(calm: bool, most: int, least: int) -> None:
     loop = Loop()
     beats: list[float] = []
-    nothing = SimpleNamespace(sweep=lambda: None, tick=lambda: None, second=lambda: None)
+    nothing = SimpleNamespace(sweep=lambda *now: None, tick=lambda: None, second=lambda: None)
     fake: Any = SimpleNamespace(
         loop=loop, now_ms=lambda: round(loop.now * 1000),
         settings=SimpleNamespace(common=SimpleNamespace(heartbeat_interval_ms=100, election_timeout_ms=1000)),
         raft=SimpleNamespace(tick=lambda now_ms: None, next_deadline=lambda: 1 << 60),
         standing=SimpleNamespace(say_state=lambda: None, say_ready=lambda: None), upkeep=nothing, heartbeat=lambda: beats.append(loop.now),
-        reads=nothing, snapshots=nothing, backups=nothing, streams=nothing, second=lambda: None,
+        reads=nothing, fronts=nothing, snapshots=nothing, backups=nothing, streams=nothing, second=lambda: None,
         connecting=lambda: False, wake=lambda: None)
     clock = Clock(fake)
     clock.calm = calm
