@@ -52,9 +52,7 @@ _INDEX = struct.Struct("<Q")
 class ShardNode(LinkedNode):
     """See the module."""
 
-    def __init__(
-        self, settings: NodeSettings, loop: asyncio.AbstractEventLoop, status: StatusSink | None = None,
-    ) -> None:
+    def __init__(self, settings: NodeSettings, loop: asyncio.AbstractEventLoop, status: StatusSink | None = None) -> None:
         super().__init__(settings, loop, status)
         self.fold = load_fold(self)
         self._count_at_applied = self.fold.cut(settings.shard).count

@@ -65,10 +65,8 @@ class Router:
         self.limit_s = common.limit_s
         self.election_s = common.election_timeout_ms / 1000
         members = [p.member_id for p in common.peers]
-        self.routes = [
-            ShardRoute(s, common.member_id, members, connect, self, self.election_s)
-            for s in range(common.shard_count)
-        ]
+        self.routes = [ShardRoute(s, common.member_id, members, connect, self, self.election_s)
+                       for s in range(common.shard_count)]
         self.highest = 0  # the highest revision this front has shown to a client
         self.compacted = 0  # the highest compaction that this front has acknowledged
         self.hub: Subscriber | None = None
