@@ -114,7 +114,16 @@ class LockTable(Generic[P]):
         return self._attempts.get(attempt)
 
     def remove(self, entry: Queued[P]) -> None:
-        """An entry is done with: run, released, or given up."""
+        """A request is done with: run, or given up."""
+        assert entry.attempt is None, f"I11: the lock of {entry.attempt} does not end as a request does"
+        self._remove(entry)
+
+    def unlock(self, entry: Queued[P]) -> None:
+        """A prepare is done with: its multi was applied, its attempt released, a later sequencer's record applied (I11); or it was
+        refused after all, before it was granted."""
+        self._remove(entry)
+
+    def _remove(self, entry: Queued[P]) -> None:
         del self._entries[entry]
         self._overlaps.remove(entry.footprint)
         self._waiting -= not entry.active

@@ -385,7 +385,7 @@ class ShardLeader(Generic[T]):
             self._ended.add(attempt)
         held = self._table.find(attempt)
         if held is not None:
-            self._table.remove(held)
+            self._table.unlock(held)
             if not more:
                 self._advance()
 
@@ -437,7 +437,8 @@ class ShardLeader(Generic[T]):
                     self._table.suspend(held)
                     if other.attempt is not None:
                         self._answers.append((payload.token, Status.LOCKED, encode_attempt(other.attempt)))
-                        self._table.remove(held)
+                        assert payload.answer is None, f"I11: {payload.prepare.attempt} was granted, and is undecided"
+                        self._table.unlock(held)
                     return
         self._lock(held)
         self._ungranted[payload.prepare.attempt] = held
@@ -503,7 +504,7 @@ class ShardLeader(Generic[T]):
             self.sequencer_term = order_term
             # I11: what an older sequencer left undecided will never be appended
             for held in [h for h in self._table if h.attempt is not None and h.attempt.term < order_term]:
-                self._table.remove(held)
+                self._table.unlock(held)
         for attempt in attempts:
             self.release(attempt, more=True)
         if len(self._table):

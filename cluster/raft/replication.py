@@ -93,7 +93,7 @@ class Replication(RaftState):
         current = self._membership.current
         if self.log.commit < self._term_start:  # the erratum: see membership
             raise ConfigurationRefused("no entry of this leader's term is committed yet")
-        if self._membership.latest_index > self.log.commit:
+        if self._membership.latest_index > self.log.commit:  # I21
             raise ConfigurationRefused("the change before is not committed yet")
         current.check_step(new)
         if self.id not in new.voters:

@@ -242,7 +242,7 @@ def attempts_keep_their_id(patch: Patch) -> None:
     def release(self: Any, attempt: Any, *, more: bool = False) -> None:
         held = self._table.find(attempt)
         if held is not None:
-            self._table.remove(held)
+            self._table.unlock(held)
             if not more:
                 self._advance()
 
