@@ -64,6 +64,7 @@ class Wide(Generic[T]):
     sent_ms: int = 0
     behind: Attempt | None = None  # start over once this one is decided
     given_up: int = 0  # so many attempts took too long to prepare
+    leaderless: int = 0  # the shard whose leader it was last found to wait for; 0: none
     deadline_ms: int = NEVER  # its client has been told by then that it timed out
     rows: bool = False  # it must see the rows that it deletes, however many
     plain: Plain | None = None  # what it is, if it is a transaction of single keys at the latest revision
@@ -329,8 +330,11 @@ class Coordinator(Generic[T]):
         self._queue.extend(waiting)  # behind whoever had to start over meanwhile
 
     def _start(self, wide: Wide[T], now_ms: int) -> bool:
+        if wide.leaderless and not self._leads(wide.leaderless):
+            return False  # asked for each that waits, in each run
         touches = self._touches(wide)
-        if not all(self._leads(shard) for shard in touches):
+        wide.leaderless = next((shard for shard in touches if not self._leads(shard)), 0)
+        if wide.leaderless:
             return False
         self._number += 1
         wide.attempt = Attempt(self.term, self._number)
@@ -403,8 +407,9 @@ class Coordinator(Generic[T]):
 
     def _patience_ms(self, wide: Wide[T]) -> int:
         """How long its prepares may take. Ten heartbeats, as without a leader (H19); then four times as long with each attempt, for
-        what is only slow, as one that reads very many rows, would be slow again, and never be done."""
-        return self._give_up_ms << min(2 * wide.given_up, _MOST_PATIENCE)
+        what is only slow, as one that reads very many rows, would be slow again, and never be done. An end of leases, which reads
+        no rows and has no deadline, has four times ten at most: whom it waits for may only look alive."""
+        return self._give_up_ms << min(2 * wide.given_up, 2 if wide.leases else _MOST_PATIENCE)
 
     def _give_up(self, wide: Wide[T]) -> None:
         """Some participants have not granted in time: nothing is locked for their sake until their leaders are heard of again (H19)."""

@@ -186,6 +186,39 @@ def test_an_expiry_that_is_on_its_way_is_not_asked_for_again(sequencer: Sequence
     assert expiring.statistics()["queued"] == 1
 
 
+def test_an_expiry_locks_its_lease_for_seconds_at_most_whoever_only_looks_alive(sequencer: Sequencer) -> None:
+    """It has no deadline, and what it is to wait for may report and never grant."""
+    assert sequencer.coordinator.submit(None, Method.LEASE_REVOKE, b"", [7])
+    longest, since, now_ms = 0, 0, 0
+    held: Attempt | None = None
+    for now_ms in range(0, 120_000, HEARTBEAT_MS):
+        sequencer.hear()
+        before = held
+        sequencer.run(now_ms)
+        held = sequencer.attempt
+        if held != before:
+            longest, since = max(longest, now_ms - since), now_ms
+    assert 40 * HEARTBEAT_MS <= max(longest, now_ms - since) <= 41 * HEARTBEAT_MS
+
+
+def test_what_waits_for_a_leader_is_not_looked_through_in_each_turn(
+    sequencer: Sequencer, monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Thousands may wait for a shard that is gone, and each turn is everybody's."""
+    looked: list[Wide[str]] = []
+    real = Coordinator._touches
+    monkeypatch.setattr(Coordinator, "_touches", lambda self, wide: looked.append(wide) or real(self, wide))
+    sequencer.coordinator = sequencer.fresh()
+    sequencer.hear(1)
+    sequencer.submit("waits")
+    for now_ms in range(0, 1000, HEARTBEAT_MS):
+        sequencer.run(now_ms)
+    assert len(looked) == 1
+    sequencer.hear(2)
+    sequencer.run(1000)
+    assert sequencer.prepares
+
+
 def done(sequencer: Sequencer, token: str, index: int) -> Attempt:
     """One is done from its beginning to its record."""
     sequencer.submit(token)
