@@ -29,6 +29,7 @@ from cluster.footprint import Footprint, footprint, overlap, plain_footprint
 from cluster.messages import Method
 from cluster.order import Attempt, Fold, Multi, Part, encode_multi
 from cluster.overlaps import Overlaps
+from cluster.pace import MAX_ENTRY_BYTES
 from cluster.pb import rpc_pb2 as pb
 from cluster.placement import Placement
 from cluster.plain_txn import Plain
@@ -41,7 +42,6 @@ from cluster.view import Current, Outcome, Version
 T = TypeVar("T")
 
 NEVER = 1 << 62
-_MAX_RECORD_BYTES = 4 << 20  # a record is closed above this size, so that it holds up the others for no longer (D9)
 _FATES_KEPT = 100_000  # of the attempts that were appended last
 _MOST_PATIENCE = 6  # an attempt is given up after ten heartbeats, and at most so many times doubled
 
@@ -297,7 +297,7 @@ class Coordinator(Generic[T]):
         ``append(item, outcome, wide)`` logs the multi in the sequencer's open batch; a refusal
         (EtcdError) is handed to it as an outcome by the owner of the token: see :meth:`refusals`.
         """
-        self._room = _MAX_RECORD_BYTES
+        self._room = MAX_ENTRY_BYTES
         for wide in list(self._running.values()):
             if self._over(wide, now_ms):
                 self._release(wide)

@@ -15,6 +15,7 @@ from collections.abc import Mapping
 
 FULL_REQUESTS = 512
 FULL_BYTES = 256 << 10
+MAX_ENTRY_BYTES = 4 << 20  # an entry is closed above this size, so that no record holds up the others for long (D9)
 BUSY_CHANGES = 4
 _LONGEST_S = 0.1
 _SMOOTHING = 0.2

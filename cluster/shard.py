@@ -29,7 +29,7 @@ from cluster.later_puts import LaterPuts
 from cluster.locks import LockTable, Queued, Refused
 from cluster.messages import LEADER, Method, Status
 from cluster.order import Attempt, entry
-from cluster.pace import Pace
+from cluster.pace import MAX_ENTRY_BYTES, Pace
 from cluster.pb import rpc_pb2 as pb
 from cluster.pending import Blocked, Elsewhere, PendingOverlay, Recorder
 from cluster.plain_put import key_end, pending
@@ -40,7 +40,6 @@ from cluster.view import Outcome
 
 T = TypeVar("T")
 
-_MAX_ENTRY_BYTES = 4 << 20  # an entry is closed above this size
 _MAX_UNORDERED_BYTES = 32 << 20  # of logged entries without a place in the order; Raft drops proposals beyond 64 MiB
 _CREATE, _MOD = 1, 2  # Compare.CompareTarget
 _PUT = int(Method.PUT)
@@ -138,10 +137,10 @@ class ShardLeader(Generic[T]):
         if self._held_up:
             self._advance()
         queue, table = self._queue, self._table
-        while queue and self._open.size < _MAX_ENTRY_BYTES:
+        while queue and self._open.size < MAX_ENTRY_BYTES:
             if not len(table):
                 self._puts()
-                if not queue or self._open.size >= _MAX_ENTRY_BYTES:
+                if not queue or self._open.size >= MAX_ENTRY_BYTES:
                     return
             token, method, body = queue.popleft()
             self._queued_bytes -= len(body)
@@ -162,7 +161,7 @@ class ShardLeader(Generic[T]):
         queue, view, batch = self._queue, self.view, self._open
         current, take = view.current, view.take_put
         puts: list[PendingPut] = []
-        room = _MAX_ENTRY_BYTES - batch.size
+        room = MAX_ENTRY_BYTES - batch.size
         size = 0
         while queue and size < room:
             token, method, body = queue[0]
@@ -413,7 +412,7 @@ class ShardLeader(Generic[T]):
             for held in list(self._table) if self._table.requests else ():
                 payload = held.payload
                 if held.active and isinstance(payload, Waiting) and payload.batch <= self._applied_batch:
-                    if self._open.size >= _MAX_ENTRY_BYTES or not self._may_log:
+                    if self._open.size >= MAX_ENTRY_BYTES or not self._may_log:
                         self._held_up = True  # :meth:`run` goes on with it, before what is queued
                         break
                     before = len(self._table)

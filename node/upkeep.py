@@ -18,6 +18,7 @@ import structlog
 from cluster import records
 from cluster.autocompact import AutoCompactor
 from cluster.messages import ANSWER, Method, Status
+from cluster.pace import MAX_ENTRY_BYTES
 from cluster.pb import rpc_pb2
 from cluster.raft import Role
 from node.fronts import FrontLink
@@ -33,7 +34,6 @@ log = structlog.get_logger("upkeep")
 
 AGREED = "agreed"  # file in a node's directory: the layout that this host was not started with
 _MARK_BYTES = 1 << 20
-_LEAST_CATCHUP_BYTES = 4 << 20  # as much as an entry may have: a follower that lost one frame is sent entries, no state
 _KEEP_AT_MOST = 20  # snapshot counts of order records kept for the own host's other nodes alone; beyond, they install
 # A compaction has time, requests have not: while there are any (node.yielding) it takes a fifth of the loop, as etcd
 # pauses between batches, in short slices: what comes waits for one
@@ -69,7 +69,8 @@ class Upkeep:
         # Large entries count by their bytes too: most of the log is then truncated before RocksDB would write it a second
         # time, when the log's write buffer, of half as much again as the state's, is full
         self._flush_bytes = settings.write_buffer_bytes * 3 // 4
-        self._catchup_bytes = max(settings.write_buffer_bytes // 4, _LEAST_CATCHUP_BYTES)
+        # an entry at least: a follower that lost one frame is sent entries, no state
+        self._catchup_bytes = max(settings.write_buffer_bytes // 4, MAX_ENTRY_BYTES)
         self._auto = AutoCompactor(settings.auto_compaction_mode, settings.auto_compaction_retention)
 
     # -- leases

@@ -22,7 +22,7 @@ from cluster import errors
 from cluster.errors import EtcdError
 from cluster.lease import Lessor
 from cluster.messages import ANSWER, HEAD, LEADER, PUT_ANSWER, Method, Status
-from cluster.pace import Pace
+from cluster.pace import MAX_ENTRY_BYTES, Pace
 from cluster.replica import AppliedState, Batch, Leader, NotYet
 from node.fronts import FrontLink
 from node.storage import PreparedPuts
@@ -32,7 +32,6 @@ log = structlog.get_logger("writes")
 _PUT = int(Method.PUT)
 _HEAD_BYTES = HEAD.size
 _MAX_QUEUED = 50_000  # writes waiting to be evaluated; beyond it TooManyRequests
-_MAX_ENTRY_BYTES = 4 << 20  # an entry is closed above this size, so that no record holds up the others for long
 _MAX_UNCOMMITTED = 8  # entries on their way; while so many are, requests gather for a larger one
 
 
@@ -212,7 +211,7 @@ class Writes:
         answers, pack, term = self._answers, PUT_ANSWER.pack, leader.term
         size, queued_bytes = self._staged_bytes, self._queued_bytes
         puts = not self._over_quota(_PUT, b"")
-        while queue and size < _MAX_ENTRY_BYTES:
+        while queue and size < MAX_ENTRY_BYTES:
             link, rid, method, body = queue.popleft()
             queued_bytes -= len(body)
             if not link.alive:

@@ -76,7 +76,7 @@ def test_what_waited_for_a_lock_goes_on_entry_by_entry(seed: int, monkeypatch: p
     """Every request fills an entry here, and few may be ahead of the order: whoever was let go on finds no room, over and over,
     and still stands before what conflicts with it and came later."""
     for place in (cluster.shard, node.writes):
-        monkeypatch.setattr(place, "_MAX_ENTRY_BYTES", 1)
+        monkeypatch.setattr(place, "MAX_ENTRY_BYTES", 1)
     monkeypatch.setattr(cluster.shard, "_MAX_UNORDERED_BYTES", 60)
     advance, held_up = ShardLeader._advance, [0]
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 from order_mutants import WIDE, locks_are_let_go_at_once, plan
 from order_sim import HOSTS, Simulation
@@ -15,26 +18,38 @@ GONE_AT, BACK_AT = 1.0, 18.0  # three times as long as a front waits
 CLIENTS = 6
 
 
+def the_leader(simulation: Simulation, shard: int) -> Any:
+    """The node that leads a shard; there is just one."""
+    (process,) = simulation._leaders(shard)
+    return process.node
+
+
+def just_before_it_comes_back(simulation: Simulation, shard: int, look: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """Run without the nodes of a shard for long; what ``look`` finds before they are started again."""
+    found = []
+
+    def gone() -> None:
+        for host in HOSTS:
+            simulation.kill(simulation.nodes[host, shard])
+
+    def back() -> None:
+        found.append(look())
+        for host in HOSTS:
+            simulation.start_node(host, shard)
+
+    simulation.at(GONE_AT, None, gone)
+    simulation.at(BACK_AT, None, back)
+    simulation.run()
+    (only,) = found
+    return only
+
+
 def waiting_when_the_shard_comes_back(seed: int) -> int:
     """How many transactions wait at the sequencer for a shard that was gone for long: its clients ask one by one, and wait until
     each has timed out."""
     simulation = Simulation(seed, plan(
         seconds=BACK_AT + 1, fault_every_s=1e9, faults=("heal",), mix={"wide": 1}, patience=1.0, clients=CLIENTS))
-    waiting = []
-
-    def gone() -> None:
-        for host in HOSTS:
-            simulation.kill(simulation.nodes[host, 1])
-
-    def back() -> None:
-        waiting.extend(process.node.coordinator.statistics() for process in simulation._leaders(0))
-        for host in HOSTS:
-            simulation.start_node(host, 1)
-
-    simulation.at(GONE_AT, None, gone)
-    simulation.at(BACK_AT, None, back)
-    simulation.run()
-    (found,) = waiting
+    found = just_before_it_comes_back(simulation, 1, lambda: the_leader(simulation, 0).coordinator.statistics())
     return int(found["queued"] + found["running"])
 
 
@@ -59,22 +74,13 @@ def puts_waiting_when_the_sequencer_comes_back(seed: int) -> int:
     """As above: puts at the leader of a healthy shard, whose last entry waits for its place in the order."""
     simulation = Simulation(seed, plan(
         seconds=BACK_AT + 1, fault_every_s=1e9, faults=("heal",), mix={"put": 1}, patience=1.0, clients=CLIENTS, lone_after=1 << 30))
-    waiting = []
 
-    def gone() -> None:
+    def gather() -> None:
         for host in HOSTS:
-            simulation.kill(simulation.nodes[host, 0])
             simulation.nodes[host, 1].node.pace.full_requests = 256  # what comes gathers while an entry is under way
 
-    def back() -> None:
-        waiting.extend(process.node.leading.statistics() for process in simulation._leaders(1))
-        for host in HOSTS:
-            simulation.start_node(host, 0)
-
-    simulation.at(GONE_AT, None, gone)
-    simulation.at(BACK_AT, None, back)
-    simulation.run()
-    (found,) = waiting
+    simulation.at(GONE_AT, None, gather)
+    found = just_before_it_comes_back(simulation, 0, lambda: the_leader(simulation, 1).leading.statistics())
     return int(found["queued"] + found["locks"])
 
 
@@ -107,5 +113,5 @@ def test_if_it_was_none_the_lock_would_end_before(monkeypatch: pytest.MonkeyPatc
 
 @pytest.mark.parametrize("seed", range(3))
 def test_each_waits_for_the_next_record_where_one_fills_a_record(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:  # D9
-    monkeypatch.setattr(coordinator, "_MAX_RECORD_BYTES", 1)
+    monkeypatch.setattr(coordinator, "MAX_ENTRY_BYTES", 1)
     Simulation(seed, plan(mix=WIDE)).run()
