@@ -27,6 +27,18 @@ def test_nothing_exceeds_the_streams_window_and_the_rest_follows_an_update() -> 
     assert stream.closed
 
 
+def test_an_answer_ends_though_settings_made_its_window_negative() -> None:
+    client = Client()
+    stream = client.request(1, end=True)
+    stream.send_data(b"x" * 60_000)
+    client.take()
+    client.send(f.settings_frame({f.INITIAL_WINDOW_SIZE: 100}))
+    assert stream.send_window == 100 - 60_000
+    stream.end()
+    assert Frame(f.DATA, f.END_STREAM, 1, b"") in client.take(), "RFC 9113 section 6.9.1: it needs no window"
+    assert stream.closed
+
+
 def test_nothing_exceeds_the_connections_window_and_streams_take_turns() -> None:
     client = Client(settings={f.INITIAL_WINDOW_SIZE: 1_000_000})
     streams = [client.request(i, end=True) for i in (1, 3, 5)]

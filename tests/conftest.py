@@ -1,0 +1,18 @@
+"""How hypothesis searches: the same examples in every run of CI, others each time elsewhere.
+
+A failure that a random search finds in CI would mark the wrong change. So ``MUSTER_CI`` draws the examples from each
+test's own code; everywhere else a run may find what no run found before, and prints the blob that repeats it. What was
+found once stays as an ``@example``.
+"""
+
+from __future__ import annotations
+
+import os
+
+from hypothesis import HealthCheck, settings
+
+# A machine that is busy with other things makes an example slow, not wrong.
+settings.register_profile("anew", deadline=None, print_blob=True)
+settings.register_profile("ci", settings.get_profile("anew"), derandomize=True, database=None,
+                          suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("ci" if os.environ.get("MUSTER_CI") else "anew")
