@@ -5,6 +5,10 @@ same batch; etcd 3.5's corruption came from two). A long run is cut into several
 only the last carries the position: rows above the position are invisible to every reader, and writing them
 again after a crash changes nothing (review (b) Visibility).
 
+That holds of rows that name a revision. All others (leases, attachments, members, alarms) would show at once, so they
+are kept back for the last batch (``Run.late``): whoever looks between two slices, or after a crash between them, finds
+them at the position. A compaction reads what key hangs on what lease there, a hash and a check of leases, too.
+
 Hot path: see the figure in ``state``. One tight loop; a put costs a struct, two joins and one batch row.
 """
 
@@ -86,6 +90,7 @@ class Run:
         "died",
         "events",
         "first",
+        "late",
         "leases",
         "long",
         "out",
@@ -107,7 +112,9 @@ class Run:
         self.run: list[bytes] = []  # of the r row being filled
         self.run_bytes = 0
         self.first = (0, 0)  # revision, sub of that row's first change
-        # what this call wrote and the database does not show yet
+        # rows without a revision, for the last batch: their values, None where one goes
+        self.late: dict[bytes, bytes | None] = {}
+        # the same by lease, for what comes later in the run: rows of its keys, its TTL
         self.attached: dict[int, list[bytes]] = {}
         self.leases: dict[int, int | None] = {}
         # keys created by this call, with their revision, where a later put may refer to it (PUT_REF)
@@ -189,7 +196,6 @@ class Run:
         self.store.write(self.batch)
         self.batch = WriteBatch(raw_mode=True)
         self.pending = 0
-        self.attached.clear()
 
     def begin_long(self) -> None:
         """Others look at the store before this call has ended: what speaks of its position stands still."""
@@ -207,27 +213,27 @@ class Run:
         return events
 
     def attach(self, lease: int, key: bytes) -> None:
+        """A key is put that names a lease."""
         row = LEASE_KEY.pack(b"l", lease) + key
-        self.batch.put(row, b"")
+        self.late[row] = b""
         self.attached.setdefault(lease, []).append(row)
 
     def control(self, data: bytes, kind: int, pos: int, end: int) -> None:
         """Everything but puts and deletes."""
-        batch, out = self.batch, self.out
+        late, out = self.late, self.out
         if kind == Item.TXN:
             self.changes(data, pos, end)
         elif kind == Item.LEASE_GRANT:
             lease, ttl = LEASE.unpack_from(data, pos)
-            batch.put(LEASE_KEY.pack(b"L", lease), LEASE_VALUE.pack(ttl, 0))
+            late[LEASE_KEY.pack(b"L", lease)] = LEASE_VALUE.pack(ttl, 0)
             self.leases[lease] = ttl
             out.leases.append((Item.LEASE_GRANT, lease, ttl))
         elif kind == Item.LEASE_REVOKE:
             (lease,) = LEASE_ID.unpack_from(data, pos)
             self.changes(data, pos + LEASE_ID.size, end)
             # single deletes: a range delete per lease would slow down every later iterator
-            for row in {*self.store.attachment_rows(lease), *self.attached.pop(lease, ())}:
-                self.batch.delete(row)
-            self.batch.delete(LEASE_KEY.pack(b"L", lease))
+            late.update(dict.fromkeys((*self.store.attachment_rows(lease), *self.attached.pop(lease, ()))))
+            late[LEASE_KEY.pack(b"L", lease)] = None
             self.leases[lease] = None
             out.leases.append((Item.LEASE_REVOKE, lease, 0))
         elif kind == Item.LEASE_CHECKPOINT:
@@ -237,7 +243,7 @@ class Run:
                 known = self.store.lease(lease)
                 ttl = known[0] if known else None
             if ttl is not None:  # else revoked before, in a batch of which only slices were written
-                batch.put(LEASE_KEY.pack(b"L", lease), LEASE_VALUE.pack(ttl, remaining))
+                late[LEASE_KEY.pack(b"L", lease)] = LEASE_VALUE.pack(ttl, remaining)
                 out.leases.append((Item.LEASE_CHECKPOINT, lease, remaining))
         elif kind == Item.COMPACT:
             (revision,) = REVISION.unpack_from(data, pos)
@@ -247,26 +253,23 @@ class Run:
                 self.compact = revision
                 out.compacted = revision
         elif kind == Item.BOOTSTRAP:
-            batch.put(keys.BOOTSTRAP_ROW, data[pos:end])
+            late[keys.BOOTSTRAP_ROW] = data[pos:end]
             out.bootstrap = BOOTSTRAP.unpack_from(data, pos)
         elif kind == Item.PUBLISH:
             member = data[pos:end]
             member_id = read_varint(member, 1)[0] if member[:1] == b"\x08" else 0
-            batch.put(keys.MEMBER_PREFIX + member_id.to_bytes(8, "big"), member)
+            late[keys.MEMBER_PREFIX + member_id.to_bytes(8, "big")] = member
             out.published.append(member)
         elif kind == Item.ALARM:
             raised, alarm, member_id = ALARM_BODY.unpack_from(data, pos)
             alarm_row = keys.ALARM_PREFIX + bytes((alarm,)) + member_id.to_bytes(8, "big")
-            if raised:
-                batch.put(alarm_row, b"")
-            else:
-                batch.delete(alarm_row)
+            late[alarm_row] = b"" if raised else None
             out.alarms = True
         elif kind == Item.INCARNATION:
             member_id, incarnation = INCARNATION.unpack_from(data, pos)
             # the first one counts for ever
             if self.store.meta(f"incarnation/{member_id:x}") is None and member_id not in dict(out.incarnations):
-                batch.put(keys.INCARNATION_PREFIX + b"%x" % member_id, incarnation.to_bytes(8, "big"))
+                late[keys.INCARNATION_PREFIX + b"%x" % member_id] = incarnation.to_bytes(8, "big")
                 out.incarnations.append((member_id, incarnation))
         else:
             raise ValueError(f"unknown item of kind {kind}")
@@ -367,6 +370,11 @@ class Run:
         assert new.revision >= position.revision >= position.compact_revision, f"I24: {new} after {position}"
         assert new.order_index > position.order_index or new == position, f"I18: {new} after {position}"
         assert not self.run  # every change of the batch is in an r row
+        for row, known in self.late.items():
+            if known is None:
+                batch.delete(row)
+            else:
+                batch.put(row, known)
         batch.put(keys.POSITION_ROW, keys.POSITION.pack(*new))  # I6: in the batch of the data it describes
         store.write(batch)
         store.position = new
