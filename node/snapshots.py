@@ -4,7 +4,10 @@ A snapshot is a checkpoint of ``state`` alone: never a vote, a term or a log (H8
 Raft messages in frames ``kind u8 | transfer u64 | offset u64 | data``; the sender keeps a window of unacknowledged
 bytes, so that Raft's own traffic is not held up. A transfer that breaks is begun anew.
 
-The receiver builds aside, verifies, and switches in at once. Because state and log are two databases, the log
+The receiver builds aside, verifies, and switches in at once. Checking and syncing what came may take minutes on a slow
+disk: a helper thread does it, and the sender is acknowledged every second meanwhile. A transfer that begins by then
+supersedes the one that is being synced, which is installed all the same if it is news when it is done. So a receiver keeps
+two copies at most, and a refused one leaves nothing behind. Because state and log are two databases, the log
 says first that an install to a position is on its way: after a crash in between, opening the log completes it,
 and no other gap between log and state is believed (H10).
 """
@@ -31,7 +34,8 @@ _FRAME = struct.Struct("<BQQ")  # kind, transfer, offset
 _BEGIN, _CHUNK, _END, _ACK, _DONE, _FAILED = range(1, 7)
 _CHUNK_BYTES = 256 * 1024
 _WINDOW_BYTES = 2 * 1024 * 1024
-_STALLED_S = 10.0
+_STALLED_S = 10.0  # a transfer whose peer acknowledges nothing for so long is given up
+_SILENT_S = 30.0  # so is one whose sender sends nothing: longer, for the sender is to notice first
 
 
 @dataclass(slots=True)
@@ -57,7 +61,8 @@ class Receiving:
     sink: SnapshotSink
     configuration: Configuration
     received: int = 0
-    finishing: bool = False
+    ended: bool = False  # all of it is here
+    moved_at: float = 0.0
 
 
 class Snapshots:
@@ -67,9 +72,12 @@ class Snapshots:
         self._node = node
         self._sending: dict[int, Sending] = {}
         self._preparing: set[int] = set()
-        self._receiving: Receiving | None = None
+        self._receiving: Receiving | None = None  # the newest one
+        self._finishing: Receiving | None = None  # the one that a helper thread checks and syncs, the newest or an older one
         self._serial = 0
         self.sent = self.installed = self.failed = 0
+        self._outgoing = f"{node.settings.data_dir}/outgoing"
+        SnapshotSource.remove_left(self._outgoing)
 
     # -- sending
 
@@ -79,8 +87,7 @@ class Snapshots:
             return
         node = self._node
         self._preparing.add(peer)
-        directory = f"{node.settings.data_dir}/outgoing"
-        future = node.loop.run_in_executor(None, SnapshotSource.create, node.store, directory)
+        future = node.loop.run_in_executor(None, SnapshotSource.create, node.store, self._outgoing)
         future.add_done_callback(lambda done: self._prepared(peer, min_index, done))
 
     def _prepared(self, peer: int, min_index: int, done: asyncio.Future[SnapshotSource]) -> None:
@@ -90,6 +97,8 @@ class Snapshots:
         if done.cancelled() or node.stopping or error is not None:
             if error is not None:
                 log.error("a snapshot could not be made", error=str(error))
+            elif not done.cancelled():
+                done.result().close()
             node.raft.snapshot_sent(peer, False)
             return
         source = done.result()
@@ -142,11 +151,19 @@ class Snapshots:
         return min((s.source.position.shard_index for s in self._sending.values()), default=None)
 
     def sweep(self) -> None:
-        """Give up transfers that do not move."""
+        """Every second: give up transfers that do not move, and say that one which is being synced does."""
         now = self._node.loop.time()
         for sending in list(self._sending.values()):
             if now - sending.moved_at > _STALLED_S:
                 self._give_up(sending, "the peer does not answer")
+        receiving = self._receiving
+        if receiving is None:
+            return
+        if receiving.ended:
+            self._reply(receiving, _ACK)
+        elif now - receiving.moved_at > _SILENT_S:
+            log.warning("a snapshot came in part only", peer=f"{receiving.peer:x}", received_bytes=receiving.received)
+            self._abandon()
 
     # -- frames
 
@@ -181,13 +198,17 @@ class Snapshots:
     def _begin(self, peer: int, transfer: int, configuration: bytes) -> None:
         self._abandon()
         sink = SnapshotSink(f"{self._node.settings.data_dir}/state")
-        self._receiving = Receiving(peer, transfer, sink, Configuration.decode(configuration))
+        self._receiving = Receiving(peer, transfer, sink, Configuration.decode(configuration),
+                                    moved_at=self._node.loop.time())
 
     def _abandon(self) -> None:
-        if self._receiving is not None:
-            if not self._receiving.finishing:
-                self._receiving.sink.abandon()
-            self._receiving = None
+        """Drop what is being received. One that is being synced is in use until that is done."""
+        receiving, self._receiving = self._receiving, None
+        if receiving is not None and receiving is not self._finishing:
+            self._remove(receiving)
+
+    def _remove(self, receiving: Receiving) -> None:
+        self._node.loop.run_in_executor(None, receiving.sink.abandon)  # gigabytes, perhaps: not on the loop
 
     def _reply(self, receiving: Receiving, kind: int, text: bytes = b"") -> None:
         self._node.peers.send(receiving.peer, b"S", _FRAME.pack(kind, receiving.transfer, receiving.received) + text)
@@ -200,44 +221,60 @@ class Snapshots:
             if offset != receiving.received:
                 raise SnapshotRefused(f"a part is missing: got offset {offset}, want {receiving.received}")
             if kind == _END:
-                if not receiving.finishing:  # syncs every file: not on the loop
-                    receiving.finishing = True
-                    done = self._node.loop.run_in_executor(None, receiving.sink.finish)
-                    done.add_done_callback(lambda future: self._finished(receiving, future))
+                receiving.ended = True
+                self._finish_next()
                 return
             receiving.sink.write(data)
-        except SnapshotRefused as e:
+        except (SnapshotRefused, OSError) as e:
+            self._abandon()
             self._refuse(receiving, e)
             return
         receiving.received += len(data)
+        receiving.moved_at = self._node.loop.time()
         self._reply(receiving, _ACK)
 
-    def _refuse(self, receiving: Receiving, error: SnapshotRefused) -> None:
+    def _refuse(self, receiving: Receiving, error: Exception) -> None:
         log.warning("a snapshot was refused", peer=f"{receiving.peer:x}", reason=str(error))
         self._reply(receiving, _FAILED, str(error).encode())
-        if self._receiving is receiving:
-            self._abandon()
+
+    def _finish_next(self) -> None:
+        """Check and sync what is all here, one at a time: it syncs every file, which is not for the loop."""
+        receiving = self._receiving
+        if receiving is not None and receiving.ended and self._finishing is None:
+            self._finishing = receiving
+            done = self._node.loop.run_in_executor(None, receiving.sink.finish)
+            done.add_done_callback(lambda future: self._finished(receiving, future))
 
     def _finished(self, receiving: Receiving, future: asyncio.Future[Position]) -> None:
-        """Everything is there, verified and synced: switch it in."""
-        if self._receiving is not receiving or self._node.stopping:
+        """Everything is there, verified and synced: switch it in. Another one may have begun to come meanwhile."""
+        self._finishing = None
+        superseded = self._receiving is not receiving
+        if not superseded:
+            self._receiving = None
+        if self._node.stopping:
+            receiving.sink.abandon()  # at once: the loop ends
             return
-        error = future.exception()
         try:
-            if error is not None:
-                raise error
+            error = future.exception()
+            if isinstance(error, OSError):  # an install's own would leave the state in doubt: it ends the node
+                raise SnapshotRefused(str(error))
             self._install(receiving, future.result())
         except SnapshotRefused as e:
-            self._refuse(receiving, e)
-            return
-        self._receiving = None
-        self._reply(receiving, _DONE)
-        self._node.wake()
+            self._remove(receiving)
+            if not superseded:
+                self._refuse(receiving, e)
+        else:
+            if not superseded:
+                self._reply(receiving, _DONE)
+            self._node.wake()
+        self._finish_next()
 
     def _install(self, receiving: Receiving, position: Position) -> None:
         node = self._node
         if node.raft.role is Role.LEADER:  # elected meanwhile: what it evaluates stands on the state it has
             raise SnapshotRefused("this node leads now")
+        if position.order_index <= node.store.position.order_index:  # before the log hears of it
+            raise SnapshotRefused(f"it is at {position.order_index}, this node at {node.store.position.order_index}")
         snapshot = SnapshotPosition(position.shard_index, position.term, receiving.configuration)
         node.log.begin_install(snapshot)
         node.store.install(receiving.sink)  # forward only, or SnapshotRefused
@@ -249,8 +286,10 @@ class Snapshots:
         log.info("installed a snapshot", index=snapshot.index, revision=position.revision)
 
     def close(self) -> None:
-        """Drop what is under way."""
-        self._abandon()
+        """Drop what is under way. What is being synced is dropped when that is done, or at the next start."""
+        receiving, self._receiving = self._receiving, None
+        if receiving is not None and receiving is not self._finishing:
+            receiving.sink.abandon()
         for sending in list(self._sending.values()):
             sending.source.close()
         self._sending.clear()

@@ -5,7 +5,7 @@
     state/current        "db-3": replaced by rename, the only commit point of an install
     state/db-3/          the database
     state/incoming-.../  a snapshot being received    (removed at open)
-    state/outgoing-.../  a checkpoint being sent      (removed at open)
+    outgoing/            checkpoints being sent       (removed at the start of the node)
 
 A crash before the rename leaves the old database, one after it the new; whatever ``current`` does not name
 is removed at the next open.

@@ -9,11 +9,13 @@ Only ``state`` travels, never a log, a vote or a term (H8). The stream::
 ``etcdctl snapshot save`` takes a file for whole only if its payload is a multiple of 512 bytes. Chunks may be
 cut anywhere; the receiver checks every block as soon as it has it, and the whole at the end.
 
-A source or a sink that is dropped half-way leaves a directory that the next open of the store removes.
+A process that is killed leaves its directories: the next open of the store removes a sink's, and
+:meth:`SnapshotSource.remove_left` a source's.
 """
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import os
@@ -82,9 +84,7 @@ class SnapshotSource:
         """
         parent = Path(path)
         parent.mkdir(parents=True, exist_ok=True)
-        for child in parent.iterdir():  # left by a crash
-            if child not in _live:
-                shutil.rmtree(child, ignore_errors=True)
+        cls.remove_left(parent)
         target = parent / f"checkpoint-{next(_serial)}"
         _live.add(target)
         try:
@@ -101,6 +101,15 @@ class SnapshotSource:
             shutil.rmtree(target, ignore_errors=True)
             _live.discard(target)
             raise
+
+    @staticmethod
+    def remove_left(path: str | Path) -> None:
+        """Remove the checkpoints under ``path`` that no source of this process stands on: they keep files of the store, which it
+        has long replaced, on the disk."""
+        with contextlib.suppress(FileNotFoundError):
+            for child in Path(path).iterdir():
+                if child not in _live:
+                    shutil.rmtree(child, ignore_errors=True)
 
     def next_chunk(self, max_bytes: int) -> bytes:
         """The next bytes of the stream, empty at its end. StorageCorruption if a file cannot be read."""

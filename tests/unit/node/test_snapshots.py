@@ -1,0 +1,234 @@
+"""A state on its way to a peer: slow disks, transfers that are superseded, and what they leave behind."""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from cluster import records
+from cluster.raft import Configuration, Role
+from node.snapshots import Snapshots
+from node.storage import StateStore, snapshot
+from node.storage.snapshot import SnapshotSink, SnapshotSource
+
+GROUP = Configuration(frozenset((1, 2, 3)))
+RETRY_S = 0.1  # Raft asks again after a heartbeat
+
+
+class World:
+    """A clock that the test turns, and what happens at which time."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self._events: list[tuple[float, int, Callable[[], object]]] = []
+        self._serial = itertools.count()
+        self.finish_s = 0.0
+
+    def time(self) -> float:
+        return self.now
+
+    def at(self, after_s: float, call: Callable[[], object]) -> None:
+        heapq.heappush(self._events, (self.now + after_s, next(self._serial), call))
+
+    def run(self, until: float) -> None:
+        while self._events and self._events[0][0] <= until:
+            self.now, _, call = heapq.heappop(self._events)
+            call()
+        self.now = until
+
+    def run_in_executor(self, executor: object, work: Callable[..., Any], *args: Any) -> Future[Any]:
+        """The work is done at the end of the time that it takes."""
+        done: Future[Any] = Future()
+
+        def run() -> None:
+            try:
+                result = work(*args)
+            except Exception as e:
+                done.set_exception(e)
+            else:
+                done.set_result(result)
+
+        self.at(self.finish_s if getattr(work, "__func__", None) is SnapshotSink.finish else 0.0, run)
+        return done
+
+
+class Host:
+    """One member of a group, as far as its snapshots need it."""
+
+    def __init__(self, world: World, member_id: int, folder: Path) -> None:
+        self.world, self.loop, self.member_id = world, world, member_id
+        self.settings = SimpleNamespace(data_dir=str(folder))
+        self.state = folder / "state"
+        self.store = StateStore.open(self.state, block_cache_bytes=1 << 20, write_buffer_bytes=1 << 20)
+        self.stopping = False
+        self.hosts: dict[int, Host] = {}
+        self.wanting: set[int] = set()  # peers that Raft sends states to until they have one
+        self.log = SimpleNamespace(begin_install=lambda at: None, finish_install=lambda at: None)
+        self.raft = SimpleNamespace(
+            role=Role.FOLLOWER, snapshot_sent=self._sent, snapshot_installed=lambda at: True,
+            position_at=lambda index: SimpleNamespace(configuration=GROUP))
+        self.peers = SimpleNamespace(send=self._send)
+        self.snapshots = Snapshots(self)  # type: ignore[arg-type]
+        self._sweep()
+
+    def put(self, count: int) -> None:
+        first = self.store.position.order_index + 1
+        self.store.apply([(i, 1, records.put(b"/k/%d" % i, 0, 1, bytes([i % 251]) * 1000, 0)) for i in range(first, first + count)])
+
+    def feed(self, peer: int) -> None:
+        """Raft wants a state sent, again and again until one has arrived."""
+        self.wanting.add(peer)
+        self.snapshots.send_to(peer, 0)
+
+    def _sent(self, peer: int, ok: bool) -> None:
+        if ok:
+            self.wanting.discard(peer)
+        elif peer in self.wanting:
+            self.world.at(RETRY_S, lambda: self.snapshots.send_to(peer, 0))
+
+    def _send(self, peer: int, kind: bytes, data: bytes) -> bool:
+        self.world.at(0.001, lambda: self.hosts[peer].snapshots.frame(self.member_id, data))
+        return True
+
+    def _sweep(self) -> None:
+        self.world.at(1.0, self._sweep)
+        self.snapshots.sweep()
+
+    def state_replaced(self) -> None:
+        """A snapshot was installed."""
+
+    def wake(self) -> None:
+        """No ticks here."""
+
+    def directories(self) -> list[str]:
+        """Copies of a state that a host keeps, but for its own and the one that it replaced."""
+        found = [p.name for p in self.state.iterdir() if p.name.startswith("incoming")]
+        outgoing = Path(self.settings.data_dir) / "outgoing"
+        return found + ([p.name for p in outgoing.iterdir()] if outgoing.exists() else [])
+
+
+@pytest.fixture
+def world() -> World:
+    return World()
+
+
+@pytest.fixture
+def hosts(world: World, tmp_path: Path) -> Iterator[dict[int, Host]]:
+    found = {i: Host(world, i, tmp_path / str(i)) for i in (1, 2, 3)}
+    for host in found.values():
+        host.hosts = found
+    found[1].put(50)
+    found[3].put(50)
+    yield found
+    for host in found.values():
+        host.snapshots.close()
+        host.store.close()
+
+
+def test_a_snapshot_whose_sync_takes_a_minute_is_installed_and_sent_once(world: World, hosts: dict[int, Host]) -> None:
+    world.finish_s = 60.0
+    hosts[1].feed(2)
+    world.run(90.0)
+    sender, receiver = hosts[1].snapshots, hosts[2].snapshots
+    assert (receiver.installed, sender.sent, sender.failed) == (1, 1, 0)
+    assert hosts[2].store.position == hosts[1].store.position
+    assert hosts[1].directories() == hosts[2].directories() == []
+
+
+def test_what_is_superseded_while_it_is_synced_is_installed_if_it_is_news_and_leaves_nothing(
+    world: World, hosts: dict[int, Host],
+) -> None:
+    """A leader that was deposed sent one, then its successor another: each takes a minute to sync."""
+    world.finish_s = 60.0
+    hosts[1].snapshots.send_to(2, 0)
+    world.run(5.0)
+    hosts[3].put(10)
+    hosts[3].feed(2)
+    most = 0
+    for second in range(6, 200):
+        world.run(float(second))
+        most = max(most, len(hosts[2].directories()))
+    assert hosts[2].snapshots.installed == 2
+    assert hosts[2].store.position == hosts[3].store.position
+    assert most == 2
+    assert hosts[1].directories() == hosts[2].directories() == hosts[3].directories() == []
+
+
+def test_many_that_are_superseded_leave_one_that_is_synced_and_one_that_comes(world: World, hosts: dict[int, Host]) -> None:
+    world.finish_s = 60.0
+    for turn in range(20):
+        hosts[1 if turn % 2 else 3].snapshots.send_to(2, 0)
+        world.run(world.now + 2.0)
+        assert len(hosts[2].directories()) <= 2
+    world.run(300.0)
+    assert hosts[2].snapshots.installed >= 1
+    assert hosts[1].directories() == hosts[2].directories() == hosts[3].directories() == []
+
+
+def test_one_that_is_refused_once_it_is_whole_leaves_nothing(world: World, hosts: dict[int, Host]) -> None:
+    hosts[2].raft.role = Role.LEADER
+    hosts[1].snapshots.send_to(2, 0)
+    world.run(5.0)
+    assert (hosts[2].snapshots.installed, hosts[1].snapshots.failed) == (0, 1)
+    assert hosts[1].directories() == hosts[2].directories() == []
+
+
+def test_one_that_is_no_news_is_refused_before_the_log_hears_of_it(world: World, hosts: dict[int, Host]) -> None:
+    begun = []
+    hosts[2].log.begin_install = begun.append
+    hosts[2].put(60)
+    hosts[1].snapshots.send_to(2, 0)
+    world.run(5.0)
+    assert (hosts[2].snapshots.installed, hosts[1].snapshots.failed, begun) == (0, 1, [])
+    assert hosts[2].directories() == []
+
+
+def test_a_disk_that_fails_while_it_is_synced_refuses_it(
+    world: World, hosts: dict[int, Host], monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def full(path: Path) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("node.storage.directory.sync_tree", full)
+    hosts[1].snapshots.send_to(2, 0)
+    world.run(5.0)
+    assert (hosts[2].snapshots.installed, hosts[1].snapshots.failed) == (0, 1)
+    assert hosts[2].directories() == []
+
+
+def test_one_whose_sender_falls_silent_is_dropped(world: World, hosts: dict[int, Host]) -> None:
+    hosts[1].peers.send = lambda peer, kind, data: len(data) < 1000 and hosts[1]._send(peer, kind, data)
+    hosts[1].snapshots.send_to(2, 0)
+    world.run(5.0)
+    assert len(hosts[2].directories()) == 1
+    world.run(120.0)
+    assert hosts[2].directories() == []
+
+
+def test_a_host_that_stops_while_it_finishes_installs_nothing(world: World, hosts: dict[int, Host]) -> None:
+    world.finish_s = 60.0
+    hosts[1].snapshots.send_to(2, 0)
+    world.run(5.0)
+    hosts[2].stopping = True
+    hosts[2].snapshots.close()
+    world.run(90.0)
+    assert hosts[2].snapshots.installed == 0
+    assert hosts[2].directories() == []
+
+
+def test_what_a_killed_process_left_is_removed_at_the_start(world: World, hosts: dict[int, Host]) -> None:
+    left = SnapshotSource.create(hosts[1].store, f"{hosts[1].settings.data_dir}/outgoing")
+    SnapshotSink(hosts[1].state)
+    assert len(hosts[1].directories()) == 2
+    hosts[1].store.close()
+    snapshot._live.discard(left.directory)  # the process that made it is gone
+    hosts[1].store = StateStore.open(hosts[1].state, block_cache_bytes=1 << 20, write_buffer_bytes=1 << 20)
+    hosts[1].snapshots = Snapshots(hosts[1])  # type: ignore[arg-type]
+    assert hosts[1].directories() == []
