@@ -15,9 +15,11 @@ import traceback
 from typing import TYPE_CHECKING, Any
 
 from order_history import Folder, Replay
+from order_leases import LeaseTimes
 from order_members import Configurations
 from order_rules import Once, UnderLocks
 from order_store import Content
+from order_watching import check_response
 from order_world import Violation
 
 from cluster.coordinator import Coordinator
@@ -26,7 +28,6 @@ from cluster.order import Attempt, Cut
 from cluster.raft import IntegrityError, Role
 from cluster.shard import Preparing, ShardLeader
 from node.confirm import Confirmations
-from tests.unit.semantics.model import inside
 
 if TYPE_CHECKING:
     from order_clients import Operation, Watch
@@ -68,6 +69,7 @@ class Checker:
         self._locks: dict[tuple[int, int], Locks] = {}
         self._under_locks = UnderLocks()
         self._once = Once(simulation)
+        self.leases = LeaseTimes(simulation)
         self.counts = {"commits": 0, "leaders": 0, "applied": 0, "elections": 0, "grants": 0, "read indexes": 0,
                        "lone": 0}
 
@@ -292,6 +294,7 @@ class Checker:
         revision = operation.response.header.revision
         if revision > self.replay.revision:
             raise Violation("I7 answered after commit", f"{operation}: only {self.replay.revision} is committed")
+        self.leases.told(operation)
         if operation.method == "Compact":
             self._compacted(operation)
         waited_s = self._simulation.now - operation.asked_at
@@ -315,23 +318,8 @@ class Checker:
                                 f"{operation}: in {index}, {process.name} is at {process.node.order_index}")
 
     def watched(self, watch: Watch, response: Any) -> None:
-        """A watch was sent a response (I16): what it has got goes on where it was, whole revisions, nothing skipped."""
-        if response.created:
-            watch.cursor = (watch.request.start_revision or response.header.revision + 1) - 1
-            return
-        if response.canceled or not response.events:
-            return
-        replay, wanted = self.replay, watch.request
-        revisions = [event.kv.mod_revision for event in response.events]
-        if revisions != sorted(revisions) or revisions[0] <= watch.cursor:
-            raise Violation("I16 revisions rise", f"{watch} was at {watch.cursor} and got {revisions}")
-        if revisions[-1] > min(replay.revision, response.header.revision):
-            raise Violation("I16 a header covers its events", f"{watch} got {revisions}, header {response.header.revision}")
-        expected = [r for r in range(watch.cursor + 1, revisions[-1] + 1) for c in replay.changes.get(r, ())
-                    if inside(c.key, wanted.key, wanted.range_end)]
-        if expected != revisions:
-            raise Violation("I16 every event once, in order", f"{watch} was at {watch.cursor} and got {revisions}, not {expected}")
-        watch.cursor = revisions[-1]
+        """A watch was sent a response (I16)."""
+        check_response(self.replay, watch, response)
 
     # -- at the end
 

@@ -41,6 +41,7 @@ class Operation:
     response: Any = None
     error: str | None = None
     low_here: int = 0  # the highest revision that this front had shown to anybody by then
+    alive_until: float = 0.0  # so long its lease was promised to live by then
 
     @property
     def ok(self) -> bool:
@@ -333,6 +334,8 @@ class Clients:
         simulation = self.simulation
         operation = Operation(len(self.operations) + 1, method, request, front.host, simulation.now, self.shown,
                               low_here=front.shown)
+        if method == "LeaseTimeToLive":
+            operation.alive_until = self.alive_until.get(request.ID, 0.0)
         self.operations.append(operation)
         answers: list[bytes] = []
 

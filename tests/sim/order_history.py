@@ -19,7 +19,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from order_clients import Operation, Watch
+from order_clients import Operation
+from order_leases import check_keys
+from order_watching import WatchHistory
 from order_world import Violation
 
 from cluster import later_puts, order, records
@@ -28,7 +30,7 @@ from cluster.ranges import Fields
 from cluster.records import Item, items
 from cluster.spans import holds
 from cluster.wire import varint
-from tests.unit.semantics.model import Model, Refused, inside
+from tests.unit.semantics.model import Model, Refused
 
 if TYPE_CHECKING:
     from order_sim import Simulation
@@ -55,6 +57,8 @@ class Replay:
     record_of: dict[int, int] = field(default_factory=dict)  # revision -> order index
     revoked_with: dict[int, int] = field(default_factory=dict)  # revision -> the lease whose end it is
     granted: dict[int, int] = field(default_factory=dict)  # lease -> order index
+    ttls: dict[int, int] = field(default_factory=dict)  # lease -> seconds
+    live: dict[int, None] = field(default_factory=dict)  # leases that are there now
     ended: dict[int, int] = field(default_factory=dict)
     compactions: list[tuple[int, int]] = field(default_factory=list)  # order index, revision
     leases_at: dict[int, frozenset[int]] = field(default_factory=dict)  # revision -> leases just after it
@@ -92,7 +96,6 @@ class Folder:
     def __init__(self, logs: dict[int, dict[int, tuple[int, int, bytes]]], shards: range) -> None:
         self._logs = logs
         self._cuts = dict.fromkeys(shards, order.Cut())
-        self._live: dict[int, None] = {}
         self.replay = Replay()
 
     def advance(self) -> None:
@@ -131,11 +134,11 @@ class Folder:
                 if any(p.group >= multi.groups for p in multi.parts) or replay.revision != base + multi.groups:
                     raise Violation("I5 a multi takes a revision for each group", f"{multi} in {index}")
             elif kind == Item.LEASE_GRANT:
-                lease, _ = records.LEASE.unpack_from(data, at)
-                if lease in self._live:
+                lease, ttl_s = records.LEASE.unpack_from(data, at)
+                if lease in replay.live:
                     raise Violation("I15 a lease is granted once", f"{lease} in {index}")
-                replay.granted[lease] = index
-                self._live[lease] = None
+                replay.granted[lease], replay.ttls[lease] = index, ttl_s
+                replay.live[lease] = None
             elif kind == Item.LEASE_REVOKE:
                 (lease,) = records.LEASE_ID.unpack_from(data, at)
                 if to > at + 8:
@@ -194,9 +197,9 @@ class Folder:
 
     def _revoked(self, index: int, lease: int, waiting: list[int]) -> None:
         replay = self.replay
-        if lease not in self._live:
+        if lease not in replay.live:
             return  # it was given out as due twice, or revoked and due
-        del self._live[lease]
+        del replay.live[lease]
         replay.ended[lease] = index
         left = [k for k, kv in replay.states[replay.revision].items() if kv.lease == lease]
         if left:
@@ -250,14 +253,14 @@ class Folder:
             if new.version != (old.version + 1 if old else 1) or new.create_revision != (
                     old.create_revision if old else revision) or new.mod_revision != revision:
                 raise Violation("I22 a put continues its key", f"{new} at {revision}, before: {old}")
-            if new.lease and new.lease not in self._live:
+            if new.lease and new.lease not in self.replay.live:
                 raise Violation("I15 an effect names a lease that is there", f"{new} at {revision}, record {index}")
             state[key] = new
             done.append(Change(place, key, new))
         replay.changes[revision] = done
         replay.states[revision] = state
         replay.record_of[revision] = index
-        replay.leases_at[revision] = frozenset(self._live)
+        replay.leases_at[revision] = frozenset(self.replay.live)
 
 
 def _placed(data: bytes, pos: int, end: int | None, place: int) -> Iterator[tuple[int, bytes, int, int, int]]:
@@ -278,8 +281,9 @@ def check_history(simulation: Simulation) -> None:
     for operation in simulation.clients.operations:
         history.answer(operation)
     history.owners()
+    watches = WatchHistory(simulation, replay)
     for watch in simulation.clients.watches:
-        history.watch(watch)
+        watches.check(watch)
     history.leases()
     counts["answers"] = history.checked
 
@@ -402,7 +406,9 @@ class History:
             raise self._bad("I22 a lease that is there is kept alive", o)
 
     def _ok_leasetimetolive(self, o: Operation) -> None:
-        if o.response.TTL < 0 and not self._may_be_missing(o.request.ID, o):
+        if o.response.TTL >= 0:
+            check_keys(self._simulation, self._replay, o, self._committed_by(o.answered_at))
+        elif not self._may_be_missing(o.request.ID, o):
             raise self._bad("I22 a lease that is there has time to live", o)
 
     # -- refusals
@@ -496,60 +502,6 @@ class History:
         except Refused:
             return False
         return bool(model.revision == revision and model.new == self._replay.states[revision])
-
-    # -- watches
-
-    def watch(self, w: Watch) -> None:
-        """I16."""
-        if not w.responses:
-            return
-        replay, simulation = self._replay, self._simulation
-        first = w.responses[0][1]
-        if not first.created:
-            raise self._bad("I16 a watch is confirmed first", w)
-        start = w.request.start_revision or first.header.revision + 1
-        got: list[tuple[int, list[Any]]] = []
-        compacted = 0
-        for _, response in w.responses[1:]:
-            if response.canceled:
-                compacted = response.compact_revision
-                break
-            for event in response.events:
-                revision = event.kv.mod_revision
-                if got and got[-1][0] == revision:
-                    got[-1][1].append(event)
-                elif got and got[-1][0] > revision:
-                    raise self._bad("I16 revisions rise", w, f"{revision} after {got[-1][0]}")
-                else:
-                    got.append((revision, [event]))
-            revisions = {e.kv.mod_revision for e in response.events}
-            if revisions and max(revisions) > response.header.revision:
-                raise self._bad("I16 a header covers its events", w, str(response))
-        alive = w.ended is None and not compacted
-        end = replay.revision if alive else got[-1][0] if got else start - 1
-        wanted = [r for r in range(max(start, 2), end + 1)
-                  if any(inside(c.key, w.request.key, w.request.range_end) for c in replay.changes[r])]
-        if [r for r, _ in got] != wanted:
-            raise self._bad("I16 every event once, in order", f"watch {w.number} of {w.request} from {start}",
-                            f"got {[r for r, _ in got]}, wanted {wanted}, alive {alive}, created {w.asked_at} "
-                            f"through front {w.front}")
-        for revision, events in got:
-            self._events(w, revision, events)
-        if compacted and not any(r >= compacted for _, r in replay.compactions):
-            raise self._bad("I24 compacted only what is compacted", w, str(compacted))
-        simulation.checker.counts["events seen"] = simulation.checker.counts.get("events seen", 0) + len(got)
-
-    def _events(self, w: Watch, revision: int, events: list[Any]) -> None:
-        changes = [c for c in self._replay.changes[revision] if inside(c.key, w.request.key, w.request.range_end)]
-        if len(events) != len(changes):
-            raise self._bad("I16 a revision is sent whole", f"watch {w.number}", f"{revision}: {events} of {changes}")
-        before = self._replay.states[revision - 1]
-        for event, change in zip(events, changes, strict=True):
-            same = event.kv.key == change.key and (event.type == 1 if change.kv is None else event.kv == change.kv)
-            if not same:
-                raise self._bad("I16 events in order", f"watch {w.number}", f"{revision}: {event} for {change}")
-            if w.request.prev_kv and event.HasField("prev_kv") and event.prev_kv != before.get(change.key):
-                raise self._bad("I16 what was there before", f"watch {w.number}", f"{revision}: {event}")
 
     # -- leases
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import order_disk
 import order_store
 from order_checks import watched_classes
+from order_leases import watched_lessor
 from order_world import Dealer, Process, Router
 
 import cluster.txn_eval
@@ -196,6 +197,7 @@ def substituted(simulation: Simulation) -> Iterator[None]:
         (node.server, "random", SimpleNamespace(SystemRandom=lambda: simulation.starting.random)),
         (node.server, "time", clock),
         (node.server, "Confirmations", confirmations),
+        (node.server, "Lessor", watched_lessor(simulation)),
         (node.order_node, "Coordinator", coordinator),
         (node.server, "Syncer", order_disk.Syncer),
         (node.server, "RaftLog", SimpleNamespace(open=simulation.open_log)),

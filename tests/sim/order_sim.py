@@ -218,6 +218,8 @@ class Simulation(World):
 
     def fault(self, action: str) -> None:
         r = self.random
+        if action not in ("heal", "restart", "flush"):
+            self.checker.leases.trouble()
         self.did[action] = self.did.get(action, 0) + 1
         verb, _, what = action.partition(" ")
         if verb in ("kill", "pause") and what not in ("host", "front"):
@@ -409,7 +411,8 @@ class Simulation(World):
         self._peace_at = self.now
 
     def _at_rest(self) -> bool:
-        return self.now > self._peace_at + 3 * ELECTION_MS / 1000 and not self.why_not()
+        rested = self.now > self._peace_at + 3 * ELECTION_MS / 1000
+        return rested and not self.checker.leases.ending() and not self.why_not()
 
     def _last_to_be_ordered(self, raft: Any) -> int:
         """The last committed entry but for changes of the configuration, which nobody waits for."""
@@ -419,7 +422,7 @@ class Simulation(World):
         return int(index)
 
     def why_not(self) -> str:
-        """What is still under way; empty: nothing."""
+        """What is still under way; empty: nothing. Leases end by themselves (``order_leases``)."""
         if self.members is not None and not self.members.at_rest:
             return f"not every host is a voter everywhere again: {self.checker.configurations.now()}"
         if self.clients.waiting:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 
 import order_mutants
+import order_mutants_answers
 import order_mutants_lone
 import order_mutants_rest
 import pytest
@@ -32,7 +33,8 @@ def hunt(mutant: Mutant, seeds: int) -> tuple[int, Violation] | None:
 
 
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("mutant", [*order_mutants.MUTANTS, *order_mutants_rest.MUTANTS], ids=str)
+@pytest.mark.parametrize("mutant", [
+    *order_mutants.MUTANTS, *order_mutants_rest.MUTANTS, *order_mutants_answers.MUTANTS], ids=str)
 def test_the_simulator_notices_that_a_rule_is_missing(mutant: Mutant, monkeypatch: pytest.MonkeyPatch) -> None:
     mutant.remove(monkeypatch)
     assert hunt(mutant, mutant.seeds) is not None, f"{mutant.seeds} runs without it, and nobody noticed"
@@ -40,7 +42,7 @@ def test_the_simulator_notices_that_a_rule_is_missing(mutant: Mutant, monkeypatc
 
 def with_every_rule() -> list[Mutant]:
     """One mutant of each plan and first seed."""
-    mutants = (*order_mutants.MUTANTS, *order_mutants_rest.MUTANTS, *order_mutants_lone.MUTANTS)
+    mutants = (*order_mutants.MUTANTS, *order_mutants_rest.MUTANTS, *order_mutants_lone.MUTANTS, *order_mutants_answers.MUTANTS)
     return list({f"{m.first} {m.plan}": m for m in mutants}.values())
 
 
