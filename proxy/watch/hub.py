@@ -20,6 +20,7 @@ from proxy.watch.cohort import ClientWatch, Cohort
 from proxy.watch.encode import batch_of_record, is_part
 from proxy.watch.history import History, Slice
 from proxy.watch.parts import Part
+from proxy.watch.progress import ProgressRequests
 from proxy.watch.stream import WatchStream
 from proxy.watch.subscription import Room, Subscription
 
@@ -44,6 +45,7 @@ class WatchHub:
         self._placement = placement
         self._progress_interval_s = progress_interval_s
         self._history = History(router)
+        self._progress = ProgressRequests(router)
         self._merging: dict[Subscription, None] = {}  # over several shards, with events that wait for watermarks
         self._stalled_parts: dict[Part, None] = {}  # asked history without getting further: ask again
         self._stalled_cohorts: dict[Cohort, None] = {}
@@ -77,6 +79,7 @@ class WatchHub:
         """A stream's call has ended."""
         self.streams.pop(stream, None)
         self._ticking.pop(stream, None)
+        self._progress.forget(stream)
         stream.close()
 
     def subscribe(self, key: bytes, range_end: bytes, prev_kv: bool, revision: int) -> Subscription:
@@ -233,6 +236,7 @@ class WatchHub:
         for subscription in tuple(self._merging):
             if subscription.advance():
                 self._merging.pop(subscription, None)
+        self._progress.look()
 
     # -- time ---------------------------------------------------------------------------------------
 
@@ -250,6 +254,7 @@ class WatchHub:
             cohorts, self._stalled_cohorts = self._stalled_cohorts, {}
             for cohort in cohorts:
                 cohort.subscription.resume(cohort)
+        self._progress.look()
         if self._ticking and now >= self._next_look:
             self._next_look = now + min(1.0, self._progress_interval_s / 20)
             for stream in tuple(self._ticking):
@@ -262,6 +267,10 @@ class WatchHub:
         if stream not in self._ticking:
             stream.progress_at = self._router.loop.time() + self._progress_delay_s()
             self._ticking[stream] = None
+
+    def ask_progress(self, stream: WatchStream) -> None:
+        """A client asks how far its watches are."""
+        self._progress.ask(stream)
 
     def _progress_delay_s(self) -> float:
         return self._progress_interval_s * (1 + 0.1 * random.random())

@@ -6,6 +6,7 @@ their events come, and go on from their cursors once it reads again. Nobody else
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, Protocol
 
 from cluster import errors
@@ -30,6 +31,7 @@ class Hub(Protocol):
     def subscribe(self, key: bytes, range_end: bytes, prev_kv: bool, revision: int) -> Subscription: ...
     def ended(self, watch: ClientWatch) -> None: ...
     def want_progress(self, stream: WatchStream) -> None: ...
+    def ask_progress(self, stream: WatchStream) -> None: ...
 
 
 class WatchStream:
@@ -68,7 +70,7 @@ class WatchStream:
                 self.forget(watch)
                 self.send(self.hub.header(self.hub.store_revision()), watch_id_field(watch.id), CANCELED)
         elif kind == "progress_request":
-            self._progress()
+            self.hub.ask_progress(self)
 
     def resume_deferred(self) -> None:
         """A revision is known now."""
@@ -114,13 +116,23 @@ class WatchStream:
     def _reject(self, revision: int, reason: str) -> None:
         self.send(self.hub.header(revision), PROGRESS_ID, CREATED, CANCELED, cancel_reason_field(reason))
 
-    def _progress(self) -> None:
-        """Answered only if every watch is synced: everything up to the revision has been sent on this stream."""
-        revision = self._promised(self.watches.values())
-        if revision is not None and all(revision >= w.start for w in self.watches.values()):
-            self.send(self.hub.header(revision), PROGRESS_ID)
+    def tell_progress(self, owed: int) -> int | None:
+        """Tell how far all watches are, if every event up to that revision has been sent and it is ``owed`` at least.
 
-    def _promised(self, watches: Any) -> int | None:
+        Returns it; None: not yet; 0: never, for there is no watch or one begins later (etcd answers nothing then).
+        """
+        if not self.watches:
+            return 0
+        revision = self._promised(self.watches.values(), owed)
+        if revision is None:
+            return None
+        if any(revision < watch.start for watch in self.watches.values()):
+            return 0
+        self.send(self.hub.header(revision), PROGRESS_ID)
+        return revision
+
+    def _promised(self, watches: Iterable[ClientWatch], least: int = 0) -> int | None:
+        """The revision that all of these watches have reached; None if that is below ``least``, or one is not synced."""
         lowest = None
         if self.blocked:
             return None
@@ -129,6 +141,8 @@ class WatchStream:
             if not cohort.synced:
                 return None
             through = cohort.subscription.through()
+            if through < least:
+                return None
             if lowest is None or through < lowest:
                 lowest = through
         return lowest

@@ -430,64 +430,6 @@ def test_an_idle_watch_is_not_ended_by_a_compaction_below_what_it_has_seen(monke
     assert [e[0] for e in client.events()] == [12]
 
 
-def test_progress_asked_for_promises_what_was_delivered_and_is_not_given_while_anybody_lags() -> None:
-    world = World()
-    client = Client(world)
-    client.ask_progress()
-    assert client.responses() == []  # no watcher, no answer
-    client.create(b"k")
-    world.settle()
-    for _ in range(3):
-        world.write((PUT, b"other"))
-    client.fresh()
-    client.ask_progress()
-    (progress,) = client.fresh()
-    assert progress.watch_id == -1
-    assert progress.header.revision == 4
-    assert not progress.events
-    client.create(b"other", start=2)
-    client.fresh()
-    client.ask_progress()  # the second watch reads history still
-    assert client.fresh() == []
-    world.settle()
-    client.ask_progress()
-    assert client.fresh()[-1].watch_id == -1
-    client.create(b"k", start=1000)
-    client.fresh()
-    client.ask_progress()  # a watch from the future: not reached yet
-    assert client.fresh() == []
-
-
-def test_progress_never_runs_ahead_of_events_under_way() -> None:
-    world = World()
-    client = Client(world)
-    client.create(b"k")
-    world.settle()
-    world.store.write((PUT, b"k"))
-    world.net.router.highest = 2  # the put was answered; its event has not arrived here
-    client.fresh()
-    client.ask_progress()
-    (progress,) = client.fresh()
-    assert progress.header.revision == 1
-
-
-def test_periodic_progress_skips_a_watch_that_got_events() -> None:
-    world = World(progress_ms=1000)
-    client = Client(world)
-    client.create(b"busy", progress_notify=True)
-    client.create(b"quiet", progress_notify=True)
-    client.create(b"mute")
-    world.settle()
-    world.net.pass_time(0.1)
-    world.write((PUT, b"busy"))
-    client.fresh()
-    world.net.pass_time(1.2)
-    first = client.fresh()
-    assert [(r.watch_id, r.header.revision, len(r.events)) for r in first] == [(1, 2, 0)]
-    world.net.pass_time(1.2)
-    assert sorted(r.watch_id for r in client.fresh()) == [0, 1]
-
-
 def test_fragments_split_a_large_revision_between_events_only() -> None:
     world = World()
     world.net.context.hub.fragment_bytes = 100
