@@ -39,6 +39,7 @@ from cluster.prepare import REPORT
 from cluster.settings import Common, NodeSettings, Peer, dumps
 from node.feed import FEED_ACK_BODY, FEED_BODY, NO_HASTE, OWN_HASTE
 from node.links import NodeLink, NodeLinks
+from process import seal
 
 SCHEMA = "muster-bench-cuts/1"
 HOSTS = 3
@@ -221,6 +222,7 @@ def _started(count: int, data_dir: Path | None) -> Iterator[list[_Host]]:
         for peer in peers:
             own = directory / peer.name
             (own / "run").mkdir(parents=True)
+            seal.seal(own / "shard-0", peer.member_id)
             reading, writing = os.pipe()
             common = Common(cluster_id=1, member_id=peer.member_id, name=peer.name, shard_count=count,
                             placement_depth=2, peers=peers, run_dir=str(own / "run"), log_level="error",

@@ -21,7 +21,7 @@ from node.order_node import OrderNode
 from node.server import Node
 from node.shard_node import ShardNode
 from node.storage.errors import DirectoryLocked, DiskFull, StorageCorruption, is_disk_full
-from process import logs
+from process import logs, seal
 from process.scheduling import short_slices
 from process.setup import pin, settle_memory
 from process.status import StatusPipe, StatusSink
@@ -49,9 +49,19 @@ def make_node(
     return OrderNode(settings, loop, status) if settings.shard == 0 else ShardNode(settings, loop, status)
 
 
+def sealed_node(
+    settings: NodeSettings, loop: asyncio.AbstractEventLoop, status: StatusSink | None = None,
+) -> Node:
+    """As :func:`make_node`, in a directory that must be what its seal says (H10). Raises ``SealBroken``."""
+    seal.check(settings.data_dir, settings.common.member_id, settings.incarnation)
+    node = make_node(settings, loop, status)
+    seal.begin(settings.data_dir, settings.incarnation)  # a node sends nothing before it is started
+    return node
+
+
 async def _run(settings: NodeSettings) -> int:
     loop = asyncio.get_running_loop()
-    node = make_node(settings, loop)
+    node = sealed_node(settings, loop)
     stop = asyncio.Event()
     loop.set_exception_handler(crash_handler(node.settings.shard, node.status))
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -74,7 +84,7 @@ async def end(node: Node) -> None:
 
 def fatal_reason(error: BaseException | None) -> str:
     """What to tell the operator if starting this node again would not help; else nothing."""
-    if isinstance(error, StorageCorruption | DirectoryLocked | DiskFull | Fatal):
+    if isinstance(error, StorageCorruption | DirectoryLocked | DiskFull | seal.SealBroken | Fatal):
         return str(error)
     if isinstance(error, LogContradiction):  # H10: a heartbeat may tell an emptied host before its hello is refused
         return f"{error}. {REPLACE_HOST}"

@@ -17,6 +17,7 @@ import zmq
 from cluster import messages
 from cluster.messages import HELLO_BODY, STATE_BODY, Method, Status
 from cluster.settings import Common, NodeSettings, Peer, dumps
+from process import seal
 
 
 def free_ports(count: int) -> list[int]:
@@ -62,7 +63,9 @@ class Nodes:
     def start(self, member_id: int) -> None:
         """Start one node; its log goes to a file beside its data."""
         settings = self.settings[member_id]
-        Path(settings.data_dir).mkdir(parents=True, exist_ok=True)
+        if not Path(settings.data_dir).exists():
+            Path(settings.data_dir).mkdir(parents=True)
+            seal.seal(settings.data_dir, settings.incarnation)
         with open(Path(settings.data_dir) / "stderr.log", "ab") as log:
             self.processes[member_id] = subprocess.Popen(
                 [sys.executable, "-m", "node", dumps(settings)], stderr=log, cwd=Path(__file__).parents[2])

@@ -16,12 +16,13 @@ from typing import Any
 
 from cluster import identity as ids
 from cluster.settings import Peer
+from process import seal
+from process.seal import write_whole
 from tools.muster.config import ServerConfig, parse_url
 from tools.muster.parse import ConfigError
 
 FORMAT = 1
-SEAL = "incarnation"  # in each node's directory
-AGREED = "agreed"  # there too, written by a node (node.upkeep): shards and depth, where they are not this host's
+AGREED = "agreed"  # in a node's directory, written by a node (node.upkeep): shards and depth, where they are not this host's
 HINTS = (
     ("initial-cluster", "forgot to set --initial-cluster flag?"),
     ("initial-advertise-peer-urls", "forgot to set --initial-advertise-peer-urls flag?"),
@@ -97,24 +98,17 @@ def shard_dir(data_dir: str, shard: int) -> str:
 def _seal(data_dir: str, identity: Identity) -> None:
     """Mark each node's directory as this incarnation's, before any node runs."""
     for shard in range(identity.shard_count):
-        folder = Path(shard_dir(data_dir, shard))
-        folder.mkdir(mode=0o700, exist_ok=True)
-        write_whole(folder / SEAL, f"{identity.incarnation:016x}\n")
+        seal.seal(shard_dir(data_dir, shard), identity.incarnation)
 
 
 def _check_seals(data_dir: str, identity: Identity) -> None:
-    """H10: a node whose directory was emptied has lost its votes; it must not come back under its old identity."""
+    """H10: a node whose directory was emptied has lost its votes; it must not come back under its old identity. The node looks
+    again by itself: it is started anew while its host runs."""
     for shard in range(identity.shard_count):
-        folder = shard_dir(data_dir, shard)
         try:
-            seal = Path(folder, SEAL).read_text(encoding="utf-8").strip()
-        except OSError:
-            seal = ""
-        if seal != f"{identity.incarnation:016x}":
-            raise ConfigError(
-                f"{folder} is not what member {identity.member_id:x} wrote there (emptied, or another host's): without its log it "
-                "must not vote under its old identity; remove the member, then add it anew with an empty data directory"
-            )
+            seal.check(shard_dir(data_dir, shard), identity.member_id, identity.incarnation)
+        except seal.SealBroken as e:
+            raise ConfigError(str(e)) from None
 
 
 def _follow_agreed(data_dir: str, path: Path, identity: Identity) -> Identity:
@@ -160,7 +154,7 @@ def _agreed_otherwise(data_dir: str, identity: Identity) -> tuple[int, int] | No
 def _is_of_a_first_start(path: Path) -> bool:
     """Whether a first start that was cut short may have left it: nothing that a node has written."""
     if path.is_dir():
-        return all(p.name in (SEAL, SEAL + ".tmp") for p in path.iterdir())
+        return seal.read(path)[1] != seal.BEGUN and all(p.name in (seal.FILE, seal.FILE + ".tmp") for p in path.iterdir())
     return path.name.endswith(".tmp")
 
 
@@ -273,20 +267,3 @@ def _write(path: Path, identity: Identity) -> None:
         ],
     }
     write_whole(path, json.dumps(document, indent=1) + "\n")
-
-
-def write_whole(path: Path, text: str, mode: int = 0o600) -> None:
-    """Write a file so that a crash leaves the old one or the new one, and the new one lasts."""
-    aside = path.with_name(path.name + ".tmp")
-    fd = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
-    try:
-        os.write(fd, text.encode())
-        os.fsync(fd)
-    finally:
-        os.close(fd)
-    os.replace(aside, path)
-    directory = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)

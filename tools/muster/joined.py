@@ -18,7 +18,7 @@ from typing import Any
 import structlog
 
 from cluster.settings import FrontSettings, NodeSettings, loads
-from node.main import crash_handler, end, guarded, make_node
+from node.main import crash_handler, end, guarded, sealed_node
 from node.server import Node
 from process import logs
 from process.scheduling import short_slices
@@ -150,7 +150,7 @@ async def _run(node_settings: NodeSettings, front_settings: FrontSettings) -> in
         loop.add_signal_handler(number, stopping.set)
     of_node, of_front = parts(StatusPipe(node_settings.common.status_fd), 2)
     loop.set_exception_handler(_crash_handler(crash_handler(node_settings.shard, of_node)))
-    node = make_node(node_settings, loop, of_node)
+    node = sealed_node(node_settings, loop, of_node)
     node.fatal.add_done_callback(lambda _: stopping.set())
     front = make_front(node, front_settings, of_front)
     node.start()

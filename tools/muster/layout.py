@@ -6,7 +6,7 @@ import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from tools.muster.bootstrap import write_whole
+from process.seal import write_whole
 from tools.muster.parse import ConfigError
 
 FILE = "local.json"

@@ -1,0 +1,167 @@
+"""H10: a host that was killed right after its first start does not come back as itself without what it had.
+
+A host of one shard is started, by a real process, and killed with SIGKILL as soon as its node may send. Every set of
+the parts of its data directory may then be gone: each is refused with a text that says what to do, or is a new host.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import shutil
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.cluster.local_cluster import command, environment, free_base_port, until
+from tools.muster import bootstrap, config
+from tools.muster.flags import SERVER_FLAGS
+from tools.muster.parse import ConfigError, resolve
+
+PARTS = {
+    "log": "shard-0/log/db", "mark": "shard-0/log/synced", "state": "shard-0/state", "seal": "shard-0/incarnation",
+    "identity": "identity.json"}
+SETS = [frozenset(s) for n in range(len(PARTS) + 1) for s in itertools.combinations(PARTS, n)]
+
+
+class Host:
+    """One host, in a process of its own."""
+
+    def __init__(self, data_dir: Path) -> None:
+        self.data_dir = data_dir
+        self.log = data_dir.with_suffix(".stderr")
+        port = free_base_port(1)
+        with open(self.log, "wb") as log:
+            self.process = subprocess.Popen(
+                command(f"--data-dir={data_dir}", "--shards=1", f"--listen-client-urls=http://127.0.0.1:{port}",
+                        f"--advertise-client-urls=http://127.0.0.1:{port}", f"--listen-peer-urls=http://127.0.0.1:{port + 1}"),
+                stdout=log, stderr=log, env=environment())
+
+    def leads(self) -> bool:
+        """Whether its node has voted for itself and serves."""
+        assert self.process.poll() is None, self.log.read_text()
+        return b"leading" in self.log.read_bytes()
+
+    def kill(self) -> None:
+        """SIGKILL to all of its processes, the supervisor first."""
+        with contextlib.suppress(psutil.NoSuchProcess):
+            processes = [psutil.Process(self.process.pid), *psutil.Process(self.process.pid).children(recursive=True)]
+            for process in processes:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    process.send_signal(signal.SIGKILL)
+            psutil.wait_procs(processes, 30)
+        self.process.wait(30)
+
+
+@contextlib.contextmanager
+def started(data_dir: Path) -> Iterator[Host]:
+    host = Host(data_dir)
+    try:
+        yield host
+    finally:
+        host.kill()
+
+
+@pytest.fixture(scope="module")
+def killed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The data directory of a host that was killed after its first vote."""
+    data_dir = tmp_path_factory.mktemp("killed") / "data"
+    with started(data_dir) as host:
+        until(host.leads)
+    return data_dir
+
+
+def lacking(killed: Path, to: Path, parts: frozenset[str]) -> Path:
+    """A copy of it without some parts."""
+    shutil.copytree(killed, to, ignore=shutil.ignore_patterns("run", "*.sock"))
+    for part in parts:
+        path = to / "member" / PARTS[part]
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    return to
+
+
+def establish(data_dir: Path) -> tuple[bootstrap.Identity, bool]:
+    return bootstrap.establish(config.build(resolve(SERVER_FLAGS, (f"--data-dir={data_dir}", "--shards=1"), {})))
+
+
+@pytest.mark.parametrize("parts", SETS, ids=lambda parts: "+".join(sorted(parts)) or "nothing")
+def test_every_loss_is_refused_or_makes_a_new_host(killed: Path, tmp_path: Path, parts: frozenset[str]) -> None:
+    was, _ = establish(killed)
+    data_dir = lacking(killed, tmp_path / "data", parts)
+    if not parts:
+        assert establish(data_dir) == (was, False)
+        return
+    if parts == PARTS.keys():  # nobody can tell it from an empty directory: peers know another incarnation
+        shutil.rmtree(data_dir / "member" / "shard-0")
+        now, is_new = establish(data_dir)
+        assert is_new
+        assert now.incarnation != was.incarnation
+        return
+    with pytest.raises(ConfigError) as refused:
+        establish(data_dir)
+    text = str(refused.value)
+    if "identity" in parts:
+        assert "identity.json is missing, but" in text
+        assert "restore the file or empty the data directory" in text
+        return
+    assert str(data_dir / "member" / "shard-0") in text
+    assert "must not vote under its old identity" in text
+    assert "remove the member, then add it anew with an empty data directory" in text
+    if "seal" not in parts:
+        for part, name in (("log", "log/db"), ("mark", "log/synced"), ("state", "(state)")):
+            assert (name in text) == (part in parts), text
+
+
+@pytest.mark.parametrize("parts", [{"log", "mark", "state"}, {"log", "mark"}, {"state"}], ids=lambda parts: "+".join(sorted(parts)))
+def test_the_host_does_not_start_without_them(killed: Path, tmp_path: Path, parts: set[str]) -> None:
+    with started(lacking(killed, tmp_path / "data", frozenset(parts))) as host:
+        assert until(lambda: host.process.poll() is not None or host.leads())
+        assert host.process.poll() not in (None, 0), "it leads again"
+        assert "must not vote under its old identity" in host.log.read_text()
+
+
+def test_a_node_that_is_started_anew_while_its_host_runs_looks_as_well(killed: Path, tmp_path: Path) -> None:
+    """Its directory is lost meanwhile, the seal too; only then it crashes."""
+    with started(lacking(killed, tmp_path / "data", frozenset())) as host:
+        until(host.leads)
+        shutil.rmtree(host.data_dir / "member" / "shard-0")
+        (host.data_dir / "member" / "shard-0").mkdir()
+        node = psutil.Process(host.process.pid).children()[0]
+        os.kill(node.pid, signal.SIGKILL)
+        until(lambda: host.process.poll() is not None)
+        assert "must not vote under its old identity" in host.log.read_text()
+
+
+def older(data_dir: Path) -> None:
+    """The seal as older versions wrote it: with the incarnation only."""
+    path = data_dir / "member" / PARTS["seal"]
+    path.write_text(path.read_text().split()[0] + "\n")
+
+
+def test_a_directory_of_an_older_version_starts_and_is_sealed_anew(killed: Path, tmp_path: Path) -> None:
+    data_dir = lacking(killed, tmp_path / "data", frozenset())
+    older(data_dir)
+    with started(data_dir) as host:
+        until(host.leads)
+    assert (data_dir / "member" / PARTS["seal"]).read_text().split()[1:] == ["begun"]
+
+
+def test_a_directory_of_an_older_version_without_a_log_is_refused(killed: Path, tmp_path: Path) -> None:
+    data_dir = lacking(killed, tmp_path / "data", frozenset({"log", "mark", "state"}))
+    older(data_dir)
+    with pytest.raises(ConfigError, match=r"has no log, and its seal is an older version's.*must not vote under its old identity"):
+        establish(data_dir)
+
+
+def test_a_host_that_was_killed_before_its_node_began_starts_as_new(tmp_path: Path) -> None:
+    bootstrap.prepare_data_dir(str(tmp_path / "data"))
+    before, _ = establish(tmp_path / "data")  # the identity is written, and then it dies
+    assert establish(tmp_path / "data") == (before, False)
+    (tmp_path / "data" / "member" / "shard-0" / "log" / "db").mkdir(parents=True)  # a node had begun to make its log
+    with started(tmp_path / "data") as host:
+        until(host.leads)
