@@ -25,6 +25,7 @@ from typing import Any, Generic, TypeVar
 
 from cluster import evaluate, plain_txn, records
 from cluster.errors import EtcdError
+from cluster.expiries import Expiries
 from cluster.footprint import Footprint, footprint, overlap, plain_footprint
 from cluster.messages import Method
 from cluster.order import Attempt, Fold, Multi, Part, encode_multi
@@ -36,7 +37,7 @@ from cluster.plain_txn import Plain
 from cluster.prepare import Grant, Prepare, Row, Touch, encode_attempt
 from cluster.ranges import Fields
 from cluster.replica import NotYet, Overlay
-from cluster.spans import Span, holds
+from cluster.spans import Span, keys_in
 from cluster.view import Current, Outcome, Version
 
 T = TypeVar("T")
@@ -109,6 +110,7 @@ class GrantedView:
                     self._rows.update(rows)
             for lease, keys in zip(wide.leases, grant.lease_keys, strict=False):
                 self._lease_keys.setdefault(lease, []).extend(keys)
+        self._keys = sorted(self._rows)
 
     def current(self, key: bytes) -> Current | Version | None:
         kv = self._rows.get(key)
@@ -136,7 +138,7 @@ class GrantedView:
         else:
             if any(overlap((start, end), span) for span in self._counts):
                 raise Uncounted
-            found += [row for row in self._rows.items() if holds((start, end), row[0])]
+            found += [(key, self._rows[key]) for key in keys_in(self._keys, (start, end))]
         return iter(sorted(found))
 
     def count(self, start: bytes, end: bytes) -> int:
@@ -151,11 +153,10 @@ class GrantedView:
         found = dict(counted)
         if 0 in self._placement.shards_of(start, end):
             found[0] = self._own.count(start, end)
-        for key in self._rows:
-            if holds(span, key):
-                shard = self._placement.shard_of(key)
-                if shard not in counted:
-                    found[shard] = found.get(shard, 0) + 1
+        for key in keys_in(self._keys, span):
+            shard = self._placement.shard_of(key)
+            if shard not in counted:
+                found[shard] = found.get(shard, 0) + 1
         return found
 
     def lease_exists(self, lease: int) -> bool:
@@ -185,6 +186,7 @@ class Coordinator(Generic[T]):
         self._number = 0
         self._queue: deque[Wide[T]] = deque()
         self._running: dict[Attempt, Wide[T]] = {}  # by number: an attempt begins under the next one
+        self._expiries = Expiries()
         self._overlaps = Overlaps()  # of those that run
         self._appended: dict[Attempt, int] = {}  # attempt -> order index of its multi
         self._not_kept = (0, 0)  # of those appended before: the highest number, the last order index
@@ -320,13 +322,19 @@ class Coordinator(Generic[T]):
                 continue
             if wide.behind is not None and wide.behind not in self._running:
                 wide.behind = None
+            if rest := self._expiries.cut(wide):
+                wide.footprint = Footprint(leases=set(wide.leases))
             blocked = (wide.behind is not None or self._overlaps.meets(wide.footprint)
-                       or before.meets(wide.footprint))
+                       or before.meets(wide.footprint) or self._expiries.full(wide))
             if blocked or not self._start(wide, now_ms):
                 waiting.append(wide)
                 before.add(wide.footprint)
             elif not wide.participants:
                 self._complete(wide, append)
+            if rest:
+                later = Wide[T](None, wide.method, wide.body, Footprint(leases=set(rest)), rest)
+                waiting.append(later)
+                before.add(later.footprint)
         self._queue.extend(waiting)  # behind whoever had to start over meanwhile
 
     def _start(self, wide: Wide[T], now_ms: int) -> bool:
@@ -343,6 +351,7 @@ class Coordinator(Generic[T]):
         wide.participants = tuple(sorted(touches))
         wide.started_ms = now_ms
         self._running[wide.attempt] = wide
+        self._expiries.begun(wide)
         self._overlaps.add(wide.footprint)
         floor = next(iter(self._running)).number - 1
         # everything this sequencer logged up to its own first record is applied there by then; overlapping multis
@@ -373,7 +382,8 @@ class Coordinator(Generic[T]):
             low, high = self._view.compact_revision, self._view.revision
             wanted += [Touch(r.key, r.range_end, False, r.revision) for r in _ranges(pb.TxnRequest.FromString(wide.body))
                        if max(low, 1) <= r.revision <= high]
-        for touch in wanted:
+        # each once, however often the transaction names it
+        for touch in {(t.key, t.range_end, t.write, t.revision, t.count): t for t in wanted}.values():
             for shard in self._placement.shards_of(touch.key, touch.range_end):
                 if shard:
                     found.setdefault(shard, []).append(touch)
@@ -390,6 +400,7 @@ class Coordinator(Generic[T]):
         assert wide.attempt is not None
         assert not self._is_appended(wide.attempt), "H5: an attempt is released or appended, never both"
         del self._running[wide.attempt]
+        self._expiries.ended(wide)
         self._overlaps.remove(wide.footprint)
         for shard in wide.participants:
             self._messages.append(Outgoing(shard, Method.RELEASE, encode_attempt(wide.attempt)))
@@ -445,6 +456,7 @@ class Coordinator(Generic[T]):
             item = encode_multi(Multi(attempt, 0, participants, []))
             outcome = Outcome(item, False, e.encode(), [], -1)
         del self._running[attempt]
+        self._expiries.ended(wide, len(outcome.writes))
         self._overlaps.remove(wide.footprint)
         self._appending.append(attempt)
         self.completed += 1
@@ -477,14 +489,16 @@ class Coordinator(Generic[T]):
         parts: list[Part] = []
         writes: list[tuple[bytes, Version | None]] = []
         gone: list[bytes] = []
+        done: set[bytes] = set()
         groups = 0
         for lease in wide.leases:
             if not view.lease_exists(lease):
                 if wide.token is not None:
                     evaluate.lease_revoke(view, wide.body)  # says LeaseNotFound
                 continue
-            keys = [key for key in view.lease_keys(lease) if (key, None) not in writes]
+            keys = [key for key in view.lease_keys(lease) if key not in done]
             if keys:
+                done.update(keys)
                 parts += self._parts(view, groups, b"".join(records.delete(key) for key in keys))
                 writes += [(key, None) for key in keys]
                 groups += 1
@@ -541,6 +555,7 @@ class Coordinator(Generic[T]):
         waiting = [*self._queue, *self._running.values()]
         self._queue.clear()
         self._running.clear()
+        self._expiries = Expiries()
         self._overlaps = Overlaps()
         return [w.token for w in waiting if w.token is not None]
 

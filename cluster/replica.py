@@ -17,16 +17,17 @@ Pure: storage is read through :class:`AppliedState`, time is passed in.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain
 from typing import Protocol
 
 from cluster import evaluate, records
 from cluster.evaluate import Current, Outcome, Version
-from cluster.lease import Lessor
+from cluster.lease import NEVER, Lessor
 from cluster.messages import Method
 from cluster.plain_put import key_end, written
-from cluster.spans import Span, holds, without
+from cluster.spans import Span, holds, keys_in, without
 
 Written = tuple[bytes, Version]  # a key, and what it is since its put
 
@@ -58,16 +59,21 @@ class NotYet(Exception):
 class Overlay:
     """The speculative state: a view for ``cluster.evaluate`` of applied state + pending effects."""
 
-    __slots__ = ("_leases", "_ranges", "_store", "_writes", "batch", "compact_revision", "revision")
+    __slots__ = (
+        "_attached", "_hung", "_leases", "_ranges", "_sorted", "_store", "_writes", "batch", "compact_revision", "revision")
 
     def __init__(self, store: AppliedState) -> None:
         self._store = store
         # the last pending write of each key, with the batch that it belongs to
         self._writes: dict[bytes, tuple[int, Version | None]] = {}
+        self._sorted: tuple[tuple[int, int], list[bytes]] = ((0, 0), [])  # its keys when it was last asked for a range
         # spans deleted whole, with their batch; what was pending in them is no longer in _writes, what is in
         # _writes came after them
         self._ranges: list[tuple[int, Span]] = []
         self._leases: dict[int, tuple[int, bool]] = {}  # pending grants (True) and revokes (False)
+        # keys that pending writes hang on a lease, with the last batch that did; some may have left it again
+        self._hung: dict[int, dict[bytes, int]] = {}
+        self._attached: deque[tuple[int, int, bytes]] = deque()  # the same by batch: (batch, lease, key)
         self.batch = 1
         self.revision = store.revision
         self.compact_revision = store.compact_revision
@@ -100,6 +106,16 @@ class Overlay:
             return self._rows(start, end)
         return self._merged(start, end)
 
+    def written_in(self, span: Span) -> Sequence[bytes]:
+        """The keys of a span with pending writes, in order. Sorted once for all ranges of a request."""
+        writes = self._writes
+        if not writes:
+            return ()
+        state = self.revision, len(writes)  # keys come with a revision of their own, and go without others coming
+        if self._sorted[0] != state:
+            self._sorted = state, sorted(writes)
+        return keys_in(self._sorted[1], span)
+
     def _deleted(self, key: bytes) -> bool:
         return any(holds(span, key) for _, span in self._ranges)
 
@@ -115,20 +131,14 @@ class Overlay:
         store, span = self._store, (start, end)
         pieces = without(span, [deleted for _, deleted in self._ranges]) if self._ranges else [span]
         found = sum([store.live_count(*piece) for piece in pieces])
-        for key, (_, version) in self._writes.items():
-            if holds(span, key):
-                found += version is not None
-                found -= not self._deleted(key) and store.current(key) is not None
+        for key in self.written_in(span):
+            found += self._writes[key][1] is not None
+            found -= not self._deleted(key) and store.current(key) is not None
         return found
 
     def _merged(self, start: bytes, end: bytes) -> Iterator[tuple[bytes, bytes]]:
         writes = self._writes
-        if end == b"":
-            keys = [start] if start in writes else []
-        elif end == b"\0":
-            keys = sorted(k for k in writes if k >= start)
-        else:
-            keys = sorted(k for k in writes if start <= k < end)
+        keys = self.written_in((start, end))
         at, count = 0, len(keys)
         for row_key, kv in self._rows(start, end):
             while at < count and keys[at] < row_key:
@@ -151,12 +161,13 @@ class Overlay:
 
     def lease_keys(self, lease: int) -> list[bytes]:
         """The keys that hang on a lease now, in key order."""
-        keys = {key for key in self._store.lease_keys(lease) if not self._deleted(key)}
-        for key, (_, version) in self._writes.items():
-            if version is not None and version.lease == lease:
+        writes, ranges = self._writes, self._ranges
+        keys = {key for key in self._store.lease_keys(lease) if key not in writes and not (ranges and self._deleted(key))}
+        # as many steps as the lease has keys, however much is pending
+        for key in self._hung.get(lease, ()):
+            pending = writes.get(key)
+            if pending is not None and pending[1] is not None and pending[1].lease == lease:
                 keys.add(key)
-            else:
-                keys.discard(key)
         return sorted(keys)
 
     def take(self, outcome: Outcome) -> None:
@@ -168,6 +179,9 @@ class Overlay:
             self._ranges.append((batch, span))
         for key, version in outcome.writes:
             writes[key] = (batch, version)
+            if version is not None and version.lease:
+                self._hung.setdefault(version.lease, {})[key] = batch
+                self._attached.append((batch, version.lease, key))
         if outcome.changed:
             self.revision += 1
 
@@ -189,6 +203,14 @@ class Overlay:
                 del writes[key]
         if self._ranges:
             self._ranges = [deleted for deleted in self._ranges if deleted[0] > batch]
+        attached, hung = self._attached, self._hung
+        while attached and attached[0][0] <= batch:
+            _, lease, key = attached.popleft()
+            keys_of = hung.get(lease)
+            if keys_of is not None and keys_of.get(key, NEVER) <= batch:
+                del keys_of[key]
+                if not keys_of:
+                    del hung[lease]
         for lease in leases:
             held = self._leases.get(lease)
             if held is not None and held[0] <= batch:
@@ -309,13 +331,16 @@ class Leader:
         self._take(outcome)
         return outcome
 
-    def expire(self, lease: int) -> None:
-        """Revoke a lease that this term found due (H7: decided and appended in one and the same term)."""
+    def expire(self, lease: int) -> int:
+        """Revoke a lease that this term found due (H7: decided and appended in one and the same term); how many keys
+        went with it."""
         if not self.view.lease_exists(lease):
-            return
-        self._take(evaluate.revoke(self.view, lease))
+            return 0
+        outcome = evaluate.revoke(self.view, lease)
+        self._take(outcome)
         self.view.set_lease(lease, False)
         self._open.leases.append(lease)
+        return len(outcome.writes)
 
     def append(self, item: bytes) -> None:
         """Log an item that changes no key: bootstrap, a lease checkpoint."""

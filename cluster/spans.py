@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Sequence
 
 Span = tuple[bytes, bytes]
 
@@ -41,3 +42,87 @@ def _bounds(span: Span) -> tuple[bytes, bytes | None]:
     if not end:
         return start, start + b"\0"
     return start, None if end == b"\0" else end
+
+
+def keys_in(keys: Sequence[bytes], span: Span) -> Sequence[bytes]:
+    """Those of sorted keys that lie in a span."""
+    low, high = _bounds(span)
+    first = bisect_left(keys, low)
+    return keys[first : len(keys) if high is None else max(bisect_left(keys, high), first)]
+
+
+def meet(some: Iterable[Span], others: Iterable[Span]) -> bool:
+    """Whether a key can lie in a span of each: n log n, for many spans."""
+    ends: list[bytes | None] = [b"", b""]  # where the spans of each side that began so far end; None: nowhere
+    begins = [(*_bounds(span), side) for side, spans in enumerate((some, others)) for span in spans]
+    for low, high, side in sorted(begins, key=lambda begin: begin[0]):
+        if high is not None and high <= low:
+            continue  # inverted: it holds nothing
+        other, own = ends[1 - side], ends[side]
+        if other is None or low < other:
+            return True
+        if own is not None:
+            ends[side] = None if high is None else max(own, high)
+    return False
+
+
+class Intervals:
+    """A set of keys made of intervals, each from its first key to before its end. To add one and to look a key up
+    take log n steps."""
+
+    __slots__ = ("_begins", "_ends", "_rest")
+
+    def __init__(self) -> None:
+        self._begins: list[bytes] = []  # of disjoint intervals, in order
+        self._ends: list[bytes] = []
+        self._rest: bytes | None = None  # besides, every key from here on
+
+    def __len__(self) -> int:
+        return len(self._begins) + (self._rest is not None)
+
+    def add(self, begin: bytes, end: bytes | None) -> None:
+        """``end`` None: there is none. An interval whose end is not behind its begin holds nothing."""
+        if end is None:
+            self._rest = begin if self._rest is None else min(begin, self._rest)
+            return
+        if end <= begin:
+            return
+        begins, ends = self._begins, self._ends
+        first = bisect_left(ends, begin)  # those that it touches: from here ...
+        last = bisect_right(begins, end)  # ... to before here
+        if first < last:
+            begin, end = min(begin, begins[first]), max(end, ends[last - 1])
+        begins[first:last] = (begin,)
+        ends[first:last] = (end,)
+
+    def add_span(self, span: Span) -> None:
+        """As requests spell it."""
+        self.add(*_bounds(span))
+
+    def update(self, other: Intervals) -> None:
+        """Add all of another set."""
+        for begin, end in zip(other._begins, other._ends, strict=True):
+            self.add(begin, end)
+        if other._rest is not None:
+            self.add(other._rest, None)
+
+    def __contains__(self, key: bytes) -> bool:
+        at = bisect_right(self._begins, key)
+        return (at > 0 and key < self._ends[at - 1]) or (self._rest is not None and self._rest <= key)
+
+    def without(self, span: Span) -> list[Span]:
+        """What is left of a span, in key order, once this is taken out of it; as :func:`without`."""
+        low, high = _bounds(span)
+        if self._rest is not None and (high is None or self._rest < high):
+            high = self._rest
+        begins, ends = self._begins, self._ends
+        pieces: list[Span] = []
+        at = bisect_right(ends, low)
+        while at < len(begins) and (high is None or begins[at] < high):
+            if low < begins[at]:
+                pieces.append((low, begins[at]))
+            low = max(low, ends[at])
+            at += 1
+        if high is None or low < high:
+            pieces.append((low, b"\0" if high is None else high))
+        return pieces

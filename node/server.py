@@ -34,6 +34,7 @@ from node.backups import Backups
 from node.clock import Clock, signs_of_life_ms
 from node.confirm import Confirmations
 from node.disk import Syncer
+from node.expiry import Expiry
 from node.fronts import FrontLink, Fronts, PassOn, Send
 from node.gathering import Gathering
 from node.incarnations import Incarnations
@@ -109,6 +110,7 @@ class Node:
             new_lease_id=LeaseIds(common.member_id), over_quota=self.upkeep.over_quota,
             control_applied=self._control_applied, pace=self.pace,
         )
+        self._expiry = Expiry(loop, lambda: self.writes.leader, self.wake)
         self.confirmations = Confirmations(
             self._raft_view, self.store, self.lessor, self._mark_dirty, applied_index=lambda: self.applied_index,
             now=loop.time, now_ms=self.now_ms, limit_s=common.limit_s,
@@ -418,9 +420,7 @@ class Node:
 
     def revoke_expired(self, leases: list[int]) -> None:
         """Leases that this term found due (H7: decided and appended in one and the same term)."""
-        if self.writes.leader is not None:
-            for lease in leases:
-                self.writes.leader.expire(lease)
+        self._expiry.add(leases)
 
     def answer_control(self, link: FrontLink, record: bytes) -> None:
         """A control record (a compaction) is applied here: everybody has it who could evaluate without it."""

@@ -1,0 +1,223 @@
+"""Leases that end together: so many in one turn as it has time for, in time that grows with their keys and no faster."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from unittest.mock import MagicMock
+
+import pytest
+
+from cluster import expiries, records
+from cluster.coordinator import Coordinator, Wide
+from cluster.lease import Lessor
+from cluster.messages import Method
+from cluster.order import Cut, Fold
+from cluster.pb import rpc_pb2 as pb
+from cluster.placement import Placement
+from cluster.prepare import Grant, Prepare
+from cluster.replica import Batch, Leader, Overlay
+from cluster.view import Outcome, Version
+from node.expiry import KEYS, Expiry
+from node.storage import StateStore
+from tests.unit.order.stores import EmptyStore
+
+TERM = 3
+
+
+class Shards:
+    """A sequencer and one other shard, which holds so many keys of every lease."""
+
+    def __init__(self, keys_each: int) -> None:
+        self.keys_each = keys_each
+        self.coordinator: Coordinator[str] = Coordinator(
+            5, Placement(2, 1), Overlay(EmptyStore(leases=True)), Fold(7, {1: Cut(1, TERM, 0)}), max_txn_ops=128, heartbeat_ms=100)
+        self.coordinator.leader_of(1, TERM)
+        self.attempts: list[list[int]] = []
+        self.ended: list[tuple[list[int], int]] = []  # leases, keys
+
+    def turn(self) -> None:
+        """The sequencer's turn; what it asks for is granted before its next one."""
+        self.coordinator.run(0, self._append)
+        for message in self.coordinator.take_messages():
+            if message.method != Method.PREPARE:
+                continue
+            prepare = Prepare.decode(message.body)
+            self.attempts.append(prepare.leases)
+            self.coordinator.granted(prepare.attempt, 1, Grant(TERM, [], [
+                [b"%d-%d" % (lease, i) for i in range(self.keys_each)] for lease in prepare.leases]))
+
+    def _append(self, item: bytes, outcome: Outcome, wide: Wide[str]) -> None:
+        self.ended.append((list(wide.leases), len(outcome.writes)))
+        for lease in wide.leases:
+            self.coordinator._view.set_lease(lease, False)
+
+
+def test_the_end_of_a_lease_of_many_keys_takes_time_in_proportion() -> None:
+    """It looked for each key among all before it: 10,000 keys took 1.7 s, past the election timeout."""
+    shards = Shards(10_000)
+    shards.coordinator.submit(None, Method.LEASE_REVOKE, b"", [1, 2])
+    began = time.process_time()
+    shards.turn()
+    shards.turn()
+    assert time.process_time() - began < 0.5
+    assert sum(keys for _, keys in shards.ended) == 20_000
+
+
+@pytest.mark.parametrize("keys_each", [0, 1, 20, 400, 3000])
+def test_so_many_leases_end_together_as_a_turn_has_time_for(keys_each: int) -> None:
+    """All of them end, each once."""
+    shards = Shards(keys_each)
+    leases = list(range(1, 501))
+    shards.coordinator.submit(None, Method.LEASE_REVOKE, b"", leases)
+    while shards.coordinator.busy:
+        there = [lease for lease in leases if shards.coordinator._view.lease_exists(lease)]
+        if there:  # as the lessor does until they are gone
+            shards.coordinator.submit(None, Method.LEASE_REVOKE, b"", there)
+        before = len(shards.ended)
+        shards.turn()
+        if before > 5:  # by then it knows what to expect
+            assert sum(keys for _, keys in shards.ended[before:]) <= max(2 * expiries.KEYS, keys_each)
+    ended = [lease for some, _ in shards.ended for lease in some]
+    assert sorted(ended) == leases
+    assert len(shards.attempts) == len(shards.ended)
+
+
+def test_what_a_client_revokes_does_not_wait_for_leases_that_are_due() -> None:
+    shards = Shards(2000)
+    shards.coordinator.submit(None, Method.LEASE_REVOKE, b"", list(range(1, 101)))
+    shards.turn()
+    assert shards.coordinator.submit("client", Method.LEASE_REVOKE, pb.LeaseRevokeRequest(ID=1000).SerializeToString())
+    shards.turn()
+    shards.turn()
+    assert [1000] in [leases for leases, _ in shards.ended]
+    assert len(shards.ended) < 100
+
+
+def test_a_given_up_expiry_makes_room_for_the_next() -> None:
+    """Its shard has lost its leader."""
+    shards = Shards(1)
+    shards.coordinator.submit(None, Method.LEASE_REVOKE, b"", list(range(1, 40)))
+    shards.coordinator.run(0, shards._append)
+    assert shards.coordinator.take_messages()
+    shards.coordinator.run(100_000, shards._append)
+    shards.coordinator.take_messages()
+    shards.coordinator.leader_of(1, TERM)
+    while shards.coordinator.busy:
+        shards.turn()
+    assert sorted(lease for leases, _ in shards.ended for lease in leases) == list(range(1, 40))
+
+
+# -- one shard
+
+
+def test_the_keys_of_a_lease_are_found_without_looking_at_everything_that_is_pending() -> None:
+    """500 leases beside 10,000 pending writes: each looked at all of them."""
+    view = Overlay(EmptyStore(leases=True))
+    for number in range(20_000):
+        lease = number % 500 + 1
+        view.take(Outcome(b"", True, b"", [(b"k%05d" % number, Version(8, 8, 1, lease, b""))], 8))
+    began = time.process_time()
+    found = [view.lease_keys(lease) for lease in range(1, 501)]
+    assert time.process_time() - began < 0.25
+    assert found[6] == [b"k%05d" % number for number in range(6, 20_000, 500)]
+
+
+def test_pending_keys_of_a_lease_come_and_go(store: StateStore) -> None:
+    """Whatever happens to a key, its last pending write says which lease it hangs on."""
+    leader = Leader(store, 1, max_txn_ops=128, lessor=Lessor(1000), new_lease_id=lambda: 9)
+    index = 0
+    for lease in (1, 2):
+        leader.execute(Method.LEASE_GRANT, pb.LeaseGrantRequest(ID=lease, TTL=100).SerializeToString())
+
+    def put(key: bytes, lease: int) -> None:
+        leader.execute(Method.PUT, pb.PutRequest(key=key, value=b"v", lease=lease).SerializeToString())
+
+    def apply(data: bytes, batch: Batch) -> None:
+        nonlocal index
+        index += 1
+        store.apply([(index, 1, data)], want_events=False)
+        leader.applied(batch)
+
+    put(b"a", 1)
+    put(b"b", 1)
+    put(b"c", 2)
+    apply(*leader.seal())
+    put(b"a", 2)
+    put(b"d", 1)
+    put(b"e", 1)
+    assert leader.put(pb.PutRequest(key=b"e", value=b"plain").SerializeToString())
+    assert (leader.view.lease_keys(1), leader.view.lease_keys(2)) == ([b"b", b"d"], [b"a", b"c"])
+    first = leader.seal()
+    put(b"d", 2)
+    leader.execute(Method.DELETE_RANGE, pb.DeleteRangeRequest(key=b"c").SerializeToString())
+    assert (leader.view.lease_keys(1), leader.view.lease_keys(2)) == ([b"b"], [b"a", b"d"])
+    apply(*first)
+    assert (leader.view.lease_keys(1), leader.view.lease_keys(2)) == ([b"b"], [b"a", b"d"])
+    apply(*leader.seal())
+    assert (leader.view.lease_keys(1), leader.view.lease_keys(2)) == ([b"b"], [b"a", b"d"])
+    assert not leader.view._hung
+    assert not leader.view._attached
+
+
+class Turns:
+    """An event loop whose turns are taken by hand."""
+
+    def __init__(self) -> None:
+        self.due: list[object] = []
+        self.loop = MagicMock()
+        self.loop.call_soon = self.due.append
+
+    def run(self) -> None:
+        due, self.due[:] = list(self.due), []
+        for call in due:
+            call()  # type: ignore[operator]
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[StateStore]:
+    store = StateStore.open(f"{tmp_path}/state")
+    yield store
+    store.close()
+
+
+def test_leases_that_are_due_end_a_few_in_each_turn(store: StateStore) -> None:
+    """500 leases of 20 keys ended in one turn of 0.37 s."""
+    for lease in range(1, 301):
+        store.apply([(lease, 1, records.lease_grant(lease, 60) + b"".join(
+            records.put(b"%d/%d" % (lease, i), 0, 1, b"v", lease) for i in range(20)))], want_events=False)
+    leader = Leader(store, 1, max_txn_ops=128, lessor=Lessor(1000), new_lease_id=lambda: 9)
+    turns = Turns()
+    expiry = Expiry(turns.loop, lambda: leader, lambda: None)
+    largest = total = 0
+
+    def turn() -> None:
+        nonlocal largest, total
+        _, batch = leader.seal()
+        leader._sealed.remove(batch)
+        largest, total = max(largest, len(batch.keys)), total + len(batch.keys)
+
+    expiry.add(range(1, 301))
+    expiry.add(range(1, 301))  # named again: they end once
+    turn()
+    while turns.due:
+        turns.run()
+        turn()
+    assert total == 6000
+    assert largest <= KEYS + 20
+
+
+def test_h7_leases_that_one_term_found_due_are_not_ended_by_the_next() -> None:
+    turns = Turns()
+    leaders = [Leader(EmptyStore(leases=True), term, max_txn_ops=128, lessor=Lessor(1000), new_lease_id=lambda: 9)
+               for term in (1, 2)]
+    leads = leaders[0]
+    expiry = Expiry(turns.loop, lambda: leads, lambda: None)
+    expiry.add(range(1, 1001))
+    leads = leaders[1]
+    while turns.due:
+        turns.run()
+    assert not leaders[1].dirty
+    expiry.add([7])
+    assert leaders[1].dirty
