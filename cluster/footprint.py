@@ -6,7 +6,7 @@ Two requests conflict if one writes what the other touches (I9); read and read d
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,9 +14,10 @@ from cluster import plain_put, plain_txn
 from cluster.messages import Method
 from cluster.pb import rpc_pb2 as pb
 from cluster.placement import Placement
-from cluster.spans import Span
+from cluster.spans import Span, meet
 from cluster.validate import parse
 
+_MANY_PAIRS = 1000  # of spans: then sorting is quicker than to compare each with each
 LEASE_SHARD = 0  # the registry of leases lives with the order log
 
 
@@ -54,7 +55,9 @@ class Footprint:
                 or (bool(self.reads) and _meet(self.reads, other_writes)))
 
 
-def _meet(some: Iterable[Span], others: Iterable[Span]) -> bool:
+def _meet(some: Sequence[Span], others: Sequence[Span]) -> bool:
+    if len(some) * len(others) > _MANY_PAIRS:
+        return meet(some, others)
     for a in some:
         for b in others:
             if a[1] or b[1]:

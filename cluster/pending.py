@@ -64,9 +64,7 @@ class PendingOverlay(Overlay):
             return False
         if end == b"":
             return start in writes
-        if end == b"\0":
-            return any(key >= start for key in writes)
-        return any(start <= key < end for key in writes)
+        return bool(self.written_in((start, end)))
 
     def lease_exists(self, lease: int) -> bool:
         """A yes is safe: a revoke locks every shard. A no may come from lagging knowledge."""

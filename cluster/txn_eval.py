@@ -7,7 +7,8 @@ revision; nothing can fail after that, so a refused transaction leaves no trace.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from bisect import insort
+from collections.abc import Iterator, Sequence
 from itertools import chain
 from typing import Any, NamedTuple
 
@@ -16,7 +17,7 @@ from cluster.errors import EtcdError
 from cluster.pb import rpc_pb2 as pb
 from cluster.plain_txn import check_revision
 from cluster.ranges import Fields, RangeRead, Row
-from cluster.spans import Span, holds, without
+from cluster.spans import Intervals, Span, keys_in
 from cluster.view import Current, Outcome, Version, View
 from cluster.wire import key_value, varint
 
@@ -38,7 +39,7 @@ def field(tag: bytes, body: bytes) -> bytes:
 class Pending:
     """A view that shows what a running transaction has done so far, over the view it began with."""
 
-    __slots__ = ("base", "items", "ranges", "revision", "writes", "written")
+    __slots__ = ("_keys", "base", "deleted", "items", "ranges", "revision", "writes", "written")
 
     def __init__(self, base: View) -> None:
         self.base = base
@@ -47,6 +48,8 @@ class Pending:
         self.writes: list[tuple[bytes, Version | None]] = []
         self.written: dict[bytes, Version | None] = {}
         self.ranges: list[Span] = []  # deleted whole; none holds a key that was written before
+        self.deleted = Intervals()  # the same
+        self._keys: list[bytes] | None = None  # those written, sorted, once a range is asked for
 
     @property
     def header_revision(self) -> int:
@@ -79,7 +82,15 @@ class Pending:
         return self.base.get(key)
 
     def _deleted(self, key: bytes) -> bool:
-        return any(holds(span, key) for span in self.ranges)
+        return key in self.deleted
+
+    def _written_in(self, span: Span) -> Sequence[bytes]:
+        """The keys of a span that were written, in order."""
+        if not self.written:
+            return ()
+        if self._keys is None:
+            self._keys = sorted(self.written)
+        return keys_in(self._keys, span)
 
     def scan(self, start: bytes, end: bytes, revision: int = 0) -> Iterator[Row]:
         """At a revision: the state before the transaction. Without: with what it wrote."""
@@ -90,23 +101,22 @@ class Pending:
     def count(self, start: bytes, end: bytes) -> int:
         """As the base counts, with what this transaction did."""
         span = (start, end)
-        found = sum([self.base.count(*piece) for piece in (without(span, self.ranges) if self.ranges else [span])])
-        for key, version in self.written.items():
-            if holds(span, key):
-                found += version is not None
-                found -= not self._deleted(key) and self.base.current(key) is not None
+        found = sum([self.base.count(*piece) for piece in (self.deleted.without(span) if self.ranges else [span])])
+        for key in self._written_in(span):
+            found += self.written[key] is not None
+            found -= not self._deleted(key) and self.base.current(key) is not None
         return found
 
     def untouched(self, span: Span) -> list[Span] | None:
         """What of a range this transaction has not deleted yet; None if it has written single keys in it."""
-        if any(holds(span, key) for key in self.written):
+        if self._written_in(span):
             return None
-        return [piece for piece in without(span, self.ranges) if self.base.count(*piece)] if self.ranges else [span]
+        return [piece for piece in self.deleted.without(span) if self.base.count(*piece)] if self.ranges else [span]
 
     def _merged(self, start: bytes, end: bytes) -> Iterator[Row]:
-        own = sorted(k for k in self.written if holds((start, end), k))
+        own = self._written_in((start, end))
         at = 0
-        pieces = without((start, end), self.ranges) if self.ranges else [(start, end)]
+        pieces = self.deleted.without((start, end)) if self.ranges else [(start, end)]
         for key, kv in chain.from_iterable([self.base.scan(*piece) for piece in pieces]):
             while at < len(own) and own[at] <= key:
                 version = self.written[own[at]]
@@ -123,7 +133,15 @@ class Pending:
     def write(self, key: bytes, version: Version | None, item: bytes) -> None:
         self.items.append(item)
         self.writes.append((key, version))
+        if self._keys is not None and key not in self.written:
+            insort(self._keys, key)
         self.written[key] = version
+
+    def delete(self, span: Span, item: bytes) -> None:
+        """All of a span, in which nothing was written before."""
+        self.items.append(item)
+        self.ranges.append(span)
+        self.deleted.add_span(span)
 
 
 def apply_put(view: View, request: Any, revision: int) -> tuple[bytes, Version, bytes]:
@@ -332,8 +350,7 @@ def _run(pending: Pending, plan: _Plan) -> bytes:
             deleted = apply_delete(pending, body)
             tail = deleted.tail
             for span in deleted.ranges:
-                pending.ranges.append(span[:2])
-                pending.items.append(records.delete_range(*span))
+                pending.delete(span[:2], records.delete_range(*span))
             for key in deleted.keys:
                 pending.write(key, None, records.delete(key))
             tag = b"\x1a"

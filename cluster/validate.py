@@ -15,6 +15,7 @@ from cluster import errors
 from cluster.errors import EtcdError
 from cluster.messages import Method
 from cluster.pb import rpc_pb2 as pb
+from cluster.spans import Intervals
 
 # etcd's costs against the quota: what a request adds to the database at most
 PUT_OVERHEAD_BYTES = 256
@@ -112,10 +113,7 @@ def _check_fields(request: Message, budget: int) -> bool:
     return nested
 
 
-Interval = tuple[bytes, bytes]  # [begin, end) as the request spells it
-
-
-def _check_keys(ops: Sequence[Message]) -> tuple[set[bytes], list[Interval]]:
+def _check_keys(ops: Sequence[Message]) -> tuple[set[bytes], Intervals]:
     """No key put twice, none both put and deleted, as far as etcd looks: (puts, deletes) of this tree.
 
     Deletes of this level are collected first, so they count against the puts of nested transactions; those
@@ -123,13 +121,14 @@ def _check_keys(ops: Sequence[Message]) -> tuple[set[bytes], list[Interval]]:
     of the key space (range_end a zero byte) is taken literally here and so covers nothing: etcd's slip,
     which clients can rely on ("delete everything, then put").
     """
-    deletes: list[Interval] = []
+    deletes = Intervals()
     nested: list[Message] = []
     own_puts: list[bytes] = []
     for op in ops:
         kind = op.WhichOneof("request")
         if kind == "request_delete_range":
-            deletes.append(_interval(op.request_delete_range))
+            key, end = op.request_delete_range.key, op.request_delete_range.range_end
+            deletes.add(key, end or key + b"\0")
         elif kind == "request_txn":
             nested.append(op.request_txn)
         elif kind == "request_put":
@@ -142,27 +141,31 @@ def _check_keys(ops: Sequence[Message]) -> tuple[set[bytes], list[Interval]]:
         # the two branches exclude each other: a key in both is no duplicate
         for key in puts_then | puts_else:
             _check_key(key, puts, deletes)
-        puts |= puts_then
-        puts |= puts_else
-        deletes += deletes_then
-        deletes += deletes_else
+        puts = _union(puts, _union(puts_then, puts_else))
+        deletes = _joined(deletes, _joined(deletes_then, deletes_else))
     for key in own_puts:
         _check_key(key, puts, deletes)
         puts.add(key)
     return puts, deletes
 
 
-def _interval(request: Message) -> Interval:
-    key, end = request.key, request.range_end
-    return key, end or key + b"\0"
+def _union(some: set[bytes], others: set[bytes]) -> set[bytes]:
+    if len(some) < len(others):  # the smaller into the larger: else each level of nesting would copy everything below
+        some, others = others, some
+    some |= others
+    return some
 
 
-def _check_key(key: bytes, puts: set[bytes], deletes: Iterable[Interval]) -> None:
-    if key in puts:
+def _joined(some: Intervals, others: Intervals) -> Intervals:
+    if len(some) < len(others):
+        some, others = others, some
+    some.update(others)
+    return some
+
+
+def _check_key(key: bytes, puts: set[bytes], deletes: Intervals) -> None:
+    if key in puts or key in deletes:
         raise EtcdError(errors.DUPLICATE_KEY)
-    for begin, end in deletes:
-        if begin <= key < end:
-            raise EtcdError(errors.DUPLICATE_KEY)
 
 
 def put_cost(request: Message) -> int:
