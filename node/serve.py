@@ -301,7 +301,7 @@ class Serve:
         link.ok(rid, store.revision, self._term(), answer.SerializeToString())
 
     def _hash(self, link: FrontLink, rid: int, revision: int, body: bytes) -> Slices:
-        hashing = self._store.hash_state()
+        hashing = self._store.hash_written()
         while not hashing.step(200):
             yield
         link.ok(rid, self._store.revision, self._term(), rpc_pb2.HashResponse(hash=hashing.value).SerializeToString())

@@ -22,11 +22,14 @@ same on every replica; one row for a hundred puts instead of a hundred saves 0.7
 from __future__ import annotations
 
 import struct
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from cluster.records import key_offset
 from cluster.view import Current
 from cluster.wire import read_varint
+
+if TYPE_CHECKING:
+    from rocksdict import RdictIter
 
 MAX64 = 0xFFFFFFFFFFFFFFFF
 MAX32 = 0xFFFFFFFF
@@ -106,6 +109,17 @@ def parse_current(kv: bytes, key_len: int) -> Current:
             if lease >> 63:
                 lease -= 1 << 64
     return Current(create, mod, version, lease)
+
+
+def lease_named(versions: RdictIter, key: bytes, revision: int) -> int:
+    """The lease that a key names at a revision; 0: it is not there, or names none. Raises what RocksDB does."""
+    prefix = b"k" + escape(key) + b"\0\0"
+    versions.seek(prefix + (MAX64 - revision).to_bytes(8, "big"))
+    if not versions.valid():
+        versions.status()
+        return 0
+    row = versions.key()
+    return 0 if row[-1] or not row.startswith(prefix) else parse_current(versions.value(), len(key)).lease
 
 
 def run_entries(row_key: bytes, run: bytes) -> list[tuple[int, int, int, bytes]]:

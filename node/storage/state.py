@@ -50,7 +50,7 @@ from node.storage.errors import (
     raise_open,
     raise_read,
 )
-from node.storage.hashing import StateHash
+from node.storage.hashing import Covers, StateHash
 from node.storage.history import HistorySlice, all_changes, history_slices
 from node.storage.keys import LEASE_KEY, LEASE_VALUE, MAX64, Position, escape, parse_current, range_rows
 from node.storage.options import BRIEF, UNLOGGED, bounded, state_options
@@ -481,11 +481,15 @@ class StateStore:
 
     def hash_kv(self, revision: int = 0) -> StateHash:
         """A hash of all versions up to a revision, to be computed in slices: see ``hashing``."""
-        return StateHash(self, check_revision(revision, self.position), whole_state=False)
+        return StateHash(self, check_revision(revision, self.position), Covers.KEYS)
 
     def hash_state(self) -> StateHash:
         """A hash of all that is applied; replicas at the same order index have the same (I19)."""
-        return StateHash(self, self.position.revision, whole_state=True)
+        return StateHash(self, self.position.revision, Covers.STATE)
+
+    def hash_written(self) -> StateHash:
+        """A hash of what requests have made of the store; the same after a restart."""
+        return StateHash(self, self.position.revision, Covers.WRITTEN)
 
     def size_bytes(self) -> int:
         """Bytes taken on the disk and in write buffers."""

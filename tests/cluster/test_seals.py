@@ -6,19 +6,17 @@ the parts of its data directory may then be gone: each is refused with a text th
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import os
 import shutil
 import signal
-import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
 import pytest
 
-from tests.cluster.local_cluster import command, environment, free_base_port, until
+from tests.cluster.local_cluster import until
+from tests.cluster.one_host import started
 from tools.muster import bootstrap, config
 from tools.muster.flags import SERVER_FLAGS
 from tools.muster.parse import ConfigError, resolve
@@ -27,44 +25,6 @@ PARTS = {
     "log": "shard-0/log/db", "mark": "shard-0/log/synced", "state": "shard-0/state", "seal": "shard-0/incarnation",
     "identity": "identity.json"}
 SETS = [frozenset(s) for n in range(len(PARTS) + 1) for s in itertools.combinations(PARTS, n)]
-
-
-class Host:
-    """One host, in a process of its own."""
-
-    def __init__(self, data_dir: Path) -> None:
-        self.data_dir = data_dir
-        self.log = data_dir.with_suffix(".stderr")
-        port = free_base_port(1)
-        with open(self.log, "wb") as log:
-            self.process = subprocess.Popen(
-                command(f"--data-dir={data_dir}", "--shards=1", f"--listen-client-urls=http://127.0.0.1:{port}",
-                        f"--advertise-client-urls=http://127.0.0.1:{port}", f"--listen-peer-urls=http://127.0.0.1:{port + 1}"),
-                stdout=log, stderr=log, env=environment())
-
-    def leads(self) -> bool:
-        """Whether its node has voted for itself and serves."""
-        assert self.process.poll() is None, self.log.read_text()
-        return b"leading" in self.log.read_bytes()
-
-    def kill(self) -> None:
-        """SIGKILL to all of its processes, the supervisor first."""
-        with contextlib.suppress(psutil.NoSuchProcess):
-            processes = [psutil.Process(self.process.pid), *psutil.Process(self.process.pid).children(recursive=True)]
-            for process in processes:
-                with contextlib.suppress(psutil.NoSuchProcess):
-                    process.send_signal(signal.SIGKILL)
-            psutil.wait_procs(processes, 30)
-        self.process.wait(30)
-
-
-@contextlib.contextmanager
-def started(data_dir: Path) -> Iterator[Host]:
-    host = Host(data_dir)
-    try:
-        yield host
-    finally:
-        host.kill()
 
 
 @pytest.fixture(scope="module")
