@@ -10,7 +10,7 @@ DEMO_DIR ?= .demo
 TESTS ?= tests
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-shards test-all-shards soak lint bench bench-check proto docs clean
+.PHONY: help setup demo test test-shards test-all-shards soak attack lint bench bench-check proto docs clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -41,6 +41,9 @@ soak: $(STAMP)  ## the long runs: thousands of simulated clusters, kills for ten
 
 lint: $(STAMP)  ## ruff and mypy
 	@failed=0; $(BIN)/ruff check . || failed=1; $(BIN)/mypy || failed=1; exit $$failed
+
+attack: $(STAMP)  ## attack hosts on this machine as broken clients and enemies would (docs/security.md)
+	$(BIN)/python -m pytest -q -rfEs tests/faults/test_attacks.py
 
 bench: $(STAMP)  ## compare with etcd on this machine (BENCH_FLAGS=... for muster-bench compare)
 	$(BIN)/muster-bench compare $(BENCH_FLAGS)

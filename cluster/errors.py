@@ -150,6 +150,7 @@ BAD_LEADER_TRANSFEREE = _kind(
 LEADER_TRANSFER_TIMEOUT = _kind(
     62, Code.UNKNOWN, "LeaderTransferTimeout",
     "etcdserver: request timed out, leader transfer took too long")
+UNKNOWN_ALARM = _kind(70, Code.INVALID_ARGUMENT, "UnknownAlarm", "etcdserver: unknown alarm request")  # muster's own
 CORRUPT = _kind(63, Code.DATA_LOSS, "Corrupt", "etcdserver: corrupt cluster")
 CLUSTER_VERSION_UNAVAILABLE = _kind(
     64, Code.FAILED_PRECONDITION, "ClusterVersionUnavailable",
@@ -245,6 +246,8 @@ UNSUPPORTED_FILTER = _kind(
     151, Code.UNIMPLEMENTED, "UnsupportedFilter", "RangeStream does not support revision filters")
 
 # The gRPC layer
+# muster's own: a fault of this program that a request met. etcd's process would end with a panic.
+INTERNAL_FAULT = _kind(159, Code.INTERNAL, "InternalFault", "etcdserver: internal error")
 UNKNOWN_METHOD = _kind(
     160, Code.UNIMPLEMENTED, "UnknownMethod", "unknown method {method} for service {service}")
 UNKNOWN_SERVICE = _kind(161, Code.UNIMPLEMENTED, "UnknownService", "unknown service {service}")

@@ -13,21 +13,23 @@ from typing import Any
 
 from cluster import errors, plain_put, plain_txn, records, txn_eval, validate
 from cluster.errors import EtcdError
+from cluster.faults import answered
 from cluster.lease import choose_id, effective_ttl_s
 from cluster.pb import rpc_pb2 as pb
 from cluster.ranges import RangeRead
 from cluster.txn_eval import apply_put
-from cluster.validate import parse
+from cluster.validate import check_alarm, parse
 from cluster.view import Current, Outcome, Version, View
 from cluster.wire import varint
 
 __all__ = [
     "Alarm", "Current", "Outcome", "Version", "View", "compact", "delete_range", "lease_grant", "lease_revoke",
-    "put", "range_", "revoke", "set_alarm", "txn"]
+    "publish", "put", "range_", "revoke", "set_alarm", "txn"]
 
 Alarm = tuple[int, int]  # member, etcd's type of alarm
 
 
+@answered
 def put(view: View, request: bytes) -> Outcome:
     """PutRequest. A plain one by splicing; the others through the message."""
     plain = plain_put.evaluate(view, request)
@@ -47,6 +49,7 @@ def _put(view: View, request: Any) -> Outcome:
     return Outcome(item, True, tail, [(request.key, version)], revision)
 
 
+@answered
 def delete_range(view: View, request: bytes) -> Outcome:
     """DeleteRangeRequest."""
     message: Any = parse(pb.DeleteRangeRequest.FromString, request)
@@ -60,6 +63,7 @@ def delete_range(view: View, request: bytes) -> Outcome:
     return Outcome(item, True, found.tail, [(key, None) for key in found.keys], view.revision + 1, ranges)
 
 
+@answered
 def txn(view: View, request: bytes, max_ops: int) -> Outcome:
     """TxnRequest, read-only ones too (nothing to log then)."""
     plain = plain_txn.read(request)
@@ -91,6 +95,7 @@ def check_revision(view: View, revision: int) -> None:
         raise EtcdError(errors.COMPACTED)
 
 
+@answered
 def compact(view: View, request: bytes) -> tuple[Outcome, int]:
     """CompactionRequest: the outcome and the compact revision that follows from it."""
     message: Any = parse(pb.CompactionRequest.FromString, request)
@@ -103,10 +108,12 @@ def compact(view: View, request: bytes) -> tuple[Outcome, int]:
     return Outcome(records.compact(revision), False, b"", [], view.revision), revision
 
 
+@answered
 def set_alarm(view: View, request: bytes, raised: Iterable[Alarm]) -> Outcome:
     """AlarmRequest that raises an alarm or disarms one of ``raised``, as the applied state has them; its answer
     names the alarm it is about, if there is or was one. The applier decides on the order of two of them."""
     message: Any = parse(pb.AlarmRequest.FromString, request)
+    check_alarm(message)
     wanted = (message.memberID, message.alarm)
     activate = message.action == pb.AlarmRequest.ACTIVATE
     if not message.alarm or (not activate and wanted not in raised):
@@ -116,6 +123,14 @@ def set_alarm(view: View, request: bytes, raised: Iterable[Alarm]) -> Outcome:
     return Outcome(records.alarm(activate, message.alarm, message.memberID), False, tail, [], view.revision)
 
 
+@answered
+def publish(view: View, member: bytes) -> Outcome:
+    """A host's attributes, an ``etcdserverpb.Member``: whatever is logged can be read."""
+    parse(pb.Member.FromString, member)
+    return Outcome(records.publish(member), False, b"", [], view.revision)
+
+
+@answered
 def lease_grant(
     view: View, request: bytes, minimum_s: int, new_id: Callable[[], int]
 ) -> tuple[Outcome, int]:
@@ -131,6 +146,7 @@ def lease_grant(
     return Outcome(records.lease_grant(lease, ttl_s), False, tail, [], view.revision), lease
 
 
+@answered
 def lease_revoke(view: View, request: bytes) -> tuple[Outcome, int]:
     """LeaseRevokeRequest: the outcome and the lease."""
     message: Any = parse(pb.LeaseRevokeRequest.FromString, request)

@@ -26,7 +26,7 @@ SEQUENCE = struct.Struct("<Q")
 REQUEST = struct.Struct("<QBII")  # rid, method, timeout_ms, body length
 ANSWER = struct.Struct("<QBI")  # rid, status, body length
 
-PROTOCOL_VERSION = 3
+PROTOCOL_VERSION = 4
 
 
 class Method(IntEnum):
@@ -58,7 +58,9 @@ class Method(IntEnum):
     MEMBER_LIST = 34
     HASH = 35
     HASH_KV = 36
-    STATUS = 37  # StatusResponse fields of this replica
+    STATUS = 37  # READ; StatusResponse fields of this replica
+    COUNTERS = 45  # READ; what the node has done so far: JSON of node.counters. No client can ask this
+    FACTS = 46  # READ; how the node is now: JSON of node.facts. Likewise
     SNAPSHOT = 38  # PARTIAL answers: (remaining_bytes u64 | chunk), as far as CREDIT goes; last one OK: HEAD
     ALARM = 39  # AlarmRequest: those that are raised
     READ_TXN = 40  # a read-only Txn: READ + TxnRequest

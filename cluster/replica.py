@@ -325,7 +325,7 @@ class Leader:
         elif method == Method.SET_ALARM:
             outcome = evaluate.set_alarm(view, body, self._store.alarms())
         elif method == Method.PUBLISH:
-            outcome = Outcome(records.publish(body), False, b"", [], view.revision)
+            outcome = evaluate.publish(view, body)
         else:
             raise ValueError(f"not a write: method {method}")
         self._take(outcome)

@@ -54,6 +54,13 @@ def check(method: int, body: bytes, max_txn_ops: int) -> None:
         check_txn(parse(pb.TxnRequest.FromString, body), max_txn_ops)
 
 
+def check_alarm(request: Message) -> None:
+    """Every number of an AlarmRequest's enums has a name. etcd takes unknown ones and keeps them; nothing here could
+    say what they mean, and the log keeps what it is given."""
+    if (request.action not in pb.AlarmRequest.AlarmAction.values() or request.alarm not in pb.AlarmType.values()):
+        raise EtcdError(errors.UNKNOWN_ALARM)
+
+
 def check_put(request: Message) -> None:
     """Field rules of a put."""
     if not request.key:

@@ -1,7 +1,6 @@
 """What this node has done so far, as plain counters: for /metrics, and for the guard that keeps work from growing.
 
-Read when somebody asks (``Method.STATUS`` with :data:`COUNTERS_QUESTION`); on the hot path there is an addition
-to an integer at most.
+Read when a front asks (``Method.COUNTERS``); on the hot path there is an addition to an integer at most.
 """
 
 from __future__ import annotations
@@ -9,12 +8,11 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
+from cluster.faults import faults
 from node.sockets import traffic
 
 if TYPE_CHECKING:
     from node.server import Node
-
-COUNTERS_QUESTION = b"counters"
 
 
 def counters(node: Node) -> dict[str, int]:
@@ -33,5 +31,6 @@ def counters(node: Node) -> dict[str, int]:
         "peer_sent_bytes": sum(link.sent_bytes for link in node.peers.links.values()),
         "range_rows_read": node.store.blocks.read_rows,
         "range_rows_from_cache": node.store.blocks.taken_rows,
+        "faults": faults.count,
         "cpu_us": time.process_time_ns() // 1000,
     }

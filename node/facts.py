@@ -1,6 +1,6 @@
 """How this node and its shard are now: for ``musterctl shard list``, ``/muster/shards`` and the gauges of /metrics.
 
-Answered as JSON to ``Method.STATUS`` with :data:`FACTS_QUESTION`. Counters that only grow are in ``node.counters``.
+Answered as JSON to ``Method.FACTS``. Counters that only grow are in ``node.counters``.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from cluster.raft import Role
 if TYPE_CHECKING:
     from node.server import Node
 
-FACTS_QUESTION = b"facts"
 _SAMPLE_S = 1.0  # what the CPU share is taken over, at least
 
 

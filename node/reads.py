@@ -19,6 +19,7 @@ import structlog
 
 from cluster import errors
 from cluster.errors import EtcdError
+from cluster.faults import MISTAKES, faults
 from cluster.messages import READ, Status
 from node.fronts import FrontLink
 from node.yielding import Others
@@ -184,6 +185,9 @@ class Reads:
         except EtcdError as e:
             self.refuse(link, rid, e)
             return
+        except MISTAKES as error:
+            self._fault(link, rid, error)
+            return
         if link.pending:
             self._mark_dirty(link)
         if work is not None:
@@ -206,6 +210,8 @@ class Reads:
                 yield
         except EtcdError as e:
             self.refuse(link, rid, e)
+        except MISTAKES as error:
+            self._fault(link, rid, error)
         finally:
             self._running.pop(mark, None)  # before it is closed: what is parked by that may be started again
             work.close()
@@ -216,6 +222,11 @@ class Reads:
         """Nobody waits for this read any more."""
         if (link.identity, rid) in self._running:
             self._running[link.identity, rid] = True
+
+    def _fault(self, link: FrontLink, rid: int, error: Exception) -> None:
+        """A read met a fault of this program: it is answered so, and nothing else ends."""
+        faults.met("reading", error)
+        self.refuse(link, rid, EtcdError(errors.INTERNAL_FAULT))
 
     def refuse(self, link: FrontLink, rid: int, error: EtcdError) -> None:
         """Answer with an error."""

@@ -18,8 +18,8 @@ from cluster.pb import rpc_pb2
 from cluster.raft import Role
 from cluster.ranges import RangeRead, RowSource, plain_answer, plain_get
 from cluster.replica import Overlay
-from node.counters import COUNTERS_QUESTION, counters
-from node.facts import FACTS_QUESTION, Facts
+from node.counters import counters
+from node.facts import Facts
 from node.fronts import FrontLink
 from node.reads import Slices
 from node.storage import LEAST_ROWS, PAUSE, Compacted, FutureRevision, Reader
@@ -55,6 +55,8 @@ class Serve:
             Method.HASH: self._hash,
             Method.HASH_KV: self._hash_kv,
             Method.STATUS: self._status,
+            Method.COUNTERS: self._counters,
+            Method.FACTS: self._facts,
             Method.SNAPSHOT: self._snapshot,
             Method.ALARM: self._alarms,
         }
@@ -263,12 +265,6 @@ class Serve:
 
     def _status(self, link: FrontLink, rid: int, revision: int, body: bytes) -> None:
         node, raft = self._node, self._node.raft
-        if body == COUNTERS_QUESTION:
-            link.ok(rid, self._store.revision, raft.term, json.dumps(counters(node)).encode())
-            return
-        if body == FACTS_QUESTION:
-            link.ok(rid, self._store.revision, raft.term, json.dumps(self.facts.now()).encode())
-            return
         answer = rpc_pb2.StatusResponse(
             dbSize=max(self._store.size_bytes(), 1), dbSizeInUse=max(self._store.size_in_use_bytes(), 1),
             leader=raft.leader_id, raftIndex=raft.commit_index, raftTerm=raft.term,
@@ -278,6 +274,12 @@ class Serve:
         if not raft.leader_id:
             answer.errors.append("etcdserver: no leader")
         link.ok(rid, self._store.revision, raft.term, answer.SerializeToString())
+
+    def _counters(self, link: FrontLink, rid: int, revision: int, body: bytes) -> None:
+        link.ok(rid, self._store.revision, self._term(), json.dumps(counters(self._node)).encode())
+
+    def _facts(self, link: FrontLink, rid: int, revision: int, body: bytes) -> None:
+        link.ok(rid, self._store.revision, self._term(), json.dumps(self.facts.now()).encode())
 
     def _alarms(self, link: FrontLink, rid: int, revision: int, body: bytes) -> None:
         wanted = rpc_pb2.AlarmRequest.FromString(body).alarm

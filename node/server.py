@@ -23,7 +23,9 @@ from typing import Any
 import structlog
 import zmq
 
-from cluster import records
+from cluster import errors, records
+from cluster.errors import EtcdError
+from cluster.faults import MISTAKES, faults
 from cluster.lease import Lessor
 from cluster.messages import Method, Status
 from cluster.pace import Pace
@@ -49,7 +51,7 @@ from node.snapshots import Snapshots
 from node.sockets import CurveKeys, FrameSocket, Gatekeeper, open_router
 from node.spin import Spin
 from node.standing import Standing
-from node.storage import Applied, RaftLog, StateStore, StorageError
+from node.storage import Applied, RaftLog, StateStore
 from node.streams import Streams
 from node.upkeep import Upkeep
 from node.watches import WatchSource
@@ -293,12 +295,11 @@ class Node:
                     pass
                 else:
                     self.serve.request(link, rid, method, timeout_ms, body)
-            except StorageError:
-                raise  # not the request's fault: a disk that cannot be trusted ends the process
-            except Exception:
-                log.exception("a request of a front could not be understood", method=method)
-                self.fronts.drop(link.identity)
-                return
+            except EtcdError as error:
+                self.reads.refuse(link, rid, error)
+            except MISTAKES as error:  # the request's alone: the link is everybody's; a failing disk is none of them
+                faults.met(f"taking in a request of method {method}", error)
+                self.reads.refuse(link, rid, EtcdError(errors.INTERNAL_FAULT))
 
     def hurry(self, link: FrontLink, revision: int) -> None:
         """A read waits until this revision is applied here: its front hears at once, and for a while what comes then."""
@@ -334,7 +335,7 @@ class Node:
                 self.upkeep.publication(data)
             else:
                 self._peer_said(member_id, bytes((kind,)), data)
-        except (ValueError, IntegrityError) as e:  # checksum or framing: dropped, Raft sends it again
+        except (ValueError, IntegrityError, EtcdError) as e:  # checksum or framing: dropped, Raft sends it again
             log.warning("dropped a broken frame of a peer", peer=f"{member_id:x}", error=str(e))
         if due and len(data) <= _LONE_BYTES and self._alone() and not (self._scheduled or self._running):
             self._run()  # at once: nothing else is about that it could be shared with

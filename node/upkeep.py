@@ -21,10 +21,12 @@ from cluster.messages import ANSWER, Method, Status
 from cluster.pace import MAX_ENTRY_BYTES
 from cluster.pb import rpc_pb2
 from cluster.raft import Role
+from cluster.validate import parse
 from node.fronts import FrontLink
 from node.incarnations import REFUSED
 from node.reads import Slices
 from node.yielding import Others
+from process.logs import log_faults
 
 if TYPE_CHECKING:
     from node.server import Node
@@ -124,10 +126,14 @@ class Upkeep:
 
     def alarm(self, body: bytes) -> None:
         """A host wants its alarm logged; it asks until that is applied there."""
-        leader = self._node.writes.leader
-        request = rpc_pb2.AlarmRequest.FromString(body)
-        if leader is not None and (request.memberID, request.alarm) not in self._alarms:
-            leader.execute(Method.SET_ALARM, body)
+        request = parse(rpc_pb2.AlarmRequest.FromString, body)
+        if (request.memberID, request.alarm) not in self._alarms:
+            self._execute(Method.SET_ALARM, body)
+
+    def _execute(self, method: int, body: bytes) -> None:
+        """Have it logged, if this node leads. EtcdError, if ``body`` says nothing that can be."""
+        if self._node.writes.leader is not None:
+            self._node.writes.leader.execute(method, body)
 
     # -- the log
 
@@ -283,9 +289,8 @@ class Upkeep:
 
     def publication(self, member: bytes) -> None:
         """A host asks the leader to log its attributes; repeated by it until they are applied there."""
-        leader = self._node.writes.leader
-        if leader is not None and member not in self._node.store.members().values():
-            leader.execute(Method.PUBLISH, member)
+        if member not in self._node.store.members().values():
+            self._execute(Method.PUBLISH, member)
 
     def log_incarnations(self) -> None:
         """The leader of shard 0 logs which data directories stand behind the members that it has heard (H10)."""
@@ -349,6 +354,7 @@ class Upkeep:
     def second(self) -> None:
         """Every second."""
         node = self._node
+        log_faults(log)
         self._look_at_quota()
         leader = node.writes.leader
         if leader is not None and node.settings.shard == 0:

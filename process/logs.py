@@ -9,6 +9,7 @@ from typing import Any, TextIO
 import structlog
 
 from cluster import logline
+from cluster.faults import faults
 
 
 class _Outputs:
@@ -47,3 +48,9 @@ def configure(caller: str, level: str, form: str, outputs: tuple[str, ...], **fa
         logger_factory=structlog.PrintLoggerFactory(file=_Outputs(outputs)),  # type: ignore[arg-type]
         cache_logger_on_first_use=False,
     )
+
+
+def log_faults(log: Any) -> None:
+    """Log the faults that requests have met since the last time: each place's first one with its stack."""
+    for where, error in faults.take():
+        log.error("a request met a fault of this program", where=where, exc_info=error)

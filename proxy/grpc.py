@@ -17,6 +17,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Protocol
 
+from cluster.faults import HANDLER_MISTAKES, faults
 from proxy import grpc_wire as wire
 from proxy.deadlines import Deadlines
 from proxy.grpc_wire import (
@@ -230,6 +231,13 @@ class Call(Stream):
 
     def gone(self) -> None:
         """Tell the handler that nobody waits any more."""
+        try:
+            self.tell_gone()
+        except HANDLER_MISTAKES as error:
+            faults.met(f"ending {wire.text_of(self.path)}", error)
+
+    def tell_gone(self) -> None:
+        """The kind's own way of saying so."""
         if self.on_cancel is not None:
             self.on_cancel(self)
 
@@ -270,6 +278,12 @@ class Call(Stream):
         self.finish(status, message)
         self.gone()
 
+    def fault(self, error: Exception) -> None:
+        """A handler met a fault of this program: the call ends with INTERNAL, as if its client had given it up."""
+        faults.met(f"serving {wire.text_of(self.path)}", error)
+        if not (self.closed or self.ending):
+            self._refuse(wire.INTERNAL, wire.FAULT)
+
 
 class UnaryCall(Call):
     """A call whose handler gets the one request message, once the client has sent all."""
@@ -285,7 +299,10 @@ class UnaryCall(Call):
         if ended and self._buffer is None and len(data) >= 5:
             flag, size = PREFIX.unpack_from(data)
             if not flag and size == len(data) - 5 and size <= self.connection.limits.max_message_bytes:
-                self.handler(self, data[5:])
+                try:
+                    self.handler(self, data[5:])
+                except HANDLER_MISTAKES as error:
+                    self.fault(error)
                 return
         self._collect(data, ended)
 
@@ -303,7 +320,10 @@ class UnaryCall(Call):
             self._refuse(wire.UNKNOWN, "EOF")
             return
         self._buffer = None
-        self.handler(self, messages[0])
+        try:
+            self.handler(self, messages[0])
+        except HANDLER_MISTAKES as error:
+            self.fault(error)
 
     def _hold(self, data: bytes) -> None:
         connection = self.connection
@@ -334,11 +354,20 @@ class StreamCall(Call):
     __slots__ = ()
 
     def opened(self, ended: bool) -> None:
-        self.handler.opened(self)
+        try:
+            self.handler.opened(self)
+        except HANDLER_MISTAKES as error:
+            self.fault(error)
         if ended:
             self.received(b"", True)
 
     def received(self, data: bytes, ended: bool) -> None:
+        try:
+            self._received(data, ended)
+        except HANDLER_MISTAKES as error:
+            self.fault(error)
+
+    def _received(self, data: bytes, ended: bool) -> None:
         if self.closed or self.ending:
             return
         if self.queued > self.connection.limits.max_unsent_bytes:  # it asks on and on, and takes no answer
@@ -369,9 +398,8 @@ class StreamCall(Call):
         if ended:
             self.handler.half_closed(self)
 
-    def gone(self) -> None:
-        if self.on_cancel is not None:
-            self.on_cancel(self)
+    def tell_gone(self) -> None:
+        super().tell_gone()
         self.handler.cancelled(self)
 
 

@@ -20,6 +20,7 @@ DEADLINE_EXCEEDED = 4
 RESOURCE_EXHAUSTED = 8
 UNIMPLEMENTED = 12
 INTERNAL = 13
+FAULT = "etcdserver: internal error"  # what a client hears of a fault of this program
 
 PREFIX = Struct(">BI")  # compressed flag, length
 RESPONSE = encode_block([(b":status", b"200"), (b"content-type", b"application/grpc")])
@@ -34,6 +35,7 @@ _TIMEOUT_UNITS = {b"H": 3600.0, b"M": 60.0, b"S": 1.0, b"m": 1e-3, b"u": 1e-6, b
 _MAX_TIMEOUT_S = 315_360_000.0  # ten years; "99999999H" is a client's way to say never
 _MAX_ENDINGS = 1024
 SMALL_BYTES = 64
+MAX_MESSAGE_CHARS = 1024  # of grpc-message, before it is percent-encoded
 
 _small: dict[int, Any] = {}
 _endings: dict[tuple[int, str, int], bytes] = {}
@@ -112,7 +114,9 @@ def decompress(message: bytes, limit: int, encoding: bytes) -> bytes:
 
 
 def ending(status: int, message: str, http_status: int = 0) -> bytes:
-    """The block that ends a call: trailers, or with an HTTP status the whole answer (trailers-only)."""
+    """The block that ends a call: trailers, or with an HTTP status the whole answer (trailers-only). A message is cut to
+    MAX_MESSAGE_CHARS: it may repeat what the client has sent, and Huffman encoding takes the square of its length."""
+    message = message[:MAX_MESSAGE_CHARS]
     key = (status, message, http_status)
     block = _endings.get(key)
     if block is None:

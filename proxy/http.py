@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from cluster.faults import HANDLER_MISTAKES, faults
+
 Headers = Iterable[tuple[str, str]]
 
 
@@ -57,6 +59,17 @@ class HttpRequest:
     def pending_bytes(self) -> int:
         """Bytes written that the client has not taken yet."""
         raise NotImplementedError
+
+    def serve(self, handler: HttpHandler) -> None:
+        """Have it answered. A fault of this program in the handler ends this request alone, with 500."""
+        try:
+            handler(self)
+        except HANDLER_MISTAKES as error:
+            faults.met(f"serving {self.path}", error)
+            if not self.started:
+                self.respond(500, b"Internal Server Error\n", content_type="text/plain; charset=utf-8")
+            elif not self.closed:
+                self.end()
 
 
 HttpHandler = Callable[[HttpRequest], None]

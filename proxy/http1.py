@@ -182,7 +182,7 @@ class Http1Connection:
         if handler is None:
             request.respond(404, b"404 page not found\n", [("x-content-type-options", "nosniff")], "text/plain; charset=utf-8")
         else:
-            handler(request)
+            request.serve(handler)
 
     # -- the answer
 

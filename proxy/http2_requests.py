@@ -40,7 +40,7 @@ class HttpStream(Stream):
             whole = bytes(body)
             self._drop_body()
             self._request = Http2Request(self, whole)
-            self.headers.route.handler(self._request)
+            self._request.serve(self.headers.route.handler)
 
     def cancelled(self, code: int) -> None:
         self._drop_body()

@@ -98,6 +98,7 @@ class Front:
     def _sweep(self) -> None:
         self._sweeper = self._loop.call_later(SWEEP_S, self._sweep)
         self.router.sweep()
+        logs.log_faults(log)
         self.context.tick(self._loop.time())
         if not self._ready and self.router.ready and self.server.addresses:
             self._ready = True

@@ -15,9 +15,10 @@ from typing import Protocol
 import prometheus_client
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric, SummaryMetricFamily
-from prometheus_client.exposition import choose_encoder
+from prometheus_client.exposition import CONTENT_TYPE_LATEST, choose_encoder, generate_latest
 
 from cluster.errors import Code
+from cluster.faults import faults
 from cluster.messages import HEAD, Method
 from cluster.pb import rpc_pb2
 from cluster.version import CLUSTER_VERSION, ETCD_VERSION, MUSTER_VERSION
@@ -98,7 +99,7 @@ class Metrics:
         def counted(waiting: Waiting, status: int, body: bytes) -> None:
             nonlocal missing
             missing -= 1
-            if status == 0 and body[HEAD.size : HEAD.size + 1] == b"{":  # a node of an older version has none
+            if status == 0:
                 self._nodes[waiting.shard] = json.loads(body[HEAD.size:])
             if not missing:
                 gather(self._context, gathered)
@@ -112,14 +113,14 @@ class Metrics:
         def respond(of_fronts: Iterable[Metric]) -> None:
             if not request.closed:
                 self._of_fronts = list(of_fronts)
-                encoder, content_type = choose_encoder(request.headers.get("accept", ""))
+                encoder, content_type = _encoder(request.headers.get("accept", ""))
                 request.respond(200, encoder(self.registry), (), content_type)
 
         if router.routes[0].replica is None:
             answer(Waiting(None, 0, b"", 0, 0, 0.0, 0.0, router.quiet), 1, b"")
             return
         for shard in local:
-            router.local(None, Method.STATUS, _COUNTERS_QUESTION, shard, router.quiet, counted)
+            router.local(None, Method.COUNTERS, b"", shard, router.quiet, counted)
 
     # -- prometheus_client's collector ----------------------------------------------------------------
 
@@ -239,6 +240,7 @@ class Metrics:
         yield counter("etcd_debugging_lease_revoked", "Leases revoked.", context.method("unary", lease, "LeaseRevoke").ok)
         yield counter("etcd_debugging_lease_renewed", "Keep-alives answered.",
                       context.method("bidi_stream", lease, "LeaseKeepAlive").sent)
+        yield counter("muster_front_faults", "Requests that met a fault of this program in this front.", faults.count)
         yield gauge("os_fd_used", "Open file descriptors.", len(os.listdir("/proc/self/fd")))
 
     def _node_work(self) -> Iterator[Metric]:
@@ -269,7 +271,16 @@ class Metrics:
         yield from (last, total)
 
 
-_COUNTERS_QUESTION = b"counters"  # node.counters; the front imports nothing of the node
+
+def _encoder(accept: str) -> tuple[Callable[[CollectorRegistry], bytes], str]:
+    """The exposition format that a scraper asks for, with its content type; the plain one for a header that
+    prometheus_client cannot read."""
+    try:
+        encoder, content_type = choose_encoder(accept)
+        return encoder, content_type
+    except (ValueError, TypeError, LookupError):
+        return generate_latest, CONTENT_TYPE_LATEST
+
 
 # gRPC codes as Go spells them
 _CODE_NAMES = {int(c): "".join(part.capitalize() for part in c.name.split("_")) for c in Code if c != Code.OK}

@@ -329,7 +329,7 @@ class Router:
                 if waiting is None:
                     continue
                 if waiting.then is not None:
-                    waiting.then(waiting, _OK, body)
+                    waiting.tell(_OK, body)
                     continue
                 pieces = waiting.pieces
                 key = HEAD.unpack_from(body if pieces is None else pieces[0])
@@ -397,7 +397,7 @@ class Router:
             if waiting is not None:
                 waiting.started = self.loop.time()
                 if waiting.then is not None:
-                    waiting.then(waiting, _PARTIAL, body)
+                    waiting.tell(_PARTIAL, body)
                 elif waiting.pieces is None:
                     waiting.pieces = [body]
                 else:
@@ -451,7 +451,7 @@ class Router:
     def finish_error(self, waiting: Waiting, body: bytes) -> None:
         """Answer with an encoded EtcdError."""
         if waiting.then is not None:
-            waiting.then(waiting, _ERROR, body)
+            waiting.tell(_ERROR, body)
             return
         error = EtcdError.decode(body)
         waiting.stats.failed(error.code)

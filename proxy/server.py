@@ -15,6 +15,7 @@ import os
 import ssl as ssl_module
 from typing import Any, cast
 
+from cluster.faults import HANDLER_MISTAKES, faults
 from proxy.grpc import Deadlines, Peer, Registry
 from proxy.http1 import Http1Connection
 from proxy.http2 import PREFACE, Connection, Limits
@@ -66,14 +67,27 @@ class _Front(asyncio.Protocol):
         if http2 is not None:
             self.server.received_bytes += len(data)
             self.dirty = True  # what is said inside the read is written below
-            http2.receive(data, self.loop.time())
-            self.flush()
+            try:
+                http2.receive(data, self.loop.time())
+                self.flush()
+            except HANDLER_MISTAKES as error:
+                self._fault(error)
         elif self.http1 is not None:
-            self.http1.receive(data, self.loop.time())
+            try:
+                self.http1.receive(data, self.loop.time())
+            except HANDLER_MISTAKES as error:
+                self._fault(error)
+                return
             if self.http1.backlog > self.server.limits.max_body_bytes:
                 self._pause_reading()
         else:
             self._sniff(data)
+
+    def _fault(self, error: Exception) -> None:
+        """What this client sent met a fault of this program: its connection ends, nobody else's."""
+        faults.met("reading a client's connection", error)
+        self.closing = True
+        self.transport.abort()
 
     def eof_received(self) -> bool:
         if self.http1 is not None:

@@ -12,7 +12,6 @@ from cluster.messages import HEAD, Method
 from proxy.router import READ_ANY, Waiting
 from proxy.services.context import Context
 
-FACTS_QUESTION = b"facts"  # node.facts; the front imports nothing of the node
 _LIMIT_S = 2.0
 _NO_INDEX = bytes(16)  # READ: any index, any revision
 
@@ -29,7 +28,7 @@ def gather(context: Context, done: Callable[[list[ShardFacts]], None]) -> None:
     def answer(waiting: Waiting, status: int, body: bytes) -> None:
         nonlocal missing
         missing -= 1
-        if status == 0 and body[HEAD.size : HEAD.size + 1] == b"{":  # a node of an older version tells other things
+        if status == 0:
             found[waiting.shard] = {"up": True, **json.loads(body[HEAD.size:])}
         if not missing:
             done(found)
@@ -37,7 +36,7 @@ def gather(context: Context, done: Callable[[list[ShardFacts]], None]) -> None:
     if not asked:
         done(found)
     for shard, link in asked:
-        router.send(link, Waiting(None, Method.STATUS, FACTS_QUESTION, shard, READ_ANY, router.loop.time(), _LIMIT_S,
+        router.send(link, Waiting(None, Method.FACTS, b"", shard, READ_ANY, router.loop.time(), _LIMIT_S,
                                   router.quiet, answer, None, _NO_INDEX))
 
 

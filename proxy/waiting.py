@@ -6,6 +6,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
+from cluster import errors
+from cluster.faults import HANDLER_MISTAKES, faults
+from cluster.messages import Method
+
 if TYPE_CHECKING:
     from proxy.links import Link
 
@@ -57,6 +61,18 @@ class Waiting:
         self.key: bytes | None = None  # of a read of one key's newest version and nothing else
         self.pieces: list[bytes] | None = None
         self.rid = 0  # it was sent under, at a link; 0: not yet, or certainly not logged there (I23)
+
+    def tell(self, status: int, body: bytes) -> None:
+        """Who waits takes an answer, by ``then``. A fault of this program in doing so ends that call alone: the link that
+        brought the answer is everybody's."""
+        assert self.then is not None
+        try:
+            self.then(self, status, body)
+        except HANDLER_MISTAKES as error:
+            faults.met(f"answering {Method(self.method).name}", error)
+            if self.call is not None and not self.call.closed:
+                self.stats.failed(errors.INTERNAL_FAULT.code)
+                self.call.finish(errors.INTERNAL_FAULT.code, errors.INTERNAL_FAULT.text)
 
 
 class Loop(Protocol):

@@ -1,4 +1,5 @@
-"""How hypothesis searches: the same examples in every run of CI, others each time elsewhere.
+"""What holds for every test: no fault of the program goes unnoticed; and how hypothesis searches, the same examples in
+every run of CI, others each time elsewhere.
 
 A failure that a random search finds in CI would mark the wrong change. So ``MUSTER_CI`` draws the examples from each
 test's own code; everywhere else a run may find what no run found before, and prints the blob that repeats it. What was
@@ -8,11 +9,23 @@ found once stays as an ``@example``.
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 
+import pytest
 from hypothesis import HealthCheck, settings
+
+from cluster.faults import Faults, faults
 
 # A machine that is busy with other things makes an example slow, not wrong.
 settings.register_profile("anew", deadline=None, print_blob=True)
 settings.register_profile("ci", settings.get_profile("anew"), derandomize=True, database=None,
                           suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("ci" if os.environ.get("MUSTER_CI") else "anew")
+
+
+@pytest.fixture(autouse=True)
+def _no_fault_goes_unnoticed() -> Iterator[None]:
+    """A fault of the program ends a request only; a test that expects one takes it (``faults.take``)."""
+    vars(faults).update(vars(Faults()))  # each test begins with none
+    yield
+    assert not (met := faults.take()), f"a request met a fault of the program: {met}"

@@ -63,6 +63,7 @@ if TYPE_CHECKING:
     from node.storage.snapshot import SnapshotSink
 
 _MISS: Any = object()
+_ALARM_TYPES = (1, 2)  # etcd's NOSPACE and CORRUPT
 _RETIRE_S = 60.0  # so long a replaced database stays for those who still read it
 
 
@@ -449,9 +450,11 @@ class StateStore:
         return {int.from_bytes(row[len(prefix) :], "big"): value for row, value in self.rows(prefix, _after(prefix))}
 
     def alarms(self) -> list[tuple[int, int]]:
-        """``(member ID, etcd's type of alarm)`` of every alarm that is raised."""
+        """``(member ID, etcd's type of alarm)`` of every alarm that is raised. A log may hold one of a type without a
+        name, which muster once took from clients: its row is kept, alike on all replicas, and means nothing."""
         prefix = keys.ALARM_PREFIX
-        return [(int.from_bytes(row[len(prefix) + 1 :], "big"), row[len(prefix)]) for row, _ in self.rows(prefix, _after(prefix))]
+        return [(int.from_bytes(row[len(prefix) + 1 :], "big"), row[len(prefix)])
+                for row, _ in self.rows(prefix, _after(prefix)) if row[len(prefix)] in _ALARM_TYPES]
 
     def incarnations(self) -> dict[int, int]:
         """Member ID to the incarnation that it is for ever (H10)."""

@@ -45,6 +45,7 @@ _MAX_BASES = 64
 _VOLATILE = b"grpc-timeout"
 _MAX_STRINGS = 4096  # remembered Huffman strings, all connections
 _MAX_INT_OCTETS = 5
+_LENGTH_DIGITS = 19  # of content-length
 
 _huffman: dict[bytes, bytes] = {}
 _huffman_encoder = HuffmanEncoder(REQUEST_CODES, REQUEST_CODES_LENGTH)
@@ -134,7 +135,8 @@ class HeaderBlock:
                 if name == b"te" and value.lower() != b"trailers":
                     return self._both("te is not trailers")
                 if name == b"content-length":
-                    if not value.isdigit() or self.content_length not in (-1, int(value)):
+                    # Python refuses to read numbers of thousands of digits
+                    if not value.isdigit() or len(value) > _LENGTH_DIGITS or self.content_length not in (-1, int(value)):
                         return self._both("illegal content-length")
                     self.content_length = int(value)
             if value and (value[0] in b" \t" or value[-1] in b" \t" or b"\0" in value or b"\r" in value or b"\n" in value):

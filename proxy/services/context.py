@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from cluster import errors
+from cluster import errors, validate
 from cluster.errors import ErrorKind, EtcdError
 from cluster.placement import Placement
 from cluster.settings import FrontSettings
@@ -53,6 +53,15 @@ class Context:
             error = EtcdError(error)
         stats.failed(error.code)
         call.finish(error.code, error.text)
+
+    def malformed(self, call: Call, stats: MethodStats, from_string: Callable[[bytes], object], data: bytes) -> bool:
+        """A body that is no such message: the call is answered as grpc-go does, and nothing of it goes to a node."""
+        try:
+            validate.parse(from_string, data)
+        except EtcdError as e:
+            self.refuse(call, stats, e)
+            return True
+        return False
 
     def no_leader(self, call: Call, stats: MethodStats) -> bool:
         """Metadata ``hasleader: true`` and this host knows no leader: the call is answered NoLeader."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from cluster.wire import read_varint
+from cluster import validate
+from cluster.errors import EtcdError
+from cluster.pb import rpc_pb2
 from proxy.services.context import Call, Context, Registry
 
 SERVICE = "grpc.health.v1.Health"
@@ -17,7 +19,12 @@ def register(registry: Registry, context: Context) -> None:
 
     def check(call: Call, data: bytes) -> None:
         stats.started += 1
-        if _service(data):
+        try:
+            service = _service(data)
+        except EtcdError as e:
+            context.refuse(call, stats, e)
+            return
+        if service:
             stats.failed(_NOT_FOUND)
             call.finish(_NOT_FOUND, "unknown service")
         else:
@@ -28,12 +35,10 @@ def register(registry: Registry, context: Context) -> None:
     registry.stream(f"/{SERVICE}/Watch", HealthWatch(context))
 
 
-def _service(data: bytes) -> bytes:
-    """HealthCheckRequest.service."""
-    if data[:1] != b"\x0a":
-        return b""
-    length, at = read_varint(data, 1)
-    return data[at : at + length]
+def _service(data: bytes) -> str:
+    """HealthCheckRequest.service; EtcdError if ``data`` is no such message. Its one field, a string of number 1, is read as
+    the name in an etcdserverpb message that has one there, too."""
+    return validate.parse(rpc_pb2.AuthUserGetRequest.FromString, data).name
 
 
 class HealthWatch:
@@ -48,8 +53,14 @@ class HealthWatch:
 
     def message(self, call: Call, data: bytes) -> None:
         """The request."""
+        try:
+            status = _SERVICE_UNKNOWN if _service(data) else _SERVING
+        except EtcdError as e:
+            self._stats.failed(e.code)
+            call.finish(e.code, e.text)
+            return
         self._stats.sent += 1
-        call.send(_SERVICE_UNKNOWN if _service(data) else _SERVING)
+        call.send(status)
 
     def half_closed(self, call: Call) -> None:
         """The client listens on."""

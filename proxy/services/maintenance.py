@@ -55,7 +55,9 @@ def _status(context: Context) -> UnaryHandler:
 
     def status(call: Call, data: bytes) -> None:
         stats.started += 1
-        router.local(call, Method.STATUS, data, 0, stats, answer)
+        if context.malformed(call, stats, rpc_pb2.StatusRequest.FromString, data):
+            return
+        router.local(call, Method.STATUS, b"", 0, stats, answer)
 
     return status
 
@@ -69,6 +71,7 @@ def _alarm(context: Context) -> UnaryHandler:
             return
         try:
             request = validate.parse(rpc_pb2.AlarmRequest.FromString, data)
+            validate.check_alarm(request)
             if request.action == rpc_pb2.AlarmRequest.ACTIVATE and request.alarm == rpc_pb2.CORRUPT:
                 raise EtcdError(errors.UNKNOWN_METHOD, "the CORRUPT alarm cannot be raised by hand")
         except EtcdError as e:
@@ -87,7 +90,9 @@ def _hash(context: Context) -> UnaryHandler:
 
     def hash_(call: Call, data: bytes) -> None:
         stats.started += 1
-        context.router.local(call, Method.HASH, data, 0, stats)
+        if context.malformed(call, stats, rpc_pb2.HashRequest.FromString, data):
+            return
+        context.router.local(call, Method.HASH, b"", 0, stats)
 
     return hash_
 

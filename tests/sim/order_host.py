@@ -17,6 +17,7 @@ from order_checks import watched_classes
 from order_leases import watched_lessor
 from order_world import Dealer, Process, Router
 
+import cluster.faults
 import cluster.txn_eval
 import node.applying
 import node.links
@@ -168,6 +169,11 @@ class _Context:
         """The process ends."""
 
 
+def _raise(where: str, error: Exception) -> None:
+    """What ends a request only, elsewhere, is a fault of the program here."""
+    raise AssertionError(f"a fault, {where}: {error!r}") from error
+
+
 @contextlib.contextmanager
 def substituted(simulation: Simulation) -> Iterator[None]:
     """The machine is the simulator's as long as this lasts."""
@@ -211,6 +217,7 @@ def substituted(simulation: Simulation) -> Iterator[None]:
         (node.links, "NodeLink", RepeatingLink),
         (node.links, "_UNUSED_S", 0.5),
         (node.reads, "time", clock),
+        (cluster.faults.faults, "met", _raise),
         (node.applying, "time", clock),
         (cluster.txn_eval, "MANY", simulation.plan.many),
         (node.upkeep, "ThreadPoolExecutor", _Pool),

@@ -44,8 +44,12 @@ class InProcessTransport:
         self.closed = False
 
     def send(self, frame: bytes) -> bool:
-        """To the node; it answers with a tick, this one or a later one."""
-        self._node.front_frame(self._identity, frame, self._deliver, self._pass_on)
+        """To the node; it answers with a tick, this one or a later one. A fault in the node is none of the client whose
+        request brought it here: it ends the process, as in a node of its own."""
+        try:
+            self._node.front_frame(self._identity, frame, self._deliver, self._pass_on)
+        except Exception as error:
+            self._loop.call_exception_handler({"message": "a fault in the node", "exception": error, "handle": None})
         return True
 
     def _deliver(self, parts: list[bytes]) -> bool:

@@ -43,16 +43,17 @@ class Stream:
 class Talk:
     """A connection with a few methods."""
 
-    def __init__(self, **limits: int) -> None:
+    def __init__(self, registry: Registry | None = None, **limits: int) -> None:
         self.armed: list[float] = []
         self.deadlines = Deadlines(self.armed.append)
         self.stream = Stream()
         self.parked: list[Call] = []
         self.cancelled: list[Call] = []
-        registry = Registry()
-        registry.unary("/a.B/Echo", lambda call, data: call.reply(data))
-        registry.unary("/a.B/Park", self._park)
-        registry.stream("/a.B/Bidi", self.stream)
+        if registry is None:
+            registry = Registry()
+            registry.unary("/a.B/Echo", lambda call, data: call.reply(data))
+            registry.unary("/a.B/Park", self._park)
+            registry.stream("/a.B/Bidi", self.stream)
         self.encoder = hpack.Encoder()
         self.decoder = hpack.Decoder()
         self.server = Connection(registry.open, Limits(**limits), 100.0, lambda: None, Peer("1.2.3.4:5", self.deadlines))
@@ -63,8 +64,8 @@ class Talk:
         call.on_cancel = self.cancelled.append
         self.parked.append(call)
 
-    def headers(self, stream_id: int, end: bool = False, **changes: str | None) -> None:
-        fields = dict(REQUEST)
+    def headers(self, stream_id: int, end: bool = False, **changes: str | bytes | None) -> None:
+        fields: dict[str, str | bytes] = dict(REQUEST)
         for name, value in changes.items():
             name = name.replace("_", "-")
             name = ":" + name if ":" + name in fields else name

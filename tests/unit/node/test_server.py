@@ -8,6 +8,9 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
+from cluster import errors
+from cluster.errors import EtcdError
+from cluster.faults import faults
 from cluster.messages import Method
 from cluster.raft import Entry, EntryKind, IntegrityError
 from node import applying
@@ -40,11 +43,15 @@ def test_a_read_that_finds_the_disk_damaged_ends_the_node_instead_of_the_front_t
     assert dropped == []
 
 
-def test_a_request_that_cannot_be_understood_ends_its_front_only() -> None:
+def test_a_request_that_meets_a_fault_is_answered_and_the_link_that_all_share_goes_on() -> None:
     dropped: list[bytes] = []
-    with capture_logs():
-        ask(node_whose_reads_raise(KeyError("no such method"), dropped))
-    assert dropped == [b"front"]
+    refused: list[EtcdError] = []
+    node = node_whose_reads_raise(KeyError("no such method"), dropped)
+    node.reads = SimpleNamespace(refuse=lambda link, rid, error: refused.append(error))
+    before = faults.count
+    ask(node)
+    assert (dropped, [e.kind for e in refused], faults.count) == ([], [errors.INTERNAL_FAULT], before + 1)
+    assert [str(error) for _, error in faults.take()] == ["'no such method'"]
 
 
 def test_whatever_is_asked_has_the_replica_caught_up_first_and_writes_have_not() -> None:

@@ -70,8 +70,10 @@ class Site:
                     elif asked.method == Method.ALARM:
                         node.ok(asked, 1, rpc_pb2.AlarmResponse(
                             alarms=[rpc_pb2.AlarmMember(alarm=a) for a in self.alarms]).SerializeToString())
-                    elif asked.method == Method.STATUS and asked.body.endswith(b"counters"):
+                    elif asked.method == Method.COUNTERS:
                         node.ok(asked, 1, b'{"syncs": 7, "sync_us": 2500}')
+                    elif asked.method == Method.FACTS:
+                        node.ok(asked, 1, b'{"shard": 0}')
                     elif asked.method == Method.STATUS:
                         node.ok(asked, 1, rpc_pb2.StatusResponse(
                             isLearner=self.learner, dbSize=4096, raftIndex=9).SerializeToString())

@@ -1,0 +1,78 @@
+"""Faults of this program that a request met: the request is answered INTERNAL, the process goes on.
+
+Whoever meets one tells :data:`faults`. It counts all of them and keeps the first of each place, until the
+process that it happened in logs it (``Faults.take``): one client cannot fill a log.
+
+A broken invariant (AssertionError) is never a request's: it ends the process. So does a disk that fails.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+from functools import wraps
+from typing import ParamSpec, TypeVar
+
+from google.protobuf.message import DecodeError
+
+from cluster import errors
+from cluster.errors import EtcdError
+
+_MAX_PLACES = 256  # places remembered; a program has not that many faults
+_MAX_KEPT = 16  # faults that wait to be logged
+
+# What a mistake in evaluating raises. Signals between modules (EtcdError, NotYet, ...) and failing disks are others.
+MISTAKES = (ArithmeticError, AttributeError, DecodeError, LookupError, NameError, RuntimeError, TypeError, ValueError,
+            struct.error)
+# In a handler of a front, besides: no descriptor left, say, and a refusal that nobody answered
+HANDLER_MISTAKES = (*MISTAKES, OSError, EtcdError)
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class Faults:
+    """The faults of one process."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._places: set[tuple[str, type[BaseException], int]] = set()
+        self._kept: list[tuple[str, BaseException]] = []
+
+    def met(self, where: str, error: BaseException) -> None:
+        """``error`` ended a request. ``where``: what was being done."""
+        self.count += 1
+        place = (where, type(error), _line(error))
+        if place not in self._places and len(self._places) < _MAX_PLACES and len(self._kept) < _MAX_KEPT:
+            self._places.add(place)
+            self._kept.append((where, error))
+
+    def take(self) -> list[tuple[str, BaseException]]:
+        """Those not logged yet: each place's first, and what was being done."""
+        kept, self._kept = self._kept, []
+        return kept
+
+
+faults = Faults()
+
+
+def answered(evaluate: Callable[P, R]) -> Callable[P, R]:
+    """Decorates a function that evaluates a request and changes nothing before it returns: a mistake in it becomes the
+    EtcdError of an internal fault, which its caller answers as any refusal."""
+
+    @wraps(evaluate)
+    def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return evaluate(*args, **kwargs)
+        except MISTAKES as error:
+            faults.met(f"evaluating: {evaluate.__name__}", error)
+            raise EtcdError(errors.INTERNAL_FAULT) from error
+
+    return guarded
+
+
+def _line(error: BaseException) -> int:
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return trace.tb_lineno if trace is not None else 0

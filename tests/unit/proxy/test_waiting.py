@@ -1,0 +1,25 @@
+"""Who waits for an answer, and what a mistake in taking it ends."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+from cluster.errors import INTERNAL_FAULT
+from cluster.faults import faults
+from cluster.messages import Method, Status
+from proxy.waiting import READ_ANY, MethodStats, Waiting
+
+
+def test_a_mistake_in_taking_an_answer_ends_that_call_alone() -> None:
+    def mistaken(*args: Any) -> None:
+        raise KeyError("a mistake")
+
+    finished: list[tuple[int, str]] = []
+    call = SimpleNamespace(closed=False, finish=lambda code, text: finished.append((code, text)))
+    stats = MethodStats()
+    for client in (call, None):
+        Waiting(client, Method.HASH_KV, b"", 0, READ_ANY, 0.0, 1.0, stats, mistaken).tell(Status.OK, b"")
+    assert finished == [(INTERNAL_FAULT.code, INTERNAL_FAULT.text)]
+    assert stats.codes == {INTERNAL_FAULT.code: 1}
+    assert [where for where, _ in faults.take()] == ["answering HASH_KV"]
