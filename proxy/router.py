@@ -11,8 +11,7 @@ Rules
 - I23: a write is sent again only after the node said that it was certainly not logged (NOT_LEADER). One whose link
   broke after it was sent has an unknown fate: its client is told so, as etcd tells it.
 - Reads, and questions that change nothing, are sent again freely.
-- H2, I13: a read-index question leaves after the reads it stands for have arrived; reads that arrive while
-  it is under way belong to the next one.
+- H2, I13: reads that are linearizable share rounds of read-index questions (``proxy.read_index``).
 - Monotone: a serializable read waits, briefly, until the replica has caught up with the highest revision
   that this front has shown; programs rely on etcd's member having applied a put before it answers it.
 """
@@ -28,11 +27,12 @@ import structlog
 
 from cluster import errors
 from cluster.errors import ErrorKind, EtcdError
-from cluster.messages import HEAD, LEADER, LONE_HEAD, READ, READ_INDEX_ANSWER, REQUEST, Method, Status
+from cluster.messages import HEAD, LEADER, LONE_HEAD, READ, REQUEST, Method, Status
 from cluster.settings import Common
 from cluster.wire import ResponseHeaders, header_prefix
 from proxy.links import Link, Near
-from proxy.overdue import sweep_link, sweep_queue, sweep_waiting
+from proxy.overdue import sweep_link, sweep_waiting
+from proxy.read_index import ReadIndexRounds
 from proxy.recent import RecentReads
 from proxy.rounds import Rounds
 from proxy.routes import Connect, ShardRoute
@@ -43,8 +43,7 @@ __all__ = ["ASK", "READ_ANY", "SWEEP_S", "WRITE", "MethodStats", "Router", "Subs
 log = structlog.get_logger("router")
 
 SWEEP_S = 0.05
-_QUEUE_LIMIT = 20_000  # requests waiting for a leader, per shard; reads waiting for a read index
-_INDEX_ROUNDS = 4  # read-index questions under way at once; more reads wait for one of them to come back
+_QUEUE_LIMIT = 20_000  # requests waiting for a leader, per shard
 _BUSY, _GATHER_S = 32, 0.001  # from so many requests under way on a link on, frames gather for so long
 LONE_AFTER = 3  # lone writes in a row before the next one counts as alone
 
@@ -70,7 +69,6 @@ class Router:
         self.highest = 0  # the highest revision this front has shown to a client
         self.compacted = 0  # the highest compaction that this front has acknowledged
         self.hub: Subscriber | None = None
-        self.index_rounds = 0
         self.leaderless_since = loop.time()  # when shard 0 was last found without a leader; inf while it has one
         self.header_prefix = header_prefix(common.cluster_id, common.member_id)
         self._headers = ResponseHeaders(self.header_prefix)
@@ -81,8 +79,7 @@ class Router:
         self._scheduled = False
         self._late: list[Link] = []
         self._gathering: list[Callable[[], None]] = []
-        self._index_waiting: list[Waiting] = []
-        self._questions: list[Waiting] = []  # READ_INDEX under way; context: the reads that wait for it
+        self.read_index = ReadIndexRounds(self)
         self.recent = RecentReads(self)
         self.rounds = Rounds(loop, self._leader_links) if common.shard_count > 1 else None
         self.draining = False
@@ -125,32 +122,30 @@ class Router:
         """A read of a replica; a linearizable one after a read index."""
         waiting = Waiting(call, method, body, shard, READ_ANY, self.loop.time(), self.limit_s, stats, then, context)
         if not serializable:
-            if len(self._index_waiting) >= _QUEUE_LIMIT:
-                self.fail(waiting, errors.TOO_MANY_REQUESTS)
-                return
-            self._index_waiting.append(waiting)
-            if not self._scheduled:
-                self._schedule()
+            self.read_index.add(waiting)
             return
         waiting.prefix = _SERIALIZABLE
         self.recent.read(waiting)
+
+    def index(self, then: Callable[[Waiting, int, bytes], None]) -> None:
+        """A read index for reads of several shards, of the round that others share."""
+        self.read_index.add(Waiting(None, Method.READ_INDEX, b"", 0, READ_ANY, self.loop.time(), self.limit_s, self.quiet, then))
 
     def get(self, call: Any, body: bytes, key: bytes, serializable: bool, shard: int, stats: MethodStats) -> None:
         """A read of one key's newest version and nothing else: :meth:`read`, or at once from a node in this process."""
         if serializable:
             link = self.routes[shard].replica
             if link is not None and (near := link.near) is not None and near.revision >= self.highest:  # monotone
-                self._get_near(link, near, call, key, stats)
+                self.get_near(link, near, call, key, stats)
             else:
                 self.read(call, Method.RANGE, body, shard, True, stats)
             return
         waiting = Waiting(call, Method.RANGE, body, shard, READ_ANY, self.loop.time(), self.limit_s, stats)
         waiting.key = key
-        self._index_waiting.append(waiting)
-        if not self._scheduled:
-            self._schedule()
+        self.read_index.add(waiting)
 
-    def _get_near(self, link: Link, near: Near, call: Any, key: bytes, stats: MethodStats) -> None:
+    def get_near(self, link: Link, near: Near, call: Any, key: bytes, stats: MethodStats) -> None:
+        """Answer a read of one key's newest version from a node in this process."""
         revision, term, tail = near.get(key)
         shown = (revision, term)
         if shown != self._header_key:
@@ -211,7 +206,7 @@ class Router:
         if not outbox:
             self._dirty.append(link)
             if not self._scheduled:
-                self._schedule()
+                self.schedule()
         limit_s = waiting.limit_s
         call = waiting.call
         if call is not None and call.deadline is not None:
@@ -233,7 +228,7 @@ class Router:
         if not link.outbox:
             self._dirty.append(link)
             if not self._scheduled:
-                self._schedule()
+                self.schedule()
         link.post(rid, method, body)
 
     def credit(self, waiting: Waiting, size: int) -> None:
@@ -253,23 +248,24 @@ class Router:
 
     # -- the tick -----------------------------------------------------------------------------------
 
-    def _schedule(self) -> None:
-        self._scheduled = True
-        self.loop.call_soon(self._flush)
+    def schedule(self) -> None:
+        """Have this tick's frames leave at its end."""
+        if not self._scheduled:
+            self._scheduled = True
+            self.loop.call_soon(self._flush)
 
     def at_flush(self, gather: Callable[[], None]) -> None:
         """Call once, before this tick's frames leave: for what asks one question for all that came in a tick."""
         self._gathering.append(gather)
-        if not self._scheduled:
-            self._schedule()
+        self.schedule()
 
     def _flush(self) -> None:
         if self._gathering:
             gathering, self._gathering = self._gathering, []
             for gather in gathering:
                 gather()
-        if self._index_waiting and len(self._questions) < _INDEX_ROUNDS:
-            self._ask_index()
+        if self.read_index.waiting:
+            self.read_index.ask()
         self._scheduled = False
         dirty = self._dirty
         if dirty:
@@ -288,35 +284,6 @@ class Router:
         late, self._late = self._late, []
         for link in late:
             link.flush()
-
-    def _ask_index(self) -> None:
-        """H2: one question, asked now, for the reads that have arrived by now."""
-        batch, self._index_waiting = self._index_waiting, []
-        self.index_rounds += 1
-        question = Waiting(None, Method.READ_INDEX, b"", 0, ASK, self.loop.time(), self.limit_s, self.quiet,
-                           self._indexed, batch)
-        self._questions.append(question)
-        self.to_leader(question)
-
-    def _indexed(self, waiting: Waiting, status: int, body: bytes) -> None:
-        self._questions.remove(waiting)
-        if self._index_waiting and not self._scheduled:
-            self._schedule()
-        if status != _OK:
-            for read in waiting.context:
-                self.finish_error(read, body)
-            return
-        order_index, _, _ = READ_INDEX_ANSWER.unpack(body)
-        prefix = READ.pack(order_index, 0)
-        routes = self.routes
-        for read in waiting.context:
-            if read.key is not None:
-                link = routes[read.shard].replica
-                if link is not None and (near := link.near) is not None and near.order_index >= order_index:
-                    self._get_near(link, near, read.call, read.key, read.stats)
-                    continue
-            read.prefix = prefix
-            self.to_replica(read)
 
     # -- answers ------------------------------------------------------------------------------------
 
@@ -529,11 +496,7 @@ class Router:
                 sweep_link(self, link, route, now)
             sweep_waiting(self, route, now)
         self.recent.release()
-        if self._index_waiting:
-            reads, self._index_waiting = self._index_waiting, []
-            self._index_waiting[:0] = sweep_queue(self, deque(reads), now)
-        for question in self._questions:
-            question.context = list(sweep_queue(self, deque(question.context), now))
+        self.read_index.sweep(now)
         if self.has_leader:
             self.leaderless_since = float("inf")
         elif self.leaderless_since == float("inf"):
@@ -592,7 +555,7 @@ class Router:
         return {
             "pending": sum(len(link.pending) for r in self.routes for link in r.links.values()),
             "queued": sum(len(r.queue) + len(r.reads) for r in self.routes),
-            "read_index_rounds": self.index_rounds,
+            "read_index_rounds": self.read_index.rounds,
             "links_up": sum(link.up for r in self.routes for link in r.links.values()),
         }
 

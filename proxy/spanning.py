@@ -1,7 +1,8 @@
 """Requests over several shards, as one front puts them together.
 
 A range is read at one revision everywhere: a read index gives ``(order index, revision R)``, every shard's replica on
-this host answers at exactly R once it has applied that order index, and the rows are merged by key (section 4).
+this host answers at exactly R once it has applied that order index, and the rows are merged by key (section 4). Its round is
+the one that other reads of the tick share (``proxy.read_index``).
 A serializable one reads at the lowest revision that all of the host's replicas have applied (H17), once that is what
 this front has shown already. A latest-read that meets a compaction starts over with a new R (H16).
 
@@ -18,7 +19,7 @@ from typing import Any
 
 from cluster import errors
 from cluster.errors import EtcdError
-from cluster.messages import HEAD, READ, READ_INDEX_ANSWER, Method
+from cluster.messages import HEAD, READ, READ_INDEX_ANSWER
 from cluster.pb import rpc_pb2
 from cluster.ranges import RangeRead, Row
 from cluster.wire import read_varint, varint
@@ -61,7 +62,7 @@ class Gather:
         self.revision = revision
         router = self._router
         if not self.serializable:
-            router.ask(None, Method.READ_INDEX, b"", 0, router.quiet, self._indexed)
+            router.index(self._indexed)
             return self
         router.when_caught_up(self.shards, self._serializable)
         return self

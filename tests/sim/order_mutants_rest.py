@@ -11,6 +11,7 @@ import pytest
 from order_clients import Clients
 from order_mutants import CHANGES, HOT, SEQUENCERS, WIDE, WRONG, Mutant, _LatestRead, plan
 
+import proxy.read_index
 import proxy.router
 import proxy.spanning
 import proxy.watch.parts
@@ -270,16 +271,16 @@ def installs_are_no_gaps_for_watches(patch: Patch) -> None:
 
 def reads_join_a_question_under_way(patch: Patch) -> None:
     """H2, at the front: a question stands for the reads that came before it left."""
-    ask = proxy.router.Router._ask_index
+    ask = proxy.read_index.ReadIndexRounds.ask
 
     def join(self: Any) -> None:
         if self._questions:
-            self._questions[-1].context.extend(self._index_waiting)
-            self._index_waiting = []
+            self._questions[-1].context.extend(self.waiting)
+            self.waiting = []
         else:
             ask(self)
 
-    patch.setattr(proxy.router.Router, "_ask_index", join)
+    patch.setattr(proxy.read_index.ReadIndexRounds, "ask", join)
 
 
 def fronts_forget_what_they_showed(patch: Patch) -> None:

@@ -95,9 +95,8 @@ class Shards:
         self.credits: dict[int, int] = {}
         self.cancelled: list[int] = []
 
-    def ask(self, call: Any, method: int, body: bytes, shard: int, stats: MethodStats, then: Any) -> None:
-        assert method == Method.READ_INDEX
-        waiting = Waiting(call, method, body, shard, 1, 0.0, 7.0, stats, then)
+    def index(self, then: Any) -> None:
+        waiting = Waiting(None, Method.READ_INDEX, b"", 0, 1, 0.0, 7.0, self.quiet, then)
         then(waiting, Status.OK, READ_INDEX_ANSWER.pack(5, 9, 2))
 
     def when_caught_up(self, shards: tuple[int, ...], then: Any) -> None:

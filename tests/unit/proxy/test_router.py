@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from cluster.messages import LEADER, LONE_HEAD, READ, Method, Status
 from cluster.pb import rpc_pb2
 from cluster.wire import header_prefix, response_header
-from proxy import recent, router
+from proxy import read_index, recent
 from proxy.router import READ_ANY, MethodStats, Waiting
 from tests.unit.proxy.fakes import FakeCall, Net
 
@@ -211,7 +211,7 @@ def test_questions_under_way_are_bounded_and_the_reads_behind_them_are_asked_for
 
 
 def test_reads_that_wait_for_a_read_index_or_for_the_replica_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(router, "_QUEUE_LIMIT", 3)
+    monkeypatch.setattr(read_index, "_MOST_WAITING", 3)
     monkeypatch.setattr(recent, "_LIMIT", 3)
     net = Net().started()
     for _ in range(4):

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cluster.messages import HEAD, Method, Status
+from cluster.messages import HEAD, READ, Method, Status
 from cluster.pb import rpc_pb2
 from cluster.ranges import RangeRead, Row
 from cluster.row_parts import read_part, sizes_in
@@ -19,7 +19,7 @@ from proxy.merged_ranges import MergedRange
 from proxy.router import MethodStats
 from proxy.row_merge import RowMerge
 from proxy.spanning import Gather, join, range_answer, range_requests, range_rows
-from tests.unit.proxy.fakes import FakeCall
+from tests.unit.proxy.fakes import FakeCall, Net
 from tests.unit.proxy.test_range_stream import Shards
 
 KEYS = st.binary(min_size=1, max_size=2)
@@ -160,3 +160,42 @@ def test_the_last_row_of_many_costs_two_rows_of_each_shard() -> None:
     rows = [(b"k%03d" % i, key_value(b"k%03d" % i, 2 + i, 2 + i, 1, b"v", 0)) for i in range(500)]
     sent = [len(range_rows(answer(rpc_pb2.RangeRequest.FromString(body), rows[s::2]))[0]) for s, body in asked]
     assert sent == [2, 2]
+
+
+def test_ranges_over_several_shards_and_other_reads_of_a_tick_share_one_read_index() -> None:
+    net = Net(shards=3).started(leader=2)
+    sequencer = net.nodes[2]
+    answered: list[int] = []
+
+    def span() -> None:
+        requests = [(shard, b"") for shard in range(3)]
+        Gather(net.router, FakeCall(), Method.RANGE, requests, False, MethodStats(),
+               lambda call, revision, term, tail: answered.append(revision), lambda *_: None).start()
+
+    for _ in range(10):
+        span()
+        net.router.get(FakeCall(), b"", b"k", False, 0, MethodStats())
+    net.run()
+    (question,) = sequencer.take(Method.READ_INDEX)
+    span()  # H2: it has come while a question is under way, and belongs to a later one
+    net.run()
+    (later,) = sequencer.take(Method.READ_INDEX)
+    sequencer.index(question, 7, revision=5)
+    net.run()
+    own = [net.every[shard, 1] for shard in range(3)]
+    for node in own:
+        asked = node.take(Method.RANGE)
+        assert [READ.unpack_from(r.body)[0] for r in asked] == [7] * (20 if node.shard == 0 else 10)
+        for request in asked:
+            node.ok(request, revision=5)
+    net.run()
+    assert answered == [5] * 10
+    sequencer.index(later, 9, revision=6)
+    net.run()
+    for node in own:
+        (request,) = node.take(Method.RANGE)
+        assert READ.unpack_from(request.body)[0] == 9
+        node.ok(request, revision=6)
+    net.run()
+    assert answered[10:] == [6]
+    assert net.router.read_index.rounds == 2

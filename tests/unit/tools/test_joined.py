@@ -74,7 +74,7 @@ def test_reads_near_show_every_write_that_was_acknowledged(tmp_path: Path) -> No
                 "/etcdserverpb.KV/DeleteRange", pb.DeleteRangeRequest(key=b"k"), pb.DeleteRangeResponse)
             for serializable in (True, False):
                 assert not (await get(serializable)).kvs
-            assert front.router.index_rounds >= 52  # one for each linearizable read: none was answered without
+            assert front.router.read_index.rounds >= 52  # one for each linearizable read: none was answered without
 
     asyncio.run(scenario())
 
