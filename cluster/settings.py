@@ -9,6 +9,8 @@ import json
 from dataclasses import asdict, dataclass, field
 from typing import Any, TypeVar
 
+_LEAST_SILENCE_MS = 500  # TCP sends again after 200 ms: a packet may be lost twice
+
 
 @dataclass(slots=True, frozen=True)
 class Peer:
@@ -42,6 +44,11 @@ class Common:
     log_outputs: tuple[str, ...] = ("stderr",)
     cpu: int = -1  # pin to this CPU; -1: not pinned
     status_fd: int = -1  # write JSON lines here: {"event": "ready"}, {"event": "leader", ...}
+
+    @property
+    def silence_s(self) -> float:
+        """So long nothing may pass on a link between hosts before it is dialled anew: an election timeout, in seconds."""
+        return max(self.election_timeout_ms, _LEAST_SILENCE_MS) / 1000
 
     @property
     def limit_s(self) -> float:

@@ -62,7 +62,8 @@ class NodeLink:
             self.alive = False
             return
         self._socket = open_dealer(
-            links.loop, links.context, endpoint, NODE_IDENTITY + os.urandom(12), self._frame, keys=keys, hwm=_HWM)
+            links.loop, links.context, endpoint, NODE_IDENTITY + os.urandom(12), self._frame, keys=keys, hwm=_HWM,
+            silence_s=links.common.silence_s)
 
     def request(self, method: int, body: bytes, answered: Callable[[int, bytes], object] | None = None) -> int:
         """Queue a request for this tick's frame; ``answered(status, body)`` for every answer to it: False if that leaves

@@ -90,6 +90,7 @@ class Peers:
         peers: tuple[Peer, ...],
         listen: str,
         keys: CurveKeys | None,
+        silence_s: float,
         incarnations: Incarnations,
         on_frame: Callable[[int, int, bytes], None],
         on_front: Callable[[bytes, bytes, Callable[[list[bytes]], bool]], None],
@@ -106,11 +107,12 @@ class Peers:
         self._loop = loop
         self.received_bytes: dict[int, int] = dict.fromkeys(self._known, 0)
         hello = b"H" + HELLO.pack(PROTOCOL_VERSION, cluster_id, member_id, incarnation, shard)
-        self._router = open_router(loop, context, listen, self._receive, keys=keys, hwm=_PEER_HWM)
+        self._router = open_router(loop, context, listen, self._receive, keys=keys, hwm=_PEER_HWM,
+                                   silence_s=silence_s)
         self.links = {
             p.member_id: PeerLink(
                 partial(open_dealer, loop, context, f"tcp://{p.host}:{p.port + shard}", b"p" + os.urandom(12), keys=keys,
-                        hwm=_PEER_HWM),
+                        hwm=_PEER_HWM, silence_s=silence_s),
                 p,
                 hello,
                 on_refused,

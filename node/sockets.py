@@ -16,7 +16,7 @@ import structlog
 import zmq
 from zmq.utils import z85
 
-from zmtp import Dealer, Receive, Router, traffic
+from zmtp import Dealer, Receive, Router, end_libzmq_when_silent, traffic
 
 __all__ = ["CurveKeys", "FrameSocket", "Gatekeeper", "LoopSocket", "Receive", "dealer", "open_dealer", "open_router", "router", "traffic"]
 
@@ -131,26 +131,28 @@ class LoopSocket:
 
 def open_router(
     loop: asyncio.AbstractEventLoop, context: zmq.Context[zmq.Socket[bytes]], endpoint: str, receive: Receive, *,
-    keys: CurveKeys | None, hwm: int,
+    keys: CurveKeys | None, hwm: int, silence_s: float = 0.0,
 ) -> FrameSocket:
-    """A socket that listens; with keys only holders of the cluster's key may connect (see :class:`Gatekeeper`)."""
+    """A socket that listens; with keys only holders of the cluster's key may connect (see :class:`Gatekeeper`).
+    ``silence_s``: as of ``zmtp.Router``."""
     if keys is None:
-        return Router(loop, endpoint, receive, hwm=hwm)
-    return LoopSocket(loop, router(context, endpoint, keys=keys, hwm=hwm), receive)
+        return Router(loop, endpoint, receive, hwm=hwm, silence_s=silence_s)
+    return LoopSocket(loop, router(context, endpoint, keys=keys, hwm=hwm, silence_s=silence_s), receive)
 
 
 def open_dealer(
     loop: asyncio.AbstractEventLoop, context: zmq.Context[zmq.Socket[bytes]], endpoint: str, identity: bytes,
-    receive: Receive, *, keys: CurveKeys | None, hwm: int,
+    receive: Receive, *, keys: CurveKeys | None, hwm: int, silence_s: float = 0.0,
 ) -> FrameSocket:
-    """A socket that connects, again and again. Nothing is queued for a peer that is not there."""
+    """A socket that connects, again and again. Nothing is queued for a peer that is not there. ``silence_s``: as of
+    ``zmtp.Dealer``."""
     if keys is None:
-        return Dealer(loop, endpoint, identity, receive, hwm=hwm)
-    return LoopSocket(loop, dealer(context, endpoint, identity, keys=keys, hwm=hwm), receive)
+        return Dealer(loop, endpoint, identity, receive, hwm=hwm, silence_s=silence_s)
+    return LoopSocket(loop, dealer(context, endpoint, identity, keys=keys, hwm=hwm, silence_s=silence_s), receive)
 
 
 def router(
-    context: zmq.Context[zmq.Socket[bytes]], endpoint: str, *, keys: CurveKeys | None, hwm: int
+    context: zmq.Context[zmq.Socket[bytes]], endpoint: str, *, keys: CurveKeys | None, hwm: int, silence_s: float = 0.0
 ) -> zmq.Socket[bytes]:
     """A bound ROUTER of libzmq."""
     socket = context.socket(zmq.ROUTER)
@@ -159,6 +161,7 @@ def router(
     socket.router_mandatory = True  # an unroutable frame is an error here, not silence
     socket.router_handover = True
     socket.maxmsgsize = 1 << 30
+    end_libzmq_when_silent(socket, silence_s)
     if keys is not None:
         socket.curve_server = True
         socket.curve_publickey = keys.public
@@ -169,7 +172,8 @@ def router(
 
 
 def dealer(
-    context: zmq.Context[zmq.Socket[bytes]], endpoint: str, identity: bytes, *, keys: CurveKeys | None, hwm: int
+    context: zmq.Context[zmq.Socket[bytes]], endpoint: str, identity: bytes, *, keys: CurveKeys | None, hwm: int,
+    silence_s: float = 0.0,
 ) -> zmq.Socket[bytes]:
     """A connected DEALER of libzmq. Nothing is queued for a peer that is not there, nothing old is sent later."""
     socket = context.socket(zmq.DEALER)
@@ -180,6 +184,7 @@ def dealer(
     socket.reconnect_ivl_max = 500
     socket.handshake_ivl = 5000
     socket.routing_id = identity
+    end_libzmq_when_silent(socket, silence_s)
     if keys is not None:
         socket.curve_serverkey = keys.public
         socket.curve_publickey = keys.public

@@ -34,7 +34,7 @@ from cluster.messages import (
 )
 from cluster.settings import Common
 from proxy.rounds import Rounds
-from zmtp import Dealer
+from zmtp import Dealer, end_libzmq_when_silent
 
 _HWM = 20_000  # frames; a node that lets so many ticks pile up is dead
 _DRAIN_LIMIT = 500  # frames taken in one go, so that one node cannot starve the rest of the loop
@@ -198,12 +198,12 @@ class ZmtpTransport:
     __slots__ = ("_hello", "_link", "_loop", "_socket")
 
     def __init__(self, loop: asyncio.AbstractEventLoop, endpoint: str, identity: bytes, link: Link,
-                 hello: Callable[[Link], None]) -> None:
+                 hello: Callable[[Link], None], silence_s: float) -> None:
         self._loop = loop
         self._link = link
         self._hello = hello
         self._socket = Dealer(loop, endpoint, identity, self._came, hwm=_HWM, again_s=None, opened=self._opened,
-                              lost=self._lost)
+                              lost=self._lost, silence_s=silence_s)
 
     def send(self, frame: bytes) -> bool:
         """Hand over one frame; False if there is no connection that takes it."""
@@ -314,7 +314,7 @@ class Connector:
             host = f"[{peer.host}]" if ":" in peer.host else peer.host
             endpoint = f"tcp://{host}:{peer.port + shard}"
         if local or self._keys is None:
-            link.attach(ZmtpTransport(self._loop, endpoint, identity, link, self._greet))
+            link.attach(ZmtpTransport(self._loop, endpoint, identity, link, self._greet, common.silence_s))
         else:
             link.attach(self._encrypted(endpoint, identity, link, *self._keys))
         return link
@@ -327,7 +327,7 @@ class Connector:
         socket.setsockopt(zmq.RCVHWM, 0)  # a front always reads; the node's side is the bounded one
         socket.setsockopt(zmq.RECONNECT_IVL, -1)
         socket.setsockopt(zmq.ROUTING_ID, identity)
-        socket.setsockopt(zmq.CONNECT_TIMEOUT, self._common.election_timeout_ms)
+        end_libzmq_when_silent(socket, self._common.silence_s)
         socket.setsockopt(zmq.IPV6, 1)
         socket.setsockopt(zmq.CURVE_SERVERKEY, public)
         socket.setsockopt(zmq.CURVE_PUBLICKEY, public)

@@ -1,11 +1,13 @@
 """ZeroMQ's wire protocol (ZMTP 3.0, mechanism NULL) on the event loop itself, without libzmq's threads.
 
-Read ``codec`` (bytes, pure), ``stream`` (one connection), ``sockets`` (DEALER and ROUTER). Links with a peer key
+Read ``codec`` (bytes, pure), ``stream`` (one connection), ``sockets`` (DEALER and ROUTER), ``silence`` (how either
+transport notices a dead network). Links with a peer key
 stay with libzmq, which does CURVE; either side may be libzmq.
 """
 
 from zmtp.codec import Broken, Decoder
+from zmtp.silence import dial_s, end_libzmq_when_silent, end_when_silent
 from zmtp.sockets import Dealer, Router
 from zmtp.stream import Receive, Traffic, traffic
 
-__all__ = ["Broken", "Dealer", "Decoder", "Receive", "Router", "Traffic", "traffic"]
+__all__ = ["Broken", "Dealer", "Decoder", "Receive", "Router", "Traffic", "dial_s", "end_libzmq_when_silent", "end_when_silent", "traffic"]

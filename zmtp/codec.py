@@ -12,6 +12,7 @@ _GREETING_BYTES = 64
 GREETING = _SIGNATURE + b"\x03\0" + b"NULL".ljust(20, b"\0") + bytes(32)
 MAX_MESSAGE_BYTES = 1 << 30
 _MAX_COMMAND_BYTES = 4096
+_MAX_CONTEXT_BYTES = 16  # of a PING
 
 # the only pairs that muster uses (ROUTER with ROUTER would be legal ZeroMQ)
 _PARTNER = {b"DEALER": b"ROUTER", b"ROUTER": b"DEALER"}
@@ -41,11 +42,12 @@ def frame_head(size: int, more: bool) -> bytes:
 class Decoder:
     """One connection's incoming bytes. ``kind`` is the own socket's type."""
 
-    __slots__ = ("_greeted", "_kind", "_need", "_parts", "_parts_bytes", "_rest", "identity", "ready")
+    __slots__ = ("_greeted", "_kind", "_need", "_parts", "_parts_bytes", "_rest", "identity", "pongs", "ready")
 
     def __init__(self, kind: bytes) -> None:
         self.ready = False  # the partner's READY has come
         self.identity = b""  # its, as it said; may be empty
+        self.pongs = bytearray()  # answers to its PINGs, to be sent and cleared by the owner
         self._kind = kind
         self._greeted = False
         self._rest = bytearray()  # an unfinished frame
@@ -123,7 +125,10 @@ class Decoder:
 
     def _command(self, body: bytes) -> None:
         if self.ready:
-            return  # nothing that this version must answer
+            if body.startswith(b"\x04PING"):  # ZMTP 3.1, as libzmq's heartbeats; two bytes of time to live, then its context
+                answer = b"\x04PONG" + body[7 : 7 + _MAX_CONTEXT_BYTES]
+                self.pongs += bytes((COMMAND, len(answer))) + answer
+            return
         if not body.startswith(b"\x05READY"):
             text = body[1 : 1 + body[0]] if body else b""
             raise Broken(f"it said {text.decode('ascii', 'replace')!r} instead of READY")

@@ -17,6 +17,7 @@ from collections.abc import Callable
 
 import structlog
 
+from zmtp.silence import dial_s, end_when_silent
 from zmtp.stream import Receive, Stream, traffic
 
 log = structlog.get_logger("zmtp")
@@ -38,12 +39,12 @@ def split(endpoint: str) -> tuple[str, str, int]:
 
 class Dealer:
     """The connecting side. ``again_s``: shortest and longest pause before it tries again, None: never; then ``lost`` is
-    how its owner hears of the end."""
+    how its owner hears of the end. ``silence_s``: so long nothing may pass (``zmtp.silence``); 0: for ever."""
 
     def __init__(
         self, loop: asyncio.AbstractEventLoop, endpoint: str, identity: bytes, receive: Receive, *, hwm: int,
         again_s: tuple[float, float] | None = (0.05, 0.5), opened: Callable[[], None] | None = None,
-        lost: Callable[[str], None] | None = None,
+        lost: Callable[[str], None] | None = None, silence_s: float = 0.0,
     ) -> None:
         self._loop = loop
         self._transport, self._host, self._port = split(endpoint)
@@ -54,6 +55,7 @@ class Dealer:
         self._pause_s = again_s[0] if again_s is not None else 0.0
         self._opened = opened
         self._lost = lost
+        self._silence_s = silence_s
         self._stream: Stream | None = None
         self._connecting: socket.socket | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -121,7 +123,7 @@ class Dealer:
                 self._failed("the other side does not accept")
                 return
             self._loop.add_writer(sock.fileno(), self._tried)
-            self._timer = self._loop.call_later(5.0, self._failed, "no connection in time")
+            self._timer = self._loop.call_later(dial_s(self._silence_s), self._failed, "no connection in time")
         except OSError as e:
             self._failed(e.strerror or str(e))
         else:
@@ -139,6 +141,7 @@ class Dealer:
             return
         self._loop.remove_writer(sock.fileno())
         self._connecting = None
+        end_when_silent(sock, self._silence_s)
         self._stream = Stream(
             self._loop, sock, b"DEALER", self._identity, self._hwm, self._is_open, self._came, self._is_lost)
 
@@ -179,10 +182,12 @@ def _look_up(host: str) -> list[tuple[int, str]]:
 class Router:
     """The listening side. ``receive`` gets ``[identity, *frames]``, ``send`` takes the same."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, endpoint: str, receive: Receive, *, hwm: int) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, endpoint: str, receive: Receive, *, hwm: int,
+                 silence_s: float = 0.0) -> None:
         self._loop = loop
         self._receive = receive
         self._hwm = hwm
+        self._silence_s = silence_s
         self._streams: dict[bytes, Stream] = {}
         self._shaking: set[Stream] = set()  # not ready yet
         self._unnamed = 0
@@ -227,6 +232,7 @@ class Router:
                 self._timer = self._loop.call_later(_PAUSE_S, self._accept_again)
                 return
             sock.setblocking(False)
+            end_when_silent(sock, self._silence_s)
             self._shaking.add(Stream(
                 self._loop, sock, b"ROUTER", b"", self._hwm, self._opened, self._came, self._lost))
 

@@ -146,6 +146,9 @@ class Stream:
                 self.ready = True
                 self.identity = self._decoder.identity
                 self._opened(self)
+            if self._decoder.pongs:
+                self._put(bytes(self._decoder.pongs))
+                self._decoder.pongs.clear()
             message = self._message
             traffic.received += len(messages)
             for parts in messages:

@@ -183,12 +183,13 @@ def substituted(simulation: Simulation) -> Iterator[None]:
         return simulation.current
 
     def dealer(loop: Process, context: _Context, address: str, identity: bytes, receive: Receive, *, keys: object,
-               hwm: int) -> Dealer:
+               hwm: int, silence_s: float) -> Dealer:
         socket = Dealer(context.process, address, identity)
         socket.receive = receive
         return socket
 
-    def router(loop: Process, context: _Context, address: str, receive: Receive, *, keys: object, hwm: int) -> Router:
+    def router(loop: Process, context: _Context, address: str, receive: Receive, *, keys: object, hwm: int,
+               silence_s: float = 0.0) -> Router:
         socket = Router(context.process, address)
         socket.receive = receive
         return socket

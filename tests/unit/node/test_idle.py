@@ -50,7 +50,7 @@ class Socket:
 def links(monkeypatch: pytest.MonkeyPatch) -> NodeLinks:
     monkeypatch.setattr(node.links, "open_dealer", lambda *args, **others: Socket())
     peers = [SimpleNamespace(member_id=m, host="h", port=1000) for m in (1, 2, 3)]
-    common: Any = SimpleNamespace(member_id=1, run_dir="/run", peers=peers, election_timeout_ms=1000)
+    common: Any = SimpleNamespace(member_id=1, run_dir="/run", peers=peers, election_timeout_ms=1000, silence_s=1.0)
     loop: Any = Loop()
     context: Any = None
     return NodeLinks(loop, context, common, None, lambda: None)

@@ -70,3 +70,11 @@ def test_noise_after_the_greeting_raises_nothing_else(noise: bytes) -> None:
         decoder.feed(noise)
     except Broken:
         pass
+
+
+def test_a_ping_is_answered_with_its_context_and_is_no_message() -> None:
+    decoder = Decoder(b"ROUTER")
+    ping = b"\4PING" + b"\0\x0a" + b"context"
+    came = decoder.feed(HELLO + bytes((4, len(ping))) + ping + wire([[b"a"]]))
+    assert came == [[b"a"]]
+    assert bytes(decoder.pongs) == b"\4\x0c\4PONGcontext"

@@ -1,0 +1,105 @@
+"""What ends a link on which nothing passes: the options of its socket, a dial's limit, heartbeats that are answered."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import time
+from typing import Any
+
+import pytest
+import zmq
+
+import zmtp.sockets
+from tests.unit.zmtp.test_sockets import free_port, run, until
+from zmtp import Dealer, Router, end_libzmq_when_silent
+from zmtp.stream import Stream
+
+
+@pytest.fixture
+def guarded(monkeypatch: pytest.MonkeyPatch) -> list[socket.socket]:
+    """The sockets of all connections that are made."""
+    found: list[socket.socket] = []
+
+    def stream(loop: Any, sock: socket.socket, *others: Any) -> Stream:
+        found.append(sock)
+        return Stream(loop, sock, *others)
+
+    monkeypatch.setattr(zmtp.sockets, "Stream", stream)
+    return found
+
+
+def limits(sock: socket.socket) -> tuple[int, int, int, int]:
+    """Milliseconds without an acknowledgement, whether keep-alives are sent, and their seconds."""
+    tcp = socket.IPPROTO_TCP
+    return (sock.getsockopt(tcp, socket.TCP_USER_TIMEOUT), sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE),
+            sock.getsockopt(tcp, socket.TCP_KEEPIDLE), sock.getsockopt(tcp, socket.TCP_KEEPINTVL))
+
+
+def test_both_sides_of_a_link_end_when_nothing_passes(guarded: list[socket.socket]) -> None:
+    async def scenario() -> None:
+        loop, endpoint = asyncio.get_running_loop(), f"tcp://127.0.0.1:{free_port()}"
+        router = Router(loop, endpoint, lambda parts: None, hwm=3, silence_s=1.5)
+        dealer = Dealer(loop, endpoint, b"d", lambda parts: None, hwm=3, silence_s=1.5)
+        await until(lambda: dealer.send([b"x"]))
+        assert [limits(s) for s in guarded] == [(1500, 1, 2, 2)] * 2
+        dealer.close()
+        router.close()
+
+    run(scenario)
+
+
+def test_a_dial_that_hangs_is_given_up_and_made_anew() -> None:
+    async def scenario() -> None:
+        lost: list[str] = []
+        with socket.create_server(("127.0.0.1", 0), backlog=0) as deaf:  # whose kernel drops what it has no room for
+            waiting = [socket.socket() for _ in range(4)]
+            for s in waiting:
+                s.setblocking(False)
+                s.connect_ex(deaf.getsockname())
+            began = time.monotonic()
+            dealer = Dealer(asyncio.get_running_loop(), f"tcp://127.0.0.1:{deaf.getsockname()[1]}", b"d", lambda parts: None,
+                            hwm=3, lost=lost.append, silence_s=0.2)
+            await until(lambda: len(lost) >= 2)
+            took_s = time.monotonic() - began
+            dealer.close()
+            for s in waiting:
+                s.close()
+        assert lost[:2] == ["no connection in time"] * 2
+        assert took_s < 5.0  # the limit of one dial without ``silence_s``
+
+    run(scenario)
+
+
+def test_heartbeats_of_libzmq_are_answered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It ends a connection whose partner leaves a PING unanswered."""
+    pongs: list[bytes] = []
+    put = Stream._put
+
+    def noted(stream: Stream, data: bytes) -> bool:
+        if data[3:7] == b"PONG":
+            pongs.append(data)
+        return put(stream, data)
+
+    monkeypatch.setattr(Stream, "_put", noted)
+
+    async def scenario() -> None:
+        context: zmq.Context[Any] = zmq.Context()
+        endpoint = f"tcp://127.0.0.1:{free_port()}"
+        came: list[list[bytes]] = []
+        router = Router(asyncio.get_running_loop(), endpoint, came.append, hwm=3)
+        partner = context.socket(zmq.DEALER)
+        partner.linger = 0
+        end_libzmq_when_silent(partner, 0.3)
+        monitor = partner.get_monitor_socket(zmq.EVENT_DISCONNECTED)
+        partner.connect(endpoint)
+        partner.send(b"one")
+        await until(lambda: came)
+        await until(lambda: len(pongs) >= 4)  # by then it would have waited long enough for the first one
+        assert not monitor.poll(0)
+        partner.disable_monitor()
+        partner.close()
+        context.destroy(linger=0)
+        router.close()
+
+    run(scenario)

@@ -1,0 +1,54 @@
+"""How a link notices that nothing passes any more, on both transports.
+
+TCP by itself waits. What a silent network drops is sent again after 0.2, 0.4, 0.8 ... s: when the network is back, the next
+attempt is about as far away as the silence was long. A side that has nothing to send never notices. So the kernel ends a
+connection when what it sent is not acknowledged for ``silence_s``, and asks the other kernel after as long without a packet.
+Whoever dialled then dials anew, whoever listens forgets the connection. None of it takes time of an event loop, and a
+process that is busy, or stopped, is not silent: its kernel goes on acknowledging.
+"""
+
+from __future__ import annotations
+
+import math
+import socket
+
+import zmq
+
+LONGEST_DIAL_S = 5.0  # then another dial has a better chance than the next SYN
+
+
+def dial_s(silence_s: float) -> float:
+    """How long an attempt to connect may take, in seconds; 0: the usual limit."""
+    return min(silence_s or LONGEST_DIAL_S, LONGEST_DIAL_S)
+
+
+def end_when_silent(sock: socket.socket, silence_s: float) -> None:
+    """Have the kernel end a TCP connection (ETIMEDOUT) on which nothing passes for ``silence_s``; 0: leave it alone.
+
+    An idle one ends after up to twice that, and not before two seconds: keep-alives count in seconds.
+    """
+    if not silence_s or sock.family == socket.AF_UNIX:
+        return
+    seconds = max(1, math.ceil(silence_s))
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in (("TCP_KEEPIDLE", seconds), ("TCP_KEEPINTVL", seconds), ("TCP_KEEPCNT", 1),
+                        ("TCP_USER_TIMEOUT", int(silence_s * 1000))):
+        if (option := getattr(socket, name, None)) is not None:  # not every system has all of them
+            sock.setsockopt(socket.IPPROTO_TCP, option, value)
+
+
+def end_libzmq_when_silent(sock: zmq.Socket[bytes], silence_s: float) -> None:
+    """The same for a socket of libzmq, before it binds or connects. Its heartbeats see a partner whose kernel alone is left."""
+    if not silence_s:
+        return
+    silence_ms = int(silence_s * 1000)
+    seconds = max(1, math.ceil(silence_s))
+    sock.setsockopt(zmq.TCP_MAXRT, silence_ms)
+    sock.setsockopt(zmq.TCP_KEEPALIVE, 1)
+    sock.setsockopt(zmq.TCP_KEEPALIVE_IDLE, seconds)
+    sock.setsockopt(zmq.TCP_KEEPALIVE_INTVL, seconds)
+    sock.setsockopt(zmq.TCP_KEEPALIVE_CNT, 1)
+    sock.setsockopt(zmq.CONNECT_TIMEOUT, int(dial_s(silence_s) * 1000))
+    sock.setsockopt(zmq.HEARTBEAT_IVL, silence_ms)
+    sock.setsockopt(zmq.HEARTBEAT_TIMEOUT, 2 * silence_ms)
+    sock.setsockopt(zmq.HEARTBEAT_TTL, 2 * silence_ms)
