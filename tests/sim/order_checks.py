@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import re
 import traceback
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from order_history import Folder, Replay
@@ -19,7 +20,7 @@ from order_leases import LeaseTimes
 from order_members import Configurations
 from order_rules import Once, UnderLocks
 from order_store import Content
-from order_watching import check_response
+from order_watching import Watching
 from order_world import Violation
 
 from cluster.coordinator import Coordinator
@@ -30,7 +31,7 @@ from cluster.shard import Preparing, ShardLeader
 from node.confirm import Confirmations
 
 if TYPE_CHECKING:
-    from order_clients import Operation, Watch
+    from order_clients import Operation
     from order_host import NodeProcess
     from order_sim import Simulation
 
@@ -70,6 +71,8 @@ class Checker:
         self._under_locks = UnderLocks()
         self._once = Once(simulation)
         self.leases = LeaseTimes(simulation)
+        self.streamed = Watching(simulation).streamed
+        self.kinds: Counter[str] = Counter()  # what clients were told, by kind
         self.counts = {"commits": 0, "leaders": 0, "applied": 0, "elections": 0, "grants": 0, "read indexes": 0,
                        "lone": 0}
 
@@ -316,10 +319,6 @@ class Checker:
             if leading.term >= newest and process.node.order_index < index:
                 raise Violation("I20 a control record is acknowledged once every leader has applied it",
                                 f"{operation}: in {index}, {process.name} is at {process.node.order_index}")
-
-    def watched(self, watch: Watch, response: Any) -> None:
-        """A watch was sent a response (I16)."""
-        check_response(self.replay, watch, response)
 
     # -- at the end
 

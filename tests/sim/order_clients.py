@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from random import Random
 from typing import TYPE_CHECKING, Any
+
+from order_streams import Watch, WatchClients
 
 from cluster.pb import rpc_pb2 as pb
 from cluster.txn_eval import MANY
@@ -111,27 +113,6 @@ class Call:
             self.on_drain()
 
 
-@dataclass(eq=False)
-class Watch:
-    """One watch stream with one watch."""
-
-    number: int
-    front: int
-    request: Any
-    asked_at: float
-    low: int
-    responses: list[tuple[float, Any]] = field(default_factory=list)
-    call: Call | None = None
-    ended: str | None = None
-    front_process: Any = None
-    cursor: int = 0  # last revision that was delivered
-
-    @property
-    def created(self) -> int:
-        """Revision of the header that confirmed it; 0 not yet."""
-        return int(self.responses[0][1].header.revision) if self.responses else 0
-
-
 class Clients:
     """All clients of a simulation."""
 
@@ -139,7 +120,7 @@ class Clients:
         self.simulation = simulation
         self.random = Random(f"{simulation.seed}/clients")
         self.operations: list[Operation] = []
-        self.watches: list[Watch] = []
+        self.watching = WatchClients(self)
         self.shown = 1  # the highest revision that any client was shown
         self.waiting: dict[int, tuple[Operation, Call, FrontProcess]] = {}
         self.stopped = False
@@ -165,7 +146,11 @@ class Clients:
         front = r.choice(fronts)
         name = r.choice(self._names)
         if name == "watch":
-            self._watch(front)
+            self.watching.open(front)
+            self._later()
+            return
+        if name == "progress":
+            self.watching.ask()
             self._later()
             return
         method, request = getattr(self, f"_{name}")()
@@ -179,9 +164,9 @@ class Clients:
     def _value(self) -> bytes:
         return b"v%d" % (len(self.operations) + 1)
 
-    def _span(self) -> tuple[bytes, bytes]:
+    def span(self, r: Random | None = None) -> tuple[bytes, bytes]:
         """A key, a directory, everything, or something in between."""
-        r, keys = self.random, self.simulation.keys
+        r, keys = r or self.random, self.simulation.keys
         what = r.random()
         if what < 0.4:
             return r.choice(keys), b""
@@ -198,9 +183,9 @@ class Clients:
             return self.random.choice(self._leases[-4:])
         return 9999
 
-    def _old(self) -> int:
+    def old(self, r: Random | None = None) -> int:
         """A revision of the past, sometimes of the future."""
-        return max(1, self.shown + self.random.choice((-40, -10, -5, -2, -1, 0, 0, 1)))
+        return max(1, self.shown + (r or self.random).choice((-40, -10, -5, -2, -1, 0, 0, 1)))
 
     def _put(self) -> tuple[str, Any]:
         r = self.random
@@ -219,7 +204,7 @@ class Clients:
         return "Put", pb.PutRequest(key=self._key(), value=self._value(), lease=self._lease())
 
     def _delete(self) -> tuple[str, Any]:
-        key, end = self._span()
+        key, end = self.span()
         if end == b"\0" and self.random.random() < 0.5:
             end = b""
             key = self._key()
@@ -227,10 +212,10 @@ class Clients:
 
     def _range(self) -> tuple[str, Any]:
         r = self.random
-        key, end = self._span()
+        key, end = self.span()
         request = pb.RangeRequest(key=key, range_end=end)
         if r.random() < 0.2:
-            request.revision = self._old()
+            request.revision = self.old()
         if r.random() < 0.1:
             request.limit = r.randint(1, 3)
         if r.random() < 0.1:
@@ -238,7 +223,7 @@ class Clients:
         return "Range", request
 
     def _serializable(self) -> tuple[str, Any]:
-        key, end = self._span()
+        key, end = self.span()
         return "Range", pb.RangeRequest(key=key, range_end=end, serializable=True)
 
     def _compare(self, key: bytes, end: bytes = b"") -> Any:
@@ -247,9 +232,9 @@ class Clients:
         if compare.target == 0:
             compare.version = r.randint(0, 3)
         elif compare.target == 1:
-            compare.create_revision = r.choice((0, self._old()))
+            compare.create_revision = r.choice((0, self.old()))
         elif compare.target == 2:
-            compare.mod_revision = r.choice((0, self._old(), self.shown + 1, self.shown + r.randint(2, 4)))
+            compare.mod_revision = r.choice((0, self.old(), self.shown + 1, self.shown + r.randint(2, 4)))
         else:
             compare.value = b"v%d" % max(1, len(self.operations) - r.randint(0, 20))
         return compare
@@ -273,12 +258,12 @@ class Clients:
             op.request_delete_range.key = key
             op.request_delete_range.prev_kv = r.random() < 0.3
             if self.simulation.plan.many < MANY and r.random() < 0.5:  # a put in it: refused as etcd refuses it
-                op.request_delete_range.key, op.request_delete_range.range_end = self._span()
+                op.request_delete_range.key, op.request_delete_range.range_end = self.span()
         else:
-            span = self._span() if r.random() < 0.4 else (key, b"")
+            span = self.span() if r.random() < 0.4 else (key, b"")
             op.request_range.key, op.request_range.range_end = span
             if r.random() < 0.15:
-                op.request_range.revision = self._old()
+                op.request_range.revision = self.old()
         return op
 
     def _transaction(self, keys: list[bytes]) -> tuple[str, Any]:
@@ -328,6 +313,16 @@ class Clients:
         return "Compact", pb.CompactionRequest(revision=max(1, self.shown - self.random.randint(0, 40)))
 
     # -- asking
+
+    @property
+    def watches(self) -> list[Watch]:
+        """All watches that were ever asked for."""
+        return self.watching.watches
+
+    @staticmethod
+    def call(told: Callable[[bytes], None], ended: Callable[[int, str], None]) -> Call:
+        """A call of a client."""
+        return Call(told, ended)
 
     def ask(self, front: FrontProcess, method: str, request: Any) -> Operation:
         """Send a request and remember what becomes of it."""
@@ -381,15 +376,14 @@ class Clients:
             if through is front:
                 call.closed = call.gone = True
                 call._ended(14, "the front died")
-        for watch in self.watches:
-            if watch.front_process is front and watch.ended is None:
-                watch.ended = "the front died"
+        self.watching.front_died(front)
 
     def _learn(self, operation: Operation, front: FrontProcess) -> None:
         response = operation.response
         self.simulation.checker.told(operation)
         self.shown = max(self.shown, response.header.revision)
         front.shown = max(front.shown, response.header.revision)
+        front.told = max(front.told, response.header.revision)
         promised = 0
         if operation.method == "LeaseGrant":
             self._leases.append(response.ID)
@@ -400,34 +394,3 @@ class Clients:
             # H7: the lease lives so long from the moment the request was made, at the least
             until = operation.asked_at + promised
             self.alive_until[response.ID] = max(until, self.alive_until.get(response.ID, 0.0))
-
-    def _watch(self, front: FrontProcess) -> None:
-        r, simulation = self.random, self.simulation
-        key, end = self._span()
-        create = pb.WatchCreateRequest(key=key, range_end=end, prev_kv=r.random() < 0.3)
-        if r.random() < 0.5:
-            create.start_revision = self._old()
-        watch = Watch(len(self.watches) + 1, front.host, create, simulation.now, self.shown)
-        self.watches.append(watch)
-        watch.front_process = front
-
-        def told(data: bytes) -> None:
-            if not data:  # the stream's headers
-                return
-            response = pb.WatchResponse.FromString(data)
-            watch.responses.append((simulation.now, response))
-            simulation.checker.watched(watch, response)
-            self.shown = max(self.shown, response.header.revision)
-
-        def ended(status: int, message: str) -> None:
-            watch.ended = message or "ended"
-
-        call = watch.call = Call(told, ended)
-
-        def start() -> None:
-            handler = front.handlers["Watch"]
-            handler.opened(call)
-            handler.message(call, pb.WatchRequest(create_request=create).SerializeToString())
-
-        simulation.at(0.0001, front, start)
-

@@ -15,6 +15,8 @@ import order_disk
 import order_store
 from order_checks import watched_classes
 from order_leases import watched_lessor
+from order_streams import PROGRESS_S
+from order_watching import FRAGMENT_BYTES
 from order_world import Dealer, Process, Router
 
 import cluster.faults
@@ -90,7 +92,8 @@ class FrontProcess(Process):
         super().__init__(simulation, host, f"front {host}")
         simulation.starting = simulation.current = self
         self.handlers: dict[str, Any] = {}
-        self.shown = 0  # the highest revision that a client has seen through it
+        self.shown = 0  # the highest revision that an answer through it had
+        self.told = 0  # the same, with what its watches were sent
         self.sessions = simulation.next_life("sessions") << 32
         common = simulation.common(host)
         self._connector: Any = SimpleNamespace(_common=common)
@@ -99,7 +102,9 @@ class FrontProcess(Process):
             self.router.rounds.busy = 1  # answers wait for each other as they do under load
         chance = self.random.choice((0, 3, 1 << 30))
         self.router.lone_after = chance if simulation.plan.lone_after is None else simulation.plan.lone_after
-        self.context = Context(FrontSettings(common=common, index=0, listen=()), self.router)
+        self.context = Context(FrontSettings(
+            common=common, index=0, listen=(), watch_progress_notify_interval_ms=int(PROGRESS_S * 1000)), self.router)
+        self.context.hub.fragment_bytes = FRAGMENT_BYTES
         register_all(self, self.context)
         self._sweep()
 

@@ -9,6 +9,7 @@ import pytest
 from order_mutants import HOT, Mutant, plan
 
 import node.server
+import proxy.watch.cohort
 import proxy.watch.hub
 import proxy.watch.stream
 
@@ -55,10 +56,67 @@ def no_watch_is_ever_confirmed(patch: Patch) -> None:
     patch.setattr(proxy.watch.stream.WatchStream, "request", lambda self, request: None)
 
 
+def progress_names_the_watermark(patch: Patch) -> None:
+    """I16: a progress answer is not older than what this front had told anyone when it was asked for."""
+    tell = proxy.watch.stream.WatchStream.tell_progress
+    patch.setattr(proxy.watch.stream.WatchStream, "tell_progress", lambda self, owed: tell(self, 0))
+
+
+def progress_overtakes_events(patch: Patch) -> None:
+    """I16: it names a revision up to which every event has been sent."""
+    patch.setattr(proxy.watch.stream.WatchStream, "_promised", lambda self, watches, least=0: self.hub.store_revision())
+
+
+def progress_requests_are_dropped(patch: Patch) -> None:
+    """I16: a request is answered, once every watch of the stream has come so far."""
+    patch.setattr(proxy.watch.hub.WatchHub, "ask_progress", lambda self, stream: None)
+
+
+def nobody_is_notified_of_progress(patch: Patch) -> None:
+    """I16: a watch that wants it is told from time to time how far it is."""
+    patch.setattr(proxy.watch.stream.WatchStream, "periodic", lambda self: None)
+
+
+def filters_are_ignored(patch: Patch) -> None:
+    """I16: a watch gets the events that it wants, and no others."""
+    create = proxy.watch.stream.WatchStream._create
+
+    def everything(self: Any, request: Any) -> None:
+        del request.filters[:]
+        create(self, request)
+
+    patch.setattr(proxy.watch.stream.WatchStream, "_create", everything)
+
+
+def fragments_are_not_marked(patch: Patch) -> None:
+    """I16: a client knows whether a revision is whole."""
+    patch.setattr(proxy.watch.cohort, "FRAGMENT", b"")
+
+
+def compacted_watches_are_not_told_why(patch: Patch) -> None:
+    """I24: a watch that needs what is compacted away ends, and names the compaction."""
+    patch.setattr(proxy.watch.cohort, "compact_revision_field", lambda revision: b"")
+
+
+def compactions_are_misnamed(patch: Patch) -> None:
+    """I24: a client goes on from the compaction that a cancelled watch names."""
+    field = proxy.watch.cohort.compact_revision_field
+    patch.setattr(proxy.watch.cohort, "compact_revision_field", lambda revision: field(revision + 1))
+
+
+WATCHES = {**HOT, "watch": 3, "progress": 6}
 MUTANTS = [
     Mutant(no_lease_ever_expires, ("I15 a lease ends",), plan(mix=LEASES, **CALM)),
     Mutant(leases_end_late, ("I15 a lease ends",), plan(mix=LEASES, faults=("heal",))),
     Mutant(time_to_live_is_always_the_same, ("I15 time to live",), plan(mix=LEASES, **CALM)),
     Mutant(watches_send_no_prev_kv, ("I16 what was there before",), plan(mix={**HOT, "watch": 3}, **CALM)),
     Mutant(no_watch_is_ever_confirmed, ("I16 a watch is confirmed",), plan(mix={**HOT, "watch": 3}, **CALM)),
+    Mutant(progress_names_the_watermark, ("I16 progress covers",), plan(mix=WATCHES, **CALM)),
+    Mutant(progress_overtakes_events, ("I16 progress comes behind",), plan(mix=WATCHES, **CALM)),
+    Mutant(progress_requests_are_dropped, ("I16 progress is told when",), plan(mix=WATCHES, **CALM)),
+    Mutant(nobody_is_notified_of_progress, ("I16 progress is told from",), plan(mix=WATCHES, **CALM)),
+    Mutant(filters_are_ignored, ("I16 every event once",), plan(mix=WATCHES, **CALM)),
+    Mutant(fragments_are_not_marked, ("I16 every event once",), plan(mix=WATCHES, **CALM)),
+    Mutant(compacted_watches_are_not_told_why, ("I16 a watch ends for a reason",), plan(mix={**WATCHES, "compact": 4}, **CALM)),
+    Mutant(compactions_are_misnamed, ("I24 compacted only",), plan(mix={**WATCHES, "compact": 4}, **CALM)),
 ]

@@ -34,6 +34,7 @@ from order_host import (
 )
 from order_members import Members
 from order_store import StateDisk, Store
+from order_watching import TOLD_S
 from order_world import Process, Violation, World
 
 from cluster.placement import Placement
@@ -44,7 +45,7 @@ from cluster.txn_eval import MANY
 HOSTS = (1, 2, 3)
 ENDLESS = "I23 every wait has an end"  # the rule that something breaks which is left when there is peace
 MIX = {"put": 6, "lease_put": 2, "delete": 2, "range": 4, "serializable": 2, "txn": 4, "wide": 4, "transfer": 3,
-       "grant": 1, "revoke": 1, "keep": 1, "ttl": 1, "compact": 1, "watch": 1}
+       "grant": 1, "revoke": 1, "keep": 1, "ttl": 1, "compact": 1, "watch": 1, "progress": 1}
 FAULTS = (
     "kill sequencer", "kill leader", "kill leader", "kill node", "kill host", "restart", "restart", "restart",
     "pause sequencer", "pause leader", "pause leader", "pause node", "pause front", "isolate", "one way", "cut pair",
@@ -122,6 +123,7 @@ class Simulation(World):
         self.keys = self._choose_keys()
         self.late = self.plan.late
         self.calm = False
+        self.calm_at = 0.0  # when the faults were over
         self.nodes: dict[tuple[int, int], NodeProcess] = {}
         self.fronts: dict[int, FrontProcess] = {}
         self.starting: Any = None
@@ -391,8 +393,15 @@ class Simulation(World):
         if not self.run_until(self.now + 30.0, self._at_rest):
             why = self.why_not()
             raise Violation(ENDLESS if why.startswith("I23") else "liveness", why)
-        self.clients.stopped = True
+        self._ask_for_progress()
         check_history(self)  # type: ignore[arg-type]
+
+    def _ask_for_progress(self) -> None:
+        """The last question: every watch is told how far it is (I16)."""
+        streams = [s for s in self.clients.watching.streams if s.ended is None]
+        for stream in streams:
+            self.clients.watching.ask_progress(stream)
+        self.run_until(self.now + TOLD_S, lambda: not any(s.asked for s in streams))
 
     def peace(self) -> None:
         """No faults any more; clients ask no more."""
@@ -408,10 +417,10 @@ class Simulation(World):
                 process.resume()
             if isinstance(process, NodeProcess):
                 process.node.syncer.slow = False  # type: ignore[attr-defined]
-        self._peace_at = self.now
+        self.calm_at = self.now
 
     def _at_rest(self) -> bool:
-        rested = self.now > self._peace_at + 3 * ELECTION_MS / 1000
+        rested = self.now > self.calm_at + 3 * ELECTION_MS / 1000
         return rested and not self.checker.leases.ending() and not self.why_not()
 
     def _last_to_be_ordered(self, raft: Any) -> int:

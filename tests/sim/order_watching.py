@@ -4,36 +4,130 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from order_streams import PROGRESS_S, WHOLE_STREAM
 from order_world import Violation
 
+from cluster.pb import rpc_pb2 as pb
 from tests.unit.semantics.model import inside
 
 if TYPE_CHECKING:
-    from order_clients import Watch
-    from order_history import Replay
+    from order_history import Change, Replay
     from order_sim import Simulation
+    from order_streams import Stream, Watch
+
+FRAGMENT_BYTES = 150  # in the simulation: an answer of more events than fit is sent in parts, if its watch wants that
+TOLD_S = 1.0  # once all is quiet, a progress request is answered by then
+NOTIFIED_S = 2 * (1.1 * PROGRESS_S + 0.1)  # a round of notices leaves out a watch that had events; ticks, a twentieth of it, sweeps
 
 
-def check_response(replay: Replay, watch: Watch, response: Any) -> None:
-    """A watch was sent a response: what it has got goes on where it was, whole revisions, nothing skipped."""
-    if response.created:
-        watch.cursor = (watch.request.start_revision or response.header.revision + 1) - 1
-        return
-    if len(watch.responses) == 1:
-        raise Violation("I16 a watch is confirmed first", f"{watch} got {response}")
-    if response.canceled or not response.events:
-        return
-    wanted = watch.request
-    revisions = [event.kv.mod_revision for event in response.events]
-    if revisions != sorted(revisions) or revisions[0] <= watch.cursor:
-        raise Violation("I16 revisions rise", f"{watch} was at {watch.cursor} and got {revisions}")
-    if revisions[-1] > min(replay.revision, response.header.revision):
-        raise Violation("I16 a header covers its events", f"{watch} got {revisions}, header {response.header.revision}")
-    expected = [r for r in range(watch.cursor + 1, revisions[-1] + 1) for c in replay.changes.get(r, ())
-                if inside(c.key, wanted.key, wanted.range_end)]
-    if expected != revisions:
-        raise Violation("I16 every event once, in order", f"{watch} was at {watch.cursor} and got {revisions}, not {expected}")
-    watch.cursor = revisions[-1]
+def wants(watch: Watch, change: Change) -> bool:
+    """Whether a change is an event of a watch."""
+    request = watch.request
+    dropped = pb.WatchCreateRequest.NODELETE if change.kv is None else pb.WatchCreateRequest.NOPUT
+    return inside(change.key, request.key, request.range_end) and dropped not in request.filters
+
+
+def expected(replay: Replay, watch: Watch, after: int, upto: int) -> list[int]:
+    """The revisions of a watch's events, one for each event."""
+    return [r for r in range(max(after, 1) + 1, upto + 1) for c in replay.changes.get(r, ()) if wants(watch, c)]
+
+
+class Watching:
+    """Each response when it is sent."""
+
+    def __init__(self, simulation: Simulation) -> None:
+        self._simulation = simulation
+
+    def streamed(self, stream: Stream, response: Any) -> None:
+        """A stream was sent a response."""
+        checker = self._simulation.checker
+        revision, name = response.header.revision, response.watch_id
+        if revision > checker.replay.revision:
+            raise Violation("I7 answered after commit", f"{stream}: {response}")
+        if name == WHOLE_STREAM:
+            checker.kinds["watch: progress, as asked"] += 1
+            if stream.asked and revision < stream.asked[0]:
+                raise Violation("I16 progress covers what was told before", f"{[*stream.watches.values()]}: {revision}, "
+                                f"by this front {stream.asked[0]}")
+            stream.asked = [low for low in stream.asked if low > revision]
+            for watch in stream.watches.values():
+                if watch.responses and not watch.cancelled:
+                    self._progress(watch, revision)
+            return
+        watch = stream.watches.get(name)
+        if watch is None or watch.cancelled:
+            raise Violation("I16 only watches that are there are sent anything", f"{stream}: {response}")
+        if response.fragment:
+            if not watch.request.fragment:
+                raise Violation("I16 only who asked gets fragments", f"{watch}: {response}")
+            watch.fragments.append(response)
+            return
+        if watch.fragments:
+            checker.kinds["watch: fragments"] += 1
+            response = self._put_together(watch, response)
+        if not watch.responses:
+            if not response.created:
+                raise Violation("I16 a watch is confirmed first", f"{watch} got {response}")
+            watch.cursor = (watch.request.start_revision or revision + 1) - 1
+            checker.kinds["watch: confirmed"] += 1
+        elif response.created:
+            raise Violation("I16 a watch is confirmed once", f"{watch} got {response}")
+        elif response.canceled:
+            self._cancelled(watch, response)
+        elif response.events:
+            self._events(watch, response)
+        else:
+            checker.kinds["watch: progress, periodic"] += 1
+            if not watch.request.progress_notify:
+                raise Violation("I16 only who asked is told of progress", f"{watch}: {response}")
+            watch.progress_at = self._simulation.now
+            self._progress(watch, revision)
+            return
+        watch.responses.append((self._simulation.now, response))
+
+    def _put_together(self, watch: Watch, last: Any) -> Any:
+        parts, watch.fragments = [*watch.fragments, last], []
+        whole = pb.WatchResponse()
+        whole.CopyFrom(last)
+        del whole.events[:]
+        for part in parts:
+            if part.header != last.header or not part.events or (
+                    len(part.events) > 1 and part.ByteSize() > FRAGMENT_BYTES):
+                raise Violation("I16 fragments are parts of one response", f"{watch}: {parts}")
+            whole.events.extend(part.events)
+        return whole
+
+    def _progress(self, watch: Watch, revision: int) -> None:
+        missing = expected(self._simulation.checker.replay, watch, watch.cursor, revision)
+        if missing or watch.fragments or revision < watch.cursor:
+            raise Violation("I16 progress comes behind its events", f"{watch} was at {watch.cursor}, told {revision} "
+                            f"without {missing}")
+        watch.cursor = revision
+
+    def _events(self, watch: Watch, response: Any) -> None:
+        replay = self._simulation.checker.replay
+        revisions = [event.kv.mod_revision for event in response.events]
+        if revisions != sorted(revisions) or revisions[0] <= watch.cursor:
+            raise Violation("I16 revisions rise", f"{watch} was at {watch.cursor} and got {revisions}")
+        if revisions[-1] > response.header.revision:
+            raise Violation("I16 a header covers its events", f"{watch} got {revisions}, header {response.header.revision}")
+        wanted = expected(replay, watch, watch.cursor, revisions[-1])
+        if wanted != revisions:
+            raise Violation("I16 every event once, in order", f"{watch} was at {watch.cursor} and got {revisions}, not {wanted}")
+        watch.cursor = revisions[-1]
+
+    def _cancelled(self, watch: Watch, response: Any) -> None:
+        checker = self._simulation.checker
+        compacted = response.compact_revision
+        if compacted:
+            checker.kinds["watch: compacted"] += 1
+            if compacted not in (r for _, r in checker.replay.compactions) or watch.cursor + 1 >= compacted:
+                raise Violation("I24 compacted only what is compacted", f"{watch} at {watch.cursor}: {compacted}, "
+                                f"{checker.replay.compactions}")
+        elif not watch.cancelled_at:
+            raise Violation("I16 a watch ends for a reason", f"{watch} at {watch.cursor}: {response}")
+        else:
+            checker.kinds["watch: cancelled"] += 1
 
 
 class WatchHistory:
@@ -45,51 +139,51 @@ class WatchHistory:
 
     def check(self, w: Watch) -> None:
         """Raises Violation."""
+        replay, kinds = self._replay, self._simulation.checker.kinds
         if not w.responses:
             if w.ended is None:
                 raise Violation("I16 a watch is confirmed", f"{w} has no answer")
             return
-        replay, simulation = self._replay, self._simulation
-        first = w.responses[0][1]
-        start = w.request.start_revision or first.header.revision + 1
-        got: list[tuple[int, float, list[Any]]] = []
-        compacted = 0
+        start = w.request.start_revision or w.responses[0][1].header.revision + 1
+        got: dict[int, tuple[float, list[Any]]] = {}
         for at, response in w.responses[1:]:
-            if response.canceled:
-                compacted = response.compact_revision
-                break
             for event in response.events:
-                revision = event.kv.mod_revision
-                if got and got[-1][0] == revision:
-                    got[-1][2].append(event)
-                else:
-                    got.append((revision, at, [event]))
-        alive = w.ended is None and not compacted
-        end = replay.revision if alive else got[-1][0] if got else start - 1
-        wanted = [r for r in range(max(start, 2), end + 1)
-                  if any(inside(c.key, w.request.key, w.request.range_end) for c in replay.changes[r])]
-        if [r for r, _, _ in got] != wanted:
-            raise Violation("I16 every event once, in order", f"watch {w.number} of {w.request} from {start} "
-                            f"got {[r for r, _, _ in got]}, wanted {wanted}, alive {alive}, created {w.asked_at} "
-                            f"through front {w.front}")
-        for revision, at, events in got:
+                got.setdefault(event.kv.mod_revision, (at, []))[1].append(event)
+        alive = w.ended is None and not w.cancelled
+        wanted = sorted(set(expected(replay, w, start - 1, replay.revision if alive else max(got, default=0))))
+        if list(got) != wanted:
+            raise Violation("I16 every event once, in order", f"{w} from {start} got {list(got)}, wanted {wanted}, alive {alive}")
+        if w.cancelled_at and w.ended is None and not w.cancelled:
+            raise Violation("I16 a watch that was cancelled ends", f"{w}")
+        if alive and start <= replay.revision:
+            self._told_of_progress(w, max((at for at, _ in got.values()), default=w.asked_at))
+        for revision, (at, events) in got.items():
             self._events(w, revision, at, events)
-        if compacted and not any(r >= compacted for _, r in replay.compactions):
-            raise Violation("I24 compacted only what is compacted", f"{w} {compacted}")
-        simulation.checker.counts["events seen"] = simulation.checker.counts.get("events seen", 0) + len(got)
+            kinds["watch: events" + ("" if not w.request.filters else ", filtered")] += len(events)
+        counts = self._simulation.checker.counts
+        counts["events seen"] = counts.get("events seen", 0) + len(got)
+
+    def _told_of_progress(self, w: Watch, last_event_at: float) -> None:
+        if w.stream.asked:
+            raise Violation("I16 progress is told when asked for", f"{w}: {w.stream.asked}")
+        quiet_s = self._simulation.now - max(last_event_at, self._simulation.calm_at)
+        if w.request.progress_notify and quiet_s > NOTIFIED_S and w.progress_at < self._simulation.now - NOTIFIED_S:
+            raise Violation("I16 progress is told from time to time", f"{w}: at {w.progress_at}")
 
     def _events(self, w: Watch, revision: int, at: float, events: list[Any]) -> None:
-        changes = [c for c in self._replay.changes[revision] if inside(c.key, w.request.key, w.request.range_end)]
+        kinds = self._simulation.checker.kinds
+        changes = [c for c in self._replay.changes[revision] if wants(w, c)]
         if len(events) != len(changes):
-            raise Violation("I16 a revision is sent whole", f"watch {w.number} {revision}: {events} of {changes}")
+            raise Violation("I16 a revision is sent whole", f"{w} {revision}: {events} of {changes}")
         before = self._replay.states[revision - 1]
         for event, change in zip(events, changes, strict=True):
             same = event.kv.key == change.key and (event.type == 1 if change.kv is None else event.kv == change.kv)
             if not same:
-                raise Violation("I16 events in order", f"watch {w.number} {revision}: {event} for {change}")
+                raise Violation("I16 events in order", f"{w} {revision}: {event} for {change}")
             old = before.get(change.key) if w.request.prev_kv else None
             if event.prev_kv != old if event.HasField("prev_kv") else old is not None and not self._compacted(revision - 1, at):
-                raise Violation("I16 what was there before", f"watch {w.number} {revision}: {event}, before: {old}")
+                raise Violation("I16 what was there before", f"{w} {revision}: {event}, before: {old}")
+            kinds["watch: what was there before"] += old is not None
 
     def _compacted(self, revision: int, time: float) -> bool:
         """Whether a revision may have been compacted away by then."""

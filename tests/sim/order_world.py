@@ -395,11 +395,11 @@ class World:
         heap = self._heap
         look = self.now
         while heap and heap[0][0] <= end:
-            self.now, _, _, event = heapq.heappop(heap)
-            if self.now >= look:
-                if done():
+            if heap[0][0] >= look:
+                if done():  # what is due now stays due
                     return True
-                look = self.now + 0.01
+                look = heap[0][0] + 0.01
+            self.now, _, _, event = heapq.heappop(heap)
             event()
         self.now = end
         return done()
