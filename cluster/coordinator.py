@@ -564,6 +564,11 @@ class Coordinator(Generic[T]):
         """Whether anything is queued or under way."""
         return bool(self._queue or self._running)
 
+    @property
+    def awaited(self) -> bool:
+        """Whether a client waits for one of them."""
+        return any(wide.token is not None for wide in (*self._queue, *self._running.values()))
+
     def statistics(self) -> dict[str, int]:
         """Counts for metrics."""
         return {"queued": len(self._queue), "running": len(self._running), "completed": self.completed,

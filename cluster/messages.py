@@ -74,7 +74,7 @@ class Method(IntEnum):
     LEASE_KEYS = 42  # READ + LeaseTimeToLiveRequest: the keys of this shard on the lease; OK: HEAD + fields
     CATCH_UP = 53  # revision (u64) that a read waits for: its WATERMARK at once, and others promptly for a while; no answer
     CANCEL = 51  # rid of a read or a queued write that nobody waits for any more; no answer
-    # Between nodes, on links like a front's: see cluster.prepare and node.siblings.
+    # Between nodes, on links like a front's: see cluster.prepare, node.links and node.feed.
     WIDE = 72  # a front's transaction over several shards, to the sequencer: wide method u8 + the request
     LONE = 73  # a lone client's put, to the sequencer: its shard (u16) + the request; ELSEWHERE: to its leader, rather
     PREPARE = 80
@@ -84,6 +84,7 @@ class Method(IntEnum):
     FEED = 84  # node -> any node 0: order records from this index on (u64); PARTIAL answers FEED_HEAD + projection
     FEED_ACK = 85  # order index applied (u64), durable (u64), haste (u8, node.feed): credit for more; no answer
     CREDIT = 52  # rid of a SNAPSHOT: so many of its bytes (u64, in all) have been passed on; no answer
+    FAREWELL = 54  # the answer to LEAVING: this front has every answer and asks nothing more on this link; no answer
     # Administration.
     TRANSFER_LEADER = 64  # u64 member ID; to the shard's leader; OK once the target has been told to campaign
 
@@ -103,6 +104,7 @@ class Status(IntEnum):
     REFUSED = 9  # rid 0: UTF-8 reason (foreign cluster, wrong version); the node ignores the link from then on
     LOCKED = 11  # a prepare would wait for another attempt's undecided one; body: that attempt
     ELSEWHERE = 12  # certainly not logged; only the sequencer can decide it: send it there as a wide transaction
+    LEAVING = 13  # rid 0: this node is about to end: ask nothing more here; answered by FAREWELL once everything is answered
     LOST = 10  # a subscription ended (snapshot installed: a gap): re-join from history
 
 

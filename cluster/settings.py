@@ -23,6 +23,16 @@ class Peer:
     peer_urls: tuple[str, ...] = ()
 
 
+def limit_s(election_timeout_ms: int) -> float:
+    """See :attr:`Common.limit_s`."""
+    return 5.0 + 2 * election_timeout_ms / 1000
+
+
+def leave_s(election_timeout_ms: int) -> float:
+    """See :attr:`Common.leave_s`."""
+    return 4 * election_timeout_ms / 1000
+
+
 @dataclass(slots=True, frozen=True)
 class Common:
     """What nodes and fronts of a host both need."""
@@ -53,7 +63,12 @@ class Common:
     @property
     def limit_s(self) -> float:
         """The server's own limit to the time that a request waits, as etcd's."""
-        return 5.0 + 2 * self.election_timeout_ms / 1000
+        return limit_s(self.election_timeout_ms)
+
+    @property
+    def leave_s(self) -> float:
+        """What a node that is told to end waits at most, until it leads nothing and has answered everything."""
+        return leave_s(self.election_timeout_ms)
 
 
 @dataclass(slots=True, frozen=True)

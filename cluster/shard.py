@@ -202,6 +202,11 @@ class ShardLeader(Generic[T]):
             not sealed or (len(sealed) == 1 and sealed[0][1].waiting <= 1))
 
     @property
+    def busy(self) -> bool:
+        """Whether somebody waits for an answer of this leader."""
+        return bool(self._queue or self._sealed or len(self._table)) or self.dirty
+
+    @property
     def queued(self) -> int:
         """Requests that wait to be evaluated."""
         return len(self._queue)

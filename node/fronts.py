@@ -28,7 +28,7 @@ NODE_IDENTITY = b"n"  # what the identity of another node's link begins with
 class FrontLink:
     """One front's connection."""
 
-    __slots__ = ("_expected", "_out", "_prefix", "_send", "_sent", "alive", "answered", "hurried_until", "identity", "member_id", "newest", "overdue",
+    __slots__ = ("_expected", "_out", "_prefix", "_send", "_sent", "alive", "answered", "farewell", "hurried_until", "identity", "member_id", "newest", "overdue",
                  "pass_on", "session", "subscriptions", "wanted", "watches", "watermark")
 
     def __init__(self, identity: bytes, send: Send, prefix: bytes, session: int, member_id: int = 0) -> None:
@@ -37,6 +37,7 @@ class FrontLink:
         self.session = session
         self.member_id = member_id  # of the host it runs on; 0: no member
         self.alive = True
+        self.farewell = False  # it has every answer, and asks nothing more
         self.pass_on: PassOn | None = None  # to a front in this very process, which takes large answers as they are
         self.answered = 0
         self.newest = self.overdue = 0  # rid of its last request; of the last one that it has given up by now, at the latest
@@ -237,6 +238,18 @@ class Fronts:
         if link.watermark < self._revision:
             self._tell_watermark(link)
             self.dirty.add(link)
+
+    def leave(self) -> None:
+        """Tell every front that this node is about to end. Other shards' nodes need not know: they ask elsewhere freely."""
+        for link in self.links.values():
+            if link.watches:
+                link.answer(0, Status.LEAVING, b"")
+                self.dirty.add(link)
+
+    @property
+    def left(self) -> bool:
+        """Whether no front waits for anything here."""
+        return all(link.farewell or not link.watches for link in self.links.values())
 
     def broadcast(self, status: int, body: bytes) -> None:
         """Tell every front something about the link itself."""

@@ -96,6 +96,8 @@ class HandOver:
         """A question or an answer of another member of the group."""
         node = self._node
         if data == _QUESTION:
+            if node.stopping:
+                return  # it is to lead nothing any more
             node.catch_up()
             node.peers.send(peer, FRAME, _LIVE.pack(_ANSWER, node.reachable_sequencer(), node.order_index))
             return

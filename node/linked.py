@@ -18,9 +18,9 @@ class LinkedNode(Node):
         self.links = NodeLinks(self.loop, self._context, common, CurveKeys.load(common.curve_key_file), self.wake)
         super().start()
 
-    async def stop(self) -> None:
-        self.links.close()
-        await super().stop()
+    def _close(self) -> None:
+        self.links.close()  # only now: what was logged here gets its fate by the feed
+        super()._close()
 
     def _unseen(self) -> bool:
         return False  # other nodes wait for what is applied here; decision 20 says how soon each wants it

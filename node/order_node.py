@@ -351,6 +351,14 @@ class OrderNode(LinkedNode):
 
     # -- control records
 
+    @property
+    def owes(self) -> bool:
+        return super().owes or bool(self._controls) or (self.coordinator is not None and self.coordinator.awaited)
+
+    @property
+    def needs_to_lead(self) -> bool:
+        return bool(self._controls)
+
     def answer_control(self, link: FrontLink, record: bytes) -> None:
         """A compaction is applied here: it is acknowledged once every shard's leader has applied it (I20)."""
         self._controls.append((self.applied_index, link, record))

@@ -41,6 +41,8 @@ from node.fronts import FrontLink, Fronts, PassOn, Send
 from node.gathering import Gathering
 from node.incarnations import Incarnations
 from node.lease_ids import LeaseIds
+from node.leaving import FRAME as LEAVING_FRAME
+from node.leaving import Leaving, close
 from node.mail import Mail
 from node.patience import COMMIT_RIDES_MS, HURRY_S, Patience
 from node.peers import REFUSED_INCARNATION, Peers
@@ -139,7 +141,7 @@ class Node:
         self._wanted_revision = 0  # somebody waits for it
         self.clock = Clock(self)
         self.patience = Patience(self)
-        self.stopping = False
+        self.stopping = self.left = False  # left: nothing is owed any more, and fronts were told
         self.fatal: asyncio.Future[str] = loop.create_future()
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context(io_threads=1)
         self._gatekeeper: Gatekeeper | None = None
@@ -183,33 +185,21 @@ class Node:
 
     async def stop(self) -> None:
         """Hand leadership over, answer what is under way, close."""
-        self.stopping = True
-        if self.raft.role is Role.LEADER and len(self.raft.configuration.voters) > 1:
-            target = self.upkeep.best_successor()
-            if target:
-                self.raft.transfer_leadership(target)
-                self.wake()
-        until = self.loop.time() + 2 * self.settings.common.election_timeout_ms / 1000
-        while self.loop.time() < until and (self.raft.role is Role.LEADER or self.writes.uncommitted):
-            if len(self.raft.configuration.voters) == 1 and not self.writes.uncommitted:
-                break
-            await asyncio.sleep(0.01)
-        self.clock.stop()
-        self.gathering.stop()
-        self._local.close()
-        self.peers.close()
-        if self._gatekeeper is not None:
-            self._gatekeeper.close()
-        self.syncer.close()
-        self.upkeep.close()
-        self.snapshots.close()
-        self.backups.close()
-        self.streams.close()
-        self.log.sync()
-        self.log.close()
-        self.store.flush()
-        self.store.close()
-        self._context.destroy(linger=0)
+        await Leaving(self).run()
+        self._close()
+
+    @property
+    def owes(self) -> bool:
+        """Whether somebody waits for what was logged here."""
+        return self.writes.uncommitted > 0
+
+    @property
+    def needs_to_lead(self) -> bool:
+        """Whether somebody waits here for what only a leader is told."""
+        return False
+
+    def _close(self) -> None:
+        close(self)
 
     def now_ms(self) -> int:
         """Monotonic milliseconds: the only clock the protocols see."""
@@ -289,6 +279,8 @@ class Node:
                 elif method == Method.CREDIT:
                     self.backups.credit(link, rid, int.from_bytes(body, "little"))
                     self.streams.credit(link, rid, int.from_bytes(body, "little"))
+                elif method == Method.FAREWELL:
+                    link.farewell = True
                 elif method == Method.TRANSFER_LEADER:
                     self.upkeep.transfer(link, rid, body)
                 elif method >= Method.WIDE and self._node_request(link, rid, method, timeout_ms, body):
@@ -318,6 +310,8 @@ class Node:
     def _greet(self, link: FrontLink) -> None:
         link.answer(0, Status.STATE, self.standing.state())
         self._dirty.add(link)
+        if self.left and link.watches:
+            link.answer(0, Status.LEAVING, b"")
 
     def _front_gone(self, link: FrontLink) -> None:
         self.watches.gone(link)
@@ -333,6 +327,8 @@ class Node:
                 self.upkeep.alarm(data)
             elif kind == 0x50:  # P
                 self.upkeep.publication(data)
+            elif kind == LEAVING_FRAME[0]:
+                self.upkeep.leaving[member_id] = self.now_ms()
             else:
                 self._peer_said(member_id, bytes((kind,)), data)
         except (ValueError, IntegrityError, EtcdError) as e:  # checksum or framing: dropped, Raft sends it again

@@ -25,7 +25,7 @@ from cluster.raft import EntryKind, Role
 from cluster.records import Item, items
 from cluster.settings import NodeSettings
 from cluster.shard import ShardLeader
-from cluster.shard_batch import ShardBatch
+from node.fates import Fates
 from node.feed import ALL_HASTE, FEED_ACK_BODY, FEED_BODY, NO_HASTE, OWN_HASTE
 from node.fronts import FrontLink
 from node.handover import FRAME as HANDOVER_FRAME
@@ -64,8 +64,7 @@ class ShardNode(LinkedNode):
         self._hurried_until = 0.0  # somebody waits for what is applied here, or did just now
         self.leading: ShardLeader[Token] | None = None
         self.returning = Returning(loop, self.pace, self.wake)
-        # batches of a lost term whose fate is open: index -> (term, batch)
-        self._fates: dict[int, tuple[int, ShardBatch]] = {}
+        self._fates = Fates(self)
         self._reported: tuple[int, int, NodeLink | None] = (0, 0, None)  # what, and to whom
         self._reported_at = 0.0
         self._held_since: dict[Attempt, float] = {}
@@ -76,9 +75,13 @@ class ShardNode(LinkedNode):
         self.handover = HandOver(self, settings.leader_placement)
         self._late_feed = LateFeed(loop, self._feed_unseen, self.wake)
 
-    async def stop(self) -> None:
+    def _close(self) -> None:
         self._late_feed.close()
-        await super().stop()
+        super()._close()
+
+    @property
+    def owes(self) -> bool:
+        return len(self._fates) > 0 or (self.leading is not None and self.leading.busy)
 
     @property
     def order_index(self) -> int:
@@ -124,11 +127,7 @@ class ShardNode(LinkedNode):
             for link, rid in lost:
                 self._not_leader(link, rid)
             for index, batch in open_batches:
-                older = self._fates.get(index)
-                if older is not None:  # this log has had another leader's entry there since: it was never committed
-                    for token in older[1].owed():
-                        self._not_leader(*token)
-                self._fates[index] = (leading.term, batch)
+                self._fates.keep(index, leading.term, batch)
             self._drain(leading)
             self.leading = None
             self.returning.close()
@@ -202,7 +201,7 @@ class ShardNode(LinkedNode):
 
     def _feed_unseen(self) -> bool:
         """Whether nobody waits here for what the feed brings."""
-        return (self.raft.role is Role.FOLLOWER and self._haste() == NO_HASTE and not self._fates and self.standing.ready
+        return (self.raft.role is Role.FOLLOWER and self._haste() == NO_HASTE and not len(self._fates) and self.standing.ready
                 and not len(self.reads.waiting) and not self.stopping)
 
     def catch_up(self) -> None:
@@ -321,7 +320,7 @@ class ShardNode(LinkedNode):
         leading = self.leading
         for order_index, order_term, cuts, attempts in heard:
             for step in cuts:
-                self._decide_fates(step.cut, before)
+                self._fates.decide(step.cut, before)
                 if leading is None or step.cut.term != leading.term:
                     continue
                 if leading.serving:
@@ -334,21 +333,6 @@ class ShardNode(LinkedNode):
                 leading.applied_record(order_index, order_term, attempts)
         if leading is not None:
             self.returning.answered(self._drain(leading), leading.queued)
-
-    def _decide_fates(self, cut: Cut, before: dict[int, int]) -> None:
-        """The first cut of a later term decides them all: at or below it and matching: done; the rest: lost."""
-        for index in sorted(self._fates):
-            term, batch = self._fates[index]
-            if index <= cut.index and index in before and self.log.term(index) == term:
-                for (link, rid), status, body in batch.answers(before[index], term):
-                    link.answer(rid, status, body)
-                    self._mark_dirty(link)
-            elif cut.term > term or index <= cut.index:
-                for token in batch.owed():
-                    self._not_leader(*token)
-            else:
-                continue
-            del self._fates[index]
 
     # -- feed and reports
 
@@ -590,11 +574,7 @@ class ShardNode(LinkedNode):
         self._count_at_applied = self.fold.cut(self.settings.shard).count
         super().state_replaced()
         self._starved.clear()
-        for index in [i for i in self._fates if i <= self.applied_index]:
-            # jumped over: nobody here can tell any more whether they were committed (I23: so not "resend")
-            for link, rid in self._fates.pop(index)[1].owed():
-                link.answer(rid, Status.UNKNOWN, EtcdError(errors.TIMEOUT_DUE_TO_LEADER_FAIL).encode())
-                self._mark_dirty(link)
+        self._fates.skipped_to(self.applied_index)
         if self._feed_link is not None:
             self._feed_link.drop("a snapshot was installed")
         self._subscribe()

@@ -67,6 +67,7 @@ class Upkeep:
         self._alarms = node.store.alarms()
         self._no_space = any(kind == rpc_pb2.NOSPACE for _, kind in self._alarms)
         self.leader_changes = 0
+        self.leaving: dict[int, int] = {}  # member -> when it said last that it is about to end, in ms
         settings = node.settings
         # Large entries count by their bytes too: most of the log is then truncated before RocksDB would write it a second
         # time, when the log's write buffer, of half as much again as the state's, is full
@@ -323,12 +324,14 @@ class Upkeep:
     # -- leadership
 
     def best_successor(self) -> int:
-        """The voter that is furthest along and reachable, 0 if none."""
+        """The voter that is furthest along, reachable and not about to end; 0 if none."""
         raft, now = self._node.raft, self._node.now_ms()
         best, best_match = 0, -1
         for member_id, peer in raft.peers().items():
-            recent = now - peer.heard_ms < self._node.settings.common.election_timeout_ms
-            if recent and not peer.learner and peer.match > best_match:
+            election_ms = self._node.settings.common.election_timeout_ms
+            stays = now - self.leaving.get(member_id, -election_ms) >= election_ms
+            recent = now - peer.heard_ms < election_ms
+            if recent and stays and not peer.learner and peer.match > best_match:
                 best, best_match = member_id, peer.match
         return best
 

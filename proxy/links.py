@@ -71,7 +71,7 @@ class Link:
     """One connection to one node of one shard. States: connecting, up (STATE seen), closed."""
 
     __slots__ = (
-        "_expected", "_receiver", "_sent", "_transport", "applied", "closed", "commit", "greeted", "hurried", "leader", "member_id",
+        "_expected", "_receiver", "_sent", "_transport", "applied", "closed", "commit", "greeted", "hurried", "leader", "leaving", "left", "member_id",
         "near", "next_rid", "outbox", "parts", "pending", "prefix", "revision", "rounds", "seen_at", "session", "shard", "term",
         "up", "watermark",
     )
@@ -83,6 +83,8 @@ class Link:
         self.prefix = prefix
         self.greeted = False  # the connection stands, HELLO was sent
         self.up = False
+        self.leaving = False  # the node is about to end: nothing more is asked on this link
+        self.left = False  # and nothing is waited for: it was told FAREWELL
         self.closed = False
         self.next_rid = 1
         self.pending: dict[int, Any] = {}  # rid -> router.Waiting
@@ -172,6 +174,20 @@ class Link:
             self.up = True
             self._receiver.link_up(self)
         self._receiver.link_state(self)
+
+    def leave(self) -> None:
+        """The node is about to end: others are asked from now on. It waits for a FAREWELL, which says that no answer of its
+        own is missed here."""
+        self.leaving = True
+        self._receiver.link_state(self)
+        self.farewell()
+
+    def farewell(self) -> None:
+        """Say so as soon as it is true."""
+        if self.leaving and not self.left and not self.pending:
+            self.post(0, Method.FAREWELL, b"")
+            self.left = True
+            self.flush()
 
     def close(self, reason: str) -> None:
         """End the link. Its open requests are the router's to answer."""

@@ -1,7 +1,7 @@
 """The front's process: ``python -m proxy JSON`` (``cluster.settings.FrontSettings``).
 
 It listens, opens its links, says ``{"event": "ready"}`` once every shard has a leader that it can reach and it
-serves, and on SIGTERM sends GOAWAY, ends watch streams, lets calls finish for a few seconds and exits 0.
+serves, and on SIGTERM sends GOAWAY, ends watch streams, lets calls finish and exits 0.
 """
 
 from __future__ import annotations
@@ -33,13 +33,11 @@ from proxy.router import SWEEP_S, Router
 from proxy.server import Limits, Server
 from proxy.services import register_all
 from proxy.services.context import Context
-from proxy.services.watch import WatchService
 from proxy.shard_endpoints import register as register_shards
 from proxy.siblings import Siblings
 
 log = structlog.get_logger("front")
 
-_GRACE_S = 3.0
 FAULT_EXIT = 70  # sysexits' EX_SOFTWARE
 _RECEIVE_OVERHEAD_BYTES = 524_288
 
@@ -58,7 +56,7 @@ class Front:
         self.router = Router(loop, common, self.connector)
         self.context = Context(settings, self.router)
         self.registry = FilteredRegistry(settings.cors, settings.host_whitelist)
-        self.watch_service: WatchService = register_all(self.registry, self.context)
+        register_all(self.registry, self.context)
         limits = Limits(
             max_message_bytes=common.max_request_bytes + _RECEIVE_OVERHEAD_BYTES,
             max_concurrent_streams=settings.max_concurrent_streams,
@@ -108,9 +106,10 @@ class Front:
     async def stop(self) -> None:
         """Stop serving, in order."""
         log.info("stopping")
-        self.watch_service.stop()
+        self.context.stop()
         self.siblings.close()
-        await self.server.stop(_GRACE_S)
+        # the server's own limit to what a request waits: then each has been answered, unless it is a long stream
+        await self.server.stop(self.settings.common.limit_s, self.router.close)
         if self.metrics_server is not None:
             await self.metrics_server.stop(0.0)
         if self._sweeper is not None:

@@ -23,6 +23,7 @@ _OF_LEASES = frozenset(map(int, (Method.LEASE_KEEPALIVE, Method.LEASE_KEEPALIVES
 
 def sweep_link(router: Router, link: Link, route: ShardRoute, now: float) -> None:
     """Requests that were sent to a node."""
+    link.farewell()
     late = [
         w for w in link.pending.values()
         if now - w.started > w.limit_s or (w.call is not None and w.call.closed)

@@ -84,15 +84,15 @@ class ShardRoute:
         link_to = self.links.get(leader)
         if link_to is None and leader:
             self.ensure(leader, now)
-        self.leader_link = link_to if link_to is not None and link_to.up else None
+        self.leader_link = link_to if link_to is not None and link_to.up and not link_to.leaving else None
         own = self.links.get(self.own)
-        self.home = own if own is not None and own.up else None
-        if own is not None and own.up and (own.leader or self.leader_link is None):
-            self.replica = own
-        elif own is not None and own.up:
+        self.home = home = own if own is not None and own.up and not own.leaving else None
+        if home is not None and (home.leader or self.leader_link is None):
+            self.replica = home
+        elif home is not None:
             self.replica = self.leader_link  # the own node is cut off from a leader that this front can reach
-        elif self.replica is None or not self.replica.up:
-            self.replica = self.leader_link or next((link for link in self.links.values() if link.up), None)
+        elif self.replica is None or not self.replica.up or self.replica.leaving:
+            self.replica = self.leader_link or next((link for link in self.links.values() if link.up and not link.leaving), None)
 
     @property
     def has_leader(self) -> bool:

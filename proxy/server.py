@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import os
 import ssl as ssl_module
+from collections.abc import Callable
 from typing import Any, cast
 
 from cluster.faults import HANDLER_MISTAKES, faults
@@ -23,6 +24,8 @@ from proxy.http2 import PREFACE, Connection, Limits
 __all__ = ["Limits", "Server"]
 
 _TICK_S = 1.0
+_PING_S = 2.0  # for a client's sign that it has seen GOAWAY
+_LINGER_S = 1.0  # for clients to close what is answered
 _AT_ONCE_BYTES = 16_384
 _TURN_BYTES = 524_288  # written to a connection in a turn of the loop, 0.3 ms: others wait meanwhile
 
@@ -164,7 +167,7 @@ class _Front(asyncio.Protocol):
                 self.mark()
                 break
         if http2.finished and not http2.out:
-            self.close()
+            self.close(half=http2.drained)
 
     def _send(self, data: bytes) -> None:
         """What is small goes to the kernel at once: the transport would give it at the end of the loop's turn. What it does
@@ -187,12 +190,17 @@ class _Front(asyncio.Protocol):
         """Written and not yet taken by the socket."""
         return self.transport.get_write_buffer_size()
 
-    def close(self) -> None:
-        """Close once everything written is sent."""
+    def close(self, *, half: bool = False) -> None:
+        """Close once everything written is sent. ``half``: the client closes, at most ``linger_s`` later. A socket that is
+        closed with something unread in it takes back what the client has not got yet, the GOAWAY that says what to do."""
         if not self.closing:
             self.closing = True
             self.closed_at = self.loop.time()
-            self.transport.close()
+            if half and self.transport.can_write_eof():
+                self._resume_reading()
+                self.transport.write_eof()
+            else:
+                self.transport.close()
 
     def _pause_reading(self) -> None:
         if not self.paused_reading and not self.closing:
@@ -200,7 +208,7 @@ class _Front(asyncio.Protocol):
             self.transport.pause_reading()
 
     def _resume_reading(self) -> None:
-        if self.paused_reading and not self.closing:
+        if self.paused_reading:
             self.paused_reading = False
             self.transport.resume_reading()
 
@@ -233,10 +241,10 @@ class _Front(asyncio.Protocol):
             self.close()
 
     @property
-    def idle(self) -> bool:
-        """Nothing is being answered."""
+    def done(self) -> bool:
+        """Nothing is being answered, and nothing can come that would have to be."""
         if self.http2 is not None:
-            return not self.http2.streams
+            return self.http2.finished
         return self.http1 is None or self.http1.request is None
 
 
@@ -277,22 +285,29 @@ class Server:
         if self._tick is None:
             self._tick = self._loop.call_later(_TICK_S, self._on_tick)
 
-    async def stop(self, grace_s: float = 0.0) -> None:
-        """No new connections; GOAWAY; open calls finish within the grace; then everything is closed."""
+    async def stop(self, grace_s: float = 0.0, last: Callable[[], None] | None = None) -> None:
+        """No new connections; GOAWAY; open calls finish within the grace; then everything is closed. ``last`` answers those
+        that have not."""
         self._stopping = True
         for listener in self._listeners:
             listener.close()
         for front in list(self._fronts):
             front.drain()
         self.flush()
-        end = self._loop.time() + grace_s
-        while self._fronts and self._loop.time() < end and not all(front.idle for front in self._fronts):
+        began = self._loop.time()
+        while not all(front.done for front in self._fronts) and (waited_s := self._loop.time() - began) < grace_s:
+            if waited_s > _PING_S:
+                for front in self._fronts:
+                    if front.http2 is not None:
+                        front.http2.drain_now()
             await asyncio.sleep(0.01)
+        if last is not None:
+            last()
+            self.flush()
         for front in list(self._fronts):
-            front.close()
-        for _ in range(100):
-            if not self._fronts:
-                break
+            front.close(half=True)
+        end = self._loop.time() + _LINGER_S
+        while self._fronts and self._loop.time() < end:
             await asyncio.sleep(0.01)
         for front in list(self._fronts):
             front.transport.abort()

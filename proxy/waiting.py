@@ -74,6 +74,12 @@ class Waiting:
                 self.stats.failed(errors.INTERNAL_FAULT.code)
                 self.call.finish(errors.INTERNAL_FAULT.code, errors.INTERNAL_FAULT.text)
 
+    def waited(self, now: float) -> None:
+        """It is sent only now: its time limit stays the one it came with. What is left of it goes along, and is all that the
+        node may take, whose client has been told then that the outcome is unknown."""
+        self.limit_s = max(self.limit_s - (now - self.started), 0.001)
+        self.started = now
+
 
 class Loop(Protocol):
     """What the router needs of the event loop."""

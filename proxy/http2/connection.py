@@ -388,8 +388,7 @@ class Connection(Outbound):
             raise ConnectionFault(ErrorCode.FRAME_SIZE_ERROR, "PING is not 8 octets")
         if flags & frames.ACK:
             if payload == _DRAIN_PING and self._drain_ping:
-                self._drain_ping = False
-                self._drain_now()
+                self.drain_now()
             return
         self.write(frames.ping(payload, ack=True))
         if not self.pings.ping(self.now, len(self.streams)):
@@ -461,8 +460,16 @@ class Connection(Outbound):
         self.write(frames.goaway(frames.MAX_STREAM_ID, ErrorCode.NO_ERROR, b"graceful_stop"))
         self.write(frames.ping(_DRAIN_PING))
 
-    def _drain_now(self) -> None:
-        self.draining = True
+    @property
+    def drained(self) -> bool:
+        """Whether it ended in order, and the client has but to read the rest."""
+        return self.finished and self.draining
+
+    def drain_now(self) -> None:
+        """After :meth:`drain`: the client has seen that, or does not say so. Nothing new is taken any more."""
+        if not self._drain_ping or self.finished:
+            return
+        self._drain_ping, self.draining = False, True
         self.write(frames.goaway(self._last_id, ErrorCode.NO_ERROR))
         self._finish_if_idle("drained")
 

@@ -41,11 +41,19 @@ class Context:
                             common.max_request_bytes + _RECEIVE_OVERHEAD_BYTES, settings.watch_merge_bytes)
         router.hub = self.hub
         self.stats: dict[tuple[str, str, str], MethodStats] = {}  # (grpc_type, service, method)
+        self.stopping = False
+        self.on_stop: list[Callable[[], None]] = []  # end streams that have no end of their own
         self.guarded: dict[Call, Callable[[Call], None]] = {}  # streams with hasleader -> how to end one
 
     def method(self, grpc_type: str, service: str, method: str) -> MethodStats:
         """The counters of one method, made when it is registered so that it is exported as 0 from the start."""
         return self.stats.setdefault((grpc_type, service, method), MethodStats())
+
+    def stop(self) -> None:
+        """The front shuts down: streams end, so that their clients go elsewhere. Calls are answered as ever."""
+        self.stopping = True
+        for end in self.on_stop:
+            end()
 
     def refuse(self, call: Call, stats: MethodStats, error: EtcdError | ErrorKind) -> None:
         """Answer a call with an error found here."""
@@ -62,6 +70,13 @@ class Context:
             self.refuse(call, stats, e)
             return True
         return False
+
+    def no_stream(self, call: Call, stats: MethodStats) -> bool:
+        """Whether a stream was refused: the front shuts down, or :meth:`no_leader`."""
+        if self.stopping:
+            self.refuse(call, stats, errors.STOPPED)
+            return True
+        return self.no_leader(call, stats)
 
     def no_leader(self, call: Call, stats: MethodStats) -> bool:
         """Metadata ``hasleader: true`` and this host knows no leader: the call is answered NoLeader."""

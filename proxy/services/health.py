@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cluster import validate
+from cluster import errors, validate
 from cluster.errors import EtcdError
 from cluster.pb import rpc_pb2
 from proxy.services.context import Call, Context, Registry
@@ -46,18 +46,27 @@ class HealthWatch:
 
     def __init__(self, context: Context) -> None:
         self._stats = context.method("server_stream", SERVICE, "Watch")
+        self._context = context
+        self._calls: set[Call] = set()
+        context.on_stop.append(self.stop)
 
     def opened(self, call: Call) -> None:
         """A call has begun."""
         self._stats.started += 1
+        if self._context.stopping:
+            self._context.refuse(call, self._stats, errors.STOPPED)
+        else:
+            self._calls.add(call)
 
     def message(self, call: Call, data: bytes) -> None:
         """The request."""
+        if call.closed:
+            return
         try:
             status = _SERVICE_UNKNOWN if _service(data) else _SERVING
         except EtcdError as e:
-            self._stats.failed(e.code)
-            call.finish(e.code, e.text)
+            self._calls.discard(call)
+            self._context.refuse(call, self._stats, e)
             return
         self._stats.sent += 1
         call.send(status)
@@ -67,4 +76,11 @@ class HealthWatch:
 
     def cancelled(self, call: Call) -> None:
         """The client has gone."""
+        self._calls.discard(call)
         self._stats.failed(1)
+
+    def stop(self) -> None:
+        """The front shuts down."""
+        calls, self._calls = self._calls, set()
+        for call in calls:
+            self._context.refuse(call, self._stats, errors.STOPPED)

@@ -68,12 +68,15 @@ class KeepAlive:
         self._open = 0  # questions under way
         self._gathering = False
         self._known: dict[bytes, _Lease] = {}
+        self._streams: set[Call] = set()
+        context.on_stop.append(self.stop)
 
     def opened(self, call: Call) -> None:
         """A client has opened a stream."""
         self._stats.started += 1
         call.context = _Stream()
-        if not self._context.no_leader(call, self._stats):
+        if not self._context.no_stream(call, self._stats):
+            self._streams.add(call)
             self._context.guard(call, self._leaderless)
 
     def message(self, call: Call, data: bytes) -> None:
@@ -106,7 +109,7 @@ class KeepAlive:
 
     def cancelled(self, call: Call) -> None:
         """The client has gone."""
-        self._context.unguard(call)
+        self._forget(call)
         self._stats.failed(errors.Code.CANCELED)
 
     # -- questions and answers --------------------------------------------------------------------------
@@ -182,7 +185,7 @@ class KeepAlive:
         while queue and queue[0].answer:
             call.send(queue.popleft().answer)
             self._stats.sent += 1
-        if stream.half_closed:
+        if stream.half_closed or self._context.stopping:
             self._finish_if_done(call, stream)
 
     def _failed(self, batch: list[_Asked], error: EtcdError) -> None:
@@ -191,15 +194,28 @@ class KeepAlive:
                 self._end(asked.call, error)
 
     def _finish_if_done(self, call: Call, stream: _Stream) -> None:
-        if stream.half_closed and not stream.waiting and not call.closed:
-            self._context.unguard(call)
+        if stream.waiting or call.closed:
+            return
+        if stream.half_closed:
+            self._forget(call)
             self._stats.ok += 1
             call.finish()
+        elif self._context.stopping:
+            self._end(call, EtcdError(errors.STOPPED))
 
     def _leaderless(self, call: Call) -> None:
         if not call.closed:
             self._end(call, EtcdError(errors.NO_LEADER))
 
-    def _end(self, call: Call, error: EtcdError) -> None:
+    def stop(self) -> None:
+        """The front shuts down: each stream ends once it owes no answer."""
+        for call in tuple(self._streams):
+            self._finish_if_done(call, call.context)
+
+    def _forget(self, call: Call) -> None:
         self._context.unguard(call)
+        self._streams.discard(call)
+
+    def _end(self, call: Call, error: EtcdError) -> None:
+        self._forget(call)
         self._context.refuse(call, self._stats, error)

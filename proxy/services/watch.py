@@ -23,13 +23,14 @@ class WatchService:
     def __init__(self, context: Context) -> None:
         self._context = context
         self._hub = context.hub
+        context.on_stop.append(self.stop)
         self._stats = context.method("bidi_stream", SERVICE, "Watch")
 
     def opened(self, call: Call) -> None:
         """A client has opened a stream."""
         self._stats.started += 1
         call.context = None
-        if self._context.no_leader(call, self._stats):
+        if self._context.no_stream(call, self._stats):
             return
         call.context = stream = WatchStream(self._hub, call)
         self._hub.open(stream)

@@ -12,6 +12,7 @@ from order_sim import MIX, Plan
 import cluster.raft.core
 import cluster.shard
 import node.confirm
+import node.fates
 import node.order_node
 import node.server
 import node.shard_node
@@ -110,15 +111,15 @@ def judges_fates_by_index(patch: Patch) -> None:
     """Lost term: done only if the entry at that index has the term."""
 
     def decide(self: Any, cut: Any, before: dict[int, int]) -> None:
-        for index in sorted(self._fates):
-            term, batch = self._fates[index]
+        for index in sorted(self._open):
+            term, batch = self._open[index]
             if index in before:
                 for (link, rid), status, body in batch.answers(before[index], term):
                     link.answer(rid, status, body)
-                    self._mark_dirty(link)
-                del self._fates[index]
+                    self._node._mark_dirty(link)
+                del self._open[index]
 
-    patch.setattr(node.shard_node.ShardNode, "_decide_fates", decide)
+    patch.setattr(node.fates.Fates, "decide", decide)
 
 
 # -- locks

@@ -1,13 +1,14 @@
 """One child of the supervisor: started, watched, started again after a crash, stopped.
 
 A child says how it is doing on the pipe ``status_fd``, one JSON object a line: ``{"event": "ready"}``,
-``{"event": "leader", "shard", "leader", "term"}``, ``{"event": "fatal", "error"}``. Its exit code 3 means
+``{"event": "leader", "shard", "leader", "term"}``, ``{"event": "fatal", "error"}``, ``{"event": "drained"}``. Its exit code 3 means
 that starting it again would not help.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ctypes
 import json
 import os
@@ -37,6 +38,7 @@ class ChildSpec:
     index: int  # of the shard, or of the front
     cpu: int
     argv: Callable[[int], Sequence[str]]
+    serves: bool = False  # a node whose process holds a front, which ends first: :meth:`Child.drain`
 
     @property
     def label(self) -> str:
@@ -59,6 +61,7 @@ class Child:
     _delay_s: float = 0.0
     _task: asyncio.Task[None] | None = None
     _gone: asyncio.Event = field(default_factory=asyncio.Event)
+    _drained: asyncio.Event = field(default_factory=asyncio.Event)
 
     def start(self) -> None:
         """Keep it running until :meth:`stop`."""
@@ -69,6 +72,14 @@ class Child:
         """Send it a signal, if it runs."""
         if self.pid:
             os.kill(self.pid, number)
+
+    async def drain(self, limit_s: float) -> None:
+        """Ask a node that holds a front to end that, and go on by itself; wait until it has, or ends, at most ``limit_s``."""
+        self.stopping = True
+        if self.pid and self.ready:  # one that starts yet does not know the signal
+            self.signal(signal.SIGUSR1)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._drained.wait(), limit_s)
 
     async def stop(self, limit_s: float) -> bool:
         """Ask it to end, insist after ``limit_s``. Whether it went by itself."""
@@ -117,6 +128,7 @@ class Child:
         self.pid, self.ready, self.state, self.fatal = process.pid, False, {}, ""
         self.starts += 1
         self._gone.clear()
+        self._drained.clear()
         self.on_change(self, {"event": "started"})
         loop = asyncio.get_running_loop()
         exited: asyncio.Future[None] = loop.create_future()
@@ -132,6 +144,7 @@ class Child:
         code = process.wait()
         self.pid, self.ready = 0, False
         self._gone.set()
+        self._drained.set()
         return code
 
     def _on_done(self, task: asyncio.Task[None]) -> None:
@@ -144,6 +157,8 @@ class Child:
             self.ready = True
         elif kind == "leader":
             self.state = event
+        elif kind == "drained":
+            self._drained.set()
         elif kind == "fatal":
             self.fatal = str(event.get("error", ""))
         self.on_change(self, event)

@@ -152,17 +152,22 @@ async def _run(node_settings: NodeSettings, front_settings: FrontSettings) -> in
     stopping = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
+    draining = asyncio.Event()
+    loop.add_signal_handler(signal.SIGUSR1, draining.set)  # from the supervisor: only the front ends yet
     of_node, of_front = parts(StatusPipe(node_settings.common.status_fd), 2)
     loop.set_exception_handler(_crash_handler(crash_handler(node_settings.shard, of_node)))
     node = sealed_node(node_settings, loop, of_node)
     node.fatal.add_done_callback(lambda _: stopping.set())
+    stopping_or_draining = (asyncio.ensure_future(stopping.wait()), asyncio.ensure_future(draining.wait()))
     front = make_front(node, front_settings, of_front)
     node.start()
     await front.start()
     settle_memory()
-    await stopping.wait()
+    await asyncio.wait(stopping_or_draining, return_when=asyncio.FIRST_COMPLETED)
     if not node.fatal.done():
         await front.stop()
+        of_front.say("drained")
+        await stopping.wait()
     await end(node)
     return 0
 

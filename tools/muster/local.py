@@ -24,7 +24,7 @@ from tools.muster.children import die_with, environment, python
 from tools.muster.layout import Layout, LocalHost, save
 from tools.muster.parse import ConfigError
 
-STOP_LIMIT_S = 15.0
+STOP_LIMIT_S = 60.0  # its supervisor's own limits end before, unless elections take very long
 UP_LIMIT_S = 20.0
 
 

@@ -68,7 +68,7 @@ def run(args: list[str]) -> int:
         identity = Identity(cluster_id, 0, 0, settings.shards, settings.shard_depth, peers)
         specs = serve.front_specs(settings, identity, run_dir, 0, pinning.assign(settings.cpus, max(1, settings.fronts)))
         log.info(f"starting a proxy of cluster {cluster_id:x}", members={p.name: list(p.peer_urls) for p in peers})
-        code = asyncio.run(serve.supervise(Supervisor(specs, log), settings, identity, run_dir))
+        code = asyncio.run(serve.supervise(Supervisor(specs, log, serve.stop_limits(settings)), settings, identity, run_dir))
         rundir.remove_run_dir(settings.data_dir, run_dir)
         return code
     finally:

@@ -20,7 +20,7 @@ from tools.muster.bootstrap import Identity
 from tools.muster.children import ChildSpec, python
 from tools.muster.config import ServerConfig, Url, setting, with_shards
 from tools.muster.parse import ConfigError
-from tools.muster.supervisor import Logger, Supervisor
+from tools.muster.supervisor import Logger, StopLimits, Supervisor
 
 PORT_WAIT_S = 1.0
 _LEAST_BLOCK_CACHE_BYTES = 4 << 20  # of a shard
@@ -47,7 +47,7 @@ def run(config: ServerConfig) -> int:
             check_ports(config, identity)
             run_dir = rundir.make_run_dir(config.data_dir, config.run_dir)
             try:
-                supervisor = Supervisor(child_specs(config, identity, run_dir), log)
+                supervisor = Supervisor(child_specs(config, identity, run_dir), log, stop_limits(config))
                 _log_facts(log, config, identity, is_new)
                 code = asyncio.run(supervise(supervisor, config, identity, run_dir))
             finally:
@@ -122,6 +122,11 @@ def _process(child: Any) -> dict[str, Any]:
     return {"pid": child.pid, "cpu": child.spec.cpu, "ready": child.ready, "starts": child.starts}
 
 
+def stop_limits(config: ServerConfig) -> StopLimits:
+    """How long this host's processes may take to stop."""
+    return StopLimits.of(setting(config, "election-timeout"))
+
+
 def child_specs(config: ServerConfig, identity: Identity, run_dir: str) -> list[ChildSpec]:
     """The processes of a host, nodes first."""
     shards = identity.shard_count
@@ -185,7 +190,7 @@ def _node_spec(config: ServerConfig, identity: Identity, run_dir: str, shard: in
             return python("tools.muster.joined", settings, front)
         return python("node", settings)
 
-    return ChildSpec("node", shard, cpu, argv)
+    return ChildSpec("node", shard, cpu, argv, serves=shard == 0 and config.fronts == 0)
 
 
 def front_specs(config: ServerConfig, identity: Identity, run_dir: str, member_id: int, pins: Sequence[int]) -> list[ChildSpec]:

@@ -1,20 +1,40 @@
 """A host's processes: nodes and fronts, kept running, stopped in order.
 
-Order of stopping: fronts first (they send GOAWAY and drain), then nodes (each hands its leadership over), so
-that clients see closed connections and never a leader that has gone.
+Order of stopping, each step bounded:
+
+1. fronts: they send GOAWAY and answer what they hold. Where node 0's process holds the front (``tools.muster.joined``),
+   SIGUSR1 ends that alone;
+2. nodes of shards other than 0: each hands its leadership over and answers what it has logged (``node.leaving``), for
+   which it needs the order that its host's node 0 feeds it;
+3. node 0.
 """
 
 from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import Sequence
+from collections.abc import Coroutine, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
+from cluster.settings import leave_s, limit_s
 from tools.muster.children import EXIT_FATAL, Child, ChildSpec
 from tools.muster.notify import notify
 
-FRONT_LIMIT_S, NODE_LIMIT_S = 5.0, 5.0
+_CLOSE_S = 5.0  # for a process to close what it has open: files, connections
+
+
+@dataclass(slots=True, frozen=True)
+class StopLimits:
+    """How long a front, and a node, may take to stop before it is killed."""
+
+    front_s: float
+    node_s: float
+
+    @classmethod
+    def of(cls, election_timeout_ms: int) -> StopLimits:
+        """For what each waits for at most itself."""
+        return cls(limit_s(election_timeout_ms) + _CLOSE_S, leave_s(election_timeout_ms) + _CLOSE_S)
 
 
 class Logger(Protocol):
@@ -28,11 +48,12 @@ class Logger(Protocol):
 class Supervisor:
     """Runs children until told to stop; :meth:`run` returns the exit code."""
 
-    def __init__(self, specs: Sequence[ChildSpec], log: Logger) -> None:
+    def __init__(self, specs: Sequence[ChildSpec], log: Logger, limits: StopLimits) -> None:
         self.children = [Child(spec, self._on_change) for spec in specs]
         self.announced = False  # READY=1 was sent
         self.told_to_stop = False  # by somebody: this host has not only ended because a child refused
         self._log = log
+        self._limits = limits
         self._stop = asyncio.Event()
         self._hurry = asyncio.Event()
         self._exit_code = 0
@@ -83,8 +104,8 @@ class Supervisor:
             child.stopping = True  # systemd may have told them all at once: what ends now is not started again
         hurry = asyncio.get_running_loop().create_task(self._hurry.wait())
         try:
-            for kind, limit_s in (("front", FRONT_LIMIT_S), ("node", NODE_LIMIT_S)):
-                stops = asyncio.gather(*(self._stop_one(c, limit_s) for c in self.children if c.spec.kind == kind))
+            for stage in self._stages():
+                stops = asyncio.gather(*stage)
                 await asyncio.wait((stops, hurry), return_when=asyncio.FIRST_COMPLETED)
                 if hurry.done():
                     for child in self.children:
@@ -93,6 +114,16 @@ class Supervisor:
                 await stops
         finally:
             hurry.cancel()
+
+    def _stages(self) -> Iterator[list[Coroutine[Any, Any, None]]]:
+        """What is done at once, one after the other."""
+        fronts = [c for c in self.children if c.spec.kind == "front"]
+        nodes = [c for c in self.children if c.spec.kind == "node"]
+        limits = self._limits
+        yield [*(self._stop_one(c, limits.front_s) for c in fronts),
+               *(c.drain(limits.front_s) for c in nodes if c.spec.serves)]
+        yield [self._stop_one(c, limits.node_s) for c in nodes if c.spec.index]
+        yield [self._stop_one(c, limits.node_s) for c in nodes if not c.spec.index]
 
     async def _stop_one(self, child: Child, limit_s: float) -> None:
         if not await child.stop(limit_s):

@@ -70,7 +70,7 @@ class FakeNode:
         self.sequencer = member
         self.reachable = 0
         self.order_index = 7
-        self.order_known = False
+        self.order_known = self.stopping = False
         self.sent: list[tuple[int, bytes]] = []
         self.peers = self
         self.handover = HandOver(self, "together")  # type: ignore[arg-type]

@@ -15,6 +15,7 @@ from cluster.messages import Method
 from cluster.order import Cut, Fold, encode_cut, entry
 from cluster.raft import Entry, EntryKind
 from node.applying import Applies
+from node.fates import Fates
 from node.fronts import FrontLink
 from node.late_feed import LateFeed
 from node.shard_node import ShardNode
@@ -54,7 +55,7 @@ class Replica(ShardNode):
             "store": store, "fold": Fold(), "settings": SimpleNamespace(shard=SHARD), "leading": None, "raft": self,
             "applies": Applies(loop, lambda events: None, lambda: None), "watches": SimpleNamespace(active=False),
             "upkeep": SimpleNamespace(logged_bytes=lambda size: None), "fronts": SimpleNamespace(drop=self.dropped.append),
-            "_late_feed": LateFeed(still, lambda: True, lambda: None), "_feed": deque(), "_fates": {}, "_count_at_applied": 0,
+            "_late_feed": LateFeed(still, lambda: True, lambda: None), "_feed": deque(), "_fates": Fates(self), "_count_at_applied": 0,
             "_order_index": 0, "_taken_index": 0, "applied_index": 0, "_acknowledged": (None, 0, 0, 0), "_requests_in_tick": 0}
         self.__dict__.update(fakes)
 

@@ -230,3 +230,18 @@ def test_reading_of_requests_is_kept_for_a_bounded_number(monkeypatch: pytest.Mo
     alive = Alive()
     alive.say(alive.stream(), *range(1, 100))
     assert len(alive.handler._known) <= 10
+
+
+def test_at_a_stop_each_stream_ends_once_it_owes_nothing_and_new_ones_are_sent_elsewhere() -> None:
+    alive = Alive()
+    idle, busy = alive.stream(), alive.stream()
+    alive.say(busy, 1)
+    ((request, _),) = alive.asked()
+    alive.net.context.stop()
+    stopped = (errors.STOPPED.code, errors.STOPPED.text)
+    assert idle.status == stopped
+    assert not busy.closed
+    alive.answer(request, 5)
+    assert told(busy) == [(1, 5)]
+    assert busy.status == stopped
+    assert alive.stream().status == stopped

@@ -268,3 +268,26 @@ def test_leases_are_listed_after_a_read_index_for_a_replica_may_lack_the_one_jus
     served.net.nodes[1].ok(asked, tail=rpc_pb2.LeaseLeasesResponse(leases=[rpc_pb2.LeaseStatus(ID=5)]).SerializeToString())
     served.net.run()
     assert [lease.ID for lease in rpc_pb2.LeaseLeasesResponse.FromString(call.replies[0]).leases] == [5]
+
+
+def test_streams_without_an_end_of_their_own_end_at_a_stop_and_calls_go_on() -> None:
+    served = Served()
+    health = served.methods.handlers["Watch"]  # registered last, under the same name as etcd's: grpc.health.v1's
+    call = FakeCall()
+    health.opened(call)
+    health.message(call, b"")
+    assert call.replies == [b"\x08\x01"]
+    served.net.context.stop()
+    stopped = (errors.STOPPED.code, errors.STOPPED.text)
+    assert call.status == stopped
+    late = FakeCall()
+    health.opened(late)
+    health.message(late, b"")
+    assert late.status == stopped
+    assert not late.replies
+    put = served.call("Put", rpc_pb2.PutRequest(key=b"k"))
+    served.net.run()
+    (request,) = served.node.take(Method.PUT)
+    served.node.ok(request, 7)
+    served.net.run()
+    assert put.status == (0, "")

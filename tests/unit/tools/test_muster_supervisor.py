@@ -16,11 +16,12 @@ from typing import Any
 
 import pytest
 
-from tools.muster import children, supervisor
+from tools.muster import children
 from tools.muster.children import ChildSpec
-from tools.muster.supervisor import Supervisor
+from tools.muster.supervisor import StopLimits, Supervisor
 
 LIMIT_S = 20.0
+LIMITS = StopLimits(front_s=5.0, node_s=5.0)
 
 PRELUDE = """
 import json, os, signal, sys, time
@@ -56,15 +57,15 @@ class Log:
 class Host:
     """Children by name, their notes in one file, and a supervisor over them."""
 
-    def __init__(self, folder: Path, **bodies: str) -> None:
+    def __init__(self, folder: Path, *, serving: str = "", **bodies: str) -> None:
         self.notes = folder / "notes"
         self.log = Log()
         specs = []
         for name, body in bodies.items():
             kind, index = name.split("_")
             code = PRELUDE.replace('(text + "', f'("{name} " + text + "') + body
-            specs.append(ChildSpec(kind, int(index), -1, self._argv(code)))
-        self.supervisor = Supervisor(specs, self.log)
+            specs.append(ChildSpec(kind, int(index), -1, self._argv(code), serves=name == serving))
+        self.supervisor = Supervisor(specs, self.log, LIMITS)
 
     def _argv(self, code: str) -> Callable[[int], list[str]]:
         return lambda fd: [sys.executable, "-S", "-c", code, str(fd), str(self.notes)]
@@ -97,8 +98,7 @@ class Host:
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(children, "FIRST_DELAY_S", 0.02)
     monkeypatch.setattr(children, "LONGEST_DELAY_S", 0.08)
-    monkeypatch.setattr(supervisor, "FRONT_LIMIT_S", 1.0)
-    monkeypatch.setattr(supervisor, "NODE_LIMIT_S", 1.0)
+    monkeypatch.setitem(globals(), "LIMITS", StopLimits(front_s=1.0, node_s=1.0))
 
 
 def alive(pid: int) -> bool:
@@ -137,6 +137,48 @@ def test_ready_is_told_once_every_child_is(tmp_path: Path, notify_socket: socket
 
     assert host.run(scenario) == 0
     assert notify_socket.recv(100) == b"STOPPING=1"
+
+
+def test_nodes_stop_before_the_one_that_feeds_them(tmp_path: Path) -> None:
+    slow = "until_term(); time.sleep(0.3); note('down')"
+    host = Host(tmp_path, node_0=GOOD, node_1=slow, node_2=slow, front_0=GOOD)
+
+    async def scenario() -> None:
+        await host.until(lambda: host.supervisor.ready)
+
+    assert host.run(scenario) == 0
+    ends = [line for line in host.noted() if line.endswith("down")]
+    assert ends[0] == "front_0 down"
+    assert sorted(ends[1:3]) == ["node_1 down", "node_2 down"]
+    assert ends[3:] == ["node_0 down"]
+
+
+DRAINS = """
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM, signal.SIGUSR1]); say(event="ready")
+signal.sigwait([signal.SIGUSR1]); note("drains"); %s
+signal.sigwait([signal.SIGTERM]); note("down")
+"""
+
+
+def test_a_front_in_node_0s_process_ends_before_all_nodes(tmp_path: Path) -> None:
+    host = Host(tmp_path, node_0=DRAINS % "time.sleep(0.3); note('drained'); say(event='drained')", node_1=GOOD, serving="node_0")
+
+    async def scenario() -> None:
+        await host.until(lambda: host.supervisor.ready)
+
+    assert host.run(scenario) == 0
+    assert host.noted()[-4:] == ["node_0 drains", "node_0 drained", "node_1 down", "node_0 down"]
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_front_that_does_not_end_holds_the_nodes_up_for_its_limit_only(tmp_path: Path) -> None:
+    host = Host(tmp_path, node_0=DRAINS % "", node_1=GOOD, serving="node_0")
+
+    async def scenario() -> None:
+        await host.until(lambda: host.supervisor.ready)
+
+    assert host.run(scenario) == 0
+    assert host.noted()[-3:] == ["node_0 drains", "node_1 down", "node_0 down"]
 
 
 def test_fronts_stop_before_nodes(tmp_path: Path) -> None:
@@ -208,7 +250,7 @@ def test_a_refusal_stops_the_host_and_tells_why(tmp_path: Path) -> None:
 def test_a_child_that_cannot_even_be_started_stops_the_host(tmp_path: Path) -> None:
     log = Log()
     nowhere = ChildSpec("node", 0, -1, lambda fd: ["/nowhere/python"])
-    assert asyncio.run(asyncio.wait_for(Supervisor([nowhere], log).run(), LIMIT_S)) == 1
+    assert asyncio.run(asyncio.wait_for(Supervisor([nowhere], log, LIMITS).run(), LIMIT_S)) == 1
     assert "FileNotFoundError" in log.all("cannot start a child; stopping this host")[0]["error"]
 
 
@@ -236,7 +278,7 @@ def test_asking_twice_to_stop_kills_at_once(tmp_path: Path) -> None:
 
     began = time.monotonic()
     host.run(scenario)
-    assert time.monotonic() - began < supervisor.FRONT_LIMIT_S
+    assert time.monotonic() - began < LIMITS.front_s
 
 
 @pytest.mark.usefixtures("quick")

@@ -1,0 +1,61 @@
+"""Batches that a shard's leader logged in a term that it has lost: their answers wait until their fate is known.
+
+The first cut of a later term decides them all: what is at or below it, with its own term, is done; the rest is lost for
+certain, and the fronts may send it again (I23).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from cluster import errors
+from cluster.errors import EtcdError
+from cluster.messages import Status
+from cluster.order import Cut
+from cluster.shard_batch import ShardBatch
+
+if TYPE_CHECKING:
+    from node.shard_node import ShardNode
+
+
+class Fates:
+    """Of one node."""
+
+    def __init__(self, node: ShardNode) -> None:
+        self._node = node
+        self._open: dict[int, tuple[int, ShardBatch]] = {}  # index -> (term, batch)
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    def keep(self, index: int, term: int, batch: ShardBatch) -> None:
+        """A batch of a term that was just lost, logged there."""
+        older = self._open.get(index)
+        if older is not None:  # this log has had another leader's entry there since: it was never committed
+            for token in older[1].owed():
+                self._node._not_leader(*token)
+        self._open[index] = (term, batch)
+
+    def decide(self, cut: Cut, before: dict[int, int]) -> None:
+        """A cut was applied; ``before``: the revision before each entry that it put in order."""
+        node = self._node
+        for index in sorted(self._open):
+            term, batch = self._open[index]
+            if index <= cut.index and index in before and node.log.term(index) == term:
+                for (link, rid), status, body in batch.answers(before[index], term):
+                    link.answer(rid, status, body)
+                    node._mark_dirty(link)
+            elif cut.term > term or index <= cut.index:
+                for token in batch.owed():
+                    node._not_leader(*token)
+            else:
+                continue
+            del self._open[index]
+
+    def skipped_to(self, applied: int) -> None:
+        """A snapshot replaced everything up to there: nobody here can tell any more whether it was committed (I23: so not
+        "resend")."""
+        for index in [i for i in self._open if i <= applied]:
+            for link, rid in self._open.pop(index)[1].owed():
+                link.answer(rid, Status.UNKNOWN, EtcdError(errors.TIMEOUT_DUE_TO_LEADER_FAIL).encode())
+                self._node._mark_dirty(link)

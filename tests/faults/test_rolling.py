@@ -1,0 +1,42 @@
+"""A rolling restart: hosts are stopped in order and started again, one after the other, with clients on every host.
+
+No request may fail or end with an unknown outcome: a stop hands over what it leads, and answers what it has taken.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.cluster.local_cluster import local_cluster
+from tests.faults.hosts import SOAK, Hosts, aside
+from tests.faults.steady_clients import SteadyClients, summary
+
+ROUNDS = 10 if SOAK else 2
+
+
+@pytest.mark.longer
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize(("shards", "fronts"), [(1, 1), (1, 0), (2, 1), (2, 0), (3, 1)],
+                         ids=["one-shard", "one-shard-joined", "two-shards", "two-shards-joined", "three-shards"])
+def test_a_rolling_restart_fails_no_request(tmp_path: Path, shards: int, fronts: int) -> None:
+    async def scenario(hosts: Hosts) -> None:
+        stops: list[float] = []
+        async with SteadyClients(hosts, shards) as clients:
+            await clients.more(20)
+            for host in [*range(3)] * ROUNDS:
+                began = time.monotonic()
+                await aside(hosts.stop, host)
+                stops.append(time.monotonic() - began)
+                await clients.more(5)
+                await aside(hosts.start, host)
+                clients.go_home()
+                await clients.more(20)
+        print(f"{shards} shards, {fronts} fronts: {summary(clients.clients)}; longest stop {max(stops):.2f} s")
+        clients.check()
+
+    with local_cluster(tmp_path / "c", 3, f"--shards={shards}", f"--fronts={fronts}") as cluster:
+        asyncio.run(scenario(Hosts(cluster)))

@@ -1,0 +1,192 @@
+"""A node's orderly end: what is waited for, in which order, and for how long at most."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import Any
+
+from cluster.messages import (
+    HELLO_BODY,
+    PROTOCOL_VERSION,
+    SEQUENCE,
+    Method,
+    Status,
+    decode_answers,
+    frame,
+    request,
+)
+from cluster.raft import Role
+from cluster.settings import Common, Peer
+from node.fronts import NODE_IDENTITY, Fronts
+from node.leaving import FRAME, Leaving
+from node.upkeep import Upkeep
+
+ELECTION_MS = 200
+FRONT, NODE = b"front", NODE_IDENTITY + b"another shard's"
+
+
+@dataclass
+class FakeRaft:
+    """A leader whom a follower relieves when told to, unless that is ``stuck``."""
+
+    role: Role = Role.LEADER
+    transferring: bool = False
+    stuck: bool = False
+    targets: list[int] = field(default_factory=list)
+    heard: dict[int, int] = field(default_factory=lambda: {2: 0, 3: 0})  # ms ago
+
+    def transfer_leadership(self, target: int) -> None:
+        self.targets.append(target)
+        self.transferring = True
+
+    def peers(self) -> dict[int, Any]:
+        return {m: SimpleNamespace(heard_ms=10_000 - ago, learner=False, match=m) for m, ago in self.heard.items()}
+
+
+class FakeNode:
+    """Its links are real; time is the loop's."""
+
+    def __init__(self) -> None:
+        self.loop = asyncio.get_running_loop()
+        peers = tuple(Peer(m, f"h{m}", "127.0.0.1", 1) for m in (1, 2, 3))
+        common = Common(7, 1, "h", 3, 2, peers, "/nowhere", election_timeout_ms=ELECTION_MS, heartbeat_interval_ms=20)
+        self.settings = SimpleNamespace(common=common, shard=1)
+        self.raft = FakeRaft()
+        self.fatal: asyncio.Future[str] = self.loop.create_future()
+        self.stopping = self.left = False
+        self.owes = False
+        self.needs_to_lead = False
+        self.said: list[tuple[int, bytes]] = []
+        self.peers = SimpleNamespace(send=lambda member, kind, data: self.said.append((member, kind)))
+        self.upkeep = SimpleNamespace(_node=self, leaving={})
+        self.upkeep.best_successor = lambda: Upkeep.best_successor(self.upkeep)
+        self.fronts = Fronts(7, self._received, lambda link: None, lambda link: None, (3, 2))
+        self.heard: dict[bytes, list[int]] = {}  # identity -> statuses
+        for identity in (FRONT, NODE):
+            hello = HELLO_BODY.pack(PROTOCOL_VERSION, 7, 2, 1, 3, 2)
+            self.fronts.frame(identity, frame(1, [request(0, Method.HELLO, 0, hello)]), self._sent, b"")
+
+    def _sent(self, parts: list[bytes]) -> bool:
+        self.heard.setdefault(parts[0], []).extend(status for _, status, _ in decode_answers(parts[1])[1])
+        return True
+
+    def _received(self, link: Any, requests: list[Any]) -> None:
+        assert [r[1] for r in requests] == [Method.FAREWELL]
+        link.farewell = True
+
+    def farewell(self) -> None:
+        self.fronts.frame(FRONT, SEQUENCE.pack(2) + request(0, Method.FAREWELL, 0, b""), self._sent, b"")
+
+    def now_ms(self) -> int:
+        return 10_000
+
+    def wake(self) -> None:
+        self.fronts.flush()
+
+
+def leave(steps: Callable[[FakeNode, asyncio.Task[None]], Any], before: Callable[[FakeNode], None] = lambda node: None) -> float:
+    """Leave while ``steps`` happen; how long that took."""
+
+    async def scenario() -> float:
+        node = FakeNode()
+        before(node)
+        began = node.loop.time()
+        task = node.loop.create_task(Leaving(node).run())  # type: ignore[arg-type]
+        await steps(node, task)
+        await asyncio.wait_for(task, 20)
+        assert node.left
+        return node.loop.time() - began
+
+    return asyncio.run(scenario())
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(20):
+        while not condition():
+            await asyncio.sleep(0.001)
+
+
+def test_it_hands_over_then_answers_then_tells_its_fronts_and_waits_for_their_farewell() -> None:
+    async def steps(node: FakeNode, task: asyncio.Task[None]) -> None:
+        node.owes = True
+        await until(lambda: node.raft.targets == [3])  # the one that is furthest along
+        assert node.stopping
+        node.raft.role, node.raft.transferring = Role.FOLLOWER, False
+        await asyncio.sleep(0.05)
+        assert FRONT not in node.heard, "it still owes an answer"
+        node.owes = False
+        await until(lambda: FRONT in node.heard)
+        assert node.heard == {FRONT: [Status.LEAVING]}, "other shards' nodes ask elsewhere freely"
+        await asyncio.sleep(0.05)
+        assert not task.done(), "something may be on its way from the front"
+        node.farewell()
+
+    assert leave(steps) < 4 * ELECTION_MS / 1000
+
+
+def test_leadership_that_comes_back_is_handed_over_again() -> None:
+    async def steps(node: FakeNode, task: asyncio.Task[None]) -> None:
+        await until(lambda: len(node.raft.targets) == 1)
+        node.raft.transferring = False  # given up after an election timeout
+        await until(lambda: len(node.raft.targets) == 2)
+        node.raft.role = Role.FOLLOWER
+        await until(lambda: FRONT in node.heard)
+        node.farewell()
+
+    leave(steps)
+
+
+def test_what_only_a_leader_is_told_is_waited_for_before() -> None:
+    def owing(node: FakeNode) -> None:
+        node.needs_to_lead = True
+
+    async def steps(node: FakeNode, task: asyncio.Task[None]) -> None:
+        await asyncio.sleep(0.05)
+        assert not node.raft.targets
+        node.needs_to_lead = False
+        await until(lambda: bool(node.raft.targets))
+        node.raft.role = Role.FOLLOWER
+        await until(lambda: FRONT in node.heard)
+        node.farewell()
+
+    leave(steps, owing)
+
+
+def test_every_wait_has_its_bound() -> None:
+    """I23: nobody takes over, what is owed is never decided, no front says farewell."""
+
+    def stuck(node: FakeNode) -> None:
+        node.needs_to_lead = node.owes = True
+
+    async def steps(node: FakeNode, task: asyncio.Task[None]) -> None:
+        await asyncio.wait([task], timeout=20)
+
+    took = leave(steps, stuck)
+    assert 3.5 * ELECTION_MS / 1000 < took < 3 + 4 * ELECTION_MS / 1000
+
+
+def test_nobody_is_handed_to_who_is_about_to_end_itself() -> None:
+    def all_leave(node: FakeNode) -> None:
+        node.upkeep.leaving = {2: 10_000, 3: 9_999}
+
+    async def steps(node: FakeNode, task: asyncio.Task[None]) -> None:
+        await until(lambda: FRONT in node.heard)
+        assert node.raft.targets == []
+        assert {(2, FRAME), (3, FRAME)} <= set(node.said), "its peers do not choose it, either"
+        node.farewell()
+
+    assert leave(steps, all_leave) < ELECTION_MS / 1000 + 3
+
+    def one_leaves(node: FakeNode) -> None:
+        node.upkeep.leaving = {3: 10_000, 2: 10_000 - ELECTION_MS}  # 2 said so before it was started anew
+
+    async def handed(node: FakeNode, task: asyncio.Task[None]) -> None:
+        await until(lambda: node.raft.targets == [2])
+        node.raft.role = Role.FOLLOWER
+        await until(lambda: FRONT in node.heard)
+        node.farewell()
+
+    leave(handed, one_leaves)
