@@ -96,6 +96,7 @@ class NodeSettings:
     block_cache_bytes: int = 67_108_864  # of this node, as the two below
     write_buffer_bytes: int = 33_554_432  # rows that are not flushed; the log takes half as much again
     range_cache_bytes: int = 33_554_432  # rows read lately
+    lease_check_interval_ms: int = 0  # between looks whether keys and leases agree; 0: none
 
 
 @dataclass(slots=True, frozen=True)

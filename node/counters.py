@@ -32,5 +32,7 @@ def counters(node: Node) -> dict[str, int]:
         "range_rows_read": node.store.blocks.read_rows,
         "range_rows_from_cache": node.store.blocks.taken_rows,
         "faults": faults.count,
+        "lease_checks": node.upkeep.lease_checks.done,
+        "lease_mismatches": node.upkeep.lease_checks.mismatches,
         "cpu_us": time.process_time_ns() // 1000,
     }

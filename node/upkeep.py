@@ -24,6 +24,7 @@ from cluster.raft import Role
 from cluster.validate import parse
 from node.fronts import FrontLink
 from node.incarnations import REFUSED
+from node.lease_checks import LeaseChecks
 from node.reads import Slices
 from node.yielding import Others
 from process.logs import log_faults
@@ -74,6 +75,8 @@ class Upkeep:
         self._flush_bytes = settings.write_buffer_bytes * 3 // 4
         # an entry at least: a follower that lost one frame is sent entries, no state
         self._catchup_bytes = max(settings.write_buffer_bytes // 4, MAX_ENTRY_BYTES)
+        self.lease_checks = LeaseChecks(
+            node.store, node.slicer, settings.lease_check_interval_ms / 1000, node.loop.time, settings.common.member_id)
         self._auto = AutoCompactor(settings.auto_compaction_mode, settings.auto_compaction_retention)
 
     # -- leases
@@ -359,6 +362,7 @@ class Upkeep:
         node = self._node
         log_faults(log)
         self._look_at_quota()
+        self.lease_checks.second()
         leader = node.writes.leader
         if leader is not None and node.settings.shard == 0:
             revision = self._auto.due(node.store.revision, node.now_ms())

@@ -90,6 +90,8 @@ def bounded(upper: bytes) -> ReadOptions:
 
 ALL_KEYS = bounded(KEYS_END)
 ALL_RUNS = bounded(RUNS_END)
+UNCACHED = ReadOptions()  # for walks over everything, which would push out what requests read
+UNCACHED.fill_cache(False)  # type: ignore[call-arg]  # the hints lack the argument
 UNLOGGED = WriteOptions()
 UNLOGGED.disable_wal = True  # type: ignore[method-assign,assignment]  # a property, whatever the hints say
 # For single seeks without a bound: gives up ("Incomplete") instead of running over many deleted rows

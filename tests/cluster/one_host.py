@@ -1,4 +1,4 @@
-"""One host of one shard, in a process of its own that a test may kill."""
+"""One host, in a process of its own that a test may kill."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from tests.cluster.local_cluster import command, environment, free_base_port
 class Host:
     """One host, in a process of its own."""
 
-    def __init__(self, data_dir: Path, port: int = 0) -> None:
+    def __init__(self, data_dir: Path, port: int = 0, shards: int = 1, *flags: str) -> None:
         self.data_dir = data_dir
         self.log = data_dir.with_suffix(".stderr")
-        self.port = port = port or free_base_port(1)
+        self.port = port = port or free_base_port(1, shards)
         with open(self.log, "wb") as log:
             self.process = subprocess.Popen(
-                command(f"--data-dir={data_dir}", "--shards=1", f"--listen-client-urls=http://127.0.0.1:{port}",
+                command(f"--data-dir={data_dir}", f"--shards={shards}", *flags, f"--listen-client-urls=http://127.0.0.1:{port}",
                         f"--advertise-client-urls=http://127.0.0.1:{port}", f"--listen-peer-urls=http://127.0.0.1:{port + 1}"),
                 stdout=log, stderr=log, env=environment())
 
@@ -50,9 +50,9 @@ class Host:
 
 
 @contextlib.contextmanager
-def started(data_dir: Path, port: int = 0) -> Iterator[Host]:
+def started(data_dir: Path, port: int = 0, shards: int = 1, *flags: str) -> Iterator[Host]:
     """A host that is killed in the end. ``port``: for clients, that of its last life; 0: a free one."""
-    host = Host(data_dir, port)
+    host = Host(data_dir, port, shards, *flags)
     try:
         yield host
     finally:
