@@ -28,6 +28,7 @@ from cluster.messages import (
 from cluster.settings import Common
 from node.fronts import NODE_IDENTITY
 from node.sockets import CurveKeys, open_dealer
+from zmtp import tcp_endpoint
 
 log = structlog.get_logger("links")
 
@@ -164,7 +165,7 @@ class NodeLinks:
         if member_id == self.common.member_id:
             return f"ipc://{self.common.run_dir}/node-{shard}.sock", b"", None
         peer = self._peers[member_id]
-        return f"tcp://{peer.host}:{peer.port + shard}", b"F", self._keys
+        return tcp_endpoint(peer.host, peer.port + shard), b"F", self._keys
 
     def get(self, member_id: int, shard: int) -> NodeLink:
         """The link to that node, made if need be."""

@@ -28,6 +28,7 @@ from cluster.messages import PROTOCOL_VERSION
 from cluster.settings import Peer
 from node.incarnations import REFUSED, Incarnations
 from node.sockets import CurveKeys, FrameSocket, Receive, open_dealer, open_router
+from zmtp import tcp_endpoint
 
 log = structlog.get_logger("peers")
 
@@ -88,7 +89,7 @@ class Peers:
         incarnation: int,
         shard: int,
         peers: tuple[Peer, ...],
-        listen: str,
+        listen: tuple[str, int],
         keys: CurveKeys | None,
         silence_s: float,
         incarnations: Incarnations,
@@ -107,11 +108,11 @@ class Peers:
         self._loop = loop
         self.received_bytes: dict[int, int] = dict.fromkeys(self._known, 0)
         hello = b"H" + HELLO.pack(PROTOCOL_VERSION, cluster_id, member_id, incarnation, shard)
-        self._router = open_router(loop, context, listen, self._receive, keys=keys, hwm=_PEER_HWM,
+        self._router = open_router(loop, context, tcp_endpoint(*listen), self._receive, keys=keys, hwm=_PEER_HWM,
                                    silence_s=silence_s)
         self.links = {
             p.member_id: PeerLink(
-                partial(open_dealer, loop, context, f"tcp://{p.host}:{p.port + shard}", b"p" + os.urandom(12), keys=keys,
+                partial(open_dealer, loop, context, tcp_endpoint(p.host, p.port + shard), b"p" + os.urandom(12), keys=keys,
                         hwm=_PEER_HWM, silence_s=silence_s),
                 p,
                 hello,

@@ -170,7 +170,7 @@ class Node:
         self.peers = Peers(
             self.loop, self._context, cluster_id=common.cluster_id, member_id=common.member_id,
             incarnation=settings.incarnation, shard=settings.shard, peers=common.peers,
-            listen=f"tcp://{settings.listen_host}:{settings.listen_port}", keys=keys, silence_s=common.silence_s,
+            listen=(settings.listen_host, settings.listen_port), keys=keys, silence_s=common.silence_s,
             incarnations=self.incarnations, on_frame=self._peer_frame, on_front=self._remote_front, on_refused=self._refused,
         )
         endpoint = f"ipc://{common.run_dir}/node-{settings.shard}.sock"

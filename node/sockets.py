@@ -162,6 +162,7 @@ def router(
     socket.router_handover = True
     socket.maxmsgsize = 1 << 30
     end_libzmq_when_silent(socket, silence_s)
+    socket.ipv6 = "[" in endpoint
     if keys is not None:
         socket.curve_server = True
         socket.curve_publickey = keys.public
@@ -185,6 +186,7 @@ def dealer(
     socket.handshake_ivl = 5000
     socket.routing_id = identity
     end_libzmq_when_silent(socket, silence_s)
+    socket.ipv6 = "[" in endpoint  # of names libzmq would take no IPv4 address, and that is what hosts bind
     if keys is not None:
         socket.curve_serverkey = keys.public
         socket.curve_publickey = keys.public

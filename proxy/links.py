@@ -34,7 +34,7 @@ from cluster.messages import (
 )
 from cluster.settings import Common
 from proxy.rounds import Rounds
-from zmtp import Dealer, end_libzmq_when_silent
+from zmtp import Dealer, end_libzmq_when_silent, tcp_endpoint
 
 _HWM = 20_000  # frames; a node that lets so many ticks pile up is dead
 _DRAIN_LIMIT = 500  # frames taken in one go, so that one node cannot starve the rest of the loop
@@ -327,8 +327,7 @@ class Connector:
             endpoint = f"ipc://{common.run_dir}/node-{shard}.sock"
         else:
             peer = self._peers[member_id]
-            host = f"[{peer.host}]" if ":" in peer.host else peer.host
-            endpoint = f"tcp://{host}:{peer.port + shard}"
+            endpoint = tcp_endpoint(peer.host, peer.port + shard)
         if local or self._keys is None:
             link.attach(ZmtpTransport(self._loop, endpoint, identity, link, self._greet, common.silence_s))
         else:
@@ -344,7 +343,7 @@ class Connector:
         socket.setsockopt(zmq.RECONNECT_IVL, -1)
         socket.setsockopt(zmq.ROUTING_ID, identity)
         end_libzmq_when_silent(socket, self._common.silence_s)
-        socket.setsockopt(zmq.IPV6, 1)
+        socket.setsockopt(zmq.IPV6, int("[" in endpoint))  # as node.sockets.dealer
         socket.setsockopt(zmq.CURVE_SERVERKEY, public)
         socket.setsockopt(zmq.CURVE_PUBLICKEY, public)
         socket.setsockopt(zmq.CURVE_SECRETKEY, secret)

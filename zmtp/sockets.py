@@ -28,6 +28,11 @@ _ACCEPTS = 64  # in one go
 _PAUSE_S = 0.5  # without file descriptors there is nothing to accept with
 
 
+def tcp_endpoint(host: str, port: int) -> str:
+    """``tcp://HOST:PORT``, with an IPv6 address in brackets."""
+    return f"tcp://[{host}]:{port}" if ":" in host else f"tcp://{host}:{port}"
+
+
 def split(endpoint: str) -> tuple[str, str, int]:
     """``ipc://PATH`` or ``tcp://HOST:PORT`` as (transport, path or host, port)."""
     transport, _, rest = endpoint.partition("://")
@@ -59,7 +64,8 @@ class Dealer:
         self._stream: Stream | None = None
         self._connecting: socket.socket | None = None
         self._timer: asyncio.TimerHandle | None = None
-        self._addresses: asyncio.Future[list[tuple[int, str]]] | None = None
+        self._addresses: asyncio.Future[list[tuple[int, str]]] | None = None  # a look-up under way
+        self._known: list[tuple[int, str]] = []  # addresses of the name, the next one to be tried first
         self.closed = False
         self.dropped = 0  # messages that were not sent
         self._timer = loop.call_later(0, self._connect)
@@ -100,17 +106,34 @@ class Dealer:
                 socket.inet_pton(family, self._host)
                 self._connect_to(family, self._host)
                 return
-        self._addresses = self._loop.run_in_executor(None, _look_up, self._host)
-        self._addresses.add_done_callback(self._looked_up)
+        if self._addresses is None:
+            self._addresses = self._loop.run_in_executor(None, _look_up, self._host)
+            self._addresses.add_done_callback(self._looked_up)
+        # who answers look-ups may be cut off too: what the name meant before is tried meanwhile
+        self._timer = self._loop.call_later(dial_s(self._silence_s), self._connect_to_known, "no address in time")
 
     def _looked_up(self, found: asyncio.Future[list[tuple[int, str]]]) -> None:
+        self._addresses = None
         if self.closed or found.cancelled():
             return
         error = found.exception()
-        if error is not None:
-            self._failed(str(error))
-        else:
-            self._connect_to(*found.result()[0])
+        if error is None:
+            new = found.result()
+            if set(new) != set(self._known):
+                self._known = new
+        if self._connecting is None and self._stream is None and self._timer is not None:
+            self._timer.cancel()
+            self._connect_to_known(str(error))
+
+    def _connect_to_known(self, otherwise: str) -> None:
+        """Try the next address of the name; a name may have some where nobody listens."""
+        self._timer = None
+        if not self._known:
+            self._failed(otherwise)
+            return
+        address = self._known.pop(0)
+        self._known.append(address)
+        self._connect_to(*address)
 
     def _connect_to(self, family: int, host: str) -> None:
         sock = socket.socket(family, socket.SOCK_STREAM)
@@ -175,8 +198,9 @@ class Dealer:
 
 
 def _look_up(host: str) -> list[tuple[int, str]]:
+    """The addresses of a name, IPv4 first, which is what a host binds that is told a name."""
     found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
-    return [(family, str(address[0])) for family, _, _, _, address in found]
+    return sorted(((int(family), str(address[0])) for family, _, _, _, address in found), key=lambda a: a[0] != socket.AF_INET)
 
 
 class Router:

@@ -209,11 +209,11 @@ def front_specs(config: ServerConfig, identity: Identity, run_dir: str, member_i
 def _front_settings(
     config: ServerConfig, identity: Identity, run_dir: str, member_id: int, index: int, cpu: int, status_fd: int
 ) -> str:
-    metrics = tuple(f"http://{bind_address(u)}:{u.port}" for u in config.listen_metrics)
+    metrics = tuple(f"http://{in_url(bind_address(u))}:{u.port}" for u in config.listen_metrics)
     return dumps(FrontSettings(
         common=_common(config, identity, run_dir, member_id, cpu, status_fd),
         index=index,
-        listen=tuple(f"http://{bind_address(u)}:{u.port}" for u in config.listen_client),
+        listen=tuple(f"http://{in_url(bind_address(u))}:{u.port}" for u in config.listen_client),
         fronts=max(config.fronts, 1),
         reuse_port=config.fronts > 1 or setting(config, "socket-reuse-port"),
         metrics=setting(config, "metrics"),
@@ -239,6 +239,11 @@ def bind_address(url: Url) -> str:
         raise ConfigError(f"cannot resolve the host of {url.text}") from None
     infos.sort(key=lambda info: info[0] != socket.AF_INET)
     return str(infos[0][4][0])
+
+
+def in_url(host: str) -> str:
+    """An address as it stands in a URL: IPv6 in brackets."""
+    return f"[{host}]" if ":" in host else host
 
 
 def check_ports(config: ServerConfig, identity: Identity | None) -> None:

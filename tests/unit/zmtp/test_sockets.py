@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import threading
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,11 @@ import pytest
 import zmq
 from structlog.testing import capture_logs
 
+import zmtp.sockets
 import zmtp.stream
-from zmtp import Dealer, Router
+from zmtp import Dealer, Router, tcp_endpoint
 from zmtp.codec import GREETING, ready
+from zmtp.sockets import split
 
 
 @pytest.fixture
@@ -231,3 +234,49 @@ def test_a_name_is_looked_up() -> None:
         router.close()
 
     run(scenario)
+
+
+def test_all_addresses_of_a_name_are_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(zmtp.sockets, "_look_up", lambda name: [(socket.AF_INET, "127.0.0.2"), (socket.AF_INET, "127.0.0.1")])
+
+    async def scenario() -> None:
+        loop, port = asyncio.get_running_loop(), free_port()
+        router = Router(loop, f"tcp://127.0.0.1:{port}", lambda parts: None, hwm=3)
+        dealer = Dealer(loop, f"tcp://somebody:{port}", b"d", lambda parts: None, hwm=3)
+        await until(lambda: dealer.send([b"hello"]))
+        dealer.close()
+        router.close()
+
+    run(scenario)
+
+
+def test_what_a_name_meant_before_is_dialled_while_a_look_up_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
+    hangs, ends = threading.Event(), threading.Event()
+
+    def look_up(name: str) -> list[tuple[int, str]]:
+        if hangs.is_set():
+            ends.wait(30)
+        return [(socket.AF_INET, "127.0.0.1")]
+
+    monkeypatch.setattr(zmtp.sockets, "_look_up", look_up)
+
+    async def scenario() -> None:
+        loop, port = asyncio.get_running_loop(), free_port()
+        dealer = Dealer(loop, f"tcp://somebody:{port}", b"d", lambda parts: None, hwm=3, silence_s=0.1)
+        for _ in range(2):
+            router = Router(loop, f"tcp://127.0.0.1:{port}", lambda parts: None, hwm=3)
+            await until(lambda: dealer.send([b"hello"]), 5.0)
+            hangs.set()
+            router.close()
+            await until(lambda: not dealer.stands())
+        dealer.close()
+        ends.set()
+
+    run(scenario)
+
+
+@pytest.mark.parametrize(("host", "endpoint"), [
+    ("10.0.0.1", "tcp://10.0.0.1:5"), ("::1", "tcp://[::1]:5"), ("name", "tcp://name:5")])
+def test_an_endpoint_is_split_as_it_was_made(host: str, endpoint: str) -> None:
+    assert tcp_endpoint(host, 5) == endpoint
+    assert split(endpoint) == ("tcp", host, 5)
