@@ -32,12 +32,14 @@ from proxy.grpc_wire import (
 )
 from proxy.http import HttpHandler
 from proxy.http2 import Connection, ErrorCode, HeaderBlock, Limits, Stream
+from proxy.http2.connection import TURN_WORK
 from proxy.http2.stream import DIRECT_BYTES
 from proxy.http2_requests import HttpStream
 
 _TOO_MUCH = "grpc: too many unfinished requests on this connection"
 
 _JOINED_BYTES = 65_536
+MESSAGE_WORK = 3  # units of work (``proxy.http2.connection``) of a message of a stream
 
 UnaryHandler = Callable[["Call", bytes], None]
 
@@ -349,9 +351,14 @@ class UnaryCall(Call):
 
 
 class StreamCall(Call):
-    """A call whose handler gets every request message as it comes."""
+    """A call whose handler gets every request message as it comes; of very many that come at once some each turn."""
 
-    __slots__ = ()
+    __slots__ = ("_ended", "_held")
+
+    def __init__(self, connection: Connection, stream_id: int, headers: HeaderBlock) -> None:
+        super().__init__(connection, stream_id, headers)
+        self._held: list[bytes] = []  # newest first
+        self._ended = False  # behind them
 
     def opened(self, ended: bool) -> None:
         try:
@@ -388,15 +395,39 @@ class StreamCall(Call):
             messages = self._messages(data, ended)
             if messages is None:
                 return
-            for message in messages:
-                self.handler.message(self, message)
-                if self.closed or self.ending:
-                    return
+            messages.reverse()
+            self._held, self._ended = messages, ended
+            self._hand_over()
+            return
         elif ended and self._buffer:
             self._refuse(wire.INTERNAL, "unexpected EOF")
             return
         if ended:
             self.handler.half_closed(self)
+
+    def _hand_over(self) -> None:
+        """What is held, as far as this turn's work allows."""
+        connection, held = self.connection, self._held
+        while held:
+            if connection.work >= TURN_WORK:
+                connection.held = self
+                return
+            connection.work += MESSAGE_WORK
+            self.handler.message(self, held.pop())
+            if self.closed or self.ending:
+                held.clear()
+                return
+        if self._ended:
+            self.handler.half_closed(self)
+
+    def go_on(self) -> None:
+        if self.closed or self.ending:
+            self._held.clear()
+            return
+        try:
+            self._hand_over()
+        except HANDLER_MISTAKES as error:
+            self.fault(error)
 
     def tell_gone(self) -> None:
         super().tell_gone()

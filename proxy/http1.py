@@ -17,6 +17,7 @@ import h11
 from proxy.http import Headers, HttpHandler, HttpRequest
 from proxy.http2 import Limits
 
+TURN_REQUESTS = 16  # of one connection in a turn of the loop, some 2 ms
 FindHandler = Callable[[str], "HttpHandler | None"]
 
 
@@ -31,6 +32,9 @@ class Output(Protocol):
 
     def unsent_bytes(self) -> int:
         """Written and not yet taken by the socket."""
+
+    def again(self) -> None:
+        """Call ``go_on`` in another turn of the loop: others want theirs."""
 
 
 class Http1Request(HttpRequest):
@@ -65,7 +69,7 @@ class Http1Request(HttpRequest):
 class Http1Connection:
     """The server's end of one HTTP/1.1 connection."""
 
-    __slots__ = ("_advancing", "_body", "_body_bytes", "_draining", "_find", "_h11", "_head", "_limits", "_peer", "last_active", "now", "output", "request")
+    __slots__ = ("_advancing", "_body", "_body_bytes", "_draining", "_find", "_h11", "_head", "_limits", "_peer", "_served", "last_active", "now", "output", "request")
 
     def __init__(self, find: FindHandler, limits: Limits, output: Output, peer: str, now: float) -> None:
         self._find = find
@@ -79,6 +83,7 @@ class Http1Connection:
         self._draining = False
         self._advancing = False
         self.request: Http1Request | None = None  # being answered
+        self._served = 0  # requests since the last turn of the loop began
         self.now = now
         self.last_active = now
 
@@ -90,6 +95,12 @@ class Http1Connection:
         except RuntimeError:  # data after EOF was given: the socket layer is closing
             return
         self._advance()
+
+    def go_on(self) -> None:
+        """Another turn of the loop, for what has been read (``Output.again``)."""
+        self._served = 0
+        if self.request is None:
+            self._advance()
 
     @property
     def backlog(self) -> int:
@@ -134,6 +145,9 @@ class Http1Connection:
     def _events(self) -> None:
         """Take events until an answer is pending, the client does not read its answers, or more bytes are needed."""
         while self.output.unsent_bytes() <= self._limits.max_unsent_bytes:
+            if self._served >= TURN_REQUESTS:
+                self.output.again()
+                return
             if self._h11.their_state is h11.ERROR or self._h11.our_state in (h11.ERROR, h11.MUST_CLOSE, h11.CLOSED):
                 return
             try:
@@ -161,6 +175,7 @@ class Http1Connection:
                 return
 
     def _dispatch(self) -> None:
+        self._served += 1
         head = self._head
         assert head is not None, "h11 gives EndOfMessage only after Request"
         body = b"".join(self._body)

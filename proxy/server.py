@@ -33,7 +33,7 @@ _TURN_BYTES = 524_288  # written to a connection in a turn of the loop, 0.3 ms: 
 class _Front(asyncio.Protocol):
     """One client connection."""
 
-    __slots__ = ("accepted", "closed_at", "closing", "dirty", "fd", "http1", "http2", "loop", "paused_reading", "peer", "server", "sniffed", "transport", "unwritable")
+    __slots__ = ("accepted", "behind", "closed_at", "closing", "dirty", "fd", "http1", "http2", "loop", "paused_reading", "peer", "server", "sniffed", "transport", "unwritable", "waits")
 
     def __init__(self, server: Server) -> None:
         self.server = server
@@ -49,6 +49,8 @@ class _Front(asyncio.Protocol):
         self.closing = False
         self.closed_at = 0.0
         self.paused_reading = False
+        self.behind = False  # something that has been read waits for its turn
+        self.waits = False  # to be written, before it goes on
         self.unwritable = False
 
     # -- asyncio's callbacks
@@ -75,6 +77,8 @@ class _Front(asyncio.Protocol):
                 self.flush()
             except HANDLER_MISTAKES as error:
                 self._fault(error)
+            if http2.more:
+                self.again()
         elif self.http1 is not None:
             try:
                 self.http1.receive(data, self.loop.time())
@@ -85,6 +89,30 @@ class _Front(asyncio.Protocol):
                 self._pause_reading()
         else:
             self._sniff(data)
+
+    def again(self) -> None:
+        """There is more to do of what has been read: in the next turn of the loop, and until then nothing more is read."""
+        if not self.behind:
+            self.behind = True
+            self._pause_reading()
+            self.loop.call_soon(self._go_on)
+
+    def _go_on(self) -> None:
+        self.behind = self.waits = False
+        if self.closing:
+            return
+        if self.unwritable and self._unsent() > self.server.limits.max_unsent_bytes >> 1:
+            self.waits = True  # the client reads nothing: it goes on with that
+            return
+        if self.http1 is not None:
+            try:
+                self.http1.go_on()
+            except HANDLER_MISTAKES as error:
+                self._fault(error)
+        else:
+            self.data_received(b"")
+        if not self.unwritable:
+            self._resume_reading()
 
     def _fault(self, error: Exception) -> None:
         """What this client sent met a fault of this program: its connection ends, nobody else's."""
@@ -116,7 +144,12 @@ class _Front(asyncio.Protocol):
             self.http2.resume_writing()
         if self.http1 is not None:
             self.http1.drained()
+        if self.waits:
+            self.again()
         self._resume_reading()
+
+    def _unsent(self) -> int:
+        return self.transport.get_write_buffer_size() + (self.http2.queued if self.http2 is not None else 0)
 
     # -- which protocol
 
@@ -157,8 +190,7 @@ class _Front(asyncio.Protocol):
             self._send(data)
             left -= len(data)
             if self.unwritable:
-                unsent = self.transport.get_write_buffer_size() + http2.queued
-                if unsent > self.server.limits.max_unsent_bytes >> 1:  # before calls would have to be refused
+                if self._unsent() > self.server.limits.max_unsent_bytes >> 1:  # before calls would have to be refused
                     self._pause_reading()
                 break
             if not http2.ready:
@@ -208,7 +240,7 @@ class _Front(asyncio.Protocol):
             self.transport.pause_reading()
 
     def _resume_reading(self) -> None:
-        if self.paused_reading:
+        if self.paused_reading and (self.closing or not (self.behind or self.waits)):
             self.paused_reading = False
             self.transport.resume_reading()
 

@@ -40,8 +40,7 @@ _STATIC_NAME = {field[0]: index for index, field in reversed(list(enumerate(STAT
 
 TABLE_LIMIT = 4096  # SETTINGS_HEADER_TABLE_SIZE; we leave it at its initial value
 _FIELD_OVERHEAD = 32  # RFC 7541 section 4.1
-_MAX_CACHED = 512  # blocks of one connection
-_MAX_BASES = 64
+_CACHED_BYTES = 32_768  # decoded, of one connection's cached blocks; as many of their bases
 _VOLATILE = b"grpc-timeout"
 _MAX_STRINGS = 4096  # remembered Huffman strings, all connections
 _MAX_INT_OCTETS = 5
@@ -175,11 +174,12 @@ class HeaderDecoder:
     it is decoded, so that the table stays right, and the caller refuses the stream.
     """
 
-    __slots__ = ("_bases", "_cap", "_max", "_size", "_table", "cache")
+    __slots__ = ("_bases", "_bases_bytes", "_cached_bytes", "_cap", "_max", "_size", "_table", "cache")
 
     def __init__(self, max_list_bytes: int) -> None:
         self.cache: dict[bytes, HeaderBlock] = {}
         self._bases: dict[tuple[Field, ...], HeaderBlock] = {}
+        self._cached_bytes = self._bases_bytes = 0  # decoded: a short block may stand for fields of the table many times
         self._table: deque[tuple[Field, int]] = deque()  # newest first, each with its size
         self._size = 0
         self._max = TABLE_LIMIT
@@ -197,7 +197,12 @@ class HeaderDecoder:
         decoded = (self._variant(fields, size, inserted) if inserted >= 0 else None) or HeaderBlock(fields, size)
         if changed:
             self.cache.clear()
-        elif len(self.cache) < _MAX_CACHED and len(block) <= 1024:
+            self._cached_bytes = 0
+        elif size <= _CACHED_BYTES >> 2:
+            self._cached_bytes += size + len(block)
+            if self._cached_bytes > _CACHED_BYTES:
+                self.cache.clear()
+                self._cached_bytes = size + len(block)
             self.cache[block] = decoded
         return decoded
 
@@ -215,14 +220,19 @@ class HeaderDecoder:
             base = HeaderBlock(rest, size - len(name) - len(value) - _FIELD_OVERHEAD)
             if base.fault or _VOLATILE in base.metadata:
                 return None
-            if len(self._bases) >= _MAX_BASES:
+            if base.size > _CACHED_BYTES >> 2:
+                return None
+            self._bases_bytes += base.size
+            if self._bases_bytes > _CACHED_BYTES:
                 self._bases.clear()
+                self._bases_bytes = base.size
             self._bases[key] = base
         return HeaderBlock.variant(base, fields, size, value)
 
     def statistics(self) -> dict[str, int]:
         """Sizes of what is kept."""
-        return {"cached_blocks": len(self.cache) + len(self._bases), "table_entries": len(self._table), "table_bytes": self._size}
+        return {"cached_blocks": len(self.cache) + len(self._bases), "cached_bytes": self._cached_bytes + self._bases_bytes,
+                "table_entries": len(self._table), "table_bytes": self._size}
 
     def _decode(self, block: bytes) -> tuple[list[Field], int, bool, int]:
         """Fields, their size, whether the table changed, and the place of the last field inserted (-1: none)."""

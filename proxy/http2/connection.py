@@ -31,11 +31,14 @@ from proxy.http2.blocks import TABLE_LIMIT, HeaderBlock, HeaderDecoder
 from proxy.http2.frames import ConnectionFault, ErrorCode, StreamFault
 from proxy.http2.guard import Budget, KeepAlive, Limits
 from proxy.http2.outbound import Outbound
+from proxy.http2.partial import PartialBlock, unpad
 from proxy.http2.stream import Stream
 
 _KEEPALIVE_PING = b"\0muster\0"
 _DRAIN_PING = b"\0goaway\0"
 _REMEMBERED_RESETS = 4_096
+TURN_WORK = 400  # units of work in a turn of the loop, some 2 ms: a frame is one, 4 octets of a new header block
+# another (Huffman codes take up to 1.7 us an octet)
 
 OpenStream = Callable[["Connection", int, HeaderBlock], Stream]
 
@@ -46,7 +49,7 @@ class Connection(Outbound):
     __slots__ = (
         "_block", "_control", "_decoder", "_drain_ping", "_first", "_gaps", "_keepalive", "_last_id", "_last_read", "_max_frame",
         "_needs_preface", "_open_stream", "_receive_window", "_reset_ids", "_resets", "_rest", "buffered", "draining",
-        "finished", "now", "owner", "reason", "stream_window", "streams",
+        "finished", "held", "more", "now", "owner", "reason", "stream_window", "streams", "work",
     )  # fmt: skip
 
     def __init__(
@@ -56,6 +59,9 @@ class Connection(Outbound):
         self.owner = owner  # free for whoever made the connection
         self.now = now  # of the last receive or tick
         self.streams: dict[int, Stream] = {}
+        self.work = 0  # done in this receive, in units of some 5 us
+        self.more = False  # it stopped at TURN_WORK: there is more to do of what has been read
+        self.held: Stream | None = None  # it has messages that wait for the next receive
         self.buffered = 0  # bytes of unfinished requests, counted by the layer above
         self.stream_window = limits.stream_window_bytes
         self.finished = False
@@ -71,7 +77,7 @@ class Connection(Outbound):
         self._gaps: list[tuple[int, int]] = []  # ids that were skipped, hence closed without ever being used
         self._reset_ids: dict[int, bool] = {}  # True: by us
         self._receive_window = limits.connection_window_bytes
-        self._block: _PartialBlock | None = None
+        self._block: PartialBlock | None = None
         self._drain_ping = False
         self._control = Budget(limits.control_burst, limits.control_rate, now)
         self._resets = Budget(limits.reset_burst, limits.reset_rate, now)
@@ -92,14 +98,20 @@ class Connection(Outbound):
     # -- bytes in
 
     def receive(self, data: bytes, now: float) -> None:
-        """Everything the socket gave. Calls back streams; what it makes us say is in ``take``."""
+        """Everything the socket gave. Calls back streams; what it makes us say is in ``take``. Others want a turn of the
+        loop, too: with ``more`` set the owner calls again, with b"", in the next one."""
+        self.more = False
         if self.finished:
             return
         self.now = self._last_read = now
+        self.work = 0
         if self._rest:
             data = self._rest + data
             self._rest = b""
         try:
+            if self.held is not None:
+                held, self.held = self.held, None
+                held.go_on()
             self._receive(data)
         except ConnectionFault as fault:
             self._fail(fault.code, fault.text)
@@ -126,7 +138,8 @@ class Connection(Outbound):
         max_queued = self.limits.max_queued_bytes
         max_list = self.limits.max_header_list_bytes
         max_streams = self.limits.max_concurrent_streams
-        while size - pos >= 9:
+        while size - pos >= 9 and self.work < TURN_WORK:
+            self.work += 1
             word, flags, stream_id = unpack(data, pos)
             length = word >> 8
             if length > max_frame:
@@ -171,6 +184,7 @@ class Connection(Outbound):
                 raw = data[start:end]
                 block = cached(raw)
                 if block is None:
+                    self.work += length >> 2
                     block = decode(raw)
                 self._last_id = stream_id
                 if block.fault or block.size > max_list or self.queued > max_queued or self.draining or len(streams) >= max_streams:
@@ -187,6 +201,7 @@ class Connection(Outbound):
                     return
         if pos < size:
             self._rest = data[pos:]
+        self.more = self.work >= TURN_WORK and (size - pos >= 9 or self.held is not None)
 
     def _frame(self, kind: int, flags: int, stream_id: int, payload: bytes) -> None:
         if self._first and (kind != frames.SETTINGS or flags & frames.ACK):
@@ -207,7 +222,7 @@ class Connection(Outbound):
         length = len(payload)
         self._check_not_idle(stream_id, "DATA")
         self._receive_window = self._credit(self._receive_window - length)
-        body = _unpad(payload) if flags & frames.PADDED else payload
+        body = unpad(payload) if flags & frames.PADDED else payload
         stream = self.streams.get(stream_id)
         if stream is None:
             self._late(stream_id, paid=length > 0)
@@ -238,7 +253,7 @@ class Connection(Outbound):
         if not stream_id & 1:
             raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "HEADERS on a stream a client cannot open")  # section 5.1.1
         if flags & frames.PADDED:
-            payload = _unpad(payload)
+            payload = unpad(payload)
         if flags & frames.PRIORITY_FLAG:
             if len(payload) < 5:
                 raise ConnectionFault(ErrorCode.FRAME_SIZE_ERROR, "HEADERS too short for its priority")
@@ -247,7 +262,7 @@ class Connection(Outbound):
         else:
             depends_on = 0
         ended = bool(flags & frames.END_STREAM)
-        partial = _PartialBlock(stream_id, ended, depends_on == stream_id, payload)
+        partial = PartialBlock(stream_id, ended, depends_on == stream_id, payload)
         if flags & frames.END_HEADERS:
             self._block_complete(partial)
         else:
@@ -265,9 +280,10 @@ class Connection(Outbound):
             self._block = None
             self._block_complete(partial)
 
-    def _block_complete(self, partial: _PartialBlock) -> None:
+    def _block_complete(self, partial: PartialBlock) -> None:
         """A header block is whole. It is decoded whatever becomes of it: the table must stay right (section 4.3)."""
         stream_id = partial.stream_id
+        self.work += partial.size >> 2
         block = self._decoder.decode(b"".join(partial.fragments))
         stream = self.streams.get(stream_id)
         if stream is not None:
@@ -511,7 +527,7 @@ class Connection(Outbound):
             self.forget(stream, reset_by_us=None)
             stream.cancelled(ErrorCode.CANCEL)
         self._rest = b""
-        self._block = None
+        self._block = self.held = None
 
     def _finish_if_idle(self, reason: str) -> None:
         if self.draining and not self.streams and not self.finished:
@@ -569,28 +585,6 @@ class Connection(Outbound):
     def _pay(self) -> None:
         if not self._control.spend(self.now):
             raise ConnectionFault(ErrorCode.ENHANCE_YOUR_CALM, "too many control frames")
-
-
-class _PartialBlock:
-    """A header block whose CONTINUATION frames have not all come."""
-
-    __slots__ = ("ended", "fragments", "self_dependent", "size", "stream_id")
-
-    def __init__(self, stream_id: int, ended: bool, self_dependent: bool, first: bytes) -> None:
-        self.stream_id = stream_id
-        self.ended = ended
-        self.self_dependent = self_dependent
-        self.fragments = [first]
-        self.size = len(first)
-
-
-def _unpad(payload: bytes) -> bytes:
-    """Sections 6.1 and 6.2: the first octet says how many the padding has."""
-    if not payload:
-        raise ConnectionFault(ErrorCode.FRAME_SIZE_ERROR, "no room for the pad length")
-    if payload[0] >= len(payload):
-        raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "more padding than payload")
-    return payload[1 : len(payload) - payload[0]]
 
 
 _HANDLERS: tuple[Callable[[Connection, int, int, bytes], None], ...] = (

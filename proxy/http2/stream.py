@@ -50,6 +50,9 @@ class Stream:
     def received(self, data: bytes, ended: bool) -> None:
         """Payload of one DATA frame, padding removed; ``ended``: the request is complete."""
 
+    def go_on(self) -> None:
+        """It has held back messages (``Connection.held``): it is its turn again."""
+
     def trailers(self, block: HeaderBlock) -> None:
         """The request ended with a trailer section."""
         self.received(b"", True)

@@ -9,6 +9,8 @@ import contextlib
 import socket
 import subprocess
 import tarfile
+import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -133,6 +135,58 @@ def test_every_method_takes_any_bytes(cluster: LocalCluster) -> None:
                 stream.cancel()
     assert raw(endpoint, "/etcdserverpb.KV/Put", rpc_pb2.PutRequest(key=b"k").SerializeToString()) is grpc.StatusCode.OK
     assert cluster.pids() == before
+
+
+def pipelined_versions(connection: socket.socket) -> bytes:
+    return b"GET /version HTTP/1.1\r\nHost: x\r\n\r\n" * 400
+
+
+def huffman_headers(connection: socket.socket) -> bytes:
+    """Calls of a path nobody serves, 5 KB of Huffman codes each, that no cache holds: the table is emptied each time."""
+    connection.sendall(PREFACE + f.settings_frame({}))
+    block = b"\x20" + hpack.Encoder().encode([
+        (":method", "POST"), (":scheme", "http"), (":path", "/a.B/" + "a" * 8000), (":authority", "x"),
+        ("content-type", "application/grpc"), ("te", "trailers")], huffman=True)
+    return b"".join(f.header_frames(number, block, True) for number in range(1, 41, 2))
+
+
+@pytest.mark.parametrize("flood", [pipelined_versions, huffman_headers])
+def test_a_flood_of_four_connections_spoils_nobodys_turn(cluster: LocalCluster, flood: Callable[[socket.socket], bytes]) -> None:
+    """Each read was worked off whole: others' puts took 4.5 to 7 s, and a leader fell."""
+    before, leader, endpoint = cluster.pids(), cluster.leader(), cluster.endpoints()[cluster.leader()]
+    host, _, port = endpoint.rpartition(":")
+    stop = threading.Event()
+
+    def flooding() -> None:
+        while not stop.is_set():
+            with contextlib.suppress(OSError), socket.create_connection((host, int(port)), timeout=LIMIT_S) as connection:
+                data = flood(connection)
+                connection.settimeout(0.05)
+                while not stop.is_set():
+                    with contextlib.suppress(TimeoutError):
+                        connection.sendall(data)
+                    with contextlib.suppress(TimeoutError):
+                        if not connection.recv(1 << 20):
+                            break
+
+    threads = [threading.Thread(target=flooding) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    try:
+        slowest = 0.0
+        with grpc.insecure_channel(endpoint) as channel:
+            put = channel.unary_unary("/etcdserverpb.KV/Put", response_deserializer=rpc_pb2.PutResponse.FromString)
+            for number in range(60):
+                began = time.monotonic()
+                put(rpc_pb2.PutRequest(key=b"beside", value=b"%d" % number).SerializeToString(), timeout=LIMIT_S)
+                slowest = max(slowest, time.monotonic() - began)
+                stop.wait(0.02)
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+    assert slowest < 2.0  # on a busy machine; some 0.05 s on a quiet one
+    assert (cluster.pids(), cluster.leader()) == (before, leader)
 
 
 def test_a_store_whose_log_holds_an_alarm_without_a_name_starts_and_serves(tmp_path: Path) -> None:

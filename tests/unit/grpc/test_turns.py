@@ -1,0 +1,171 @@
+"""A connection has its turn of the loop, then the next one: however much it sends at once."""
+
+from __future__ import annotations
+
+import hpack
+import pytest
+
+from proxy import grpc_wire as wire
+from proxy.grpc import MESSAGE_WORK, Call, Registry
+from proxy.http import HttpRequest
+from proxy.http1 import TURN_REQUESTS, Http1Connection
+from proxy.http2 import Limits
+from proxy.http2 import frames as f
+from proxy.http2.blocks import HeaderDecoder
+from proxy.http2.connection import TURN_WORK
+from tests.unit.grpc.test_calls import Talk, message
+from tests.unit.grpc.test_http1_fuzz import Output
+
+
+class Heard:
+    """A stream method that writes down what it hears, and how much was heard in each turn."""
+
+    def __init__(self) -> None:
+        self.heard: list[object] = []
+
+    def opened(self, call: Call) -> None:
+        self.heard.append("opened")
+
+    def message(self, call: Call, data: bytes) -> None:
+        self.heard.append(data)
+        if data == b"finish":
+            call.finish()
+
+    def half_closed(self, call: Call) -> None:
+        self.heard.append("half closed")
+        call.finish()
+
+    def cancelled(self, call: Call) -> None:
+        self.heard.append("cancelled")
+
+
+def stream_of(handler: Heard) -> Talk:
+    registry = Registry()
+    registry.stream("/a.B/Bidi", handler)
+    talk = Talk(registry=registry)
+    talk.headers(1, path="/a.B/Bidi")
+    return talk
+
+
+def turns(talk: Talk) -> int:
+    """Give the connection turns until it has done everything; how many."""
+    count = 0
+    while talk.server.more:
+        assert talk.server.work < TURN_WORK + 4096 + MESSAGE_WORK  # one frame more at most
+        talk.server.receive(b"", 100.0)
+        count += 1
+        assert count < 100_000
+    return count
+
+
+def test_a_read_of_very_many_calls_is_answered_in_turns_and_in_order() -> None:
+    talk = Talk()
+    call = f.frame(f.DATA, f.END_STREAM, 0, message(b""))
+    calls = b"".join(
+        f.header_frames(number, talk.encoder.encode(list({
+            ":method": "POST", ":scheme": "http", ":path": "/a.B/Echo", ":authority": "x", "content-type": "application/grpc",
+            "te": "trailers"}.items())), False) + call[:5] + number.to_bytes(4, "big") + call[9:]
+        for number in range(1, 4001, 2))
+    talk.server.receive(calls, 100.0)
+    answered = [len([frame for frame in talk.take() if frame.kind == f.DATA])]
+    while talk.server.more:
+        talk.server.receive(b"", 100.0)
+        answered.append(len([frame for frame in talk.take() if frame.kind == f.DATA]))
+    assert sum(answered) == 2000
+    assert max(answered) <= TURN_WORK
+    assert len(answered) >= 2000 * 2 // TURN_WORK
+
+
+def test_new_header_blocks_cost_by_their_length() -> None:
+    """Huffman decoding takes up to 1.7 us an octet in Python: 4 MB/s of it kept a loop busy."""
+    talk = Talk(max_header_list_bytes=65_536)
+    encoder = hpack.Encoder()
+    block = encoder.encode([(":method", "POST"), (":scheme", "http"), (":path", "/a.B/" + "a" * 6000), (":authority", "x"),
+                            ("content-type", "application/grpc"), ("te", "trailers")], huffman=True)
+    parts = [f.header_frames(number, b"\x20" + block, True) for number in range(1, 41, 2)]
+    talk.server.receive(b"".join(parts), 100.0)
+    assert turns(talk) >= 10
+    assert len([frame for frame in talk.take() if frame.kind == f.HEADERS]) == 20
+
+
+def test_messages_of_one_frame_come_in_turns_and_in_order() -> None:
+    handler = Heard()
+    talk = stream_of(handler)
+    sent = [b"%d" % number for number in range(1000)]
+    talk.data(1, b"".join(map(message, sent)), end=True)
+    assert len(handler.heard) <= TURN_WORK // MESSAGE_WORK + 2
+    assert turns(talk) >= 1000 * MESSAGE_WORK // TURN_WORK
+    assert handler.heard == ["opened", *sent, "half closed"]
+    assert talk.status(1)[0] == wire.OK
+
+
+def test_what_comes_behind_held_messages_waits_for_them() -> None:
+    handler = Heard()
+    talk = stream_of(handler)
+    sent = [b"%d" % number for number in range(500)]
+    talk.data(1, b"".join(map(message, sent)), end=False)
+    talk.data(1, message(b"last"), end=True)
+    turns(talk)
+    assert handler.heard == ["opened", *sent, b"last", "half closed"]
+
+
+@pytest.mark.parametrize("how", ["reset", "lost", "finished by the handler"])
+def test_held_messages_end_with_their_call(how: str) -> None:
+    handler = Heard()
+    talk = stream_of(handler)
+    sent = [b"%d" % number for number in range(500)]
+    if how == "finished by the handler":
+        sent[200] = b"finish"
+    talk.data(1, b"".join(map(message, sent)), end=False)
+    heard = len(handler.heard)
+    if how == "lost":
+        talk.server.lost()
+    elif how == "reset":
+        talk.server.receive(f.rst_stream(1, f.ErrorCode.CANCEL), 100.0)
+    turns(talk)
+    if how == "finished by the handler":
+        assert handler.heard == ["opened", *sent[:201]]
+    else:
+        assert handler.heard[-1] == "cancelled"
+        assert handler.heard.count("cancelled") == 1
+        assert how != "lost" or len(handler.heard) == heard + 1
+    assert talk.server.held is None
+
+
+class Turns(Output):
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked = 0
+
+    def again(self) -> None:
+        self.asked += 1
+
+
+def test_pipelined_http1_requests_are_answered_in_turns_and_in_order() -> None:
+    served: list[str] = []
+
+    def serve(request: HttpRequest) -> None:
+        served.append(request.query)
+        request.respond(200, b"fine")
+
+    output = Turns()
+    connection = Http1Connection({"/a": serve}.get, Limits(), output, "peer", 0.0)
+    connection.receive(b"".join(b"GET /a?%d HTTP/1.1\r\nHost: x\r\n\r\n" % number for number in range(100)), 0.0)
+    assert len(served) == TURN_REQUESTS
+    while output.asked:
+        output.asked -= 1
+        before = len(served)
+        connection.go_on()
+        assert len(served) - before <= TURN_REQUESTS
+    assert served == [str(number) for number in range(100)]
+
+
+def test_cached_header_blocks_are_bounded_by_what_they_decode_to() -> None:
+    """A block of a few octets stands for a field of 4 KB of the table, as often as it likes."""
+    decoder = HeaderDecoder(65_536)
+    decoder.decode(b"\x40\x03big\x7f\xe1\x1d" + b"v" * 3936)  # a literal with indexing: the table is full of it
+    largest = 0
+    for number in range(4000):
+        decoder.decode(b"\x83\x86\x04\x05/%04d\xbe" % number)  # POST, http, a path of its own, that field
+        largest = max(largest, decoder.statistics()["cached_bytes"])
+    assert 8_000 < largest <= 65_536
