@@ -4,11 +4,15 @@ every run of CI, others each time elsewhere.
 A failure that a random search finds in CI would mark the wrong change. So ``MUSTER_CI`` draws the examples from each
 test's own code; everywhere else a run may find what no run found before, and prints the blob that repeats it. What was
 found once stays as an ``@example``.
+
+What tests start gets default signals, also where a shell runs pytest in the background and so has it ignore some: a child
+inherits what is ignored, and never what is handled.
 """
 
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 
 import pytest
@@ -21,6 +25,14 @@ settings.register_profile("anew", deadline=None, print_blob=True)
 settings.register_profile("ci", settings.get_profile("anew"), derandomize=True, database=None,
                           suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("ci" if os.environ.get("MUSTER_CI") else "anew")
+
+
+def pytest_configure() -> None:
+    """Ignore no signal that a shell may have had this process ignore."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    if signal.getsignal(signal.SIGQUIT) is signal.SIG_IGN:
+        signal.signal(signal.SIGQUIT, signal.SIG_DFL)
 
 
 @pytest.fixture(autouse=True)
