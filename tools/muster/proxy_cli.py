@@ -23,7 +23,7 @@ from tools.muster.supervisor import Supervisor
 ASK_LIMIT_S = 30.0  # how long to look for a member that answers
 
 _TAKEN = (
-    "name", "data-dir", "run-dir", "fronts", "cpus", "shards", "shard-depth", "listen-client-urls", "listen-metrics-urls",
+    "name", "data-dir", "run-dir", "port-wait", "fronts", "cpus", "shards", "shard-depth", "listen-client-urls", "listen-metrics-urls",
     "initial-cluster", "initial-cluster-token", "peer-key-file", "heartbeat-interval", "election-timeout",
     "max-request-bytes", "max-txn-ops", "max-concurrent-streams", "grpc-keepalive-min-time", "grpc-keepalive-interval",
     "grpc-keepalive-timeout", "socket-reuse-port", "metrics", "watch-progress-notify-interval", "cors",
@@ -63,7 +63,7 @@ def run(args: list[str]) -> int:
         raise ConfigError(f"{settings.data_dir} is the data directory of a member: a proxy needs its own")
     lock = rundir.DataDirLock(settings.data_dir)
     try:
-        serve.check_ports(settings, None)
+        serve.check_ports(settings, None, log)
         run_dir = rundir.make_run_dir(settings.data_dir, settings.run_dir)
         identity = Identity(cluster_id, 0, 0, settings.shards, settings.shard_depth, peers)
         specs = serve.front_specs(settings, identity, run_dir, 0, pinning.assign(settings.cpus, max(1, settings.fronts)))

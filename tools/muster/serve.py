@@ -22,7 +22,7 @@ from tools.muster.config import ServerConfig, Url, setting, with_shards
 from tools.muster.parse import ConfigError
 from tools.muster.supervisor import Logger, StopLimits, Supervisor
 
-PORT_WAIT_S = 1.0
+_TOLD_AFTER_S = 1.0  # of waiting for a port
 _LEAST_BLOCK_CACHE_BYTES = 4 << 20  # of a shard
 _LEAST_WRITE_BUFFER_BYTES = 8 << 20
 
@@ -44,7 +44,7 @@ def run(config: ServerConfig) -> int:
         while True:
             identity, is_new = bootstrap.establish(config)
             config = with_shards(config, identity.shard_count)
-            check_ports(config, identity)
+            check_ports(config, identity, log)
             run_dir = rundir.make_run_dir(config.data_dir, config.run_dir)
             try:
                 supervisor = Supervisor(child_specs(config, identity, run_dir), log, stop_limits(config))
@@ -246,19 +246,24 @@ def in_url(host: str) -> str:
     return f"[{host}]" if ":" in host else host
 
 
-def check_ports(config: ServerConfig, identity: Identity | None) -> None:
-    """ConfigError, in etcd's words, if a port is taken: better now than by a child that crashes again and again."""
+def check_ports(config: ServerConfig, identity: Identity | None, log: Logger) -> None:
+    """Wait until all ports are free, ``--port-wait`` at most: children of a supervisor that was killed may be ending still.
+    ConfigError, in etcd's words, if one is not: better now than by a child that crashes again and again."""
     urls = [(bind_address(u), u.port) for u in (*config.listen_client, *config.listen_metrics)]
     if identity is not None:
         peer = config.listen_peer[0]
         urls += [(bind_address(peer), peer.port + s) for s in range(identity.shard_count)]
-    deadline = time.monotonic() + PORT_WAIT_S
+    began, told = time.monotonic(), False
+    limit_s = setting(config, "port-wait") / 1000
     for host, port in urls:
-        while (code := _bind_error(host, port)) == errno.EADDRINUSE and time.monotonic() < deadline:
-            time.sleep(0.05)  # children of a supervisor that was killed are just ending
+        while (code := _bind_error(host, port)) == errno.EADDRINUSE and time.monotonic() < began + limit_s:
+            if not told and time.monotonic() > began + _TOLD_AFTER_S:
+                told = True
+                log.warning("a port is taken; waiting for it", address=f"{in_url(host)}:{port}", limit_s=limit_s)
+            time.sleep(0.05)
         if code:
             reason = "address already in use" if code == errno.EADDRINUSE else os.strerror(code).lower()
-            raise ConfigError(f"listen tcp {host}:{port}: bind: {reason}")
+            raise ConfigError(f"listen tcp {in_url(host)}:{port}: bind: {reason}")
 
 
 def _raise_file_limit() -> None:

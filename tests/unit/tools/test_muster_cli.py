@@ -6,13 +6,19 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
+import structlog
+from structlog.testing import capture_logs
 
 from cluster.version import ETCD_VERSION, MUSTER_VERSION
 from tools.muster import cli, layout, local_cli, rundir
-from tools.muster.parse import ConfigError
+from tools.muster.config import build
+from tools.muster.flags import SERVER_FLAGS
+from tools.muster.parse import ConfigError, resolve
+from tools.muster.serve import check_ports
 
 ROOT = Path(__file__).parents[3]
 
@@ -94,9 +100,25 @@ def test_a_taken_port_is_told_in_etcds_words(tmp_path: Path) -> None:
         s.bind(("127.0.0.1", 0))
         s.listen(1)
         url = f"http://127.0.0.1:{s.getsockname()[1]}"
-        done = muster(tmp_path, f"--listen-client-urls={url}", f"--advertise-client-urls={url}", "--log-outputs=/dev/null")
+        done = muster(tmp_path, f"--listen-client-urls={url}", f"--advertise-client-urls={url}", "--log-outputs=/dev/null",
+                      "--port-wait=100ms")
     assert done.returncode == 1
     assert done.stderr == f"muster: listen tcp {url[7:]}: bind: address already in use\n"
+
+
+def test_a_port_that_is_still_taken_is_waited_for() -> None:
+    """As those of a host's processes that are ending: for longer than a second."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen(1)
+        url = f"http://127.0.0.1:{taken.getsockname()[1]}"
+        config = build(resolve(SERVER_FLAGS, [f"--listen-client-urls={url}", f"--advertise-client-urls={url}"], {}))
+        freed = threading.Timer(2.0, taken.close)
+        freed.start()
+        with capture_logs() as logs:
+            check_ports(config, None, structlog.get_logger())
+        freed.join()
+    assert [line["event"] for line in logs] == ["a port is taken; waiting for it"]
 
 
 def test_a_second_server_on_the_same_data_is_refused(tmp_path: Path) -> None:
