@@ -300,7 +300,7 @@ class Checker:
         self.leases.told(operation)
         if operation.method == "Compact":
             self._compacted(operation)
-        waited_s = self._simulation.now - operation.asked_at
+        waited_s = (self._simulation.now - operation.asked_at) * self._simulation.clock_rate(operation.front)
         if operation.method == "Range" and revision < operation.low_here and waited_s < BEHIND_S:
             raise Violation("I14 a front never goes back", f"{operation}: it had shown {operation.low_here}")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from order_world import Process, Violation
+from order_world import DiskBroke, Process, Violation
 
 from cluster.raft import Configuration, Entry, HardState, SnapshotPosition
 
@@ -19,6 +19,8 @@ class LogDisk:
         self.log: list[Entry] = []
         self.metas: dict[str, bytes] = {}
         self.writes = 0
+        self.failing = False  # no sync succeeds, no write finds room
+        self.perhaps_dies: Callable[[str], None] = lambda where: None
         self._durable: tuple[HardState, SnapshotPosition, list[Entry], dict[str, bytes]] = (
             self.hard, self.position, [], {})
         self._unsynced: list[Callable[[LogDisk], None]] = []
@@ -55,6 +57,8 @@ class LogDisk:
     # -- writes
 
     def _write(self, change: Callable[[LogDisk], None]) -> None:
+        if self.failing:
+            raise DiskBroke("no space left for the log")
         change(self)
         self._unsynced.append(change)
         self.writes += 1
@@ -125,9 +129,12 @@ class LogDisk:
 
         self.installing = position
         self._write(change)
+        self.perhaps_dies("before an install is logged")
         self.sync()
+        self.perhaps_dies("when an install is logged")
 
     def finish_install(self, position: SnapshotPosition) -> None:
+        self.perhaps_dies("when a state is installed")
         if position.index > self.position.index:
             if position.index <= self.last_index() and self.term(position.index) == position.term:
                 self.truncate_prefix(position)
@@ -180,6 +187,8 @@ class Syncer:
         if self._running:
             return False
         if quiet and self._inline:
+            if self._disk.failing:
+                raise DiskBroke("a sync failed")
             self._disk.sync()
             return True
         self._start()
@@ -193,6 +202,8 @@ class Syncer:
         self._loop.world.at(delay, self._loop, lambda: self._finished(sequence, covered))
 
     def _finished(self, sequence: int, covered: int) -> None:
+        if self._disk.failing:
+            raise DiskBroke("a sync failed")
         self._disk.sync(covered)
         self._running = False
         if self._wanted > sequence:

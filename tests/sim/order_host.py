@@ -12,22 +12,30 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import order_disk
-import order_store
 from order_checks import watched_classes
 from order_leases import watched_lessor
 from order_streams import PROGRESS_S
 from order_watching import FRAGMENT_BYTES
-from order_world import Dealer, Process, Router
+from order_world import Dealer, DiskBroke, PowerCut, Process, Router
 
 import cluster.faults
 import cluster.txn_eval
 import node.applying
+import node.lease_ids
 import node.links
 import node.order_node
 import node.peers
 import node.reads
 import node.server
 import node.snapshots
+import node.storage.apply
+import node.storage.compaction
+import node.storage.deletes
+import node.storage.directory
+import node.storage.hashing
+import node.storage.keys
+import node.storage.reads
+import node.storage.state
 import node.upkeep
 import proxy.watch.hub
 from cluster.messages import Method
@@ -38,6 +46,7 @@ from node.main import make_node
 from node.order_node import OrderNode
 from node.server import Node
 from node.shard_node import ShardNode
+from node.storage import StorageError
 from proxy.links import Connector, Link
 from proxy.router import SWEEP_S
 from proxy.router import Router as FrontRouter
@@ -73,16 +82,23 @@ class NodeProcess(Process):
         self.node.start()
 
     def happens(self, source: object, event: Callable[[], object]) -> None:
-        """A node that finds that it is not who it was ends, and is not started again (``node.main``)."""
+        """A node that finds that it is not who it was ends, and is not started again (``node.main``). One whose disk fails
+        ends too."""
         try:
             super().happens(source, event)
+        except PowerCut:
+            self.world.died(self)
+        except (StorageError, DiskBroke):
+            if not self.log.failing:
+                raise
+            self.world.disk_failed(self)
         except LogContradiction:
             if not self.emptied:
                 raise
             self.world.refused(self)
         else:
             if self.alive and self.node.fatal.done():
-                self.world.refused(self)
+                (self.world.disk_failed if self.log.failing else self.world.refused)(self)
 
 
 class FrontProcess(Process):
@@ -202,8 +218,9 @@ def substituted(simulation: Simulation) -> Iterator[None]:
     coordinator, confirmations = watched_classes(simulation)
     system = SimpleNamespace(urandom=lambda size: here().random.getrandbits(8 * size).to_bytes(size, "big"))
     zmq = SimpleNamespace(Context=lambda io_threads: _Context(simulation.starting))
-    clock = SimpleNamespace(monotonic=lambda: here().time(), time=lambda: here().time(),
-                            perf_counter=simulation.perf_counter)
+    clock = SimpleNamespace(monotonic=lambda: here().time(), time=lambda: here().wall_time(),
+                            perf_counter=simulation.perf_counter,
+                            perf_counter_ns=lambda: int(simulation.perf_counter() * 1e9))
     places: list[tuple[Any, str, Any]] = [
         (node.server, "zmq", zmq),
         (node.server, "random", SimpleNamespace(SystemRandom=lambda: simulation.starting.random)),
@@ -227,10 +244,13 @@ def substituted(simulation: Simulation) -> Iterator[None]:
         (node.applying, "time", clock),
         (cluster.txn_eval, "MANY", simulation.plan.many),
         (node.upkeep, "ThreadPoolExecutor", _Pool),
-        (node.snapshots, "SnapshotSource", order_store.Source),
-        (node.snapshots, "SnapshotSink", order_store.Sink),
+        (node.lease_ids, "time", clock),
+        (node.snapshots, "SnapshotSource", simulation.sources),
+        (node.snapshots, "SnapshotSink", simulation.make_sink),
         (proxy.watch.hub, "random", SimpleNamespace(random=lambda: here().random.random())),
     ]
+    if simulation.plan.real:
+        places += _real_places(simulation, clock)
     before = [(place, name, getattr(place, name)) for place, name, _ in places]
     try:
         for place, name, value in places:
@@ -239,6 +259,32 @@ def substituted(simulation: Simulation) -> Iterator[None]:
     finally:
         for place, name, value in before:
             setattr(place, name, value)
+
+
+def _real_places(simulation: Simulation, clock: SimpleNamespace) -> list[tuple[Any, str, Any]]:
+    """Where the real store looks at a clock, and what makes small things be done in many steps."""
+    write_current = node.storage.directory.write_current
+
+    def switch(root: Any, name: str) -> None:
+        simulation.perhaps_dies("before a state is switched in")
+        write_current(root, name)
+        simulation.perhaps_dies("when a state is switched in")
+
+    storage = node.storage
+    return [
+        *((module, "time", clock) for module in (storage.compaction, storage.hashing, storage.reads)),
+        (storage.state, "lower_compactions", lambda: 0),  # it looks for all threads: slow
+        (storage.directory, "write_current", switch),
+        (node.applying, "SLICE_S", 0.00015),  # one step
+        (storage.deletes, "SLICE_ROWS", 2),
+        (storage.compaction, "_TIME_CHECK", 1),
+        (storage.compaction, "_TAKE_CHECK", 1),
+        (storage.compaction, "_CHUNK", 4),
+        (storage.keys, "RUN_ENTRIES", 4),
+        (storage.apply, "SLICE_BYTES", 300),
+        (node.snapshots, "_CHUNK_BYTES", 4096),
+        (node.snapshots, "_WINDOW_BYTES", 16384),
+    ]
 
 
 def common_settings(host: int, hosts: int, shards: int) -> Common:

@@ -62,7 +62,7 @@ class LeaseTimes:
         began = self._began.get(lease)
         if began is None:  # whoever applied it was no sequencer any more
             began = self._simulation.checker.committed_at[replay.granted[lease]]
-        return max(began, self._promoted_at + ELECTION_S) + replay.ttls[lease]
+        return max(began, self._promoted_at + ELECTION_S) + replay.ttls[lease] / (1 - self._simulation.plan.drift)
 
     # -- nobody outlives his time
 
@@ -102,7 +102,7 @@ class LeaseTimes:
                 raise Violation("I15 a keep-alive gives the whole time", f"{o}: {replay.ttls[response.ID]}")
         elif o.method == "LeaseTimeToLive" and response.TTL >= 0:
             lease = o.request.ID
-            most = max(self.runs_out(lease, replay) - o.asked_at, 0) + ROUNDING_S
+            most = max(self.runs_out(lease, replay) - o.asked_at, 0) * (1 + self._simulation.plan.drift) + ROUNDING_S
             least = o.alive_until - o.answered_at - ROUNDING_S
             if lease != response.ID or response.grantedTTL != replay.ttls[lease] or not (
                     max(math.floor(least), 0) <= response.TTL <= most):

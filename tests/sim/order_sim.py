@@ -1,7 +1,8 @@
 """The whole store in one Python process: S shards on three hosts, fronts, clients, and everything that goes wrong.
 
 Nodes and fronts are the real ones (``order_host``); clock, network and disks are simulated (``order_world``,
-``order_disk``, ``order_store``). From one seed: frames delayed and late, connections broken, hosts cut off both ways or one way,
+``order_disk``, ``order_store``; with ``Plan.real`` the state store is the real one, ``order_real``). From one seed: frames
+delayed and late, connections broken, hosts cut off both ways or one way,
 links dead, nodes killed one by one or a host at a time (what was not synced or flushed is lost), paused as
 zombies, slow disks, leadership transferred, logs truncated so that replicas install snapshots, messages between
 nodes repeated late.
@@ -15,6 +16,8 @@ from __future__ import annotations
 
 import itertools
 import os
+import shutil
+import weakref
 from dataclasses import dataclass
 from random import Random
 from typing import Any
@@ -22,6 +25,7 @@ from typing import Any
 from order_checks import Checker
 from order_clients import Clients
 from order_disk import LogDisk
+from order_faults import SNAPSHOTS_LEFT, HardFaults, harden
 from order_history import check_history
 from order_host import (
     ELECTION_MS,
@@ -33,7 +37,8 @@ from order_host import (
     substituted,
 )
 from order_members import Members
-from order_store import StateDisk, Store
+from order_real import RealDisk, RealSink, RealSources, check_stores, make_root
+from order_store import Sink, Source, StateDisk, Store
 from order_watching import TOLD_S
 from order_world import Process, Violation, World
 
@@ -42,7 +47,7 @@ from cluster.raft import Configuration, EntryKind, Role
 from cluster.settings import Common, NodeSettings
 from cluster.txn_eval import MANY
 
-HOSTS = (1, 2, 3)
+HOSTS = (1, 2, 3)  # unless a plan says otherwise
 ENDLESS = "I23 every wait has an end"  # the rule that something breaks which is left when there is peace
 MIX = {"put": 6, "lease_put": 2, "delete": 2, "range": 4, "serializable": 2, "txn": 4, "wide": 4, "transfer": 3,
        "grant": 1, "revoke": 1, "keep": 1, "ttl": 1, "compact": 1, "watch": 1, "progress": 1}
@@ -52,6 +57,9 @@ FAULTS = (
     "cut sequencer", "heal", "heal", "heal", "break", "break", "transfer", "transfer", "slow disk", "late", "flush",
     "empty host",
 )
+
+
+AnyState = StateDisk | RealDisk
 
 
 @dataclass
@@ -72,6 +80,11 @@ class Plan:
     faults: tuple[str, ...] = FAULTS
     many: int = MANY  # a delete of more keys than this is logged as a range
     members: bool = False  # hosts leave and come back
+    hosts: int = len(HOSTS)
+    real: bool = False  # the state lies in RocksDB
+    finish_s: tuple[float, float] = (0.0, 0.0)  # what it takes to sync a snapshot that has come
+    drift: float = 0.0  # clocks run so much faster or slower, at most
+    dies: float = 0.0  # chance of a process to die at a point where it hurts
     lone_after: int | None = None  # lone writes before one counts as alone at a front (decision 22); None: by chance
 
 
@@ -80,7 +93,7 @@ class Kept:
     """A host's disks that it has lost."""
 
     incarnation: int
-    disks: dict[int, tuple[LogDisk, StateDisk]]  # by shard
+    disks: dict[int, tuple[LogDisk, AnyState]]  # by shard
 
 
 def plan_of(seed: int) -> Plan:
@@ -104,19 +117,34 @@ def plan_of(seed: int) -> Plan:
     return plan
 
 
+def hard_plan_of(seed: int, *, real: bool = False) -> Plan:
+    """A plan by chance with every fault there is; ``real``: over RocksDB."""
+    plan = harden(plan_of(seed), seed)
+    plan.real = real
+    return plan
+
+
 class Simulation(World):
     """One run."""
 
     def __init__(self, seed: int, plan: Plan | None = None) -> None:
         super().__init__(seed)
         self.plan = plan if plan is not None else plan_of(seed)
+        self.hosts = tuple(range(1, self.plan.hosts + 1))
+        self.hard = HardFaults(self)
+        self.perhaps_dies, self.disk_failed = self.hard.perhaps_dies, self.hard.disk_failed
+        self._disks = itertools.count(1)
+        self.sources: Any = RealSources(lambda path: self.states[self._place(path)]) if self.plan.real else Source  # type: ignore[arg-type,return-value]
+        if self.plan.real:
+            self._root = make_root()
+            self._clean = weakref.finalize(self, shutil.rmtree, self._root, ignore_errors=True)
         shards = self.plan.shards
         self.shards = range(shards)
         self.placement = Placement(shards, 1)
-        configuration = Configuration(frozenset(HOSTS))
+        configuration = Configuration(frozenset(self.hosts))
         self.configuration = configuration
         self.logs: dict[tuple[int, int], LogDisk] = {}
-        self.states: dict[tuple[int, int], StateDisk] = {}
+        self.states: dict[tuple[int, int], AnyState] = {}
         self.incarnations: dict[int, int] = {}  # of the data directory that a host has now
         self.kept: dict[int, Kept] = {}  # what a host had before its disks were emptied
         self.ended: set[int] = set()  # hosts that were refused, and do not start again
@@ -130,7 +158,7 @@ class Simulation(World):
         self.checker = Checker(self)
         self.did: dict[str, int] = {}
         self._perf = itertools.count()
-        for host in HOSTS:
+        for host in self.hosts:
             self._new_disks(host)
         self.clients: Clients
 
@@ -138,9 +166,18 @@ class Simulation(World):
         """An empty data directory: another incarnation (H10)."""
         self.incarnations[host] = self.random.getrandbits(63) | 1
         for shard in self.shards:
-            self.logs[host, shard] = LogDisk(self.configuration)
-            disk = self.states[host, shard] = StateDisk()
+            log = self.logs[host, shard] = LogDisk(self.configuration)
+            disk = self.states[host, shard] = self._new_state(host, shard)
             disk.watched = lambda content, where=(host, shard): self.checker.applied(where, content)  # type: ignore[misc]
+            log.perhaps_dies = self.perhaps_dies
+
+    def _new_state(self, host: int, shard: int) -> AnyState:
+        if not self.plan.real:
+            return StateDisk()
+        number = next(self._disks)
+        disk = RealDisk(self._root / f"{host}-{shard}-{number:04d}", Random(f"{self.seed}/disk {number}"))
+        disk.flushes_itself, disk.perhaps_dies = 0.02, self.perhaps_dies
+        return disk
 
     def _choose_keys(self) -> list[bytes]:
         """A few keys in each shard, two directories of two keys and one that stands alone."""
@@ -159,7 +196,7 @@ class Simulation(World):
     # -- the machines
 
     def common(self, host: int) -> Common:
-        return common_settings(host, len(HOSTS), self.plan.shards)
+        return common_settings(host, len(self.hosts), self.plan.shards)
 
     def node_settings(self, host: int, shard: int) -> NodeSettings:
         return node_settings(self.common(host), shard, self.plan.snapshot_count, self.incarnations[host])
@@ -171,14 +208,28 @@ class Simulation(World):
     def open_log(self, path: str, *, initial: Configuration, no_fsync: bool, write_buffer_bytes: int) -> LogDisk:
         return self.logs[self._place(path)]
 
-    def open_state(self, path: str, **sizes: int) -> Store:
-        return Store(self.states[self._place(path)])
+    def open_state(self, path: str, **sizes: int) -> Any:
+        disk = self.states[self._place(path)]
+        return disk.open() if isinstance(disk, RealDisk) else Store(disk)
+
+    def make_sink(self, path: str) -> Any:
+        disk = self.states[self._place(path)]
+        low, high = self.plan.finish_s
+        takes_s = self.random.uniform(low, high) if high else 0.0
+        sink = RealSink(disk, takes_s) if isinstance(disk, RealDisk) else Sink(disk, takes_s)
+        self.hard.received(path, len(disk.sinks))
+        return sink
+
+    def clock_rate(self, host: int) -> float:
+        drift = self.plan.drift
+        return Random(f"{self.seed}/clock {host}").uniform(1 - drift, 1 + drift) if drift else 1.0
 
     def perf_counter(self) -> float:
         """A slice of long work ends after a few steps."""
         return next(self._perf) * 0.0001
 
     def start_node(self, host: int, shard: int) -> None:
+        self.logs[host, shard].failing = self.states[host, shard].failing = False
         try:
             process = NodeProcess(self, host, shard)
         except Violation:
@@ -194,12 +245,14 @@ class Simulation(World):
         self.fronts[host] = FrontProcess(self, host)
         self.fronts[host].busy_s = self.plan.busy_s
 
-    def kill(self, process: NodeProcess) -> None:
+    def kill(self, process: NodeProcess, *, unsynced: bool = True) -> None:
+        """``unsynced``: some of it may have reached the disk all the same."""
         if process.alive:
             process.kill()
-            process.log.crash(self.random.randint(0, process.log.unsynced))
-            process.disk.crash(self.random.choice((0, len(process.disk.applied), self.random.randint(
-                0, len(process.disk.applied)))))
+            process.log.crash(self.random.randint(0, process.log.unsynced) if unsynced else 0)
+            process.disk.crash(self.random)
+
+    died = kill
 
     def stepped(self, process: Process) -> None:
         if type(process) is NodeProcess:
@@ -231,25 +284,25 @@ class Simulation(World):
             if nodes:
                 (self._kill if verb == "kill" else self._pause)(r.choice(nodes))
         elif action == "kill host":
-            self._kill_host(r.choice(HOSTS), front=r.random() < 0.3)
+            self._kill_host(r.choice(self.hosts), front=r.random() < 0.3)
         elif action == "empty host":
-            self.empty(r.choice(HOSTS))
+            self.empty(r.choice(self.hosts))
         elif action == "restart":
             self._restart()
         elif action == "pause front":
             self._pause(r.choice([f for _, f in sorted(self.fronts.items())]))
         elif action == "isolate":
-            host = r.choice(HOSTS)
-            self.blocked |= {p for h in HOSTS if h != host for p in ((host, h), (h, host))}
+            host = r.choice(self.hosts)
+            self.blocked |= {p for h in self.hosts if h != host for p in ((host, h), (h, host))}
         elif action == "one way":
-            host = r.choice(HOSTS)
-            self.blocked |= {(host, h) if r.random() < 0.5 else (h, host) for h in HOSTS if h != host}
+            host = r.choice(self.hosts)
+            self.blocked |= {(host, h) if r.random() < 0.5 else (h, host) for h in self.hosts if h != host}
         elif action in ("cut pair", "cut sequencer"):
-            a, b = r.sample(HOSTS, 2)
+            a, b = r.sample(self.hosts, 2)
             leaders = self._leaders(0)
             if action == "cut sequencer" and leaders:
                 a = leaders[0].host
-                b = r.choice([h for h in HOSTS if h != a])
+                b = r.choice([h for h in self.hosts if h != a])
             self.blocked |= {(a, b), (b, a)}
         elif action == "heal":
             self.heal()
@@ -273,13 +326,15 @@ class Simulation(World):
             node = r.choice([n for _, n in sorted(self.nodes.items())])
             if node.alive and not node.paused:
                 node.happens(None, node.node.store.flush)
+        else:
+            getattr(self.hard, action.replace(" ", "_"))()
 
     def _kill(self, node: NodeProcess) -> None:
         self.kill(node)
 
-    def _kill_host(self, host: int, *, front: bool) -> None:
+    def _kill_host(self, host: int, *, front: bool, unsynced: bool = True) -> None:
         for shard in self.shards:
-            self._kill(self.nodes[host, shard])
+            self.kill(self.nodes[host, shard], unsynced=unsynced)
         if front and self.fronts[host].alive:
             self.fronts[host].kill()
             self.clients.front_died(self.fronts[host])
@@ -333,16 +388,16 @@ class Simulation(World):
             states.append(self.kept[host].disks[shard][1])
         return states
 
-    def _pause(self, process: Process) -> None:
+    def _pause(self, process: Process, length: float = 0.0) -> None:
         if process.alive and not process.paused:
             process.pause()
-            length = self.random.choice((0.05, 0.3, 0.6, 1.0, 2.0))
+            length = length or self.random.choice((0.05, 0.3, 0.6, 1.0, 2.0))
             self.at(length, None, lambda: process.resume() if process.paused else None)
 
     def _restart(self) -> None:
         if self.ended and (self.calm or self.random.random() < 0.5):
             self.find_disks()
-        for host in HOSTS:
+        for host in self.hosts:
             if host not in self.ended:
                 self._start_host(host)
 
@@ -366,6 +421,10 @@ class Simulation(World):
             except Exception as error:
                 where = self.current.name if self.current is not None else "the simulation"
                 self.checker.failed(where, error)
+            finally:
+                for disk in self.states.values():
+                    if isinstance(disk, RealDisk):
+                        disk.end()
         if self.members is not None:
             self.did["changes of hosts"] = self.members.done
         return {**self.did, **self.checker.counts, "events": self.events,
@@ -378,7 +437,7 @@ class Simulation(World):
             self._run_faults()
 
     def _run_faults(self) -> None:
-        for host in HOSTS:
+        for host in self.hosts:
             for shard in self.shards:
                 self.start_node(host, shard)
             self.start_front(host)
@@ -390,11 +449,13 @@ class Simulation(World):
     def _run(self) -> None:
         self._run_faults()
         self.peace()
-        if not self.run_until(self.now + 30.0, self._at_rest):
+        if not self.run_until(self.now + 30.0 + 2 * self.plan.finish_s[1], self._at_rest):
             why = self.why_not()
-            raise Violation(ENDLESS if why.startswith("I23") else "liveness", why)
+            raise Violation(ENDLESS if why.startswith("I23") else SNAPSHOTS_LEFT if why.startswith(SNAPSHOTS_LEFT) else "liveness", why)
         self._ask_for_progress()
         check_history(self)  # type: ignore[arg-type]
+        if self.plan.real:
+            check_stores(self)
 
     def _ask_for_progress(self) -> None:
         """The last question: every watch is told how far it is (I16)."""
@@ -411,6 +472,8 @@ class Simulation(World):
         RepeatingLink.repeats = 0.0
         self.heal()
         self.find_disks()
+        for disk in (*self.logs.values(), *self.states.values()):
+            disk.failing = False
         self._restart()
         for _, process in sorted({**self.nodes, **{(h, -1): f for h, f in self.fronts.items()}}.items()):
             if process.paused:
@@ -449,13 +512,15 @@ class Simulation(World):
                 return f"node {host}.{shard} owes answers for compactions that are applied"
             if getattr(node, "_fates", None):
                 return f"I23: node {host}.{shard} holds answers whose fate is open"
-            if node.raft.commit_index != max(self.nodes[h, shard].node.raft.commit_index for h in HOSTS):
+            if node.raft.commit_index != max(self.nodes[h, shard].node.raft.commit_index for h in self.hosts):
                 return f"node {host}.{shard} is behind its group"
             if shard and node.applied_index < self._last_to_be_ordered(node.raft):
                 return f"node {host}.{shard} has entries that are committed and not in order"
         if len(ends) != 1:
             return f"order indexes differ: { {w: n.node.order_index for w, n in sorted(self.nodes.items())} }"
-        revision = self.nodes[HOSTS[0], 0].node.store.revision
+        if left := self.hard.snapshots_left():
+            return left
+        revision = self.nodes[self.hosts[0], 0].node.store.revision
         for host, front in sorted(self.fronts.items()):
             for watched in front.context.hub.subscriptions.values():
                 if watched.lagging or watched.through() < revision:

@@ -10,7 +10,9 @@ from __future__ import annotations
 import itertools
 from bisect import bisect_left, insort
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from random import Random
 from types import SimpleNamespace
+from typing import Any
 
 from cluster import later_puts, records
 from cluster.later_puts import LaterPuts
@@ -30,6 +32,7 @@ from node.storage import (
     Position,
     PreparedPuts,
     SnapshotRefused,
+    SyncFailed,
 )
 
 
@@ -140,6 +143,8 @@ class Store:
         return self.apply_changes(changes, position, want_events=want_events, meta=meta)
 
     def flush(self) -> Position:
+        if self._disk.failing:
+            raise SyncFailed("the disk fails")
         self._disk.flushed = self._now.copy()
         self._disk.applied.clear()
         return self._disk.flushed.position
@@ -150,6 +155,7 @@ class Store:
         self._now = sink.content.copy()
         self._disk.flushed = sink.content.copy()
         self._disk.applied.clear()
+        self._disk.sinks.discard(sink)
         return self.position
 
     def close(self) -> None:
@@ -324,9 +330,13 @@ class StateDisk:
         self.flushed = Content()
         self.applied: list[tuple[Changes, tuple[int, int, int, int], dict[str, bytes]]] = []
         self.watched: Callable[[Content], None] = lambda content: None
+        self.failing = False
+        self.sinks: set[Any] = set()  # snapshots being received, by whoever lives now
 
-    def crash(self, survivors: int) -> None:
+    def crash(self, random: Random) -> None:
         """RocksDB may have flushed at any batch; the rest is gone."""
+        survivors = random.choice((0, len(self.applied), random.randint(0, len(self.applied))))
+        self.sinks.clear()
         for batch in self.applied[:survivors]:
             apply(self.flushed, *batch)
         self.applied.clear()
@@ -516,8 +526,11 @@ class Source:
 class Sink:
     """``node.storage.snapshot.SnapshotSink``."""
 
-    def __init__(self, root: str) -> None:
+    def __init__(self, disk: StateDisk, takes_s: float) -> None:
+        self._disk = disk
+        self.takes_s = takes_s  # what syncing it takes: see Process.run_in_executor
         self._data = b""
+        disk.sinks.add(self)
         self.position = Position(0, 0, 0, 0, 0)
         self.content = Content()
 
@@ -533,3 +546,4 @@ class Sink:
 
     def abandon(self) -> None:
         """Given up."""
+        self._disk.sinks.discard(self)

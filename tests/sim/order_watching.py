@@ -180,7 +180,9 @@ class WatchHistory:
             same = event.kv.key == change.key and (event.type == 1 if change.kv is None else event.kv == change.kv)
             if not same:
                 raise Violation("I16 events in order", f"{w} {revision}: {event} for {change}")
-            old = before.get(change.key) if w.request.prev_kv else None
+            # as in etcd, a creation has none: not even behind a delete of the same transaction
+            born = change.kv is not None and change.kv.create_revision == revision
+            old = before.get(change.key) if w.request.prev_kv and not born else None
             if event.prev_kv != old if event.HasField("prev_kv") else old is not None and not self._compacted(revision - 1, at):
                 raise Violation("I16 what was there before", f"{w} {revision}: {event}, before: {old}")
             kinds["watch: what was there before"] += old is not None

@@ -28,6 +28,14 @@ class Violation(AssertionError):
         self.rule = rule
 
 
+class PowerCut(BaseException):
+    """The process that runs dies here and now."""
+
+
+class DiskBroke(OSError):
+    """There is no room, or the device says no."""
+
+
 class Handle:
     """A timer that can be cancelled."""
 
@@ -94,6 +102,7 @@ class Process:
         self.paused = False
         self.random = Random(f"{world.seed}/{name}/{world.next_life(name)}")
         self.clock_offset = self.random.uniform(0, 1000)
+        self.clock_rate = world.clock_rate(host)  # its seconds in one of the world's
         self.sockets: list[Router | Dealer] = []
         self.busy_s = 0.0002  # how long the loop is at something else before it comes to what is ready
         self._ready: deque[Callable[[], object]] = deque()
@@ -103,7 +112,11 @@ class Process:
     # -- as an event loop
 
     def time(self) -> float:
-        return self.world.now + self.clock_offset
+        return self.world.now * self.clock_rate + self.clock_offset
+
+    def wall_time(self) -> float:
+        """Seconds of the clock on the wall, which jumps."""
+        return self.time() + self.world.wall_jumps.get(self.host, 0.0)
 
     def call_soon(self, callback: Callable[..., object], *args: Any) -> Handle:
         handle = Handle()
@@ -117,15 +130,17 @@ class Process:
 
     def call_later(self, delay_s: float, callback: Callable[..., object], *args: Any) -> Handle:
         handle = Handle()
-        self.world.at(delay_s, self, lambda: None if handle.cancelled else callback(*args))
+        self.world.at(delay_s / self.clock_rate, self, lambda: None if handle.cancelled else callback(*args))
         return handle
 
     def create_future(self) -> Future:
         return Future(self)
 
     def run_in_executor(self, executor: object, work: Callable[..., Any], *args: Any) -> Future:
-        """In the other thread it takes a while, and happens at once somewhere in it."""
+        """In the other thread it takes a while, and happens at once somewhere in it. What finishes a snapshot takes what its
+        ``takes_s`` says."""
         future = Future(self)
+        takes_s = work.__self__.takes_s if getattr(work, "__name__", "") == "finish" else 0.0  # type: ignore[attr-defined]
 
         def run() -> None:
             try:
@@ -136,7 +151,7 @@ class Process:
             else:
                 self.world.at(self.random.uniform(0.0005, 0.02), self, lambda: future.set_result(result))
 
-        self.world.at(self.random.uniform(0.0001, 0.02), self, run)
+        self.world.at(takes_s + self.random.uniform(0.0001, 0.02), self, run)
         return future
 
     def _drain(self) -> None:
@@ -367,6 +382,7 @@ class World:
         self.blocked: set[tuple[int, int]] = set()  # (from host, to host)
         self.late = 0.0  # share of frames between hosts that take long
         self.latency_s = 0.002
+        self.wall_jumps: dict[int, float] = {}  # by host
         self.events = 0
         self._heap: list[tuple[float, str, int, Callable[[], None]]] = []
         self._lives: dict[str, int] = {}
@@ -403,6 +419,10 @@ class World:
             event()
         self.now = end
         return done()
+
+    def clock_rate(self, host: int) -> float:
+        """How fast a host's clock runs."""
+        return 1.0
 
     def stepped(self, process: Process) -> None:
         """After every event of a process: for checks."""
