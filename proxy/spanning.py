@@ -34,7 +34,7 @@ Answer = Callable[[Any, int, int, bytes], None]  # call, revision, term, the res
 class Gather:
     """One read of several shards at one revision."""
 
-    __slots__ = ("_answer", "_call", "_failed", "_limit", "_method", "_order", "_requests", "_router", "_stats", "_tails",
+    __slots__ = ("_answer", "_call", "_failed", "_limit", "_method", "_most", "_order", "_requests", "_router", "_stats", "_tails",
                  "_term", "_tries", "revision", "serializable", "shards")
 
     def __init__(
@@ -53,6 +53,7 @@ class Gather:
         self._term = 0
         self._order = 0
         self._tries = 0
+        self._most = _TRIES
         self.revision = 0  # the request's own; 0: the latest
         self.serializable = serializable
         self.shards = tuple(sorted({shard for shard, _ in self._requests}))
@@ -126,11 +127,18 @@ class Gather:
         """A shard cannot answer at this revision: start over with another where that may help."""
         # H16; or another replica than the one it was sent to answers, and is behind it
         passing = error.kind is errors.COMPACTED or (error.kind is errors.FUTURE_REV and self.serializable)
-        if passing and not self.revision and self._tries < _TRIES:
-            self._tries += 1
-            self.start()
-        else:
+        if not passing or self.revision:
             self._fail(error)
+            return
+        if self._tries == self._most:
+            if not self.serializable:
+                self._fail(error)
+                return
+            # a replica of this host is further behind than what the others have compacted: nobody asked for an old
+            # revision, so nobody is told that it is gone
+            self.serializable, self._most = False, 2 * _TRIES
+        self._tries += 1
+        self.start()
 
     def _fail(self, error: EtcdError) -> None:
         call, self._call = self._call, None

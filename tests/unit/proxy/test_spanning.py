@@ -10,6 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cluster import errors
+from cluster.errors import EtcdError
 from cluster.messages import HEAD, READ, Method, Status
 from cluster.pb import rpc_pb2
 from cluster.ranges import RangeRead, Row
@@ -199,3 +201,18 @@ def test_ranges_over_several_shards_and_other_reads_of_a_tick_share_one_read_ind
     net.run()
     assert answered[10:] == [6]
     assert net.router.read_index.rounds == 2
+
+
+def test_h16_the_latest_is_never_compacted_however_far_behind_a_replica_of_the_host_is() -> None:
+    shards, answered, failed = Shards(2), [], []  # type: ignore[var-annotated]
+    shards.routes[0].replica.revision = 3
+    Gather(shards, FakeCall(), Method.RANGE, [(0, b""), (1, b"")], True, MethodStats(),  # type: ignore[arg-type]
+           lambda call, revision, term, tail: answered.append(revision), lambda call, stats, error: failed.append(error)).start()
+    while shards.prefixes[-1] == (0, 3):
+        assert len(shards.prefixes) < 100
+        shards.answer(1, Status.ERROR, EtcdError(errors.COMPACTED).encode())
+        assert not failed
+    assert shards.prefixes[-1] == (5, 9)  # a quorum was asked
+    for shard in range(2):
+        shards.answer(shard, Status.OK, HEAD.pack(9, 2))
+    assert answered == [9]
