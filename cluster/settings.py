@@ -111,6 +111,7 @@ class FrontSettings:
     metrics: str = "basic"
     listen_metrics: tuple[str, ...] = ()
     max_concurrent_streams: int = 4_294_967_295
+    max_client_connections: int = -1  # of this front; -1: as its descriptors allow
     grpc_keepalive_min_time_ms: int = 5_000
     grpc_keepalive_interval_ms: int = 7_200_000
     grpc_keepalive_timeout_ms: int = 20_000

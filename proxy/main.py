@@ -21,6 +21,7 @@ import uvloop
 
 from cluster.settings import FrontSettings, loads
 from process import logs
+from process.descriptors import for_clients, raise_limit
 from process.scheduling import short_slices
 from process.setup import pin, settle_memory
 from process.status import StatusPipe, StatusSink
@@ -38,6 +39,7 @@ from proxy.siblings import Siblings
 
 log = structlog.get_logger("front")
 
+_TELL_S = 60.0
 FAULT_EXIT = 70  # sysexits' EX_SOFTWARE
 _RECEIVE_OVERHEAD_BYTES = 524_288
 
@@ -60,6 +62,8 @@ class Front:
         limits = Limits(
             max_message_bytes=common.max_request_bytes + _RECEIVE_OVERHEAD_BYTES,
             max_concurrent_streams=settings.max_concurrent_streams,
+            max_connections=settings.max_client_connections if settings.max_client_connections >= 0
+            else for_clients(raise_limit()),
             ping_min_interval_s=settings.grpc_keepalive_min_time_ms / 1000,
             keepalive_interval_s=settings.grpc_keepalive_interval_ms / 1000,
             keepalive_timeout_s=settings.grpc_keepalive_timeout_ms / 1000,
@@ -73,6 +77,8 @@ class Front:
         self.metrics_server: Server | None = None
         self._loop = loop
         self._ready = False
+        self._refused = 0  # connections, as far as the log tells
+        self._refused_told = float("-inf")
         self._sweeper: asyncio.TimerHandle | None = None
 
     async def start(self) -> None:
@@ -93,10 +99,19 @@ class Front:
         log.info("serving", urls=list(settings.listen))
         settle_memory()
 
+    def _tell_refused(self) -> None:
+        """Once a minute, if clients' connections were refused."""
+        now, refused = self._loop.time(), self.server.refused
+        if refused > self._refused and now - self._refused_told > _TELL_S:
+            log.warning("refused connections of clients: there are as many as may be", refused=refused - self._refused,
+                        limit=self.server.limits.max_connections)
+            self._refused, self._refused_told = refused, now
+
     def _sweep(self) -> None:
         self._sweeper = self._loop.call_later(SWEEP_S, self._sweep)
         self.router.sweep()
         logs.log_faults(log)
+        self._tell_refused()
         self.context.tick(self._loop.time())
         if not self._ready and self.router.ready and self.server.addresses:
             self._ready = True

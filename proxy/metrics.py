@@ -206,6 +206,8 @@ class Metrics:
         server = self._server.statistics()
         yield counter("etcd_network_client_grpc_received_bytes", "Bytes from clients.", server["received_bytes"])
         yield counter("etcd_network_client_grpc_sent_bytes", "Bytes to clients.", server["sent_bytes"])
+        yield counter("muster_front_connections_refused", "Clients' connections closed because there were too many.",
+                      server["connections_refused"])
         for name in ("connections", "streams", "queued_bytes"):
             yield gauge(f"muster_front_{name}", "Of this front's client side.", server[name])
         links = [link.statistics() for route in router.routes for link in route.links.values()]

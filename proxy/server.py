@@ -114,6 +114,11 @@ class _Front(asyncio.Protocol):
         if not self.unwritable:
             self._resume_reading()
 
+    def refuse(self) -> None:
+        """There are too many."""
+        self.closing = True
+        self.transport.abort()
+
     def _fault(self, error: Exception) -> None:
         """What this client sent met a fault of this program: its connection ends, nobody else's."""
         faults.met("reading a client's connection", error)
@@ -295,6 +300,7 @@ class Server:
         self.received_bytes = 0  # over HTTP/2, framing included
         self.sent_bytes = 0
         self._accepted = 0
+        self.refused = 0  # connections
         self._stopping = False
 
     @property
@@ -354,6 +360,7 @@ class Server:
         return {
             "connections": len(self._fronts),
             "connections_accepted": self._accepted,
+            "connections_refused": self.refused,
             "received_bytes": self.received_bytes,
             "sent_bytes": self.sent_bytes,
             "http2_connections": len(http2),
@@ -380,9 +387,12 @@ class Server:
         self._dirty.append(front)
 
     def opened(self, front: _Front) -> None:
-        """A connection was accepted."""
+        """A connection was accepted. One too many is closed: descriptors are left to the disk and to peers."""
         self._accepted += 1
         self._fronts.add(front)
+        if len(self._fronts) > self.limits.max_connections:
+            self.refused += 1
+            front.refuse()
 
     def gone(self, front: _Front) -> None:
         """A connection is closed."""

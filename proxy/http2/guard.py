@@ -20,6 +20,7 @@ class Limits:
 
     max_message_bytes: int = 1_572_864 + 524_288  # of one request: max_request_bytes + gRPC overhead, as etcd
     max_concurrent_streams: int = 0xFFFF_FFFF  # of one connection; the largest value is not advertised
+    max_connections: int = 1 << 30  # of one front; the next one is closed as it comes
     stream_window_bytes: int = 1_048_576  # what a client may send on a stream before we ask for more
     connection_window_bytes: int = 16_777_216
     max_header_list_bytes: int = 65_536  # counted as RFC 7541 section 4.1 does; above: the stream is refused

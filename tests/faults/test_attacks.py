@@ -16,6 +16,7 @@ from pathlib import Path
 
 import grpc
 import hpack
+import psutil
 import pytest
 
 from cluster.pb import rpc_pb2
@@ -76,6 +77,30 @@ def http2_call(*fields: tuple[str | bytes, str | bytes]) -> bytes:
 
 def alarm(number: int) -> bytes:
     return rpc_pb2.AlarmRequest(action=rpc_pb2.AlarmRequest.ACTIVATE, alarm=number).SerializeToString()
+
+
+@contextlib.contextmanager
+def one_host(data_dir: Path, *flags: str, prefix: tuple[str, ...] = ()) -> Iterator[str]:
+    """A cluster of one host that serves; its client endpoint. Its processes must live to the end."""
+    port = free_base_port(1, 1)
+    client, peer = f"http://127.0.0.1:{port}", f"http://127.0.0.1:{port + 1}"
+    with subprocess.Popen([*prefix, *command(
+            f"--data-dir={data_dir}", f"--listen-client-urls={client}", f"--advertise-client-urls={client}", "--fronts=0",
+            f"--listen-peer-urls={peer}", f"--initial-advertise-peer-urls={peer}", *flags)], env=environment()) as host:
+        try:
+            endpoint = client.removeprefix("http://")
+            until(lambda: raw(endpoint, "/etcdserverpb.KV/Put", rpc_pb2.PutRequest(key=b"up").SerializeToString())
+                  is grpc.StatusCode.OK)
+            began = started(host.pid)
+            yield endpoint
+            assert (host.poll(), started(host.pid)) == (None, began)
+        finally:
+            host.terminate()
+
+
+def started(pid: int) -> set[int]:
+    """A host's processes."""
+    return {child.pid for child in psutil.Process(pid).children(recursive=True)}
 
 
 Attack = Callable[[str], object]
@@ -193,21 +218,25 @@ def test_a_store_whose_log_holds_an_alarm_without_a_name_starts_and_serves(tmp_p
     """Made by a version that logged such an alarm: it ended when it applied it, and again at every start."""
     with tarfile.open(Path(__file__).parent / "data" / "alarm-7.tar.xz") as made:
         made.extractall(tmp_path, **({"filter": "data"} if hasattr(tarfile, "data_filter") else {}))  # Python 3.11.4
-    port = free_base_port(1, 1)
-    client, peer = f"http://127.0.0.1:{port}", f"http://127.0.0.1:{port + 1}"
-    with subprocess.Popen(command(
-            "--name=h1", f"--data-dir={tmp_path / 'old.muster'}", f"--listen-client-urls={client}",
-            f"--advertise-client-urls={client}", f"--listen-peer-urls={peer}", "--fronts=0"), env=environment()) as host:
-        try:
-            endpoint = client.removeprefix("http://")
-            put = rpc_pb2.PutRequest(key=b"after").SerializeToString()
-            until(lambda: raw(endpoint, "/etcdserverpb.KV/Put", put) is grpc.StatusCode.OK)
-            with grpc.insecure_channel(endpoint) as channel:
-                ranges = channel.unary_unary("/etcdserverpb.KV/Range", response_deserializer=rpc_pb2.RangeResponse.FromString)
-                found = ranges(rpc_pb2.RangeRequest(key=b"before0", range_end=b"before9").SerializeToString(), timeout=LIMIT_S)
-                assert [(kv.key, kv.value) for kv in found.kvs] == [(b"before%d" % i, b"v%d" % i) for i in range(3)]
-                listed = channel.unary_unary(_ALARM, response_deserializer=rpc_pb2.AlarmResponse.FromString)
-                assert not listed(b"", timeout=LIMIT_S).alarms
-            assert host.poll() is None
-        finally:
-            host.terminate()
+    with one_host(tmp_path / "old.muster", "--name=h1") as endpoint, grpc.insecure_channel(endpoint) as channel:
+        ranges = channel.unary_unary("/etcdserverpb.KV/Range", response_deserializer=rpc_pb2.RangeResponse.FromString)
+        found = ranges(rpc_pb2.RangeRequest(key=b"before0", range_end=b"before9").SerializeToString(), timeout=LIMIT_S)
+        assert [(kv.key, kv.value) for kv in found.kvs] == [(b"before%d" % i, b"v%d" % i) for i in range(3)]
+        listed = channel.unary_unary(_ALARM, response_deserializer=rpc_pb2.AlarmResponse.FromString)
+        assert not listed(b"", timeout=LIMIT_S).alarms
+
+
+def test_connections_beyond_the_descriptors_leave_the_host_alone(tmp_path: Path) -> None:
+    """400 connections at a limit of 300 ended the leader: it could not open a file, and took that for its disk's end."""
+    with (one_host(tmp_path / "d", prefix=("prlimit", "--nofile=300:300")) as endpoint,
+          grpc.insecure_channel(endpoint) as channel, contextlib.ExitStack() as held):
+        put = channel.unary_unary("/etcdserverpb.KV/Put", response_deserializer=rpc_pb2.PutResponse.FromString)
+        value = rpc_pb2.PutRequest(key=b"k", value=bytes(100_000)).SerializeToString()
+        put(value, timeout=LIMIT_S)
+        host, _, port = endpoint.rpartition(":")
+        for _ in range(400):
+            held.enter_context(socket.create_connection((host, int(port)), timeout=LIMIT_S))
+        for _ in range(400):  # 40 MB: files of the log and tables are opened
+            put(value, timeout=LIMIT_S)
+        held.close()
+        until(lambda: raw(endpoint, "/etcdserverpb.KV/Put", value) is grpc.StatusCode.OK, LIMIT_S)

@@ -84,6 +84,7 @@ _GROUPS: dict[str, list[Flag]] = {
         Flag("block-cache-bytes", U, "67108864", "memory of this host, shared among its shards (each gets 4 MiB at least), for blocks of stored rows that were read"),
         Flag("write-buffer-bytes", U, "33554432", "memory of this host, shared among its shards (each gets 8 MiB at least), for rows that are not flushed yet; the log takes half as much again, and is truncated after three quarters of it"),
         Flag("lease-check-interval", D, "10m", "time between looks, in slices beside requests, whether this host's keys and the leases that they hang on agree; what does not is logged and counted; 0s: none"),
+        Flag("max-client-connections", Kind.COUNT, "auto", 'connections of clients that a host takes, shared among its fronts; one more is closed at once. "auto": as many as its limit of open files leaves beside a reserve for storage and peers'),
         Flag("watch-merge-bytes", U, "67108864", "memory of this host, shared among its fronts, for events of watches over several shards that wait for a shard whose replica here is behind; what is beyond is read from history, later"),
         Flag("port-wait", D, "10s", "how long a start waits for ports that are still taken, by processes of a host that was killed, say, before it gives up"),
         Flag("run-dir", S, "", "directory of this host's sockets; default <data-dir>/run, or a short one under $XDG_RUNTIME_DIR or /tmp where that path is too long for a socket", yaml="run-dir"),

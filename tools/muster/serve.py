@@ -6,7 +6,6 @@ import asyncio
 import errno
 import os
 import platform
-import resource
 import socket
 import sys
 import time
@@ -15,10 +14,12 @@ from typing import Any
 
 from cluster.settings import Common, FrontSettings, NodeSettings, dumps
 from cluster.version import ETCD_VERSION, MUSTER_VERSION
+from process.descriptors import raise_limit
 from tools.muster import bootstrap, control, logs, nodestate, peer_keys, pinning, rundir
 from tools.muster.bootstrap import Identity
 from tools.muster.children import ChildSpec, python
 from tools.muster.config import ServerConfig, Url, setting, with_shards
+from tools.muster.flags import AUTO
 from tools.muster.parse import ConfigError
 from tools.muster.supervisor import Logger, StopLimits, Supervisor
 
@@ -35,7 +36,7 @@ def run(config: ServerConfig) -> int:
         raise ConfigError(f"cannot open --log-outputs {e.filename}: {e.strerror}") from None
     for warning in config.warnings:
         log.warning(warning)
-    _raise_file_limit()
+    raise_limit()
     bootstrap.prepare_data_dir(config.data_dir)
     lock = rundir.DataDirLock(config.data_dir)
     try:
@@ -219,6 +220,7 @@ def _front_settings(
         metrics=setting(config, "metrics"),
         listen_metrics=metrics if index == 0 else (),  # one process answers there
         max_concurrent_streams=setting(config, "max-concurrent-streams"),
+        max_client_connections=_of_a_front(config, setting(config, "max-client-connections")),
         grpc_keepalive_min_time_ms=setting(config, "grpc-keepalive-min-time"),
         grpc_keepalive_interval_ms=setting(config, "grpc-keepalive-interval"),
         grpc_keepalive_timeout_ms=setting(config, "grpc-keepalive-timeout"),
@@ -229,6 +231,10 @@ def _front_settings(
         cors=setting(config, "cors"),
         host_whitelist=setting(config, "host-whitelist"),
     ))  # fmt: skip
+
+
+def _of_a_front(config: ServerConfig, connections: int) -> int:
+    return connections if connections == AUTO else -(-connections // max(config.fronts, 1))
 
 
 def bind_address(url: Url) -> str:
@@ -264,12 +270,6 @@ def check_ports(config: ServerConfig, identity: Identity | None, log: Logger) ->
         if code:
             reason = "address already in use" if code == errno.EADDRINUSE else os.strerror(code).lower()
             raise ConfigError(f"listen tcp {in_url(host)}:{port}: bind: {reason}")
-
-
-def _raise_file_limit() -> None:
-    """As many open files as we may have: every client connection is one, and children inherit it."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def _bind_error(host: str, port: int) -> int:

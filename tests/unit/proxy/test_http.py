@@ -34,7 +34,7 @@ class Request:
 
 class Figures:
     def statistics(self) -> dict[str, int]:
-        return {"connections": 1, "streams": 2, "queued_bytes": 3, "received_bytes": 4, "sent_bytes": 5}
+        return {"connections": 1, "connections_refused": 0, "streams": 2, "queued_bytes": 3, "received_bytes": 4, "sent_bytes": 5}
 
 
 class Site:

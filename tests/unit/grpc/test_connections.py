@@ -1,0 +1,44 @@
+"""How many connections of clients a front takes."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import time
+
+import pytest
+
+from process.descriptors import for_clients
+from proxy.grpc import Registry
+from proxy.http2 import Limits
+from tests.unit.grpc.harness import serving
+
+
+@pytest.mark.parametrize(("limit", "clients"), [(300, 150), (1024, 512), (4096, 3072), (1 << 20, (1 << 20) - 1024)])
+def test_clients_leave_descriptors_to_the_disk_and_to_peers(limit: int, clients: int) -> None:
+    assert for_clients(limit) == clients
+
+
+def get(connection: socket.socket) -> bytes:
+    with contextlib.suppress(ConnectionError):
+        connection.sendall(b"GET /ok HTTP/1.1\r\nHost: x\r\n\r\n")
+        return connection.recv(4096)
+    return b""
+
+
+def test_one_connection_too_many_is_closed_and_the_others_go_on() -> None:
+    registry = Registry()
+    registry.http("/ok", lambda request: request.respond(200, b"fine"))
+    with serving(registry, Limits(max_connections=2)) as running, contextlib.ExitStack() as stack:
+        first, second, third = (
+            stack.enter_context(socket.create_connection(("127.0.0.1", running.port), timeout=10)) for _ in range(3))
+        assert get(third) == b""
+        assert get(first).startswith(b"HTTP/1.1 200 ")
+        assert get(second).startswith(b"HTTP/1.1 200 ")
+        assert running.call(running.server.statistics)["connections_refused"] == 1
+        first.close()
+        deadline = time.monotonic() + 10
+        while running.call(running.server.statistics)["connections"] > 1:
+            assert time.monotonic() < deadline
+        fourth = stack.enter_context(socket.create_connection(("127.0.0.1", running.port), timeout=10))
+        assert get(fourth).startswith(b"HTTP/1.1 200 ")
