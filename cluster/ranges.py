@@ -17,21 +17,22 @@ the sizes of its rows for who merges it with others (``row_parts``).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from typing import Any, Protocol
 
 from cluster.pb import rpc_pb2 as pb
 from cluster.row_parts import rows_head, sizes_of
+from cluster.sorting import Row as Row
+from cluster.sorting import SortedRows
 from cluster.validate import parse
 from cluster.wire import read_varint, varint
-
-Row = tuple[bytes, bytes]  # key, KeyValue in wire form
 
 _KEY = 0  # sort targets and orders of RangeRequest
 _ASCEND, _DESCEND = 1, 2
 _ROW_TAG = b"\x12"  # RangeResponse.kvs
 _PREFIX_LIMIT = 4096
+_STEP_ROWS = 256  # put in order in a step
 _LEAST_PIECE_BYTES = 4096  # on the average; smaller ones cost more to pass on than to join
 
 
@@ -143,7 +144,7 @@ class RangeRead:
     """
 
     __slots__ = (
-        "_decided", "_fed", "_filter", "_kept", "_order", "_parts", "_sizes", "_target", "count", "count_only", "key",
+        "_decided", "_fed", "_filter", "_found", "_order", "_parts", "_sizes", "_sorted", "count", "count_only", "key",
         "keys_only", "last_key", "limit", "range_end", "revision", "row_limit", "serializable")
 
     def __init__(self, request: bytes | pb.RangeRequest, sized: bool = False) -> None:
@@ -161,7 +162,7 @@ class RangeRead:
         self._fed = 0
         self._parts: list[bytes] = []  # of the answer, ready to be sent
         self._sizes: list[bytes] | None = [] if sized else None  # of the rows in it
-        self._kept: list[Row] = []  # rows that must be sorted first
+        self._found = 0  # rows that may be in the answer, of those whose place is not decided when they come
         self._filter = _filter_of(r)
         order, target = r.sort_order, r.sort_target
         if self.count_only or (target == _KEY and order == _ASCEND):
@@ -169,8 +170,8 @@ class RangeRead:
         # etcd reads all rows if an order is asked for or rows are filtered; a sort target alone makes it
         # sort the first limit + 1 keys
         needs_all = bool(order) or self._filter is not None
-        self._target: int = target
         self._order: int = order or (_ASCEND if target else 0)
+        self._sorted = SortedRows(_SORT_KEYS[target], self._order == _DESCEND, self.limit) if self._order else None
         # how many rows an answer needs; None: all of them
         self.row_limit: int | None
         if self.count_only:
@@ -215,7 +216,11 @@ class RangeRead:
             if self._filter is not None:
                 keep = self._filter
                 fresh = [row for row in fresh if keep(row[1])]
-            self._kept += fresh
+            if self._sorted is not None:
+                self._sorted.add(fresh)
+            elif not self.limit or self._found < self.limit:
+                self._splice(fresh[: self.limit - self._found] if self.limit else fresh)
+            self._found += len(fresh)
         else:
             fed = self._splice(rows)
         self._fed += fed
@@ -302,15 +307,20 @@ class RangeRead:
 
     def end(self) -> None:
         """No rows come any more: what is left to be taken is the end of the answer."""
+        for _ in self.ending():
+            pass
+
+    def ending(self) -> Iterator[None]:
+        """As :meth:`end`, in steps of some hundred rows."""
         if self._decided:
             more = not self.count_only and 0 < self.limit < self.count
         else:
-            rows = self._kept
-            if self._order:
-                rows.sort(key=_SORT_KEYS[self._target], reverse=self._order == _DESCEND)
-            more = 0 < self.limit < len(rows)
-            self._splice(rows[: self.limit] if more else rows)
-            self._kept = []
+            if self._sorted is not None:
+                rows, self._sorted = self._sorted.ordered(), None
+                while some := list(islice(rows, _STEP_ROWS)):
+                    self._splice(some)
+                    yield
+            more = 0 < self.limit < self._found
         self._parts.append(end_fields(more, self.count))
 
 

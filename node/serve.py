@@ -118,7 +118,7 @@ class Serve:
                 link.pieces(rid, Status.PARTIAL, first + read.take_parts())
                 first, at_last = [], read.count
             yield
-        read.end()
+        yield from read.ending()
         link.pieces(rid, Status.OK, first + read.take_parts())
 
     def _range_rows(self, link: FrontLink, rid: int, revision: int, body: bytes) -> Slices:
@@ -133,7 +133,7 @@ class Serve:
                 link.pieces(rid, Status.PARTIAL, [head, *read.take_sized()])
                 at_last = read.count
             yield
-        read.end()
+        yield from read.ending()
         link.pieces(rid, Status.OK, [head, *read.take_sized()])
 
     def _feed(self, reader: Reader, read: RangeRead) -> Slices:
@@ -202,7 +202,7 @@ class Serve:
             if read.unsent and not read.satisfied:
                 stream.send(b"".join([head, *take()]))
             yield
-        read.end()
+        yield from read.ending()
         stream.link.answer(stream.rid, Status.OK, b"".join([head, *take()]))
 
     def _reader(self, revision: int) -> Reader:
