@@ -50,22 +50,16 @@ def _put(view: View, request: Any) -> Outcome:
 
 
 @answered
-def delete_range(view: View, request: bytes) -> Outcome:
-    """DeleteRangeRequest."""
+def delete_range(view: View, request: bytes, weigh: txn_eval.Weigh | None = None) -> Outcome:
+    """DeleteRangeRequest. ``weigh``: see ``txn_eval.txn``."""
     message: Any = parse(pb.DeleteRangeRequest.FromString, request)
     validate.check_delete_range(message)
-    found = txn_eval.apply_delete(view, message)
-    items = found.items()
-    if not items:
-        return Outcome(b"", False, found.tail, [], view.revision)
-    item = items[0] if len(items) == 1 else records.txn(items)
-    ranges = [(key, end) for key, end, _ in found.ranges]
-    return Outcome(item, True, found.tail, [(key, None) for key in found.keys], view.revision + 1, ranges)
+    return txn_eval.delete_range(view, message, weigh)
 
 
 @answered
-def txn(view: View, request: bytes, max_ops: int) -> Outcome:
-    """TxnRequest, read-only ones too (nothing to log then)."""
+def txn(view: View, request: bytes, max_ops: int, weigh: txn_eval.Weigh | None = None) -> Outcome:
+    """TxnRequest, read-only ones too (nothing to log then). ``weigh``: see ``txn_eval.txn``."""
     plain = plain_txn.read(request)
     if plain is not None and plain.ops() <= max_ops:
         before = view.revision
@@ -74,7 +68,7 @@ def txn(view: View, request: bytes, max_ops: int) -> Outcome:
         return outcome
     message: Any = parse(pb.TxnRequest.FromString, request)
     validate.check_txn(message, max_ops)
-    return txn_eval.txn(view, message)
+    return txn_eval.txn(view, message, weigh)
 
 
 def range_(view: View, request: bytes) -> bytes:

@@ -272,8 +272,11 @@ class Leader:
         max_txn_ops: int,
         lessor: Lessor,
         new_lease_id: Callable[[], int],
+        late_answers: bool = False,
     ) -> None:
+        """``late_answers``: outcomes may leave their answers for later (``Outcome.late``)."""
         self.term = term
+        self._weigh = store.live_count if late_answers else None
         self.view = Overlay(store)
         self.lessor = lessor
         self._store = store
@@ -308,9 +311,9 @@ class Leader:
         if method == Method.PUT:
             outcome = evaluate.put(view, body)
         elif method == Method.TXN:
-            outcome = evaluate.txn(view, body, self._max_txn_ops)
+            outcome = evaluate.txn(view, body, self._max_txn_ops, self._weigh)
         elif method == Method.DELETE_RANGE:
-            outcome = evaluate.delete_range(view, body)
+            outcome = evaluate.delete_range(view, body, self._weigh)
         elif method == Method.LEASE_GRANT:
             outcome, lease = evaluate.lease_grant(view, body, self.lessor.min_ttl_s, self._new_lease_id)
             view.set_lease(lease, True)

@@ -219,7 +219,7 @@ class ShardLeader(Generic[T]):
             if method == Method.PUT:
                 outcome = evaluate.put(view, body)
             elif method == Method.DELETE_RANGE:
-                outcome = evaluate.delete_range(view, body)
+                outcome = evaluate.delete_range(view, body, self._store.live_count)
             elif method == Method.TXN:
                 outcome, late = self._txn(body)
             else:
@@ -243,7 +243,7 @@ class ShardLeader(Generic[T]):
             written = Footprint([], [*((key, b"") for key, _ in outcome.writes), *outcome.ranges])
             assert not self._table.locks(written), "I9: nothing is logged under an attempt's lock"
         batch.mix()
-        batch.replies.append(Reply(token, batch.changes, outcome.changed, outcome.tail, late, error))
+        batch.replies.append(Reply(token, batch.changes, outcome.changed, outcome.late or outcome.tail, late, error))
         if outcome.items:
             batch.items.append(outcome.items)
             batch.size += len(outcome.items)
@@ -253,7 +253,7 @@ class ShardLeader(Generic[T]):
             batch.changes += 1
         view.take(outcome)
 
-    def _txn(self, body: bytes) -> tuple[Outcome, Callable[[int], bytes]]:
+    def _txn(self, body: bytes) -> tuple[Outcome, Callable[[int], bytes] | None]:
         plain = plain_txn.read(body)
         if plain is not None and plain.ops() <= self._max_txn_ops:
             self._check_plain(plain)
@@ -261,7 +261,9 @@ class ShardLeader(Generic[T]):
         request = pb.TxnRequest.FromString(body)
         self._check_undecidable(request, _shows_rows(request))
         recorder = Recorder(self.view)
-        outcome = evaluate.txn(recorder, body, self._max_txn_ops)
+        outcome = evaluate.txn(recorder, body, self._max_txn_ops, self._store.live_count)
+        if outcome.late is not None:
+            return outcome, None
         ops = self._max_txn_ops
         return outcome, lambda revision: evaluate.txn(recorder.replay(revision), body, ops).tail
 

@@ -13,8 +13,9 @@ from typing import Any, NamedTuple
 from cluster.later_puts import LaterPuts, single
 from cluster.messages import HEAD, Status
 from cluster.records import Item
+from cluster.txn_eval import DueAnswer, Late
 
-Answer = tuple[Any, int, bytes]  # token, status, body
+Answer = tuple[Any, int, bytes | DueAnswer]  # token, status, body
 # whose it is, its key, the item's kind, the KeyValue before and after its revisions (``cluster.plain_put.pending``)
 PendingPut = tuple[Any, bytes, int, bytes, bytes]
 
@@ -25,7 +26,7 @@ class Reply(NamedTuple):
     token: Any
     before: int  # changes of the same batch before it
     changed: bool
-    tail: bytes
+    tail: bytes | Late
     late: Callable[[int], bytes] | None  # makes the tail, given the revision before the request
     error: bytes | None  # a refusal instead
 
@@ -35,6 +36,8 @@ class Reply(NamedTuple):
             return self.token, Status.ERROR, self.error
         before = base + self.before
         tail = self.tail if self.late is None else self.late(before)
+        if isinstance(tail, Late):
+            return self.token, Status.OK, DueAnswer(tail, before, before + self.changed)
         return self.token, Status.OK, HEAD.pack(before + self.changed, term) + tail
 
 

@@ -8,12 +8,13 @@ revision; nothing can fail after that, so a refused transaction leaves no trace.
 from __future__ import annotations
 
 from bisect import insort
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from itertools import chain
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from cluster import errors, records
 from cluster.errors import EtcdError
+from cluster.footprint import inverted
 from cluster.pb import rpc_pb2 as pb
 from cluster.plain_txn import check_revision
 from cluster.ranges import Fields, RangeRead, Row
@@ -21,7 +22,16 @@ from cluster.spans import Intervals, Span, keys_in
 from cluster.view import Current, Outcome, Version, View
 from cluster.wire import key_value, varint
 
+T = TypeVar("T")
+Steps = Generator[None, None, T]  # long work a step at a time, some hundred rows each
+
+Weigh = Callable[[bytes, bytes], int]  # how many keys a range has, about
+
+_STEP_ROWS, _STEP_BYTES = 256, 256 << 10
+_PIECE_BYTES = 4096  # smaller ones cost less to copy than to pass on
+_RANGE_COST = 8  # of a range besides its rows, in rows
 _EMPTY_HEADER = b"\x0a\x00"  # of a nested transaction's response
+LATE_ROWS = 256  # an answer that shows more than this is made late
 MANY = 256  # a delete of more keys than this is logged as a range (D8)
 
 Compare = pb.Compare
@@ -29,6 +39,16 @@ _VERSION, _CREATE, _MOD, _VALUE, _LEASE = 0, 1, 2, 3, 4  # Compare.CompareTarget
 _TARGET_FIELD = {_VERSION: "version", _CREATE: "create_revision", _MOD: "mod_revision", _LEASE: "lease"}
 _TARGET_AT = {_CREATE: 0, _MOD: 1, _VERSION: 2, _LEASE: 3}  # place in Current
 _ABSENT = Current(0, 0, 0, 0)
+
+
+def finish(steps: Steps[T]) -> T:
+    """All steps at once."""
+    try:
+        while True:
+            next(steps)
+    except StopIteration as e:
+        result: T = e.value
+        return result
 
 
 def field(tag: bytes, body: bytes) -> bytes:
@@ -124,7 +144,7 @@ class Pending:
                     yield own[at], version.kv
                 at += 1
             if key not in self.written:
-                yield key, kv
+                yield key, kv  # a PAUSE, too
         for key in own[at:]:
             version = self.written[key]
             if version is not None:
@@ -136,6 +156,14 @@ class Pending:
         if self._keys is not None and key not in self.written:
             insort(self._keys, key)
         self.written[key] = version
+
+    def outcome(self, tail: bytes) -> Outcome:
+        """What it has done; ``tail``: the response after its header."""
+        items = self.items
+        if not items:
+            return Outcome(b"", False, tail, [], self.base.revision)
+        item = items[0] if len(items) == 1 else records.txn(items)
+        return Outcome(item, True, tail, self.writes, self.revision, self.ranges)
 
     def delete(self, span: Span, item: bytes) -> None:
         """All of a span, in which nothing was written before."""
@@ -191,40 +219,45 @@ class Deleted(NamedTuple):
 
     keys: list[bytes]
     ranges: list[tuple[bytes, bytes, int]]
-    tail: bytes  # the response after its header
+    total: int
 
     def items(self) -> list[bytes]:
         """Its effect."""
         return [records.delete_range(*span) for span in self.ranges] + [records.delete(key) for key in self.keys]
 
 
-_NOTHING_DELETED = Deleted([], [], b"")
+_NOTHING_DELETED = Deleted([], [], 0)
 
 
-def apply_delete(view: View, request: Any) -> Deleted:
-    """A delete of one key or a range. One of many keys is not spelled out (D8): replicas find them by themselves."""
+def find_deleted(view: View, request: Any) -> Deleted:
+    """What a delete of one key or a range does. One of many keys is not spelled out (D8): replicas find them by themselves."""
     key, range_end = request.key, request.range_end
-    if not range_end and not request.prev_kv:
-        if view.current(key) is None:
-            return _NOTHING_DELETED
-        return Deleted([key], [], b"\x10\x01")
-    if range_end and not request.prev_kv and (range_end == b"\0" or key < range_end):
-        count = view.count(key, range_end)
-        if not count:
-            return _NOTHING_DELETED
-        spans = _spans(view, key, range_end) if count > MANY else None
-        if spans is not None:
-            return Deleted([], [(*span, view.count(*span)) for span in spans], b"\x10" + varint(count))
-    rows = list(scan(view, key, range_end))
-    if not rows:
+    if not range_end:
+        return _NOTHING_DELETED if view.current(key) is None else Deleted([key], [], 1)
+    if range_end != b"\0" and range_end <= key:
         return _NOTHING_DELETED
-    parts = [b"\x10", varint(len(rows))]
-    if request.prev_kv:
-        parts += [field(b"\x1a", kv) for _, kv in rows]
-        spans = _spans(view, key, range_end) if len(rows) > MANY else None
-        if spans is not None:
-            return Deleted([], [(*span, view.count(*span)) for span in spans], b"".join(parts))
-    return Deleted([row[0] for row in rows], [], b"".join(parts))
+    count = view.count(key, range_end)
+    if not count:
+        return _NOTHING_DELETED
+    spans = _spans(view, key, range_end) if count > MANY else None
+    if spans is not None:
+        return Deleted([], [(*span, view.count(*span)) for span in spans], count)
+    return Deleted([row[0] for row in view.scan(key, range_end) if row[0]], [], count)
+
+
+def deleted_pieces(view: View, request: Any, deleted: Deleted) -> Steps[list[bytes]]:
+    """The response after its header; the view is as it was before the delete."""
+    pieces = [b"\x10" + varint(deleted.total)] if deleted.total else []
+    if not (request.prev_kv and deleted.total):
+        return pieces
+    rows = scan(view, request.key, request.range_end)
+    ended = False
+    while not ended:
+        some, ended = some_rows(rows)
+        pieces += [field(b"\x1a", kv) for _, kv in some]
+        if not ended:
+            yield
+    return pieces
 
 
 def _spans(view: View, key: bytes, range_end: bytes) -> list[Span] | None:
@@ -234,27 +267,59 @@ def _spans(view: View, key: bytes, range_end: bytes) -> list[Span] | None:
     return view.untouched((key, range_end))
 
 
+def some_rows(rows: Iterator[Row]) -> tuple[list[Row], bool]:
+    """The next rows, for one step; whether these are the last."""
+    some: list[Row] = []
+    size = 0
+    for row in rows:
+        if not row[0]:  # PAUSE
+            return some, False
+        some.append(row)
+        size += len(row[1])
+        if len(some) >= _STEP_ROWS or size >= _STEP_BYTES:
+            return some, False
+    return some, True
+
+
+def range_pieces(view: View, read: RangeRead) -> Steps[list[bytes]]:
+    """A Range's response after the header, at ``read.revision``."""
+    rows = scan(view, read.key, read.range_end, read.revision)
+    ended = False
+    while not ended and not read.satisfied:
+        some, ended = some_rows(rows)
+        # a limited range needs the first of them, and the number of all
+        read.add_count(len(some) - _fed(read, some))
+        if not ended:
+            yield
+    while not ended:
+        some, ended = some_rows(rows)
+        read.add_count(len(some))
+        if not ended:
+            yield
+    yield from read.ending()
+    return read.take_parts()
+
+
+def _fed(read: RangeRead, rows: list[Row]) -> int:
+    before = read.count
+    read.feed(rows)
+    return read.count - before
+
+
 def read_all(view: View, read: RangeRead) -> bytes:
     """A Range's whole response after the header, at ``read.revision``."""
-    rows = scan(view, read.key, read.range_end, read.revision)
-    if not read.feed(rows):
-        return read.finish()
-    read.add_count(sum(1 for _ in rows))
-    return read.finish()
+    return b"".join(finish(range_pieces(view, read)))
 
 
 class _Plan:
     """A transaction with its branches chosen: the operations of the taken one, nested plans in their places."""
 
-    __slots__ = ("ops", "succeeded")
+    __slots__ = ("deleted", "ops", "succeeded")
 
-    def __init__(self, view: View, request: Any) -> None:
-        self.succeeded: bool = all(_holds(view, compare) for compare in request.compare)
+    def __init__(self, succeeded: bool) -> None:
+        self.succeeded = succeeded
         self.ops: list[tuple[str, Any]] = []
-        for op in request.success if self.succeeded else request.failure:
-            kind: str = op.WhichOneof("request")
-            body = getattr(op, kind)
-            self.ops.append((kind, _Plan(view, body) if kind == "request_txn" else body))
+        self.deleted: dict[int, Deleted] = {}  # what its deletes were found to do, by their places
 
     def walk(self) -> Iterator[tuple[str, Any]]:
         """The operations, nested ones in their places."""
@@ -265,32 +330,47 @@ class _Plan:
                 yield kind, body
 
 
-def _holds(view: View, compare: Any) -> bool:
+def _plan(view: View, request: Any) -> Steps[_Plan]:
+    succeeded = True
+    for compare in request.compare:
+        if not (yield from _holds(view, compare)):
+            succeeded = False
+            break
+    plan = _Plan(succeeded)
+    for op in request.success if succeeded else request.failure:
+        kind: str = op.WhichOneof("request")
+        body = getattr(op, kind)
+        plan.ops.append((kind, (yield from _plan(view, body)) if kind == "request_txn" else body))
+    return plan
+
+
+def _holds(view: View, compare: Any) -> Steps[bool]:
     """One compare, on the state before the transaction."""
     key, range_end = compare.key, compare.range_end
     target = compare.target
-    if target == _VALUE:
-        found = False
-        for _, kv in scan(view, key, range_end):
-            found = True
-            if not _matches(compare.result, Fields(kv).value, compare.value):
-                return False
-        return found  # a missing key has no value to compare with, not even an unequal one
     name = _TARGET_FIELD.get(target)
-    if name is None:  # a target that etcd does not know compares equal
+    if target != _VALUE and name is None:  # a target that etcd does not know compares equal
         return _matches(compare.result, 0, 0)
-    given: int = getattr(compare, name)
-    at = _TARGET_AT[target]
-    if not range_end:
-        return _matches(compare.result, (view.current(key) or _ABSENT)[at], given)
-    found = False
-    for _, kv in scan(view, key, range_end):
-        found = True
-        fields = Fields(kv)
-        stored = (fields.create, fields.mod, fields.version, fields.lease)[at]
-        if not _matches(compare.result, stored, given):
-            return False
-    return found or _matches(compare.result, 0, given)
+    given: Any = compare.value if target == _VALUE else getattr(compare, str(name))
+    if not range_end and target != _VALUE:
+        return _matches(compare.result, (view.current(key) or _ABSENT)[_TARGET_AT[target]], given)
+    rows = scan(view, key, range_end)
+    found = ended = False
+    while not ended:
+        some, ended = some_rows(rows)
+        for _, kv in some:
+            found = True
+            fields = Fields(kv)
+            if target == _VALUE:
+                stored: Any = fields.value
+            else:
+                stored = (fields.create, fields.mod, fields.version, fields.lease)[_TARGET_AT[target]]
+            if not _matches(compare.result, stored, given):
+                return False
+        if not ended:
+            yield
+    # a missing key has no value to compare with, not even an unequal one
+    return found or (target != _VALUE and _matches(compare.result, 0, given))
 
 
 def _matches(result: int, stored: Any, given: Any) -> bool:
@@ -317,46 +397,124 @@ def _check_range(view: View, request: Any) -> None:
         check_revision(view, request.revision)
 
 
-def txn(view: View, request: Any) -> Outcome:
-    """A transaction that passed its static checks."""
-    plan = _Plan(view, request)
+class Late:
+    """The answer of a request that shows many rows: made beside the loop, out of the state before it.
+
+    What the request did is logged and does not depend on the rows that it shows."""
+
+    __slots__ = ("_run",)
+
+    def __init__(self, run: Callable[[View], Steps[list[bytes]]]) -> None:
+        self._run = run
+
+    def pieces(self, view: View) -> Steps[list[bytes]]:
+        """The response after its header. ``view``: the applied state at the revision before the request."""
+        return self._run(view)
+
+
+class DueAnswer(NamedTuple):
+    """A late answer, now that its place is known."""
+
+    late: Late
+    before: int  # revision before the request
+    revision: int  # for its header
+
+
+def txn(view: View, request: Any, weigh: Weigh | None = None) -> Outcome:
+    """A transaction that passed its static checks. ``weigh``: how many keys a range has, about: an answer that shows very
+    many is made late; None: no answer is."""
+    plan = finish(_plan(view, request))
+    _check(view, plan)
+    late = weigh is not None and _shows_many(plan, weigh)
+    pending = Pending(view)
+    pieces = finish(_run(pending, plan, shows=not late, known=False))
+    outcome = pending.outcome(b"" if late else b"".join(pieces))
+    if late:
+        outcome.late = Late(lambda before: _run(Pending(before), plan, shows=True, known=True))
+    return outcome
+
+
+def read_txn(view: View, request: Any) -> Steps[list[bytes]]:
+    """A transaction that changes nothing: its response after the header. The view stays as it is between steps."""
+    plan = yield from _plan(view, request)
+    _check(view, plan)
+    return (yield from _run(Pending(view), plan, shows=True, known=False))
+
+
+def delete_range(view: View, request: Any, weigh: Weigh | None = None) -> Outcome:
+    """A DeleteRangeRequest that passed its static checks. ``weigh``: see :func:`txn`."""
+    found = find_deleted(view, request)
+    late = weigh is not None and request.prev_kv and found.total > LATE_ROWS
+    tail = b"" if late else b"".join(finish(deleted_pieces(view, request, found)))
+    items = found.items()
+    if not items:
+        return Outcome(b"", False, tail, [], view.revision)
+    item = items[0] if len(items) == 1 else records.txn(items)
+    outcome = Outcome(item, True, tail, [(key, None) for key in found.keys], view.revision + 1,
+                      [(key, end) for key, end, _ in found.ranges])
+    if late:
+        outcome.late = Late(lambda before: deleted_pieces(before, request, found))
+    return outcome
+
+
+def _check(view: View, plan: _Plan) -> None:
     for kind, body in plan.walk():
         if kind == "request_put":
             _check_put(view, body)
     for kind, body in plan.walk():
         if kind == "request_range":
             _check_range(view, body)
-    pending = Pending(view)
-    tail = _run(pending, plan)
-    items = pending.items
-    if not items:
-        return Outcome(b"", False, tail, [], view.revision)
-    item = items[0] if len(items) == 1 else records.txn(items)
-    return Outcome(item, True, tail, pending.writes, pending.revision, pending.ranges)
 
 
-def _run(pending: Pending, plan: _Plan) -> bytes:
-    """Run the operations of a plan: the TxnResponse after its header."""
-    parts: list[bytes] = [b"\x10\x01"] if plan.succeeded else []
-    for kind, body in plan.ops:
+def _shows_many(plan: _Plan, weigh: Weigh) -> bool:
+    """Whether the answer shows so many rows, or needs so many looked at, that it is not made in one go."""
+    left = LATE_ROWS
+    for kind, body in plan.walk():
+        if (kind == "request_range" or (kind == "request_delete_range" and body.prev_kv)) and body.range_end:
+            left -= _RANGE_COST
+            if left > 0 and not inverted((body.key, body.range_end)):
+                left -= weigh(body.key, body.range_end)
+            if left <= 0:
+                return True
+    return False
+
+
+def _run(pending: Pending, plan: _Plan, *, shows: bool, known: bool) -> Steps[list[bytes]]:
+    """Run the operations of a plan: the TxnResponse after its header, in pieces. ``shows``: else the rows that it shows are
+    left out. ``known``: what its deletes do was found before."""
+    pieces: list[bytes] = [b"\x10\x01"] if plan.succeeded else []
+    for place, (kind, body) in enumerate(plan.ops):
         if kind == "request_put":
             item, version, tail = apply_put(pending, body, pending.revision)
             pending.write(body.key, version, item)
-            tag = b"\x12"
+            tag, inner = b"\x12", [tail]
         elif kind == "request_range":
-            tail = read_all(pending, RangeRead(body))
-            tag = b"\x0a"
+            tag, inner = b"\x0a", []
+            if shows:
+                inner = yield from range_pieces(pending, RangeRead(body))
         elif kind == "request_delete_range":
-            deleted = apply_delete(pending, body)
-            tail = deleted.tail
+            if not known:
+                plan.deleted[place] = find_deleted(pending, body)
+            deleted = plan.deleted[place]
+            tag, inner = b"\x1a", []
+            if shows:
+                inner = yield from deleted_pieces(pending, body, deleted)
             for span in deleted.ranges:
                 pending.delete(span[:2], records.delete_range(*span))
             for key in deleted.keys:
                 pending.write(key, None, records.delete(key))
-            tag = b"\x1a"
         else:
-            parts.append(field(b"\x1a", field(b"\x22", _EMPTY_HEADER + _run(pending, body))))
+            nested = yield from _run(pending, body, shows=shows, known=known)
+            pieces += _field(b"\x1a", _field(b"\x22", [_EMPTY_HEADER, *nested]))
             continue
         header = field(b"\x0a", b"\x18" + varint(pending.header_revision))
-        parts.append(field(b"\x1a", field(tag, header + tail)))
-    return b"".join(parts)
+        pieces += _field(b"\x1a", _field(tag, [header, *inner]))
+    return pieces
+
+
+def _field(tag: bytes, pieces: list[bytes]) -> list[bytes]:
+    """A length-delimited field, in pieces where it is large."""
+    size = sum(map(len, pieces))
+    if size < _PIECE_BYTES:
+        return [field(tag, b"".join(pieces))]
+    return [tag + varint(size), *pieces]

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from cluster.spans import Span
+
+if TYPE_CHECKING:
+    from cluster.txn_eval import Late
 
 
 class Current(NamedTuple):
@@ -50,7 +53,8 @@ class View(Protocol):
         """KeyValue in wire form of the live key, None if absent."""
 
     def scan(self, start: bytes, end: bytes, revision: int = 0) -> Iterator[tuple[bytes, bytes]]:
-        """Live ``(key, KeyValue)`` in key order at ``revision``; 0 = the view's own."""
+        """Live ``(key, KeyValue)`` in key order at ``revision``; 0 = the view's own. A view that is read in steps gives
+        a PAUSE (no key) now and then, where it passes over much that is gone."""
 
     def count(self, start: bytes, end: bytes) -> int:
         """How many keys :meth:`scan` would give, without walking a long range."""
@@ -72,3 +76,4 @@ class Outcome:
     writes: list[tuple[bytes, Version | None]]  # for the leader's overlay, in order; None = deleted
     revision: int  # for the response's header
     ranges: Sequence[Span] = ()  # deleted whole, before the writes; for the leader's overlay
+    late: Late | None = None  # makes what follows the header once the request is applied, instead of ``tail``

@@ -43,7 +43,7 @@ class Fates:
             term, batch = self._open[index]
             if index <= cut.index and index in before and node.log.term(index) == term:
                 for (link, rid), status, body in batch.answers(before[index], term):
-                    link.answer(rid, status, body)
+                    node.past.deliver(link, rid, status, body, term)
                     node._mark_dirty(link)
             elif cut.term > term or index <= cut.index:
                 for token in batch.owed():

@@ -10,7 +10,7 @@ import json
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
-from cluster import errors, evaluate
+from cluster import errors, evaluate, plain_txn
 from cluster.errors import EtcdError
 from cluster.events import EVENT, event_field
 from cluster.messages import HEAD, HISTORY_ANSWER, HISTORY_HEAD, Method, Status
@@ -213,10 +213,14 @@ class Serve:
         except FutureRevision as e:
             raise EtcdError(errors.FUTURE_REV) from e
 
-    def _txn(self, link: FrontLink, rid: int, revision: int, body: bytes) -> None:
-        outcome = evaluate.txn(Overlay(self._store), body, self._node.settings.common.max_txn_ops)
+    def _txn(self, link: FrontLink, rid: int, revision: int, body: bytes) -> Slices | None:
+        limit = self._node.settings.common.max_txn_ops
+        if (plain := plain_txn.read(body)) is None or plain.ops() > limit:
+            return self._node.past.read_txn(link, rid, revision, body)
+        outcome = evaluate.txn(Overlay(self._store), body, limit)
         assert not outcome.items, "a read-only transaction has no effect"
         link.ok(rid, outcome.revision, self._term(), outcome.tail)
+        return None
 
     def _history(self, link: FrontLink, rid: int, body: bytes) -> Slices:
         from_revision, max_events, max_bytes, flags, key_len = HISTORY_HEAD.unpack_from(body)

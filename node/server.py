@@ -44,6 +44,7 @@ from node.lease_ids import LeaseIds
 from node.leaving import FRAME as LEAVING_FRAME
 from node.leaving import Leaving, close
 from node.mail import Mail
+from node.past import Past
 from node.patience import COMMIT_RIDES_MS, HURRY_S, Patience
 from node.peers import REFUSED_INCARNATION, Peers
 from node.raft_view import RaftView
@@ -108,12 +109,11 @@ class Node:
         self.watches = WatchSource(self.store, self._dirty.add)
         self.reads = Reads(loop, self.slicer, self._mark_dirty, lambda: self.order_index)
         self.upkeep = Upkeep(self)
-        self.pace = Pace()
+        self.pace, self.past = Pace(), Past(self)
         self.writes = Writes(
             self._raft_view, self.store, self._dirty.add, max_txn_ops=common.max_txn_ops, lessor=self.lessor,
             new_lease_id=LeaseIds(common.member_id), over_quota=self.upkeep.over_quota,
-            control_applied=self._control_applied, pace=self.pace,
-        )
+            control_applied=self._control_applied, pace=self.pace, answer_late=self.past.answer)
         self._expiry = Expiry(loop, lambda: self.writes.leader, self.wake)
         self.confirmations = Confirmations(
             self._raft_view, self.store, self.lessor, self._mark_dirty, applied_index=lambda: self.applied_index,

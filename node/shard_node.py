@@ -176,7 +176,7 @@ class ShardNode(LinkedNode):
         answers = leading.take_answers()
         for (link, rid), status, body in answers:
             if link.alive:
-                link.answer(rid, status, body)
+                self.past.deliver(link, rid, status, body, leading.term)
                 self._dirty.add(link)
         return count + len(answers)
 

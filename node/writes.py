@@ -24,6 +24,7 @@ from cluster.lease import Lessor
 from cluster.messages import ANSWER, HEAD, LEADER, PUT_ANSWER, Method, Status
 from cluster.pace import MAX_ENTRY_BYTES, Pace
 from cluster.replica import AppliedState, Batch, Leader, NotYet
+from cluster.txn_eval import DueAnswer
 from node.fronts import FrontLink
 from node.storage import PreparedPuts
 
@@ -51,6 +52,7 @@ class Consensus(Protocol):
     def propose(self, data: bytes) -> int: ...
 
 
+AnswerLate = Callable[[FrontLink, int, DueAnswer, int], None]  # ..., term
 Reply = tuple[FrontLink, int, bytes]  # its way back, rid, the encoded answer record
 
 
@@ -63,12 +65,13 @@ class Proposal:
     batch: Batch
     answers: list[Reply]  # sent when the entry is applied
     controls: list[tuple[Reply, bool]]  # compactions (answer, physical): acknowledged by the node
+    late: list[tuple[FrontLink, int, DueAnswer]]  # answers that are made once it is applied
     rows: PreparedPuts | None = None  # of a batch that is nothing but plain puts
 
     @property
     def owed(self) -> list[tuple[FrontLink, int]]:
         """Who is to hear of it, if only that the entry is lost."""
-        return _owed(self.answers, self.controls)
+        return _owed(self.answers, self.controls, self.late)
 
 
 class Writes:
@@ -86,7 +89,9 @@ class Writes:
         over_quota: Callable[[int, bytes], bool],
         control_applied: Callable[[FrontLink, bytes, bool], None],
         pace: Pace | None = None,
+        answer_late: AnswerLate | None = None,
     ) -> None:
+        """``answer_late``: answers what shows many rows, beside the loop; None: all is answered in one go."""
         self._raft = raft
         self._store = store
         self._mark_dirty = mark_dirty
@@ -101,6 +106,8 @@ class Writes:
         self._later: list[tuple[int, FrontLink, int, int, bytes]] = []  # need this revision applied first
         self._answers: list[Reply] = []
         self._controls: list[tuple[Reply, bool]] = []
+        self._late: list[tuple[FrontLink, int, DueAnswer]] = []
+        self._answer_late = answer_late
         self._staged_bytes = 0
         self._proposals: deque[Proposal] = deque()
         self.leader: Leader | None = None
@@ -114,15 +121,15 @@ class Writes:
     def lead(self) -> Leader:
         """An entry of this replica's own term has been applied: serve from now on (I8)."""
         self.leader = Leader(self._store, self._raft.term, max_txn_ops=self._max_txn_ops, lessor=self._lessor,
-                             new_lease_id=self._new_lease_id)
+                             new_lease_id=self._new_lease_id, late_answers=self._answer_late is not None)
         return self.leader
 
     def resign(self) -> None:
         """The term is lost: what was not logged certainly never will be."""
         self.leader = None
-        for link, rid in _owed(self._answers, self._controls):
+        for link, rid in _owed(self._answers, self._controls, self._late):
             self._not_leader(link, rid)
-        self._answers, self._controls, self._staged_bytes = [], [], 0
+        self._answers, self._controls, self._late, self._staged_bytes = [], [], [], 0
         self._refuse_queued()
 
     def _refuse_queued(self) -> None:
@@ -204,7 +211,7 @@ class Writes:
 
     def _staged(self, leader: Leader) -> bool:
         """Whether there is something for the next entry, or somebody to be answered with it."""
-        return bool(self._answers or self._controls) or leader.dirty
+        return bool(self._answers or self._controls or self._late) or leader.dirty
 
     def _evaluate(self, leader: Leader) -> None:
         queue, put = self._queue, leader.put
@@ -236,6 +243,9 @@ class Writes:
         except NotYet as e:
             self._later.append((e.revision, link, rid, method, body))
             return 0
+        if outcome.late is not None:
+            self._late.append((link, rid, DueAnswer(outcome.late, outcome.revision - outcome.changed, outcome.revision)))
+            return len(outcome.items)
         tail = outcome.tail
         reply = link, rid, ANSWER.pack(rid, 0, _HEAD_BYTES + len(tail)) + HEAD.pack(outcome.revision, leader.term) + tail
         if method in (Method.COMPACT, Method.SET_ALARM):
@@ -246,9 +256,9 @@ class Writes:
 
     def _propose(self, leader: Leader) -> None:
         data, batch = leader.seal()
-        proposal = Proposal(0, leader.term, batch, self._answers, self._controls)
-        self.proposed += len(self._answers) + len(self._controls)
-        self._answers, self._controls, self._staged_bytes = [], [], 0
+        proposal = Proposal(0, leader.term, batch, self._answers, self._controls, self._late)
+        self.proposed += len(self._answers) + len(self._controls) + len(self._late)
+        self._answers, self._controls, self._late, self._staged_bytes = [], [], [], 0
         proposal.index = self._raft.propose(data)
         self._proposals.append(proposal)
         self.on_logged(proposal.index)
@@ -301,6 +311,10 @@ class Writes:
                 put = link.put
                 self._mark_dirty(link)
             put(record)
+        for link_of, rid, due in proposal.late:
+            assert self._answer_late is not None
+            self._answer_late(link_of, rid, due, proposal.term)
+        self.committed += len(proposal.late)
         for (link_of, _, record), physical in proposal.controls:
             self._control_applied(link_of, record, physical)
         if self._later:
@@ -327,8 +341,9 @@ class Writes:
                 "proposed": self.proposed, "failed": self.failed}
 
 
-def _owed(answers: list[Reply], controls: list[tuple[Reply, bool]]) -> list[tuple[FrontLink, int]]:
-    return [(link, rid) for link, rid, _ in answers] + [(link, rid) for (link, rid, _), _ in controls]
+def _owed(answers: list[Reply], controls: list[tuple[Reply, bool]],
+          late: list[tuple[FrontLink, int, DueAnswer]]) -> list[tuple[FrontLink, int]]:
+    return [(link, rid) for link, rid, _ in (*answers, *late)] + [(link, rid) for (link, rid, _), _ in controls]
 
 
 def _is_physical(body: bytes) -> bool:

@@ -306,10 +306,11 @@ class Reader:
 
     __slots__ = ("_blocks", "_cursor", "_mixed", "position", "revision")
 
-    def __init__(self, store: StateStore, revision: int = 0) -> None:
+    def __init__(self, store: StateStore, revision: int = 0, *, kept: bool = False) -> None:
+        """``kept``: all of this revision is still there, whatever has been agreed to be compacted."""
         # One thread applies and makes readers, so the position and the iterator belong together (H16).
         self.position = store.position
-        self.revision = check_revision(revision, self.position)
+        self.revision = revision if kept else check_revision(revision, self.position)
         self._cursor = Cursor(store.database, store.path)
         self._mixed = self.revision != self.position.revision or store.applying
         self._blocks = store.blocks
@@ -320,10 +321,11 @@ class Reader:
             return kv
         return None
 
-    def scan(self, start: bytes, end: bytes, look: int = 0) -> Iterator[tuple[bytes, bytes]]:
+    def scan(self, start: bytes, end: bytes, look: int = 0, revision: int = 0) -> Iterator[tuple[bytes, bytes]]:
         """``(key, KeyValue)`` of the live keys of a range, in key order. Take as many as fit a slice, go on
-        later; other reads of this reader may come in between. ``look``: see :func:`scan_rows`."""
-        return scan_rows(self._cursor, start, end, self.revision, look)
+        later; other reads of this reader may come in between. ``look``: see :func:`scan_rows`. ``revision``: an older
+        one than the reader's, not compacted when it was made."""
+        return scan_rows(self._cursor, start, end, revision or self.revision, look)
 
     def splicer(self, start: bytes, end: bytes, look: int) -> Splicer:
         """As :meth:`scan`, for rows that go into an answer as they lie."""

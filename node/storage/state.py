@@ -334,6 +334,12 @@ class StateStore:
         """Pin a revision for reading in slices. Raises Compacted, FutureRevision."""
         return Reader(self, revision)
 
+    def reader_before(self, revision: int) -> Reader:
+        """Pin an applied revision whose successor was applied in this turn of the loop: a compaction that was applied with
+        it may have made it unreadable for others, and has removed nothing yet."""
+        assert revision <= self.revision, "applied"
+        return Reader(self, revision, kept=True)
+
     def scan(self, start: bytes, end: bytes, revision: int = 0) -> Iterator[tuple[bytes, bytes]]:
         """``(key, KeyValue)`` of the live keys of a range, in key order."""
         revision = check_revision(revision, self.position)

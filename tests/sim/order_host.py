@@ -243,6 +243,7 @@ def substituted(simulation: Simulation) -> Iterator[None]:
         (cluster.faults.faults, "met", _raise),
         (node.applying, "time", clock),
         (cluster.txn_eval, "MANY", simulation.plan.many),
+        (cluster.txn_eval, "LATE_ROWS", simulation.plan.many),
         (node.upkeep, "ThreadPoolExecutor", _Pool),
         (node.lease_ids, "time", clock),
         (node.snapshots, "SnapshotSource", simulation.sources),

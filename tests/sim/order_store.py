@@ -205,6 +205,10 @@ class Store:
         at = self._at(revision)
         return iter([(key, kv) for key in self._span(start, end) if (kv := self._live(key, at)) is not None])
 
+    def rows_at(self, revision: int) -> dict[bytes, bytes]:
+        """All live keys then, as far as they have not been compacted."""
+        return {key: kv for key in self._span(b"\0", b"\0") if (kv := self._live(key, revision)) is not None}
+
     def live_count(self, start: bytes, end: bytes) -> int:
         return sum(1 for _ in self.scan(start, end))
 
@@ -218,6 +222,9 @@ class Store:
 
     def reader(self, revision: int = 0) -> Reader:
         return Reader(self, self._at(revision))
+
+    def reader_before(self, revision: int) -> Reader:
+        return Reader(self, revision)
 
     def history(self, start: bytes, end: bytes, from_revision: int, *, max_events: int, max_bytes: int,
                 want_prev: bool = False, max_scan: int = 10_000) -> HistorySlice:
@@ -284,10 +291,11 @@ class Reader:
     def __init__(self, store: Store, revision: int) -> None:
         self.position = store.position
         self.revision = revision
-        self._rows = dict(store.scan(b"\0", b"\0", revision))
+        self._rows = store.rows_at(revision)
+        self._older = store.rows_at
 
-    def scan(self, start: bytes, end: bytes, look: int = 0) -> Iterator[tuple[bytes, bytes]]:
-        return iter([(k, kv) for k, kv in self._rows.items()
+    def scan(self, start: bytes, end: bytes, look: int = 0, revision: int = 0) -> Iterator[tuple[bytes, bytes]]:
+        return iter([(k, kv) for k, kv in (self._older(revision) if revision else self._rows).items()
                      if (k == start if not end else start <= k and (end == b"\0" or k < end))])
 
     def splicer(self, start: bytes, end: bytes, look: int) -> Splicer:
