@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from cluster.faults import faults
 from node.sockets import traffic
+from process.turns import turns
 
 if TYPE_CHECKING:
     from node.server import Node
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 def counters(node: Node) -> dict[str, int]:
     """Name: value, none of which goes down while the process lives (times in microseconds, sizes in bytes).
 
-    ``frames_*`` are of all ZeroMQ sockets of the process: to peers, to fronts and to sibling nodes.
+    ``loop_long_turns``: that took longer than 20 ms (``process.turns``). ``frames_*`` are of all ZeroMQ sockets of the process: to peers, to fronts and to sibling nodes.
     """
     return {
         "syncs": node.syncer.count,
@@ -34,5 +35,7 @@ def counters(node: Node) -> dict[str, int]:
         "faults": faults.count,
         "lease_checks": node.upkeep.lease_checks.done,
         "lease_mismatches": node.upkeep.lease_checks.mismatches,
+        "loop_long_turns": turns.long,
+        "loop_longest_turn_us": round(turns.longest_s * 1e6),
         "cpu_us": time.process_time_ns() // 1000,
     }

@@ -25,6 +25,7 @@ from process import logs, seal
 from process.scheduling import short_slices
 from process.setup import pin, settle_memory
 from process.status import StatusPipe, StatusSink
+from process.turns import turns
 
 log = structlog.get_logger("node")
 
@@ -68,6 +69,7 @@ async def _run(settings: NodeSettings) -> int:
         loop.add_signal_handler(number, stop.set)
     node.fatal.add_done_callback(lambda _: stop.set())
     node.start()
+    turns.watch(loop)
     settle_memory()
     await stop.wait()
     await end(node)

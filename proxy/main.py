@@ -25,6 +25,7 @@ from process.descriptors import for_clients, raise_limit
 from process.scheduling import short_slices
 from process.setup import pin, settle_memory
 from process.status import StatusPipe, StatusSink
+from process.turns import turns
 from proxy.grpc import Registry
 from proxy.http_endpoints import register_http
 from proxy.http_filter import FilteredRegistry
@@ -165,6 +166,7 @@ async def serve(settings: FrontSettings) -> None:
         loop.add_signal_handler(number, stopping.set)
     front = Front(settings)
     await front.start()
+    turns.watch(loop)
     await stopping.wait()
     await front.stop()
 

@@ -14,7 +14,13 @@ from typing import Protocol
 
 import prometheus_client
 from prometheus_client import CollectorRegistry
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric, SummaryMetricFamily
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+    SummaryMetricFamily,
+)
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, choose_encoder, generate_latest
 
 from cluster.errors import Code
@@ -22,6 +28,7 @@ from cluster.faults import faults
 from cluster.messages import HEAD, Method
 from cluster.pb import rpc_pb2
 from cluster.version import CLUSTER_VERSION, ETCD_VERSION, MUSTER_VERSION
+from process.turns import turns
 from proxy.http import HttpRequest
 from proxy.router import Waiting
 from proxy.services.context import Context
@@ -201,6 +208,9 @@ class Metrics:
             if (service, method) in _PROPOSALS
         )
         yield counter("etcd_server_proposals_failed", "Failed proposals seen.", failed)
+        yield HistogramMetricFamily("muster_loop_turn_seconds", "How long turns of this process's event loop held up what waited.",
+                                    buckets=turns.buckets(), sum_value=turns.sum_s)
+        yield gauge("muster_loop_turn_seconds_max", "The longest turn of this process's event loop.", turns.longest_s)
         yield counter("muster_front_read_index_rounds", "Read-index questions asked.", figures["read_index_rounds"])
         yield gauge("muster_front_links_up", "Links to nodes that are up.", figures["links_up"])
         server = self._server.statistics()

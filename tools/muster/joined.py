@@ -24,6 +24,7 @@ from process import logs
 from process.scheduling import short_slices
 from process.setup import pin, settle_memory
 from process.status import StatusPipe, StatusSink, parts
+from process.turns import turns
 from proxy.links import Connector, Link, Receiver
 from proxy.main import Front
 
@@ -162,6 +163,7 @@ async def _run(node_settings: NodeSettings, front_settings: FrontSettings) -> in
     front = make_front(node, front_settings, of_front)
     node.start()
     await front.start()
+    turns.watch(loop)
     settle_memory()
     await asyncio.wait(stopping_or_draining, return_when=asyncio.FIRST_COMPLETED)
     if not node.fatal.done():
