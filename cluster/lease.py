@@ -86,23 +86,27 @@ class Lessor:
         self._deadlines: list[_Entry] = []
         self._checkpoints: list[_Entry] = []
         self._order = 0
+        self.changes = 0  # of which leases there are
 
     # --- the replicated registry ---------------------------------------------------------------
 
     def load(self, leases: Iterable[tuple[int, int, int]]) -> None:
         """Take over the registry from storage: ``(id, ttl_s, remaining_s)``; after a start or an install."""
         assert not self.primary, "a sequencer's registry changes by its log only"
+        self.changes += 1
         self._leases = {lease: Lease(lease, ttl_s, remaining_s) for lease, ttl_s, remaining_s in leases}
 
     def granted(self, lease: int, ttl_s: int, now_ms: int) -> None:
         """A grant was applied: on the sequencer its time begins now."""
         entry = self._leases[lease] = Lease(lease, ttl_s)
+        self.changes += 1
         if self.primary:
             self._start(entry, now_ms, ttl_s * 1000)
 
     def revoked(self, lease: int) -> None:
         """A revoke or an expiry was applied. Unknown leases are ignored: replay is idempotent."""
         self._leases.pop(lease, None)
+        self.changes += 1
 
     def checkpointed(self, lease: int, remaining_s: int) -> None:
         """A checkpoint was applied; 0 clears it."""
@@ -129,12 +133,22 @@ class Lessor:
             return sorted(self._leases, key=lambda lease: (self._leases[lease].deadline_ms, lease))
         return sorted(self._leases)
 
+    def rank(self, lease: int) -> tuple[int, int]:
+        """Its place among all leases, as :meth:`ids` orders them; that of one which is gone is the last."""
+        entry = self._leases.get(lease)
+        return (entry.deadline_ms if entry is not None and self.primary else NEVER), lease
+
+    def unordered(self) -> list[int]:
+        """All leases, quickly: 10 us a thousand."""
+        return list(self._leases)
+
     # --- the sequencer's deadlines ---------------------------------------------------------------
 
     def promote(self, now_ms: int, election_timeout_ms: int | None = None) -> None:
         """This replica has become the sequencer and has applied its own first record at ``now_ms``. H7."""
         extra = self._election_timeout_ms if election_timeout_ms is None else election_timeout_ms
         self.primary = True
+        self.changes += 1  # of their order
         self._deadlines.clear()
         self._checkpoints.clear()
         for entry in self._leases.values():
@@ -147,6 +161,7 @@ class Lessor:
     def demote(self) -> None:
         """The term is lost: deadlines die with it."""
         self.primary = False
+        self.changes += 1
         self._deadlines.clear()
         self._checkpoints.clear()
         for entry in self._leases.values():

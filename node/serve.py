@@ -21,6 +21,7 @@ from cluster.replica import Overlay
 from node.counters import counters
 from node.facts import Facts
 from node.fronts import FrontLink
+from node.lease_list import LeaseList
 from node.reads import Slices
 from node.storage import LEAST_ROWS, PAUSE, Compacted, FutureRevision, Reader
 from node.streams import RangeStream
@@ -61,6 +62,7 @@ class Serve:
             Method.ALARM: self._alarms,
         }
         self.ranges = 0
+        self.lease_list = LeaseList(node)
         self.facts = Facts(node)
 
     def request(self, link: FrontLink, rid: int, method: int, timeout_ms: int, body: bytes) -> None:
@@ -253,10 +255,7 @@ class Serve:
     # -- the rest
 
     def _leases(self, link: FrontLink, rid: int, revision: int, body: bytes) -> None:
-        answer = rpc_pb2.LeaseLeasesResponse()
-        for lease in self._node.lessor.ids():
-            answer.leases.add(ID=lease)
-        link.ok(rid, self._store.revision, self._term(), answer.SerializeToString())
+        self.lease_list.ask(link, rid, HEAD.pack(self._store.revision, self._term()))
 
     def _lease_keys(self, link: FrontLink, rid: int, revision: int, body: bytes) -> None:
         lease = rpc_pb2.LeaseTimeToLiveRequest.FromString(body).ID

@@ -1,0 +1,100 @@
+"""LeaseLeases: made once for all who ask, in short steps; nobody misses a lease that was there when he asked."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from cluster import messages
+from cluster.lease import Lessor
+from cluster.messages import HEAD, Status
+from cluster.pb import rpc_pb2 as pb
+from node import lease_list
+from node.fronts import FrontLink
+from node.lease_list import LeaseList
+from node.reads import Slicer
+from tests.unit.proxy.fakes import ManualLoop
+
+HEADER = HEAD.pack(7, 1)
+
+
+class Registry:
+    """A replica with leases, and a front."""
+
+    def __init__(self, leases: int) -> None:
+        self.loop: Any = ManualLoop()
+        self.lessor = Lessor(1000)
+        for lease in range(1, leases + 1):
+            self.lessor.granted(lease * 7919 % 1_000_003, 60, 0)
+        node: Any = SimpleNamespace(lessor=self.lessor, slicer=Slicer(self.loop), _mark_dirty=lambda link: None)
+        self.list = LeaseList(node)
+        self.answers: list[tuple[int, int, bytes]] = []
+        self.link = FrontLink(b"front", self._frame, b"", 1)
+
+    def _frame(self, parts: list[bytes]) -> bool:
+        self.answers += messages.decode_answers(parts[-1])[1]
+        return True
+
+    def said(self) -> dict[int, list[int]]:
+        """The leases of each answer since the last call."""
+        if self.link.pending:
+            self.link.flush()
+        found = {}
+        for rid, status, body in self.answers:
+            assert (status, body[: HEAD.size]) == (Status.OK, HEADER)
+            found[rid] = [lease.ID for lease in pb.LeaseLeasesResponse.FromString(body[HEAD.size :]).leases]
+        self.answers.clear()
+        return found
+
+
+def test_all_who_ask_share_an_answer_that_is_made_in_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """30,000 leases and 200 questions of 24 KB in all: 5.8 s for a client of another host."""
+    registry = Registry(30_000)
+    ranks: list[int] = []
+    rank, steps = Lessor.rank, [0]
+
+    def counted(self: Lessor, lease: int) -> tuple[int, int]:
+        ranks.append(lease)
+        return rank(self, lease)
+
+    monkeypatch.setattr(Lessor, "rank", counted)
+    for rid in range(1, 201):
+        registry.list.ask(registry.link, rid, HEADER)
+    assert not ranks
+    for _ in registry.list._work():
+        steps.append(len(ranks))
+    assert max(after - before for before, after in pairwise(steps)) <= lease_list._STEP
+    found = registry.said()
+    assert set(found) == set(range(1, 201))
+    assert all(leases == registry.lessor.ids() for leases in found.values())
+    registry.list.ask(registry.link, 300, HEADER)
+    assert registry.said() == {300: registry.lessor.ids()}
+    assert (len(ranks), registry.list.made) == (30_000, 1)
+
+
+def test_a_lease_that_was_granted_before_a_question_is_in_its_answer() -> None:
+    registry = Registry(5000)
+    registry.list.ask(registry.link, 1, HEADER)
+    work = registry.list._work()
+    next(work)
+    registry.lessor.granted(5, 60, 0)
+    registry.lessor.revoked(7919)
+    registry.list.ask(registry.link, 2, HEADER)
+    for _ in work:
+        pass
+    found = registry.said()
+    assert (5 in found[1], 5 in found[2], 7919 in found[2]) == (False, True, False)
+    assert found[2] == registry.lessor.ids()
+
+
+def test_the_sequencers_answer_is_in_the_order_of_the_time_left() -> None:
+    registry = Registry(0)
+    registry.lessor.promote(0)
+    for lease, ttl_s in ((1, 30), (-2, 10), (3, 20)):
+        registry.lessor.granted(lease, ttl_s, 0)
+    registry.list.ask(registry.link, 1, HEADER)
+    registry.loop.run()
+    assert registry.said() == {1: [-2, 3, 1]}
