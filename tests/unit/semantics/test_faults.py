@@ -42,7 +42,7 @@ def test_a_mistake_in_evaluating_is_counted_and_refused(monkeypatch: pytest.Monk
     def mistaken(*args: Any) -> Any:
         raise KeyError("a mistake")
 
-    monkeypatch.setattr(txn_eval, "apply_delete", mistaken)
+    monkeypatch.setattr(txn_eval, "find_deleted", mistaken)
     before = faults.count
     for _ in range(3):
         with pytest.raises(EtcdError) as refused:
@@ -57,7 +57,7 @@ def test_what_is_no_mistake_of_evaluating_passes(signal: Exception, monkeypatch:
     def raising(*args: Any) -> Any:
         raise signal
 
-    monkeypatch.setattr(txn_eval, "apply_delete", raising)
+    monkeypatch.setattr(txn_eval, "find_deleted", raising)
     with pytest.raises(type(signal)):
         evaluate.delete_range(MemoryShard(), pb.DeleteRangeRequest(key=b"k").SerializeToString())
 
