@@ -26,7 +26,7 @@ SEQUENCE = struct.Struct("<Q")
 REQUEST = struct.Struct("<QBII")  # rid, method, timeout_ms, body length
 ANSWER = struct.Struct("<QBI")  # rid, status, body length
 
-PROTOCOL_VERSION = 4
+PROTOCOL_VERSION = 5
 
 
 class Method(IntEnum):
@@ -120,7 +120,7 @@ SUBSCRIBED_BODY = struct.Struct("<QQ")  # live events start at this revision; co
 HISTORY_HEAD = struct.Struct("<QIIBI")  # from revision, at most so many events, bytes, flags (1: prev_kv), key length
 HISTORY_ANSWER = struct.Struct("<QQQI")  # next revision to ask from, applied revision, compact revision, events
 STATE_BODY = struct.Struct("<QQQQQQ")  # shard, leader member ID (0 unknown), term, commit, applied, revision
-FEED_HEAD = struct.Struct("<QQ")  # order index, term of the record; its projection follows
+FEED_HEAD = struct.Struct("<QQI")  # order index and term of the record, its bytes in node 0's log; its projection follows
 # protocol version, cluster ID, member ID of the front's host (0: none), session, then how it places keys: shards and
 # depth (0, 0: it places none). One that placed keys otherwise than the cluster agreed would write to the wrong shard.
 HELLO_BODY = struct.Struct("<HQQQHH")

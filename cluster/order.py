@@ -112,6 +112,17 @@ def decode_cut(data: bytes, pos: int, end: int) -> Iterator[tuple[int, Cut]]:
         yield shard, Cut(index, term, count)
 
 
+def cut_of(record: bytes, shard: int) -> Cut | None:
+    """What a record, or its projection, puts in order of a shard; None: nothing."""
+    found = None
+    for kind, pos, end in items(record):
+        if kind == Item.CUT:
+            for of, cut in decode_cut(record, pos, end):
+                if of == shard:
+                    found = cut
+    return found
+
+
 def decode_multi(data: bytes, pos: int, end: int) -> Multi:
     """A multi item's body. ValueError if it is cut short."""
     try:

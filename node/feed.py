@@ -119,7 +119,7 @@ class Feeds:
                 if piece is None:
                     piece = project(e.data, feed.shard) if e.kind == EntryKind.RECORD else b""
                     self._projected[key] = piece
-                feed.link.answer(feed.rid, Status.PARTIAL, FEED_HEAD.pack(e.index, e.term) + piece)
+                feed.link.answer(feed.rid, Status.PARTIAL, FEED_HEAD.pack(e.index, e.term, len(e.data)) + piece)
                 self.records += 1
                 sent = True
             feed.next_index = entries[-1].index + 1

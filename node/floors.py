@@ -55,5 +55,5 @@ class Floors:
     def kept_after(self, least: int, voters: Collection[int]) -> int:
         """The order record after which all must be kept; ``least``: for this host's nodes alone none up to there."""
         # who has not said yet, since this node's start, what it wants may want all within the bound
-        wanted = [durable or least for durable in self.own() if durable > least or not durable]
+        wanted = [durable or least for durable in self.own() if durable >= least or not durable]
         return min([self.of_majority(voters)[0], *wanted])

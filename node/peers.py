@@ -6,6 +6,7 @@ byte of a frame says what it is::
 
     H hello (first frame of a link)    R Raft messages (cluster.raft.encode_messages)    S snapshot chunk
     P publication of a host's attributes, for the leader       F a front's frame (node.fronts)
+    A an alarm of a host, for the leader       V a host is short of space (node.space)
     ? "who are you?" (answer to a frame of an unknown link: say hello)       X refused: code u8 + reason
 
 A hello carries protocol version, cluster ID, member ID, incarnation and shard. A replica that comes back with

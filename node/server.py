@@ -323,10 +323,8 @@ class Node:
                 due = self.mail.came(member_id, data)
             elif kind == 0x53:  # S
                 self.snapshots.frame(member_id, data)
-            elif kind == 0x41:  # A
-                self.upkeep.alarm(data)
-            elif kind == 0x50:  # P
-                self.upkeep.publication(data)
+            elif kind in b"APV":
+                self.upkeep.peer_said(member_id, kind, data)
             elif kind == LEAVING_FRAME[0]:
                 self.upkeep.leaving[member_id] = self.now_ms()
             else:

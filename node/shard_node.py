@@ -19,10 +19,9 @@ from cluster import errors, records
 from cluster.errors import EtcdError
 from cluster.later_puts import LaterPuts
 from cluster.messages import FEED_HEAD, HEAD, LEADER, PUT_ANSWER, Method, Status
-from cluster.order import ENTRY_ITEMS, Attempt, Change, Control, Cut, Entries, decode_cut, entry_count
+from cluster.order import ENTRY_ITEMS, Attempt, Change, Control, Cut, Entries, cut_of, entry_count
 from cluster.prepare import FATE, REPORT, Prepare, decode_attempt, encode_attempt
 from cluster.raft import EntryKind, Role
-from cluster.records import Item, items
 from cluster.settings import NodeSettings
 from cluster.shard import ShardLeader
 from node.fates import Fates
@@ -57,7 +56,8 @@ class ShardNode(LinkedNode):
         self.fold = load_fold(self)
         self._count_at_applied = self.fold.cut(settings.shard).count
         self._order_index = self._taken_index = self.store.position.order_index
-        self._feed: deque[tuple[int, int, bytes, Cut | None]] = deque()  # with what each puts in order of this shard
+        # with what each puts in order of this shard, and its bytes in node 0's log
+        self._feed: deque[tuple[int, int, bytes, Cut | None, int]] = deque()
         self._feed_link: NodeLink | None = None
         self._next_feed = self._order_index + 1
         self._acknowledged: tuple[NodeLink | None, int, int, int] = (None, 0, 0, ALL_HASTE)  # to whom, and what, of the feed
@@ -189,16 +189,6 @@ class ShardNode(LinkedNode):
         """The group committed more: perhaps the next order record can be applied."""
         self._follow()
 
-    def _own_cut(self, projection: bytes) -> Cut | None:
-        """What a record puts in order of this shard."""
-        found = None
-        for kind, pos, end in items(projection):
-            if kind == Item.CUT:
-                for shard, cut in decode_cut(projection, pos, end):
-                    if shard == self.settings.shard:
-                        found = cut
-        return found
-
     def _feed_unseen(self) -> bool:
         """Whether nobody waits here for what the feed brings."""
         return (self.raft.role is Role.FOLLOWER and self._haste() == NO_HASTE and not len(self._fates) and self.standing.ready
@@ -218,13 +208,14 @@ class ShardNode(LinkedNode):
             return
         while self._feed and not self.applies.busy:
             run: list[tuple[int, int, bytes]] = []
-            available = self.raft.announced_index
-            for order_index, term, projection, cut in self._feed:
+            available, ordered = self.raft.announced_index, 0
+            for order_index, term, projection, cut, in_log in self._feed:
                 if cut is not None and cut.index > available:
                     if self.raft.prove_committed(cut.index, cut.term):  # C6
                         self.wake()
                     break
                 run.append((order_index, term, projection))
+                ordered += in_log
                 if len(run) >= _RUN_RECORDS:
                     break
             if not run:
@@ -234,14 +225,14 @@ class ShardNode(LinkedNode):
             self._taken_index = run[-1][0]
             self._late_feed.applied()
             try:
-                self._apply_records(run)
+                self._apply_records(run, ordered)
             except StorageError:
                 raise
             except Exception as error:
                 # they have left the feed: whoever asked for this apply must not go on without them (I6)
                 raise ApplyFailed(f"order records {run[0][0]} to {run[-1][0]} could not be applied: {error!r}") from error
 
-    def _apply_records(self, run: list[tuple[int, int, bytes]]) -> None:
+    def _apply_records(self, run: list[tuple[int, int, bytes]], ordered: int) -> None:
         shard, fold = self.settings.shard, self.fold
         changes: list[tuple[int, bytes, int, int]] = []
         evaluated: dict[int, LaterPuts] = {}  # place in them -> what this node, their leader, knows of them already
@@ -274,7 +265,7 @@ class ShardNode(LinkedNode):
             self._order_index = last
             self.applied_index = index
             self.raft.applied(index)
-            self.upkeep.logged_bytes(size)
+            self.upkeep.logged_bytes(size, ordered)
             self._after_apply([], applied)
             self._tell(heard, before)
             if last - self._acknowledged[1] >= _ACK_EVERY:
@@ -347,15 +338,15 @@ class ShardNode(LinkedNode):
                 self._starved.add(link.member_id)
                 link.drop("it does not keep the order records wanted here")
                 return True
-            order_index, term = FEED_HEAD.unpack_from(body)
+            order_index, term, in_log = FEED_HEAD.unpack_from(body)
             if order_index != self._next_feed:
                 link.drop(f"order record {order_index} where {self._next_feed} was due")
                 return True
             self._next_feed += 1
             self._starved.clear()
             projection = body[FEED_HEAD.size :]
-            cut = self._own_cut(projection)
-            self._feed.append((order_index, term, projection, cut))
+            cut = cut_of(projection, self.settings.shard)
+            self._feed.append((order_index, term, projection, cut, in_log))
             if cut is not None:
                 self.raft.prove_committed(cut.index, cut.term)  # C6: then the tick that applies it finds it committed
             return not self._late_feed.may_wait(len(self._feed))
@@ -565,7 +556,7 @@ class ShardNode(LinkedNode):
 
     def logged_incarnations(self) -> Iterator[tuple[int, int]]:
         """The order log's tail is not here, but what the feed has brought of it is."""
-        for _, _, projection, _ in self._feed:
+        for _, _, projection, _, _ in self._feed:
             yield from records.incarnations_in(projection)
 
     def state_replaced(self) -> None:

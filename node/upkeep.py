@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import deque
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
@@ -26,6 +25,8 @@ from node.fronts import FrontLink
 from node.incarnations import REFUSED
 from node.lease_checks import LeaseChecks
 from node.reads import Slices
+from node.space import ENOUGH, GONE, SHORT, VERY_SHORT, Space, of_store
+from node.space import FRAME as SPACE_FRAME
 from node.yielding import Others
 from process.logs import log_faults
 
@@ -36,8 +37,11 @@ if TYPE_CHECKING:
 log = structlog.get_logger("upkeep")
 
 AGREED = "agreed"  # file in a node's directory: the layout that this host was not started with
-_MARK_BYTES = 1 << 20
-_KEEP_AT_MOST = 20  # snapshot counts of order records kept for the own host's other nodes alone; beyond, they install
+# Of order records kept for the own host's other nodes alone, or for a transfer: beyond, they install. Snapshot counts; the
+# share of --order-log-bytes, of which as much is for what RocksDB has not dropped yet, and half is headroom (node.space)
+_KEEP_AT_MOST = 20
+_KEEP_SHARE = 8
+_FLUSH_SHARE = 16  # of the same: a sibling of node 0 flushes so often at least, that what is kept for it may go
 # A compaction has time, requests have not: while there are any (node.yielding) it takes a fifth of the loop, as etcd
 # pauses between batches, in short slices: what comes waits for one
 _COMPACT_SLICE_US = 500
@@ -59,8 +63,8 @@ class Upkeep:
         self._requests = Others(time.perf_counter, lambda: (node.raft.last_index, node.serve.ranges))
         self._truncated = node.log.snapshot_position().index
         self._flush_began = (node.store.position.shard_index, node.store.position.order_index)
-        self._log_bytes = self._flushed_bytes = 0
-        self._marks: deque[tuple[int, int]] = deque([(node.store.position.shard_index, 0)])
+        self._log_bytes = self._flushed_bytes = 0  # applied here, of the own log; of that, flushed
+        self._ordered_bytes = self._flushed_ordered = 0  # the same of node 0's log, in other shards
         self._waiting_compaction: list[tuple[FrontLink, bytes]] = []
         self._published = False
         self._quota_full = False
@@ -70,6 +74,10 @@ class Upkeep:
         self.leader_changes = 0
         self.leaving: dict[int, int] = {}  # member -> when it said last that it is about to end, in ms
         settings = node.settings
+        self._short = ENOUGH  # how short of space the store is, at the leader of shard 0
+        self._space = None if settings.shard else Space(
+            settings.common.member_id, settings.data_dir, most_log_bytes=settings.order_log_bytes,
+            margin_bytes=settings.min_free_disk_bytes)
         # Large entries count by their bytes too: most of the log is then truncated before RocksDB would write it a second
         # time, when the log's write buffer, of half as much again as the state's, is full
         self._flush_bytes = settings.write_buffer_bytes * 3 // 4
@@ -77,6 +85,8 @@ class Upkeep:
         self._catchup_bytes = max(settings.write_buffer_bytes // 4, MAX_ENTRY_BYTES)
         self.lease_checks = LeaseChecks(
             node.store, node.slicer, settings.lease_check_interval_ms / 1000, node.loop.time, settings.common.member_id)
+        # of other shards' writes a sibling has no rows, so it flushes for them when that helps node 0, and no sooner
+        self._ordered_flush_bytes = min(4 * self._flush_bytes, settings.order_log_bytes // _FLUSH_SHARE)
         self._auto = AutoCompactor(settings.auto_compaction_mode, settings.auto_compaction_retention)
 
     # -- leases
@@ -102,8 +112,10 @@ class Upkeep:
         """Whether a write must be refused for want of space (etcd's NOSPACE; deletes always pass)."""
         if self._log_bytes >= self._quota_look_at:
             self._look_at_quota()
-        if not (self._quota_full or self._no_space):
+        if not (self._quota_full or self._no_space or self._short):
             return False
+        if self._short >= VERY_SHORT and method in (Method.DELETE_RANGE, Method.TXN):
+            return True
         return method in (Method.PUT, Method.LEASE_GRANT) or (
             method == Method.TXN and _has_put(rpc_pb2.TxnRequest.FromString(body))
         )
@@ -111,7 +123,10 @@ class Upkeep:
     def _look_at_quota(self) -> None:
         quota = self._node.settings.quota_backend_bytes
         left = quota - self._node.store.size_in_use_bytes() - _PUT_COST if quota > 0 else 1 << 62
-        self._quota_look_at = self._log_bytes + max(left // 4, _QUOTA_STEP)  # a burst does not pass it between two seconds
+        # a burst does not pass it between two seconds
+        self._quota_look_at = self._log_bytes + min(max(left // 4, _QUOTA_STEP),
+                                                    max(self._node.settings.order_log_bytes // 64, _QUOTA_STEP))
+        self._look_at_space()
         full = left <= 0
         if full and not self._quota_full:
             log.warning("the space quota is used up: writes are refused until data is deleted and compacted, and the "
@@ -119,8 +134,40 @@ class Upkeep:
         self._quota_full = full
         member_id = self._node.settings.common.member_id
         if full and (member_id, rpc_pb2.NOSPACE) not in self._alarms:  # as etcd's members do: all of them refuse then
-            self._node.raise_alarm(rpc_pb2.AlarmRequest(
-                action=rpc_pb2.AlarmRequest.ACTIVATE, memberID=member_id, alarm=rpc_pb2.NOSPACE).SerializeToString())
+            self._node.raise_alarm(_no_space_at(member_id))
+
+    def _look_at_space(self) -> None:
+        """How short of space this host is, and at the leader of shard 0 whether the store must take no more in."""
+        node, space = self._node, self._space
+        if space is None:
+            return
+        if space.look(node.log.bytes_after(0)):
+            self._tell_space()
+            log.warning("room on the disks", short=space.own > ENOUGH, why=space.why)
+        if node.writes.leader is None:
+            self._short = ENOUGH
+            return
+        heard_s = {member_id: peer.heard_ms / 1000 for member_id, peer in node.raft.peers().items()}
+        levels = space.of_hosts(node.raft.configuration.voters, heard_s, node.now_ms() / 1000)
+        self._short = of_store(levels)
+        if self._short:
+            for member_id, level in levels.items():
+                if SHORT <= level < GONE:
+                    self.alarm(_no_space_at(member_id))
+
+    def _tell_space(self) -> None:
+        if self._space is not None:
+            for peer in self._node.settings.common.peers:
+                self._node.peers.send(peer.member_id, SPACE_FRAME, bytes((self._space.own,)))
+
+    def peer_said(self, member_id: int, kind: int, data: bytes) -> None:
+        """A frame of another member. ValueError if that is not what was sent."""
+        if kind == 0x41:  # A
+            self.alarm(data)
+        elif kind == 0x50:  # P
+            self.publication(data)
+        elif self._space is not None:
+            self._space.came(member_id, data, self._node.now_ms() / 1000)
 
     def alarms_changed(self) -> None:
         """Alarms were raised or disarmed."""
@@ -141,18 +188,10 @@ class Upkeep:
 
     # -- the log
 
-    def logged_bytes(self, size: int) -> None:
-        """So much of the log has been applied: what tells how far back a given number of bytes reaches."""
+    def logged_bytes(self, size: int, ordered: int = 0) -> None:
+        """So much of the log has been applied, and in shards other than 0 so much of node 0's."""
         self._log_bytes += size
-        if self._log_bytes - self._marks[-1][1] >= _MARK_BYTES:
-            self._marks.append((self._node.applied_index, self._log_bytes))
-
-    def _index_before(self, size: int) -> int:
-        """The entry after which the log holds at least ``size`` bytes; 0 if it holds less."""
-        marks = self._marks
-        while len(marks) > 1 and self._log_bytes - marks[1][1] >= size:
-            marks.popleft()
-        return marks[0][0] if self._log_bytes - marks[0][1] >= size else 0
+        self._ordered_bytes += ordered
 
     def applied(self) -> None:
         """Something was applied: is it time to flush the state and truncate the log?"""
@@ -161,11 +200,12 @@ class Upkeep:
             self._cutting = True
             node.slicer.start(self._cut_counts())
         grown = max(node.applied_index - self._flush_began[0], node.order_index - self._flush_began[1])
-        if not self._flushing and (grown >= node.settings.snapshot_count or self._log_bytes - self._flushed_bytes
-                                   >= self._flush_bytes):
+        if not self._flushing and (grown >= node.settings.snapshot_count
+                                   or self._log_bytes - self._flushed_bytes >= self._flush_bytes
+                                   or self._ordered_bytes - self._flushed_ordered >= self._ordered_flush_bytes):
             self._flushing = True
             self._flush_began = (node.applied_index, node.order_index)
-            self._flushed_bytes = self._log_bytes
+            self._flushed_bytes, self._flushed_ordered = self._log_bytes, self._ordered_bytes
             flushing = self._node.loop.run_in_executor(self._thread, self._node.store.flush)
             flushing.add_done_callback(self._flushed)
 
@@ -177,22 +217,30 @@ class Upkeep:
             log.error("flushing the state failed", error=str(done.exception()))
             self._node.fail(f"flushing the state failed: {done.exception()}")
             return
+        self._truncate()
+
+    def _truncate(self) -> None:
+        """Drop what the durable state covers and nobody needs any more."""
         node = self._node
         durable = node.store.durable_position.shard_index  # H9, I17
         kept_from = node.applied_index - node.settings.snapshot_catchup_entries
-        index = min(durable, max(kept_from, self._index_before(self._catchup_bytes)))
+        index = min(durable, max(kept_from, node.log.index_before(self._catchup_bytes)))
+        least = node.log.index_before(node.settings.order_log_bytes // _KEEP_SHARE)
         slowest = node.snapshots.lowest_needed_index()
         if slowest is not None:
-            index = min(index, slowest)
-        wanted = node.kept_for_others(node.applied_index - _KEEP_AT_MOST * node.settings.snapshot_count)  # I17
+            index = min(index, max(slowest, least))
+        wanted = node.kept_for_others(max(least, node.applied_index - _KEEP_AT_MOST * node.settings.snapshot_count))  # I17
         if wanted is not None:
             index = min(index, wanted)
         if index > self._truncated:
             assert index <= durable, "I17: the log is kept from where the durable state ends"
+            freed = node.log.bytes_after(0) - node.log.bytes_after(index)
             node.log.truncate_prefix(node.raft.position_at(index))
             node.raft.compacted(index)
             self._truncated = index
             log.info("truncated the log", index=index, applied=node.applied_index)
+            if self._no_space and freed >= self._ordered_flush_bytes:  # RocksDB would drop it when more is written
+                node.loop.run_in_executor(self._thread, node.log.reclaim).add_done_callback(self._reclaimed)
 
     def count_keys(self) -> None:
         """After a start or an install: count the keys in slices (``node.storage.counts``). It takes about a second of CPU a
@@ -235,12 +283,12 @@ class Upkeep:
         for link, record in waiting:
             link.put(record)
             self._node._mark_dirty(link)
-        if self._quota_full:  # RocksDB takes its time to drop what was deleted, and puts wait for it
+        if self._quota_full or self._no_space:  # RocksDB takes its time to drop what was deleted, and puts wait for it
             self._node.loop.run_in_executor(self._thread, store.defragment).add_done_callback(self._reclaimed)
 
     def _reclaimed(self, done: asyncio.Future[None]) -> None:
         if not done.cancelled() and done.exception() is not None:
-            self._node.fail(f"flushing the state failed: {done.exception()}")
+            self._node.fail(f"giving space back failed: {done.exception()}")
 
     def answer_when_compacted(self, link: FrontLink, record: bytes) -> None:
         """A compaction asked for with ``physical``: answer once the old data is gone here, which may take longer than
@@ -363,6 +411,10 @@ class Upkeep:
         log_faults(log)
         self._look_at_quota()
         self.lease_checks.second()
+        if self._space is not None and self._space.own:
+            self._tell_space()
+        if node.log.bytes_after(0) >= 2 * (self._flush_bytes + self._catchup_bytes):  # it waits for others, not for a flush
+            self._truncate()
         leader = node.writes.leader
         if leader is not None and node.settings.shard == 0:
             revision = self._auto.due(node.store.revision, node.now_ms())
@@ -373,6 +425,11 @@ class Upkeep:
     def close(self) -> None:
         """Wait for a flush under way."""
         self._thread.shutdown(wait=True)
+
+
+def _no_space_at(member_id: int) -> bytes:
+    return rpc_pb2.AlarmRequest(action=rpc_pb2.AlarmRequest.ACTIVATE, memberID=member_id,
+                                alarm=rpc_pb2.NOSPACE).SerializeToString()
 
 
 def _has_put(txn: rpc_pb2.TxnRequest) -> bool:

@@ -29,6 +29,7 @@ import threading
 import time
 import zlib
 from array import array
+from bisect import bisect_right
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -75,6 +76,8 @@ class RaftLog:
         self._hard_state = HardState(0, 0, 0)
         self._position = SnapshotPosition(0, 0, Configuration(frozenset()))
         self._terms = array("Q")  # of the entries behind the snapshot position
+        self._ends = array("Q")  # bytes of data that were logged up to each of them, from some moment on
+        self._dropped = 0  # the same, of the snapshot position
         self._last = 0
         self._closed = False
         self.syncs = 0
@@ -177,6 +180,17 @@ class RaftLog:
             raise_read(e, self.path, f"reading log entries from {first}")
         return out
 
+    def bytes_after(self, index: int) -> int:
+        """Bytes of data in the entries behind ``index``, of those that are kept."""
+        if not self._ends:
+            return 0
+        offset = index - self._position.index - 1
+        return self._ends[-1] - (self._ends[offset] if offset >= 0 else self._dropped)
+
+    def index_before(self, size: int) -> int:
+        """The last entry behind which at least ``size`` bytes of data are logged; the snapshot position if the log holds less."""
+        return self._position.index + (bisect_right(self._ends, self._ends[-1] - size) if self._ends else 0)
+
     # Writes
 
     def append(self, entries: Sequence[Entry], hard_state: HardState | None = None) -> None:
@@ -191,8 +205,10 @@ class RaftLog:
                 self._lower_mark(first - 1)
                 batch.delete_range(_ENTRY_ROW.pack(b"e", first), _ENTRIES_END)
                 del self._terms[first - self._position.index - 1 :]
+                del self._ends[first - self._position.index - 1 :]
                 self._last = first - 1
-            last, terms = self._last, self._terms
+            last, terms, ends = self._last, self._terms, self._ends
+            size = ends[-1] if ends else self._dropped
             term = self.term(last)
             pack = _ENTRY_ROW.pack
             for entry in entries:
@@ -202,6 +218,8 @@ class RaftLog:
                 term = entry.term
                 batch.put(pack(b"e", last), entry.encode())
                 terms.append(term)
+                size += len(entry.data)
+                ends.append(size)
             self._last = last
         if hard_state is not None:
             if hard_state.term < self._hard_state.term:
@@ -236,9 +254,19 @@ class RaftLog:
         batch = WriteBatch(raw_mode=True)
         batch.delete_range(_ENTRY_ROW.pack(b"e", 0), _ENTRY_ROW.pack(b"e", position.index + 1))
         self._put_position(batch, position)
-        del self._terms[: position.index - self._position.index]
+        kept_from = position.index - self._position.index
+        self._dropped = self._ends[kept_from - 1]
+        del self._terms[:kept_from], self._ends[:kept_from]
         self._position = position
         self._write(batch)
+
+    def reclaim(self) -> None:
+        """Give the space of what was truncated back to the file system. Long; may run in a helper thread."""
+        try:
+            self._database.flush(True)
+            self._database.compact_range(None, None)
+        except Exception as e:
+            raise SyncFailed(f"{self.path}: compacting failed: {e}") from e
 
     def begin_install(self, position: SnapshotPosition) -> None:
         """Remember, synced, that the state is about to be replaced by a snapshot at ``position``.
@@ -266,7 +294,7 @@ class RaftLog:
         batch = WriteBatch(raw_mode=True)
         batch.delete_range(_ENTRY_ROW.pack(b"e", 0), _ENTRIES_END)
         self._put_position(batch, position)
-        del self._terms[:]
+        del self._terms[:], self._ends[:]
         self._position = position
         self._last = position.index
         self._write(batch)
@@ -388,7 +416,7 @@ class RaftLog:
         self._last = self._position.index
         it = database.iter(_ALL_ENTRIES)
         it.seek(_ENTRY_ROW.pack(b"e", self._last + 1))
-        term = self._position.term
+        term, size = self._position.term, 0
         while it.valid():
             try:
                 entry = Entry.decode(it.value())
@@ -401,6 +429,8 @@ class RaftLog:
                 )
             self._last, term = entry.index, entry.term
             self._terms.append(term)
+            size += len(entry.data)
+            self._ends.append(size)
             it.next()
         it.status()
         self._note_written()

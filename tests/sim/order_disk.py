@@ -54,6 +54,16 @@ class LogDisk:
                 return found[:at]
         return found
 
+    def bytes_after(self, index: int) -> int:
+        return sum(len(entry.data) for entry in self.log[max(0, index - self.position.index):])
+
+    def index_before(self, size: int) -> int:
+        for entry in reversed(self.log):
+            if size <= 0:
+                return entry.index
+            size -= len(entry.data)
+        return self.position.index
+
     # -- writes
 
     def _write(self, change: Callable[[LogDisk], None]) -> None:

@@ -16,6 +16,7 @@ from tools.muster import pinning
 from tools.muster.flags import AUTO, GATES, SERVER_FLAGS, Support
 from tools.muster.parse import ConfigError, Values, convert, duration_ms
 
+LEAST_ORDER_LOG_BYTES = 256 << 20  # half of it is well above what a host keeps while all is well
 DEFAULT_QUOTA_BYTES = 2 * 1024**3
 DEFAULT_PROGRESS_INTERVAL_MS = 600_000
 MIN_PROGRESS_INTERVAL_MS = 100
@@ -178,6 +179,8 @@ def build(values: Values) -> ServerConfig:
     shards = shard_count(values["shards"])
     if values["shard-depth"] < 1:
         raise ConfigError("--shard-depth must be at least 1")
+    if values["order-log-bytes"] < LEAST_ORDER_LOG_BYTES:
+        raise ConfigError(f"--order-log-bytes must be at least {LEAST_ORDER_LOG_BYTES}")
     pinning.check(values["cpus"])
     key_file = values["peer-key-file"]
     everywhere = [Url(u, parse_url(u).host, 0) for _, urls in parse_initial_cluster(cluster_text) for u in urls]

@@ -177,6 +177,8 @@ def _node_spec(config: ServerConfig, identity: Identity, run_dir: str, shard: in
             snapshot_count=setting(config, "snapshot-count"),
             snapshot_catchup_entries=setting(config, "snapshot-catchup-entries"),
             quota_backend_bytes=config.quota_backend_bytes,
+            order_log_bytes=setting(config, "order-log-bytes"),
+            min_free_disk_bytes=setting(config, "min-free-disk-bytes"),
             auto_compaction_mode=setting(config, "auto-compaction-mode"),
             auto_compaction_retention=setting(config, "auto-compaction-retention"),
             max_learners=setting(config, "max-learners"),

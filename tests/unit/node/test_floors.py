@@ -35,6 +35,10 @@ def test_within_the_bound_only() -> None:
     assert floors(90, 70, others={2: (95, 95), 3: (99, 99)}).kept_after(80, HOSTS) == 90  # the second installs a state
 
 
+def test_a_node_that_wants_all_within_the_bound_gets_it() -> None:
+    assert floors(90, 80, others={2: (95, 95), 3: (99, 99)}).kept_after(80, HOSTS) == 80
+
+
 def test_a_node_that_has_not_said_what_it_wants_may_want_all_within_the_bound() -> None:
     assert floors(90, 0, others={2: (95, 95), 3: (99, 99)}).kept_after(80, HOSTS) == 80
 

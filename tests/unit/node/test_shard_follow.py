@@ -54,7 +54,7 @@ class Replica(ShardNode):
         fakes: dict[str, Any] = {
             "store": store, "fold": Fold(), "settings": SimpleNamespace(shard=SHARD), "leading": None, "raft": self,
             "applies": Applies(loop, lambda events: None, lambda: None), "watches": SimpleNamespace(active=False),
-            "upkeep": SimpleNamespace(logged_bytes=lambda size: None), "fronts": SimpleNamespace(drop=self.dropped.append),
+            "upkeep": SimpleNamespace(logged_bytes=lambda size, ordered: None), "fronts": SimpleNamespace(drop=self.dropped.append),
             "_late_feed": LateFeed(still, lambda: True, lambda: None), "_feed": deque(), "_fates": Fates(self), "_count_at_applied": 0,
             "_order_index": 0, "_taken_index": 0, "applied_index": 0, "_acknowledged": (None, 0, 0, 0), "_requests_in_tick": 0}
         self.__dict__.update(fakes)
@@ -90,7 +90,7 @@ class Replica(ShardNode):
 
     def fed(self, order_index: int, entry_index: int) -> None:
         cut = Cut(entry_index, 1, entry_index - 1)
-        self._feed.append((order_index, 1, encode_cut({SHARD: cut}), cut))
+        self._feed.append((order_index, 1, encode_cut({SHARD: cut}), cut, 0))
 
 
 def test_records_that_could_not_be_applied_end_the_node_whoever_asked(store: StateStore, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
+
 from cluster import records
 from cluster.lease import Lessor
-from node.storage import StateStore
+from cluster.messages import Method
+from cluster.pb import rpc_pb2 as pb
+from cluster.raft import Configuration, Entry, EntryKind, Role, SnapshotPosition
+from cluster.settings import Common, NodeSettings, Peer
+from node.space import FRAME as SPACE
+from node.storage import RaftLog, StateStore
 from node.upkeep import Upkeep
 
 
@@ -23,3 +32,185 @@ def test_a_lease_granted_again_in_the_run_that_revokes_it_is_there(tmp_path: Pat
     assert list(lessor) == [(9, 30, 0)] == list(store.leases())
     assert applied.revoked == [9, 7]
     store.close()
+
+
+NO_SPACE = pb.AlarmRequest(action=pb.AlarmRequest.ACTIVATE, memberID=1, alarm=pb.NOSPACE)
+PUT, DELETE = pb.PutRequest(key=b"k", value=b"v"), pb.DeleteRangeRequest(key=b"k")
+TXNS = [pb.TxnRequest(success=[op]) for op in (
+    pb.RequestOp(request_range=pb.RangeRequest(key=b"k")), pb.RequestOp(request_put=PUT))]
+
+
+class Loop:
+    """A loop whose helper thread works at once, and whose clock the test turns."""
+
+    def __init__(self) -> None:
+        self.now_s = 1000.0
+
+    def time(self) -> float:
+        return self.now_s
+
+    def run_in_executor(self, executor: object, work: Callable[..., Any], *args: Any) -> Future[Any]:
+        done: Future[Any] = Future()
+        done.set_result(work(*args))
+        return done
+
+
+class Replica:
+    """Host 1's node of a shard with a real log and state, as far as its upkeep needs it."""
+
+    def __init__(self, path: Path, shard: int = 0, leads: bool = True, **settings: Any) -> None:
+        common = Common(cluster_id=1, member_id=1, name="h1", shard_count=2, placement_depth=1, run_dir="", peers=tuple(
+            Peer(i, f"h{i}", "h", 1) for i in (1, 2, 3)))
+        self.settings = NodeSettings(common, shard, str(path), "h", 1, **settings)
+        group = Configuration(frozenset((1, 2, 3)))
+        self.log = RaftLog.open(path / "log", initial=group, no_fsync=True)
+        self.store = StateStore.open(path / "state", block_cache_bytes=1 << 20, write_buffer_bytes=1 << 20)
+        self.loop, self.stopping, self.applied_index, self.order_index = Loop(), False, 0, 0
+        self.heard = {2: SimpleNamespace(heard_ms=1e6), 3: SimpleNamespace(heard_ms=1e6)}
+        self.raft = SimpleNamespace(
+            configuration=group, peers=lambda: self.heard, compacted=lambda index: None, last_index=0, role=Role.FOLLOWER,
+            position_at=lambda index: SnapshotPosition(index, 1, group))
+        self.writes = SimpleNamespace(leader=SimpleNamespace(execute=self._log_alarm) if leads else None)
+        self.serve = SimpleNamespace(ranges=0)
+        self.slicer = SimpleNamespace(start=lambda slices: None)
+        self.snapshots = SimpleNamespace(lowest_needed_index=lambda: self.transfer_at)
+        self.transfer_at: int | None = None
+        self.told: list[tuple[int, bytes, bytes]] = []
+        self.peers = SimpleNamespace(send=lambda *frame: self.told.append(frame))
+        self.wanted_from = 1 << 62  # of the order, by siblings that a majority stands behind
+        self.asked: list[int] = []
+        self.alarms: list[pb.AlarmRequest] = []
+        self.upkeep = Upkeep(self)  # type: ignore[arg-type]
+
+    def now_ms(self) -> int:
+        return int(self.loop.now_s * 1000)
+
+    def fail(self, reason: str) -> None:
+        raise AssertionError(reason)
+
+    def kept_for_others(self, least: int) -> int | None:
+        self.asked.append(least)
+        return self.wanted_from
+
+    def raise_alarm(self, body: bytes) -> None:
+        raise AssertionError("the quota is not used up")
+
+    def _log_alarm(self, method: int, body: bytes) -> None:
+        assert method == Method.SET_ALARM
+        self.alarms.append(pb.AlarmRequest.FromString(body))
+
+    def write(self, count: int, size: int, *, apply: bool = True) -> None:
+        """Log and apply so many entries."""
+        for _ in range(count):
+            index = self.log.last_index() + 1
+            data = records.put(b"k", 0, 1, bytes(size), 0)
+            self.log.append([Entry(index, 1, EntryKind.RECORD, data)])
+            if apply:
+                self.store.apply([(index, 1, data)])
+                self.applied_index = self.order_index = index
+                self.upkeep.logged_bytes(len(data))
+                self.upkeep.applied()
+
+    def close(self) -> None:
+        self.upkeep.close()
+        self.log.close()
+        self.store.close()
+
+
+@pytest.fixture
+def replica(tmp_path: Path) -> Iterator[Callable[..., Replica]]:
+    made: list[Replica] = []
+
+    def make(**settings: Any) -> Replica:
+        made.append(Replica(tmp_path / str(len(made)), **settings))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.close()
+
+
+Make = Callable[..., Replica]
+SMALL = {"order_log_bytes": 64 << 20, "write_buffer_bytes": 1 << 20}
+
+
+def test_a_log_kept_for_a_majority_stops_writes_at_half_of_its_bound_and_transactions_at_three_quarters(replica: Make) -> None:
+    node = replica(**SMALL)
+    node.wanted_from = 0
+    node.upkeep.peer_said(2, SPACE[0], b"\x01")
+    node.write(31, 1 << 20)
+    node.upkeep.second()
+    assert node.alarms == []
+    assert not node.upkeep.over_quota(Method.PUT, PUT.SerializeToString())
+    node.write(2, 1 << 20)
+    assert node.upkeep.over_quota(Method.PUT, PUT.SerializeToString()), "at once, before the alarm is applied"
+    assert node.alarms[0] == NO_SPACE
+    assert {a.memberID for a in node.alarms} == {1, 2}
+    assert (2, SPACE, b"\x01") in node.told
+    assert (3, SPACE, b"\x01") in node.told
+    assert node.upkeep.over_quota(Method.LEASE_GRANT, b"")
+    assert [node.upkeep.over_quota(Method.TXN, txn.SerializeToString()) for txn in TXNS] == [False, True]
+    rest = (Method.DELETE_RANGE, Method.COMPACT, Method.LEASE_REVOKE, Method.SET_ALARM, Method.PUBLISH)
+    assert not any(node.upkeep.over_quota(method, DELETE.SerializeToString()) for method in rest)
+    node.upkeep.peer_said(2, SPACE[0], b"\x02")
+    node.write(20, 1 << 20)
+    node.upkeep.second()
+    assert [node.upkeep.over_quota(Method.TXN, txn.SerializeToString()) for txn in TXNS] == [True, True]
+    assert node.upkeep.over_quota(Method.DELETE_RANGE, b"")
+    assert not any(node.upkeep.over_quota(method, b"") for method in rest[1:])
+    # those behind have caught up: no flush comes, and yet the log shrinks
+    node.store.flush()
+    node.wanted_from = 1 << 62
+    node.upkeep.peer_said(2, SPACE[0], b"\x00")
+    node.upkeep.second()
+    node.upkeep.second()
+    assert node.log.bytes_after(0) < 8 << 20
+    assert not node.upkeep.over_quota(Method.PUT, b"")  # once the alarm is disarmed: it was never applied here
+
+
+def test_one_host_that_is_short_is_no_reason_to_stop(replica: Make) -> None:
+    node = replica(**SMALL)
+    node.wanted_from = 0
+    node.write(40, 1 << 20)
+    node.upkeep.second()
+    assert node.alarms == []
+    assert not node.upkeep.over_quota(Method.PUT, b"")
+    node.loop.now_s += 11  # ... until another one has been silent for long
+    node.heard[2].heard_ms = node.now_ms()
+    node.upkeep.second()
+    assert node.alarms == [NO_SPACE]
+    assert node.upkeep.over_quota(Method.PUT, b"")
+
+
+def test_who_does_not_lead_says_that_it_is_short_every_second(replica: Make) -> None:
+    node = replica(leads=False, **SMALL)
+    node.wanted_from = 0
+    node.upkeep.second()
+    assert node.told == []
+    node.write(40, 1 << 20)
+    node.upkeep.second()
+    node.told.clear()
+    node.upkeep.second()
+    assert node.told == [(i, SPACE, b"\x01") for i in (1, 2, 3)]
+    assert not node.upkeep.over_quota(Method.PUT, b"")
+
+
+def test_what_is_kept_for_siblings_or_a_transfer_alone_is_bounded_in_bytes(replica: Make) -> None:
+    node = replica(**SMALL)
+    node.transfer_at = 1
+    node.write(40, 1 << 20)
+    node.store.flush()
+    node.upkeep.second()
+    assert node.asked[-1] == 32  # an eighth of the bound: who wants less than the last 8 MiB installs a state
+    assert node.log.snapshot_position().index == 32
+
+
+def test_a_sibling_flushes_for_what_node_0_logged(replica: Make) -> None:
+    """It has no rows of that itself; node 0 keeps the records until the flush."""
+    node = replica(shard=1, **SMALL)
+    for index in range(1, 9):
+        node.store.apply([(index, 1, b"")])
+        node.applied_index = node.order_index = index
+        node.upkeep.logged_bytes(0, 1 << 20)
+        node.upkeep.applied()
+    assert node.store.durable_position.order_index == 6  # 3 MiB, and 3 MiB more

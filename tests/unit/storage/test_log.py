@@ -55,6 +55,40 @@ def test_entries_stop_before_max_bytes_but_give_at_least_one(log: RaftLog) -> No
     assert [e.index for e in log.entries(9, 10, 1 << 20)] == [9, 10]
 
 
+def test_how_many_bytes_lie_behind_an_entry_is_known_whatever_becomes_of_the_log(log: RaftLog) -> None:
+    def looks(log: RaftLog, sizes: dict[int, int]) -> None:
+        """The log's entries have these sizes."""
+        first, last = log.first_index(), log.last_index()
+        assert list(sizes) == list(range(first, last + 1))
+        for index in range(first - 1, last + 1):
+            after = sum(size for i, size in sizes.items() if i > index)
+            assert log.bytes_after(index) == after
+            assert log.bytes_after(log.index_before(after)) == after
+        assert log.index_before(sum(sizes.values()) + 1) == first - 1
+        assert log.index_before(1) == max(i for i in range(first - 1, last + 1) if log.bytes_after(i) >= 1)
+
+    assert (log.bytes_after(0), log.index_before(0), log.index_before(10)) == (0, 0, 0)
+    sizes = {i: 10 * i for i in range(1, 11)}
+    log.append([entry(i, 1, size) for i, size in sizes.items()])
+    looks(log, sizes)
+    log.append([entry(8, 2, 5)])  # instead of what stood there
+    sizes = {i: size for i, size in sizes.items() if i < 8} | {8: 5}
+    looks(log, sizes)
+    log.truncate_prefix(SnapshotPosition(3, 1, CONFIGURATION))
+    sizes = {i: size for i, size in sizes.items() if i > 3}
+    looks(log, sizes)
+    log = reopened(log)
+    looks(log, sizes)
+    log.truncate_prefix(SnapshotPosition(8, 2, CONFIGURATION))
+    assert (log.bytes_after(8), log.bytes_after(0), log.index_before(0)) == (0, 0, 8)
+    log.append([entry(9, 2, 7)])
+    looks(log, {9: 7})
+    log.reset(SnapshotPosition(20, 3, CONFIGURATION))
+    log.append([entry(21, 3, 9), entry(22, 3, 1)])
+    looks(log, {21: 9, 22: 1})
+    log.close()
+
+
 def test_conflicting_entries_are_replaced_with_their_tail(log: RaftLog) -> None:
     log.append([entry(i, 1) for i in range(1, 11)])
     log.append([entry(4, 2), entry(5, 2)], HardState(2, 0, 0))

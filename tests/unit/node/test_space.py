@@ -1,0 +1,73 @@
+"""When a host is short of room, and when the store is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from node import space
+from node.space import ENOUGH, GONE, SHORT, VERY_SHORT, Space, of_store
+
+HOSTS = (1, 2, 3)
+
+
+def host_1(path: Path | str = "/", most: int = 800, margin: int = 0) -> Space:
+    return Space(1, str(path), most_log_bytes=most, margin_bytes=margin)
+
+
+@pytest.mark.parametrize(("kept", "level"), [(0, ENOUGH), (399, ENOUGH), (400, SHORT), (599, SHORT), (600, VERY_SHORT)])
+def test_half_of_what_the_log_may_take_is_headroom(kept: int, level: int) -> None:
+    host = host_1()
+    assert host.look(kept) is bool(level)
+    assert host.own == level
+    assert bool(host.why) == bool(level)
+    assert not host.look(kept)
+
+
+@pytest.mark.parametrize(("free", "level"), [(1000, ENOUGH), (999, SHORT), (500, SHORT), (499, VERY_SHORT)])
+def test_a_margin_of_free_space_is_kept(monkeypatch: pytest.MonkeyPatch, free: int, level: int) -> None:
+    monkeypatch.setattr(space, "free_bytes", lambda path: free)
+    host = host_1(margin=1000)
+    host.look(0)
+    assert host.own == level
+    assert host_1().look(0) is False  # without a margin the file system is not looked at
+
+
+def test_free_space_is_what_a_user_may_write(tmp_path: Path) -> None:
+    assert 0 < space.free_bytes(str(tmp_path)) < 1 << 60
+    host = host_1(tmp_path / "gone", margin=1 << 62)
+    assert not host.look(0)
+
+
+@pytest.mark.parametrize(("levels", "store"), [
+    ((0, 0, 0), ENOUGH), ((2, 0, 0), ENOUGH), ((1, 1, 0), SHORT), ((1, 2, 0), SHORT), ((2, 2, 0), VERY_SHORT),
+    ((0,), ENOUGH), ((1,), SHORT), ((0, 1), SHORT), ((0, 0, 0, 2, 2), ENOUGH), ((0, 0, 1, 2, 2), SHORT)])
+def test_the_store_is_short_once_those_that_are_not_are_no_majority(levels: tuple[int, ...], store: int) -> None:
+    assert of_store(dict(enumerate(levels))) == store
+
+
+def test_a_host_that_is_silent_counts_as_gone_after_a_while() -> None:
+    host = host_1()
+    host.look(400)
+    levels = host.of_hosts(HOSTS, {2: 100.0, 3: 91.0}, 100.0)
+    assert levels == {1: SHORT, 2: ENOUGH, 3: ENOUGH}
+    assert of_store(levels) == ENOUGH
+    levels = host.of_hosts(HOSTS, {2: 101.0, 3: 91.0}, 101.0)
+    assert levels == {1: SHORT, 2: ENOUGH, 3: GONE}
+    assert of_store(levels) == SHORT
+
+
+def test_what_others_say_counts_until_they_say_it_no_more() -> None:
+    host = host_1()
+    host.came(2, bytes((VERY_SHORT,)), 50.0)
+    host.came(3, bytes((SHORT,)), 50.0)
+    heard = {2: 60.0, 3: 60.0}
+    assert host.of_hosts(HOSTS, heard, 54.0) == {1: ENOUGH, 2: VERY_SHORT, 3: SHORT}
+    assert host.of_hosts(HOSTS, heard, 55.0) == {1: ENOUGH, 2: ENOUGH, 3: ENOUGH}
+
+
+@pytest.mark.parametrize("data", [b"", b"\x03", b"\x01\x01"])
+def test_a_frame_that_says_something_else_is_broken(data: bytes) -> None:
+    with pytest.raises(ValueError):
+        host_1().came(2, data, 0.0)
