@@ -1,18 +1,20 @@
 """Which ranges hold a key: what every applied event is asked, with as many ranges as clients watch.
 
 Ranges that go on to the end of the key space hold a key exactly if they begin at or before it: a sorted list answers
-that. The others lie in an array sorted by start with a tree of the greatest ends above it, in which a search meets
-only what it returns and the way there. Newcomers wait in a short list that is looked through, until the array is built
-anew; those that leave are blanked.
+that. The others lie in a B+ tree, sorted by start, in which every entry knows the greatest end below it: a search meets
+only what it returns and the way there. A range that comes or goes changes one path of the tree, and nothing is ever built
+anew: with 50,000 ranges that took 45 ms of a turn.
 
-10,000 prefixes: 3.5 us for a key that one of them holds (looking through a list: 185 us), 7 us with 200 newcomers;
-a single prefix: 0.2 us.
+10,000 prefixes: 4 us for a key that one of them holds (looking through a list: 185 us), 6 us to add one; a single prefix:
+0.4 us.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right, insort
-from typing import Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
+
+_MOST = 32  # entries of a node of the tree
 
 
 class Range(Protocol):
@@ -25,6 +27,26 @@ class Range(Protocol):
 
 
 R = TypeVar("R", bound=Range)
+Start = tuple[bytes, int]  # of a range: its key, and a serial number, so that no two are alike
+
+
+class _Node:
+    """Entry i: a child (or a range, in a leaf), no later start than any below it, the greatest end below it."""
+
+    __slots__ = ("below", "ends", "leaf", "starts")
+
+    def __init__(self, leaf: bool, starts: list[Start], ends: list[bytes], below: list[Any]) -> None:
+        self.leaf = leaf
+        self.starts = starts
+        self.ends = ends
+        self.below = below
+
+    def split(self) -> _Node:
+        """The upper half, as a node of its own."""
+        half = len(self.starts) // 2
+        upper = _Node(self.leaf, self.starts[half:], self.ends[half:], self.below[half:])
+        del self.starts[half:], self.ends[half:], self.below[half:]
+        return upper
 
 
 class RangeIndex(Generic[R]):
@@ -33,90 +55,97 @@ class RangeIndex(Generic[R]):
     def __init__(self) -> None:
         self._serial = 0
         self._endless: list[tuple[bytes, int, R]] = []  # sorted by start
-        self._serials: dict[R, int] = {}  # of endless ones
-        self._young: dict[R, None] = {}
-        self._starts: list[bytes] = []
-        self._items: list[R | None] = []
-        self._places: dict[R, int] = {}
-        self._ends: list[bytes] = [b"", b""]  # node i has children 2i and 2i+1; the second half are the ranges' own
+        self._serials: dict[R, int] = {}
+        self._root = _Node(True, [], [], [])
 
     def __len__(self) -> int:
-        return len(self._endless) + len(self._young) + len(self._places)
+        return len(self._serials)
 
     def add(self, item: R) -> None:
         """One more range."""
+        self._serial += 1
+        self._serials[item] = self._serial
         if item.range_end == b"\0":
-            self._serial += 1
-            self._serials[item] = self._serial
             insort(self._endless, (item.key, self._serial, item))
+            return
+        start = item.key, self._serial
+        root = self._root
+        upper = self._insert(root, start, item.range_end, item)
+        if upper is not None:
+            self._root = _Node(False, [root.starts[0], upper.starts[0]], [max(root.ends), max(upper.ends)], [root, upper])
+
+    def _insert(self, node: _Node, start: Start, end: bytes, item: R) -> _Node | None:
+        """Put a range below a node; what the node had to split off, if anything."""
+        at = bisect_right(node.starts, start)
+        if node.leaf:
+            node.starts.insert(at, start)
+            node.ends.insert(at, end)
+            node.below.insert(at, item)
         else:
-            self._young[item] = None
+            at = max(at - 1, 0)
+            child = node.below[at]
+            upper = self._insert(child, start, end, item)
+            if start < node.starts[at]:
+                node.starts[at] = start
+            if upper is not None:
+                node.ends[at] = max(child.ends)
+                node.starts.insert(at + 1, upper.starts[0])
+                node.ends.insert(at + 1, max(upper.ends))
+                node.below.insert(at + 1, upper)
+            elif end > node.ends[at]:
+                node.ends[at] = end
+        return node.split() if len(node.starts) > _MOST else None
 
     def remove(self, item: R) -> None:
         """A range that was added is no more."""
-        serial = self._serials.pop(item, 0)
-        if serial:
-            at = bisect_left(self._endless, (item.key, serial), key=_start_and_serial)
-            del self._endless[at]
-        elif item in self._young:
-            del self._young[item]
+        start = item.key, self._serials.pop(item)
+        if item.range_end == b"\0":
+            del self._endless[bisect_left(self._endless, start, key=_start_and_serial)]
+            return
+        root = self._root
+        self._delete(root, start)
+        while not root.leaf and len(root.below) == 1:
+            self._root = root = root.below[0]
+        if not root.below:
+            self._root = _Node(True, [], [], [])
+
+    def _delete(self, node: _Node, start: Start) -> None:
+        at = bisect_right(node.starts, start) - 1
+        if not node.leaf:
+            child = node.below[at]
+            self._delete(child, start)
+            if child.below:
+                node.ends[at] = max(child.ends)
+                return
         else:
-            self._items[self._places.pop(item)] = None
+            assert node.starts[at] == start, "a range that is removed is not where it was added"
+        del node.starts[at], node.ends[at], node.below[at]
 
     def all(self) -> list[R]:
         """Every range."""
-        return [*(item for _, _, item in self._endless), *self._young, *self._places]
+        return list(self._serials)
 
     def holding(self, key: bytes) -> list[R]:
         """The ranges that hold a key."""
+        found: list[R] = []
         if self._endless:
             upto = bisect_right(self._endless, key, key=_start)
             found = [item for _, _, item in self._endless[:upto]]
-        else:
-            found = []
-        if len(self._young) > 64 + len(self._starts) // 64 or len(self._places) < len(self._starts) // 2:
-            self._build()
-        for item in self._young:
-            if item.key <= key < item.range_end:
-                found.append(item)
-        last = bisect_right(self._starts, key)
-        if last:
-            self._search(key, last, found)
-        return found
-
-    def _search(self, key: bytes, last: int, found: list[R]) -> None:
-        """Those of the first ``last`` that end after the key."""
-        ends, items = self._ends, self._items
-        half = len(ends) // 2
-        nodes = [1]
+        root = self._root
+        if root.leaf:  # a handful
+            found += [item for start, end, item in zip(root.starts, root.ends, root.below, strict=True) if start[0] <= key < end]
+            return found
+        after = key, self._serial + 1
+        nodes = [root]
         while nodes:
             node = nodes.pop()
-            if ends[node] <= key:
-                continue
-            if node < half:
-                # the leftmost leaf below a node is its place shifted down to the last level
-                right = 2 * node + 1
-                if (right << half.bit_length() - right.bit_length()) - half < last:
-                    nodes.append(right)
-                nodes.append(2 * node)
+            upto = bisect_right(node.starts, after)
+            hits = [below for below, end in zip(node.below[:upto], node.ends, strict=False) if end > key]
+            if node.leaf:
+                found += hits
             else:
-                found_item = items[node - half]
-                if found_item is not None:
-                    found.append(found_item)
-
-    def _build(self) -> None:
-        ranges = sorted((*self._places, *self._young), key=_key_of)
-        self._young = {}
-        self._starts = [item.key for item in ranges]
-        self._items = list(ranges)
-        self._places = {item: place for place, item in enumerate(ranges)}
-        half = 1
-        while half < len(ranges):
-            half *= 2
-        ends = [b""] * half + [item.range_end for item in ranges] + [b""] * (half - len(ranges))
-        for node in range(half - 1, 0, -1):
-            ends[node] = max(ends[2 * node], ends[2 * node + 1])
-        self._ends = ends
+                nodes += hits
+        return found
 
 
 def _start(entry: tuple[bytes, int, R]) -> bytes:
@@ -125,7 +154,3 @@ def _start(entry: tuple[bytes, int, R]) -> bytes:
 
 def _start_and_serial(entry: tuple[bytes, int, R]) -> tuple[bytes, int]:
     return entry[0], entry[1]
-
-
-def _key_of(item: Range) -> bytes:
-    return item.key

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.strategies import DrawFn
 
 from node.range_index import RangeIndex
+from tests.unit.turns import short_turns
 
 
 @dataclass(eq=False)
@@ -76,3 +77,19 @@ def test_a_search_looks_at_few_ranges_also_right_after_many_came_and_went() -> N
     found = index.holding(Counted(b"/04999/x"))
     assert found == [wishes[4999]]
     assert 0 < looked < 200
+
+
+def test_no_turn_builds_anything_for_50_000_ranges() -> None:
+    index: RangeIndex[Wish] = RangeIndex()
+    wishes = [Wish(b"/%05d/" % i, b"/%05d0" % i) for i in range(50_000)]
+    with short_turns() as turns:
+        for at, wish in enumerate(wishes):
+            with turns.turn():
+                index.add(wish)
+                if at % 100 == 0:
+                    assert index.holding(b"/%05d/x" % at) == [wish]
+        for at, wish in enumerate(wishes[::2]):
+            with turns.turn():
+                index.remove(wish)
+                if at % 100 == 0:
+                    assert index.holding(b"/%05d/x" % (2 * at + 1)) == [wishes[2 * at + 1]]

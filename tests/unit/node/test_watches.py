@@ -9,6 +9,7 @@ from cluster.wire import key_value, tombstone
 from node.fronts import FrontLink
 from node.watches import WatchSource
 from tests.events import read
+from tests.unit.turns import short_turns
 
 
 class Store:
@@ -154,3 +155,26 @@ def test_a_revision_whose_last_piece_was_its_end_is_ended_all_the_same() -> None
     source.source.emit([])
     assert [EVENTS_HEAD.unpack_from(body) for _, _, body in source.answers()] == [
         (6, 6, 300 | MORE_EVENTS), (6, 6, 0)]
+
+
+def test_no_turn_is_long_when_a_front_with_50_000_subscriptions_comes_and_goes() -> None:
+    source = Source()
+    with short_turns() as turns:
+        for rid in range(1, 50_001):
+            with turns.turn():
+                source.subscribe(rid, b"/%d/" % rid, b"/%d0" % rid if rid % 2 else b"")
+        source.subscribe(1, b"/1/", b"/10", link=1)
+        source.answers()
+        with turns.turn():
+            source.source.gone(source.links[0])
+        assert source.source.statistics()["subscriptions"] == 1
+        for revision in range(6, 256):
+            with turns.turn():
+                source.write((revision, b"/1/x"), (revision, b"/7/x"))
+            assert source.answers() == []
+            assert source.events(link=1) == [(1, [(revision, b"/1/x")])]
+    assert len(source.source._ranges) == 1
+    assert not source.source._keys
+    with short_turns() as turns, turns.turn():
+        source.source.gone(source.links[1])
+    assert not source.source.active
