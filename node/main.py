@@ -20,7 +20,7 @@ from cluster.settings import NodeSettings, loads
 from node.order_node import OrderNode
 from node.server import Node
 from node.shard_node import ShardNode
-from node.storage.errors import DirectoryLocked, DiskFull, StorageCorruption, is_disk_full
+from node.storage.errors import DirectoryLocked, DiskFull, LibraryRefused, StorageCorruption, is_disk_full
 from process import logs, seal
 from process.scheduling import short_slices
 from process.setup import pin, settle_memory
@@ -86,7 +86,7 @@ async def end(node: Node) -> None:
 
 def fatal_reason(error: BaseException | None) -> str:
     """What to tell the operator if starting this node again would not help; else nothing."""
-    if isinstance(error, StorageCorruption | DirectoryLocked | DiskFull | seal.SealBroken | Fatal):
+    if isinstance(error, StorageCorruption | DirectoryLocked | DiskFull | LibraryRefused | seal.SealBroken | Fatal):
         return str(error)
     if isinstance(error, LogContradiction):  # H10: a heartbeat may tell an emptied host before its hello is refused
         return f"{error}. {REPLACE_HOST}"

@@ -5,6 +5,7 @@
 ``SyncFailed``          a write or sync failed: the process must end (review (b) Disk)
 ``DirectoryLocked``     another process has the directory open
 ``DiskFull``            there is no room to open it: nothing is damaged, an operator makes room
+``LibraryRefused``      this RocksDB does not keep a log as recovery needs it: install another version
 ``SnapshotRefused``     a snapshot that is damaged, torn or not newer: drop it, the store is unchanged
 ``Compacted``           a read below the compaction revision: the client's business
 ``FutureRevision``      a read above the applied revision: the client's business
@@ -39,6 +40,13 @@ class DiskFull(StorageError):
     def __init__(self, where: str, text: str) -> None:
         super().__init__(f"{where}: No space left on device. Nothing is damaged, and nothing that was acknowledged is "
                          f"lost: make room and start this host again ({text})")
+
+
+class LibraryRefused(StorageError):
+    """The version of rocksdict that is installed does not do what the log rests on. Nothing is damaged."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(f"{text}. Install a version of rocksdict that muster was tried with (pyproject.toml)")
 
 
 def is_disk_full(error: BaseException) -> bool:

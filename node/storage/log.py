@@ -39,7 +39,7 @@ from cluster.raft.types import Configuration, Entry, HardState, IntegrityError, 
 from node.storage.ahead import FilledAhead
 from node.storage.errors import StorageCorruption, StorageError, SyncFailed, raise_open, raise_read
 from node.storage.mark import Mark, MarkFile
-from node.storage.options import bounded, log_options
+from node.storage.options import bounded, check_log_opened, log_options
 
 _ENTRY_ROW = struct.Struct(">cQ")
 _ENTRIES_END = b"f"
@@ -91,7 +91,7 @@ class RaftLog:
         ``write_buffer_bytes``: of entries in memory; what is logged between two truncations should fit twice.
 
         Reads and checks every entry. Raises StorageCorruption, which says what is damaged or missing and what
-        to do; DirectoryLocked.
+        to do; DirectoryLocked; LibraryRefused.
         """
         root = Path(path)
         root.mkdir(parents=True, exist_ok=True)
@@ -106,6 +106,7 @@ class RaftLog:
             raise_open(e, str(where))
         log = cls(root, database, mark, no_fsync)
         try:
+            check_log_opened(where)
             log._load(initial)
         except BaseException:
             mark.close()

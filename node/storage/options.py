@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+from pathlib import Path
+
 from rocksdict import (
     BlockBasedOptions,
     Cache,
@@ -12,6 +16,7 @@ from rocksdict import (
     WriteOptions,
 )
 
+from node.storage.errors import LibraryRefused
 from node.storage.keys import KEYS_END, RUNS_END
 
 LOG_CACHE_BYTES = 4 << 20
@@ -56,8 +61,56 @@ def log_options(write_buffer_bytes: int, *, create: bool) -> Options:
     options = _common(LOG_CACHE_BYTES, write_buffer_bytes, create)
     options.set_wal_recovery_mode(DBRecoveryMode.point_in_time())
     options.set_recycle_log_file_num(2)
+    options.set_allow_mmap_writes(False)
+    options.set_wal_bytes_per_sync(0)
     options.set_target_file_size_base(write_buffer_bytes)
     return options
+
+
+# What the log's recovery needs. rocksdict cannot set all of it, and RocksDB changes at open what it finds inconsistent
+# (other recovery modes end the recycling): so what it opened with is read back
+LOG_NEEDS = {
+    "wal_recovery_mode": "kPointInTimeRecovery",  # the mark and the checksums stand beside this one only
+    "recycle_log_file_num": "2",
+    "avoid_flush_during_recovery": "false",  # a log that was read back is never written to again, filling and all
+    "best_efforts_recovery": "false",
+    "manual_wal_flush": "false",  # a write is in the file when it returns, so that a killed process loses none
+    "wal_compression": "kNoCompression",
+    "allow_mmap_writes": "false",  # a mapped file is cut to its length, and would be filled in between
+    "wal_bytes_per_sync": "0",
+}
+
+
+def check_log_opened(directory: Path) -> None:
+    """After the log in this directory was opened: does RocksDB keep it as recovery and ``ahead`` need it?
+
+    Raises LibraryRefused if it opened it otherwise, or writes to the end of its file instead of to an offset of its own, where
+    what it writes would come behind the filling.
+    """
+    newest = max(directory.glob("OPTIONS-*[0-9]"), key=lambda file: int(file.name[8:]), default=None)
+    if newest is None:
+        raise LibraryRefused(f"{directory}: RocksDB has not written down its options")
+    lines = (line.strip().partition("=") for line in newest.read_text(encoding="utf-8").splitlines())
+    opened = {name.strip(): value.strip() for name, is_pair, value in lines if is_pair}
+    wrong = [f"{name}={opened.get(name)} where {value} is needed" for name, value in LOG_NEEDS.items() if opened.get(name) != value]
+    if wrong:
+        raise LibraryRefused(f"{directory}: RocksDB {opened.get('rocksdb_version')} opened the log with {', '.join(wrong)}")
+    files = _flags_of_files(directory)
+    if not files or any(flags & os.O_APPEND for flags in files):
+        raise LibraryRefused(
+            f"{directory}: RocksDB {opened.get('rocksdb_version')} does not write its log at an offset of its own ({files})")
+
+
+def _flags_of_files(directory: Path) -> list[int]:
+    """With which flags this process has opened the write-ahead log's files in a directory."""
+    found = []
+    for fd in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(OSError):  # closed meanwhile by another thread
+            path = Path(os.readlink(f"/proc/self/fd/{fd}"))
+            if path.suffix == ".log" and path.parent.samefile(directory):
+                found += [int(line.split()[1], 8) for line in Path(f"/proc/self/fdinfo/{fd}").read_text().splitlines()
+                          if line.startswith("flags:")]
+    return [flags for flags in found if flags & os.O_ACCMODE != os.O_RDONLY]
 
 
 def state_options(block_cache_bytes: int, write_buffer_bytes: int, *, create: bool) -> Options:

@@ -1,0 +1,71 @@
+"""What the log's recovery needs of RocksDB is what it is opened with; another RocksDB is refused before it loses anything."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from rocksdict import DBRecoveryMode, Options
+
+from node.storage import RaftLog, log, options
+from node.storage.errors import LibraryRefused
+from node.storage.options import LOG_NEEDS, check_log_opened, log_options
+from tests.unit.storage.workload import CONFIGURATION
+
+
+def test_the_log_is_opened_as_its_recovery_needs_it(tmp_path: Path) -> None:
+    for _ in range(3):
+        opened = RaftLog.open(tmp_path, initial=CONFIGURATION)
+        check_log_opened(tmp_path / "db")
+        opened.close()
+    assert {"wal_recovery_mode", "recycle_log_file_num", "avoid_flush_during_recovery"} < LOG_NEEDS.keys()
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (lambda o: o.set_wal_recovery_mode(DBRecoveryMode.absolute_consistency()), "wal_recovery_mode=kAbsoluteConsistency where kPoint"),
+        (lambda o: o.set_wal_recovery_mode(DBRecoveryMode.absolute_consistency()), "recycle_log_file_num=0 where 2 is needed"),
+        (lambda o: o.set_recycle_log_file_num(0), "recycle_log_file_num=0 where 2 is needed"),
+        (lambda o: o.set_allow_mmap_writes(True), "allow_mmap_writes=true where false is needed"),
+    ],
+)  # fmt: skip
+def test_a_log_that_was_opened_otherwise_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: Callable[[Options], None], told: str
+) -> None:
+    def changed(write_buffer_bytes: int, *, create: bool) -> Options:
+        made = log_options(write_buffer_bytes, create=create)
+        change(made)
+        return made
+
+    monkeypatch.setattr(log, "log_options", changed)
+    with pytest.raises(LibraryRefused, match=told) as refused:
+        RaftLog.open(tmp_path, initial=CONFIGURATION)
+    assert "Install a version of rocksdict that muster was tried with" in str(refused.value)
+    monkeypatch.undo()
+    RaftLog.open(tmp_path, initial=CONFIGURATION).close()  # nothing was damaged, and nothing is held
+
+
+@pytest.mark.parametrize("files", [[], [os.O_WRONLY | os.O_APPEND]])
+def test_a_rocksdb_that_writes_to_the_end_of_its_file_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, files: list[int]
+) -> None:
+    monkeypatch.setattr(options, "_flags_of_files", lambda directory: files)
+    with pytest.raises(LibraryRefused, match="does not write its log at an offset of its own"):
+        RaftLog.open(tmp_path, initial=CONFIGURATION)
+
+
+def test_the_flags_of_open_files_are_found(tmp_path: Path) -> None:
+    """One that is appended to beside the log, as ``ahead`` does."""
+    opened = RaftLog.open(tmp_path, initial=CONFIGURATION)
+    before = options._flags_of_files(tmp_path / "db")
+    assert before
+    newest = max((tmp_path / "db").glob("*.log"))
+    with open(newest, "ab"):
+        assert len([flags for flags in options._flags_of_files(tmp_path / "db") if flags & os.O_APPEND]) == 1
+    assert options._flags_of_files(tmp_path / "db") == before
+    opened.close()
+
+
