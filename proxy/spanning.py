@@ -69,11 +69,12 @@ class Gather:
         return self
 
     def _serializable(self) -> None:
-        """H17: one revision for all, the lowest applied; not below what this front has shown, unless cut off."""
+        """H17: one revision for all, the lowest applied; not below what this front has shown, unless cut off. Whether they
+        have one that the request names is for the replicas to say: what this front knows of them may be old."""
         router = self._router
         known = [link.revision if (link := router.routes[s].replica) is not None else 0 for s in self.shards]
         if min(known):
-            self._read(0, min(known), router.routes[0].term)
+            self._read(0, max(min(known), self.revision), router.routes[0].term)
         else:
             self._fail(EtcdError(errors.TIMEOUT))  # a shard of which this host has no replica now, and no other answers
 
@@ -215,13 +216,15 @@ def range_rows(tail: bytes) -> tuple[list[Row], int]:
     return rows, count
 
 
-def hash_answer(blob: bytes, revision: int) -> bytes:
-    """HashKVResponse after its header: one hash of the shards', in their order."""
-    value, compacted = 0, -1
-    for tail in split(blob):
-        part = rpc_pb2.HashKVResponse.FromString(tail)
+def hash_answer(blob: bytes, revision: int) -> bytes | None:
+    """HashKVResponse after its header: one hash of the shards', in their order. None if a compaction has come to some of the
+    shards only: their hashes do not cover the same versions."""
+    parts = [rpc_pb2.HashKVResponse.FromString(tail) for tail in split(blob)]
+    value, compacted = 0, parts[0].compact_revision
+    for part in parts:
+        if part.compact_revision != compacted:
+            return None
         value = zlib.crc32(part.hash.to_bytes(4, "little"), value)
-        compacted = part.compact_revision
     return rpc_pb2.HashKVResponse(hash=value, compact_revision=compacted, hash_revision=revision).SerializeToString()
 
 

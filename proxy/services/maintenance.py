@@ -7,13 +7,15 @@ from cluster.errors import EtcdError
 from cluster.messages import HEAD, Method
 from cluster.pb import rpc_pb2
 from cluster.version import ETCD_VERSION
-from proxy.router import Waiting
+from proxy.router import MethodStats, Waiting
 from proxy.services.backup import Snapshot
 from proxy.services.context import Call, Context, Registry, UnaryHandler
 from proxy.shard_facts import ShardFacts, gather
 from proxy.spanning import Gather, hash_answer
 
 SERVICE = "etcdserverpb.Maintenance"
+_HASH_AGAIN_S = 0.02  # a compaction comes to all shards of a host within some milliseconds, where nothing is wrong
+_HASH_TRIES = 50
 
 
 def register(registry: Registry, context: Context) -> None:
@@ -113,11 +115,37 @@ def _hash_kv(context: Context) -> UnaryHandler:
             context.router.read(call, Method.HASH_KV, data, 0, True, stats)
             return
 
-        def answer(call: Call, revision: int, term: int, blob: bytes) -> None:
-            stats.ok += 1
-            call.reply(context.router.header(revision, term), hash_answer(blob, wanted or revision))
-
-        requests = [(shard, data) for shard in range(context.placement.shards)]
-        Gather(context.router, call, Method.HASH_KV, requests, True, stats, answer, context.refuse).start(wanted)
+        _Hash(context, call, data, wanted, stats).ask()
 
     return hash_kv
+
+
+class _Hash:
+    """One hash of all shards, which must have removed the same versions."""
+
+    def __init__(self, context: Context, call: Call, data: bytes, wanted: int, stats: MethodStats) -> None:
+        self._context = context
+        self._call = call
+        self._data = data
+        self._wanted = wanted
+        self._stats = stats
+        self._left = _HASH_TRIES
+
+    def ask(self) -> None:
+        """Ask the host's replicas of all shards."""
+        context = self._context
+        if not self._call.closed:
+            requests = [(shard, self._data) for shard in range(context.placement.shards)]
+            Gather(context.router, self._call, Method.HASH_KV, requests, True, self._stats, self._answer,
+                   context.refuse).start(self._wanted)
+
+    def _answer(self, call: Call, revision: int, term: int, blob: bytes) -> None:
+        context, tail = self._context, hash_answer(blob, self._wanted or revision)
+        if tail is not None:
+            self._stats.ok += 1
+            call.reply(context.router.header(revision, term), tail)
+        elif self._left:
+            self._left -= 1
+            context.router.loop.call_later(_HASH_AGAIN_S, self.ask)
+        else:
+            context.refuse(call, self._stats, EtcdError(errors.TIMEOUT))

@@ -21,6 +21,7 @@ RESPONSES: dict[str, Any] = {
     "Put": pb.PutResponse, "Range": pb.RangeResponse, "DeleteRange": pb.DeleteRangeResponse, "Txn": pb.TxnResponse,
     "Compact": pb.CompactionResponse, "LeaseGrant": pb.LeaseGrantResponse, "LeaseRevoke": pb.LeaseRevokeResponse,
     "LeaseKeepAlive": pb.LeaseKeepAliveResponse, "LeaseTimeToLive": pb.LeaseTimeToLiveResponse,
+    "LeaseLeases": pb.LeaseLeasesResponse, "HashKV": pb.HashKVResponse,
 }
 WRITES = frozenset(("Put", "DeleteRange", "Txn", "LeaseRevoke", "LeaseGrant", "Compact"))
 _SURE = (  # errors that say for certain that nothing was logged, besides those that an evaluation gave
@@ -124,6 +125,7 @@ class Clients:
         self.shown = 1  # the highest revision that any client was shown
         self.waiting: dict[int, tuple[Operation, Call, FrontProcess]] = {}
         self.stopped = False
+        self.patience = simulation.plan.patience
         self._think_s = think_s
         self._names = [name for name, weight in mix.items() for _ in range(weight)]
         self._leases: list[int] = []
@@ -309,6 +311,12 @@ class Clients:
     def _ttl(self) -> tuple[str, Any]:
         return "LeaseTimeToLive", pb.LeaseTimeToLiveRequest(ID=self._lease(), keys=True)
 
+    def _list(self) -> tuple[str, Any]:
+        return "LeaseLeases", pb.LeaseLeasesRequest()
+
+    def _hash(self) -> tuple[str, Any]:
+        return "HashKV", pb.HashKVRequest(revision=self.random.choice((0, self.old())))
+
     def _compact(self) -> tuple[str, Any]:
         return "Compact", pb.CompactionRequest(revision=max(1, self.shown - self.random.randint(0, 40)))
 
@@ -366,7 +374,7 @@ class Clients:
 
         # through the client's connection to its front
         simulation.at(0.0001, front, start)
-        if self.random.random() >= simulation.plan.patience:  # the others show whether everything is answered
+        if self.random.random() >= self.patience:  # the others show whether everything is answered
             simulation.at(self.random.uniform(0.3, 1.5), None, give_up)
         return operation
 

@@ -20,7 +20,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from order_clients import Operation
-from order_leases import check_keys
+from order_hashes import Hashes
+from order_leases import check_keys, check_list
 from order_watching import WatchHistory
 from order_world import Violation
 
@@ -295,6 +296,7 @@ class History:
         self._simulation = simulation
         self._replay = replay
         self._owner: dict[int, Operation] = {}
+        self._hashes = Hashes(replay)
         self.checked = 0
         # committed revision at a time: steps of (time, revision)
         checker = simulation.checker
@@ -411,6 +413,12 @@ class History:
         elif not self._may_be_missing(o.request.ID, o):
             raise self._bad("I22 a lease that is there has time to live", o)
 
+    def _ok_leaseleases(self, o: Operation) -> None:
+        check_list(self._simulation, self._replay, o)
+
+    def _ok_hashkv(self, o: Operation) -> None:
+        self._hashes.answered(o)
+
     # -- refusals
 
     def _time_of(self, index: int) -> float:
@@ -445,7 +453,7 @@ class History:
             if not any(0 < revision <= highest for revision in wanted):  # H16: the latest revision never is
                 raise self._bad("I24 compacted only what is compacted", o, f"{highest}")
         elif "future revision" in text:
-            if not any(revision > o.low for revision in _revisions(o)):
+            if o.method != "HashKV" and not any(revision > o.low for revision in _revisions(o)):  # that is a replica's own
                 raise self._bad("I22 no revision is in the future that was shown", o, f"{o.low}")
         elif "key not found" in text:
             low, high = o.low, self._committed_by(o.answered_at)
@@ -538,7 +546,7 @@ def _values(o: Operation) -> list[bytes]:
 
 def _revisions(o: Operation) -> list[int]:
     """The revisions that a request names."""
-    if o.method in ("Range", "Compact"):
+    if o.method in ("Range", "Compact", "HashKV"):
         return [o.request.revision] if o.request.revision else [0]
     if o.method == "Txn":
         return [op.request_range.revision for ops in (o.request.success, o.request.failure) for op in ops

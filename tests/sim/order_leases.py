@@ -11,6 +11,7 @@ of the simulation. Without trouble means: every node is alive and runs, the netw
 from __future__ import annotations
 
 import math
+from bisect import bisect_left, bisect_right
 from typing import TYPE_CHECKING, Any
 
 from order_world import Violation
@@ -149,3 +150,31 @@ def check_keys(simulation: Simulation, replay: Replay, o: Operation, latest: int
                 mine == {k for k in keys_of(replay.states[r], o.request.ID) if shard_of(k) == shard} for r in moments):
             raise Violation("I15 the keys of a lease are those that hang on it",
                             f"{o}: shard {shard}, {keys_of(replay.states[revision], o.request.ID)}")
+
+
+def check_list(simulation: Simulation, replay: Replay, o: Operation) -> None:
+    """LeaseLeases: the leases at one place of the order, at which the revision is the header's and which no answer that was there
+    before the question is beyond."""
+    got = [lease.ID for lease in o.response.leases]
+    least = max((_place(replay, before) for before in simulation.clients.operations
+                 if before.ok and before.answered_at <= o.asked_at), default=0)
+    revision, committed_at = o.response.header.revision, simulation.checker.committed_at
+    places = [i for i in range(bisect_left(replay.revision_at, revision), bisect_right(replay.revision_at, revision))
+              if i >= least and committed_at.get(i, 0.0) <= o.answered_at]
+    if len(set(got)) != len(got) or revision < o.low or not any(set(got) == live_at(replay, i) for i in places):
+        raise Violation("I22 the leases are those that are there", f"{o}: at {places}, not before {least}, "
+                        f"{[sorted(live_at(replay, i)) for i in places[-1:]]}")
+
+
+def live_at(replay: Replay, index: int) -> set[int]:
+    """The leases after an order record."""
+    return {lease for lease, at in replay.granted.items() if at <= index < replay.ended.get(lease, index + 1)}
+
+
+def _place(replay: Replay, o: Operation) -> int:
+    """The order record that an answer told of, as far as it is about one lease."""
+    if o.method == "LeaseGrant":
+        return replay.granted.get(o.response.ID, 0)
+    gone = o.method == "LeaseRevoke" or (o.method == "LeaseKeepAlive" and o.response.TTL == 0) or (
+        o.method == "LeaseTimeToLive" and o.response.TTL < 0)
+    return replay.ended.get(o.request.ID, 0) if gone else 0

@@ -3,15 +3,21 @@ own name. As ``order_mutants``."""
 
 from __future__ import annotations
 
+import zlib
 from typing import Any
 
 import pytest
 from order_mutants import HOT, Mutant, plan
 
 import node.server
+import proxy.router
+import proxy.services.maintenance
+import proxy.spanning
 import proxy.watch.cohort
 import proxy.watch.hub
 import proxy.watch.stream
+from cluster.messages import Method
+from cluster.pb import rpc_pb2 as pb
 
 Patch = pytest.MonkeyPatch
 CALM = {"fault_every_s": 9.0}
@@ -36,6 +42,43 @@ def time_to_live_is_always_the_same(patch: Patch) -> None:
     """I15: the answer tells what is left."""
     patch.setattr(node.server.Lessor, "time_to_live",
                   lambda self, lease, now_ms: (1_000_000, self._leases[lease].ttl_s) if lease in self._leases else None)
+
+
+def any_replica_lists_the_leases(patch: Patch) -> None:
+    """I22: the list of leases shows every grant and every end that was acknowledged before."""
+    read = proxy.router.Router.read
+
+    def local(self: Any, call: Any, method: int, body: bytes, shard: int, serializable: bool, *rest: Any) -> None:
+        read(self, call, method, body, shard, serializable or method == Method.LEASE_LEASES, *rest)
+
+    patch.setattr(proxy.router.Router, "read", local)
+
+
+def no_leases_are_listed(patch: Patch) -> None:
+    """I22: nor is the list empty."""
+    patch.setattr(node.server.Lessor, "ids", lambda self: [])
+
+
+# -- hashes
+
+
+def hashes_are_of_the_latest_revision(patch: Patch) -> None:
+    """I19: a hash covers the versions up to the revision that it names."""
+    start = proxy.spanning.Gather.start
+    patch.setattr(proxy.spanning.Gather, "start",
+                  lambda self, revision=0: start(self, 0 if self._method == Method.HASH_KV else revision))
+
+
+def hashes_are_of_half_a_compaction(patch: Patch) -> None:
+    """I19: all shards have removed the same versions."""
+
+    def mixed(blob: bytes, revision: int) -> bytes:
+        parts = [pb.HashKVResponse.FromString(tail) for tail in proxy.spanning.split(blob)]
+        value = zlib.crc32(b"".join(part.hash.to_bytes(4, "little") for part in parts))
+        answer = pb.HashKVResponse(hash=value, compact_revision=parts[-1].compact_revision, hash_revision=revision)
+        return answer.SerializeToString()
+
+    patch.setattr(proxy.services.maintenance, "hash_answer", mixed)
 
 
 # -- watches
@@ -109,6 +152,13 @@ MUTANTS = [
     Mutant(no_lease_ever_expires, ("I15 a lease ends",), plan(mix=LEASES, **CALM)),
     Mutant(leases_end_late, ("I15 a lease ends",), plan(mix=LEASES, faults=("heal",))),
     Mutant(time_to_live_is_always_the_same, ("I15 time to live",), plan(mix=LEASES, **CALM)),
+    Mutant(any_replica_lists_the_leases, ("I22 the leases are",), plan(
+        mix={"grant": 8, "revoke": 8, "list": 20}, faults=("pause node", "cut pair", "heal"))),
+    Mutant(no_leases_are_listed, ("I22 the leases are",), plan(mix={**LEASES, "list": 4}, **CALM)),
+    Mutant(hashes_are_of_the_latest_revision, ("I19 the same history", "I19 another history"), plan(
+        mix={"put": 8, "hash": 8}, **CALM)),
+    Mutant(hashes_are_of_half_a_compaction, ("I19 the same history", "I19 another history"), plan(
+        mix={"put": 8, "compact": 6, "hash": 20}, faults=("pause node",))),
     Mutant(watches_send_no_prev_kv, ("I16 what was there before",), plan(mix={**HOT, "watch": 3}, **CALM)),
     Mutant(no_watch_is_ever_confirmed, ("I16 a watch is confirmed",), plan(mix={**HOT, "watch": 3}, **CALM)),
     Mutant(progress_names_the_watermark, ("I16 progress covers",), plan(mix=WATCHES, **CALM)),

@@ -42,6 +42,7 @@ from order_store import Sink, Source, StateDisk, Store
 from order_watching import TOLD_S
 from order_world import Process, Violation, World
 
+from cluster.pb import rpc_pb2 as pb
 from cluster.placement import Placement
 from cluster.raft import Configuration, EntryKind, Role
 from cluster.settings import Common, NodeSettings
@@ -50,7 +51,7 @@ from cluster.txn_eval import MANY
 HOSTS = (1, 2, 3)  # unless a plan says otherwise
 ENDLESS = "I23 every wait has an end"  # the rule that something breaks which is left when there is peace
 MIX = {"put": 6, "lease_put": 2, "delete": 2, "range": 4, "serializable": 2, "txn": 4, "wide": 4, "transfer": 3,
-       "grant": 1, "revoke": 1, "keep": 1, "ttl": 1, "compact": 1, "watch": 1, "progress": 1}
+       "grant": 1, "revoke": 1, "keep": 1, "ttl": 1, "compact": 1, "watch": 1, "progress": 1, "list": 1, "hash": 1}
 FAULTS = (
     "kill sequencer", "kill leader", "kill leader", "kill node", "kill host", "restart", "restart", "restart",
     "pause sequencer", "pause leader", "pause leader", "pause node", "pause front", "isolate", "one way", "cut pair",
@@ -452,17 +453,27 @@ class Simulation(World):
         if not self.run_until(self.now + 30.0 + 2 * self.plan.finish_s[1], self._at_rest):
             why = self.why_not()
             raise Violation(ENDLESS if why.startswith("I23") else SNAPSHOTS_LEFT if why.startswith(SNAPSHOTS_LEFT) else "liveness", why)
-        self._ask_for_progress()
+        self._last_questions()
         check_history(self)  # type: ignore[arg-type]
         if self.plan.real:
             check_stores(self)
 
-    def _ask_for_progress(self) -> None:
-        """The last question: every watch is told how far it is (I16)."""
-        streams = [s for s in self.clients.watching.streams if s.ended is None]
+    def _last_questions(self) -> None:
+        """Every watch is told how far it is (I16), and what all replicas have is the same (I19)."""
+        clients = self.clients
+        streams = [s for s in clients.watching.streams if s.ended is None]
         for stream in streams:
-            self.clients.watching.ask_progress(stream)
-        self.run_until(self.now + TOLD_S, lambda: not any(s.asked for s in streams))
+            clients.watching.ask_progress(stream)
+        fronts = [front for _, front in sorted(self.fronts.items())]
+        clients.patience = 1.0
+        hashed = [clients.ask(front, "HashKV", pb.HashKVRequest(revision=self.checker.replay.revision)) for front in fronts]
+        for front in fronts:
+            clients.ask(front, "LeaseLeases", pb.LeaseLeasesRequest())
+        self.run_until(self.now + TOLD_S, lambda: not clients.waiting and not any(s.asked for s in streams))
+        if len({(o.error, o.ok and (o.response.hash, o.response.compact_revision)) for o in hashed}) != 1:
+            raise Violation("I19 replicas hash alike", f"{hashed}")
+        if clients.waiting:
+            raise Violation(ENDLESS, f"{[w[0] for w in clients.waiting.values()]}")
 
     def peace(self) -> None:
         """No faults any more; clients ask no more."""

@@ -8,6 +8,7 @@ at one order index can be compared at once (I19).
 from __future__ import annotations
 
 import itertools
+import zlib
 from bisect import bisect_left, insort
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from random import Random
@@ -254,6 +255,9 @@ class Store:
                             max_scan=max_scan)
         yield
 
+    def hash_kv(self, revision: int = 0) -> KeysHash:
+        return KeysHash(self._now, self._at(revision))
+
     def lease(self, lease: int) -> tuple[int, int] | None:
         return self._now.leases.get(lease)
 
@@ -283,6 +287,25 @@ class Store:
 
     def size_bytes(self) -> int:
         return 0
+
+
+class KeysHash:
+    """``node.storage.hashing.StateHash`` of the versions of keys."""
+
+    def __init__(self, content: Content, revision: int) -> None:
+        self.revision, self.compact_revision = revision, content.position.compact_revision
+        kept: dict[bytes, tuple[int, int, bytes | None]] = {}
+        later = []
+        for version in content.changes:
+            if version[0] <= min(revision, self.compact_revision):
+                kept[version[2]] = version[0], version[1], version[3]
+            elif version[0] <= revision:
+                later.append(version)
+        first = sorted((key, *rest) for key, rest in kept.items() if rest[2] is not None)
+        self.value = zlib.crc32(repr((first, later)).encode())
+
+    def step(self, budget_us: int) -> bool:
+        return True
 
 
 class Reader:

@@ -52,7 +52,7 @@ class Watching:
             stream.asked = [low for low in stream.asked if low > revision]
             for watch in stream.watches.values():
                 if watch.responses and not watch.cancelled:
-                    self._progress(watch, revision)
+                    self._progress(watch, revision, alone=False)
             return
         watch = stream.watches.get(name)
         if watch is None or watch.cancelled:
@@ -81,7 +81,7 @@ class Watching:
             if not watch.request.progress_notify:
                 raise Violation("I16 only who asked is told of progress", f"{watch}: {response}")
             watch.progress_at = self._simulation.now
-            self._progress(watch, revision)
+            self._progress(watch, revision, alone=True)
             return
         watch.responses.append((self._simulation.now, response))
 
@@ -97,12 +97,12 @@ class Watching:
             whole.events.extend(part.events)
         return whole
 
-    def _progress(self, watch: Watch, revision: int) -> None:
+    def _progress(self, watch: Watch, revision: int, *, alone: bool) -> None:
         missing = expected(self._simulation.checker.replay, watch, watch.cursor, revision)
-        if missing or watch.fragments or revision < watch.cursor:
+        if missing or watch.fragments or (alone and revision < watch.cursor):
             raise Violation("I16 progress comes behind its events", f"{watch} was at {watch.cursor}, told {revision} "
                             f"without {missing}")
-        watch.cursor = revision
+        watch.cursor = max(revision, watch.cursor)  # of a whole stream it is how far the last of its watches is
 
     def _events(self, watch: Watch, response: Any) -> None:
         replay = self._simulation.checker.replay

@@ -33,11 +33,13 @@ def test_every_answer_and_every_watch_is_what_a_replay_of_the_order_gives(batch:
 # seed does, so what can be said without a simulator stands in tests/unit/order, too.
 MENDED = {
     1: "node 0 kept its own fold when it installed a snapshot",
+    6: "a hash over shards at a revision of which the front had not heard yet was refused as in the future",
     12: "a leader that was deposed by a message of the same tick proposed all the same, and fell over",
     13: "a lock did not cover the leases that a transaction's puts name: a revoke passed it by",
     24: "the same",
     27: "a transaction read other shards at a revision that came while it was prepared, and found them empty",
     36: "a put of a key whose creation is pending, bound late, fell over",
+    93: "a hash over shards, some of which a compaction had come to, was not of the versions that it named",
     282: "a serializable read over shards, sent on to a replica behind, was told that its revision is in the future",
     299: "a leader that was deposed by a message of the same tick handed over, and fell over",
 }

@@ -20,7 +20,7 @@ from cluster.wire import key_value
 from proxy.merged_ranges import MergedRange
 from proxy.router import MethodStats
 from proxy.row_merge import RowMerge
-from proxy.spanning import Gather, join, range_answer, range_requests, range_rows
+from proxy.spanning import Gather, hash_answer, join, range_answer, range_requests, range_rows
 from tests.unit.proxy.fakes import FakeCall, Net
 from tests.unit.proxy.test_range_stream import Shards
 
@@ -216,3 +216,37 @@ def test_h16_the_latest_is_never_compacted_however_far_behind_a_replica_of_the_h
     for shard in range(2):
         shards.answer(shard, Status.OK, HEAD.pack(9, 2))
     assert answered == [9]
+
+
+def gathered(shards: Shards, method: int, revision: int) -> tuple[list[int], list[EtcdError]]:
+    """A serializable question to all shards: where the revisions of its answer and its refusal will be."""
+    answered: list[int] = []
+    refused: list[EtcdError] = []
+    Gather(shards, FakeCall(), method, [(shard, b"") for shard in range(len(shards.routes))], True, MethodStats(),  # type: ignore[arg-type]
+           lambda call, revision, term, tail: answered.append(revision), lambda call, stats, error: refused.append(error)).start(revision)
+    return answered, refused
+
+
+def test_a_revision_that_the_replicas_have_is_not_in_the_future_because_the_front_has_not_heard_of_it() -> None:
+    shards = Shards(2)  # the front knows of 9
+    answered, refused = gathered(shards, Method.HASH_KV, 11)
+    assert shards.prefixes == [(0, 11)] * 2
+    for shard in range(2):
+        shards.answer(shard, Status.OK, HEAD.pack(12, 2))
+    assert (answered, refused) == ([11], [])
+    answered, refused = gathered(shards, Method.HASH_KV, 13)
+    shards.answer(0, Status.ERROR, EtcdError(errors.FUTURE_REV).encode())  # a replica knows
+    assert not answered
+    assert [e.kind for e in refused] == [errors.FUTURE_REV]
+
+
+def test_hashes_of_shards_that_have_removed_different_versions_make_none() -> None:
+    def part(value: int, compacted: int) -> bytes:
+        return rpc_pb2.HashKVResponse(hash=value, compact_revision=compacted, hash_revision=9).SerializeToString()
+
+    assert hash_answer(join([part(1, 4), part(2, -1)]), 9) is None
+    assert hash_answer(join([part(1, -1), part(2, 4)]), 9) is None
+    whole = hash_answer(join([part(1, 4), part(2, 4)]), 9)
+    assert whole is not None
+    assert rpc_pb2.HashKVResponse.FromString(whole).compact_revision == 4
+    assert whole != hash_answer(join([part(2, 4), part(1, 4)]), 9)
