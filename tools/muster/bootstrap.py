@@ -10,6 +10,7 @@ import json
 import os
 import secrets
 import socket
+import stat
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from tools.muster.config import ServerConfig, parse_url
 from tools.muster.parse import ConfigError
 
 FORMAT = 1
+_TOLD = 3  # paths that others may read, in a log
 AGREED = "agreed"  # in a node's directory, written by a node (node.upkeep): shards and depth, where they are not this host's
 HINTS = (
     ("initial-cluster", "forgot to set --initial-cluster flag?"),
@@ -51,8 +53,10 @@ def member_dir(data_dir: str) -> str:
     return os.path.join(data_dir, "member")
 
 
-def prepare_data_dir(data_dir: str) -> None:
-    """Make the data directory, for this user only; ConfigError if it cannot be used."""
+def prepare_data_dir(data_dir: str) -> list[str]:
+    """Make the data directory, for this user only, as all that this process and its children make from now on. What others
+    may read of one that is there, to be told; ConfigError if it cannot be used."""
+    os.umask(0o077)
     try:
         os.makedirs(data_dir, mode=0o700, exist_ok=True)
         os.makedirs(member_dir(data_dir), mode=0o700, exist_ok=True)
@@ -62,6 +66,25 @@ def prepare_data_dir(data_dir: str) -> None:
         os.unlink(probe)
     except OSError as e:
         raise ConfigError(f"cannot access data directory: {e.strerror}: {data_dir}") from None
+    return _open_to_others(data_dir)
+
+
+def _open_to_others(data_dir: str) -> list[str]:
+    """Its directories and files whose mode lets the group or others in, as the log is to say it: the first few. What lies
+    in a closed directory is closed."""
+    found = []
+    for folder, folders, files in os.walk(data_dir):
+        if not os.lstat(folder).st_mode & 0o077:
+            folders.clear()
+            continue
+        for path in (folder, *(os.path.join(folder, name) for name in files)):
+            try:
+                mode = os.lstat(path).st_mode
+            except OSError:
+                continue
+            if mode & 0o077 and (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+                found.append(f"{path} has mode {stat.S_IMODE(mode):04o}, where 0{'7' if stat.S_ISDIR(mode) else '6'}00 is enough")
+    return [*found[:_TOLD], f"{len(found) - _TOLD} more like it in {data_dir}"] if len(found) > _TOLD + 1 else found
 
 
 def establish(config: ServerConfig) -> tuple[Identity, bool]:

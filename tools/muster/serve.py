@@ -37,7 +37,8 @@ def run(config: ServerConfig) -> int:
     for warning in config.warnings:
         log.warning(warning)
     raise_limit()
-    bootstrap.prepare_data_dir(config.data_dir)
+    for looser in bootstrap.prepare_data_dir(config.data_dir):
+        log.warning(looser)
     lock = rundir.DataDirLock(config.data_dir)
     try:
         if config.peer_key_file:
