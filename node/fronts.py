@@ -7,6 +7,7 @@ STATE records, opens a new one (I23: it never resends a write on its own).
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Callable
 from typing import Any
@@ -15,6 +16,7 @@ import structlog
 
 from cluster import messages
 from cluster.messages import ANSWER, HEAD, HELLO_BODY, PROTOCOL_VERSION, SEQUENCE, Method, Status
+from process.logs import Repeats
 
 log = structlog.get_logger("fronts")
 
@@ -132,6 +134,7 @@ class Fronts:
         self._came: deque[tuple[float, list[tuple[FrontLink, int]]]] = deque()  # when, by link, the last request that had come
         self.links: dict[bytes, FrontLink] = {}
         self.dirty: set[FrontLink] = set()
+        self._refusals = Repeats()
 
     def frame(self, identity: bytes, data: bytes, send: Send, prefix: bytes, pass_on: PassOn | None = None) -> None:
         """One frame of a front arrived. ``pass_on``: see :class:`FrontLink`."""
@@ -163,7 +166,7 @@ class Fronts:
     def _hello(
         self, identity: bytes, records: list[tuple[int, int, int, bytes]], send: Send, prefix: bytes
     ) -> FrontLink | None:
-        refusal = ""
+        refusal = told = ""
         session = member_id = 0
         if not records or records[0][1] != Method.HELLO or len(records[0][3]) != HELLO_BODY.size:
             refusal = "the first record must be a hello"
@@ -173,12 +176,14 @@ class Fronts:
                 refusal = f"protocol version {version}, this node speaks {PROTOCOL_VERSION}"
             elif cluster_id != self._cluster_id:
                 refusal = f"cluster ID mismatch (got {cluster_id:x} want {self._cluster_id:x})"
+                told = "cluster ID mismatch"  # not to a stranger, who would know then what to say
             elif any(layout) and tuple(layout) != self._layout:
                 refusal = (f"this cluster has {self._layout[0]} shards at placement depth {self._layout[1]}, "
                            f"not {layout[0]} at {layout[1]}")
         if refusal:
-            log.warning("refused a front", reason=refusal)
-            record = messages.answer(0, Status.REFUSED, refusal.encode())
+            if self._refusals.news((member_id, refusal), time.monotonic()):
+                log.warning("refused a front", member=f"{member_id:x}", reason=refusal)
+            record = messages.answer(0, Status.REFUSED, (told or refusal).encode())
             send([identity, prefix + SEQUENCE.pack(1) + record])
             return None
         link = FrontLink(identity, send, prefix, session, member_id)

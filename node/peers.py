@@ -29,6 +29,7 @@ from cluster.messages import PROTOCOL_VERSION
 from cluster.settings import Peer
 from node.incarnations import REFUSED, Incarnations
 from node.sockets import CurveKeys, FrameSocket, Receive, open_dealer, open_router
+from process.logs import Repeats
 from zmtp import tcp_endpoint
 
 log = structlog.get_logger("peers")
@@ -105,7 +106,7 @@ class Peers:
         self._on_front = on_front
         self._known = {p.member_id: p for p in peers if p.member_id != member_id}
         self._accepted: dict[bytes, int] = {}
-        self._refused_logged: dict[tuple[int, int], float] = {}
+        self._refusals = Repeats()
         self._loop = loop
         self.received_bytes: dict[int, int] = dict.fromkeys(self._known, 0)
         hello = b"H" + HELLO.pack(PROTOCOL_VERSION, cluster_id, member_id, incarnation, shard)
@@ -141,6 +142,9 @@ class Peers:
             self._router.send([identity, b"?"])
             return
         self.received_bytes[member_id] += len(frame)
+        if not frame:
+            log.warning("dropped an empty frame of a peer", peer=f"{member_id:x}")
+            return
         self._on_frame(member_id, frame[0], frame[1:])
 
     def _on_hello(self, identity: bytes, frame: bytes) -> None:
@@ -150,7 +154,7 @@ class Peers:
         version, cluster_id, member_id, incarnation, shard = HELLO.unpack_from(frame, 1)
         if cluster_id != self._cluster_id:
             self._refuse(identity, member_id, REFUSED_CLUSTER,
-                         f"cluster ID mismatch (got {cluster_id:x} want {self._cluster_id:x})")
+                         f"cluster ID mismatch (got {cluster_id:x} want {self._cluster_id:x})", "cluster ID mismatch")
         elif version != PROTOCOL_VERSION:
             self._refuse(identity, member_id, REFUSED_VERSION,
                          f"incompatible version (got {version} want {PROTOCOL_VERSION})")
@@ -168,13 +172,12 @@ class Peers:
         for identity in [i for i, m in self._accepted.items() if m == member_id]:
             self._refuse(identity, member_id, REFUSED_INCARNATION, REFUSED.format(member_id))
 
-    def _refuse(self, identity: bytes, member_id: int, code: int, reason: str) -> None:
+    def _refuse(self, identity: bytes, member_id: int, code: int, reason: str, told: str = "") -> None:
+        """``told``: what a stranger is to hear instead of the reason, which may name what only members know."""
         self._accepted.pop(identity, None)
-        now = self._loop.time()
-        if now - self._refused_logged.get((member_id, code), -60.0) >= 60.0:
-            self._refused_logged[member_id, code] = now
+        if self._refusals.news((member_id, code), self._loop.time()):
             log.warning("refused a peer", member=f"{member_id:x}", reason=reason)
-        self._router.send([identity, b"X" + bytes((code,)) + reason.encode()])
+        self._router.send([identity, b"X" + bytes((code,)) + (told or reason).encode()])
 
     def close(self) -> None:
         self._router.close()

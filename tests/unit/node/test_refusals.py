@@ -1,0 +1,103 @@
+"""What a stranger at the peer port hears and leaves behind."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from structlog.testing import capture_logs
+
+import node.peers
+from cluster.messages import HELLO_BODY, PROTOCOL_VERSION, SEQUENCE, Method, request
+from cluster.settings import Peer
+from node.fronts import Fronts
+from node.peers import HELLO, Peers
+from process.logs import Repeats
+from tests.unit.proxy.fakes import ManualLoop
+
+CLUSTER = 0xC1057E12
+
+
+class Socket:
+    def __init__(self) -> None:
+        self.sent: list[list[bytes]] = []
+        self.receive: Any = None
+
+    def send(self, parts: list[bytes]) -> bool:
+        self.sent.append(parts)
+        return True
+
+
+@pytest.fixture
+def port(monkeypatch: pytest.MonkeyPatch) -> Socket:
+    """The peer port of member 1, which knows member 2."""
+    socket = Socket()
+
+    def open_router(loop: Any, context: Any, endpoint: str, receive: Any, **options: Any) -> Socket:
+        socket.receive = receive
+        return socket
+
+    monkeypatch.setattr(node.peers, "open_router", open_router)
+    monkeypatch.setattr(node.peers, "open_dealer", lambda *args, **options: Socket())
+    peers = tuple(Peer(i, f"h{i}", "127.0.0.1", 2380, ()) for i in (1, 2))
+    frames: list[bytes] = []
+    accepting: Any = type("All", (), {"accept": lambda self, member_id, incarnation: True})()
+    Peers(ManualLoop(), None, cluster_id=CLUSTER, member_id=1, incarnation=1, shard=0, peers=peers,  # type: ignore[arg-type]
+          listen=("127.0.0.1", 2380), keys=None, incarnations=accepting, silence_s=1.0,
+          on_frame=lambda member_id, kind, data: frames.append(data), on_front=lambda *args: None,
+          on_refused=lambda *args: None)
+    socket.frames = frames  # type: ignore[attr-defined]
+    return socket
+
+
+def hello(cluster_id: int, member_id: int = 2) -> bytes:
+    return b"H" + HELLO.pack(PROTOCOL_VERSION, cluster_id, member_id, 7, 0)
+
+
+def test_a_wrong_hello_of_a_peer_learns_nothing_of_the_cluster(port: Socket) -> None:
+    """It was told the right cluster ID, after which it was believed."""
+    with capture_logs():
+        port.receive([b"stranger", hello(1)])
+    (told,) = port.sent
+    assert told[1][2:] == b"cluster ID mismatch"
+    assert b"%x" % CLUSTER not in told[1]
+
+
+def test_strangers_fill_neither_the_log_nor_memory(port: Socket) -> None:
+    with capture_logs() as logged:
+        for member_id in range(3, 10_000):
+            port.receive([b"stranger", hello(CLUSTER, member_id)])
+    assert len(port.sent) == 9_997
+    assert len(logged) <= 64
+
+
+def test_an_empty_frame_of_a_peer_ends_nothing(port: Socket) -> None:
+    with capture_logs():
+        port.receive([b"peer", hello(CLUSTER)])
+        port.receive([b"peer", b""])
+        port.receive([b"peer", b"Rdata"])
+    assert port.frames == [b"data"]  # type: ignore[attr-defined]
+    assert port.sent == []
+
+
+def test_a_wrong_hello_of_a_front_learns_nothing_of_the_cluster() -> None:
+    sent: list[list[bytes]] = []
+
+    def send(parts: list[bytes]) -> bool:
+        sent.append(parts)
+        return True
+
+    fronts = Fronts(CLUSTER, lambda *args: None, lambda link: None, lambda link: None, (1, 2))
+    body = HELLO_BODY.pack(PROTOCOL_VERSION, 1, 0, 5, 0, 0)
+    with capture_logs() as logged:
+        for _ in range(100):
+            fronts.frame(b"stranger", SEQUENCE.pack(1) + request(0, Method.HELLO, 0, body), send, b"F")
+    assert all(parts[1].endswith(b"cluster ID mismatch") for parts in sent)
+    assert len(logged) == 1
+
+
+def test_a_cause_is_news_once_in_its_interval_and_few_are_told_apart() -> None:
+    repeats = Repeats(60.0, causes=3)
+    assert [repeats.news(cause, 0.0) for cause in ("a", "a", "b", "c", "d")] == [True, False, True, True, False]
+    assert repeats.news("d", 61.0)
+    assert repeats.news("a", 61.0)
