@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 HARD_FAULTS = (
     "kill sequencer", "kill leader", "kill leader", "kill node", "kill host", "restart", "restart", "restart", "restart",
     "pause leader", "pause node", "pause front", "long pause", "isolate", "one way", "cut pair", "cut sequencer", "heal", "heal",
-    "heal", "break", "transfer", "transfer", "slow disk", "late", "flush", "flush", "empty host", "power cut", "full disk",
+    "heal", "break", "transfer", "transfer", "slow disk", "late", "flush", "flush", "empty host", "power cut", "dark host", "full disk",
     "fail disk", "jump clock",
 )
 SNAPSHOTS_LEFT = "H8 a snapshot that nobody installs is removed"
@@ -32,7 +32,16 @@ class HardFaults:
     def power_cut(self) -> None:
         """Of all hosts at once: what is unsynced is lost everywhere."""
         simulation = self._simulation
-        for host in simulation.hosts:
+        self._go_dark(simulation.hosts)
+
+    def dark_host(self) -> None:
+        """The power of one host is cut: it tells nobody."""
+        self._go_dark((self._simulation.random.choice(self._simulation.hosts),))
+
+    def _go_dark(self, hosts: tuple[int, ...]) -> None:
+        simulation = self._simulation
+        simulation.dark |= set(hosts)
+        for host in hosts:
             simulation._kill_host(host, front=True, unsynced=False)
 
     def full_disk(self) -> None:
@@ -113,4 +122,6 @@ def harden(plan: Plan, seed: int) -> Plan:
     assert plan.mix is not None
     plan.mix |= {"compact": plan.mix["compact"] + r.choice((0, 2)), "delete": plan.mix["delete"] + r.choice((0, 6)),
                  "lease_put": plan.mix["lease_put"] + r.choice((0, 4))}
+    plan.tcp = r.random() < 0.6
+    plan.buffer = r.choice((10_000, 10_000, 60))
     return plan

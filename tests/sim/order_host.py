@@ -15,6 +15,7 @@ import order_disk
 from order_checks import watched_classes
 from order_leases import watched_lessor
 from order_streams import PROGRESS_S
+from order_tcp import sockets
 from order_watching import FRAGMENT_BYTES
 from order_world import Dealer, DiskBroke, PowerCut, Process, Router
 
@@ -147,7 +148,9 @@ class FrontProcess(Process):
         local = member_id == self.host
         link = Link(receiver, shard, member_id, self.sessions, b"" if local else b"F")
         link.seen_at = self.time()
-        dealer = Dealer(self, endpoint(self.host, member_id, shard), b"f%d" % self.sessions, reconnects=False)
+        make_dealer, _ = sockets(self.world.plan.tcp)
+        dealer = make_dealer(self, endpoint(self.host, member_id, shard), b"f%d" % self.sessions, reconnects=False,
+                             silence_s=self._connector._common.silence_s, buffer=self.world.plan.buffer)
         dealer.connected = lambda: Connector._greet(self._connector, link)
         dealer.broken = lambda: link.close("connection lost")
         dealer.receive = lambda parts: link.frame(parts[-1], self.time())
@@ -205,16 +208,17 @@ def substituted(simulation: Simulation) -> Iterator[None]:
 
     def dealer(loop: Process, context: _Context, address: str, identity: bytes, receive: Receive, *, keys: object,
                hwm: int, silence_s: float) -> Dealer:
-        socket = Dealer(context.process, address, identity)
+        socket = make_dealer(context.process, address, identity, silence_s=silence_s, buffer=simulation.plan.buffer)
         socket.receive = receive
         return socket
 
     def router(loop: Process, context: _Context, address: str, receive: Receive, *, keys: object, hwm: int,
                silence_s: float = 0.0) -> Router:
-        socket = Router(context.process, address)
+        socket = make_router(context.process, address)
         socket.receive = receive
         return socket
 
+    make_dealer, make_router = sockets(simulation.plan.tcp)
     coordinator, confirmations = watched_classes(simulation)
     system = SimpleNamespace(urandom=lambda size: here().random.getrandbits(8 * size).to_bytes(size, "big"))
     zmq = SimpleNamespace(Context=lambda io_threads: _Context(simulation.starting))

@@ -85,6 +85,8 @@ class Plan:
     real: bool = False  # the state lies in RocksDB
     finish_s: tuple[float, float] = (0.0, 0.0)  # what it takes to sync a snapshot that has come
     drift: float = 0.0  # clocks run so much faster or slower, at most
+    tcp: bool = False  # connections back off, are half open, and are full
+    buffer: int = 10_000  # frames that a connection takes for one that does not read
     dies: float = 0.0  # chance of a process to die at a point where it hurts
     lone_after: int | None = None  # lone writes before one counts as alone at a front (decision 22); None: by chance
 
@@ -403,6 +405,7 @@ class Simulation(World):
                 self._start_host(host)
 
     def _start_host(self, host: int) -> None:
+        self.dark.discard(host)
         for shard in self.shards:
             if not self.nodes[host, shard].alive and host not in self.ended:
                 self.start_node(host, shard)

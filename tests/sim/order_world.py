@@ -383,6 +383,7 @@ class World:
         self.late = 0.0  # share of frames between hosts that take long
         self.latency_s = 0.002
         self.wall_jumps: dict[int, float] = {}  # by host
+        self.dark: set[int] = set()  # hosts without power: they do not even say that a connection is gone
         self.events = 0
         self._heap: list[tuple[float, str, int, Callable[[], None]]] = []
         self._lives: dict[str, int] = {}
