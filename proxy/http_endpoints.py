@@ -122,40 +122,78 @@ class Checks:
             self.learner(done)
 
     @property
-    def has_leader(self) -> bool:
-        """Whether this host knows a leader."""
-        return self._router.has_leader
+    def leader_known(self) -> bool:
+        """Whether any host that this front hears names a leader: reads are asked of that one, whatever the own node knows."""
+        return self._router.routes[0].leader != 0
+
+
+class _Asked:
+    """One request for /health, and what is known of its answer."""
+
+    __slots__ = ("alarms", "excluded", "read", "request", "serializable", "since")
+
+    def __init__(self, request: HttpRequest, since: float) -> None:
+        query = parse_qs(request.query)
+        self.request = request
+        self.since = since
+        self.excluded = set(query.get("exclude", ()))
+        self.serializable = query.get("serializable", [""])[0] == "true"
+        self.alarms: str | None = None  # "" or what is wrong; None: not known yet
+        self.read: str | None = None
 
 
 class Health:
-    """/health: alarms, then the leader, then a read."""
+    """/health: alarms, and a read as clients make it. It is true as soon as a client's linearizable read would be answered.
+
+    Such a read waits for a leader. So does this, for an election timeout; etcd says at once that it knows none, and answers
+    the read later all the same. While a leader is known, the read's own limit counts.
+    """
 
     def __init__(self, context: Context, checks: Checks, metrics: Metrics) -> None:
         self._checks = checks
         self._metrics = metrics
+        self._loop = context.router.loop
+        self._patience_s = context.router.election_s
+        self._open: set[_Asked] = set()
+        context.on_tick.append(self._tick)
 
     def serve(self, request: HttpRequest) -> None:
         """One request."""
         if not only_get(request):
             return
-        query = parse_qs(request.query)
-        excluded = set(query.get("exclude", ()))
-        serializable = query.get("serializable", [""])[0] == "true"
+        asked = _Asked(request, self._loop.time())
+        self._open.add(asked)
 
         def alarms(found: list[str] | None, error: str) -> None:
-            for name in found or ():
-                if name not in excluded:
-                    self._answer(request, f"ALARM {name}")
-                    return
-            if error:
-                self._answer(request, f"RANGE ERROR:{error}")
-            elif not serializable and not self._checks.has_leader:
-                self._answer(request, "RAFT NO LEADER")
-            else:
-                self._checks.read(serializable, lambda wrong: self._answer(
-                    request, f"RANGE ERROR:{wrong}" if wrong else ""))
+            raised = next((name for name in found or () if name not in asked.excluded), "")
+            asked.alarms = f"ALARM {raised}" if raised else f"RANGE ERROR:{error}" if error else ""
+            self._look(asked)
+
+        def read(wrong: str) -> None:
+            asked.read = f"RANGE ERROR:{wrong}" if wrong else ""
+            self._look(asked)
 
         self._checks.alarms(alarms)
+        self._checks.read(asked.serializable, read)
+
+    def _look(self, asked: _Asked) -> None:
+        """Whether it can be answered: alarms come before all else, as in etcd."""
+        if asked not in self._open or asked.alarms is None:
+            return
+        if asked.alarms:
+            self._end(asked, asked.alarms)
+        elif asked.read is not None:
+            leaderless = asked.read and not asked.serializable and not self._checks.leader_known
+            self._end(asked, "RAFT NO LEADER" if leaderless else asked.read)
+
+    def _tick(self, now: float) -> None:
+        for asked in tuple(self._open):
+            if not asked.serializable and now - asked.since > self._patience_s and not self._checks.leader_known:
+                self._end(asked, asked.alarms or "RAFT NO LEADER")
+
+    def _end(self, asked: _Asked, reason: str) -> None:
+        self._open.discard(asked)
+        self._answer(asked.request, reason)
 
     def _answer(self, request: HttpRequest, reason: str) -> None:
         if reason:

@@ -42,6 +42,7 @@ class Context:
         router.hub = self.hub
         self.stats: dict[tuple[str, str, str], MethodStats] = {}  # (grpc_type, service, method)
         self.stopping = False
+        self.on_tick: list[Callable[[float], None]] = []  # called every sweep, with the time
         self.on_stop: list[Callable[[], None]] = []  # end streams that have no end of their own
         self.guarded: dict[Call, Callable[[Call], None]] = {}  # streams with hasleader -> how to end one
 
@@ -96,7 +97,9 @@ class Context:
         self.guarded.pop(call, None)
 
     def tick(self, now: float) -> None:
-        """Every sweep: end the streams that have been without a leader for too long."""
+        """Every sweep: end what has waited too long, streams that have been without a leader among it."""
+        for look in self.on_tick:
+            look(now)
         if self.guarded and now - self.router.leaderless_since > _LEADERLESS_ELECTIONS * self.router.election_s:
             guarded, self.guarded = self.guarded, {}
             for call, end in guarded.items():
