@@ -43,6 +43,7 @@ from cluster.view import Current, Outcome, Version
 T = TypeVar("T")
 
 NEVER = 1 << 62
+MAX_WAITING = 10_000  # transactions at one sequencer; beyond it TooManyRequests
 _FATES_KEPT = 100_000  # of the attempts that were appended last
 _MOST_PATIENCE = 6  # an attempt is given up after ten heartbeats, and at most so many times doubled
 
@@ -171,7 +172,7 @@ class Coordinator(Generic[T]):
 
     def __init__(
         self, term: int, placement: Placement, view: Overlay, fold: Fold, *, max_txn_ops: int, heartbeat_ms: int,
-        max_waiting: int = 10_000, gone: Callable[[T], bool] = lambda token: False,
+        max_waiting: int = MAX_WAITING, gone: Callable[[T], bool] = lambda token: False,
     ) -> None:
         """``gone``: whether whoever asked, by its token, cannot be answered any more."""
         self.term = term

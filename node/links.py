@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Callable
+from math import inf
 
 import structlog
 import zmq
@@ -34,6 +35,7 @@ log = structlog.get_logger("links")
 
 _HWM = 10_000
 _MAX_WAITING = 1000  # requests kept while a connection is being made
+_MOST_CALLBACKS = 20_000  # of a link: beyond it the oldest, which has been asked again since, is forgotten
 _UNUSED_S = 10.0
 Receive = Callable[["NodeLink", int, int, bytes], None]
 
@@ -54,7 +56,8 @@ class NodeLink:
         self._sent = 0
         self._expected = 1
         self._out: list[bytes] = []
-        self._callbacks: dict[int, Callable[[int, bytes], object]] = {}
+        # rid -> what takes its answers, and until when; in the order of their times, but for what stays
+        self._callbacks: dict[int, tuple[Callable[[int, bytes], object], float]] = {}
         self.heard_at = self.used_at = links.loop.time()
         endpoint, prefix, keys = links.route(member_id, shard)
         self._prefix = prefix
@@ -66,12 +69,18 @@ class NodeLink:
             links.loop, links.context, endpoint, NODE_IDENTITY + os.urandom(12), self._frame, keys=keys, hwm=_HWM,
             silence_s=links.common.silence_s)
 
-    def request(self, method: int, body: bytes, answered: Callable[[int, bytes], object] | None = None) -> int:
+    def request(self, method: int, body: bytes, answered: Callable[[int, bytes], object] | None = None, *,
+                stays: bool = False) -> int:
         """Queue a request for this tick's frame; ``answered(status, body)`` for every answer to it: False if that leaves
-        nothing to do at once."""
+        nothing to do at once. Answers are taken for ``Common.limit_s``, since whoever needs one asks again long before; those
+        of one that ``stays``, a subscription, as long as the link lasts."""
         self._rid += 1
+        callbacks = self._callbacks
         if answered is not None:
-            self._callbacks[self._rid] = answered
+            callbacks[self._rid] = answered, inf if stays else self._links.loop.time() + self._links.common.limit_s
+            if len(callbacks) > _MOST_CALLBACKS:
+                del callbacks[next(rid for rid, (_, until) in callbacks.items() if until < inf)]
+            assert len(callbacks) <= _MOST_CALLBACKS, "I23: what waits for answers is bounded"
         self._out.append(REQUEST.pack(self._rid, method, 0, len(body)) + body)
         self._links.dirty.add(self)
         return self._rid
@@ -113,11 +122,11 @@ class NodeLink:
         news = False
         for rid, status, body in records:
             if rid:
-                callback = self._callbacks.get(rid)
-                if callback is not None:
+                waiting = self._callbacks.get(rid)
+                if waiting is not None:
                     if status != Status.PARTIAL:
                         del self._callbacks[rid]
-                    if callback(status, body) is not False:
+                    if waiting[0](status, body) is not False:
                         news = True
             elif status == Status.STATE:
                 known = self.up, self.leader, self.term
@@ -129,6 +138,22 @@ class NodeLink:
                 return
         if news:  # a sign of life by itself gives nobody anything to do
             self._links.heard()
+
+    def forget(self, now: float) -> None:
+        """Drop what has waited too long for its answer."""
+        overdue = []
+        for rid, (_, until) in self._callbacks.items():
+            if until <= now:
+                overdue.append(rid)
+            elif until < inf:
+                break
+        for rid in overdue:
+            del self._callbacks[rid]
+
+    @property
+    def waiting(self) -> int:
+        """Requests whose answers are waited for."""
+        return len(self._callbacks)
 
     def broken(self) -> bool:
         """Whether there was a connection, and is none now."""
@@ -188,6 +213,7 @@ class NodeLinks:
         """Drop links that are silent, or whose connection is gone: what is said seldom would not show it (H13); every heartbeat."""
         now = self.loop.time()
         for link in list(self._links.values()):
+            link.forget(now)
             if link.alive and now - link.heard_at > self._silence_s:
                 link.drop("it is silent")
             elif link.alive and link.broken():

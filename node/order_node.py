@@ -15,7 +15,7 @@ from typing import Any
 import structlog
 
 from cluster import errors, order
-from cluster.coordinator import Coordinator, Wide
+from cluster.coordinator import MAX_WAITING, Coordinator, Wide
 from cluster.errors import EtcdError
 from cluster.messages import ANSWER, HEAD, LEADER, LONE_HEAD, Method, Status
 from cluster.order import Change, Control, Cut, Fold
@@ -38,6 +38,7 @@ log = structlog.get_logger("sequencer")
 
 FOLD = "fold"
 _APPLY_BYTES, _APPLY_ENTRIES = 1 << 20, 256
+_CONTROLS = frozenset((Method.COMPACT, Method.SET_ALARM))
 _SHORT_S = 60.0  # between two warnings that records are kept beyond the bound
 Token = tuple[FrontLink, int]
 
@@ -71,6 +72,8 @@ class OrderNode(LinkedNode):
     def _submit(self, link: FrontLink, rid: int, method: int, timeout_ms: int, body: bytes) -> None:
         if method == Method.LEASE_REVOKE:  # its keys may hang anywhere: all shards take part (H6)
             self._wide(link, rid, method, timeout_ms, body)
+        elif method in _CONTROLS and len(self._controls) >= MAX_WAITING:
+            self.reads.refuse(link, rid, EtcdError(errors.TOO_MANY_REQUESTS))
         else:
             self.writes.submit(link, rid, method, body)
 
@@ -361,9 +364,13 @@ class OrderNode(LinkedNode):
 
     def answer_control(self, link: FrontLink, record: bytes) -> None:
         """A compaction is applied here: it is acknowledged once every shard's leader has applied it (I20)."""
-        self._controls.append((self.applied_index, link, record))
-        self._release_controls()
-        self._settle_controls()
+        if len(self._controls) < MAX_WAITING:
+            self._controls.append((self.applied_index, link, record))
+            self._release_controls()
+            self._settle_controls()
+        else:  # it was logged before so many waited
+            self._tell_unknown(link, record)
+        assert len(self._controls) <= MAX_WAITING, "I23: what waits is bounded"
 
     def _release_controls(self) -> None:
         if not self._controls:
@@ -382,9 +389,15 @@ class OrderNode(LinkedNode):
         if self._controls and self.raft.role is not Role.LEADER:
             controls, self._controls = self._controls, []
             for _, link, record in controls:
-                link.answer(ANSWER.unpack_from(record)[0], Status.UNKNOWN,
-                            EtcdError(errors.TIMEOUT_DUE_TO_LEADER_FAIL).encode())
-                self._mark_dirty(link)
+                self._tell_unknown(link, record)
+
+    def _tell_unknown(self, link: FrontLink, record: bytes) -> None:
+        link.answer(ANSWER.unpack_from(record)[0], Status.UNKNOWN, EtcdError(errors.TIMEOUT_DUE_TO_LEADER_FAIL).encode())
+        self._mark_dirty(link)
+
+    def _forget_controls(self) -> None:
+        """Their fronts have told their clients that the outcome is unknown: a shard without a leader ends no wait (I23)."""
+        self._controls = [c for c in self._controls if c[1].awaits(ANSWER.unpack_from(c[2])[0])]
 
     def _applied_by(self, shard: int) -> int:
         report = self.reports.get(shard)
@@ -401,6 +414,8 @@ class OrderNode(LinkedNode):
 
     def heartbeat(self) -> None:
         self.links.sweep()
+        if self._controls:
+            self._forget_controls()
         said, now = self.feeds.floors.encode(), self.loop.time()
         if said != self._told[0] or now - self._told[1] >= REPEAT_S:
             self._told = said, now

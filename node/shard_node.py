@@ -374,7 +374,7 @@ class ShardNode(LinkedNode):
         members = sorted((p.member_id for p in self.settings.common.peers),
                          key=lambda m: (self._failed_feeds.get(m, 0.0), m != own))
         link = self._feed_link = self.links.get(better or members[0], 0)
-        link.request(Method.FEED, FEED_BODY.pack(self.settings.shard, self._next_feed), self._fed(link))
+        link.request(Method.FEED, FEED_BODY.pack(self.settings.shard, self._next_feed), self._fed(link), stays=True)
 
     def _better_feed(self, link: NodeLink, now: float) -> int:
         """The member whose feed to take instead of a live one; 0: keep it.

@@ -32,7 +32,7 @@ log = structlog.get_logger("writes")
 
 _PUT = int(Method.PUT)
 _HEAD_BYTES = HEAD.size
-_MAX_QUEUED = 50_000  # writes waiting to be evaluated; beyond it TooManyRequests
+_MAX_QUEUED = 50_000  # writes waiting to be evaluated, or for a revision before; beyond it TooManyRequests
 _MAX_UNCOMMITTED = 8  # entries on their way; while so many are, requests gather for a larger one
 
 
@@ -153,7 +153,7 @@ class Writes:
         """Take in one write of a front."""
         if not self._raft.is_leader:
             self._not_leader(link, rid)
-        elif len(self._queue) >= _MAX_QUEUED:
+        elif len(self._queue) + len(self._later) >= _MAX_QUEUED:
             link.answer(rid, Status.ERROR, EtcdError(errors.TOO_MANY_REQUESTS).encode())
             self._mark_dirty(link)
         else:
@@ -242,6 +242,7 @@ class Writes:
             return 0
         except NotYet as e:
             self._later.append((e.revision, link, rid, method, body))
+            assert len(self._queue) + len(self._later) <= _MAX_QUEUED, "I23: what waits is bounded"
             return 0
         if outcome.late is not None:
             self._late.append((link, rid, DueAnswer(outcome.late, outcome.revision - outcome.changed, outcome.revision)))
@@ -325,6 +326,7 @@ class Writes:
         ready = [w for w in self._later if w[0] <= revision]
         if ready:
             self._later = [w for w in self._later if w[0] > revision]
+            ready = [w for w in ready if w[1].awaits(w[2])]
             self._queue.extendleft([(link, rid, method, body) for _, link, rid, method, body in reversed(ready)])
             self._queued_bytes += sum(len(w[4]) for w in ready)
 

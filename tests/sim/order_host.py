@@ -167,12 +167,12 @@ class RepeatingLink(NodeLink):
 
     repeats = 0.0
 
-    def request(self, method: int, body: bytes, answered: Callable[[int, bytes], object] | None = None) -> int:
+    def request(self, method: int, body: bytes, answered: Callable[[int, bytes], object] | None = None, *, stays: bool = False) -> int:
         process: Any = self._links.loop
         if method in _REPEATED and process.random.random() < self.repeats:
             process.call_later(process.random.choice((0.01, 0.1, 1.0)) * process.random.random(),
                                lambda: self.alive and NodeLink.request(self, method, body, answered))
-        return super().request(method, body, answered)
+        return super().request(method, body, answered, stays=stays)
 
 
 class _Pool:

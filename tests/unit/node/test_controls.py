@@ -7,9 +7,10 @@ from unittest.mock import MagicMock
 
 import pytest
 
+import node.order_node as node_of_order
 from cluster import errors
 from cluster.errors import EtcdError
-from cluster.messages import ANSWER, HEAD, Status, decode_answers
+from cluster.messages import ANSWER, HEAD, Method, Status, decode_answers
 from cluster.order import Cut, Fold
 from cluster.placement import Placement
 from cluster.prepare import REPORT
@@ -106,3 +107,33 @@ def test_who_leads_again_at_once_is_told_as_before(node: Sequencer) -> None:
     assert node.answers() == []
     node.reported(11)
     assert [(rid, status) for rid, status, _ in node.answers()] == [(RID, Status.OK)]
+
+
+def test_i23_nobody_waits_longer_than_its_front_does(node: Sequencer) -> None:
+    """A shard without a leader reports nothing for ever."""
+    node.compacted()
+    node._forget_controls()
+    assert len(node._controls) == 1
+    node.link.overdue = RID
+    node._forget_controls()
+    assert node._controls == []
+
+
+def test_i23_so_many_wait_and_no_more(node: Sequencer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(node_of_order, "MAX_WAITING", 2)
+    refused: list[tuple[int, EtcdError]] = []
+    node.reads = MagicMock()
+    node.reads.refuse.side_effect = lambda link, rid, error: refused.append((rid, error))
+    for _ in range(2):
+        node._submit(node.link, 1, Method.COMPACT, 5000, b"")
+        node.compacted()
+    assert node.writes.submit.call_count == 2
+    node._submit(node.link, 2, Method.COMPACT, 5000, b"")
+    node._submit(node.link, 3, Method.SET_ALARM, 5000, b"")
+    assert [(rid, error.text) for rid, error in refused] == [(2, errors.TOO_MANY_REQUESTS.text), (3, errors.TOO_MANY_REQUESTS.text)]
+    node._submit(node.link, 4, Method.PUT, 5000, b"")
+    assert node.writes.submit.call_count == 3, "nothing else is refused"
+    node.compacted()  # one that was logged before so many waited
+    assert node.answers() == UNKNOWN
+    node.reported(11)
+    assert len(node.answers()) == 2

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 import node.links
+from cluster.messages import Method, Status, answer, frame
 from node.clock import Clock
 from node.links import NodeLink, NodeLinks
 
@@ -50,7 +51,7 @@ class Socket:
 def links(monkeypatch: pytest.MonkeyPatch) -> NodeLinks:
     monkeypatch.setattr(node.links, "open_dealer", lambda *args, **others: Socket())
     peers = [SimpleNamespace(member_id=m, host="h", port=1000) for m in (1, 2, 3)]
-    common: Any = SimpleNamespace(member_id=1, run_dir="/run", peers=peers, election_timeout_ms=1000, silence_s=1.0)
+    common: Any = SimpleNamespace(limit_s=7.0, member_id=1, run_dir="/run", peers=peers, election_timeout_ms=1000, silence_s=1.0)
     loop: Any = Loop()
     context: Any = None
     return NodeLinks(loop, context, common, None, lambda: None)
@@ -74,6 +75,36 @@ def test_links_that_nobody_looks_at_are_dropped_and_made_again_when_wanted(links
     assert again.alive
     assert again is not other
     assert again in links.dirty  # it introduces itself at once
+
+
+def test_i23_answers_are_waited_for_as_long_as_a_front_waits_and_a_subscriptions_for_ever(links: NodeLinks) -> None:
+    link, heard = links.get(1, 0), []
+    link.request(Method.FEED, b"", lambda status, body: heard.append("feed"), stays=True)
+    link.request(Method.QUERY, b"", lambda status, body: heard.append("query"))
+    pass_time(links, 6.0)
+    late = link.request(Method.PREPARE, b"", lambda status, body: heard.append("prepare"))
+    link.heard_at = links.loop.time()
+    links.sweep()
+    assert link.waiting == 3
+    pass_time(links, 2.0)
+    link.heard_at = links.loop.time()
+    links.sweep()
+    assert link.waiting == 2
+    link._frame([frame(1, [answer(rid, Status.OK, b"") for rid in (late, 2)])])
+    link._frame([frame(2, [answer(1, Status.PARTIAL, b"")])])
+    assert heard == ["prepare", "feed"]
+    assert link.waiting == 1
+
+
+def test_i23_so_many_answers_are_waited_for_and_no_more(links: NodeLinks, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(node.links, "_MOST_CALLBACKS", 3)
+    link, heard = links.get(1, 0), []
+    link.request(Method.FEED, b"", lambda status, body: heard.append(1), stays=True)
+    for rid in range(2, 6):
+        link.request(Method.QUERY, b"", lambda status, body, rid=rid: heard.append(rid))
+        assert link.waiting <= 3
+    link._frame([frame(1, [answer(rid, Status.OK, b"") for rid in range(1, 6)])])
+    assert heard == [1, 4, 5], "the oldest are forgotten, and asked again"
 
 
 def test_a_link_that_is_looked_at_now_and_then_stays(links: NodeLinks) -> None:

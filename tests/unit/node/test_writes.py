@@ -8,6 +8,9 @@ from unittest.mock import MagicMock
 
 import pytest
 
+import node.writes as node_of_writes
+from cluster import errors
+from cluster.errors import EtcdError
 from cluster.lease import Lessor
 from cluster.messages import Method, Status, decode_answers
 from cluster.pace import Pace
@@ -117,6 +120,34 @@ def test_a_leader_that_leads_again_never_says_lost_of_a_write_that_it_has_logged
     replica.put(7)
     replica.apply(5)
     assert replica.answers() == {7: Status.OK}
+
+
+def test_i23_writes_that_wait_for_a_revision_count_among_those_that_wait(replica: Replica, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(node_of_writes, "_MAX_QUEUED", 3)
+    replica.lead(1)
+    replica.put(1)  # logged at revision 2, not applied
+    replica.put(9)  # and at 3
+    read = rpc_pb2.RangeRequest(key=b"k1", revision=2)
+    txn = rpc_pb2.TxnRequest(success=[rpc_pb2.RequestOp(request_range=read),
+                                      rpc_pb2.RequestOp(request_put=rpc_pb2.PutRequest(key=b"x"))]).SerializeToString()
+    for rid in (2, 3, 4):
+        replica.writes.submit(replica.link, rid, Method.TXN, txn)
+        replica.writes.run()
+    assert replica.answers() == {}
+    replica.writes.submit(replica.link, 5, Method.TXN, txn)
+    assert replica.link.pending
+    replica.link.flush()
+    ((rid, status, body),) = decode_answers(replica.sent.pop())[1]
+    assert (rid, status, EtcdError.decode(body).text) == (5, Status.ERROR, errors.TOO_MANY_REQUESTS.text)
+    replica.link.overdue = 3  # the front has told the clients of those
+    replica.apply(2)
+    replica.writes.run()
+    replica.apply(3)
+    replica.apply(4)
+    assert replica.answers() == {1: Status.OK, 9: Status.OK, 4: Status.OK}
+    replica.put(6)
+    replica.apply(5)
+    assert replica.answers() == {6: Status.OK}, "there is room again"
 
 
 @pytest.mark.parametrize(("role", "term", "leading", "resigns", "demotes"), [
