@@ -4,10 +4,19 @@ Each node binds one ROUTER on ``peer port + shard`` and connects one DEALER to e
 own DEALERs only, so a link carries one direction (plus refusals). Remote fronts share the ROUTER. The first
 byte of a frame says what it is::
 
-    H hello (first frame of a link)    R Raft messages (cluster.raft.encode_messages)    S snapshot chunk
-    P publication of a host's attributes, for the leader       F a front's frame (node.fronts)
-    A an alarm of a host, for the leader       V a host is short of space (node.space)
-    ? "who are you?" (answer to a frame of an unknown link: say hello)       X refused: code u8 + reason
+    H hello, the first frame of a link
+    R Raft messages (cluster.raft.encode_messages)
+    S of a state's snapshot, both directions (node.snapshots)
+    P publication of a host's attributes, for the leader
+    A an alarm of a host, for the sequencer
+    D what a host's nodes have durably applied, between node 0s (node.floors)
+    V a host is short of space (node.space)
+    L question and answer before a hand-over (node.handover)
+    N "I need a state": order records are kept nowhere (node.shard_node)
+    G "I am about to end": nothing is handed over to this node (node.leaving)
+    F a front's frame (node.fronts); both directions, as is its answer
+    ? "who are you?": the answer to a frame of an unknown link, which says hello then
+    X refused: code u8 + reason
 
 A hello carries protocol version, cluster ID, member ID, incarnation and shard. A replica that comes back with
 another incarnation has lost its disk: it is refused, because its old votes are gone (``node.incarnations``). Lost frames

@@ -1,0 +1,96 @@
+"""Names of modules in docstrings, comments and documents are those of modules that exist."""
+
+from __future__ import annotations
+
+import ast
+import io
+import re
+import tokenize
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[3]
+PACKAGES = ("cluster", "node", "proxy", "zmtp", "process", "tools", "bench")
+_DOTTED = re.compile(rf"(?<![\w.`/-])((?:{'|'.join(PACKAGES)})(?:\.[A-Za-z_]\w*)+)")
+_PATH = re.compile(rf"`((?:{'|'.join((*PACKAGES, 'tests'))})/[\w/.*-]+)`")
+_FILES = ("cluster.keys",)  # an example's, that look like modules
+_ORDER = re.compile(r"Read in this order:(.*?)(?:\n\n|\Z)", re.DOTALL)
+
+
+def python_files() -> list[Path]:
+    """The project's modules."""
+    return sorted(p for package in PACKAGES for p in (ROOT / package).rglob("*.py") if not p.stem.endswith("_pb2"))
+
+
+def texts(path: Path) -> Iterator[str]:
+    """Docstrings and comments of a module."""
+    source = path.read_text(encoding="utf-8")
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        if token.type == tokenize.COMMENT:
+            yield token.string
+    for item in ast.walk(ast.parse(source)):
+        if isinstance(item, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and (text := ast.get_docstring(item)):
+            yield text
+
+
+def exists(name: str) -> bool:
+    """Whether a dotted name is a module's, or of something that the module names."""
+    parts = name.split(".")
+    for count in range(len(parts), 0, -1):
+        place = ROOT.joinpath(*parts[:count])
+        module = place.with_suffix(".py")
+        if not (place.is_dir() or module.exists()):
+            continue
+        if count == len(parts):
+            return True
+        file = module if module.exists() else place / "__init__.py"
+        return file.exists() and re.search(rf"\b{parts[count]}\b", file.read_text(encoding="utf-8")) is not None
+    return False
+
+
+def lies(path: str) -> bool:
+    """Whether there is such a file or folder, or one that begins so where the name says ``*``."""
+    return any(ROOT.glob(path.rstrip("/"))) or (ROOT / path).with_suffix(".py").exists()
+
+
+def unknown(text: str) -> list[str]:
+    """Names in a text that are of nothing."""
+    return [m[1] for m in _DOTTED.finditer(text) if m[1] not in _FILES and not exists(m[1])] + [m[1] for m in _PATH.finditer(text) if not lies(m[1])]
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_docstrings_and_comments_name_modules_that_exist(package: str) -> None:
+    files = [path for path in python_files() if path.relative_to(ROOT).parts[0] == package]
+    assert files
+    assert not [f"{path.relative_to(ROOT)}: {name}" for path in files for text in texts(path) for name in unknown(text)]
+
+
+def test_documents_name_modules_that_exist() -> None:
+    documents = [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]
+    assert not [f"{path.relative_to(ROOT)}: {name}" for path in documents for name in unknown(path.read_text(encoding="utf-8"))]
+
+
+@pytest.mark.parametrize("package", ["cluster", "node", "proxy"])
+def test_what_is_to_be_read_in_order_is_there(package: str) -> None:
+    order = _ORDER.search((ROOT / package / "__init__.py").read_text(encoding="utf-8"))
+    assert order is not None
+    names = re.findall(r"``(\w+)``", order[1])
+    assert len(names) > 5
+    assert not [name for name in names if not exists(f"{package}.{name}")]
+
+
+def test_every_kind_of_frame_between_peers_is_listed() -> None:
+    """The first byte of what nodes send each other: in ``node/peers.py``'s docstring, and nothing else is there."""
+    sent = {"F"}  # what a front begins with (proxy.links)
+    for path in (ROOT / "node").glob("*.py"):
+        source = path.read_text(encoding="utf-8")
+        sent.update(re.findall(r"^(?:\w+_)?FRAME = b\"(.)\"", source, re.MULTILINE))
+        sent.update(re.findall(r"peers\.send\([^\n]*?, b\"(.)\"", source))
+    peers = (ROOT / "node/peers.py").read_text(encoding="utf-8")
+    sent.update(re.findall(r"b\"([A-Z])\" \+ ", peers))  # a hello, a refusal
+    sent.update(re.findall(r"identity, b\"(.)\"", peers))
+    assert {"H", "X", "?", "R", "L"} <= sent, "the patterns above find what they are for"
+    listed = re.findall(r"^    (\S) ", ast.get_docstring(ast.parse(peers)) or "", re.MULTILINE)
+    assert sorted(listed) == sorted(sent)
