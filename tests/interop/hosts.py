@@ -29,6 +29,9 @@ class Processes(Protocol):
     def kill(self, *hosts: int) -> None:
         """kill -9 of all of some hosts."""
 
+    def stop(self, *hosts: int) -> None:
+        """Stop some hosts in order; they are gone when this returns."""
+
     def start(self, *hosts: int) -> None:
         """Start them again."""
 
@@ -46,6 +49,13 @@ class Hosts:
         """kill -9 of all processes of some hosts."""
         self._down.update(hosts)
         self._processes.kill(*hosts)
+
+    def restart(self, host: int, meanwhile: Callable[[], None]) -> None:
+        """Stop a host in order, and start it again after something else: it serves when this returns."""
+        self._down.add(host)
+        self._processes.stop(host)
+        meanwhile()
+        self.mend()
 
     def mend(self) -> None:
         """Start what was killed, and wait until every host answers a linearizable read."""
@@ -106,6 +116,9 @@ class _Muster:
     def kill(self, *hosts: int) -> None:
         self._cluster.ok("kill", *map(str, hosts))
 
+    def stop(self, *hosts: int) -> None:
+        self._cluster.ok("stop", *map(str, hosts))
+
     def start(self, *hosts: int) -> None:
         self._cluster.ok("start", *map(str, hosts), "--wait=60s")
 
@@ -136,7 +149,13 @@ class _Etcd:
         for host in hosts:
             self._running.pop(host).wait()
 
-    def stop(self) -> None:
+    def stop(self, *hosts: int) -> None:
+        for host in hosts:
+            self._running[host].terminate()
+        for host in hosts:
+            self._running.pop(host).wait()
+
+    def end(self) -> None:
         self.kill(*list(self._running))
 
 
@@ -150,7 +169,7 @@ def three_hosts(directory: Path) -> Iterator[Hosts]:
             hosts.mend()
             yield hosts
         finally:
-            etcd.stop()
+            etcd.end()
     else:
         with local_cluster(directory / "muster", 3) as cluster:
             yield Hosts(cluster.endpoints(), _Muster(cluster))

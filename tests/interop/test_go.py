@@ -107,3 +107,20 @@ def test_clientv3_goes_on_when_the_leader_is_killed(version: str, programs: dict
         program.say("killed")
         program.finish(45)
         print(program.text())
+
+
+@pytest.mark.longer
+@pytest.mark.parametrize("version", VERSIONS)
+def test_clientv3_sees_nothing_of_a_rolling_restart(version: str, programs: dict[str, Path], hosts: Hosts) -> None:
+    with Program([programs[version] / "rolling", "-endpoints", hosts.all]) as program:
+
+        def more() -> None:
+            program.wait_for("^more$", 60, count=len(program.times("^more$")) + 2)
+
+        program.wait_for("^running$", 20)
+        for host in range(3):
+            hosts.restart(host, more)
+            more()
+        program.say("stop")
+        program.finish(45)
+        print(program.text())
