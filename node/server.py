@@ -566,7 +566,7 @@ class Node:
         self.upkeep.installed(self.applied_index)
         self.upkeep.alarms_changed()
         if self.standing.ready:
-            self.upkeep.count_keys()
+            self.upkeep.begin()
         self.upkeep.incarnations_agreed(self.store.incarnations().items())
         self.reads.waiting.release(self.order_index, self.loop.time())
 

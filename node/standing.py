@@ -41,7 +41,7 @@ class Standing:
         if not self.ready and self._leader[0] and self._node.upkeep.published():
             self.ready = True
             self._node.status.say("ready")
-            self._node.upkeep.count_keys()
+            self._node.upkeep.begin()
 
     def say_state(self) -> None:
         """Tell everybody who is linked here how things are: now, because they changed, or to show that this node lives."""

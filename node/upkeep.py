@@ -242,10 +242,13 @@ class Upkeep:
             if self._no_space and freed >= self._ordered_flush_bytes:  # RocksDB would drop it when more is written
                 node.loop.run_in_executor(self._thread, node.log.reclaim).add_done_callback(self._reclaimed)
 
-    def count_keys(self) -> None:
-        """After a start or an install: count the keys in slices (``node.storage.counts``). It takes about a second of CPU a
-        million keys, on every host at once, so it begins only when this node serves, and gives way to writes."""
+    def begin(self) -> None:
+        """After a start or an install: count the keys in slices (``node.storage.counts``), and go on with a compaction that was
+        interrupted. Counting takes about a second of CPU a million keys, on every host at once, so both begin only
+        when this node serves, and give way to writes."""
         self._node.slicer.start(self._count_keys())
+        if self._node.store.compacting:
+            self.compaction_due()
 
     def _count_keys(self) -> Slices:
         counts = self._node.store.counts

@@ -263,6 +263,11 @@ class StateStore:
         """Remove what the compaction revision made superfluous, for about ``budget_us``. True: all done."""
         return self._compaction.step(budget_us)
 
+    @property
+    def compacting(self) -> bool:
+        """Whether :meth:`compaction_step` has anything left to do: a compaction goes on where it stood after a restart."""
+        return not self._compaction.done
+
     # Reads of single keys
 
     def current(self, key: bytes) -> Current | None:
@@ -523,7 +528,7 @@ class StateStore:
             "cached_versions": len(self.cache.hot) + len(self.cache.cold),
             "cached_values": len(self.cache.values),
             "range_cache_bytes": self.blocks.statistics()["bytes"],
-            "compacting": int(not self._compaction.done),
+            "compacting": int(self.compacting),
             "durable_index": self.durable_position.order_index,
             "applied_index": self.position.order_index,
         }

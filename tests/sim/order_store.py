@@ -162,6 +162,8 @@ class Store:
     def close(self) -> None:
         """The process ends."""
 
+    compacting = False
+
     def compaction_step(self, budget_us: int) -> bool:
         return True
 
