@@ -36,7 +36,7 @@ test-all-shards: $(STAMP)  ## all tests of clients, clusters and faults, over 2 
 	MUSTER_TEST_SHARDS=2 $(BIN)/python -m pytest -m "not soak" -q -rfEs --no-fold-skipped tests/interop tests/cluster tests/faults
 	MUSTER_TEST_SHARDS=5 $(BIN)/python -m pytest -m "not soak" -q -rfEs --no-fold-skipped tests/interop tests/cluster tests/faults
 
-soak: $(STAMP)  ## the long runs: thousands of simulated clusters, kills for ten minutes at a time, a million keys
+soak: $(STAMP)  ## the long runs: thousands of simulated clusters, kills and cut networks for ten minutes at a time, a million keys
 	MUSTER_SOAK=1 $(BIN)/python -m pytest -m "soak or longer" --timeout=7200 -rfEs -s $(TESTS)
 
 lint: $(STAMP)  ## ruff and mypy

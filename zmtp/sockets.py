@@ -146,7 +146,7 @@ class Dealer:
                 self._failed("the other side does not accept")
                 return
             self._loop.add_writer(sock.fileno(), self._tried)
-            self._timer = self._loop.call_later(dial_s(self._silence_s), self._failed, "no connection in time")
+            self._timer = self._loop.call_later(dial_s(self._silence_s), self._hung)
         except OSError as e:
             self._failed(e.strerror or str(e))
         else:
@@ -173,6 +173,11 @@ class Dealer:
             self._loop.remove_writer(self._connecting.fileno())
             self._connecting.close()
             self._connecting = None
+
+    def _hung(self) -> None:
+        if self._again_s is not None:
+            self._pause_s = self._again_s[0]  # it has waited long enough
+        self._failed("no connection in time")
 
     def _failed(self, reason: str) -> None:
         self._stop_connecting()

@@ -6,7 +6,6 @@ TCP knows nothing of it, and waits about as long again as the silence took befor
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import socket
 import time
 from collections.abc import Iterator
@@ -14,8 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.client import Client, Endpoint, RpcError
-from cluster.pb import rpc_pb2 as pb
+from tests.faults.asking import everybody_asking, longest, resumed, told
 from tests.faults.hosts import ELECTION_TIMEOUT_S, aside, until
 from tests.faults.netns_hosts import NetHosts, three_net_hosts
 from tools.muster import peer_keys
@@ -24,7 +22,6 @@ SILENCE_S = 16.0
 LONG_SILENCE_S = 56.0
 RESUMED_WITHIN_S = 5 * ELECTION_TIMEOUT_S  # a dial under way is given up, the next one succeeds, somebody is elected
 SHARDS = 2
-_KEYS = (b"/s0/k", b"/s1/k", b"/s2/k", b"/s3/k")  # on both shards
 
 
 @pytest.fixture(scope="module", params=["clear", "keys"])
@@ -38,86 +35,17 @@ def hosts(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
         yield found
 
 
-class Asking:
-    """Puts and linearizable reads of keys on every shard through one host, one more every tenth of a second,
-    whatever became of those before."""
-
-    def __init__(self, endpoint: tuple[str, int]) -> None:
-        self._endpoint = Endpoint(*endpoint)
-        self._tasks: set[asyncio.Task[None]] = set()
-        self.answered: dict[str, list[tuple[float, float]]] = {"put": [], "get": []}  # (asked, answered)
-        self._main = asyncio.get_running_loop().create_task(self._run())
-
-    async def _run(self) -> None:
-        client = await Client.open([self._endpoint], 1, timeout_s=10.0)
-        try:
-            while True:
-                for kind in ("put", "get"):
-                    task = asyncio.get_running_loop().create_task(self._ask(client, kind))
-                    self._tasks.add(task)
-                    task.add_done_callback(self._tasks.discard)
-                await asyncio.sleep(0.1)
-        finally:
-            for task in list(self._tasks):
-                task.cancel()
-            await asyncio.gather(*self._tasks, return_exceptions=True)
-            await client.close()
-
-    async def _ask(self, client: Client, kind: str) -> None:
-        asked = time.monotonic()
-        with contextlib.suppress(RpcError, TimeoutError):
-            for key in _KEYS:
-                if kind == "put":
-                    await client.unary("/etcdserverpb.KV/Put", pb.PutRequest(key=key, value=b"v"), pb.PutResponse, timeout_s=20)
-                else:
-                    await client.unary("/etcdserverpb.KV/Range", pb.RangeRequest(key=key), pb.RangeResponse, timeout_s=20)
-            self.answered[kind].append((asked, time.monotonic()))
-
-    def first_since(self, moment: float) -> dict[str, float]:
-        """Of each kind, how long after a moment all of it was answered that was asked after it; what was not is missing."""
-        found = {}
-        for kind, pairs in self.answered.items():
-            if after := [answered for asked, answered in pairs if asked >= moment]:
-                found[kind] = min(after) - moment
-        return found
-
-    async def close(self) -> None:
-        self._main.cancel()
-        await asyncio.gather(self._main, return_exceptions=True)
+@pytest.fixture(autouse=True)
+def _healed(hosts: NetHosts) -> Iterator[None]:
+    """No test leaves a cut behind."""
+    yield
+    hosts.net.heal()
 
 
-async def resumed(asking: list[Asking], moment: float, limit_s: float = 300.0) -> list[dict[str, float]]:
-    """How long after a moment each host answered both kinds, waited for."""
-    async with asyncio.timeout(limit_s):
-        while any(len(a.first_since(moment)) < 2 for a in asking):
-            await asyncio.sleep(0.05)
-    return [a.first_since(moment) for a in asking]
-
-
-@contextlib.asynccontextmanager
-async def everybody_asking(hosts: NetHosts):  # type: ignore[no-untyped-def]
-    asking = [Asking(e) for e in hosts.endpoints]
-    try:
-        await resumed(asking, time.monotonic(), 60.0)
-        yield asking
-    finally:
-        hosts.net.heal()
-        for a in asking:
-            await a.close()
-
-
-def told(found: list[dict[str, float]]) -> str:
-    return ", ".join(f"host {i}: put {f['put']:.2f} s, get {f['get']:.2f} s" for i, f in enumerate(found))
-
-
-def longest(found: list[dict[str, float]]) -> float:
-    return max(max(f.values()) for f in found)
-
-
-@pytest.mark.parametrize("silence_s", [SILENCE_S, pytest.param(LONG_SILENCE_S, marks=pytest.mark.longer)])
+@pytest.mark.parametrize("silence_s", [SILENCE_S, pytest.param(LONG_SILENCE_S, marks=pytest.mark.soak)])
 def test_all_hosts_are_cut_off_from_each_other(hosts: NetHosts, silence_s: float) -> None:
     async def scenario() -> float:
-        async with everybody_asking(hosts) as asking:
+        async with everybody_asking(hosts.endpoints) as asking:
             hosts.net.cut(0, 1, 2)
             await asyncio.sleep(silence_s)  # the fault itself
             healed = time.monotonic()
@@ -131,7 +59,7 @@ def test_all_hosts_are_cut_off_from_each_other(hosts: NetHosts, silence_s: float
 
 def test_the_leading_host_is_cut_off(hosts: NetHosts) -> None:
     async def scenario() -> tuple[float, float]:
-        async with everybody_asking(hosts) as asking:
+        async with everybody_asking(hosts.endpoints) as asking:
             leader = await aside(hosts.leader)
             cut = time.monotonic()
             hosts.net.cut(leader)
@@ -151,7 +79,7 @@ def test_the_leading_host_is_cut_off(hosts: NetHosts) -> None:
 @pytest.mark.parametrize("heard", [False, True], ids=["is not heard", "hears nothing"])
 def test_only_one_direction_of_the_leading_hosts_network_is_cut(hosts: NetHosts, heard: bool) -> None:
     async def scenario() -> tuple[float, float]:
-        async with everybody_asking(hosts) as asking:
+        async with everybody_asking(hosts.endpoints) as asking:
             leader = await aside(hosts.leader)
             cut = time.monotonic()
             hosts.net.cut_one_way(leader, heard=heard)
