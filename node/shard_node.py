@@ -25,7 +25,7 @@ from cluster.raft import EntryKind, Role
 from cluster.settings import NodeSettings
 from cluster.shard import ShardLeader
 from node.fates import Fates
-from node.feed import ALL_HASTE, FEED_ACK_BODY, FEED_BODY, NO_HASTE, OWN_HASTE
+from node.feed import ACK_BYTES, ALL_HASTE, FEED_ACK_BODY, FEED_BODY, NO_HASTE, OWN_HASTE
 from node.fronts import FrontLink
 from node.handover import FRAME as HANDOVER_FRAME
 from node.handover import HandOver
@@ -42,6 +42,7 @@ log = structlog.get_logger("shard")
 
 Token = tuple[FrontLink, int]
 _RUN_RECORDS = 256  # order records applied in one batch
+_RUN_BYTES = 1 << 20  # or of so many bytes
 _ACK_EVERY = 200
 _REPORT_PAUSES = 5  # heartbeats between repetitions of a report that the feed has shown
 STATE_WANTED_FRAME = b"N"  # to a peer: order index applied; answered by a state snapshot, if it is further on
@@ -61,6 +62,7 @@ class ShardNode(LinkedNode):
         self._feed_link: NodeLink | None = None
         self._next_feed = self._order_index + 1
         self._acknowledged: tuple[NodeLink | None, int, int, int] = (None, 0, 0, ALL_HASTE)  # to whom, and what, of the feed
+        self._unacknowledged = 0  # bytes of projections applied since then
         self._hurried_until = 0.0  # somebody waits for what is applied here, or did just now
         self.leading: ShardLeader[Token] | None = None
         self.returning = Returning(loop, self.pace, self.wake)
@@ -208,7 +210,7 @@ class ShardNode(LinkedNode):
             return
         while self._feed and not self.applies.busy:
             run: list[tuple[int, int, bytes]] = []
-            available, ordered = self.raft.announced_index, 0
+            available, ordered, size = self.raft.announced_index, 0, 0
             for order_index, term, projection, cut, in_log in self._feed:
                 if cut is not None and cut.index > available:
                     if self.raft.prove_committed(cut.index, cut.term):  # C6
@@ -216,7 +218,8 @@ class ShardNode(LinkedNode):
                     break
                 run.append((order_index, term, projection))
                 ordered += in_log
-                if len(run) >= _RUN_RECORDS:
+                size += len(projection)
+                if len(run) >= _RUN_RECORDS or size >= _RUN_BYTES:
                     break
             if not run:
                 return
@@ -268,7 +271,8 @@ class ShardNode(LinkedNode):
             self.upkeep.logged_bytes(size, ordered)
             self._after_apply([], applied)
             self._tell(heard, before)
-            if last - self._acknowledged[1] >= _ACK_EVERY:
+            self._unacknowledged += sum([len(projection) for _, _, projection in run])
+            if last - self._acknowledged[1] >= _ACK_EVERY or self._unacknowledged >= ACK_BYTES:
                 self._acknowledge()
             if control:
                 self._report(force=True)
@@ -419,7 +423,7 @@ class ShardNode(LinkedNode):
         said = (link, self._order_index, self.store.durable_position.order_index, self._haste())
         before = self._acknowledged
         if link is not None and link.alive and said != before and (soon or said[2:] != before[2:] or link is not before[0]):
-            self._acknowledged = said
+            self._acknowledged, self._unacknowledged = said, 0
             link.request(Method.FEED_ACK, FEED_ACK_BODY.pack(*said[1:]))
 
     def _haste(self) -> int:

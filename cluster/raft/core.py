@@ -260,12 +260,15 @@ class Raft(Election):
         self._announced_configuration = configuration
         return configuration
 
-    def log_entries(self, first: int, last: int) -> list[Entry]:
-        """Entries ``[first, last]``, for applying; from memory, older ones from storage."""
+    def log_entries(self, first: int, last: int, max_bytes: int = 1 << 62) -> list[Entry]:
+        """Entries ``[first, last]``, for applying; from memory, older ones from storage. Cut short once they hold
+        ``max_bytes`` of data, which the last of them may pass."""
         found: list[Entry] = []
-        while first <= last:
-            found += self.log.entries(first, last, 1 << 62)
-            first = found[-1].index + 1
+        while first <= last and max_bytes > 0:
+            more = self.log.entries(first, last, max_bytes)
+            found += more
+            first = more[-1].index + 1
+            max_bytes -= sum([len(entry.data) for entry in more])
         return found
 
     # -- questions -------------------------------------------------------------------------------------------

@@ -6,25 +6,44 @@ from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
+from cluster import records
 from cluster.messages import FEED_HEAD, SEQUENCE, Status, decode_answers
+from cluster.order import Attempt, Multi, Part, encode_multi
 from cluster.raft import EntryKind
 from node.feed import ALL_HASTE, FEED_ACK_BODY, FEED_BODY, NO_HASTE, OWN_HASTE, Feeds
 from node.fronts import FrontLink, Fronts
 
 
 class NodeZero:
-    """A host's node 0 with a log of empty records, and a clock that the test turns."""
+    """A host's node 0 with a log of records that are alike, and a clock that the test turns."""
 
-    def __init__(self) -> None:
+    def __init__(self, record: bytes = b"") -> None:
+        self.record = record
+        self.read_bytes = 0  # in this turn of the loop
         self.settings = SimpleNamespace(common=SimpleNamespace(member_id=1, shard_count=3))
         self.log = SimpleNamespace(snapshot_position=lambda: SimpleNamespace(index=0))
-        self.raft = SimpleNamespace(log_entries=lambda first, last: [
-            SimpleNamespace(index=i, term=1, kind=EntryKind.RECORD, data=b"") for i in range(first, last + 1)])
+        self.raft = SimpleNamespace(log_entries=self._entries)
         self.applied_index = 0
         self._dirty: set[FrontLink] = set()
         self.timers: list[Callable[[], None]] = []
-        self.loop = SimpleNamespace(call_later=lambda after_s, call: self.timers.append(call))
+        self.turns: list[Callable[[], None]] = []
+        self.loop = SimpleNamespace(call_later=lambda after_s, call: self.timers.append(call), call_soon=self.turns.append)
         self.feeds = Feeds(self)  # type: ignore[arg-type]
+
+    def _entries(self, first: int, last: int, max_bytes: int = 1 << 62) -> list[Any]:
+        count = last - first + 1
+        if self.record:
+            count = min(count, -(-max_bytes // len(self.record)))
+        self.read_bytes += count * len(self.record)
+        return [SimpleNamespace(index=i, term=1, kind=EntryKind.RECORD, data=self.record) for i in range(first, first + count)]
+
+    def turn(self) -> int:
+        """The loop's next turn; the bytes that are read from the log in it."""
+        self.read_bytes = 0
+        turns, self.turns[:] = self.turns[:], []
+        for call in turns:
+            call()
+        return self.read_bytes
 
     def wake(self) -> None:
         """The tick sends what is queued."""
@@ -48,8 +67,8 @@ class Sibling:
         self._frames.append(parts[-1])
         return True
 
-    def say(self, haste: int) -> None:
-        self._feeds.acknowledge(self.link, FEED_ACK_BODY.pack(0, 0, haste))
+    def say(self, haste: int, applied: int = 0) -> None:
+        self._feeds.acknowledge(self.link, FEED_ACK_BODY.pack(applied, 0, haste))
 
     def got(self) -> list[int]:
         """Order indexes that came since the last call."""
@@ -95,6 +114,89 @@ def test_who_is_in_haste_all_of_a_sudden_gets_what_there_is() -> None:
     zero.apply()
     follower.say(ALL_HASTE)
     assert follower.got() == [1]
+
+
+def wide(item: bytes) -> bytes:
+    """A transaction with the same effect in shards 0 and 1."""
+    return encode_multi(Multi(Attempt(1, 1), 1, {0: 1, 1: 1}, [Part(0, 0, 0, item), Part(0, 1, 1, item)]))
+
+
+MIB = 1 << 20
+OWN = records.put(b"k", 0, 1, bytes(MIB), 0)  # shard 0's: others get nothing of it
+WIDE = wide(OWN)
+
+
+def test_a_node_that_is_far_behind_takes_little_of_each_turn_of_the_loop() -> None:
+    """2,000 records of 1 MiB, which one push used to read as a whole, 128 at once, in 2.3 s."""
+    zero = NodeZero(OWN)
+    zero.applied_index = 1990
+    zero.read_bytes = 0
+    siblings = [Sibling(zero, shard, ALL_HASTE) for shard in (1, 2)]
+    most, got = zero.read_bytes, [0, 0]
+    while zero.turns:
+        for at, sibling in enumerate(siblings):
+            got[at] += len(sibling.got())
+        most = max(most, zero.turn())
+    assert [n + len(sibling.got()) for n, sibling in zip(got, siblings, strict=True)] == [1990, 1990]
+    assert most <= 3 * MIB + 1000
+    zero.apply(1)
+    zero.turn()
+    assert siblings[0].got() == [1991]
+
+
+def test_many_small_records_are_left_for_the_next_turn_too() -> None:
+    zero = NodeZero(records.put(b"k", 0, 1, b"v", 0))
+    zero.applied_index = 1900
+    sibling = Sibling(zero, 1, ALL_HASTE)
+    assert 500 <= len(sibling.got()) <= 700
+    while zero.turns:
+        zero.turn()
+    assert sibling.got()[-1] == 1900
+
+
+def test_no_more_is_on_its_way_than_the_window_has_room_for_in_bytes() -> None:
+    zero = NodeZero(WIDE)
+    zero.applied_index = 100
+    sibling = Sibling(zero, 1, ALL_HASTE)
+
+    def turns() -> list[int]:
+        found = sibling.got()
+        while zero.turns:
+            zero.turn()
+            found += sibling.got()
+        return found
+
+    assert turns() == list(range(1, 9))
+    sibling.say(ALL_HASTE, 2)
+    assert turns() == [9, 10]
+    assert turns() == []
+    sibling.say(ALL_HASTE, 10)
+    assert turns() == list(range(11, 19))
+    for applied in range(11, 101):
+        sibling.say(ALL_HASTE, applied)
+        turns()
+    zero.apply(1)
+    assert turns() == [101]
+
+
+def test_a_record_larger_than_the_window_goes_alone() -> None:
+    zero = NodeZero(wide(records.put(b"k", 0, 1, bytes(10 * MIB), 0)))
+    zero.applied_index = 3
+    sibling = Sibling(zero, 1, ALL_HASTE)
+    for index in (1, 2, 3):
+        while zero.turns:
+            zero.turn()
+        assert sibling.got() == [index]
+        sibling.say(ALL_HASTE, index)
+
+
+def test_what_is_left_of_a_node_that_is_gone_is_forgotten() -> None:
+    zero = NodeZero(OWN)
+    zero.applied_index = 2000
+    sibling = Sibling(zero, 1, ALL_HASTE)
+    zero.feeds.gone(sibling.link)
+    assert zero.turn() == 0
+    assert not zero.turns
 
 
 def fronts(prompt: bool, identity: bytes = b"f") -> tuple[Fronts, FrontLink, Callable[[], list[int]]]:

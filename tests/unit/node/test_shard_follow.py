@@ -56,7 +56,7 @@ class Replica(ShardNode):
             "applies": Applies(loop, lambda events: None, lambda: None), "watches": SimpleNamespace(active=False),
             "upkeep": SimpleNamespace(logged_bytes=lambda size, ordered: None), "fronts": SimpleNamespace(drop=self.dropped.append),
             "_late_feed": LateFeed(still, lambda: True, lambda: None), "_feed": deque(), "_fates": Fates(self), "_count_at_applied": 0,
-            "_order_index": 0, "_taken_index": 0, "applied_index": 0, "_acknowledged": (None, 0, 0, 0), "_requests_in_tick": 0}
+            "_order_index": 0, "_taken_index": 0, "_unacknowledged": 0, "applied_index": 0, "_acknowledged": (None, 0, 0, 0), "_requests_in_tick": 0}
         self.__dict__.update(fakes)
 
     # Raft
