@@ -255,7 +255,7 @@ class Serve:
     # -- the rest
 
     def _leases(self, link: FrontLink, rid: int, revision: int, body: bytes) -> None:
-        self.lease_list.ask(link, rid, HEAD.pack(self._store.revision, self._term()))
+        self.lease_list.ask(link, rid)
 
     def _lease_keys(self, link: FrontLink, rid: int, revision: int, body: bytes) -> None:
         lease = rpc_pb2.LeaseTimeToLiveRequest.FromString(body).ID

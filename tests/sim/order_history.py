@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from order_clients import Operation
 from order_hashes import Hashes
+from order_kinds import kinds_of
 from order_leases import check_keys, check_list
 from order_watching import WatchHistory
 from order_world import Violation
@@ -317,6 +318,7 @@ class History:
         elif o.refused:
             self.checked += 1
             self._refusal(o)
+        self._simulation.checker.kinds.update(kinds_of(o))
 
     def _real_time(self, o: Operation, revision: int, changed: bool) -> None:
         if revision < o.low + changed:
@@ -516,6 +518,7 @@ class History:
     def leases(self) -> None:
         """No lease ended by itself before the time that was promised (H7, I15)."""
         asked = {o.request.ID for o in self._simulation.clients.operations if o.method == "LeaseRevoke"}
+        self._simulation.checker.kinds["a lease ended by itself"] += len(self._replay.ended.keys() - asked)
         for lease, until in self._simulation.clients.alive_until.items():
             ended = self._replay.ended.get(lease)
             if ended is not None and lease not in asked and self._time_of(ended) < until:

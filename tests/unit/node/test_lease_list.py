@@ -18,8 +18,6 @@ from node.lease_list import LeaseList
 from node.reads import Slicer
 from tests.unit.proxy.fakes import ManualLoop
 
-HEADER = HEAD.pack(7, 1)
-
 
 class Registry:
     """A replica with leases, and a front."""
@@ -29,9 +27,12 @@ class Registry:
         self.lessor = Lessor(1000)
         for lease in range(1, leases + 1):
             self.lessor.granted(lease * 7919 % 1_000_003, 60, 0)
-        node: Any = SimpleNamespace(lessor=self.lessor, slicer=Slicer(self.loop), _mark_dirty=lambda link: None)
+        self.store = SimpleNamespace(revision=7)
+        node: Any = SimpleNamespace(store=self.store, raft=SimpleNamespace(term=1), lessor=self.lessor,
+                                    slicer=Slicer(self.loop), _mark_dirty=lambda link: None)
         self.list = LeaseList(node)
         self.answers: list[tuple[int, int, bytes]] = []
+        self.heads: dict[int, tuple[int, ...]] = {}  # revision and term of each answer
         self.link = FrontLink(b"front", self._frame, b"", 1)
 
     def _frame(self, parts: list[bytes]) -> bool:
@@ -44,7 +45,8 @@ class Registry:
             self.link.flush()
         found = {}
         for rid, status, body in self.answers:
-            assert (status, body[: HEAD.size]) == (Status.OK, HEADER)
+            assert status == Status.OK
+            self.heads[rid] = HEAD.unpack_from(body)
             found[rid] = [lease.ID for lease in pb.LeaseLeasesResponse.FromString(body[HEAD.size :]).leases]
         self.answers.clear()
         return found
@@ -62,7 +64,7 @@ def test_all_who_ask_share_an_answer_that_is_made_in_steps(monkeypatch: pytest.M
 
     monkeypatch.setattr(Lessor, "rank", counted)
     for rid in range(1, 201):
-        registry.list.ask(registry.link, rid, HEADER)
+        registry.list.ask(registry.link, rid)
     assert not ranks
     for _ in registry.list._work():
         steps.append(len(ranks))
@@ -70,19 +72,19 @@ def test_all_who_ask_share_an_answer_that_is_made_in_steps(monkeypatch: pytest.M
     found = registry.said()
     assert set(found) == set(range(1, 201))
     assert all(leases == registry.lessor.ids() for leases in found.values())
-    registry.list.ask(registry.link, 300, HEADER)
+    registry.list.ask(registry.link, 300)
     assert registry.said() == {300: registry.lessor.ids()}
     assert (len(ranks), registry.list.made) == (30_000, 1)
 
 
 def test_a_lease_that_was_granted_before_a_question_is_in_its_answer() -> None:
     registry = Registry(5000)
-    registry.list.ask(registry.link, 1, HEADER)
+    registry.list.ask(registry.link, 1)
     work = registry.list._work()
     next(work)
     registry.lessor.granted(5, 60, 0)
     registry.lessor.revoked(7919)
-    registry.list.ask(registry.link, 2, HEADER)
+    registry.list.ask(registry.link, 2)
     for _ in work:
         pass
     found = registry.said()
@@ -95,6 +97,21 @@ def test_the_sequencers_answer_is_in_the_order_of_the_time_left() -> None:
     registry.lessor.promote(0)
     for lease, ttl_s in ((1, 30), (-2, 10), (3, 20)):
         registry.lessor.granted(lease, ttl_s, 0)
-    registry.list.ask(registry.link, 1, HEADER)
+    registry.list.ask(registry.link, 1)
     registry.loop.run()
     assert registry.said() == {1: [-2, 3, 1]}
+
+
+def test_a_header_is_not_older_than_the_leases_that_are_listed_under_it() -> None:
+    registry = Registry(600)
+    registry.list.ask(registry.link, 1)
+    registry.store.revision = 8
+    registry.lessor.granted(5, 60, 0)  # before the list is made, and so in it
+    work = registry.list._work()
+    next(work)
+    registry.store.revision = 9  # another key: the leases are those that they were
+    registry.list.ask(registry.link, 2)
+    for _ in work:
+        pass
+    assert all(5 in leases for leases in registry.said().values())
+    assert registry.heads == {1: (8, 1), 2: (9, 1)}
