@@ -37,12 +37,14 @@ class Leaving:
         self._node = node
         self._election_s = node.settings.common.election_timeout_ms / 1000
         self._told_at = 0.0  # peers
+        self._target = 0  # whom leadership is handed to
 
     async def run(self) -> None:
         """Return when the node may close: in order, or at its bound."""
         node, common = self._node, self._node.settings.common
         node.stopping = True
         began = node.loop.time()
+        self._tell_peers()
         await self._until(lambda: not node.needs_to_lead or not self._may_hand_over, began + self._election_s)
         if not await self._until(self._settled, began + common.leave_s - self._election_s):
             log.warning("stopping with requests whose outcome is not known", shard=node.settings.shard,
@@ -72,15 +74,19 @@ class Leaving:
     @property
     def _may_hand_over(self) -> bool:
         """Whether this node leads, and another voter could."""
-        return self._node.raft.role is Role.LEADER and self._node.upkeep.best_successor() != 0
+        return self._node.raft.role is Role.LEADER and bool(self._node.upkeep.successors())
 
     def _settled(self) -> bool:
-        node = self._node
-        if node.raft.role is Role.LEADER and (target := node.upkeep.best_successor()):
-            if not node.raft.transferring:
-                node.raft.transfer_leadership(target)
+        node, raft = self._node, self._node.raft
+        if raft.role is Role.LEADER:
+            successors = node.upkeep.successors()
+            if self._target not in successors if raft.transferring else bool(successors):
+                # the one it was handed to ends as well, where all hosts are stopped at once: another one, or nobody
+                self._target = successors[0] if successors else node.settings.common.member_id
+                raft.transfer_leadership(self._target)
                 node.wake()
-            return False
+            if successors:
+                return False
         return not node.owes
 
 

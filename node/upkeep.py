@@ -377,17 +377,16 @@ class Upkeep:
 
     # -- leadership
 
-    def best_successor(self) -> int:
-        """The voter that is furthest along, reachable and not about to end; 0 if none."""
+    def successors(self) -> list[int]:
+        """Voters that are reachable and not about to end, the one that is furthest along first."""
         raft, now = self._node.raft, self._node.now_ms()
-        best, best_match = 0, -1
-        for member_id, peer in raft.peers().items():
-            election_ms = self._node.settings.common.election_timeout_ms
-            stays = now - self.leaving.get(member_id, -election_ms) >= election_ms
-            recent = now - peer.heard_ms < election_ms
-            if recent and stays and not peer.learner and peer.match > best_match:
-                best, best_match = member_id, peer.match
-        return best
+        election_ms = self._node.settings.common.election_timeout_ms
+        found = [
+            (-peer.match, member_id) for member_id, peer in raft.peers().items()
+            # who ends says so every heartbeat until it has gone, and is not heard any more then
+            if now - peer.heard_ms < election_ms <= now - self.leaving.get(member_id, -election_ms) and not peer.learner
+        ]
+        return [member_id for _, member_id in sorted(found)]
 
     def transfer(self, link: FrontLink, rid: int, body: bytes) -> None:
         """Hand leadership to the member a front names."""

@@ -14,15 +14,17 @@ import pytest
 from tests.cluster.local_cluster import local_cluster
 from tests.faults.hosts import SOAK, Hosts, aside
 from tests.faults.steady_clients import SteadyClients, summary
+from tools.muster import peer_keys
 
 ROUNDS = 10 if SOAK else 2
 
 
 @pytest.mark.longer
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize(("shards", "fronts"), [(1, 1), (1, 0), (2, 1), (2, 0), (3, 1)],
-                         ids=["one-shard", "one-shard-joined", "two-shards", "two-shards-joined", "three-shards"])
-def test_a_rolling_restart_fails_no_request(tmp_path: Path, shards: int, fronts: int) -> None:
+@pytest.mark.parametrize(("shards", "fronts", "keys"), [
+    (1, 1, False), (1, 0, False), (2, 1, False), (2, 0, False), (3, 1, False), (2, 1, True)],
+    ids=["one-shard", "one-shard-joined", "two-shards", "two-shards-joined", "three-shards", "two-shards-keys"])
+def test_a_rolling_restart_fails_no_request(tmp_path: Path, shards: int, fronts: int, keys: bool) -> None:
     async def scenario(hosts: Hosts) -> None:
         stops: list[float] = []
         async with SteadyClients(hosts, shards) as clients:
@@ -38,5 +40,9 @@ def test_a_rolling_restart_fails_no_request(tmp_path: Path, shards: int, fronts:
         print(f"{shards} shards, {fronts} fronts: {summary(clients.clients)}; longest stop {max(stops):.2f} s")
         clients.check()
 
-    with local_cluster(tmp_path / "c", 3, f"--shards={shards}", f"--fronts={fronts}") as cluster:
+    flags = []
+    if keys:  # libzmq carries what passes between hosts
+        peer_keys.generate(str(tmp_path / "keys.json"))
+        flags = [f"--peer-key-file={tmp_path / 'keys.json'}"]
+    with local_cluster(tmp_path / "c", 3, f"--shards={shards}", f"--fronts={fronts}", extra=flags) as cluster:
         asyncio.run(scenario(Hosts(cluster)))

@@ -39,8 +39,9 @@ class FakeRaft:
     heard: dict[int, int] = field(default_factory=lambda: {2: 0, 3: 0})  # ms ago
 
     def transfer_leadership(self, target: int) -> None:
-        self.targets.append(target)
-        self.transferring = True
+        self.transferring = target != 1  # to itself: given up
+        if self.transferring:
+            self.targets.append(target)
 
     def peers(self) -> dict[int, Any]:
         return {m: SimpleNamespace(heard_ms=10_000 - ago, learner=False, match=m) for m, ago in self.heard.items()}
@@ -62,7 +63,7 @@ class FakeNode:
         self.said: list[tuple[int, bytes]] = []
         self.peers = SimpleNamespace(send=lambda member, kind, data: self.said.append((member, kind)))
         self.upkeep = SimpleNamespace(_node=self, leaving={})
-        self.upkeep.best_successor = lambda: Upkeep.best_successor(self.upkeep)
+        self.upkeep.successors = lambda: Upkeep.successors(self.upkeep)
         self.fronts = Fronts(7, self._received, lambda link: None, lambda link: None, (3, 2))
         self.heard: dict[bytes, list[int]] = {}  # identity -> statuses
         for identity in (FRONT, NODE):
@@ -190,3 +191,30 @@ def test_nobody_is_handed_to_who_is_about_to_end_itself() -> None:
         node.farewell()
 
     leave(handed, one_leaves)
+
+
+def test_a_hand_over_to_one_that_ends_as_well_is_given_up_at_once() -> None:
+    """All hosts are stopped at once: the one that was chosen has closed before it heard of it."""
+
+    async def steps(node: FakeNode, task: asyncio.Task[None]) -> None:
+        await until(lambda: node.raft.targets == [3])
+        node.upkeep.leaving[3] = 10_000
+        await until(lambda: node.raft.targets == [3, 2])
+        node.upkeep.leaving[2] = 10_000
+        await until(lambda: FRONT in node.heard)
+        assert not node.raft.transferring
+        node.farewell()
+
+    leave(steps)
+
+
+def test_one_that_can_go_at_once_tells_its_peers_all_the_same() -> None:
+    def follows(node: FakeNode) -> None:
+        node.raft.role = Role.FOLLOWER
+        node.fronts.links.clear()
+
+    async def steps(node: FakeNode, task: asyncio.Task[None]) -> None:
+        await task
+        assert {(2, FRAME), (3, FRAME)} <= set(node.said)
+
+    leave(steps, follows)
