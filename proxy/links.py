@@ -71,7 +71,7 @@ class Link:
     """One connection to one node of one shard. States: connecting, up (STATE seen), closed."""
 
     __slots__ = (
-        "_expected", "_receiver", "_sent", "_transport", "applied", "closed", "commit", "greeted", "hurried", "leader", "leaving", "left", "member_id",
+        "_expected", "_receiver", "_sent", "_transport", "applied", "asked", "closed", "commit", "greeted", "hurried", "leader", "leaving", "left", "member_id",
         "near", "next_rid", "outbox", "parts", "pending", "prefix", "revision", "rounds", "seen_at", "session", "shard", "term",
         "up", "watermark",
     )
@@ -89,6 +89,7 @@ class Link:
         self.next_rid = 1
         self.pending: dict[int, Any] = {}  # rid -> router.Waiting
         self.parts: dict[int, Any] = {}  # rid -> watch.parts.Part: the subscriptions on this link
+        self.asked: set[int] = set()  # rids of SUBSCRIBE records without an answer
         self.outbox: list[bytes] = []
         self.leader = 0  # of the last STATE
         self.term = 0

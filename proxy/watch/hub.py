@@ -19,6 +19,7 @@ from proxy.router import Router
 from proxy.watch.cohort import ClientWatch, Cohort
 from proxy.watch.encode import batch_of_record, is_part
 from proxy.watch.history import History, Slice
+from proxy.watch.joining import Joining
 from proxy.watch.parts import Part
 from proxy.watch.progress import ProgressRequests
 from proxy.watch.stream import WatchStream
@@ -46,6 +47,7 @@ class WatchHub:
         self._progress_interval_s = progress_interval_s
         self._history = History(router)
         self._progress = ProgressRequests(router)
+        self._joining = Joining(router)
         self._merging: dict[Subscription, None] = {}  # over several shards, with events that wait for watermarks
         self._stalled_parts: dict[Part, None] = {}  # asked history without getting further: ask again
         self._stalled_cohorts: dict[Cohort, None] = {}
@@ -90,7 +92,7 @@ class WatchHub:
             shards = self._placement.shards_of(key, range_end)
             found = self.subscriptions[wanted] = Subscription(self, key, range_end, prev_kv, shards, revision)
             for part in found.parts:
-                self._join(part)
+                self._joining.join(part)
         return found
 
     def ended(self, watch: ClientWatch) -> None:
@@ -105,6 +107,7 @@ class WatchHub:
             subscription.close()
             for part in subscription.parts:
                 self._stalled_parts.pop(part, None)
+                self._joining.drop(part)
                 part.leave(self._router)
 
     def merging(self, subscription: Subscription) -> None:
@@ -164,29 +167,21 @@ class WatchHub:
 
     # -- from the links -----------------------------------------------------------------------------
 
-    def _join(self, part: Part) -> None:
-        link = self._router.routes[part.shard].replica
-        if link is not None:
-            part.join(link, self._router)
-
     def link_up(self, link: Link) -> None:
         """A node can be reached: parts without one go where reads go, and all of them home."""
         route = self._router.routes[link.shard]
-        at_home = route.replica is route.home is link
-        for subscription in tuple(self.subscriptions.values()):
-            for part in subscription.parts:
-                if part.shard == link.shard and (part.link is None or (at_home and part.link is not link)):
-                    self._join(part)
+        if route.replica is route.home is link:
+            for other in tuple(route.links.values()):
+                if other is not link:
+                    self._joining.move(link.shard, other.parts.values())
+        self._joining.go_on(link.shard)
         for stream in tuple(self.streams):
             if stream.deferred and self.store_revision():
                 stream.resume_deferred()
 
     def link_down(self, link: Link) -> None:
         """A link has ended: its parts go on elsewhere."""
-        for part in tuple(link.parts.values()):
-            part.leave(None)
-            self._stalled_parts.pop(part, None)
-            self._join(part)
+        self._joining.move(link.shard, link.parts.values())
 
     def _settle(self, now: float) -> None:
         """Parts go where reads go: home at once, away from home not for an election."""
@@ -200,10 +195,8 @@ class WatchHub:
             if home is None or replica is None:
                 continue
             for link in (home,) if replica is not home else tuple(route.links.values()):
-                if link is not replica:
-                    for part in tuple(link.parts.values()):
-                        self._stalled_parts.pop(part, None)
-                        part.join(replica, router)
+                if link is not replica and link.parts:
+                    self._joining.move(route.shard, link.parts.values())
 
     def record(self, link: Link, rid: int, status: int, body: bytes) -> None:
         """A record of one subscription."""
@@ -223,11 +216,12 @@ class WatchHub:
                 owner.advance()
         elif status == _SUBSCRIBED:
             part.subscribed(body)
+            self._joining.go_on(link.shard)
         else:  # LOST (the node installed a snapshot), or refused: subscribe anew, the gap is read from history
             part.leave(None)
             self._stalled_parts.pop(part, None)
             if status == int(Status.LOST):
-                self._join(part)
+                self._joining.join(part)
             else:
                 self._stalled_parts[part] = None
 
@@ -243,11 +237,12 @@ class WatchHub:
     def tick(self, now: float) -> None:
         """Every sweep: what stalled is tried again; who serves which part; periodic progress."""
         self._settle(now)
+        self._joining.tick()
         if self._stalled_parts:
             parts, self._stalled_parts = self._stalled_parts, {}
             for part in parts:
                 if part.link is None:
-                    self._join(part)
+                    self._joining.join(part)
                 elif part.filling:
                     part.ask_again()
         if self._stalled_cohorts:

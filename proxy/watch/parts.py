@@ -72,6 +72,7 @@ class Part:
         self.rid = link.next_rid
         link.next_rid += 1
         link.parts[self.rid] = self
+        link.asked.add(self.rid)
         owner = self.owner
         head = SUBSCRIBE_HEAD.pack(self.position + 1, 1 if owner.prev_kv else 0, len(owner.key))
         router.post(link, self.rid, Method.SUBSCRIBE, head + owner.key + owner.range_end)
@@ -82,6 +83,7 @@ class Part:
         link, self.link = self.link, None
         if link is not None:
             link.parts.pop(self.rid, None)
+            link.asked.discard(self.rid)
             if router is not None:
                 router.post(link, self.rid, Method.UNSUBSCRIBE, b"")
         self.live = self.filling = False
@@ -123,6 +125,8 @@ class Part:
     def subscribed(self, body: bytes) -> None:
         """SUBSCRIBED: live events begin."""
         self.live_from, _ = SUBSCRIBED_BODY.unpack(body)
+        if self.link is not None:
+            self.link.asked.discard(self.rid)
         self._join_or_fill()
 
     def piece(self, batch: Batch) -> None:

@@ -1,0 +1,84 @@
+"""Watches by the ten thousands: what comes and goes with a link does so in short turns."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from cluster.messages import Method
+from proxy.watch import joining
+from tests.unit.proxy.watching import World
+from tests.unit.turns import LONGEST_S, Turns, short_turns
+
+PUT = 0
+MANY = 20_000  # so that a test is short; turns are held to the same share of 20 ms at 50,000
+SHARE = MANY / 50_000
+
+
+def timed(turns: Turns, function: Callable[..., Any]) -> Callable[..., Any]:
+    def call(*args: Any) -> Any:
+        with turns.turn():
+            return function(*args)
+
+    return call
+
+
+def watching(world: World, ranges: int) -> None:
+    """Subscriptions to so many ranges."""
+    for i in range(ranges):
+        world.net.context.hub.subscribe(b"/%d/" % i, b"/%d0" % i, False, 1)
+    world.settle()
+
+
+def test_parts_move_to_another_node_a_window_at_a_time_and_all_of_them_arrive(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(joining, "WINDOW", 100)
+    world = World()
+    watching(world, 1000)
+    hub = world.net.context.hub
+    parts = [part for subscription in hub.subscriptions.values() for part in subscription.parts]
+    assert all(part.live and part.link is world.net.nodes[1].link for part in parts)
+    world.cut(1)
+    assert len(world.net.nodes[2].requests) == 100, "no more than a window is asked before an answer has come"
+    world.store.write((PUT, b"/7/x"))  # events of parts that wait are not lost
+    world.settle()
+    assert all(part.live and part.link is world.net.nodes[2].link for part in parts)
+    assert hub.events_received == 1
+    world.restart(1)
+    world.settle()
+    assert all(part.live and part.link is world.net.nodes[1].link for part in parts)
+    assert not world.net.nodes[2].link.parts
+    assert not world.net.nodes[1].link.asked
+
+
+def test_a_watch_that_ends_while_it_waits_is_not_subscribed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(joining, "WINDOW", 4)
+    world = World()
+    watching(world, 20)
+    world.cut(1)
+    hub = world.net.context.hub
+    for subscription in hub.subscriptions.values():
+        for part in subscription.parts:
+            hub._joining.drop(part)
+            part.leave(world.net.router)
+    world.net.run()
+    assert len(world.net.nodes[2].take(Method.SUBSCRIBE)) == 4
+    assert not world.net.nodes[2].link.asked
+
+
+def test_no_turn_is_long_when_the_link_of_many_watches_ends_and_another_takes_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    world = World()
+    watching(world, MANY)
+    router = world.net.router
+    with short_turns(LONGEST_S * SHARE) as turns:
+        for name in ("link_up", "link_down", "link_answers", "sweep"):
+            monkeypatch.setattr(router, name, timed(turns, getattr(router, name)))
+        world.cut(1)
+        world.settle()
+        assert len(world.net.nodes[2].link.parts) == MANY
+        world.restart(1)
+        world.settle()
+    assert len(world.net.nodes[1].link.parts) == MANY
