@@ -193,9 +193,16 @@ class Run:
     def write_slice(self) -> None:
         """Write what there is, without a position: invisible until the run's last batch. The r row being
         filled stays open, so that its bounds depend on the record alone (I19)."""
+        self.note_above(self.batch)
         self.store.write(self.batch)
         self.batch = WriteBatch(raw_mode=True)
         self.pending = 0
+
+    def note_above(self, batch: WriteBatch) -> None:
+        """A slice goes before the position: a process that dies before the last one leaves its rows, and the next must know."""
+        if self.revision > self.store.above:
+            self.store.above = self.revision
+            batch.put(keys.ABOVE_ROW, self.revision.to_bytes(8, "big"))
 
     def begin_long(self) -> None:
         """Others look at the store before this call has ended: what speaks of its position stands still."""
@@ -376,6 +383,9 @@ class Run:
             else:
                 batch.put(row, known)
         batch.put(keys.POSITION_ROW, keys.POSITION.pack(*new))  # I6: in the batch of the data it describes
+        if store.above and new.revision >= store.above:
+            batch.delete(keys.ABOVE_ROW)
+            store.above = 0
         store.write(batch)
         store.position = new
         if self.born or self.died:

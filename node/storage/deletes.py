@@ -86,6 +86,7 @@ def delete_range(run: Run, data: bytes, pos: int, end: int, sub: int) -> Iterato
             if events is not None:
                 events.append((revision, DELETE, key, kv, sub))
         found += len(gone)
+        run.note_above(batch)
         store.write(batch)
         store.counts.going(gone)
         yield run.take_events()

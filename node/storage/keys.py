@@ -52,6 +52,7 @@ ALARM_PREFIX = b"malarm/"  # then its type and the member ID (8 bytes)
 INCARNATION_PREFIX = b"mincarnation/"  # then the member ID in hexadecimal
 LOCAL_PREFIX = b"mlocal/"  # differs between replicas: not in the state hash
 COMPACTION_ROW = LOCAL_PREFIX + b"compaction"
+ABOVE_ROW = LOCAL_PREFIX + b"above"  # revision up to which slices of an apply have written: rows above the position are there
 KEYS_END = b"l"  # the first possible row key after all ``k`` rows
 RUNS_END = b"s"
 

@@ -144,6 +144,8 @@ class StateStore:
         self.position = position_of(self.database, path)
         # There is no write-ahead log, so all that is there at open was flushed.
         self.durable_position = self.position
+        above = self.meta(keys.ABOVE_ROW[1:].decode())
+        self.above = int.from_bytes(above, "big") if above is not None else 0
         self._compaction = Compaction(self)
         self.counts = KeyCounts(self)
         self.blocks = RowBlocks(self, self._range_cache_bytes)
@@ -162,8 +164,8 @@ class StateStore:
 
     @property
     def applying(self) -> bool:
-        """Whether an apply in slices is under way: rows above the position are there."""
-        return self.cache.suspended
+        """Whether rows above the position may be there: an apply in slices is under way, or was when the process died."""
+        return self.cache.suspended or self.above > self.position.revision
 
     @property
     def compact_revision(self) -> int:

@@ -14,7 +14,7 @@ from order_world import Violation
 
 import node.storage.compaction
 from node.snapshots import Snapshots
-from node.storage import SnapshotRefused
+from node.storage import SnapshotRefused, StateStore
 
 _BATCH = 4
 _BATCHES = 100 if SOAK else 2
@@ -111,3 +111,23 @@ def test_if_what_is_refused_was_not_removed_it_would_stay(monkeypatch: pytest.Mo
 
 def _refuses(self: Snapshots, receiving: Any, position: Any) -> None:
     raise SnapshotRefused("not this one")
+
+
+def nodes_die_in_an_apply(seed: int) -> Simulation:
+    """Of a delete in slices, time and again, and are asked for what they have before anybody tells them what is committed."""
+    return Simulation(seed, plan(
+        shards=1, seconds=4.0, clients=12, think_s=0.01, fault_every_s=0.15, faults=("restart", "isolate", "isolate", "heal", "kill host"),
+        patience=0.0, repeats=0.0, real=True, many=1, dies=1.0, mix={"put": 8, "delete": 5, "serializable": 12}))
+
+
+@pytest.mark.parametrize("seed", [4, 10, 25, 34])
+def test_half_of_an_apply_is_read_by_nobody(seed: int) -> None:
+    """Serializable ranges at a node that died between two slices showed what its disk had of the rest."""
+    assert nodes_die_in_an_apply(seed).run()["died in an apply"] > 1
+
+
+def test_if_the_next_process_did_not_know_of_it_it_would_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(StateStore, "applying", property(lambda self: self.cache.suspended))
+    with pytest.raises(Violation) as caught:
+        nodes_die_in_an_apply(10).run()
+    assert caught.value.rule == "I22 a read is what the replay gives"
