@@ -1,7 +1,8 @@
 """From time to time, each replica looks whether its keys and leases agree (``node.storage.lease_check``).
 
 Beside requests, in slices, and each host at a time of its own. What does not agree is logged as an error and counted
-(``muster_node_lease_mismatches_total``): nothing else is done about it yet.
+(``muster_node_lease_mismatches_total``): nothing else is done about it yet. Rows that are true no longer are removed afterwards, if
+they are many (``node.storage.stale_rows``).
 """
 
 from __future__ import annotations
@@ -12,12 +13,15 @@ from typing import TYPE_CHECKING
 import structlog
 
 from node.reads import Slicer, Slices
-from node.storage.lease_check import check_leases
+from node.storage.lease_check import SLICE_US, check_leases
+from node.storage.stale_rows import drop_stale_rows
 
 if TYPE_CHECKING:
     from node.storage import StateStore
 
 log = structlog.get_logger("leases")
+
+_STALE = 100  # rows that are true no longer: fewer cost nobody anything
 
 
 class LeaseChecks:
@@ -32,6 +36,7 @@ class LeaseChecks:
         self._next = now() + interval_s * (1 + member_id % 64 / 64) / 2
         self._running = False
         self.done = self.mismatches = 0
+        self.removed = 0  # rows
 
     def second(self) -> None:
         """Every second: is it time?"""
@@ -43,6 +48,10 @@ class LeaseChecks:
         began = self._now()
         path = self._store.path
         found = yield from check_leases(self._store)
+        if found.stale > _STALE and self._store.path == path:
+            for removed in drop_stale_rows(self._store, SLICE_US):
+                self.removed += removed
+                yield
         self._running = False
         self._next = self._now() + self._interval_s
         if self._store.path != path:

@@ -62,6 +62,7 @@ class LeaseCheck:
         self.position = store.position
         self.finished = False
         self.keys = self.attached = self.rows = 0  # looked at: live keys, those that name a lease, ``l`` rows
+        self.stale = 0  # rows whose keys have left their lease
         self.mismatches = 0  # the check ends after a thousand or so
         self.examples: list[Mismatch] = []  # the first ones
         self._path = store.path
@@ -158,6 +159,7 @@ class LeaseCheck:
             else:
                 for version, named in enumerate(_leases_of(self._versions, key), 1):
                     if named == lease:
+                        self.stale += version > 1
                         break
                     if version % _TIME_CHECK == 0:
                         yield

@@ -64,6 +64,38 @@ def test_a_key_that_lost_its_lease_is_an_error_and_counted(tmp_path: Path) -> No
     asyncio.run(scenario())
 
 
+def test_rows_of_keys_that_left_a_lease_are_removed_though_nobody_compacts(tmp_path: Path) -> None:
+    """100,000 keys that came and went under one lease."""
+    async def scenario() -> None:
+        replica = Replica(tmp_path)
+        store = replica.store
+        for turn in range(50):
+            names = [b"/%02d/%04d" % (turn, n) for n in range(2000)]
+            store.apply([(turn + 2, 1, b"".join(
+                [records.put(name, 0, 1, b"", 5) for name in names] + [records.delete(name) for name in names]))])
+        live = store.lease_keys(5)
+        assert len(store.attachment_rows(5)) == 103_000
+        replica.checks.second()
+        replica.seconds = INTERVAL_S
+        replica.checks.second()
+        slices = 0
+        while not replica.checks.done:
+            await asyncio.sleep(0)
+            slices += 1
+        assert (replica.checks.removed, replica.checks.mismatches) == (100_000, 0)
+        assert slices > 100
+        assert len(store.attachment_rows(5)) == 3000
+        assert store.lease_keys(5) == live
+        replica.seconds += INTERVAL_S
+        replica.checks.second()
+        while replica.checks.done < 2:
+            await asyncio.sleep(0)
+        assert (replica.checks.removed, replica.checks.mismatches) == (100_000, 0)
+        store.close()
+
+    asyncio.run(scenario())
+
+
 @pytest.mark.parametrize(("interval_s", "done"), [(0, 0), (60, 30), (INTERVAL_S, 3)])
 def test_it_runs_as_often_as_was_asked(tmp_path: Path, interval_s: int, done: int) -> None:
     async def scenario() -> None:

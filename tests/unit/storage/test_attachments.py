@@ -10,6 +10,7 @@ import pytest
 from cluster import records
 from node.storage import Applying, StateStore
 from node.storage.deletes import SLICE_ROWS
+from node.storage.stale_rows import drop_stale_rows
 from tests.unit.storage.conftest import OpenStore
 from tests.unit.storage.test_state import compact, do
 
@@ -109,6 +110,22 @@ def test_a_lease_may_end_and_begin_again_in_one_run(open_store: OpenStore, long:
     assert list(store.leases()) == [(OTHER, 30, 0)]
     assert [row[9:] for row, _ in store.rows(b"l", b"m")] == [b"new", b"old"]
     assert store.lease_keys(OTHER) == [b"new", b"old"]
+
+
+def test_a_row_that_an_apply_puts_is_not_lost_to_the_removal_of_stale_ones(open_store: OpenStore) -> None:
+    store = filled(open_store())
+    assert store.attachment_rows(LEASE)
+    assert sum(drop_stale_rows(store, 0)) == 1  # of ``k``
+    removal = iter(())
+    do(store, records.put(b"k", 0, 1, b"", LEASE), records.delete(b"k"))
+    removed = 0
+    for _ in pauses(sliced(store, records.put(b"k", 0, 1, b"again", LEASE))):
+        removal = drop_stale_rows(store, 0)
+        removed += next(removal)
+    assert removed == 1
+    assert sum(removal) == 0
+    assert store.lease_keys(LEASE) == [b"k"]
+    assert store.lease_keys(OTHER) == [b"old"]
 
 
 def test_rows_of_keys_that_left_a_lease_go_with_a_compaction(open_store: OpenStore) -> None:
