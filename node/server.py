@@ -115,6 +115,7 @@ class Node:
             new_lease_id=LeaseIds(common.member_id), over_quota=self.upkeep.over_quota,
             control_applied=self._control_applied, pace=self.pace, answer_late=self.past.answer)
         self._expiry = Expiry(loop, lambda: self.writes.leader, self.wake)
+        self.writes.fits = self.upkeep.fits
         self.confirmations = Confirmations(
             self._raft_view, self.store, self.lessor, self._mark_dirty, applied_index=lambda: self.applied_index,
             now=loop.time, now_ms=self.now_ms, limit_s=common.limit_s,

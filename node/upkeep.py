@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import structlog
+from google.protobuf.message import DecodeError
 
 from cluster import records
 from cluster.autocompact import AutoCompactor
@@ -48,7 +49,7 @@ _COMPACT_SLICE_US = 500
 _COMPACT_BESIDE_US = 200
 _COMPACT_PAUSE_S = 0.001
 _QUOTA_STEP = 64 << 10  # logged bytes between two looks at the quota, at least
-_PUT_COST = 256  # etcd's estimate of a put's overhead against the quota, in bytes
+_PUT_COST, _LEASE_COST = 256, 64  # what a put takes besides key and value, and a lease, as etcd's quota.go estimates it
 
 
 class Upkeep:
@@ -69,6 +70,7 @@ class Upkeep:
         self._published = False
         self._quota_full = False
         self._quota_look_at = 0  # log bytes
+        self._quota_fits = 0  # requests of so many bytes together are within the quota until then, whatever they are
         self._alarms = node.store.alarms()
         self._no_space = any(kind == rpc_pb2.NOSPACE for _, kind in self._alarms)
         self.leader_changes = 0
@@ -113,12 +115,27 @@ class Upkeep:
         if self._log_bytes >= self._quota_look_at:
             self._look_at_quota()
         if not (self._quota_full or self._no_space or self._short):
-            return False
+            if self.fits(len(body)):
+                return False
+            cost = _cost(method, body)
+            if not cost or self._node.store.size_in_use_bytes() + cost < self._node.settings.quota_backend_bytes:
+                return False
+            self._raise_no_space()  # as etcd does: one request that is too large for what is left
+            return True
         if self._short >= VERY_SHORT and method in (Method.DELETE_RANGE, Method.TXN):
             return True
         return method in (Method.PUT, Method.LEASE_GRANT) or (
             method == Method.TXN and _has_put(rpc_pb2.TxnRequest.FromString(body))
         )
+
+    def fits(self, size: int) -> bool:
+        """Whether requests of so many bytes are within the quota for certain, without a look at each."""
+        return size < self._quota_fits
+
+    def _raise_no_space(self) -> None:
+        member_id = self._node.settings.common.member_id
+        if (member_id, rpc_pb2.NOSPACE) not in self._alarms:
+            self._node.raise_alarm(_no_space_at(member_id))
 
     def _look_at_quota(self) -> None:
         quota = self._node.settings.quota_backend_bytes
@@ -126,15 +143,16 @@ class Upkeep:
         # a burst does not pass it between two seconds
         self._quota_look_at = self._log_bytes + min(max(left // 4, _QUOTA_STEP),
                                                     max(self._node.settings.order_log_bytes // 64, _QUOTA_STEP))
+        grows = self._quota_look_at - self._log_bytes + _PUT_COST * self._node.settings.common.max_txn_ops
+        self._quota_fits = left - grows
         self._look_at_space()
         full = left <= 0
         if full and not self._quota_full:
             log.warning("the space quota is used up: writes are refused until data is deleted and compacted, and the "
                         "alarm disarmed", quota_bytes=quota)
         self._quota_full = full
-        member_id = self._node.settings.common.member_id
-        if full and (member_id, rpc_pb2.NOSPACE) not in self._alarms:  # as etcd's members do: all of them refuse then
-            self._node.raise_alarm(_no_space_at(member_id))
+        if full:  # as etcd's members do: all of them refuse then
+            self._raise_no_space()
 
     def _look_at_space(self) -> None:
         """How short of space this host is, and at the leader of shard 0 whether the store must take no more in."""
@@ -432,6 +450,31 @@ class Upkeep:
 def _no_space_at(member_id: int) -> bytes:
     return rpc_pb2.AlarmRequest(action=rpc_pb2.AlarmRequest.ACTIVATE, memberID=member_id,
                                 alarm=rpc_pb2.NOSPACE).SerializeToString()
+
+
+def _cost(method: int, body: bytes) -> int:
+    """What a request adds at most, as etcd estimates it; a malformed one nothing, for it is refused as such.
+
+    A put in a transaction's transaction counts like any other, where etcd forgets it."""
+    try:
+        if method == Method.PUT:
+            return _put_cost(rpc_pb2.PutRequest.FromString(body))
+        if method == Method.TXN:
+            return _txn_cost(rpc_pb2.TxnRequest.FromString(body))
+    except DecodeError:
+        return 0
+    return _LEASE_COST if method == Method.LEASE_GRANT else 0
+
+
+def _put_cost(put: rpc_pb2.PutRequest) -> int:
+    return _PUT_COST + len(put.key) + len(put.value)
+
+
+def _txn_cost(txn: rpc_pb2.TxnRequest) -> int:
+    return max(sum(
+        _put_cost(op.request_put) if op.HasField("request_put") else
+        _txn_cost(op.request_txn) if op.HasField("request_txn") else 0 for op in branch)
+        for branch in (txn.success, txn.failure))
 
 
 def _has_put(txn: rpc_pb2.TxnRequest) -> bool:

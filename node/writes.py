@@ -112,6 +112,7 @@ class Writes:
         self._proposals: deque[Proposal] = deque()
         self.leader: Leader | None = None
         self.on_logged: Callable[[int], None] = lambda index: None
+        self.fits: Callable[[int], bool] = lambda size: True  # whether so many bytes are within the quota for certain
         self.committed = 0
         self.proposed = 0
         self.failed = 0
@@ -217,7 +218,8 @@ class Writes:
         queue, put = self._queue, leader.put
         answers, pack, term = self._answers, PUT_ANSWER.pack, leader.term
         size, queued_bytes = self._staged_bytes, self._queued_bytes
-        puts = not self._over_quota(_PUT, b"")
+        # near the quota each is judged with its own size
+        puts = not self._over_quota(_PUT, b"") and self.fits(queued_bytes)
         while queue and size < MAX_ENTRY_BYTES:
             link, rid, method, body = queue.popleft()
             queued_bytes -= len(body)

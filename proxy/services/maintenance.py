@@ -38,7 +38,7 @@ def _status(context: Context) -> UnaryHandler:
         response = rpc_pb2.StatusResponse.FromString(body[HEAD.size:])
         response.version = ETCD_VERSION
         if not response.leader and errors.NO_LEADER.text not in response.errors:
-            response.errors.append(errors.NO_LEADER.text)
+            response.errors.insert(0, errors.NO_LEADER.text)
         head = HEAD.unpack_from(body)
 
         def reply(shards: list[ShardFacts]) -> None:

@@ -80,6 +80,7 @@ class Replica:
         self.wanted_from = 1 << 62  # of the order, by siblings that a majority stands behind
         self.asked: list[int] = []
         self.alarms: list[pb.AlarmRequest] = []
+        self.raised: list[pb.AlarmRequest] = []  # of this host's quota
         self.upkeep = Upkeep(self)  # type: ignore[arg-type]
 
     def now_ms(self) -> int:
@@ -93,7 +94,7 @@ class Replica:
         return self.wanted_from
 
     def raise_alarm(self, body: bytes) -> None:
-        raise AssertionError("the quota is not used up")
+        self.raised.append(pb.AlarmRequest.FromString(body))
 
     def _log_alarm(self, method: int, body: bytes) -> None:
         assert method == Method.SET_ALARM
@@ -214,3 +215,46 @@ def test_a_sibling_flushes_for_what_node_0_logged(replica: Make) -> None:
         node.upkeep.logged_bytes(0, 1 << 20)
         node.upkeep.applied()
     assert node.store.durable_position.order_index == 6  # 3 MiB, and 3 MiB more
+
+
+def put_of(size: int) -> pb.PutRequest:
+    return pb.PutRequest(key=b"k" * 10, value=bytes(size - 10))
+
+
+def test_a_request_is_judged_with_its_own_size(replica: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """etcd's quota.go: 256 bytes for a put besides key and value, the larger branch of a transaction, 64 for a lease."""
+    node = replica(quota_backend_bytes=1 << 20)
+    used = (1 << 20) - 2000
+    monkeypatch.setattr(node.store, "size_in_use_bytes", lambda: used)
+
+    def refused(method: int, request: Any) -> bool:
+        node.raised.clear()
+        found = node.upkeep.over_quota(method, request.SerializeToString())
+        assert node.raised == ([NO_SPACE] if found else [])
+        return found
+
+    def op(size: int) -> pb.RequestOp:
+        return pb.RequestOp(request_put=put_of(size))
+
+    assert not node.upkeep.fits(0)  # so the queue is looked at one by one
+    assert not refused(Method.PUT, put_of(2000 - 256 - 1))
+    assert refused(Method.PUT, put_of(2000 - 256))
+    assert not refused(Method.TXN, pb.TxnRequest(success=[op(700)] * 2, failure=[op(1743)]))
+    assert refused(Method.TXN, pb.TxnRequest(success=[op(744)] * 2, failure=[op(10)]))
+    assert refused(Method.TXN, pb.TxnRequest(success=[pb.RequestOp(request_txn=pb.TxnRequest(failure=[op(1744)]))]))
+    assert not refused(Method.DELETE_RANGE, pb.DeleteRangeRequest(key=bytes(5000)))
+    assert not refused(Method.LEASE_GRANT, pb.LeaseGrantRequest(TTL=1))
+    used = (1 << 20) - 64
+    assert refused(Method.LEASE_GRANT, pb.LeaseGrantRequest(TTL=1))
+    assert refused(Method.PUT, put_of(10))
+
+
+def test_far_from_the_quota_nobody_looks_at_requests(replica: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    node = replica(quota_backend_bytes=1 << 30)
+    assert not node.upkeep.over_quota(Method.PUT, b"")
+    monkeypatch.setattr(node.store, "size_in_use_bytes", None)
+    assert node.upkeep.fits(100 << 20)
+    assert not node.upkeep.over_quota(Method.PUT, put_of(1 << 20).SerializeToString())
+    off = replica(quota_backend_bytes=-1)
+    assert not off.upkeep.over_quota(Method.PUT, b"")
+    assert off.upkeep.fits(1 << 60)

@@ -1,0 +1,95 @@
+"""A store whose quota a request does not fit into, beside etcd's: what is refused, and what Status and AlarmList say."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+
+from cluster.pb import rpc_pb2 as pb
+from tests.cluster.local_cluster import local_cluster, until
+from tests.interop.test_ctl_outputs import start_etcd
+
+QUOTA = "--quota-backend-bytes=65536"
+LARGE, SMALL = bytes(66_000), b"v"
+
+
+def put(key: bytes, value: bytes) -> pb.RequestOp:
+    return pb.RequestOp(request_put=pb.PutRequest(key=key, value=value))
+
+
+GET = pb.RequestOp(request_range=pb.RangeRequest(key=b"a"))
+STEPS: list[tuple[str, Any, Any]] = [
+    ("KV/Put", pb.PutRequest(key=b"a", value=SMALL), pb.PutResponse),
+    ("KV/Txn", pb.TxnRequest(success=[GET]), pb.TxnResponse),
+    ("Maintenance/Status", pb.StatusRequest(), pb.StatusResponse),
+    ("KV/Put", pb.PutRequest(key=b"b", value=LARGE), pb.PutResponse),
+    ("Maintenance/Status", pb.StatusRequest(), pb.StatusResponse),
+    ("Maintenance/Alarm", pb.AlarmRequest(), pb.AlarmResponse),
+    ("KV/Put", pb.PutRequest(key=b"a", value=SMALL), pb.PutResponse),
+    ("KV/Txn", pb.TxnRequest(success=[put(b"a", SMALL)]), pb.TxnResponse),
+    ("KV/Txn", pb.TxnRequest(success=[GET], failure=[put(b"a", SMALL)]), pb.TxnResponse),
+    ("KV/Txn", pb.TxnRequest(success=[GET]), pb.TxnResponse),
+    ("Lease/LeaseGrant", pb.LeaseGrantRequest(TTL=60, ID=7), pb.LeaseGrantResponse),
+    ("KV/Range", pb.RangeRequest(key=b"a"), pb.RangeResponse),
+    ("KV/DeleteRange", pb.DeleteRangeRequest(key=b"a"), pb.DeleteRangeResponse),
+    ("KV/Compact", pb.CompactionRequest(revision=2), pb.CompactionResponse),
+    ("KV/Range", pb.RangeRequest(key=b"a"), pb.RangeResponse),
+]
+LARGE_FIRST = [  # a transaction counts its larger branch, whichever is taken
+    ("KV/Txn", pb.TxnRequest(success=[GET], failure=[put(b"a", bytes(33_000)), put(b"b", bytes(33_000))]), pb.TxnResponse),
+    ("Maintenance/Alarm", pb.AlarmRequest(), pb.AlarmResponse),
+]
+
+
+def shown(path: str, answer: Any) -> object:
+    """What must be the same, whichever server gave it."""
+    if path == "Maintenance/Status":
+        return [re.sub(r"memberID:\d+", "memberID:N", text) for text in answer.errors]
+    if path == "Maintenance/Alarm":
+        return [a.alarm for a in answer.alarms]
+    answer.header.Clear()
+    return answer
+
+
+def played(address: str, steps: list[tuple[str, Any, Any]]) -> list[object]:
+    found: list[object] = []
+    with grpc.insecure_channel(address) as channel:
+        for path, request, response in steps:
+            call: Callable[..., Any] = channel.unary_unary(
+                f"/etcdserverpb.{path}", request.SerializeToString, response.FromString)
+            try:
+                found.append(shown(path, call(request, timeout=10, wait_for_ready=True)))
+            except grpc.RpcError as e:
+                found.append((e.code(), e.details()))
+            if isinstance(found[-1], tuple):  # the alarm is applied soon, on both
+                alarms = channel.unary_unary("/etcdserverpb.Maintenance/Alarm", pb.AlarmRequest.SerializeToString,
+                                             pb.AlarmResponse.FromString)
+                until(lambda: alarms(pb.AlarmRequest(), timeout=10).alarms)  # noqa: B023
+    return found
+
+
+@pytest.fixture
+def muster(tmp_path: Path) -> Iterator[str]:
+    with local_cluster(tmp_path / "c", 1, "--shards=1", extra=(QUOTA,)) as cluster:
+        yield cluster.endpoints()[0]
+
+
+@pytest.fixture
+def etcd() -> Iterator[str]:
+    server = start_etcd(QUOTA)
+    try:
+        yield server.address
+    finally:
+        server.stop()
+
+
+@pytest.mark.parametrize("steps", [STEPS, LARGE_FIRST])
+def test_what_does_not_fit_is_refused_as_by_etcd(muster: str, etcd: str, steps: list[tuple[str, Any, Any]]) -> None:
+    want = played(etcd, steps)
+    assert any(found == (grpc.StatusCode.RESOURCE_EXHAUSTED, "etcdserver: mvcc: database space exceeded") for found in want)
+    assert played(muster, steps) == want
