@@ -20,7 +20,9 @@ byte of a frame says what it is::
 
 A hello carries protocol version, cluster ID, member ID, incarnation and shard. A replica that comes back with
 another incarnation has lost its disk: it is refused, because its old votes are gone (``node.incarnations``). Lost frames
-need no repair here: Raft resends, snapshots resume from an offset, hellos are asked for again.
+need no repair here: Raft resends, snapshots resume from an offset, hellos are asked for again. The
+last small frame before such a hello is kept for it: a link between followers says nothing until a vote is wanted, and a vote
+that is lost costs an election timeout.
 """
 
 from __future__ import annotations
@@ -46,6 +48,7 @@ log = structlog.get_logger("peers")
 HELLO = struct.Struct("<HQQQI")  # protocol version, cluster ID, member ID, incarnation, shard
 REFUSED_CLUSTER, REFUSED_VERSION, REFUSED_INCARNATION, REFUSED_UNKNOWN, REFUSED_SHARD = range(1, 6)
 _PEER_HWM = 10_000
+_MOST_EARLY, _MOST_EARLY_BYTES = 64, 4096  # frames kept for a hello that is asked for, and the size of each
 
 
 class PeerLink:
@@ -79,7 +82,7 @@ class PeerLink:
     def _receive(self, parts: list[bytes]) -> None:
         frame = parts[-1]
         if frame[:1] == b"?":
-            self._greeted = False
+            self._greeted = self._socket.send([self._hello])
         elif frame[:1] == b"X" and len(frame) > 1:
             self._refused(self.peer, frame[1], frame[2:].decode(errors="replace"))
 
@@ -115,6 +118,7 @@ class Peers:
         self._on_front = on_front
         self._known = {p.member_id: p for p in peers if p.member_id != member_id}
         self._accepted: dict[bytes, int] = {}
+        self._early: dict[bytes, bytes] = {}  # by identity: a frame that came before the hello, as a vote after a restart here
         self._refusals = Repeats()
         self._loop = loop
         self.received_bytes: dict[int, int] = dict.fromkeys(self._known, 0)
@@ -148,8 +152,13 @@ class Peers:
             return
         member_id = self._accepted.get(identity)
         if member_id is None:
+            if len(frame) <= _MOST_EARLY_BYTES and (identity in self._early or len(self._early) < _MOST_EARLY):
+                self._early[identity] = frame
             self._router.send([identity, b"?"])
             return
+        self._take(member_id, frame)
+
+    def _take(self, member_id: int, frame: bytes) -> None:
         self.received_bytes[member_id] += len(frame)
         if not frame:
             log.warning("dropped an empty frame of a peer", peer=f"{member_id:x}")
@@ -175,6 +184,8 @@ class Peers:
             self._refuse(identity, member_id, REFUSED_INCARNATION, REFUSED.format(member_id))
         else:
             self._accepted[identity] = member_id
+            if (frame := self._early.pop(identity, b"")):
+                self._take(member_id, frame)
 
     def refuse(self, member_id: int) -> None:
         """The log says that this member is not who it was when its hello was accepted (H10)."""
@@ -184,6 +195,7 @@ class Peers:
     def _refuse(self, identity: bytes, member_id: int, code: int, reason: str, told: str = "") -> None:
         """``told``: what a stranger is to hear instead of the reason, which may name what only members know."""
         self._accepted.pop(identity, None)
+        self._early.pop(identity, None)
         if self._refusals.news((member_id, code), self._loop.time()):
             log.warning("refused a peer", member=f"{member_id:x}", reason=reason)
         self._router.send([identity, b"X" + bytes((code,)) + (told or reason).encode()])

@@ -1,0 +1,67 @@
+"""A vote that is asked for after a restart is not lost: it is the first frame of a link that was idle."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from cluster.settings import Peer
+from node.incarnations import Incarnations
+from node.peers import Peers
+from tests.cluster.nodes import free_ports
+
+
+async def until(condition: Callable[[], object]) -> None:
+    async with asyncio.timeout(20):
+        while not condition():
+            await asyncio.sleep(0.005)
+
+
+class Accepting(Incarnations):
+    """Knows nobody, and takes everybody."""
+
+    def __init__(self, good: bool = True) -> None:
+        self.good = good
+
+    def accept(self, member_id: int, incarnation: int) -> bool:
+        return self.good
+
+
+def peers(own: int, ports: list[int], came: list[tuple[int, int, bytes]], good: bool = True,
+          refused: list[str] | None = None) -> Peers:
+    members = tuple(Peer(i + 1, f"host{i}", "127.0.0.1", port) for i, port in enumerate(ports))
+    context: Any = None
+    return Peers(
+        asyncio.get_running_loop(), context, cluster_id=7, member_id=own, incarnation=own, shard=0, peers=members,
+        listen=("127.0.0.1", ports[own - 1]), keys=None, silence_s=1.0, incarnations=Accepting(good),
+        on_frame=lambda *frame: came.append(frame), on_front=lambda *_: None, on_refused=lambda peer, code, reason: (refused if refused is not None else []).append(reason),
+    )
+
+
+@pytest.mark.parametrize("good", [True, False], ids=["accepted", "refused"])
+def test_the_first_frame_to_a_host_that_restarted(good: bool) -> None:
+    async def scenario() -> None:
+        ports = free_ports(2)
+        came: list[tuple[int, int, bytes]] = []
+        refused: list[str] = []
+        asker, asked = peers(1, ports, [], refused=refused), peers(2, ports, came)
+        await until(lambda: asker.send(2, b"R", b"before") and came)
+        asked.close()
+        await until(lambda: not asker.send(2, b"R", b"lost"))
+        came.clear()
+        asked = peers(2, ports, came, good)
+        await until(asker.links[2]._socket.stands)
+        await until(lambda: asker.send(2, b"R", b"the vote"))  # once
+        if good:
+            await until(lambda: came)
+            assert came == [(1, ord("R"), b"the vote")]
+        else:
+            await until(lambda: refused)
+            assert (came, asked._early) == ([], {})
+        asked.close()
+        asker.close()
+
+    asyncio.run(scenario())
