@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from cluster import txn_eval
+from cluster import errors, txn_eval
+from cluster.errors import EtcdError
 from cluster.messages import HEAD, Status
 from cluster.pb import rpc_pb2
 from cluster.ranges import Fields, Row
@@ -18,7 +19,7 @@ from cluster.validate import check_txn, parse
 from cluster.view import Current
 from node.fronts import FrontLink
 from node.reads import Slices
-from node.storage import Reader
+from node.storage import Compacted, FutureRevision, Reader
 
 if TYPE_CHECKING:
     from node.server import Node
@@ -67,12 +68,17 @@ class Past:
         self._node = node
 
     def read_txn(self, link: FrontLink, rid: int, revision: int, body: bytes) -> Slices | None:
-        """A read-only transaction: at once if it names single keys only. EtcdError."""
+        """A read-only transaction, at a revision (0: the latest): at once if it names single keys only. EtcdError."""
         node = self._node
         limit = node.settings.common.max_txn_ops
         message = parse(rpc_pb2.TxnRequest.FromString, body)
         check_txn(message, limit)
-        reader = node.store.reader()
+        try:
+            reader = node.store.reader(revision)
+        except Compacted as e:
+            raise EtcdError(errors.COMPACTED) from e
+        except FutureRevision as e:
+            raise EtcdError(errors.FUTURE_REV) from e
         work = self._work(link, rid, txn_eval.read_txn(PastView(reader), message), reader.revision, node.raft.term)
         if _long(message):
             return work

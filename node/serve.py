@@ -217,7 +217,7 @@ class Serve:
 
     def _txn(self, link: FrontLink, rid: int, revision: int, body: bytes) -> Slices | None:
         limit = self._node.settings.common.max_txn_ops
-        if (plain := plain_txn.read(body)) is None or plain.ops() > limit:
+        if revision or (plain := plain_txn.read(body)) is None or plain.ops() > limit:
             return self._node.past.read_txn(link, rid, revision, body)
         outcome = evaluate.txn(Overlay(self._store), body, limit)
         assert not outcome.items, "a read-only transaction has no effect"

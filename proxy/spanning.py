@@ -6,7 +6,7 @@ the one that other reads of the tick share (``proxy.read_index``).
 A serializable one reads at the lowest revision that all of the host's replicas have applied (H17), once that is what
 this front has shown already. A latest-read that meets a compaction starts over with a new R (H16).
 
-A read-only transaction of single keys is answered in the same way (``proxy.read_txns``). Writes over several shards, and
+A read-only transaction is answered in the same way (``proxy.read_txns``, ``proxy.range_txns``). Writes over several shards, and
 other transactions, go to the sequencer as one (``Method.WIDE``).
 """
 
@@ -35,7 +35,7 @@ class Gather:
     """One read of several shards at one revision."""
 
     __slots__ = ("_answer", "_call", "_failed", "_limit", "_method", "_most", "_order", "_requests", "_router", "_stats", "_tails",
-                 "_term", "_tries", "revision", "serializable", "shards")
+                 "_term", "_tries", "order_index", "revision", "serializable", "shards")
 
     def __init__(
         self, router: Router, call: Any, method: int, requests: Iterable[tuple[int, bytes]], serializable: bool,
@@ -54,6 +54,7 @@ class Gather:
         self._order = 0
         self._tries = 0
         self._most = _TRIES
+        self.order_index = 0  # that the revision needs applied, once it is known
         self.revision = 0  # the request's own; 0: the latest
         self.serializable = serializable
         self.shards = tuple(sorted({shard for shard, _ in self._requests}))
@@ -67,6 +68,11 @@ class Gather:
             return self
         router.when_caught_up(self.shards, self._serializable)
         return self
+
+    def at(self, order_index: int, revision: int, latest: int, term: int) -> None:
+        """Begin at a revision that was found before: ``latest`` was, and needs this order index applied."""
+        self.revision = revision
+        self._read(order_index, latest, term)
 
     def _serializable(self) -> None:
         """H17: one revision for all, the lowest applied; not below what this front has shown, unless cut off. Whether they
@@ -89,7 +95,7 @@ class Gather:
         if self.revision > latest:
             self._fail(EtcdError(errors.FUTURE_REV))
             return
-        self._order, self._term = latest, term
+        self._order, self._term, self.order_index = latest, term, order_index
         self._tails = {}
         router = self._router
         prefix = READ.pack(order_index, self.revision or latest)

@@ -18,6 +18,7 @@ from cluster.footprint import is_read_only, is_serializable
 from cluster.messages import HEAD, LONE_HEAD, Method, Status
 from cluster.pb import rpc_pb2
 from cluster.ranges import RangeRead, plain_get
+from proxy import range_txns
 from proxy.merged_ranges import MergedRange
 from proxy.read_txns import is_read, read_txn
 from proxy.router import MethodStats, Waiting
@@ -208,6 +209,8 @@ def _txn(context: Context) -> UnaryHandler:
                 shard = 0 if one_shard else _plain_shard(shard_of, plain)
                 if shard == WIDE and is_read(plain):
                     read_txn(context, call, plain, stats)
+                elif shard == WIDE and plain.read_only:
+                    range_txns.RangeTxn(context, call, rpc_pb2.TxnRequest.FromString(data), stats).start()
                 elif shard == WIDE:
                     router.wide(call, Method.TXN, data, stats)
                 elif plain.read_only:
@@ -224,7 +227,9 @@ def _txn(context: Context) -> UnaryHandler:
         except EtcdError as e:
             context.refuse(call, stats, e)
             return
-        if shard == WIDE:
+        if shard == WIDE and range_txns.is_read(request):
+            range_txns.RangeTxn(context, call, request, stats).start()
+        elif shard == WIDE:
             router.wide(call, Method.TXN, data, stats)
         elif is_read_only(request):
             router.read(call, Method.READ_TXN, data, shard, is_serializable(request), stats)

@@ -75,9 +75,10 @@ def test_a_serializable_one_asks_nobody() -> None:
         assert READ.unpack_from(read.body) == (0, 5)  # the lowest that is applied
 
 
-def test_what_writes_or_names_a_revision_or_a_range_goes_to_the_sequencer() -> None:
+def test_what_writes_goes_to_the_sequencer_and_what_names_a_revision_or_a_range_asks_it_for_a_read_index() -> None:
     put = rpc_pb2.RequestOp(request_put=rpc_pb2.PutRequest(key=KEYS[0]))
-    for last in (put, get(KEYS[0], revision=1), get(KEYS[0], range_end=KEYS[0] + b"\0")):
+    for last, method in ((put, Method.WIDE), (get(KEYS[0], revision=1), Method.READ_INDEX),
+                         (get(KEYS[0], range_end=KEYS[0] + b"\0"), Method.READ_INDEX)):
         net = Net(shards=SHARDS).started()
         call_txn(net, rpc_pb2.TxnRequest(success=[get(KEYS[1]), get(KEYS[2]), last]))
-        assert [r.method for r in net.nodes[1].take()] == [Method.WIDE]
+        assert [r.method for r in net.nodes[1].take()] == [method]
