@@ -162,12 +162,15 @@ class Overlay:
     def lease_keys(self, lease: int) -> list[bytes]:
         """The keys that hang on a lease now, in key order."""
         writes, ranges = self._writes, self._ranges
-        keys = {key for key in self._store.lease_keys(lease) if key not in writes and not (ranges and self._deleted(key))}
+        keys = self._store.lease_keys(lease)
+        if not (writes or ranges):
+            return keys
+        keys = [key for key in keys if key not in writes and not (ranges and self._deleted(key))]
         # as many steps as the lease has keys, however much is pending
         for key in self._hung.get(lease, ()):
             pending = writes.get(key)
             if pending is not None and pending[1] is not None and pending[1].lease == lease:
-                keys.add(key)
+                keys.append(key)
         return sorted(keys)
 
     def take(self, outcome: Outcome) -> None:

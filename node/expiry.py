@@ -1,36 +1,45 @@
-"""Leases that are due, ended a few in each turn of the loop: a thousand of them may be due at once.
+"""Leases that end: a few in each turn of the loop, and one of many keys only once these have been read, in slices.
 
-A store of several shards has this bounded by its sequencer (``cluster.expiries``).
+A thousand leases may be due at once, and one may have ten thousand keys, each of which the disk takes 15 us to tell. All keys of a
+lease go in one revision, so they are listed in one turn: out of memory that takes 2 us a key. How many leases of a store of
+several shards end in one attempt is its sequencer's to say (``cluster.expiries``).
 """
 
 from __future__ import annotations
 
-import asyncio
 from collections import deque
 from collections.abc import Callable, Iterable
+from functools import partial
+from typing import TYPE_CHECKING
 
 from cluster.replica import Leader
+from node.reads import Slices
+
+if TYPE_CHECKING:
+    from node.server import Node
 
 KEYS = 400  # a turn's: 8 to 12 us each
+MANY = 256  # keys of a lease that are read beforehand
+_STEP = 32  # keys read in a step
 _LEASE = 4  # what a lease costs besides its keys, in keys
 
 
 class Expiry:
-    """The due leases of one term."""
+    """The leases of one node that end."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, leader: Callable[[], Leader | None], wake: Callable[[], None]) -> None:
-        self._loop = loop
-        self._leader = leader
-        self._wake = wake
+    def __init__(self, node: Node) -> None:
+        self._node = node
         self._due: deque[int] = deque()
+        self._read: set[int] = set()  # of these the keys have been read
         self._of: Leader | None = None  # whose they are (H7: decided and appended in one and the same term)
         self._scheduled = False
 
     def add(self, leases: Iterable[int]) -> None:
         """These were found due by the term that leads now."""
-        leader = self._leader()
+        leader = self._node.writes.leader
         if leader is not self._of:
             self._due.clear()
+            self._read.clear()
             self._of = leader
         self._due.extend(leases)
         if self._due and not self._scheduled:
@@ -38,14 +47,38 @@ class Expiry:
 
     def _some(self) -> None:
         self._scheduled = False
-        leader = self._leader()
+        leader = self._node.writes.leader
         if leader is None or leader is not self._of:
             self._due.clear()
             return
         left = KEYS
         while self._due and left > 0:
-            left -= leader.expire(self._due.popleft()) + _LEASE
-        self._wake()
+            lease = self._due.popleft()
+            if lease not in self._read and self._node.store.hangs_many(lease, MANY):
+                self._node.slicer.start(self._reading([lease], partial(self._was_read, leader, lease)))
+                continue
+            self._read.discard(lease)
+            left -= leader.expire(lease) + _LEASE
+        self._node.wake()
         if self._due:
             self._scheduled = True
-            self._loop.call_soon(self._some)
+            self._node.loop.call_soon(self._some)
+
+    def _was_read(self, of: Leader, lease: int) -> None:
+        if self._node.writes.leader is of is self._of:  # H7: else another term has to find it due
+            self._read.add(lease)
+            self.add([lease])
+
+    def when_read(self, leases: list[int], then: Callable[[], None]) -> None:
+        """Call that, at once unless very many keys hang on one of these leases."""
+        many = [lease for lease in leases if self._node.store.hangs_many(lease, MANY)]
+        if many:
+            self._node.slicer.start(self._reading(many, then))
+        else:
+            then()
+
+    def _reading(self, leases: list[int], then: Callable[[], None]) -> Slices:
+        for lease in leases:
+            yield from self._node.store.remember_lease_keys(lease, _STEP)
+        then()
+        self._node.wake()

@@ -252,8 +252,13 @@ class OrderNode(LinkedNode):
 
     def revoke_expired(self, leases: list[int]) -> None:
         """Leases that this term found due: one attempt for all of them (D7)."""
-        if self.coordinator is not None and leases:
-            self.coordinator.submit(None, Method.LEASE_REVOKE, b"", leases)
+        coordinator = self.coordinator
+        if coordinator is not None and leases:
+            self.expiry.when_read(leases, partial(self._expire_at, coordinator, leases))
+
+    def _expire_at(self, coordinator: Coordinator[Token], leases: list[int]) -> None:
+        if coordinator is self.coordinator:  # H7: else another term has to find them due
+            coordinator.submit(None, Method.LEASE_REVOKE, b"", leases)
 
     # -- the order log
 

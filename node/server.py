@@ -114,7 +114,7 @@ class Node:
             self._raft_view, self.store, self._dirty.add, max_txn_ops=common.max_txn_ops, lessor=self.lessor,
             new_lease_id=LeaseIds(common.member_id), over_quota=self.upkeep.over_quota,
             control_applied=self._control_applied, pace=self.pace, answer_late=self.past.answer)
-        self._expiry = Expiry(loop, lambda: self.writes.leader, self.wake)
+        self.expiry = Expiry(self)
         self.writes.fits = self.upkeep.fits
         self.confirmations = Confirmations(
             self._raft_view, self.store, self.lessor, self._mark_dirty, applied_index=lambda: self.applied_index,
@@ -416,7 +416,7 @@ class Node:
 
     def revoke_expired(self, leases: list[int]) -> None:
         """Leases that this term found due (H7: decided and appended in one and the same term)."""
-        self._expiry.add(leases)
+        self.expiry.add(leases)
 
     def answer_control(self, link: FrontLink, record: bytes) -> None:
         """A control record (a compaction) is applied here: everybody has it who could evaluate without it."""

@@ -11,6 +11,7 @@ import asyncio
 import struct
 from collections import deque
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import structlog
@@ -104,13 +105,18 @@ class ShardNode(LinkedNode):
             if self.leading is None:
                 self._not_leader(link, rid)
             else:
-                self.leading.prepare((link, rid), Prepare.decode(body))
+                prepare = Prepare.decode(body)
+                self.expiry.when_read(prepare.leases, partial(self._prepare_for, self.leading, (link, rid), prepare))
         elif method == Method.RELEASE:
             if self.leading is not None:
                 self.leading.release(decode_attempt(body))
         else:
             return False
         return True
+
+    def _prepare_for(self, leading: ShardLeader[Token], token: Token, prepare: Prepare) -> None:
+        if leading is self.leading:
+            leading.prepare(token, prepare)
 
     def _alone(self) -> bool:
         return self.leading is None or self.leading.alone

@@ -21,6 +21,7 @@ import struct
 import threading
 import time
 from collections.abc import Generator, Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -441,6 +442,19 @@ class StateStore:
                 if len(attached) == limit:
                     break
         return attached
+
+    def hangs_many(self, lease: int, many: int) -> bool:
+        """Whether more keys than that hang on a lease, or did once."""
+        prefix = LEASE_KEY.pack(b"l", lease)
+        return sum(1 for _ in islice(self.rows(prefix, _after(prefix)), many + 1)) > many
+
+    def remember_lease_keys(self, lease: int, step: int) -> Iterator[None]:
+        """Read the keys of a lease so many at a time, so that :meth:`lease_keys` finds them in memory: 0.5 us a key, not 15."""
+        prefix = LEASE_KEY.pack(b"l", lease)
+        for at, (row, _) in enumerate(self.rows(prefix, _after(prefix)), 1):
+            self.current(row[9:])
+            if at % step == 0:
+                yield
 
     def attachment_rows(self, lease: int) -> list[bytes]:
         """Row keys of all keys that ever hung on a lease, stale ones too. For this package."""

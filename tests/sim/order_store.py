@@ -266,6 +266,13 @@ class Store:
     def leases(self) -> Iterator[tuple[int, int, int]]:
         return iter([(lease, *ttl) for lease, ttl in self._now.leases.items()])
 
+    def hangs_many(self, lease: int, many: int) -> bool:
+        return len(self.lease_keys(lease)) > many
+
+    def remember_lease_keys(self, lease: int, step: int) -> Iterator[None]:
+        """Everything is in memory here; as many steps as in the real one."""
+        return iter([None] * (len(self.lease_keys(lease)) // step))
+
     def lease_keys(self, lease: int, limit: int = 0) -> list[bytes]:
         return [k for k in self._now.keys if (c := self.current(k)) is not None and c.lease == lease]
 
