@@ -41,7 +41,8 @@ from cluster.records import (
 from cluster.view import Current
 from cluster.wire import read_varint, tombstone, varint
 from node.storage import keys
-from node.storage.deletes import delete_range, long_item
+from node.storage.deletes import LONG_KINDS, delete_range, has_many, is_long, long_item
+from node.storage.deletes import changes as changes_in_slices
 from node.storage.keys import ENTRY, LEASE_KEY, LEASE_VALUE, MAX32, MAX64, RUN, SUFFIX, Position
 from node.storage.puts import PreparedPuts, apply_later, apply_prepared, apply_puts, events_of, remember
 
@@ -238,11 +239,7 @@ class Run:
         elif kind == Item.LEASE_REVOKE:
             (lease,) = LEASE_ID.unpack_from(data, pos)
             self.changes(data, pos + LEASE_ID.size, end)
-            # single deletes: a range delete per lease would slow down every later iterator
-            late.update(dict.fromkeys((*self.store.attachment_rows(lease), *self.attached.pop(lease, ()))))
-            late[LEASE_KEY.pack(b"L", lease)] = None
-            self.leases[lease] = None
-            out.leases.append((Item.LEASE_REVOKE, lease, 0))
+            self.revoked(lease)
         elif kind == Item.LEASE_CHECKPOINT:
             lease, remaining = LEASE.unpack_from(data, pos)
             ttl = self.leases.get(lease, -1)
@@ -281,6 +278,14 @@ class Run:
         else:
             raise ValueError(f"unknown item of kind {kind}")
 
+    def revoked(self, lease: int) -> None:
+        """A lease has ended; its keys are gone."""
+        # single deletes: a range delete per lease would slow down every later iterator
+        self.late.update(dict.fromkeys((*self.store.attachment_rows(lease), *self.attached.pop(lease, ()))))
+        self.late[LEASE_KEY.pack(b"L", lease)] = None
+        self.leases[lease] = None
+        self.out.leases.append((Item.LEASE_REVOKE, lease, 0))
+
     def effects(self, data: bytes, pos: int) -> int:
         """The items of one record from ``pos`` on; returns where it stopped: at the end, or at an item that is
         to be applied in slices. Hot path."""
@@ -300,7 +305,7 @@ class Run:
             kind = data[pos]
             if not 0 < kind < 3:
                 run.revision = revision
-                if kind in (Item.DELETE_RANGE, Item.TXN_LONG):
+                if kind in LONG_KINDS and is_long(data, kind, pos):
                     break
                 length = ITEM.unpack_from(data, pos)[1]
                 pos += 5
@@ -476,7 +481,10 @@ def apply_changes(
             run.revision += 1
             yield from delete_range(run, data, at + ITEM.size, len(data), sub)
         elif sub >= 0:
-            run.changes(data, at, len(data), sub)
+            if has_many(data, at, len(data)):
+                yield from changes_in_slices(run, data, at, len(data), sub)
+            else:
+                run.changes(data, at, len(data), sub)
             run.end_run()
         elif (puts := evaluated.get(place)) is not None:
             apply_later(run, puts)

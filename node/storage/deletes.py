@@ -1,4 +1,4 @@
-"""Deletes of many keys, expanded where they are applied, in slices (D8).
+"""Deletes of many keys, expanded where they are applied, in slices (D8); and other effects of very many changes.
 
 Such a delete is logged as a span. Its place in the order decides what it holds, so every replica finds the same
 keys: those that are live just before its revision. Each gets its tombstone and its entry in an ``r`` row, all at one
@@ -13,11 +13,12 @@ Cost: 1.9 us of CPU a key with its event; a million keys in 3,900 slices, of whi
 
 from __future__ import annotations
 
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from rocksdict import WriteBatch
 
-from cluster.records import ITEM, Item, items, read_delete_range
+from cluster.records import ITEM, LEASE_ID, Item, items, read_delete_range
 from cluster.wire import tombstone, varint
 from node.storage import keys
 from node.storage.errors import StorageCorruption, raise_read
@@ -29,14 +30,52 @@ if TYPE_CHECKING:
 
     from node.storage.apply import Event, Run
 
+LONG_KINDS = frozenset(map(int, (Item.TXN, Item.LEASE_REVOKE, Item.DELETE_RANGE, Item.TXN_LONG)))  # that may be long
+_MANY = 1000  # changes at one revision; to apply so many takes 10 ms
 SLICE_ROWS = 256  # looked at between two pauses
 _SKIP_ROWS = 8  # so many rows of one key are stepped over before a seek is cheaper
 
 
+def is_long(data: bytes, kind: int, pos: int) -> bool:
+    """Whether the item at ``pos`` is applied in slices: a delete of a span, or one of very many changes."""
+    if kind in (Item.DELETE_RANGE, Item.TXN_LONG):
+        return True
+    length = ITEM.unpack_from(data, pos)[1]
+    return length > _MANY * ITEM.size and has_many(data, pos + ITEM.size + (LEASE_ID.size if kind == Item.LEASE_REVOKE else 0),
+                                                   pos + ITEM.size + length)
+
+
+def has_many(data: bytes, pos: int, end: int) -> bool:
+    """Whether these changes are so many that they are applied in slices."""
+    return end - pos > _MANY * ITEM.size and sum(1 for _ in islice(items(data, pos, end), _MANY + 1)) > _MANY
+
+
+def changes(run: Run, data: bytes, pos: int, end: int, sub: int = 0) -> Iterator[list[Event]]:
+    """As ``Run.changes``, in slices."""
+    run.revision += 1
+    mod = varint(run.revision)
+    run.write_slice()
+    run.begin_long()
+    for place, (kind, at, to) in enumerate(items(data, pos, end), sub):
+        run.change(data, kind, at, to, place, mod)
+        if (place - sub) % SLICE_ROWS == SLICE_ROWS - 1:
+            run.write_slice()
+            yield run.take_events()
+
+
 def long_item(run: Run, data: bytes, pos: int) -> Iterator[list[Event]]:
-    """Apply the DELETE_RANGE or TXN_LONG item at ``pos``; yields what has become of it since the last time."""
+    """Apply the item at ``pos``, which is long; yields what has become of it since the last time."""
     kind, length = ITEM.unpack_from(data, pos)
     pos += ITEM.size
+    if kind == Item.TXN:
+        yield from changes(run, data, pos, pos + length)
+        run.end_run()
+        return
+    if kind == Item.LEASE_REVOKE:
+        yield from changes(run, data, pos + LEASE_ID.size, pos + length)
+        run.end_run()
+        run.revoked(LEASE_ID.unpack_from(data, pos)[0])
+        return
     run.revision += 1
     if kind == Item.DELETE_RANGE:
         yield from delete_range(run, data, pos, pos + length, 0)
