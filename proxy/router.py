@@ -265,6 +265,8 @@ class Router:
         if self.read_index.waiting:
             self.read_index.ask()
         self._scheduled = False
+        if self._gathering:  # wanted meanwhile: with the next tick
+            self.schedule()
         dirty = self._dirty
         if dirty:
             self._dirty = []

@@ -105,7 +105,7 @@ def _last(batch: Batch) -> int:
 class Subscription:
     """One distinct (range, prev_kv)."""
 
-    __slots__ = ("_held_bytes", "_paused", "_pending", "_ring", "ahead", "emitted", "hub", "key", "lagging", "live", "parts",
+    __slots__ = ("_held_bytes", "_holder", "_paused", "_pending", "_ring", "ahead", "emitted", "hub", "key", "lagging", "live", "parts",
                  "prev_kv", "range_end")
 
     def __init__(self, hub: Hub, key: bytes, range_end: bytes, prev_kv: bool, shards: tuple[int, ...],
@@ -123,6 +123,7 @@ class Subscription:
         # several shards: what has come of each and waits for others. None, as the ring, where there is none: most are idle
         self._pending: dict[int, list[Batch]] | None = None
         self._held_bytes = 0  # in there
+        self._holder: Part | None = None  # the part that was the last one behind: while it is, nothing can be emitted
         self._paused = False  # some parts are
         self._ring: Ring | None = None
 
@@ -130,6 +131,8 @@ class Subscription:
         """Every event up to this revision has been emitted."""
         if len(self.parts) == 1:
             return self.parts[0].through()
+        if self._pending and any(self._pending.values()):
+            return self.emitted  # the look at what the watermarks allow may be still to come
         return max(self.emitted, min(p.through() for p in self.parts))
 
     # -- from the shards --------------------------------------------------------------------------
@@ -152,7 +155,11 @@ class Subscription:
 
     def advance(self) -> bool:
         """Several shards: emit, in order, every revision that all of them have brought whole. True if that was all."""
-        low = min(p.through() for p in self.parts)
+        holder = self._holder
+        if holder is not None and holder.through() <= self.emitted and self._pending and not (self._paused or self.hub.room.full):
+            return False
+        self._holder = holder = min(self.parts, key=Part.through)
+        low = holder.through()
         if self._pending and low > self.emitted:
             found = [joined(ready) for batches in self._pending.values() if (ready := _taken(batches, low))]
             if found:

@@ -82,3 +82,27 @@ def test_no_turn_is_long_when_the_link_of_many_watches_ends_and_another_takes_th
         world.restart(1)
         world.settle()
     assert len(world.net.nodes[1].link.parts) == MANY
+
+
+def test_no_turn_is_long_when_watermarks_of_16_shards_come_for_1000_watches_over_all_of_them() -> None:
+    world = World(shards=16)
+    hub, loop = world.net.context.hub, world.net.loop
+    for i in range(1000):
+        hub.subscribe(b"/%04d" % i, b"\0", False, 1)
+    world.settle()
+    first = world.net.context.placement.shard_of(b"/9/x")  # its events come before everybody's watermarks
+    own = [world.every[(first + shard) % 16, 1] for shard in range(16)]
+    with short_turns() as turns:
+        for _ in range(3):
+            revision = world.store.write((PUT, b"/9/x"))
+            for source in own:
+                source.apply(revision)
+            with turns.turn():
+                for source in own:
+                    source.node.flush(loop.now)
+            while loop._soon:
+                with turns.turn():
+                    loop.turn()
+            assert {s.emitted for s in hub.subscriptions.values()} == {revision}
+    assert hub.events_received == 3000
+    assert not hub._merging
