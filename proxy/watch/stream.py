@@ -132,7 +132,8 @@ class WatchStream:
         return revision
 
     def _promised(self, watches: Iterable[ClientWatch], least: int = 0) -> int | None:
-        """The revision that all of these watches have reached; None if that is below ``least``, or one is not synced."""
+        """The revision that all of these watches have reached; None if that is below ``least``, or below events that one was
+        sent, or one is not synced."""
         lowest = None
         if self.blocked:
             return None
@@ -141,7 +142,7 @@ class WatchStream:
             if not cohort.synced:
                 return None
             through = cohort.subscription.through()
-            if through < least:
+            if through < max(least, cohort.sent):  # what a watch was told of the past may be ahead of what is emitted
                 return None
             if lowest is None or through < lowest:
                 lowest = through

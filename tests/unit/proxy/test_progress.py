@@ -115,3 +115,22 @@ def test_periodic_progress_skips_a_watch_that_got_events() -> None:
     assert [(r.watch_id, r.header.revision, len(r.events)) for r in first] == [(1, 2, 0)]
     world.net.pass_time(1.2)
     assert sorted(r.watch_id for r in client.fresh()) == [0, 1]
+
+
+def test_progress_is_never_behind_events_that_a_watch_was_sent_from_the_past() -> None:
+    """A replica that is ahead of what the front has emitted answers a question for history."""
+    world = World(progress_ms=1000)
+    client = Client(world)
+    client.create(b"k")
+    world.settle()
+    for _ in range(4):
+        world.store.write((PUT, b"k"))
+    world.sources[1].node.revision = world.store.revision  # applied, and not told yet
+    client.create(b"k", start=1, progress_notify=True)
+    world.settle(apply=False)
+    sent = max(event.kv.mod_revision for response in client.fresh() for event in response.events)
+    assert sent > 2
+    client.ask_progress()
+    for _ in range(3):
+        world.net.pass_time(1.2)
+        assert [r.header.revision for r in client.fresh() if r.header.revision < sent] == []
