@@ -26,7 +26,13 @@ demo: $(STAMP)  ## three hosts on this machine, in the foreground (PORT=2379, da
 	@exec $(BIN)/python -m tools.muster.demo --data-dir $(DEMO_DIR) --base-port $(PORT)
 
 test: $(STAMP)  ## all tests but the long ones (TESTS=tests/unit for some); names what was skipped and why
+ifeq ($(TESTS),tests)
+	# simulations use nothing but CPU, so they share the machine; whatever measures time or starts processes has it to itself
+	$(BIN)/python -m pytest -m "not soak" -q -n auto --dist worksteal tests/sim
+	$(BIN)/python -m pytest -m "not soak" -rfEs --no-fold-skipped --ignore=tests/sim tests
+else
 	$(BIN)/python -m pytest -m "not soak" -rfEs --no-fold-skipped $(TESTS)
+endif
 
 test-shards: $(STAMP)  ## some clients' tests and the comparison with etcd, over 2 and over 5 shards
 	MUSTER_TEST_SHARDS=2 $(BIN)/python -m pytest -m "not soak" -q -rfEs tests/interop/test_grpcio.py tests/interop/test_curl.py
