@@ -56,7 +56,7 @@ def any_replica_lists_the_leases(patch: Patch) -> None:
 
 def no_leases_are_listed(patch: Patch) -> None:
     """I22: nor is the list empty."""
-    patch.setattr(node.server.Lessor, "ids", lambda self: [])
+    patch.setattr(node.server.Lessor, "unordered", lambda self: [])
 
 
 # -- hashes
