@@ -3,6 +3,8 @@ clocks that drift and jump, five hosts. Fixed seeds, and many more with MUSTER_S
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from order_mutants import plan
 from order_sim import SOAK, Simulation, hard_plan_of
@@ -41,8 +43,16 @@ def test_leases_end_early_by_no_more_than_the_clock_is_fast(seed: int) -> None:
 
 
 def test_a_clock_that_is_faster_than_assumed_is_noticed() -> None:
-    """The check would see a lease that ends earlier than that: clocks run 0.3 faster than the checks are told."""
-    simulation = with_clocks_that_drift(0, 0.0)
-    simulation.clock_rate = lambda host: 1.3  # type: ignore[method-assign]
-    with pytest.raises(Violation, match=r"H7|I15"):
-        simulation.run()
+    """The check would see a lease that ends earlier than that: clocks run 0.3 faster than the checks are told. Not every run
+    has a lease that nobody keeps alive for long enough."""
+    rules = []
+    for seed in range(20):
+        simulation = with_clocks_that_drift(seed, 0.0)
+        simulation.clock_rate = lambda host: 1.3  # type: ignore[method-assign]
+        try:
+            simulation.run()
+        except Violation as violation:
+            rules.append(violation.rule)
+            break
+    assert len(rules) == 1
+    assert re.match(r"H7|I15", rules[0])
