@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Callable
 from typing import Protocol
 
+_GONE = 1024  # numbers of slots that are gone, kept beside as many as there are
 
 class Expires(Protocol):
     """What has a deadline."""
@@ -13,27 +15,50 @@ class Expires(Protocol):
         """The deadline has passed."""
 
 
+class Slot(set[Expires]):
+    """The calls of one slot, which goes with the last of them."""
+
+    __slots__ = ("_number", "_slots")
+
+    def __init__(self, slots: dict[int, Slot], number: int) -> None:
+        super().__init__()
+        self._slots = slots
+        self._number = number
+
+    def leave(self, call: Expires) -> None:
+        """The call is done."""
+        self.discard(call)
+        if not self and self._slots.get(self._number) is self:
+            del self._slots[self._number]
+
+
 class Deadlines:
     """Open calls by deadline, in slots of 10 ms: adding and removing are set operations.
 
-    The owner calls ``expire`` at (or after) ``due()``, and arms its timer when ``arm`` is called.
+    The owner calls ``expire`` at (or after) ``due()``, and arms its timer when ``arm`` is called. What is done leaves
+    nothing behind: clients set deadlines years away, and calls by the hundred thousand.
     """
 
     SLOT_S = 0.01
 
-    __slots__ = ("_armed", "_slots", "arm")
+    __slots__ = ("_armed", "_order", "_slots", "arm")
 
     def __init__(self, arm: Callable[[float], None]) -> None:
         self.arm = arm  # called with a time that is earlier than any before since ``expire``
-        self._slots: dict[int, set[Expires]] = {}
+        self._slots: dict[int, Slot] = {}
+        self._order: list[int] = []  # a heap of the slots' numbers; some may have gone
         self._armed = float("inf")
 
-    def add(self, call: Expires, deadline: float) -> set[Expires]:
-        """Watch over ``call``; discard it from the returned set when it is done."""
+    def add(self, call: Expires, deadline: float) -> Slot:
+        """Watch over ``call``; it leaves the returned slot when it is done."""
         number = int(deadline / self.SLOT_S) + 1
         slot = self._slots.get(number)
         if slot is None:
-            slot = self._slots[number] = set()
+            slot = self._slots[number] = Slot(self._slots, number)
+            if len(self._order) > 2 * len(self._slots) + _GONE:
+                self._order = sorted(self._slots)
+            else:
+                heapq.heappush(self._order, number)
             when = number * self.SLOT_S
             if when < self._armed:
                 self._armed = when
@@ -44,13 +69,21 @@ class Deadlines:
     def expire(self, now: float) -> None:
         """End every call whose deadline has passed, and arm the next time."""
         self._armed = float("inf")
-        due = [number for number in self._slots if number * self.SLOT_S <= now]
-        for number in due:
-            for call in list(self._slots.pop(number)):
+        order = self._order
+        while order and order[0] * self.SLOT_S <= now:
+            slot = self._slots.pop(heapq.heappop(order), None)
+            for call in list(slot or ()):
                 call.expired()
-        if self._slots:
-            self._armed = max(min(self._slots) * self.SLOT_S, now + self.SLOT_S)
+        while order and order[0] not in self._slots:
+            heapq.heappop(order)
+        if order:
+            self._armed = max(order[0] * self.SLOT_S, now + self.SLOT_S)
             self.arm(self._armed)
 
     def __len__(self) -> int:
         return sum(map(len, self._slots.values()))
+
+    @property
+    def slots(self) -> int:
+        """Slots that are kept, with those that have gone and stand in line still."""
+        return max(len(self._slots), len(self._order))

@@ -19,7 +19,7 @@ from typing import Any, Protocol
 
 from cluster.faults import HANDLER_MISTAKES, faults
 from proxy import grpc_wire as wire
-from proxy.deadlines import Deadlines
+from proxy.deadlines import Deadlines, Slot
 from proxy.grpc_wire import (
     PREFIX,
     RESPONSE,
@@ -98,7 +98,7 @@ class Call(Stream):
         self.started = False  # response headers are sent
         self._buffer: bytearray | None = None  # an unfinished request message
         self._counted = 0  # bytes of it that are in connection.buffered
-        self._slot: set[Any] | None = None
+        self._slot: Slot | None = None
         if headers.route.timeout is not None:
             deadline = self.deadline = connection.now + headers.route.timeout
             self._slot = connection.owner.deadlines.add(self, deadline)  # type: ignore[attr-defined]
@@ -149,7 +149,7 @@ class Call(Stream):
                 out.append(reply_tail(stream_id))
             connection.pings.sent = True
             if self._slot is not None:
-                self._slot.discard(self)
+                self._slot.leave(self)
             if connection.draining:
                 connection.forget(self, None)
             else:
@@ -196,7 +196,7 @@ class Call(Stream):
         if self.closed or self.ending:
             return
         if self._slot is not None:
-            self._slot.discard(self)
+            self._slot.leave(self)
         self._drop_buffer()
         if self.started:
             self.end(wire.ending(status, message, 0))
@@ -215,7 +215,7 @@ class Call(Stream):
 
     def cancelled(self, code: int) -> None:
         if self._slot is not None:
-            self._slot.discard(self)
+            self._slot.leave(self)
         self._drop_buffer()
         if not self.ending:  # else the handler is done with it
             self.gone()

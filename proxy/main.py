@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 import structlog
 import uvloop
 
+from cluster.faults import faults
 from cluster.settings import FrontSettings, loads
 from process import logs
 from process.descriptors import for_clients, raise_limit
@@ -71,7 +72,8 @@ class Front:
         )
         self.server = Server(self.registry, limits)
         self.metrics = Metrics(self.context, self.server)
-        self.siblings = Siblings(common.run_dir, settings.index, settings.fronts, self.metrics.own)
+        self.siblings = Siblings(common.run_dir, settings.index, settings.fronts, self.metrics.own, self.metrics.look)
+        self.metrics.in_thread = self._in_thread
         self.metrics.gather = self.siblings.gather
         register_http(self.registry, self.context, self.metrics)
         register_shards(self.registry, self.context)
@@ -99,6 +101,14 @@ class Front:
         await self.siblings.start()
         log.info("serving", urls=list(settings.listen))
         settle_memory()
+
+    def _in_thread(self, work: Callable[[], None], then: Callable[[], None]) -> None:
+        def done(future: asyncio.Future[None]) -> None:
+            if not future.cancelled() and (error := future.exception()) is not None:
+                faults.met("looking at the process", error)
+            then()
+
+        self._loop.run_in_executor(None, work).add_done_callback(done)
 
     def _tell_refused(self) -> None:
         """Once a minute, if clients' connections were refused."""

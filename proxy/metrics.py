@@ -82,9 +82,12 @@ class Metrics:
         prometheus_client.ProcessCollector(registry=self._process)
         prometheus_client.PlatformCollector(registry=self._process)
         prometheus_client.GCCollector(registry=self._process)
+        self._of_process: list[Metric] = []  # as :meth:`look` has found it
         self._of_fronts: list[Metric] = []  # of the scrape under way
         # asks the other fronts of this host for theirs, if there are any (proxy.siblings)
         self.gather: Callable[[Callable[[Iterable[Metric]], None]], None] = self._alone
+        # does the first and then, on the loop, the second
+        self.in_thread: Callable[[Callable[[], None], Callable[[], None]], None] = _at_once
 
     def healthcheck(self, kind: str, name: str, passed: bool | None) -> None:
         """A check of /livez or /readyz was made (None: it exists)."""
@@ -115,7 +118,7 @@ class Metrics:
             if status == 0:
                 self._revision = HEAD.unpack_from(body)[0]
                 self._status = rpc_pb2.StatusResponse.FromString(body[HEAD.size:])
-            self.gather(respond)
+            self.in_thread(self.look, lambda: self.gather(respond))
 
         def respond(of_fronts: Iterable[Metric]) -> None:
             if not request.closed:
@@ -149,7 +152,12 @@ class Metrics:
         yield from self._front()
         yield from self._requests()
         yield from self._health()
-        yield from self._process.collect()
+        yield from self._of_process
+
+    def look(self) -> None:
+        """Look at the process. For a thread beside the loop: the kernel lists descriptors, 4 ms for 10,000, more than once."""
+        open_files = GaugeMetricFamily("os_fd_used", "Open file descriptors.", len(os.listdir("/proc/self/fd")))
+        self._of_process = [*self._process.collect(), open_files]
 
     def _alone(self, done: Callable[[Iterable[Metric]], None]) -> None:
         done(self.own())
@@ -253,7 +261,6 @@ class Metrics:
         yield counter("etcd_debugging_lease_renewed", "Keep-alives answered.",
                       context.method("bidi_stream", lease, "LeaseKeepAlive").sent)
         yield counter("muster_front_faults", "Requests that met a fault of this program in this front.", faults.count)
-        yield gauge("os_fd_used", "Open file descriptors.", len(os.listdir("/proc/self/fd")))
 
     def _node_work(self) -> Iterator[Metric]:
         """What the nodes of this host have done (``node.counters``), each shard's beside the others."""
@@ -282,6 +289,11 @@ class Metrics:
             total.add_metric([kind, name, "error"], failures)
         yield from (last, total)
 
+
+
+def _at_once(work: Callable[[], None], then: Callable[[], None]) -> None:
+    work()
+    then()
 
 
 def _encoder(accept: str) -> tuple[Callable[[CollectorRegistry], bytes], str]:

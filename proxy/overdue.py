@@ -1,6 +1,7 @@
 """Requests of a front that have waited too long, or whose clients have gone: what each is told.
 
-The router looks through all that is open, every ``router.SWEEP_S``, instead of having a timer for each.
+The router looks through what is open, every ``router.SWEEP_S``, instead of having a timer for each; through AT_ONCE
+requests of a link at a time, the oldest first, so that 50,000 are told half a second late at most.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from proxy.router import Router
     from proxy.routes import ShardRoute
 
+AT_ONCE = 5_000  # some 0.5 ms
 # nobody to forward them to, etcd says
 _OF_LEASES = frozenset(map(int, (Method.LEASE_KEEPALIVE, Method.LEASE_KEEPALIVES, Method.LEASE_TTL)))
 
@@ -24,9 +26,14 @@ _OF_LEASES = frozenset(map(int, (Method.LEASE_KEEPALIVE, Method.LEASE_KEEPALIVES
 def sweep_link(router: Router, link: Link, route: ShardRoute, now: float) -> None:
     """Requests that were sent to a node."""
     link.farewell()
+    pending, unseen = link.pending, link.unseen
+    if not unseen:
+        unseen = link.unseen = list(reversed(pending))
+    seen = unseen[-AT_ONCE:]
+    del unseen[-AT_ONCE:]
     late = [
-        w for w in link.pending.values()
-        if now - w.started > w.limit_s or (w.call is not None and w.call.closed)
+        w for rid in reversed(seen) if (w := pending.get(rid)) is not None
+        and (now - w.started > w.limit_s or (w.call is not None and w.call.closed))
     ]
     for waiting in late:
         del link.pending[waiting.rid]

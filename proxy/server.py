@@ -24,6 +24,7 @@ from proxy.http2 import PREFACE, Connection, Limits
 __all__ = ["Limits", "Server"]
 
 _TICK_S = 1.0
+_TICKED = 1000  # connections looked at in a turn of the loop, some 2 ms
 _PING_S = 2.0  # for a client's sign that it has seen GOAWAY
 _LINGER_S = 1.0  # for clients to close what is answered
 _AT_ONCE_BYTES = 16_384
@@ -285,6 +286,25 @@ class _Front(asyncio.Protocol):
         return self.http1 is None or self.http1.request is None
 
 
+class Sums:
+    """What connections come to together."""
+
+    def __init__(self) -> None:
+        self.found = dict.fromkeys(
+            ("http2_connections", "http1_connections", "streams", "queued_bytes", "buffered_bytes", "paused_reading"), 0)
+
+    def add(self, front: _Front) -> None:
+        """One more."""
+        found, http2 = self.found, front.http2
+        if http2 is not None:
+            found["http2_connections"] += 1
+            found["streams"] += len(http2.streams)
+            found["queued_bytes"] += http2.queued
+            found["buffered_bytes"] += http2.buffered
+        found["http1_connections"] += front.http1 is not None
+        found["paused_reading"] += front.paused_reading
+
+
 class Server:
     """Listens, and owns every client connection of this front."""
 
@@ -301,6 +321,7 @@ class Server:
         self.sent_bytes = 0
         self._accepted = 0
         self.refused = 0  # connections
+        self._sums = Sums()  # as of the last tick
         self._stopping = False
 
     @property
@@ -355,20 +376,20 @@ class Server:
         self._tick = self._timer = None
 
     def statistics(self) -> dict[str, Any]:
-        """Counts of connections and calls, and what is buffered."""
-        http2 = [front.http2 for front in self._fronts if front.http2 is not None]
+        """Counts of connections and calls, and what is buffered; of very many connections, as it was at the last tick."""
+        if len(self._fronts) > _TICKED:
+            sums = self._sums
+        else:
+            sums = Sums()
+            for front in self._fronts:
+                sums.add(front)
         return {
+            **sums.found,
             "connections": len(self._fronts),
             "connections_accepted": self._accepted,
             "connections_refused": self.refused,
             "received_bytes": self.received_bytes,
             "sent_bytes": self.sent_bytes,
-            "http2_connections": len(http2),
-            "http1_connections": sum(front.http1 is not None for front in self._fronts),
-            "streams": sum(len(connection.streams) for connection in http2),
-            "queued_bytes": sum(connection.queued for connection in http2),
-            "buffered_bytes": sum(connection.buffered for connection in http2),
-            "paused_reading": sum(front.paused_reading for front in self._fronts),
             "deadlines": len(self.deadlines),
         }
 
@@ -410,7 +431,16 @@ class Server:
         self.deadlines.expire(self._loop.time())
 
     def _on_tick(self) -> None:
+        """Once a second: every connection, some in each turn of the loop."""
+        self._tick_some(list(self._fronts), 0, Sums())
+
+    def _tick_some(self, fronts: list[_Front], first: int, sums: Sums) -> None:
         now = self._loop.time()
-        for front in list(self._fronts):
+        for front in fronts[first : first + _TICKED]:
             front.tick(now)
+            sums.add(front)
+        if first + _TICKED < len(fronts):
+            self._tick = self._loop.call_later(0, self._tick_some, fronts, first + _TICKED, sums)
+            return
+        self._sums = sums
         self._tick = self._loop.call_later(_TICK_S, self._on_tick)

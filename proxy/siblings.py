@@ -43,11 +43,14 @@ def labelled(found: dict[int, Families]) -> Iterator[Metric]:
 class Siblings:
     """All fronts of this host, as one of them sees them."""
 
-    def __init__(self, run_dir: str, index: int, count: int, own: Callable[[], Iterable[Metric]]) -> None:
+    def __init__(self, run_dir: str, index: int, count: int, own: Callable[[], Iterable[Metric]],
+                 look: Callable[[], None]) -> None:
+        """``own``: this front's figures, after ``look`` in a thread."""
         self._run_dir = run_dir
         self._index = index
         self._count = count
         self._own = own
+        self._look = look
         self._server: asyncio.Server | None = None
         self._asking: set[asyncio.Task[None]] = set()
 
@@ -64,6 +67,7 @@ class Siblings:
 
     async def _tell(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(OSError):
+            await asyncio.get_running_loop().run_in_executor(None, self._look)
             writer.write(json.dumps(encode(self._own())).encode())
             writer.close()
             await writer.wait_closed()

@@ -32,7 +32,7 @@ def test_samples_of_all_fronts_are_told_apart_by_their_front() -> None:
 
 def test_a_front_alone_needs_no_label_and_no_socket(tmp_path: Path) -> None:
     async def scenario() -> None:
-        alone = Siblings(str(tmp_path), 0, 1, lambda: figures(3))
+        alone = Siblings(str(tmp_path), 0, 1, lambda: figures(3), lambda: None)
         await alone.start()
         got: list[Metric] = []
         alone.gather(got.extend)
@@ -54,7 +54,7 @@ def test_fronts_that_are_gone_or_silent_are_left_out(tmp_path: Path, monkeypatch
             writer.close()
 
         (tmp_path / "front-0.sock").touch()  # what a killed front left: its successor takes the place
-        fronts = [Siblings(str(tmp_path), i, 4, lambda i=i: figures(i + 1)) for i in (0, 1)]  # type: ignore[misc]
+        fronts = [Siblings(str(tmp_path), i, 4, lambda i=i: figures(i + 1), lambda: None) for i in (0, 1)]  # type: ignore[misc]
         for front in fronts:
             await front.start()
         mute = await asyncio.start_unix_server(silent, tmp_path / "front-2.sock")
