@@ -304,14 +304,14 @@ class KeysHash:
     def __init__(self, content: Content, revision: int) -> None:
         self.revision, self.compact_revision = revision, content.position.compact_revision
         kept: dict[bytes, tuple[int, int, bytes | None]] = {}
-        later = []
+        covered = []  # in the order of keys, however far a compaction has come: the same versions are the same rows
         for version in content.changes:
             if version[0] <= min(revision, self.compact_revision):
                 kept[version[2]] = version[0], version[1], version[3]
             elif version[0] <= revision:
-                later.append(version)
-        first = sorted((key, *rest) for key, rest in kept.items() if rest[2] is not None)
-        self.value = zlib.crc32(repr((first, later)).encode())
+                covered.append((version[2], version[0], version[1], version[3]))
+        covered += [(key, *rest) for key, rest in kept.items() if rest[2] is not None]
+        self.value = zlib.crc32(repr(sorted(covered, key=lambda version: version[:3])).encode())
 
     def step(self, budget_us: int) -> bool:
         return True
