@@ -22,7 +22,8 @@ ROUNDS = 10 if SOAK else 2
 @pytest.mark.longer
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize(("shards", "fronts", "keys"), [
-    (1, 1, False), (1, 0, False), (2, 1, False), (2, 0, False), (3, 1, False), (2, 1, True)],
+    pytest.param(1, 1, False, marks=pytest.mark.soak), (1, 0, False), (2, 1, False), (2, 0, False),
+    pytest.param(3, 1, False, marks=pytest.mark.soak), (2, 1, True)],
     ids=["one-shard", "one-shard-joined", "two-shards", "two-shards-joined", "three-shards", "two-shards-keys"])
 def test_a_rolling_restart_fails_no_request(tmp_path: Path, shards: int, fronts: int, keys: bool) -> None:
     async def scenario(hosts: Hosts) -> None:
