@@ -23,24 +23,23 @@ class Fates:
 
     def __init__(self, node: ShardNode) -> None:
         self._node = node
-        self._open: dict[int, tuple[int, ShardBatch]] = {}  # index -> (term, batch)
+        self._open: dict[tuple[int, int], ShardBatch] = {}  # by index and term, which name an entry (Raft)
 
     def __len__(self) -> int:
         return len(self._open)
 
     def keep(self, index: int, term: int, batch: ShardBatch) -> None:
-        """A batch of a term that was just lost, logged there."""
-        older = self._open.get(index)
-        if older is not None:  # this log has had another leader's entry there since: it was never committed
-            for token in older[1].owed():
-                self._node._not_leader(*token)
-        self._open[index] = (term, batch)
+        """A batch of a term that was just lost, logged there.
+
+        Another one may have been kept of that place, in an earlier term, which this log has lost since. That decides
+        nothing: of five hosts a minority may have it still, and bring it back (figure 8 of the Raft paper).
+        """
+        self._open[index, term] = batch
 
     def decide(self, cut: Cut, before: dict[int, int]) -> None:
         """A cut was applied; ``before``: the revision before each entry that it put in order."""
         node = self._node
-        for index in sorted(self._open):
-            term, batch = self._open[index]
+        for (index, term), batch in sorted(self._open.items()):
             if index <= cut.index and index in before and node.log.term(index) == term:
                 for (link, rid), status, body in batch.answers(before[index], term):
                     node.past.deliver(link, rid, status, body, term)
@@ -50,12 +49,12 @@ class Fates:
                     node._not_leader(*token)
             else:
                 continue
-            del self._open[index]
+            del self._open[index, term]
 
     def skipped_to(self, applied: int) -> None:
         """A snapshot replaced everything up to there: nobody here can tell any more whether it was committed (I23: so not
         "resend")."""
-        for index in [i for i in self._open if i <= applied]:
-            for link, rid in self._open.pop(index)[1].owed():
+        for place in [place for place in self._open if place[0] <= applied]:
+            for link, rid in self._open.pop(place).owed():
                 link.answer(rid, Status.UNKNOWN, EtcdError(errors.TIMEOUT_DUE_TO_LEADER_FAIL).encode())
                 self._node._mark_dirty(link)

@@ -111,13 +111,12 @@ def judges_fates_by_index(patch: Patch) -> None:
     """Lost term: done only if the entry at that index has the term."""
 
     def decide(self: Any, cut: Any, before: dict[int, int]) -> None:
-        for index in sorted(self._open):
-            term, batch = self._open[index]
+        for (index, term), batch in sorted(self._open.items()):
             if index in before:
                 for (link, rid), status, body in batch.answers(before[index], term):
                     link.answer(rid, status, body)
                     self._node._mark_dirty(link)
-                del self._open[index]
+                del self._open[index, term]
 
     patch.setattr(node.fates.Fates, "decide", decide)
 

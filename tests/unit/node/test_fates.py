@@ -1,0 +1,68 @@
+"""What becomes of batches of a lost term is told when it is certain (I23)."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+from cluster import records
+from cluster.messages import Status
+from cluster.order import Cut
+from cluster.shard_batch import ShardBatch
+from node.fates import Fates
+
+OLD, OWN, NEW = 2, 4, 5  # terms: this replica led in the first two of them
+
+
+class Link:
+    def __init__(self) -> None:
+        self.told: list[tuple[int, int]] = []
+
+    def answer(self, rid: int, status: int, body: bytes) -> None:
+        self.told.append((rid, status))
+
+
+def batch_of(link: Link, rid: int) -> ShardBatch:
+    batch = ShardBatch(1)
+    batch.take([((link, rid), b"k%d" % rid, records.Item.PUT_NEW, b"", b"")])
+    return batch
+
+
+class FakeNode:
+    """Its log has the entry of ``term`` at every place."""
+
+    def __init__(self, term: int) -> None:
+        self.log = SimpleNamespace(term=lambda index: term)
+        self.past: Any = SimpleNamespace(deliver=lambda link, rid, status, body, term: link.answer(rid, status, body))
+
+    def _not_leader(self, link: Link, rid: int) -> None:
+        link.answer(rid, Status.NOT_LEADER, b"")
+
+    def _mark_dirty(self, link: Link) -> None:
+        pass
+
+
+def decided(term: int, cut: Cut) -> list[tuple[int, int]]:
+    """Entry 8 was logged here in two terms, one after the other; ``term``: the one that was applied in the end."""
+    link, node = Link(), FakeNode(term)
+    fates = Fates(node)  # type: ignore[arg-type]
+    fates.keep(8, OLD, batch_of(link, 1))
+    fates.keep(8, OWN, batch_of(link, 2))
+    assert link.told == [], "nothing is certain yet"
+    fates.decide(cut, {index: index for index in range(cut.index + 1)})
+    assert len(fates) == 0
+    return sorted(link.told)
+
+
+def test_an_entry_that_this_log_has_lost_may_be_committed_by_others() -> None:
+    """Five hosts, figure 8. The entry of the old term is on this host and on B. Another leader, which C and D follow, takes it
+    from this host's log, this host leads once more and logs its own there; then B is elected by C, D and itself."""
+    assert decided(OLD, Cut(9, NEW, 9)) == [(1, Status.OK), (2, Status.NOT_LEADER)]
+
+
+def test_the_later_one_may_be_committed() -> None:
+    assert decided(OWN, Cut(9, NEW, 9)) == [(1, Status.NOT_LEADER), (2, Status.OK)]
+
+
+def test_neither_is_there_once_a_later_term_goes_on_without_them() -> None:
+    assert decided(NEW, Cut(7, NEW, 7)) == [(1, Status.NOT_LEADER), (2, Status.NOT_LEADER)]
