@@ -50,7 +50,7 @@ class InProcessTransport:
         try:
             self._node.front_frame(self._identity, frame, self._deliver, self._pass_on)
         except Exception as error:
-            self._loop.call_exception_handler({"message": "a fault in the node", "exception": error, "handle": None})
+            _fault_in_node(self._loop, error)
         return True
 
     def _deliver(self, parts: list[bytes]) -> bool:
@@ -84,14 +84,21 @@ class NearNode:
     @property
     def revision(self) -> int:
         """Applied."""
-        self._node.catch_up()
+        self._catch_up()
         return self._store.revision
 
     @property
     def order_index(self) -> int:
         """Applied."""
-        self._node.catch_up()
+        self._catch_up()
         return self._node.order_index
+
+    def _catch_up(self) -> None:
+        """A front asks within a handler, whose faults are its request's. What is applied meanwhile is everybody's."""
+        try:
+            self._node.catch_up()
+        except Exception as error:
+            _fault_in_node(self._node.loop, error)
 
 
 class JoinedConnector(Connector):
@@ -129,6 +136,11 @@ def _crash_handler(crash: Callable[[asyncio.AbstractEventLoop, dict[str, Any]], 
         crash(loop, context)
 
     return handler
+
+
+def _fault_in_node(loop: asyncio.AbstractEventLoop, error: Exception) -> None:
+    """It ends the process. ``handle``: an OSError among them is no client's connection (``_crash_handler``)."""
+    loop.call_exception_handler({"message": "a fault in the node", "exception": error, "handle": None})
 
 
 def _nothing() -> None:

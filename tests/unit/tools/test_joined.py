@@ -8,6 +8,10 @@ import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
 
 from bench.client import Client, parse_endpoint
 from cluster.pb import rpc_pb2 as pb
@@ -90,5 +94,27 @@ def test_a_long_answer_arrives_whole(tmp_path: Path) -> None:
             found = await client.unary("/etcdserverpb.KV/Range", request, pb.RangeResponse)
             assert {kv.key: kv.value for kv in found.kvs} == values
             assert found.count == 3000
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("serializable", [True, False])
+def test_a_fault_of_an_apply_that_a_read_began_is_not_the_reads(tmp_path: Path, serializable: bool) -> None:
+    """It ends the process: what has been applied in part is everybody's."""
+    async def scenario() -> None:
+        seen: list[Any] = []
+        async with host(tmp_path / "data") as (front, client):
+            fault = ValueError("a record is cut short")
+
+            def catch_up() -> None:
+                raise fault
+
+            near: Any = next(link.near for link in front.router.routes[0].links.values() if link.near is not None)
+            node, loop = near._node, asyncio.get_running_loop()
+            loop.set_exception_handler(lambda _, context: seen.append(context["exception"]))
+            near._node = SimpleNamespace(catch_up=catch_up, order_index=node.order_index, loop=loop)
+            await client.unary(
+                "/etcdserverpb.KV/Range", pb.RangeRequest(key=b"k", serializable=serializable), pb.RangeResponse)
+            assert fault in seen
 
     asyncio.run(scenario())
