@@ -261,7 +261,9 @@ class ShardLeader(Generic[T]):
         request = pb.TxnRequest.FromString(body)
         self._check_undecidable(request, _shows_rows(request))
         recorder = Recorder(self.view)
-        outcome = evaluate.txn(recorder, body, self._max_txn_ops, self._store.live_count)
+        # A compaction may come before it in the order of all shards, and remove what it shows of the past: that is read now
+        weigh = None if _shows_past(request) else self._store.live_count
+        outcome = evaluate.txn(recorder, body, self._max_txn_ops, weigh)
         if outcome.late is not None:
             return outcome, None
         ops = self._max_txn_ops
@@ -562,6 +564,11 @@ def _shows_rows(request: Any) -> bool:
         ) or (kind == "request_txn" and _shows_rows(op.request_txn)):
             return True
     return False
+
+
+def _shows_past(request: Any) -> bool:
+    """Whether a transaction's answer can hold rows at a revision that it names."""
+    return any(op.request_range.revision > 0 or _shows_past(op.request_txn) for op in (*request.success, *request.failure))
 
 
 _NOTHING = Outcome(b"", False, b"", [], 0)
