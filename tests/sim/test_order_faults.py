@@ -30,6 +30,17 @@ def test_nothing_is_lost_and_no_answer_is_wrong(batch: int) -> None:
     assert done["revisions"] > 50
 
 
+# Seeds that failed once, as in test_order_sim.
+MENDED = {
+    4088: "a write that shows many rows showed those of its own revision, which its range had named beforehand",
+}
+
+
+@pytest.mark.parametrize("seed", sorted(MENDED))
+def test_what_failed_once(seed: int) -> None:
+    Simulation(seed, hard_plan_of(seed)).run()
+
+
 LEASES = {"grant": 4, "keep": 4, "ttl": 2, "lease_put": 4, "put": 2}
 
 
