@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from order_clients import Operation
     from order_history import Replay
 
-Versions = tuple[tuple[int, bytes], ...]
+Versions = frozenset[tuple[int, bytes]]  # however far a compaction has come
 
 
 class Hashes:
@@ -46,4 +46,4 @@ class Hashes:
                 else:
                     kept[change.key] = r
         later = [(r, change.key) for r in range(max(compacted, 1) + 1, revision + 1) for change in self._replay.changes[r]]
-        return (*((r, key) for key, r in sorted(kept.items())), *later)
+        return frozenset((*((r, key) for key, r in kept.items()), *later))
