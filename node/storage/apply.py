@@ -300,7 +300,7 @@ class Run:
         run_entries, run_bytes = keys.RUN_ENTRIES, keys.RUN_BYTES
         end = len(data)
         entries = run.run
-        first = 0
+        first = run.first[0]  # a long item before may have left its row open
         while pos < end:
             kind = data[pos]
             if not 0 < kind < 3:

@@ -11,6 +11,7 @@ import pytest
 from cluster import records
 from node.storage import PAUSE, Applied, Compacted, StateStore, StorageCorruption, deletes
 from node.storage.deletes import SLICE_ROWS
+from node.storage.keys import run_entries
 
 KEYS = 3 * SLICE_ROWS + 17
 
@@ -285,3 +286,23 @@ def test_an_effect_of_very_many_changes_is_applied_in_slices(
     (sliced_rows, *sliced), (whole_rows, *whole) = found
     assert sliced == whole
     assert [row for row in sliced_rows if row[0][:1] != b"r"] == [row for row in whole_rows if row[0][:1] != b"r"]
+
+
+def test_what_follows_a_span_and_puts_in_one_record_is_found_in_history_and_by_a_compaction(tmp_path: Path) -> None:
+    """Its change was noted at a revision far ahead: watches missed it, and a compaction left what it had superseded, which
+    came to light again once the key was deleted."""
+    store = filled(tmp_path)
+    before = store.revision
+    long = records.txn([records.delete_range(b"/span/", b"/span0", KEYS - 1), records.put(b"/n", 0, 1, b"n", 0)])
+    store.apply([(3, 1, long + records.put(b"/a", store.current(b"/a").create, 2, b"anew", 0))])  # type: ignore[union-attr]
+    assert store.revision == before + 2
+    noted = [change for row, run in store.rows(b"r", b"s") for change in run_entries(row, run)]
+    assert [(revision, k) for revision, _, _, k in noted][-2:] == [(before + 1, b"/n"), (before + 2, b"/a")]
+    assert [e[2] for e in store.history(b"/a", b"", before + 2).events] == [b"/a"]
+    store.apply([(4, 1, records.delete(b"/a"))])
+    store.apply([(5, 1, records.put(b"/n", before + 1, 2, b"again", 0) + records.compact(before + 4))])
+    while not store.compaction_step(1000):
+        pass
+    assert store.get(b"/a") is None
+    assert not [row for row, _ in store.rows(b"k/a\0\0", b"k/a\0\1")]
+    store.close()
