@@ -58,6 +58,7 @@ class Checker:
         self.committed_at: dict[int, float] = {}  # order index -> when the first replica knew
         self.leaders: dict[tuple[int, int], int] = {}  # shard, term -> host
         self.states: dict[tuple[int, int], tuple[object, ...]] = {}  # shard, order index -> digest
+        self.installed_at: dict[int, float] = {}  # host -> when one of its replicas last installed a state
         self.folds: dict[int, tuple[bytes, str]] = {}  # order index -> fold, of whom
         self._folder = Folder(self.committed, simulation.shards)
         self.configurations = Configurations(simulation.shards, simulation.configuration)
@@ -169,6 +170,8 @@ class Checker:
         where = process.host, process.shard
         before = self._truncated.get(where)
         self._truncated[where] = first, installs
+        if before is not None and before[1] != installs:
+            self.installed_at[process.host] = self._simulation.now
         durable = process.disk.flushed.position.shard_index
         if first > durable:
             raise Violation("I17 the log begins where the durable state ends", f"{process.name}: {first} > {durable}")
