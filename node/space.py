@@ -9,8 +9,9 @@ has what it compacts twice for a moment, and for what is still logged: deletes, 
 All of them are few, since nothing is added that they could take away. At *very short* deletes and transactions are refused
 too: a transaction that only reads may be logged as well, as often as it comes.
 
-Node 0s that are short tell each other so every second. The leader of shard 0 acts when the hosts that are up and not short are
-no majority any more: one host whose disk is full ends alone, as it always has, while the others go on.
+Every node 0 looks each second, and whenever a part of the margin has been logged: a fast disk takes more than the margin within
+a second. Those that are short tell each other at once, and every second. The leader of shard 0 acts when the hosts that are up and
+not short are no majority any more: one host whose disk is full ends alone, as it always has, while the others go on.
 """
 
 from __future__ import annotations

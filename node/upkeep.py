@@ -48,6 +48,7 @@ _FLUSH_SHARE = 16  # of the same: a sibling of node 0 flushes so often at least,
 _COMPACT_SLICE_US = 500
 _COMPACT_BESIDE_US = 200
 _COMPACT_PAUSE_S = 0.001
+_LOOKS = 32  # at the free space, while so much is logged as its margin has
 _QUOTA_STEP = 64 << 10  # logged bytes between two looks at the quota, at least
 _PUT_COST, _LEASE_COST = 256, 64  # what a put takes besides key and value, and a lease, as etcd's quota.go estimates it
 
@@ -77,6 +78,7 @@ class Upkeep:
         self.leaving: dict[int, int] = {}  # member -> when it said last that it is about to end, in ms
         settings = node.settings
         self._short = ENOUGH  # how short of space the store is, at the leader of shard 0
+        self._space_look_at = 0  # log bytes
         self._space = None if settings.shard else Space(
             settings.common.member_id, settings.data_dir, most_log_bytes=settings.order_log_bytes,
             margin_bytes=settings.min_free_disk_bytes)
@@ -157,6 +159,7 @@ class Upkeep:
     def _look_at_space(self) -> None:
         """How short of space this host is, and at the leader of shard 0 whether the store must take no more in."""
         node, space = self._node, self._space
+        self._space_look_at = self._log_bytes + max(node.settings.min_free_disk_bytes // _LOOKS, _QUOTA_STEP)
         if space is None:
             return
         if space.look(node.log.bytes_after(0)):
@@ -210,6 +213,8 @@ class Upkeep:
         """So much of the log has been applied, and in shards other than 0 so much of node 0's."""
         self._log_bytes += size
         self._ordered_bytes += ordered
+        if self._log_bytes >= self._space_look_at:  # on every host: within a second a fast disk takes more than the margin
+            self._look_at_space()
 
     def applied(self) -> None:
         """Something was applied: is it time to flush the state and truncate the log?"""
