@@ -127,14 +127,9 @@ class Lessor:
             entry = self._leases[lease]
             yield lease, entry.ttl_s, entry.remaining_s
 
-    def ids(self) -> list[int]:
-        """All leases: in order of the time left on the sequencer, of IDs elsewhere (LeaseLeases)."""
-        if self.primary:
-            return sorted(self._leases, key=lambda lease: (self._leases[lease].deadline_ms, lease))
-        return sorted(self._leases)
-
     def rank(self, lease: int) -> tuple[int, int]:
-        """Its place among all leases, as :meth:`ids` orders them; that of one which is gone is the last."""
+        """Its place among all leases (LeaseLeases): by the time left on the sequencer, by IDs elsewhere; that of one which is
+        gone is the last."""
         entry = self._leases.get(lease)
         return (entry.deadline_ms if entry is not None and self.primary else NEVER), lease
 

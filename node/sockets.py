@@ -16,13 +16,12 @@ import structlog
 import zmq
 from zmq.utils import z85
 
+from process.logs import Repeats
 from zmtp import Dealer, Receive, Router, end_libzmq_when_silent, traffic
 
 __all__ = ["CurveKeys", "FrameSocket", "Gatekeeper", "LoopSocket", "Receive", "dealer", "open_dealer", "open_router", "router", "traffic"]
 
 log = structlog.get_logger("sockets")
-
-_REPEAT_S = 60.0  # the same complaint at most so often
 
 _DRAIN_LIMIT = 1000  # messages taken in one go, so that a flood cannot starve the rest of the loop
 
@@ -209,7 +208,7 @@ class Gatekeeper:
         self._socket = LoopSocket(loop, socket, self._answer)
         self.refused = 0
         self._loop = loop
-        self._told_at = -_REPEAT_S
+        self._refusals = Repeats()
 
     def _answer(self, parts: list[bytes]) -> None:
         # identity, empty, version, request id, domain, address, identity, mechanism, credentials...
@@ -218,9 +217,7 @@ class Gatekeeper:
         good = mechanism == b"CURVE" and credentials[:1] == [self._allowed]
         if not good:
             self.refused += 1
-            now = self._loop.time()
-            if now - self._told_at >= _REPEAT_S:
-                self._told_at = now
+            if self._refusals.news("no key", self._loop.time()):
                 log.warning("refused a connection that does not hold this cluster's peer key", refused=self.refused)
         status, text = (b"200", b"OK") if good else (b"400", b"not this cluster's key")
         self._socket.send([*parts[: split + 1], b"1.0", request_id, status, text, b"", b""])

@@ -159,7 +159,8 @@ class Upkeep:
     def _look_at_space(self) -> None:
         """How short of space this host is, and at the leader of shard 0 whether the store must take no more in."""
         node, space = self._node, self._space
-        self._space_look_at = self._log_bytes + max(node.settings.min_free_disk_bytes // _LOOKS, _QUOTA_STEP)
+        least = min(node.settings.order_log_bytes // 2, node.settings.min_free_disk_bytes or node.settings.order_log_bytes)
+        self._space_look_at = self._log_bytes + max(least // _LOOKS, _QUOTA_STEP)
         if space is None:
             return
         if space.look(node.log.bytes_after(0)):

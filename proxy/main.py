@@ -41,7 +41,6 @@ from proxy.siblings import Siblings
 
 log = structlog.get_logger("front")
 
-_TELL_S = 60.0
 FAULT_EXIT = 70  # sysexits' EX_SOFTWARE
 _RECEIVE_OVERHEAD_BYTES = 524_288
 
@@ -81,7 +80,7 @@ class Front:
         self._loop = loop
         self._ready = False
         self._refused = 0  # connections, as far as the log tells
-        self._refused_told = float("-inf")
+        self._refusals = logs.Repeats()
         self._sweeper: asyncio.TimerHandle | None = None
 
     async def start(self) -> None:
@@ -112,11 +111,11 @@ class Front:
 
     def _tell_refused(self) -> None:
         """Once a minute, if clients' connections were refused."""
-        now, refused = self._loop.time(), self.server.refused
-        if refused > self._refused and now - self._refused_told > _TELL_S:
+        refused = self.server.refused
+        if refused > self._refused and self._refusals.news("connections", self._loop.time()):
             log.warning("refused connections of clients: there are as many as may be", refused=refused - self._refused,
                         limit=self.server.limits.max_connections)
-            self._refused, self._refused_told = refused, now
+            self._refused = refused
 
     def _sweep(self) -> None:
         self._sweeper = self._loop.call_later(SWEEP_S, self._sweep)
