@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import os
 import shutil
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from cluster.pb import rpc_pb2
 from tests.faults.hosts import SHARDS, Hosts, aside, three_hosts, until
 from tests.faults.load import Load
 from tests.linearizability import Outcome
+from tests.small_disk import mounted
 
 VICTIM = 2
 KEEP_LITTLE = ("--snapshot-count=200", "--snapshot-catchup-entries=50")
@@ -193,15 +193,8 @@ def test_a_flipped_bit_in_the_state_is_found_and_named_and_never_served(hosts: H
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of its own for the victim's data."""
-    folder = tmp_path / "c" / f"host{VICTIM}"
-    folder.mkdir(parents=True)
-    done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256m", "tmpfs", str(folder)], capture_output=True, check=False)
-    if done.returncode:
-        pytest.skip("needs the right to mount a tmpfs")
-    try:
-        yield folder
-    finally:
-        subprocess.run(["umount", "--lazy", str(folder)], check=True)
+    with mounted(tmp_path / "c" / f"host{VICTIM}", "256m") as disk:
+        yield disk
 
 
 def test_a_full_disk_ends_its_host_only_and_space_brings_it_back(small_disk: Path) -> None:

@@ -6,7 +6,6 @@ import contextlib
 import itertools
 import os
 import shutil
-import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -19,6 +18,7 @@ from cluster.pb import rpc_pb2 as pb
 from tests.cluster.local_cluster import local_cluster
 from tests.faults.hosts import SOAK, Hosts, stopped, until
 from tests.faults.shards import Client, clients, facts, keys_of, order_index
+from tests.small_disk import mounted
 
 SHARDS = 2
 MIB = 1 << 20
@@ -210,15 +210,8 @@ def test_a_shard_without_a_majority_stops_writes_before_disks_fill_and_no_reads_
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of its own for all hosts."""
-    folder = tmp_path / "small"
-    folder.mkdir()
-    done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=700m", "tmpfs", str(folder)], capture_output=True, check=False)
-    if done.returncode:
-        pytest.skip("needs the right to mount a tmpfs")
-    try:
-        yield folder
-    finally:
-        subprocess.run(["umount", "--lazy", str(folder)], check=True)
+    with mounted(tmp_path / "small", "700m") as disk:
+        yield disk
 
 
 @pytest.mark.timeout(300)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +12,7 @@ import pytest
 from cluster import records
 from cluster.raft import Configuration, Entry, EntryKind
 from node.storage import DiskFull, RaftLog, StateStore, SyncFailed
+from tests.small_disk import mounted
 
 GROUP = Configuration(frozenset({1}))
 
@@ -20,13 +20,8 @@ GROUP = Configuration(frozenset({1}))
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of 64 MiB."""
-    done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", str(tmp_path)], capture_output=True, check=False)
-    if done.returncode:
-        pytest.skip("needs the right to mount a tmpfs")
-    try:
-        yield tmp_path
-    finally:
-        subprocess.run(["umount", "--lazy", str(tmp_path)], check=True)
+    with mounted(tmp_path, "64m") as disk:
+        yield disk
 
 
 def fill(disk: Path) -> None:
