@@ -20,7 +20,7 @@ LEAST_ORDER_LOG_BYTES = 256 << 20  # half of it is well above what a host keeps 
 DEFAULT_QUOTA_BYTES = 2 * 1024**3
 DEFAULT_PROGRESS_INTERVAL_MS = 600_000
 MIN_PROGRESS_INTERVAL_MS = 100
-FRONT_CPUS = 4  # CPUs of a host from which on it has a front process though its nodes take them all
+CPUS_PER_FRONT = 4  # a front takes some 165,000 puts a second on a CPU of its own, a leader some 100,000
 MAX_SHARDS = 64
 
 
@@ -194,7 +194,7 @@ def build(values: Values) -> ServerConfig:
         shard_depth=values["shard-depth"],
         shards_set=values.is_set("shards") and values["shards"] != AUTO,
         depth_set=values.is_set("shard-depth"),
-        fronts=front_count(values["fronts"], shards),
+        fronts=front_count(values["fronts"]),
         cpus=values["cpus"],
         listen_peer=listen_peer,
         listen_client=listen_client,
@@ -215,8 +215,8 @@ def build(values: Values) -> ServerConfig:
 
 
 def with_shards(config: ServerConfig, shards: int) -> ServerConfig:
-    """The same, once it is known how many shards there are: what hangs on their number follows it."""
-    return replace(config, shards=shards, fronts=front_count(config.values["fronts"], shards))
+    """The same, once it is known how many shards there are."""
+    return replace(config, shards=shards)
 
 
 def shard_count(wanted: int, hosts: int = 1) -> int:
@@ -230,15 +230,15 @@ def shard_count(wanted: int, hosts: int = 1) -> int:
     return wanted
 
 
-def front_count(wanted: int, shards: int, hosts: int = 1) -> int:
+def front_count(wanted: int, hosts: int = 1) -> int:
     """The number of front processes that --fronts asks for, with so many hosts on this machine.
 
-    Where few CPUs must be shared, a front of its own only adds messages and wake-ups (docs/benchmarks.md). From
-    FRONT_CPUS on a host has work enough for many clients, and node 0, which may be the sequencer, is not to do it.
+    Where few CPUs must be shared, a front of its own only adds messages and wake-ups (docs/benchmarks.md), so node 0
+    serves clients itself. A large host's fronts saturate before its nodes do: one for every CPUS_PER_FRONT.
     """
     if wanted != AUTO:
         return wanted
-    return 1 if len(os.sched_getaffinity(0)) // max(1, hosts) >= min(shards + 1, FRONT_CPUS) else 0
+    return len(os.sched_getaffinity(0)) // max(1, hosts) // CPUS_PER_FRONT
 
 
 def _check_timing(values: Values) -> None:

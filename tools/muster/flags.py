@@ -75,10 +75,10 @@ _DISCOVERY = "discovery-config/client/"
 
 _GROUPS: dict[str, list[Flag]] = {
     "muster": [
-        Flag("shards", Kind.COUNT, "auto", 'number of shards; "auto": what the cluster has agreed on, and in a new one as many as the first leader\'s host may use CPUs, at most 64'),
+        Flag("shards", Kind.COUNT, "1", 'number of shards of a new cluster, at most 64; "auto": as many as the first leader\'s host may use CPUs. Unless given, a host takes what its cluster has agreed on'),
         Flag("shard-depth", U, "2", "how many segments of a key's directory decide its shard; agreed once"),
         Flag("leader-placement", E, "together", "where shards' leaders are kept: together, on the sequencer's host (for latency), or spread over the hosts (for load)", choices=("together", "spread")),
-        Flag("fronts", Kind.COUNT, "auto", 'number of front processes that share the client port; 0: node 0 serves clients itself; "auto": 1 where each process of the host gets a CPU of its own, and from 4 CPUs on, else 0'),
+        Flag("fronts", Kind.COUNT, "auto", 'number of front processes that share the client port; 0: node 0 serves clients itself; "auto": one for every four CPUs'),
         Flag("cpus", S, "auto", 'CPUs to pin nodes and fronts to: "auto" (one each, where there are enough), "none", or a list: 0-3,6'),
         Flag("range-cache-bytes", U, "33554432", "memory of this host, shared among its shards, for rows that ranges have read lately, so that a range asked again is not walked again; 0: none"),
         Flag("block-cache-bytes", U, "67108864", "memory of this host, shared among its shards (each gets 4 MiB at least), for blocks of stored rows that were read"),

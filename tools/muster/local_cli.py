@@ -16,10 +16,10 @@ FLAGS = {
     f.name: f
     for f in (
         Flag("hosts", Kind.UINT, "3", "number of hosts"),
-        Flag("shards", Kind.COUNT, "auto", 'number of shards; "auto": as many as there are CPUs for each host, at least 1'),
+        Flag("shards", Kind.COUNT, "1", 'number of shards; "auto": as many as there are CPUs for each host, at least 1'),
         Flag("data-dir", Kind.STR, "local.muster", "directory of all hosts' data and logs"),
         Flag("base-port", Kind.UINT, "2379", "client port of host 0; host i's is this + 100 * i, its peer ports start right after"),
-        Flag("fronts", Kind.COUNT, "auto", 'front processes of each host; 0: node 0 serves clients itself; "auto": 1 where there are CPUs for all processes, and from 4 CPUs a host on, else 0'),
+        Flag("fronts", Kind.COUNT, "auto", 'front processes of each host; 0: node 0 serves clients itself; "auto": one for every four CPUs of a host'),
         Flag("cpus", Kind.STR, "auto", 'CPUs to share out among the hosts: "auto", "none" or a list'),
         Flag("shard", Kind.STR, "", "kill: only the host's node of this shard"),
         Flag("front", Kind.STR, "", "kill: only this front of the host"),
@@ -89,7 +89,7 @@ def _run(values: Values, extra: tuple[str, ...], on_ready: OnReady | None) -> in
     _follow_recorded(values)
     if values["shards"] == AUTO:
         values.values["shards"] = config.shard_count(AUTO, values["hosts"])
-    values.values["fronts"] = config.front_count(values["fronts"], values["shards"], values["hosts"])
+    values.values["fronts"] = config.front_count(values["fronts"], values["hosts"])
     hosts, processes = values["hosts"], values["shards"] + values["fronts"]
     pins = pinning.assign(values["cpus"], hosts * processes)
     shares = [pins[i * processes : (i + 1) * processes] for i in range(hosts)]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-
 import pytest
 
 from tools.muster import config, pinning
@@ -18,7 +16,7 @@ def build(*args: str, **environ: str) -> ServerConfig:
 
 def test_without_flags() -> None:
     c = build()
-    assert (c.name, c.data_dir, c.shards, c.shard_depth) == ("default", "default.muster", min(64, len(os.sched_getaffinity(0))), 2)
+    assert (c.name, c.data_dir, c.shards, c.shard_depth) == ("default", "default.muster", 1, 2)
     assert not c.shards_set
     assert c.initial_cluster == (("default", ("http://localhost:2380",)),)
     assert c.quota_backend_bytes == 2147483648
@@ -133,12 +131,11 @@ def test_pinning_to_a_cpu_that_is_not_ours() -> None:
 
 
 @pytest.mark.parametrize(
-    ("wanted", "shards", "hosts", "cpus", "fronts"),
-    [(-1, 1, 1, 2, 1), (-1, 1, 1, 1, 0), (-1, 1, 3, 2, 0), (-1, 1, 3, 6, 1), (-1, 4, 1, 4, 1), (-1, 3, 1, 3, 0), (-1, 16, 1, 16, 1),
-     (-1, 2, 3, 9, 1), (-1, 3, 3, 9, 0), (3, 4, 1, 1, 3), (0, 1, 1, 8, 0)],
+    ("wanted", "hosts", "cpus", "fronts"),
+    [(-1, 1, 1, 0), (-1, 1, 3, 0), (-1, 1, 4, 1), (-1, 1, 7, 1), (-1, 1, 16, 4), (-1, 3, 6, 0), (-1, 3, 12, 1), (3, 1, 1, 3), (0, 1, 8, 0)],
 )
-def test_a_front_has_its_own_process_where_there_are_cpus_enough(
-    monkeypatch: pytest.MonkeyPatch, wanted: int, shards: int, hosts: int, cpus: int, fronts: int
+def test_a_host_has_one_front_for_every_four_cpus(
+    monkeypatch: pytest.MonkeyPatch, wanted: int, hosts: int, cpus: int, fronts: int
 ) -> None:
     monkeypatch.setattr("os.sched_getaffinity", lambda pid: set(range(cpus)))
-    assert config.front_count(wanted, shards, hosts) == fronts
+    assert config.front_count(wanted, hosts) == fronts
