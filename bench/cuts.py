@@ -40,6 +40,7 @@ from cluster.settings import Common, NodeSettings, Peer, dumps
 from node.feed import FEED_ACK_BODY, FEED_BODY, NO_HASTE, OWN_HASTE
 from node.links import NodeLink, NodeLinks
 from process import seal
+from process.handed import hand
 
 SCHEMA = "muster-bench-cuts/1"
 HOSTS = 3
@@ -229,8 +230,9 @@ def _started(count: int, data_dir: Path | None) -> Iterator[list[_Host]]:
                             status_fd=writing)
             settings = NodeSettings(common=common, shard=0, data_dir=str(own / "shard-0"), listen_host="127.0.0.1",
                                     listen_port=peer.port, incarnation=peer.member_id)
-            process = subprocess.Popen([sys.executable, "-P", "-m", "node", dumps(settings)], pass_fds=(writing,),
-                                       stdout=subprocess.DEVNULL)
+            with os.fdopen(hand([dumps(settings)])) as handed:
+                process = subprocess.Popen([sys.executable, "-P", "-m", "node"], pass_fds=(writing,), stdin=handed,
+                                           stdout=subprocess.DEVNULL)
             os.close(writing)
             hosts.append(_Host(replace(common, status_fd=-1), process, os.fdopen(reading)))
         yield hosts

@@ -1,6 +1,6 @@
-"""What a supervisor tells the processes it starts, as JSON on their command line.
+"""What a supervisor tells the processes it starts, as a line of JSON on their standard input (``process.handed``).
 
-``python -m node JSON`` runs one node, ``python -m proxy JSON`` one front. Units are in the names.
+``python -m node`` runs one node, ``python -m proxy`` one front. Units are in the names.
 """
 
 from __future__ import annotations

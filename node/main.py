@@ -1,4 +1,4 @@
-"""``python -m node JSON``: run one node until it is told to stop.
+"""``python -m node``: run one node until it is told to stop; its settings come by ``process.handed``.
 
 Exit codes: 0 stopped as told, 3 must not be started again (``FATAL_EXIT``), others: crashed.
 """
@@ -22,6 +22,7 @@ from node.server import Node
 from node.shard_node import ShardNode
 from node.storage.errors import DirectoryLocked, DiskFull, LibraryRefused, StorageCorruption, is_disk_full
 from process import logs, seal
+from process.handed import take
 from process.scheduling import short_slices
 from process.setup import pin, settle_memory
 from process.status import StatusPipe, StatusSink
@@ -115,8 +116,8 @@ def refuse(shard: int, reason: str, status: StatusSink) -> None:
 
 
 def main() -> int:
-    """Run with the settings of the command line."""
-    settings = loads(NodeSettings, sys.argv[1])
+    """Run with the settings that were handed over."""
+    settings = loads(NodeSettings, *take(1))
     common = settings.common
     logs.configure("muster/node", common.log_level, common.log_format, common.log_outputs,
                    host=common.name, process=f"node-{settings.shard}")

@@ -1,4 +1,4 @@
-"""``python -m proxy JSON`` runs one front."""
+"""``python -m proxy`` runs one front."""
 
 from proxy.main import main
 

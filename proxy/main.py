@@ -1,4 +1,4 @@
-"""The front's process: ``python -m proxy JSON`` (``cluster.settings.FrontSettings``).
+"""The front's process: ``python -m proxy``; its ``cluster.settings.FrontSettings`` come by ``process.handed``.
 
 It listens, opens its links, says ``{"event": "ready"}`` once every shard has a leader that it can reach and it
 serves, and on SIGTERM sends GOAWAY, ends watch streams, lets calls finish and exits 0.
@@ -10,7 +10,6 @@ import asyncio
 import os
 import random
 import signal
-import sys
 import traceback
 from collections.abc import Callable
 from typing import Any
@@ -23,6 +22,7 @@ from cluster.faults import faults
 from cluster.settings import FrontSettings, loads
 from process import logs
 from process.descriptors import for_clients, raise_limit
+from process.handed import take
 from process.scheduling import short_slices
 from process.setup import pin, settle_memory
 from process.status import StatusPipe, StatusSink
@@ -182,9 +182,7 @@ async def serve(settings: FrontSettings) -> None:
 
 def main() -> None:
     """Entry point of ``python -m proxy``."""
-    if len(sys.argv) != 2:
-        sys.exit("usage: python -m proxy SETTINGS_JSON")
-    settings = loads(FrontSettings, sys.argv[1])
+    settings = loads(FrontSettings, *take(1))
     common = settings.common
     logs.configure("muster/front", common.log_level, common.log_format, common.log_outputs, host=common.name,
                    front=settings.index)

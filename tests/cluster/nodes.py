@@ -18,6 +18,7 @@ from cluster import messages
 from cluster.messages import HELLO_BODY, STATE_BODY, Method, Status
 from cluster.settings import Common, NodeSettings, Peer, dumps
 from process import seal
+from process.handed import hand
 
 
 def free_ports(count: int) -> list[int]:
@@ -66,9 +67,9 @@ class Nodes:
         if not Path(settings.data_dir).exists():
             Path(settings.data_dir).mkdir(parents=True)
             seal.seal(settings.data_dir, settings.incarnation)
-        with open(Path(settings.data_dir) / "stderr.log", "ab") as log:
+        with open(Path(settings.data_dir) / "stderr.log", "ab") as log, os.fdopen(hand([dumps(settings)])) as handed:
             self.processes[member_id] = subprocess.Popen(
-                [sys.executable, "-m", "node", dumps(settings)], stderr=log, cwd=Path(__file__).parents[2])
+                [sys.executable, "-m", "node"], stdin=handed, stderr=log, cwd=Path(__file__).parents[2])
 
     def start_all(self) -> None:
         for member_id in self.settings:

@@ -21,6 +21,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from process.handed import hand
+
 EXIT_FATAL = 3
 FIRST_DELAY_S, LONGEST_DELAY_S = 0.1, 5.0
 STEADY_S = 10.0  # a child that ran this long starts again without having to wait for its earlier crashes
@@ -32,12 +34,14 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 @dataclass(slots=True, frozen=True)
 class ChildSpec:
-    """What to run: ``argv(status_fd)`` gives the command line."""
+    """What to run: ``argv(status_fd)`` gives the command line, ``settings(status_fd)`` what the child is handed
+    (``process.handed``)."""
 
     kind: str  # "node" or "front"
     index: int  # of the shard, or of the front
     cpu: int
     argv: Callable[[int], Sequence[str]]
+    settings: Callable[[int], Sequence[str]] = lambda status_fd: ()
     serves: bool = False  # a node whose process holds a front, which ends first: :meth:`Child.drain`
 
     @property
@@ -113,10 +117,12 @@ class Child:
 
     async def _run_once(self) -> int:
         read_fd, write_fd = os.pipe()
+        handed_fd = -1
         supervisor = os.getpid()
         try:
+            handed_fd = hand(self.spec.settings(write_fd))
             process = subprocess.Popen(
-                self.spec.argv(write_fd), pass_fds=(write_fd,), stdin=subprocess.DEVNULL, env=environment(),
+                self.spec.argv(write_fd), pass_fds=(write_fd,), stdin=handed_fd, env=_environment_of_child(),
                 process_group=0,  # Ctrl-C is for the supervisor: children end in order
                 preexec_fn=lambda: die_with(supervisor),
             )  # fmt: skip
@@ -125,6 +131,8 @@ class Child:
             raise
         finally:
             os.close(write_fd)
+            if handed_fd >= 0:
+                os.close(handed_fd)
         self.pid, self.ready, self.state, self.fatal = process.pid, False, {}, ""
         self.starts += 1
         self._gone.clear()
@@ -222,3 +230,8 @@ def environment() -> dict[str, str]:
     root = str(Path(__file__).resolve().parents[2])
     path = [p for p in os.environ.get("PYTHONPATH", "").split(os.pathsep) if p and p != root]
     return {**os.environ, "PYTHONPATH": os.pathsep.join([root, *path])}
+
+
+def _environment_of_child() -> dict[str, str]:
+    """:func:`environment` without what is for the supervisor: flags as variables, and systemd's socket."""
+    return {k: v for k, v in environment().items() if not k.startswith(("ETCD_", "MUSTER_")) and k != "NOTIFY_SOCKET"}

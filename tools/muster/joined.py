@@ -1,4 +1,4 @@
-"""A host's front inside its node 0's process: ``python -m tools.muster.joined NODE_JSON FRONT_JSON``.
+"""A host's front inside its node 0's process: ``python -m tools.muster.joined``, which is handed the settings of both.
 
 With ``--fronts 0`` there is no front process. What a request then saves are two ipc messages and two wake-ups of
 latency, which counts most where CPUs are few (docs/benchmarks.md has the figures); what it
@@ -21,6 +21,7 @@ from cluster.settings import FrontSettings, NodeSettings, loads
 from node.main import crash_handler, end, guarded, sealed_node
 from node.server import Node
 from process import logs
+from process.handed import take
 from process.scheduling import short_slices
 from process.setup import pin, settle_memory
 from process.status import StatusPipe, StatusSink, parts
@@ -187,8 +188,9 @@ async def _run(node_settings: NodeSettings, front_settings: FrontSettings) -> in
 
 
 def main() -> int:
-    """Run with the settings of the command line."""
-    node_settings, front_settings = loads(NodeSettings, sys.argv[1]), loads(FrontSettings, sys.argv[2])
+    """Run with the settings that were handed over."""
+    of_node, of_front = take(2)
+    node_settings, front_settings = loads(NodeSettings, of_node), loads(FrontSettings, of_front)
     common = node_settings.common
     logs.configure("muster/node", common.log_level, common.log_format, common.log_outputs, host=common.name,
                    process=f"node-{node_settings.shard}+front")

@@ -162,9 +162,10 @@ def _common(config: ServerConfig, identity: Identity, run_dir: str, member_id: i
 def _node_spec(config: ServerConfig, identity: Identity, run_dir: str, shard: int, cpu: int) -> ChildSpec:
     """A node's process; node 0's holds the front too when there are no front processes (``tools.muster.joined``)."""
     listen = config.listen_peer[0]
+    serves = shard == 0 and config.fronts == 0
 
-    def argv(status_fd: int) -> Sequence[str]:
-        settings = dumps(NodeSettings(
+    def settings(status_fd: int) -> Sequence[str]:
+        of_node = dumps(NodeSettings(
             common=_common(config, identity, run_dir, identity.member_id, cpu, status_fd),
             shard=shard,
             data_dir=os.path.abspath(bootstrap.shard_dir(config.data_dir, shard)),
@@ -190,22 +191,23 @@ def _node_spec(config: ServerConfig, identity: Identity, run_dir: str, shard: in
             leader_placement=setting(config, "leader-placement"),
             unsafe_no_fsync=setting(config, "unsafe-no-fsync"),
         ))  # fmt: skip
-        if shard == 0 and config.fronts == 0:
-            front = _front_settings(config, identity, run_dir, identity.member_id, 0, cpu, status_fd)
-            return python("tools.muster.joined", settings, front)
-        return python("node", settings)
+        if serves:
+            return of_node, _front_settings(config, identity, run_dir, identity.member_id, 0, cpu, status_fd)
+        return (of_node,)
 
-    return ChildSpec("node", shard, cpu, argv, serves=shard == 0 and config.fronts == 0)
+    argv = python("tools.muster.joined" if serves else "node", f"shard={shard}", f"host={config.name}")
+    return ChildSpec("node", shard, cpu, lambda status_fd: argv, settings, serves=serves)
 
 
 def front_specs(config: ServerConfig, identity: Identity, run_dir: str, member_id: int, pins: Sequence[int]) -> list[ChildSpec]:
     """The front processes; ``member_id`` 0 on a machine without a member."""
 
     def spec(index: int, cpu: int) -> ChildSpec:
-        def argv(status_fd: int) -> Sequence[str]:
-            return python("proxy", _front_settings(config, identity, run_dir, member_id, index, cpu, status_fd))
+        def settings(status_fd: int) -> Sequence[str]:
+            return (_front_settings(config, identity, run_dir, member_id, index, cpu, status_fd),)
 
-        return ChildSpec("front", index, cpu, argv)
+        argv = python("proxy", f"front={index}", f"host={config.name}")
+        return ChildSpec("front", index, cpu, lambda status_fd: argv, settings)
 
     return [spec(index, cpu) for index, cpu in enumerate(pins)]
 

@@ -16,6 +16,7 @@ import zmq
 from cluster.messages import HEAD, Method, Status
 from cluster.pb import rpc_pb2
 from cluster.settings import Common, FrontSettings, Peer, dumps
+from process.handed import hand
 from proxy.main import FAULT_EXIT, crash, split_url
 from tests.unit.proxy.test_links import RouterNode, free_port, run, until
 
@@ -27,8 +28,9 @@ def test_a_front_says_ready_serves_and_exits_0_on_sigterm(tmp_path: Path) -> Non
         common = Common(cluster_id=9, member_id=1, name="h1", shard_count=1, placement_depth=2,
                         peers=(Peer(1, "h1", "127.0.0.1", 1),), run_dir=str(tmp_path), status_fd=write)
         settings = FrontSettings(common=common, index=0, listen=(f"http://127.0.0.1:{port}",))
-        process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "proxy", dumps(settings), pass_fds=(write,), stderr=asyncio.subprocess.PIPE)
+        with os.fdopen(hand([dumps(settings)])) as handed:
+            process = await asyncio.create_subprocess_exec(
+                sys.executable, "-m", "proxy", pass_fds=(write,), stdin=handed, stderr=asyncio.subprocess.PIPE)
         os.close(write)
         reader = asyncio.StreamReader()
         transport, _ = await asyncio.get_running_loop().connect_read_pipe(

@@ -20,7 +20,7 @@ def node_settings(shards: int, *args: str) -> list[dict[str, int]]:
     built = config.with_shards(config.build(resolve(SERVER_FLAGS, [f"--shards={shards}", "--fronts=1", *args], {})), shards)
     identity = Identity(1, 2, 3, shards, 2, (Peer(2, "default", "localhost", 2380, ("http://localhost:2380",)),))
     specs = serve.child_specs(built, identity, "/run")
-    return [json.loads(spec.argv(3)[-1]) for spec in specs if spec.kind == "node"]
+    return [json.loads(spec.settings(3)[0]) for spec in specs if spec.kind == "node"]
 
 
 @pytest.mark.parametrize(
