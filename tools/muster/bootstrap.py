@@ -87,9 +87,18 @@ def _open_to_others(data_dir: str) -> list[str]:
     return [*found[:_TOLD], f"{len(found) - _TOLD} more like it in {data_dir}"] if len(found) > _TOLD + 1 else found
 
 
+def is_known(data_dir: str) -> bool:
+    """Whether this data directory is somebody's already: then the ``initial`` flags are not looked at."""
+    return _identity_file(data_dir).exists()
+
+
+def _identity_file(data_dir: str) -> Path:
+    return Path(member_dir(data_dir), "identity.json")
+
+
 def establish(config: ServerConfig) -> tuple[Identity, bool]:
     """This host's identity and whether it is new. Call with the data directory locked."""
-    path = Path(member_dir(config.data_dir), "identity.json")
+    path = _identity_file(config.data_dir)
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:

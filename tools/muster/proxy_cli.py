@@ -12,7 +12,7 @@ from dataclasses import replace
 from urllib.parse import urlsplit
 
 from cluster.settings import Peer
-from tools.muster import bootstrap, config, logs, peer_keys, pinning, rundir, serve
+from tools.muster import bootstrap, config, logs, peer_keys, pinning, ports, rundir, serve
 from tools.muster.bootstrap import Identity
 from tools.muster.config import ServerConfig
 from tools.muster.flag_docs import flag_list
@@ -63,7 +63,7 @@ def run(args: list[str]) -> int:
         raise ConfigError(f"{settings.data_dir} is the data directory of a member: a proxy needs its own")
     lock = rundir.DataDirLock(settings.data_dir)
     try:
-        serve.check_ports(settings, None, log)
+        ports.check(settings, None, log)
         run_dir = rundir.make_run_dir(settings.data_dir, settings.run_dir)
         identity = Identity(cluster_id, 0, 0, settings.shards, settings.shard_depth, peers)
         specs = serve.front_specs(settings, identity, run_dir, 0, pinning.assign(settings.cpus, max(1, settings.fronts)))

@@ -3,27 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-import errno
 import os
 import platform
-import socket
 import sys
-import time
 from collections.abc import Sequence
 from typing import Any
 
 from cluster.settings import Common, FrontSettings, NodeSettings, dumps
 from cluster.version import ETCD_VERSION, MUSTER_VERSION
 from process.descriptors import raise_limit
-from tools.muster import bootstrap, control, logs, nodestate, peer_keys, pinning, rundir
+from tools.muster import bootstrap, control, logs, nodestate, peer_keys, pinning, ports, rundir
 from tools.muster.bootstrap import Identity
 from tools.muster.children import ChildSpec, python
-from tools.muster.config import ServerConfig, Url, setting, with_shards
+from tools.muster.config import ServerConfig, setting, with_shards
 from tools.muster.flags import AUTO
 from tools.muster.parse import ConfigError
 from tools.muster.supervisor import Logger, StopLimits, Supervisor
 
-_TOLD_AFTER_S = 1.0  # of waiting for a port
 _LEAST_BLOCK_CACHE_BYTES = 4 << 20  # of a shard
 _LEAST_WRITE_BUFFER_BYTES = 8 << 20
 
@@ -43,10 +39,12 @@ def run(config: ServerConfig) -> int:
     try:
         if config.peer_key_file:
             peer_keys.check(config.peer_key_file)
+        if not bootstrap.is_known(config.data_dir):  # a refused first start leaves nothing that the next one would go by
+            ports.compare(config, config.shards, bootstrap.peers_of(config.initial_cluster, config.initial_cluster_token))
         while True:
             identity, is_new = bootstrap.establish(config)
             config = with_shards(config, identity.shard_count)
-            check_ports(config, identity, log)
+            ports.check(config, identity, log)
             run_dir = rundir.make_run_dir(config.data_dir, config.run_dir)
             try:
                 supervisor = Supervisor(child_specs(config, identity, run_dir), log, stop_limits(config))
@@ -169,7 +167,7 @@ def _node_spec(config: ServerConfig, identity: Identity, run_dir: str, shard: in
             common=_common(config, identity, run_dir, identity.member_id, cpu, status_fd),
             shard=shard,
             data_dir=os.path.abspath(bootstrap.shard_dir(config.data_dir, shard)),
-            listen_host=bind_address(listen),
+            listen_host=ports.bind_address(listen),
             listen_port=listen.port + shard,
             client_urls=tuple(u.text for u in config.advertise_client),
             peer_urls=identity.own.peer_urls,
@@ -215,11 +213,11 @@ def front_specs(config: ServerConfig, identity: Identity, run_dir: str, member_i
 def _front_settings(
     config: ServerConfig, identity: Identity, run_dir: str, member_id: int, index: int, cpu: int, status_fd: int
 ) -> str:
-    metrics = tuple(f"http://{in_url(bind_address(u))}:{u.port}" for u in config.listen_metrics)
+    metrics = tuple(f"http://{ports.in_url(ports.bind_address(u))}:{u.port}" for u in config.listen_metrics)
     return dumps(FrontSettings(
         common=_common(config, identity, run_dir, member_id, cpu, status_fd),
         index=index,
-        listen=tuple(f"http://{in_url(bind_address(u))}:{u.port}" for u in config.listen_client),
+        listen=tuple(f"http://{ports.in_url(ports.bind_address(u))}:{u.port}" for u in config.listen_client),
         fronts=max(config.fronts, 1),
         reuse_port=config.fronts > 1 or setting(config, "socket-reuse-port"),
         metrics=setting(config, "metrics"),
@@ -240,52 +238,6 @@ def _front_settings(
 
 def _of_a_front(config: ServerConfig, connections: int) -> int:
     return connections if connections == AUTO else -(-connections // max(config.fronts, 1))
-
-
-def bind_address(url: Url) -> str:
-    """The address to bind for a URL; a name is resolved, IPv4 first (localhost is 127.0.0.1)."""
-    try:
-        infos = socket.getaddrinfo(url.host, url.port, type=socket.SOCK_STREAM)
-    except OSError:
-        raise ConfigError(f"cannot resolve the host of {url.text}") from None
-    infos.sort(key=lambda info: info[0] != socket.AF_INET)
-    return str(infos[0][4][0])
-
-
-def in_url(host: str) -> str:
-    """An address as it stands in a URL: IPv6 in brackets."""
-    return f"[{host}]" if ":" in host else host
-
-
-def check_ports(config: ServerConfig, identity: Identity | None, log: Logger) -> None:
-    """Wait until all ports are free, ``--port-wait`` at most: children of a supervisor that was killed may be ending still.
-    ConfigError, in etcd's words, if one is not: better now than by a child that crashes again and again."""
-    urls = [(bind_address(u), u.port) for u in (*config.listen_client, *config.listen_metrics)]
-    if identity is not None:
-        peer = config.listen_peer[0]
-        urls += [(bind_address(peer), peer.port + s) for s in range(identity.shard_count)]
-    began, told = time.monotonic(), False
-    limit_s = setting(config, "port-wait") / 1000
-    for host, port in urls:
-        while (code := _bind_error(host, port)) == errno.EADDRINUSE and time.monotonic() < began + limit_s:
-            if not told and time.monotonic() > began + _TOLD_AFTER_S:
-                told = True
-                log.warning("a port is taken; waiting for it", address=f"{in_url(host)}:{port}", limit_s=limit_s)
-            time.sleep(0.05)
-        if code:
-            reason = "address already in use" if code == errno.EADDRINUSE else os.strerror(code).lower()
-            raise ConfigError(f"listen tcp {in_url(host)}:{port}: bind: {reason}")
-
-
-def _bind_error(host: str, port: int) -> int:
-    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM) as s:
-        s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            s.bind((host, port))
-            s.listen(1)
-        except OSError as e:
-            return e.errno or errno.EIO
-    return 0
 
 
 def _log_facts(log: Logger, config: ServerConfig, identity: Identity, is_new: bool) -> None:

@@ -14,11 +14,10 @@ import structlog
 from structlog.testing import capture_logs
 
 from cluster.version import ETCD_VERSION, MUSTER_VERSION
-from tools.muster import cli, layout, local_cli, rundir
+from tools.muster import cli, layout, local_cli, ports, rundir
 from tools.muster.config import build
 from tools.muster.flags import SERVER_FLAGS
 from tools.muster.parse import ConfigError, resolve
-from tools.muster.serve import check_ports
 
 ROOT = Path(__file__).parents[3]
 
@@ -116,7 +115,7 @@ def test_a_port_that_is_still_taken_is_waited_for() -> None:
         freed = threading.Timer(2.0, taken.close)
         freed.start()
         with capture_logs() as logs:
-            check_ports(config, None, structlog.get_logger())
+            ports.check(config, None, structlog.get_logger())
         freed.join()
     assert [line["event"] for line in logs] == ["a port is taken; waiting for it"]
 
