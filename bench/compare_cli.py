@@ -41,6 +41,7 @@ def register(app: typer.Typer) -> None:
     app.command()(report)
     app.command()(agree)
     app.command()(size)
+    app.command()(crowd)
     app.command()(cuts)
     app.command()(check)
 
@@ -203,6 +204,38 @@ def size(
             etcd_flags=shlex.split(etcd_flags), muster_flags=shlex.split(muster_flags),
             said=_said(quiet=as_json))
     _print(result, sizing.show, as_json=as_json)
+
+
+def crowd(
+    connections: Annotated[int, Option(min=1, help="Connections, all from this process.")] = 10_000,
+    watches: Annotated[int, Option(min=1, help="Watches on them, each on a key of its own.")] = 100_000,
+    watch_streams: Annotated[int, Option(min=0, help="Connections that have a watch stream. 0: all.")] = 0,
+    members: Annotated[int, Option(min=0, max=3, help="Members that the connections go to. 0: all three.")] = 0,
+    at_once: Annotated[int, Option(min=1, help="Connections, requests or streams under way at a time.")] = 256,
+    duration: Annotated[float, Option(min=0.1, help="Seconds of the puts beside them, each time.")] = 5.0,
+    names: Annotated[str, Option("--systems", help="What to start, separated by blanks, one after the other.")]
+    = "etcd muster",
+    data_dir: _DATA_DIR = None,
+    etcd_flags: _ETCD_FLAGS = "",
+    muster_flags: _MUSTER_FLAGS = "",
+    limit: Annotated[float, Option(help="Seconds after which a system's turn is given up.")] = 240.0,
+    page: Annotated[bool, Option("--markdown", help="Print the table as Markdown.")] = False,
+    as_json: _JSON = False,
+) -> None:
+    """Hold very many connections and watches; tell their memory, and what others' puts take beside them. Exit 1 if any
+    of them failed."""
+    from bench import crowd as crowding
+
+    with _failures():
+        load = crowding.Load(connections, watches, watch_streams, members, at_once, duration_s=duration, limit_s=limit)
+        result = crowding.measure(shlex.split(names), load, data_dir=data_dir, etcd_flags=shlex.split(etcd_flags),
+                                  muster_flags=shlex.split(muster_flags), said=_said(quiet=as_json))
+    if page and not as_json:
+        sys.stdout.write(crowding.markdown(result))
+    else:
+        _print(result, crowding.show, as_json=as_json)
+    if crowding.failures(result):
+        raise typer.Exit(1)
 
 
 def cuts(

@@ -12,7 +12,8 @@ import platform
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -38,8 +39,11 @@ class RunError(Exception):
 
 
 async def run(spec: Spec, *, processes: int = 1, server_roots: Sequence[int] = (),
-              progress: Progress | None = None) -> dict[str, Any]:
-    """Make one run. ValueError for a spec that cannot be run, :class:`RunError` if it fails."""
+              progress: Progress | None = None, stop: asyncio.Event | None = None) -> dict[str, Any]:
+    """Make one run. ValueError for a spec that cannot be run, :class:`RunError` if it fails.
+
+    Once ``stop`` is set no more operations are started; the result is that of the operations until then.
+    """
     spec.check()
     shares = spec.split(processes)
     usage_idle = servers.sample(server_roots)
@@ -58,7 +62,8 @@ async def run(spec: Spec, *, processes: int = 1, server_roots: Sequence[int] = (
             if progress is not None:
                 progress(sum(w.operations for w in workers), sum(w.errors for w in workers))
 
-        sent = await asyncio.gather(*(worker.expect("sent", None, report) for worker in workers))
+        async with _stopping(workers, stop):
+            sent = await asyncio.gather(*(worker.expect("sent", None, report) for worker in workers))
         usage_after = servers.sample(server_roots)
         machine_after, measured_s = psutil.cpu_times(), time.monotonic() - began
         puts = sum(event["operations"] for event in sent)
@@ -84,6 +89,24 @@ async def run(spec: Spec, *, processes: int = 1, server_roots: Sequence[int] = (
                                - sum(u.rss_bytes for u in usage_idle.values()))
     merged["others_busy_percent"] = _others_percent(merged, measured_s)
     return merged
+
+
+@asynccontextmanager
+async def _stopping(workers: Sequence[_Process], stop: asyncio.Event | None) -> AsyncIterator[None]:
+    """While the workers send: tell them when ``stop`` is set."""
+    async def tell(event: asyncio.Event) -> None:
+        await event.wait()
+        for worker in workers:
+            worker.tell("stop")
+
+    if stop is None:
+        yield
+        return
+    told = asyncio.ensure_future(tell(stop))
+    try:
+        yield
+    finally:
+        told.cancel()
 
 
 async def populate(spec: Spec, *, processes: int = 1, progress: Progress | None = None) -> None:

@@ -1,8 +1,8 @@
 """One client process: ``python -m bench.worker SPEC``, started and spoken to by ``bench.run``.
 
 Lines of JSON on stdout: ``ready``, then after ``go`` on stdin ``progress`` four times a second, ``sent``
-when the last operation is answered, and after ``end PUTS`` (how many puts all processes made together)
-``result``. Ends when stdin does, so it never outlives its parent.
+when the last operation is answered (``stop`` on stdin starts no more), and after ``end PUTS`` (how many
+puts all processes made together) ``result``. Ends when stdin does, so it never outlives its parent.
 """
 
 from __future__ import annotations
@@ -92,6 +92,10 @@ class Worker:
         finally:
             reporter.cancel()
         self._drain()
+
+    def stop(self) -> None:
+        """Start no more operations; :meth:`send` returns once the open ones are answered."""
+        self._loop.stop()
 
     async def _put_history(self) -> None:
         """What the watchers of ``watch-get`` have to catch up with; each process watches a key of its own."""
@@ -201,15 +205,22 @@ async def _serve(spec: Spec) -> None:
         return
     sending = asyncio.ensure_future(worker.send())
     order = asyncio.ensure_future(orders.readline())
-    await asyncio.wait((sending, order), return_when=asyncio.FIRST_COMPLETED)
-    if not sending.done():  # nothing is said in this phase: the parent is gone
-        sending.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await sending
-        return
+    while not sending.done():
+        await asyncio.wait((sending, order), return_when=asyncio.FIRST_COMPLETED)
+        if not order.done():
+            continue
+        if order.result() != b"stop\n":  # the parent is gone
+            sending.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await sending
+            return
+        worker.stop()
+        order = asyncio.ensure_future(orders.readline())
     sending.result()
     _say("sent", operations=len(worker.latencies))
-    words = (await order).split()
+    while (line := await order) == b"stop\n":  # it came as the last operation was answered
+        order = asyncio.ensure_future(orders.readline())
+    words = line.split()
     if words[:1] == [b"end"]:
         _say("result", **await worker.finish(int(words[1])))
 

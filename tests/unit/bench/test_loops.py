@@ -7,10 +7,12 @@ import itertools
 import signal
 import time
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 import pytest
 import uvloop
 
+from bench import run
 from bench.client import Client, RpcError, Status, parse_endpoint
 from bench.client.connection import Callback
 from bench.loops import Loop
@@ -209,3 +211,18 @@ def test_a_ticker_is_finer_than_a_millisecond_and_stops() -> None:
     assert len(ticks) == at_close
     gaps = sorted(b - a for a, b in itertools.pairwise(ticks))
     assert gaps[len(gaps) // 4] < 0.0009  # a timer of whole milliseconds has none
+
+
+@pytest.mark.parametrize("rate", [0.0, 500.0])
+def test_a_run_that_is_stopped_tells_what_was_done_until_then(etcd: System, rate: float) -> None:
+    async def stopped() -> dict[str, Any]:
+        stop = asyncio.Event()
+        spec = Spec("put", tuple(etcd.endpoints), clients=4, duration_s=60.0, rate_per_s=rate)
+        async with asyncio.timeout(30):
+            return await run.run(spec, processes=2, stop=stop,
+                                 progress=lambda operations, errors: stop.set() if operations else None)
+
+    result = uvloop.run(stopped())
+    assert 0 < result["operations"] < 60_000
+    assert result["errors"] == {}
+    assert result["duration_s"] < 20

@@ -1,0 +1,107 @@
+"""Very many connections and watches of one process, in small, on a real etcd."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import resource
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import uvloop
+
+from bench import crowd
+from bench.client import parse_endpoint
+from bench.holding import Crowd, key_of
+from bench.systems import System
+
+
+def bench(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-m", "bench.cli", "crowd", *arguments], capture_output=True, text=True,
+                          timeout=110, check=False)
+
+
+def test_a_crowd_is_opened_served_watched_and_closed_on_a_system_of_its_own(tmp_path: Path) -> None:
+    done = bench("--systems", "etcd", "--connections", "60", "--watches", "300", "--watch-streams", "30",
+                 "--duration", "0.3", "--data-dir", str(tmp_path), "--json")
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    assert result["schema"] == "muster-bench-crowd/1"
+    (row,) = result["systems"]
+    assert (row["failed"], row["errors"]) == ("", {})
+    assert (row["connect"]["count"], row["serve"]["count"]) == (60, 120)
+    assert (row["watch"]["count"], row["watch"]["streams"], row["deliver"]["count"]) == (300, 30, 300)
+    assert row["connected"]["descriptors"] >= row["empty"]["descriptors"] + 60
+    assert row["closed"]["descriptors"] <= row["empty"]["descriptors"] + 5
+    for stage in ("connect", "serve", "watch", "end_watches", "close"):
+        assert row[stage]["others"]["operations"] > 100  # at 100 a second, for two seconds at least
+        assert row[stage]["others"]["errors"] == {}
+    texts = crowd.markdown(result)
+    assert "-" not in [cell.strip() for line in texts.splitlines() for cell in line.split("|")]  # no figure is missing
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_more_connections_than_files_may_be_open_are_refused_before_anything_starts(tmp_path: Path) -> None:
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    done = bench("--connections", str(hard), "--data-dir", str(tmp_path / "none"))
+    assert done.returncode == 2
+    assert f"the hard limit here is {hard:,} (ulimit -Hn)" in " ".join(done.stderr.split())
+    done = bench("--connections", str(hard - 500), "--members", "1", "--data-dir", str(tmp_path / "none"))
+    assert done.returncode == 2
+    assert "a server needs" in done.stderr
+    assert not (tmp_path / "none").exists()
+
+
+def test_a_system_whose_turn_takes_too_long_says_how_far_it_came(tmp_path: Path) -> None:
+    done = bench("--systems", "etcd", "--connections", "10", "--watches", "10", "--limit", "6", "--data-dir",
+                 str(tmp_path))
+    assert done.returncode == 1
+    assert "etcd: not done within 6 s" in done.stdout
+
+
+def held(work: Any) -> Any:
+    async def bounded() -> Any:
+        async with asyncio.timeout(30):
+            return await work()
+
+    return uvloop.run(bounded())
+
+
+def nothing(done: int) -> None:
+    """No progress is shown."""
+
+
+def test_connections_that_the_server_ends_are_counted_with_their_endpoint(own_etcd: System) -> None:
+    async def work() -> dict[str, int]:
+        crowd = Crowd([parse_endpoint(own_etcd.endpoints[0])], 8, 5.0)
+        await crowd.open(5, nothing)
+        own_etcd.stop()
+        while sum(crowd.errors.values()) < 5:
+            await asyncio.sleep(0.01)
+        return dict(crowd.errors)
+
+    assert all(own_etcd.endpoints[0] in what and "lost" in what for what in held(work))
+
+
+def test_an_event_at_the_wrong_watch_or_twice_is_an_error() -> None:
+    async def work() -> None:
+        crowd = Crowd([], 1, 1.0)
+        for watch in (3, 4):
+            crowd._awaited[key_of(watch)] = asyncio.get_running_loop().create_future()
+        crowd.event(key_of(3), key_of(3))
+        assert crowd.errors == {}
+        crowd.event(key_of(3), key_of(3))
+        assert crowd.errors == {"an event twice, or of no put": 1}
+        crowd.event(key_of(5), key_of(4))
+        assert crowd.errors["an event for another watch"] == 1
+
+    held(work)
+
+
+@pytest.mark.parametrize("changes", [{"connections": 0}, {"watch_streams": 11}, {"limit_s": 0.0}])
+def test_a_load_that_means_nothing_is_refused(changes: dict[str, Any]) -> None:
+    with pytest.raises(ValueError):
+        crowd.Load(**{"connections": 10, "watches": 10, **changes}).check()
