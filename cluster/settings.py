@@ -99,6 +99,7 @@ class NodeSettings:
     write_buffer_bytes: int = 33_554_432  # rows that are not flushed; the log takes half as much again
     range_cache_bytes: int = 33_554_432  # rows read lately
     lease_check_interval_ms: int = 0  # between looks whether keys and leases agree; 0: none
+    warning_apply_ms: float = 100  # an apply that takes longer is logged
 
 
 @dataclass(slots=True, frozen=True)

@@ -8,11 +8,17 @@ last slice.
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Callable, Iterable
 
+import structlog
+
+from cluster.histogram import APPLY_S, Histogram
 from cluster.raft import Entry, EntryKind
 from node.storage import Applied, Applying, Event
+
+log = structlog.get_logger("apply")
 
 SLICE_S = 0.002
 _RUN_BYTES = 1 << 20  # committed entries are applied in runs of about this size
@@ -39,14 +45,20 @@ class Applies:
     """The apply that is under way in one replica, if it is a long one."""
 
     def __init__(
-        self, loop: asyncio.AbstractEventLoop, gather: Callable[[list[Event]], None], go_on: Callable[[], None]
+        self, loop: asyncio.AbstractEventLoop, gather: Callable[[list[Event]], None], go_on: Callable[[], None],
+        warning_s: float = math.inf,
     ) -> None:
+        """``warning_s``: an apply that takes longer is logged."""
         self._loop = loop
         self._gather = gather
         self._go_on = go_on
         self._work: Applying | None = None
         self._done: Callable[[Applied], None]
         self.sliced = 0
+        self.took = Histogram(APPLY_S)
+        self.slow = 0  # that took longer than ``warning_s``
+        self._warning_s = warning_s
+        self._began = 0.0
 
     @property
     def busy(self) -> bool:
@@ -56,15 +68,32 @@ class Applies:
     def run(self, work: Applying, done: Callable[[Applied], None]) -> None:
         """Apply; ``done`` is called within this call, or later, and then ``go_on`` after it."""
         assert self._work is None, "one run after the other"
+        began = time.perf_counter()
         try:
             events = next(work)
         except StopIteration as finished:
+            self._ended(began)
             done(finished.value)
             return
+        self._began = began
         self._gather(events)
         self._work, self._done = work, done
         self.sliced += 1
         self._loop.call_soon(self._slice, work)
+
+    def at_once(self, apply: Callable[[], Applied]) -> Applied:
+        """Apply in one go; what was applied."""
+        began = time.perf_counter()
+        applied = apply()
+        self._ended(began)
+        return applied
+
+    def _ended(self, began: float) -> None:
+        took = time.perf_counter() - began
+        self.took.observe(took)
+        if took > self._warning_s:
+            self.slow += 1
+            log.warning("apply took too long", took_s=round(took, 4), expected_s=self._warning_s)
 
     def _slice(self, work: Applying) -> None:
         if work is not self._work:
@@ -75,6 +104,7 @@ class Applies:
                 self._gather(next(work))
         except StopIteration as finished:
             self._work = None
+            self._ended(self._began)
             self._done(finished.value)
             self._go_on()
         else:

@@ -31,6 +31,7 @@ class Clock:
         self.calm = False  # nobody waits for this node, as it says: a heartbeat's work is done as seldom as STATE is said
         self._interval_s = common.heartbeat_interval_ms / 1000
         self._state_s = signs_of_life_ms(common) / 1000
+        self.late = 0  # heartbeats of a leader that were an interval late
         self._next_heartbeat = 0.0
         self._next_state = 0.0
         self._next_second = 0.0
@@ -63,6 +64,8 @@ class Clock:
         now, now_ms = node.loop.time(), node.now_ms()
         node.raft.tick(now_ms)
         if now >= self._next_heartbeat - interval / 4:  # together with what Raft's clock woke this up for
+            if node.writes.leader is not None and now > self._next_heartbeat + interval:
+                self.late += 1
             self._next_heartbeat = now + (self._state_s if self.calm else interval)
             if now >= self._next_state - interval / 2:
                 node.standing.say_state()

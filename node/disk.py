@@ -22,6 +22,8 @@ from collections.abc import Callable
 
 import structlog
 
+from cluster.histogram import DISK_S, Histogram
+
 log = structlog.get_logger("disk")
 
 _INLINE_LIMIT_S = 0.0005
@@ -42,9 +44,7 @@ class Syncer:
         self._wanted = 0
         self._typical_s = 0.0
         self.unserved = False  # nobody waits for this loop, as its owner says
-        self.count = 0
-        self.total_s = 0.0
-        self.observe: Callable[[float], None] = lambda seconds: None
+        self.took = Histogram(DISK_S)
         self._thread = threading.Thread(target=self._run, name="sync", daemon=True)
         self._thread.start()
 
@@ -80,9 +80,7 @@ class Syncer:
             os._exit(1)
         took = time.perf_counter() - started
         self._typical_s += (took - self._typical_s) * (_FALLING if took < self._typical_s else _RISING)
-        self.count += 1
-        self.total_s += took
-        self.observe(took)
+        self.took.observe(took)
 
     def _run(self) -> None:
         while (sequence := self._queue.get()) is not None:

@@ -7,18 +7,20 @@ may be long is a generator for ``node.reads``.
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from cluster import errors, evaluate, plain_txn
 from cluster.errors import EtcdError
 from cluster.events import EVENT, event_field
+from cluster.histogram import HASH_S, Histogram
 from cluster.messages import HEAD, HISTORY_ANSWER, HISTORY_HEAD, Method, Status
 from cluster.pb import rpc_pb2
 from cluster.raft import Role
 from cluster.ranges import RangeRead, RowSource, plain_answer, plain_get
 from cluster.replica import Overlay
-from node.counters import counters
+from node.counters import figures
 from node.facts import Facts
 from node.fronts import FrontLink
 from node.lease_list import LeaseList
@@ -62,6 +64,7 @@ class Serve:
             Method.ALARM: self._alarms,
         }
         self.ranges = 0
+        self.hashes, self.hash_revs = Histogram(HASH_S), Histogram(HASH_S)
         self.lease_list = LeaseList(node)
         self.facts = Facts(node)
 
@@ -281,7 +284,7 @@ class Serve:
         link.ok(rid, self._store.revision, raft.term, answer.SerializeToString())
 
     def _counters(self, link: FrontLink, rid: int, revision: int, body: bytes) -> None:
-        link.ok(rid, self._store.revision, self._term(), json.dumps(counters(self._node)).encode())
+        link.ok(rid, self._store.revision, self._term(), json.dumps(figures(self._node)).encode())
 
     def _facts(self, link: FrontLink, rid: int, revision: int, body: bytes) -> None:
         link.ok(rid, self._store.revision, self._term(), json.dumps(self.facts.now()).encode())
@@ -300,17 +303,21 @@ class Serve:
             raise EtcdError(errors.FUTURE_REV)
         if 0 < wanted < store.compact_revision:
             raise EtcdError(errors.COMPACTED)
+        began = time.perf_counter()
         hashing = store.hash_kv(wanted)
         while not hashing.step(200):
             yield
+        self.hash_revs.observe(time.perf_counter() - began)
         answer = rpc_pb2.HashKVResponse(
             hash=hashing.value, compact_revision=hashing.compact_revision or -1, hash_revision=hashing.revision)
         link.ok(rid, store.revision, self._term(), answer.SerializeToString())
 
     def _hash(self, link: FrontLink, rid: int, revision: int, body: bytes) -> Slices:
+        began = time.perf_counter()
         hashing = self._store.hash_written()
         while not hashing.step(200):
             yield
+        self.hashes.observe(time.perf_counter() - began)
         link.ok(rid, self._store.revision, self._term(), rpc_pb2.HashResponse(hash=hashing.value).SerializeToString())
 
     def _snapshot(self, link: FrontLink, rid: int, revision: int, body: bytes) -> None:

@@ -131,7 +131,7 @@ class Node:
             self.logged_incarnations)
         self.applied_index = self.store.position.shard_index
         self.gathering = Gathering(loop, self._apply, self._unseen, self.wake)
-        self.applies = Applies(loop, self.watches.gather, self.gathering.go_on)
+        self.applies = Applies(loop, self.watches.gather, self.gathering.go_on, settings.warning_apply_ms / 1000)
         self.mail = Mail(self)
         self._scheduled = False
         self._running = False
@@ -504,7 +504,8 @@ class Node:
                 last = self.applied_index + len(run)
             index, term, _ = run[0]
             if len(run) == 1 and (rows := self.writes.prepared(index, term)) is not None and most > 1:
-                self._applied_run(run, self.store.apply_puts(rows, index, term, want_events=self.watches.active))
+                self._applied_run(run, self.applies.at_once(
+                    partial(self.store.apply_puts, rows, index, term, want_events=self.watches.active)))
                 continue
             self.applies.run(
                 self.store.apply_slices(run, want_events=self.watches.active, evaluated=self.writes.prepared),

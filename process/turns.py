@@ -10,6 +10,8 @@ from __future__ import annotations
 import asyncio
 import time
 
+from cluster.histogram import Histogram
+
 LONG_S = 0.02  # no turn is to take longer
 BOUNDS_S = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)  # of the histogram
 _BUSY_S, _IDLE_S = 0.01, 0.1
@@ -20,8 +22,7 @@ class Turns:
     """What a loop was held for. Times in seconds."""
 
     def __init__(self) -> None:
-        self.counts = [0] * (len(BOUNDS_S) + 1)  # looks by how late they were; the last: later than all bounds
-        self.sum_s = 0.0
+        self.late = Histogram(BOUNDS_S)  # looks, by how late they were
         self.longest_s = 0.0
         self.long = 0  # turns of more than LONG_S
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -55,22 +56,9 @@ class Turns:
 
     def add(self, late_s: float) -> None:
         """A look was so late."""
-        at = 0
-        while at < len(BOUNDS_S) and late_s > BOUNDS_S[at]:
-            at += 1
-        self.counts[at] += 1
-        self.sum_s += late_s
+        self.late.observe(late_s)
         self.longest_s = max(self.longest_s, late_s)
         self.long += late_s > LONG_S
-
-    def buckets(self) -> list[tuple[str, float]]:
-        """For a histogram of Prometheus: upper bounds, and how many looks were no later."""
-        total = 0
-        found = []
-        for bound, count in zip((*map(str, BOUNDS_S), "+Inf"), self.counts, strict=True):
-            total += count
-            found.append((bound, float(total)))
-        return found
 
 
 turns = Turns()  # of this process's loop

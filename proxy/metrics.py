@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import resource
 from collections.abc import Callable, Iterable, Iterator
 from typing import Protocol
 
@@ -19,7 +20,6 @@ from prometheus_client.core import (
     GaugeMetricFamily,
     HistogramMetricFamily,
     Metric,
-    SummaryMetricFamily,
 )
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, choose_encoder, generate_latest
 
@@ -30,6 +30,7 @@ from cluster.pb import rpc_pb2
 from cluster.version import CLUSTER_VERSION, ETCD_VERSION, MUSTER_VERSION
 from process.turns import turns
 from proxy.http import HttpRequest
+from proxy.node_metrics import Figures, node_samples
 from proxy.router import Waiting
 from proxy.services.context import Context
 from proxy.shard_facts import ShardFacts, gather, samples
@@ -70,7 +71,7 @@ class Metrics:
         self._status = rpc_pb2.StatusResponse()
         self._revision = 0
         self._shards: list[ShardFacts] = []
-        self._nodes: dict[int, dict[str, int]] = {}  # shard -> the counters of this host's node of it
+        self._nodes: dict[int, Figures] = {}  # by shard, of this host's nodes
         for service, methods in _KNOWN.items():
             for method in methods:
                 context.method("unary", service, method)
@@ -143,7 +144,7 @@ class Metrics:
         yield from self._of_fronts
         yield from self._member()
         yield from self._store()
-        yield from self._node_work()
+        yield from node_samples(self._nodes, self._context.common.member_id)
         yield from samples(self._shards)
 
     def own(self) -> Iterator[Metric]:
@@ -156,8 +157,15 @@ class Metrics:
 
     def look(self) -> None:
         """Look at the process. For a thread beside the loop: the kernel lists descriptors, 4 ms for 10,000, more than once."""
-        open_files = GaugeMetricFamily("os_fd_used", "Open file descriptors.", len(os.listdir("/proc/self/fd")))
-        self._of_process = [*self._process.collect(), open_files]
+        gauge = GaugeMetricFamily
+        most = resource.getrlimit(resource.RLIMIT_AS)[0]
+        self._of_process = [
+            *self._process.collect(),
+            gauge("os_fd_used", "Open file descriptors.", len(os.listdir("/proc/self/fd"))),
+            gauge("os_fd_limit", "The limit of open file descriptors.", resource.getrlimit(resource.RLIMIT_NOFILE)[0]),
+            gauge("process_virtual_memory_max_bytes", "The limit of virtual memory.",
+                  _UNLIMITED if most == resource.RLIM_INFINITY else most),
+        ]
 
     def _alone(self, done: Callable[[Iterable[Metric]], None]) -> None:
         done(self.own())
@@ -197,6 +205,8 @@ class Metrics:
             ("etcd_server_id", "server_id", f"{own:x}"),
             ("etcd_server_version", "server_version", ETCD_VERSION),
             ("etcd_cluster_version", "cluster_version", CLUSTER_VERSION[:3]),
+            # etcd's name for what it was built with
+            ("etcd_server_go_version", "server_go_version", f"python{platform.python_version()}"),
             ("muster_version", "version", MUSTER_VERSION),
             ("muster_python_version", "version", platform.python_version()),
         ):
@@ -217,8 +227,11 @@ class Metrics:
         )
         yield counter("etcd_server_proposals_failed", "Failed proposals seen.", failed)
         yield HistogramMetricFamily("muster_loop_turn_seconds", "How long turns of this process's event loop held up what waited.",
-                                    buckets=turns.buckets(), sum_value=turns.sum_s)
+                                    buckets=turns.late.buckets(), sum_value=turns.late.sum)
         yield gauge("muster_loop_turn_seconds_max", "The longest turn of this process's event loop.", turns.longest_s)
+        yield counter("etcd_server_slow_read_indexes", "Read-index questions that were answered after 0.5 s or later.",
+                      figures["read_index_slow"])
+        yield counter("etcd_server_read_indexes_failed", "Read-index questions that failed.", figures["read_index_failed"])
         yield counter("muster_front_read_index_rounds", "Read-index questions asked.", figures["read_index_rounds"])
         yield gauge("muster_front_links_up", "Links to nodes that are up.", figures["links_up"])
         server = self._server.statistics()
@@ -235,6 +248,11 @@ class Metrics:
 
     def _store(self) -> Iterator[Metric]:
         gauge, status = GaugeMetricFamily, self._status
+        counted = [facts.get("keys", -1) for facts in self._shards if facts["up"]]
+        if counted and min(counted) >= 0:  # -1: a node is still counting
+            yield gauge("etcd_debugging_mvcc_keys_total", "Total number of keys.", sum(counted))
+        compacted = [facts.get("compact_revision", 0) for facts in self._shards if facts["up"]]
+        yield gauge("etcd_debugging_mvcc_compact_revision", "The revision of the last compaction.", max(compacted, default=0))
         yield gauge("etcd_mvcc_db_total_size_in_bytes", "Size of the database on disk.", status.dbSize)
         yield gauge("etcd_mvcc_db_total_size_in_use_in_bytes", "Size of the database in use.", status.dbSizeInUse)
         yield gauge("etcd_debugging_mvcc_current_revision", "The current revision of the store.", self._revision)
@@ -262,25 +280,10 @@ class Metrics:
                       context.method("bidi_stream", lease, "LeaseKeepAlive").sent)
         yield counter("muster_front_faults", "Requests that met a fault of this program in this front.", faults.count)
 
-    def _node_work(self) -> Iterator[Metric]:
-        """What the nodes of this host have done (``node.counters``), each shard's beside the others."""
-        nodes = self._nodes
-        if not nodes:
-            return
-        yield SummaryMetricFamily(
-            "etcd_disk_wal_fsync_duration_seconds", "Syncs of the log, over all shards of this host.",
-            count_value=sum(found["syncs"] for found in nodes.values()),
-            sum_value=sum(found["sync_us"] for found in nodes.values()) / 1e6)
-        for name in next(iter(nodes.values())):
-            family = CounterMetricFamily(f"muster_node_{name}", f"{name} of this host's node, by shard.",
-                                         labels=["shard"])
-            for shard, found in nodes.items():
-                family.add_metric([str(shard)], found[name])
-            yield family
-
     def _health(self) -> Iterator[Metric]:
-        yield CounterMetricFamily("etcd_server_health_success", "Successful health checks.", self.health_successes)
-        yield CounterMetricFamily("etcd_server_health_failures", "Failed health checks.", self.health_failures)
+        # counters that etcd names without _total, which the library would add to a counter
+        yield GaugeMetricFamily("etcd_server_health_success", "Successful health checks.", self.health_successes)
+        yield GaugeMetricFamily("etcd_server_health_failures", "Failed health checks.", self.health_failures)
         last = GaugeMetricFamily("etcd_server_healthcheck", "The last result.", labels=["type", "name"])
         total = CounterMetricFamily("etcd_server_healthchecks", "All results.", labels=["type", "name", "status"])
         for (kind, name), (passed, successes, failures) in self._healthchecks.items():
@@ -308,6 +311,7 @@ def _encoder(accept: str) -> tuple[Callable[[CollectorRegistry], bytes], str]:
 
 # gRPC codes as Go spells them
 _CODE_NAMES = {int(c): "".join(part.capitalize() for part in c.name.split("_")) for c in Code if c != Code.OK}
+_UNLIMITED = (1 << 64) - 1  # as Go's client library has it
 _FAILED_PROPOSAL = frozenset((2, 4, 14))
 _PROPOSALS = frozenset(
     [("etcdserverpb.KV", m) for m in ("Put", "DeleteRange", "Txn", "Compact")]

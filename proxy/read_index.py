@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 _MOST_WAITING = 20_000  # reads
 _ROUNDS = 4  # questions under way at once; more reads wait for one of them to come back
+_SLOW_S = 0.5  # etcd's: it asks again then
 _OK = int(Status.OK)
 
 
@@ -31,6 +32,8 @@ class ReadIndexRounds:
     def __init__(self, router: Router) -> None:
         self.waiting: list[Waiting] = []  # no question stands for them yet
         self.rounds = 0
+        self.slow = 0  # questions that were answered late
+        self.failed = 0
         self._router = router
         self._questions: list[Waiting] = []  # under way; context: the reads that wait for each
 
@@ -57,9 +60,11 @@ class ReadIndexRounds:
     def _indexed(self, question: Waiting, status: int, body: bytes) -> None:
         self._questions.remove(question)
         router = self._router
+        self.slow += router.loop.time() - question.started > _SLOW_S
         if self.waiting:
             router.schedule()
         if status != _OK:
+            self.failed += 1
             for read in question.context:
                 router.finish_error(read, body)
             return

@@ -557,7 +557,8 @@ class Router:
         return {
             "pending": sum(len(link.pending) for r in self.routes for link in r.links.values()),
             "queued": sum(len(r.queue) + len(r.reads) for r in self.routes),
-            "read_index_rounds": self.read_index.rounds,
+            "read_index_rounds": self.read_index.rounds, "read_index_slow": self.read_index.slow,
+            "read_index_failed": self.read_index.failed,
             "links_up": sum(link.up for r in self.routes for link in r.links.values()),
         }
 

@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any
 
 from rocksdict import DbClosedError, Rdict, RdictIter, WriteBatch
 
+from cluster.histogram import DISK_S, Histogram
 from cluster.view import Current
 from node.storage import directory, keys
 from node.storage.apply import (
@@ -95,6 +96,7 @@ class StateStore:
         self._range_cache_bytes = range_cache_bytes
         self._flushing = threading.Lock()
         self.cache = VersionCache()
+        self.commits = Histogram(DISK_S)  # how long batches took to be written, in seconds
         self._cursor: RdictIter | None = None  # see _live
         self._retired: list[tuple[float, Path]] = []  # replaced databases and when to remove them
         self.database: Rdict = None  # type: ignore[assignment]
@@ -239,10 +241,12 @@ class StateStore:
     def write(self, batch: WriteBatch) -> None:
         """Write a batch. For this package."""
         self._cursor = None
+        began = time.perf_counter()
         try:
             self.database.write(batch, UNLOGGED)
         except Exception as e:
             raise SyncFailed(f"{self.path}: write failed: {e}") from e
+        self.commits.observe(time.perf_counter() - began)
 
     def flush(self) -> Position:
         """Make all that is applied durable; returns the position covered (H9). May run in a helper thread."""

@@ -202,7 +202,7 @@ _GROUPS: dict[str, list[Flag]] = {
         Flag("log-format", E, "json", "json or console", choices=("json", "console")),
         Flag("enable-log-rotation", B, "false", "rotate the log file", LATER),
         Flag("log-rotation-config-json", S, ROTATION, "settings of rotation", NO),
-        Flag("warning-apply-duration", D, "100ms", "log applies slower than this", LATER),
+        Flag("warning-apply-duration", D, "100ms", "log applies slower than this"),
         Flag("warning-unary-request-duration", D, "300ms", "log requests slower than this", LATER),
     ],
     "checks, compaction, watches": [

@@ -186,6 +186,7 @@ def _node_spec(config: ServerConfig, identity: Identity, run_dir: str, shard: in
             write_buffer_bytes=max(setting(config, "write-buffer-bytes") // config.shards, _LEAST_WRITE_BUFFER_BYTES),
             range_cache_bytes=setting(config, "range-cache-bytes") // config.shards,
             lease_check_interval_ms=setting(config, "lease-check-interval"),
+            warning_apply_ms=setting(config, "warning-apply-duration"),
             leader_placement=setting(config, "leader-placement"),
             unsafe_no_fsync=setting(config, "unsafe-no-fsync"),
         ))  # fmt: skip

@@ -71,7 +71,7 @@ def log(loop: asyncio.AbstractEventLoop, disk: Disk) -> Iterator[Log]:
 def test_a_fast_disk_is_synced_in_the_loop_unless_much_is_going_on(log: Log) -> None:
     assert all(log.inline(*[0.0002] * LONG))
     assert not any(log.inline(*[0.0002] * 3, quiet=False))
-    assert log.syncer.count == LONG + 3
+    assert log.syncer.took.count == LONG + 3
 
 
 def test_a_slow_disk_is_left_to_the_thread(log: Log) -> None:

@@ -15,8 +15,8 @@ def held(*seconds: float) -> Turns:
     turns = Turns()
 
     async def one_look() -> None:
-        looks = sum(turns.counts)
-        while sum(turns.counts) == looks:
+        looks = turns.late.count
+        while turns.late.count == looks:
             await asyncio.sleep(0.001)
 
     async def main() -> None:
@@ -35,13 +35,13 @@ def test_a_turn_that_holds_the_loop_is_seen() -> None:
     turns = held(0.2)
     assert turns.longest_s > 0.2 - 0.1 - 0.02
     assert turns.long >= 1
-    assert sum(turns.counts[BOUNDS_S.index(LONG_S) + 1 :]) == turns.long
+    assert sum(turns.late.counts[BOUNDS_S.index(LONG_S) + 1 :]) == turns.long
 
 
 def test_buckets_count_what_was_no_later() -> None:
     turns = Turns()
     for late_s in (0.0, 0.0015, 0.03, 5.0):
         turns.add(late_s)
-    found = dict(turns.buckets())
-    assert [found[bound] for bound in ("0.001", "0.002", "0.02", "0.05", "1.0", "+Inf")] == [1, 2, 2, 3, 3, 4]
+    found = dict(turns.late.buckets())
+    assert [found[bound] for bound in ("0.001", "0.002", "0.02", "0.05", "1", "+Inf")] == [1, 2, 2, 3, 3, 4]
     assert (turns.longest_s, turns.long) == (5.0, 2)

@@ -37,6 +37,16 @@ class Figures:
         return {"connections": 1, "connections_refused": 0, "streams": 2, "queued_bytes": 3, "received_bytes": 4, "sent_bytes": 5}
 
 
+FIGURES = json.dumps({
+    "counters": {"syncs": 7, "sync_us": 2500, "slow_applies": 2, "heartbeats_late": 1},
+    "histograms": {
+        "etcd_disk_wal_fsync_duration_seconds": {"bounds": [0.001, 1.0], "counts": [4, 2, 1], "sum": 2.5},
+        "etcd_server_apply_duration_seconds": {"bounds": [0.5], "counts": [1, 0], "sum": 0.25},
+    },
+    "peers": {"2": {"sent_bytes": 70, "send_failures": 3, "received_bytes": 9}},
+}).encode()
+
+
 class Site:
     """The endpoints over a fake cluster whose nodes answer health's questions."""
 
@@ -77,9 +87,9 @@ class Site:
                         node.ok(asked, 1, rpc_pb2.AlarmResponse(
                             alarms=[rpc_pb2.AlarmMember(alarm=a) for a in self.alarms]).SerializeToString())
                     elif asked.method == Method.COUNTERS:
-                        node.ok(asked, 1, b'{"syncs": 7, "sync_us": 2500}')
+                        node.ok(asked, 1, FIGURES)
                     elif asked.method == Method.FACTS:
-                        node.ok(asked, 1, b'{"shard": 0}')
+                        node.ok(asked, 1, b'{"shard": 0, "keys": 5, "compact_revision": 3}')
                     elif asked.method == Method.STATUS:
                         node.ok(asked, 1, rpc_pb2.StatusResponse(
                             isLearner=self.learner, dbSize=4096, raftIndex=9).SerializeToString())
@@ -186,7 +196,17 @@ def test_metrics_have_etcds_names_and_methods_from_the_start() -> None:
     assert found[("etcd_server_proposals_committed_total",)] == 9
     assert found[("etcd_network_client_grpc_sent_bytes_total",)] == 5
     assert found[("etcd_disk_wal_fsync_duration_seconds_count",)] == 7
-    assert found[("etcd_disk_wal_fsync_duration_seconds_sum",)] == 0.0025
+    assert found[("etcd_disk_wal_fsync_duration_seconds_sum",)] == 2.5
+    assert [found[("etcd_disk_wal_fsync_duration_seconds_bucket", ("le", le))] for le in ("0.001", "1", "+Inf")] == [4, 6, 7]
+    applies = (("op", "Batch"), ("success", "true"), ("version", "v3"))
+    assert found[("etcd_server_apply_duration_seconds_bucket", ("le", "0.5"), *applies)] == 1
+    assert found[("etcd_server_slow_apply_total",)] == 2
+    assert found[("etcd_server_heartbeat_send_failures_total",)] == 1
+    assert found[("etcd_server_slow_read_indexes_total",)] == found[("etcd_server_read_indexes_failed_total",)] == 0
+    assert found[("etcd_network_peer_sent_bytes_total", ("To", "2"))] == 70
+    assert found[("etcd_network_peer_received_bytes_total", ("From", "2"))] == 9
+    assert found[("etcd_network_peer_sent_failures_total", ("To", "2"))] == 3
+    assert (found[("etcd_debugging_mvcc_keys_total",)], found[("etcd_debugging_mvcc_compact_revision",)]) == (5, 3)
     assert found[("muster_node_syncs_total", ("shard", "0"))] == 7
     assert ("process_resident_memory_bytes",) in found
     watch = (("grpc_method", "Watch"), ("grpc_service", "etcdserverpb.Watch"), ("grpc_type", "bidi_stream"))

@@ -1,0 +1,45 @@
+"""Every series of etcd's ``/metrics`` has a counterpart here, but for those that are listed with a reason."""
+
+from __future__ import annotations
+
+import re
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+from tests.cluster.local_cluster import until
+from tests.cluster.one_host import started
+from tests.interop.differential.endpoints import GrpcEndpoint
+
+#: What etcd exports and muster does not, and why.
+ELSEWHERE = {
+    r"go_.*|promhttp_.*": "of Go and its HTTP library; Python's are python_*",
+    r"etcd_grpc_proxy_.*": "of etcd's gRPC proxy",
+    r"etcd_debugging_store_.*": "of the v2 store, which is not there yet",
+    r"etcd_debugging_auth_revision": "there are no users yet",
+    r"etcd_debugging_disk_backend_commit_.*": "parts of a commit to bbolt; RocksDB has none of them",
+    r"etcd_debugging_snap_save_.*|etcd_snap_.*": "of etcd's snapshot files; a state is flushed instead",
+    r"etcd_debugging_mvcc_(index|db)_compaction_.*": "of etcd's compaction, which pauses; muster's goes in slices",
+    r"etcd_debugging_lease_ttl_total|etcd_debugging_server_lease_expired_total": "not counted",
+    r"etcd_debugging_mvcc_(total_put_size_in_bytes|pending_events_total|range_total)": "not counted",
+    r"etcd_disk_backend_(defrag|snapshot)_duration_seconds|etcd_disk_defrag_inflight": "nothing defragments yet",
+    r"etcd_disk_wal_write_bytes_total": "muster_node_log_written_bytes_total",
+    r"etcd_server_learner_promote_.*|etcd_server_snapshot_apply_in_progress_total": "members cannot be changed yet",
+    r"etcd_mvcc_db_open_read_transactions": "RocksDB has no read transactions that hold space",
+}
+
+
+def names(port: int, path: str = "/metrics") -> set[str]:
+    text = urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=10).read().decode()
+    return {m[1] for m in re.finditer(r"^# TYPE (\S+) ", text, re.MULTILINE)}
+
+
+@pytest.mark.parametrize("shards", [1, 2])
+def test_no_series_of_etcd_is_missing(etcd: GrpcEndpoint, tmp_path: Path, shards: int) -> None:
+    wanted = {name for name in names(int(etcd.address.rpartition(":")[2])) if not any(re.fullmatch(p, name) for p in ELSEWHERE)}
+    with started(tmp_path / "h", 0, shards, "--metrics=extensive") as host:
+        until(host.serves)
+        found = names(host.port)
+    assert wanted - found == set()
+    assert not [pattern for pattern in ELSEWHERE if any(re.fullmatch(pattern, name) for name in found)]
