@@ -26,6 +26,8 @@ def main() -> NoReturn:
 
     By ``_exit``: a gRPC channel's orderly teardown costs more than the whole command.
     """
+    # musterctl says in words of its own what is wrong; the gRPC library reads this when it is loaded
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     code = run(sys.argv[1:])

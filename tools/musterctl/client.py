@@ -7,27 +7,28 @@ as long as its time allows; a write only if it certainly was not sent.
 from __future__ import annotations
 
 import contextlib
-import os
 import sys
-import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, TypeVar
+from typing import Generic, TypeVar
 
 import grpc
 from google.protobuf.message import Message
 
 from cluster.pb import rpc_pb2
+from tools.musterctl.channels import Channels, Config, Waiting, say
 from tools.musterctl.cli import take_environment
 from tools.musterctl.command import Exit, Flags, Invocation
 from tools.musterctl.printer import Printer, choose
 
 R = TypeVar("R", bound=Message)
 
+__all__ = ["Client", "Config", "RequestError", "Session", "Stream", "failing_with", "request_error", "session", "stream_breaks"]
+
 _MAX_SEND_BYTES = 2 * 1024 * 1024  # clientv3's default limit of a request
 _RETRY_PAUSE_S = 0.05
+_STREAM_PAUSE_S = 0.1
 _MIN_KEEPALIVE_MS = 10_000  # gRPC allows no client to ping more often
 _NS_PER_S = 1_000_000_000
 
@@ -51,6 +52,12 @@ _CODE_NAMES = {
 }
 
 
+# codes that are about the endpoint that was asked, not about the request
+_ENDPOINTS_FAULT = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
+# codes of a stream that broke, where the next one may not
+_BROKEN = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.INTERNAL, grpc.StatusCode.CANCELLED)
+
+
 class RequestError(Exception):
     """A request failed; the text is what clientv3 would say."""
 
@@ -71,19 +78,9 @@ def request_error(error: grpc.RpcError) -> RequestError:
     return RequestError(f"rpc error: code = {name} desc = {details}", code)
 
 
-@dataclass(slots=True, frozen=True)
-class Config:
-    """What the global flags say about connections."""
-
-    endpoints: tuple[str, ...]
-    insecure_transport: bool
-    cert: str
-    key: str
-    cacert: str
-    user: str
-    password: str
-    keepalive_ms: int
-    keepalive_timeout_ms: int
+def stream_breaks(error: grpc.RpcError) -> bool:
+    """Whether a stream ended for a reason that another one may not meet: a connection, a server that stops."""
+    return error.code() in _BROKEN
 
 
 @dataclass(slots=True)
@@ -124,6 +121,8 @@ def session(invocation: Invocation) -> Session:
         password=password,
         keepalive_ms=max(_MIN_KEEPALIVE_MS, flags.number("keepalive-time") // 1_000_000),
         keepalive_timeout_ms=flags.number("keepalive-timeout") // 1_000_000,
+        dial_timeout_ms=max(1, flags.number("dial-timeout") // 1_000_000),
+        debug=flags.switch("debug"),
     )
     if not config.endpoints:
         raise Exit(2, "etcdclient: no available endpoints")
@@ -162,20 +161,30 @@ def _credentials(flags: Flags) -> tuple[str, str]:
     return name, password
 
 
+class Stream(Generic[R]):
+    """A stream both ways: iterate it for responses; a grpc.RpcError ends it. ``endpoint`` serves it."""
+
+    def __init__(self, call: grpc.Call, endpoint: str) -> None:
+        self._call = call
+        self.endpoint = endpoint
+
+    def __iter__(self) -> Iterator[R]:
+        return iter(self._call)
+
+    def cancel(self) -> None:
+        """End it; whoever iterates it gets a grpc.RpcError with the code CANCELLED."""
+        self._call.cancel()
+
+
 class Client:
     """Requests over one or more endpoints. Close it, or end the process."""
 
-    def __init__(self, config: Config, endpoints: tuple[str, ...] | list[str]) -> None:
+    def __init__(self, config: Config, endpoints: Sequence[str]) -> None:
         self._config = config
-        self._endpoints = list(endpoints)
-        self._channels: dict[str, grpc.Channel] = {}
-        self._ready: dict[str, bool] = {}
-        self._changed = threading.Condition()
+        self._channels = Channels(config, endpoints)
+        self._failing = Waiting()
         self._token = ""
         self._authenticated = not config.user
-        for endpoint in self._endpoints:
-            if endpoint not in self._channels:
-                self._channels[endpoint] = self._open(endpoint)
 
     def unary(
         self,
@@ -185,34 +194,39 @@ class Client:
         timeout_s: float | None = None,
         safe_to_repeat: bool = False,
     ) -> R:
-        """One request, one response. RequestError when it failed; no time limit with None."""
+        """One request, one response. RequestError when it failed; no time limit with None.
+
+        A failure that is an endpoint's is said on stderr, with the endpoint.
+        """
         if request.ByteSize() > _MAX_SEND_BYTES:
             text = f"trying to send message larger than max ({request.ByteSize()} vs. {_MAX_SEND_BYTES})"
             code = grpc.StatusCode.RESOURCE_EXHAUSTED
             raise RequestError(f"rpc error: code = ResourceExhausted desc = {text}", code)
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
         while True:
-            channel = self._pick(deadline)
+            endpoint, channel = self._pick(deadline)
             call = channel.unary_unary(
                 f"/etcdserverpb.{method}",
                 request_serializer=type(request).SerializeToString,
                 response_deserializer=response.FromString,
             )
             try:
-                answer: R = call(
-                    request,
-                    timeout=_left_to_send(deadline),
-                    wait_for_ready=len(self._channels) == 1,
-                    metadata=self._metadata(deadline),
-                )
+                metadata = self._metadata(deadline)
+                answer: R = call(request, timeout=_left_to_send(deadline), metadata=metadata)
             except grpc.RpcError as error:
-                if error.code() is not grpc.StatusCode.UNAVAILABLE or not (safe_to_repeat or _unsent(error)):
-                    raise request_error(error) from None
-                self._forget_ready(channel)
+                failure = request_error(error)
+                if self._config.debug:
+                    say(f"debug: {method} at {endpoint}: {error.code().name}: {error.details()}")
+                if failure.code is not grpc.StatusCode.UNAVAILABLE or not (safe_to_repeat or _unsent(error)):
+                    if failure.code in _ENDPOINTS_FAULT:
+                        say(f"{endpoint}: {_told(failure, timeout_s)}")
+                    raise failure from None
+                self._channels.avoid(endpoint)
                 if deadline is not None and time.monotonic() + _RETRY_PAUSE_S > deadline:
-                    raise RequestError(
-                        "context deadline exceeded", grpc.StatusCode.DEADLINE_EXCEEDED
-                    ) from None
+                    say(f"{endpoint}: {failure}")
+                    raise _out_of_time() from None
+                if deadline is None and self._failing.is_due():
+                    say(f"{endpoint}: {failure}; trying again")
                 time.sleep(_RETRY_PAUSE_S)
                 continue
             return answer
@@ -220,21 +234,20 @@ class Client:
     def start(self, method: str, request: Message, response: type[R], timeout_s: float) -> grpc.Future:
         """Send one request without waiting; the future's exception is a grpc.RpcError. Never sent twice."""
         deadline = time.monotonic() + timeout_s
-        call = self._pick(deadline).unary_unary(
+        _endpoint, channel = self._pick(deadline)
+        call = channel.unary_unary(
             f"/etcdserverpb.{method}",
             request_serializer=type(request).SerializeToString,
             response_deserializer=response.FromString,
         )
         metadata = self._metadata(deadline)
-        return call.future(
-            request, timeout=_left_to_send(deadline), wait_for_ready=len(self._channels) == 1, metadata=metadata
-        )
+        return call.future(request, timeout=_left_to_send(deadline), metadata=metadata)
 
     def stream(
         self, method: str, requests: Iterator[Message], response: type[R], has_leader: bool = False
-    ) -> grpc.Call:
-        """A stream both ways; iterate the call for responses. grpc.RpcError ends it."""
-        channel = self._pick(None)
+    ) -> Stream[R]:
+        """A stream both ways, at the first endpoint that is connected, waited for."""
+        endpoint, channel = self._pick(None)
         call = channel.stream_stream(
             f"/etcdserverpb.{method}",
             request_serializer=lambda message: message.SerializeToString(),
@@ -243,101 +256,45 @@ class Client:
         metadata = self._metadata(None)
         if has_leader:
             metadata += (("hasleader", "true"),)
-        return call(requests, wait_for_ready=len(self._channels) == 1, metadata=metadata)
+        return Stream(call(requests, metadata=metadata), endpoint)
+
+    def works(self, stream: Stream[R]) -> None:
+        """A stream that is renewed whenever it ends has answered."""
+        if self._failing.over():
+            say(f"{stream.endpoint} answers")
+
+    def failed(self, stream: Stream[R], reason: str) -> None:
+        """Such a stream ended: the next one goes to another endpoint, after a pause. The reason is said if this lasts."""
+        self._channels.avoid(stream.endpoint)
+        if self._failing.is_due():
+            say(f"{stream.endpoint}: {reason}; trying again")
+        elif self._config.debug:
+            say(f"debug: {stream.endpoint}: {reason}")
+        time.sleep(_STREAM_PAUSE_S)
 
     def responses(
         self, method: str, request: Message, response: type[R], timeout_s: float | None
     ) -> grpc.Call:
         """One request, a stream of responses."""
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
-        call = self._pick(deadline).unary_stream(
+        _endpoint, channel = self._pick(deadline)
+        call = channel.unary_stream(
             f"/etcdserverpb.{method}",
             request_serializer=type(request).SerializeToString,
             response_deserializer=response.FromString,
         )
         metadata = self._metadata(deadline)
-        return call(
-            request, timeout=_left_to_send(deadline), wait_for_ready=len(self._channels) == 1, metadata=metadata
-        )
+        return call(request, timeout=_left_to_send(deadline), metadata=metadata)
 
     def close(self) -> None:
         """End all connections."""
-        for channel in self._channels.values():
-            channel.close()
+        self._channels.close()
 
-    def _open(self, endpoint: str) -> grpc.Channel:
-        scheme, separator, address = endpoint.partition("://")
-        if not separator:
-            scheme, address = "", endpoint
-        config = self._config
-        tls = bool(config.cert or config.key or config.cacert) or not config.insecure_transport
-        if scheme in ("http", "https"):
-            address = address.split("/", 1)[0]
-            tls = scheme == "https"
-        elif scheme == "unixs":
-            tls = True
-        target = f"unix:{address}" if scheme in ("unix", "unixs") else f"dns:///{address.strip()}"
-        options: list[tuple[str, Any]] = [
-            ("grpc.max_receive_message_length", -1),
-            ("grpc.max_send_message_length", -1),  # the limit is checked above, with etcd's message
-            ("grpc.keepalive_time_ms", config.keepalive_ms),
-            ("grpc.keepalive_timeout_ms", config.keepalive_timeout_ms),
-            ("grpc.initial_reconnect_backoff_ms", 100),
-            ("grpc.max_reconnect_backoff_ms", 1000),
-            ("grpc.service_config_disable_resolution", 1),
-        ]
-        if address.startswith(("127.", "localhost", "[::1]")):
-            options.append(("grpc.enable_http_proxy", 0))
-        if not tls:
-            return grpc.insecure_channel(target, options)
-        return grpc.secure_channel(target, self._tls_credentials(), options)
-
-    def _tls_credentials(self) -> grpc.ChannelCredentials:
-        config = self._config
-        if bool(config.cert) != bool(config.key):
-            raise Exit(
-                128, f"KeyFile and CertFile must both be present[key: {config.key}, cert: {config.cert}]"
-            )
-        contents: dict[str, bytes | None] = {}
-        for name in (config.cert, config.key, config.cacert):
-            try:
-                contents[name] = Path(name).read_bytes() if name else None
-            except OSError as error:
-                reason = (error.strerror or "").lower()
-                raise Exit(128, f"open {name}: {reason}") from None
-        return grpc.ssl_channel_credentials(
-            contents[config.cacert], contents[config.key], contents[config.cert]
-        )
-
-    def _pick(self, deadline: float | None) -> grpc.Channel:
-        """The channel for the next request: the only one, or the first that is connected."""
-        if len(self._channels) == 1:
-            return next(iter(self._channels.values()))
-        if not self._ready:
-            self._follow_states()
-        with self._changed:
-            connected = self._changed.wait_for(lambda: any(self._ready.values()), _left(deadline))
-            if not connected:
-                raise RequestError("context deadline exceeded", grpc.StatusCode.DEADLINE_EXCEEDED)
-            return next(self._channels[e] for e in self._endpoints if self._ready[e])
-
-    def _follow_states(self) -> None:
-        for endpoint, channel in self._channels.items():
-            self._ready[endpoint] = False
-
-            def changed(state: grpc.ChannelConnectivity, endpoint: str = endpoint) -> None:
-                with self._changed:
-                    self._ready[endpoint] = state is grpc.ChannelConnectivity.READY
-                    self._changed.notify_all()
-
-            channel.subscribe(changed, try_to_connect=True)
-
-    def _forget_ready(self, channel: grpc.Channel) -> None:
-        """Move an endpoint that failed to the end of the line."""
-        for endpoint, known in self._channels.items():
-            if known is channel:
-                self._endpoints = [e for e in self._endpoints if e != endpoint] + [endpoint]
-                return
+    def _pick(self, deadline: float | None) -> tuple[str, grpc.Channel]:
+        picked = self._channels.pick(deadline)
+        if picked is None:
+            raise _out_of_time()
+        return picked
 
     def _metadata(self, deadline: float | None) -> tuple[tuple[str, str], ...]:
         if not self._authenticated:
@@ -362,11 +319,21 @@ def _left(deadline: float | None) -> float | None:
     return None if deadline is None else max(0.0, deadline - time.monotonic())
 
 
+def _out_of_time() -> RequestError:
+    return RequestError("context deadline exceeded", grpc.StatusCode.DEADLINE_EXCEEDED)
+
+
+def _told(failure: RequestError, timeout_s: float | None) -> str:
+    if failure.code is grpc.StatusCode.DEADLINE_EXCEEDED and timeout_s is not None:
+        return f"took the request and did not answer within {timeout_s:g} s"
+    return str(failure)
+
+
 def _left_to_send(deadline: float | None) -> float | None:
     """As ``_left``. RequestError if nothing is left: like Go's client, it does not send then."""
     left = _left(deadline)
     if left == 0.0:
-        raise RequestError("context deadline exceeded", grpc.StatusCode.DEADLINE_EXCEEDED)
+        raise _out_of_time()
     return left
 
 
@@ -384,11 +351,3 @@ def failing_with(code: int = 1, wrap: str = "{}") -> Iterator[None]:
         yield
     except RequestError as error:
         raise Exit(code, wrap.format(error)) from None
-
-
-def quiet_grpc() -> None:
-    """Keep the gRPC library's own log off stderr unless somebody asked for it."""
-    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
-
-
-quiet_grpc()

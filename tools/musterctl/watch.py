@@ -11,7 +11,6 @@ import queue
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NoReturn
@@ -20,7 +19,7 @@ import grpc
 from google.protobuf.message import Message
 
 from cluster.pb import rpc_pb2
-from tools.musterctl.client import Client, Session, request_error, session
+from tools.musterctl.client import Client, RequestError, Session, request_error, session, stream_breaks
 from tools.musterctl.command import Exit, FlagError, Flags, Invocation
 from tools.musterctl.commands import watch_command
 from tools.musterctl.gotext import quote, raw, text
@@ -29,7 +28,6 @@ from tools.musterctl.txn import split_words
 
 _COMPACTED = "etcdserver: mvcc: required revision has been compacted"
 _FUTURE = "etcdserver: mvcc: required revision is a future revision"
-_RECONNECT_PAUSE_S = 0.1
 
 
 @dataclass(slots=True, frozen=True)
@@ -100,9 +98,11 @@ class Watcher:
             self._outgoing = outgoing
             outgoing.put(rpc_pb2.WatchRequest(create_request=self._request))
             requests = iter(outgoing.get, None)
-            call = self._client.stream("Watch/Watch", requests, rpc_pb2.WatchResponse, has_leader=True)
+            stream = self._client.stream("Watch/Watch", requests, rpc_pb2.WatchResponse, has_leader=True)
+            reason = "the server ended the watch's stream"
             try:
-                for response in call:
+                for response in stream:
+                    self._client.works(stream)
                     self._advance(response)
                     if not response.created or response.canceled:
                         yield response
@@ -110,12 +110,12 @@ class Watcher:
                         return
             except grpc.RpcError as error:
                 failure = request_error(error)
-                transient = error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.INTERNAL)
-                if not transient or str(failure) == "etcdserver: no leader":
+                if not stream_breaks(error):
                     raise failure from None
-                time.sleep(_RECONNECT_PAUSE_S)
+                reason = str(failure)
             finally:
                 outgoing.put(None)
+            self._client.failed(stream, reason)
 
     def _advance(self, response: rpc_pb2.WatchResponse) -> None:
         """Remember where to go on after a broken connection."""
@@ -142,8 +142,6 @@ def _cancel_reason(r: rpc_pb2.WatchResponse) -> str:
 
 
 def _show(s: Session, watcher: Watcher, command: list[str], lock: threading.Lock) -> None:
-    from tools.musterctl.client import RequestError
-
     try:
         for response in watcher.responses():
             with lock:

@@ -1,0 +1,186 @@
+"""What is said of an endpoint that cannot be used, each with a server that is so."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import trustme
+
+from tools.musterctl.channels import Config, Waiting
+from tools.musterctl.diagnose import REACHABLE, Target, Tls, explain, explain_all
+
+_LIMIT_S = 5.0
+
+
+@contextlib.contextmanager
+def serving(answer: bytes, context: ssl.SSLContext | None = None) -> Iterator[str]:
+    """A server that says ``answer`` to whoever connects and keeps the connection; its address."""
+    connections: list[socket.socket] = []
+
+    def serve(listener: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                connection, _ = listener.accept()
+                connections.append(connection)
+                with contextlib.suppress(OSError):
+                    if context is not None:
+                        connection = context.wrap_socket(connection, server_side=True)
+                        connections.append(connection)
+                    connection.recv(24)
+                    connection.sendall(answer)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=serve, args=(listener,))
+        thread.start()
+        try:
+            yield f"127.0.0.1:{listener.getsockname()[1]}"
+        finally:
+            listener.shutdown(socket.SHUT_RDWR)
+            thread.join()
+            for connection in connections:
+                connection.close()
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [
+        (bytes((0, 0, 0, 4, 0, 0, 0, 0, 0)), REACHABLE),
+        (b"\xff\0\0\0\0\0\0\0\1\x7f\3", "this is a peer port: clients have another one (--listen-client-urls of the server)"),
+        (b"HTTP/1.1 400 Bad Request\r\n\r\n", "speaks HTTP/1 only: this is a peer port or a port for metrics, not one for clients"),
+        (b"\x15\x03\x01\0\2\2\x16\0\0", "speaks TLS: use https://, or --cacert"),
+        (b"220 mail.example\r\n", "takes connections and says nothing of HTTP/2"),
+    ],
+)
+def test_what_answers_is_told_by_its_first_bytes(answer: bytes, reason: str) -> None:
+    with serving(answer) as address:
+        assert explain(Target(address, address), _LIMIT_S) == reason
+
+
+def test_a_port_where_nobody_listens() -> None:
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{s.getsockname()[1]}"
+        assert explain(Target(address, address), _LIMIT_S) == "connection refused"
+
+
+def test_a_name_that_does_not_exist(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_args: object, **_options: object) -> None:
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", fails)
+    assert explain(Target("nosuch:2379", "nosuch:2379"), _LIMIT_S) == "no such host"
+
+
+def test_a_unix_socket_that_is_not_there(tmp_path: Path) -> None:
+    target = Config((), True, "", "", "", "", "", 1, 1).target(f"unix://{tmp_path}/nosuch")
+    assert explain(target, _LIMIT_S) == "no such file or directory"
+
+
+def test_one_that_says_nothing_takes_the_time_limit_and_no_more() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        address = f"127.0.0.1:{listener.getsockname()[1]}"
+        began = time.monotonic()
+        assert explain(Target(address, address), 0.2) == "takes connections and says nothing"
+        assert time.monotonic() - began < _LIMIT_S
+
+
+def test_all_are_asked_at_once() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        address = f"127.0.0.1:{listener.getsockname()[1]}"
+        began = time.monotonic()
+        found = explain_all([Target(str(n), address) for n in range(8)], 0.5)
+        assert time.monotonic() - began < 0.5 * 4
+        assert [name for name, _ in found] == [str(n) for n in range(8)]
+
+
+@pytest.fixture(scope="module")
+def authority() -> trustme.CA:
+    """Who signs the servers' certificates."""
+    return trustme.CA()
+
+
+@pytest.fixture(scope="module")
+def ca_file(authority: trustme.CA, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """What --cacert names."""
+    path = tmp_path_factory.mktemp("tls") / "ca.pem"
+    authority.cert_pem.write_to_path(path)
+    return str(path)
+
+
+def server_with(authority: trustme.CA, name: str) -> ssl.SSLContext:
+    """The TLS of a server whose certificate is for this name."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert(name).configure_cert(context)
+    return context
+
+
+@pytest.mark.parametrize(
+    ("name", "trusted", "words"),
+    [
+        ("127.0.0.1", False, "unable to get local issuer certificate"),
+        ("elsewhere.example", True, "IP address mismatch, certificate is not valid for '127.0.0.1'"),
+    ],
+)
+def test_a_certificate_that_does_not_fit(
+    authority: trustme.CA, ca_file: str, name: str, trusted: bool, words: str
+) -> None:
+    with serving(b"", server_with(authority, name)) as address:
+        reason = explain(Target(address, address, tls=Tls(cacert=ca_file if trusted else "")), _LIMIT_S)
+    assert reason.startswith(f"certificate: {words}")
+
+
+def test_a_server_that_asks_for_a_clients_certificate(authority: trustme.CA, ca_file: str) -> None:
+    context = server_with(authority, "127.0.0.1")
+    context.verify_mode = ssl.CERT_REQUIRED
+    with serving(b"", context) as address:
+        reason = explain(Target(address, address, tls=Tls(cacert=ca_file)), _LIMIT_S)
+    assert "ask for a client certificate (--cert, --key)" in reason  # an alert, or only the end of the connection
+
+
+def test_tls_to_a_port_without_it() -> None:
+    with serving(b"HTTP/1.1 400 Bad Request\r\n\r\n") as address:
+        reason = explain(Target(address, address, tls=Tls()), _LIMIT_S)
+    assert reason == "does not speak TLS: use http://, without --cacert, --cert and --key"
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "flags", "address", "unix", "tls"),
+    [
+        ("h:1", {}, "h:1", False, False),
+        ("http://h:1/", {"cacert": "ca"}, "h:1", False, False),
+        ("https://h:1", {}, "h:1", False, True),
+        ("h:1", {"cacert": "ca"}, "h:1", False, True),
+        ("h:1", {"insecure_transport": False}, "h:1", False, True),
+        ("unix:///run/s", {}, "/run/s", True, False),
+        ("unixs:///run/s", {}, "/run/s", True, True),
+    ],
+)
+def test_an_endpoints_scheme_decides_about_tls_then_the_flags(
+    endpoint: str, flags: dict[str, str | bool], address: str, unix: bool, tls: bool
+) -> None:
+    settings = {"insecure_transport": True, "cert": "", "key": "", "cacert": "", **flags}
+    config = Config(endpoints=(), user="", password="", keepalive_ms=1, keepalive_timeout_ms=1, **settings)  # type: ignore[arg-type]
+    target = config.target(endpoint)
+    assert (target.name, target.address, target.unix, target.tls is not None) == (endpoint, address, unix, tls)
+
+
+def test_waiting_is_said_after_a_second_then_every_thirty_and_once_it_is_over() -> None:
+    now = 0.0
+    clock: Callable[[], float] = lambda: now  # noqa: E731 - it must see `now` change
+    waiting = Waiting(clock)
+    told = []
+    for tenths in range(700):
+        now = tenths / 10
+        if waiting.is_due():
+            told.append(now)
+    assert told == [1.0, 31.0, 61.0]
+    assert waiting.over()
+    assert not waiting.over()
+    assert not waiting.is_due()

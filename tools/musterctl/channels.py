@@ -1,0 +1,220 @@
+"""The channels to the endpoints: which are connected, which one the next request takes, and what is said when none is.
+
+A gRPC channel whose connection ended goes idle, and dials again only when it is asked for. Requests go to endpoints
+that are connected, so an idle channel is told to dial at once, as long as the client lives.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import grpc
+
+from tools.musterctl.command import Exit
+from tools.musterctl.diagnose import Target, Tls, explain_all
+
+_TOLD_AFTER_S = 1.0  # of waiting without a time limit
+_TOLD_AGAIN_S = 30.0
+_EXPLAINED_IN_S = 1.0
+
+
+def say(text: str) -> None:
+    """One line on stderr, whole."""
+    sys.stderr.write(f"musterctl: {text}\n")
+    sys.stderr.flush()
+
+
+@dataclass(slots=True, frozen=True)
+class Config:
+    """What the global flags say about connections."""
+
+    endpoints: tuple[str, ...]
+    insecure_transport: bool
+    cert: str
+    key: str
+    cacert: str
+    user: str
+    password: str
+    keepalive_ms: int
+    keepalive_timeout_ms: int
+    dial_timeout_ms: int = 2_000
+    debug: bool = False
+
+    def target(self, endpoint: str) -> Target:
+        """Where an endpoint is; its scheme decides about TLS, then the other flags."""
+        scheme, separator, address = endpoint.partition("://")
+        if not separator:
+            scheme, address = "", endpoint
+        tls = bool(self.cert or self.key or self.cacert) or not self.insecure_transport
+        if scheme in ("http", "https"):
+            address = address.split("/", 1)[0]
+            tls = scheme == "https"
+        elif scheme == "unixs":
+            tls = True
+        files = Tls(self.cert, self.key, self.cacert) if tls else None
+        return Target(endpoint, address.strip(), scheme in ("unix", "unixs"), files)
+
+
+class Waiting:
+    """When to say that something is waited for: after a second, then every 30 s until it is over."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._due: float | None = None
+        self._told = False
+
+    def is_due(self) -> bool:
+        """Asked again and again while nothing works; true when it is time to say so."""
+        with self._lock:
+            now = self._clock()
+            if self._due is None:
+                self._due = now + _TOLD_AFTER_S
+            if now < self._due:
+                return False
+            self._due, self._told = now + _TOLD_AGAIN_S, True
+            return True
+
+    def over(self) -> bool:
+        """It works; whether the opposite had been said."""
+        with self._lock:
+            told, self._due, self._told = self._told, None, False
+            return told
+
+
+class Channels:
+    """A channel to each endpoint. Close it, or end the process."""
+
+    def __init__(self, config: Config, endpoints: Sequence[str]) -> None:
+        self._config = config
+        self._changed = threading.Condition()
+        self._channels: dict[str, grpc.Channel] = {}
+        for endpoint in endpoints:
+            if endpoint not in self._channels:
+                self._channels[endpoint] = self._open(endpoint)
+        self._order = list(self._channels)
+        self._ready = dict.fromkeys(self._channels, False)
+        self._followed = False
+        self._waiting = Waiting()
+
+    def pick(self, deadline: float | None) -> tuple[str, grpc.Channel] | None:
+        """The first endpoint that is connected, and its channel; waited for.
+
+        None at the deadline (of ``time.monotonic()``); what is wrong with each endpoint was said on stderr then.
+        Without one, the reasons are said while it waits.
+        """
+        if not self._followed:
+            self._followed = True
+            self._follow_states()
+        if deadline is not None:
+            left_s = max(0.0, deadline - time.monotonic())
+            if not self._connected(left_s - min(_EXPLAINED_IN_S, left_s / 2)):
+                self._explain_until(deadline)
+        else:
+            while not self._connected(_TOLD_AFTER_S):
+                if self._waiting.is_due():
+                    reasons = "; ".join(f"{name}: {reason}" for name, reason in self._reasons())
+                    say(f"waiting for an endpoint: {reasons}")
+        with self._changed:
+            endpoint = next((e for e in self._order if self._ready[e]), None)
+        if endpoint is None:
+            # it may have connected and gone while it was looked for: without a deadline, wait on
+            return None if deadline is not None else self.pick(deadline)
+        if self._waiting.over():
+            say(f"connected to {endpoint}")
+        return endpoint, self._channels[endpoint]
+
+    def avoid(self, endpoint: str) -> None:
+        """Move an endpoint that failed to the end of the line."""
+        with self._changed:
+            self._order.remove(endpoint)
+            self._order.append(endpoint)
+
+    def close(self) -> None:
+        """End all connections."""
+        for channel in self._channels.values():
+            channel.close()
+
+    def _connected(self, limit_s: float) -> bool:
+        with self._changed:
+            return self._changed.wait_for(lambda: any(self._ready.values()), limit_s)
+
+    def _explain_until(self, deadline: float) -> None:
+        """Find out what is wrong while there is time to connect yet, and say it if nobody did."""
+        found: list[tuple[str, str]] = []
+        thread = threading.Thread(target=lambda: found.extend(self._reasons()), daemon=True)
+        thread.start()
+        if self._connected(deadline - time.monotonic()):
+            return
+        thread.join(_EXPLAINED_IN_S)
+        for name, reason in found:
+            say(f"{name}: {reason}")
+
+    def _reasons(self) -> list[tuple[str, str]]:
+        return explain_all([self._config.target(e) for e in self._channels], _EXPLAINED_IN_S)
+
+    def _follow_states(self) -> None:
+        for endpoint, channel in self._channels.items():
+
+            def changed(
+                state: grpc.ChannelConnectivity, endpoint: str = endpoint, channel: grpc.Channel = channel
+            ) -> None:
+                with self._changed:
+                    self._ready[endpoint] = state is grpc.ChannelConnectivity.READY
+                    self._changed.notify_all()
+                if self._config.debug:
+                    say(f"debug: {endpoint}: {state.name.lower().replace('_', ' ')}")
+                if state is grpc.ChannelConnectivity.IDLE:
+                    _dial(channel)
+
+            channel.subscribe(changed, try_to_connect=True)
+
+    def _open(self, endpoint: str) -> grpc.Channel:
+        config, target = self._config, self._config.target(endpoint)
+        where = f"unix:{target.address}" if target.unix else f"dns:///{target.address}"
+        options: list[tuple[str, Any]] = [
+            ("grpc.max_receive_message_length", -1),
+            ("grpc.max_send_message_length", -1),  # the limit is checked by the client, with etcd's message
+            ("grpc.keepalive_time_ms", config.keepalive_ms),
+            ("grpc.keepalive_timeout_ms", config.keepalive_timeout_ms),
+            ("grpc.http2.max_pings_without_data", 0),  # a watch that only listens must notice a dead network, too
+            ("grpc.initial_reconnect_backoff_ms", 100),
+            ("grpc.max_reconnect_backoff_ms", 1000),
+            ("grpc.min_reconnect_backoff_ms", config.dial_timeout_ms),  # of one attempt to connect
+            ("grpc.dns_min_time_between_resolutions_ms", 1000),  # a restarted host may have a new address
+            ("grpc.service_config_disable_resolution", 1),
+        ]
+        if target.address.startswith(("127.", "localhost", "[::1]")):
+            options.append(("grpc.enable_http_proxy", 0))
+        if target.tls is None:
+            return grpc.insecure_channel(where, options)
+        return grpc.secure_channel(where, _credentials(target.tls), options)
+
+
+def _dial(channel: grpc.Channel) -> None:
+    """Connect an idle channel. A subscription asks for it; whatever it hears is heard by the other one, too."""
+
+    def nothing(_state: grpc.ChannelConnectivity) -> None:
+        pass
+
+    channel.subscribe(nothing, try_to_connect=True)
+    channel.unsubscribe(nothing)
+
+
+def _credentials(tls: Tls) -> grpc.ChannelCredentials:
+    if bool(tls.cert) != bool(tls.key):
+        raise Exit(128, f"KeyFile and CertFile must both be present[key: {tls.key}, cert: {tls.cert}]")
+    contents: dict[str, bytes | None] = {}
+    for name in (tls.cert, tls.key, tls.cacert):
+        try:
+            contents[name] = Path(name).read_bytes() if name else None
+        except OSError as error:
+            reason = (error.strerror or "").lower()
+            raise Exit(128, f"open {name}: {reason}") from None
+    return grpc.ssl_channel_credentials(contents[tls.cacert], contents[tls.key], contents[tls.cert])

@@ -1,0 +1,154 @@
+"""Why an endpoint cannot be reached, in a few words: one short connection of our own, whose answer is looked at.
+
+gRPC says of all failures "failed to connect to all addresses", in words that follow its version. What is tried here
+is what a gRPC client does first: find the address, connect, shake hands, exchange HTTP/2's SETTINGS.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes((0, 0, 0, 4, 0, 0, 0, 0, 0))  # with empty SETTINGS
+_FRAME_HEADER_BYTES = 9
+_SETTINGS = 4
+_ZMTP_BYTE = 0xFF  # a ZeroMQ connection begins with it
+_TLS_ALERT = b"\x15\x03"
+REACHABLE = "takes connections, but was not reached in time"
+
+
+@dataclass(slots=True, frozen=True)
+class Tls:
+    """Files of the connection's TLS; "" where there is none."""
+
+    cert: str = ""
+    key: str = ""
+    cacert: str = ""
+
+
+@dataclass(slots=True, frozen=True)
+class Target:
+    """One endpoint: ``name`` as the user wrote it, ``address`` as host:port or, for a Unix socket, its path."""
+
+    name: str
+    address: str
+    unix: bool = False
+    tls: Tls | None = None
+
+
+def explain(target: Target, timeout_s: float) -> str:
+    """Why ``target`` cannot be used; it takes some ``timeout_s`` at most. REACHABLE if it can."""
+    try:
+        connection = _connect(target, timeout_s)
+    except OSError as error:
+        return _words(error)
+    with contextlib.closing(connection):
+        if target.tls is None:
+            return _greet(connection)
+        try:
+            secure = _context(target.tls).wrap_socket(connection, server_hostname=_host_port(target.address)[0])
+        except OSError as error:
+            return _tls_words(error)
+        with contextlib.closing(secure):
+            return _greet(secure)
+
+
+def explain_all(targets: Sequence[Target], timeout_s: float) -> list[tuple[str, str]]:
+    """(name, reason) of each, asked at once; ``timeout_s`` for all of them."""
+    found: dict[int, str] = {}
+
+    def ask(place: int, target: Target) -> None:
+        found[place] = explain(target, timeout_s)
+
+    threads = [threading.Thread(target=ask, args=(i, t), daemon=True) for i, t in enumerate(targets)]
+    for thread in threads:
+        thread.start()
+    end = time.monotonic() + timeout_s
+    for thread in threads:
+        thread.join(max(0.0, end - time.monotonic()))
+    return [(t.name, found.get(i, "no answer")) for i, t in enumerate(targets)]
+
+
+def _host_port(address: str) -> tuple[str, str]:
+    host, colon, port = address.rpartition(":")
+    if not colon or address.endswith("]"):
+        return address.strip("[]"), "443"  # gRPC's default
+    return host.strip("[]"), port
+
+
+def _connect(target: Target, timeout_s: float) -> socket.socket:
+    if target.unix:
+        connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        connection.settimeout(timeout_s)
+        try:
+            connection.connect(target.address)
+        except OSError:
+            connection.close()
+            raise
+        return connection
+    return socket.create_connection(_host_port(target.address), timeout_s)
+
+
+def _words(error: OSError) -> str:
+    """Of a connection that was not made, as Go's programs say it."""
+    if isinstance(error, socket.gaierror):
+        if error.errno == socket.EAI_AGAIN:
+            return "its name cannot be looked up now: the name server does not answer"
+        if error.errno == socket.EAI_SERVICE:
+            return "the port is not a number"
+        return "no such host"
+    if isinstance(error, TimeoutError):
+        return "no answer to attempts to connect"
+    return (error.strerror or str(error)).lower()
+
+
+def _tls_words(error: OSError) -> str:
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"certificate: {error.verify_message}"
+    if isinstance(error, ssl.SSLError) and error.reason in ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE"):
+        return "does not speak TLS: use http://, without --cacert, --cert and --key"
+    if isinstance(error, ssl.SSLEOFError | ssl.SSLZeroReturnError) or "CERTIFICATE_REQUIRED" in str(error):
+        return "ends TLS connections: it may ask for a client certificate (--cert, --key)"
+    if isinstance(error, ssl.SSLError):
+        return f"TLS: {(error.reason or str(error)).replace('_', ' ').lower()}"
+    if isinstance(error, TimeoutError):
+        return "does not answer to TLS"
+    return f"TLS: {_words(error)}"
+
+
+def _greet(connection: socket.socket) -> str:
+    """What the other side makes of HTTP/2's first bytes."""
+    answer = b""
+    try:
+        connection.sendall(_PREFACE)
+        while len(answer) < _FRAME_HEADER_BYTES and (read := connection.recv(1024)):
+            answer += read
+    except TimeoutError:
+        pass
+    except ssl.SSLError as error:  # TLS 1.3: a server refuses a client's certificate after the handshake
+        return _tls_words(error)
+    except OSError as error:
+        if not answer:
+            return f"ends connections at once: {_words(error)}"
+    if answer[:1] == bytes((_ZMTP_BYTE,)):
+        return "this is a peer port: clients have another one (--listen-client-urls of the server)"
+    if answer.startswith(_TLS_ALERT):
+        return "speaks TLS: use https://, or --cacert"
+    if answer.startswith(b"HTTP/1"):
+        return "speaks HTTP/1 only: this is a peer port or a port for metrics, not one for clients"
+    if len(answer) >= _FRAME_HEADER_BYTES and answer[3] == _SETTINGS:
+        return REACHABLE
+    return "takes connections and says nothing of HTTP/2" if answer else "takes connections and says nothing"
+
+
+def _context(tls: Tls) -> ssl.SSLContext:
+    context = ssl.create_default_context(cafile=tls.cacert or None)
+    context.set_alpn_protocols(["h2"])
+    if tls.cert:
+        context.load_cert_chain(tls.cert, tls.key or None)
+    return context
