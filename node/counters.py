@@ -33,6 +33,7 @@ def figures(node: Node) -> dict[str, Any]:
                 "sent_bytes": link.sent_bytes,
                 "send_failures": link.failures,
                 "received_bytes": peers.received_bytes[member],
+                "round_trips": peers.round_trips.took[member].observed(),
             }
             for member, link in peers.links.items()
         },

@@ -70,6 +70,8 @@ async def _run(settings: NodeSettings) -> int:
         loop.add_signal_handler(number, stop.set)
     node.fatal.add_done_callback(lambda _: stop.set())
     node.start()
+    if settings.shard == 0:
+        node.peers.round_trips.start()
     turns.watch(loop)
     settle_memory()
     await stop.wait()

@@ -12,6 +12,7 @@ byte of a frame says what it is::
     D what a host's nodes have durably applied, between node 0s (node.floors)
     V a host is short of space (node.space)
     L question and answer before a hand-over (node.handover)
+    T, t asked now and then how long a frame takes, and the answer (node.round_trips)
     N "I need a state": order records are kept nowhere (node.shard_node)
     G "I am about to end": nothing is handed over to this node (node.leaving)
     F a front's frame (node.fronts); both directions, as is its answer
@@ -39,6 +40,7 @@ import zmq
 from cluster.messages import PROTOCOL_VERSION
 from cluster.settings import Peer
 from node.incarnations import REFUSED, Incarnations
+from node.round_trips import RoundTrips
 from node.sockets import CurveKeys, FrameSocket, Receive, open_dealer, open_router
 from process.logs import Repeats
 from zmtp import tcp_endpoint
@@ -122,6 +124,7 @@ class Peers:
         self._refusals = Repeats()
         self._loop = loop
         self.received_bytes: dict[int, int] = dict.fromkeys(self._known, 0)
+        self.round_trips = RoundTrips(loop, self._known, self.send)
         hello = b"H" + HELLO.pack(PROTOCOL_VERSION, cluster_id, member_id, incarnation, shard)
         self._router = open_router(loop, context, tcp_endpoint(*listen), self._receive, keys=keys, hwm=_PEER_HWM,
                                    silence_s=silence_s)
@@ -163,7 +166,8 @@ class Peers:
         if not frame:
             log.warning("dropped an empty frame of a peer", peer=f"{member_id:x}")
             return
-        self._on_frame(member_id, frame[0], frame[1:])
+        if not self.round_trips.take(member_id, frame):
+            self._on_frame(member_id, frame[0], frame[1:])
 
     def _on_hello(self, identity: bytes, frame: bytes) -> None:
         if len(frame) != 1 + HELLO.size:
@@ -201,6 +205,7 @@ class Peers:
         self._router.send([identity, b"X" + bytes((code,)) + (told or reason).encode()])
 
     def close(self) -> None:
+        self.round_trips.stop()
         self._router.close()
         for link in self.links.values():
             link.close()

@@ -56,6 +56,16 @@ def _peers(nodes: Mapping[int, Figures]) -> Iterator[Metric]:
         for member, value in by_member.items():
             family.add_metric([member], value)
         yield family
+    trips: dict[str, Histogram] = {}
+    for found in nodes.values():
+        for member, figures in found.get("peers", {}).items():
+            observed = figures["round_trips"]
+            trips.setdefault(member, Histogram(observed["bounds"])).add(observed)
+    times = HistogramMetricFamily(
+        "etcd_network_peer_round_trip_time_seconds", "How long a frame takes to a peer and back.", labels=["To"])
+    for member, total in trips.items():
+        times.add_metric([member], total.buckets(), total.sum)
+    yield times
 
 
 # name, help, its labels. An apply here is of all entries that were committed together, so etcd's ``op`` has one value.

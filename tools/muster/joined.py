@@ -175,6 +175,7 @@ async def _run(node_settings: NodeSettings, front_settings: FrontSettings) -> in
     stopping_or_draining = (asyncio.ensure_future(stopping.wait()), asyncio.ensure_future(draining.wait()))
     front = make_front(node, front_settings, of_front)
     node.start()
+    node.peers.round_trips.start()
     await front.start()
     turns.watch(loop)
     settle_memory()

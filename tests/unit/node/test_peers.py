@@ -65,3 +65,25 @@ def test_the_first_frame_to_a_host_that_restarted(good: bool) -> None:
         asker.close()
 
     asyncio.run(scenario())
+
+
+def test_round_trips_are_measured_and_odd_ones_ignored() -> None:
+    async def scenario() -> None:
+        ports = free_ports(2)
+        came: list[tuple[int, int, bytes]] = []
+        one, other = peers(1, ports, came), peers(2, ports, came)
+        one.round_trips.start()  # before the link stands: nobody answers
+        await until(lambda: one.send(2, b"R", b"") and came)
+        for odd in (b"", b"short", bytes(9)):
+            assert one.send(2, b"T", odd)
+            assert one.send(2, b"t", odd)
+        one.round_trips.stop()
+        one.round_trips.start()
+        await until(lambda: one.round_trips.took[2].count == 1)
+        assert 0 < one.round_trips.took[2].sum < 20
+        assert other.round_trips.took[1].count == 0
+        assert [kind for _, kind, _ in came if kind != ord("R")] == []
+        one.close()
+        other.close()
+
+    asyncio.run(scenario())

@@ -43,7 +43,8 @@ FIGURES = json.dumps({
         "etcd_disk_wal_fsync_duration_seconds": {"bounds": [0.001, 1.0], "counts": [4, 2, 1], "sum": 2.5},
         "etcd_server_apply_duration_seconds": {"bounds": [0.5], "counts": [1, 0], "sum": 0.25},
     },
-    "peers": {"2": {"sent_bytes": 70, "send_failures": 3, "received_bytes": 9}},
+    "peers": {"2": {"sent_bytes": 70, "send_failures": 3, "received_bytes": 9,
+                    "round_trips": {"bounds": [0.1], "counts": [2, 1], "sum": 0.5}}},
 }).encode()
 
 
@@ -206,6 +207,8 @@ def test_metrics_have_etcds_names_and_methods_from_the_start() -> None:
     assert found[("etcd_network_peer_sent_bytes_total", ("To", "2"))] == 70
     assert found[("etcd_network_peer_received_bytes_total", ("From", "2"))] == 9
     assert found[("etcd_network_peer_sent_failures_total", ("To", "2"))] == 3
+    assert found[("etcd_network_peer_round_trip_time_seconds_bucket", ("To", "2"), ("le", "0.1"))] == 2
+    assert found[("etcd_network_peer_round_trip_time_seconds_count", ("To", "2"))] == 3
     assert (found[("etcd_debugging_mvcc_keys_total",)], found[("etcd_debugging_mvcc_compact_revision",)]) == (5, 3)
     assert found[("muster_node_syncs_total", ("shard", "0"))] == 7
     assert ("process_resident_memory_bytes",) in found

@@ -1,0 +1,50 @@
+"""How long a frame takes to a peer and back: asked now and then, for ``etcd_network_peer_round_trip_time_seconds``."""
+
+from __future__ import annotations
+
+import asyncio
+import struct
+import time
+from collections.abc import Callable, Iterable
+
+from cluster.histogram import ROUND_TRIP_S, Histogram
+
+ASK, ANSWER = b"T", b"t"  # kinds of frames; both carry when it was asked, which only the asker reads
+INTERVAL_S = 4.0  # etcd's
+_WHEN = struct.Struct("<Q")  # ns of the asker's monotonic clock
+
+
+class RoundTrips:
+    """Of one node's links to its peers."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, members: Iterable[int], send: Callable[[int, bytes, bytes], bool]) -> None:
+        """``send(member, kind, data)``: False if the peer is not there."""
+        self.took = {member: Histogram(ROUND_TRIP_S) for member in members}
+        self._loop = loop
+        self._send = send
+        self._timer: asyncio.TimerHandle | None = None
+
+    def start(self) -> None:
+        """Ask from now on. Without it, peers are answered only."""
+        self._timer = self._loop.call_later(INTERVAL_S, self.start)
+        for member in self.took:
+            self._send(member, ASK, _WHEN.pack(time.monotonic_ns()))
+
+    def stop(self) -> None:
+        """Ask no more."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def take(self, member_id: int, frame: bytes) -> bool:
+        """A peer's frame; False if it is another kind."""
+        kind = frame[:1]
+        if kind == ASK and len(frame) == 1 + _WHEN.size:
+            self._send(member_id, ANSWER, frame[1:])
+        elif kind == ANSWER and len(frame) == 1 + _WHEN.size:
+            took_ns = time.monotonic_ns() - _WHEN.unpack_from(frame, 1)[0]
+            if took_ns >= 0:
+                self.took[member_id].observe(took_ns / 1e9)
+        else:
+            return kind in (ASK, ANSWER)
+        return True
