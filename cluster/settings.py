@@ -48,6 +48,7 @@ class Common:
     election_timeout_ms: int = 1000
     max_request_bytes: int = 1_572_864
     max_txn_ops: int = 128
+    client_stall_timeout_ms: int = 60_000  # of a client that takes nothing of a long answer
     curve_key_file: str = ""  # JSON {"public": z85, "secret": z85}, one key pair for the whole cluster; "" = no CURVE
     log_level: str = "info"
     log_format: str = "json"
@@ -115,6 +116,10 @@ class FrontSettings:
     listen_metrics: tuple[str, ...] = ()
     max_concurrent_streams: int = 4_294_967_295
     max_client_connections: int = -1  # of this front; -1: as its descriptors allow
+    max_client_memory_bytes: int = 1 << 62  # of this front
+    max_unanswered_bytes: int = 4_194_304  # of a connection, as the two below
+    max_unfinished_bytes: int = 67_108_864
+    max_untaken_bytes: int = 33_554_432
     grpc_keepalive_min_time_ms: int = 5_000
     grpc_keepalive_interval_ms: int = 7_200_000
     grpc_keepalive_timeout_ms: int = 20_000

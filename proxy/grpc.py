@@ -1,4 +1,4 @@
-"""gRPC over ``proxy.http2``: calls, their handlers, and where each path goes.
+"""gRPC over ``proxy.http2``: calls and their handlers. Where each path goes says ``proxy.registry``.
 
 A unary handler is ``handler(call, message)``: it answers now or later with ``call.reply`` or
 ``call.finish(status, message)``. A stream handler is an object with ``opened``, ``message``,
@@ -30,15 +30,18 @@ from proxy.grpc_wire import (
     reply_tail,
     small_reply,
 )
-from proxy.http import HttpHandler
 from proxy.http2 import Connection, ErrorCode, HeaderBlock, Limits, Stream
 from proxy.http2.connection import TURN_WORK
 from proxy.http2.stream import DIRECT_BYTES
-from proxy.http2_requests import HttpStream
+from proxy.memory import SMALL_BYTES as SMALL_REQUEST
+from proxy.memory import TOO_MANY
 
 _TOO_MUCH = "grpc: too many unfinished requests on this connection"
 
 _JOINED_BYTES = 65_536
+_PATIENT_BYTES = 65_536  # an unfinished request of that size may be refused for want of room: others it is not worth while
+BACKLOG_BYTES = 1 << 20  # what may wait for the client of a stream that is sent to unasked
+SHARED_BACKLOG_BYTES = 16 << 20  # of all streams of a connection, before each has less
 MESSAGE_WORK = 3  # units of work (``proxy.http2.connection``) of a message of a stream
 
 UnaryHandler = Callable[["Call", bytes], None]
@@ -84,6 +87,7 @@ class Call(Stream):
         self.send_window = connection.peer_stream_window
         self.receive_window = connection.stream_window
         self.received_bytes = 0
+        self.held = 0
         self.queue = None
         self.queued = 0
         self.ending = False
@@ -150,6 +154,8 @@ class Call(Stream):
             connection.pings.sent = True
             if self._slot is not None:
                 self._slot.leave(self)
+            if self.held:
+                connection.answered(self)
             if connection.draining:
                 connection.forget(self, None)
             else:
@@ -208,7 +214,18 @@ class Call(Stream):
         """Bytes sent that wait for the client's window or for the socket."""
         return self.queued
 
+    def backlog_bytes(self) -> int:
+        """How much may wait for the client (``pending_bytes``) before whoever sends of himself should wait with it: less
+        where the other streams of its connection have much to take, or there is no room for it (``proxy.memory``)."""
+        connection = self.connection
+        if connection.queued > SHARED_BACKLOG_BYTES or connection.crowded:
+            return connection.limits.drain_mark_bytes
+        return BACKLOG_BYTES
+
     # -- from the connection
+
+    def turned_away(self) -> None:
+        self.finish(wire.RESOURCE_EXHAUSTED, TOO_MANY)
 
     def trailers(self, block: HeaderBlock) -> None:
         self.received(b"", True)
@@ -250,6 +267,8 @@ class Call(Stream):
     # -- request messages
 
     def _drop_buffer(self) -> None:
+        if self.held:
+            self.connection.answered(self)
         if self._buffer is not None:
             self.connection.buffered -= self._counted
             self._counted = 0
@@ -271,6 +290,8 @@ class Call(Stream):
                 raise wire.Refused(self.CUT_SHORT, "unexpected EOF")
             if connection.buffered > limits.max_buffered_bytes:
                 raise wire.Refused(wire.RESOURCE_EXHAUSTED, _TOO_MUCH)
+            if len(buffer) > _PATIENT_BYTES and connection.crowded:
+                raise wire.Refused(wire.RESOURCE_EXHAUSTED, TOO_MANY)
         except wire.Refused as refused:
             self._refuse(refused.status, refused.message)
             return None
@@ -301,6 +322,8 @@ class UnaryCall(Call):
         if ended and self._buffer is None and len(data) >= 5:
             flag, size = PREFIX.unpack_from(data)
             if not flag and size == len(data) - 5 and size <= self.connection.limits.max_message_bytes:
+                if size > SMALL_REQUEST:
+                    self.connection.taken_on(self, size)
                 try:
                     self.handler(self, data[5:])
                 except HANDLER_MISTAKES as error:
@@ -322,6 +345,7 @@ class UnaryCall(Call):
             self._refuse(wire.UNKNOWN, "EOF")
             return
         self._buffer = None
+        self.connection.taken_on(self, len(messages[0]))
         try:
             self.handler(self, messages[0])
         except HANDLER_MISTAKES as error:
@@ -348,6 +372,9 @@ class UnaryCall(Call):
                 connection.buffered -= excess
         if connection.buffered > limits.max_buffered_bytes:
             self._refuse(wire.RESOURCE_EXHAUSTED, _TOO_MUCH)
+        elif len(buffer) > _PATIENT_BYTES and connection.crowded:
+            connection.memory.refused += 1
+            self._refuse(wire.RESOURCE_EXHAUSTED, TOO_MANY)
 
 
 class StreamCall(Call):
@@ -377,7 +404,7 @@ class StreamCall(Call):
     def _received(self, data: bytes, ended: bool) -> None:
         if self.closed or self.ending:
             return
-        if self.queued > self.connection.limits.max_unsent_bytes:  # it asks on and on, and takes no answer
+        if self.choked:
             self.reset(ErrorCode.ENHANCE_YOUR_CALM)
             self.cancelled(ErrorCode.ENHANCE_YOUR_CALM)
             return
@@ -405,12 +432,19 @@ class StreamCall(Call):
         if ended:
             self.handler.half_closed(self)
 
+    @property
+    def choked(self) -> bool:
+        """It asks on and on, and takes no answer."""
+        queued, connection = self.queued, self.connection
+        limits = connection.limits
+        return queued > limits.max_unsent_bytes or (queued > limits.drain_mark_bytes and connection.crowded)
+
     def _hand_over(self) -> None:
         """What is held, as far as this turn's work allows."""
         connection, held = self.connection, self._held
         while held:
             if connection.work >= TURN_WORK:
-                connection.held = self
+                connection.held_back = self
                 return
             connection.work += MESSAGE_WORK
             self.handler.message(self, held.pop())
@@ -448,123 +482,6 @@ class RefusedCall(Call):
             self.send_headers(wire.ending(route.status, route.message, route.http_status), end_stream=True)
 
 
-class Route:
-    """What a header block was found to ask for; kept on the block (``HeaderBlock.route``)."""
-
-    __slots__ = ("handler", "http_status", "kind", "message", "status", "timeout")
-
-    def __init__(self, kind: type[Stream], handler: Any = None, timeout: float | None = None) -> None:
-        self.kind = kind
-        self.handler = handler
-        self.timeout = timeout  # seconds
-        self.http_status = 200
-        self.status = wire.OK
-        self.message = ""
-
-
-class Registry:
-    """Who serves which path."""
-
-    def __init__(self) -> None:
-        self._methods: dict[bytes, tuple[type[Call], Any]] = {}
-        self._services: set[bytes] = set()
-        self._http: dict[str, HttpHandler] = {}
-        self._http_prefixes: list[tuple[str, HttpHandler]] = []
-
-    def unary(self, path: str, handler: UnaryHandler) -> None:
-        """Serve ``/package.Service/Method`` by a function (server-streaming answers are fine too)."""
-        self._add(path, UnaryCall, handler)
-
-    def stream(self, path: str, handler: StreamHandler) -> None:
-        """Serve ``/package.Service/Method`` by an object that gets every request message."""
-        self._add(path, StreamCall, handler)
-
-    def http(self, path: str, handler: HttpHandler) -> None:
-        """Serve an exact HTTP path, or, where ``path`` ends with "/", all below it (the longest wins)."""
-        if path.endswith("/"):
-            self._http_prefixes.append((path, handler))
-            self._http_prefixes.sort(key=lambda item: -len(item[0]))
-        else:
-            self._http[path] = handler
-
-    def find_http(self, path: str) -> HttpHandler | None:
-        """Who serves this HTTP path."""
-        found = self._http.get(path)
-        if found is None:
-            for prefix, handler in self._http_prefixes:
-                if path.startswith(prefix):
-                    return handler
-        return found
-
-    def open(self, connection: Connection, stream_id: int, headers: HeaderBlock) -> Stream:
-        """The stream for a new request (``Connection``'s ``open_stream``)."""
-        route = headers.route
-        if route is None:
-            base = headers.base
-            if base is None:
-                route = self._resolve(headers)
-            else:
-                if base.route is None:
-                    base.route = self._resolve(base)
-                route = _with_timeout(base.route, headers.volatile)
-            headers.route = route
-        return route.kind(connection, stream_id, headers)  # type: ignore[no-any-return]
-
-    def _add(self, path: str, kind: type[Call], handler: Any) -> None:
-        name = path.encode()
-        assert name not in self._methods, path
-        self._methods[name] = (kind, handler)
-        self._services.add(name[1:].split(b"/")[0])
-
-    def _resolve(self, headers: HeaderBlock) -> Route:
-        metadata = headers.metadata
-        content_type = metadata.get(b"content-type", b"")
-        kind = content_type.lower()
-        if not kind.startswith(b"application/grpc") or kind[16:17] not in (b"", b"+", b";"):
-            handler = self.find_http(wire.text_of(headers.path.partition(b"?")[0]))
-            if handler is not None:
-                return Route(HttpStream, handler)
-            return _refused(wire.INVALID_ARGUMENT, f"invalid gRPC request content-type: {wire.quote(content_type)}", 415)
-        if headers.method != b"POST":
-            return _refused(wire.INTERNAL, f"Received a HEADERS frame with :method {wire.quote(headers.method)} which should be POST", 405)
-        found = self._methods.get(headers.path)
-        if found is None:
-            service, slash, method = headers.path[1:].rpartition(b"/")
-            if headers.path[:1] != b"/" or not slash:
-                return _refused(wire.UNIMPLEMENTED, f"malformed method name: {wire.quote(headers.path)}")
-            if service in self._services:
-                return _refused(wire.UNIMPLEMENTED, f"unknown method {wire.text_of(method)} for service {wire.text_of(service)}")
-            return _refused(wire.UNIMPLEMENTED, f"unknown service {wire.text_of(service)}")
-        encoding = metadata.get(b"grpc-encoding", b"identity")
-        if encoding not in (b"identity", b"gzip", b""):
-            return _refused(wire.UNIMPLEMENTED, f"grpc: Decompressor is not installed for grpc-encoding {wire.quote(encoding)}")
-        route = Route(found[0], found[1])
-        timeout = metadata.get(b"grpc-timeout")
-        return route if timeout is None else _with_timeout(route, timeout)
-
-
-def _with_timeout(route: Route, text: bytes) -> Route:
-    if route.http_status != 200:
-        return route
-    try:
-        timeout = wire.parse_timeout(text)
-    except ValueError as error:
-        return _refused(wire.INTERNAL, f"malformed grpc-timeout: {error}", 400)
-    if route.status:
-        return route
-    if timeout <= 0:
-        return _refused(wire.DEADLINE_EXCEEDED, "context deadline exceeded")
-    return Route(route.kind, route.handler, timeout)
-
-
-def _refused(status: int, message: str, http_status: int = 200) -> Route:
-    route = Route(RefusedCall)
-    route.status = status
-    route.message = message
-    route.http_status = http_status
-    return route
-
-
 __all__ = [
-    "Call", "Deadlines", "HttpHandler", "Limits", "Peer", "Registry", "StreamHandler", "UnaryHandler", "encode_message", "parse_timeout",
+    "Call", "Deadlines", "Limits", "Peer", "RefusedCall", "StreamCall", "StreamHandler", "UnaryCall", "UnaryHandler", "encode_message", "parse_timeout",
 ]  # fmt: skip

@@ -16,6 +16,7 @@ import h11
 
 from proxy.http import Headers, HttpHandler, HttpRequest
 from proxy.http2 import Limits
+from proxy.memory import TOO_MANY
 
 TURN_REQUESTS = 16  # of one connection in a turn of the loop, some 2 ms
 FindHandler = Callable[[str], "HttpHandler | None"]
@@ -32,6 +33,10 @@ class Output(Protocol):
 
     def unsent_bytes(self) -> int:
         """Written and not yet taken by the socket."""
+
+    @property
+    def crowded(self) -> bool:
+        """There is no room for what this client sends."""
 
     def again(self) -> None:
         """Call ``go_on`` in another turn of the loop: others want theirs."""
@@ -103,6 +108,11 @@ class Http1Connection:
             self._advance()
 
     @property
+    def unfinished(self) -> int:
+        """Bytes of a request's body, of which there is more to come."""
+        return self._body_bytes
+
+    @property
     def backlog(self) -> int:
         """Bytes read and not yet looked at, because an answer is still being written."""
         return len(self._h11.trailing_data[0]) if self._h11.their_state is not h11.ERROR else 0
@@ -156,6 +166,9 @@ class Http1Connection:
                 self._reject(error.error_status_hint, str(error))
                 return
             if isinstance(event, h11.Request):
+                if self.output.crowded:
+                    self._reject(429, TOO_MANY)
+                    return
                 self._head = event
                 if self._h11.they_are_waiting_for_100_continue:
                     self._send(h11.InformationalResponse(status_code=100, headers=[], reason=b"Continue"))
@@ -164,6 +177,9 @@ class Http1Connection:
                 self._body_bytes += len(event.data)
                 if self._body_bytes > self._limits.max_body_bytes:
                     self._reject(413, "request body too large")
+                    return
+                if self.output.crowded:
+                    self._reject(429, TOO_MANY)
                     return
             elif isinstance(event, h11.EndOfMessage):
                 self._dispatch()
@@ -231,6 +247,7 @@ class Http1Connection:
 
     def _reject(self, status: int, text: str) -> None:
         """The request cannot be read: say so and close."""
+        self._body, self._body_bytes = [], 0
         if self._h11.our_state in (h11.IDLE, h11.SEND_RESPONSE):
             body = f"{status} {_reason(status).decode()}: {text}\n".encode()
             self._send(

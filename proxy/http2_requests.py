@@ -6,6 +6,7 @@ from email.utils import formatdate
 
 from proxy.http import Headers, HttpRequest
 from proxy.http2 import Connection, HeaderBlock, Stream, encode_block
+from proxy.memory import TOO_MANY
 
 # Fields of HTTP/1.1 that must not appear in HTTP/2 (RFC 9113 section 8.2.2).
 _HOP_BY_HOP = frozenset(("connection", "keep-alive", "proxy-connection", "transfer-encoding", "upgrade"))
@@ -20,6 +21,10 @@ class HttpStream(Stream):
         super().__init__(connection, stream_id, headers)
         self._body: bytearray | None = bytearray()
         self._request: Http2Request | None = None
+
+    def turned_away(self) -> None:
+        self._drop_body()
+        Http2Request(self, b"").respond(429, TOO_MANY.encode() + b"\n", content_type="text/plain; charset=utf-8")
 
     def opened(self, ended: bool) -> None:
         if ended:

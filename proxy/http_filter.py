@@ -5,8 +5,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from proxy.grpc import Registry
 from proxy.http import Headers, HttpHandler, HttpRequest
+from proxy.registry import Registry
 
 _TEXT = "text/plain; charset=utf-8"
 _UNKNOWN_HOST = """

@@ -27,11 +27,11 @@ from process.scheduling import short_slices
 from process.setup import pin, settle_memory
 from process.status import StatusPipe, StatusSink
 from process.turns import turns
-from proxy.grpc import Registry
 from proxy.http_endpoints import register_http
 from proxy.http_filter import FilteredRegistry
 from proxy.links import Connector
 from proxy.metrics import Metrics
+from proxy.registry import Registry
 from proxy.router import SWEEP_S, Router
 from proxy.server import Limits, Server
 from proxy.services import register_all
@@ -65,6 +65,12 @@ class Front:
             max_concurrent_streams=settings.max_concurrent_streams,
             max_connections=settings.max_client_connections if settings.max_client_connections >= 0
             else for_clients(raise_limit()),
+            max_memory_bytes=settings.max_client_memory_bytes,
+            connection_window_bytes=settings.max_unanswered_bytes,
+            max_buffered_bytes=settings.max_unfinished_bytes,
+            max_untaken_bytes=settings.max_untaken_bytes,
+            max_queued_bytes=8 * settings.max_untaken_bytes,
+            stalled_s=common.client_stall_timeout_ms / 1000,
             ping_min_interval_s=settings.grpc_keepalive_min_time_ms / 1000,
             keepalive_interval_s=settings.grpc_keepalive_interval_ms / 1000,
             keepalive_timeout_s=settings.grpc_keepalive_timeout_ms / 1000,

@@ -239,7 +239,11 @@ class Metrics:
         yield counter("etcd_network_client_grpc_sent_bytes", "Bytes to clients.", server["sent_bytes"])
         yield counter("muster_front_connections_refused", "Clients' connections closed because there were too many.",
                       server["connections_refused"])
-        for name in ("connections", "streams", "queued_bytes"):
+        yield counter("muster_front_connections_stalled", "Clients' connections ended that held memory and took nothing.",
+                      server["connections_stalled"])
+        yield counter("muster_front_requests_refused", "Requests of clients that held more than their share of memory.",
+                      server["requests_refused"])
+        for name in ("connections", "streams", "queued_bytes", "memory_bytes", "memory_limit_bytes"):
             yield gauge(f"muster_front_{name}", "Of this front's client side.", server[name])
         links = [link.statistics() for route in router.routes for link in route.links.values()]
         for name in ("frames_sent", "frames_received"):

@@ -17,9 +17,11 @@ from collections.abc import Callable
 from typing import Any, cast
 
 from cluster.faults import HANDLER_MISTAKES, faults
-from proxy.grpc import Deadlines, Peer, Registry
+from proxy.grpc import Deadlines, Peer
 from proxy.http1 import Http1Connection
 from proxy.http2 import PREFACE, Connection, Limits
+from proxy.memory import STEP_BYTES, Memory
+from proxy.registry import Registry
 
 __all__ = ["Limits", "Server"]
 
@@ -34,7 +36,8 @@ _TURN_BYTES = 524_288  # written to a connection in a turn of the loop, 0.3 ms: 
 class _Front(asyncio.Protocol):
     """One client connection."""
 
-    __slots__ = ("accepted", "behind", "closed_at", "closing", "dirty", "fd", "http1", "http2", "loop", "paused_reading", "peer", "server", "sniffed", "transport", "unwritable", "waits")
+    __slots__ = ("accepted", "behind", "closed_at", "closing", "counted", "dirty", "fd", "http1", "http2", "loop", "paused_reading", "peer", "server", "sniffed",
+                 "taken", "taken_at", "transport", "unwritable", "waits", "written")
 
     def __init__(self, server: Server) -> None:
         self.server = server
@@ -53,6 +56,10 @@ class _Front(asyncio.Protocol):
         self.behind = False  # something that has been read waits for its turn
         self.waits = False  # to be written, before it goes on
         self.unwritable = False
+        self.counted = 0  # of HTTP/1.1, by ``proxy.memory``
+        self.written = 0  # bytes given to the transport
+        self.taken = 0  # of these the client had taken
+        self.taken_at = 0.0  # when that was last found to have become more
 
     # -- asyncio's callbacks
 
@@ -65,7 +72,7 @@ class _Front(asyncio.Protocol):
             self.fd = socket.fileno()
         name = transport.get_extra_info("peername")
         self.peer = f"{name[0]}:{name[1]}" if isinstance(name, tuple) else str(name or "")
-        self.accepted = self.loop.time()
+        self.accepted = self.taken_at = self.loop.time()
         self.server.opened(self)
 
     def data_received(self, data: bytes) -> None:
@@ -86,6 +93,7 @@ class _Front(asyncio.Protocol):
             except HANDLER_MISTAKES as error:
                 self._fault(error)
                 return
+            self._count()
             if self.http1.backlog > self.server.limits.max_body_bytes:
                 self._pause_reading()
         else:
@@ -138,6 +146,7 @@ class _Front(asyncio.Protocol):
             self.http2.lost()
         if self.http1 is not None:
             self.http1.lost()
+            self.server.memory.count(self, 0)
 
     def pause_writing(self) -> None:
         self.unwritable = True
@@ -172,7 +181,8 @@ class _Front(asyncio.Protocol):
             self.sniffed = b""
             self.dirty = True
             self.http2 = Connection(
-                self.server.registry.open, self.server.limits, self.loop.time(), self.mark, Peer(self.peer, self.server.deadlines)
+                self.server.registry.open, self.server.limits, self.loop.time(), self.mark, Peer(self.peer, self.server.deadlines),
+                self.server.memory,
             )
             self.data_received(data)
 
@@ -210,7 +220,8 @@ class _Front(asyncio.Protocol):
     def _send(self, data: bytes) -> None:
         """What is small goes to the kernel at once: the transport would give it at the end of the loop's turn. What it does
         not take is the transport's, as is to find that the connection is broken."""
-        transport, sent = self.transport, 0
+        transport, http2, sent = self.transport, self.http2, 0
+        self.written += len(data)
         if len(data) <= _AT_ONCE_BYTES and self.fd >= 0 and not (transport.get_write_buffer_size() or transport.is_closing()):
             try:
                 sent = os.write(self.fd, data)
@@ -218,10 +229,15 @@ class _Front(asyncio.Protocol):
                 sent = 0
         if sent < len(data):
             transport.write(data[sent:])
+            if http2 is not None:
+                http2.unsent = transport.get_write_buffer_size()
+        elif http2 is not None and http2.unsent:
+            http2.unsent = 0
 
     def write(self, data: bytes) -> None:
         """HTTP/1.1's output."""
         if not self.closing:
+            self.written += len(data)
             self.transport.write(data)
 
     def unsent_bytes(self) -> int:
@@ -258,16 +274,44 @@ class _Front(asyncio.Protocol):
             if now - self.closed_at > self.server.limits.linger_s:
                 self.transport.abort()
             return
+        self._look_at_taken(now)
         if self.http2 is not None:
+            self.http2.unsent = self.transport.get_write_buffer_size()
+            self.http2.recount()
             self.http2.tick(now)
             if self.http2.finished:
                 self.flush()
         elif self.http1 is not None:
             self.http1.tick(now)
+            self._count()
             if self.http1.backlog == 0:
                 self._resume_reading()
         elif now - self.accepted > self.server.limits.handshake_timeout_s:
             self.close()
+
+    def _count(self) -> None:
+        """What it holds, of HTTP/1.1."""
+        http1 = self.http1
+        if http1 is not None and not self.closing:
+            size = http1.unfinished + http1.backlog + self.transport.get_write_buffer_size()
+            if not -STEP_BYTES < size - self.counted < STEP_BYTES:
+                self.server.memory.count(self, size)
+
+    @property
+    def crowded(self) -> bool:
+        """There is no room for what a client of HTTP/1.1 sends."""
+        return self.server.memory.crowded(self)
+
+    def _look_at_taken(self, now: float) -> None:
+        """A client that has answers to take, takes none for long, and holds more than its share of a memory that is used up
+        loses its connection: that memory is others'."""
+        taken = self.written - self.transport.get_write_buffer_size()
+        if taken != self.taken or not self._unsent():
+            self.taken, self.taken_at = taken, now
+        elif now - self.taken_at > self.server.limits.stalled_s and self.server.memory.crowded(self.http2 or self):
+            self.server.ended_stalled += 1
+            self.closing = True
+            self.transport.abort()
 
     def drain(self) -> None:
         """Graceful end."""
@@ -311,6 +355,7 @@ class Server:
     def __init__(self, registry: Registry, limits: Limits | None = None) -> None:
         self.registry = registry
         self.limits = limits or Limits()
+        self.memory = Memory(self.limits.max_memory_bytes)
         self.deadlines = Deadlines(self._arm)
         self._fronts: set[_Front] = set()
         self._dirty: list[_Front] = []
@@ -321,6 +366,7 @@ class Server:
         self.sent_bytes = 0
         self._accepted = 0
         self.refused = 0  # connections
+        self.ended_stalled = 0  # connections, for the memory that they held
         self._sums = Sums()  # as of the last tick
         self._stopping = False
 
@@ -388,6 +434,10 @@ class Server:
             "connections": len(self._fronts),
             "connections_accepted": self._accepted,
             "connections_refused": self.refused,
+            "connections_stalled": self.ended_stalled,
+            "memory_bytes": self.memory.used,
+            "memory_limit_bytes": self.memory.limit_bytes,
+            "requests_refused": self.memory.refused,
             "received_bytes": self.received_bytes,
             "sent_bytes": self.sent_bytes,
             "deadlines": len(self.deadlines),

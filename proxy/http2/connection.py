@@ -33,6 +33,7 @@ from proxy.http2.guard import Budget, KeepAlive, Limits
 from proxy.http2.outbound import Outbound
 from proxy.http2.partial import PartialBlock, unpad
 from proxy.http2.stream import Stream
+from proxy.memory import Memory
 
 _KEEPALIVE_PING = b"\0muster\0"
 _DRAIN_PING = b"\0goaway\0"
@@ -48,23 +49,21 @@ class Connection(Outbound):
 
     __slots__ = (
         "_block", "_control", "_decoder", "_drain_ping", "_first", "_gaps", "_keepalive", "_last_id", "_last_read", "_max_frame",
-        "_needs_preface", "_open_stream", "_receive_window", "_reset_ids", "_resets", "_rest", "buffered", "draining",
-        "finished", "held", "more", "now", "owner", "reason", "stream_window", "streams", "work",
+        "_needs_preface", "_open_stream", "_receive_window", "_reset_ids", "_resets", "_rest", "draining", "held_back",
+        "more", "now", "owner", "reason", "stream_window", "work",
     )  # fmt: skip
 
     def __init__(
-        self, open_stream: OpenStream, limits: Limits, now: float, notify: Callable[[], None], owner: object = None
+        self, open_stream: OpenStream, limits: Limits, now: float, notify: Callable[[], None], owner: object = None,
+        memory: Memory | None = None,
     ) -> None:
-        super().__init__(limits, notify)
+        super().__init__(limits, notify, memory)
         self.owner = owner  # free for whoever made the connection
         self.now = now  # of the last receive or tick
-        self.streams: dict[int, Stream] = {}
         self.work = 0  # done in this receive, in units of some 5 us
         self.more = False  # it stopped at TURN_WORK: there is more to do of what has been read
-        self.held: Stream | None = None  # it has messages that wait for the next receive
-        self.buffered = 0  # bytes of unfinished requests, counted by the layer above
+        self.held_back: Stream | None = None  # it has messages that wait for the next receive
         self.stream_window = limits.stream_window_bytes
-        self.finished = False
         self.reason = ""  # why it finished
         self.draining = False
         self._open_stream = open_stream
@@ -109,9 +108,9 @@ class Connection(Outbound):
             data = self._rest + data
             self._rest = b""
         try:
-            if self.held is not None:
-                held, self.held = self.held, None
-                held.go_on()
+            if self.held_back is not None:
+                held_back, self.held_back = self.held_back, None
+                held_back.go_on()
             self._receive(data)
         except ConnectionFault as fault:
             self._fail(fault.code, fault.text)
@@ -138,6 +137,7 @@ class Connection(Outbound):
         max_queued = self.limits.max_queued_bytes
         max_list = self.limits.max_header_list_bytes
         max_streams = self.limits.max_concurrent_streams
+        crowded = self.crowded
         while size - pos >= 9 and self.work < TURN_WORK:
             self.work += 1
             word, flags, stream_id = unpack(data, pos)
@@ -187,7 +187,7 @@ class Connection(Outbound):
                     self.work += length >> 2
                     block = decode(raw)
                 self._last_id = stream_id
-                if block.fault or block.size > max_list or self.queued > max_queued or self.draining or len(streams) >= max_streams:
+                if block.fault or block.size > max_list or self.queued > max_queued or self.draining or len(streams) >= max_streams or crowded:
                     try:
                         self._open(stream_id, block, False)
                     except StreamFault as fault:
@@ -201,7 +201,7 @@ class Connection(Outbound):
                     return
         if pos < size:
             self._rest = data[pos:]
-        self.more = self.work >= TURN_WORK and (size - pos >= 9 or self.held is not None)
+        self.more = self.work >= TURN_WORK and (size - pos >= 9 or self.held_back is not None)
 
     def _frame(self, kind: int, flags: int, stream_id: int, payload: bytes) -> None:
         if self._first and (kind != frames.SETTINGS or flags & frames.ACK):
@@ -317,7 +317,11 @@ class Connection(Outbound):
             raise StreamFault(ErrorCode.PROTOCOL_ERROR, "content-length without DATA")  # section 8.1.1
         self.streams[stream_id] = stream = self._open_stream(self, stream_id, block)
         stream.remote_closed = ended
-        stream.opened(ended)
+        if self.crowded:
+            self.memory.refused += 1
+            stream.turned_away()
+        else:
+            stream.opened(ended)
 
     def _trailers(self, stream: Stream, block: HeaderBlock, ended: bool) -> None:
         if stream.remote_closed:
@@ -364,7 +368,9 @@ class Connection(Outbound):
         self._pay()
         for key, value in frames.SETTING.iter_unpack(payload):
             if key == frames.INITIAL_WINDOW_SIZE:
-                self._set_initial_window(value)
+                for _ in range(len(self.streams) >> 8):
+                    self._pay()  # the work is proportional
+                self.set_initial_window(value)
             elif key == frames.MAX_FRAME_SIZE:
                 if not frames.DEFAULT_MAX_FRAME <= value <= 0xFF_FFFF:
                     raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "illegal MAX_FRAME_SIZE")
@@ -376,23 +382,6 @@ class Connection(Outbound):
                 self.table_shrunk()
         self._first = False
         self.write(frames.SETTINGS_ACK)
-
-    def _set_initial_window(self, value: int) -> None:
-        """Section 6.9.2: the change moves every open stream's window, below zero if need be."""
-        if value > frames.MAX_WINDOW:
-            raise ConnectionFault(ErrorCode.FLOW_CONTROL_ERROR, "illegal INITIAL_WINDOW_SIZE")
-        for _ in range(len(self.streams) >> 8):
-            self._pay()  # the work is proportional
-        change = value - self.peer_stream_window
-        self.peer_stream_window = value
-        for stream in self.streams.values():
-            stream.send_window += change
-            if stream.send_window > frames.MAX_WINDOW:
-                raise ConnectionFault(ErrorCode.FLOW_CONTROL_ERROR, "INITIAL_WINDOW_SIZE overflows a window")
-            if stream.queued and stream.send_window > 0:
-                self.ready[stream] = None
-            else:
-                self.ready.pop(stream, None)
 
     def _on_push_promise(self, flags: int, stream_id: int, payload: bytes) -> None:
         raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "a client cannot push")  # section 8.4
@@ -455,6 +444,8 @@ class Connection(Outbound):
     def forget(self, stream: Stream, reset_by_us: bool | None) -> None:
         """The stream is closed: by END_STREAM on both sides (None) or by a reset."""
         stream.closed = True
+        if stream.held:
+            self.answered(stream)
         self.streams.pop(stream.id, None)
         if stream.queued:
             self.queued -= stream.queued
@@ -511,7 +502,8 @@ class Connection(Outbound):
         """Sizes of everything that could grow."""
         return {
             "streams": len(self.streams), "ready": len(self.ready), "queued_bytes": self.queued,
-            "buffered_bytes": self.buffered, "rest_bytes": len(self._rest), "reset_ids": len(self._reset_ids),
+            "buffered_bytes": self.buffered, "unanswered_bytes": self.unanswered, "gathered_bytes": self.gathered,
+            "rest_bytes": len(self._rest), "reset_ids": len(self._reset_ids),
             **self._decoder.statistics(),
         }  # fmt: skip
 
@@ -523,11 +515,12 @@ class Connection(Outbound):
         self._cancel_all()
 
     def _cancel_all(self) -> None:
+        self.memory.count(self, 0)
         for stream in list(self.streams.values()):
             self.forget(stream, reset_by_us=None)
             stream.cancelled(ErrorCode.CANCEL)
         self._rest = b""
-        self._block = self.held = None
+        self._block = self.held_back = None
 
     def _finish_if_idle(self, reason: str) -> None:
         if self.draining and not self.streams and not self.finished:
@@ -567,14 +560,27 @@ class Connection(Outbound):
             raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, f"{kind} on {where}")  # sections 5.1, 6.1, 6.4
 
     def _credit(self, window: int) -> int:
-        """The connection's receive window, topped up when half is used."""
+        """The connection's receive window, topped up when half of what it may be is used."""
         if window < 0:
             raise ConnectionFault(ErrorCode.FLOW_CONTROL_ERROR, "connection window overrun")
-        full = max(self.limits.connection_window_bytes, frames.DEFAULT_WINDOW)
+        full = max(self.limits.connection_window_bytes, frames.DEFAULT_WINDOW) - self.unanswered
         if window < full >> 1:
             self.write(frames.window_update(0, full - window))
             return full
         return window
+
+    def taken_on(self, stream: Stream, size: int) -> None:
+        """A request of so many bytes is complete: until it is answered the client gets that much less window. What is
+        unfinished has no part in this, or many large requests sent at once would wait for each other's end."""
+        stream.held += size
+        self.unanswered += size
+
+    def answered(self, stream: Stream) -> None:
+        """Its requests are answered, refused, or given up."""
+        self.unanswered -= stream.held
+        stream.held = 0
+        if not self.finished:
+            self._receive_window = self._credit(self._receive_window)
 
     def _length_fits(self, stream: Stream, size: int, ended: bool) -> bool:
         """Section 8.1.1: DATA adds up to content-length."""

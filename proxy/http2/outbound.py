@@ -12,28 +12,31 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from proxy.http2 import frames
+from proxy.http2.frames import ConnectionFault, ErrorCode
 from proxy.http2.guard import Limits, PingPolicy
+from proxy.http2.holdings import Holdings
 from proxy.http2.stream import Stream
+from proxy.memory import Memory
 
 _PUMP_BYTES = 262_144  # taken from queues for one socket write
 _SHRINK = b"\x20"  # a dynamic table size update to zero (RFC 7541 section 6.3)
 
 
-class Outbound:
+class Outbound(Holdings):
     """What a connection has to say. See the module's docstring."""
 
     __slots__ = (
-        "_prefix_due", "_prefix_said", "limits", "notify", "out", "peer_max_frame", "peer_stream_window", "pings", "plain", "queued",
-        "ready", "send_window", "writable",
+        "_prefix_due", "_prefix_said", "limits", "notify", "out", "peer_max_frame", "peer_stream_window", "pings", "plain", "ready",
+        "send_window", "writable",
     )  # fmt: skip
 
-    def __init__(self, limits: Limits, notify: Callable[[], None]) -> None:
+    def __init__(self, limits: Limits, notify: Callable[[], None], memory: Memory | None = None) -> None:
+        super().__init__(memory)
         self.limits = limits
         self.notify = notify  # called when ``out`` is about to become non-empty
-        self.out: list[bytes | memoryview] = []
+        self.out: list[bytes | bytearray | memoryview] = []
         self.writable = True  # the socket takes more
         self.plain = True  # writable, and header blocks need no prefix: ready-made answers may be written as they are
-        self.queued = 0  # payload bytes in all streams' queues
         self.ready: dict[Stream, None] = {}
         self.send_window = frames.DEFAULT_WINDOW
         self.peer_stream_window = frames.DEFAULT_WINDOW
@@ -52,6 +55,7 @@ class Outbound:
     def enqueued(self, stream: Stream, size: int) -> None:
         """A stream has put ``size`` bytes into its queue."""
         self.queued += size
+        self.recount()
         if stream.send_window > 0:
             if not self.out and self.writable and self.send_window > 0:
                 self.notify()
@@ -59,6 +63,7 @@ class Outbound:
 
     def take(self) -> bytes:
         """What is to be written now, b"" if nothing; again until it is empty or ``writable`` is false."""
+        self.recount()
         if self.ready and self.writable and self.send_window > 0:
             self._pump()
         out = self.out
@@ -89,6 +94,21 @@ class Outbound:
                 stream.drained()
         if sent:
             self.pings.sent = True
+
+    def set_initial_window(self, value: int) -> None:
+        """RFC 9113 section 6.9.2: the change moves every open stream's window, below zero if need be."""
+        if value > frames.MAX_WINDOW:
+            raise ConnectionFault(ErrorCode.FLOW_CONTROL_ERROR, "illegal INITIAL_WINDOW_SIZE")
+        change = value - self.peer_stream_window
+        self.peer_stream_window = value
+        for stream in self.streams.values():
+            stream.send_window += change
+            if stream.send_window > frames.MAX_WINDOW:
+                raise ConnectionFault(ErrorCode.FLOW_CONTROL_ERROR, "INITIAL_WINDOW_SIZE overflows a window")
+            if stream.queued and stream.send_window > 0:
+                self.ready[stream] = None
+            else:
+                self.ready.pop(stream, None)
 
     def table_shrunk(self) -> None:
         """The peer lowered SETTINGS_HEADER_TABLE_SIZE.

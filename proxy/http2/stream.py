@@ -20,13 +20,14 @@ from proxy.http2.frames import DATA, END_STREAM, FRAME_HEADER, ErrorCode, header
 if TYPE_CHECKING:
     from proxy.http2.connection import Connection
 
+_JOINED_BYTES = 4096  # pieces smaller than this are joined in a queue
 DIRECT_BYTES = 16_384  # what fits one frame that any peer takes; larger payloads go through the queue
 
 
 class Stream:
     """The server's end of one HTTP/2 stream."""
 
-    __slots__ = ("closed", "connection", "ending", "headers", "id", "queue", "queued", "receive_window", "received_bytes", "remote_closed", "send_window", "trailer")
+    __slots__ = ("closed", "connection", "ending", "headers", "held", "id", "queue", "queued", "receive_window", "received_bytes", "remote_closed", "send_window", "trailer")
 
     def __init__(self, connection: Connection, stream_id: int, headers: HeaderBlock) -> None:
         self.connection = connection
@@ -35,7 +36,8 @@ class Stream:
         self.send_window = connection.peer_stream_window
         self.receive_window = connection.stream_window
         self.received_bytes = 0  # of DATA; counted only where content-length says how many
-        self.queue: deque[bytes | memoryview] | None = None
+        self.held = 0  # bytes of its requests that are being answered (``Connection.taken_on``)
+        self.queue: deque[bytes | bytearray | memoryview] | None = None
         self.queued = 0  # bytes of payload that wait for a window or for the socket
         self.ending = False  # nothing more is sent once the queue is empty and the end is written
         self.trailer = b""  # the block that ends the stream after the queue; b"": an empty DATA frame
@@ -51,7 +53,11 @@ class Stream:
         """Payload of one DATA frame, padding removed; ``ended``: the request is complete."""
 
     def go_on(self) -> None:
-        """It has held back messages (``Connection.held``): it is its turn again."""
+        """It has held back messages (``Connection.held_back``): it is its turn again."""
+
+    def turned_away(self) -> None:
+        """Called instead of ``opened``: there is no room for what this client sends (``proxy.memory``)."""
+        self.reset(ErrorCode.REFUSED_STREAM)
 
     def trailers(self, block: HeaderBlock) -> None:
         """The request ended with a trailer section."""
@@ -98,7 +104,15 @@ class Stream:
             return
         if self.queue is None:
             self.queue = deque()
-        self.queue.append(payload)
+        queue = self.queue
+        if size < _JOINED_BYTES and queue and len(queue[-1]) < _JOINED_BYTES:
+            # objects of a few bytes each would take ten times the memory that is counted for them
+            tail = queue[-1]
+            if type(tail) is not bytearray:
+                tail = queue[-1] = bytearray(tail)
+            tail += payload
+        else:
+            queue.append(payload)
         self.queued += size
         connection.enqueued(self, size)
 
@@ -127,7 +141,7 @@ class Stream:
         size = len(head)
         if size <= quota:
             queue.popleft()
-            piece: bytes | memoryview = head
+            piece: bytes | bytearray | memoryview = head
             if size < quota and queue:  # fill the frame with what follows
                 pieces = [head]
                 while queue and size + len(queue[0]) <= quota:

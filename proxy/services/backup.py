@@ -27,7 +27,6 @@ _COUNT = struct.Struct("<I")
 _LENGTH = struct.Struct("<Q")
 _REMAINING = struct.Struct("<Q")
 _CHUNK_BYTES = 32_768
-_BACKLOG_BYTES = 1 << 20  # not taken by the client yet: more is asked for only below it
 _LIMIT_S = 3600.0  # without a byte of progress
 _OK, _PARTIAL = 0, 4
 
@@ -133,7 +132,7 @@ class Snapshot:
         while sending.at < len(parts) and not call.closed:
             part = parts[sending.at]
             while part.chunks:
-                if call.pending_bytes() > _BACKLOG_BYTES:
+                if call.pending_bytes() > call.backlog_bytes():
                     return  # on_drain goes on here
                 self._bytes(call, sending, part.chunks.popleft())
             if not part.done:

@@ -21,7 +21,7 @@ _LEADERLESS_ELECTIONS = 3  # a stream that asked for a leader ends after so many
 
 
 class Registry(Protocol):
-    """Where handlers are registered: ``proxy.grpc.Registry``."""
+    """Where handlers are registered: ``proxy.registry.Registry``."""
 
     def unary(self, path: str, handler: UnaryHandler) -> None: ...
     def stream(self, path: str, handler: Any) -> None: ...

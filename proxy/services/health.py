@@ -59,9 +59,10 @@ class HealthWatch:
             self._calls.add(call)
 
     def message(self, call: Call, data: bytes) -> None:
-        """The request."""
-        if call.closed:
+        """The request, which is the first message: any other is passed over, as grpc-go's server streams do."""
+        if call.closed or call.context:
             return
+        call.context = True
         try:
             status = _SERVICE_UNKNOWN if _service(data) else _SERVING
         except EtcdError as e:

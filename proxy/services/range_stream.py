@@ -2,7 +2,7 @@
 carries the header, ``more`` and ``count``.
 
 Nodes send on only what the client takes (CREDIT, ``node.streams``), so that a call costs this front at most a window
-for each shard, :data:`BACKLOG_BYTES` and a part, however large the range is and however slowly it is read. With several
+for each shard, a backlog (``proxy.grpc.BACKLOG_BYTES``) and a part, however large the range is and however slowly it is read. With several
 shards their rows are merged by key as they come, as far as every shard that has not ended has shown its next row.
 """
 
@@ -20,7 +20,6 @@ from proxy.router import MethodStats, Waiting
 from proxy.services.context import Call, Context
 
 SERVICE = "etcdserverpb.KV"
-BACKLOG_BYTES = 1 << 20  # not taken by the client yet: nodes are asked for more only below it
 _CREDIT_BYTES = 256 * 1024  # news of so much is worth a record
 _PART_BYTES = 512 * 1024
 _LIMIT_S = 600.0  # without a byte of progress: from the first part on the client sets the pace
@@ -115,7 +114,7 @@ class Passing:
     def pump(self) -> None:
         """The client has taken something, or something has come: ask for more if there is room."""
         if (self._waiting is not None and self._received - self._credited >= _CREDIT_BYTES
-                and self._call.pending_bytes() <= BACKLOG_BYTES):
+                and self._call.pending_bytes() <= self._call.backlog_bytes()):
             self._credited = self._received
             self._context.router.credit(self._waiting, self._received)
 
@@ -163,7 +162,7 @@ class Merging(RowGather):
         call, merge, stats = self._call, self._merge, self._stats
         if call is None or call.closed or not self._order:
             return
-        while call.pending_bytes() <= BACKLOG_BYTES:
+        while call.pending_bytes() <= call.backlog_bytes():
             runs: list[bytes] = []
             merge.take(runs, _PART_BYTES)
             ended = merge.ended

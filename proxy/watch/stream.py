@@ -16,8 +16,8 @@ from proxy.watch.cohort import ClientWatch, Cohort
 from proxy.watch.encode import CANCELED, CREATED, PROGRESS_ID, cancel_reason_field, watch_id_field
 from proxy.watch.subscription import Subscription
 
-BACKLOG_BYTES = 1 << 20  # a stream with more waiting is blocked until its client reads
-_DEFERRED_MOST = 10_000  # requests, and BACKLOG_BYTES of them, that wait until a node is heard
+_DEFERRED_BYTES = 1 << 20
+_DEFERRED_MOST = 10_000  # requests, and _DEFERRED_BYTES of them, that wait until a node is heard
 
 
 class Hub(Protocol):
@@ -57,7 +57,7 @@ class WatchStream:
         """One WatchRequest. EtcdError ends the stream."""
         if self.deferred or not self.hub.store_revision():
             self._deferred_bytes += request.ByteSize()
-            if len(self.deferred) >= _DEFERRED_MOST or self._deferred_bytes > BACKLOG_BYTES:
+            if len(self.deferred) >= _DEFERRED_MOST or self._deferred_bytes > _DEFERRED_BYTES:
                 raise EtcdError(errors.TOO_MANY_REQUESTS)
             self.deferred.append(request)
             return
@@ -166,7 +166,7 @@ class WatchStream:
         call = self.call
         call.send(*parts)
         self.hub.responses_sent += 1
-        if call.pending_bytes() > BACKLOG_BYTES:
+        if call.pending_bytes() > call.backlog_bytes():
             self.blocked = True
 
     def send_framed(self, data: bytes, responses: int) -> None:
@@ -174,12 +174,12 @@ class WatchStream:
         call = self.call
         call.send_framed(data)
         self.hub.responses_sent += responses
-        if call.pending_bytes() > BACKLOG_BYTES:
+        if call.pending_bytes() > call.backlog_bytes():
             self.blocked = True
 
     def drained(self) -> None:
         """The client has read."""
-        if self.blocked and not self.closed and self.call.pending_bytes() <= BACKLOG_BYTES:
+        if self.blocked and not self.closed and self.call.pending_bytes() <= self.call.backlog_bytes():
             self.blocked = False
             for cohort in {watch.cohort: None for watch in self.watches.values()}:
                 if self.blocked:

@@ -11,6 +11,7 @@ from order_streams import Watch, WatchClients
 
 from cluster.pb import rpc_pb2 as pb
 from cluster.txn_eval import MANY
+from proxy.grpc import BACKLOG_BYTES
 from proxy.grpc_wire import split_messages
 
 if TYPE_CHECKING:
@@ -107,6 +108,9 @@ class Call:
 
     def pending_bytes(self) -> int:
         return self.unread
+
+    def backlog_bytes(self) -> int:
+        return BACKLOG_BYTES
 
     def read_all(self) -> None:
         self.reads, self.unread = True, 0

@@ -12,6 +12,7 @@ from typing import Any
 from cluster.settings import Common, FrontSettings, NodeSettings, dumps
 from cluster.version import ETCD_VERSION, MUSTER_VERSION
 from process.descriptors import raise_limit
+from process.memory import for_clients, of_the_host
 from tools.muster import bootstrap, control, logs, nodestate, peer_keys, pinning, ports, rundir
 from tools.muster.bootstrap import Identity
 from tools.muster.children import ChildSpec, python
@@ -148,6 +149,7 @@ def _common(config: ServerConfig, identity: Identity, run_dir: str, member_id: i
         election_timeout_ms=setting(config, "election-timeout"),
         max_request_bytes=setting(config, "max-request-bytes"),
         max_txn_ops=setting(config, "max-txn-ops"),
+        client_stall_timeout_ms=setting(config, "client-stall-timeout"),
         curve_key_file=os.path.abspath(config.peer_key_file) if config.peer_key_file else "",
         log_level=setting(config, "log-level"),
         log_format=setting(config, "log-format"),
@@ -225,6 +227,10 @@ def _front_settings(
         listen_metrics=metrics if index == 0 else (),  # one process answers there
         max_concurrent_streams=setting(config, "max-concurrent-streams"),
         max_client_connections=_of_a_front(config, setting(config, "max-client-connections")),
+        max_client_memory_bytes=_memory_of_a_front(config),
+        max_unanswered_bytes=setting(config, "max-unanswered-bytes"),
+        max_unfinished_bytes=setting(config, "max-unfinished-bytes"),
+        max_untaken_bytes=setting(config, "max-untaken-bytes"),
         grpc_keepalive_min_time_ms=setting(config, "grpc-keepalive-min-time"),
         grpc_keepalive_interval_ms=setting(config, "grpc-keepalive-interval"),
         grpc_keepalive_timeout_ms=setting(config, "grpc-keepalive-timeout"),
@@ -239,6 +245,11 @@ def _front_settings(
 
 def _of_a_front(config: ServerConfig, connections: int) -> int:
     return connections if connections == AUTO else -(-connections // max(config.fronts, 1))
+
+
+def _memory_of_a_front(config: ServerConfig) -> int:
+    wanted: int = setting(config, "max-client-memory-bytes")
+    return (for_clients(of_the_host()) if wanted == AUTO else wanted) // max(config.fronts, 1)
 
 
 def _log_facts(log: Logger, config: ServerConfig, identity: Identity, is_new: bool) -> None:

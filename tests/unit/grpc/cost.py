@@ -6,9 +6,10 @@ import time
 
 import hpack
 
-from proxy.grpc import Deadlines, Peer, Registry
+from proxy.grpc import Deadlines, Peer
 from proxy.http2 import PREFACE, Connection, Limits
 from proxy.http2 import frames as f
+from proxy.registry import Registry
 
 CALLS_PER_READ = 200
 READS = 200

@@ -9,7 +9,8 @@ from contextlib import contextmanager
 
 import uvloop
 
-from proxy.grpc import Call, Registry
+from proxy.grpc import Call
+from proxy.registry import Registry
 from proxy.server import Limits, Server
 
 

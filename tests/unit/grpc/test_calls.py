@@ -8,10 +8,12 @@ import zlib
 import hpack
 import pytest
 
-from proxy.grpc import Call, Deadlines, Peer, Registry, encode_message, parse_timeout
+from proxy.grpc import Call, Deadlines, Peer, encode_message, parse_timeout
 from proxy.grpc_wire import SMALL_BYTES, reply_head, reply_tail, small_reply
 from proxy.http2 import PREFACE, Connection, Limits
 from proxy.http2 import frames as f
+from proxy.memory import Memory
+from proxy.registry import Registry
 from tests.unit.http2.client import Frame, parse
 
 REQUEST = {
@@ -43,7 +45,7 @@ class Stream:
 class Talk:
     """A connection with a few methods."""
 
-    def __init__(self, registry: Registry | None = None, **limits: int) -> None:
+    def __init__(self, registry: Registry | None = None, memory: Memory | None = None, **limits: int) -> None:
         self.armed: list[float] = []
         self.deadlines = Deadlines(self.armed.append)
         self.stream = Stream()
@@ -56,7 +58,7 @@ class Talk:
             registry.stream("/a.B/Bidi", self.stream)
         self.encoder = hpack.Encoder()
         self.decoder = hpack.Decoder()
-        self.server = Connection(registry.open, Limits(**limits), 100.0, lambda: None, Peer("1.2.3.4:5", self.deadlines))
+        self.server = Connection(registry.open, Limits(**limits), 100.0, lambda: None, Peer("1.2.3.4:5", self.deadlines), memory)
         self.server.receive(PREFACE + f.settings_frame({}), 100.0)
         self.server.take()
 

@@ -9,7 +9,8 @@ from collections.abc import Iterator
 import grpc
 import pytest
 
-from proxy.grpc import Call, Registry
+from proxy.grpc import Call
+from proxy.registry import Registry
 from proxy.server import Limits
 from tests.unit.grpc.harness import Echo, Running, serving
 

@@ -9,8 +9,8 @@ import time
 import pytest
 
 from process.descriptors import for_clients
-from proxy.grpc import Registry
 from proxy.http2 import Limits
+from proxy.registry import Registry
 from tests.unit.grpc.harness import serving
 
 

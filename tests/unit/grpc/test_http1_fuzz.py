@@ -25,6 +25,8 @@ SEED_REQUESTS = (
 
 
 class Output:
+    crowded = False
+
     def __init__(self) -> None:
         self.data = b""
         self.closed = False

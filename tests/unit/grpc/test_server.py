@@ -18,10 +18,11 @@ import grpc
 import hpack
 import pytest
 
-from proxy.grpc import Call, Registry
+from proxy.grpc import Call
 from proxy.http import HttpRequest
 from proxy.http2 import PREFACE
 from proxy.http2 import frames as f
+from proxy.registry import Registry
 from proxy.server import Limits, _Front
 from tests.unit.grpc.harness import Echo, Running, serving
 

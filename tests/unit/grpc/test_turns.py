@@ -6,13 +6,14 @@ import hpack
 import pytest
 
 from proxy import grpc_wire as wire
-from proxy.grpc import MESSAGE_WORK, Call, Registry
+from proxy.grpc import MESSAGE_WORK, Call
 from proxy.http import HttpRequest
 from proxy.http1 import TURN_REQUESTS, Http1Connection
 from proxy.http2 import Limits
 from proxy.http2 import frames as f
 from proxy.http2.blocks import HeaderDecoder
 from proxy.http2.connection import TURN_WORK
+from proxy.registry import Registry
 from tests.unit.grpc.test_calls import Talk, message
 from tests.unit.grpc.test_http1_fuzz import Output
 
@@ -129,7 +130,7 @@ def test_held_messages_end_with_their_call(how: str) -> None:
         assert handler.heard[-1] == "cancelled"
         assert handler.heard.count("cancelled") == 1
         assert how != "lost" or len(handler.heard) == heard + 1
-    assert talk.server.held is None
+    assert talk.server.held_back is None
 
 
 class Turns(Output):

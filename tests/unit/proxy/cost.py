@@ -11,9 +11,10 @@ from collections.abc import Callable
 from cluster.messages import HEAD, Method, Status
 from cluster.pb import rpc_pb2
 from cluster.wire import key_value
-from proxy.grpc import Deadlines, Peer, Registry
+from proxy.grpc import Deadlines, Peer
 from proxy.http2 import PREFACE, Connection, Limits, encode_block
 from proxy.http2 import frames as f
+from proxy.registry import Registry
 from proxy.services import lease, watch
 from tests.events import record
 from tests.unit.proxy.fakes import Net

@@ -9,6 +9,7 @@ from typing import Any
 from cluster import messages
 from cluster.messages import HEAD, LEADER, READ_INDEX_ANSWER, STATE_BODY, Method, Status
 from cluster.settings import Common, FrontSettings, Peer
+from proxy.grpc import BACKLOG_BYTES
 from proxy.grpc_wire import split_messages
 from proxy.links import Link
 from proxy.router import SWEEP_S, Router
@@ -86,6 +87,9 @@ class FakeCall:
 
     def pending_bytes(self) -> int:
         return self.unread
+
+    def backlog_bytes(self) -> int:
+        return BACKLOG_BYTES
 
     def read_all(self) -> None:
         """The client reads everything and goes on reading."""

@@ -34,7 +34,8 @@ class Request:
 
 class Figures:
     def statistics(self) -> dict[str, int]:
-        return {"connections": 1, "connections_refused": 0, "streams": 2, "queued_bytes": 3, "received_bytes": 4, "sent_bytes": 5}
+        return {"connections": 1, "connections_refused": 0, "connections_stalled": 0, "requests_refused": 0, "streams": 2,
+                "queued_bytes": 3, "memory_bytes": 0, "memory_limit_bytes": 9, "received_bytes": 4, "sent_bytes": 5}
 
 
 FIGURES = json.dumps({

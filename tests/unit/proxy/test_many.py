@@ -10,9 +10,9 @@ import pytest
 
 from proxy import server as server_module
 from proxy.deadlines import Deadlines
-from proxy.grpc import Registry
 from proxy.metrics import Metrics
 from proxy.overdue import AT_ONCE, sweep_link
+from proxy.registry import Registry
 from proxy.server import Server
 from proxy.waiting import READ_ANY, MethodStats, Waiting
 from tests.unit.proxy.fakes import Net

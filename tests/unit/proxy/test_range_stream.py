@@ -16,8 +16,9 @@ from cluster.messages import HEAD, READ, READ_INDEX_ANSWER, Method, Status
 from cluster.pb import rpc_pb2
 from cluster.ranges import RangeRead
 from cluster.wire import key_value
+from proxy.grpc import BACKLOG_BYTES
 from proxy.router import MethodStats, Waiting
-from proxy.services.range_stream import BACKLOG_BYTES, Merging
+from proxy.services.range_stream import Merging
 from tests.unit.proxy.fakes import FakeCall
 from tests.unit.proxy.test_services import Served
 

@@ -1,0 +1,276 @@
+"""What one client may hold of a front's memory, and what all may together."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import sys
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from process.memory import for_clients, of_the_host
+from proxy.grpc import BACKLOG_BYTES, SHARED_BACKLOG_BYTES
+from proxy.http2 import Limits
+from proxy.http2 import frames as f
+from proxy.memory import STREAM_BYTES, TOO_MANY, Memory
+from proxy.registry import Registry
+from tests.unit.grpc.harness import serving
+from tests.unit.grpc.test_calls import Talk, message
+from tests.unit.grpc.test_server import wait_for
+
+WINDOW = 100_000
+PIECE = 10_000
+
+
+def upload(talk: Talk, stream_id: int, data: bytes, end: bool = True) -> None:
+    """A request's message, in frames."""
+    for at in range(0, len(data), 16_384):
+        talk.data(stream_id, data[at : at + 16_384], end=end and at + 16_384 >= len(data))
+
+
+def given_back(talk: Talk) -> int:
+    """Window of the connection that the client has got since it was last asked."""
+    return sum(f.U32.unpack(frame.payload)[0] for frame in talk.take() if frame.kind == f.WINDOW_UPDATE and not frame.stream_id)
+
+
+def park(talk: Talk, count: int, size: int = PIECE, first: int = 1) -> None:
+    """So many requests that are not answered for now."""
+    for at in range(count):
+        talk.headers(first + 2 * at, path="/a.B/Park")
+        upload(talk, first + 2 * at, message(bytes(size)))
+
+
+def test_window_is_given_back_when_requests_are_answered_and_not_when_they_are_read() -> None:
+    talk = Talk(connection_window_bytes=WINDOW)
+    park(talk, 8)
+    assert given_back(talk) == 0
+    assert talk.server.unanswered == 8 * PIECE
+    for call in talk.parked:
+        call.reply(b"done")
+    assert given_back(talk) >= WINDOW // 2
+    assert talk.server.unanswered == 0
+
+
+def test_a_client_that_goes_on_never_has_more_than_its_window_unanswered() -> None:
+    talk = Talk(connection_window_bytes=WINDOW)
+    window, stream_id, most = WINDOW, 1, 0
+    for turn in range(200):
+        while window >= PIECE + 5:
+            park(talk, 1, first=stream_id)
+            stream_id += 2
+            window += given_back(talk) - PIECE - 5
+        most = max(most, talk.server.unanswered)
+        talk.parked.pop(turn % len(talk.parked)).reply(b"done")
+        window += given_back(talk)
+        assert talk.parked, "the client is never left without a window"
+    assert WINDOW / 2 < most <= WINDOW + PIECE, "what is just being read is not counted yet"
+
+
+@pytest.mark.parametrize("how", ["reset", "expire", "refuse", "reply late"])
+def test_however_a_request_ends_its_window_is_given_back(how: str) -> None:
+    talk = Talk(connection_window_bytes=WINDOW)
+    park(talk, 8)
+    talk.take()
+    if how == "reset":
+        talk.server.receive(b"".join(f.rst_stream(1 + 2 * at, 8) for at in range(8)), 100.0)
+    elif how == "expire":
+        for call in talk.parked:
+            call.expired()
+    elif how == "refuse":
+        for call in talk.parked:
+            call.finish(8, "no")
+    else:  # the answer waits for a window of the client's: the request does not
+        talk.server.receive(f.settings_frame({f.INITIAL_WINDOW_SIZE: 0}), 100.0)
+        for call in talk.parked:
+            call.reply(bytes(5))
+    assert talk.server.unanswered == 0
+    assert given_back(talk) >= WINDOW // 2
+
+
+def test_large_requests_that_are_sent_at_once_do_not_wait_for_each_others_end() -> None:
+    talk = Talk(connection_window_bytes=WINDOW)
+    whole = message(bytes(60_000))
+    window = WINDOW
+    for at in range(0, 60_005, 1_000):
+        for stream_id in range(1, 21, 2):
+            if not at:
+                talk.headers(stream_id, path="/a.B/Park")
+            assert window >= 1_000, "nobody could go on"
+            talk.data(stream_id, whole[at : at + 1_000], end=at == 60_000)
+            window += given_back(talk) - len(whole[at : at + 1_000])
+    assert len(talk.parked) == 10
+    assert talk.server.unanswered == 600_000
+
+
+def test_small_answers_that_nobody_takes_are_few_objects() -> None:
+    talk = Talk()
+    talk.server.receive(f.settings_frame({f.INITIAL_WINDOW_SIZE: 0}), 100.0)
+    talk.headers(1, path="/a.B/Bidi")
+    (call,) = talk.stream.calls
+    for _ in range(100_000):
+        call.send(b"ok")
+    queue = call.queue
+    assert queue is not None
+    assert call.queued == 700_000
+    assert sum(map(sys.getsizeof, queue)) < 1_000_000
+    talk.server.receive(f.settings_frame({f.INITIAL_WINDOW_SIZE: 1 << 20}) + f.window_update(0, 1 << 20), 100.0)
+    assert b"".join(frame.payload for frame in talk.take() if frame.kind == f.DATA) == message(b"ok") * 100_000
+
+
+# -- all connections
+
+
+def test_who_holds_more_than_a_share_of_what_is_used_up_is_refused_and_others_are_not() -> None:
+    memory = Memory(500_000)
+    greedy, other = Talk(memory=memory), Talk(memory=memory)
+    park(other, 1)
+    park(greedy, 60)
+    other.take()
+    greedy.take()
+    assert memory.used > memory.limit_bytes
+    greedy.headers(201)
+    assert greedy.status(201) == (8, TOO_MANY)
+    assert memory.refused == 1
+    greedy.headers(203, path="/a.B/Bidi")
+    assert greedy.status(203) == (8, TOO_MANY)
+    assert not greedy.stream.calls, "its handler has never heard of it"
+    other.headers(101)
+    other.data(101, message(b"x"))
+    assert other.answer(101)[1] == message(b"x")
+    for call in greedy.parked:
+        call.reply(b"done")
+    greedy.take()
+    greedy.headers(205)
+    greedy.data(205, message(b"y"))
+    assert greedy.answer(205)[1] == message(b"y")
+
+
+def test_a_large_request_of_a_crowded_connection_is_refused_before_it_is_whole() -> None:
+    memory = Memory(500_000)
+    talk = Talk(memory=memory)
+    for stream_id in range(1, 21, 2):
+        talk.headers(stream_id, path="/a.B/Park")
+    for stream_id in range(1, 21, 2):
+        upload(talk, stream_id, message(bytes(100_000))[:-1], end=False)
+        talk.take()
+    assert talk.server.buffered <= 500_000 + 2 * 100_000
+    assert memory.refused
+    talk.data(1, b"\0")
+    assert len(talk.parked) == 1, "those that were first are served"
+
+
+def test_open_streams_count() -> None:
+    memory = Memory(100 * STREAM_BYTES)
+    talk = Talk(memory=memory)
+    for stream_id in range(1, 401, 2):
+        talk.headers(stream_id, path="/a.B/Park")
+        talk.take()
+    assert 100 <= len(talk.server.streams) <= 110
+
+
+def test_a_stream_of_a_crowded_connection_that_asks_on_and_takes_no_answer_is_reset() -> None:
+    memory = Memory(500_000)
+    talk = Talk(memory=memory)
+    talk.server.receive(f.settings_frame({f.INITIAL_WINDOW_SIZE: 0}), 100.0)
+    talk.headers(1, path="/a.B/Bidi")
+    (call,) = talk.stream.calls
+    call.send(bytes(400_000))
+    assert call.backlog_bytes() == BACKLOG_BYTES
+    talk.data(1, message(b"still fine"), end=False)
+    call.send(bytes(200_000))
+    assert call.backlog_bytes() < BACKLOG_BYTES
+    talk.data(1, message(b"too much"), end=False)
+    assert talk.stream.heard == ["opened", b"still fine", "cancelled"]
+    talk.take()
+    assert memory.used < 20_000
+
+
+def test_streams_of_a_connection_share_what_may_wait_for_it() -> None:
+    talk = Talk()
+    talk.server.receive(f.settings_frame({f.INITIAL_WINDOW_SIZE: 0}), 100.0)
+    talk.headers(1, path="/a.B/Bidi")
+    talk.headers(3, path="/a.B/Bidi")
+    first, second = talk.stream.calls
+    first.send(bytes(SHARED_BACKLOG_BYTES))
+    assert second.backlog_bytes() == talk.server.limits.drain_mark_bytes
+    first.reset()
+    assert second.backlog_bytes() == BACKLOG_BYTES
+
+
+def test_a_connection_that_has_gone_holds_nothing() -> None:
+    memory = Memory(1 << 20)
+    talks = [Talk(memory=memory) for _ in range(2)]
+    for talk in talks:
+        park(talk, 10)
+        talk.take()
+    assert (memory.holders, memory.used > 200_000) == (2, True)
+    talks[0].server.lost()
+    talks[1].server.receive(b"\xff" * 100, 100.0)  # a breach of the protocol ends it
+    for talk in talks:
+        for call in talk.parked:
+            call.reply(bytes(100_000))
+        talk.take()
+    assert (memory.holders, memory.used) == (0, 0)
+
+
+class Holder:
+    def __init__(self) -> None:
+        self.counted = 0
+
+
+@given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 1000)), max_size=60), st.integers(1, 3000))
+def test_somebody_is_beyond_his_share_whenever_too_much_is_held(steps: list[tuple[int, int]], limit: int) -> None:
+    memory = Memory(limit)
+    holders = [Holder() for _ in range(10)]
+    for who, size in steps:
+        memory.count(holders[who], size)
+        held = [holder.counted for holder in holders]
+        crowded = [holder.counted for holder in holders if memory.crowded(holder)]
+        assert bool(crowded) == (sum(held) > limit)
+        mine = [size for size in held if size]
+        assert all(size * len(mine) > limit for size in crowded)
+        assert memory.used == sum(held)
+
+
+# -- real sockets
+
+
+def small(**limits: float) -> Limits:
+    return Limits(max_memory_bytes=300_000, write_high_bytes=65_536, **limits)  # type: ignore[arg-type]
+
+
+def test_a_client_that_takes_nothing_of_what_others_need_loses_its_connection() -> None:
+    registry = Registry()
+    registry.http("/large", lambda request: request.respond(200, bytes(30 << 20)))
+    registry.http("/ok", lambda request: request.respond(200, b"fine"))
+    with serving(registry, small(stalled_s=1.0)) as running, contextlib.ExitStack() as stack:
+        greedy, other = (stack.enter_context(socket.create_connection(("127.0.0.1", running.port), timeout=20)) for _ in range(2))
+        greedy.sendall(b"GET /large HTTP/1.1\r\nHost: x\r\n\r\n")
+        wait_for(lambda: running.call(running.server.statistics)["connections_stalled"] == 1)
+        other.sendall(b"GET /ok HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert other.recv(100).startswith(b"HTTP/1.1 200 ")
+        assert running.call(running.server.statistics)["memory_bytes"] == 0
+
+
+def test_a_body_of_http_1_for_which_there_is_no_room_is_refused() -> None:
+    registry = Registry()
+    registry.http("/echo", lambda request: request.respond(200, b"%d" % len(request.body)))
+    with serving(registry, small()) as running:
+        with socket.create_connection(("127.0.0.1", running.port), timeout=20) as sock:
+            sock.sendall(b"POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 4000000\r\n\r\n")
+            with contextlib.suppress(ConnectionError):
+                sock.sendall(bytes(3_900_000))
+            with contextlib.suppress(ConnectionError):
+                assert sock.recv(1000).startswith(b"HTTP/1.1 429 ")
+        with socket.create_connection(("127.0.0.1", running.port), timeout=20) as sock:
+            sock.sendall(b"POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n\r\n" + bytes(100_000))
+            assert sock.recv(1000).endswith(b"100000")
+        wait_for(lambda: running.call(running.server.statistics)["memory_bytes"] == 0)
+
+
+@pytest.mark.parametrize(("host", "clients"), [(256 << 20, 64 << 20), (2 << 30, 256 << 20), (64 << 30, 2 << 30)])
+def test_clients_may_hold_a_part_of_the_hosts_memory(host: int, clients: int) -> None:
+    assert for_clients(host) == clients
+    assert of_the_host() > 64 << 20
