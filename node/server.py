@@ -52,6 +52,7 @@ from node.reads import Reads, Slicer
 from node.serve import Serve
 from node.snapshots import Snapshots
 from node.sockets import CurveKeys, FrameSocket, Gatekeeper, open_router
+from node.space import write_buffer_bytes
 from node.spin import Spin
 from node.standing import Standing
 from node.storage import Applied, RaftLog, StateStore
@@ -83,8 +84,11 @@ class Node:
         self.loop = loop
         self.status: StatusSink = status or StatusPipe(common.status_fd)
         self.voters = Configuration(frozenset(p.member_id for p in common.peers), frozenset())
+        log_buffer_bytes = settings.write_buffer_bytes * 3 // 2
+        if settings.shard == 0:
+            log_buffer_bytes = write_buffer_bytes(log_buffer_bytes, settings.order_log_bytes)
         self.log = RaftLog.open(f"{settings.data_dir}/log", initial=self.voters, no_fsync=settings.unsafe_no_fsync,
-                                write_buffer_bytes=settings.write_buffer_bytes * 3 // 2)
+                                write_buffer_bytes=log_buffer_bytes)
         self.store = StateStore.open(
             f"{settings.data_dir}/state", block_cache_bytes=settings.block_cache_bytes,
             write_buffer_bytes=settings.write_buffer_bytes, range_cache_bytes=settings.range_cache_bytes)

@@ -4,8 +4,10 @@ A shard without a majority has the order log kept on every host, for as long as 
 is bounded by stopping what makes it grow: NOSPACE is raised, and writes that add data are refused until it is disarmed.
 
 A host is *short* once the log that it keeps has half of ``--order-log-bytes``, or less than ``--min-free-disk-bytes``
-of its file system are free; *very short* at three quarters, or at half the margin. The rest is headroom. It is for RocksDB, which
-has what it compacts twice for a moment, and for what is still logged: deletes, revokes, compactions, alarms, and cuts for these.
+of its file system are free; *very short* at three quarters, or at half the margin. The rest is headroom. A quarter is for RocksDB: its
+files take ``LOG_BESIDE`` write buffers at most beside what is kept, and a buffer is made so small that this is a quarter. Should they take
+more all the same, the host is short at three quarters of the bound. The other quarter is for what is still logged: deletes,
+revokes, compactions, alarms, and cuts for these.
 All of them are few, since nothing is added that they could take away. At *very short* deletes and transactions are refused
 too: a transaction that only reads may be logged as well, as often as it comes.
 
@@ -20,10 +22,17 @@ import os
 from collections.abc import Collection, Mapping
 from contextlib import suppress
 
+from node.storage.options import LOG_BESIDE
+
 FRAME = b"V"  # between node 0s: a u8, how short of space the sender is
 ENOUGH, SHORT, VERY_SHORT, GONE = 0, 1, 2, 3
 _FORGOTTEN_S = 5.0  # who was short and has not said so for so long is not any more
 _SILENT_S = 10.0  # a host that has not been heard for so long is down
+
+
+def write_buffer_bytes(wanted: int, most_log_bytes: int) -> int:
+    """Of the log that ``most_log_bytes`` bounds: a small bound makes it smaller than is wanted."""
+    return min(wanted, most_log_bytes // (4 * LOG_BESIDE))
 
 
 def free_bytes(path: str) -> int:
@@ -45,13 +54,14 @@ class Space:
         self.why = ""
         self._said: dict[int, tuple[int, float]] = {}  # member: how short it is, and when it said so
 
-    def look(self, kept_log_bytes: int) -> bool:
-        """How short this host is now; whether that has changed."""
-        half = self._most_log_bytes // 2
+    def look(self, kept_log_bytes: int, file_bytes: int) -> bool:
+        """How short this host is now; whether that has changed. ``file_bytes``: what the order log's files take of the disk."""
+        quarter = self._most_log_bytes // 4
         before, self.own, self.why = self.own, ENOUGH, ""
-        if kept_log_bytes >= half:
-            self.own = VERY_SHORT if kept_log_bytes >= half + half // 2 else SHORT
-            self.why = f"{kept_log_bytes} bytes of the order log are kept"
+        taken = max(kept_log_bytes, file_bytes - quarter)
+        if taken >= 2 * quarter:
+            self.own = VERY_SHORT if taken >= 3 * quarter else SHORT
+            self.why = f"{kept_log_bytes} bytes of the order log are kept, its files take {file_bytes}"
         if self._margin_bytes:
             with suppress(OSError):
                 free = free_bytes(self._path)

@@ -23,6 +23,7 @@ from cluster.pb import rpc_pb2
 from cluster.raft import Role
 from cluster.validate import parse
 from node.fronts import FrontLink
+from node.giving_back import GivingBack
 from node.incarnations import REFUSED
 from node.lease_checks import LeaseChecks
 from node.reads import Slices
@@ -39,7 +40,7 @@ log = structlog.get_logger("upkeep")
 
 AGREED = "agreed"  # file in a node's directory: the layout that this host was not started with
 # Of order records kept for the own host's other nodes alone, or for a transfer: beyond, they install. Snapshot counts; the
-# share of --order-log-bytes, of which as much is for what RocksDB has not dropped yet, and half is headroom (node.space)
+# share of --order-log-bytes, of which half is headroom (node.space)
 _KEEP_AT_MOST = 20
 _KEEP_SHARE = 8
 _FLUSH_SHARE = 16  # of the same: a sibling of node 0 flushes so often at least, that what is kept for it may go
@@ -59,6 +60,7 @@ class Upkeep:
     def __init__(self, node: Node) -> None:
         self._node = node
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="flush")
+        self._giving_back = GivingBack(node.loop, node.fail)
         self._flushing = False
         self._compacting = False
         self._cutting = False  # blocks of the counts
@@ -142,12 +144,9 @@ class Upkeep:
     def _look_at_quota(self) -> None:
         quota = self._node.settings.quota_backend_bytes
         left = quota - self._node.store.size_in_use_bytes() - _PUT_COST if quota > 0 else 1 << 62
-        # a burst does not pass it between two seconds
-        self._quota_look_at = self._log_bytes + min(max(left // 4, _QUOTA_STEP),
-                                                    max(self._node.settings.order_log_bytes // 64, _QUOTA_STEP))
+        self._quota_look_at = self._log_bytes + max(left // 4, _QUOTA_STEP)  # a burst does not pass it between two seconds
         grows = self._quota_look_at - self._log_bytes + _PUT_COST * self._node.settings.common.max_txn_ops
         self._quota_fits = left - grows
-        self._look_at_space()
         full = left <= 0
         if full and not self._quota_full:
             log.warning("the space quota is used up: writes are refused until data is deleted and compacted, and the "
@@ -163,7 +162,7 @@ class Upkeep:
         self._space_look_at = self._log_bytes + max(least // _LOOKS, _QUOTA_STEP)
         if space is None:
             return
-        if space.look(node.log.bytes_after(0)):
+        if space.look(node.log.bytes_after(0), node.log.file_bytes()):
             self._tell_space()
             log.warning("room on the disks", short=space.own > ENOUGH, why=space.why)
         if node.writes.leader is None:
@@ -264,7 +263,7 @@ class Upkeep:
             self._truncated = index
             log.info("truncated the log", index=index, applied=node.applied_index)
             if self._no_space and freed >= self._ordered_flush_bytes:  # RocksDB would drop it when more is written
-                node.loop.run_in_executor(self._thread, node.log.reclaim).add_done_callback(self._reclaimed)
+                self._giving_back.want(node.log.reclaim)
 
     def begin(self) -> None:
         """After a start or an install: count the keys in slices (``node.storage.counts``), and go on with a compaction that was
@@ -311,11 +310,7 @@ class Upkeep:
             link.put(record)
             self._node._mark_dirty(link)
         if self._quota_full or self._no_space:  # RocksDB takes its time to drop what was deleted, and puts wait for it
-            self._node.loop.run_in_executor(self._thread, store.defragment).add_done_callback(self._reclaimed)
-
-    def _reclaimed(self, done: asyncio.Future[None]) -> None:
-        if not done.cancelled() and done.exception() is not None:
-            self._node.fail(f"giving space back failed: {done.exception()}")
+            self._giving_back.want(store.defragment)
 
     def answer_when_compacted(self, link: FrontLink, record: bytes) -> None:
         """A compaction asked for with ``physical``: answer once the old data is gone here, which may take longer than
@@ -436,6 +431,7 @@ class Upkeep:
         node = self._node
         log_faults(log)
         self._look_at_quota()
+        self._look_at_space()
         self.lease_checks.second()
         if self._space is not None and self._space.own:
             self._tell_space()
@@ -449,7 +445,8 @@ class Upkeep:
                 leader.execute(Method.COMPACT, rpc_pb2.CompactionRequest(revision=revision).SerializeToString())
 
     def close(self) -> None:
-        """Wait for a flush under way."""
+        """Wait for what helper threads do."""
+        self._giving_back.close()
         self._thread.shutdown(wait=True)
 
 

@@ -31,6 +31,7 @@ import zlib
 from array import array
 from bisect import bisect_right
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from rocksdict import Rdict, WriteBatch
@@ -49,6 +50,7 @@ _POSITION = struct.Struct("<QQ")
 _HARD_STATE_ROW = b"h"
 _POSITION_ROW = b"s"
 _INSTALL_ROW = b"minstalling"
+ROW_BYTES = 96  # of the disk, about, that an entry takes besides its data: header, key, and what RocksDB adds to both
 _ADVICE = (
     "This replica must not vote under its old identity: remove the member from the cluster and add it anew, "
     "with an empty data directory"
@@ -67,7 +69,8 @@ class RaftLog:
         self._database = database
         self._mark = mark
         self._no_fsync = no_fsync
-        self._ahead = FilledAhead(root / "db")
+        self._where = root / "db"
+        self._ahead = FilledAhead(self._where)
         # Held while the mark is written or decided on: a sync that ends late must not raise it over a truncation.
         self._marking = threading.Lock()
         self._truncations = 0
@@ -76,7 +79,7 @@ class RaftLog:
         self._hard_state = HardState(0, 0, 0)
         self._position = SnapshotPosition(0, 0, Configuration(frozenset()))
         self._terms = array("Q")  # of the entries behind the snapshot position
-        self._ends = array("Q")  # bytes of data that were logged up to each of them, from some moment on
+        self._ends = array("Q")  # bytes that were logged up to each of them, from some moment on
         self._dropped = 0  # the same, of the snapshot position
         self._last = 0
         self._closed = False
@@ -110,7 +113,8 @@ class RaftLog:
             log._load(initial)
         except BaseException:
             mark.close()
-            database.close()
+            with suppress(Exception):  # RocksDB may have met the same damage: what is raised says it
+                database.close()
             raise
         return log
 
@@ -182,14 +186,23 @@ class RaftLog:
         return out
 
     def bytes_after(self, index: int) -> int:
-        """Bytes of data in the entries behind ``index``, of those that are kept."""
+        """What the entries behind ``index`` take of the disk, of those that are kept; but see :meth:`file_bytes`."""
         if not self._ends:
             return 0
         offset = index - self._position.index - 1
         return self._ends[-1] - (self._ends[offset] if offset >= 0 else self._dropped)
 
+    def file_bytes(self) -> int:
+        """What the log's files take of the disk: what is kept, and ``LOG_BESIDE`` write buffers at most besides. 50 us."""
+        total = 0
+        with suppress(FileNotFoundError), os.scandir(self._where) as files:
+            for file in files:
+                with suppress(FileNotFoundError):  # dropped meanwhile
+                    total += file.stat().st_blocks * 512
+        return total
+
     def index_before(self, size: int) -> int:
-        """The last entry behind which at least ``size`` bytes of data are logged; the snapshot position if the log holds less."""
+        """The last entry behind which at least ``size`` bytes are logged; the snapshot position if the log holds less."""
         return self._position.index + (bisect_right(self._ends, self._ends[-1] - size) if self._ends else 0)
 
     # Writes
@@ -219,7 +232,7 @@ class RaftLog:
                 term = entry.term
                 batch.put(pack(b"e", last), entry.encode())
                 terms.append(term)
-                size += len(entry.data)
+                size += len(entry.data) + ROW_BYTES
                 ends.append(size)
             self._last = last
         if hard_state is not None:
@@ -341,7 +354,7 @@ class RaftLog:
             "first_index": self.first_index(),
             "last_index": self._last,
             "syncs": self.syncs,
-            "size_bytes": sum(f.stat().st_size for f in os.scandir(Path(self.path) / "db") if f.is_file()),
+            "size_bytes": self.file_bytes(),
         }
 
     # Inside
@@ -430,7 +443,7 @@ class RaftLog:
                 )
             self._last, term = entry.index, entry.term
             self._terms.append(term)
-            size += len(entry.data)
+            size += len(entry.data) + ROW_BYTES
             self._ends.append(size)
             it.next()
         it.status()

@@ -11,6 +11,7 @@ from rocksdict import (
     Cache,
     DBCompressionType,
     DBRecoveryMode,
+    Env,
     Options,
     ReadOptions,
     WriteOptions,
@@ -24,6 +25,14 @@ BLOCK_BYTES = 8 << 10
 
 
 _WRITE_BUFFERS = 4  # of the state: see state_options
+_UNFLUSHED = 3  # write buffers at most, of which each has a write-ahead file
+_RECYCLED = 2  # such files that wait to be used again
+_TABLES = 8  # level-0 tables of the log, at which writes wait for a compaction
+# hard state and incarnations, of 28 and 8 bytes, lie with the keys: one row that is never written again keeps a whole file
+_LEAST_BLOB_BYTES = 32
+# The log's files take so many write buffers at most beside what is kept: the write-ahead files, entries in level-0 tables and in two
+# flushes that were under way when these were full, and a file of which a part is kept
+LOG_BESIDE = _UNFLUSHED + _RECYCLED + _TABLES + 2 + 1
 
 
 def _common(cache_bytes: int, write_buffer_bytes: int, create: bool) -> Options:
@@ -31,7 +40,7 @@ def _common(cache_bytes: int, write_buffer_bytes: int, create: bool) -> Options:
     options.create_if_missing(create)
     options.set_paranoid_checks(True)
     options.set_write_buffer_size(write_buffer_bytes)
-    options.set_max_write_buffer_number(3)
+    options.set_max_write_buffer_number(_UNFLUSHED)
     # Each process has one CPU: one flush and one compaction at a time
     options.set_max_background_jobs(2)
     # bounds the memory that table readers take; their index blocks are in the cache
@@ -57,13 +66,29 @@ def _common(cache_bytes: int, write_buffer_bytes: int, create: bool) -> Options:
 def log_options(write_buffer_bytes: int, *, create: bool) -> Options:
     """The Raft log: every write in the write-ahead log, whose files are recycled so that a sync changes no
     file size. Recycling allows only point-in-time recovery, which drops a damaged tail silently: the mark
-    beside the database tells (H10)."""
+    beside the database tells (H10).
+
+    Entries lie in files of their own, beside tables that hold their keys. Such a file goes when no entry in it is kept any more, so
+    a compaction reads and writes keys only, and what the disk holds beside the kept entries is bounded (``LOG_BESIDE``).
+    """
     options = _common(LOG_CACHE_BYTES, write_buffer_bytes, create)
     options.set_wal_recovery_mode(DBRecoveryMode.point_in_time())
-    options.set_recycle_log_file_num(2)
+    options.set_recycle_log_file_num(_RECYCLED)
     options.set_allow_mmap_writes(False)
     options.set_wal_bytes_per_sync(0)
     options.set_target_file_size_base(write_buffer_bytes)
+    options.set_enable_blob_files(True)
+    options.set_min_blob_size(_LEAST_BLOB_BYTES)
+    options.set_blob_file_size(1 << 30)  # one for each flush: it is never divided
+    options.set_level_zero_file_num_compaction_trigger(2)
+    options.set_level_zero_slowdown_writes_trigger(_TABLES)
+    options.set_level_zero_stop_writes_trigger(_TABLES)
+    options.set_max_manifest_file_size(1 << 20)  # 300 bytes for each flush; it grows to a gigabyte otherwise
+    # One more of each than for one database: neither waits behind a long flush or compaction of the state
+    env = Env()
+    env.set_high_priority_background_threads(2)
+    env.set_low_priority_background_threads(2)
+    options.set_env(env)
     return options
 
 

@@ -44,6 +44,7 @@ from node.storage.apply import (
 from node.storage.blocks import RowBlocks
 from node.storage.compaction import Compaction
 from node.storage.counts import KeyCounts
+from node.storage.defragment import Defragmenting
 from node.storage.errors import (
     SnapshotRefused,
     StorageCorruption,
@@ -95,6 +96,7 @@ class StateStore:
         self._sizes = (block_cache_bytes, write_buffer_bytes)
         self._range_cache_bytes = range_cache_bytes
         self._flushing = threading.Lock()
+        self._defragmenting = Defragmenting()
         self.cache = VersionCache()
         self.commits = Histogram(DISK_S)  # how long batches took to be written, in seconds
         self._cursor: RdictIter | None = None  # see _live
@@ -554,9 +556,9 @@ class StateStore:
         }
 
     def defragment(self) -> None:
-        """Give space back to the file system. Long; may run in a helper thread."""
+        """Give space back to the file system. Long; may run in a helper thread. An install ends it."""
         self.flush()
-        self.database.compact_range(None, None)
+        self._defragmenting.run(self.database, self.path)
 
     def install(self, sink: SnapshotSink) -> Position:
         """Replace the whole state by a finished snapshot, atomically; never backwards (I18).
@@ -574,7 +576,7 @@ class StateStore:
             directory.sync_directory(self.root)
             directory.write_current(self.root, name)  # the commit point
             self._cursor = None
-            self.database.close()
+            self._defragmenting.close(self.database)
             self._attach(name, create=False)
             if self.position != sink.position:
                 raise StorageError(f"{self.path}: installed at {self.position}, announced {sink.position}")

@@ -8,6 +8,7 @@ import pytest
 
 from node import space
 from node.space import ENOUGH, GONE, SHORT, VERY_SHORT, Space, of_store
+from node.storage.options import LOG_BESIDE
 
 HOSTS = (1, 2, 3)
 
@@ -19,25 +20,40 @@ def host_1(path: Path | str = "/", most: int = 800, margin: int = 0) -> Space:
 @pytest.mark.parametrize(("kept", "level"), [(0, ENOUGH), (399, ENOUGH), (400, SHORT), (599, SHORT), (600, VERY_SHORT)])
 def test_half_of_what_the_log_may_take_is_headroom(kept: int, level: int) -> None:
     host = host_1()
-    assert host.look(kept) is bool(level)
+    assert host.look(kept, 0) is bool(level)
     assert host.own == level
     assert bool(host.why) == bool(level)
-    assert not host.look(kept)
+    assert not host.look(kept, 0)
+
+
+@pytest.mark.parametrize(("files", "level"), [(599, ENOUGH), (600, SHORT), (799, SHORT), (800, VERY_SHORT)])
+def test_files_that_take_more_than_they_may_count_too(files: int, level: int) -> None:
+    host = host_1()
+    host.look(100, files)
+    assert host.own == level
+    assert bool(host.why) == bool(level)
+
+
+@pytest.mark.parametrize(("wanted", "bound"), [(48 << 20, 4 << 30), (48 << 20, 256 << 20), (1 << 20, 256 << 20)])
+def test_the_files_beside_what_is_kept_take_a_quarter_of_the_bound(wanted: int, bound: int) -> None:
+    size = space.write_buffer_bytes(wanted, bound)
+    assert size == wanted or size * LOG_BESIDE == bound // 4
+    assert size * LOG_BESIDE <= bound // 4
 
 
 @pytest.mark.parametrize(("free", "level"), [(1000, ENOUGH), (999, SHORT), (500, SHORT), (499, VERY_SHORT)])
 def test_a_margin_of_free_space_is_kept(monkeypatch: pytest.MonkeyPatch, free: int, level: int) -> None:
     monkeypatch.setattr(space, "free_bytes", lambda path: free)
     host = host_1(margin=1000)
-    host.look(0)
+    host.look(0, 0)
     assert host.own == level
-    assert host_1().look(0) is False  # without a margin the file system is not looked at
+    assert host_1().look(0, 0) is False  # without a margin the file system is not looked at
 
 
 def test_free_space_is_what_a_user_may_write(tmp_path: Path) -> None:
     assert 0 < space.free_bytes(str(tmp_path)) < 1 << 60
     host = host_1(tmp_path / "gone", margin=1 << 62)
-    assert not host.look(0)
+    assert not host.look(0, 0)
 
 
 @pytest.mark.parametrize(("levels", "store"), [
@@ -49,7 +65,7 @@ def test_the_store_is_short_once_those_that_are_not_are_no_majority(levels: tupl
 
 def test_a_host_that_is_silent_counts_as_gone_after_a_while() -> None:
     host = host_1()
-    host.look(400)
+    host.look(400, 0)
     levels = host.of_hosts(HOSTS, {2: 100.0, 3: 91.0}, 100.0)
     assert levels == {1: SHORT, 2: ENOUGH, 3: ENOUGH}
     assert of_store(levels) == ENOUGH

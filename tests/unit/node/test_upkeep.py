@@ -17,6 +17,7 @@ from cluster.pb import rpc_pb2 as pb
 from cluster.raft import Configuration, Entry, EntryKind, Role, SnapshotPosition
 from cluster.settings import Common, NodeSettings, Peer
 from node.space import FRAME as SPACE
+from node.space import write_buffer_bytes
 from node.storage import RaftLog, StateStore
 from node.upkeep import Upkeep
 
@@ -63,7 +64,8 @@ class Replica:
             Peer(i, f"h{i}", "h", 1) for i in (1, 2, 3)))
         self.settings = NodeSettings(common, shard, str(path), "h", 1, **settings)
         group = Configuration(frozenset((1, 2, 3)))
-        self.log = RaftLog.open(path / "log", initial=group, no_fsync=True)
+        self.log = RaftLog.open(path / "log", initial=group, no_fsync=True, write_buffer_bytes=write_buffer_bytes(
+            1 << 20, self.settings.order_log_bytes))
         self.store = StateStore.open(path / "state", block_cache_bytes=1 << 20, write_buffer_bytes=1 << 20)
         self.loop, self.stopping, self.applied_index, self.order_index = Loop(), False, 0, 0
         self.heard = {2: SimpleNamespace(heard_ms=1e6), 3: SimpleNamespace(heard_ms=1e6)}

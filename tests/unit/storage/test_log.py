@@ -10,6 +10,7 @@ import pytest
 
 from cluster.raft.types import Configuration, Entry, HardState, SnapshotPosition
 from node.storage import DirectoryLocked, RaftLog
+from node.storage.log import ROW_BYTES
 from tests.unit.storage.workload import CONFIGURATION
 
 
@@ -61,10 +62,10 @@ def test_how_many_bytes_lie_behind_an_entry_is_known_whatever_becomes_of_the_log
         first, last = log.first_index(), log.last_index()
         assert list(sizes) == list(range(first, last + 1))
         for index in range(first - 1, last + 1):
-            after = sum(size for i, size in sizes.items() if i > index)
+            after = sum(size + ROW_BYTES for i, size in sizes.items() if i > index)
             assert log.bytes_after(index) == after
             assert log.bytes_after(log.index_before(after)) == after
-        assert log.index_before(sum(sizes.values()) + 1) == first - 1
+        assert log.index_before(log.bytes_after(0) + 1) == first - 1
         assert log.index_before(1) == max(i for i in range(first - 1, last + 1) if log.bytes_after(i) >= 1)
 
     assert (log.bytes_after(0), log.index_before(0), log.index_before(10)) == (0, 0, 0)

@@ -6,6 +6,8 @@ import os
 import random
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -73,6 +75,32 @@ def test_a_snapshot_arrives_whole_whatever_the_chunks(
     store.close()
     assert open_store().position == donor.position
     assert sorted(os.listdir(store.root)) == ["current", "db-2"]
+
+
+def test_an_install_does_not_wait_until_the_old_state_is_defragmented(
+    donor: StateStore, open_store: OpenStore, tmp_path: Path
+) -> None:
+    """RocksDB closes no database that is being compacted."""
+    store = open_store()
+    for batch in range(4):
+        items = b"".join(records.put(b"%d %d" % (batch, i), 0, 1, os.urandom(10_000), 0) for i in range(4000))
+        store.apply([(batch + 1, 1, items)])
+        store.flush()
+    chunks = sent(donor, tmp_path)
+    sink = receive(store, chunks)
+    sink.finish()
+    old = store.database
+    helper = threading.Thread(target=store.defragment)
+    helper.start()
+    while not int(old.property_int_value("rocksdb.num-running-compactions") or 0) and helper.is_alive():
+        time.sleep(0.001)
+    busy = helper.is_alive()
+    store.install(sink)
+    helper.join()
+    assert busy, "it was done before anybody looked: too little data"
+    assert store.position == donor.position
+    assert store.hash_state().run() == donor.hash_state().run()
+    store.defragment()
 
 
 def test_a_reader_of_the_replaced_state_goes_on_and_the_old_files_go_later(

@@ -1,0 +1,58 @@
+"""Space that was freed is given back to the file system while the store is short of it: RocksDB does so in its own time.
+
+That is long work, in a thread of its own: flushes, which the log's truncation waits for, do not stand behind it. One piece runs at a
+time, and takes a fifth of the time at most. What is wanted meanwhile is done once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+Work = Callable[[], None]
+_PAUSES = 4  # times as long as the work before took
+
+
+class GivingBack:
+    """Of one node."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, failed: Callable[[str], None]) -> None:
+        """``failed``: ends the node, for a reason."""
+        self._loop = loop
+        self._failed = failed
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="give-back")
+        self._wanted: dict[Work, None] = {}  # each once, in their order
+        self._busy = self._closed = False  # busy: something runs, or the pause behind it
+
+    def want(self, work: Work) -> None:
+        """Have it done, once more than was begun before this call."""
+        self._wanted[work] = None
+        self._next()
+
+    def _next(self) -> None:
+        if self._busy or self._closed or not self._wanted:
+            return
+        self._busy = True
+        work = next(iter(self._wanted))
+        del self._wanted[work]
+        began_s = self._loop.time()
+        done = self._loop.run_in_executor(self._thread, work)
+        done.add_done_callback(lambda done: self._ended(done, self._loop.time() - began_s))
+
+    def _ended(self, done: asyncio.Future[None], took_s: float) -> None:
+        if done.cancelled() or self._closed:
+            return
+        if (error := done.exception()) is not None:
+            self._failed(f"giving space back failed: {error}")
+            return
+        self._loop.call_later(_PAUSES * took_s, self._rested)
+
+    def _rested(self) -> None:
+        self._busy = False
+        self._next()
+
+    def close(self) -> None:
+        """Wait for what runs, and begin no more."""
+        self._closed = True
+        self._thread.shutdown(wait=True)

@@ -1,0 +1,78 @@
+"""Space that is given back: beside everything else, one piece at a time, and not for ever."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from itertools import pairwise
+
+from node.giving_back import GivingBack
+
+
+def test_one_piece_at_a_time_and_what_is_wanted_meanwhile_once() -> None:
+    go_on, began = threading.Event(), threading.Event()
+    done: list[str] = []
+
+    def first() -> None:
+        began.set()
+        go_on.wait(10)
+        done.append("first")
+
+    def second() -> None:
+        done.append("second")
+
+    async def run() -> None:
+        loop = asyncio.get_running_loop()
+        back = GivingBack(loop, done.append)
+        back.want(first)
+        await loop.run_in_executor(None, began.wait, 10)
+        for _ in range(3):
+            back.want(second)
+            back.want(first)
+        assert done == []
+        go_on.set()
+        while len(done) < 3:
+            await asyncio.sleep(0.001)
+        back.close()
+
+    asyncio.run(run())
+    assert done == ["first", "second", "first"]
+
+
+def test_it_takes_a_fifth_of_the_time_at_most() -> None:
+    ran: list[tuple[float, float]] = []
+
+    def work() -> None:
+        began = time.monotonic()
+        time.sleep(0.02)
+        ran.append((began, time.monotonic()))
+
+    async def run() -> None:
+        back = GivingBack(asyncio.get_running_loop(), lambda reason: None)
+        back.want(work)
+        while len(ran) < 3:
+            back.want(work)
+            await asyncio.sleep(0.001)
+        back.close()
+
+    asyncio.run(run())
+    for (began, ended), (next_began, _) in pairwise(ran):
+        assert next_began - ended >= 3.5 * (ended - began)
+
+
+def test_what_fails_ends_the_node() -> None:
+    reasons: list[str] = []
+
+    def work() -> None:
+        raise OSError("the disk")
+
+    async def run() -> None:
+        back = GivingBack(asyncio.get_running_loop(), reasons.append)
+        back.want(work)
+        while not reasons:
+            await asyncio.sleep(0.001)
+        back.close()
+
+    asyncio.run(run())
+    assert reasons == ["giving space back failed: the disk"]
