@@ -43,7 +43,8 @@ class RangeTxn:
         self._serializable = is_serializable(request)
         self._tries = 0
         self._asked: list[int] = []  # shards, by compare
-        self._first: Gather
+        self._first: Gather | None = None  # while the compares are being decided
+        self._order_index = 0  # that the revision needs applied
         self._ops: list[Any] = []
         self._pieces: list[bytes] = []
         self._revision = self._term = 0
@@ -72,6 +73,9 @@ class RangeTxn:
 
     def _compared(self, call: Any, revision: int, term: int, blob: bytes) -> None:
         answers = split(blob)
+        assert self._first is not None
+        self._order_index = self._first.order_index
+        self._first = None  # it knows of this method: rows kept in such a cycle stay until the garbage collector comes
         succeeded = True
         for shards in self._asked:
             succeeded = _holds([rpc_pb2.TxnResponse.FromString(next(answers)) for _ in range(shards)]) and succeeded
@@ -109,7 +113,7 @@ class RangeTxn:
             gather = MergedRange(router, call, request, shards, stats,
                                  lambda call, revision, term, pieces: self._read(place, pieces), failed)
         self._named = request.revision > 0
-        gather.at(self._first.order_index, request.revision or self._revision, self._revision, self._term)
+        gather.at(self._order_index, request.revision or self._revision, self._revision, self._term)
 
     def _read(self, place: int, pieces: list[bytes]) -> None:
         revision = b"\x18" + varint(self._revision)
@@ -120,6 +124,7 @@ class RangeTxn:
         self._next(place + 1)
 
     def _failed(self, call: Any, stats: MethodStats, error: EtcdError) -> None:
+        self._first = None
         passing = error.kind is errors.COMPACTED or (error.kind is errors.FUTURE_REV and self._serializable)
         if not passing or self._named or self._tries == 2 * _TRIES:
             self._context.refuse(call, stats, error)

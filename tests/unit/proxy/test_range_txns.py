@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import random
 from typing import Any
 
@@ -14,6 +15,7 @@ from cluster.pb import rpc_pb2 as pb
 from cluster.placement import Placement
 from cluster.ranges import RangeRead
 from cluster.txn_eval import read_all
+from proxy.range_txns import RangeTxn
 from proxy.services import register_all
 from tests.unit.semantics.memory import MemoryShard
 
@@ -198,3 +200,25 @@ def test_what_writes_or_names_a_negative_revision_goes_to_the_sequencer() -> Non
         methods.handlers["Txn"](call, pb.TxnRequest(success=[ALL, op]).SerializeToString())
         net.run()
         assert [r.method for r in net.nodes[1].take()] == [Method.WIDE]
+
+
+def test_an_answered_transaction_leaves_no_cycle_that_keeps_its_rows() -> None:
+    """Fronts make few cycles, so they collect them almost never: 30 MB stayed for each transaction of 15 full ranges."""
+    store = Store()
+    for key in KEYS:
+        store.put(key, b"v")
+    txn = pb.TxnRequest(compare=[pb.Compare(key=b"k", range_end=b"l", target=pb.Compare.VERSION, version=1)],
+                        success=[ALL, ALL])
+    assert store.ask(txn).replies
+    gc.collect()
+    gc.disable()
+    try:
+        assert store.ask(txn).replies
+        gc.set_debug(gc.DEBUG_SAVEALL)
+        gc.collect()
+        kept = [thing for thing in gc.garbage if isinstance(thing, RangeTxn)]
+    finally:
+        gc.set_debug(0)
+        gc.garbage.clear()
+        gc.enable()
+    assert not kept
