@@ -26,6 +26,7 @@ from process.handed import take
 from process.scheduling import short_slices
 from process.setup import pin, settle_memory
 from process.status import StatusPipe, StatusSink
+from process.trimming import give_back_freed
 from process.turns import turns
 
 log = structlog.get_logger("node")
@@ -74,6 +75,7 @@ async def _run(settings: NodeSettings) -> int:
         node.peers.round_trips.start()
     turns.watch(loop)
     settle_memory()
+    give_back_freed(loop)
     await stop.wait()
     await end(node)
     return 0

@@ -26,6 +26,7 @@ from process.handed import take
 from process.scheduling import short_slices
 from process.setup import pin, settle_memory
 from process.status import StatusPipe, StatusSink
+from process.trimming import give_back_freed
 from process.turns import turns
 from proxy.http_endpoints import register_http
 from proxy.http_filter import FilteredRegistry
@@ -181,6 +182,7 @@ async def serve(settings: FrontSettings) -> None:
         loop.add_signal_handler(number, stopping.set)
     front = Front(settings)
     await front.start()
+    give_back_freed(loop)
     turns.watch(loop)
     await stopping.wait()
     await front.stop()

@@ -25,6 +25,7 @@ from process.handed import take
 from process.scheduling import short_slices
 from process.setup import pin, settle_memory
 from process.status import StatusPipe, StatusSink, parts
+from process.trimming import give_back_freed
 from process.turns import turns
 from proxy.links import Connector, Link, Receiver
 from proxy.main import Front
@@ -179,6 +180,7 @@ async def _run(node_settings: NodeSettings, front_settings: FrontSettings) -> in
     await front.start()
     turns.watch(loop)
     settle_memory()
+    give_back_freed(loop)
     await asyncio.wait(stopping_or_draining, return_when=asyncio.FIRST_COMPLETED)
     if not node.fatal.done():
         await front.stop()
