@@ -49,7 +49,7 @@ lint: $(STAMP)  ## ruff and mypy
 	@failed=0; $(BIN)/ruff check . || failed=1; $(BIN)/mypy || failed=1; exit $$failed
 
 attack: $(STAMP)  ## attack hosts on this machine as broken clients and enemies would (docs/security.md)
-	$(BIN)/python -m pytest -q -rfEs tests/faults/test_attacks.py
+	$(BIN)/python -m pytest -q -rfEs -s tests/faults/test_attacks*.py
 
 bench: $(STAMP)  ## compare with etcd on this machine (BENCH_FLAGS=... for muster-bench compare)
 	$(BIN)/muster-bench compare $(BENCH_FLAGS)

@@ -1,0 +1,100 @@
+"""Small requests that mean much work: none holds up the loop of a host (docs/security.md)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from cluster.pb import rpc_pb2 as pb
+from proxy.http2 import frames as f
+from tests.faults.attacking.beside import BOTH_FRONTS, FLOOR_S, Attacked, attacked
+from tests.faults.attacking.raw import Raw
+from tests.faults.attacking.rows import MANY, MANY_END
+
+pytestmark = pytest.mark.timeout(300)
+_TXN, _RANGE = "/etcdserverpb.KV/Txn", "/etcdserverpb.KV/Range"
+
+
+@pytest.fixture(scope="module", params=BOTH_FRONTS)
+def cluster(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Attacked]:
+    with attacked(tmp_path_factory.mktemp("attacks") / "d", request.param) as found:
+        yield found
+
+
+def answered(endpoint: str, path: str, *bodies: bytes) -> int:
+    """Calls side by side on one connection, all of which succeed. Their answers are read and dropped; the octets of these."""
+    with Raw(endpoint) as raw:
+        raw.read_until_ended(*[raw.call(path, body) for body in bodies])
+        assert set(raw.ended.values()) == {"0"}
+        return sum(raw.received.values())
+
+
+def full_ranges(endpoint: str) -> int:
+    """15 ranges of 60,000 keys each in a transaction of 300 octets, which brings 30 MB."""
+    op = pb.RequestOp(request_range=pb.RangeRequest(key=MANY, range_end=MANY_END))
+    return answered(endpoint, _TXN, pb.TxnRequest(success=[op] * 15).SerializeToString())
+
+
+def deletes_and_puts(endpoint: str) -> int:
+    """18,432 in a transaction of 200 KB and three levels: each delete is to be compared with each put."""
+    def op(number: int) -> pb.RequestOp:
+        key = b"t%05d" % number
+        if number % 2:
+            return pb.RequestOp(request_delete_range=pb.DeleteRangeRequest(key=key))
+        return pb.RequestOp(request_put=pb.PutRequest(key=key))
+
+    def level(ops: list[pb.RequestOp], size: int) -> list[pb.RequestOp]:
+        return [pb.RequestOp(request_txn=pb.TxnRequest(success=ops[at : at + size])) for at in range(0, len(ops), size)]
+
+    ops = level(level([op(n) for n in range(24 * 24 * 32)], 32), 24)  # 24 + 24 + 32 of 128 operations
+    return answered(endpoint, _TXN, pb.TxnRequest(success=ops).SerializeToString())
+
+
+def progress_requests(endpoint: str) -> None:
+    """2,000 watches on one stream, then 28 KB of requests for progress."""
+    create = [pb.WatchRequest(create_request=pb.WatchCreateRequest(key=b"w%d" % n)).SerializeToString() for n in range(2000)]
+    ask = pb.WatchRequest(progress_request=pb.WatchProgressRequest()).SerializeToString()
+    with Raw(endpoint) as raw:
+        stream = raw.call("/etcdserverpb.Watch/Watch", *create, end=False)
+        raw.read_until_received(2000 * 20)  # they are there, or nearly: an answer to each has a header
+        data = (b"\0" + len(ask).to_bytes(4, "big") + ask) * 4000
+        raw.send(*(f.frame(f.DATA, 0, stream, data[at : at + 14_000]) for at in range(0, len(data), 14_000)))
+        before = raw.received[stream]
+        raw.read_until_received(before + 20)
+
+
+def sorts_by_value(endpoint: str) -> int:
+    """10 ranges of 60,000 keys by value, of which one is shown."""
+    request = pb.RangeRequest(key=MANY, range_end=MANY_END, limit=1, sort_order=pb.RangeRequest.DESCEND,
+                              sort_target=pb.RangeRequest.VALUE)
+    return answered(endpoint, _RANGE, *[request.SerializeToString()] * 10)
+
+
+def odd_path(endpoint: str) -> None:
+    """A path of 30,000 octets of 0xff: an answer that names it is encoded."""
+    with Raw(endpoint) as raw:
+        block = raw.block("/") + b"\x04" + b"\x7f\xb1\xe9\x01" + b"\xff" * 30_000
+        raw.send(f.header_frames(1, block, True))
+        raw.read_to_the_end()
+
+
+# with what a p99 may come to beside them, on a machine where twice the usual one is less
+ATTACKS: dict[Callable[[str], object], float] = {
+    odd_path: 2 * FLOOR_S, full_ranges: 2 * FLOOR_S, progress_requests: 2 * FLOOR_S, sorts_by_value: 2 * FLOOR_S,
+    deletes_and_puts: 1.5,  # evaluated in one turn, some 0.4 s alone on a CPU, as in an etcd
+}
+
+
+@pytest.mark.parametrize("attack", ATTACKS)
+def test_work_of_one_request_holds_nobody_up(cluster: Attacked, attack: Callable[[str], object]) -> None:
+    cluster.beside(lambda: attack(cluster.endpoint), floor_s=ATTACKS[attack] / 2)
+
+
+def test_lists_of_leases_hold_nobody_up(cluster: Attacked) -> None:
+    """30,000 leases, then 200 questions for all of them, 24 KB."""
+    grant = pb.LeaseGrantRequest(TTL=3600).SerializeToString()
+    with Raw(cluster.endpoint) as raw:
+        for _ in range(30):
+            raw.read_until_ended(*[raw.call("/etcdserverpb.Lease/LeaseGrant", grant) for _ in range(1000)])
+    cluster.beside(lambda: answered(cluster.endpoint, "/etcdserverpb.Lease/LeaseLeases", *[b""] * 200))
