@@ -60,8 +60,9 @@ bench-check: $(STAMP)  ## count the work of puts (log entries, syncs, frames, by
 proto: $(STAMP)  ## generate cluster/pb/*_pb2.py from the .proto files
 	$(BIN)/python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. cluster/pb/*.proto
 
-docs: $(STAMP)  ## generate docs/flags.md from the flag table
+docs: $(STAMP)  ## generate docs/flags.md from the flag table, and the Grafana dashboard
 	$(BIN)/python -m tools.muster.flag_docs > docs/flags.md
+	$(BIN)/python packaging/monitoring/dashboard.py > packaging/monitoring/dashboard.json
 
 clean:  ## remove what was built and the demo's data
 	rm -rf $(VENV) .demo .interop .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist *.egg-info

@@ -34,6 +34,12 @@ class CpuShare:
         return round(self._share, 3)
 
 
+def _resident_bytes() -> int:
+    """What this process holds of the memory, as the kernel counts it; pages that it shares count as well."""
+    with open("/proc/self/statm", "rb") as statm:
+        return int(statm.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
 class Facts:
     """What one node tells of itself. Subclasses of the node add theirs by ``Node.more_facts``."""
 
@@ -62,6 +68,7 @@ class Facts:
             "size_bytes": store.size_bytes(),
             "size_in_use_bytes": store.size_in_use_bytes(),
             "cpu_share": self._cpu.now(),
+            "resident_bytes": _resident_bytes(),
             # entries that each other member is not known to have; a leader's view
             "behind": {
                 f"{member:x}": raft.last_index - peer.match for member, peer in raft.peers().items()

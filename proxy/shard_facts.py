@@ -67,6 +67,7 @@ _GAUGES = (
     ("muster_shard_revision", "revision", "Revision that is applied here."),
     ("muster_shard_keys", "keys", "Keys here; -1 while they are being counted."),
     ("muster_shard_db_size_bytes", "size_bytes", "Size of the shard's state on disk."),
+    ("muster_shard_resident_memory_bytes", "resident_bytes", "Memory of the process that holds the shard's node."),
     ("muster_shard_locks", "locks", "Footprints locked or waiting for a lock, at the shard's leader."),
     ("muster_shard_unordered_entries", "unordered_entries", "Entries of the leader that no cut has put in order yet."),
     ("muster_shard_feed_lag", "feed_lag", "Order records that the feed's source has committed and this node has not applied."),
