@@ -31,6 +31,8 @@ def hosts(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     if request.param == "keys":
         peer_keys.generate(str(folder / "keys.json"))
         flags.append(f"--peer-key-file={folder / 'keys.json'}")
+    else:
+        flags.append("--peer-insecure")
     with three_net_hosts(folder / "c", *flags) as found:
         yield found
 

@@ -152,6 +152,25 @@ def _check_support(values: Values) -> list[str]:
     return warnings
 
 
+def _check_peer_port(listen: tuple[Url, ...], members: tuple[Url, ...], key_file: str, insecure: bool) -> list[str]:
+    """Whoever reaches a peer port without a key is believed (decision 53): ConfigError unless that was asked for. Warnings."""
+    if key_file:
+        if insecure:
+            raise ConfigError("--peer-insecure and --peer-key-file exclude each other: with a key file the peer port is secured")
+        return []
+    beyond = next((u for u in listen if not u.is_loopback), None)
+    if beyond is not None and not insecure:
+        raise ConfigError(
+            f"--listen-peer-urls={beyond.text} is reached from other machines, and would believe whoever does: give every host "
+            "the same --peer-key-file (muster peer-keys FILE makes it), or say --peer-insecure"
+        )
+    if beyond is not None:
+        return [f"--peer-insecure: peers talk in clear, and whoever reaches {beyond.text} may act as one of them"]
+    if not all(u.is_loopback for u in members):
+        return ["peers talk in clear and unauthenticated: give every host the same --peer-key-file (muster peer-keys FILE)"]
+    return []
+
+
 def build(values: Values) -> ServerConfig:
     """Check everything that can be checked without touching the disk."""
     if values.rest:
@@ -183,9 +202,8 @@ def build(values: Values) -> ServerConfig:
         raise ConfigError(f"--order-log-bytes must be at least {LEAST_ORDER_LOG_BYTES}")
     pinning.check(values["cpus"])
     key_file = values["peer-key-file"]
-    everywhere = [Url(u, parse_url(u).host, 0) for _, urls in parse_initial_cluster(cluster_text) for u in urls]
-    if not key_file and not all(u.is_loopback for u in (*listen_peer, *everywhere)):
-        warnings.append("peers talk in clear and unauthenticated: give every host the same --peer-key-file (muster peer-keys FILE)")
+    members = tuple(parse_url(u) for _, urls in parse_initial_cluster(cluster_text) for u in urls)
+    warnings += _check_peer_port(listen_peer, members, key_file, values["peer-insecure"])
     return ServerConfig(
         name=name,
         data_dir=values["data-dir"] if values.is_set("data-dir") else f"{name}.muster",

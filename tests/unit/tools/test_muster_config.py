@@ -86,15 +86,34 @@ def test_retention_by_mode() -> None:
         build("--auto-compaction-mode=revision", "--auto-compaction-retention=30m")
 
 
-def test_peers_beyond_this_machine_without_keys_are_warned_about() -> None:
-    urls = "--listen-peer-urls=http://0.0.0.0:2380", "--initial-advertise-peer-urls=http://10.0.0.1:2380"
-    assert any("--peer-key-file" in w for w in build(*urls).warnings)
+@pytest.mark.parametrize("host", ["0.0.0.0", "10.0.0.1", "[::]", "host-a", "localhost.example"])
+def test_a_peer_port_beyond_this_machine_wants_a_key_or_a_word(host: str) -> None:
+    urls = f"--listen-peer-urls=http://{host}:2380", "--initial-advertise-peer-urls=http://10.0.0.1:2380"
+    with pytest.raises(ConfigError) as e:
+        build(*urls)
+    assert all(way in str(e.value) for way in (f"http://{host}:2380", "--peer-key-file", "muster peer-keys FILE", "--peer-insecure"))
     assert build(*urls, "--peer-key-file=k").warnings == ()
-    assert build("--listen-peer-urls=http://127.0.0.1:2380").warnings == ()
+    (warning,) = build(*urls, "--peer-insecure").warnings
+    assert warning.startswith("--peer-insecure: ")
+    assert f"http://{host}:2380" in warning
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.5", "localhost", "[::1]"])
+def test_a_peer_port_of_this_machine_alone_wants_neither(host: str) -> None:
+    assert build(f"--listen-peer-urls=http://{host}:2380").warnings == ()
+
+
+def test_peers_elsewhere_without_keys_are_warned_about() -> None:
+    assert any("--peer-key-file" in w for w in build("--initial-cluster=default=http://localhost:2380,b=http://b:2380").warnings)
+
+
+def test_a_key_and_the_word_for_none_exclude_each_other() -> None:
+    with pytest.raises(ConfigError, match="exclude each other"):
+        build("--peer-insecure", "--peer-key-file=k")
 
 
 def test_listening_everywhere_advertises_an_address_that_others_can_reach() -> None:
-    c = build("--listen-peer-urls=http://0.0.0.0:2380")
+    c = build("--listen-peer-urls=http://0.0.0.0:2380", "--peer-insecure")
     assert c.advertise_peer[0].host not in ("0.0.0.0", "localhost")
     assert c.initial_cluster == (("default", (c.advertise_peer[0].text,)),)
 
