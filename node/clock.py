@@ -81,6 +81,7 @@ class Clock:
             node.fronts.sweep(now)
             node.upkeep.second()
             node.second()
+            node.standing.second(now)
         self._arm(node.raft.next_deadline(), now_ms, now)
         node.wake()
 

@@ -90,20 +90,26 @@ class NodeLink:
         if (not self._out and self._greeted) or not self.alive:
             return
         records = self._out
-        if not self._greeted:
-            common = self._links.common
-            session = int.from_bytes(os.urandom(7), "big")
-            hello = HELLO_BODY.pack(PROTOCOL_VERSION, common.cluster_id, common.member_id, session,
-                                    common.shard_count, common.placement_depth)
-            records = [REQUEST.pack(0, Method.HELLO, 0, len(hello)) + hello, *records]
-        if self._socket.send([self._prefix + SEQUENCE.pack(self._sent + 1) + b"".join(records)]):
+        if not self._greeted and self._greet() and not records:
+            return
+        if self._greeted and self._socket.send([self._prefix + SEQUENCE.pack(self._sent + 1) + b"".join(records)]):
             self._sent += 1
-            self._greeted = True
             self._out = []
         elif self._greeted or len(records) > _MAX_WAITING:
             self.drop("it does not take frames")
         else:
             self._links.dirty.add(self)  # not connected yet: with the next tick
+
+    def _greet(self) -> bool:
+        """A frame of its own: before it the other side takes no large ones (``zmtp.stream``)."""
+        common = self._links.common
+        session = int.from_bytes(os.urandom(7), "big")
+        hello = HELLO_BODY.pack(PROTOCOL_VERSION, common.cluster_id, common.member_id, session,
+                                common.shard_count, common.placement_depth)
+        frame = self._prefix + SEQUENCE.pack(self._sent + 1) + REQUEST.pack(0, Method.HELLO, 0, len(hello)) + hello
+        self._greeted = self._socket.send([frame])
+        self._sent += self._greeted
+        return self._greeted
 
     def _frame(self, parts: list[bytes]) -> None:
         data = parts[-1]

@@ -239,9 +239,10 @@ class Node:
         """A front in this process has ended its link."""
         self.fronts.drop(identity)
 
-    def _remote_front(self, identity: bytes, data: bytes, send: Send) -> None:
+    def _remote_front(self, identity: bytes, data: bytes, send: Send) -> bool:
         self.fronts.frame(identity, data, send, b"F")
         self._wake_for_frame()
+        return identity in self.fronts.links
 
     def _wake_for_frame(self) -> None:
         if not self._gathered():
@@ -342,7 +343,6 @@ class Node:
             self.wake()
 
     def _refused(self, peer: Peer, code: int, reason: str) -> None:
-        log.error("a peer refused this node", peer=peer.name or f"{peer.member_id:x}", reason=reason)
         if code == REFUSED_INCARNATION:
             self.fail(reason)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -49,12 +50,22 @@ class FrameSocket(Protocol):
     """What carries frames: ``zmtp.Dealer``, ``zmtp.Router``, or libzmq's."""
 
     dropped: int  # frames not sent because the peer's queue was full or its connection gone
+    trouble: str  # of a dealer: why it has no connection; "" while it has one, or nothing is known
 
     def send(self, parts: list[bytes]) -> bool:
         """Send without waiting; False if the frame was dropped. To a router's peer: its identity first."""
 
     def stands(self) -> bool:
         """Whether a dealer has a connection, as far as this side knows."""
+
+    def trust(self, identity: bytes) -> None:
+        """Of a router: who connected under this identity has said who it is. A holder of the cluster's key is known anyway."""
+
+    def drop(self, identity: bytes, reason: str) -> None:
+        """Of a router: end this connection, if it is no key holder's."""
+
+    def address(self, identity: bytes) -> str:
+        """Of a router: where this connection comes from, ``host:port``; empty if that is not known."""
 
     def close(self) -> None:
         """Close at once; what was not sent is dropped."""
@@ -72,6 +83,7 @@ class LoopSocket:
         self._scheduled = False
         self.closed = False
         self.dropped = 0
+        self.trouble = ""
         loop.add_reader(self._fd, self._drain)
         self._again()
 
@@ -120,6 +132,16 @@ class LoopSocket:
         """Whether it takes a message now: with IMMEDIATE only while there is a connection."""
         return not self.closed and bool(int(self.socket.getsockopt(zmq.EVENTS)) & zmq.POLLOUT)
 
+    def trust(self, identity: bytes) -> None:
+        """Nothing: who got here holds the cluster's key."""
+
+    def drop(self, identity: bytes, reason: str) -> None:
+        """Nothing: libzmq ends no single connection."""
+
+    def address(self, identity: bytes) -> str:
+        """Not known: libzmq keeps it to itself."""
+        return ""
+
     def close(self) -> None:
         """Close at once; what was not sent is dropped."""
         if not self.closed:
@@ -130,23 +152,24 @@ class LoopSocket:
 
 def open_router(
     loop: asyncio.AbstractEventLoop, context: zmq.Context[zmq.Socket[bytes]], endpoint: str, receive: Receive, *,
-    keys: CurveKeys | None, hwm: int, silence_s: float = 0.0,
+    keys: CurveKeys | None, hwm: int, silence_s: float = 0.0, strangers: bool = False,
+    gone: Callable[[bytes], None] | None = None,
 ) -> FrameSocket:
     """A socket that listens; with keys only holders of the cluster's key may connect (see :class:`Gatekeeper`).
-    ``silence_s``: as of ``zmtp.Router``."""
+    ``silence_s``, ``strangers``, ``gone``: as of ``zmtp.Router``; the last two where there are no keys."""
     if keys is None:
-        return Router(loop, endpoint, receive, hwm=hwm, silence_s=silence_s)
+        return Router(loop, endpoint, receive, hwm=hwm, silence_s=silence_s, strangers=strangers, gone=gone)
     return LoopSocket(loop, router(context, endpoint, keys=keys, hwm=hwm, silence_s=silence_s), receive)
 
 
 def open_dealer(
     loop: asyncio.AbstractEventLoop, context: zmq.Context[zmq.Socket[bytes]], endpoint: str, identity: bytes,
-    receive: Receive, *, keys: CurveKeys | None, hwm: int, silence_s: float = 0.0,
+    receive: Receive, *, keys: CurveKeys | None, hwm: int, silence_s: float = 0.0, opened: Callable[[], None] | None = None,
 ) -> FrameSocket:
     """A socket that connects, again and again. Nothing is queued for a peer that is not there. ``silence_s``: as of
-    ``zmtp.Dealer``."""
+    ``zmtp.Dealer``. ``opened``: there is a connection; where there are no keys."""
     if keys is None:
-        return Dealer(loop, endpoint, identity, receive, hwm=hwm, silence_s=silence_s)
+        return Dealer(loop, endpoint, identity, receive, hwm=hwm, silence_s=silence_s, opened=opened)
     return LoopSocket(loop, dealer(context, endpoint, identity, keys=keys, hwm=hwm, silence_s=silence_s), receive)
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from cluster.messages import STATE_BODY, Status
+from node.contacts import Contacts
 
 if TYPE_CHECKING:
     from node.server import Node
@@ -20,6 +21,8 @@ class Standing:
     def __init__(self, node: Node) -> None:
         self._node = node
         self._leader = (0, 0)  # member, term
+        self._names = {p.member_id: p.name for p in node.settings.common.peers}
+        self._contacts: Contacts | None = None
         self.ready = False  # the supervisor was told so
 
     def leader_changed(self) -> None:
@@ -29,11 +32,20 @@ class Standing:
         if now != self._leader:
             self._leader = now
             node.upkeep.leader_changes += 1 if now[0] else 0
-            log.info("leader changed", shard=node.settings.shard, leader=f"{now[0]:x}", term=now[1])
-            node.status.say("leader", shard=node.settings.shard, leader=now[0], term=now[1])
+            name = self._names.get(now[0], "")
+            log.info("leader changed", shard=node.settings.shard, leader=f"{now[0]:x}", name=name, term=now[1])
+            node.status.say("leader", shard=node.settings.shard, leader=now[0], name=name, term=now[1])
             self.say_state()
             node.upkeep.publish()
             self.say_ready()
+
+    def second(self, now: float) -> None:
+        """Look how the peers are; each second."""
+        node = self._node
+        if self._contacts is None:
+            self._contacts = Contacts(node.settings.shard, node.peers.links)
+        node.peers.look()
+        self._contacts.look(node.raft.leader_id, now)
 
     def say_ready(self) -> None:
         """Tell the supervisor once that this node serves."""

@@ -7,7 +7,7 @@ stay with libzmq, which does CURVE; either side may be libzmq.
 
 from zmtp.codec import Broken, Decoder
 from zmtp.silence import dial_s, end_libzmq_when_silent, end_when_silent
-from zmtp.sockets import Dealer, Router, tcp_endpoint
+from zmtp.sockets import Dealer, Router, hint_of, tcp_endpoint
 from zmtp.stream import Receive, Traffic, traffic
 
-__all__ = ["Broken", "Dealer", "Decoder", "Receive", "Router", "Traffic", "dial_s", "end_libzmq_when_silent", "end_when_silent", "tcp_endpoint", "traffic"]
+__all__ = ["Broken", "Dealer", "Decoder", "Receive", "Router", "Traffic", "dial_s", "end_libzmq_when_silent", "end_when_silent", "hint_of", "tcp_endpoint", "traffic"]

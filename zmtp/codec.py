@@ -32,6 +32,12 @@ def _property(name: bytes, value: bytes) -> bytes:
     return bytes((len(name),)) + name + len(value).to_bytes(4, "big") + value
 
 
+def _word(data: bytes) -> str:
+    """What a stranger said, as it may stand in a log."""
+    text = data.decode("ascii", "replace")
+    return text if text.isprintable() else repr(text)
+
+
 def frame_head(size: int, more: bool) -> bytes:
     """What stands before a frame of so many bytes."""
     if size < 256:
@@ -40,11 +46,16 @@ def frame_head(size: int, more: bool) -> bytes:
 
 
 class Decoder:
-    """One connection's incoming bytes. ``kind`` is the own socket's type."""
+    """One connection's incoming bytes. ``kind`` is the own socket's type. ``most_bytes``: of a message; it may be raised
+    between two calls. ``one_by_one``: :meth:`feed` returns one message at most, the next is asked for by ``feed(b"")``, so
+    that what the first one says decides about the second."""
 
-    __slots__ = ("_greeted", "_kind", "_need", "_parts", "_parts_bytes", "_rest", "identity", "pongs", "ready")
+    __slots__ = ("_greeted", "_kind", "_need", "_parts", "_parts_bytes", "_rest", "identity", "most_bytes", "one_by_one", "pongs",
+                 "ready")
 
-    def __init__(self, kind: bytes) -> None:
+    def __init__(self, kind: bytes, most_bytes: int = MAX_MESSAGE_BYTES, *, one_by_one: bool = False) -> None:
+        self.most_bytes = most_bytes
+        self.one_by_one = one_by_one
         self.ready = False  # the partner's READY has come
         self.identity = b""  # its, as it said; may be empty
         self.pongs = bytearray()  # answers to its PINGs, to be sent and cleared by the owner
@@ -61,7 +72,7 @@ class Decoder:
         if rest or len(data) < self._need:
             rest += data
             if len(rest) < self._need:
-                if not self._greeted and rest[0] != 0xFF:
+                if not self._greeted and rest and rest[0] != 0xFF:
                     raise Broken("it does not speak ZMTP")
                 return []
             data = bytes(rest)
@@ -77,7 +88,7 @@ class Decoder:
             raise Broken("it does not speak ZMTP 3")
         mechanism = data[12:32].rstrip(b"\0")
         if mechanism != b"NULL":
-            raise Broken(f"it wants security mechanism {mechanism.decode('ascii', 'replace')}, and there is no peer key here")
+            raise Broken(f"it wants security mechanism {_word(mechanism)}, and there is no peer key here")
         self._greeted = True
 
     def _frames(self, data: bytes, pos: int) -> list[list[bytes]]:
@@ -92,13 +103,13 @@ class Decoder:
                     self._need = 9
                     break
                 length = int.from_bytes(data[pos + 1 : start], "big")
-                if length > MAX_MESSAGE_BYTES:
-                    raise Broken("a message is too large")
             else:
                 start = pos + 2
                 length = data[pos + 1]
             if flags > COMMAND | LONG or (flags & COMMAND and flags & MORE):
                 raise Broken("a frame has unknown flags")
+            if length > self.most_bytes:
+                raise Broken("a message is too large")
             if not self.ready and (not flags & COMMAND or length > _MAX_COMMAND_BYTES):
                 raise Broken("it did not say READY")
             end = start + length
@@ -110,7 +121,7 @@ class Decoder:
                 self._command(data[start:end])
             elif flags & MORE:
                 self._parts_bytes += length
-                if self._parts_bytes > MAX_MESSAGE_BYTES or len(self._parts) > 64:
+                if self._parts_bytes > self.most_bytes or len(self._parts) > 64:
                     raise Broken("a message is too large")
                 self._parts.append(data[start:end])
             elif self._parts:
@@ -119,6 +130,8 @@ class Decoder:
                 self._parts_bytes = 0
             else:
                 messages.append([data[start:end]])
+            if messages and self.one_by_one:
+                break
         if pos < size:
             self._rest += data[pos:] if pos else data
         return messages

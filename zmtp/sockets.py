@@ -11,18 +11,24 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import os
 import socket
 from collections.abc import Callable
 
 import structlog
 
+from process.logs import Repeats
 from zmtp.silence import dial_s, end_when_silent
-from zmtp.stream import Receive, Stream, traffic
+from zmtp.stream import CLOSED, Receive, Stream, traffic
 
 log = structlog.get_logger("zmtp")
 
-_REPEAT_S = 60.0  # the same complaint at most so often
+HELLO_S = 5.0  # so long a stranger may take until it has said who it is; a partner takes a round trip
+# Beyond so many strangers the one that has been quiet longest goes: to keep a partner out, an enemy has to fill them anew within
+# the partner's round trip. What they hold is some megabytes in all.
+MOST_STRANGERS = 256
+_ENDED = (CLOSED, os.strerror(errno.ECONNRESET), os.strerror(errno.EPIPE))  # libzmq's way to say that it wants another mechanism
 _BACKLOG = 1024
 _ACCEPTS = 64  # in one go
 _PAUSE_S = 0.5  # without file descriptors there is nothing to accept with
@@ -42,6 +48,15 @@ def split(endpoint: str) -> tuple[str, str, int]:
     return transport, host.strip("[]"), int(port)
 
 
+def hint_of(trouble: str) -> str:
+    """What an operator may look at, who reads of a connection that could not be made."""
+    if "CURVE" in trouble or trouble in _ENDED:
+        return "a host with --peer-key-file and one without cannot talk"
+    if "does not speak ZMTP" in trouble:
+        return "a peer port and another one were taken for each other"
+    return ""
+
+
 class Dealer:
     """The connecting side. ``again_s``: shortest and longest pause before it tries again, None: never; then ``lost`` is
     how its owner hears of the end. ``silence_s``: so long nothing may pass (``zmtp.silence``); 0: for ever."""
@@ -58,6 +73,7 @@ class Dealer:
         self._hwm = hwm
         self._again_s = again_s
         self._pause_s = again_s[0] if again_s is not None else 0.0
+        self.trouble = "not tried yet"  # why there is no connection; "" while there is one
         self._opened = opened
         self._lost = lost
         self._silence_s = silence_s
@@ -93,6 +109,16 @@ class Dealer:
         if self._stream is not None:
             self._stream.close()
         self._stop_connecting()
+
+    def trust(self, identity: bytes) -> None:
+        """Nothing: whom a dealer dialled, it knows."""
+
+    def drop(self, identity: bytes, reason: str) -> None:
+        """Nothing: it has one connection, which :meth:`close` ends."""
+
+    def address(self, identity: bytes) -> str:
+        """What it dials."""
+        return tcp_endpoint(self._host, self._port).removeprefix("tcp://")
 
     # -- connecting
 
@@ -180,6 +206,7 @@ class Dealer:
         self._failed("no connection in time")
 
     def _failed(self, reason: str) -> None:
+        self.trouble = reason
         self._stop_connecting()
         self._stream = None
         if self._again_s is not None:
@@ -189,6 +216,7 @@ class Dealer:
             self._lost(reason)
 
     def _is_open(self, stream: Stream) -> None:
+        self.trouble = ""
         if self._again_s is not None:
             self._pause_s = self._again_s[0]
         if self._opened is not None:
@@ -209,20 +237,27 @@ def _look_up(host: str) -> list[tuple[int, str]]:
 
 
 class Router:
-    """The listening side. ``receive`` gets ``[identity, *frames]``, ``send`` takes the same."""
+    """The listening side. ``receive`` gets ``[identity, *frames]``, ``send`` takes the same.
+
+    ``strangers``: whoever connects is one until :meth:`trust`. A stranger has ``HELLO_S``, few and small messages
+    (``zmtp.stream``), and there are ``MOST_STRANGERS`` at most. ``gone(identity)``: a connection that stood has ended."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, endpoint: str, receive: Receive, *, hwm: int,
-                 silence_s: float = 0.0) -> None:
+                 silence_s: float = 0.0, strangers: bool = False, gone: Callable[[bytes], None] | None = None) -> None:
         self._loop = loop
         self._receive = receive
         self._hwm = hwm
         self._silence_s = silence_s
         self._streams: dict[bytes, Stream] = {}
         self._shaking: set[Stream] = set()  # not ready yet
+        self._wary = strangers
+        self._strangers: dict[Stream, asyncio.TimerHandle] = {}  # the one that came first, first
+        self._gone = gone
         self._unnamed = 0
-        self._told_at = -_REPEAT_S
+        self._complaints = Repeats()
         self._timer: asyncio.TimerHandle | None = None
         self.closed = False
+        self.trouble = ""
         self.dropped = 0
         transport, host, port = split(endpoint)
         self._path = host if transport == "ipc" else ""
@@ -249,10 +284,28 @@ class Router:
         self.dropped += 1
         return False
 
+    def trust(self, identity: bytes) -> None:
+        """Who connected under this identity has said who it is."""
+        stream = self._streams.get(identity)
+        if stream is not None and (timer := self._strangers.pop(stream, None)) is not None:
+            timer.cancel()
+            stream.trust()
+
+    def drop(self, identity: bytes, reason: str) -> None:
+        """End the connection of this identity."""
+        stream = self._streams.get(identity)
+        if stream is not None:
+            self._end(stream, reason)
+
+    def address(self, identity: bytes) -> str:
+        """Where the connection of this identity comes from: ``host:port``; empty if that is not known."""
+        stream = self._streams.get(identity)
+        return stream.address if stream is not None else ""
+
     def _accept(self) -> None:
         for _ in range(_ACCEPTS):
             try:
-                sock, _ = self._listener.accept()
+                sock, address = self._listener.accept()
             except (BlockingIOError, InterruptedError, ConnectionError):
                 return
             except OSError as e:
@@ -262,8 +315,14 @@ class Router:
                 return
             sock.setblocking(False)
             end_when_silent(sock, self._silence_s)
-            self._shaking.add(Stream(
-                self._loop, sock, b"ROUTER", b"", self._hwm, self._opened, self._came, self._lost))
+            stream = Stream(
+                self._loop, sock, b"ROUTER", b"", self._hwm, self._opened, self._came, self._lost, stranger=self._wary,
+                address="" if self._path else tcp_endpoint(*address[:2]).removeprefix("tcp://"))
+            self._shaking.add(stream)
+            if self._wary:
+                if len(self._strangers) >= MOST_STRANGERS:
+                    self._end(next(iter(self._strangers)), "too many connections have not said who they are")
+                self._strangers[stream] = self._loop.call_later(HELLO_S, self._end, stream, "no hello in time")
 
     def _accept_again(self) -> None:
         self._timer = None
@@ -277,21 +336,32 @@ class Router:
         before = self._streams.get(stream.identity)
         if before is not None:
             before.close()
+            self._forget(before)
         self._streams[stream.identity] = stream
 
     def _came(self, stream: Stream, parts: list[bytes]) -> None:
         self._receive([stream.identity, *parts])
 
+    def _end(self, stream: Stream, reason: str) -> None:
+        stream.close()
+        self._lost(stream, reason)
+
     def _lost(self, stream: Stream, reason: str) -> None:
-        if stream in self._shaking:
-            self._shaking.discard(stream)
-            now = self._loop.time()
-            if now - self._told_at >= _REPEAT_S:
-                self._told_at = now
-                log.warning("a connection ended before it was one", reason=reason,
-                            hint="a host with --peer-key-file and one without cannot talk")
-        elif self._streams.get(stream.identity) is stream:
+        shaking, stranger = stream in self._shaking, stream in self._strangers
+        self._forget(stream)
+        if shaking or (stranger and reason != CLOSED):
+            host = stream.address.rpartition(":")[0]
+            if self._complaints.news((host, reason), self._loop.time()):
+                log.warning("a connection ended before it was one", address=stream.address, reason=reason, hint=hint_of(reason))
+
+    def _forget(self, stream: Stream) -> None:
+        self._shaking.discard(stream)
+        if (timer := self._strangers.pop(stream, None)) is not None:
+            timer.cancel()
+        if self._streams.get(stream.identity) is stream:
             del self._streams[stream.identity]
+            if self._gone is not None:
+                self._gone(stream.identity)
 
     def stands(self) -> bool:
         """Whether it listens."""
@@ -311,8 +381,11 @@ class Router:
                 os.unlink(self._path)
         for stream in (*self._streams.values(), *self._shaking):
             stream.close()
+        for timer in self._strangers.values():
+            timer.cancel()
         self._streams.clear()
         self._shaking.clear()
+        self._strangers.clear()
 
 
 def _listen_unix(path: str) -> socket.socket:

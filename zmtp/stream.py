@@ -23,6 +23,9 @@ _READ_BYTES = 65_536  # below malloc's threshold for maps of its own
 _READS = 16  # in one go, so that one connection cannot starve the rest of the loop
 _JOIN_BYTES = 65_536  # up to so much, head and body are copied together
 _HANDSHAKE_S = 5.0
+STRANGER_BYTES = 4096  # of a message; a hello has less than a hundred, a vote that comes before it some hundreds
+_STRANGER_TURNS = 64  # reads, of STRANGER_BYTES each, and messages before its hello; a partner needs some four
+CLOSED = "connection closed"
 MOST_BYTES = 256 << 20  # the answer to a range is sent as it is read, and may be that large
 
 Receive = Callable[[list[bytes]], None]
@@ -41,20 +44,23 @@ traffic = Traffic()
 
 class Stream:
     """A connected, non-blocking socket. ``opened(stream)`` once both sides are ready, ``message(parts)`` for each
-    message, ``lost(stream, reason)`` once at the end unless ``close`` was called."""
+    message, ``lost(stream, reason)`` once at the end unless ``close`` was called. ``stranger``: until :meth:`trust` the other side
+    may say little."""
 
     __slots__ = ("_backlog", "_backlog_bytes", "_decoder", "_fd", "_handshake", "_hwm", "_loop", "_lost", "_message", "_opened", "_reading",
-                 "_socket", "closed", "identity", "ready")
+                 "_socket", "_stranger_turns", "address", "closed", "identity", "ready")
 
     def __init__(
         self, loop: asyncio.AbstractEventLoop, sock: socket.socket, kind: bytes, identity: bytes, hwm: int,
         opened: Callable[[Stream], None], message: Callable[[Stream, list[bytes]], None],
-        lost: Callable[[Stream, str], None],
+        lost: Callable[[Stream, str], None], *, stranger: bool = False, address: str = "",
     ) -> None:
         self._loop = loop
         self._socket = sock
         self._fd = sock.fileno()
-        self._decoder = codec.Decoder(kind)
+        self._decoder = (codec.Decoder(kind, STRANGER_BYTES, one_by_one=True) if stranger else codec.Decoder(kind))
+        self._stranger_turns = 0
+        self.address = address  # the other side's, for logs
         self._backlog: deque[bytes | memoryview] = deque()
         self._backlog_bytes = 0
         self._hwm = hwm
@@ -69,6 +75,11 @@ class Stream:
         self._handshake: asyncio.TimerHandle | None = loop.call_later(_HANDSHAKE_S, self._late)
         loop.add_reader(self._fd, self._readable)
         self._put(codec.GREETING + codec.ready(kind, identity))
+
+    def trust(self) -> None:
+        """The other side has said who it is."""
+        self._decoder.most_bytes = codec.MAX_MESSAGE_BYTES
+        self._decoder.one_by_one = False
 
     def send(self, parts: list[bytes]) -> bool:
         """Send one message; False if it was dropped: the other side is not there, or takes nothing."""
@@ -126,37 +137,56 @@ class Stream:
             if self.closed:
                 return
             try:
-                data = self._socket.recv(_READ_BYTES)
+                data = self._socket.recv(STRANGER_BYTES if self._decoder.one_by_one else _READ_BYTES)
             except (BlockingIOError, InterruptedError):
                 return
             except OSError as e:
                 self._end(e.strerror or str(e))
                 return
             if not data:
-                self._end("connection closed")
+                self._end(CLOSED)
                 return
+            if not self._take(data):
+                return
+            if len(data) < _READ_BYTES:
+                return
+
+    def _take(self, data: bytes) -> bool:
+        """Bytes have come. Whether the connection goes on."""
+        decoder = self._decoder
+        while True:
+            stranger = decoder.one_by_one
+            if stranger:
+                self._stranger_turns += 1
+                if self._stranger_turns > _STRANGER_TURNS:
+                    self._end("it said too much before its hello")
+                    return False
             try:
-                messages = self._decoder.feed(data)
+                messages = decoder.feed(data)
             except codec.Broken as e:
                 self._end(str(e))
-                return
-            if not self.ready and self._decoder.ready and self._handshake is not None:
+                return False
+            if not self.ready and decoder.ready and self._handshake is not None:
                 self._handshake.cancel()
                 self._handshake = None
                 self.ready = True
-                self.identity = self._decoder.identity
+                self.identity = decoder.identity
                 self._opened(self)
-            if self._decoder.pongs:
-                self._put(bytes(self._decoder.pongs))
-                self._decoder.pongs.clear()
+            if decoder.pongs:
+                if len(self._backlog) >= self._hwm:
+                    self._end("it does not take what it asks for")
+                    return False
+                self._put(bytes(decoder.pongs))
+                decoder.pongs.clear()
             message = self._message
             traffic.received += len(messages)
             for parts in messages:
                 if self.closed:
-                    return
+                    return False
                 message(self, parts)
-            if len(data) < _READ_BYTES:
-                return
+            if not stranger or not messages:
+                return not self.closed
+            data = b""  # what this message has decided holds for the next one
 
     def _late(self) -> None:
         self._handshake = None

@@ -207,13 +207,14 @@ def substituted(simulation: Simulation) -> Iterator[None]:
         return simulation.current
 
     def dealer(loop: Process, context: _Context, address: str, identity: bytes, receive: Receive, *, keys: object,
-               hwm: int, silence_s: float) -> Dealer:
+               hwm: int, silence_s: float, opened: Callable[[], None] | None = None) -> Dealer:
+        # ``opened`` is not called: a hello is asked for, as of a partner that does not say it by itself
         socket = make_dealer(context.process, address, identity, silence_s=silence_s, buffer=simulation.plan.buffer)
         socket.receive = receive
         return socket
 
     def router(loop: Process, context: _Context, address: str, receive: Receive, *, keys: object, hwm: int,
-               silence_s: float = 0.0) -> Router:
+               silence_s: float = 0.0, strangers: bool = False, gone: Callable[[bytes], None] | None = None) -> Router:
         socket = make_router(context.process, address)
         socket.receive = receive
         return socket

@@ -263,6 +263,8 @@ class Connection:
 class Dealer:
     """A connecting socket."""
 
+    trouble = ""
+
     def __init__(self, process: Process, endpoint: str, identity: bytes, *, reconnects: bool = True) -> None:
         self.process = process
         self.endpoint = endpoint
@@ -336,6 +338,17 @@ class Router:
         process.sockets.append(self)
         assert endpoint not in process.world.bound, f"{endpoint} is bound already"
         process.world.bound[endpoint] = self
+
+    def trust(self, identity: bytes) -> None:
+        """There are no strangers here."""
+
+    def drop(self, identity: bytes, reason: str) -> None:
+        """Nobody sends odd frames here."""
+        raise AssertionError(reason)
+
+    def address(self, identity: bytes) -> str:
+        """Nobody reads the log."""
+        return ""
 
     def accept(self, connection: Connection) -> None:
         old = self.connections.get(connection.dealer.identity)

@@ -144,7 +144,7 @@ class Supervisor:
             self.stop(1)
         elif kind == "leader":
             leader = f"{event.get('leader', 0):x}"
-            self._log.info("leader", child=label, shard=event.get("shard"), leader=leader, term=event.get("term"))
+            self._log.info("leader", child=label, shard=event.get("shard"), leader=leader, name=event.get("name", ""), term=event.get("term"))
         elif kind == "ready":
             self._log.info("child is ready", child=label, pid=child.pid)
         if self.ready and not self.announced:

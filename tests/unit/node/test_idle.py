@@ -125,7 +125,7 @@ def test_a_heartbeats_work_is_done_less_often_where_nobody_waits(calm: bool, mos
         loop=loop, now_ms=lambda: round(loop.now * 1000),
         settings=SimpleNamespace(common=SimpleNamespace(heartbeat_interval_ms=100, election_timeout_ms=1000)),
         raft=SimpleNamespace(tick=lambda now_ms: None, next_deadline=lambda: 1 << 60),
-        standing=SimpleNamespace(say_state=lambda: None, say_ready=lambda: None), upkeep=nothing, heartbeat=lambda: beats.append(loop.now),
+        standing=SimpleNamespace(say_state=lambda: None, say_ready=lambda: None, second=lambda now: None), upkeep=nothing, heartbeat=lambda: beats.append(loop.now),
         writes=SimpleNamespace(leader=None), reads=nothing, fronts=nothing, snapshots=nothing, backups=nothing, streams=nothing, second=lambda: None,
         connecting=lambda: False, wake=lambda: None)
     clock = Clock(fake)

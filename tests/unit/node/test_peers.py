@@ -10,7 +10,7 @@ import pytest
 
 from cluster.settings import Peer
 from node.incarnations import Incarnations
-from node.peers import Peers
+from node.peers import REFUSED_CLUSTER, RETRY_S, PeerLink, Peers
 from tests.cluster.nodes import free_ports
 
 
@@ -54,13 +54,14 @@ def test_the_first_frame_to_a_host_that_restarted(good: bool) -> None:
         came.clear()
         asked = peers(2, ports, came, good)
         await until(asker.links[2]._socket.stands)
-        await until(lambda: asker.send(2, b"R", b"the vote"))  # once
+        await until(lambda: asker.send(2, b"R", b"the vote") or refused)  # once
         if good:
             await until(lambda: came)
             assert came == [(1, ord("R"), b"the vote")]
         else:
             await until(lambda: refused)
             assert (came, asked._early) == ([], {})
+            assert not asker.send(2, b"R", b"to nobody"), "who refuses this node takes nothing of it"
         asked.close()
         asker.close()
 
@@ -87,3 +88,53 @@ def test_round_trips_are_measured_and_odd_ones_ignored() -> None:
         other.close()
 
     asyncio.run(scenario())
+
+
+class Socket:
+    """A dealer that is connected."""
+
+    trouble = ""
+
+    def __init__(self) -> None:
+        self.sent: list[bytes] = []
+
+    def send(self, parts: list[bytes]) -> bool:
+        self.sent += parts
+        return True
+
+    def stands(self) -> bool:
+        return True
+
+
+def test_a_host_that_is_refused_says_hello_again_after_a_while_or_on_another_connection() -> None:
+    """It once did for every frame, and both sides logged each: eleven lines a second at a healthy leader."""
+    socket, refused, now = Socket(), [], [100.0]
+    made: Any = []
+
+    def connect(receive: Any, opened: Any) -> Any:
+        made.extend((receive, opened))
+        return socket
+
+    link = PeerLink(connect, Peer(2, "h2", "10.0.0.2", 2380), b"H", lambda *given: refused.append(given), lambda: now[0])
+    receive, opened = made
+    opened()
+    assert socket.sent == [b"H"]
+    receive([b"X" + bytes((REFUSED_CLUSTER,)) + b"cluster ID\nmismatch"])
+    assert link.trouble() == (
+        "it refuses this host: cluster ID?mismatch", "compare --initial-cluster-token and --initial-cluster of both hosts")
+    for _ in range(100):
+        assert not link.send(b"R", b"x")
+        receive([b"?"])
+        link.look()
+    assert socket.sent == [b"H"]
+    now[0] += RETRY_S
+    link.look()
+    assert socket.sent == [b"H", b"H"]
+    receive([b"X" + bytes((REFUSED_CLUSTER,)) + b"cluster ID mismatch"])
+    opened()
+    assert socket.sent == [b"H"] * 3
+    assert link.trouble()[0], "nobody knows yet whether that was any better"
+    now[0] += 1.5
+    assert link.trouble() == ("", "")
+    assert link.send(b"R", b"x")
+    assert len(refused) == 2

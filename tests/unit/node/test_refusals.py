@@ -22,10 +22,21 @@ class Socket:
     def __init__(self) -> None:
         self.sent: list[list[bytes]] = []
         self.receive: Any = None
+        self.trusted: list[bytes] = []
+        self.dropped: list[bytes] = []
 
     def send(self, parts: list[bytes]) -> bool:
         self.sent.append(parts)
         return True
+
+    def trust(self, identity: bytes) -> None:
+        self.trusted.append(identity)
+
+    def drop(self, identity: bytes, reason: str) -> None:
+        self.dropped.append(identity)
+
+    def address(self, identity: bytes) -> str:
+        return "10.0.0.9:5"
 
 
 @pytest.fixture
@@ -71,13 +82,45 @@ def test_strangers_fill_neither_the_log_nor_memory(port: Socket) -> None:
     assert len(logged) <= 64
 
 
-def test_an_empty_frame_of_a_peer_ends_nothing(port: Socket) -> None:
+def test_an_empty_frame_ends_the_link_of_a_peer_and_nothing_else(port: Socket) -> None:
+    with capture_logs() as logged:
+        for _ in range(100):
+            port.receive([b"peer", hello(CLUSTER)])
+            port.receive([b"peer", b""])
+    assert port.dropped == [b"peer"] * 100
+    assert len(logged) == 1
+    assert logged[0]["peer"] == "h2"
+    port.receive([b"peer", b"Rlost"])
+    assert port.sent == [[b"peer", b"?"]], "it has to say hello again"
+    port.receive([b"peer", hello(CLUSTER)])
+    assert port.frames == [b"lost"]  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("odd", [b"", b"\0", b"zzz", b"?"])
+def test_a_frame_of_no_kind_ends_the_link_of_a_stranger(port: Socket, odd: bytes) -> None:
+    port.receive([b"stranger", odd])
+    assert (port.dropped, port.sent, port.trusted) == ([b"stranger"], [], [])
+
+
+def test_only_a_good_hello_ends_the_time_of_a_stranger(port: Socket) -> None:
     with capture_logs():
-        port.receive([b"peer", hello(CLUSTER)])
-        port.receive([b"peer", b""])
-        port.receive([b"peer", b"Rdata"])
-    assert port.frames == [b"data"]  # type: ignore[attr-defined]
-    assert port.sent == []
+        port.receive([b"stranger", hello(1)])
+        port.receive([b"stranger", hello(CLUSTER, 9)])
+        port.receive([b"stranger", hello(CLUSTER) + b"x"])
+        port.receive([b"stranger", b"Rdata"])
+        port.receive([b"stranger", b"Fdata"])
+    assert port.trusted == []
+    port.receive([b"stranger", hello(CLUSTER)])
+    assert port.trusted == [b"stranger"]
+
+
+def test_a_refusal_names_who_is_refused_and_what_to_look_at(port: Socket) -> None:
+    with capture_logs() as logged:
+        port.receive([b"other", hello(1, 99)])
+        port.receive([b"list", hello(1, 2)])
+    assert [(line["peer"], line["member"], line["address"]) for line in logged] == [("", "63", "10.0.0.9:5"), ("h2", "2", "10.0.0.9:5")]
+    assert "--initial-cluster-token" in logged[0]["hint"]
+    assert "--initial-cluster that it was made with names other members" in logged[1]["hint"]
 
 
 def test_a_wrong_hello_of_a_front_learns_nothing_of_the_cluster() -> None:

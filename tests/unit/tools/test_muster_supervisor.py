@@ -311,15 +311,15 @@ def test_a_node_that_ends_while_fronts_drain_is_not_started_again(tmp_path: Path
 
 
 def test_what_a_child_says_of_its_leader_is_kept_and_rubbish_is_not(tmp_path: Path) -> None:
-    body = "os.write(fd, b'rubbish\\n[1]\\n{\"event\": \"lea'); os.write(fd, b'der\", \"shard\": 0, \"leader\": 5, \"term\": 2}\\n')\n" + GOOD
+    body = "os.write(fd, b'rubbish\\n[1]\\n{\"event\": \"lea'); os.write(fd, b'der\", \"shard\": 0, \"leader\": 5, \"name\": \"h5\", \"term\": 2}\\n')\n" + GOOD
     host = Host(tmp_path, node_0=body)
 
     async def scenario() -> None:
         await host.until(lambda: host.supervisor.ready)
-        assert host.supervisor.children[0].state == {"event": "leader", "shard": 0, "leader": 5, "term": 2}
+        assert host.supervisor.children[0].state == {"event": "leader", "shard": 0, "leader": 5, "name": "h5", "term": 2}
 
     assert host.run(scenario) == 0
-    assert host.log.all("leader") == [{"child": "node 0", "shard": 0, "leader": "5", "term": 2}]
+    assert host.log.all("leader") == [{"child": "node 0", "shard": 0, "leader": "5", "name": "h5", "term": 2}]
 
 
 SUPERVISED = """

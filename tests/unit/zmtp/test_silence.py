@@ -21,9 +21,9 @@ def guarded(monkeypatch: pytest.MonkeyPatch) -> list[socket.socket]:
     """The sockets of all connections that are made."""
     found: list[socket.socket] = []
 
-    def stream(loop: Any, sock: socket.socket, *others: Any) -> Stream:
+    def stream(loop: Any, sock: socket.socket, *others: Any, **more: Any) -> Stream:
         found.append(sock)
-        return Stream(loop, sock, *others)
+        return Stream(loop, sock, *others, **more)
 
     monkeypatch.setattr(zmtp.sockets, "Stream", stream)
     return found

@@ -1,0 +1,101 @@
+"""What a node's log says of its peers, and how often."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from structlog.testing import capture_logs
+
+from cluster.settings import Peer
+from node.contacts import AGAIN_S, PATIENCE_S, Contacts
+
+
+class Link:
+    def __init__(self, member_id: int) -> None:
+        self.peer = Peer(member_id, f"h{member_id}", f"10.0.0.{member_id}", 2380)
+        self.why = ("", "")
+
+    def trouble(self) -> tuple[str, str]:
+        return self.why
+
+
+class World:
+    """Host 1 of three, looked at each second."""
+
+    def __init__(self, shard: int = 0) -> None:
+        self.links = {2: Link(2), 3: Link(3)}
+        self.contacts = Contacts(shard, self.links)
+        self.now = 0.0
+        self.leader = 2
+
+    def seconds(self, count: float) -> list[dict[str, Any]]:
+        with capture_logs() as logged:
+            until = self.now + count
+            while self.now < until:
+                self.now += 1.0
+                self.contacts.look(self.leader, self.now)
+        return [dict(line) for line in logged]
+
+
+def test_a_host_whose_peers_are_well_says_nothing() -> None:
+    assert World().seconds(1000) == []
+
+
+def test_a_peer_that_is_not_reached_is_named_with_its_address_once_and_then_now_and_then() -> None:
+    world = World()
+    world.links[3].why = ("Connection refused", "")
+    (line,) = world.seconds(PATIENCE_S + 1)
+    assert line == {"event": "a peer is not reached", "log_level": "warning", "peer": "h3", "address": "10.0.0.3:2380", "shard": 0,
+                    "reason": "Connection refused", "for_s": round(PATIENCE_S)}
+    assert len(world.seconds(AGAIN_S * 4)) == 4
+    world.links[3].why = ("", "")
+    (line,) = world.seconds(1)
+    assert (line["event"], line["log_level"], line["peer"]) == ("reached a peer", "info", "h3")
+
+
+def test_a_peer_that_was_reached_once_is_lost_and_reached_again() -> None:
+    world = World()
+    world.seconds(1)
+    world.links[2].why = ("Connection timed out", "look here")
+    lost, *more = world.seconds(PATIENCE_S + AGAIN_S + 1)
+    assert (lost["event"], lost["hint"]) == ("lost a peer", "look here")
+    assert [line["event"] for line in more] == ["a peer is not reached"]
+
+
+def test_what_is_over_soon_is_no_trouble() -> None:
+    world = World()
+    for _ in range(10):
+        world.links[2].why = ("Connection refused", "")
+        assert world.seconds(PATIENCE_S - 1) == []
+        world.links[2].why = ("", "")
+        assert world.seconds(1) == []
+
+
+def test_causes_that_take_turns_fill_no_log() -> None:
+    world = World()
+    lines = []
+    for turn in range(int(AGAIN_S) * 4):
+        world.links[2].why = (("Connection refused", "no connection in time")[turn % 2], "")
+        lines += world.seconds(1)
+    assert len(lines) <= 5
+
+
+def test_that_nobody_leads_is_told_with_those_who_are_reached_and_those_who_are_not() -> None:
+    world = World()
+    world.leader = 0
+    world.links[2].why = ("Connection refused", "")
+    world.links[3].why = ("it refuses this host: cluster ID mismatch", "")
+    nobody = [line for line in world.seconds(AGAIN_S + PATIENCE_S + 1) if line["event"].startswith("nobody leads")]
+    assert len(nobody) == 2
+    assert nobody[0]["event"] == "nobody leads: no majority of the members reaches each other"
+    assert (nobody[0]["reached"], nobody[0]["members"], nobody[0]["needed"]) == ([], 3, 2)
+    assert nobody[0]["not_reached"] == {"h2": "Connection refused", "h3": "it refuses this host: cluster ID mismatch"}
+    world.leader = 1
+    assert [line for line in world.seconds(100) if "leads" in line["event"]] == []
+
+
+def test_nodes_of_other_shards_say_the_same_less_often() -> None:
+    world = World(shard=2)
+    world.links[3].why = ("Connection refused", "")
+    lines = world.seconds(AGAIN_S * 5)
+    assert [line["address"] for line in lines] == ["10.0.0.3:2382"]
