@@ -36,6 +36,7 @@ from cluster.settings import Common
 from proxy.rounds import Rounds
 from zmtp import Dealer, end_libzmq_when_silent, tcp_endpoint
 
+REFUSED = "refused: "  # what the reason begins with of a link that a node refused
 _HWM = 20_000  # frames; a node that lets so many ticks pile up is dead
 _DRAIN_LIMIT = 500  # frames taken in one go, so that one node cannot starve the rest of the loop
 
@@ -73,7 +74,7 @@ class Link:
     __slots__ = (
         "_expected", "_receiver", "_sent", "_transport", "applied", "asked", "closed", "commit", "greeted", "hurried", "leader", "leaving", "left", "member_id",
         "near", "next_rid", "outbox", "parts", "pending", "prefix", "revision", "rounds", "seen_at", "session", "shard", "term",
-        "unseen", "up", "watermark",
+        "trouble", "unseen", "up", "watermark",
     )
 
     def __init__(self, receiver: Receiver, shard: int, member_id: int, session: int, prefix: bytes) -> None:
@@ -83,6 +84,7 @@ class Link:
         self.prefix = prefix
         self.greeted = False  # the connection stands, HELLO was sent
         self.up = False
+        self.trouble = ""  # why there was no connection
         self.leaving = False  # the node is about to end: nothing more is asked on this link
         self.left = False  # and nothing is waited for: it was told FAREWELL
         self.closed = False
@@ -235,7 +237,9 @@ class ZmtpTransport:
 
     def _lost(self, reason: str) -> None:
         if self._link.greeted:
-            self._link.close("connection lost")  # else the router's own limit ends it: no faster retry than that
+            self._link.close("connection lost")
+            return
+        self._link.trouble = reason  # the route's own limit ends the link: no faster retry than that
 
     def close(self) -> None:
         """Close the socket; what was not sent is dropped."""

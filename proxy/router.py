@@ -27,8 +27,10 @@ from cluster.errors import ErrorKind, EtcdError
 from cluster.messages import HEAD, LEADER, LONE_HEAD, READ, REQUEST, Method, Status
 from cluster.settings import Common
 from cluster.wire import ResponseHeaders, header_prefix
-from proxy.links import Link, Near
+from process.logs import Repeats
+from proxy.links import REFUSED, Link, Near
 from proxy.overdue import sweep_link, sweep_waiting
+from proxy.reach import Reach
 from proxy.read_index import ReadIndexRounds
 from proxy.recent import RecentReads
 from proxy.rounds import Rounds
@@ -62,6 +64,8 @@ class Router:
         members = [p.member_id for p in common.peers]
         self.routes = [ShardRoute(s, common.member_id, members, connect, self, self.election_s)
                        for s in range(common.shard_count)]
+        self.reach = Reach(common.peers)
+        self._refusals = Repeats()
         self.highest = 0  # the highest revision this front has shown to a client
         self.compacted = 0  # the highest compaction that this front has acknowledged
         self.hub: Subscriber | None = None
@@ -354,7 +358,7 @@ class Router:
             elif status == _LEAVING:
                 link.leave()
             elif status == _REFUSED:
-                link.close("refused: " + body.decode("utf-8", "replace"))
+                link.close(REFUSED + body.decode("utf-8", "replace"))
             return
         if status in _SUBSCRIPTION:
             if self.hub is not None:
@@ -431,7 +435,7 @@ class Router:
 
     def link_up(self, link: Link) -> None:
         """A link has said its first STATE."""
-        log.info("link up", shard=link.shard, member=f"{link.member_id:x}")
+        log.info("link up", shard=link.shard, peer=self.reach.name(link.member_id), member=f"{link.member_id:x}")
         link.rounds = self.rounds
         self.routes[link.shard].opened(link, self.loop.time())
         if self.hub is not None:
@@ -462,11 +466,13 @@ class Router:
 
     def link_down(self, link: Link, reason: str) -> None:
         """A link has ended: its writes have an unknown fate, its questions are asked elsewhere (I23)."""
+        now = self.loop.time()
         say = log.info if link.term else log.debug  # one that never came up is tried again and again
-        if reason.startswith("refused"):
+        if reason.startswith(REFUSED) and self._refusals.news((link.shard, link.member_id, reason), now):
             say = log.warning
-        say("link down", shard=link.shard, member=f"{link.member_id:x}", reason=reason, pending=len(link.pending))
-        self.routes[link.shard].lost(link, self.loop.time())
+        say("link down", shard=link.shard, peer=self.reach.name(link.member_id), member=f"{link.member_id:x}", reason=reason,
+            pending=len(link.pending))
+        self.routes[link.shard].lost(link, now, reason)
         pending = tuple(link.pending.values())
         link.pending.clear()
         for waiting in pending:
@@ -497,6 +503,7 @@ class Router:
             for link in tuple(route.links.values()):
                 sweep_link(self, link, route, now)
             sweep_waiting(self, route, now)
+        self.reach.look(self.routes, now)
         self.recent.release()
         self.read_index.sweep(now)
         if self.has_leader:

@@ -17,7 +17,7 @@ from typing import Any
 
 import structlog
 
-from proxy.links import Link, Receiver
+from proxy.links import REFUSED, Link, Receiver
 
 log = structlog.get_logger("links")
 
@@ -26,6 +26,7 @@ Connect = Callable[[Receiver, int, int], Link]  # (receiver, shard, member ID) -
 _BACKOFF_FIRST_S = 0.05
 _BACKOFF_MOST_S = 1.0
 _OWN_BACKOFF_MOST_S = 0.2
+_REFUSED_BACKOFF_S = 5.0  # what a node refuses a front for is mended by people
 _UNUSED_S = 10.0  # so long after an election links that nobody needs are kept
 _OWN_CONNECT_S = 0.1  # a local socket takes a connection at once, or there is nobody (ZeroMQ does not say which)
 
@@ -35,7 +36,7 @@ class ShardRoute:
 
     __slots__ = ("_backoff_s", "_connect", "_dead_after_s", "_led_at", "_receiver", "_retry_at", "home", "known_leader", "leader",
                  "leader_changes", "leader_link", "leader_since", "links", "members", "own", "queue", "reads",
-                 "replica", "shard", "term")
+                 "replica", "shard", "term", "troubles")
 
     def __init__(self, shard: int, own: int, members: Iterable[int], connect: Connect, receiver: Receiver,
                  dead_after_s: float) -> None:
@@ -59,6 +60,7 @@ class ShardRoute:
         self._dead_after_s = dead_after_s
         self._retry_at: dict[int, float] = {}
         self._backoff_s: dict[int, float] = {}
+        self.troubles: dict[int, str] = {}  # by member, why the last link to it ended; of those that no link is up to
 
     def choose(self, now: float) -> None:
         """Work out leader and replica from what the live links have said last."""
@@ -107,14 +109,15 @@ class ShardRoute:
         self._retry_at[member] = now + self._backoff_s.get(member, _BACKOFF_FIRST_S)
         self.links[member] = self._connect(self._receiver, self.shard, member)
 
-    def lost(self, link: Link, now: float) -> None:
+    def lost(self, link: Link, now: float, reason: str = "") -> None:
         """A link has ended; a new one is opened after a back-off."""
+        self.troubles[link.member_id] = reason
         if self.links.get(link.member_id) is link:
             del self.links[link.member_id]
         most = _OWN_BACKOFF_MOST_S if link.member_id == self.own else _BACKOFF_MOST_S
         backoff = min(self._backoff_s.get(link.member_id, _BACKOFF_FIRST_S / 2) * 2, most)
         self._backoff_s[link.member_id] = backoff
-        self._retry_at[link.member_id] = now + backoff
+        self._retry_at[link.member_id] = now + (_REFUSED_BACKOFF_S if reason.startswith(REFUSED) else backoff)
         if self.replica is link:
             self.replica = None
         if self.home is link:
@@ -124,6 +127,7 @@ class ShardRoute:
     def opened(self, link: Link, now: float) -> None:
         """A link has come up."""
         self._backoff_s.pop(link.member_id, None)
+        self.troubles.pop(link.member_id, None)
         self.choose(now)
 
     def upkeep(self, now: float) -> None:
@@ -131,7 +135,7 @@ class ShardRoute:
         for link in list(self.links.values()):
             limit_s = self._dead_after_s if link.greeted or link.member_id != self.own else _OWN_CONNECT_S
             if now - link.seen_at > limit_s:
-                link.close("silent" if link.up else "no connection")
+                link.close("silent" if link.up else link.trouble or "no connection")
         if self.own:
             self.ensure(self.own, now)
         if self.leader:

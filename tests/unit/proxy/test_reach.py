@@ -1,0 +1,81 @@
+"""What a front says of nodes that it does not reach, and how soon it comes back to one that refused it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from structlog.testing import capture_logs
+
+from cluster.messages import Status
+from cluster.settings import Peer
+from proxy.links import REFUSED
+from proxy.reach import AGAIN_S, PATIENCE_S, Reach
+from proxy.routes import ShardRoute
+from tests.unit.proxy.fakes import Net
+
+PEERS = tuple(Peer(i, f"h{i}", f"10.0.0.{i}", 2380) for i in (1, 2))
+
+
+class Link:
+    """One that is never answered."""
+
+    up = leaving = greeted = False
+    leader = term = 0
+    near = None
+
+    def __init__(self, receiver: Any, shard: int, member_id: int) -> None:
+        self.shard, self.member_id = shard, member_id
+
+
+def route(shard: int = 1) -> ShardRoute:
+    receiver: Any = None
+    connect: Any = Link
+    return ShardRoute(shard, 0, [1, 2], connect, receiver, 1.0)
+
+
+def looked(reach: Reach, of: ShardRoute, begin: int, end: int) -> list[dict[str, Any]]:
+    with capture_logs() as logged:
+        for now in range(begin, end):
+            reach.look([of], float(now))
+    return [dict(line) for line in logged]
+
+
+def test_a_proxy_that_reaches_no_node_says_why_by_name_and_address_now_and_then() -> None:
+    shard, reach = route(), Reach(PEERS)
+    for peer, reason in ((1, "Connection refused"), (2, REFUSED + "cluster ID mismatch")):
+        shard.ensure(peer, 0.0)
+        shard.lost(shard.links[peer], 0.0, reason)
+    first, *more = looked(reach, shard, 0, int(PATIENCE_S + 3 * AGAIN_S))
+    assert first == {
+        "event": "no node of the shard answers", "log_level": "warning", "shard": 1, "for_s": round(PATIENCE_S),
+        "not_reached": {"h1 (10.0.0.1:2381)": "Connection refused", "h2 (10.0.0.2:2381)": "refused: cluster ID mismatch"}}
+    assert len(more) == 2
+    shard.ensure(1, 100.0)
+    up: Any = shard.links[1]
+    up.up = True
+    (line,) = looked(reach, shard, 200, 220)
+    assert (line["event"], line["log_level"]) == ("a node of the shard answers", "info")
+
+
+@pytest.mark.parametrize(("reason", "again_s"), [("connection lost", 0.05), (REFUSED + "cluster ID mismatch", 5.0)])
+def test_one_that_refused_is_asked_again_after_a_while(reason: str, again_s: float) -> None:
+    shard = route()
+    shard.ensure(1, 0.0)
+    shard.lost(shard.links[1], 0.0, reason)
+    shard.ensure(1, again_s - 0.01)
+    assert not shard.links
+    shard.ensure(1, again_s)
+    assert list(shard.links) == [1]
+
+
+def test_one_of_many_refusals_is_logged() -> None:
+    """It was one a second, on both sides."""
+    net = Net().started(leader=1)
+    with capture_logs() as logged:
+        for _ in range(10):
+            net.nodes[1].answer(0, Status.REFUSED, b"cluster ID mismatch")
+            net.pass_time(5.5)
+    downs = [line["log_level"] for line in logged if line["event"] == "link down" and line["reason"].startswith(REFUSED)]
+    assert len(downs) >= 5
+    assert downs.count("warning") == 1
