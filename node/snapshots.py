@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from cluster.raft import Configuration, Role, SnapshotPosition
+from node.catching_up import CatchingUp
 from node.storage import Position, SnapshotRefused
 from node.storage.snapshot import SnapshotSink, SnapshotSource
 
@@ -74,6 +75,7 @@ class Snapshots:
         self._preparing: set[int] = set()
         self._receiving: Receiving | None = None  # the newest one
         self._finishing: Receiving | None = None  # the one that a helper thread checks and syncs, the newest or an older one
+        self.catching_up = CatchingUp()
         self._serial = 0
         self.sent = self.installed = self.failed = 0
         self._outgoing = f"{node.settings.data_dir}/outgoing"
@@ -87,6 +89,7 @@ class Snapshots:
             return
         node = self._node
         self._preparing.add(peer)
+        self.catching_up.begins(peer, node.store.position.shard_index, node.loop.time())
         future = node.loop.run_in_executor(None, SnapshotSource.create, node.store, self._outgoing)
         future.add_done_callback(lambda done: self._prepared(peer, min_index, done))
 
@@ -99,18 +102,18 @@ class Snapshots:
                 log.error("a snapshot could not be made", error=str(error))
             elif not done.cancelled():
                 done.result().close()
-            node.raft.snapshot_sent(peer, False)
+            self._not_sent(peer)
             return
         source = done.result()
         if source.position.shard_index < min_index:
             source.close()
-            node.raft.snapshot_sent(peer, False)
+            self._not_sent(peer)
             return
         try:
             configuration = node.raft.position_at(source.position.shard_index).configuration.encode()
         except ValueError:  # truncated meanwhile: make another one
             source.close()
-            node.raft.snapshot_sent(peer, False)
+            self._not_sent(peer)
             return
         self._serial += 1
         sending = Sending(peer, self._serial, source, configuration, moved_at=node.loop.time())
@@ -142,13 +145,15 @@ class Snapshots:
         sending.source.close()
         if ok:
             self.sent += 1
+            self.catching_up.sent(sending.peer, sending.source.position.shard_index)
+            self._node.raft.snapshot_sent(sending.peer, True)
         else:
             self.failed += 1
-        self._node.raft.snapshot_sent(sending.peer, ok)
+            self._not_sent(sending.peer)
 
-    def lowest_needed_index(self) -> int | None:
-        """Log entries after this are still needed by a transfer under way; None: no transfer."""
-        return min((s.source.position.shard_index for s in self._sending.values()), default=None)
+    def _not_sent(self, peer: int) -> None:
+        self.catching_up.sent(peer, None)
+        self._node.raft.snapshot_sent(peer, False)
 
     def sweep(self) -> None:
         """Every second: give up transfers that do not move, and say that one which is being synced does."""

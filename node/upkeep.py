@@ -39,10 +39,11 @@ if TYPE_CHECKING:
 log = structlog.get_logger("upkeep")
 
 AGREED = "agreed"  # file in a node's directory: the layout that this host was not started with
-# Of order records kept for the own host's other nodes alone, or for a transfer: beyond, they install. Snapshot counts; the
-# share of --order-log-bytes, of which half is headroom (node.space)
+# Of order records kept for the own host's other nodes alone: beyond, they install. Snapshot counts; the share of
+# --order-log-bytes, of which half is headroom (node.space)
 _KEEP_AT_MOST = 20
 _KEEP_SHARE = 8
+_TRANSFER_SHARE = 3, 8  # of the same: of any log, for who gets a state. With what comes until a flush it is no half
 _FLUSH_SHARE = 16  # of the same: a sibling of node 0 flushes so often at least, that what is kept for it may go
 # A compaction has time, requests have not: while there are any (node.yielding) it takes a fifth of the loop, as etcd
 # pauses between batches, in short slices: what comes waits for one
@@ -89,6 +90,7 @@ class Upkeep:
         self._flush_bytes = settings.write_buffer_bytes * 3 // 4
         # an entry at least: a follower that lost one frame is sent entries, no state
         self._catchup_bytes = max(settings.write_buffer_bytes // 4, MAX_ENTRY_BYTES)
+        self._for_transfers = settings.order_log_bytes * _TRANSFER_SHARE[0] // _TRANSFER_SHARE[1]
         self.lease_checks = LeaseChecks(
             node.store, node.slicer, settings.lease_check_interval_ms / 1000, node.loop.time, settings.common.member_id)
         # of other shards' writes a sibling has no rows, so it flushes for them when that helps node 0, and no sooner
@@ -215,6 +217,17 @@ class Upkeep:
         self._ordered_bytes += ordered
         if self._log_bytes >= self._space_look_at:  # on every host: within a second a fast disk takes more than the margin
             self._look_at_space()
+        catching_up = self._node.snapshots.catching_up
+        if (slowed := catching_up.slows) is not None and self._node.writes.leader is not None:
+            pause_s = catching_up.pause_s(
+                size, self._node.log.bytes_after(slowed), self._for_transfers, self._node.loop.time())
+            if pause_s and not self._node.raft.held_back:
+                self._node.raft.held_back = True
+                self._node.loop.call_later(pause_s, self._go_on)
+
+    def _go_on(self) -> None:
+        self._node.raft.held_back = False
+        self._node.wake()
 
     def applied(self) -> None:
         """Something was applied: is it time to flush the state and truncate the log?"""
@@ -248,10 +261,11 @@ class Upkeep:
         durable = node.store.durable_position.shard_index  # H9, I17
         kept_from = node.applied_index - node.settings.snapshot_catchup_entries
         index = min(durable, max(kept_from, node.log.index_before(self._catchup_bytes)))
-        least = node.log.index_before(node.settings.order_log_bytes // _KEEP_SHARE)
-        slowest = node.snapshots.lowest_needed_index()
+        least = node.log.index_before(self._for_transfers)
+        slowest = node.snapshots.catching_up.needed(least, node.log.index_before(self._catchup_bytes), node.raft.peers(), node.now_ms())
         if slowest is not None:
-            index = min(index, max(slowest, least))
+            index = min(index, slowest)
+        least = node.log.index_before(node.settings.order_log_bytes // _KEEP_SHARE)
         wanted = node.kept_for_others(max(least, node.applied_index - _KEEP_AT_MOST * node.settings.snapshot_count))  # I17
         if wanted is not None:
             index = min(index, wanted)

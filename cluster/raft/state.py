@@ -70,6 +70,7 @@ class RaftState:
         self._news_ms = NEVER_MS  # when patient peers are told of a commit that no append has brought them
         self._news_due = False
         self._transferee = 0
+        self.held_back = False  # set by the driver: a leader takes no proposals for now
         self._transfer_deadline_ms = 0
 
         self._quiet = False  # the message that is being handled leaves nothing to do but to answer it

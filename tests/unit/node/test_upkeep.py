@@ -15,7 +15,9 @@ from cluster.lease import Lessor
 from cluster.messages import Method
 from cluster.pb import rpc_pb2 as pb
 from cluster.raft import Configuration, Entry, EntryKind, Role, SnapshotPosition
+from cluster.raft.types import PeerStatus
 from cluster.settings import Common, NodeSettings, Peer
+from node.catching_up import CatchingUp
 from node.space import FRAME as SPACE
 from node.space import write_buffer_bytes
 from node.storage import RaftLog, StateStore
@@ -46,9 +48,14 @@ class Loop:
 
     def __init__(self) -> None:
         self.now_s = 1000.0
+        self.later: list[Callable[[], None]] = []
 
     def time(self) -> float:
         return self.now_s
+
+    def call_later(self, after_s: float, call: Callable[[], None]) -> None:
+        assert after_s > 0
+        self.later.append(call)
 
     def run_in_executor(self, executor: object, work: Callable[..., Any], *args: Any) -> Future[Any]:
         done: Future[Any] = Future()
@@ -70,23 +77,26 @@ class Replica:
         self.loop, self.stopping, self.applied_index, self.order_index = Loop(), False, 0, 0
         self.heard = {2: SimpleNamespace(heard_ms=1e6), 3: SimpleNamespace(heard_ms=1e6)}
         self.raft = SimpleNamespace(
-            configuration=group, peers=lambda: self.heard, compacted=lambda index: None, last_index=0, role=Role.FOLLOWER,
+            configuration=group, held_back=False, peers=lambda: self.heard, compacted=lambda index: None, last_index=0, role=Role.FOLLOWER,
             position_at=lambda index: SnapshotPosition(index, 1, group))
         self.writes = SimpleNamespace(leader=SimpleNamespace(execute=self._log_alarm) if leads else None)
         self.serve = SimpleNamespace(ranges=0)
         self.slicer = SimpleNamespace(start=lambda slices: None)
-        self.snapshots = SimpleNamespace(lowest_needed_index=lambda: self.transfer_at)
-        self.transfer_at: int | None = None
+        self.snapshots = SimpleNamespace(catching_up=CatchingUp())
         self.told: list[tuple[int, bytes, bytes]] = []
         self.peers = SimpleNamespace(send=lambda *frame: self.told.append(frame))
         self.wanted_from = 1 << 62  # of the order, by siblings that a majority stands behind
         self.asked: list[int] = []
+        self.woken = False
         self.alarms: list[pb.AlarmRequest] = []
         self.raised: list[pb.AlarmRequest] = []  # of this host's quota
         self.upkeep = Upkeep(self)  # type: ignore[arg-type]
 
     def now_ms(self) -> int:
         return int(self.loop.now_s * 1000)
+
+    def wake(self) -> None:
+        self.woken = True
 
     def fail(self, reason: str) -> None:
         raise AssertionError(reason)
@@ -198,14 +208,42 @@ def test_who_does_not_lead_says_that_it_is_short_every_second(replica: Make) -> 
     assert not node.upkeep.over_quota(Method.PUT, b"")
 
 
-def test_what_is_kept_for_siblings_or_a_transfer_alone_is_bounded_in_bytes(replica: Make) -> None:
+def test_what_is_kept_for_siblings_alone_is_bounded_in_bytes(replica: Make) -> None:
     node = replica(**SMALL)
-    node.transfer_at = 1
+    node.wanted_from = 0
     node.write(40, 1 << 20)
     node.store.flush()
     node.upkeep.second()
     assert node.asked[-1] == 32  # an eighth of the bound: who wants less than the last 8 MiB installs a state
-    assert node.log.snapshot_position().index == 32
+
+
+def test_what_is_kept_for_a_transfer_is_bounded_in_bytes(replica: Make) -> None:
+    node = replica(**SMALL)
+    node.heard[2] = PeerStatus(0, 1, "snapshot", 0, False, int(1e6))
+    node.snapshots.catching_up.begins(2, 1, 1000.0)
+    node.write(20, 1 << 20)
+    node.store.flush()
+    node.upkeep.second()
+    assert node.log.snapshot_position().index == 1
+    node.write(10, 1 << 20)  # more than three eighths together: that transfer was in vain
+    node.store.flush()
+    node.upkeep.second()
+    assert node.log.bytes_after(0) < 8 << 20
+
+
+def test_a_leader_holds_proposals_back_for_who_ran_out_of_log(replica: Make) -> None:
+    node = replica(**SMALL)
+    node.heard[2] = PeerStatus(0, 1, "snapshot", 0, False, int(1e6))
+    for held_back in (False, True):
+        node.snapshots.catching_up.begins(2, node.applied_index + 1, 999.0)
+        node.write(30, 1 << 20)
+        assert node.raft.held_back is held_back
+        node.store.flush()
+        node.upkeep.second()
+    (again,) = node.loop.later
+    again()
+    assert not node.raft.held_back
+    assert node.woken
 
 
 def test_a_sibling_flushes_for_what_node_0_logged(replica: Make) -> None:

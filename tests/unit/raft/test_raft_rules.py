@@ -469,6 +469,9 @@ def test_uncommitted_bytes_are_bounded() -> None:
     group.pass_time(400)
     assert leader.raft.statistics()["uncommitted_bytes"] == 0
     assert leader.raft.takes_proposals
+    leader.raft.held_back = True
+    assert not leader.raft.takes_proposals
+    leader.raft.held_back = False
     assert not group[2].raft.takes_proposals  # it follows
     leader.raft.propose(b"x")
 

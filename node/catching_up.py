@@ -1,0 +1,90 @@
+"""Replicas that get a state must find the log from there on: it is kept for them until they have caught up, within a bound.
+
+A transfer takes time, and so does what follows it; meanwhile the leader logs on. If more comes than may be kept, the transfer was in
+vain and another one follows, which under the same load would go the same way. So whoever ran out of log has it last longer the next time:
+once half of what may be kept is used, the leader logs a quarter of what it would, then a sixteenth, then a sixty-fourth. The first transfer
+slows nothing. A replica that is silent is not waited for, nor is any log kept for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from cluster.raft.types import PeerStatus
+
+_SILENT_MS = 10_000
+_SLOWER_BY, _SLOWEST_BY = 4, 64  # each time; at most
+_LONGEST_PAUSE_S = 5.0
+
+
+@dataclass(slots=True)
+class _Held:
+    index: int  # the log is needed behind it
+    began_s: float
+    transfer: bool = True  # the state is on its way
+    pace: float = 0.0  # bytes a second at which the first half of what may be kept was logged
+
+
+class CatchingUp:
+    """Of one node. Indexes are of its log, times of its clock."""
+
+    def __init__(self) -> None:
+        self._held: dict[int, _Held] = {}
+        self._ran_out: dict[int, int] = {}  # peer: transfers in vain since it had caught up last
+        self._until_s = 0.0
+
+    def begins(self, peer: int, index: int, now_s: float) -> None:
+        """A state at ``index`` or behind it is about to be sent."""
+        self._held[peer] = _Held(index, now_s)
+
+    def sent(self, peer: int, index: int | None) -> None:
+        """The peer has installed a state at ``index``; None: it has not."""
+        held = self._held.get(peer)
+        if held is None:
+            return
+        if index is None:
+            del self._held[peer]
+        else:
+            held.index, held.transfer = index, False
+
+    def needed(self, least: int, kept_anyway: int, peers: Mapping[int, PeerStatus], now_ms: int) -> int | None:
+        """The log behind this must be kept. None: nobody needs any. ``least``: it may be kept behind that; ``kept_anyway``: who
+        is as far has caught up; ``peers``: a leader's (others have none to wait for)."""
+        for peer, held in list(self._held.items()):
+            status = peers.get(peer)
+            if status is None or now_ms - status.heard_ms >= _SILENT_MS:
+                del self._held[peer]
+                continue
+            if not held.transfer:
+                held.index = max(held.index, status.match)
+                if status.match >= kept_anyway:
+                    del self._held[peer]
+                    self._ran_out.pop(peer, None)
+                    continue
+            if held.index < least:
+                del self._held[peer]
+                self._ran_out[peer] = self._ran_out.get(peer, 0) + 1
+        return min((held.index for held in self._held.values()), default=None)
+
+    @property
+    def slows(self) -> int | None:
+        """The log may have to grow more slowly, for who needs it behind this; None: not at all."""
+        slowed = self._slowed()
+        return slowed.index if slowed is not None else None
+
+    def _slowed(self) -> _Held | None:
+        again = [held for peer, held in self._held.items() if peer in self._ran_out]
+        return min(again, key=lambda held: held.index, default=None)
+
+    def pause_s(self, size: int, kept: int, room: int, now_s: float) -> float:
+        """So many bytes were logged: for how long no more may be. ``kept``: bytes behind :attr:`slows`, of ``room`` at most."""
+        held = self._slowed()
+        if held is None or kept < room // 2:
+            return 0.0
+        if not held.pace:
+            held.pace = max(kept / max(now_s - held.began_s, 0.001), 1.0)
+        worst = max(count for peer, count in self._ran_out.items() if peer in self._held)
+        slower = min(_SLOWER_BY ** worst, _SLOWEST_BY)
+        self._until_s = min(max(self._until_s, now_s) + size * slower / held.pace, now_s + _LONGEST_PAUSE_S)
+        return self._until_s - now_s
