@@ -214,7 +214,7 @@ class _Turn:
             if time.monotonic() > end:
                 self._crowd.count(f"{what} that the server still has {_LET_GO_S:.0f} s after their end")
                 return
-            await asyncio.sleep(0.05)
+            await asyncio.sleep(0.2)  # what asks for metrics is work for the server, too
 
     def _watchers(self) -> float:
         total = 0.0

@@ -19,6 +19,7 @@ from proxy.links import Link
 from proxy.router import Router
 from proxy.watch.cohort import ClientWatch, Cohort
 from proxy.watch.encode import batch_of_record, is_part
+from proxy.watch.ending import Ending
 from proxy.watch.history import History, Slice
 from proxy.watch.joining import Joining
 from proxy.watch.parts import Part
@@ -50,6 +51,7 @@ class WatchHub:
         self._history = History(router)
         self._progress = ProgressRequests(router)
         self._joining = Joining(router)
+        self._ending = Ending(router)
         self._merging: dict[Subscription, None] = {}  # over several shards, with events that wait for watermarks
         self._looks: dict[Subscription, None] = {}  # those of them that a watermark may let go on
         self._looking = False
@@ -87,6 +89,7 @@ class WatchHub:
         self._ticking.pop(stream, None)
         self._progress.forget(stream)
         stream.close()
+        self._ending.add(stream)
 
     def subscribe(self, key: bytes, range_end: bytes, prev_kv: bool, revision: int) -> Subscription:
         """The one subscription of a range; a new one brings the events after ``revision``."""
@@ -293,7 +296,7 @@ class WatchHub:
 
     def statistics(self) -> dict[str, int]:
         """Figures for /metrics."""
-        watches = sum(len(s.watches) for s in self.streams)
+        watches = sum(len(s.watches) for s in self.streams) + self._ending.count
         slow = sum(len(c.members) for s in self.subscriptions.values() for c in s.lagging)
         return {"streams": len(self.streams), "watches": watches, "slow": slow,
                 "subscriptions": len(self.subscriptions), "events": self.events_received,

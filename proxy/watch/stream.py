@@ -192,12 +192,9 @@ class WatchStream:
         self.hub.ended(watch)
 
     def close(self) -> None:
-        """The call has ended."""
-        if not self.closed:
-            self.closed = True
-            self.deferred.clear()
-            for watch in tuple(self.watches.values()):
-                self.forget(watch)
+        """The call has ended; whoever closes it forgets the watches."""
+        self.closed = True
+        self.deferred.clear()
 
 
 WatchRequest = rpc_pb2.WatchRequest

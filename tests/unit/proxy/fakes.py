@@ -183,7 +183,7 @@ class FakeNode:
     def take(self, method: int | None = None) -> list[Request]:
         """The requests that have come (of one method), removed."""
         taken = [r for r in self.requests if method is None or r.method == method]
-        self.requests = [r for r in self.requests if r not in taken]
+        self.requests = [r for r in self.requests if not (method is None or r.method == method)]
         return taken
 
     def flush(self, now: float) -> None:

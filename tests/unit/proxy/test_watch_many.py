@@ -9,7 +9,7 @@ import pytest
 
 from cluster.messages import Method
 from proxy.watch import joining
-from tests.unit.proxy.watching import World
+from tests.unit.proxy.watching import Client, World
 from tests.unit.turns import LONGEST_S, Turns, short_turns
 
 PUT = 0
@@ -106,3 +106,46 @@ def test_no_turn_is_long_when_watermarks_of_16_shards_come_for_1000_watches_over
             assert {s.emitted for s in hub.subscriptions.values()} == {revision}
     assert hub.events_received == 3000
     assert not hub._merging
+
+
+def test_no_turn_is_long_when_a_stream_of_many_watches_ends_and_others_lose_nothing() -> None:
+    world = World()
+    hub, loop, node = world.net.context.hub, world.net.loop, world.net.nodes[1]
+    leaving, staying = Client(world), Client(world)
+    for i in range(MANY):
+        leaving.create(b"/%d/x" % i)
+    staying.create(b"/0/x")
+    world.settle()
+    assert len(node.link.parts) == MANY
+    with short_turns() as turns:  # 20,000 that end in one turn take 0.2 s
+        with turns.turn():
+            leaving.leave()
+        late = Client(world)
+        late.create(b"/1/x")  # the range of a watch that is to end
+        while loop._soon:
+            with turns.turn():
+                loop.turn()
+            hub.statistics()
+    world.settle()
+    assert hub.statistics()["watches"] == len(hub.subscriptions) == len(node.link.parts) == 2
+    assert len(world.sources[1].subs) == 2
+    world.write((PUT, b"/0/x"), (PUT, b"/1/x"))
+    assert [len(client.events()) for client in (leaving, staying, late)] == [0, 1, 1]
+
+
+def test_more_watches_leave_in_a_turn_where_more_of_them_wait() -> None:
+    world = World()
+    hub, loop = world.net.context.hub, world.net.loop
+    client = Client(world)
+    for _ in range(MANY):
+        client.create(b"/x")
+    world.settle()
+    client.leave()
+    turns = 0
+    while loop._soon:
+        loop.turn()
+        turns += 1
+        assert hub.statistics()["watches"] == sum(len(cohort.members) for s in hub.subscriptions.values()
+                                                  for cohort in s.cohorts())
+    assert hub.statistics()["watches"] == 0
+    assert MANY / 400 < turns < MANY / 200
