@@ -1,16 +1,21 @@
-"""Maintenance.Hash is of what clients wrote: an election and a restart do not change it, as they do not change etcd's."""
+"""Maintenance.Hash is of what clients wrote: an election and a restart do not change it, as they do not change etcd's.
+``musterctl endpoint hashkv`` compares hosts at one revision, however soon after a write."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import pytest
+
 from bench.client import Client, parse_endpoint
 from cluster.pb import rpc_pb2 as pb
-from tests.cluster.local_cluster import until
+from tests.cluster.local_cluster import local_cluster, until
 from tests.cluster.one_host import Host, started
+from tools.musterctl import cli
 
 
 @contextlib.asynccontextmanager
@@ -60,3 +65,32 @@ def test_the_hash_is_the_same_after_a_restart(tmp_path: Path) -> None:
         assert found == written
         assert after != written
         written = after
+
+
+def test_hosts_are_compared_at_one_revision_right_after_a_put(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with local_cluster(tmp_path / "c", 3, "--shards=3") as cluster:
+        first, everybody = cluster.endpoints()[0], ",".join(cluster.endpoints())
+        for number in range(20):
+            for words in (["put", f"/{number}/k", "x"], ["compaction", "3"] if number == 10 else ["version"]):
+                assert cli.run(["--endpoints", first, *words]) == 0
+            capsys.readouterr()
+            assert cli.run(["--endpoints", everybody, "endpoint", "hashkv", "-w", "json"]) == 0
+            hashes = [answer["HashKV"] for answer in json.loads(capsys.readouterr().out)]
+            assert len(hashes) == 3
+            assert len({h["hash"] for h in hashes}) == 1, f"at try {number}: {hashes}"
+
+
+def test_a_host_that_is_down_does_not_keep_the_others_from_being_compared(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with local_cluster(tmp_path / "c", 3) as cluster:
+        cluster.ok("kill", "2")
+        endpoints = cluster.endpoints()
+        line = ["--endpoints", ",".join(endpoints), "--command-timeout=1s", "endpoint", "hashkv", "-w", "json"]
+        assert cli.run(line) == 1
+        output = capsys.readouterr()
+        assert [answer["Endpoint"] for answer in json.loads(output.out)] == endpoints[:2]
+        assert f"musterctl: {endpoints[2]}: connection refused\n" in output.err
+        assert f"Failed to get the hash of endpoint {endpoints[2]} (context deadline exceeded)\n" in output.err

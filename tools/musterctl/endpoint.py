@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import sys
 import threading
 import time
 
 from cluster.pb import rpc_pb2
-from tools.musterctl.client import RequestError, Session, failing_with, session
+from tools.musterctl.client import Client, RequestError, Session, failing_with, session
 from tools.musterctl.command import Exit, Invocation
 from tools.musterctl.gotext import duration
 from tools.musterctl.records import EndpointHash, EndpointHealth, EndpointStatus
+
+_ASK_AGAIN_S = 0.05
 
 
 def endpoints(invocation: Invocation, s: Session) -> list[str]:
@@ -81,20 +84,63 @@ def status(invocation: Invocation) -> None:
 
 
 def hash_kv(invocation: Invocation) -> None:
-    """``endpoint hashkv``."""
+    """``endpoint hashkv``: of ``--rev``, or of several endpoints at the newest revision that all of them have."""
     s = session(invocation)
-    found: list[EndpointHash] = []
-    failure = ""
-    request = rpc_pb2.HashKVRequest(revision=invocation.flags.number("rev"))
-    for endpoint in endpoints(invocation, s):
-        try:
-            r = s.client(endpoint).unary(
-                "Maintenance/HashKV", request, rpc_pb2.HashKVResponse, s.timeout_s, True
-            )
-            found.append(EndpointHash(endpoint, r))
-        except RequestError as error:
-            failure = str(error)
-            print(f"Failed to get the hash of endpoint {endpoint} ({error})", file=sys.stderr)
+    asked = endpoints(invocation, s)
+    wanted = invocation.flags.number("rev")
+    if wanted or len(asked) == 1:
+        found, failure = _hashes(s, {endpoint: s.client(endpoint) for endpoint in asked}, wanted)
+    else:
+        found, failure = _comparable_hashes(s, asked)
     s.printer.endpoint_hash(found)
     if failure:
         raise Exit(1, failure)
+
+
+def _hashes(s: Session, clients: dict[str, Client], revision: int) -> tuple[list[EndpointHash], str]:
+    """Of each endpoint that answers; and the last failure, "" if there was none. A failure is told at once."""
+    found, failure = [], ""
+    for endpoint, client in clients.items():
+        try:
+            found.append(EndpointHash(endpoint, _hash_of(s, client, revision)))
+        except RequestError as error:
+            failure = str(error)
+            print(f"Failed to get the hash of endpoint {endpoint} ({error})", file=sys.stderr)
+    return found, failure
+
+
+def _hash_of(s: Session, client: Client, revision: int) -> rpc_pb2.HashKVResponse:
+    request = rpc_pb2.HashKVRequest(revision=revision)
+    return client.unary("Maintenance/HashKV", request, rpc_pb2.HashKVResponse, s.timeout_s, True)
+
+
+def _comparable_hashes(s: Session, asked: list[str]) -> tuple[list[EndpointHash], str]:
+    """Hashes of one revision, over one compaction.
+
+    Each endpoint says how far it is, and the least is what all have. A replica may be a moment behind its endpoint, and
+    a compaction may come between: then all are asked again, as long as the time of a command allows.
+    """
+    end = time.monotonic() + s.timeout_s
+    clients = {endpoint: s.client(endpoint) for endpoint in asked}
+    failure = ""
+    while True:
+        revisions = []
+        for endpoint, client in list(clients.items()):
+            request = rpc_pb2.StatusRequest()
+            try:
+                r = client.unary("Maintenance/Status", request, rpc_pb2.StatusResponse, s.timeout_s, True)
+            except RequestError as error:
+                failure = str(error)
+                del clients[endpoint]
+                print(f"Failed to get the hash of endpoint {endpoint} ({error})", file=sys.stderr)
+            else:
+                revisions.append(r.header.revision)
+        revision = min(revisions, default=0)
+        if time.monotonic() >= end or not clients:
+            found, last = _hashes(s, clients, revision)
+            return found, last or failure
+        with contextlib.suppress(RequestError):
+            found = [EndpointHash(e, _hash_of(s, c, revision)) for e, c in clients.items()]
+            if len({h.response.compact_revision for h in found}) == 1:
+                return found, failure
+        time.sleep(_ASK_AGAIN_S)
