@@ -28,6 +28,7 @@ from tests.cluster.local_cluster import (
 )
 from tools.muster import rundir
 from tools.muster.layout import TOKEN
+from tools.musterctl import cli
 
 
 def unary(channel: grpc.Channel, method: str, request: object, response: type, timeout: float = LIMIT_S) -> object:
@@ -215,7 +216,12 @@ def test_shard_list_shows_every_shard_on_every_host(three: LocalCluster) -> None
     table = ctl(three, "shard", "list", "-w", "table").splitlines()
     assert len(table) == 3 + 9 + 1
     assert "FEED FROM" in table[1]
-    assert len(ctl(three, "shard", "list").splitlines()) == 9
+    assert ctl(three, "shard", "list").splitlines()[1] == table[1], "a table is the default: rows need a header"
+    assert len(ctl(three, "shard", "list", "-w", "simple").splitlines()) == 9
+    blocks = ctl(three, "shard", "list", "-w", "fields").split("\n\n")
+    assert len(blocks) == 9 + 1
+    fifth = set(blocks[4].splitlines())
+    assert fifth >= {'"Host" : "host1"', f'"MemberID" : "{found[4]["member_id"]}"', '"Shard" : 1', '"Up" : true'}
 
 
 def test_shard_of_tells_where_keys_are(three: LocalCluster) -> None:
@@ -223,11 +229,17 @@ def test_shard_of_tells_where_keys_are(three: LocalCluster) -> None:
     for key in ("plain", "/a/b/c/d", "/registry/pods/x"):
         shard = placement.shard_of(key.encode())
         assert json.loads(ctl(three, "shard", "of", key, "-w", "json"))["shards"] == [shard]
-        assert ctl(three, "shard", "of", key).startswith(f"{shard}, ")
+        assert ctl(three, "shard", "of", key, "-w", "simple").startswith(f"{shard}, ")
+        assert "| PLACED BY" in ctl(three, "shard", "of", key)
     assert json.loads(ctl(three, "shard", "of", "--prefix", "/a/", "-w", "json"))["shards"] == [0, 1, 2]
     assert len(json.loads(ctl(three, "shard", "of", "--prefix", "/a/b/", "-w", "json"))["shards"]) == 1
     ctl(three, "shard", "of", code=128)
     ctl(three, "shard", "list", "-w", "protobuf", code=4)
+
+
+def test_a_user_is_refused_where_there_are_none(three: LocalCluster, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.run(["--endpoints", three.endpoints()[0], "--user", "root:secret", "get", "k"]) == 1
+    assert capsys.readouterr().err == "Error: this server has no users: leave out --user and --password\n"
 
 
 def test_metrics_and_status_count_every_shard(three: LocalCluster) -> None:

@@ -304,11 +304,9 @@ class Client:
             try:
                 answer = self.unary("Auth/Authenticate", request, rpc_pb2.AuthenticateResponse, left, True)
             except RequestError as error:
-                # a server without authentication, or one that has none yet, is used without a token
-                if (
-                    "authentication is not enabled" in str(error)
-                    or error.code is grpc.StatusCode.UNIMPLEMENTED
-                ):
+                if error.code is grpc.StatusCode.UNIMPLEMENTED:
+                    raise Exit(1, "this server has no users: leave out --user and --password") from None
+                if "authentication is not enabled" in str(error):  # etcd's: used without a token
                     return ()
                 raise Exit(1, str(error)) from None
             self._token = answer.token

@@ -212,7 +212,8 @@ def _shard_command() -> Command:
                 "Lists every shard on every host of the cluster",
                 "shard:list_shards",
                 long="Prints every shard on every host: role, term, indexes of the shard's log and of the order log, how many\n"
-                "order records it lags behind the newest host, keys, size, share of one CPU, and whose feed it takes.",
+                "order records it lags behind the newest host, keys, size, share of one CPU, and whose feed it takes.\n"
+                "A table, unless --write-out is simple, fields or json.",
             ),
             Command(
                 "of [options] <key> [range_end]",

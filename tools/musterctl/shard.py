@@ -15,11 +15,12 @@ from cluster.placement import Placement
 from tools.musterctl import layout
 from tools.musterctl.client import Config, Session, failing_with, session
 from tools.musterctl.command import Exit, Invocation
-from tools.musterctl.gotext import raw, si_bytes
+from tools.musterctl.gotext import quote, raw, si_bytes
 from tools.musterctl.kv import span
+from tools.musterctl.printer import choose
 
 HEADER = ("SHARD", "HOST", "ROLE", "TERM", "COMMIT", "APPLIED", "ORDER", "LAG", "REVISION", "KEYS", "SIZE", "CPU", "FEED FROM")
-_FORMATS = ("simple", "table", "json")
+_FORMATS = ("simple", "table", "json", "fields")
 
 Facts = dict[str, Any]
 
@@ -46,7 +47,7 @@ def list_shards(invocation: Invocation) -> None:
         if facts["up"]:
             facts["order_lag"] = newest - facts["order_index"]
     names = {facts["member_id"]: facts["host"] for facts in found}
-    _show(s, HEADER, [_row(facts, names) for facts in found], found)
+    _show(s, HEADER, [_row(facts, names) for facts in found], found, found)
     for name in silent:
         print(f"host {name} does not answer", file=sys.stderr)
     if silent:
@@ -78,27 +79,47 @@ def of(invocation: Invocation) -> None:
     shards = placement.shards_of(key, range_end)
     prefix = placement.prefix_of(raw(invocation.args[0])) if len(shards) == 1 else b""
     text = prefix.decode(errors="surrogateescape")
-    _show(s, ("SHARD", "PLACED BY"), [[str(shard), text] for shard in shards], {
+    facts = {
         "shards": list(shards), "of": agreed["shards"], "depth": agreed["depth"],
         "placed_by": prefix.decode(errors="backslashreplace"),
-    })  # fmt: skip
+    }  # fmt: skip
+    _show(s, ("SHARD", "PLACED BY"), [[str(shard), text] for shard in shards], [facts], facts)
 
 
 def _session(invocation: Invocation) -> Session:
     s = session(invocation)
+    if "write-out" not in invocation.flags.given:
+        s.printer = choose("table", s.printer.as_hex)  # there is no etcdctl whose default it could be
     if s.printer.kind not in _FORMATS:
         raise Exit(4, f"{s.printer.kind} not supported as output format")
     return s
 
 
-def _show(s: Session, header: Sequence[str], rows: list[list[str]], data: object) -> None:
+def _show(s: Session, header: Sequence[str], rows: list[list[str]], blocks: list[Facts], document: object) -> None:
+    """``rows`` for people, ``blocks`` (one of lines for each) and ``document`` for programs."""
     if s.printer.kind == "json":
-        print(json.dumps(data, separators=(",", ":")))
+        print(json.dumps(document, separators=(",", ":")))
     elif s.printer.kind == "table":
         sys.stdout.write(layout.grid(header, rows))
+    elif s.printer.kind == "fields":
+        for block in blocks:
+            print("".join(f'"{_field(name)}" : {_value(value)}\n' for name, value in block.items()))
     else:
         for row in rows:
             print(", ".join(row))
+
+
+def _field(name: str) -> str:
+    """``member_id`` as the format spells names: MemberID."""
+    return "".join("ID" if word == "id" else "CPU" if word == "cpu" else word.capitalize() for word in name.split("_"))
+
+
+def _value(value: object) -> str:
+    if isinstance(value, str):
+        return quote(value)
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f"[{' '.join(map(str, value))}]" if isinstance(value, list) else str(value)
 
 
 def _ask_any(s: Session, endpoints: Sequence[str], path: str) -> Facts | None:
