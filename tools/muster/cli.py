@@ -85,7 +85,18 @@ def _server(args: list[str]) -> int:
     return serve.run(settings)
 
 
+PEER_KEYS_USAGE = """Usage:
+
+  muster peer-keys FILE
+
+Makes the key file that encrypts what passes between hosts, readable by this user only. An existing file is not
+overwritten. Copy it to every host of the cluster, and start each with --peer-key-file=FILE."""
+
+
 def _peer_keys(args: list[str]) -> int:
+    if any(arg in ("-h", "-help", "--help") for arg in args):
+        print(PEER_KEYS_USAGE)
+        return 0
     if len(args) != 1 or args[0].startswith("-"):
         raise UsageError("usage: muster peer-keys FILE")
     from tools.muster import peer_keys
@@ -106,11 +117,11 @@ def _version() -> int:
     from cluster.version import ETCD_VERSION, MUSTER_VERSION
 
     machine = {"x86_64": "amd64", "aarch64": "arm64"}.get(platform.machine(), platform.machine())
+    print(f"muster Version: {MUSTER_VERSION}")
     print(f"etcd Version: {ETCD_VERSION}")
     print("Git SHA: GitNotFound")
     print(f"Go Version: none (Python {platform.python_version()})")
     print(f"Go OS/Arch: {sys.platform}/{machine}")
-    print(f"muster Version: {MUSTER_VERSION}")
     return 0
 
 

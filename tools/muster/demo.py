@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 
 from tools.muster import local_cli
@@ -16,20 +17,26 @@ pb.RangeRequest.SerializeToString, pb.RangeResponse.FromString); print(get(pb.Ra
 def hints(data_dir: str, layout: Layout) -> str:
     """What to try, ready to paste into another terminal."""
     endpoints = ",".join(h.endpoint.removeprefix("http://") for h in layout.hosts)
-    first, last_host = layout.hosts[0], endpoints.split(",")[-1]
+    first, last = layout.hosts[0], layout.hosts[-1].endpoint.removeprefix("http://")
     snippet = PYTHON_SNIPPET.format(host=first.endpoint.removeprefix("http://"))
+    local = f"--data-dir {shlex.quote(data_dir)}"
     return f"""
-Five things to try from another terminal, in this folder:
+Five things to try in another terminal, in this folder. First: E={endpoints}
 
- 1. etcd's own client:   .venv/bin/etcdctl --endpoints {endpoints} put greeting hello
-                         .venv/bin/etcdctl --endpoints {last_host} get greeting
- 2. watch, and kill:     .venv/bin/musterctl --endpoints {last_host} watch --prefix /service/
-                         .venv/bin/muster local kill 0 --data-dir {data_dir}; .venv/bin/muster local start 0 --data-dir {data_dir}
- 3. who leads:           .venv/bin/musterctl --endpoints {endpoints} endpoint status -w table
- 4. health and metrics:  curl {first.endpoint}/health; curl {first.endpoint}/metrics
- 5. from Python:         .venv/bin/python -c "{snippet}"
+ 1. etcd's own client    .venv/bin/etcdctl --endpoints $E put greeting hello
+                         .venv/bin/etcdctl --endpoints {last} get greeting
+ 2. a watch, a crash     .venv/bin/musterctl --endpoints $E watch --prefix /service/ &
+                         .venv/bin/musterctl --endpoints $E put /service/web up
+                         .venv/bin/muster local kill 0 {local}
+                         .venv/bin/musterctl --endpoints $E put /service/web "still up"
+                         .venv/bin/muster local start 0 {local} --wait 30s; kill %1
+ 3. who leads            .venv/bin/musterctl --endpoints $E endpoint status -w table
+                         .venv/bin/musterctl --endpoints $E shard list
+ 4. health, metrics      curl {first.endpoint}/health; echo
+                         curl -s {first.endpoint}/metrics | grep -E '^etcd_server_(has|is)_leader'
+ 5. from Python          .venv/bin/python -c "{snippet}"
 
-Ctrl-C stops all of it; the data stays in {data_dir}/."""
+Ctrl-C here stops all of it; the data stays in {data_dir}."""
 
 
 def run(args: list[str]) -> int:

@@ -29,17 +29,47 @@ _TAKEN = (
     "grpc-keepalive-timeout", "socket-reuse-port", "metrics", "watch-progress-notify-interval", "cors",
     "host-whitelist", "enable-pprof", "log-level", "log-format", "log-outputs", "help",
 )  # fmt: skip
+_WORDS = {
+    "name": "this proxy's name, in its log",
+    "data-dir": "directory of the proxy's lock and sockets; it keeps no data",
+    "run-dir": "directory of the proxy's sockets; default <data-dir>/run, or a short one where that path is too long",
+    "port-wait": "how long a start waits for ports that are still taken before it gives up",
+    "fronts": "number of processes that share the client port",
+    "cpus": 'CPUs to pin the processes to: "auto" (one each, where there are enough), "none", or a list: 0-3,6',
+    "shards": "the cluster's number of shards: needed with --initial-cluster, told by --endpoints",
+    "shard-depth": "the cluster's own: needed with --initial-cluster where it is not the default, told by --endpoints",
+    "initial-cluster": "the members, in place of --endpoints: name=peer URL,...",
+    "initial-cluster-token": "the cluster's own, with --initial-cluster",
+    "peer-key-file": "the cluster's key file, if its members have one",
+    "heartbeat-interval": "the members' own",
+    "election-timeout": "the members' own",
+    "max-request-bytes": "largest client request; the members' own",
+    "max-txn-ops": "operations in a transaction; the members' own",
+}
+_USAGE = """A front alone, on a machine without a member: it takes requests of clients here, sends each to the member that leads
+its keys, and serves watches out of the members' events. It has no vote and keeps no data. To its clients it is one more
+endpoint of the cluster. It needs the members' peer ports.
+
+Usage:
+
+  muster proxy --endpoints URL,... [flags]                                 members to ask who the members are
+  muster proxy --initial-cluster name=peer URL,... --shards N [flags]      the members themselves
+
+Flags:
+"""
 FLAGS = {
     "endpoints": Flag("endpoints", Kind.LIST, "", "client URLs of members, asked once for the members' peer URLs"),
-    **{name: SERVER_FLAGS[name] for name in _TAKEN},
+    **{name: replace(SERVER_FLAGS[name], help=_WORDS.get(name, SERVER_FLAGS[name].help)) for name in _TAKEN},
 }
+FLAGS["data-dir"] = replace(FLAGS["data-dir"], default="proxy.muster")
+FLAGS["initial-cluster"] = replace(FLAGS["initial-cluster"], default="")
 
 
 def run(args: list[str]) -> int:
     """Run the fronts until told to stop; the exit code."""
     given = resolve(FLAGS, args, {}, use_environ=False)
     if given["help"]:
-        print("Usage:\n\n  muster proxy --endpoints URL,... | --initial-cluster name=peer URL,... [flags]\n\nFlags:\n")
+        print(_USAGE)
         print(flag_list(FLAGS))
         return 0
     if given.is_set("endpoints") == given.is_set("initial-cluster"):
@@ -82,9 +112,7 @@ def _server_values(given: Values) -> Values:
     values = Values({**defaults, **{k: v for k, v in given.values.items() if k in defaults}}, sources, given.rest)
     values.values["advertise-client-urls"] = values["listen-client-urls"]
     values.sources["advertise-client-urls"] = "flag"
-    if not values.is_set("data-dir"):
-        values.values["data-dir"] = "proxy.muster"
-        values.sources["data-dir"] = "flag"
+    values.sources["data-dir"] = "flag"  # a proxy has a default of its own
     return values
 
 

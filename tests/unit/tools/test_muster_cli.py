@@ -64,14 +64,13 @@ def test_an_error_is_one_line_and_an_exit_code(
     assert err.count("\n") == 1
 
 
-def test_version_has_etcds_four_lines_and_ours(tmp_path: Path) -> None:
+def test_version_has_our_line_and_etcds_four(tmp_path: Path) -> None:
     for args in (("--version",), ("-version",), ("version",)):
         done = muster(tmp_path, *args)
         lines = done.stdout.splitlines()
         assert done.returncode == 0
-        assert lines[0] == f"etcd Version: {ETCD_VERSION}"
-        assert [line.split(": ")[0] for line in lines[1:4]] == ["Git SHA", "Go Version", "Go OS/Arch"]
-        assert lines[4] == f"muster Version: {MUSTER_VERSION}"
+        assert lines[:2] == [f"muster Version: {MUSTER_VERSION}", f"etcd Version: {ETCD_VERSION}"]
+        assert [line.split(": ")[0] for line in lines[2:]] == ["Git SHA", "Go Version", "Go OS/Arch"]
 
 
 @pytest.mark.parametrize("args", [("--help",), ("-h",), ("help",), ("--name=a", "--help", "--heartbeat-interval=300")])
@@ -82,10 +81,29 @@ def test_help_comes_on_stdout(args: tuple[str, ...], capsys: pytest.CaptureFixtu
     assert err == ""
 
 
-@pytest.mark.parametrize("args", [("local", "--help"), ("proxy", "--help")])
-def test_commands_have_their_own_help(args: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (("local", "--help"), "Flags:"),
+        (("proxy", "--help"), "A front alone, on a machine without a member"),
+        (("peer-keys", "--help"), "muster peer-keys FILE"),
+        (("peer-keys", "-h"), "muster peer-keys FILE"),
+    ],
+)
+def test_commands_have_their_own_help(
+    args: tuple[str, ...], words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert cli.run(list(args)) == 0
-    assert "Flags:" in capsys.readouterr().out
+    output = capsys.readouterr()
+    assert words in output.out
+    assert output.err == ""
+
+
+def test_the_help_of_a_proxy_says_nothing_of_a_member_of_its_own(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.run(["proxy", "--help"]) == 0
+    text = " ".join(capsys.readouterr().out.split())
+    for words in ("this host", "first hosts", "node 0", "of a new cluster", "${name}"):
+        assert words not in text
 
 
 def test_peer_keys_are_made_once(tmp_path: Path) -> None:
