@@ -58,8 +58,9 @@ def delete_range(view: View, request: bytes, weigh: txn_eval.Weigh | None = None
 
 
 @answered
-def txn(view: View, request: bytes, max_ops: int, weigh: txn_eval.Weigh | None = None) -> Outcome:
-    """TxnRequest, read-only ones too (nothing to log then). ``weigh``: see ``txn_eval.txn``."""
+def txn(view: View, request: bytes, max_ops: int, weigh: txn_eval.Weigh | None = None,
+        turn: txn_eval.Turn | None = None) -> Outcome:
+    """TxnRequest, read-only ones too (nothing to log then). ``weigh``, ``turn``: see ``txn_eval.txn``."""
     plain = plain_txn.read(request)
     if plain is not None and plain.ops() <= max_ops:
         before = view.revision
@@ -68,7 +69,7 @@ def txn(view: View, request: bytes, max_ops: int, weigh: txn_eval.Weigh | None =
         return outcome
     message: Any = parse(pb.TxnRequest.FromString, request)
     validate.check_txn(message, max_ops)
-    return txn_eval.txn(view, message, weigh)
+    return txn_eval.txn(view, message, weigh, turn)
 
 
 def range_(view: View, request: bytes) -> bytes:

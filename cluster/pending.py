@@ -4,12 +4,14 @@ answer is made again once they are known. What cannot be told from it is an exce
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 from cluster.footprint import overlap
 from cluster.prepare import Row
 from cluster.records import PENDING_REVISION
-from cluster.replica import AppliedState, Overlay
+from cluster.replica import LOOK, AppliedState, Overlay
+from cluster.spans import Span
 from cluster.view import Current, Version
 
 
@@ -44,10 +46,16 @@ class PendingOverlay(Overlay):
         if revision:
             if revision > self._store.revision:
                 raise Elsewhere
-            return self._store.scan(start, end, revision)
+            return self._store.scan(start, end, revision, LOOK)
         if self.touches(start, end):
             raise Blocked
-        return self._store.scan(start, end)
+        return self._store.scan(start, end, 0, LOOK)
+
+    def changing(self, span: Span) -> Sequence[bytes]:
+        """The keys of a span with pending writes: none, or Blocked."""
+        if self.touches(*span):
+            raise Blocked
+        return ()
 
     def count(self, start: bytes, end: bytes) -> int:
         """How many live keys a range has; Blocked if any of it is pending."""
@@ -83,7 +91,8 @@ class Recorder:
         self._currents: dict[bytes, Current | Version | None] = {}
         self._gets: dict[bytes, bytes | None] = {}
         self._counts: dict[tuple[bytes, bytes], int] = {}
-        self._scans: dict[tuple[bytes, bytes, int], list[Row]] = {}
+        # what was read of each so far, and the rest
+        self._scans: dict[tuple[bytes, bytes, int], tuple[list[Row], Iterator[Row]]] = {}
         self._leases: dict[int, bool] = {}
         self.revision = base.revision
         self.compact_revision = base.compact_revision
@@ -101,8 +110,8 @@ class Recorder:
     def scan(self, start: bytes, end: bytes, revision: int = 0) -> Iterator[Row]:
         wanted = (start, end, revision)
         if wanted not in self._scans and self._base is not None:
-            self._scans[wanted] = list(self._base.scan(start, end, revision))
-        return iter(self._scans[wanted])
+            self._scans[wanted] = [], self._base.scan(start, end, revision)
+        return _recorded(*self._scans[wanted])
 
     def count(self, start: bytes, end: bytes) -> int:
         if (start, end) not in self._counts and self._base is not None:
@@ -120,5 +129,34 @@ class Recorder:
     def replay(self, revision: int) -> Recorder:
         """From now on: what was read, in a store at ``revision``."""
         self._base = None
+        self._scans = {wanted: (rows, iter(())) for wanted, (rows, _) in self._scans.items()}
         self.revision = revision
         return self
+
+
+def _recorded(rows: list[Row], rest: Iterator[Row]) -> Iterator[Row]:
+    at = 0
+    while True:
+        if at == len(rows):
+            row = next(rest, None)
+            if row is None:
+                return
+            rows.append(row)
+        yield rows[at]
+        at += 1
+
+
+def shows_rows(request: Any) -> bool:
+    """Whether a transaction's answer can hold KeyValues."""
+    for op in (*request.success, *request.failure):
+        kind = op.WhichOneof("request")
+        if kind == "request_range" or (kind == "request_put" and op.request_put.prev_kv) or (
+            kind == "request_delete_range" and op.request_delete_range.prev_kv
+        ) or (kind == "request_txn" and shows_rows(op.request_txn)):
+            return True
+    return False
+
+
+def shows_past(request: Any) -> bool:
+    """Whether a transaction's answer can hold rows at a revision that it names."""
+    return any(op.request_range.revision > 0 or shows_past(op.request_txn) for op in (*request.success, *request.failure))

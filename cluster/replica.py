@@ -20,15 +20,21 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from cluster import evaluate, records
 from cluster.evaluate import Current, Outcome, Version
+from cluster.footprint import overlap
 from cluster.lease import NEVER, Lessor
 from cluster.messages import Method
 from cluster.plain_put import key_end, written
 from cluster.spans import Span, holds, keys_in, without
+from cluster.txn_eval import Turn
 
+if TYPE_CHECKING:
+    from cluster.range_compares import RangeCompares
+
+LOOK = 1000  # rows passed over between two pauses
 Written = tuple[bytes, Version]  # a key, and what it is since its put
 
 
@@ -41,8 +47,9 @@ class AppliedState(Protocol):
     def compact_revision(self) -> int: ...
     def current(self, key: bytes) -> Current | None: ...
     def get(self, key: bytes, revision: int = 0) -> bytes | None: ...
-    def scan(self, start: bytes, end: bytes, revision: int = 0) -> Iterator[tuple[bytes, bytes]]: ...
+    def scan(self, start: bytes, end: bytes, revision: int = 0, look: int = 0) -> Iterator[tuple[bytes, bytes]]: ...
     def live_count(self, start: bytes, end: bytes) -> int: ...
+    def changes(self, from_revision: int) -> Iterator[tuple[int, int, int, bytes]]: ...
     def lease(self, lease: int) -> tuple[int, int] | None: ...
     def alarms(self) -> list[tuple[int, int]]: ...
     def lease_keys(self, lease: int) -> list[bytes]: ...
@@ -97,11 +104,11 @@ class Overlay:
         return self._store.get(key)
 
     def scan(self, start: bytes, end: bytes, revision: int = 0) -> Iterator[tuple[bytes, bytes]]:
-        """Live ``(key, KeyValue)`` of a range in key order, at ``revision`` (0: the view's own)."""
+        """Live ``(key, KeyValue)`` of a range in key order, at ``revision`` (0: the view's own), and pauses."""
         if revision and revision < self.revision:
             if revision > self._store.revision:
                 raise NotYet(revision)
-            return self._store.scan(start, end, revision)
+            return self._store.scan(start, end, revision, LOOK)
         if not self._writes:
             return self._rows(start, end)
         return self._merged(start, end)
@@ -116,15 +123,21 @@ class Overlay:
             self._sorted = state, sorted(writes)
         return keys_in(self._sorted[1], span)
 
+    def changing(self, span: Span) -> Sequence[bytes] | None:
+        """The keys of a span with pending writes; None if a delete of a range that it meets is pending."""
+        if self._ranges and any(overlap(span, deleted) for _, deleted in self._ranges):
+            return None
+        return self.written_in(span)
+
     def _deleted(self, key: bytes) -> bool:
         return any(holds(span, key) for _, span in self._ranges)
 
     def _rows(self, start: bytes, end: bytes) -> Iterator[tuple[bytes, bytes]]:
         """The applied rows that no pending delete of a range covers."""
         if not self._ranges:
-            return self._store.scan(start, end)
+            return self._store.scan(start, end, 0, LOOK)
         pieces = without((start, end), [span for _, span in self._ranges])
-        return chain.from_iterable([self._store.scan(*piece) for piece in pieces])
+        return chain.from_iterable([self._store.scan(*piece, 0, LOOK) for piece in pieces])
 
     def count(self, start: bytes, end: bytes) -> int:
         """How many live keys a range has."""
@@ -277,7 +290,8 @@ class Leader:
         new_lease_id: Callable[[], int],
         late_answers: bool = False,
     ) -> None:
-        """``late_answers``: outcomes may leave their answers for later (``Outcome.late``)."""
+        """``late_answers``: outcomes may leave their answers for later (``Outcome.late``), and transactions may ask for a look
+        ahead (Unlooked)."""
         self.term = term
         self._weigh = store.live_count if late_answers else None
         self.view = Overlay(store)
@@ -308,13 +322,17 @@ class Leader:
         batch.stretch.append((key, version))
         return revision
 
-    def execute(self, method: int, body: bytes) -> Outcome:
-        """Evaluate one write. EtcdError: the refusal, to be answered like a result (see above); NotYet."""
+    def execute(self, method: int, body: bytes, looked: RangeCompares | None = None) -> Outcome:
+        """Evaluate one write. EtcdError: the refusal, to be answered like a result (see above); NotYet; Unlooked: its range
+        compares are to be ``looked`` at ahead, or again."""
         view = self.view
         if method == Method.PUT:
             outcome = evaluate.put(view, body)
         elif method == Method.TXN:
-            outcome = evaluate.txn(view, body, self._max_txn_ops, self._weigh)
+            if looked is not None:
+                looked.look_again(view, self._store)
+            turn = Turn(looked) if self._weigh is not None else None
+            outcome = evaluate.txn(view, body, self._max_txn_ops, self._weigh, turn)
         elif method == Method.DELETE_RANGE:
             outcome = evaluate.delete_range(view, body, self._weigh)
         elif method == Method.LEASE_GRANT:

@@ -31,11 +31,13 @@ from cluster.messages import LEADER, Method, Status
 from cluster.order import Attempt, entry
 from cluster.pace import MAX_ENTRY_BYTES, Pace
 from cluster.pb import rpc_pb2 as pb
-from cluster.pending import Blocked, Elsewhere, PendingOverlay, Recorder
+from cluster.pending import Blocked, Elsewhere, PendingOverlay, Recorder, shows_past, shows_rows
 from cluster.plain_put import key_end, pending
 from cluster.prepare import Grant, Prepare, Row, encode_attempt
+from cluster.range_compares import RangeCompares
 from cluster.replica import AppliedState
 from cluster.shard_batch import Answer, PendingPut, Reply, ShardBatch
+from cluster.txn_eval import Turn, Unlooked
 from cluster.view import Outcome
 
 T = TypeVar("T")
@@ -43,6 +45,7 @@ T = TypeVar("T")
 _MAX_UNORDERED_BYTES = 32 << 20  # of logged entries without a place in the order; Raft drops proposals beyond 64 MiB
 _CREATE, _MOD = 1, 2  # Compare.CompareTarget
 _PUT = int(Method.PUT)
+Unlooking = tuple[Any, bytes, RangeCompares]  # token, TxnRequest
 PutAnswers = tuple[list[PendingPut], int]  # in order, the revision before the first
 
 
@@ -54,6 +57,7 @@ class Waiting(Generic[T]):
     method: int
     body: bytes
     batch: int = 0  # must be applied before it is tried again
+    looked: RangeCompares | None = None
 
 
 @dataclass(slots=True)
@@ -112,6 +116,7 @@ class ShardLeader(Generic[T]):
         self._counts: deque[tuple[int, int]] = deque([(first_index, inherited_count)])
         self._answers: list[Answer] = []
         self._put_answers: list[PutAnswers] = []
+        self._unlooked: list[Unlooking] = []
 
     # -- requests
 
@@ -128,6 +133,15 @@ class ShardLeader(Generic[T]):
         else:
             self._queue.append((token, method, body))
             self._queued_bytes += len(body)
+
+    def resume(self, token: T, body: bytes, looked: RangeCompares) -> None:
+        """Evaluate a transaction of :meth:`take_unlooked`, now that its range compares were looked at."""
+        wanted = footprint(Method.TXN, body)
+        if self._table.conflicts(wanted) or not self._may_log or self._open.size >= MAX_ENTRY_BYTES:
+            held = self._table.wait(wanted, Waiting(token, Method.TXN, body, 0, looked), active=True)
+            self._held_up = self._held_up or held.active
+        else:
+            self._evaluate(token, Method.TXN, body, None, looked)
 
     def run(self) -> None:
         """Evaluate what is queued, as far as entries may still be logged ahead of the order; first what has waited in
@@ -211,7 +225,8 @@ class ShardLeader(Generic[T]):
         """Requests that wait to be evaluated."""
         return len(self._queue)
 
-    def _evaluate(self, token: T, method: int, body: bytes, queued: Queued[Waiting[T] | Preparing[T]] | None) -> None:
+    def _evaluate(self, token: T, method: int, body: bytes, queued: Queued[Waiting[T] | Preparing[T]] | None,
+                  looked: RangeCompares | None = None) -> None:
         view, batch = self.view, self._open
         late: Callable[[int], bytes] | None = None
         error: bytes | None = None
@@ -221,16 +236,21 @@ class ShardLeader(Generic[T]):
             elif method == Method.DELETE_RANGE:
                 outcome = evaluate.delete_range(view, body, self._store.live_count)
             elif method == Method.TXN:
-                outcome, late = self._txn(body)
+                outcome, late = self._txn(body, looked)
             else:
                 raise ValueError(f"not a write of this shard: method {method}")
         except EtcdError as e:
             outcome, error = _NOTHING, e.encode()
         except Blocked:
             if queued is None:
-                queued = self._table.wait(footprint(method, body), Waiting(token, method, body), active=True)
+                queued = self._table.wait(footprint(method, body), Waiting(token, method, body, 0, looked), active=True)
             assert isinstance(queued.payload, Waiting)
             queued.payload.batch = batch.number if batch.items or batch.puts else batch.number - 1
+            return
+        except Unlooked:
+            self._unlooked.append((token, body, looked or RangeCompares.of(body)))
+            if queued is not None:
+                self._table.remove(queued)
             return
         except Elsewhere:
             self._answers.append((token, Status.ELSEWHERE, LEADER.pack(0, 0)))
@@ -253,21 +273,24 @@ class ShardLeader(Generic[T]):
             batch.changes += 1
         view.take(outcome)
 
-    def _txn(self, body: bytes) -> tuple[Outcome, Callable[[int], bytes] | None]:
+    def _txn(self, body: bytes, looked: RangeCompares | None = None) -> tuple[Outcome, Callable[[int], bytes] | None]:
         plain = plain_txn.read(body)
         if plain is not None and plain.ops() <= self._max_txn_ops:
             self._check_plain(plain)
             return plain_txn.run(self.view, plain)
         request = pb.TxnRequest.FromString(body)
-        self._check_undecidable(request, _shows_rows(request))
-        recorder = Recorder(self.view)
+        self._check_undecidable(request, shows_rows(request))
+        if looked is not None:
+            looked.look_again(self.view, self._store)
+        turn, recorder = Turn(looked), Recorder(self.view)
         # A compaction may come before it in the order of all shards, and remove what it shows of the past: that is read now
-        weigh = None if _shows_past(request) else self._store.live_count
-        outcome = evaluate.txn(recorder, body, self._max_txn_ops, weigh)
+        weigh = None if shows_past(request) else self._store.live_count
+        outcome = evaluate.txn(recorder, body, self._max_txn_ops, weigh, turn)
         if outcome.late is not None:
             return outcome, None
         ops = self._max_txn_ops
-        return outcome, lambda revision: evaluate.txn(recorder.replay(revision), body, ops).tail
+        again = Turn(looked) if looked is not None else None
+        return outcome, lambda revision: evaluate.txn(recorder.replay(revision), body, ops, None, again).tail
 
     def _check_plain(self, plain: plain_txn.Plain) -> None:
         """As :meth:`_check_undecidable`."""
@@ -425,7 +448,7 @@ class ShardLeader(Generic[T]):
                         self._held_up = True  # :meth:`run` goes on with it, before what is queued
                         break
                     before = len(self._table)
-                    self._evaluate(payload.token, payload.method, payload.body, held)
+                    self._evaluate(payload.token, payload.method, payload.body, held, payload.looked)
                     progress = progress or len(self._table) < before
         self._grant()
 
@@ -534,11 +557,16 @@ class ShardLeader(Generic[T]):
         puts, self._put_answers = self._put_answers, []
         return puts
 
+    def take_unlooked(self) -> list[Unlooking]:
+        """Transactions whose range compares are to be looked at ahead; then :meth:`resume` each, or forget it."""
+        unlooked, self._unlooked = self._unlooked, []
+        return unlooked
+
     def resign(self) -> tuple[list[T], list[tuple[int, ShardBatch]]]:
         """The term is lost: requests that were not logged (NOT_LEADER), and logged batches whose fate is open."""
         lost = [token for token, _, _ in self._queue]
         lost += [h.payload.token for h in self._table if isinstance(h.payload, Waiting)]
-        lost += self._open.owed()
+        lost += [token for token, _, _ in self._unlooked] + self._open.owed()
         return lost, list(self._sealed)
 
     def forget(self, gone: Callable[[T], bool]) -> None:
@@ -553,22 +581,6 @@ class ShardLeader(Generic[T]):
     def statistics(self) -> dict[str, int]:
         """Sizes, for metrics."""
         return {"queued": len(self._queue), "locks": len(self._table), "unordered_entries": len(self._sealed)}
-
-
-def _shows_rows(request: Any) -> bool:
-    """Whether a transaction's answer can hold KeyValues."""
-    for op in (*request.success, *request.failure):
-        kind = op.WhichOneof("request")
-        if kind == "request_range" or (kind == "request_put" and op.request_put.prev_kv) or (
-            kind == "request_delete_range" and op.request_delete_range.prev_kv
-        ) or (kind == "request_txn" and _shows_rows(op.request_txn)):
-            return True
-    return False
-
-
-def _shows_past(request: Any) -> bool:
-    """Whether a transaction's answer can hold rows at a revision that it names."""
-    return any(op.request_range.revision > 0 or _shows_past(op.request_txn) for op in (*request.success, *request.failure))
 
 
 _NOTHING = Outcome(b"", False, b"", [], 0)

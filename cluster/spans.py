@@ -18,9 +18,9 @@ def holds(span: Span, key: bytes) -> bool:
 
 def without(span: Span, holes: Iterable[Span]) -> list[Span]:
     """What is left of a span, in key order, once the holes are taken out; no piece is empty or a single key's."""
-    pieces: list[tuple[bytes, bytes | None]] = [_bounds(span)]
+    pieces: list[tuple[bytes, bytes | None]] = [bounds(span)]
     for hole in holes:
-        low, high = _bounds(hole)
+        low, high = bounds(hole)
         if high is not None and high <= low:
             continue  # inverted: it holds nothing
         left: list[tuple[bytes, bytes | None]] = []
@@ -36,7 +36,7 @@ def without(span: Span, holes: Iterable[Span]) -> list[Span]:
     return [(start, b"\0" if end is None else end) for start, end in pieces if end is None or start < end]
 
 
-def _bounds(span: Span) -> tuple[bytes, bytes | None]:
+def bounds(span: Span) -> tuple[bytes, bytes | None]:
     """First key, and the first one behind; None: there is none."""
     start, end = span
     if not end:
@@ -46,7 +46,7 @@ def _bounds(span: Span) -> tuple[bytes, bytes | None]:
 
 def keys_in(keys: Sequence[bytes], span: Span) -> Sequence[bytes]:
     """Those of sorted keys that lie in a span."""
-    low, high = _bounds(span)
+    low, high = bounds(span)
     first = bisect_left(keys, low)
     return keys[first : len(keys) if high is None else max(bisect_left(keys, high), first)]
 
@@ -54,7 +54,7 @@ def keys_in(keys: Sequence[bytes], span: Span) -> Sequence[bytes]:
 def meet(some: Iterable[Span], others: Iterable[Span]) -> bool:
     """Whether a key can lie in a span of each: n log n, for many spans."""
     ends: list[bytes | None] = [b"", b""]  # where the spans of each side that began so far end; None: nowhere
-    begins = [(*_bounds(span), side) for side, spans in enumerate((some, others)) for span in spans]
+    begins = [(*bounds(span), side) for side, spans in enumerate((some, others)) for span in spans]
     for low, high, side in sorted(begins, key=lambda begin: begin[0]):
         if high is not None and high <= low:
             continue  # inverted: it holds nothing
@@ -97,7 +97,7 @@ class Intervals:
 
     def add_span(self, span: Span) -> None:
         """As requests spell it."""
-        self.add(*_bounds(span))
+        self.add(*bounds(span))
 
     def update(self, other: Intervals) -> None:
         """Add all of another set."""
@@ -112,7 +112,7 @@ class Intervals:
 
     def without(self, span: Span) -> list[Span]:
         """What is left of a span, in key order, once this is taken out of it; as :func:`without`."""
-        low, high = _bounds(span)
+        low, high = bounds(span)
         if self._rest is not None and (high is None or self._rest < high):
             high = self._rest
         begins, ends = self._begins, self._ends

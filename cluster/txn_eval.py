@@ -10,7 +10,7 @@ from __future__ import annotations
 from bisect import insort
 from collections.abc import Callable, Generator, Iterator, Sequence
 from itertools import chain
-from typing import Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from cluster import errors, records
 from cluster.errors import EtcdError
@@ -22,6 +22,9 @@ from cluster.spans import Intervals, Span, keys_in
 from cluster.view import Current, Outcome, Version, View
 from cluster.wire import key_value, varint
 
+if TYPE_CHECKING:
+    from cluster.range_compares import RangeCompares
+
 T = TypeVar("T")
 Steps = Generator[None, None, T]  # long work a step at a time, some hundred rows each
 
@@ -32,11 +35,13 @@ _PIECE_BYTES = 4096  # smaller ones cost less to copy than to pass on
 _RANGE_COST = 8  # of a range besides its rows, in rows
 _EMPTY_HEADER = b"\x0a\x00"  # of a nested transaction's response
 LATE_ROWS = 256  # an answer that shows more than this is made late
+TURN_ROWS = 256  # of a transaction that writes, looked at to decide its range compares; more: ahead of its turn
 MANY = 256  # a delete of more keys than this is logged as a range (D8)
 
 Compare = pb.Compare
-_VERSION, _CREATE, _MOD, _VALUE, _LEASE = 0, 1, 2, 3, 4  # Compare.CompareTarget
-_TARGET_FIELD = {_VERSION: "version", _CREATE: "create_revision", _MOD: "mod_revision", _LEASE: "lease"}
+_VERSION, _CREATE, _MOD, VALUE, _LEASE = 0, 1, 2, 3, 4  # Compare.CompareTarget
+_TARGET_FIELD = {
+    _VERSION: "version", _CREATE: "create_revision", _MOD: "mod_revision", VALUE: "value", _LEASE: "lease"}
 _TARGET_AT = {_CREATE: 0, _MOD: 1, _VERSION: 2, _LEASE: 3}  # place in Current
 _ABSENT = Current(0, 0, 0, 0)
 
@@ -330,30 +335,66 @@ class _Plan:
                 yield kind, body
 
 
-def _plan(view: View, request: Any) -> Steps[_Plan]:
+class Unlooked(Exception):
+    """Its range compares take too long for one turn: they are looked at ahead of it (``range_compares``)."""
+
+
+class Turn:
+    """What range compares may take where they are decided in one turn, as those of a transaction that writes are."""
+
+    __slots__ = ("_left", "looked")
+
+    def __init__(self, looked: RangeCompares | None = None) -> None:
+        """``looked``: they were looked at ahead, and what changed since, too."""
+        self.looked = looked
+        self._left = TURN_ROWS
+
+    def spend(self, rows: int) -> None:
+        """So many more are looked at. Unlooked: too many."""
+        self._left -= rows
+        if self._left < 0:
+            raise Unlooked
+
+
+def _plan(view: View, request: Any, turn: Turn | None = None) -> Steps[_Plan]:
     succeeded = True
     for compare in request.compare:
-        if not (yield from _holds(view, compare)):
+        if not (yield from _holds(view, compare, turn)):
             succeeded = False
             break
     plan = _Plan(succeeded)
     for op in request.success if succeeded else request.failure:
         kind: str = op.WhichOneof("request")
         body = getattr(op, kind)
-        plan.ops.append((kind, (yield from _plan(view, body)) if kind == "request_txn" else body))
+        plan.ops.append((kind, (yield from _plan(view, body, turn)) if kind == "request_txn" else body))
     return plan
 
 
-def _holds(view: View, compare: Any) -> Steps[bool]:
+def is_known(target: int) -> bool:
+    """Whether etcd knows a compare's target: with another one it compares as equal."""
+    return target in _TARGET_FIELD
+
+
+def given_of(compare: Any) -> Any:
+    """What a compare of a known target compares with."""
+    return getattr(compare, _TARGET_FIELD[compare.target])
+
+
+def _holds(view: View, compare: Any, turn: Turn | None) -> Steps[bool]:
     """One compare, on the state before the transaction."""
     key, range_end = compare.key, compare.range_end
     target = compare.target
-    name = _TARGET_FIELD.get(target)
-    if target != _VALUE and name is None:  # a target that etcd does not know compares equal
-        return _matches(compare.result, 0, 0)
-    given: Any = compare.value if target == _VALUE else getattr(compare, str(name))
-    if not range_end and target != _VALUE:
-        return _matches(compare.result, (view.current(key) or _ABSENT)[_TARGET_AT[target]], given)
+    if not is_known(target):
+        return matches(compare.result, 0, 0)
+    given = given_of(compare)
+    if not range_end and target != VALUE:
+        return matches(compare.result, (view.current(key) or _ABSENT)[_TARGET_AT[target]], given)
+    if turn is not None and range_end and not inverted((key, range_end)):
+        if turn.looked is not None:
+            return turn.looked.holds(compare, view)
+        turn.spend(_RANGE_COST)
+    else:
+        turn = None
     rows = scan(view, key, range_end)
     found = ended = False
     while not ended:
@@ -361,19 +402,22 @@ def _holds(view: View, compare: Any) -> Steps[bool]:
         for _, kv in some:
             found = True
             fields = Fields(kv)
-            if target == _VALUE:
+            if target == VALUE:
                 stored: Any = fields.value
             else:
                 stored = (fields.create, fields.mod, fields.version, fields.lease)[_TARGET_AT[target]]
-            if not _matches(compare.result, stored, given):
+            if not matches(compare.result, stored, given):
                 return False
+        if turn is not None:
+            turn.spend(len(some) if some or ended else TURN_ROWS + 1)  # without a row, very many were passed over
         if not ended:
             yield
     # a missing key has no value to compare with, not even an unequal one
-    return found or (target != _VALUE and _matches(compare.result, 0, given))
+    return found or (target != VALUE and matches(compare.result, 0, given))
 
 
-def _matches(result: int, stored: Any, given: Any) -> bool:
+def matches(result: int, stored: Any, given: Any) -> bool:
+    """Whether a compare's result is what it asks for."""
     if result == 0:
         return bool(stored == given)
     if result == 1:
@@ -420,10 +464,10 @@ class DueAnswer(NamedTuple):
     revision: int  # for its header
 
 
-def txn(view: View, request: Any, weigh: Weigh | None = None) -> Outcome:
+def txn(view: View, request: Any, weigh: Weigh | None = None, turn: Turn | None = None) -> Outcome:
     """A transaction that passed its static checks. ``weigh``: how many keys a range has, about: an answer that shows very
-    many is made late; None: no answer is."""
-    plan = finish(_plan(view, request))
+    many is made late; None: no answer is. ``turn``: what its range compares may take (Unlooked); None: as long as they do."""
+    plan = finish(_plan(view, request, turn))
     _check(view, plan)
     late = weigh is not None and _shows_many(plan, weigh)
     pending = Pending(view)

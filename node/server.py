@@ -43,6 +43,7 @@ from node.incarnations import Incarnations
 from node.lease_ids import LeaseIds
 from node.leaving import FRAME as LEAVING_FRAME
 from node.leaving import Leaving, close
+from node.looking import Looking
 from node.mail import Mail
 from node.past import Past
 from node.patience import COMMIT_RIDES_MS, HURRY_S, Patience
@@ -113,17 +114,16 @@ class Node:
         self.watches = WatchSource(self.store, self._dirty.add)
         self.reads = Reads(loop, self.slicer, self._mark_dirty, lambda: self.order_index)
         self.upkeep = Upkeep(self)
-        self.pace, self.past = Pace(), Past(self)
+        self.pace, self.past, self.looking = Pace(), Past(self), Looking(self)
         self.writes = Writes(
             self._raft_view, self.store, self._dirty.add, max_txn_ops=common.max_txn_ops, lessor=self.lessor,
-            new_lease_id=LeaseIds(common.member_id), over_quota=self.upkeep.over_quota,
-            control_applied=self._control_applied, pace=self.pace, answer_late=self.past.answer)
+            new_lease_id=LeaseIds(common.member_id), over_quota=self.upkeep.over_quota, pace=self.pace,
+            control_applied=self._control_applied, answer_late=self.past.answer, look=self.looking.write)
         self.expiry = Expiry(self)
         self.writes.fits = self.upkeep.fits
         self.confirmations = Confirmations(
             self._raft_view, self.store, self.lessor, self._mark_dirty, applied_index=lambda: self.applied_index,
-            now=loop.time, now_ms=self.now_ms, limit_s=common.limit_s,
-        )
+            now=loop.time, now_ms=self.now_ms, limit_s=common.limit_s)
         self._for_peers = Spin(loop, lambda: self.confirmations.open or self.writes.uncommitted > 0)
         self._for_clients = Spin(loop, lambda: True)
         self.serve = Serve(self)
@@ -196,7 +196,7 @@ class Node:
     @property
     def owes(self) -> bool:
         """Whether somebody waits for what was logged here."""
-        return self.writes.uncommitted > 0
+        return self.writes.uncommitted > 0 or len(self.looking) > 0
 
     @property
     def needs_to_lead(self) -> bool:

@@ -23,6 +23,7 @@ from cluster.messages import FEED_HEAD, HEAD, LEADER, PUT_ANSWER, Method, Status
 from cluster.order import ENTRY_ITEMS, Attempt, Change, Control, Cut, Entries, cut_of, entry_count
 from cluster.prepare import FATE, REPORT, Prepare, decode_attempt, encode_attempt
 from cluster.raft import EntryKind, Role
+from cluster.range_compares import RangeCompares
 from cluster.settings import NodeSettings
 from cluster.shard import ShardLeader
 from node.fates import Fates
@@ -84,7 +85,7 @@ class ShardNode(LinkedNode):
 
     @property
     def owes(self) -> bool:
-        return len(self._fates) > 0 or (self.leading is not None and self.leading.busy)
+        return len(self._fates) > 0 or len(self.looking) > 0 or (self.leading is not None and self.leading.busy)
 
     @property
     def order_index(self) -> int:
@@ -166,6 +167,12 @@ class ShardNode(LinkedNode):
             assert cut.term >= leading.term, f"I8: the leader of term {leading.term} evaluates, the latest cut here is {cut}"
             self.returning.taken()
             leading.logged(self.raft.propose(leading.seal()))
+
+    def _looked(self, leading: ShardLeader[Token], token: Token, body: bytes, looked: RangeCompares | None) -> None:
+        if leading is not self.leading:
+            self._not_leader(*token)
+        elif looked is not None:
+            leading.resume(token, body, looked)
 
     def _has_room(self) -> bool:
         return self.leading is not None and self.leading.runnable and self.raft.takes_proposals
@@ -495,6 +502,9 @@ class ShardNode(LinkedNode):
         leading = self.leading
         if leading is not None:
             self._drain(leading)
+            for token, body, looked in leading.take_unlooked():
+                self.looking.start(token[0], token[1], looked, lambda: self.leading is leading,
+                                   partial(self._looked, leading, token, body))
             self._report(force=False)
             if leading.ready and self.raft.takes_proposals:
                 self.wake()

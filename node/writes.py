@@ -23,8 +23,9 @@ from cluster.errors import EtcdError
 from cluster.lease import Lessor
 from cluster.messages import ANSWER, HEAD, LEADER, PUT_ANSWER, Method, Status
 from cluster.pace import MAX_ENTRY_BYTES, Pace
+from cluster.range_compares import RangeCompares
 from cluster.replica import AppliedState, Batch, Leader, NotYet
-from cluster.txn_eval import DueAnswer
+from cluster.txn_eval import DueAnswer, Unlooked
 from node.fronts import FrontLink
 from node.storage import PreparedPuts
 
@@ -53,6 +54,7 @@ class Consensus(Protocol):
 
 
 AnswerLate = Callable[[FrontLink, int, DueAnswer, int], None]  # ..., term
+Look = Callable[[FrontLink, int, bytes, RangeCompares], None]
 Reply = tuple[FrontLink, int, bytes]  # its way back, rid, the encoded answer record
 
 
@@ -90,8 +92,10 @@ class Writes:
         control_applied: Callable[[FrontLink, bytes, bool], None],
         pace: Pace | None = None,
         answer_late: AnswerLate | None = None,
+        look: Look | None = None,
     ) -> None:
-        """``answer_late``: answers what shows many rows, beside the loop; None: all is answered in one go."""
+        """``answer_late``: answers what shows many rows, beside the loop; None: all is answered in one go. ``look``, with it:
+        looks at range compares ahead, and calls :meth:`resume` (``node.looking``)."""
         self._raft = raft
         self._store = store
         self._mark_dirty = mark_dirty
@@ -108,6 +112,9 @@ class Writes:
         self._controls: list[tuple[Reply, bool]] = []
         self._late: list[tuple[FrontLink, int, DueAnswer]] = []
         self._answer_late = answer_late
+        self._look = look
+        self._looking: set[tuple[FrontLink, int]] = set()  # whose range compares are being looked at
+        self._looked: dict[tuple[FrontLink, int], RangeCompares] = {}  # of those in the queue, or that wait for a revision
         self._staged_bytes = 0
         self._proposals: deque[Proposal] = deque()
         self.leader: Leader | None = None
@@ -122,7 +129,7 @@ class Writes:
     def lead(self) -> Leader:
         """An entry of this replica's own term has been applied: serve from now on (I8)."""
         self.leader = Leader(self._store, self._raft.term, max_txn_ops=self._max_txn_ops, lessor=self._lessor,
-                             new_lease_id=self._new_lease_id, late_answers=self._answer_late is not None)
+                             new_lease_id=self._new_lease_id, late_answers=self._answer_late is not None and self._look is not None)
         return self.leader
 
     def resign(self) -> None:
@@ -141,6 +148,10 @@ class Writes:
         for _, link, rid, _, _ in self._later:
             self._not_leader(link, rid)
         self._later.clear()
+        for link, rid in self._looking:
+            self._not_leader(link, rid)
+        self._looking.clear()
+        self._looked.clear()
 
     def _not_leader(self, link: FrontLink, rid: int) -> None:
         leader = self._raft.leader_id if not self._raft.is_leader else 0
@@ -154,7 +165,7 @@ class Writes:
         """Take in one write of a front."""
         if not self._raft.is_leader:
             self._not_leader(link, rid)
-        elif len(self._queue) + len(self._later) >= _MAX_QUEUED:
+        elif len(self._queue) + len(self._later) + len(self._looking) >= _MAX_QUEUED:
             link.answer(rid, Status.ERROR, EtcdError(errors.TOO_MANY_REQUESTS).encode())
             self._mark_dirty(link)
         else:
@@ -224,6 +235,7 @@ class Writes:
             link, rid, method, body = queue.popleft()
             queued_bytes -= len(body)
             if not link.alive:
+                self._looked.pop((link, rid), None)
                 continue
             if puts and method == _PUT and (revision := put(body)):
                 answers.append((link, rid, pack(rid, 0, _HEAD_BYTES, revision, term)))
@@ -234,17 +246,25 @@ class Writes:
 
     def _execute(self, leader: Leader, link: FrontLink, rid: int, method: int, body: bytes) -> int:
         """Any write but a plain put; the bytes to be logged."""
+        looked = self._looked.pop((link, rid), None) if self._looked else None
         try:
             if self._over_quota(method, body):
                 raise EtcdError(errors.NO_SPACE)
-            outcome = leader.execute(method, body)
+            outcome = leader.execute(method, body, looked)
         except EtcdError as e:
             text = e.encode()
             self._answers.append((link, rid, ANSWER.pack(rid, Status.ERROR, len(text)) + text))
             return 0
         except NotYet as e:
             self._later.append((e.revision, link, rid, method, body))
+            if looked is not None:
+                self._looked[link, rid] = looked
             assert len(self._queue) + len(self._later) <= _MAX_QUEUED, "I23: what waits is bounded"
+            return 0
+        except Unlooked:
+            assert self._look is not None
+            self._looking.add((link, rid))
+            self._look(link, rid, body, looked or RangeCompares.of(body))
             return 0
         if outcome.late is not None:
             self._late.append((link, rid, DueAnswer(outcome.late, outcome.revision - outcome.changed, outcome.revision)))
@@ -256,6 +276,19 @@ class Writes:
         else:
             self._answers.append(reply)
         return len(outcome.items)
+
+    def looks(self, link: FrontLink, rid: int) -> bool:
+        """Whether a look ahead for this request is still wanted."""
+        return (link, rid) in self._looking
+
+    def resume(self, link: FrontLink, rid: int, body: bytes, looked: RangeCompares | None) -> None:
+        """A look ahead is done; None: it was given up, and nobody is answered here."""
+        if (link, rid) in self._looking:
+            self._looking.discard((link, rid))
+            if looked is not None:
+                self._looked[link, rid] = looked
+                self._queue.appendleft((link, rid, Method.TXN, body))
+                self._queued_bytes += len(body)
 
     def _propose(self, leader: Leader) -> None:
         data, batch = leader.seal()
@@ -328,6 +361,9 @@ class Writes:
         ready = [w for w in self._later if w[0] <= revision]
         if ready:
             self._later = [w for w in self._later if w[0] > revision]
+            for w in ready:
+                if self._looked and not w[1].awaits(w[2]):
+                    self._looked.pop((w[1], w[2]), None)
             ready = [w for w in ready if w[1].awaits(w[2])]
             self._queue.extendleft([(link, rid, method, body) for _, link, rid, method, body in reversed(ready)])
             self._queued_bytes += sum(len(w[4]) for w in ready)

@@ -354,12 +354,12 @@ class StateStore:
         assert revision <= self.revision, "applied"
         return Reader(self, revision, kept=True)
 
-    def scan(self, start: bytes, end: bytes, revision: int = 0) -> Iterator[tuple[bytes, bytes]]:
-        """``(key, KeyValue)`` of the live keys of a range, in key order."""
+    def scan(self, start: bytes, end: bytes, revision: int = 0, look: int = 0) -> Iterator[tuple[bytes, bytes]]:
+        """``(key, KeyValue)`` of the live keys of a range, in key order. ``look``: with pauses (``reads.scan_rows``)."""
         revision = check_revision(revision, self.position)
         # made now, so that what is yielded is of this moment however late it is consumed
         cursor = Cursor(self.database, self.path, range_rows(start, end)[1])
-        return scan_rows(cursor, start, end, revision)
+        return scan_rows(cursor, start, end, revision, look)
 
     def count(self, start: bytes, end: bytes, revision: int = 0) -> int:
         """How many live keys a range has."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from order_streams import Watch, WatchClients
 
 from cluster.pb import rpc_pb2 as pb
-from cluster.txn_eval import MANY
+from cluster.txn_eval import MANY, TURN_ROWS
 from proxy.grpc import BACKLOG_BYTES
 from proxy.grpc_wire import split_messages
 
@@ -277,6 +277,9 @@ class Clients:
         request = pb.TxnRequest()
         for _ in range(r.choice((0, 1, 1, 2))):
             request.compare.append(self._compare(r.choice(keys)))
+        if self.simulation.plan.turn_rows < TURN_ROWS:
+            for _ in range(r.choice((0, 1, 2))):
+                request.compare.append(self._compare(min(keys), max(keys)) if r.random() < 0.7 else self._compare(*self.span()))
         for ops in (request.success, request.failure):
             used: set[bytes] = set()
             for _ in range(r.choice((0, 1, 2, 3)) if ops is request.failure else r.choice((1, 2, 3))):

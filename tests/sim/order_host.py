@@ -249,6 +249,7 @@ def substituted(simulation: Simulation) -> Iterator[None]:
         (node.applying, "time", clock),
         (cluster.txn_eval, "MANY", simulation.plan.many),
         (cluster.txn_eval, "LATE_ROWS", simulation.plan.many),
+        (cluster.txn_eval, "TURN_ROWS", simulation.plan.turn_rows),
         (node.upkeep, "ThreadPoolExecutor", _Pool),
         (node.lease_ids, "time", clock),
         (node.snapshots, "SnapshotSource", simulation.sources),

@@ -18,6 +18,7 @@ import proxy.watch.hub
 import proxy.watch.stream
 from cluster.messages import Method
 from cluster.pb import rpc_pb2 as pb
+from cluster.range_compares import RangeCompares
 
 Patch = pytest.MonkeyPatch
 CALM = {"fault_every_s": 9.0}
@@ -57,6 +58,14 @@ def any_replica_lists_the_leases(patch: Patch) -> None:
 def no_leases_are_listed(patch: Patch) -> None:
     """I22: nor is the list empty."""
     patch.setattr(node.server.Lessor, "unordered", lambda self: [])
+
+
+# -- transactions
+
+
+def compares_are_looked_at_once(patch: Patch) -> None:
+    """I22: range compares that were looked at ahead are looked at again where the transaction is evaluated."""
+    patch.setattr(RangeCompares, "look_again", lambda self, view, store: None)
 
 
 # -- hashes
@@ -149,6 +158,7 @@ def compactions_are_misnamed(patch: Patch) -> None:
 
 WATCHES = {**HOT, "watch": 3, "progress": 6}
 MUTANTS = [
+    Mutant(compares_are_looked_at_once, ("I22",), plan(mix={"put": 10, "txn": 14, "delete": 3}, turn_rows=0, **CALM)),
     Mutant(no_lease_ever_expires, ("I15 a lease ends",), plan(mix=LEASES, **CALM)),
     Mutant(leases_end_late, ("I15 a lease ends",), plan(mix=LEASES, faults=("heal",))),
     Mutant(time_to_live_is_always_the_same, ("I15 time to live",), plan(mix=LEASES, **CALM)),

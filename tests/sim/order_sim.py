@@ -46,7 +46,7 @@ from cluster.pb import rpc_pb2 as pb
 from cluster.placement import Placement
 from cluster.raft import Configuration, EntryKind, Role
 from cluster.settings import Common, NodeSettings
-from cluster.txn_eval import MANY
+from cluster.txn_eval import MANY, TURN_ROWS
 
 HOSTS = (1, 2, 3)  # unless a plan says otherwise
 ENDLESS = "I23 every wait has an end"  # the rule that something breaks which is left when there is peace
@@ -79,6 +79,7 @@ class Plan:
     patience: float = 0.3  # share of requests whose client waits for the answer, however long
     mix: dict[str, int] | None = None
     faults: tuple[str, ...] = FAULTS
+    turn_rows: int = TURN_ROWS  # what decides a write is looked at ahead if it is more
     many: int = MANY  # a delete of more keys than this is logged as a range
     members: bool = False  # hosts leave and come back
     hosts: int = len(HOSTS)
@@ -117,6 +118,7 @@ def plan_of(seed: int) -> Plan:
     elif flavour == "watches":
         mix |= {"watch": 4, "compact": 2}
     plan.mix = mix
+    plan.turn_rows = Random(f"compares {seed}").choice((0, TURN_ROWS, TURN_ROWS, TURN_ROWS))
     return plan
 
 

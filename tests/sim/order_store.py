@@ -204,9 +204,14 @@ class Store:
             return keys[first : first + 1] if keys[first : first + 1] == [start] else []
         return keys[first:] if end == b"\0" else keys[first : bisect_left(keys, end)]
 
-    def scan(self, start: bytes, end: bytes, revision: int = 0) -> Iterator[tuple[bytes, bytes]]:
+    def scan(self, start: bytes, end: bytes, revision: int = 0, look: int = 0) -> Iterator[tuple[bytes, bytes]]:
         at = self._at(revision)
         return iter([(key, kv) for key in self._span(start, end) if (kv := self._live(key, at)) is not None])
+
+    def changes(self, from_revision: int) -> Iterator[tuple[int, int, int, bytes]]:
+        found = self._now.changes
+        return iter([(revision, sub, int(kv is None), key)
+                     for revision, sub, key, kv in found[bisect_left(found, (from_revision,)):]])
 
     def rows_at(self, revision: int) -> dict[bytes, bytes]:
         """All live keys then, as far as they have not been compacted."""

@@ -17,6 +17,7 @@ from cluster.messages import HEAD, READ, Method, Status
 from cluster.pb import rpc_pb2 as pb
 from cluster.replica import Leader, Overlay
 from node.fronts import FrontLink
+from node.looking import Looking
 from node.past import Past
 from node.reads import Reads, Slicer
 from node.serve import Serve
@@ -39,11 +40,13 @@ class Replica:
         node: Any = SimpleNamespace(store=self.store, raft=self.raft, reads=self.reads, settings=SimpleNamespace(
             common=SimpleNamespace(max_txn_ops=128)))
         self.past = node.past = Past(node)
+        self.looking = Looking(node)
         self.serve = Serve(node)
         self.writes = Writes(
             self.raft, self.store, lambda link: None, max_txn_ops=128, lessor=Lessor(1000), new_lease_id=lambda: 7,
             over_quota=lambda method, body: False, control_applied=lambda link, record, physical: None,
-            answer_late=self.past.answer)
+            answer_late=self.past.answer, look=self.looking.write)
+        node.writes, node.wake = self.writes, lambda: None
         self.answers: list[tuple[int, int, bytes]] = []
         self.link = FrontLink(b"front", self._frame, b"", 1)
         self.index = 0
@@ -70,8 +73,11 @@ class Replica:
 
     def settle(self) -> dict[int, tuple[int, bytes]]:
         """Apply what is logged and finish what is under way: status and body of each answer."""
-        while self.index < self.raft.last:
-            self.apply(self.index + 1)
+        while self.index < self.raft.last or len(self.looking) or self.writes.queued:
+            while self.index < self.raft.last:
+                self.apply(self.index + 1)
+                self.writes.run()
+            self.loop.run()
             self.writes.run()
         self.loop.run()
         if self.link.pending:

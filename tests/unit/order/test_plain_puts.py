@@ -34,7 +34,7 @@ class Store:
     def get(self, key: bytes, revision: int = 0) -> bytes | None:
         return None
 
-    def scan(self, start: bytes, end: bytes, revision: int = 0) -> Iterator[tuple[bytes, bytes]]:
+    def scan(self, start: bytes, end: bytes, revision: int = 0, look: int = 0) -> Iterator[tuple[bytes, bytes]]:
         return iter(())
 
     def lease(self, lease: int) -> tuple[int, int] | None:

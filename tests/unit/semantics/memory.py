@@ -44,7 +44,7 @@ class MemoryShard:
         f = Fields(kv)
         return Current(f.create, f.mod, f.version, f.lease)
 
-    def scan(self, start: bytes, end: bytes, revision: int = 0) -> Iterator[tuple[bytes, bytes]]:
+    def scan(self, start: bytes, end: bytes, revision: int = 0, look: int = 0) -> Iterator[tuple[bytes, bytes]]:
         assert end in (b"", b"\0") or start < end, "never called with an inverted range"
         for key in sorted(self.history):
             if (key == start) if end == b"" else start <= key and (end == b"\0" or key < end):
@@ -120,6 +120,11 @@ class MemoryShard:
                 del self.leases[lease]
             elif kind in (records.Item.TXN, records.Item.TXN_LONG):
                 self._change(record, pos, end)
+            elif kind == records.Item.PUTS:
+                puts = records.read_puts(record, pos, end)
+                for self.revision, (key, kv) in enumerate(zip(puts.keys, puts.kvs, strict=True), puts.revision):
+                    self.history.setdefault(key, []).append((self.revision, kv))
+                    self.events.append((self.revision, 0, key, kv))
             else:
                 self._change(record, pos - records.ITEM.size, end)
 
