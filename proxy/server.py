@@ -17,6 +17,7 @@ from collections.abc import Callable
 from typing import Any, cast
 
 from cluster.faults import HANDLER_MISTAKES, faults
+from proxy.backlog import Backlog
 from proxy.grpc import Deadlines, Peer
 from proxy.http1 import Http1Connection
 from proxy.http2 import PREFACE, Connection, Limits
@@ -100,11 +101,11 @@ class _Front(asyncio.Protocol):
             self._sniff(data)
 
     def again(self) -> None:
-        """There is more to do of what has been read: in the next turn of the loop, and until then nothing more is read."""
+        """There is more to do of what has been read: in a later turn of the loop, and until then nothing more is read."""
         if not self.behind:
             self.behind = True
             self._pause_reading()
-            self.loop.call_soon(self._go_on)
+            self.server.backlog.add(self._go_on)
 
     def _go_on(self) -> None:
         self.behind = self.waits = False
@@ -357,6 +358,7 @@ class Server:
         self.limits = limits or Limits()
         self.memory = Memory(self.limits.max_memory_bytes)
         self.deadlines = Deadlines(self._arm)
+        self.backlog = Backlog(lambda turn: self._loop.call_soon(turn))
         self._fronts: set[_Front] = set()
         self._dirty: list[_Front] = []
         self._listeners: list[asyncio.Server] = []
