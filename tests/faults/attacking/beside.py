@@ -102,8 +102,11 @@ class Attacked:
             found.append(sum(psutil.Process(pid).memory_full_info().uss for pid in pids))
         return found
 
-    def beside(self, attack: Callable[[], object], *, turns: int = TURNS, floor_s: float = FLOOR_S) -> Seen:
-        """Attack in every second turn, and judge. The attack has left when the callable returns."""
+    def beside(
+        self, attack: Callable[[], object], *, turns: int = TURNS, floor_s: float = FLOOR_S, most_bytes: int = 0,
+    ) -> Seen:
+        """Attack in every second turn, and judge. The attack has left when the callable returns. ``most_bytes``: that a host
+        may take for it meanwhile, 0 for any."""
         seen = Seen()
         self._turn(TURN_S)  # what is made at the first requests of a client is there
         standing, memory = self.standing(), self.memory()
@@ -128,6 +131,7 @@ class Attacked:
         assert not failures, failures[:5]
         assert self.standing() == standing
         assert seen.attacked_p99_s <= 2 * max(seen.quiet_p99_s, floor_s), seen
+        assert not most_bytes or seen.peak_bytes <= most_bytes, seen
         assert back, f"{[m >> 20 for m in memory]} MiB before, {[m >> 20 for m in self.memory()]} after: {seen}"
         return seen
 
@@ -177,9 +181,9 @@ def _watching(memory: Callable[[], list[int]]) -> Iterator[list[int]]:
 
 
 @contextlib.contextmanager
-def attacked(data_dir: Path, fronts: int) -> Iterator[Attacked]:
-    """Three hosts with two shards and rows. ``fronts``: 0 for the front in node 0's process."""
-    with local_cluster(data_dir, 3, f"--shards={SHARDS}", f"--fronts={fronts}", extra=_FLAGS) as cluster:
+def attacked(data_dir: Path, fronts: int, *flags: str) -> Iterator[Attacked]:
+    """Three hosts with two shards and rows. ``fronts``: 0 for the front in node 0's process; ``flags``: of the server's."""
+    with local_cluster(data_dir, 3, f"--shards={SHARDS}", f"--fronts={fronts}", extra=(*_FLAGS, *flags)) as cluster:
         hosts = Hosts(cluster)
         at = hosts.leader()
         endpoint = "{}:{}".format(*hosts.endpoints[at])

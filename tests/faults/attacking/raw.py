@@ -32,8 +32,8 @@ def message(body: bytes, compressed: bool = False) -> bytes:
 class Raw:
     """One connection. ``window``: what the server may send on a stream; the connection's own is as large as can be."""
 
-    def __init__(self, endpoint: str, *, window: int = f.MAX_WINDOW, receive_buffer: int = 0) -> None:
-        """``receive_buffer``: of the kernel, in bytes; 0: its own choice."""
+    def __init__(self, endpoint: str, *, window: int = f.MAX_WINDOW, receive_buffer: int = 0, statuses: bool = True) -> None:
+        """``receive_buffer``: of the kernel, in bytes; 0: its own choice. ``statuses``: see :attr:`ended`."""
         host, _, port = endpoint.rpartition(":")
         self.socket = socket.socket()
         if receive_buffer:
@@ -43,16 +43,19 @@ class Raw:
         self.encoder = hpack.Encoder()
         self._decoder = hpack.Decoder()
         self.next_id = 1
-        self.ended: dict[int, str] = {}  # streams that the server has ended, each with its grpc-status, "reset" or ""
+        self.ended: dict[int, str] = {}  # streams that the server has ended, with grpc-status if asked for, or "reset"
+        self._statuses = statuses
         self.received: dict[int, int] = {}  # octets of DATA
         self.goaway = b""
         self._owed = 0
         self._unread = bytearray()
         self._may_send = f.DEFAULT_WINDOW
         self._may_send_on: dict[int, int] = {}
-        self._first_window = f.DEFAULT_WINDOW
+        self._first_window = 0  # until its SETTINGS have come
         self.send(PREFACE, f.settings_frame({f.INITIAL_WINDOW_SIZE: window}),
                   f.window_update(0, f.MAX_WINDOW - f.DEFAULT_WINDOW))
+        while not self._first_window:
+            assert self.read()
 
     def __enter__(self) -> Raw:
         return self
@@ -143,7 +146,7 @@ class Raw:
         elif kind == f.GOAWAY:
             self.goaway = payload
         status = "reset" if kind == f.RST_STREAM else ""
-        if kind == f.HEADERS:  # the server sends no longer ones, so no CONTINUATION
+        if kind == f.HEADERS and self._statuses:  # the server sends no longer ones, so no CONTINUATION
             assert flags & f.END_HEADERS
             status = dict(self._decoder.decode(payload)).get("grpc-status", "")
         if kind == f.RST_STREAM or (kind in (f.DATA, f.HEADERS) and flags & f.END_STREAM):
