@@ -148,6 +148,7 @@ class _Front(asyncio.Protocol):
         if self.http1 is not None:
             self.http1.lost()
             self.server.memory.count(self, 0)
+        self.http2 = self.http1 = None  # they refer to this: all of it is freed at once
 
     def pause_writing(self) -> None:
         self.unwritable = True

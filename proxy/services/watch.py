@@ -73,4 +73,5 @@ class WatchService:
 
     def _close(self, call: Call, stream: WatchStream) -> None:
         self._hub.close(stream)
+        call.context = None
         self._context.unguard(call)

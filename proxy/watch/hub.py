@@ -116,7 +116,7 @@ class WatchHub:
             for part in subscription.parts:
                 self._stalled_parts.pop(part, None)
                 self._joining.drop(part)
-                part.leave(self._router)
+                part.end(self._router)
 
     def merging(self, subscription: Subscription) -> None:
         """A subscription over several shards has events that some of them must bring more for."""

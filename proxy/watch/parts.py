@@ -91,6 +91,12 @@ class Part:
         self.generation += 1
         self._drop()
 
+    def end(self, router: Poster) -> None:
+        """Its subscription has ended. Nothing refers to that any more, so that it is freed at once: garbage that refers to
+        itself stays for hours (``process.setup``)."""
+        self.leave(router)
+        del self.owner
+
     def pause(self) -> None:
         """Take nothing more for now."""
         self.position = self.through()

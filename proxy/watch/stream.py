@@ -194,6 +194,7 @@ class WatchStream:
     def close(self) -> None:
         """The call has ended; whoever closes it forgets the watches."""
         self.closed = True
+        self.call.on_drain = None
         self.deferred.clear()
 
 

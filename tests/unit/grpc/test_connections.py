@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import socket
 import time
 
+import grpc
 import pytest
 
 from process.descriptors import for_clients
 from proxy.http2 import Limits
 from proxy.registry import Registry
-from tests.unit.grpc.harness import serving
+from tests.garbage import no_garbage
+from tests.unit.grpc.harness import Echo, serving
 
 
 @pytest.mark.parametrize(("limit", "clients"), [(300, 150), (1024, 512), (4096, 3072), (1 << 20, (1 << 20) - 1024)])
@@ -42,3 +45,21 @@ def test_one_connection_too_many_is_closed_and_the_others_go_on() -> None:
             assert time.monotonic() < deadline
         fourth = stack.enter_context(socket.create_connection(("127.0.0.1", running.port), timeout=10))
         assert get(fourth).startswith(b"HTTP/1.1 200 ")
+
+
+def test_nothing_of_a_connection_that_has_ended_is_left_to_the_garbage_collector() -> None:
+    registry = Registry()
+    registry.http("/ok", lambda request: request.respond(200, b"fine"))
+    registry.stream("/echo", Echo())
+    with serving(registry) as running, no_garbage("proxy", "uvloop"):
+        for _ in range(5):
+            with grpc.insecure_channel(running.address, [("grpc.use_local_subchannel_pool", 1)]) as channel:
+                echo = channel.stream_stream("/echo")
+                assert list(echo(iter([b"a", b"b"]), timeout=10)) == [b"a", b"b"]
+                cancelled = echo(itertools.repeat(b"c", 10), timeout=10)
+                assert next(cancelled) == b"c"
+            with socket.create_connection(("127.0.0.1", running.port), timeout=10) as connection:
+                assert get(connection).startswith(b"HTTP/1.1 200 ")
+        deadline = time.monotonic() + 10
+        while running.call(running.server.statistics)["connections"]:
+            assert time.monotonic() < deadline

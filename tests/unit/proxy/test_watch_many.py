@@ -9,6 +9,7 @@ import pytest
 
 from cluster.messages import Method
 from proxy.watch import joining
+from tests.garbage import no_garbage
 from tests.unit.proxy.watching import Client, World
 from tests.unit.turns import LONGEST_S, Turns, short_turns
 
@@ -149,3 +150,19 @@ def test_more_watches_leave_in_a_turn_where_more_of_them_wait() -> None:
                                                   for cohort in s.cohorts())
     assert hub.statistics()["watches"] == 0
     assert MANY / 400 < turns < MANY / 200
+
+
+def test_nothing_of_watches_that_have_ended_is_left_to_the_garbage_collector() -> None:
+    world = World()
+    world.settle()
+    with no_garbage("proxy"):
+        for _ in range(3):
+            client = Client(world)
+            for i in range(10):
+                client.create(b"/%d/x" % i)
+                client.create(b"/all/", b"/all0")
+            world.settle()
+            client.leave()
+            world.settle()
+            del client
+        assert not world.net.context.hub.subscriptions
