@@ -48,6 +48,7 @@ class Common:
     election_timeout_ms: int = 1000
     max_request_bytes: int = 1_572_864
     max_txn_ops: int = 128
+    warning_request_ms: float = 300  # a client's request that takes longer is logged; 0: none
     client_stall_timeout_ms: int = 60_000  # of a client that takes nothing of a long answer
     curve_key_file: str = ""  # JSON {"public": z85, "secret": z85}, one key pair for the whole cluster; "" = no CURVE
     log_level: str = "info"

@@ -10,6 +10,7 @@ a later one.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from cluster import errors
@@ -82,6 +83,12 @@ class ReadIndexRounds:
                 continue
             read.prefix = prefix
             router.to_replica(read)
+
+    def unanswered(self) -> Iterator[Waiting]:
+        """The reads that wait for an answer, oldest first."""
+        for question in self._questions:
+            yield from question.context
+        yield from self.waiting
 
     def sweep(self, now: float) -> None:
         """End what has waited too long, or whose client has gone."""

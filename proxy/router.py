@@ -35,6 +35,7 @@ from proxy.read_index import ReadIndexRounds
 from proxy.recent import RecentReads
 from proxy.rounds import Rounds
 from proxy.routes import Connect, ShardRoute
+from proxy.slow import SlowRequests
 from proxy.waiting import ASK, READ_ANY, WRITE, Loop, MethodStats, Subscriber, Waiting
 
 __all__ = ["ASK", "READ_ANY", "SWEEP_S", "WRITE", "MethodStats", "Router", "Subscriber", "Waiting"]
@@ -80,6 +81,7 @@ class Router:
         self._late: list[Link] = []
         self._gathering: list[Callable[[], None]] = []
         self.read_index = ReadIndexRounds(self)
+        self.slow = SlowRequests(common.warning_request_ms / 1000)
         self.recent = RecentReads(self)
         self.rounds = Rounds(loop, self._leader_links) if common.shard_count > 1 else None
         self.draining = False
@@ -506,6 +508,7 @@ class Router:
         self.reach.look(self.routes, now)
         self.recent.release()
         self.read_index.sweep(now)
+        self.slow.look(self, now)
         if self.has_leader:
             self.leaderless_since = float("inf")
         elif self.leaderless_since == float("inf"):

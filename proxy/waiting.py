@@ -41,7 +41,7 @@ class Waiting:
     answer is spliced into ``call``.
     """
 
-    __slots__ = ("body", "call", "context", "key", "limit_s", "method", "pieces", "prefix", "rid", "route", "shard",
+    __slots__ = ("began", "body", "call", "context", "key", "limit_s", "method", "pieces", "prefix", "rid", "route", "shard",
                  "started", "stats", "then")
 
     def __init__(self, call: Any, method: int, body: bytes, shard: int, route: int, started: float, limit_s: float,
@@ -52,7 +52,7 @@ class Waiting:
         self.body = body
         self.shard = shard
         self.route = route
-        self.started = started
+        self.started = self.began = started
         self.limit_s = limit_s
         self.stats = stats
         self.then = then

@@ -209,7 +209,7 @@ _GROUPS: dict[str, list[Flag]] = {
         Flag("enable-log-rotation", B, "false", "rotate the log file", LATER),
         Flag("log-rotation-config-json", S, ROTATION, "settings of rotation", NO),
         Flag("warning-apply-duration", D, "100ms", "log applies slower than this"),
-        Flag("warning-unary-request-duration", D, "300ms", "log requests slower than this", LATER),
+        Flag("warning-unary-request-duration", D, "300ms", "log requests slower than this, with what they waited for; 0: none"),
     ],
     "checks, compaction, watches": [
         Flag("corrupt-check-time", D, "0s", "period of the cluster's hash check", LATER),

@@ -149,6 +149,7 @@ def _common(config: ServerConfig, identity: Identity, run_dir: str, member_id: i
         election_timeout_ms=setting(config, "election-timeout"),
         max_request_bytes=setting(config, "max-request-bytes"),
         max_txn_ops=setting(config, "max-txn-ops"),
+        warning_request_ms=setting(config, "warning-unary-request-duration"),
         client_stall_timeout_ms=setting(config, "client-stall-timeout"),
         curve_key_file=os.path.abspath(config.peer_key_file) if config.peer_key_file else "",
         log_level=setting(config, "log-level"),
