@@ -26,7 +26,7 @@ SEQUENCE = struct.Struct("<Q")
 REQUEST = struct.Struct("<QBII")  # rid, method, timeout_ms, body length
 ANSWER = struct.Struct("<QBI")  # rid, status, body length
 
-PROTOCOL_VERSION = 5
+PROTOCOL_VERSION = 6
 
 
 class Method(IntEnum):
@@ -52,7 +52,7 @@ class Method(IntEnum):
     LEASE_KEEPALIVE = 17  # LeaseKeepAliveRequest; OK: HEAD + fields (TTL 0: no such lease)
     LEASE_TTL = 18  # LeaseTimeToLiveRequest; OK: HEAD + fields
     LEASE_KEEPALIVES = 19  # lease IDs (i64 each); OK: HEAD + what each has got (i64): TTL in s, 0 none, LEASE_DUE
-    # Reads of a replica; body: READ + etcd request. Answer OK: HEAD + fields; long ones PARTIAL ... OK.
+    # Reads of a replica; body: READ + etcd request. Answer OK: HEAD + fields; long ones PARTIAL ... OK, as far as CREDIT goes.
     RANGE = 32
     LEASE_LEASES = 33
     MEMBER_LIST = 34
@@ -83,7 +83,8 @@ class Method(IntEnum):
     REPORT = 83  # leader -> sequencer; no answer
     FEED = 84  # node -> any node 0: order records from this index on (u64); PARTIAL answers FEED_HEAD + projection
     FEED_ACK = 85  # order index applied (u64), durable (u64), haste (u8, node.feed): credit for more; no answer
-    CREDIT = 52  # rid of a SNAPSHOT: so many of its bytes (u64, in all) have been passed on; no answer
+    CREDIT = 52  # rid of an answer in PARTIAL records: so many bytes (u64, in all) of their bodies have been passed on, or have
+    # room; rid 0: so many of all such answers have been read from this link; no answer
     FAREWELL = 54  # the answer to LEAVING: this front has every answer and asks nothing more on this link; no answer
     # Administration.
     TRANSFER_LEADER = 64  # u64 member ID; to the shard's leader; OK once the target has been told to campaign

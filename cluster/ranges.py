@@ -295,6 +295,10 @@ class RangeRead:
         """Whether there is something to take."""
         return bool(self._parts)
 
+    def unsent_bytes(self) -> int:
+        """How much there is to take; a look at each piece."""
+        return sum(map(len, self._parts))
+
     @property
     def filtered(self) -> bool:
         """Whether rows are left out by their revisions."""

@@ -2,7 +2,8 @@
 
 SNAPSHOT is answered by PARTIAL records ``remaining bytes u64 | chunk``, at most a window's worth ahead of what the
 front has acknowledged (CREDIT), then OK with the revision of what was sent: a slow client holds up nobody and
-fills no memory. A backup ends when its front goes, cancels, or gives no credit for long.
+fills no memory. A backup ends when its front goes, cancels, or gives no credit for long, and when there are as many as
+may be and its receiver is slow: then it makes room for a newcomer.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from cluster.errors import EtcdError
 from cluster.messages import HEAD, Status
 from node.fronts import FrontLink
 from node.storage.snapshot import SnapshotSource
+from node.streams import slow
 
 if TYPE_CHECKING:
     from node.server import Node
@@ -25,14 +27,13 @@ log = structlog.get_logger("backups")
 
 _WINDOW_BYTES = 512 * 1024
 _CHUNK_BYTES = 128 * 1024
-_STALLED_S = 600.0
 _MOST = 4  # backups under way at once; each holds a checkpoint on the disk
 
 
 class Backup:
     """One backup under way."""
 
-    __slots__ = ("credited", "link", "moved_at", "rid", "sent", "source")
+    __slots__ = ("began", "credited", "link", "moved_at", "rid", "sent", "source")
 
     def __init__(self, link: FrontLink, rid: int, source: SnapshotSource, now: float) -> None:
         self.link = link
@@ -40,7 +41,7 @@ class Backup:
         self.source = source
         self.sent = 0
         self.credited = 0
-        self.moved_at = now
+        self.began = self.moved_at = now
 
 
 class Backups:
@@ -55,13 +56,27 @@ class Backups:
     def start(self, link: FrontLink, rid: int) -> None:
         """Make a checkpoint and begin to stream it."""
         node = self._node
-        if self._preparing + len(self._running) >= _MOST:
+        if self._preparing + len(self._running) >= _MOST and not self._made_room():
             node.reads.refuse(link, rid, EtcdError(errors.TOO_MANY_REQUESTS))
             return
         self._preparing += 1
         made = node.loop.run_in_executor(
             None, SnapshotSource.create, node.store, f"{node.settings.data_dir}/outgoing")
         made.add_done_callback(lambda done: self._made(link, rid, done))
+
+    def _made_room(self) -> bool:
+        """Whether a slow one has ended for a newcomer's sake."""
+        now = self._node.loop.time()
+        found = min(self._running.values(), key=lambda one: one.moved_at, default=None)
+        if found is None or not slow(found.began, found.moved_at, found.credited, now):
+            return False
+        self._give_up(found)
+        return True
+
+    def _give_up(self, backup: Backup) -> None:
+        self.end(backup.link, backup.rid)
+        if backup.link.alive:
+            self._node.reads.refuse(backup.link, backup.rid, EtcdError(errors.TOO_MANY_REQUESTS))
 
     def _made(self, link: FrontLink, rid: int, done: asyncio.Future[SnapshotSource]) -> None:
         self._preparing -= 1
@@ -108,8 +123,8 @@ class Backups:
         """Every second: end those that nobody reads."""
         now = self._node.loop.time()
         for backup in list(self._running.values()):
-            if not backup.link.alive or now - backup.moved_at > _STALLED_S:
-                self.end(backup.link, backup.rid)
+            if not backup.link.alive or now - backup.moved_at > self._node.settings.common.client_stall_timeout_ms / 1000:
+                self._give_up(backup)
 
     def close(self) -> None:
         """End them all."""

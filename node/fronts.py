@@ -20,6 +20,7 @@ from process.logs import Repeats
 
 log = structlog.get_logger("fronts")
 
+_PARTIAL = int(Status.PARTIAL)
 _COPIED_BYTES = 4096  # larger bodies are not copied before the frame is joined
 
 Send = Callable[[list[bytes]], bool]
@@ -30,8 +31,10 @@ NODE_IDENTITY = b"n"  # what the identity of another node's link begins with
 class FrontLink:
     """One front's connection."""
 
-    __slots__ = ("_expected", "_out", "_prefix", "_send", "_sent", "alive", "answered", "farewell", "hurried_until", "identity", "member_id", "newest", "overdue",
-                 "pass_on", "session", "subscriptions", "wanted", "watches", "watermark")
+    __slots__ = (
+        "_expected", "_out", "_prefix", "_send", "_sent", "alive", "answered", "farewell", "hurried_until", "identity", "member_id",
+        "newest", "overdue", "pass_on", "pieces_sent", "pieces_taken", "session", "subscriptions", "wanted", "watches", "watermark",
+    )  # fmt: skip
 
     def __init__(self, identity: bytes, send: Send, prefix: bytes, session: int, member_id: int = 0) -> None:
         self.identity = identity
@@ -47,6 +50,8 @@ class FrontLink:
         self.watermark = 0  # revision of the last WATERMARK sent
         self.wanted = 0  # revision that somebody there waits for
         self.hurried_until = 0.0  # somebody waited just now
+        self.pieces_sent = 0  # bytes of answers in pieces (PARTIAL)
+        self.pieces_taken = 0  # of these the front has read, in all (CREDIT with rid 0)
         self._send = send
         self._prefix = prefix
         self._expected = 2
@@ -70,6 +75,8 @@ class FrontLink:
 
     def answer(self, rid: int, status: int, body: bytes) -> None:
         """Queue one answer."""
+        if status == _PARTIAL:
+            self.pieces_sent += len(body)
         if len(body) < _COPIED_BYTES:
             self._out.append(ANSWER.pack(rid, status, len(body)) + body)
         else:
@@ -78,6 +85,8 @@ class FrontLink:
 
     def pieces(self, rid: int, status: int, parts: list[bytes]) -> None:
         """As :meth:`answer`, for a large body in pieces: it is not copied on its way to a front in this process."""
+        if status == _PARTIAL:
+            self.pieces_sent += sum(map(len, parts))
         if self.pass_on is not None:
             self.answered += 1
             self.pass_on(rid, status, parts)
@@ -94,6 +103,11 @@ class FrontLink:
     def local(self) -> bool:
         """Whether the front runs on this host (ipc)."""
         return not self._prefix
+
+    @property
+    def in_flight(self) -> int:
+        """Bytes of pieces that the front has not read yet."""
+        return self.pieces_sent - self.pieces_taken
 
     @property
     def pending(self) -> bool:

@@ -20,6 +20,7 @@ from cluster.view import Current
 from node.fronts import FrontLink
 from node.reads import Slices
 from node.storage import Compacted, FutureRevision, Reader
+from node.streams import PIECE_BYTES
 
 if TYPE_CHECKING:
     from node.server import Node
@@ -101,7 +102,12 @@ class Past:
 
     def _work(self, link: FrontLink, rid: int, steps: txn_eval.Steps[list[bytes]], revision: int, term: int) -> Slices:
         pieces = yield from steps
-        link.pieces(rid, Status.OK, [HEAD.pack(revision, term), *pieces])
+        head = HEAD.pack(revision, term)
+        if link.watches and len(pieces) > 1 and sum(map(len, pieces)) > PIECE_BYTES:
+            answer = self._node.streams.answer(link, rid, [head])
+            yield from answer.run(answer.last(pieces))
+        else:
+            link.pieces(rid, Status.OK, [head, *pieces])
 
 
 def _long(request: rpc_pb2.TxnRequest) -> bool:

@@ -26,7 +26,7 @@ from node.fronts import FrontLink
 from node.lease_list import LeaseList
 from node.reads import Slices
 from node.storage import LEAST_ROWS, PAUSE, Compacted, FutureRevision, Reader
-from node.streams import RangeStream
+from node.streams import PIECE_BYTES, Answer, RangeStream
 from node.watches import PREV_KV
 
 if TYPE_CHECKING:
@@ -116,30 +116,46 @@ class Serve:
     def _long_range(self, link: FrontLink, rid: int, read: RangeRead, at: int) -> Slices:
         """From one snapshot at one revision, whatever is applied meanwhile (H16)."""
         reader = self._reader(at)
-        first = [HEAD.pack(reader.position.revision, self._term())]
-        at_last = 0
+        answer = self._node.streams.answer(link, rid, [HEAD.pack(reader.position.revision, self._term())])
+        return answer.run(self._gathered(answer, reader, read))
+
+    def _gathered(self, answer: Answer, reader: Reader, read: RangeRead) -> Slices:
+        at_last = before = 0
         for _ in self._feed(reader, read):
-            if not read.satisfied and read.count - at_last >= _PARTIAL_ROWS:
-                link.pieces(rid, Status.PARTIAL, first + read.take_parts())
-                first, at_last = [], read.count
+            if not read.satisfied and self._part_is_due(read, at_last, before):
+                answer.pieces(read.take_parts())
+                at_last = read.count
+            before = read.count
             yield
         yield from read.ending()
-        link.pieces(rid, Status.OK, first + read.take_parts())
+        yield from answer.last(read.take_parts())
 
     def _range_rows(self, link: FrontLink, rid: int, revision: int, body: bytes) -> Slices:
         """As a range, for who merges its rows with those of other shards."""
         self.ranges += 1
         read = RangeRead(body, sized=True)
         reader = self._reader(revision or read.revision)
+        answer = self._node.streams.answer(link, rid, [])
+        return answer.run(self._gathered_rows(answer, reader, read))
+
+    def _gathered_rows(self, answer: Answer, reader: Reader, read: RangeRead) -> Slices:
         head = HEAD.pack(reader.position.revision, self._term())
-        at_last = 0
+        at_last = before = 0
         for _ in self._feed(reader, read):
-            if read.count - at_last >= _PARTIAL_ROWS:
-                link.pieces(rid, Status.PARTIAL, [head, *read.take_sized()])
+            if self._part_is_due(read, at_last, before):
+                answer.pieces([head, *read.take_sized()])
                 at_last = read.count
+            before = read.count
             yield
         yield from read.ending()
-        link.pieces(rid, Status.OK, [head, *read.take_sized()])
+        answer.end([head, *read.take_sized()])
+
+    @staticmethod
+    def _part_is_due(read: RangeRead, at_last: int, before: int) -> bool:
+        """Whether there is enough to be sent: many rows since the last part, or few large ones in the last slice."""
+        rows = read.count
+        return rows - at_last >= _PARTIAL_ROWS or (
+            rows - before < _SLICE_ROWS and read.unsent and read.unsent_bytes() >= PIECE_BYTES)
 
     def _feed(self, reader: Reader, read: RangeRead) -> Slices:
         """Give a read its rows a slice at a time, and the count of those that its answer does not show."""

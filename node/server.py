@@ -129,7 +129,7 @@ class Node:
         self.serve = Serve(self)
         self.snapshots = Snapshots(self)
         self.backups = Backups(self)
-        self.streams = Streams(self.reads.start, loop.time)
+        self.streams = Streams(self.reads.start, loop.time, self.reads.refuse, common.client_stall_timeout_ms / 1000)
         self.incarnations = Incarnations(
             common.member_id, settings.incarnation, self.voters.voters, self.log, self.store.incarnations(),
             self.logged_incarnations)

@@ -1,13 +1,17 @@
-"""Ranges that are streamed: read on only as far as their receivers take them.
+"""Long answers: read on only as far as their receivers take them.
 
-A stream's parts leave as PARTIAL records, at most :data:`WINDOW_BYTES` of their bodies ahead of what the front says
-it has passed on (CREDIT). One that is that far ahead is parked: off the slicer, its RocksDB iterator open. So a
-client that does not read costs one window and no CPU, and is forgotten when its front cancels, goes, or gives no
-credit for long.
+Their parts leave as PARTIAL records, at most :data:`WINDOW_BYTES` of their bodies ahead of what the front says that it has
+passed on, or has room for (CREDIT). One that is that far ahead is parked: off the slicer, its RocksDB iterator open. So a
+client that does not read costs one window and no CPU. All answers of one link have :data:`LINK_BYTES` on their way that the
+front has not read from it, whichever clients they are for: what is everybody's is never full of one client's rows.
+
+A parked answer ends when its front cancels or goes, when it gets no credit for long, and when there are as many as may be
+and its receiver is slow: then it makes room for a newcomer. The front is told so.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 
 from cluster import errors
@@ -17,14 +21,22 @@ from node.fronts import FrontLink
 from node.reads import Slices
 
 WINDOW_BYTES = 1 << 20
-_STALLED_S = 600.0
-_MOST = 1000  # under way at once; each keeps an iterator, hence what it shows from being dropped
+LINK_BYTES = 32 << 20
+PIECE_BYTES = 256 << 10
+_MOST = 4096  # under way at once; each keeps an iterator, hence what it shows from being dropped
+SLOW_AFTER_S = 10.0
+_SLOW_BYTES_S = 65_536
 
 
-class RangeStream:
+def slow(began: float, moved_at: float, taken: int, now: float) -> bool:
+    """Whether who takes an answer is so slow that it may end for another's: nothing for a while, or a trickle."""
+    return now - moved_at > SLOW_AFTER_S or taken < (now - began - SLOW_AFTER_S) * _SLOW_BYTES_S
+
+
+class LongAnswer:
     """One of them."""
 
-    __slots__ = ("_streams", "credited", "link", "moved_at", "parked", "rid", "sent")
+    __slots__ = ("_streams", "began", "credited", "link", "moved_at", "parked", "rid", "sent")
 
     def __init__(self, streams: Streams, link: FrontLink, rid: int) -> None:
         self._streams = streams
@@ -32,20 +44,21 @@ class RangeStream:
         self.rid = rid
         self.sent = 0
         self.credited = 0
-        self.moved_at = 0.0
+        self.began = self.moved_at = 0.0
         self.parked: Slices | None = None  # the reader, while the receiver has to catch up
 
-    def send(self, body: bytes) -> None:
-        """One part."""
-        self.sent += len(body)
-        self.link.answer(self.rid, Status.PARTIAL, body)
+    @property
+    def ahead(self) -> bool:
+        """Whether its own window is full."""
+        return self.sent - self.credited >= WINDOW_BYTES
 
     def run(self, work: Slices) -> Slices:
-        """For the slicer: ``work`` until it ends or the window is full."""
+        """For the slicer: ``work`` until it ends or a window is full."""
         try:
             for _ in work:
-                if self.sent - self.credited >= WINDOW_BYTES:
+                if self.ahead or self.link.in_flight >= LINK_BYTES:
                     self.parked = work
+                    self._streams.wait(self)
                     return
                 yield
         finally:
@@ -54,56 +67,164 @@ class RangeStream:
                 self._streams.over(self)
 
 
-class Streams:
-    """All such streams of one node. ``start``: give work of a link's request to the slicer."""
+class RangeStream(LongAnswer):
+    """A range that its client gets in parts."""
 
-    def __init__(self, start: Callable[[FrontLink, int, Slices], None], now: Callable[[], float]) -> None:
+    __slots__ = ()
+
+    def send(self, body: bytes) -> None:
+        """One part."""
+        self.sent += len(body)
+        self.link.answer(self.rid, Status.PARTIAL, body)
+
+
+class Answer(LongAnswer):
+    """An answer that the front puts together. ``head``: what its first record begins with."""
+
+    __slots__ = ("_head",)
+
+    def __init__(self, streams: Streams, link: FrontLink, rid: int, head: list[bytes]) -> None:
+        super().__init__(streams, link, rid)
+        self._head = head
+
+    def pieces(self, parts: list[bytes]) -> None:
+        """Some of it. EtcdError if there are too many that take as long."""
+        if not self.sent:
+            self._streams.add(self)
+        parts = self._headed(parts)
+        self.sent += sum(map(len, parts))
+        self.link.pieces(self.rid, Status.PARTIAL, parts)
+
+    def end(self, parts: list[bytes]) -> None:
+        """The end of it."""
+        self.link.pieces(self.rid, Status.OK, self._headed(parts))
+
+    def last(self, parts: list[bytes]) -> Slices:
+        """All that is left, however much it is."""
+        some: list[bytes] = []
+        size = 0
+        for part in parts:
+            for at in range(0, len(part), PIECE_BYTES):
+                if size >= PIECE_BYTES:
+                    self.pieces(some)
+                    some, size = [], 0
+                    yield
+                some.append(part[at : at + PIECE_BYTES] if len(part) > PIECE_BYTES else part)
+                size += len(some[-1])
+        self.end(some)
+
+    def _headed(self, parts: list[bytes]) -> list[bytes]:
+        head, self._head = self._head, []
+        return head + parts
+
+
+class Streams:
+    """All such answers of one node. ``start``: give work of a link's request to the slicer; ``refuse``: answer it with an
+    error; ``stalled_s``: one that is parked gets no credit for so long and ends."""
+
+    def __init__(self, start: Callable[[FrontLink, int, Slices], None], now: Callable[[], float],
+                 refuse: Callable[[FrontLink, int, EtcdError], None], stalled_s: float) -> None:
         self._start = start
         self._now = now
-        self._open: dict[tuple[bytes, int], RangeStream] = {}
+        self._refuse = refuse
+        self._stalled_s = stalled_s
+        self._open: dict[tuple[bytes, int], LongAnswer] = {}
+        self._behind: dict[bytes, deque[LongAnswer]] = {}  # parked, with a window of their own: their links are full
 
     def open(self, link: FrontLink, rid: int) -> RangeStream:
         """A new stream; EtcdError if there are too many."""
-        if len(self._open) >= _MOST:
-            raise EtcdError(errors.TOO_MANY_REQUESTS)
-        stream = self._open[link.identity, rid] = RangeStream(self, link, rid)
-        stream.moved_at = self._now()
+        stream = RangeStream(self, link, rid)
+        self.add(stream)
         return stream
 
+    def answer(self, link: FrontLink, rid: int, head: list[bytes]) -> Answer:
+        """A new answer. It counts once it turns out long."""
+        return Answer(self, link, rid, head)
+
+    def add(self, answer: LongAnswer) -> None:
+        """It counts as one of many from now on. EtcdError if there are too many, none of them slow."""
+        now = self._now()
+        if len(self._open) >= _MOST:
+            parked = [one for one in self._open.values() if one.parked is not None]
+            slowest = min(parked, key=lambda one: one.moved_at, default=None)
+            if slowest is None or not slow(slowest.began, slowest.moved_at, slowest.credited, now):
+                raise EtcdError(errors.TOO_MANY_REQUESTS)
+            self._give_up(slowest)
+        self._open[answer.link.identity, answer.rid] = answer
+        answer.began = answer.moved_at = now
+
+    def wait(self, answer: LongAnswer) -> None:
+        """It has been parked."""
+        if not answer.ahead:
+            self._behind.setdefault(answer.link.identity, deque()).append(answer)
+
     def credit(self, link: FrontLink, rid: int, size: int) -> None:
-        """The front has passed on so many bytes in all."""
-        stream = self._open.get((link.identity, rid))
-        if stream is None:
+        """The front has passed on so many bytes in all of an answer; with rid 0: has read so many from its link."""
+        if not rid:
+            link.pieces_taken = min(max(link.pieces_taken, size), link.pieces_sent)
+            self._resume_behind(link)
             return
-        stream.credited = max(stream.credited, size)
-        stream.moved_at = self._now()
-        work = stream.parked
-        if work is not None and stream.sent - stream.credited < WINDOW_BYTES:
-            stream.parked = None
-            self._start(link, rid, stream.run(work))
+        answer = self._open.get((link.identity, rid))
+        if answer is None:
+            return
+        was_ahead = answer.ahead
+        answer.credited = max(answer.credited, size)
+        answer.moved_at = self._now()
+        if answer.parked is not None and was_ahead and not answer.ahead:
+            if link.in_flight < LINK_BYTES:
+                self._resume(answer)
+            else:
+                self.wait(answer)
+
+    def _resume_behind(self, link: FrontLink) -> None:
+        behind = self._behind.get(link.identity)
+        while behind and link.in_flight < LINK_BYTES:
+            answer = behind.popleft()
+            if answer.parked is not None and not answer.ahead:
+                self._resume(answer)
+        if not behind:
+            self._behind.pop(link.identity, None)
+
+    def _resume(self, answer: LongAnswer) -> None:
+        work, answer.parked = answer.parked, None
+        assert work is not None, "who is not parked goes on by itself"
+        self._start(answer.link, answer.rid, answer.run(work))
 
     def end(self, link: FrontLink, rid: int) -> None:
         """Nobody waits for it any more. One that is not parked is ended by the slicer."""
-        stream = self._open.get((link.identity, rid))
-        if stream is not None and stream.parked is not None:
-            stream.parked.close()
-            self.over(stream)
+        answer = self._open.get((link.identity, rid))
+        if answer is not None and answer.parked is not None:
+            work, answer.parked = answer.parked, None
+            work.close()
+            self.over(answer)
 
-    def over(self, stream: RangeStream) -> None:
+    def _give_up(self, answer: LongAnswer) -> None:
+        self.end(answer.link, answer.rid)
+        if answer.link.alive:
+            self._refuse(answer.link, answer.rid, EtcdError(errors.TOO_MANY_REQUESTS))
+
+    def over(self, answer: LongAnswer) -> None:
         """It has ended."""
-        self._open.pop((stream.link.identity, stream.rid), None)
+        if self._open.get(key := (answer.link.identity, answer.rid)) is answer:
+            del self._open[key]
 
     def sweep(self) -> None:
-        """Every second: end the parked ones that nobody reads."""
+        """Every second: end the parked ones that nobody takes."""
         now = self._now()
-        for stream in list(self._open.values()):
-            if not stream.link.alive or now - stream.moved_at > _STALLED_S:
-                self.end(stream.link, stream.rid)
+        for answer in list(self._open.values()):
+            if answer.parked is None:
+                continue
+            if answer.ahead and now - answer.moved_at > self._stalled_s:
+                self._give_up(answer)
+            elif not answer.link.alive:
+                self.end(answer.link, answer.rid)
+        for identity in [i for i, behind in self._behind.items() if all(one.parked is None for one in behind)]:
+            del self._behind[identity]
 
     def close(self) -> None:
         """The node stops: let go of the database."""
-        for stream in list(self._open.values()):
-            self.end(stream.link, stream.rid)
+        for answer in list(self._open.values()):
+            self.end(answer.link, answer.rid)
 
     @property
     def count(self) -> int:

@@ -76,7 +76,7 @@ class Peer:
 class Call(Stream):
     """One gRPC call, as its handler sees it. See the module's docstring."""
 
-    __slots__ = ("_buffer", "_counted", "_slot", "context", "deadline", "handler", "on_cancel", "on_drain", "started")
+    __slots__ = ("_buffer", "_counted", "_slot", "context", "deadline", "gathered", "handler", "on_cancel", "on_drain", "started")
     CUT_SHORT = wire.INTERNAL  # the status of a request that ends inside a message, as grpc-go has it
 
     def __init__(self, connection: Connection, stream_id: int, headers: HeaderBlock) -> None:
@@ -101,6 +101,7 @@ class Call(Stream):
         self.on_drain: Callable[[], None] | None = None  # pending_bytes fell to the mark
         self.started = False  # response headers are sent
         self._buffer: bytearray | None = None  # an unfinished request message
+        self.gathered = 0  # bytes of its answer that have come and wait for the rest
         self._counted = 0  # bytes of it that are in connection.buffered
         self._slot: Slot | None = None
         if headers.route.timeout is not None:
@@ -222,6 +223,34 @@ class Call(Stream):
             return connection.limits.drain_mark_bytes
         return BACKLOG_BYTES
 
+    # -- an answer in pieces (``proxy.pieces``)
+
+    def gather(self, size: int) -> None:
+        """So much more of its answer has come from a node."""
+        if not (self.closed or self.ending):
+            self.gathered += size
+            self.connection.gathered += size
+            self.connection.recount()
+
+    @property
+    def room_to_gather(self) -> bool:
+        """Whether its connection may have more of several answers."""
+        connection = self.connection
+        return connection.gathered + connection.queued <= connection.limits.max_untaken_bytes and not connection.crowded
+
+    @property
+    def takes(self) -> bool:
+        """Whether its client takes what is ready."""
+        connection = self.connection
+        return connection.queued <= connection.limits.max_untaken_bytes
+
+    @property
+    def beyond_all_room(self) -> bool:
+        """Whether there is too much, by what others hold. An answer that is too large by itself alone is let through."""
+        connection = self.connection
+        memory = connection.memory
+        return connection.crowded and memory.used - self.gathered > memory.limit_bytes
+
     # -- from the connection
 
     def turned_away(self) -> None:
@@ -269,6 +298,9 @@ class Call(Stream):
     def _drop_buffer(self) -> None:
         if self.held:
             self.connection.answered(self)
+        if self.gathered:
+            self.connection.gathered -= self.gathered
+            self.gathered = 0
         if self._buffer is not None:
             self.connection.buffered -= self._counted
             self._counted = 0

@@ -73,8 +73,8 @@ class Link:
 
     __slots__ = (
         "_expected", "_receiver", "_sent", "_transport", "applied", "asked", "closed", "commit", "greeted", "hurried", "leader", "leaving", "left", "member_id",
-        "near", "next_rid", "outbox", "parts", "pending", "prefix", "revision", "rounds", "seen_at", "session", "shard", "term",
-        "trouble", "unseen", "up", "watermark",
+        "near", "next_rid", "outbox", "parts", "pending", "pieces_read", "pieces_told", "prefix", "revision", "rounds", "seen_at", "session", "shard",
+        "term", "trouble", "unseen", "up", "watermark",
     )
 
     def __init__(self, receiver: Receiver, shard: int, member_id: int, session: int, prefix: bytes) -> None:
@@ -90,6 +90,8 @@ class Link:
         self.closed = False
         self.next_rid = 1
         self.pending: dict[int, Any] = {}  # rid -> router.Waiting
+        self.pieces_read = 0  # bytes of answers in pieces, and what the node was told of them (proxy.pieces)
+        self.pieces_told = 0
         self.unseen: list[int] = []  # their rids, newest first, that proxy.overdue has not come to in this round
         self.parts: dict[int, Any] = {}  # rid -> watch.parts.Part: the subscriptions on this link
         self.asked: set[int] = set()  # rids of SUBSCRIBE records without an answer

@@ -30,6 +30,7 @@ from cluster.wire import ResponseHeaders, header_prefix
 from process.logs import Repeats
 from proxy.links import REFUSED, Link, Near
 from proxy.overdue import sweep_link, sweep_waiting
+from proxy.pieces import Pieces
 from proxy.reach import Reach
 from proxy.read_index import ReadIndexRounds
 from proxy.recent import RecentReads
@@ -80,6 +81,7 @@ class Router:
         self._scheduled = False
         self._late: list[Link] = []
         self._gathering: list[Callable[[], None]] = []
+        self.pieces = Pieces(self, common.client_stall_timeout_ms / 1000)
         self.read_index = ReadIndexRounds(self)
         self.slow = SlowRequests(common.warning_request_ms / 1000)
         self.recent = RecentReads(self)
@@ -322,9 +324,7 @@ class Router:
     def link_pieces(self, link: Link, rid: int, status: int, parts: list[bytes]) -> None:
         """A large answer, PARTIAL or OK, in pieces (``Link.pieces``)."""
         waiting = link.pending.get(rid)
-        if waiting is None:
-            return
-        if waiting.then is not None:
+        if waiting is None or waiting.then is not None:
             self.link_answers(link, [(rid, status, b"".join(parts))])
             return
         if waiting.pieces is None:
@@ -333,6 +333,7 @@ class Router:
             waiting.pieces += parts
         if status == _PARTIAL:
             waiting.started = self.loop.time()
+            self.pieces.came(link, waiting, sum(map(len, parts)))
         else:
             self.link_answers(link, [(rid, _OK, b"")])
 
@@ -377,6 +378,7 @@ class Router:
                     waiting.pieces = [body]
                 else:
                     waiting.pieces.append(body)
+            self.pieces.came(link, waiting, len(body))
             return
         waiting = link.pending.pop(rid, None)
         if waiting is None:
@@ -497,6 +499,7 @@ class Router:
     def sweep(self) -> None:
         """Every ``SWEEP_S``: links, time limits, requests whose clients have gone."""
         now = self.loop.time()
+        self.pieces.sweep(now)
         for route in self.routes:
             if not self.draining:
                 route.upkeep(now)

@@ -24,6 +24,7 @@ from cluster.pb import rpc_pb2
 from cluster.ranges import RangeRead, Row
 from cluster.wire import read_varint, varint
 from proxy.router import READ_ANY, MethodStats, Router, Waiting
+from proxy.waiting import PartWaiting
 
 _OK, _PARTIAL = 0, 4
 _TRIES = 5  # of a latest-read that meets compactions
@@ -100,8 +101,8 @@ class Gather:
         router = self._router
         prefix = READ.pack(order_index, self.revision or latest)
         for place, (shard, request) in enumerate(self._requests):
-            router.to_replica(Waiting(None, self._method, request, shard, READ_ANY, router.loop.time(), router.limit_s,
-                                      router.quiet, self._part, (self._tries, place, []), prefix))
+            router.to_replica(PartWaiting(self._call, self._method, request, shard, READ_ANY, router.loop.time(), router.limit_s,
+                                          router.quiet, self._part, (self._tries, place, []), prefix))
 
     def _part(self, waiting: Waiting, status: int, body: bytes) -> None:
         pieces: list[bytes]
@@ -111,6 +112,9 @@ class Gather:
         if status in (_OK, _PARTIAL) and not pieces:
             self._check(waiting, body)
         if status == _PARTIAL:
+            if self._call is None or self._call.closed:
+                self._router.cancel(waiting)
+                return
             pieces.append(body if pieces else body[HEAD.size :])
             waiting.pieces = pieces  # a link that breaks now ends the read, for another replica would begin again
             return

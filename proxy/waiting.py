@@ -62,6 +62,11 @@ class Waiting:
         self.pieces: list[bytes] | None = None
         self.rid = 0  # it was sent under, at a link; 0: not yet, or certainly not logged there (I23)
 
+    @property
+    def client(self) -> Any:
+        """The call behind it, or None."""
+        return self.call
+
     def tell(self, status: int, body: bytes) -> None:
         """Who waits takes an answer, by ``then``. A fault of this program in doing so ends that call alone: the link that
         brought the answer is everybody's."""
@@ -79,6 +84,20 @@ class Waiting:
         node may take, whose client has been told then that the outcome is unknown."""
         self.limit_s = max(self.limit_s - (now - self.started), 0.001)
         self.started = now
+
+
+class PartWaiting(Waiting):
+    """A request that a front makes for a part of a client's; the client does not wait for this one by itself."""
+
+    __slots__ = ("_client",)
+
+    def __init__(self, client: Any, *args: Any) -> None:
+        super().__init__(None, *args)
+        self._client = client
+
+    @property
+    def client(self) -> Any:
+        return self._client
 
 
 class Loop(Protocol):

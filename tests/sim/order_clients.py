@@ -79,6 +79,9 @@ class Call:
         self.on_drain: Callable[[], None] | None = None
         self.unread = 0
         self.reads = True
+        self.connection: object = self
+        self.room_to_gather = self.takes = True
+        self.beyond_all_room = False
         self._told = told
         self._ended = ended
 
@@ -108,6 +111,9 @@ class Call:
 
     def pending_bytes(self) -> int:
         return self.unread
+
+    def gather(self, size: int) -> None:
+        """It has room for everything."""
 
     def backlog_bytes(self) -> int:
         return BACKLOG_BYTES

@@ -274,3 +274,42 @@ def test_a_body_of_http_1_for_which_there_is_no_room_is_refused() -> None:
 def test_clients_may_hold_a_part_of_the_hosts_memory(host: int, clients: int) -> None:
     assert for_clients(host) == clients
     assert of_the_host() > 64 << 20
+
+
+# -- answers that come in pieces
+
+
+def test_answers_on_their_way_count_until_they_are_queued_or_given_up() -> None:
+    memory = Memory(2_000_000)
+    talk = Talk(memory=memory, max_untaken_bytes=300_000)
+    park(talk, 3, size=10)
+    first, second, third = talk.parked
+    assert first.room_to_gather
+    first.gather(400_000)
+    assert talk.server.gathered == 400_000
+    assert memory.used >= 400_000
+    assert not second.room_to_gather
+    assert second.takes, "the client has had nothing to take yet"
+    second.gather(50_000)
+    first.reply(bytes(400_000))  # larger than the client's window
+    assert talk.server.gathered == 50_000
+    assert not second.takes
+    second.finish(8, "no")
+    third.gather(1_000)
+    talk.server.receive(f.rst_stream(third.id, 8), 100.0)
+    third.gather(1_000)
+    assert talk.server.gathered == 0
+
+
+def test_one_answer_may_be_larger_than_all_room_and_no_second_one() -> None:
+    memory = Memory(500_000)
+    one, two = Talk(memory=memory), Talk(memory=memory)
+    park(one, 1, size=10)
+    park(two, 1, size=10)
+    (large,), (other,) = one.parked, two.parked
+    large.gather(2_000_000)
+    assert not large.beyond_all_room
+    other.gather(100_000)
+    assert not other.beyond_all_room, "it is within its share"
+    other.gather(400_000)
+    assert other.beyond_all_room

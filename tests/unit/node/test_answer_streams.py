@@ -12,10 +12,11 @@ from cluster.messages import Status
 from node import streams
 from node.fronts import FrontLink
 from node.reads import Reads, Slicer, Slices
-from node.streams import WINDOW_BYTES, RangeStream, Streams
+from node.streams import LINK_BYTES, PIECE_BYTES, SLOW_AFTER_S, WINDOW_BYTES, RangeStream, Streams
 from tests.unit.proxy.fakes import ManualLoop
 
 PART = b"p" * 100_000
+STALLED_S = 60.0
 
 
 class Served:
@@ -26,7 +27,7 @@ class Served:
         self.loop = loop
         self.slicer = Slicer(self.loop)
         self.reads = Reads(self.loop, self.slicer, lambda link: None, lambda: 0)
-        self.streams = Streams(self.reads.start, self.loop.time)
+        self.streams = Streams(self.reads.start, self.loop.time, self.reads.refuse, STALLED_S)
         self.frames: list[bytes] = []
         self.link = FrontLink(b"front", self._frame, b"", 1)
         self.closed = 0
@@ -90,12 +91,13 @@ def test_a_parked_stream_ends_when_its_front_cancels_or_gives_no_credit_for_long
     served.streams.end(served.link, 7)
     assert (served.streams.count, served.closed) == (0, 1)
     served = Served()
-    served.loop.now += streams._STALLED_S - 1
+    served.loop.now += STALLED_S - 1
     served.streams.sweep()
     assert served.closed == 0
     served.loop.now += 2
     served.streams.sweep()
     assert (served.streams.count, served.closed) == (0, 1)
+    assert served.taken()[1] == Status.ERROR, "its client is told"
     served = Served()
     served.link.alive = False
     served.streams.sweep()
@@ -118,3 +120,85 @@ def test_too_many_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     served = Served()
     with pytest.raises(EtcdError, match="too many requests"):
         served.streams.open(served.link, 8)
+
+
+def test_a_slow_one_makes_room_for_a_newcomer_and_its_client_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(streams, "_MOST", 1)
+    served = Served()
+    served.taken()
+    served.loop.now += SLOW_AFTER_S + 1
+    served.streams.open(served.link, 8)
+    assert (served.streams.count, served.closed) == (1, 1)
+    assert served.taken()[1] == Status.ERROR
+
+
+def test_who_takes_a_trickle_is_slow() -> None:
+    assert not streams.slow(began=0.0, moved_at=100.0, taken=100 << 20, now=105.0)
+    assert streams.slow(began=0.0, moved_at=100.0, taken=100_000, now=105.0)
+    assert streams.slow(began=0.0, moved_at=80.0, taken=100 << 20, now=105.0)
+    assert not streams.slow(began=100.0, moved_at=100.0, taken=0, now=105.0)
+
+
+class Shared(Served):
+    """Many answers on one link, which are put together by the front."""
+
+    def __init__(self, count: int, size: int) -> None:
+        super().__init__(parts=0)
+        self.taken()
+        self.size = size
+        for rid in range(10, 10 + count):
+            self.ask(rid)
+        self.settle()
+
+    def ask(self, rid: int) -> None:
+        answer = self.streams.answer(self.link, rid, [b"head"])
+        self.reads.start(self.link, rid, answer.run(answer.last([b"r" * self.size])))
+
+    def came(self) -> dict[int, int]:
+        """Bytes that the front has read since, by request."""
+        self.link.flush()
+        found: dict[int, int] = {}
+        for frame in self.frames:
+            for rid, _, body in messages.decode_answers(frame)[1]:
+                found[rid] = found.get(rid, 0) + len(body)
+        self.frames.clear()
+        return found
+
+
+def test_all_answers_of_a_link_have_a_window_together_and_none_is_left_out() -> None:
+    shared = Shared(count=100, size=900_000)
+    got = shared.came()
+    assert LINK_BYTES <= sum(got.values()) <= LINK_BYTES + 100 * (PIECE_BYTES + 4)
+    read = sum(got.values())
+    for _ in range(1000):
+        shared.streams.credit(shared.link, 0, read)
+        shared.settle()
+        more = shared.came()
+        read += sum(more.values())
+        for rid, size in more.items():
+            got[rid] = got.get(rid, 0) + size
+        if not more:
+            break
+    assert got == dict.fromkeys(range(10, 110), 900_004)
+    assert shared.streams.count == 0
+
+
+def test_an_answer_whose_receiver_has_no_room_does_not_stop_others() -> None:
+    shared = Shared(count=31, size=2 << 20)
+    read = sum(shared.came().values())
+    assert shared.link.in_flight < LINK_BYTES
+    shared.streams.credit(shared.link, 0, read)
+    shared.settle()
+    assert shared.came() == {}, "each has had its window"
+    shared.ask(50)
+    shared.streams.credit(shared.link, 20, 2 << 20)
+    shared.settle()
+    got = shared.came()
+    assert set(got) == {20, 50}
+    assert got[50] >= WINDOW_BYTES
+
+
+def test_a_short_answer_is_one_record() -> None:
+    shared = Shared(count=1, size=PIECE_BYTES)
+    assert shared.came() == {10: PIECE_BYTES + 4}
+    assert shared.link.pieces_sent == 0

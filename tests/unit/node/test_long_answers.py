@@ -22,6 +22,7 @@ from node.past import Past
 from node.reads import Reads, Slicer
 from node.serve import Serve
 from node.storage import StateStore
+from node.streams import Streams
 from node.writes import Writes
 from tests.unit.node.test_writes import FakeRaft
 from tests.unit.proxy.fakes import ManualLoop
@@ -38,7 +39,9 @@ class Replica:
         self.raft = FakeRaft()
         self.reads = Reads(self.loop, Slicer(self.loop), lambda link: None, lambda: 0)
         node: Any = SimpleNamespace(store=self.store, raft=self.raft, reads=self.reads, settings=SimpleNamespace(
-            common=SimpleNamespace(max_txn_ops=128)))
+            common=SimpleNamespace(max_txn_ops=128)),
+            streams=Streams(self.reads.start, self.loop.time, self.reads.refuse, 60.0))
+        self.streams: Streams = node.streams
         self.past = node.past = Past(node)
         self.looking = Looking(node)
         self.serve = Serve(node)
@@ -79,11 +82,17 @@ class Replica:
                 self.writes.run()
             self.loop.run()
             self.writes.run()
+        found: dict[int, tuple[int, bytes]] = {}
         self.loop.run()
-        if self.link.pending:
+        while self.link.pending:
             self.link.flush()
-        found = {rid: (status, body) for rid, status, body in self.answers}
-        self.answers.clear()
+            answers, self.answers = self.answers, []
+            for rid, status, body in answers:  # as a front, which puts the pieces together
+                whole = found.get(rid, (0, b""))[1] + body
+                found[rid] = (status, whole)
+                if status == Status.PARTIAL:
+                    self.streams.credit(self.link, rid, len(whole))
+            self.loop.run()
         return found
 
     def read(self, request: pb.TxnRequest) -> tuple[int, bytes]:

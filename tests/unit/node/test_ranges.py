@@ -33,7 +33,7 @@ class Replica:
         self.loop = loop
         self.reads = Reads(loop, Slicer(loop), lambda link: None, lambda: 0)
         node: Any = SimpleNamespace(store=self.store, raft=SimpleNamespace(term=1), reads=self.reads,
-                                    streams=Streams(self.reads.start, loop.time))
+                                    streams=Streams(self.reads.start, loop.time, self.reads.refuse, 60.0))
         self.serve = Serve(node)
         self.answers: list[tuple[int, bytes]] = []
         self.link = FrontLink(b"front", self._frame, b"", 1)

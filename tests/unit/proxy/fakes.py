@@ -60,6 +60,10 @@ class FakeCall:
         self.status: tuple[int, str] | None = None
         self.on_drain: Callable[[], None] | None = None
         self.unread = 0
+        self.connection: object = self
+        self.gathered = 0
+        self.room_to_gather = self.takes = True
+        self.beyond_all_room = False
         self.reads = True  # a client that does not read lets ``unread`` grow
 
     def reply(self, *parts: bytes) -> None:
@@ -87,6 +91,9 @@ class FakeCall:
 
     def pending_bytes(self) -> int:
         return self.unread
+
+    def gather(self, size: int) -> None:
+        self.gathered += size
 
     def backlog_bytes(self) -> int:
         return BACKLOG_BYTES

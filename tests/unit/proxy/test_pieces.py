@@ -1,0 +1,110 @@
+"""Answers in pieces come as far as their clients have room for them."""
+
+from __future__ import annotations
+
+from cluster import errors
+from cluster.messages import HEAD, Method, Status
+from cluster.pb import rpc_pb2
+from proxy.pieces import CREDIT_BYTES
+from tests.unit.proxy.fakes import FakeCall, Request
+from tests.unit.proxy.test_services import Served
+
+PIECE = rpc_pb2.RangeResponse(kvs=[{"key": b"a1", "value": b"v" * CREDIT_BYTES}]).SerializeToString()
+RANGE = rpc_pb2.RangeRequest(key=b"a", range_end=b"b", serializable=True).SerializeToString()
+
+
+class Asked(Served):
+    """Ranges of one shard, and their pieces."""
+
+    def ask(self, connection: object = None) -> tuple[FakeCall, int]:
+        """A range of a client; the call, and the request's number at the node."""
+        call = FakeCall()
+        call.connection = connection or call
+        self.methods.handlers["Range"](call, RANGE)
+        self.net.run()
+        (request,) = self.node.take()
+        assert request.method == Method.RANGE
+        return call, request.rid
+
+    def piece(self, rid: int) -> list[Request]:
+        """One comes; what the node is told of answers then."""
+        self.node.answer(rid, Status.PARTIAL, HEAD.pack(9, 1) + PIECE)
+        return self.told()
+
+    def told(self) -> list[Request]:
+        self.net.run()
+        return [request for request in self.node.take() if request.rid]
+
+
+def test_credit_is_given_as_pieces_come_while_there_is_room() -> None:
+    asked = Asked()
+    call, rid = asked.ask()
+    for number in range(1, 6):
+        (credit,) = asked.piece(rid)
+        assert (credit.method, credit.rid) == (Method.CREDIT, rid)
+        assert int.from_bytes(credit.body, "little") == call.gathered == number * (HEAD.size + len(PIECE))
+    asked.node.answer(rid, Status.OK, b"")
+    assert asked.told() == []
+    assert call.status == (0, "")
+
+
+def test_what_was_read_from_the_link_is_told_whoever_it_is_for() -> None:
+    asked = Asked()
+    call, rid = asked.ask()
+    call.room_to_gather = call.takes = False
+    told = []
+    for _ in range(9):
+        asked.node.answer(rid, Status.PARTIAL, PIECE)
+        asked.net.run()
+        told += [int.from_bytes(request.body, "little") for request in asked.node.take() if not request.rid]
+    assert told == [4 * len(PIECE), 8 * len(PIECE)]
+    call.closed = True
+    for _ in range(4):
+        asked.node.answer(rid + 1, Status.PARTIAL, PIECE)  # nobody waits for it
+    asked.net.run()
+    assert int.from_bytes(asked.node.take()[-1].body, "little") >= 12 * len(PIECE)
+
+
+def test_without_room_a_connection_gets_its_answers_one_after_the_other() -> None:
+    asked = Asked()
+    first, first_rid = asked.ask()
+    second, second_rid = asked.ask(first.connection)
+    _, other_rid = asked.ask()
+    first.room_to_gather = second.room_to_gather = False
+    assert [credit.rid for credit in asked.piece(first_rid)] == [first_rid]
+    assert asked.piece(second_rid) == []
+    assert [credit.rid for credit in asked.piece(other_rid)] == [other_rid], "another connection waits for neither"
+    asked.node.answer(first_rid, Status.OK, b"")
+    asked.net.pass_time(0.1)
+    assert first.status == (0, "")
+    assert [credit.rid for credit in asked.told()] == [second_rid]
+
+
+def test_a_client_that_takes_nothing_is_waited_for_and_then_told() -> None:
+    asked = Asked()
+    call, rid = asked.ask()
+    call.room_to_gather = call.takes = False
+    assert asked.piece(rid) == []
+    limit_s = asked.net.context.common.limit_s
+    stall_s = asked.net.context.common.client_stall_timeout_ms / 1000
+    asked.net.pass_time(limit_s + 1)
+    assert call.status is None, "it is no node that is slow"
+    call.takes = True
+    asked.net.pass_time(0.1)
+    assert [credit.rid for credit in asked.told()] == [rid]
+    call.takes = False
+    assert asked.piece(rid) == []
+    asked.net.pass_time(stall_s + 1)
+    assert call.status == (errors.TOO_MANY_REQUESTS.code, "etcdserver: too many requests")
+    assert [request.method for request in asked.told()] == [Method.CANCEL]
+    assert len(asked.net.context.router.pieces) == 0
+
+
+def test_an_answer_for_which_there_is_no_room_at_all_is_refused_and_not_read_on() -> None:
+    asked = Asked()
+    call, rid = asked.ask()
+    asked.piece(rid)
+    call.beyond_all_room = True
+    (cancel,) = asked.piece(rid)
+    assert (cancel.method, cancel.rid) == (Method.CANCEL, rid)
+    assert call.status == (errors.TOO_MANY_REQUESTS.code, "etcdserver: too many requests")
