@@ -74,7 +74,7 @@ class Http1Request(HttpRequest):
 class Http1Connection:
     """The server's end of one HTTP/1.1 connection."""
 
-    __slots__ = ("_advancing", "_body", "_body_bytes", "_draining", "_find", "_h11", "_head", "_limits", "_peer", "_served", "last_active", "now", "output", "request")
+    __slots__ = ("_advancing", "_body", "_body_bytes", "_draining", "_find", "_h11", "_head", "_held", "_limits", "_peer", "_served", "last_active", "now", "output", "request")
 
     def __init__(self, find: FindHandler, limits: Limits, output: Output, peer: str, now: float) -> None:
         self._find = find
@@ -83,6 +83,7 @@ class Http1Connection:
         self._peer = peer
         self._h11 = h11.Connection(h11.SERVER, max_incomplete_event_size=limits.max_http1_header_bytes)
         self._head: h11.Request | None = None
+        self._held = b""  # a head whose body follows at once, and goes with it
         self._body: list[bytes] = []
         self._body_bytes = 0
         self._draining = False
@@ -223,7 +224,8 @@ class Http1Connection:
         fields.append((b"date", formatdate(usegmt=True).encode()))
         if self._draining:
             fields.append((b"connection", b"close"))
-        self._send(h11.Response(status_code=status, headers=fields, reason=_reason(status)))
+        whole = any(name == b"content-length" for name, _ in fields)  # its body is written before anybody else's turn
+        self._send(h11.Response(status_code=status, headers=fields, reason=_reason(status)), held=whole)
 
     def send_chunk(self, chunk: bytes) -> None:
         """A piece of the body."""
@@ -240,9 +242,10 @@ class Http1Connection:
         else:
             self.output.close()
 
-    def _send(self, event: h11.Event) -> None:
-        data = self._h11.send(event)
-        if data:
+    def _send(self, event: h11.Event, held: bool = False) -> None:
+        data = self._held + (self._h11.send(event) or b"")
+        self._held = data if held else b""
+        if data and not held:
             self.output.write(data)
 
     def _reject(self, status: int, text: str) -> None:
@@ -255,7 +258,8 @@ class Http1Connection:
                     status_code=status,
                     headers=[(b"content-type", b"text/plain; charset=utf-8"), (b"connection", b"close"), (b"content-length", b"%d" % len(body))],
                     reason=_reason(status),
-                )
+                ),
+                held=True,
             )
             self._send(h11.Data(data=body))
             self._send(h11.EndOfMessage())

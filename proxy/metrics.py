@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import re
 import resource
 from collections.abc import Callable, Iterable, Iterator
 from typing import Protocol
@@ -308,9 +309,22 @@ def _encoder(accept: str) -> tuple[Callable[[CollectorRegistry], bytes], str]:
     prometheus_client cannot read."""
     try:
         encoder, content_type = choose_encoder(accept)
-        return encoder, content_type
     except (ValueError, TypeError, LookupError):
-        return generate_latest, CONTENT_TYPE_LATEST
+        encoder, content_type = generate_latest, CONTENT_TYPE_LATEST
+    if content_type.startswith("text/plain"):
+        return lambda registry: go_numbers(encoder(registry)), content_type
+    return encoder, content_type  # OpenMetrics wants 1.0
+
+
+_BOUND = re.compile(rb'(\ble="\d+)\.0(?=")')
+_LAST = re.compile(rb"(?<=\d)\.0$")
+
+
+def go_numbers(text: bytes) -> bytes:
+    """Whole numbers as Go's Prometheus library writes them, values and bounds of buckets: 1, not 1.0."""
+    return b"".join(
+        line if line.startswith(b"#") else _LAST.sub(b"", _BOUND.sub(rb"\1", line)) for line in text.splitlines(True)
+    )
 
 
 # gRPC codes as Go spells them

@@ -23,6 +23,7 @@ from tools.muster import control, rundir
 from tools.muster.children import die_with, environment, python
 from tools.muster.layout import Layout, LocalHost, save
 from tools.muster.parse import ConfigError
+from tools.muster.supervisor import stop_signals
 
 STOP_LIMIT_S = 60.0  # its supervisor's own limits end before, unless elections take very long
 UP_LIMIT_S = 20.0
@@ -44,9 +45,8 @@ class LocalCluster:
     async def run(self) -> int:
         """Start all hosts, print ``ready`` once they all serve, and stay until told to stop."""
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in stop_signals():
             loop.add_signal_handler(number, self._stop.set)
-        signal.signal(signal.SIGHUP, signal.SIG_IGN)
         path = os.path.join(self._run_dir, "local.sock")
         server = await control.listen(path, self._answer)
         try:

@@ -37,6 +37,13 @@ class StopLimits:
         return cls(limit_s(election_timeout_ms) + _CLOSE_S, leave_s(election_timeout_ms) + _CLOSE_S)
 
 
+def stop_signals() -> tuple[signal.Signals, ...]:
+    """What asks for an end in order. A terminal that is gone is among it, as with etcd, unless ``nohup`` or ``muster
+    local`` had that ignored before the start."""
+    asked = (signal.SIGTERM, signal.SIGINT)
+    return asked if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN else (*asked, signal.SIGHUP)
+
+
 class Logger(Protocol):
     """What the supervisor needs of a logger."""
 
@@ -84,9 +91,9 @@ class Supervisor:
     async def run(self) -> int:
         """Start all children and keep them running until :meth:`stop` or a fatal refusal."""
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
+        numbers = stop_signals()
+        for number in numbers:
             loop.add_signal_handler(number, self._on_signal, number)
-        signal.signal(signal.SIGHUP, signal.SIG_IGN)
         try:
             for child in self.children:
                 child.start()
@@ -95,7 +102,7 @@ class Supervisor:
                 notify("STOPPING=1")
             await self._stop_all()
         finally:
-            for number in (signal.SIGTERM, signal.SIGINT):
+            for number in numbers:
                 loop.remove_signal_handler(number)
         return self._exit_code
 

@@ -29,10 +29,12 @@ class Output:
 
     def __init__(self) -> None:
         self.data = b""
+        self.writes = 0
         self.closed = False
 
     def write(self, data: bytes) -> None:
         self.data += data
+        self.writes += 1
 
     def close(self) -> None:
         self.closed = True
@@ -93,3 +95,32 @@ def test_mutated_requests(chunk: int) -> None:
             else:
                 data[at:at] = data[rng.randrange(len(data)) :][: rng.randrange(40)]
         talk(bytes(data), rng)
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+@pytest.mark.parametrize("body", [b"", b"whole"])
+def test_head_and_body_of_an_answer_leave_together(method: str, body: bytes) -> None:
+    output = Output()
+    connection = Http1Connection({"/a": lambda r: r.respond(200, body)}.get, Limits(), output, "peer", 0.0)
+    request = b"%s /a HTTP/1.1\r\nHost: x\r\n\r\n" % method.encode()
+    for answers in (1, 2):
+        connection.receive(request, 0.0)
+        assert output.writes == answers
+    assert output.data.count(b"\r\n\r\n" + (body if method == "GET" else b"")) == 2
+    connection.receive(b"nonsense\r\n\r\n", 0.0)
+    assert output.writes == 3
+    assert output.data.endswith(b"\n")
+
+
+def test_the_head_of_an_answer_in_pieces_does_not_wait_for_them() -> None:
+    output = Output()
+    later: list[HttpRequest] = []
+
+    def begin(request: HttpRequest) -> None:
+        request.start(200)
+        later.append(request)
+
+    Http1Connection({"/a": begin}.get, Limits(), output, "peer", 0.0).receive(b"GET /a HTTP/1.1\r\nHost: x\r\n\r\n", 0.0)
+    assert output.data.endswith(b"\r\n\r\n")
+    later[0].write(b"piece")
+    assert b"piece" in output.data

@@ -12,7 +12,7 @@ from cluster.pb import rpc_pb2
 from proxy.http import HttpRequest
 from proxy.http_endpoints import register_http
 from proxy.http_filter import FilteredRegistry
-from proxy.metrics import Metrics
+from proxy.metrics import Metrics, go_numbers
 from tests.unit.proxy.fakes import Net
 
 
@@ -223,7 +223,18 @@ def test_metrics_are_given_without_a_node() -> None:
         site.net.cut(member)
     request = site.get("/metrics")
     assert request.answer is not None
-    assert b"etcd_server_has_leader 0.0" in request.answer[1]
+    assert b"etcd_server_has_leader 0\n" in request.answer[1]
+
+
+def test_whole_numbers_are_written_as_by_go() -> None:
+    text = (
+        b"# HELP x takes 1.0\n"
+        b'x_bucket{le="1.0"} 2.0\nx_bucket{le="0.5",version="3.0"} 1.5\nx_sum 2.147483648e+09\nx_up{v="1.0"} -1.0\nx 10.05\n'
+    )
+    assert go_numbers(text) == (
+        b"# HELP x takes 1.0\n"
+        b'x_bucket{le="1"} 2\nx_bucket{le="0.5",version="3.0"} 1.5\nx_sum 2.147483648e+09\nx_up{v="1.0"} -1\nx 10.05\n'
+    )
 
 
 class Seen(HttpRequest):

@@ -360,7 +360,7 @@ def test_children_die_with_their_supervisor(tmp_path: Path) -> None:
             time.sleep(0.01)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_signal_stops_in_order_and_exits_0(tmp_path: Path, number: signal.Signals) -> None:
     with supervised(tmp_path) as (process, pids):
         process.send_signal(number)
@@ -369,12 +369,22 @@ def test_a_signal_stops_in_order_and_exits_0(tmp_path: Path, number: signal.Sign
     assert (tmp_path / "notes").read_text(encoding="utf-8").splitlines()[-2:] == ["front_0 down", "node_0 down"]
 
 
-def test_a_hangup_is_ignored(tmp_path: Path) -> None:
-    with supervised(tmp_path) as (process, pids):
-        process.send_signal(signal.SIGHUP)
-        for pid in pids:
+def test_a_terminal_that_is_gone_ends_no_child_by_itself(tmp_path: Path) -> None:
+    """The kernel tells all of them; the supervisor alone acts, so that they end in order. Under nohup it does not."""
+    with ignoring_hangups(), supervised(tmp_path) as (process, pids):
+        for pid in (process.pid, *pids):
             os.kill(pid, signal.SIGHUP)
         process.send_signal(signal.SIGTERM)
         assert process.wait(LIMIT_S) == 0
     notes = (tmp_path / "notes").read_text(encoding="utf-8").splitlines()
     assert sorted(notes) == ["front_0 down", "front_0 up", "node_0 down", "node_0 up"]
+
+
+@contextlib.contextmanager
+def ignoring_hangups() -> Iterator[None]:
+    """As a program that nohup has started."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGHUP, before)
