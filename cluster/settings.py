@@ -6,8 +6,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, field
-from typing import Any, TypeVar
+from dataclasses import asdict, dataclass
+from typing import TypeVar
 
 _LEAST_SILENCE_MS = 500  # TCP sends again after 200 ms: a packet may be lost twice
 
@@ -85,7 +85,6 @@ class NodeSettings:
     client_urls: tuple[str, ...] = ()  # advertised; published to the cluster by shard 0's node
     peer_urls: tuple[str, ...] = ()
     incarnation: int = 0
-    initial_cluster_state: str = "new"
     initial_election_tick_advance: bool = True
     snapshot_count: int = 10_000  # applied entries between truncations of the log
     snapshot_catchup_entries: int = 5_000
@@ -94,7 +93,6 @@ class NodeSettings:
     min_free_disk_bytes: int = 0  # 0: not looked at
     auto_compaction_mode: str = "periodic"
     auto_compaction_retention: str = "0"
-    max_learners: int = 1
     leader_placement: str = "together"  # or "spread": cluster.leader_placement
     unsafe_no_fsync: bool = False
     block_cache_bytes: int = 67_108_864  # of this node, as the two below
@@ -113,7 +111,6 @@ class FrontSettings:
     listen: tuple[str, ...]  # client URLs to bind: http://127.0.0.1:2379
     reuse_port: bool = False  # several fronts share the port
     fronts: int = 1  # of this host, this one too
-    metrics: str = "basic"
     listen_metrics: tuple[str, ...] = ()
     max_concurrent_streams: int = 4_294_967_295
     max_client_connections: int = -1  # of this front; -1: as its descriptors allow
@@ -127,10 +124,8 @@ class FrontSettings:
     watch_progress_notify_interval_ms: int = 600_000
     watch_merge_bytes: int = 67_108_864  # of events that wait for other shards
     quota_backend_bytes: int = 2_147_483_648
-    enable_pprof: bool = False
     cors: tuple[str, ...] = ("*",)
     host_whitelist: tuple[str, ...] = ("*",)
-    extra: dict[str, Any] = field(default_factory=dict)
 
 
 S = TypeVar("S", NodeSettings, FrontSettings)

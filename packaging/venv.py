@@ -2,7 +2,9 @@
 
 muster's CPU goes by half into the interpreter, and builds of one release differ: one compiled from source without
 profile-guided optimisation, as pyenv's are unless told, takes 17 to 20 % more CPU for a put than a distribution's. So
-``python3`` is measured against the one of the system, and the system's is taken where it is clearly quicker. Whoever
+``python3`` is measured against the one of the system, and the system's is taken where it is clearly quicker. How a build
+was configured would say it without noise, but ``sysconfig`` does not know: Debian's, which is optimised with profiles, has
+no trace of that in any variable. Timing on a busy machine may take the slower one: name the other then. Whoever
 names an interpreter (``make setup PYTHON=python3.12``) gets that one.
 
 This file uses nothing but the standard library, since nothing is installed yet. It ends with status 1 and one line where no

@@ -140,7 +140,7 @@ def _check_support(values: Values) -> list[str]:
         if flag.support is Support.LATER:
             raise ConfigError(f"--{flag.name} is not supported yet ({flag.help})")
         if flag.support is Support.NO_EFFECT:
-            warnings.append(f"--{flag.name} has no effect in muster")
+            warnings.append(f"--{flag.name} has no effect in muster ({flag.help})")
     for part in (p for p in values["feature-gates"].split(",") if p):
         gate, _, text = part.partition("=")
         if gate not in GATES:

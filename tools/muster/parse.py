@@ -140,6 +140,10 @@ def resolve(
     if config_file:
         result = _from_file(table, config_file)
         result.rest = rest
+        beside = [f"--{name}" for name in given if name != "config-file"]
+        if use_environ:
+            beside += _variables(table, environ)
+        result.warnings += [f"{what} is ignored: a configuration file is given, which stands alone" for what in beside]
     elif use_environ:
         _from_environ(result, table, environ)
     _resolve_aliases(result, table)
@@ -154,6 +158,13 @@ def _set(result: Values, flag: Flag, text: str, source: str, error: type[Excepti
         choices = f"; possible: {', '.join(c for c in flag.choices if c)}" if flag.choices else ": parse error"
         raise error(f'{what} "{text}" for {where}{choices}') from None
     result.sources[flag.name] = source
+
+
+def _variables(table: Mapping[str, Flag], environ: Mapping[str, str]) -> list[str]:
+    """The variables that would be settings if there were no configuration file."""
+    names = {prefix + flag.env_name for flag in table.values() for prefix in ("MUSTER_", "ETCD_")}
+    unread = ("CONFIG_FILE", "HELP", "VERSION")
+    return [v for v in sorted(environ) if v in names and environ[v] and v.partition("_")[2] not in unread]
 
 
 def _from_environ(result: Values, table: Mapping[str, Flag], environ: Mapping[str, str]) -> None:

@@ -26,8 +26,8 @@ _TAKEN = (
     "name", "data-dir", "run-dir", "port-wait", "fronts", "cpus", "shards", "shard-depth", "listen-client-urls", "listen-metrics-urls",
     "initial-cluster", "initial-cluster-token", "peer-key-file", "heartbeat-interval", "election-timeout",
     "max-request-bytes", "max-txn-ops", "max-concurrent-streams", "grpc-keepalive-min-time", "grpc-keepalive-interval",
-    "grpc-keepalive-timeout", "socket-reuse-port", "metrics", "watch-progress-notify-interval", "cors",
-    "host-whitelist", "enable-pprof", "log-level", "log-format", "log-outputs", "help",
+    "grpc-keepalive-timeout", "socket-reuse-port", "watch-progress-notify-interval", "cors",
+    "host-whitelist", "log-level", "log-format", "log-outputs", "help",
 )  # fmt: skip
 _WORDS = {
     "name": "this proxy's name, in its log",

@@ -175,7 +175,6 @@ def _node_spec(config: ServerConfig, identity: Identity, run_dir: str, shard: in
             client_urls=tuple(u.text for u in config.advertise_client),
             peer_urls=identity.own.peer_urls,
             incarnation=identity.incarnation,
-            initial_cluster_state=config.initial_cluster_state,
             initial_election_tick_advance=setting(config, "initial-election-tick-advance"),
             snapshot_count=setting(config, "snapshot-count"),
             snapshot_catchup_entries=setting(config, "snapshot-catchup-entries"),
@@ -184,7 +183,6 @@ def _node_spec(config: ServerConfig, identity: Identity, run_dir: str, shard: in
             min_free_disk_bytes=setting(config, "min-free-disk-bytes"),
             auto_compaction_mode=setting(config, "auto-compaction-mode"),
             auto_compaction_retention=setting(config, "auto-compaction-retention"),
-            max_learners=setting(config, "max-learners"),
             block_cache_bytes=max(setting(config, "block-cache-bytes") // config.shards, _LEAST_BLOCK_CACHE_BYTES),
             write_buffer_bytes=max(setting(config, "write-buffer-bytes") // config.shards, _LEAST_WRITE_BUFFER_BYTES),
             range_cache_bytes=setting(config, "range-cache-bytes") // config.shards,
@@ -224,7 +222,6 @@ def _front_settings(
         listen=tuple(f"http://{ports.in_url(ports.bind_address(u))}:{u.port}" for u in config.listen_client),
         fronts=max(config.fronts, 1),
         reuse_port=config.fronts > 1 or setting(config, "socket-reuse-port"),
-        metrics=setting(config, "metrics"),
         listen_metrics=metrics if index == 0 else (),  # one process answers there
         max_concurrent_streams=setting(config, "max-concurrent-streams"),
         max_client_connections=_of_a_front(config, setting(config, "max-client-connections")),
@@ -238,7 +235,6 @@ def _front_settings(
         watch_progress_notify_interval_ms=config.watch_progress_notify_interval_ms,
         watch_merge_bytes=setting(config, "watch-merge-bytes") // max(config.fronts, 1),
         quota_backend_bytes=config.quota_backend_bytes,
-        enable_pprof=setting(config, "enable-pprof") or setting(config, "log-level") == "debug",
         cors=setting(config, "cors"),
         host_whitelist=setting(config, "host-whitelist"),
     ))  # fmt: skip

@@ -62,7 +62,7 @@ def test_a_setting_that_cannot_be(args: str, message: str) -> None:
     "arg",
     ["--cert-file=c", "--key-file=k", "--client-cert-auth", "--auto-tls", "--peer-cert-file=c", "--peer-auto-tls",
      "--discovery=http://d", "--discovery-srv=example.com", "--auth-token=jwt,sign-method=RS256", "--wal-dir=w",
-     "--force-new-cluster", "--enable-distributed-tracing", "--strict-reconfig-check=false", "--pre-vote=false",
+     "--force-new-cluster", "--enable-distributed-tracing", "--pre-vote=false",
      "--enable-v2", "--corrupt-check-time=1h", "--experimental-corrupt-check-time=1h", "--tls-min-version=TLS1.3"],
 )  # fmt: skip
 def test_what_is_not_there_yet_is_refused_by_name(arg: str) -> None:
@@ -75,8 +75,20 @@ def test_what_is_not_there_yet_may_have_its_default(arg: str) -> None:
     assert build(arg).warnings == ()
 
 
+@pytest.mark.parametrize(
+    "arg",
+    ["--strict-reconfig-check=false", "--enable-pprof", "--metrics=extensive", "--max-learners=2", "--tls-max-version=TLS1.3",
+     "--cipher-suites=TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256"],
+)  # fmt: skip
+def test_what_does_nothing_is_taken_with_a_line_that_says_so(arg: str) -> None:
+    name = arg.partition("=")[0]
+    assert [w.startswith(f"{name} has no effect in muster (") for w in build(arg).warnings] == [True]
+
+
 def test_a_flag_without_effect_is_warned_about() -> None:
-    assert build("--backend-batch-limit=5").warnings == ("--backend-batch-limit has no effect in muster",)
+    assert build("--backend-batch-limit=5").warnings == (
+        "--backend-batch-limit has no effect in muster (operations between commits of the backend)",
+    )
 
 
 def test_retention_by_mode() -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from tools.muster import config
 from tools.muster.flags import SERVER_FLAGS
 from tools.muster.parse import ConfigError, UsageError, Values, duration_ms, resolve
 
@@ -203,3 +204,44 @@ def test_the_keys_of_etcds_sample_file_are_all_known(tmp_path: Path) -> None:
     text = "".join(f"{key}:\n" for key in _SAMPLE_KEYS.split())
     text += f"client-transport-security:\n{transport}peer-transport-security:\n{transport}"
     assert in_file(tmp_path, text).warnings == []
+
+
+def test_what_stands_beside_a_file_is_ignored_with_a_line_for_each(tmp_path: Path) -> None:
+    values = in_file(tmp_path, "name: a", "--name=b", "--election-timeout=2000", ETCD_DATA_DIR="d", ETCD_UNKNOWN="x", MUSTER_NAME="")
+    assert (values["name"], values["election-timeout"]) == ("a", 1000)
+    assert values.warnings == [
+        f"{what} is ignored: a configuration file is given, which stands alone"
+        for what in ("--name", "--election-timeout", "ETCD_DATA_DIR")
+    ]
+
+
+def test_the_files_own_name_is_not_beside_it(tmp_path: Path) -> None:
+    path = tmp_path / "muster.yaml"
+    path.write_text("name: a", encoding="utf-8")
+    assert parse(ETCD_CONFIG_FILE=str(path)).warnings == []
+
+
+# every key of etcd 3.5's etcd.conf.yml.sample, with the value that it has there
+SAMPLE = """
+{name: default, data-dir: , wal-dir: , snapshot-count: 10000, heartbeat-interval: 100, election-timeout: 1000,
+ quota-backend-bytes: 0, listen-peer-urls: "http://localhost:2380", listen-client-urls: "http://localhost:2379",
+ max-snapshots: 5, max-wals: 5, cors: , initial-advertise-peer-urls: "http://localhost:2380",
+ advertise-client-urls: "http://localhost:2379", discovery: , discovery-fallback: proxy, discovery-proxy: ,
+ discovery-srv: , initial-cluster: , initial-cluster-token: etcd-cluster, initial-cluster-state: new,
+ strict-reconfig-check: false, enable-pprof: true, proxy: "off", proxy-failure-wait: 5000,
+ proxy-refresh-interval: 30000, proxy-dial-timeout: 1000, proxy-write-timeout: 5000, proxy-read-timeout: 0,
+ client-transport-security: {cert-file: , key-file: , client-cert-auth: false, trusted-ca-file: , auto-tls: false},
+ peer-transport-security: {cert-file: , key-file: , client-cert-auth: false, trusted-ca-file: , auto-tls: false},
+ self-signed-cert-validity: 1, log-level: debug, logger: zap, log-outputs: [stderr], force-new-cluster: false,
+ auto-compaction-mode: periodic, auto-compaction-retention: "1",
+ cipher-suites: [TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256, TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384],
+ tls-min-version: TLS1.2, tls-max-version: TLS1.3}
+"""
+
+
+def test_etcds_sample_of_a_configuration_file_is_taken(tmp_path: Path) -> None:
+    settings = config.build(in_file(tmp_path, SAMPLE))
+    assert (settings.name, settings.data_dir) == ("default", "default.muster")
+    assert [w.partition(" has no effect")[0].partition(" in /")[0] for w in settings.warnings] == [
+        "unrecognized key discovery-fallback", "--strict-reconfig-check", "--cipher-suites", "--tls-max-version", "--enable-pprof",
+    ]  # fmt: skip
