@@ -77,6 +77,18 @@ class Expiry:
         else:
             then()
 
+    def as_read(self, leases: list[int], then: Callable[[list[int]], None]) -> None:
+        """Call that with most of these leases at once, and with each on which very many keys hang when these are read:
+        the others do not wait for it."""
+        few = []
+        for lease in leases:
+            if self._node.store.hangs_many(lease, MANY):
+                self._node.slicer.start(self._reading([lease], partial(then, [lease])))
+            else:
+                few.append(lease)
+        if few:
+            then(few)
+
     def _reading(self, leases: list[int], then: Callable[[], None]) -> Slices:
         for lease in leases:
             yield from self._node.store.remember_lease_keys(lease, _STEP)

@@ -32,8 +32,8 @@ class FrontLink:
     """One front's connection."""
 
     __slots__ = (
-        "_expected", "_out", "_prefix", "_send", "_sent", "alive", "answered", "farewell", "hurried_until", "identity", "member_id",
-        "newest", "overdue", "pass_on", "pieces_sent", "pieces_taken", "session", "subscriptions", "wanted", "watches", "watermark",
+        "_expected", "_out", "_prefix", "_send", "_sent", "alive", "answered", "farewell", "hurried_until", "identity", "lost",
+        "member_id", "newest", "overdue", "pass_on", "pieces_sent", "pieces_taken", "session", "subscriptions", "wanted", "watches", "watermark",
     )  # fmt: skip
 
     def __init__(self, identity: bytes, send: Send, prefix: bytes, session: int, member_id: int = 0) -> None:
@@ -47,6 +47,7 @@ class FrontLink:
         self.answered = 0
         self.newest = self.overdue = 0  # rid of its last request; of the last one that it has given up by now, at the latest
         self.subscriptions: dict[int, Any] = {}  # rid -> node.watches.Subscription
+        self.lost: dict[int, Any] = {}  # the same, after an install: those that it has not been told of yet
         self.watermark = 0  # revision of the last WATERMARK sent
         self.wanted = 0  # revision that somebody there waits for
         self.hurried_until = 0.0  # somebody waited just now
@@ -247,7 +248,13 @@ class Fronts:
                 self._tell_watermark(link)
                 self.dirty.add(link)
 
+    def watermark_again(self, now: float) -> None:
+        """Tell links that :meth:`watermark` has passed over."""
+        self.watermark(self._revision, now)
+
     def _tell_watermark(self, link: FrontLink) -> None:
+        if link.lost:  # I16: of what it does not know to be lost, this would say that nothing happened
+            return
         link.watermark = self._revision
         link.answer(0, Status.WATERMARK, SEQUENCE.pack(self._revision))
 

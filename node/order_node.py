@@ -254,7 +254,7 @@ class OrderNode(LinkedNode):
         """Leases that this term found due: one attempt for all of them (D7)."""
         coordinator = self.coordinator
         if coordinator is not None and leases:
-            self.expiry.when_read(leases, partial(self._expire_at, coordinator, leases))
+            self.expiry.as_read(leases, partial(self._expire_at, coordinator))
 
     def _expire_at(self, coordinator: Coordinator[Token], leases: list[int]) -> None:
         if coordinator is self.coordinator:  # H7: else another term has to find them due

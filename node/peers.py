@@ -66,6 +66,7 @@ _SETTLED_S = 1.0  # so long after a hello a refusal would have come
 _LONGEST_REASON = 300
 _PEER_HWM = 10_000
 _MOST_EARLY, _MOST_EARLY_BYTES = 64, 4096  # frames kept for a hello that is asked for, and the size of each
+_EARLY_S = 5.0  # a hello follows within a round trip
 
 
 class PeerLink:
@@ -175,7 +176,8 @@ class Peers:
         self._on_front = on_front
         self._known = {p.member_id: p for p in peers if p.member_id != member_id}
         self._accepted: dict[bytes, int] = {}
-        self._early: dict[bytes, bytes] = {}  # by identity: a frame that came before the hello, as a vote after a restart here
+        # By identity, the oldest first: when a frame came before the hello, and what it was, as a vote after a restart here
+        self._early: dict[bytes, tuple[float, bytes]] = {}
         self._refusals = Repeats()
         self._loop = loop
         self.received_bytes: dict[int, int] = dict.fromkeys(self._known, 0)
@@ -214,11 +216,19 @@ class Peers:
             if not frame or frame[0] not in _KINDS:
                 self._router.drop(identity, "it sent a frame of no kind")
                 return
-            if len(frame) <= _MOST_EARLY_BYTES and (identity in self._early or len(self._early) < _MOST_EARLY):
-                self._early[identity] = frame
+            if len(frame) <= _MOST_EARLY_BYTES:
+                self._keep_early(identity, frame)
             self._router.send([identity, b"?"])
             return
         self._take(identity, member_id, frame)
+
+    def _keep_early(self, identity: bytes, frame: bytes) -> None:
+        early, now = self._early, self._loop.time()
+        early.pop(identity, None)
+        while early and next(iter(early.values()))[0] <= now - _EARLY_S:
+            del early[next(iter(early))]  # the oldest: nobody of that name says hello any more
+        if len(early) < _MOST_EARLY:
+            early[identity] = now, frame
 
     def _take(self, identity: bytes, member_id: int, frame: bytes) -> None:
         self.received_bytes[member_id] += len(frame)
@@ -251,8 +261,8 @@ class Peers:
         else:
             self._accepted[identity] = member_id
             self._router.trust(identity)
-            if (frame := self._early.pop(identity, b"")):
-                self._take(identity, member_id, frame)
+            if (early := self._early.pop(identity, None)) is not None:
+                self._take(identity, member_id, early[1])
 
     def refuse(self, member_id: int) -> None:
         """The log says that this member is not who it was when its hello was accepted (H10)."""

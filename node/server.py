@@ -53,7 +53,7 @@ from node.reads import Reads, Slicer
 from node.serve import Serve
 from node.snapshots import Snapshots
 from node.sockets import CurveKeys, FrameSocket, Gatekeeper, open_router
-from node.space import write_buffer_bytes
+from node.space import log_buffer_bytes
 from node.spin import Spin
 from node.standing import Standing
 from node.storage import Applied, RaftLog, StateStore
@@ -85,11 +85,8 @@ class Node:
         self.loop = loop
         self.status: StatusSink = status or StatusPipe(common.status_fd)
         self.voters = Configuration(frozenset(p.member_id for p in common.peers), frozenset())
-        log_buffer_bytes = settings.write_buffer_bytes * 3 // 2
-        if settings.shard == 0:
-            log_buffer_bytes = write_buffer_bytes(log_buffer_bytes, settings.order_log_bytes)
         self.log = RaftLog.open(f"{settings.data_dir}/log", initial=self.voters, no_fsync=settings.unsafe_no_fsync,
-                                write_buffer_bytes=log_buffer_bytes)
+                                write_buffer_bytes=log_buffer_bytes(settings))
         self.store = StateStore.open(
             f"{settings.data_dir}/state", block_cache_bytes=settings.block_cache_bytes,
             write_buffer_bytes=settings.write_buffer_bytes, range_cache_bytes=settings.range_cache_bytes)
@@ -111,7 +108,8 @@ class Node:
                              (common.shard_count, common.placement_depth), prompt=settings.shard == 0, limit_s=common.limit_s)
         self._dirty = self.fronts.dirty
         self.slicer = Slicer(loop, lambda: self.raft.last_index)
-        self.watches = WatchSource(self.store, self._dirty.add)
+        self.watches = WatchSource(self.store, self._mark_dirty, self.slicer.start,
+                                   lambda: self.fronts.watermark_again(loop.time()))
         self.reads = Reads(loop, self.slicer, self._mark_dirty, lambda: self.order_index)
         self.upkeep = Upkeep(self)
         self.pace, self.past, self.looking = Pace(), Past(self), Looking(self)

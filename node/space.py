@@ -22,6 +22,7 @@ import os
 from collections.abc import Collection, Mapping
 from contextlib import suppress
 
+from cluster.settings import NodeSettings
 from node.storage.options import LOG_BESIDE
 
 FRAME = b"V"  # between node 0s: a u8, how short of space the sender is
@@ -30,9 +31,10 @@ _FORGOTTEN_S = 5.0  # who was short and has not said so for so long is not any m
 _SILENT_S = 10.0  # a host that has not been heard for so long is down
 
 
-def write_buffer_bytes(wanted: int, most_log_bytes: int) -> int:
-    """Of the log that ``most_log_bytes`` bounds: a small bound makes it smaller than is wanted."""
-    return min(wanted, most_log_bytes // (4 * LOG_BESIDE))
+def log_buffer_bytes(settings: NodeSettings) -> int:
+    """The write buffer of a node's log: half as much again as the state's, unless the bound of the order log is too small for that."""
+    wanted = settings.write_buffer_bytes * 3 // 2
+    return min(wanted, settings.order_log_bytes // (4 * LOG_BESIDE)) if settings.shard == 0 else wanted
 
 
 def free_bytes(path: str) -> int:

@@ -15,8 +15,10 @@ from typing import TYPE_CHECKING
 import structlog
 from google.protobuf.message import DecodeError
 
-from cluster import records
+from cluster import errors, records
 from cluster.autocompact import AutoCompactor
+from cluster.coordinator import MAX_WAITING
+from cluster.errors import EtcdError
 from cluster.messages import ANSWER, Method, Status
 from cluster.pace import MAX_ENTRY_BYTES
 from cluster.pb import rpc_pb2
@@ -329,9 +331,14 @@ class Upkeep:
     def answer_when_compacted(self, link: FrontLink, record: bytes) -> None:
         """A compaction asked for with ``physical``: answer once the old data is gone here, which may take longer than
         a request may; the front is told at once that it is in order."""
-        link.answer(ANSWER.unpack_from(record)[0], Status.PARTIAL, b"")
+        rid = ANSWER.unpack_from(record)[0]
         self._node._mark_dirty(link)
-        self._waiting_compaction.append((link, record))
+        self._waiting_compaction = [waiting for waiting in self._waiting_compaction if waiting[0].alive]
+        if len(self._waiting_compaction) < MAX_WAITING:
+            link.answer(rid, Status.PARTIAL, b"")
+            self._waiting_compaction.append((link, record))
+        else:  # it is in order, and will be done
+            link.answer(rid, Status.UNKNOWN, EtcdError(errors.TOO_MANY_REQUESTS).encode())
         self.compaction_due()
 
     # -- members

@@ -21,10 +21,11 @@ from cluster.messages import SUBSCRIBE_HEAD, SUBSCRIBED_BODY, Status
 from cluster.ranges import is_creation
 from node.fronts import FrontLink
 from node.range_index import RangeIndex
+from node.reads import Slices
 
 PREV_KV = 1
 _NEVER = 1 << 63  # no revision
-_GONE_A_TURN, _GONE_A_SUBSCRIBE = 256, 4  # subscriptions of ended links that leave the indexes: 1.5 ms, 25 us
+_LEAVE = 32  # subscriptions that leave the indexes, or are told that they are lost, in a step: 200 us
 _PIECE = 256  # events of one revision that leave before it is applied whole
 _RECORD_BYTES = 12 << 10  # of events, about: a front makes a response of each record, which fits a frame of HTTP/2
 Event = tuple[int, int, bytes, bytes, int]  # revision, kind, key, KeyValue, place in the revision
@@ -58,15 +59,19 @@ class Subscription:
 class WatchSource:
     """All subscriptions of this node."""
 
-    def __init__(self, store: History, mark_dirty: Callable[[FrontLink], None]) -> None:
+    def __init__(self, store: History, mark_dirty: Callable[[FrontLink], None], start: Callable[[Slices], None],
+                 caught_up: Callable[[], None]) -> None:
+        """``start``: runs work in slices, beside the loop. ``caught_up``: fronts that watermarks were kept from may have them."""
         self._store = store
         self._mark_dirty = mark_dirty
+        self._start = start
+        self._caught_up = caught_up
         self._keys: dict[bytes, list[Subscription]] = {}
         self._ranges: RangeIndex[Subscription] = RangeIndex()
         self._collected: dict[Subscription, list[Encoded]] = {}
         self.holding = False  # an apply is under way in slices
         self._late: list[tuple[FrontLink, int, bytes]] = []  # who subscribed meanwhile
-        self._gone: list[Subscription] = []  # of links that have ended; they leave the indexes a few at a time
+        self._links: set[FrontLink] = set()  # with subscriptions
         self._count = 0
         self.events = 0
 
@@ -80,8 +85,6 @@ class WatchSource:
         if self.holding:
             self._late.append((link, rid, body))
             return
-        if self._gone:
-            self._drop_gone(_GONE_A_SUBSCRIBE)
         from_revision, flags, key_len = SUBSCRIBE_HEAD.unpack_from(body)
         at = SUBSCRIBE_HEAD.size
         key, range_end = body[at : at + key_len], body[at + key_len :]
@@ -89,6 +92,7 @@ class WatchSource:
         live_from = max(from_revision, self._store.revision + 1)
         sub = Subscription(link, rid, key, range_end, live_from, bool(flags & PREV_KV))
         link.subscriptions[rid] = sub
+        self._links.add(link)
         if range_end:
             self._ranges.add(sub)
         else:
@@ -101,6 +105,7 @@ class WatchSource:
         """End one subscription; nothing if there is none."""
         if self._late:
             self._late = [late for late in self._late if late[:2] != (link, rid)]
+        link.lost.pop(rid, None)
         sub = link.subscriptions.pop(rid, None)
         if sub is None:
             return
@@ -119,37 +124,50 @@ class WatchSource:
     def gone(self, link: FrontLink) -> None:
         """The link is dropped: its subscriptions end."""
         self._late = [late for late in self._late if late[0] is not link]
-        ended, link.subscriptions = link.subscriptions, {}
+        ended, link.subscriptions, link.lost = link.subscriptions, {}, {}
+        self._links.discard(link)
         self._count -= len(ended)
         for sub in ended.values():
             sub.from_revision = _NEVER
-        self._gone += ended.values()
+        if ended:
+            self._start(self._leave(ended, self._keys))
 
-    def _drop_gone(self, most: int) -> None:
-        for sub in self._gone[-most:]:
-            self._drop(sub)
-        del self._gone[-most:]
+    def _leave(self, ended: dict[int, Subscription], keys: dict[bytes, list[Subscription]]) -> Slices:
+        """Subscriptions of a link that has ended leave the indexes, a few at a time, unless the indexes go first."""
+        while ended and keys is self._keys:
+            for _ in range(min(_LEAVE, len(ended))):
+                self._drop(ended.popitem()[1])
+            yield
 
     def lost(self) -> None:
-        """A snapshot was installed: revisions were jumped over (H8). Fronts re-join from history."""
+        """A snapshot was installed: revisions were jumped over (H8). Fronts re-join from history.
+
+        They are told in slices. Until a front has heard of all of its subscriptions it gets no watermark (I16): that would say of
+        the others that nothing happened.
+        """
         self._collected.clear()
         self.emit([])
-        ended = [sub for subs in (*self._keys.values(), self._ranges.all()) for sub in subs]
-        self._keys.clear()
-        self._ranges = RangeIndex()
-        self._gone.clear()
-        self._count = 0
-        for sub in ended:
-            if sub.link.subscriptions.pop(sub.rid, None) is not None:
-                sub.link.answer(sub.rid, Status.LOST, b"")
-                self._mark_dirty(sub.link)
+        self._keys, self._ranges, self._count = {}, RangeIndex(), 0
+        links, self._links = self._links, set()
+        for link in links:
+            link.subscriptions.update(link.lost)  # of an install just before
+            link.lost, link.subscriptions = link.subscriptions, {}
+        if links:
+            self._start(self._tell_lost(links))
+
+    def _tell_lost(self, links: set[FrontLink]) -> Slices:
+        for link in links:
+            while link.lost:
+                for _ in range(min(_LEAVE, len(link.lost))):
+                    link.answer(link.lost.popitem()[0], Status.LOST, b"")
+                self._mark_dirty(link)
+                yield
+        self._caught_up()
 
     def emit(self, events: list[Event]) -> None:
         """Send the events of what was just applied: ``(revision, kind, key, KeyValue, sub)`` in order."""
         self._collect(events)
         collected, self._collected = self._collected, {}
-        if self._gone:
-            self._drop_gone(_GONE_A_TURN)
         for sub, matched in collected.items():
             if sub.link.subscriptions.get(sub.rid) is sub:  # else it ended meanwhile
                 self.events += len(matched)

@@ -8,9 +8,11 @@ from typing import Any
 
 import pytest
 
+import node.peers as peers_of_node
+from cluster.messages import PROTOCOL_VERSION
 from cluster.settings import Peer
 from node.incarnations import Incarnations
-from node.peers import REFUSED_CLUSTER, RETRY_S, PeerLink, Peers
+from node.peers import HELLO, REFUSED_CLUSTER, RETRY_S, PeerLink, Peers
 from tests.cluster.nodes import free_ports
 
 
@@ -138,3 +140,24 @@ def test_a_host_that_is_refused_says_hello_again_after_a_while_or_on_another_con
     assert link.trouble() == ("", "")
     assert link.send(b"R", b"x")
     assert len(refused) == 2
+
+
+def test_frames_of_who_never_said_hello_make_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    """64 of them were kept for ever, and then none of anybody else."""
+
+    async def scenario() -> None:
+        ports = free_ports(2)
+        came: list[tuple[int, int, bytes]] = []
+        asked = peers(2, ports, came)
+        for n in range(peers_of_node._MOST_EARLY):
+            asked._receive([b"p%d" % n, b"Rnobody"])
+        hello = b"H" + HELLO.pack(PROTOCOL_VERSION, 7, 1, 1, 0)
+        for identity, expected in ((b"early", []), (b"later", [(1, ord("R"), b"later")])):
+            asked._receive([identity, b"R" + identity])
+            asked._receive([identity, hello])
+            assert came == expected
+            assert len(asked._early) <= peers_of_node._MOST_EARLY
+            monkeypatch.setattr(peers_of_node, "_EARLY_S", 0.0)
+        asked.close()
+
+    asyncio.run(scenario())

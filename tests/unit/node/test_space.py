@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from cluster.settings import NodeSettings
 from node import space
 from node.space import ENOUGH, GONE, SHORT, VERY_SHORT, Space, of_store
 from node.storage.options import LOG_BESIDE
@@ -34,11 +37,14 @@ def test_files_that_take_more_than_they_may_count_too(files: int, level: int) ->
     assert bool(host.why) == bool(level)
 
 
-@pytest.mark.parametrize(("wanted", "bound"), [(48 << 20, 4 << 30), (48 << 20, 256 << 20), (1 << 20, 256 << 20)])
-def test_the_files_beside_what_is_kept_take_a_quarter_of_the_bound(wanted: int, bound: int) -> None:
-    size = space.write_buffer_bytes(wanted, bound)
-    assert size == wanted or size * LOG_BESIDE == bound // 4
+@pytest.mark.parametrize(("buffer", "bound"), [(32 << 20, 4 << 30), (32 << 20, 256 << 20), (1 << 20, 256 << 20)])
+def test_the_files_beside_what_is_kept_take_a_quarter_of_the_bound(buffer: int, bound: int) -> None:
+    common: Any = None
+    settings = NodeSettings(common, 0, "", "", 0, write_buffer_bytes=buffer, order_log_bytes=bound)
+    size = space.log_buffer_bytes(settings)
     assert size * LOG_BESIDE <= bound // 4
+    assert size in (buffer * 3 // 2, bound // 4 // LOG_BESIDE)
+    assert space.log_buffer_bytes(replace(settings, shard=1)) == buffer * 3 // 2
 
 
 @pytest.mark.parametrize(("free", "level"), [(1000, ENOUGH), (999, SHORT), (500, SHORT), (499, VERY_SHORT)])

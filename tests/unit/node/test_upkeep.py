@@ -12,14 +12,16 @@ import pytest
 
 from cluster import records
 from cluster.lease import Lessor
-from cluster.messages import Method
+from cluster.messages import ANSWER, Method, Status, decode_answers
 from cluster.pb import rpc_pb2 as pb
 from cluster.raft import Configuration, Entry, EntryKind, Role, SnapshotPosition
 from cluster.raft.types import PeerStatus
 from cluster.settings import Common, NodeSettings, Peer
+from node import upkeep
 from node.catching_up import CatchingUp
+from node.fronts import FrontLink
 from node.space import FRAME as SPACE
-from node.space import write_buffer_bytes
+from node.space import log_buffer_bytes
 from node.storage import RaftLog, StateStore
 from node.upkeep import Upkeep
 
@@ -49,9 +51,13 @@ class Loop:
     def __init__(self) -> None:
         self.now_s = 1000.0
         self.later: list[Callable[[], None]] = []
+        self.soon: list[Callable[[], None]] = []
 
     def time(self) -> float:
         return self.now_s
+
+    def call_soon(self, call: Callable[[], None]) -> None:
+        self.soon.append(call)
 
     def call_later(self, after_s: float, call: Callable[[], None]) -> None:
         assert after_s > 0
@@ -71,8 +77,7 @@ class Replica:
             Peer(i, f"h{i}", "h", 1) for i in (1, 2, 3)))
         self.settings = NodeSettings(common, shard, str(path), "h", 1, **settings)
         group = Configuration(frozenset((1, 2, 3)))
-        self.log = RaftLog.open(path / "log", initial=group, no_fsync=True, write_buffer_bytes=write_buffer_bytes(
-            1 << 20, self.settings.order_log_bytes))
+        self.log = RaftLog.open(path / "log", initial=group, no_fsync=True, write_buffer_bytes=log_buffer_bytes(self.settings))
         self.store = StateStore.open(path / "state", block_cache_bytes=1 << 20, write_buffer_bytes=1 << 20)
         self.loop, self.stopping, self.applied_index, self.order_index = Loop(), False, 0, 0
         self.heard = {2: SimpleNamespace(heard_ms=1e6), 3: SimpleNamespace(heard_ms=1e6)}
@@ -97,6 +102,9 @@ class Replica:
 
     def wake(self) -> None:
         self.woken = True
+
+    def _mark_dirty(self, link: FrontLink) -> None:
+        """Answers are taken by hand."""
 
     def fail(self, reason: str) -> None:
         raise AssertionError(reason)
@@ -298,3 +306,34 @@ def test_far_from_the_quota_nobody_looks_at_requests(replica: Make, monkeypatch:
     off = replica(quota_backend_bytes=-1)
     assert not off.upkeep.over_quota(Method.PUT, b"")
     assert off.upkeep.fits(1 << 60)
+
+
+def test_who_waits_until_old_data_is_gone_is_bounded(replica: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(upkeep, "MAX_WAITING", 3)
+    node = replica()
+    frames: list[bytes] = []
+
+    def take(parts: list[bytes]) -> bool:
+        frames.append(parts[-1])
+        return True
+
+    links = [FrontLink(b"%d" % i, take, b"", i) for i in range(2)]
+
+    def answers(link: FrontLink) -> list[tuple[int, int]]:
+        link.flush()
+        found = [(rid, status) for frame in frames for rid, status, _ in decode_answers(frame)[1]]
+        frames.clear()
+        return found
+
+    def ask(link: FrontLink, rid: int) -> None:
+        node.upkeep.answer_when_compacted(link, ANSWER.pack(rid, Status.OK, 0))
+
+    for rid in range(1, 5):
+        ask(links[0], rid)
+    assert answers(links[0]) == [(1, Status.PARTIAL), (2, Status.PARTIAL), (3, Status.PARTIAL), (4, Status.UNKNOWN)]
+    links[0].alive = False  # its places are free
+    for rid in range(1, 4):
+        ask(links[1], rid)
+    (compact,) = node.loop.soon
+    compact()
+    assert answers(links[1]) == [(rid, Status.PARTIAL) for rid in (1, 2, 3)] + [(rid, Status.OK) for rid in (1, 2, 3)]

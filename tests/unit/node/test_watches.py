@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections import deque
+from collections.abc import Iterator
+
 from cluster import messages
 from cluster.events import EVENTS_HEAD, MORE_EVENTS
 from cluster.messages import SUBSCRIBE_HEAD, SUBSCRIBED_BODY, Status
 from cluster.wire import key_value, tombstone
-from node.fronts import FrontLink
+from node.fronts import FrontLink, Fronts
 from node.watches import WatchSource
 from tests.events import read
 from tests.unit.turns import short_turns
@@ -26,7 +29,20 @@ class Source:
     def __init__(self) -> None:
         self.frames: list[bytes] = []
         self.links = [FrontLink(b"%d" % i, self._send, b"", i) for i in range(2)]
-        self.source = WatchSource(Store(), lambda link: None)
+        self.work: deque[Iterator[None]] = deque()
+        self.caught_up = 0
+        self.source = WatchSource(Store(), lambda link: None, self.work.append, self._catch_up)
+
+    def _catch_up(self) -> None:
+        self.caught_up += 1
+
+    def step(self) -> bool:
+        """One slice of what runs beside the loop; whether there was any."""
+        for work in list(self.work):
+            if next(work, self) is self:
+                self.work.remove(work)
+            return True
+        return False
 
     def _send(self, parts: list[bytes]) -> bool:
         self.frames.append(parts[-1])
@@ -122,8 +138,63 @@ def test_h8_after_a_snapshot_every_subscription_is_lost() -> None:
         source.subscribe(rid, b"k", end)
     source.answers()
     source.source.lost()
-    assert sorted((rid, status) for rid, status, _ in source.answers()) == [(r, Status.LOST) for r in (1, 2, 3)]
     assert not source.source.active
+    while source.step():
+        pass
+    assert sorted((rid, status) for rid, status, _ in source.answers()) == [(r, Status.LOST) for r in (1, 2, 3)]
+
+
+def test_no_turn_is_long_when_50_000_subscriptions_are_lost() -> None:
+    source = Source()
+    for rid in range(1, 50_001):
+        source.subscribe(rid, b"/%d/" % rid, b"/%d0" % rid if rid % 2 else b"")
+    source.answers()
+    with short_turns() as turns:
+        with turns.turn():
+            source.source.lost()
+        told: list[int] = []
+        source.source.unsubscribe(source.links[0], 50_000)
+        while True:
+            with turns.turn():
+                more = source.step()
+            told += [rid for rid, status, _ in source.answers() if status == Status.LOST]
+            if not more:
+                break
+    assert sorted(told) == list(range(1, 50_000)), "but for the one that has ended"
+    assert source.caught_up == 1
+
+
+def test_i16_a_front_gets_no_watermark_until_it_knows_what_is_lost() -> None:
+    sent: list[bytes] = []
+    took: list[FrontLink] = []
+    fronts = Fronts(7, lambda link, records: None, took.append, lambda link: None, (1, 1))
+    hello = messages.HELLO_BODY.pack(messages.PROTOCOL_VERSION, 7, 1, 1, 0, 0)
+    fronts.frame(b"f", messages.SEQUENCE.pack(1) + messages.request(0, messages.Method.HELLO, 0, hello),
+                 lambda parts: sent.append(parts[-1]) is None, b"")
+    (link,) = took
+
+    def answers() -> list[tuple[int, int]]:
+        fronts.flush()
+        found = [(rid, status) for frame in sent for rid, status, _ in messages.decode_answers(frame)[1]]
+        sent.clear()
+        return found
+
+    work: list[Iterator[None]] = []
+    source = WatchSource(Store(), fronts.dirty.add, work.append, lambda: fronts.watermark_again(0.0))
+    for rid in range(1, 101):
+        source.subscribe(link, rid, SUBSCRIBE_HEAD.pack(0, 0, 1) + b"k")
+    answers()
+    source.lost()
+    fronts.watermark(9, 0.0)
+    fronts.hurry(link, 9, 1.0)
+    assert answers() == []
+    next(work[0])
+    assert {status for _, status in answers()} == {Status.LOST}
+    for _ in work[0]:
+        pass
+    rest = answers()
+    assert [status for _, status in rest[:-1]] == [Status.LOST] * (len(rest) - 1)
+    assert rest[-1] == (0, Status.WATERMARK)
 
 
 def test_a_revision_of_very_many_events_leaves_in_pieces_while_it_is_applied() -> None:
@@ -168,11 +239,14 @@ def test_no_turn_is_long_when_a_front_with_50_000_subscriptions_comes_and_goes()
         with turns.turn():
             source.source.gone(source.links[0])
         assert source.source.statistics()["subscriptions"] == 1
-        for revision in range(6, 256):
+        for revision in range(6, 2000):  # and nobody writes for long
+            if revision % 100 == 0:
+                with turns.turn():
+                    source.write((revision, b"/1/x"), (revision, b"/7/x"))
+                assert source.answers() == []
+                assert source.events(link=1) == [(1, [(revision, b"/1/x")])]
             with turns.turn():
-                source.write((revision, b"/1/x"), (revision, b"/7/x"))
-            assert source.answers() == []
-            assert source.events(link=1) == [(1, [(revision, b"/1/x")])]
+                source.step()
     assert len(source.source._ranges) == 1
     assert not source.source._keys
     with short_turns() as turns, turns.turn():

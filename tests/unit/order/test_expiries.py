@@ -273,3 +273,16 @@ def test_h7_a_lease_whose_keys_were_read_in_a_term_that_is_lost_does_not_end(sto
         pass
     assert not leader.dirty
     assert not later.dirty
+
+
+def test_a_large_lease_does_not_hold_up_others_that_are_due_with_it(store: StateStore) -> None:
+    """In a store of several shards they ended together, after all its keys had been read."""
+    leader = lease_of(store, 3000)
+    turns = Turns(leader, store)
+    ended: list[list[int]] = []
+    turns.expiry.as_read([5, 7, 6], ended.append)
+    assert ended == [[5, 6]]
+    for work in turns.work:
+        for _ in work:
+            assert ended == [[5, 6]]
+    assert ended == [[5, 6], [7]]
