@@ -57,6 +57,9 @@ class LogDisk:
     def bytes_after(self, index: int) -> int:
         return sum(len(entry.data) for entry in self.log[max(0, index - self.position.index):])
 
+    def file_bytes(self) -> int:
+        return self.bytes_after(0)
+
     def index_before(self, size: int) -> int:
         for entry in reversed(self.log):
             if size <= 0:
