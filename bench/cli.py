@@ -10,19 +10,20 @@ from __future__ import annotations
 import asyncio
 import inspect
 import json
-import re
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields
+from pathlib import Path
 from typing import Annotated, Any, NoReturn, get_args
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from bench import report, run, upkeep
+from bench import outcome, report, run, upkeep
 from bench.client import parse_endpoint
-from bench.spec import Spec
+from bench.spec import UNARY, Spec
 
 app = typer.Typer(
     name="muster-bench", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
@@ -45,8 +46,10 @@ _COMMON: _Options = {
                 1),
     "total": (Annotated[int | None, Option("--total", "--put-total",
                                            help="Operations. Default 10000, or no limit with --duration.")], None),
-    "duration_s": (Annotated[float, Option("--duration", help="Seconds in which operations are started; 0: until "
-                                                              "--total.")], 0.0),
+    "duration": (Annotated[str, Option(help="How long operations are started: 30s, 1m30s, or a number of seconds. "
+                                            "0: until --total.")], "0"),
+    "stages": (Annotated[str, Option(help="Comma-separated numbers of clients: a run with each, one after the "
+                                          "other.")], ""),
     "rate_per_s": (Annotated[float, Option(
         "--rate", "--put-rate", help="Operations per second. Latency then counts from the intended time of sending, "
                                      "so that stalls show. 0: each client goes on when answered.")], 0.0),
@@ -64,6 +67,12 @@ _COMMON: _Options = {
     "server_pids": (Annotated[str, Option(help="Comma-separated processes whose CPU and memory to report, with all "
                                                "below them. Default: those found behind local endpoints.")], ""),
     "as_json": (Annotated[bool, Option("--json", help="Print the result as JSON, nothing else on stdout.")], False),
+    "as_csv": (Annotated[bool, Option("--csv", help="Print the results as CSV, nothing else on stdout.")], False),
+    "quiet": (Annotated[bool, Option("--quiet", "-q", help="One line for each run.")], False),
+    "fail_if": (Annotated[str, Option(help="Exit with 3 if any of these holds: 'p99>20ms,errors>1%,throughput<5000'. "
+                                           "Without a condition on errors any error makes it 1.")], ""),
+    "save": (Annotated[Path | None, Option(help="File to write the results to, as JSON.")], None),
+    "against": (Annotated[str, Option(help="Comma-separated files of saved results: tells this run over each.")], ""),
     "sample": (Annotated[bool, Option("--sample", help="List the operations of each second too.")], False),
     "precise": (Annotated[bool, Option("--precise", help="Print latencies to the microsecond.")], False),
 }
@@ -190,63 +199,138 @@ def _register(name: str, command: Command) -> None:
     def invoke(**given: Any) -> None:
         _load(name, command, given)
 
-    parameters, hints = [], {}
-    for option, (hint, default) in options.items():
-        parameters.append(inspect.Parameter(option, inspect.Parameter.KEYWORD_ONLY, annotation=hint,
-                                            default=command.defaults.get(option, default)))
-        hints[option] = hint
-    invoke.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # what inspect looks for
-    invoke.__annotations__ = hints
+    _as_command(invoke, options, command.defaults)
     app.command(name, help=command.help)(invoke)
+
+
+def _as_command(invoke: Callable[..., None], options: _Options, defaults: dict[str, Any]) -> None:
+    """Write the options into a function's signature."""
+    parameters = [inspect.Parameter(option, inspect.Parameter.KEYWORD_ONLY, annotation=hint,
+                                    default=defaults.get(option, default))
+                  for option, (hint, default) in options.items()]
+    invoke.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # what inspect looks for
+    invoke.__annotations__ = {option: hint for option, (hint, _) in options.items()}
 
 
 for _name, _command in COMMANDS.items():
     _register(_name, _command)
 
 
+def _register_several() -> None:
+    """``run``: the commands that take no more options than these, one after the other."""
+    options = {
+        "tests": (Annotated[str, typer.Argument(metavar="TEST,...", help="Such as put,range,txn-compare.")], ...),
+        **_KEYS, **_CONSISTENCY, **_POPULATE, **_COMMON,
+    }
+
+    def invoke(**given: Any) -> None:
+        tests = [name for name in given.pop("tests").split(",") if name]
+        if unknown := [name for name in tests if name not in UNARY]:
+            _fail(f"no test {unknown[0]}; there are {', '.join(UNARY)}")
+        _load_all([(name, COMMANDS[name]) for name in tests], given)
+
+    _as_command(invoke, options, {})
+    app.command("run", help="Several tests one after the other, with the same options.")(invoke)
+
+
+_register_several()
+
+
 def _load(name: str, command: Command, given: dict[str, Any]) -> None:
-    """Run, show, and exit: 0; 1 if the run failed or all its operations did; 2 for impossible options."""
-    if given.get("consistency", "l") not in ("l", "s"):
-        _fail("--consistency must be l or s")
-    if given["total"] is None:
-        given["total"] = 0 if given["duration_s"] else command.total
+    """Make the runs, show them, and exit: 0; 1 if one failed or an operation did; 2 for impossible options; 3 for a
+    threshold of --fail-if; 130 after Ctrl-C, with the results until then."""
+    _load_all([(name, command)], given)
+
+
+def _load_all(tests: Sequence[tuple[str, Command]], given: dict[str, Any]) -> None:
+    results: list[dict[str, Any]] = []
     try:
-        spec = _spec(name, given)
-        spec.check()
-        if given["target_leader"]:
-            spec = asyncio.run(upkeep.to_leader(spec))
-        quiet = given["as_json"]
-        roots = run.local_roots([parse_endpoint(e) for e in spec.endpoints],
-                                [int(pid) for pid in given["server_pids"].split(",") if pid])
-        if given.get("populate") and not spec.range_key:
-            with_progress(lambda p: run.populate(spec, processes=given["processes"], progress=p), "populate",
-                          spec.key_space, quiet=quiet)
-
-        async def work(progress: run.Progress) -> dict[str, Any]:
-            async with upkeep.compacting(spec, given.get("compact_interval_s", 0.0), given.get("compact_delta", 0)):
-                return await run.run(spec, processes=given["processes"], server_roots=roots, progress=progress)
-
-        result = with_progress(work, spec.command, spec.total or None, quiet=quiet)
-        if given.get("check_hashkv"):
-            result["hash_kv"] = asyncio.run(upkeep.hash_kv(spec))
+        if given["as_json"] and given["as_csv"]:
+            raise ValueError("--json and --csv exclude each other")
+        limits = outcome.thresholds(given["fail_if"])
+        before = [(path, outcome.saved(path)) for path in map(Path, given["against"].split(",")) if given["against"]]
+        stages = [int(n) for n in given["stages"].split(",") if n] if given["stages"] else [given["clients"]]
+        for name, command in tests:
+            for clients in stages:
+                if results and results[-1]["interrupted"]:
+                    break
+                results.append(_one(name, command, {**given, "clients": clients}))
+                _show(results[-1], given, before)
+        text = json.dumps(results[0] if len(results) == 1 else results) + "\n"
+        if given["save"] is not None:
+            given["save"].write_text(text, encoding="utf-8")
+        met = [f"{limit.text}: {one['command']}, {one['settings']['clients']} clients"
+               for one in results for limit in limits if limit.met(one)]
     except ValueError as error:
         _fail(str(error))
     except (run.RunError, OSError) as error:
         _errors.print(f"error: {error}", style="red", markup=False)
         raise typer.Exit(1) from None
-    if given["as_json"]:
-        sys.stdout.write(json.dumps(result) + "\n")
-    else:
-        report.show(report.output(), result, sample=given["sample"], precise=given["precise"])
-    if result["errors"] and not result["operations"]:
+    except asyncio.CancelledError:  # a second Ctrl-C
+        raise typer.Exit(130) from None
+    if given["as_json"] or given["as_csv"]:
+        sys.stdout.write(text if given["as_json"] else outcome.table(results))
+    for line in met:
+        _errors.print(f"failed: {line}", style="red", markup=False)
+    if any(one["interrupted"] for one in results):
+        raise typer.Exit(130)
+    if met:
+        raise typer.Exit(3)
+    if not any(limit.figure == "errors" for limit in limits) and any(one["errors"] for one in results):
         raise typer.Exit(1)
+
+
+def _one(name: str, command: Command, given: dict[str, Any]) -> dict[str, Any]:
+    """One run. ValueError, RunError or OSError if it cannot be made."""
+    if given.get("consistency", "l") not in ("l", "s"):
+        raise ValueError("--consistency must be l or s")
+    given["duration_s"] = outcome.seconds(given["duration"], bare=1.0)
+    if given["total"] is None:
+        given["total"] = 0 if given["duration_s"] else command.total
+    spec = _spec(name, given)
+    spec.check()
+    if given["target_leader"]:
+        spec = asyncio.run(upkeep.to_leader(spec))
+    quiet = given["as_json"] or given["as_csv"]
+    roots = run.local_roots([parse_endpoint(e) for e in spec.endpoints],
+                            [int(pid) for pid in given["server_pids"].split(",") if pid])
+    if given.get("populate") and "populate" in command.options and not spec.range_key:
+        with_progress(lambda p, stop: run.populate(spec, processes=given["processes"], progress=p), "populate",
+                      spec.key_space, quiet=quiet)
+
+    async def work(progress: run.Progress, stop: asyncio.Event) -> dict[str, Any]:
+        async with upkeep.compacting(spec, given.get("compact_interval_s", 0.0), given.get("compact_delta", 0)):
+            result = await run.run(spec, processes=given["processes"], server_roots=roots, progress=progress,
+                                   stop=stop)
+        return result | {"interrupted": stop.is_set()}
+
+    result: dict[str, Any] = with_progress(work, spec.command, spec.total or None, quiet=quiet,
+                                           duration_s=spec.duration_s)
+    if given.get("check_hashkv"):
+        result["hash_kv"] = asyncio.run(upkeep.hash_kv(spec))
+    return result
+
+
+def _show(result: dict[str, Any], given: dict[str, Any], before: Sequence[tuple[Path, list[dict[str, Any]]]]) -> None:
+    """What is said as soon as a run has ended."""
+    if given["as_json"] or given["as_csv"]:
+        return
+    console = report.output()
+    if given["quiet"]:
+        console.print(outcome.one_line(result), soft_wrap=True, highlight=False, markup=False)
+    else:
+        if given["stages"] or result["interrupted"]:
+            console.print(outcome.one_line(result), soft_wrap=True, highlight=False, markup=False, style="bold")
+        report.show(console, result, sample=given["sample"], precise=given["precise"])
+    for path, runs in before:
+        console.print(outcome.look_back(result, path, runs), soft_wrap=True, highlight=False, markup=False)
 
 
 def _spec(name: str, given: dict[str, Any]) -> Spec:
     values = {field: value for field, value in given.items() if field in _SPEC_FIELDS}
     values["endpoints"] = _split(given["endpoints"])
     values["serializable"] = given.get("consistency") == "s"
-    values["dial_timeout_s"] = _seconds(given["dial_timeout"]) or 5.0
+    values["dial_timeout_s"] = outcome.seconds(given["dial_timeout"]) or 5.0
     if given.get("sequential"):
         values["distribution"] = "sequential"
     if "watch_prefix" in given:
@@ -258,18 +342,47 @@ def _spec(name: str, given: dict[str, Any]) -> Spec:
     return Spec(name, **values)
 
 
-def with_progress(work: Callable[[run.Progress], Any], what: str, total: int | None, *, quiet: bool) -> Any:
-    """Run a coroutine that reports its progress, behind a bar on stderr where that is a terminal."""
-    bar = Progress(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
-                   TextColumn("{task.fields[note]}"), console=_errors, transient=True,
-                   disable=quiet or not _errors.is_terminal)
-    with bar:
-        task = bar.add_task(what, total=total, note="")
+def with_progress(work: Callable[[run.Progress, asyncio.Event], Any], what: str, total: int | None, *, quiet: bool,
+                  duration_s: float = 0.0) -> Any:
+    """Run a coroutine that reports its progress, behind a bar on stderr where that is a terminal: how far it is, how
+    long it goes on, operations in the last second. Ctrl-C sets the event that it is given; a second one cancels it."""
+    bar = Progress(TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[note]}"), TextColumn("left"),
+                   TimeRemainingColumn(), console=_errors, transient=True, disable=quiet or not _errors.is_terminal)
+
+    async def interruptible() -> Any:
+        loop, stop = asyncio.get_running_loop(), asyncio.Event()
+        task, began = asyncio.current_task(), 0.0
+        assert task is not None
+
+        def interrupt() -> None:
+            if stop.is_set():
+                task.cancel()
+            else:
+                stop.set()
+
+        seen = [(loop.time(), 0)]  # of the last second
 
         def progress(operations: int, errors: int) -> None:
-            bar.update(task, completed=operations + errors, note=f"{errors} errors" if errors else "")
+            nonlocal began
+            now, done = loop.time(), operations + errors
+            began = began or now
+            while len(seen) > 1 and seen[0][0] < now - 1:
+                seen.pop(0)
+            rate = (done - seen[0][1]) / max(now - seen[0][0], 1e-3)
+            seen.append((now, done))
+            note = f"{done:,}" + (f" of {total:,}" if total else "") + f", {rate:,.0f}/s"
+            share = max(done / total if total else 0.0, (now - began) / duration_s if duration_s else 0.0)
+            bar.update(shown, completed=min(share, 1.0), note=note + (f", {errors:,} errors" if errors else ""))
 
-        return asyncio.run(work(progress))
+        loop.add_signal_handler(signal.SIGINT, interrupt)
+        try:
+            return await work(progress, stop)
+        finally:
+            loop.remove_signal_handler(signal.SIGINT)
+
+    with bar:
+        shown = bar.add_task(what, total=1.0, note="")
+        return asyncio.run(interruptible())
 
 
 def _split(endpoints: str) -> tuple[str, ...]:
@@ -279,24 +392,13 @@ def _split(endpoints: str) -> tuple[str, ...]:
     return found
 
 
-_UNITS_S = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
-
-
-def _seconds(duration: str) -> float:
-    """A duration as Go writes it: 1m30s. ValueError if it is none."""
-    parts = re.findall(r"(\d+(?:\.\d*)?|\.\d+)(ns|us|µs|ms|s|m|h)", duration)
-    if duration != ("".join(number + unit for number, unit in parts) or "0"):
-        raise ValueError(f'invalid duration "{duration}"')
-    return sum(float(number) * _UNITS_S[unit] for number, unit in parts)
-
-
 def command_first(arguments: Sequence[str]) -> list[str]:
     """The same arguments with options in front of the command behind it: etcd's tool takes those of all commands in
     both places, as in ``benchmark --conns=100 put``."""
     flags = {"--" + name.replace("_", "-") for name, (hint, _) in _COMMON.items() if get_args(hint)[0] is bool}
-    flags |= {"--json", "--insecure-skip-tls-verify"}
+    flags |= {"--json", "--csv", "-q", "--insecure-skip-tls-verify"}
     before, rest = [], list(arguments)
-    while rest and rest[0].startswith("--") and rest[0] != "--help":
+    while rest and rest[0].startswith("-") and rest[0] != "--help":
         before.append(rest.pop(0))
         if "=" not in before[-1] and before[-1] not in flags and rest:
             before.append(rest.pop(0))

@@ -144,7 +144,8 @@ class Loop:
 
     def failed(self, slot: _Slot, error: RpcError) -> None:
         """Count a failure. A client whose server is away comes again a little later."""
-        kind = f"{error.name}: {error.message}"[:200]
+        where = getattr(self.callers[slot.place], "authority", "")  # of a connection: its endpoint
+        kind = f"{where}: {error.name}: {error.message}"[:200].removeprefix(": ")
         self.errors[kind if kind in self.errors or len(self.errors) < _MAX_ERROR_KINDS else "others"] += 1
         pause = _BACK_OFF_S if error.code == Status.UNAVAILABLE else 0.0
         asyncio.get_running_loop().call_later(pause, self._resume, slot)

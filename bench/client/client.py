@@ -145,8 +145,15 @@ class Client:
         await asyncio.gather(*(connection.wait_closed() for connection in self.connections))
 
     async def _connect(self, endpoint: Endpoint, timeout_s: float) -> Connection:
-        return await Connection.open(endpoint.host, endpoint.port, timeout_s=timeout_s, metadata=self.metadata,
-                                     on_lost=self._lost, tls=self.tls if endpoint.secure else None)
+        try:
+            return await Connection.open(endpoint.host, endpoint.port, timeout_s=timeout_s, metadata=self.metadata,
+                                         on_lost=self._lost, tls=self.tls if endpoint.secure else None)
+        except ssl.SSLError:
+            raise
+        except TimeoutError:
+            raise TimeoutError(f"{endpoint}: no connection within {timeout_s:g} s") from None
+        except OSError as error:
+            raise type(error)(f"{endpoint}: {error.strerror or error}") from None
 
     async def _log_in(self, user: str, timeout_s: float) -> str:
         name, _, password = user.partition(":")

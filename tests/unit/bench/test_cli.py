@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import signal
 import subprocess
@@ -18,7 +20,7 @@ from bench.systems import System
 NUMBER = (int, float)
 #: Field: type, for a dictionary its fields, for a list the type of its items (docs/benchmarks.md).
 RESULT: dict[str, Any] = {
-    "schema": str, "command": str, "started_at": str, "operations": int, "duration_s": float,
+    "schema": str, "command": str, "interrupted": bool, "started_at": str, "operations": int, "duration_s": float,
     "throughput_per_s": float, "errors": dict, "settings": dict, "machine_busy_percent": float,
     "others_busy_percent": float,
     "latency_ms": dict.fromkeys(("mean", "min", "p50", "p90", "p95", "p99", "p99.9", "max"), NUMBER),
@@ -152,7 +154,12 @@ def test_client_processes_end_with_their_parent(etcd: System, sent: signal.Signa
 
 
 @pytest.mark.parametrize(("arguments", "code", "said"), [
-    (("put", "--endpoints", "127.0.0.1:1", "--total", "1"), 1, "refused"),
+    (("put", "--endpoints", "127.0.0.1:1", "--total", "1"), 1, "127.0.0.1:1: Connection refused"),
+    (("put", "--duration", "5 s"), 2, 'invalid duration "5 s"'),
+    (("put", "--fail-if", "p98>1ms"), 2, "no figure p98"),
+    (("put", "--json", "--csv"), 2, "exclude each other"),
+    (("put", "--against", "/nonexistent.json"), 1, "No such file"),
+    (("run", "put,scan"), 2, "no test scan"),
     (("put", "--endpoints", "ftp://h:1"), 2, "only http"),
     (("stm", "--isolation", "x"), 2, "isolation must be one of c, r, s, ss"),
     (("watch", "--watched-key-total", "7"), 2, "multiple of the watched keys"),
@@ -194,3 +201,65 @@ def test_compare_takes_turns_and_writes_its_tables(tmp_path: Path) -> None:
     assert "| **put, 1 client** | **etcd-2 / etcd** |" in text
     assert all(run["counters"]["syncs"] >= 3 for run in result["cells"][0]["runs"]["etcd"])
     assert list((tmp_path / "data").iterdir()) == []  # nothing is left behind
+
+
+def test_a_duration_may_have_a_unit_and_several_tests_share_the_options(etcd: System) -> None:
+    text = bench("-q", "run", "put,txn-put", "--duration", "300ms", "--clients", "3", "--endpoints",
+                 etcd.endpoints[0]).stdout
+    assert [line.split(":")[0] for line in text.splitlines()] == ["put, 3 clients", "txn-put, 3 clients"]
+    assert all(" operations in 0.3" in line and line.endswith(", 0 errors") for line in text.splitlines())
+
+
+def test_stages_are_a_row_of_csv_each(etcd: System) -> None:
+    rows = list(csv.DictReader(io.StringIO(bench("put", "--stages", "1,4", "--total", "50", "--csv", "--endpoints",
+                                                 etcd.endpoints[0]).stdout)))
+    assert [(row["clients"], row["operations"], row["errors"]) for row in rows] == [("1", "50", "0"), ("4", "50", "0")]
+    assert all(0 < float(row["p50_ms"]) <= float(row["p99_ms"]) for row in rows)
+
+
+def test_a_run_is_told_over_a_saved_one(etcd: System, tmp_path: Path) -> None:
+    saved = tmp_path / "before.json"
+    options = ("put", "-q", "--total", "50", "--endpoints", etcd.endpoints[0])
+    bench(*options, "--save", str(saved))
+    assert f"over {saved}" in bench(*options, "--against", str(saved)).stdout
+    assert "has no put with 2 clients" in bench(*options, "--clients", "2", "--against", str(saved)).stdout
+
+
+@pytest.mark.parametrize(("condition", "code"), [
+    ("p99>20s,errors>0", 0), ("max>1us", 3), ("throughput<1", 0), ("operations<51", 3),
+])
+def test_a_threshold_makes_the_exit_code(etcd: System, condition: str, code: int) -> None:
+    done = bench("put", "-q", "--total", "50", "--fail-if", condition, "--endpoints", etcd.endpoints[0], code=code)
+    assert ("failed: " in done.stderr) == (code == 3)
+
+
+@pytest.mark.parametrize(("arguments", "code"), [((), 1), (("--fail-if", "errors>99%"), 3),
+                                                 (("--fail-if", "errors>100"), 0)])
+def test_failed_operations_make_the_exit_code_and_are_told_with_their_endpoint(
+        etcd: System, arguments: tuple[str, ...], code: int) -> None:
+    done = bench("put", "--total", "40", "--val-size", "2000000", "--endpoints", etcd.endpoints[0], *arguments,
+                 code=code)
+    assert f"40 x {etcd.endpoints[0]}: INVALID_ARGUMENT: etcdserver: request is too large" in done.stdout
+
+
+def test_an_interrupted_run_tells_what_was_done_until_then(etcd: System, tmp_path: Path) -> None:
+    seen = tmp_path / "seen"
+    with seen.open("wb") as out:
+        watcher = subprocess.Popen([str(Path(sys.executable).parent / "etcdctl"), "--endpoints", etcd.endpoints[0],
+                                    "watch", "/stopped/", "--prefix"], stdout=out)
+    parent = psutil.Popen([sys.executable, "-m", "bench.cli", "put", "--duration", "90s", "--key-prefix", "/stopped/",
+                           "--key-size", "14", "--endpoints", etcd.endpoints[0], "-q"], stdout=subprocess.PIPE)
+    try:
+        deadline = time.monotonic() + 30
+        while not seen.stat().st_size:
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        parent.send_signal(signal.SIGINT)
+        said = parent.communicate(timeout=20)[0].decode()
+    finally:
+        watcher.kill()
+        watcher.wait()
+    assert parent.returncode == 130
+    assert said.startswith("put, 1 clients: ")
+    assert not said.startswith("put, 1 clients: 0 ")
+    assert said.endswith(", interrupted\n")
