@@ -118,6 +118,8 @@ class FrontSettings:
     max_unanswered_bytes: int = 4_194_304  # of a connection, as the two below
     max_unfinished_bytes: int = 67_108_864
     max_untaken_bytes: int = 33_554_432
+    max_connection_snapshots: int = 2
+    max_connection_range_streams: int = 64
     grpc_keepalive_min_time_ms: int = 5_000
     grpc_keepalive_interval_ms: int = 7_200_000
     grpc_keepalive_timeout_ms: int = 20_000

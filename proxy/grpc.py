@@ -120,6 +120,10 @@ class Call(Stream):
         """The request's fields. Shared between calls: read-only."""
         return self.headers.metadata
 
+    def field(self, name: bytes) -> bytes:
+        """One field of the request, b"" if it is not there: cheaper than ``metadata``."""
+        return self.headers.field(name)
+
     @property
     def peer(self) -> str:
         """The client's address."""
@@ -315,7 +319,7 @@ class Call(Stream):
             buffer = self._buffer = bytearray()
         buffer += data
         try:
-            found = wire.split_messages(buffer, limits.max_message_bytes, self.headers.metadata.get(b"grpc-encoding", b""))
+            found = wire.split_messages(buffer, limits.max_message_bytes, self.headers.field(b"grpc-encoding"))
             connection.buffered += len(buffer) - self._counted
             self._counted = len(buffer)
             if buffer and ended:

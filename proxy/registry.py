@@ -83,8 +83,7 @@ class Registry:
         self._services.add(name[1:].split(b"/")[0])
 
     def _resolve(self, headers: HeaderBlock) -> Route:
-        metadata = headers.metadata
-        content_type = metadata.get(b"content-type", b"")
+        content_type = headers.field(b"content-type")
         kind = content_type.lower()
         if not kind.startswith(b"application/grpc") or kind[16:17] not in (b"", b"+", b";"):
             handler = self.find_http(wire.text_of(headers.path.partition(b"?")[0]))
@@ -101,12 +100,13 @@ class Registry:
             if service in self._services:
                 return _refused(wire.UNIMPLEMENTED, f"unknown method {wire.text_of(method)} for service {wire.text_of(service)}")
             return _refused(wire.UNIMPLEMENTED, f"unknown service {wire.text_of(service)}")
-        encoding = metadata.get(b"grpc-encoding", b"identity")
+        encoding = headers.field(b"grpc-encoding")
         if encoding not in (b"identity", b"gzip", b""):
             return _refused(wire.UNIMPLEMENTED, f"grpc: Decompressor is not installed for grpc-encoding {wire.quote(encoding)}")
         route = Route(found[0], found[1])
-        timeout = metadata.get(b"grpc-timeout")
-        return route if timeout is None else _with_timeout(route, timeout)
+        if any(name == b"grpc-timeout" for name, _ in headers.fields):
+            return _with_timeout(route, headers.field(b"grpc-timeout"))
+        return route
 
 
 def _with_timeout(route: Route, text: bytes) -> Route:

@@ -111,6 +111,15 @@ class HeaderBlock:
             self._metadata = found
         return found
 
+    def field(self, name: bytes) -> bytes:
+        """One of :attr:`metadata`, b"" if it is not there, without making all of it: most requests' is never looked at."""
+        base = self.base
+        if base is not None and name != _VOLATILE:
+            return base.metadata.get(name, b"")  # made once for the many that share it
+        if self._metadata is not None:
+            return self._metadata.get(name, b"")
+        return b",".join([value for other, value in self.fields if other == name])
+
     def _check(self) -> str:
         """RFC 9113 sections 8.2 and 8.3; also notes what would be wrong with it as a trailer section."""
         pseudo: dict[bytes, bytes] = {}

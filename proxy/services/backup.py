@@ -15,11 +15,13 @@ import hashlib
 import struct
 from collections import deque
 
+from cluster import errors
 from cluster.errors import EtcdError
 from cluster.messages import Method
 from cluster.wire import varint
 from proxy.router import Waiting
 from proxy.services.context import Call, Context
+from proxy.services.shares import Shares
 
 MAGIC = b"muster backup 1\n"
 _HEAD_BYTES = 512
@@ -63,6 +65,7 @@ class Snapshot:
     def __init__(self, context: Context, service: str) -> None:
         self._context = context
         self._stats = context.method("server_stream", service, "Snapshot")
+        self._shares = Shares(context.settings.max_connection_snapshots)
 
     def opened(self, call: Call) -> None:
         """A call has begun; its request follows."""
@@ -74,6 +77,9 @@ class Snapshot:
         if call.context is not None:
             return
         context = self._context
+        if not self._shares.take(call):
+            context.refuse(call, self._stats, errors.TOO_MANY_REQUESTS)
+            return
         sending = call.context = _Sending(context.placement.shards)
         call.on_drain = lambda: self._pump(call, sending)
         for shard in range(context.placement.shards):

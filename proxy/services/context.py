@@ -81,7 +81,7 @@ class Context:
 
     def no_leader(self, call: Call, stats: MethodStats) -> bool:
         """Metadata ``hasleader: true`` and this host knows no leader: the call is answered NoLeader."""
-        if b"hasleader" in call.metadata and call.metadata[b"hasleader"] == b"true" and not self.router.has_leader:
+        if call.field(b"hasleader") == b"true" and not self.router.has_leader:
             self.refuse(call, stats, errors.NO_LEADER)
             return True
         return False
@@ -89,7 +89,7 @@ class Context:
     def guard(self, call: Call, end: Callable[[Call], None]) -> None:
         """Have ``end`` called once this host has been without a leader for three election timeouts, if the stream's
         client asked for that."""
-        if call.metadata.get(b"hasleader") == b"true":
+        if call.field(b"hasleader") == b"true":
             self.guarded[call] = end
 
     def unguard(self, call: Call) -> None:

@@ -48,7 +48,7 @@ def _put(context: Context) -> UnaryHandler:
 
     def put(call: Call, data: bytes) -> None:
         stats.started += 1
-        if b"hasleader" in call.metadata and context.no_leader(call, stats):
+        if call.field(b"hasleader") and context.no_leader(call, stats):
             return
         # the key is the first field of every encoder; anything else goes through the parser
         if one_shard and 2 < len(data) <= limit and data[0] == 0x0A and data[1]:
@@ -83,7 +83,7 @@ def _range(context: Context) -> UnaryHandler:
 
     def range_(call: Call, data: bytes) -> None:
         stats.started += 1
-        if b"hasleader" in call.metadata and context.no_leader(call, stats):
+        if call.field(b"hasleader") and context.no_leader(call, stats):
             return
         if (plain := plain_get(data)) is not None:
             key, serializable = plain
@@ -201,7 +201,7 @@ def _txn(context: Context) -> UnaryHandler:
 
     def txn(call: Call, data: bytes) -> None:
         stats.started += 1
-        if b"hasleader" in call.metadata and context.no_leader(call, stats):
+        if call.field(b"hasleader") and context.no_leader(call, stats):
             return
         if len(data) <= limit:
             plain = plain_txn.read(data)

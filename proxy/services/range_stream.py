@@ -18,6 +18,7 @@ from cluster.wire import varint
 from proxy.merged_ranges import RowGather, ending
 from proxy.router import MethodStats, Waiting
 from proxy.services.context import Call, Context
+from proxy.services.shares import Shares
 
 SERVICE = "etcdserverpb.KV"
 _CREDIT_BYTES = 256 * 1024  # news of so much is worth a record
@@ -32,6 +33,7 @@ class RangeStream:
     def __init__(self, context: Context) -> None:
         self._context = context
         self._stats = context.method("server_stream", SERVICE, "RangeStream")
+        self._shares = Shares(context.settings.max_connection_range_streams)
 
     def opened(self, call: Call) -> None:
         """A call has begun; its request follows."""
@@ -41,7 +43,10 @@ class RangeStream:
     def message(self, call: Call, data: bytes) -> None:
         """The request."""
         context, stats = self._context, self._stats
-        if call.context is not None or context.no_leader(call, stats):
+        if call.closed or call.context is not None or context.no_leader(call, stats):
+            return
+        if not self._shares.take(call):
+            context.refuse(call, stats, errors.TOO_MANY_REQUESTS)
             return
         try:
             request = validate.parse(rpc_pb2.RangeRequest.FromString, data)

@@ -112,6 +112,9 @@ class Call:
     def pending_bytes(self) -> int:
         return self.unread
 
+    def field(self, name: bytes) -> bytes:
+        return self.metadata.get(name, b"")
+
     def gather(self, size: int) -> None:
         """It has room for everything."""
 

@@ -89,6 +89,8 @@ _GROUPS: dict[str, list[Flag]] = {
         Flag("max-unanswered-bytes", U, "4194304", "requests of one connection that are complete and not answered: so much window a client has for them (small and unfinished ones aside); at least 64 KiB"),
         Flag("max-unfinished-bytes", U, "67108864", "requests of one connection of which a part is to come; one more is refused"),
         Flag("max-untaken-bytes", U, "33554432", "answers of one connection that its client has not taken: beyond it its next large ranges wait, and new calls are refused at eight times as much"),
+        Flag("max-connection-snapshots", U, "2", "snapshots that one connection may have under way; a host makes 4 at once"),
+        Flag("max-connection-range-streams", U, "64", "RangeStreams that one connection may have under way"),
         Flag("client-stall-timeout", D, "1m", "a client that takes nothing of a stream, a snapshot or a range for so long is answered with an error; of one that holds more than its share of --max-client-memory-bytes when that is used up, the connection ends"),
         Flag("watch-merge-bytes", U, "67108864", "memory of this host, shared among its fronts, for events of watches over several shards that wait for a shard whose replica here is behind; what is beyond is read from history, later"),
         Flag("port-wait", D, "10s", "how long a start waits for ports that are still taken, by processes of a host that was killed, say, before it gives up"),

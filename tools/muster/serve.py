@@ -229,6 +229,8 @@ def _front_settings(
         max_unanswered_bytes=setting(config, "max-unanswered-bytes"),
         max_unfinished_bytes=setting(config, "max-unfinished-bytes"),
         max_untaken_bytes=setting(config, "max-untaken-bytes"),
+        max_connection_snapshots=setting(config, "max-connection-snapshots"),
+        max_connection_range_streams=setting(config, "max-connection-range-streams"),
         grpc_keepalive_min_time_ms=setting(config, "grpc-keepalive-min-time"),
         grpc_keepalive_interval_ms=setting(config, "grpc-keepalive-interval"),
         grpc_keepalive_timeout_ms=setting(config, "grpc-keepalive-timeout"),

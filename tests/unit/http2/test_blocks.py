@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from proxy.http2.blocks import HeaderDecoder, encode_block
+from proxy.http2.blocks import HeaderBlock, HeaderDecoder, encode_block
 from proxy.http2.frames import ConnectionFault, ErrorCode
 
 NAMES = st.sampled_from([b":method", b":path", b":scheme", b"content-type", b"te", b"grpc-timeout", b"token", b"x-a", b"x-bb"])
@@ -113,3 +113,15 @@ def test_a_small_block_cannot_unfold_into_a_huge_list() -> None:
 def test_repeated_fields_are_joined() -> None:
     block = HeaderDecoder(65_536).decode(encode_block([(b":method", b"GET"), (b"a", b"1"), (b"b", b"2"), (b"a", b"3")]))
     assert block.metadata == {b"a": b"1,3", b"b": b"2"}
+
+
+def test_a_field_is_found_without_making_a_map_of_all() -> None:
+    usual = [(b":method", b"POST"), (b":scheme", b"http"), (b":path", b"/a"), (b"te", b"trailers"), (b"x", b"1"), (b"x", b"2")]
+    block = HeaderBlock(usual, 300)
+    assert (block.field(b"x"), block.field(b"te"), block.field(b"y")) == (b"1,2", b"trailers", b"")
+    assert block._metadata is None
+    variant = HeaderBlock.variant(block, [*usual, (b"grpc-timeout", b"5S")], 350, b"5S")
+    assert (variant.field(b"grpc-timeout"), variant.field(b"x"), variant.field(b"y")) == (b"5S", b"1,2", b"")
+    assert variant._metadata is None
+    for name in (b"x", b"te", b"y", b"grpc-timeout"):
+        assert variant.field(name) == variant.metadata.get(name, b"")

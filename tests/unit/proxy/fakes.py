@@ -92,6 +92,9 @@ class FakeCall:
     def pending_bytes(self) -> int:
         return self.unread
 
+    def field(self, name: bytes) -> bytes:
+        return self.metadata.get(name, b"")
+
     def gather(self, size: int) -> None:
         self.gathered += size
 
