@@ -10,20 +10,21 @@ import structlog
 
 from cluster import logline
 from cluster.faults import faults
+from process.logfile import LogFile
 
 
 class _Outputs:
     """What ``--log-outputs`` names, as one stream."""
 
     def __init__(self, names: tuple[str, ...]) -> None:
-        self._streams: list[TextIO] = []
+        self._streams: list[TextIO | LogFile] = []
         for name in names or ("default",):
             if name in ("default", "stderr", "systemd/journal"):  # under systemd, stderr is the journal
                 self._streams.append(sys.stderr)
             elif name == "stdout":
                 self._streams.append(sys.stdout)
             else:
-                self._streams.append(open(name, "a", encoding="utf-8"))  # noqa: SIM115 (open for the life of the process)
+                self._streams.append(LogFile(name))
 
     def write(self, data: str) -> None:
         for stream in self._streams:

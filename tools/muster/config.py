@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 from tools.muster import pinning
 from tools.muster.flags import AUTO, GATES, SERVER_FLAGS, Support
 from tools.muster.parse import ConfigError, Values, convert, duration_ms
+from tools.muster.rotation import Rotation, rotation_of
 
 LEAST_ORDER_LOG_BYTES = 256 << 20  # half of it is well above what a host keeps while all is well
 DEFAULT_QUOTA_BYTES = 2 * 1024**3
@@ -70,6 +71,7 @@ class ServerConfig:
     quota_backend_bytes: int
     watch_progress_notify_interval_ms: int
     values: Values
+    rotation: Rotation | None = None  # of the log file
     warnings: tuple[str, ...] = ()
 
 
@@ -228,8 +230,17 @@ def build(values: Values) -> ServerConfig:
         quota_backend_bytes=values["quota-backend-bytes"] or DEFAULT_QUOTA_BYTES,
         watch_progress_notify_interval_ms=values["watch-progress-notify-interval"] or DEFAULT_PROGRESS_INTERVAL_MS,
         values=values,
+        rotation=_rotation(values, warnings),
         warnings=tuple(warnings),
     )
+
+
+def _rotation(values: Values, warnings: list[str]) -> Rotation | None:
+    if values["enable-log-rotation"]:
+        return rotation_of(values["log-outputs"], values["log-rotation-config-json"])
+    if values.is_set("log-rotation-config-json"):
+        warnings.append("--log-rotation-config-json has no effect without --enable-log-rotation")
+    return None
 
 
 def with_shards(config: ServerConfig, shards: int) -> ServerConfig:

@@ -11,12 +11,13 @@ from typing import Any, TextIO, cast
 import structlog
 
 from cluster import logline
+from process.logfile import LogFile
 
 
 class _Outputs:
     """Every line to each output."""
 
-    def __init__(self, files: Sequence[TextIO]) -> None:
+    def __init__(self, files: Sequence[TextIO | LogFile]) -> None:
         self._files = files
 
     def msg(self, line: str) -> None:
@@ -27,16 +28,16 @@ class _Outputs:
     debug = info = warning = error = critical = msg
 
 
-def open_outputs(names: Sequence[str]) -> list[TextIO]:
+def open_outputs(names: Sequence[str]) -> list[TextIO | LogFile]:
     """The files that ``--log-outputs`` names; OSError if one cannot be opened."""
-    files: list[TextIO] = []
+    files: list[TextIO | LogFile] = []
     for name in names:
         if name in ("default", "stderr", "systemd/journal"):  # under systemd, stderr is the journal
             files.append(sys.stderr)
         elif name == "stdout":
             files.append(sys.stdout)
         elif name != "/dev/null":
-            files.append(open(name, "a", encoding="utf-8"))  # noqa: SIM115 - open for the life of the process
+            files.append(LogFile(name))
     return files
 
 

@@ -18,6 +18,7 @@ from tools.muster.config import ServerConfig
 from tools.muster.flag_docs import flag_list
 from tools.muster.flags import SERVER_FLAGS, Flag, Kind
 from tools.muster.parse import ConfigError, Values, convert, resolve
+from tools.muster.rotation import rotating
 from tools.muster.supervisor import Supervisor
 
 ASK_LIMIT_S = 30.0  # how long to look for a member that answers
@@ -27,7 +28,8 @@ _TAKEN = (
     "initial-cluster", "initial-cluster-token", "peer-key-file", "heartbeat-interval", "election-timeout",
     "max-request-bytes", "max-txn-ops", "max-concurrent-streams", "grpc-keepalive-min-time", "grpc-keepalive-interval",
     "grpc-keepalive-timeout", "socket-reuse-port", "watch-progress-notify-interval", "cors",
-    "host-whitelist", "log-level", "log-format", "log-outputs", "help",
+    "host-whitelist", "log-level", "log-format", "log-outputs",
+    "enable-log-rotation", "log-rotation-config-json", "help",
 )  # fmt: skip
 _WORDS = {
     "name": "this proxy's name, in its log",
@@ -98,7 +100,8 @@ def run(args: list[str]) -> int:
         identity = Identity(cluster_id, 0, 0, settings.shards, settings.shard_depth, peers)
         specs = serve.front_specs(settings, identity, run_dir, 0, pinning.assign(settings.cpus, max(1, settings.fronts)))
         log.info(f"starting a proxy of cluster {cluster_id:x}", members={p.name: list(p.peer_urls) for p in peers})
-        code = asyncio.run(serve.supervise(Supervisor(specs, log, serve.stop_limits(settings)), settings, identity, run_dir))
+        work = serve.supervise(Supervisor(specs, log, serve.stop_limits(settings)), settings, identity, run_dir)
+        code = asyncio.run(rotating(settings.rotation, lambda error: log.warning("cannot rotate the log file", error=error), work))
         rundir.remove_run_dir(settings.data_dir, run_dir)
         return code
     finally:

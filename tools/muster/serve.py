@@ -19,6 +19,7 @@ from tools.muster.children import ChildSpec, python
 from tools.muster.config import ServerConfig, setting, with_shards
 from tools.muster.flags import AUTO
 from tools.muster.parse import ConfigError
+from tools.muster.rotation import rotating
 from tools.muster.supervisor import Logger, StopLimits, Supervisor
 
 _LEAST_BLOCK_CACHE_BYTES = 4 << 20  # of a shard
@@ -50,7 +51,8 @@ def run(config: ServerConfig) -> int:
             try:
                 supervisor = Supervisor(child_specs(config, identity, run_dir), log, stop_limits(config))
                 _log_facts(log, config, identity, is_new)
-                code = asyncio.run(supervise(supervisor, config, identity, run_dir))
+                work = supervise(supervisor, config, identity, run_dir)
+                code = asyncio.run(rotating(config.rotation, lambda error: log.warning("cannot rotate the log file", error=error), work))
             finally:
                 rundir.remove_run_dir(config.data_dir, run_dir)
             if supervisor.told_to_stop or not bootstrap.may_follow(config, identity):

@@ -1,0 +1,113 @@
+"""The log file is set aside when it is large, by whoever does it, and no line is lost."""
+
+from __future__ import annotations
+
+import gzip
+import os
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from process.logfile import LogFile
+from tools.muster.parse import ConfigError
+from tools.muster.rotation import rotate, rotation_of
+
+NOW = datetime(2026, 1, 2, 3, 4, 5, 678_000, tzinfo=UTC)
+ASIDE = "muster-2026-01-02T03-04-05.678.log"
+
+
+
+def say(log: LogFile, line: str) -> None:
+    log.write(line)
+    log.flush()
+
+
+def test_every_process_goes_on_in_a_new_file_when_the_old_one_was_renamed(tmp_path: Path) -> None:
+    path = tmp_path / "muster.log"
+    one, other = LogFile(str(path)), LogFile(str(path))
+    say(one, "a\n")
+    say(other, "b\n")
+    os.rename(path, tmp_path / "aside")
+    say(other, "c\n")
+    say(one, "d\n")
+    assert (tmp_path / "aside").read_text() == "a\nb\n"
+    assert path.read_text() == "c\nd\n"
+    path.unlink()
+    say(one, "e\n")
+    assert path.read_text() == "e\n"
+
+
+def test_a_line_in_parts_leaves_as_one(tmp_path: Path) -> None:
+    path = tmp_path / "muster.log"
+    log = LogFile(str(path))
+    log.write("one")
+    assert path.read_text() == ""
+    say(log, "\n")
+    assert path.read_text() == "one\n"
+
+
+def test_a_folder_that_is_gone_costs_nobody_but_the_log(tmp_path: Path) -> None:
+    folder = tmp_path / "logs"
+    folder.mkdir()
+    log = LogFile(str(folder / "muster.log"))
+    (folder / "muster.log").unlink()
+    folder.rmdir()
+    say(log, "x\n")
+    with pytest.raises(FileNotFoundError):
+        LogFile(str(folder / "muster.log"))
+
+
+def test_a_file_that_is_too_large_is_set_aside(tmp_path: Path) -> None:
+    path = tmp_path / "muster.log"
+    rotation = rotation_of(["stderr", str(path)], '{"maxsize": 1}')
+    log = LogFile(str(path))
+    say(log, "x" * ((1 << 20) - 1))
+    rotate(rotation, NOW)
+    assert [p.name for p in tmp_path.iterdir()] == ["muster.log"]
+    say(log, "x")
+    rotate(rotation, NOW)
+    assert [p.name for p in tmp_path.iterdir()] == [ASIDE]
+    say(log, "next\n")
+    assert path.read_text() == "next\n"
+    assert (tmp_path / ASIDE).stat().st_size == 1 << 20
+
+
+def test_what_was_set_aside_is_compressed_and_bounded_by_number_and_age(tmp_path: Path) -> None:
+    path = tmp_path / "muster.log"
+    for hours in range(1, 6):
+        stamp = (NOW - timedelta(hours=hours)).strftime("%Y-%m-%dT%H-%M-%S") + ".000"
+        (tmp_path / f"muster-{stamp}.log").write_text(f"{hours}")
+    (tmp_path / "muster-other.log").write_text("not ours")
+    rotate(rotation_of([str(path)], '{"compress": true, "maxbackups": 3}'), NOW)
+    kept = sorted(p.name for p in tmp_path.iterdir())
+    assert len(kept) == 4
+    assert kept[-1] == "muster-other.log"
+    assert gzip.decompress((tmp_path / kept[-2]).read_bytes()) == b"1"
+    rotate(rotation_of([str(path)], '{"maxage": 1}'), NOW + timedelta(hours=22, minutes=30))
+    assert len(list(tmp_path.iterdir())) == 2, "only one is younger than a day"
+    assert sum(1 for p in tmp_path.iterdir() if p.suffix == ".gz") == 1
+
+
+@pytest.mark.parametrize(
+    ("outputs", "text", "words"),
+    [
+        (["stderr"], "{}", "requires a single file path"),
+        (["a.log", "b.log"], "{}", "requires a single file path"),
+        (["a.log"], "{", "improperly formatted log rotation config"),
+        (["a.log"], "[]", "invalid log rotation config"),
+        (["a.log"], '{"maxsize": "1"}', "maxsize is not of its kind"),
+        (["a.log"], '{"maxsize": true}', "maxsize is not of its kind"),
+        (["a.log"], '{"maxsize": -1}', "maxsize is not of its kind"),
+        (["a.log"], '{"nosuch": 1}', "unknown setting nosuch"),
+    ],
+)
+def test_what_cannot_be_is_refused_at_the_start(outputs: list[str], text: str, words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        rotation_of(outputs, text)
+
+
+def test_lumberjacks_defaults(tmp_path: Path) -> None:
+    rotation = rotation_of([str(tmp_path / "l")], '{"maxsize": 0}')
+    assert (rotation.max_bytes, rotation.max_backups, rotation.max_age_days) == (100 << 20, 0, 0)
+    assert not rotation.compress
