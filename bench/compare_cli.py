@@ -53,8 +53,8 @@ def compare(
                                         "with A.")] = "",
     with_: Annotated[str, Option("--with", help="etcd=ENDPOINTS or etcd=PATH: the baseline.")] = "",
     preset: Annotated[str, Option(help="issue2 (puts and ranges by clients), issue3 (by shards), issue4 (the whole "
-                                       "matrix), several with commas, or all. Bounded in time: 6, 6 and 10 "
-                                       "minutes.")] = "",
+                                       "matrix), keys (peer keys), several with commas, or all. Bounded in time: 6, "
+                                       "6, 10 and 5 minutes.")] = "",
     only: Annotated[str, Option(help="Comma-separated cells or shell patterns, such as put-*,range-l-1000. Default: "
                                      "the preset's, or put and both ranges with 1, 100 and 1000 clients.")] = "",
     rounds: Annotated[int, Option(min=1, help="Turns of each system in each cell.")] = 3,
@@ -102,7 +102,8 @@ def compare(
                 plan = replace(plan, warm_up_s=min(warm_up, 0.5))
             wanted = [baseline or chosen.systems[0], *(shlex.split(subject) or chosen.systems[1:])]
             if shards > 1:
-                wanted = [f"muster:{shards}" if w == "muster" else w for w in wanted]
+                wanted = [w.replace("muster", f"muster:{shards}") if w in ("muster", "muster+keys") else w
+                          for w in wanted]
             results.append(_compare(plan, wanted, data_dir, etcd_flags, muster_flags, quiet=as_json))
             if save is not None:  # what is there is kept if the next one fails
                 save.write_text(json.dumps(results[0] if len(results) == 1 else results) + "\n", encoding="utf-8")

@@ -192,6 +192,7 @@ PRESETS = {
     "issue2": Preset("issue2", "Three members, one shard: puts and ranges", ("etcd", "muster"), 345),
     "issue3": Preset("issue3", "By the number of shards", ("muster:1", "muster:2", "muster:4"), 345, 20_000),
     "issue4": Preset("issue4", "The whole matrix beside etcd", ("etcd", "muster"), 580),
+    "keys": Preset("keys", "What peer keys cost", ("muster", "muster+keys", "etcd"), 300),
 }
 
 
@@ -203,6 +204,8 @@ def cells(sizes: Sizes, preset: str = "") -> list[Cell]:
         return by_shards()
     if preset == "issue4":
         return [idle_watchers(sizes), *by_clients(), *others(sizes), *large_reads(sizes), *disturbed(sizes)]
+    if preset == "keys":
+        return [replace(cell, targets=()) for cell in by_clients() if not cell.name.startswith("range-s")]
     found = {cell.name: cell for group in (by_shards(), [idle_watchers(sizes)], by_clients(), others(sizes), large_reads(sizes),
                                            disturbed(sizes)) for cell in group}
     return list(found.values())

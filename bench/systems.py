@@ -155,8 +155,10 @@ def start_etcd(data_dir: Path, *, members: int = 3, binary: str | None = None,
 
 
 def start_muster(data_dir: Path, *, hosts: int = 3, shards: int = 1, flags: Sequence[str] = (),
-                 name: str = "muster") -> System:
-    """Start ``muster local`` and wait for its line ``ready``."""
+                 name: str = "muster", keys: bool = False) -> System:
+    """Start ``muster local`` and wait for its line ``ready``; with ``keys`` its hosts have a key file for each other."""
+    if keys:
+        flags = _with_keys(flags, data_dir / "peer.key")
     base = _free_block(100 * (hosts - 1) + 50)
     system = System(name, "unknown", [f"127.0.0.1:{base + 100 * i}" for i in range(hosts)], [], data_dir,
                     shards=shards, flags=tuple(flags))
@@ -175,6 +177,14 @@ def start_muster(data_dir: Path, *, hosts: int = 3, shards: int = 1, flags: Sequ
     return system
 
 
+def _with_keys(flags: Sequence[str], path: Path) -> list[str]:
+    """The flags of ``muster local``, and those of its hosts behind ``--``, with a new key file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    subprocess.run([sys.executable, "-m", "tools.muster.cli", "peer-keys", str(path)], check=True, timeout=30,
+                   stdout=subprocess.DEVNULL)
+    return [*flags, *(() if "--" in flags else ("--",)), "--peer-key-file", str(path)]
+
+
 def given(name: str, endpoints: Sequence[str], data_dir: Path) -> System:
     """A system that runs already; only its processes on this machine are measured, and it is not stopped."""
     system = System(name, "given", [str(parse_endpoint(e)) for e in endpoints], [], data_dir)
@@ -187,12 +197,12 @@ def started(names: Sequence[str], *, data_dir: Path | None = None, etcd_flags: S
             muster_flags: Sequence[str] = ()) -> Iterator[list[System]]:
     """Systems as ``muster-bench compare`` names them, side by side below one new directory, stopped at the end.
 
-    ``etcd``, ``muster``, ``muster:4`` (with so many shards), the path of an etcd, or ``NAME=HOST:PORT,...``.
+    ``etcd``, ``muster``, ``muster:4`` (with so many shards), ``muster+keys`` (with a peer key file), the path of an etcd, or ``NAME=HOST:PORT,...``.
     Two of one kind get different names. ValueError for a name that is none.
     """
     for text in names:
-        if "=" not in text and "/" not in text and not re.fullmatch(r"etcd|muster(:[1-9][0-9]*)?", text):
-            raise ValueError(f"{text}: neither etcd, muster, muster:SHARDS, a path, nor NAME=ENDPOINTS")
+        if "=" not in text and "/" not in text and not re.fullmatch(r"etcd|muster(:[1-9][0-9]*)?(\+keys)?", text):
+            raise ValueError(f"{text}: neither etcd, muster, muster:SHARDS, muster+keys, a path, nor NAME=ENDPOINTS")
     parent = data_dir or Path(os.environ.get("TMPDIR", "/var/tmp"))
     parent.mkdir(parents=True, exist_ok=True)
     directory = Path(tempfile.mkdtemp(prefix="muster-bench-", dir=parent))
@@ -205,8 +215,9 @@ def started(names: Sequence[str], *, data_dir: Path | None = None, etcd_flags: S
             if equals:
                 system = given(name, endpoints.split(","), directory)
             elif text.startswith("muster"):
-                shards = int(text.partition(":")[2] or 1)
-                system = start_muster(own, shards=shards, flags=muster_flags, name=text.replace(":", "-"))
+                shards = int(text.removesuffix("+keys").partition(":")[2] or 1)
+                system = start_muster(own, shards=shards, flags=muster_flags, name=text.replace(":", "-"),
+                                      keys=text.endswith("+keys"))
             else:
                 system = start_etcd(own, binary=None if text == "etcd" else text, flags=etcd_flags)
             while any(system.name == other.name for other in running):

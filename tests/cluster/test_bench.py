@@ -13,7 +13,7 @@ import pytest
 
 from bench import check, counters, servers
 from bench.client import parse_endpoint
-from bench.systems import System, start_muster
+from bench.systems import System, start_muster, started
 
 
 @pytest.fixture(scope="module", params=["0", "1"], ids=["front in node 0", "front of its own"])
@@ -78,3 +78,12 @@ def test_the_guard_counts_one_log_entry_for_each_put_on_each_host(tmp_path: Path
     assert found["1 client", "log_entries"]["value"] == pytest.approx(3.0, abs=0.1)
     assert found["1 client", "log_entries"]["passed"]
     assert found["1000 clients", "log_entries"]["value"] < 1
+
+
+def test_a_muster_with_keys_has_a_key_file_of_its_own_and_serves(tmp_path: Path) -> None:
+    with started(["muster:2+keys"], data_dir=tmp_path, muster_flags=["--", "--snapshot-count", "5000"]) as (system,):
+        assert (system.name, system.shards) == ("muster-2+keys", 2)
+        key = system.flags[system.flags.index("--peer-key-file") + 1]
+        assert Path(key).stat().st_mode & 0o777 == 0o600
+        assert system.flags[:3] == ("--", "--snapshot-count", "5000")
+        assert bench(system, "put", "--total", "50")["errors"] == {}
