@@ -11,7 +11,7 @@ from bench.report import number
 
 COLOURS = ("#4878a8", "#e07b39", "#59a14f", "#b07aa1", "#9c755f", "#d4a72c", "#777777", "#c23b5a")
 _WIDTH, _HEIGHT = 640, 260
-_LEFT, _RIGHT, _TOP, _BOTTOM = 64, 12, 30, 44
+_LEFT, _RIGHT, _TOP, _BOTTOM = 64, 12, 30, 58
 
 
 @dataclass(slots=True, frozen=True)
@@ -20,11 +20,17 @@ class Series:
 
     name: str
     points: Sequence[tuple[float, float]]
+    spread: Sequence[tuple[float, float]] = ()  # the lowest and highest of each point's rounds
 
 
-def bars(title: str, groups: Sequence[str], values: Sequence[tuple[str, Sequence[float | None]]], unit: str) -> str:
-    """A bar for each system in each group; ``values``: ``(system, a value for each group)``."""
+def bars(title: str, groups: Sequence[str], values: Sequence[tuple[str, Sequence[float | None]]], unit: str, *,
+         spread: Sequence[Sequence[tuple[float, float] | None]] = (), x_title: str = "") -> str:
+    """A bar for each system in each group; ``values``: ``(system, a value for each group)``.
+
+    ``spread``: the lowest and highest round of each, as ``values`` is, drawn over the bars.
+    """
     known = [v for _, row in values for v in row if v is not None]
+    known += [ends[1] for row in spread for ends in row if ends is not None]
     if not known:
         return ""
     longest = max(len(word) for group in groups for word in group.split())
@@ -41,21 +47,24 @@ def bars(title: str, groups: Sequence[str], values: Sequence[tuple[str, Sequence
                 continue
             x = middle + wide * (s - len(values) / 2)
             y = axis.place(value)
+            ends = spread[s][g] if spread else None
             out.append(f'<rect x="{x:.1f}" y="{y:.1f}" width="{wide - 2:.1f}" height="{max(0.5, axis.low_y - y):.1f}" '
                        f'fill="{COLOURS[s % len(COLOURS)]}"><title>{escape(name)}, {escape(group)}: {number(value)} '
-                       f"{escape(unit)}</title></rect>")
+                       f"{escape(unit)}{_between(ends)}</title></rect>")
+            out += _whisker(x + wide / 2 - 1, ends, axis)
             out.append(f'<text x="{x + wide / 2 - 1:.1f}" y="{y - 3:.1f}" class="v">{number(value)}</text>')
         out += _words(group, middle, height - _BOTTOM + 14, step)
+    out += _x_title(x_title, (_LEFT + width - _RIGHT) / 2, height)
     return "\n".join([*out, *_legend([name for name, _ in values], width), "</svg>"])
 
 
 def lines(title: str, series: Sequence[Series], unit: str, ticks: Sequence[tuple[float, str]], *,
-          log_x: bool = False, log_y: bool = False) -> str:
+          log_x: bool = False, log_y: bool = False, x_title: str = "") -> str:
     """A line for each system. ``ticks``: where the x axis is marked, and how."""
     points = [p for one in series for p in one.points]
     if not points:
         return ""
-    ys = [y for _, y in points]
+    ys = [y for _, y in points] + [end for one in series for ends in one.spread for end in ends]
     axis = _Axis(min(y for y in ys if y > 0) if log_y and max(ys) > 0 else 0.0, max(ys) or 1.0, _HEIGHT - _BOTTOM,
                  _TOP, log=log_y and max(ys) > 0)
     shape = math.log10 if log_x else float
@@ -75,9 +84,12 @@ def lines(title: str, series: Sequence[Series], unit: str, ticks: Sequence[tuple
         colour = COLOURS[s % len(COLOURS)]
         path = " ".join(f"{across(x):.1f},{axis.place(y):.1f}" for x, y in one.points)
         out.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="2"/>')
-        for x, y in one.points:
-            out.append(f'<circle cx="{across(x):.1f}" cy="{axis.place(y):.1f}" r="3" fill="{colour}">'
-                       f"<title>{escape(one.name)}: {number(y)} {escape(unit)}</title></circle>")
+        for i, (x, y) in enumerate(one.points):
+            ends = one.spread[i] if one.spread else None
+            out += _whisker(across(x), ends, axis)
+            out.append(f'<circle cx="{across(x):.1f}" cy="{axis.place(y):.1f}" r="4" fill="{colour}">'
+                       f"<title>{escape(one.name)}: {number(y)} {escape(unit)}{_between(ends)}</title></circle>")
+    out += _x_title(x_title, (_LEFT + _WIDTH - _RIGHT) / 2, _HEIGHT - 20)
     return "\n".join([*out, *(_list(names) if beside else _legend(names, width)), "</svg>"])
 
 
@@ -109,6 +121,22 @@ class _Axis:
             out.append(f'<line x1="{_LEFT}" y1="{y:.1f}" x2="{width - _RIGHT}" y2="{y:.1f}" class="g"/>')
             out.append(f'<text x="{_LEFT - 6}" y="{y + 4:.1f}" class="y">{number(mark)}</text>')
         return out
+
+
+def _between(ends: tuple[float, float] | None) -> str:
+    return f" ({number(ends[0])} to {number(ends[1])})" if ends is not None else ""
+
+
+def _whisker(x: float, ends: tuple[float, float] | None, axis: _Axis) -> list[str]:
+    """From the lowest to the highest round."""
+    if ends is None or ends[0] == ends[1]:
+        return []
+    low, high = axis.place(ends[0]), axis.place(ends[1])
+    return [f'<path d="M{x - 4:.1f} {low:.1f}h8M{x - 4:.1f} {high:.1f}h8M{x:.1f} {low:.1f}V{high:.1f}" class="w"/>']
+
+
+def _x_title(text: str, x: float, height: float) -> list[str]:
+    return [f'<text x="{x:.0f}" y="{height - 6:.0f}" class="x u">{escape(text)}</text>'] if text else []
 
 
 def _frame(title: str, unit: str, width: float, height: float) -> list[str]:

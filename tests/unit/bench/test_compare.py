@@ -100,7 +100,10 @@ def test_every_preset_is_told_on_page_and_chart(preset: str, tmp_path: Path) -> 
     assert len(tree.findall(".//svg")) >= len(result["cells"])
     assert "A &amp; B" in report
     assert "src=" not in report
-    assert "<script" not in report
+    assert "href=" not in report  # nothing is loaded
+    assert report.count("<script>") == 1
+    assert 'name="viewport"' in report
+    assert report.index("verdict</h2>") < report.index("<svg")
     chart = ElementTree.fromstring(html.headline([result]))
     bars = [bar.find("{*}title") for bar in chart.iter("{http://www.w3.org/2000/svg}rect")]
     assert any(bar is not None and (bar.text or "").endswith(": 1.00 ") for bar in bars)  # the first system's
@@ -126,6 +129,17 @@ def test_bars_are_as_high_as_their_values() -> None:
     assert len(heights) == 3
     assert heights[1] == pytest.approx(2 * heights[0], rel=0.01)
     assert heights[1] == pytest.approx(4 * heights[2], rel=0.01)
+
+
+def test_the_lowest_and_the_highest_round_are_drawn_and_told() -> None:
+    chart = svg.bars("t", ["a"], [("one", [50.0])], "u", spread=[[(40.0, 60.0)]], x_title="work")
+    tree = ElementTree.fromstring(chart)
+    assert [bar.findtext("title") for bar in tree.findall("rect") if bar.find("title") is not None] == [
+        "one, a: 50.00 u (40.00 to 60.00)"]
+    assert len(tree.findall("path[@class='w']")) == 1
+    assert "work" in [text.text for text in tree.findall("text")]
+    line = ElementTree.fromstring(svg.lines("t", [svg.Series("one", [(1, 5.0)], [(4.0, 6.0)])], "u", [(1, "1")]))
+    assert line.findtext("circle/title") == "one: 5.00 u (4.00 to 6.00)"
 
 
 @pytest.mark.parametrize("high", [0.0003, 1.0, 9.9, 10.0, 12_345.0])
