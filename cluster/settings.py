@@ -111,6 +111,7 @@ class FrontSettings:
     listen: tuple[str, ...]  # client URLs to bind: http://127.0.0.1:2379
     reuse_port: bool = False  # several fronts share the port
     fronts: int = 1  # of this host, this one too
+    timed_calls: bool = False  # measure how long calls take, by method
     listen_metrics: tuple[str, ...] = ()
     max_concurrent_streams: int = 4_294_967_295
     max_client_connections: int = -1  # of this front; -1: as its descriptors allow

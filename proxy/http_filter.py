@@ -24,8 +24,8 @@ This requirement has been added to help prevent "DNS Rebinding" attacks (CVE-201
 class FilteredRegistry(Registry):
     """A registry whose HTTP handlers are behind the filter; gRPC is not touched."""
 
-    def __init__(self, cors: tuple[str, ...], host_whitelist: tuple[str, ...]) -> None:
-        super().__init__()
+    def __init__(self, cors: tuple[str, ...], host_whitelist: tuple[str, ...], *, timed: bool = False) -> None:
+        super().__init__(timed=timed)
         self._cors = frozenset(cors)
         self._hosts = frozenset(host_whitelist)
 

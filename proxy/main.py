@@ -59,7 +59,7 @@ class Front:
         self.connector = connector(loop, common, lambda: random.getrandbits(64))
         self.router = Router(loop, common, self.connector)
         self.context = Context(settings, self.router)
-        self.registry = FilteredRegistry(settings.cors, settings.host_whitelist)
+        self.registry = FilteredRegistry(settings.cors, settings.host_whitelist, timed=settings.timed_calls)
         register_all(self.registry, self.context)
         limits = Limits(
             max_message_bytes=common.max_request_bytes + _RECEIVE_OVERHEAD_BYTES,
@@ -77,7 +77,7 @@ class Front:
             keepalive_timeout_s=settings.grpc_keepalive_timeout_ms / 1000,
         )
         self.server = Server(self.registry, limits)
-        self.metrics = Metrics(self.context, self.server)
+        self.metrics = Metrics(self.context, self.server, self.registry)
         self.siblings = Siblings(common.run_dir, settings.index, settings.fronts, self.metrics.own, self.metrics.look)
         self.metrics.in_thread = self._in_thread
         self.metrics.gather = self.siblings.gather

@@ -32,6 +32,7 @@ from cluster.version import CLUSTER_VERSION, ETCD_VERSION, MUSTER_VERSION
 from process.turns import turns
 from proxy.http import HttpRequest
 from proxy.node_metrics import Figures, node_samples
+from proxy.registry import Registry
 from proxy.router import Waiting
 from proxy.services.context import Context
 from proxy.shard_facts import ShardFacts, gather, samples
@@ -63,9 +64,11 @@ _KNOWN_STREAMS = (
 class Metrics:
     """What this front exports."""
 
-    def __init__(self, context: Context, server: ServerFigures) -> None:
+    def __init__(self, context: Context, server: ServerFigures, calls: Registry) -> None:
+        """``calls``: who serves which method; it counts clients, and times calls with ``--metrics=extensive``."""
         self._context = context
         self._server = server
+        self._calls = calls
         self.health_successes = 0
         self.health_failures = 0
         self._healthchecks: dict[tuple[str, str], list[int]] = {}  # (type, name) -> [last, successes, failures]
@@ -187,6 +190,19 @@ class Metrics:
             received.add_metric(key, stats.started if unary else stats.received)
             sent.add_metric(key, stats.ok if unary else stats.sent)
         yield from (started, handled, received, sent)
+        clients = CounterMetricFamily("etcd_server_client_requests", "Client requests per client version.",
+                                      labels=["type", "client_api_version"])
+        for (kind, version), found in self._calls.clients.items():
+            clients.add_metric([kind, version], found.calls)
+        yield clients
+        times = HistogramMetricFamily("grpc_server_handling_seconds", "How long calls took, until their answer was handed on.",
+                                      labels=labels)
+        for key in self._context.stats:
+            took = self._calls.times.get(f"/{key[1]}/{key[2]}")
+            if took is not None:
+                times.add_metric(key, took.buckets(), took.sum)
+        if times.samples:
+            yield times
 
     def _member(self) -> Iterator[Metric]:
         """Raft, as this host knows it."""

@@ -5,33 +5,55 @@ What a header block asks for is worked out once and kept on the block, which its
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
+from cluster.histogram import Histogram
 from proxy import grpc_wire as wire
 from proxy.grpc import Call, RefusedCall, StreamCall, StreamHandler, UnaryCall, UnaryHandler
 from proxy.http import HttpHandler
 from proxy.http2 import Connection, HeaderBlock, Stream
 from proxy.http2_requests import HttpStream
+from proxy.timed_calls import KINDS, new_times
+
+_VERSION = re.compile(rb"[0-9]{1,4}\.[0-9]{1,4}(\.[0-9A-Za-z.+-]{1,24})?")
+_MOST_CLIENTS = 32  # kinds and versions that are counted apart
 
 
 class Route:
     """What a header block was found to ask for; kept on the block (``HeaderBlock.route``)."""
 
-    __slots__ = ("handler", "http_status", "kind", "message", "status", "timeout")
+    __slots__ = ("client", "handler", "http_status", "kind", "message", "status", "timeout", "times")
 
-    def __init__(self, kind: type[Stream], handler: Any = None, timeout: float | None = None) -> None:
+    def __init__(self, kind: type[Stream], handler: Any = None, timeout: float | None = None,
+                 client: Clients | None = None, times: Histogram | None = None) -> None:
         self.kind = kind
         self.handler = handler
         self.timeout = timeout  # seconds
+        self.client = client  # who asks; None: no known method
+        self.times = times  # of its method, where they are measured
         self.http_status = 200
         self.status = wire.OK
         self.message = ""
 
 
+class Clients:
+    """What clients of one version have asked for."""
+
+    __slots__ = ("calls",)
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+
 class Registry:
     """Who serves which path."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, timed: bool = False) -> None:
+        """``timed``: measure how long calls take, into ``times``."""
+        self.times: dict[str, Histogram] = {}  # by path, in seconds
+        self.clients: dict[tuple[str, str], Clients] = {}  # by kind of call, unary or stream, and API version of the client
+        self._timed = timed
         self._methods: dict[bytes, tuple[type[Call], Any]] = {}
         self._services: set[bytes] = set()
         self._http: dict[str, HttpHandler] = {}
@@ -74,11 +96,16 @@ class Registry:
                     base.route = self._resolve(base)
                 route = _with_timeout(base.route, headers.volatile)
             headers.route = route
+        if route.client is not None:
+            route.client.calls += 1
         return route.kind(connection, stream_id, headers)  # type: ignore[no-any-return]
 
     def _add(self, path: str, kind: type[Call], handler: Any) -> None:
         name = path.encode()
         assert name not in self._methods, path
+        if self._timed:
+            kind = KINDS[kind]
+            self.times[path] = new_times()
         self._methods[name] = (kind, handler)
         self._services.add(name[1:].split(b"/")[0])
 
@@ -103,10 +130,19 @@ class Registry:
         encoding = headers.field(b"grpc-encoding")
         if encoding not in (b"identity", b"gzip", b""):
             return _refused(wire.UNIMPLEMENTED, f"grpc: Decompressor is not installed for grpc-encoding {wire.quote(encoding)}")
-        route = Route(found[0], found[1])
+        kind_of_call = "stream" if issubclass(found[0], StreamCall) else "unary"
+        route = Route(found[0], found[1], None, self._client(kind_of_call, headers.field(b"client-api-version")),
+                      self.times.get(wire.text_of(headers.path)))
         if any(name == b"grpc-timeout" for name, _ in headers.fields):
             return _with_timeout(route, headers.field(b"grpc-timeout"))
         return route
+
+    def _client(self, kind: str, version: bytes) -> Clients:
+        """Those of a version. A client may name any: few are told apart."""
+        text = version.decode() if _VERSION.fullmatch(version) else "unknown"
+        if (kind, text) not in self.clients and len(self.clients) >= _MOST_CLIENTS:
+            text = "unknown"
+        return self.clients.setdefault((kind, text), Clients())
 
 
 def _with_timeout(route: Route, text: bytes) -> Route:
@@ -120,7 +156,7 @@ def _with_timeout(route: Route, text: bytes) -> Route:
         return route
     if timeout <= 0:
         return _refused(wire.DEADLINE_EXCEEDED, "context deadline exceeded")
-    return Route(route.kind, route.handler, timeout)
+    return Route(route.kind, route.handler, timeout, route.client, route.times)
 
 
 def _refused(status: int, message: str, http_status: int = 200) -> Route:

@@ -195,7 +195,7 @@ _GROUPS: dict[str, list[Flag]] = {
     ],
     "profiling, metrics, tracing": [
         Flag("enable-pprof", B, "false", "serve profiles of Go's runtime, which is not here; py-spy makes them of a running muster", NO),
-        Flag("metrics", E, "basic", "extensive adds histograms per method, which are not here yet", NO, choices=("basic", "extensive")),
+        Flag("metrics", E, "basic", "extensive adds histograms of how long calls take, by method", choices=("basic", "extensive")),
         Flag("listen-metrics-urls", URLS, "", "more listeners for /metrics, /health, /livez, /readyz"),
         Flag("enable-distributed-tracing", B, "false", "OpenTelemetry tracing", LATER),
         Flag("distributed-tracing-address", S, "localhost:4317", "collector", NO),

@@ -23,7 +23,7 @@ def free_port() -> int:
 
 
 @contextmanager
-def running_etcd(directory: Path) -> Iterator[GrpcEndpoint]:
+def running_etcd(directory: Path, *flags: str) -> Iterator[GrpcEndpoint]:
     """A started etcd; it is stopped and its directory removed at the end."""
     client, peer = (f"http://127.0.0.1:{free_port()}" for _ in range(2))
     with (directory / "etcd.log").open("wb") as log:
@@ -31,7 +31,7 @@ def running_etcd(directory: Path) -> Iterator[GrpcEndpoint]:
             [str(ETCD), "--data-dir", str(directory / "data"), "--log-level", "error",
              "--unsafe-no-fsync", "--listen-client-urls", client, "--advertise-client-urls", client,
              "--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer,
-             "--initial-cluster", f"default={peer}"],
+             "--initial-cluster", f"default={peer}", *flags],
             stdout=log, stderr=log)
         try:
             endpoint = GrpcEndpoint(client.removeprefix("http://"))

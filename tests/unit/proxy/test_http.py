@@ -13,6 +13,7 @@ from proxy.http import HttpRequest
 from proxy.http_endpoints import register_http
 from proxy.http_filter import FilteredRegistry
 from proxy.metrics import Metrics, go_numbers
+from proxy.registry import Clients, Registry
 from tests.unit.proxy.fakes import Net
 
 
@@ -49,6 +50,14 @@ FIGURES = json.dumps({
 }).encode()
 
 
+REGISTRY = Registry(timed=True)
+for _method in ("Put", "Range"):
+    REGISTRY.unary(f"/etcdserverpb.KV/{_method}", lambda call, data: None)
+REGISTRY.times["/etcdserverpb.KV/Put"].observe(0.2)
+REGISTRY.clients["unary", "3.5"] = Clients()
+REGISTRY.clients["unary", "3.5"].calls = 4
+
+
 class Site:
     """The endpoints over a fake cluster whose nodes answer health's questions."""
 
@@ -61,7 +70,7 @@ class Site:
         self.handlers: dict[str, Any] = {}
         self.alarms: list[int] = []
         self.learner = False
-        self.metrics = Metrics(self.net.context, Figures())
+        self.metrics = Metrics(self.net.context, Figures(), REGISTRY)
         register_http(self, self.net.context, self.metrics)
 
     def unary(self, path: str, handler: Any) -> None: ...
@@ -210,6 +219,9 @@ def test_metrics_have_etcds_names_and_methods_from_the_start() -> None:
     assert found[("etcd_network_peer_sent_failures_total", ("To", "2"))] == 3
     assert found[("etcd_network_peer_round_trip_time_seconds_bucket", ("To", "2"), ("le", "0.1"))] == 2
     assert found[("etcd_network_peer_round_trip_time_seconds_count", ("To", "2"))] == 3
+    put = (("grpc_method", "Put"), ("grpc_service", "etcdserverpb.KV"), ("grpc_type", "unary"))
+    assert [found[("grpc_server_handling_seconds_bucket", *put, ("le", le))] for le in ("0.1", "0.25", "+Inf")] == [0, 1, 1]
+    assert found[("etcd_server_client_requests_total", ("client_api_version", "3.5"), ("type", "unary"))] == 4
     assert (found[("etcd_debugging_mvcc_keys_total",)], found[("etcd_debugging_mvcc_compact_revision",)]) == (5, 3)
     assert found[("muster_node_syncs_total", ("shard", "0"))] == 7
     assert ("process_resident_memory_bytes",) in found

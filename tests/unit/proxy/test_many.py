@@ -124,7 +124,7 @@ def test_very_many_connections_are_ticked_in_parts_once_a_second(monkeypatch: py
 
 
 def test_the_process_is_looked_at_in_a_thread_and_only_when_somebody_scrapes() -> None:
-    metrics = Metrics(Net().context, Figures())
+    metrics = Metrics(Net().context, Figures(), Registry())
     assert "os_fd_used" not in {family.name for family in metrics.own()}
     metrics.look()
     found = {family.name: family for family in metrics.own()}

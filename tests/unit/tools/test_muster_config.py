@@ -77,7 +77,7 @@ def test_what_is_not_there_yet_may_have_its_default(arg: str) -> None:
 
 @pytest.mark.parametrize(
     "arg",
-    ["--strict-reconfig-check=false", "--enable-pprof", "--metrics=extensive", "--max-learners=2", "--tls-max-version=TLS1.3",
+    ["--strict-reconfig-check=false", "--enable-pprof", "--max-learners=2", "--tls-max-version=TLS1.3",
      "--cipher-suites=TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256"],
 )  # fmt: skip
 def test_what_does_nothing_is_taken_with_a_line_that_says_so(arg: str) -> None:

@@ -1,0 +1,66 @@
+"""Calls are timed once each where that is asked for, and clients are counted by version."""
+
+from __future__ import annotations
+
+import pytest
+
+from proxy.grpc import Call
+from proxy.http2 import frames as f
+from proxy.registry import Registry
+
+from .test_calls import Stream, Talk, message
+
+
+def timed() -> tuple[Talk, Registry, list[Call]]:
+    registry, parked = Registry(timed=True), list[Call]()
+    registry.unary("/a.B/Echo", lambda call, data: call.reply(data))
+    registry.unary("/a.B/Refuse", lambda call, data: call.finish(5, "no"))
+    registry.unary("/a.B/Park", lambda call, data: parked.append(call))
+    registry.stream("/a.B/Bidi", Stream())
+    return Talk(registry), registry, parked
+
+
+def test_every_call_counts_once_however_it_ends() -> None:
+    talk, registry, parked = timed()
+    for stream_id, path in ((1, "Echo"), (3, "Refuse"), (5, "Park"), (7, "Park")):
+        talk.headers(stream_id, path=f"/a.B/{path}")
+        talk.data(stream_id, message(b"x"))
+    talk.headers(9, path="/a.B/Bidi")
+    talk.headers(11, path="/a.B/None")  # no method: nothing to count it under
+    assert {path: times.count for path, times in registry.times.items()} == {
+        "/a.B/Echo": 1, "/a.B/Refuse": 1, "/a.B/Park": 0, "/a.B/Bidi": 0}
+    parked[0].reply(b"late")
+    parked[0].finish()  # a mistake of its handler's changes nothing
+    talk.server.receive(f.frame(f.RST_STREAM, 0, 7, bytes(4)), 100.0)
+    talk.server.receive(f.frame(f.RST_STREAM, 0, 9, bytes(4)), 100.0)
+    assert {path: times.count for path, times in registry.times.items()} == {
+        "/a.B/Echo": 1, "/a.B/Refuse": 1, "/a.B/Park": 2, "/a.B/Bidi": 1}
+    assert all(0 <= times.sum < 20 for times in registry.times.values())
+
+
+def test_nothing_is_timed_unless_asked() -> None:
+    registry = Registry()
+    registry.unary("/a.B/Echo", lambda call, data: call.reply(data))
+    talk = Talk(registry)
+    talk.headers(1)
+    talk.data(1, message(b"x"))
+    assert registry.times == {}
+    assert {key: found.calls for key, found in registry.clients.items()} == {("unary", "unknown"): 1}
+
+
+@pytest.mark.parametrize(("version", "counted"), [("3.5", "3.5"), ("3.6.4", "3.6.4"), ("3.6.0-rc.1", "3.6.0-rc.1"),
+                                                  ("x" * 100, "unknown"), ('3"} 1\nfake 2', "unknown")])
+def test_clients_are_counted_by_a_version_that_looks_like_one(version: str, counted: str) -> None:
+    talk, registry, _ = timed()
+    talk.headers(1, client_api_version=version.replace("\n", " "))
+    talk.data(1, message(b"x"))
+    assert {key: found.calls for key, found in registry.clients.items()} == {("unary", counted): 1}
+
+
+def test_few_versions_are_told_apart() -> None:
+    talk, registry, _ = timed()
+    for i in range(100):
+        talk.headers(1 + 2 * i, client_api_version=f"3.{i}")
+        talk.data(1 + 2 * i, message(b"x"))
+    assert len(registry.clients) == 33
+    assert registry.clients["unary", "unknown"].calls == 68
