@@ -119,6 +119,11 @@ class Checker:
         elif node.writes.leader is not None:
             self._sequencer_leads(process, node.writes.leader)
 
+    def dies(self, process: NodeProcess) -> None:
+        """It ends in the midst of a step, perhaps, in which it alone has learnt of a commit and applied it."""
+        if (commit := process.node.raft.commit_index) > self._seen.get((process.host, process.shard), 0):
+            self._committed(process, commit)
+
     def _committed(self, process: NodeProcess, commit: int) -> None:
         where, shard = (process.host, process.shard), process.shard
         raft = process.node.raft

@@ -253,6 +253,7 @@ class Simulation(World):
     def kill(self, process: NodeProcess, *, unsynced: bool = True) -> None:
         """``unsynced``: some of it may have reached the disk all the same."""
         if process.alive:
+            self.checker.dies(process)
             process.kill()
             process.log.crash(self.random.randint(0, process.log.unsynced) if unsynced else 0)
             process.disk.crash(self.random)
