@@ -320,21 +320,21 @@ class Serve:
         if 0 < wanted < store.compact_revision:
             raise EtcdError(errors.COMPACTED)
         began = time.perf_counter()
-        hashing = store.hash_kv(wanted)
+        hashing, shown = store.hash_kv(wanted), store.revision  # more may be applied before it is done
         while not hashing.step(200):
             yield
         self.hash_revs.observe(time.perf_counter() - began)
         answer = rpc_pb2.HashKVResponse(
             hash=hashing.value, compact_revision=hashing.compact_revision or -1, hash_revision=hashing.revision)
-        link.ok(rid, store.revision, self._term(), answer.SerializeToString())
+        link.ok(rid, shown, self._term(), answer.SerializeToString())
 
     def _hash(self, link: FrontLink, rid: int, revision: int, body: bytes) -> Slices:
         began = time.perf_counter()
-        hashing = self._store.hash_written()
+        hashing, shown = self._store.hash_written(), self._store.revision
         while not hashing.step(200):
             yield
         self.hashes.observe(time.perf_counter() - began)
-        link.ok(rid, self._store.revision, self._term(), rpc_pb2.HashResponse(hash=hashing.value).SerializeToString())
+        link.ok(rid, shown, self._term(), rpc_pb2.HashResponse(hash=hashing.value).SerializeToString())
 
     def _snapshot(self, link: FrontLink, rid: int, revision: int, body: bytes) -> None:
         self._node.backups.start(link, rid)
