@@ -26,6 +26,7 @@ from typing import Any, Generic, TypeVar
 from cluster import evaluate, plain_txn, records
 from cluster.errors import EtcdError
 from cluster.expiries import Expiries
+from cluster.faults import answered
 from cluster.footprint import Footprint, footprint, overlap, plain_footprint
 from cluster.messages import Method
 from cluster.order import Attempt, Fold, Multi, Part, encode_multi
@@ -464,6 +465,7 @@ class Coordinator(Generic[T]):
         self._room -= len(item)
         append(item, outcome, wide)
 
+    @answered
     def _evaluate(
         self, view: GrantedView, wide: Wide[T], attempt: Attempt, participants: dict[int, int]
     ) -> tuple[bytes, Outcome]:
@@ -584,10 +586,8 @@ def _shows_deleted(wide: Wide[Any]) -> bool:
 
 
 def _deletes_with_rows(request: Any) -> bool:
-    return any(
-        op.request_delete_range.prev_kv or (op.HasField("request_txn") and _deletes_with_rows(op.request_txn))
-        for op in (*request.success, *request.failure)
-    )
+    return any(op.request_delete_range.prev_kv or (op.HasField("request_txn") and _deletes_with_rows(op.request_txn))
+               for op in (*request.success, *request.failure))
 
 
 def _ranges(request: Any) -> Iterator[Any]:

@@ -71,6 +71,24 @@ def answered(evaluate: Callable[P, R]) -> Callable[P, R]:
     return guarded
 
 
+class Torn(AssertionError):
+    """A mistake in the midst of a change to what all requests share: nobody can tell what is left undone."""
+
+
+def whole(change: Callable[P, R]) -> Callable[P, R]:
+    """Decorates a change of a leader's state that a request may bring about: a mistake in it breaks an invariant (Torn),
+    which ends the process, instead of the request whose turn it was."""
+
+    @wraps(change)
+    def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return change(*args, **kwargs)
+        except MISTAKES as error:
+            raise Torn(f"{change.__qualname__} met {error!r} and may be half done") from error
+
+    return guarded
+
+
 def _line(error: BaseException) -> int:
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from cluster import plain_put, plain_txn
+from cluster.faults import answered
 from cluster.messages import Method
 from cluster.pb import rpc_pb2 as pb
 from cluster.placement import Placement
@@ -85,6 +86,7 @@ def inverted(span: Span) -> bool:
     return bool(end) and end != b"\0" and end <= key
 
 
+@answered
 def footprint(method: int, body: bytes) -> Footprint:
     """The footprint of a request's body. Methods that touch no key have an empty one. EtcdError if malformed."""
     found = Footprint()

@@ -23,7 +23,8 @@ Items, little-endian (``cluster.records`` has the frame ``kind u8 | length u32 |
     MULTI   attempt term u64 | attempt number u64 | groups u16 | participants u16
             (shard u16 | term u64) ...  participants, ascending
             (group u16 | shard u16 | sub u32 | length u32 | items) ...   in the order of the changes
-    SKIP    n u64       in projections only: n revisions of shard 0's own effects
+    SKIP    n u64       never logged: n revisions of shard 0's own effects (in projections), or of an item that
+                        nobody can apply (``cluster.sound``)
 """
 
 from __future__ import annotations
@@ -36,10 +37,11 @@ from typing import NamedTuple
 from cluster.records import ITEM, LEASE_ID, PUTS_HEAD, Item, items
 
 _CUT = struct.Struct("<HQQQ")
-_MULTI = struct.Struct("<QQHH")
-_PARTICIPANT = struct.Struct("<HQ")
-_PART = struct.Struct("<HHII")
+MULTI_HEAD = struct.Struct("<QQHH")
+PARTICIPANT = struct.Struct("<HQ")
+PART_HEAD = struct.Struct("<HHII")
 _SKIP = struct.Struct("<Q")
+CUT_SIZE = _CUT.size
 _COUNT = struct.Struct("<Q")
 _CONTROL = frozenset((Item.LEASE_GRANT, Item.LEASE_REVOKE, Item.LEASE_CHECKPOINT, Item.COMPACT, Item.BOOTSTRAP,
                       Item.INCARNATION, Item.ALARM))
@@ -95,9 +97,9 @@ def encode_multi(multi: Multi) -> bytes:
     attempt, groups, participants, parts = multi
     body = b"".join(
         (
-            _MULTI.pack(*attempt, groups, len(participants)),
-            *(_PARTICIPANT.pack(s, participants[s]) for s in sorted(participants)),
-            *(_PART.pack(p.group, p.shard, p.sub, len(p.items)) + p.items for p in parts),
+            MULTI_HEAD.pack(*attempt, groups, len(participants)),
+            *(PARTICIPANT.pack(s, participants[s]) for s in sorted(participants)),
+            *(PART_HEAD.pack(p.group, p.shard, p.sub, len(p.items)) + p.items for p in parts),
         )
     )
     return ITEM.pack(Item.MULTI, len(body)) + body
@@ -126,17 +128,17 @@ def cut_of(record: bytes, shard: int) -> Cut | None:
 def decode_multi(data: bytes, pos: int, end: int) -> Multi:
     """A multi item's body. ValueError if it is cut short."""
     try:
-        term, number, groups, count = _MULTI.unpack_from(data, pos)
-        pos += _MULTI.size
+        term, number, groups, count = MULTI_HEAD.unpack_from(data, pos)
+        pos += MULTI_HEAD.size
         participants = {}
         for _ in range(count):
-            shard, leader_term = _PARTICIPANT.unpack_from(data, pos)
+            shard, leader_term = PARTICIPANT.unpack_from(data, pos)
             participants[shard] = leader_term
-            pos += _PARTICIPANT.size
+            pos += PARTICIPANT.size
         parts = []
         while pos < end:
-            group, shard, sub, length = _PART.unpack_from(data, pos)
-            pos += _PART.size
+            group, shard, sub, length = PART_HEAD.unpack_from(data, pos)
+            pos += PART_HEAD.size
             if pos + length > end:
                 raise ValueError("truncated multi")
             parts.append(Part(group, shard, sub, data[pos : pos + length]))
@@ -159,6 +161,11 @@ def entry_count(data: bytes) -> int:
 ENTRY_ITEMS = _COUNT.size  # where the items of such an entry begin
 
 
+def skip(revisions: int) -> bytes:
+    """An item that takes revisions and changes nothing."""
+    return ITEM.pack(Item.SKIP, _SKIP.size) + _SKIP.pack(revisions)
+
+
 def revisions_of(data: bytes, kind: int, pos: int, end: int) -> int:
     """How many revisions an own effect takes."""
     if kind <= Item.DELETE or kind in (Item.PUT_REF, Item.DELETE_RANGE, Item.TXN_LONG):
@@ -169,6 +176,8 @@ def revisions_of(data: bytes, kind: int, pos: int, end: int) -> int:
         return 1 if end > pos else 0
     if kind == Item.LEASE_REVOKE:
         return 1 if end > pos + LEASE_ID.size else 0
+    if kind == Item.SKIP:
+        return int(_SKIP.unpack_from(data, pos)[0])
     return 0
 
 
@@ -179,11 +188,11 @@ def count_revisions(data: bytes, pos: int = 0) -> int:
 
 def _project_multi(data: bytes, pos: int, end: int, shard: int) -> bytes:
     """A multi with the parts of one shard."""
-    at = pos + _MULTI.size + _PARTICIPANT.size * int(_MULTI.unpack_from(data, pos)[3])
+    at = pos + MULTI_HEAD.size + PARTICIPANT.size * int(MULTI_HEAD.unpack_from(data, pos)[3])
     pieces = [data[pos:at]]
     while at < end:
-        _, of, _, length = _PART.unpack_from(data, at)
-        after = at + _PART.size + length
+        _, of, _, length = PART_HEAD.unpack_from(data, at)
+        after = at + PART_HEAD.size + length
         if of == shard:
             pieces.append(data[at:after])
         at = after
@@ -213,11 +222,11 @@ def project(data: bytes, shard: int) -> bytes:
             skipped += revisions_of(data, kind, pos, end)
             continue
         if skipped:
-            out.append(ITEM.pack(Item.SKIP, _SKIP.size) + _SKIP.pack(skipped))
+            out.append(skip(skipped))
             skipped = 0
         out.append(piece)
     if skipped:
-        out.append(ITEM.pack(Item.SKIP, _SKIP.size) + _SKIP.pack(skipped))
+        out.append(skip(skipped))
     return b"".join(out)
 
 
@@ -290,7 +299,7 @@ class Fold:
             elif kind == Item.MULTI:
                 self._take_multi(data, pos, end, shard, steps)
             elif kind == Item.SKIP:
-                self.revision += int(_SKIP.unpack_from(data, pos)[0])
+                self.revision += revisions_of(data, kind, pos, end)
             else:
                 steps.append(Control(data[pos - ITEM.size : end], self.revision))
                 self.concerns_all = True
@@ -314,19 +323,19 @@ class Fold:
 
     def _take_multi(self, data: bytes, pos: int, end: int, shard: int, steps: list[Step]) -> None:
         # read as it lies (see decode_multi): every host's node 0 does so once a multi, the sequencer's twice
-        term, number, groups, count = _MULTI.unpack_from(data, pos)
+        term, number, groups, count = MULTI_HEAD.unpack_from(data, pos)
         attempt = Attempt(term, number)
-        pos += _MULTI.size
+        pos += MULTI_HEAD.size
         takes_part = False
         for _ in range(count):
-            s, leader_term = _PARTICIPANT.unpack_from(data, pos)
-            pos += _PARTICIPANT.size
+            s, leader_term = PARTICIPANT.unpack_from(data, pos)
+            pos += PARTICIPANT.size
             assert self.cut(s).term == leader_term, f"I10: multi {attempt} rests on term {leader_term} of shard {s}"
             takes_part = takes_part or s == shard
             self.concerned.add(s)
         while pos < end:
-            group, s, sub, length = _PART.unpack_from(data, pos)
-            pos += _PART.size
+            group, s, sub, length = PART_HEAD.unpack_from(data, pos)
+            pos += PART_HEAD.size
             if s == shard:
                 steps.append(Change(data[pos : pos + length], self.revision + group, attempt, sub))
                 takes_part = False

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from enum import IntEnum
 from itertools import accumulate, pairwise
 from typing import NamedTuple
@@ -43,7 +44,7 @@ class Item(IntEnum):
     PUBLISH = 10  # a host's attributes: etcdserverpb.Member in wire form
     CUT = 11  # the next three: see cluster.order
     MULTI = 12
-    SKIP = 13  # only in projections, never logged
+    SKIP = 13  # never logged: see cluster.order
     PUT_REF = 14  # R: of a key that exists when it is applied and did not when it was logged: create_revision is
     # that of the version before it (shards other than 0: a pending creation's revision is not known yet)
     INCARNATION = 15  # member id u64, incarnation u64: the data directory that this member is for ever (H10)
@@ -215,11 +216,12 @@ def incarnation(member_id: int, number: int) -> bytes:
 
 
 def incarnations_in(data: bytes) -> Iterator[tuple[int, int]]:
-    """``(member, incarnation)`` of such records among a record's items."""
-    for kind, pos, _ in items(data):
-        if kind == Item.INCARNATION:
-            member_id, number = INCARNATION.unpack_from(data, pos)
-            yield member_id, number
+    """``(member, incarnation)`` of such records among a record's items, as far as it can be read."""
+    with suppress(ValueError):  # nobody has looked through a log's tail yet (cluster.sound)
+        for kind, pos, end in items(data):
+            if kind == Item.INCARNATION and end - pos == INCARNATION.size:
+                member_id, number = INCARNATION.unpack_from(data, pos)
+                yield member_id, number
 
 
 def items(data: bytes, pos: int = 0, end: int | None = None) -> Iterator[tuple[int, int, int]]:
@@ -228,6 +230,8 @@ def items(data: bytes, pos: int = 0, end: int | None = None) -> Iterator[tuple[i
         end = len(data)
     unpack, size = ITEM.unpack_from, ITEM.size
     while pos < end:
+        if end - pos < size:
+            raise ValueError("truncated record")
         kind, length = unpack(data, pos)
         pos += size
         if pos + length > end:

@@ -24,6 +24,7 @@ from typing import Any, Generic, TypeVar
 
 from cluster import errors, evaluate, plain_txn, txn_eval
 from cluster.errors import EtcdError
+from cluster.faults import answered, whole
 from cluster.footprint import Footprint, footprint, inverted
 from cluster.later_puts import LaterPuts
 from cluster.locks import LockTable, Queued, Refused
@@ -273,6 +274,7 @@ class ShardLeader(Generic[T]):
             batch.changes += 1
         view.take(outcome)
 
+    @answered
     def _txn(self, body: bytes, looked: RangeCompares | None = None) -> tuple[Outcome, Callable[[int], bytes] | None]:
         plain = plain_txn.read(body)
         if plain is not None and plain.ops() <= self._max_txn_ops:
@@ -324,6 +326,7 @@ class ShardLeader(Generic[T]):
 
     # -- transactions over several shards
 
+    @whole
     def prepare(self, token: T, prepare: Prepare) -> None:
         """The sequencer asks for a lock (H5: stale and finished attempts are passed over, it sends again)."""
         attempt = prepare.attempt
@@ -409,6 +412,7 @@ class ShardLeader(Generic[T]):
             return [] if kv is None else [(key, kv)]
         return list(self._store.scan(key, range_end, revision))
 
+    @whole
     def release(self, attempt: Attempt, *, more: bool = False) -> None:
         """The attempt is given up, or its multi was applied. ``more``: others go on the same grounds, and the caller
         lets go on whoever waited for them."""

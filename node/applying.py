@@ -16,6 +16,7 @@ import structlog
 
 from cluster.histogram import APPLY_S, Histogram
 from cluster.raft import Entry, EntryKind
+from cluster.sound import Place, sound
 from node.storage import Applied, Applying, Event
 
 log = structlog.get_logger("apply")
@@ -25,11 +26,12 @@ _RUN_BYTES = 1 << 20  # committed entries are applied in runs of about this size
 
 
 def one_run(entries: Iterable[Entry]) -> list[tuple[int, int, bytes]]:
-    """As many of the entries as are applied together: index, term, record (empty: an entry of another kind)."""
+    """As many of the entries of a store's only shard as are applied together: index, term, what can be applied of the record
+    (empty: an entry of another kind)."""
     run: list[tuple[int, int, bytes]] = []
     size = 0
     for entry in entries:
-        run.append((entry.index, entry.term, entry.data if entry.kind == EntryKind.RECORD else b""))
+        run.append((entry.index, entry.term, sound(entry.data, Place.ALONE) if entry.kind == EntryKind.RECORD else b""))
         size += len(entry.data)
         if size >= _RUN_BYTES:
             break

@@ -25,6 +25,7 @@ from cluster.errors import EtcdError
 from cluster.messages import FEED_HEAD, Status
 from cluster.order import project
 from cluster.raft import EntryKind
+from cluster.sound import Place, sound
 from node.floors import Floors
 from node.fronts import FrontLink
 
@@ -174,7 +175,7 @@ class Feeds:
                 key = (e.index, feed.shard)
                 piece = self._projected.get(key)
                 if piece is None:
-                    piece = project(e.data, feed.shard) if e.kind == EntryKind.RECORD else b""
+                    piece = project(sound(e.data, Place.ORDER), feed.shard) if e.kind == EntryKind.RECORD else b""
                     self._projected[key] = piece
                 feed.link.answer(feed.rid, Status.PARTIAL, FEED_HEAD.pack(e.index, e.term, len(e.data)) + piece)
                 feed.sent(e.index, len(piece))

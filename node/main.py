@@ -17,6 +17,7 @@ import uvloop
 
 from cluster.raft import LogContradiction
 from cluster.settings import NodeSettings, loads
+from cluster.sound import NewerRecord
 from node.order_node import OrderNode
 from node.server import Node
 from node.shard_node import ShardNode
@@ -91,7 +92,7 @@ async def end(node: Node) -> None:
 
 def fatal_reason(error: BaseException | None) -> str:
     """What to tell the operator if starting this node again would not help; else nothing."""
-    if isinstance(error, StorageCorruption | DirectoryLocked | DiskFull | LibraryRefused | seal.SealBroken | Fatal):
+    if isinstance(error, StorageCorruption | DirectoryLocked | DiskFull | LibraryRefused | NewerRecord | seal.SealBroken | Fatal):
         return str(error)
     if isinstance(error, LogContradiction):  # H10: a heartbeat may tell an emptied host before its hello is refused
         return f"{error}. {REPLACE_HOST}"

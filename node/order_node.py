@@ -25,6 +25,7 @@ from cluster.prepare import FATE, REPORT, Grant, decode_attempt
 from cluster.raft import EntryKind, Role
 from cluster.settings import NodeSettings
 from cluster.shard import Report
+from cluster.sound import Place, sound
 from cluster.view import Outcome
 from node.feed import Feeds
 from node.floors import FRAME, REPEAT_S
@@ -270,7 +271,7 @@ class OrderNode(LinkedNode):
             changes: list[tuple[int, bytes, int, int]] = []
             size = 0
             for entry in entries:
-                data = entry.data if entry.kind == EntryKind.RECORD else b""
+                data = sound(entry.data, Place.ORDER) if entry.kind == EntryKind.RECORD else b""
                 run.append((entry.index, entry.term, data))
                 for step in fold.take(data, 0):
                     if isinstance(step, Change):

@@ -26,6 +26,7 @@ from cluster.raft import EntryKind, Role
 from cluster.range_compares import RangeCompares
 from cluster.settings import NodeSettings
 from cluster.shard import ShardLeader
+from cluster.sound import NewerRecord, Place, sound
 from node.fates import Fates
 from node.feed import ACK_BYTES, ALL_HASTE, FEED_ACK_BODY, FEED_BODY, NO_HASTE, OWN_HASTE
 from node.fronts import FrontLink
@@ -151,7 +152,7 @@ class ShardNode(LinkedNode):
         """The cumulative count that the log's last record carries."""
         for index in range(self.raft.last_index, self.applied_index, -1):
             entry = self.raft.log_entries(index, index)[0]
-            if entry.kind == EntryKind.RECORD:
+            if entry.kind == EntryKind.RECORD and len(entry.data) >= ENTRY_ITEMS:
                 return entry_count(entry.data)
         return self.fold.cut(self.settings.shard).count
 
@@ -242,7 +243,7 @@ class ShardNode(LinkedNode):
             self._late_feed.applied()
             try:
                 self._apply_records(run, ordered)
-            except StorageError:
+            except (StorageError, NewerRecord):
                 raise
             except Exception as error:
                 # they have left the feed: whoever asked for this apply must not go on without them (I6)
@@ -307,12 +308,13 @@ class ShardNode(LinkedNode):
         while index < step.cut.index:
             for entry in self.raft.log_entries(index + 1, min(step.cut.index, index + 256)):
                 before[entry.index] = revision
-                if entry.kind == EntryKind.RECORD:
+                if entry.kind == EntryKind.RECORD and len(entry.data) >= ENTRY_ITEMS:  # without a count it is of nobody
                     if len(entry.data) > ENTRY_ITEMS:
-                        if leading is not None and entry.term == leading.term and (
+                        data = sound(entry.data, Place.ENTRY, ENTRY_ITEMS)
+                        if data is entry.data and leading is not None and entry.term == leading.term and (
                                 puts := leading.evaluated(entry.index)) is not None:
                             evaluated[len(changes)] = puts
-                        changes.append((revision, entry.data, ENTRY_ITEMS, -1))
+                        changes.append((revision, data, ENTRY_ITEMS, -1))
                     grown = entry_count(entry.data)
                     revision += grown - count
                     count = grown
@@ -361,7 +363,7 @@ class ShardNode(LinkedNode):
                 return True
             self._next_feed += 1
             self._starved.clear()
-            projection = body[FEED_HEAD.size :]
+            projection = sound(body[FEED_HEAD.size :], Place.FED)
             cut = cut_of(projection, self.settings.shard)
             self._feed.append((order_index, term, projection, cut, in_log))
             if cut is not None:

@@ -21,6 +21,9 @@ from typing import TYPE_CHECKING
 from rocksdict import WriteBatch
 
 from cluster import later_puts
+from cluster.faults import faults
+from cluster.order import revisions_of
+from cluster.pb import rpc_pb2
 from cluster.records import (
     ALARM_BODY,
     BOOTSTRAP,
@@ -38,8 +41,9 @@ from cluster.records import (
     read_put_ref,
     read_puts,
 )
+from cluster.sound import UnsoundItem
 from cluster.view import Current
-from cluster.wire import read_varint, tombstone, varint
+from cluster.wire import tombstone, varint
 from node.storage import keys
 from node.storage.deletes import LONG_KINDS, delete_range, has_many, is_long, long_item
 from node.storage.deletes import changes as changes_in_slices
@@ -251,17 +255,21 @@ class Run:
                 out.leases.append((Item.LEASE_CHECKPOINT, lease, remaining))
         elif kind == Item.COMPACT:
             (revision,) = REVISION.unpack_from(data, pos)
-            if revision > self.revision:
-                raise ValueError(f"I24: compaction at {revision} above the applied revision {self.revision}")
-            if revision > self.compact:
+            if revision > self.revision:  # I24; so it is at every replica, at this place of the order
+                faults.met("applying a record", UnsoundItem(f"a compaction at {revision}, where the revision is {self.revision}"))
+            elif revision > self.compact:
                 self.compact = revision
                 out.compacted = revision
         elif kind == Item.BOOTSTRAP:
-            late[keys.BOOTSTRAP_ROW] = data[pos:end]
-            out.bootstrap = BOOTSTRAP.unpack_from(data, pos)
+            if self.store.bootstrap() is None and keys.BOOTSTRAP_ROW not in late:  # the first one counts for ever
+                late[keys.BOOTSTRAP_ROW] = data[pos:end]
+                out.bootstrap = BOOTSTRAP.unpack_from(data, pos)
+        elif kind == Item.SKIP:
+            self.end_run()  # its entries tell their revisions by 32 bits
+            self.revision += revisions_of(data, kind, pos, end)
         elif kind == Item.PUBLISH:
             member = data[pos:end]
-            member_id = read_varint(member, 1)[0] if member[:1] == b"\x08" else 0
+            member_id: int = rpc_pb2.Member.FromString(member).ID
             late[keys.MEMBER_PREFIX + member_id.to_bytes(8, "big")] = member
             out.published.append(member)
         elif kind == Item.ALARM:

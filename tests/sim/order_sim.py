@@ -42,6 +42,7 @@ from order_store import Sink, Source, StateDisk, Store
 from order_watching import TOLD_S
 from order_world import Process, Violation, World
 
+from cluster.faults import faults
 from cluster.pb import rpc_pb2 as pb
 from cluster.placement import Placement
 from cluster.raft import Configuration, EntryKind, Role
@@ -420,9 +421,13 @@ class Simulation(World):
     def run(self) -> dict[str, int]:
         """The faults, then peace and proof of progress."""
         RepeatingLink.repeats = self.plan.repeats
+        faults.take()
+        before = faults.count
         with substituted(self):  # type: ignore[arg-type]
             try:
                 self._run()
+                if faults.count > before:  # say, an item that its leader made and nobody can apply (cluster.sound)
+                    raise Violation("no request and no record meets a mistake", f"{faults.take()}")
             except Violation:
                 raise
             except Exception as error:

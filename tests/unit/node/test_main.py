@@ -13,6 +13,7 @@ from structlog.testing import capture_logs
 
 from cluster.raft import LogContradiction
 from cluster.settings import Common, NodeSettings
+from cluster.sound import NewerRecord
 from node.main import FATAL_EXIT, crash_handler, guarded
 from node.storage import DirectoryLocked, DiskFull, StorageCorruption
 from process.status import StatusPipe
@@ -21,6 +22,7 @@ UNMENDABLE = [
     (StorageCorruption("000012.sst: checksum mismatch"), "000012.sst"),
     (DirectoryLocked("x is in use by another process"), "in use"),
     (DiskFull("x", "while opening"), "No space left on device. Nothing is damaged"),
+    (NewerRecord(77), "an item of kind 77, and this version knows none above 20: a newer version wrote it. Start that version"),
     (LogContradiction("H10: the log ends before it"), "under its old identity. Remove the member"),
 ]
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from cluster import errors
+from cluster import errors, records
 from cluster.errors import EtcdError
 from cluster.faults import faults
 from cluster.messages import Method
@@ -150,7 +150,7 @@ class Behind:
     def __init__(self, entries: int, entry_bytes: int) -> None:
         self.loop = ManualLoop()
         self.fatal = SimpleNamespace(done=lambda: False)
-        self.log = [Entry(i, 1, EntryKind.RECORD, bytes(entry_bytes)) for i in range(1, entries + 1)]
+        self.log = [Entry(i, 1, EntryKind.RECORD, records.delete(bytes(entry_bytes))) for i in range(1, entries + 1)]
         self.runs: list[int] = []
         self.turns = 0
         self.applied_index = 0

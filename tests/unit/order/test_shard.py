@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+from functools import partial
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
 
+from cluster import errors
+from cluster.errors import EtcdError
+from cluster.faults import Torn, faults
 from cluster.locks import LockTable
 from cluster.messages import HEAD, Method, Status
-from cluster.order import Attempt
+from cluster.order import Attempt, entry
 from cluster.pace import Pace
 from cluster.pb import rpc_pb2 as pb
-from cluster.prepare import Prepare, Touch
+from cluster.prepare import Prepare, Touch, encode_attempt
+from node.fronts import FrontLink
+from node.server import Node
+from node.shard_node import ShardNode
 from tests.unit.order.stores import answers, leader
 
 
@@ -187,3 +197,46 @@ def test_a_request_is_alone_while_nobody_else_waits_for_an_answer() -> None:
     assert not shard.alone
     shard.applied_entries(7, 8)
     assert shard.alone
+
+
+def write(key: bytes, value: bytes) -> bytes:
+    """A transaction that puts a key, and reads it."""
+    return pb.TxnRequest(success=[pb.RequestOp(request_put=pb.PutRequest(key=key, value=value)),
+                                  pb.RequestOp(request_range=pb.RangeRequest(key=key))]).SerializeToString()
+
+
+def test_a_mistake_in_evaluating_a_transaction_is_its_answer_and_nothing_is_logged(monkeypatch: pytest.MonkeyPatch) -> None:
+    def mistaken(*args: Any) -> Any:
+        raise KeyError("a mistake")
+
+    monkeypatch.setattr("cluster.plain_txn.run", mistaken)
+    shard = leader()
+    shard.submit("writer", Method.TXN, write(b"k", b"v"))
+    shard.run()
+    assert shard.seal() == entry(0, b"")
+    shard.logged(6)
+    shard.applied_entries(6, 7)
+    (token, status, body), = answers(shard)
+    assert (token, status, EtcdError.decode(body).kind) == ("writer", Status.ERROR, errors.INTERNAL_FAULT)
+    assert len(faults.take()) == 1
+
+
+def test_a_mistake_after_evaluating_is_nobodys_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A release lets a transaction go on that waited for it: what is evaluated and not taken in would be lost in silence."""
+    shard = leader()
+    attempt = Attempt(2, 1)
+    shard.prepare("sequencer", Prepare(attempt, 0, 1, [Touch(b"k", b"", write=True)]))
+    shard.submit("writer", Method.TXN, write(b"k", b"v"))
+    shard.run()
+
+    def mistaken(*args: Any) -> Any:
+        raise KeyError("a mistake")
+
+    monkeypatch.setattr("cluster.pending.PendingOverlay.take", mistaken)
+    node = SimpleNamespace(
+        _submit=None, _requests_in_tick=0, catch_up=lambda: None, leading=shard,
+        reads=SimpleNamespace(refuse=lambda *args: pytest.fail("answered, and the leader goes on")))
+    node._node_request = partial(ShardNode._node_request, node)
+    with pytest.raises(Torn, match=r"ShardLeader\.release met KeyError"):
+        Node._requests(node, FrontLink(b"sequencer", lambda parts: True, b"", 1),  # type: ignore[arg-type]
+                       [(1, Method.RELEASE, 1000, encode_attempt(attempt))])
