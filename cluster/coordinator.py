@@ -261,7 +261,10 @@ class Coordinator(Generic[T]):
             self._restart(wide)
             wide.behind = holder
         elif index := self._fate(holder):  # its multi ends the lock: ask again for when that is applied there
-            wide.prepares[shard] = replace(Prepare.decode(wide.prepares[shard]), order_index=index).encode()
+            prepare = Prepare.decode(wide.prepares[shard])
+            if index <= prepare.order_index:
+                return  # a late prepare locked it after its multi: the shard asks about it, and this is sent when it is due
+            wide.prepares[shard] = replace(prepare, order_index=index).encode()
             if holder in self._appended:  # else it may be dead, and the shard has to ask about it first
                 self._messages.append(Outgoing(shard, Method.PREPARE, wide.prepares[shard]))
         else:  # dead, or being appended now: tell the shard, and ask again
@@ -466,9 +469,8 @@ class Coordinator(Generic[T]):
         append(item, outcome, wide)
 
     @answered
-    def _evaluate(
-        self, view: GrantedView, wide: Wide[T], attempt: Attempt, participants: dict[int, int]
-    ) -> tuple[bytes, Outcome]:
+    def _evaluate(self, view: GrantedView, wide: Wide[T], attempt: Attempt, participants: dict[int, int],
+                  ) -> tuple[bytes, Outcome]:
         if wide.leases:
             return self._revoke(view, wide, attempt, participants)
         if wide.plain is not None:
@@ -574,8 +576,7 @@ class Coordinator(Generic[T]):
 
     def statistics(self) -> dict[str, int]:
         """Counts for metrics."""
-        return {"queued": len(self._queue), "running": len(self._running), "completed": self.completed,
-                "restarted": self.restarted}
+        return {"queued": len(self._queue), "running": len(self._running), "completed": self.completed, "restarted": self.restarted}
 
 
 def _shows_deleted(wide: Wide[Any]) -> bool:

@@ -281,3 +281,20 @@ def test_a_record_is_closed_when_it_is_large(sequencer: Sequencer) -> None:
     assert sequencer.logged == [str(number) for number in range(9)]
     assert [size >> 20 for size in records] == [4, 3]
     assert not sequencer.released
+
+
+def test_a_late_lock_of_an_attempt_that_is_over_is_not_asked_for_again_and_again(sequencer: Sequencer) -> None:
+    """A new leader locked it for a prepare that came late. Each refusal was answered by a prepare at once, hence by a
+    refusal; every prepare that was sent again began another such round."""
+    first = done(sequencer, "a", 11)
+    sequencer.submit("c")
+    sequencer.run(0)
+    sequencer.coordinator.take_messages()
+    sequencer.coordinator.refused(sequencer.attempt, 1, first, 0)
+    (asked,) = sequencer.coordinator.take_messages()
+    assert (asked.method, Prepare.decode(asked.body).order_index) == (Method.PREPARE, 11)
+    for _ in range(3):
+        sequencer.coordinator.refused(sequencer.attempt, 1, first, 0)
+    assert not sequencer.coordinator.take_messages()
+    sequencer.coordinator.run(5 * HEARTBEAT_MS, lambda *args: None)
+    assert {message.shard for message in sequencer.coordinator.take_messages()} == {1, 2}  # when it is due
