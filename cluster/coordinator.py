@@ -39,6 +39,7 @@ from cluster.prepare import Grant, Prepare, Row, Touch, encode_attempt
 from cluster.ranges import Fields
 from cluster.replica import NotYet, Overlay
 from cluster.spans import Span, keys_in
+from cluster.validate import parse
 from cluster.view import Current, Outcome, Version
 
 T = TypeVar("T")
@@ -215,7 +216,7 @@ class Coordinator(Generic[T]):
             if not revoked:
                 return True
         if method == Method.LEASE_REVOKE and not revoked:
-            revoked = [pb.LeaseRevokeRequest.FromString(body).ID]
+            revoked = [parse(pb.LeaseRevokeRequest.FromString, body).ID]
         plain = plain_txn.read(body) if method == Method.TXN else None
         if plain is not None and (plain.ops() > self._max_txn_ops or plain.of_the_past):
             plain = None
@@ -469,8 +470,7 @@ class Coordinator(Generic[T]):
         append(item, outcome, wide)
 
     @answered
-    def _evaluate(self, view: GrantedView, wide: Wide[T], attempt: Attempt, participants: dict[int, int],
-                  ) -> tuple[bytes, Outcome]:
+    def _evaluate(self, view: GrantedView, wide: Wide[T], attempt: Attempt, participants: dict[int, int]) -> tuple[bytes, Outcome]:
         if wide.leases:
             return self._revoke(view, wide, attempt, participants)
         if wide.plain is not None:

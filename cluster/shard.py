@@ -45,6 +45,7 @@ T = TypeVar("T")
 
 _MAX_UNORDERED_BYTES = 32 << 20  # of logged entries without a place in the order; Raft drops proposals beyond 64 MiB
 _CREATE, _MOD = 1, 2  # Compare.CompareTarget
+_METHODS = frozenset((Method.PUT, Method.DELETE_RANGE, Method.TXN))
 _PUT = int(Method.PUT)
 Unlooking = tuple[Any, bytes, RangeCompares]  # token, TxnRequest
 PutAnswers = tuple[list[PendingPut], int]  # in order, the revision before the first
@@ -129,7 +130,9 @@ class ShardLeader(Generic[T]):
 
     def submit(self, token: T, method: int, body: bytes) -> None:
         """Take in one write; its answer comes with :meth:`take_answers`, now or later."""
-        if len(self._queue) + len(self._table) >= self._max_queued:
+        if method not in _METHODS:  # a front that is none: leases and the like are the sequencer's
+            self._refuse(token, EtcdError(errors.UNKNOWN_METHOD))
+        elif len(self._queue) + len(self._table) >= self._max_queued:
             self._refuse(token, EtcdError(errors.TOO_MANY_REQUESTS))
         else:
             self._queue.append((token, method, body))
@@ -236,10 +239,8 @@ class ShardLeader(Generic[T]):
                 outcome = evaluate.put(view, body)
             elif method == Method.DELETE_RANGE:
                 outcome = evaluate.delete_range(view, body, self._store.live_count)
-            elif method == Method.TXN:
-                outcome, late = self._txn(body, looked)
             else:
-                raise ValueError(f"not a write of this shard: method {method}")
+                outcome, late = self._txn(body, looked)
         except EtcdError as e:
             outcome, error = _NOTHING, e.encode()
         except Blocked:

@@ -11,7 +11,7 @@ log, before anything folds, projects or applies them:
   replicas would differ. :class:`NewerRecord` ends the node, and says what to do;
 * a sound item that *contradicts the state* breaks an invariant, which ends the node as ever (decision 54).
 
-The content of values is nobody's business here: applying cuts and joins, and never looks into them.
+What a KeyValue holds is nobody's business here: applying cuts and joins it (see ``node.storage.keys.parse_current``).
 
 Hot path: an item of many puts costs 0.06 us a put, any other 0.6 us.
 """

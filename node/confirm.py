@@ -13,6 +13,7 @@ from typing import Protocol
 
 from cluster import errors
 from cluster.errors import EtcdError
+from cluster.faults import MISTAKES, faults
 from cluster.lease import Lessor
 from cluster.messages import LEADER, LEASE_DUE, READ_INDEX_ANSWER, Method, Status
 from cluster.pb import rpc_pb2
@@ -154,16 +155,27 @@ class Confirmations:
         revision, term = self._store.revision, self._raft.term
         read_index = READ_INDEX_ANSWER.pack(self._applied_index(), revision, term)
         for question in questions:
-            link, rid, method, body = question
+            link, rid, method, _ = question
             if method == Method.READ_INDEX:
                 link.answer(rid, Status.OK, read_index)
-            elif method == Method.LEASE_KEEPALIVES:
+                self._mark_dirty(link)
+            else:
+                self._answer_of_lease(question)
+
+    def _answer_of_lease(self, question: Question) -> None:
+        """A mistake here is of one question: those that share its round are others'."""
+        link, rid, method, body = question
+        try:
+            if method == Method.LEASE_KEEPALIVES:
                 self._keep_alives(link, rid, body)
             elif method == Method.LEASE_KEEPALIVE:
                 self._keep_alive(question)
             else:
                 self._time_to_live(link, rid, body)
-            self._mark_dirty(link)
+        except MISTAKES as error:
+            faults.met(f"answering a question of method {method}", error)
+            link.answer(rid, Status.ERROR, EtcdError(errors.INTERNAL_FAULT).encode())
+        self._mark_dirty(link)
 
     def _keep_alives(self, link: FrontLink, rid: int, body: bytes) -> None:
         """A front's keep-alives of one tick, all under this one round (H7)."""

@@ -9,6 +9,7 @@ import pytest
 
 from cluster import errors, messages
 from cluster.errors import EtcdError
+from cluster.faults import faults
 from cluster.messages import Method, Status
 from cluster.pb import rpc_pb2
 from node import confirm
@@ -106,3 +107,19 @@ def test_keep_alives_that_wait_for_a_revocation_are_bounded(monkeypatch: pytest.
     keep_alive(7)
     keep_alive(7)
     assert leader.answers() == []
+
+
+@pytest.mark.parametrize("method", [Method.LEASE_KEEPALIVE, Method.LEASE_TTL, Method.LEASE_KEEPALIVES])
+def test_a_question_that_cannot_be_read_is_its_own_answer(method: Method) -> None:
+    """It ended the sequencer once its round was confirmed, and with it everybody's questions."""
+    leader = Leader()
+    leader.ask()
+    leader.confirmations.ask(leader.link, 2, method, b"\xff")
+    leader.rid = 2
+    leader.ask()
+    leader.confirmations.run(True)
+    leader.confirmations.confirmed(leader.rounds[0], 5)
+    answered = leader.answers()
+    assert [(rid, status) for rid, status, _ in answered] == [(1, Status.OK), (2, Status.ERROR), (3, Status.OK)]
+    assert EtcdError.decode(answered[1][2]).kind is errors.INTERNAL_FAULT
+    assert len(faults.take()) == 1

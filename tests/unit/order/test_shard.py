@@ -240,3 +240,13 @@ def test_a_mistake_after_evaluating_is_nobodys_answer(monkeypatch: pytest.Monkey
     with pytest.raises(Torn, match=r"ShardLeader\.release met KeyError"):
         Node._requests(node, FrontLink(b"sequencer", lambda parts: True, b"", 1),  # type: ignore[arg-type]
                        [(1, Method.RELEASE, 1000, encode_attempt(attempt))])
+
+
+@pytest.mark.parametrize("method", [Method.LEASE_GRANT, Method.COMPACT, Method.SET_ALARM, Method.PUBLISH, 99])
+def test_what_is_no_write_of_this_shard_is_refused(method: int) -> None:
+    """It was queued, and ended the node when its turn came."""
+    shard = leader()
+    shard.submit("a front that is none", method, b"")
+    shard.run()
+    (_, status, body), = answers(shard)
+    assert (status, EtcdError.decode(body).kind, shard.dirty) == (Status.ERROR, errors.UNKNOWN_METHOD, False)
