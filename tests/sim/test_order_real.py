@@ -43,6 +43,7 @@ MENDED = {
     4429: "what followed a span and puts in one record was noted at a revision far ahead: a compaction passed it by",
     6124: "the checker's: a node 0 died in the step in which it alone had learnt of a commit, and had applied it",
     20108: "a HashKV that more was applied beside had the revision of its end in its header, not the one it covers",
+    20764: "the checker's: a stream of which a watch begins later is answered no progress, as by etcd",
 }
 
 
