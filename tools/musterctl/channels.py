@@ -19,6 +19,7 @@ import grpc
 from tools.musterctl.command import Exit
 from tools.musterctl.diagnose import Target, Tls, explain_all
 
+_LOOK_S = 0.2
 _TOLD_AFTER_S = 1.0  # of waiting without a time limit
 _TOLD_AGAIN_S = 30.0
 _EXPLAINED_IN_S = 1.0
@@ -117,7 +118,7 @@ class Channels:
             if not self._connected(left_s - min(_EXPLAINED_IN_S, left_s / 2)):
                 self._explain_until(deadline)
         else:
-            while not self._connected(_TOLD_AFTER_S):
+            while not self._connected(_LOOK_S):
                 if self._waiting.is_due():
                     reasons = "; ".join(f"{name}: {reason}" for name, reason in self._reasons())
                     say(f"waiting for an endpoint: {reasons}")
