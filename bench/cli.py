@@ -266,7 +266,7 @@ def _load_all(tests: Sequence[tuple[str, Command]], given: dict[str, Any]) -> No
     except (run.RunError, OSError) as error:
         _errors.print(f"error: {error}", style="red", markup=False)
         raise typer.Exit(1) from None
-    except asyncio.CancelledError:  # a second Ctrl-C
+    except asyncio.CancelledError:  # Ctrl-C before the first run, or twice
         raise typer.Exit(130) from None
     if given["as_json"] or given["as_csv"]:
         sys.stdout.write(text if given["as_json"] else outcome.table(results))
@@ -295,8 +295,12 @@ def _one(name: str, command: Command, given: dict[str, Any]) -> dict[str, Any]:
     roots = run.local_roots([parse_endpoint(e) for e in spec.endpoints],
                             [int(pid) for pid in given["server_pids"].split(",") if pid])
     if given.get("populate") and "populate" in command.options and not spec.range_key:
-        with_progress(lambda p, stop: run.populate(spec, processes=given["processes"], progress=p), "populate",
-                      spec.key_space, quiet=quiet)
+        async def populate(progress: run.Progress, stop: asyncio.Event) -> bool:
+            await run.populate(spec, processes=given["processes"], progress=progress, stop=stop)
+            return stop.is_set()
+
+        if with_progress(populate, "populate", spec.key_space, quiet=quiet):
+            raise asyncio.CancelledError  # Ctrl-C, and nothing to tell yet
 
     async def work(progress: run.Progress, stop: asyncio.Event) -> dict[str, Any]:
         async with upkeep.compacting(spec, given.get("compact_interval_s", 0.0), given.get("compact_delta", 0)):

@@ -109,12 +109,13 @@ async def _stopping(workers: Sequence[_Process], stop: asyncio.Event | None) -> 
         told.cancel()
 
 
-async def populate(spec: Spec, *, processes: int = 1, progress: Progress | None = None) -> None:
-    """Put every key of the spec's key space once, 100 at a time. RunError if any of them fails."""
+async def populate(spec: Spec, *, processes: int = 1, progress: Progress | None = None,
+                   stop: asyncio.Event | None = None) -> None:
+    """Put every key of the spec's key space once, 100 at a time, until ``stop``. RunError if any of them fails."""
     result = await run(
         replace(spec, command="put", distribution="sequential", first_key=0, total=spec.key_space, duration_s=0.0,
                 rate_per_s=0.0, clients=min(100, spec.key_space), conns=max(1, min(10, spec.key_space))),
-        processes=processes, progress=progress,
+        processes=processes, progress=progress, stop=stop,
     )
     if result["errors"]:
         raise RunError(f"keys could not be put: {result['errors']}")

@@ -263,3 +263,16 @@ def test_an_interrupted_run_tells_what_was_done_until_then(etcd: System, tmp_pat
     assert said.startswith("put, 1 clients: ")
     assert not said.startswith("put, 1 clients: 0 ")
     assert said.endswith(", interrupted\n")
+
+
+def test_ctrl_c_while_keys_are_put_first_ends_the_command(etcd: System) -> None:
+    parent = psutil.Popen([sys.executable, "-m", "bench.cli", "range", "--key-space-size", "9999999", "--endpoints",
+                           etcd.endpoints[0]], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    deadline = time.monotonic() + 30
+    while not any(worker.net_connections("tcp") for worker in parent.children()):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    parent.send_signal(signal.SIGINT)
+    said, complaints = parent.communicate(timeout=20)
+    assert (parent.returncode, said) == (130, b"")
+    assert b"Traceback" not in complaints
