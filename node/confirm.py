@@ -18,7 +18,8 @@ from cluster.lease import Lessor
 from cluster.messages import LEADER, LEASE_DUE, READ_INDEX_ANSWER, Method, Status
 from cluster.pb import rpc_pb2
 from node.fronts import FrontLink
-from node.reads import Waiting
+from node.lease_keys import Store, answer_keys
+from node.reads import Slices, Waiting
 
 # questions without a confirmation, and those that wait for a revocation; a front asks one for all of its reads of a tick
 MOST_OPEN = 100_000
@@ -37,14 +38,6 @@ class Consensus(Protocol):
     def read_index(self, context: int) -> None: ...
 
 
-class Store(Protocol):
-    """What is read of the applied state."""
-
-    @property
-    def revision(self) -> int: ...
-    def lease_keys(self, lease: int) -> list[bytes]: ...
-
-
 class Confirmations:
     """Open questions and the rounds that will answer them."""
 
@@ -59,7 +52,9 @@ class Confirmations:
         now: Callable[[], float],
         now_ms: Callable[[], int],
         limit_s: float,
+        beside: Callable[[FrontLink, int, Slices], None],
     ) -> None:
+        """``beside``: runs in slices what would take too long."""
         self._raft = raft
         self._store = store
         self._lessor = lessor
@@ -68,6 +63,7 @@ class Confirmations:
         self._now = now
         self._now_ms = now_ms
         self._limit_s = limit_s
+        self._beside = beside
         self._questions: list[Question] = []
         self._rounds: dict[int, list[Question]] = {}
         self._blocked: dict[int, list[Question]] = {}  # keep-alives of expired leases that await their revocation
@@ -215,5 +211,8 @@ class Confirmations:
         else:
             answer.TTL, answer.grantedTTL = ttl
             if request.keys:
-                answer.keys.extend(self._store.lease_keys(request.ID))
+                work = answer_keys(self._store, link, rid, self._raft.term, answer)
+                if work is not None:
+                    self._beside(link, rid, work)
+                return
         link.ok(rid, self._store.revision, self._raft.term, answer.SerializeToString())

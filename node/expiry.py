@@ -12,7 +12,12 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from typing import TYPE_CHECKING
 
+from cluster.messages import Method
+from cluster.pb import rpc_pb2
+from cluster.raft import Role
 from cluster.replica import Leader
+from cluster.validate import parse
+from node.fronts import FrontLink
 from node.reads import Slices
 
 if TYPE_CHECKING:
@@ -68,6 +73,15 @@ class Expiry:
         if self._node.writes.leader is of is self._of:  # H7: else another term has to find it due
             self._read.add(lease)
             self.add([lease])
+
+    def revoke(self, link: FrontLink, rid: int, timeout_ms: int, body: bytes) -> None:
+        """A client's LeaseRevokeRequest, once the keys of its lease have been read. EtcdError if it is none."""
+        node, lease = self._node, parse(rpc_pb2.LeaseRevokeRequest.FromString, body).ID
+        submit = partial(node._submit, link, rid, Method.LEASE_REVOKE, timeout_ms, body)
+        if node.raft.role is Role.LEADER:
+            self.when_read([lease], submit)
+        else:
+            submit()
 
     def when_read(self, leases: list[int], then: Callable[[], None]) -> None:
         """Call that, at once unless very many keys hang on one of these leases."""

@@ -23,6 +23,7 @@ from cluster.replica import Overlay
 from node.counters import figures
 from node.facts import Facts
 from node.fronts import FrontLink
+from node.lease_keys import answer_keys
 from node.lease_list import LeaseList
 from node.reads import Slices
 from node.storage import LEAST_ROWS, PAUSE, Compacted, FutureRevision, Reader
@@ -69,8 +70,11 @@ class Serve:
         self.facts = Facts(node)
 
     def request(self, link: FrontLink, rid: int, method: int, timeout_ms: int, body: bytes) -> None:
-        """One read of a front."""
+        """One read of a front, or a revoke: what hangs on its lease is read before."""
         reads = self._node.reads
+        if method == Method.LEASE_REVOKE:
+            self._node.expiry.revoke(link, rid, timeout_ms, body)
+            return
         if method == Method.HISTORY:
             try:
                 reads_history = self._history(link, rid, body)
@@ -276,10 +280,9 @@ class Serve:
     def _leases(self, link: FrontLink, rid: int, revision: int, body: bytes) -> None:
         self.lease_list.ask(link, rid)
 
-    def _lease_keys(self, link: FrontLink, rid: int, revision: int, body: bytes) -> None:
-        lease = rpc_pb2.LeaseTimeToLiveRequest.FromString(body).ID
-        answer = rpc_pb2.LeaseTimeToLiveResponse(ID=lease, keys=self._store.lease_keys(lease))
-        link.ok(rid, self._store.revision, self._term(), answer.SerializeToString())
+    def _lease_keys(self, link: FrontLink, rid: int, revision: int, body: bytes) -> Slices | None:
+        answer = rpc_pb2.LeaseTimeToLiveResponse(ID=rpc_pb2.LeaseTimeToLiveRequest.FromString(body).ID)
+        return answer_keys(self._store, link, rid, self._term(), answer)
 
     def _members(self, link: FrontLink, rid: int, revision: int, body: bytes) -> None:
         answer = rpc_pb2.MemberListResponse(members=self._node.upkeep.members())

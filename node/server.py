@@ -66,7 +66,7 @@ from process.status import StatusPipe, StatusSink
 log = structlog.get_logger("node")
 
 _WRITES = frozenset((Method.PUT, Method.DELETE_RANGE, Method.TXN, Method.COMPACT, Method.LEASE_GRANT,
-                     Method.LEASE_REVOKE, Method.PUBLISH, Method.SET_ALARM))
+                     Method.PUBLISH, Method.SET_ALARM))
 _QUESTIONS = frozenset((Method.READ_INDEX, Method.LEASE_KEEPALIVE, Method.LEASE_KEEPALIVES, Method.LEASE_TTL))
 _QUIET_REQUESTS = 8  # up to so many requests in a tick the loop syncs by itself (node.disk)
 _APPLY_ENTRIES = 256
@@ -121,7 +121,7 @@ class Node:
         self.writes.fits = self.upkeep.fits
         self.confirmations = Confirmations(
             self._raft_view, self.store, self.lessor, self._mark_dirty, applied_index=lambda: self.applied_index,
-            now=loop.time, now_ms=self.now_ms, limit_s=common.limit_s)
+            now=loop.time, now_ms=self.now_ms, limit_s=common.limit_s, beside=self.reads.start)
         self._for_peers = Spin(loop, lambda: self.confirmations.open or self.writes.uncommitted > 0)
         self._for_clients = Spin(loop, lambda: True)
         self.serve = Serve(self)

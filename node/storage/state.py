@@ -21,7 +21,7 @@ import struct
 import threading
 import time
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -461,6 +461,14 @@ class StateStore:
             self.current(row[9:])
             if at % step == 0:
                 yield
+
+    def attached(self, lease: int) -> Iterator[bytes]:
+        """As :meth:`lease_keys`, of this moment, however late they are taken; b"" for a row that is true no longer."""
+        prefix = LEASE_KEY.pack(b"l", lease)
+        rows, reader = self.rows(prefix, _after(prefix)), self.reader()
+        first = list(islice(rows, 1))  # that pins them
+        return (row[9:] if (kv := reader.get(row[9:])) is not None and parse_current(kv, len(row) - 9).lease == lease else b""
+                for row, _ in chain(first, rows))
 
     def attachment_rows(self, lease: int) -> list[bytes]:
         """Row keys of all keys that ever hung on a lease, stale ones too. For this package."""

@@ -23,6 +23,7 @@ import cluster.faults
 import cluster.txn_eval
 import node.applying
 import node.lease_ids
+import node.lease_keys
 import node.links
 import node.order_node
 import node.peers
@@ -250,6 +251,7 @@ def substituted(simulation: Simulation) -> Iterator[None]:
         (cluster.txn_eval, "MANY", simulation.plan.many),
         (cluster.txn_eval, "LATE_ROWS", simulation.plan.many),
         (cluster.txn_eval, "TURN_ROWS", simulation.plan.turn_rows),
+        (node.lease_keys, "MANY", simulation.plan.turn_rows),
         (node.upkeep, "ThreadPoolExecutor", _Pool),
         (node.lease_ids, "time", clock),
         (node.snapshots, "SnapshotSource", simulation.sources),

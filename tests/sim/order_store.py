@@ -281,6 +281,9 @@ class Store:
     def lease_keys(self, lease: int, limit: int = 0) -> list[bytes]:
         return [k for k in self._now.keys if (c := self.current(k)) is not None and c.lease == lease]
 
+    def attached(self, lease: int) -> Iterator[bytes]:
+        return iter(self.lease_keys(lease))
+
     def meta(self, name: str) -> bytes | None:
         return self._now.metas.get(name)
 

@@ -26,7 +26,8 @@ class Leader:
         store: Any = SimpleNamespace(revision=9)
         lessor: Any = SimpleNamespace(primary=True)
         self.confirmations = Confirmations(
-            raft, store, lessor, lambda link: None, applied_index=lambda: 5, now=lambda: 0.0, now_ms=lambda: 0, limit_s=7)
+            raft, store, lessor, lambda link: None, applied_index=lambda: 5, now=lambda: 0.0, now_ms=lambda: 0, limit_s=7,
+            beside=lambda link, rid, work: None)
         self.frames: list[bytes] = []
         self.link = FrontLink(b"front", self._frame, b"", 1)
         self.rid = 0

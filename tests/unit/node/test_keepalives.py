@@ -29,7 +29,7 @@ class Sequencer:
         store: Any = SimpleNamespace(revision=9)
         self.confirmations = Confirmations(
             raft, store, self.lessor, lambda link: None, applied_index=lambda: 5, now=lambda: 0.0,
-            now_ms=lambda: self.now_ms, limit_s=7)
+            now_ms=lambda: self.now_ms, limit_s=7, beside=lambda link, rid, work: None)
         self.link = FrontLink(b"front", self._frame, b"", 1)
 
     def _frame(self, parts: list[bytes]) -> bool:
