@@ -19,6 +19,7 @@ from zmq.utils import z85
 
 from process.logs import Repeats
 from zmtp import Dealer, Receive, Router, end_libzmq_when_silent, traffic
+from zmtp.curve import DealerMonitor, RouterMonitor
 
 __all__ = ["CurveKeys", "FrameSocket", "Gatekeeper", "LoopSocket", "Receive", "dealer", "open_dealer", "open_router", "router", "traffic"]
 
@@ -81,11 +82,27 @@ class LoopSocket:
         self._fd = int(socket.getsockopt(zmq.FD))
         self._routes = socket.type == zmq.ROUTER
         self._scheduled = False
+        self._monitor: DealerMonitor | RouterMonitor | None = None
         self.closed = False
         self.dropped = 0
         self.trouble = ""
         loop.add_reader(self._fd, self._drain)
         self._again()
+
+    def monitor_dealer(self, endpoint: str, opened: Callable[[], None] | None) -> None:
+        """From now on know the trouble of this connection, and call ``opened`` when it stands."""
+
+        def troubled(reason: str) -> None:
+            self.trouble = reason
+            if not reason and opened is not None:
+                opened()
+
+        self.trouble = "not tried yet"
+        self._monitor = DealerMonitor(self._loop, self.socket, endpoint, troubled)
+
+    def monitor_router(self) -> None:
+        """From now on bear few strangers."""
+        self._monitor = RouterMonitor(self._loop, self.socket)
 
     def send(self, parts: list[bytes]) -> bool:
         """Send without waiting; False if the frame was dropped."""
@@ -146,6 +163,8 @@ class LoopSocket:
         """Close at once; what was not sent is dropped."""
         if not self.closed:
             self.closed = True
+            if self._monitor is not None:
+                self._monitor.close()
             self._loop.remove_reader(self._fd)
             self.socket.close(linger=0)
 
@@ -156,10 +175,14 @@ def open_router(
     gone: Callable[[bytes], None] | None = None,
 ) -> FrameSocket:
     """A socket that listens; with keys only holders of the cluster's key may connect (see :class:`Gatekeeper`).
-    ``silence_s``, ``strangers``, ``gone``: as of ``zmtp.Router``; the last two where there are no keys."""
+    ``silence_s``, ``strangers``, ``gone``: as of ``zmtp.Router``; with keys strangers are those who have not proved to hold it, and
+    nobody is told who has gone."""
     if keys is None:
         return Router(loop, endpoint, receive, hwm=hwm, silence_s=silence_s, strangers=strangers, gone=gone)
-    return LoopSocket(loop, router(context, endpoint, keys=keys, hwm=hwm, silence_s=silence_s), receive)
+    made = LoopSocket(loop, router(context, endpoint, keys=keys, hwm=hwm, silence_s=silence_s), receive)
+    if strangers:
+        made.monitor_router()
+    return made
 
 
 def open_dealer(
@@ -167,10 +190,12 @@ def open_dealer(
     receive: Receive, *, keys: CurveKeys | None, hwm: int, silence_s: float = 0.0, opened: Callable[[], None] | None = None,
 ) -> FrameSocket:
     """A socket that connects, again and again. Nothing is queued for a peer that is not there. ``silence_s``: as of
-    ``zmtp.Dealer``. ``opened``: there is a connection; where there are no keys."""
+    ``zmtp.Dealer``. ``opened``: there is a connection."""
     if keys is None:
         return Dealer(loop, endpoint, identity, receive, hwm=hwm, silence_s=silence_s, opened=opened)
-    return LoopSocket(loop, dealer(context, endpoint, identity, keys=keys, hwm=hwm, silence_s=silence_s), receive)
+    made = LoopSocket(loop, dealer(context, endpoint, identity, keys=keys, hwm=hwm, silence_s=silence_s), receive)
+    made.monitor_dealer(endpoint, opened)
+    return made
 
 
 def router(

@@ -35,6 +35,7 @@ from cluster.messages import (
 from cluster.settings import Common
 from proxy.rounds import Rounds
 from zmtp import Dealer, end_libzmq_when_silent, tcp_endpoint
+from zmtp.curve import DealerMonitor
 
 REFUSED = "refused: "  # what the reason begins with of a link that a node refused
 _HWM = 20_000  # frames; a node that lets so many ticks pile up is dead
@@ -255,12 +256,13 @@ class ZmqTransport:
     each send, EVENTS is read again and everything waiting is taken.
     """
 
-    __slots__ = ("_fd", "_hello", "_link", "_loop", "_scheduled", "_socket", "_up", "closed")
+    __slots__ = ("_fd", "_hello", "_link", "_loop", "_monitor", "_scheduled", "_socket", "_up", "closed")
 
     def __init__(self, loop: asyncio.AbstractEventLoop, socket: zmq.Socket[bytes], link: Link,
-                 hello: Callable[[Link], None]) -> None:
+                 hello: Callable[[Link], None], endpoint: str = "") -> None:
         self._loop = loop
         self._socket = socket
+        self._monitor = DealerMonitor(loop, socket, endpoint, self._troubled, redials=False)
         self._link = link
         self._hello = hello
         self._up = False
@@ -280,6 +282,9 @@ class ZmqTransport:
             self._scheduled = True
             self._loop.call_soon(self._ready)
         return True
+
+    def _troubled(self, reason: str) -> None:
+        self._link.trouble = reason
 
     def _ready(self) -> None:
         self._scheduled = False
@@ -305,6 +310,7 @@ class ZmqTransport:
         """Close the socket; what was not sent is dropped."""
         if not self.closed:
             self.closed = True
+            self._monitor.close()
             self._loop.remove_reader(self._fd)
             self._socket.close(linger=0)
 
@@ -356,7 +362,7 @@ class Connector:
         socket.setsockopt(zmq.CURVE_PUBLICKEY, public)
         socket.setsockopt(zmq.CURVE_SECRETKEY, secret)
         socket.connect(endpoint)
-        return ZmqTransport(self._loop, socket, link, self._greet)
+        return ZmqTransport(self._loop, socket, link, self._greet, endpoint)
 
     def _greet(self, link: Link) -> None:
         link.connected(self._common)

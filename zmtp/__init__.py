@@ -2,7 +2,7 @@
 
 Read ``codec`` (bytes, pure), ``stream`` (one connection), ``sockets`` (DEALER and ROUTER), ``silence`` (how either
 transport notices a dead network). Links with a peer key
-stay with libzmq, which does CURVE; either side may be libzmq.
+stay with libzmq, which does CURVE; either side may be libzmq. ``curve`` watches over those.
 """
 
 from zmtp.codec import Broken, Decoder

@@ -29,6 +29,8 @@ HELLO_S = 5.0  # so long a stranger may take until it has said who it is; a part
 # the partner's round trip. What they hold is some megabytes in all.
 MOST_STRANGERS = 256
 _ENDED = (CLOSED, os.strerror(errno.ECONNRESET), os.strerror(errno.EPIPE))  # libzmq's way to say that it wants another mechanism
+NO_KEY = "the handshake failed: it holds another peer key, or none"  # of libzmq (``zmtp.curve``)
+NO_PEER = "it answered, but not as a peer"
 _BACKLOG = 1024
 _ACCEPTS = 64  # in one go
 _PAUSE_S = 0.5  # without file descriptors there is nothing to accept with
@@ -52,7 +54,9 @@ def hint_of(trouble: str) -> str:
     """What an operator may look at, who reads of a connection that could not be made."""
     if "CURVE" in trouble or trouble in _ENDED:
         return "a host with --peer-key-file and one without cannot talk"
-    if "does not speak ZMTP" in trouble:
+    if trouble == NO_KEY:
+        return "every host needs the same --peer-key-file"
+    if "does not speak ZMTP" in trouble or trouble == NO_PEER:
         return "a peer port and another one were taken for each other"
     return ""
 
