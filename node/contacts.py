@@ -7,7 +7,7 @@ A cluster that cannot form, or has fallen apart, says why on every host. The sam
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import structlog
@@ -17,6 +17,7 @@ from cluster.settings import Peer
 log = structlog.get_logger("contacts")
 
 AGAIN_S, OTHER_SHARDS_AGAIN_S = 30.0, 300.0
+_MOST_CAUSES = 5  # of one peer's trouble, that are told as soon as they are there
 PATIENCE_S = 3.0  # what is over sooner is none: hosts start one after the other, links are dialled anew
 
 
@@ -31,8 +32,8 @@ class Contact(Protocol):
 @dataclass(slots=True)
 class _Trouble:
     since: float
-    told_at: float | None = None
-    reason: str = ""
+    reason: str = ""  # as of the last look
+    told: dict[str, float] = field(default_factory=dict)  # reason -> when
 
 
 class Contacts:
@@ -60,21 +61,22 @@ class Contacts:
         trouble = self._troubles.setdefault(member_id, _Trouble(now))
         if not self._due(trouble, reason, now):
             return
-        event = "lost a peer" if member_id in self._reached and trouble.told_at is None else "a peer is not reached"
-        trouble.told_at, trouble.reason = now, reason
+        event = "lost a peer" if member_id in self._reached and not trouble.told else "a peer is not reached"
+        trouble.told[reason] = now
         log.warning(event, **self._named(peer), reason=reason, **({"hint": hint} if hint else {}), for_s=round(now - trouble.since))
 
     def _due(self, trouble: _Trouble, reason: str, now: float) -> bool:
-        if trouble.told_at is None:
+        """Another cause is news, once it has stood for two looks: a dial that is refused and one that hangs take turns."""
+        stands, trouble.reason = reason == trouble.reason, reason
+        if not trouble.told:
             return now - trouble.since >= PATIENCE_S
-        if now - trouble.told_at >= self._again_s:
-            return True
-        # another cause is news, unless causes take turns: a dial that is refused, then one that hangs
-        return reason != trouble.reason and now - trouble.told_at >= AGAIN_S
+        if reason in trouble.told:
+            return now - max(trouble.told.values()) >= self._again_s
+        return stands and len(trouble.told) < _MOST_CAUSES
 
     def _is_well(self, member_id: int, peer: Peer, now: float) -> None:
         trouble = self._troubles.pop(member_id, None)
-        if trouble is not None and trouble.told_at is not None:
+        if trouble is not None and trouble.told:
             log.info("reached a peer", **self._named(peer), after_s=round(now - trouble.since))
         self._reached.add(member_id)
 
@@ -86,15 +88,17 @@ class Contacts:
             self._leaderless = _Trouble(now)
         if not self._due(self._leaderless, "", now):
             return
-        self._leaderless.told_at = now
+        self._leaderless.told[""] = now
         members = len(self._links) + 1
         reached = [link.peer.name for member_id, link in self._links.items() if member_id not in self._troubles]
         needed = members // 2 + 1
-        log.warning(
-            "nobody leads: no majority of the members reaches each other" if len(reached) + 1 < needed
-            else "nobody leads, though this host reaches a majority of the members",
-            shard=self._shard, reached=reached, not_reached=dict(self._unreached()), members=members, needed=needed,
-            for_s=round(now - self._leaderless.since))
+        facts = {"shard": self._shard, "reached": reached, "not_reached": dict(self._unreached()), "members": members,
+                 "needed": needed, "for_s": round(now - self._leaderless.since)}
+        if len(reached) + 1 < needed:
+            log.warning("nobody leads: no majority of the members reaches each other", **facts)
+        else:
+            log.warning("nobody leads, though this host reaches a majority of the members", **facts,
+                        hint="the logs of the others say whether they reach this host")
 
     def _unreached(self) -> Iterator[tuple[str, str]]:
         for member_id in self._troubles:

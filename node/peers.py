@@ -104,8 +104,8 @@ class PeerLink:
 
     def trouble(self) -> tuple[str, str]:
         """Why nothing arrives at this peer, as far as this side knows, and what to look at; empty while all is well."""
-        if not self._socket.stands():
-            reason = self._socket.trouble or "no connection"
+        # a socket may stand already, and the handshake not be over
+        if reason := self._socket.trouble or ("" if self._socket.stands() else "no connection"):
             return reason, hint_of(reason)
         if self._refused is None:
             return "", ""

@@ -20,8 +20,9 @@ from zmq.utils import z85
 from process.logs import Repeats
 from zmtp import Dealer, Receive, Router, end_libzmq_when_silent, traffic
 from zmtp.curve import DealerMonitor, RouterMonitor
+from zmtp.sockets import split
 
-__all__ = ["CurveKeys", "FrameSocket", "Gatekeeper", "LoopSocket", "Receive", "dealer", "open_dealer", "open_router", "router", "traffic"]
+__all__ = ["CurveKeys", "FrameSocket", "Gatekeeper", "LoopSocket", "Receive", "open_dealer", "open_router", "router", "traffic"]
 
 log = structlog.get_logger("sockets")
 
@@ -100,9 +101,9 @@ class LoopSocket:
         self.trouble = "not tried yet"
         self._monitor = DealerMonitor(self._loop, self.socket, endpoint, troubled)
 
-    def monitor_router(self) -> None:
+    def monitor_router(self, endpoint: str) -> None:
         """From now on bear few strangers."""
-        self._monitor = RouterMonitor(self._loop, self.socket)
+        self._monitor = RouterMonitor(self._loop, self.socket, split(endpoint)[2])
 
     def send(self, parts: list[bytes]) -> bool:
         """Send without waiting; False if the frame was dropped."""
@@ -179,9 +180,10 @@ def open_router(
     nobody is told who has gone."""
     if keys is None:
         return Router(loop, endpoint, receive, hwm=hwm, silence_s=silence_s, strangers=strangers, gone=gone)
-    made = LoopSocket(loop, router(context, endpoint, keys=keys, hwm=hwm, silence_s=silence_s), receive)
+    made = LoopSocket(loop, _router(context, keys=keys, hwm=hwm, silence_s=silence_s, ipv6="[" in endpoint), receive)
     if strangers:
-        made.monitor_router()
+        made.monitor_router(endpoint)
+    made.socket.bind(endpoint)
     return made
 
 
@@ -193,8 +195,10 @@ def open_dealer(
     ``zmtp.Dealer``. ``opened``: there is a connection."""
     if keys is None:
         return Dealer(loop, endpoint, identity, receive, hwm=hwm, silence_s=silence_s, opened=opened)
-    made = LoopSocket(loop, dealer(context, endpoint, identity, keys=keys, hwm=hwm, silence_s=silence_s), receive)
+    # of names libzmq would take no IPv4 address, and that is what hosts bind: IPv6 only where an address says so
+    made = LoopSocket(loop, _dealer(context, identity, keys=keys, hwm=hwm, silence_s=silence_s, ipv6="[" in endpoint), receive)
     made.monitor_dealer(endpoint, opened)
+    made.socket.connect(endpoint)  # only now: nothing is told twice
     return made
 
 
@@ -202,6 +206,12 @@ def router(
     context: zmq.Context[zmq.Socket[bytes]], endpoint: str, *, keys: CurveKeys | None, hwm: int, silence_s: float = 0.0
 ) -> zmq.Socket[bytes]:
     """A bound ROUTER of libzmq."""
+    socket = _router(context, keys=keys, hwm=hwm, silence_s=silence_s, ipv6="[" in endpoint)
+    socket.bind(endpoint)
+    return socket
+
+
+def _router(context: zmq.Context[zmq.Socket[bytes]], *, keys: CurveKeys | None, hwm: int, silence_s: float, ipv6: bool) -> zmq.Socket[bytes]:
     socket = context.socket(zmq.ROUTER)
     socket.linger = 0
     socket.sndhwm = socket.rcvhwm = hwm
@@ -209,21 +219,19 @@ def router(
     socket.router_handover = True
     socket.maxmsgsize = 1 << 30
     end_libzmq_when_silent(socket, silence_s)
-    socket.ipv6 = "[" in endpoint
+    socket.ipv6 = ipv6
     if keys is not None:
         socket.curve_server = True
         socket.curve_publickey = keys.public
         socket.curve_secretkey = keys.secret
         socket.zap_domain = b"muster"
-    socket.bind(endpoint)
     return socket
 
 
-def dealer(
-    context: zmq.Context[zmq.Socket[bytes]], endpoint: str, identity: bytes, *, keys: CurveKeys | None, hwm: int,
-    silence_s: float = 0.0,
+def _dealer(
+    context: zmq.Context[zmq.Socket[bytes]], identity: bytes, *, keys: CurveKeys | None, hwm: int, silence_s: float, ipv6: bool,
 ) -> zmq.Socket[bytes]:
-    """A connected DEALER of libzmq. Nothing is queued for a peer that is not there, nothing old is sent later."""
+    """A DEALER of libzmq, not connected yet. Nothing is queued for a peer that is not there, nothing old is sent later."""
     socket = context.socket(zmq.DEALER)
     socket.linger = 0
     socket.sndhwm = socket.rcvhwm = hwm
@@ -233,12 +241,11 @@ def dealer(
     socket.handshake_ivl = 5000
     socket.routing_id = identity
     end_libzmq_when_silent(socket, silence_s)
-    socket.ipv6 = "[" in endpoint  # of names libzmq would take no IPv4 address, and that is what hosts bind
+    socket.ipv6 = ipv6
     if keys is not None:
         socket.curve_serverkey = keys.public
         socket.curve_publickey = keys.public
         socket.curve_secretkey = keys.secret
-    socket.connect(endpoint)
     return socket
 
 

@@ -361,8 +361,9 @@ class Connector:
         socket.setsockopt(zmq.CURVE_SERVERKEY, public)
         socket.setsockopt(zmq.CURVE_PUBLICKEY, public)
         socket.setsockopt(zmq.CURVE_SECRETKEY, secret)
-        socket.connect(endpoint)
-        return ZmqTransport(self._loop, socket, link, self._greet, endpoint)
+        transport = ZmqTransport(self._loop, socket, link, self._greet, endpoint)
+        socket.connect(endpoint)  # only now: what comes of it is told once
+        return transport
 
     def _greet(self, link: Link) -> None:
         link.connected(self._common)

@@ -1,6 +1,7 @@
 """What libzmq's sockets do not do by themselves where peers have a key: say why a link does not stand, and bear strangers.
 
-libzmq tells of connections on a *monitor*, a socket of its own (``zmq_socket_monitor(3)``). Two things are made of that:
+libzmq tells of connections on a *monitor*, a socket of its own (``zmq_socket_monitor(3)``), from when that is made on: before the
+watched one binds or connects. Two things are made of that:
 
 - A dealer knows its trouble. After an answer that is no handshake libzmq never dials again (4.3.5), as when a host was started
   without its key file and then with it: here it is dialled anew.
@@ -134,9 +135,10 @@ class DealerMonitor:
 class RouterMonitor:
     """Of a router: few strangers, and little of each."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, sock: zmq.Socket[bytes]) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, sock: zmq.Socket[bytes], port: int) -> None:
+        """``port``: that it is about to bind."""
         self._loop = loop
-        self._port = int(str(sock.getsockopt_string(zmq.LAST_ENDPOINT)).rpartition(":")[2] or 0)
+        self._port = port
         self._strangers: dict[int, tuple[float, str]] = {}  # descriptor -> when it was accepted, and from where
         self._timer: asyncio.TimerHandle | None = None
         self._failed = False

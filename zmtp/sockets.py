@@ -20,7 +20,7 @@ import structlog
 
 from process.logs import Repeats
 from zmtp.silence import dial_s, end_when_silent
-from zmtp.stream import CLOSED, Receive, Stream, traffic
+from zmtp.stream import CLOSED, LATE, Receive, Stream, traffic
 
 log = structlog.get_logger("zmtp")
 
@@ -31,6 +31,8 @@ MOST_STRANGERS = 256
 _ENDED = (CLOSED, os.strerror(errno.ECONNRESET), os.strerror(errno.EPIPE))  # libzmq's way to say that it wants another mechanism
 NO_KEY = "the handshake failed: it holds another peer key, or none"  # of libzmq (``zmtp.curve``)
 NO_PEER = "it answered, but not as a peer"
+NO_ANSWER = "it takes connections, and does not answer as a peer"
+_NOT_TRIED = "not tried yet"
 _BACKLOG = 1024
 _ACCEPTS = 64  # in one go
 _PAUSE_S = 0.5  # without file descriptors there is nothing to accept with
@@ -56,7 +58,7 @@ def hint_of(trouble: str) -> str:
         return "a host with --peer-key-file and one without cannot talk"
     if trouble == NO_KEY:
         return "every host needs the same --peer-key-file"
-    if "does not speak ZMTP" in trouble or trouble == NO_PEER:
+    if "does not speak ZMTP" in trouble or trouble in (NO_PEER, NO_ANSWER, LATE):
         return "a peer port and another one were taken for each other"
     return ""
 
@@ -77,7 +79,7 @@ class Dealer:
         self._hwm = hwm
         self._again_s = again_s
         self._pause_s = again_s[0] if again_s is not None else 0.0
-        self.trouble = "not tried yet"  # why there is no connection; "" while there is one
+        self.trouble = _NOT_TRIED  # why there is no connection; "" while there is one
         self._opened = opened
         self._lost = lost
         self._silence_s = silence_s
@@ -195,6 +197,7 @@ class Dealer:
         self._loop.remove_writer(sock.fileno())
         self._connecting = None
         end_when_silent(sock, self._silence_s)
+        self.trouble = NO_ANSWER
         self._stream = Stream(
             self._loop, sock, b"DEALER", self._identity, self._hwm, self._is_open, self._came, self._is_lost)
 

@@ -26,6 +26,7 @@ _HANDSHAKE_S = 5.0
 STRANGER_BYTES = 4096  # of a message; a hello has less than a hundred, a vote that comes before it some hundreds
 _STRANGER_TURNS = 64  # reads, of STRANGER_BYTES each, and messages before its hello; a partner needs some four
 CLOSED = "connection closed"
+LATE = "no handshake in time"
 MOST_BYTES = 256 << 20  # the answer to a range is sent as it is read, and may be that large
 
 Receive = Callable[[list[bytes]], None]
@@ -148,7 +149,9 @@ class Stream:
                 return
             if not self._take(data):
                 return
-            if len(data) < _READ_BYTES:
+            # uvloop tells of an error once, and together with what came before it: before the handshake is over nobody
+            # sends, and would notice it by that
+            if len(data) < _READ_BYTES and self.ready:
                 return
 
     def _take(self, data: bytes) -> bool:
@@ -190,7 +193,7 @@ class Stream:
 
     def _late(self) -> None:
         self._handshake = None
-        self._end("no handshake in time")
+        self._end(LATE)
 
     def _end(self, reason: str) -> None:
         if not self.closed:

@@ -80,6 +80,16 @@ def test_causes_that_take_turns_fill_no_log() -> None:
     assert len(lines) <= 5
 
 
+def test_another_cause_is_told_soon() -> None:
+    """Hosts start one after the other, so the first cause is mostly that nobody is there yet."""
+    world = World()
+    world.links[2].why = ("Connection refused", "")
+    assert len(world.seconds(PATIENCE_S + 1)) == 1
+    world.links[2].why = ("it refuses this host: cluster ID mismatch", "")
+    assert [line["reason"] for line in world.seconds(3)] == ["it refuses this host: cluster ID mismatch"]
+    assert world.seconds(AGAIN_S - 5) == []
+
+
 def test_that_nobody_leads_is_told_with_those_who_are_reached_and_those_who_are_not() -> None:
     world = World()
     world.leader = 0

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import struct
 import threading
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import uvloop
 import zmq
 from structlog.testing import capture_logs
 
@@ -206,6 +208,28 @@ def test_a_client_with_curve_is_refused(context: zmq.Context[Any], endpoint: str
         assert "peer-key-file" in logs[0]["hint"]
 
     run(scenario)
+
+
+def test_a_partner_that_ends_the_handshake_is_noticed_at_once() -> None:
+    """Its last bytes and its reset come together, as from libzmq that wants a key: uvloop tells of both once."""
+
+    async def scenario() -> None:
+        loop = asyncio.get_running_loop()
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            server.setblocking(False)
+            lost: list[str] = []
+            dealer = Dealer(loop, f"tcp://127.0.0.1:{server.getsockname()[1]}", b"d", lambda parts: None, hwm=3, again_s=None,
+                            lost=lost.append)
+            connection, _ = await loop.sock_accept(server)
+            await until(lambda: dealer._stream is not None)
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            connection.send(GREETING[:10])
+            connection.close()
+            await until(lambda: lost, 3.0)  # the handshake's own limit is longer
+            assert lost == ["Connection reset by peer"]
+            dealer.close()
+
+    uvloop.run(scenario())
 
 
 def test_a_dealer_that_tries_only_once_says_that_it_failed(endpoint: str) -> None:
