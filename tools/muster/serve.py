@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from cluster.settings import Common, FrontSettings, NodeSettings, dumps
+from cluster.settings import Common, FrontSettings, NodeSettings, Peer, dumps
 from cluster.version import ETCD_VERSION, MUSTER_VERSION
 from process.descriptors import raise_limit
 from process.memory import for_clients, of_the_host
@@ -271,5 +271,15 @@ def _log_facts(log: Logger, config: ServerConfig, identity: Identity, is_new: bo
     )  # fmt: skip
     if not is_new and config.initial_cluster_set:
         log.info("the member has been initialized before: the initial-* flags are ignored")
+        flags = bootstrap.peers_of(config.initial_cluster, config.initial_cluster_token)
+        if {p.member_id for p in flags} != {p.member_id for p in identity.peers}:
+            log.warning(
+                "the data directory was made for other members than the flags name, and it counts: is it another cluster's?",
+                data_dir=os.path.abspath(config.data_dir), members=_members(identity.peers), flags=_members(flags),
+            )  # fmt: skip
     log.info(f"starting member {identity.member_id:x} in cluster {identity.cluster_id:x}")
     log.warning("serving client requests without TLS: use trusted networks only")
+
+
+def _members(peers: Sequence[Peer]) -> str:
+    return ",".join(f"{peer.name}={url}" for peer in peers for url in peer.peer_urls)
