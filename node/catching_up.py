@@ -1,9 +1,11 @@
-"""Replicas that get a state must find the log from there on: it is kept for them until they have caught up, within a bound.
+"""Replicas that get a state must find the log from there on: it is kept for them until they have caught up,
+within a bound.
 
-A transfer takes time, and so does what follows it; meanwhile the leader logs on. If more comes than may be kept, the transfer was in
-vain and another one follows, which under the same load would go the same way. So whoever ran out of log has it last longer the next time:
-once half of what may be kept is used, the leader logs a quarter of what it would, then a sixteenth, then a sixty-fourth. The first transfer
-slows nothing. A replica that is silent is not waited for, nor is any log kept for it.
+A transfer takes time, and so does what follows it; meanwhile the leader logs on. If more comes than may be
+kept, the transfer was in vain and another one follows, which under the same load would go the same way. So
+whoever ran out of log has it last longer the next time: once half of what may be kept is used, the leader
+logs a quarter of what it would, then a sixteenth, then a sixty-fourth. The first transfer slows nothing. A
+replica that is silent is not waited for, nor is any log kept for it.
 """
 
 from __future__ import annotations
@@ -49,8 +51,8 @@ class CatchingUp:
             held.index, held.transfer = index, False
 
     def needed(self, least: int, kept_anyway: int, peers: Mapping[int, PeerStatus], now_ms: int) -> int | None:
-        """The log behind this must be kept. None: nobody needs any. ``least``: it may be kept behind that; ``kept_anyway``: who
-        is as far has caught up; ``peers``: a leader's (others have none to wait for)."""
+        """The log behind this must be kept. None: nobody needs any. ``least``: it may be kept behind that;
+        ``kept_anyway``: who is as far has caught up; ``peers``: a leader's (others have none to wait for)."""
         for peer, held in list(self._held.items()):
             status = peers.get(peer)
             if status is None or now_ms - status.heard_ms >= _SILENT_MS:
@@ -78,7 +80,8 @@ class CatchingUp:
         return min(again, key=lambda held: held.index, default=None)
 
     def pause_s(self, size: int, kept: int, room: int, now_s: float) -> float:
-        """So many bytes were logged: for how long no more may be. ``kept``: bytes behind :attr:`slows`, of ``room`` at most."""
+        """So many bytes were logged: for how many seconds no more may be. ``kept``: bytes behind :attr:`slows`,
+        of ``room`` at most."""
         held = self._slowed()
         if held is None or kept < room // 2:
             return 0.0

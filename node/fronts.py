@@ -33,7 +33,8 @@ class FrontLink:
 
     __slots__ = (
         "_expected", "_out", "_prefix", "_send", "_sent", "alive", "answered", "farewell", "hurried_until", "identity", "lost",
-        "member_id", "newest", "overdue", "pass_on", "pieces_sent", "pieces_taken", "session", "subscriptions", "wanted", "watches", "watermark",
+        "member_id", "newest", "overdue", "pass_on", "pieces_sent", "pieces_taken", "session", "subscriptions", "wanted",
+        "watches", "watermark",
     )  # fmt: skip
 
     def __init__(self, identity: bytes, send: Send, prefix: bytes, session: int, member_id: int = 0) -> None:

@@ -1,7 +1,8 @@
-"""Space that was freed is given back to the file system while the store is short of it: RocksDB does so in its own time.
+"""Space that was freed is given back to the file system while the store is short of it: RocksDB does so in
+its own time.
 
-That is long work, in a thread of its own: flushes, which the log's truncation waits for, do not stand behind it. One piece runs at a
-time, and takes a fifth of the time at most. What is wanted meanwhile is done once.
+That is long work, in a thread of its own: flushes, which the log's truncation waits for, do not stand behind
+it. One piece runs at a time, and takes a fifth of the time at most. What is wanted meanwhile is done once.
 """
 
 from __future__ import annotations

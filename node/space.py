@@ -1,19 +1,22 @@
 """Room on the disks: when a host is short of it, and when the store must take no more data in.
 
-A shard without a majority has the order log kept on every host, for as long as that lasts (``node.floors``, I17). Then the log
-is bounded by stopping what makes it grow: NOSPACE is raised, and writes that add data are refused until it is disarmed.
+A shard without a majority has the order log kept on every host, for as long as that lasts (``node.floors``,
+I17). Then the log is bounded by stopping what makes it grow: NOSPACE is raised, and writes that add data are
+refused until it is disarmed.
 
-A host is *short* once the log that it keeps has half of ``--order-log-bytes``, or less than ``--min-free-disk-bytes``
-of its file system are free; *very short* at three quarters, or at half the margin. The rest is headroom. A quarter is for RocksDB: its
-files take ``LOG_BESIDE`` write buffers at most beside what is kept, and a buffer is made so small that this is a quarter. Should they take
-more all the same, the host is short at three quarters of the bound. The other quarter is for what is still logged: deletes,
-revokes, compactions, alarms, and cuts for these.
-All of them are few, since nothing is added that they could take away. At *very short* deletes and transactions are refused
-too: a transaction that only reads may be logged as well, as often as it comes.
+A host is *short* once the log that it keeps has half of ``--order-log-bytes``, or less than
+``--min-free-disk-bytes`` of its file system are free; *very short* at three quarters, or at half the margin.
+The rest is headroom. A quarter is for RocksDB: its files take ``LOG_BESIDE`` write buffers at most beside
+what is kept, and a buffer is made so small that this is a quarter. Should they take more all the same, the
+host is short at three quarters of the bound. The other quarter is for what is still logged: deletes, revokes,
+compactions, alarms, and cuts for these. All of them are few, since nothing is added that they could take
+away. At *very short* deletes and transactions are refused too: a transaction that only reads may be logged as
+well, as often as it comes.
 
-Every node 0 looks each second, and whenever a part of the margin has been logged: a fast disk takes more than the margin within
-a second. Those that are short tell each other at once, and every second. The leader of shard 0 acts when the hosts that are up and
-not short are no majority any more: one host whose disk is full ends alone, as it always has, while the others go on.
+Every node 0 looks each second, and whenever a part of the margin has been logged: a fast disk takes more than
+the margin within a second. Those that are short tell each other at once, and every second. The leader of
+shard 0 acts when the hosts that are up and not short are no majority any more: one host whose disk is full
+ends alone, as it always has, while the others go on.
 """
 
 from __future__ import annotations
@@ -32,7 +35,8 @@ _SILENT_S = 10.0  # a host that has not been heard for so long is down
 
 
 def log_buffer_bytes(settings: NodeSettings) -> int:
-    """The write buffer of a node's log: half as much again as the state's, unless the bound of the order log is too small for that."""
+    """The write buffer of a node's log: half as much again as the state's, unless the order log's bound is too
+    small for that."""
     wanted = settings.write_buffer_bytes * 3 // 2
     return min(wanted, settings.order_log_bytes // (4 * LOG_BESIDE)) if settings.shard == 0 else wanted
 
@@ -57,7 +61,7 @@ class Space:
         self._said: dict[int, tuple[int, float]] = {}  # member: how short it is, and when it said so
 
     def look(self, kept_log_bytes: int, file_bytes: int) -> bool:
-        """How short this host is now; whether that has changed. ``file_bytes``: what the order log's files take of the disk."""
+        """How short this host is now; whether that has changed. ``file_bytes``: what the order log's files take."""
         quarter = self._most_log_bytes // 4
         before, self.own, self.why = self.own, ENOUGH, ""
         taken = max(kept_log_bytes, file_bytes - quarter)

@@ -41,11 +41,11 @@ if TYPE_CHECKING:
 log = structlog.get_logger("upkeep")
 
 AGREED = "agreed"  # file in a node's directory: the layout that this host was not started with
-# Of order records kept for the own host's other nodes alone: beyond, they install. Snapshot counts; the share of
-# --order-log-bytes, of which half is headroom (node.space)
+# Of order records kept for the own host's other nodes alone: beyond, they install. Snapshot counts; the share
+# of --order-log-bytes, of which half is headroom (node.space)
 _KEEP_AT_MOST = 20
 _KEEP_SHARE = 8
-_TRANSFER_SHARE = 3, 8  # of the same: of any log, for who gets a state. With what comes until a flush it is no half
+_TRANSFER_SHARE = 3, 8  # of the same, of any leader's log, for who gets a state
 _FLUSH_SHARE = 16  # of the same: a sibling of node 0 flushes so often at least, that what is kept for it may go
 # A compaction has time, requests have not: while there are any (node.yielding) it takes a fifth of the loop, as etcd
 # pauses between batches, in short slices: what comes waits for one
@@ -148,7 +148,8 @@ class Upkeep:
     def _look_at_quota(self) -> None:
         quota = self._node.settings.quota_backend_bytes
         left = quota - self._node.store.size_in_use_bytes() - _PUT_COST if quota > 0 else 1 << 62
-        self._quota_look_at = self._log_bytes + max(left // 4, _QUOTA_STEP)  # a burst does not pass it between two seconds
+        # a burst does not pass it between two seconds
+        self._quota_look_at = self._log_bytes + max(left // 4, _QUOTA_STEP)
         grows = self._quota_look_at - self._log_bytes + _PUT_COST * self._node.settings.common.max_txn_ops
         self._quota_fits = left - grows
         full = left <= 0
@@ -229,7 +230,8 @@ class Upkeep:
 
     def _go_on(self) -> None:
         self._node.raft.held_back = False
-        self._node.wake()
+        if not self._node.stopping:  # a node that stops looks by its clock, or has closed
+            self._node.wake()
 
     def applied(self) -> None:
         """Something was applied: is it time to flush the state and truncate the log?"""
@@ -264,7 +266,8 @@ class Upkeep:
         kept_from = node.applied_index - node.settings.snapshot_catchup_entries
         index = min(durable, max(kept_from, node.log.index_before(self._catchup_bytes)))
         least = node.log.index_before(self._for_transfers)
-        slowest = node.snapshots.catching_up.needed(least, node.log.index_before(self._catchup_bytes), node.raft.peers(), node.now_ms())
+        slowest = node.snapshots.catching_up.needed(
+            least, node.log.index_before(self._catchup_bytes), node.raft.peers(), node.now_ms())
         if slowest is not None:
             index = min(index, slowest)
         least = node.log.index_before(node.settings.order_log_bytes // _KEEP_SHARE)

@@ -61,7 +61,7 @@ class WatchSource:
 
     def __init__(self, store: History, mark_dirty: Callable[[FrontLink], None], start: Callable[[Slices], None],
                  caught_up: Callable[[], None]) -> None:
-        """``start``: runs work in slices, beside the loop. ``caught_up``: fronts that watermarks were kept from may have them."""
+        """``start``: runs work in slices, beside the loop. ``caught_up``: who got no watermarks may have them."""
         self._store = store
         self._mark_dirty = mark_dirty
         self._start = start
@@ -142,8 +142,8 @@ class WatchSource:
     def lost(self) -> None:
         """A snapshot was installed: revisions were jumped over (H8). Fronts re-join from history.
 
-        They are told in slices. Until a front has heard of all of its subscriptions it gets no watermark (I16): that would say of
-        the others that nothing happened.
+        They are told in slices. Until a front has heard of all of its subscriptions it gets no watermark (I16):
+        that would say of the others that nothing happened.
         """
         self._collected.clear()
         self.emit([])

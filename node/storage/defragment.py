@@ -1,4 +1,5 @@
-"""Space that the state no longer needs is given back to the file system, and an install does not wait for that."""
+"""Space that the state no longer needs is given back to the file system, and an install does not wait for
+that."""
 
 from __future__ import annotations
 
@@ -11,7 +12,7 @@ from node.storage.errors import SyncFailed
 
 
 class Defragmenting:
-    """Of one store, whose database an install may replace meanwhile. RocksDB closes none that is being compacted."""
+    """Of one store, whose database an install may replace meanwhile. RocksDB closes none that is compacted."""
 
     def __init__(self) -> None:
         self._running = threading.Lock()

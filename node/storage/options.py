@@ -28,10 +28,10 @@ _WRITE_BUFFERS = 4  # of the state: see state_options
 _UNFLUSHED = 3  # write buffers at most, of which each has a write-ahead file
 _RECYCLED = 2  # such files that wait to be used again
 _TABLES = 8  # level-0 tables of the log, at which writes wait for a compaction
-# hard state and incarnations, of 28 and 8 bytes, lie with the keys: one row that is never written again keeps a whole file
+# hard state and incarnations, of 28 and 8 bytes, lie with the keys: a row that stays keeps a whole file
 _LEAST_BLOB_BYTES = 32
-# The log's files take so many write buffers at most beside what is kept: the write-ahead files, entries in level-0 tables and in two
-# flushes that were under way when these were full, and a file of which a part is kept
+# The log's files take so many write buffers at most beside what is kept: the write-ahead files, entries in level-0
+# tables and in two flushes that were under way when these were full, and a file of which a part is kept
 LOG_BESIDE = _UNFLUSHED + _RECYCLED + _TABLES + 2 + 1
 
 
@@ -68,8 +68,9 @@ def log_options(write_buffer_bytes: int, *, create: bool) -> Options:
     file size. Recycling allows only point-in-time recovery, which drops a damaged tail silently: the mark
     beside the database tells (H10).
 
-    Entries lie in files of their own, beside tables that hold their keys. Such a file goes when no entry in it is kept any more, so
-    a compaction reads and writes keys only, and what the disk holds beside the kept entries is bounded (``LOG_BESIDE``).
+    Entries lie in files of their own, beside tables that hold their keys. Such a file goes when no entry in it is
+    kept any more, so a compaction reads and writes keys only, and what the disk holds beside the kept entries is
+    bounded (``LOG_BESIDE``).
     """
     options = _common(LOG_CACHE_BYTES, write_buffer_bytes, create)
     options.set_wal_recovery_mode(DBRecoveryMode.point_in_time())
