@@ -84,7 +84,7 @@ class Method(IntEnum):
     FEED = 84  # node -> any node 0: order records from this index on (u64); PARTIAL answers FEED_HEAD + projection
     FEED_ACK = 85  # order index applied (u64), durable (u64), haste (u8, node.feed): credit for more; no answer
     CREDIT = 52  # rid of an answer in PARTIAL records: so many bytes (u64, in all) of their bodies have been passed on, or have
-    # room; rid 0: so many of all such answers have been read from this link; no answer
+    # room; as many as before: its client takes others first; rid 0: so many of all such answers have been read from this link; no answer
     FAREWELL = 54  # the answer to LEAVING: this front has every answer and asks nothing more on this link; no answer
     # Administration.
     TRANSFER_LEADER = 64  # u64 member ID; to the shard's leader; OK once the target has been told to campaign

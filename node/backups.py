@@ -96,8 +96,10 @@ class Backups:
         """The front has passed on so many bytes in all."""
         backup = self._running.get((link.identity, rid))
         if backup is not None:
-            backup.credited = max(backup.credited, size)
             backup.moved_at = self._node.loop.time()
+            if size <= backup.credited:
+                backup.began = backup.moved_at  # another shard's turn: it is not this one that is slow
+            backup.credited = max(backup.credited, size)
             self._pump(backup)
 
     def _pump(self, backup: Backup) -> None:

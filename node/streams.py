@@ -168,8 +168,10 @@ class Streams:
         if answer is None:
             return
         was_ahead = answer.ahead
-        answer.credited = max(answer.credited, size)
         answer.moved_at = self._now()
+        if size <= answer.credited:
+            answer.began = answer.moved_at  # its client takes something else first: it is not this one that is slow
+        answer.credited = max(answer.credited, size)
         if answer.parked is not None and was_ahead and not answer.ahead:
             if link.in_flight < LINK_BYTES:
                 self._resume(answer)

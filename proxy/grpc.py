@@ -249,6 +249,11 @@ class Call(Stream):
         return connection.queued <= connection.limits.max_untaken_bytes
 
     @property
+    def progress(self) -> tuple[int, int]:
+        """Differs when its client has taken something since, or something has come for it."""
+        return self.connection.queued, self.connection.gathered
+
+    @property
     def beyond_all_room(self) -> bool:
         """Whether there is too much, by what others hold. An answer that is too large by itself alone is let through."""
         connection = self.connection

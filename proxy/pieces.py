@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from proxy.links import Link
     from proxy.router import Router
 
+KEEP_S = 3.0  # so often a node is told that a client takes others of its answers first
 CREDIT_BYTES = 256 << 10  # news of so much is worth a record
 _LINK_CREDIT_BYTES = 1 << 20
 # these give credit as their clients take what has come; or send nothing in pieces but signs of life
@@ -27,14 +28,15 @@ _APART = frozenset(map(int, (Method.SNAPSHOT, Method.RANGE_STREAM, Method.STREAM
 class _Coming:
     """One answer."""
 
-    __slots__ = ("credited", "link", "moved_at", "received", "waiting")
+    __slots__ = ("credited", "link", "moved_at", "progress", "received", "told_at", "waiting")
 
     def __init__(self, link: Link, waiting: Waiting) -> None:
         self.link = link
         self.waiting = waiting
         self.received = 0
         self.credited = 0
-        self.moved_at = 0.0
+        self.moved_at = self.told_at = 0.0
+        self.progress: object = None  # of its client's connection, when it was last looked at
 
 
 class Pieces:
@@ -56,11 +58,13 @@ class Pieces:
         coming = self._coming.get(waiting)
         if coming is None or coming.link is not link:
             coming = self._coming[waiting] = _Coming(link, waiting)
+            coming.told_at = self._router.loop.time()
         coming.received += size
         coming.moved_at = self._router.loop.time()
         client = waiting.client
         if client is not None:
             client.gather(size)
+            coming.progress = client.progress
             if client.beyond_all_room:
                 self._refuse(coming)
                 return
@@ -99,6 +103,11 @@ class Pieces:
             if coming.link.pending.get(waiting.rid) is not waiting:
                 del self._coming[waiting]
             elif coming.received - coming.credited >= CREDIT_BYTES and not self._give(coming):
+                if waiting.client.progress != coming.progress:
+                    coming.progress, coming.moved_at = waiting.client.progress, now
+                    if now - coming.told_at > KEEP_S:
+                        coming.told_at = now
+                        self._router.post(coming.link, waiting.rid, Method.CREDIT, coming.credited.to_bytes(8, "little"))
                 if now - coming.moved_at > self._stall_s:
                     self._refuse(coming)
                 else:

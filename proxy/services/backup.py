@@ -19,6 +19,7 @@ from cluster import errors
 from cluster.errors import EtcdError
 from cluster.messages import Method
 from cluster.wire import varint
+from proxy.pieces import KEEP_S
 from proxy.router import Waiting
 from proxy.services.context import Call, Context
 from proxy.services.shares import Shares
@@ -49,7 +50,7 @@ class _Part:
 class _Sending:
     """One backup on its way to a client."""
 
-    __slots__ = ("at", "digest", "left", "parts", "started")
+    __slots__ = ("at", "digest", "left", "parts", "started", "told_at")
 
     def __init__(self, shards: int) -> None:
         self.parts = [_Part() for _ in range(shards)]
@@ -57,6 +58,7 @@ class _Sending:
         self.at = 0  # the part being sent
         self.left = 0  # bytes of the payload to come
         self.started = False
+        self.told_at = 0.0
 
 
 class Snapshot:
@@ -152,7 +154,17 @@ class Snapshot:
             self._stats.sent += 1
             self._stats.ok += 1
 
+    def _keep(self, sending: _Sending) -> None:
+        """The client takes what comes first: nodes whose turn comes later are told that it is not they who are stalled."""
+        now = self._context.router.loop.time()
+        if now - sending.told_at > KEEP_S:
+            sending.told_at = now
+            for part in sending.parts[sending.at + 1 :]:
+                if part.waiting is not None and not part.done:
+                    self._context.router.credit(part.waiting, 0)
+
     def _bytes(self, call: Call, sending: _Sending, chunk: bytes) -> None:
+        self._keep(sending)
         for at in range(0, len(chunk), _CHUNK_BYTES):
             piece = chunk[at : at + _CHUNK_BYTES]
             sending.left -= len(piece)

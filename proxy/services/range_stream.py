@@ -16,6 +16,7 @@ from cluster.messages import HEAD, Method
 from cluster.pb import rpc_pb2
 from cluster.wire import varint
 from proxy.merged_ranges import RowGather, ending
+from proxy.pieces import KEEP_S
 from proxy.router import MethodStats, Waiting
 from proxy.services.context import Call, Context
 from proxy.services.shares import Shares
@@ -134,12 +135,13 @@ class Passing:
 class Merging(RowGather):
     """A range over several shards, merged as it comes."""
 
-    __slots__ = ("_begun", "_context", "_credited", "_waiting")
+    __slots__ = ("_begun", "_context", "_credited", "_told_at", "_waiting")
 
     def __init__(self, context: Context, call: Call, stats: MethodStats, request: Any, shards: tuple[int, ...]) -> None:
         super().__init__(context.router, call, Method.STREAM_ROWS, request, shards, stats, context.refuse)
         self._context = context
         self._begun = False
+        self._told_at = 0.0
         self._waiting: dict[int, Waiting] = {}  # those that have sent parts, and will more, by place
         self._credited: dict[int, int] = {}
         self.start(max(request.revision, 0))
@@ -184,9 +186,13 @@ class Merging(RowGather):
             self._begun = True
             stats.sent += 1
             _send(call, b"".join(runs))
+        now = self._router.loop.time()
+        keep = self._begun and now - self._told_at > KEEP_S
+        if keep:
+            self._told_at = now
         for place, waiting in self._waiting.items():
             passed = merge.passed(place)
-            if passed - self._credited.get(place, 0) >= _CREDIT_BYTES:
+            if keep or passed - self._credited.get(place, 0) >= _CREDIT_BYTES:  # other shards' rows may come first for long
                 self._credited[place] = passed
                 self._router.credit(waiting, passed)
 

@@ -81,6 +81,7 @@ class Call:
         self.reads = True
         self.connection: object = self
         self.room_to_gather = self.takes = True
+        self.progress = 0
         self.beyond_all_room = False
         self._told = told
         self._ended = ended

@@ -202,3 +202,15 @@ def test_a_short_answer_is_one_record() -> None:
     shared = Shared(count=1, size=PIECE_BYTES)
     assert shared.came() == {10: PIECE_BYTES + 4}
     assert shared.link.pieces_sent == 0
+
+
+def test_one_whose_client_takes_others_first_is_neither_slow_nor_stalled(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(streams, "_MOST", 1)
+    served = Served()
+    for _ in range(30):
+        served.loop.now += SLOW_AFTER_S - 1
+        served.streams.credit(served.link, 7, 0)
+        served.streams.sweep()
+        with pytest.raises(EtcdError, match="too many requests"):
+            served.streams.open(served.link, 8)
+    assert (served.streams.count, served.closed) == (1, 0)

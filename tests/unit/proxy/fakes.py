@@ -63,6 +63,7 @@ class FakeCall:
         self.connection: object = self
         self.gathered = 0
         self.room_to_gather = self.takes = True
+        self.progress: object = 0
         self.beyond_all_room = False
         self.reads = True  # a client that does not read lets ``unread`` grow
 

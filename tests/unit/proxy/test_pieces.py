@@ -108,3 +108,16 @@ def test_an_answer_for_which_there_is_no_room_at_all_is_refused_and_not_read_on(
     (cancel,) = asked.piece(rid)
     assert (cancel.method, cancel.rid) == (Method.CANCEL, rid)
     assert call.status == (errors.TOO_MANY_REQUESTS.code, "etcdserver: too many requests")
+
+
+def test_an_answer_whose_client_takes_others_first_is_waited_for_and_its_node_is_told() -> None:
+    asked = Asked()
+    call, rid = asked.ask()
+    call.room_to_gather = call.takes = False
+    assert asked.piece(rid) == []
+    asked.net.pass_time(4)
+    for at in range(1, 31):
+        call.progress = at
+        asked.net.pass_time(4)
+        assert {(told.method, told.rid, bytes(told.body)) for told in asked.told()} == {(Method.CREDIT, rid, bytes(8))}
+    assert call.status is None

@@ -1,0 +1,93 @@
+"""Who gets one of a node's few backups when all are taken."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from cluster import messages
+from cluster.messages import Status
+from node.backups import _MOST, Backup, Backups
+from node.fronts import FrontLink
+from node.streams import SLOW_AFTER_S
+from tests.unit.proxy.fakes import ManualLoop
+
+STALL_S = 60.0
+
+
+class Node:
+    """A node with all backups under way, none of which gets further than a client lets it."""
+
+    def __init__(self) -> None:
+        self.loop = ManualLoop()
+        self.frames: list[bytes] = []
+        self.link = FrontLink(b"front", self._frame, b"", 1)
+        self.closed: list[int] = []
+        self.begun: list[int] = []
+        self.loop.run_in_executor = lambda *args: SimpleNamespace(  # type: ignore[attr-defined]
+            add_done_callback=lambda then: self.begun.append(1))
+        node: Any = SimpleNamespace(
+            loop=self.loop, store=None, reads=SimpleNamespace(refuse=lambda link, rid, error: link.answer(
+                rid, Status.ERROR, error.encode())),
+            settings=SimpleNamespace(data_dir="", common=SimpleNamespace(client_stall_timeout_ms=STALL_S * 1000)))
+        self.backups = Backups(node)
+        for rid in range(1, _MOST + 1):
+            source: Any = SimpleNamespace(close=lambda rid=rid: self.closed.append(rid))
+            self.backups._running[self.link.identity, rid] = Backup(self.link, rid, source, self.loop.now)
+
+    def _frame(self, parts: list[bytes]) -> bool:
+        self.frames.append(parts[-1])
+        return True
+
+    def refused(self) -> list[int]:
+        self.link.flush()
+        frames, self.frames = self.frames, []
+        return [rid for frame in frames for rid, status, _ in messages.decode_answers(frame)[1] if status == Status.ERROR]
+
+    def taken(self, rid: int, size: int) -> None:
+        """A client has taken so much in all."""
+        backup = self.backups._running[self.link.identity, rid]
+        backup.credited, backup.moved_at = size, self.loop.now
+
+
+@pytest.fixture
+def node() -> Node:
+    return Node()
+
+
+def test_a_newcomer_is_refused_while_all_are_taken_as_they_should_be(node: Node) -> None:
+    node.loop.now += SLOW_AFTER_S / 2
+    node.backups.start(node.link, 9)
+    assert (node.refused(), node.closed, node.begun) == ([9], [], [])
+
+
+@pytest.mark.parametrize("trickle", [0, 1000])
+def test_of_several_that_stall_the_one_that_has_had_nothing_for_longest_gives_way(node: Node, trickle: int) -> None:
+    node.loop.now += 3 * SLOW_AFTER_S
+    for rid in (1, 2, 4):
+        node.taken(rid, 100 << 20)
+    node.taken(3, trickle)
+    node.backups._running[node.link.identity, 3].moved_at -= 1
+    node.backups.start(node.link, 9)
+    assert (node.refused(), node.closed, node.begun) == ([3], [3], [1])
+
+
+def test_one_that_stalls_ends_after_a_time_and_its_client_is_told(node: Node) -> None:
+    node.loop.now += STALL_S - 1
+    node.taken(2, 1)
+    node.loop.now += 2
+    node.backups.sweep()
+    assert sorted(node.refused()) == sorted(node.closed) == [1, 3, 4]
+
+
+def test_a_shard_whose_turn_comes_later_is_not_the_slow_one(node: Node) -> None:
+    for _ in range(30):
+        node.loop.now += SLOW_AFTER_S - 1
+        for rid in range(1, _MOST + 1):
+            node.backups._pump = lambda backup: None  # type: ignore[method-assign]
+            node.backups.credit(node.link, rid, 0)
+        node.backups.sweep()
+        node.backups.start(node.link, 9)
+    assert (set(node.refused()), node.closed, node.begun) == ({9}, [], [])
