@@ -136,6 +136,7 @@ class Raw:
             else:
                 self._may_send += more
         elif kind == f.SETTINGS and not flags & f.ACK:
+            self._first_window = self._first_window or f.DEFAULT_WINDOW
             for at in range(0, len(payload), f.SETTING.size):
                 key, value = f.SETTING.unpack_from(payload, at)
                 if key == f.INITIAL_WINDOW_SIZE:
