@@ -25,7 +25,7 @@ def cluster(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
 def answered(endpoint: str, path: str, *bodies: bytes) -> int:
     """Calls side by side on one connection, all of which succeed. Their answers are read and dropped; the octets of these."""
     with Raw(endpoint) as raw:
-        raw.read_until_ended(*[raw.call(path, body) for body in bodies])
+        raw.read_until_ended(*[raw.call_in_turn(path, body) for body in bodies])
         assert set(raw.ended.values()) == {"0"}
         return sum(raw.received.values())
 

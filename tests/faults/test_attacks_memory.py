@@ -17,13 +17,15 @@ from cluster.pb import rpc_pb2 as pb
 from proxy.http2 import frames as f
 from tests.faults.attacking.beside import BOTH_FRONTS, FLOOR_S, Attacked, attacked
 from tests.faults.attacking.raw import Raw, message
+from tests.faults.attacking.rows import LARGE, LARGE_END
 
 pytestmark = pytest.mark.timeout(300)
 HELD_BYTES = 64 << 20
 MOST_BYTES = 3 * HELD_BYTES
 HOLD_S = 1.0
 CALLS = 300_000 if os.environ.get("MUSTER_SOAK") else 60_000
-_PUT = "/etcdserverpb.KV/Put"
+_PUT, _RANGE = "/etcdserverpb.KV/Put", "/etcdserverpb.KV/Range"
+_LARGE_ROWS = pb.RangeRequest(key=LARGE, range_end=LARGE_END).SerializeToString()
 
 
 @pytest.fixture(scope="module", params=BOTH_FRONTS)
@@ -59,6 +61,14 @@ def deadlines(endpoint: str) -> None:
             raw.received.clear()
 
 
+def unread_ranges(endpoint: str) -> None:
+    """25 ranges of 17 MB whose client reads nothing."""
+    with Raw(endpoint, receive_buffer=4096) as raw:
+        for _ in range(25):
+            raw.call(_RANGE, _LARGE_ROWS)
+        time.sleep(HOLD_S)
+
+
 def health_watches(endpoint: str) -> None:
     """12 streams that ask a million times together and read nothing."""
     with Raw(endpoint, receive_buffer=4096) as raw, contextlib.suppress(OSError):  # it may be turned out
@@ -73,7 +83,7 @@ def large_puts(endpoint: str) -> None:
     """60 puts of 1 MB on one connection, as fast as its windows allow."""
     body = pb.PutRequest(key=b"/large-put", value=bytes(1_000_000)).SerializeToString()
     with Raw(endpoint) as raw:
-        raw.read_until_ended(*[raw.put_in_turn(_PUT, body) for _ in range(60)])
+        raw.read_until_ended(*[raw.call_in_turn(_PUT, body) for _ in range(60)])
         assert set(raw.ended.values()) <= {"0", "8"}  # done, or RESOURCE_EXHAUSTED
 
 
@@ -89,6 +99,7 @@ def blind_puts(endpoint: str) -> None:
 # with what a p99 may come to beside them, on a machine where twice the usual one is less
 ATTACKS: dict[Callable[[str], None], float] = {
     header_blocks: 2 * FLOOR_S, deadlines: 2 * FLOOR_S, health_watches: 2 * FLOOR_S,
+    unread_ranges: 0.6,  # 64 MiB are read and sent to the front at once
     large_puts: 1.0,  # three hosts write each to the one disk that others wait for, too
     blind_puts: 1.0,
 }

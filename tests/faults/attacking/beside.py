@@ -129,7 +129,8 @@ class Attacked:
         print(seen, flush=True)
         failures = [failure for turn in seen.quiet + seen.attacked for failure in turn.failures]
         assert not failures, failures[:5]
-        assert self.standing() == standing
+        stands = self.standing()
+        assert stands == standing, f"processes, leaders, terms: {standing} before, {stands} after"
         assert seen.attacked_p99_s <= 2 * max(seen.quiet_p99_s, floor_s), seen
         assert not most_bytes or seen.peak_bytes <= most_bytes, seen
         assert back, f"{[m >> 20 for m in memory]} MiB before, {[m >> 20 for m in self.memory()]} after: {seen}"
@@ -180,11 +181,19 @@ def _watching(memory: Callable[[], list[int]]) -> Iterator[list[int]]:
         watcher.join()
 
 
+def _settled(hosts: Hosts) -> bool:
+    """Whether one host leads every shard: until then leaders move there by themselves."""
+    statuses = [hosts.status(host) for host in range(len(hosts.endpoints))]
+    leaders = {node.get("leader", "") for status in statuses if status for node in status["nodes"]}
+    return all(statuses) and len(leaders) == 1 and "" not in leaders
+
+
 @contextlib.contextmanager
 def attacked(data_dir: Path, fronts: int, *flags: str) -> Iterator[Attacked]:
     """Three hosts with two shards and rows. ``fronts``: 0 for the front in node 0's process; ``flags``: of the server's."""
     with local_cluster(data_dir, 3, f"--shards={SHARDS}", f"--fronts={fronts}", extra=(*_FLAGS, *flags)) as cluster:
         hosts = Hosts(cluster)
+        until(lambda: _settled(hosts))
         at = hosts.leader()
         endpoint = "{}:{}".format(*hosts.endpoints[at])
         rows.load(endpoint)

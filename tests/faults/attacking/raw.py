@@ -55,7 +55,7 @@ class Raw:
         self.send(PREFACE, f.settings_frame({f.INITIAL_WINDOW_SIZE: window}),
                   f.window_update(0, f.MAX_WINDOW - f.DEFAULT_WINDOW))
         while not self._first_window:
-            assert self.read()
+            assert self.read(), "the server closed the connection before its SETTINGS"
 
     def __enter__(self) -> Raw:
         return self
@@ -86,7 +86,7 @@ class Raw:
         self.send(self.call_frames(path, *bodies, end=end, more=more))
         return self.next_id - 2
 
-    def put_in_turn(self, path: str, body: bytes) -> int:
+    def call_in_turn(self, path: str, body: bytes) -> int:
         """Send a call whose message goes as the server's windows allow; the number of its stream."""
         stream = self.call(path, end=False)
         data = message(body)
