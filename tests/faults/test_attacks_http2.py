@@ -114,8 +114,8 @@ def padded(raw: Raw) -> bytes:
     return f.frame(f.DATA, f.PADDED, 1, b"\xff" + bytes(255)) * 1000
 
 
-FLOODS = [rapid_resets, made_to_reset, continuations, empty_continuations, settings, pings, empty_frames, tiny_frames,
-          priorities, padded]
+FLOODS = [rapid_resets, continuations, *(pytest.param(flood, marks=pytest.mark.soak) for flood in (
+    made_to_reset, empty_continuations, settings, pings, empty_frames, tiny_frames, priorities, padded))]
 
 
 @pytest.mark.parametrize("flood", FLOODS)
@@ -162,6 +162,6 @@ def slow_clients(endpoint: str) -> None:
             time.sleep(SHARE_S / 8)
 
 
-@pytest.mark.parametrize("attack", [zero_windows, compressed, slow_clients])
+@pytest.mark.parametrize("attack", [zero_windows, compressed, pytest.param(slow_clients, marks=pytest.mark.soak)])
 def test_what_is_never_taken_or_never_ends_costs_others_nothing(cluster: Attacked, attack: Callable[[str], None]) -> None:
     cluster.beside(lambda: attack(cluster.endpoint), turns=1, floor_s=1.5 * FLOOR_S, most_bytes=MOST_BYTES)
