@@ -19,15 +19,16 @@ Pure: time is passed in, messages to leaders come out of :meth:`Coordinator.take
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 from cluster import evaluate, plain_txn, records
 from cluster.errors import EtcdError
 from cluster.expiries import Expiries
 from cluster.faults import answered
-from cluster.footprint import Footprint, footprint, overlap, plain_footprint
+from cluster.footprint import Footprint, footprint, plain_footprint
+from cluster.granted import GrantedView, Uncounted, Unread, merged, shown_ranges, shows_deleted
 from cluster.messages import Method
 from cluster.order import Attempt, Fold, Multi, Part, encode_multi
 from cluster.overlaps import Overlaps
@@ -35,12 +36,13 @@ from cluster.pace import MAX_ENTRY_BYTES
 from cluster.pb import rpc_pb2 as pb
 from cluster.placement import Placement
 from cluster.plain_txn import Plain
-from cluster.prepare import Grant, Prepare, Row, Touch, encode_attempt
-from cluster.ranges import Fields
+from cluster.prepare import Grant, Prepare, Touch, encode_attempt
+from cluster.range_compares import RangeCompares
 from cluster.replica import NotYet, Overlay
-from cluster.spans import Span, keys_in
+from cluster.spans import Span
+from cluster.txn_eval import Turn, Unlooked, finish
 from cluster.validate import parse
-from cluster.view import Current, Outcome, Version
+from cluster.view import Outcome, Version
 
 T = TypeVar("T")
 
@@ -81,92 +83,6 @@ class Outgoing:
     shard: int
     method: int
     body: bytes
-
-
-class Unread(Exception):
-    """It reads at a revision that was in the future when its locks were asked for: ask for them anew."""
-
-
-class Uncounted(Exception):
-    """It must see rows that were only counted: ask for them."""
-
-
-class GrantedView:
-    """The store as a transaction sees it: shard 0 from the sequencer's own speculative state, the rest as granted."""
-
-    def __init__(self, own: Overlay, placement: Placement, wide: Wide[Any]) -> None:
-        self._own = own
-        self._placement = placement
-        self.revision = own.revision
-        self.compact_revision = own.compact_revision
-        self._rows: dict[bytes, bytes] = {}
-        self._at: dict[tuple[int, bytes, bytes, int], list[Row]] = {}
-        self._lease_keys: dict[int, list[bytes]] = {}
-        self._counts: dict[Span, dict[int, int]] = {}  # spans of which shards have only counted the keys
-        for shard, grant in wide.grants.items():
-            for at, (touch, rows) in enumerate(zip(wide.touches[shard], grant.rows, strict=True)):
-                if at in grant.counts:
-                    self._counts.setdefault((touch.key, touch.range_end), {})[shard] = grant.counts[at]
-                elif touch.revision:
-                    self._at[shard, touch.key, touch.range_end, touch.revision] = rows
-                else:
-                    self._rows.update(rows)
-            for lease, keys in zip(wide.leases, grant.lease_keys, strict=False):
-                self._lease_keys.setdefault(lease, []).extend(keys)
-        self._keys = sorted(self._rows)
-
-    def current(self, key: bytes) -> Current | Version | None:
-        kv = self._rows.get(key)
-        if kv is None:
-            return self._own.current(key) if self._placement.shard_of(key) == 0 else None
-        fields = Fields(kv)
-        return Current(fields.create, fields.mod, fields.version, fields.lease)
-
-    def get(self, key: bytes) -> bytes | None:
-        kv = self._rows.get(key)
-        return self._own.get(key) if kv is None and self._placement.shard_of(key) == 0 else kv
-
-    def scan(self, start: bytes, end: bytes, revision: int = 0) -> Iterator[Row]:
-        shards = self._placement.shards_of(start, end)
-        found: list[Row] = []
-        if 0 in shards:
-            found += self._own.scan(start, end, revision)
-        if revision:
-            for shard in shards:
-                if shard:
-                    rows = self._at.get((shard, start, end, revision))
-                    if rows is None:
-                        raise Unread
-                    found += rows
-        else:
-            if any(overlap((start, end), span) for span in self._counts):
-                raise Uncounted
-            found += [(key, self._rows[key]) for key in keys_in(self._keys, (start, end))]
-        return iter(sorted(found))
-
-    def count(self, start: bytes, end: bytes) -> int:
-        return sum(self.counts(start, end).values())
-
-    def counts(self, start: bytes, end: bytes) -> dict[int, int]:
-        """How many live keys of a range each shard has."""
-        span = (start, end)
-        counted = self._counts.get(span, {})
-        if any(overlap(span, other) for other in self._counts if other != span):
-            raise Uncounted
-        found = dict(counted)
-        if 0 in self._placement.shards_of(start, end):
-            found[0] = self._own.count(start, end)
-        for key in keys_in(self._keys, span):
-            shard = self._placement.shard_of(key)
-            if shard not in counted:
-                found[shard] = found.get(shard, 0) + 1
-        return found
-
-    def lease_exists(self, lease: int) -> bool:
-        return self._own.lease_exists(lease)
-
-    def lease_keys(self, lease: int) -> list[bytes]:
-        return sorted((*self._own.lease_keys(lease), *self._lease_keys.get(lease, ())))
 
 
 class Coordinator(Generic[T]):
@@ -381,18 +297,29 @@ class Coordinator(Generic[T]):
                 if shard := self._placement.shard_of(key):
                     found.setdefault(shard, []).append(Touch(key, b"", key in written))
             return found
-        count = not wide.rows and not _shows_deleted(wide)
-        wanted = [Touch(k, e, True, 0, count and bool(e)) for k, e in wide.footprint.writes]
-        wanted += [Touch(k, e, False) for k, e in wide.footprint.reads]
-        if wide.method == Method.TXN:  # outside of these bounds the evaluation refuses it
-            low, high = self._view.compact_revision, self._view.revision
-            wanted += [Touch(r.key, r.range_end, False, r.revision) for r in _ranges(pb.TxnRequest.FromString(wide.body))
-                       if max(low, 1) <= r.revision <= high]
-        # each once, however often the transaction names it
-        for touch in {(t.key, t.range_end, t.write, t.revision, t.count): t for t in wanted}.values():
-            for shard in self._placement.shards_of(touch.key, touch.range_end):
+        count = not wide.rows and not shows_deleted(wide.method, wide.body)
+        shards_of = self._placement.shards_of
+
+        def ask(touch: Touch) -> None:
+            for shard in shards_of(touch.key, touch.range_end):
                 if shard:
                     found.setdefault(shard, []).append(touch)
+
+        for key, end in dict.fromkeys(wide.footprint.writes):
+            ask(Touch(key, end, True, 0, count and bool(end)))
+        reads: dict[int, list[Span]] = {}
+        for span in wide.footprint.reads:
+            for shard in shards_of(*span):
+                reads.setdefault(shard, []).append(span)
+        for shard, spans in reads.items():
+            if shard:
+                found.setdefault(shard, []).extend([Touch(key, end) for key, end in merged(spans)])
+        if wide.method == Method.TXN:  # outside of these bounds the evaluation refuses it
+            low, high = max(self._view.compact_revision, 1), self._view.revision
+            shown = shown_ranges(pb.TxnRequest.FromString(wide.body))
+            for key, end, revision in dict.fromkeys((r.key, r.range_end, r.revision) for r in shown):
+                if low <= revision <= high:
+                    ask(Touch(key, end, False, revision))
         return found
 
     def _send(self, wide: Wide[T], now_ms: int) -> None:
@@ -446,7 +373,7 @@ class Coordinator(Generic[T]):
                 self._restart(wide)
                 return
         participants = {shard: grant.term for shard, grant in wide.grants.items()}
-        view = GrantedView(self._view, self._placement, wide)
+        view = GrantedView(self._view, self._placement, wide.touches, wide.grants, wide.leases)
         try:
             item, outcome = self._evaluate(view, wide, attempt, participants)
         except NotYet:  # it reads shard 0 at a revision that is logged and not applied: again at the next run
@@ -481,11 +408,19 @@ class Coordinator(Generic[T]):
         elif wide.method == Method.DELETE_RANGE:
             outcome = evaluate.delete_range(view, wide.body)
         elif wide.method == Method.TXN:
-            outcome = evaluate.txn(view, wide.body, self._max_txn_ops)
+            outcome = self._txn(view, wide.body)
         else:
             raise ValueError(f"method {wide.method} is no transaction over several shards")
         parts = self._parts(view, 0, outcome.items)
         return encode_multi(Multi(attempt, int(outcome.changed), participants, parts)), outcome
+
+    def _txn(self, view: GrantedView, body: bytes) -> Outcome:
+        try:
+            return evaluate.txn(view, body, self._max_txn_ops, turn=Turn())
+        except Unlooked:  # its range compares share one walk
+            looked = RangeCompares.of(body)
+            finish(looked.walk(view))
+            return evaluate.txn(view, body, self._max_txn_ops, turn=Turn(looked))
 
     def _revoke(
         self, view: GrantedView, wide: Wide[T], attempt: Attempt, participants: dict[int, int]
@@ -577,24 +512,3 @@ class Coordinator(Generic[T]):
     def statistics(self) -> dict[str, int]:
         """Counts for metrics."""
         return {"queued": len(self._queue), "running": len(self._running), "completed": self.completed, "restarted": self.restarted}
-
-
-def _shows_deleted(wide: Wide[Any]) -> bool:
-    """Whether the answer may hold the rows that it deletes."""
-    if wide.method == Method.DELETE_RANGE:
-        return bool(pb.DeleteRangeRequest.FromString(wide.body).prev_kv)
-    return wide.method == Method.TXN and _deletes_with_rows(pb.TxnRequest.FromString(wide.body))
-
-
-def _deletes_with_rows(request: Any) -> bool:
-    return any(op.request_delete_range.prev_kv or (op.HasField("request_txn") and _deletes_with_rows(op.request_txn))
-               for op in (*request.success, *request.failure))
-
-
-def _ranges(request: Any) -> Iterator[Any]:
-    for op in (*request.success, *request.failure):
-        kind = op.WhichOneof("request")
-        if kind == "request_range":
-            yield op.request_range
-        elif kind == "request_txn":
-            yield from _ranges(op.request_txn)

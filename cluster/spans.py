@@ -106,6 +106,15 @@ class Intervals:
         if other._rest is not None:
             self.add(other._rest, None)
 
+    def spans(self) -> list[Span]:
+        """Its intervals, as requests spell them. None is a single key's, and no two meet."""
+        spans = list(zip(self._begins, self._ends, strict=True))
+        if self._rest is None:
+            return spans
+        rest = self._rest
+        low = min([rest, *(begin for begin, end in spans if end >= rest)])
+        return [*(span for span in spans if span[1] < rest), (low, b"\0")]
+
     def __contains__(self, key: bytes) -> bool:
         at = bisect_right(self._begins, key)
         return (at > 0 and key < self._ends[at - 1]) or (self._rest is not None and self._rest <= key)

@@ -1,0 +1,209 @@
+"""Transactions over several shards do what they would do in one store, whatever is granted, read ahead and walked for them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+from unittest.mock import patch
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cluster import evaluate, txn_eval
+from cluster.coordinator import Coordinator, Wide
+from cluster.errors import EtcdError
+from cluster.footprint import inverted
+from cluster.granted import merged
+from cluster.messages import Method, Status
+from cluster.order import Attempt, Cut, Fold
+from cluster.pb import rpc_pb2 as pb
+from cluster.placement import Placement
+from cluster.prepare import Grant, Prepare, Touch
+from cluster.replica import Overlay
+from cluster.shard import ShardLeader
+from cluster.spans import Span, holds
+from cluster.view import Outcome
+from tests.unit.semantics.memory import MemoryShard
+from tests.unit.semantics.test_footprint import UNIVERSE, spans
+
+SHARDS = 3
+TERM = 3  # of every other shard's leader
+PLACEMENT = Placement(SHARDS, 2)
+KEYS = [b"k%02d" % at for at in range(24)]
+VALUES = (b"1", b"2", b"3")
+
+
+class Part(MemoryShard):
+    """As ``cluster.replica.AppliedState``. Counts the rows that are read."""
+
+    live_count = MemoryShard.count
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rows = 0
+
+    def scan(self, start: bytes, end: bytes, revision: int = 0, look: int = 0) -> Iterator[tuple[bytes, bytes]]:
+        for row in super().scan(start, end, revision, look):
+            self.rows += 1
+            yield row
+
+    def lease(self, lease: int) -> tuple[int, int] | None:
+        return None
+
+
+class Store:
+    """A store of three shards, the sequencer of which talks to the leaders of the two others; and the same in one piece."""
+
+    def __init__(self) -> None:
+        self.whole = MemoryShard()
+        self.parts = [Part() for _ in range(SHARDS)]
+        self.asked: list[tuple[int, list[Touch]]] = []
+        self.granted_bytes = 0
+
+    def put(self, key: bytes, value: bytes) -> None:
+        """At a revision of its own: the other shards skip it."""
+        body = pb.PutRequest(key=key, value=value).SerializeToString()
+        self.whole.execute(Method.PUT, body)
+        for shard, part in enumerate(self.parts):
+            if shard == PLACEMENT.shard_of(key):
+                part.execute(Method.PUT, body)
+            else:
+                part.revision += 1
+
+    def run(self, request: pb.TxnRequest) -> Outcome:
+        """What the sequencer makes of it."""
+        coordinator: Coordinator[str] = Coordinator(
+            5, PLACEMENT, Overlay(self.parts[0]), Fold(self.whole.revision, {1: Cut(1, TERM, 0), 2: Cut(1, TERM, 0)}),  # type: ignore[arg-type]
+            max_txn_ops=128, heartbeat_ms=100)
+        leaders: dict[int, ShardLeader[int]] = {}
+        for shard in range(1, SHARDS):
+            leaders[shard] = ShardLeader(
+                self.parts[shard], shard, TERM, first_index=5, inherited_count=0, max_txn_ops=128)  # type: ignore[arg-type]
+            leaders[shard].applied_record(1, 5, [])
+            leaders[shard].serve()
+            coordinator.leader_of(shard, TERM)
+        outcomes: list[Outcome] = []
+
+        def append(item: bytes, outcome: Outcome, wide: Wide[str]) -> None:
+            outcomes.append(outcome)
+
+        assert coordinator.submit("client", Method.TXN, request.SerializeToString())
+        for turn in range(10):
+            coordinator.run(turn, append)
+            if outcomes:
+                return outcomes[0]
+            for message in coordinator.take_messages():
+                if message.method == Method.PREPARE:
+                    self._prepare(coordinator, leaders[message.shard], Prepare.decode(message.body))
+                else:
+                    leaders[message.shard].release(Attempt(*_attempt(message.body)))
+        raise AssertionError("it was not done")
+
+    def _prepare(self, coordinator: Coordinator[str], leader: ShardLeader[int], prepare: Prepare) -> None:
+        self.asked.append((leader.shard, prepare.touches))
+        leader.prepare(0, prepare)
+        for _, status, body in leader.take_answers():
+            assert status == Status.OK
+            assert isinstance(body, bytes)
+            self.granted_bytes += len(body)
+            coordinator.granted(prepare.attempt, leader.shard, Grant.decode(body))
+
+
+def _attempt(body: bytes) -> tuple[int, int]:
+    return int.from_bytes(body[:8], "little"), int.from_bytes(body[8:16], "little")
+
+
+key_spans = st.tuples(st.sampled_from(KEYS), st.sampled_from([*KEYS, b"z", b"\0", b"\0", b""]))
+
+
+@st.composite
+def compares(draw: Any) -> pb.Compare:
+    """Of ranges and of single keys."""
+    key, end = draw(key_spans)
+    target = draw(st.sampled_from((0, 1, 2, 3, 4, 9)))
+    found = pb.Compare(key=key, range_end=end, result=draw(st.sampled_from((0, 1, 2, 3, 3, 7))), target=target)
+    number = draw(st.integers(0, 30))
+    if target == 0:
+        found.version = number % 3
+    elif target == 1:
+        found.create_revision = number
+    elif target == 2:
+        found.mod_revision = number
+    elif target == 3:
+        found.value = draw(st.sampled_from(VALUES))
+    return found
+
+
+@st.composite
+def branches(draw: Any) -> list[pb.RequestOp]:
+    """Operations that may stand beside each other: of each kind, one."""
+    found = []
+    if draw(st.booleans()):
+        key, end = draw(key_spans)
+        found.append(pb.RequestOp(request_range=pb.RangeRequest(key=key, range_end=end, limit=draw(st.sampled_from((0, 0, 2))))))
+    if draw(st.booleans()):
+        key, end = draw(key_spans)
+        found.append(pb.RequestOp(request_delete_range=pb.DeleteRangeRequest(
+            key=key, range_end=end, prev_kv=draw(st.booleans()))))
+    if draw(st.booleans()):
+        key, end = draw(key_spans)
+        found.append(pb.RequestOp(request_range=pb.RangeRequest(key=key, range_end=end, count_only=draw(st.booleans()))))
+    return found
+
+
+def one_by_one(whole: MemoryShard, request: pb.TxnRequest) -> bytes:
+    try:
+        return evaluate.txn(whole, request.SerializeToString(), 128).tail
+    except EtcdError as e:
+        return e.encode()
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(st.tuples(st.sampled_from(KEYS), st.sampled_from(VALUES)), max_size=40), st.lists(compares(), max_size=4),
+       branches(), branches(), st.lists(compares(), max_size=2), st.sampled_from((0, 9, 256)), st.sampled_from((3, 256)))
+def test_a_transaction_over_several_shards_does_what_it_does_in_one(
+    puts: list[tuple[bytes, bytes]], first: list[pb.Compare], then: list[pb.RequestOp], otherwise: list[pb.RequestOp],
+    nested: list[pb.Compare], turn_rows: int, many: int,
+) -> None:
+    """Whatever its compares take, in one turn or walked together."""
+    store = Store()
+    for key, value in puts:
+        store.put(key, value)
+    request = pb.TxnRequest(compare=first, success=then, failure=otherwise)
+    request.success.append(pb.RequestOp(request_txn=pb.TxnRequest(compare=nested, success=[
+        pb.RequestOp(request_put=pb.PutRequest(key=b"put", value=b"yes"))])))
+    request.failure.append(pb.RequestOp(request_put=pb.PutRequest(key=b"put", value=b"no")))
+    with patch.object(txn_eval, "TURN_ROWS", turn_rows), patch.object(txn_eval, "MANY", many):
+        outcome = store.run(request)
+        expected = one_by_one(store.whole, request)
+    assert outcome.tail == expected
+
+
+@given(st.lists(spans, max_size=8))
+@settings(max_examples=500, deadline=None)
+def test_merged_spans_are_of_the_same_keys_and_no_two_meet(some: list[Span]) -> None:
+    found = merged(some)
+    for key in UNIVERSE:
+        assert any(holds(span, key) for span in some if not inverted(span)) == (
+            sum(holds(span, key) for span in found if not inverted(span)) == 1)
+
+
+@pytest.mark.parametrize("equal", [True, False])
+def test_rows_that_many_range_compares_are_about_are_granted_and_looked_at_once(equal: bool) -> None:
+    """Issue 11: 50 compares of 60,000 keys are 1 KB."""
+    store = Store()
+    keys = [b"/many/%02d/%02d" % (at % 20, at // 20) for at in range(400)]
+    for key in keys:
+        store.put(key, b"v")
+    request = pb.TxnRequest(success=[pb.RequestOp(request_put=pb.PutRequest(key=b"/done", value=b"v"))])
+    for at in range(50):
+        request.compare.append(pb.Compare(
+            key=b"/many", range_end=b"/manz" if equal else b"/manz%02d" % at, target=3, result=0, value=b"v"))  # type: ignore[arg-type]
+    for part in store.parts:
+        part.rows = 0
+    outcome = store.run(request)
+    assert outcome.tail.startswith(b"\x10\x01")
+    assert outcome.changed
+    assert store.granted_bytes < 2 * sum(len(kv) + len(key) for part in store.parts[1:] for key, kv in part.scan(b"/", b"\0"))
+    assert sum(part.rows for part in store.parts) <= 4 * len(keys)
