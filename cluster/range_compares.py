@@ -275,6 +275,8 @@ class RangeCompares:
         span = compare.key, compare.range_end
         range_ = self._ranges[span]
         rule = range_.rules[compare.target, compare.result, given_of(compare)]
+        if not range_.walked:
+            raise Unlooked
         if rule.failing:
             return False
         if rule.more:  # those that were kept have changed

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from cluster import errors
 from cluster.errors import EtcdError
 from cluster.range_compares import FEW, RangeCompares
+from cluster.txn_eval import Steps
 from node.fronts import FrontLink
 from node.past import PastView
 from node.reads import Slices
@@ -64,25 +65,27 @@ class Looking:
     def _look(self, link: FrontLink, rid: int, looked: RangeCompares, wanted: Wanted, then: Then) -> Slices:
         seen: RangeCompares | None = None
         try:
-            yield from self._steps(link, rid, looked, wanted)
-            seen = looked if wanted() else None
+            done = yield from self._steps(link, rid, looked, wanted)
+            seen = looked if done and wanted() else None
         finally:
             self._running -= 1
             then(seen)
             self._next()
             self._node.wake()
 
-    def _steps(self, link: FrontLink, rid: int, looked: RangeCompares, wanted: Wanted) -> Slices:
+    def _steps(self, link: FrontLink, rid: int, looked: RangeCompares, wanted: Wanted) -> Steps[bool]:
+        """Whether all was looked at: nothing may be decided by what was given up midway."""
         store = self._node.store
         rounds = 0
         while wanted() and link.awaits(rid):
             if looked.unwalked(store.compact_revision):
                 for _ in looked.walk(PastView(store.reader())):
                     if not (wanted() and link.awaits(rid)):
-                        return
+                        return False
                     yield
             changes = yield from looked.catch_up(store)
             rounds += 1
             if changes <= FEW or rounds >= _ROUNDS:
-                return
+                return True
             yield
+        return False

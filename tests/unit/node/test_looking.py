@@ -176,3 +176,23 @@ def test_too_many_looks_are_refused(replica: Replica, monkeypatch: pytest.Monkey
     rids = [replica.write(Method.TXN, pb.TxnRequest(compare=[FULL], success=[PUT])) for _ in range(3)]
     found = replica.settle()
     assert [found[rid][0] for rid in rids] == [Status.OK, Status.OK, Status.ERROR]
+
+
+@pytest.mark.parametrize("slices", [1, 3])
+def test_a_look_ahead_that_is_given_up_midway_decides_nothing(
+    replica: Replica, monkeypatch: pytest.MonkeyPatch, slices: int,
+) -> None:
+    """Its front has given the request up by then. The key that fails is the last one of the range."""
+    monkeypatch.setattr(reads, "SLICE_S", 0.0)
+    fill(replica, 5000)
+    replica.write(Method.PUT, pb.PutRequest(key=b"f~", value=b"x"))
+    replica.write(Method.PUT, pb.PutRequest(key=b"f~", value=b"y"))
+    replica.settle()
+    new = pb.Compare(key=b"f", range_end=b"g", target=pb.Compare.VERSION, version=2, result=pb.Compare.LESS)
+    rid = replica.write(Method.TXN, pb.TxnRequest(compare=[new], success=[PUT]))
+    for _ in range(slices):
+        replica.loop.turn()
+    replica.link.overdue = rid
+    replica.settle()
+    assert replica.store.get(b"done") is None
+    assert not replica.writes._looking
