@@ -79,7 +79,8 @@ def test_one_node_that_is_down_is_not_waited_for(seed: int) -> None:
     simulation = nodes_of_a_shard_die(seed, 1)
     kept = records_kept_at_the_end(simulation)
     simulation.run()
-    assert max(kept) < 2 * BOUND
+    # some flushes' worth of records: 54 to 238 over eight seeds. What is waited for is above 5 * BOUND, as the test before says
+    assert max(kept) < 4 * BOUND
     assert sum(n.node.snapshots.installed for n in simulation.nodes.values() if n.shard == 1) == 1
 
 
