@@ -25,7 +25,7 @@ from node.storage.errors import DirectoryLocked, DiskFull, LibraryRefused, Stora
 from process import logs, seal
 from process.handed import take
 from process.scheduling import short_slices
-from process.setup import pin, settle_memory
+from process.setup import keep_aside, pin, settle_memory
 from process.status import StatusPipe, StatusSink
 from process.trimming import give_back_freed
 from process.turns import turns
@@ -63,7 +63,7 @@ def sealed_node(
     return node
 
 
-async def _run(settings: NodeSettings) -> int:
+async def _run(settings: NodeSettings, others: set[int]) -> int:
     loop = asyncio.get_running_loop()
     node = sealed_node(settings, loop)
     stop = asyncio.Event()
@@ -75,6 +75,7 @@ async def _run(settings: NodeSettings) -> int:
     if settings.shard == 0:
         node.peers.round_trips.start()
     turns.watch(loop)
+    keep_aside(loop, others)
     settle_memory()
     give_back_freed(loop)
     await stop.wait()
@@ -126,9 +127,9 @@ def main() -> int:
     common = settings.common
     logs.configure("muster/node", common.log_level, common.log_format, common.log_outputs,
                    host=common.name, process=f"node-{settings.shard}")
-    pin(common.cpu)
+    others = pin(common.cpu)
     short_slices()
-    return guarded(settings, _run(settings))
+    return guarded(settings, _run(settings, others))
 
 
 def guarded(settings: NodeSettings, run: Coroutine[Any, Any, int]) -> int:

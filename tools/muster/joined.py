@@ -23,7 +23,7 @@ from node.server import Node
 from process import logs
 from process.handed import take
 from process.scheduling import short_slices
-from process.setup import pin, settle_memory
+from process.setup import keep_aside, pin, settle_memory
 from process.status import StatusPipe, StatusSink, parts
 from process.trimming import give_back_freed
 from process.turns import turns
@@ -162,7 +162,7 @@ def make_front(node: Node, settings: FrontSettings, status: StatusSink | None = 
     return front
 
 
-async def _run(node_settings: NodeSettings, front_settings: FrontSettings) -> int:
+async def _run(node_settings: NodeSettings, front_settings: FrontSettings, others: set[int]) -> int:
     loop = asyncio.get_running_loop()
     stopping = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -179,6 +179,7 @@ async def _run(node_settings: NodeSettings, front_settings: FrontSettings) -> in
     node.peers.round_trips.start()
     await front.start()
     turns.watch(loop)
+    keep_aside(loop, others)
     settle_memory()
     give_back_freed(loop)
     await asyncio.wait(stopping_or_draining, return_when=asyncio.FIRST_COMPLETED)
@@ -197,9 +198,9 @@ def main() -> int:
     common = node_settings.common
     logs.configure("muster/node", common.log_level, common.log_format, common.log_outputs, host=common.name,
                    process=f"node-{node_settings.shard}+front")
-    pin(common.cpu)
+    others = pin(common.cpu)
     short_slices()
-    return guarded(node_settings, _run(node_settings, front_settings))
+    return guarded(node_settings, _run(node_settings, front_settings, others))
 
 
 if __name__ == "__main__":
