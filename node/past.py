@@ -91,7 +91,7 @@ class Past:
         """A request whose answer shows many rows was applied in this turn."""
         node = self._node
         view = PastView(node.store.reader_before(due.before))
-        node.reads.start(link, rid, self._work(link, rid, due.late.pieces(view), due.revision, term))
+        node.reads.start(link, rid, self._work(link, rid, due.late.pieces(view), due.revision, term, written=True))
 
     def deliver(self, link: FrontLink, rid: int, status: int, body: bytes | DueAnswer, term: int) -> None:
         """An answer as a shard's leader gives it."""
@@ -100,11 +100,12 @@ class Past:
         else:
             link.answer(rid, status, body)
 
-    def _work(self, link: FrontLink, rid: int, steps: txn_eval.Steps[list[bytes]], revision: int, term: int) -> Slices:
+    def _work(self, link: FrontLink, rid: int, steps: txn_eval.Steps[list[bytes]], revision: int, term: int, *,
+              written: bool = False) -> Slices:
         pieces = yield from steps
         head = HEAD.pack(revision, term)
         if link.watches and len(pieces) > 1 and sum(map(len, pieces)) > PIECE_BYTES:
-            answer = self._node.streams.answer(link, rid, [head])
+            answer = self._node.streams.answer(link, rid, [head], written=written)
             yield from answer.run(answer.last(pieces))
         else:
             link.pieces(rid, Status.OK, [head, *pieces])

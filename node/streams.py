@@ -36,7 +36,7 @@ def slow(began: float, moved_at: float, taken: int, now: float) -> bool:
 class LongAnswer:
     """One of them."""
 
-    __slots__ = ("_streams", "began", "credited", "link", "moved_at", "parked", "rid", "sent")
+    __slots__ = ("_streams", "began", "credited", "link", "moved_at", "parked", "refusal", "rid", "sent")
 
     def __init__(self, streams: Streams, link: FrontLink, rid: int) -> None:
         self._streams = streams
@@ -46,6 +46,7 @@ class LongAnswer:
         self.credited = 0
         self.began = self.moved_at = 0.0
         self.parked: Slices | None = None  # the reader, while the receiver has to catch up
+        self.refusal = errors.TOO_MANY_REQUESTS  # its end, where it cannot go on
 
     @property
     def ahead(self) -> bool:
@@ -79,13 +80,16 @@ class RangeStream(LongAnswer):
 
 
 class Answer(LongAnswer):
-    """An answer that the front puts together. ``head``: what its first record begins with."""
+    """An answer that the front puts together. ``head``: what its first record begins with. ``written``: it is of a request
+    that has changed the store; "too many requests" would say that it has not (I23)."""
 
     __slots__ = ("_head",)
 
-    def __init__(self, streams: Streams, link: FrontLink, rid: int, head: list[bytes]) -> None:
+    def __init__(self, streams: Streams, link: FrontLink, rid: int, head: list[bytes], *, written: bool = False) -> None:
         super().__init__(streams, link, rid)
         self._head = head
+        if written:
+            self.refusal = errors.TIMEOUT
 
     def pieces(self, parts: list[bytes]) -> None:
         """Some of it. EtcdError if there are too many that take as long."""
@@ -137,9 +141,9 @@ class Streams:
         self.add(stream)
         return stream
 
-    def answer(self, link: FrontLink, rid: int, head: list[bytes]) -> Answer:
-        """A new answer. It counts once it turns out long."""
-        return Answer(self, link, rid, head)
+    def answer(self, link: FrontLink, rid: int, head: list[bytes], *, written: bool = False) -> Answer:
+        """A new answer (:class:`Answer`). It counts once it turns out long."""
+        return Answer(self, link, rid, head, written=written)
 
     def add(self, answer: LongAnswer) -> None:
         """It counts as one of many from now on. EtcdError if there are too many, none of them slow."""
@@ -148,7 +152,7 @@ class Streams:
             parked = [one for one in self._open.values() if one.parked is not None]
             slowest = min(parked, key=lambda one: one.moved_at, default=None)
             if slowest is None or not slow(slowest.began, slowest.moved_at, slowest.credited, now):
-                raise EtcdError(errors.TOO_MANY_REQUESTS)
+                raise EtcdError(answer.refusal)
             self._give_up(slowest)
         self._open[answer.link.identity, answer.rid] = answer
         answer.began = answer.moved_at = now
@@ -203,7 +207,7 @@ class Streams:
     def _give_up(self, answer: LongAnswer) -> None:
         self.end(answer.link, answer.rid)
         if answer.link.alive:
-            self._refuse(answer.link, answer.rid, EtcdError(errors.TOO_MANY_REQUESTS))
+            self._refuse(answer.link, answer.rid, EtcdError(answer.refusal))
 
     def over(self, answer: LongAnswer) -> None:
         """It has ended."""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from cluster import errors
 from cluster.messages import Method
-from proxy.waiting import Waiting
+from proxy.waiting import WRITE, Waiting
 
 if TYPE_CHECKING:
     from proxy.links import Link
@@ -71,11 +71,14 @@ class Pieces:
         if coming.received - coming.credited >= CREDIT_BYTES:
             self._give(coming)
 
-    def _give(self, coming: _Coming) -> bool:
-        """Credit, if there is room."""
+    def _give(self, coming: _Coming, first: bool | None = None) -> bool:
+        """Credit, if there is room. ``first``: whether its connection waits for no answer before it; None: look."""
         client = coming.waiting.client
-        if client is not None and not client.room_to_gather and not (client.takes and self._is_first(coming, client)):
-            return False
+        if client is not None and not client.room_to_gather:
+            if not client.takes:
+                return False
+            if not (self._is_first(coming, client) if first is None else first):
+                return False
         coming.credited = coming.received
         coming.moved_at = self._router.loop.time()
         self._router.post(coming.link, coming.waiting.rid, Method.CREDIT, coming.received.to_bytes(8, "little"))
@@ -95,14 +98,18 @@ class Pieces:
         waiting = coming.waiting
         del self._coming[waiting]
         self._router.cancel(waiting)
-        self._router.fail(waiting, errors.TOO_MANY_REQUESTS)
+        # what is being shown has been written: "too many requests" would say that it has not (I23)
+        self._router.fail(waiting, errors.TIMEOUT if waiting.route == WRITE else errors.TOO_MANY_REQUESTS)
 
     def sweep(self, now: float) -> None:
         """Every ``router.SWEEP_S``: forget what has ended; look again at what waits for room."""
+        firsts: dict[object, _Coming] = {}  # by connection
         for waiting, coming in list(self._coming.items()):
             if coming.link.pending.get(waiting.rid) is not waiting:
                 del self._coming[waiting]
-            elif coming.received - coming.credited >= CREDIT_BYTES and not self._give(coming):
+                continue
+            first = waiting.client is None or firsts.setdefault(waiting.client.connection, coming) is coming
+            if coming.received - coming.credited >= CREDIT_BYTES and not self._give(coming, first):
                 if waiting.client.progress != coming.progress:
                     coming.progress, coming.moved_at = waiting.client.progress, now
                     if now - coming.told_at > KEEP_S:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from cluster import evaluate, messages, records, txn_eval
+from cluster import errors, evaluate, messages, records, txn_eval
 from cluster.errors import EtcdError
 from cluster.lease import Lessor
 from cluster.messages import HEAD, READ, Method, Status
@@ -296,3 +296,27 @@ def watched_steps(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
     monkeypatch.setattr(txn_eval, "some_rows", counted)
     return steps
+
+
+@pytest.mark.parametrize("given_up", [False, True], ids=["no room", "given up"])
+def test_a_write_whose_long_answer_finds_no_room_is_not_told_that_it_was_not_done(
+    replica: Replica, given_up: bool, monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(txn_eval, "LATE_ROWS", 3)
+    monkeypatch.setattr(txn_eval, "_STEP_ROWS", 7)
+    for key in KEYS:
+        replica.write(Method.PUT, pb.PutRequest(key=key, value=b"v" * 50_000))
+    replica.settle()
+    if not given_up:
+        monkeypatch.setattr("node.streams._MOST", 0)
+    monkeypatch.setattr(replica.streams, "credit", lambda *given: None)
+    rid = replica.write(Method.DELETE_RANGE, pb.DeleteRangeRequest(key=b"k", range_end=b"l", prev_kv=True))
+    found = replica.settle()
+    if given_up:
+        replica.loop.now += 61.0
+        replica.streams.sweep()
+        found = replica.settle()
+    status, body = found[rid]
+    assert status == Status.ERROR
+    assert EtcdError.decode(body).kind is errors.TIMEOUT
+    assert replica.store.get(KEYS[0]) is None

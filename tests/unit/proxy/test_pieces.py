@@ -121,3 +121,15 @@ def test_an_answer_whose_client_takes_others_first_is_waited_for_and_its_node_is
         asked.net.pass_time(4)
         assert {(told.method, told.rid, bytes(told.body)) for told in asked.told()} == {(Method.CREDIT, rid, bytes(8))}
     assert call.status is None
+
+
+def test_a_write_whose_answer_is_given_up_is_not_told_that_it_was_not_done() -> None:
+    asked = Asked()
+    call = FakeCall()
+    delete = rpc_pb2.DeleteRangeRequest(key=b"a", range_end=b"b", prev_kv=True)
+    asked.methods.handlers["DeleteRange"](call, delete.SerializeToString())
+    asked.net.run()
+    (request,) = asked.node.take(Method.DELETE_RANGE)
+    call.beyond_all_room = True
+    asked.piece(request.rid)
+    assert call.status == (errors.TIMEOUT.code, "etcdserver: request timed out")
