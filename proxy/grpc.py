@@ -144,6 +144,7 @@ class Call(Stream):
             and connection.plain
             and not self.started
             and self.remote_closed
+            and not self.gathered
         ):
             connection.send_window -= size
             stream_id = self.id
@@ -281,6 +282,7 @@ class Call(Stream):
             return
         self._slot = None
         if self.queued:  # a client that reads nothing would not read the status either
+            self._drop_buffer()
             self.reset()
         else:
             self.finish(wire.DEADLINE_EXCEEDED, "context deadline exceeded")

@@ -33,6 +33,10 @@ class TimedUnaryCall(UnaryCall):
         super().cancelled(code)
         self._began = observe(self, self._began)
 
+    def expired(self) -> None:
+        super().expired()
+        self._began = observe(self, self._began)
+
 
 class TimedStreamCall(StreamCall):
     """One that is timed, from its header block to its status or its client's reset."""
@@ -49,6 +53,10 @@ class TimedStreamCall(StreamCall):
 
     def cancelled(self, code: int) -> None:
         super().cancelled(code)
+        self._began = observe(self, self._began)
+
+    def expired(self) -> None:
+        super().expired()
         self._began = observe(self, self._began)
 
 

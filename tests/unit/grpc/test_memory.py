@@ -89,6 +89,29 @@ def test_however_a_request_ends_its_window_is_given_back(how: str) -> None:
     assert given_back(talk) >= WINDOW // 2
 
 
+def test_what_was_gathered_for_a_small_answer_is_not_counted_once_that_is_given() -> None:
+    talk = Talk()
+    park(talk, 1)
+    (call,) = talk.parked
+    call.gather(1 << 20)  # rows of several shards, of which the answer shows the keys
+    assert talk.server.gathered == 1 << 20
+    call.reply(b"small")
+    assert talk.server.gathered == 0
+    assert call.closed
+
+
+def test_an_unfinished_message_is_not_counted_once_its_call_has_expired() -> None:
+    talk = Talk()
+    talk.server.receive(f.settings_frame({f.INITIAL_WINDOW_SIZE: 0}), 100.0)
+    talk.headers(1, path="/a.B/Bidi")
+    talk.stream.calls[0].send(b"not taken")
+    talk.data(1, message(bytes(1000))[:500], end=False)
+    assert talk.server.buffered == 500
+    talk.stream.calls[0].expired()
+    assert not talk.server.streams
+    assert talk.server.buffered == 0
+
+
 def test_large_requests_that_are_sent_at_once_do_not_wait_for_each_others_end() -> None:
     talk = Talk(connection_window_bytes=WINDOW)
     whole = message(bytes(60_000))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from proxy.grpc import Call
@@ -36,6 +38,19 @@ def test_every_call_counts_once_however_it_ends() -> None:
     assert {path: times.count for path, times in registry.times.items()} == {
         "/a.B/Echo": 1, "/a.B/Refuse": 1, "/a.B/Park": 2, "/a.B/Bidi": 1}
     assert all(0 <= times.sum < 20 for times in registry.times.values())
+
+
+def test_a_call_whose_deadline_passes_counts_whether_or_not_its_client_reads() -> None:
+    talk, registry, parked = timed()
+    talk.server.receive(f.settings_frame({f.INITIAL_WINDOW_SIZE: 0}), 100.0)
+    talk.headers(1, path="/a.B/Park")
+    talk.data(1, message(b"x"))
+    talk.headers(3, path="/a.B/Bidi")
+    bidi: Any = talk.server.streams[3]
+    bidi.send(b"not taken")
+    for call in (parked[0], bidi):
+        call.expired()
+    assert {path: times.count for path, times in registry.times.items() if times.count} == {"/a.B/Park": 1, "/a.B/Bidi": 1}
 
 
 def test_nothing_is_timed_unless_asked() -> None:
