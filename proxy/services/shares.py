@@ -7,26 +7,19 @@ from __future__ import annotations
 
 from typing import Any
 
-_LOOKED_THROUGH = 256  # connections that are remembered, before those without calls are looked for
-
 
 class Shares:
     """Calls of one kind, by connection. ``most``: of a connection."""
 
     def __init__(self, most: int) -> None:
         self._most = most
-        self._calls: dict[Any, list[Any]] = {}
 
     def take(self, call: Any) -> bool:
         """Count a call until it is closed; False if its connection has as many as may be."""
-        if len(self._calls) > _LOOKED_THROUGH:
-            self._calls = {c: calls for c, calls in self._calls.items() if not all(one.closed for one in calls)}
-        calls = [one for one in self._calls.get(call.connection, ()) if not one.closed]
-        self._calls[call.connection] = calls
-        if len(calls) >= self._most:
+        connection = call.connection
+        taken = [stream_id for stream_id in connection.shares.get(self, ()) if stream_id in connection.streams]
+        connection.shares[self] = taken
+        if len(taken) >= self._most:
             return False
-        calls.append(call)
+        taken.append(call.id)
         return True
-
-    def __len__(self) -> int:
-        return len(self._calls)

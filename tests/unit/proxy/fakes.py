@@ -60,7 +60,10 @@ class FakeCall:
         self.status: tuple[int, str] | None = None
         self.on_drain: Callable[[], None] | None = None
         self.unread = 0
-        self.connection: object = self
+        self.id = 1
+        self.connection: Any = self  # unless a test gives it one: of this call alone
+        self.streams = {1: self}
+        self.shares: dict[object, list[int]] = {}
         self.gathered = 0
         self.room_to_gather = self.takes = True
         self.progress: object = 0
