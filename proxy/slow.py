@@ -106,7 +106,7 @@ class SlowRequests:
         for waiting in requests:
             if now - waiting.began <= self.limit_s or len(self._open) >= _MOST_OPEN:
                 return
-            if waiting.method in _WATCHED and id(waiting) not in self._open:
+            if waiting.method in _WATCHED and id(waiting) not in self._open and (link is not None or waiting.client is not None):
                 self._open[id(waiting)] = (waiting, where, link)
 
     def _next_second(self, now: float) -> None:
@@ -141,7 +141,9 @@ def described(waiting: Waiting) -> dict[str, object]:
 def _has_ended(waiting: Waiting, link: Link | None) -> bool:
     if waiting.call is not None:
         return bool(waiting.call.closed)
-    return link is None or link.pending.get(waiting.rid) is not waiting  # a part of a request over several shards
+    if link is not None:
+        return link.pending.get(waiting.rid) is not waiting  # a part of a request over several shards
+    return bool(waiting.client.closed)  # such a part, which waited to be sent: it may be on its way by now
 
 
 def _text(key: bytes) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -10,8 +11,8 @@ import structlog
 from cluster.messages import LONE_HEAD, Method
 from cluster.pb import rpc_pb2
 from proxy.services import register_all
-from proxy.slow import LINES_PER_S, described
-from proxy.waiting import WRITE, MethodStats, Waiting
+from proxy.slow import LINES_PER_S, SlowRequests, described
+from proxy.waiting import READ_ANY, WRITE, MethodStats, PartWaiting, Waiting
 
 from .fakes import FakeCall, Net
 from .test_services import Methods
@@ -95,3 +96,18 @@ def test_nothing_is_logged_where_the_limit_is_0() -> None:
         net.pass_time(8.0)
         assert put.closed
     assert slow(logs) == []
+
+
+def test_a_part_of_a_range_that_waits_for_a_replica_is_logged_once() -> None:
+    client, requests = FakeCall(), SlowRequests(0.3)
+    part = PartWaiting(client, Method.RANGE_ROWS, b"", 1, READ_ANY, 0.0, 7.0, MethodStats())
+    route = SimpleNamespace(links={}, queue=(), reads=[part])
+    router: Any = SimpleNamespace(routes=[route], read_index=SimpleNamespace(unanswered=lambda: iter(())))
+    with structlog.testing.capture_logs() as logs:
+        for at in range(40):
+            requests.look(router, at * 0.05)
+        assert slow(logs) == [], "it waits yet"
+        client.closed, route.reads = True, []
+        requests.look(router, 2.0)
+        requests.look(router, 2.05)
+    assert [line["waited_for"] for line in slow(logs)] == ["a replica"]
