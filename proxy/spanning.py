@@ -107,8 +107,10 @@ class Gather:
     def _part(self, waiting: Waiting, status: int, body: bytes) -> None:
         pieces: list[bytes]
         tried, place, pieces = waiting.context
-        if tried != self._tries:
-            return  # of an attempt that was given up: at another revision than the others' (H16)
+        if tried != self._tries:  # of an attempt that was given up: at another revision than the others' (H16)
+            if status == _PARTIAL:
+                self._router.cancel(waiting)
+            return
         if status in (_OK, _PARTIAL) and not pieces:
             self._check(waiting, body)
         if status == _PARTIAL:

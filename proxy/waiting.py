@@ -75,9 +75,10 @@ class Waiting:
             self.then(self, status, body)
         except HANDLER_MISTAKES as error:
             faults.met(f"answering {Method(self.method).name}", error)
-            if self.call is not None and not self.call.closed:
+            client = self.client
+            if client is not None and not client.closed:
                 self.stats.failed(errors.INTERNAL_FAULT.code)
-                self.call.finish(errors.INTERNAL_FAULT.code, errors.INTERNAL_FAULT.text)
+                client.finish(errors.INTERNAL_FAULT.code, errors.INTERNAL_FAULT.text)
 
     def waited(self, now: float) -> None:
         """It is sent only now: its time limit stays the one it came with. What is left of it goes along, and is all that the

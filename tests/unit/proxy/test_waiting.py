@@ -8,7 +8,7 @@ from typing import Any
 from cluster.errors import INTERNAL_FAULT
 from cluster.faults import faults
 from cluster.messages import Method, Status
-from proxy.waiting import READ_ANY, MethodStats, Waiting
+from proxy.waiting import READ_ANY, MethodStats, PartWaiting, Waiting
 
 
 def test_a_mistake_in_taking_an_answer_ends_that_call_alone() -> None:
@@ -23,3 +23,14 @@ def test_a_mistake_in_taking_an_answer_ends_that_call_alone() -> None:
     assert finished == [(INTERNAL_FAULT.code, INTERNAL_FAULT.text)]
     assert stats.codes == {INTERNAL_FAULT.code: 1}
     assert [where for where, _ in faults.take()] == ["answering HASH_KV"]
+
+
+def test_a_mistake_in_taking_a_part_ends_the_call_that_it_is_a_part_of() -> None:
+    def mistaken(*args: Any) -> None:
+        raise KeyError("a mistake")
+
+    finished: list[int] = []
+    call = SimpleNamespace(closed=False, finish=lambda code, text: finished.append(code))
+    PartWaiting(call, Method.RANGE, b"", 0, READ_ANY, 0.0, 1.0, MethodStats(), mistaken).tell(Status.OK, b"")
+    assert finished == [INTERNAL_FAULT.code]
+    assert [where for where, _ in faults.take()] == ["answering RANGE"]
