@@ -212,7 +212,13 @@ class RouterMonitor:
     def _borrowed(self, descriptor: int) -> Iterator[socket.socket]:
         """A connection of this port by libzmq's descriptor; OSError if that is something else by now: libzmq closes it in a
         thread of its own, and tells of it later."""
-        with socket.socket(fileno=os.dup(descriptor)) as sock:
+        copy = os.dup(descriptor)
+        try:
+            borrowed = socket.socket(fileno=copy)
+        except OSError:  # not even a socket
+            os.close(copy)
+            raise
+        with borrowed as sock:
             if sock.getsockname()[1:2] != (self._port,):
                 raise OSError(errno.EBADF, "another file has this descriptor")
             yield sock

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import socket
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -208,3 +209,16 @@ def test_a_port_scan_ends_nothing() -> None:
         await until(lambda: not holder.trouble)
 
     run(scenario)
+
+
+def test_a_descriptor_that_is_another_file_by_now_is_left_alone() -> None:
+    async def scenario(world: World) -> None:
+        router = await world.router()
+        monitor = router._monitor
+        with open(os.devnull, "rb") as other:
+            before = len(os.listdir("/proc/self/fd"))
+            for _ in range(100):
+                assert monitor._address(other.fileno()) == ""
+            assert len(os.listdir("/proc/self/fd")) == before
+
+    assert run(scenario) == []
