@@ -1,10 +1,12 @@
-"""``make demo`` and its five steps, pasted into a shell as a new user would."""
+"""``make demo``, its five steps and README's "Try it", pasted into a shell as a new user would."""
 
 from __future__ import annotations
 
+import contextlib
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,29 +15,45 @@ from tests.cluster.local_cluster import ROOT, environment, free_base_port
 
 _BIN = ROOT / ".venv" / "bin"
 
+pytestmark = [
+    pytest.mark.skipif(not (_BIN / "etcdctl").exists(), reason="needs make setup: the steps name .venv/bin"),
+    pytest.mark.timeout(180),
+]
 
-@pytest.mark.skipif(not (_BIN / "etcdctl").exists(), reason="needs make setup: the steps name .venv/bin")
-@pytest.mark.timeout(180)
-def test_each_of_the_five_steps_shows_something(tmp_path: Path) -> None:
-    line = [sys.executable, "-m", "tools.muster.demo", f"--data-dir={tmp_path}/d", f"--base-port={free_base_port(3)}"]
-    with subprocess.Popen(line, stdout=subprocess.PIPE, text=True, cwd=ROOT, env=environment()) as demo:
+
+@contextlib.contextmanager
+def demo(data_dir: Path, base_port: int) -> Iterator[str]:
+    """A demo that is ready: what it has told until then."""
+    line = [sys.executable, "-m", "tools.muster.demo", f"--data-dir={data_dir}", f"--base-port={base_port}"]
+    with subprocess.Popen(line, stdout=subprocess.PIPE, text=True, cwd=ROOT, env=environment()) as process:
         try:
-            assert demo.stdout is not None
+            assert process.stdout is not None
             text = ""
-            for told in demo.stdout:
+            for told in process.stdout:
                 text += told
                 if told.startswith("Ctrl-C"):
                     break
-            head, *steps = re.split(r"(?m)^ \d\. [a-zA-Z', ]{20} ", text.partition("\nCtrl-C")[0])
-            variable = re.search(r"First: (E=\S+)", head)
-            assert variable is not None
-            assert len(steps) == 5
-            script = f"set -m; {variable[1]}\n" + "echo =====\n".join(steps)
-            done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, timeout=120, cwd=ROOT, check=False)
+            yield text
         finally:
-            demo.terminate()
-    shown = done.stdout.split("=====\n")
-    assert shown[0] == "OK\ngreeting\nhello\n", done.stderr
+            process.terminate()
+
+
+def pasted(commands: list[str]) -> tuple[list[str], str]:
+    """What each of the commands prints, in one shell in this folder, and what all say on stderr."""
+    script = "set -m\n" + "\necho =====\n".join(commands)
+    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, timeout=120, cwd=ROOT, check=False)
+    return done.stdout.split("=====\n"), done.stderr
+
+
+def test_each_of_the_five_steps_shows_something(tmp_path: Path) -> None:
+    with demo(tmp_path / "d", free_base_port(3)) as text:
+        head, *steps = re.split(r"(?m)^ \d\. [a-zA-Z', ]{20} ", text.partition("\nCtrl-C")[0])
+        variable = re.search(r"First: (E=\S+)", head)
+        assert variable is not None
+        assert len(steps) == 5
+        steps[0] = f"{variable[1]}\n{steps[0]}"
+        shown, errors = pasted(steps)
+    assert shown[0] == "OK\ngreeting\nhello\n", errors
     assert "PUT\n/service/web\nstill up\n" in shown[1]
     assert "started host 0" in shown[1]
     assert shown[2].count("true") >= 1
@@ -44,3 +62,27 @@ def test_each_of_the_five_steps_shows_something(tmp_path: Path) -> None:
     assert shown[3].startswith('{"health":"true"')
     assert "etcd_server_has_leader 1" in shown[3]
     assert 'value: "hello"' in shown[4]
+
+
+def _told(text: str) -> list[str]:
+    """The lines, without what differs from run to run: times, processes, and the order in which endpoints answer."""
+    return sorted(re.sub(r"took = \S+|process \d+", "...", text).splitlines())
+
+
+def test_what_readme_tries_shows_what_it_says(tmp_path: Path) -> None:
+    base = free_base_port(3)
+    readme = (ROOT / "README.md").read_text()
+    transcript = re.search(r"(?s)## Try it.*?```console\n(.*?)```.*?```python\n(.*?)```", readme)
+    assert transcript is not None
+    console, script = (
+        re.sub(r"\b2([345])79\b", lambda port: str(base + 100 * (int(port[1]) - 3)), part)
+        .replace(".demo", f"{tmp_path}/d")
+        for part in transcript.groups()
+    )  # fmt: skip
+    steps = [step.partition("\n") for step in re.split(r"(?m)^\$ ", console)[1:]]
+    assert len(steps) > 5
+    with demo(tmp_path / "d", base):
+        shown, errors = pasted([*(command for command, _, _ in steps), f"python - <<'END'\n{script}END"])
+    for (command, _, said), heard in zip(steps, shown[:-1], strict=True):
+        assert _told(heard) == _told(said), f"{command}\n{errors}"
+    assert 'value: "up"' in shown[-1], errors

@@ -71,16 +71,16 @@ class Namespace:
 
 
 class Net:
-    """Namespaces for ``hosts`` hosts, joined. Hosts are numbered from 0."""
+    """Namespaces for ``hosts`` hosts, joined, with addresses of ``network`` (three octets). Hosts are numbered from 0."""
 
-    def __init__(self, hosts: int) -> None:
+    def __init__(self, hosts: int, network: str = _NETWORK) -> None:
         self.hub = Namespace()
         self.hosts = [Namespace() for _ in range(hosts)]
-        self.addresses = [f"{_NETWORK}.{i + 1}" for i in range(hosts)]
+        self.addresses = [f"{network}.{i + 1}" for i in range(hosts)]
         self._dropped: set[tuple[int, int]] = set()
         hub = self.hub
         hub("ip", "link", "add", "bridge", "type", "bridge")
-        hub("ip", "address", "add", f"{_NETWORK}.{_HUB}/24", "dev", "bridge")
+        hub("ip", "address", "add", f"{network}.{_HUB}/24", "dev", "bridge")
         hub("ip", "link", "set", "bridge", "up")
         for i, host in enumerate(self.hosts):
             hub("ip", "link", "add", f"host{i}", "type", "veth", "peer", "name", "eth0", "netns", host.path)
@@ -164,9 +164,9 @@ def need() -> None:
 
 
 @contextlib.contextmanager
-def net(hosts: int) -> Iterator[Net]:
+def net(hosts: int, network: str = _NETWORK) -> Iterator[Net]:
     """A network whose hub is this thread's for the time being."""
-    made = Net(hosts)
+    made = Net(hosts, network)
     try:
         with made.entered():
             yield made
