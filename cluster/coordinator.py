@@ -21,7 +21,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from cluster import evaluate, plain_txn, records
 from cluster.errors import EtcdError
@@ -37,11 +37,12 @@ from cluster.pb import rpc_pb2 as pb
 from cluster.placement import Placement
 from cluster.plain_txn import Plain
 from cluster.prepare import Grant, Prepare, Touch, encode_attempt
-from cluster.range_compares import RangeCompares
+from cluster.range_compares import RangeCompares, compares_of
 from cluster.replica import NotYet, Overlay
 from cluster.spans import Span
-from cluster.txn_eval import Turn, Unlooked, finish
+from cluster.txn_eval import Turn, Unlooked
 from cluster.validate import parse
+from cluster.verdicts import Verdicts, are_many
 from cluster.view import Outcome, Version
 
 T = TypeVar("T")
@@ -74,6 +75,10 @@ class Wide(Generic[T]):
     deadline_ms: int = NEVER  # its client has been told by then that it timed out
     rows: bool = False  # it must see the rows that it deletes, however many
     plain: Plain | None = None  # what it is, if it is a transaction of single keys at the latest revision
+    compares: list[Any] = field(default_factory=list)  # its range compares, each once
+    asked: dict[int, list[Any]] = field(default_factory=dict)  # of these, in this attempt
+    looked: RangeCompares | None = None  # they were looked at in shard 0, ahead of its turn
+    looking: bool = False  # they are being looked at
 
 
 @dataclass(slots=True, frozen=True)
@@ -112,6 +117,7 @@ class Coordinator(Generic[T]):
         self._appending: list[Attempt] = []  # those whose multis are in the record that is being made
         self._room = 0  # bytes that may still be appended in this run
         self._messages: list[Outgoing] = []
+        self._unlooked: list[tuple[Wide[T], RangeCompares]] = []
         # shard -> newest term that its leader was heard of, since it last failed to grant in time
         self._has_leader: dict[int, int] = {}
         self.completed = self.restarted = 0
@@ -140,7 +146,11 @@ class Coordinator(Generic[T]):
             wanted = plain_footprint(plain)
         else:
             wanted = Footprint(leases=set(revoked)) if revoked else footprint(method, body)
-        self._queue.append(Wide(token, method, body, wanted, revoked, plain=plain, deadline_ms=deadline_ms))
+        wide = Wide(token, method, body, wanted, revoked, plain=plain, deadline_ms=deadline_ms)
+        if method == Method.TXN and plain is None:
+            found = compares_of(pb.TxnRequest.FromString(body))
+            wide.compares = list({compare.SerializeToString(): compare for compare in found}.values())
+        self._queue.append(wide)
         return True
 
     def free_for(self, method: int, body: bytes, shard: int) -> bool:
@@ -226,7 +236,8 @@ class Coordinator(Generic[T]):
             if self._over(wide, now_ms):
                 self._release(wide)
             elif len(wide.grants) == len(wide.participants):
-                self._complete(wide, append)
+                if not wide.looking:
+                    self._complete(wide, append)
             elif now_ms - wide.started_ms >= self._patience_ms(wide):
                 self._give_up(wide)
             elif now_ms - wide.sent_ms >= self._resend_ms:
@@ -246,7 +257,7 @@ class Coordinator(Generic[T]):
                 wide.behind = None
             if rest := self._expiries.cut(wide):
                 wide.footprint = Footprint(leases=set(wide.leases))
-            blocked = (wide.behind is not None or self._overlaps.meets(wide.footprint)
+            blocked = (wide.looking or wide.behind is not None or self._overlaps.meets(wide.footprint)
                        or before.meets(wide.footprint) or self._expiries.full(wide))
             if blocked or not self._start(wide, now_ms):
                 waiting.append(wide)
@@ -266,6 +277,9 @@ class Coordinator(Generic[T]):
         wide.leaderless = next((shard for shard in touches if not self._leads(shard)), 0)
         if wide.leaderless:
             return False
+        if wide.looked is None and are_many(wide.compares, self._view):
+            self._look(wide)
+            return False
         self._number += 1
         wide.attempt = Attempt(self.term, self._number)
         wide.grants = {}
@@ -279,8 +293,13 @@ class Coordinator(Generic[T]):
         # everything this sequencer logged up to its own first record is applied there by then; overlapping multis
         # before this one are in the order log already, and the lock there ends only with them
         named = [] if wide.leases else sorted(wide.footprint.leases)
+        shards_of = self._placement.shards_of
+        wide.asked = {
+            shard: [compare for compare in wide.compares if shard in shards_of(compare.key, compare.range_end)]
+            for shard in wide.participants
+        }
         wide.prepares = {
-            shard: Prepare(wide.attempt, floor, 0, touches[shard], wide.leases, named).encode()
+            shard: Prepare(wide.attempt, floor, 0, touches[shard], wide.leases, named, wide.asked[shard]).encode()
             for shard in wide.participants
         }
         self._send(wide, now_ms)
@@ -307,19 +326,22 @@ class Coordinator(Generic[T]):
 
         for key, end in dict.fromkeys(wide.footprint.writes):
             ask(Touch(key, end, True, 0, count and bool(end)))
-        reads: dict[int, list[Span]] = {}
+        shown: dict[tuple[bytes, bytes, int], None] = {}
+        if wide.method == Method.TXN:
+            ranges = shown_ranges(pb.TxnRequest.FromString(wide.body))
+            shown = dict.fromkeys((r.key, r.range_end, r.revision) for r in ranges)
+        needed = {(key, end) for key, end, _ in shown}  # besides single keys: of other ranges the compares are all that counts
+        reads: dict[tuple[int, bool], list[Span]] = {}
         for span in wide.footprint.reads:
             for shard in shards_of(*span):
-                reads.setdefault(shard, []).append(span)
-        for shard, spans in reads.items():
+                reads.setdefault((shard, bool(span[1]) and span not in needed), []).append(span)
+        for (shard, compare), spans in reads.items():
             if shard:
-                found.setdefault(shard, []).extend([Touch(key, end) for key, end in merged(spans)])
-        if wide.method == Method.TXN:  # outside of these bounds the evaluation refuses it
-            low, high = max(self._view.compact_revision, 1), self._view.revision
-            shown = shown_ranges(pb.TxnRequest.FromString(wide.body))
-            for key, end, revision in dict.fromkeys((r.key, r.range_end, r.revision) for r in shown):
-                if low <= revision <= high:
-                    ask(Touch(key, end, False, revision))
+                found.setdefault(shard, []).extend([Touch(*span, compare=compare) for span in merged(spans)])
+        low, high = max(self._view.compact_revision, 1), self._view.revision
+        for key, end, revision in shown:
+            if low <= revision <= high:  # outside of these bounds the evaluation refuses it
+                ask(Touch(key, end, False, revision))
         return found
 
     def _send(self, wide: Wide[T], now_ms: int) -> None:
@@ -378,6 +400,9 @@ class Coordinator(Generic[T]):
             item, outcome = self._evaluate(view, wide, attempt, participants)
         except NotYet:  # it reads shard 0 at a revision that is logged and not applied: again at the next run
             return
+        except Unlooked:
+            self._look(wide)
+            return
         except Unread:
             self._restart(wide)
             return
@@ -408,19 +433,21 @@ class Coordinator(Generic[T]):
         elif wide.method == Method.DELETE_RANGE:
             outcome = evaluate.delete_range(view, wide.body)
         elif wide.method == Method.TXN:
-            outcome = self._txn(view, wide.body)
+            outcome = self._txn(view, wide)
         else:
             raise ValueError(f"method {wide.method} is no transaction over several shards")
         parts = self._parts(view, 0, outcome.items)
         return encode_multi(Multi(attempt, int(outcome.changed), participants, parts)), outcome
 
-    def _txn(self, view: GrantedView, body: bytes) -> Outcome:
-        try:
-            return evaluate.txn(view, body, self._max_txn_ops, turn=Turn())
-        except Unlooked:  # its range compares share one walk
-            looked = RangeCompares.of(body)
-            finish(looked.walk(view))
-            return evaluate.txn(view, body, self._max_txn_ops, turn=Turn(looked))
+    def _txn(self, view: GrantedView, wide: Wide[T]) -> Outcome:
+        if wide.looked is not None:
+            wide.looked.look_again(self._view, self._view.applied)
+        verdicts = Verdicts(self._view, self._placement, wide.asked, wide.grants, wide.looked)
+        return evaluate.txn(view, wide.body, self._max_txn_ops, turn=Turn(verdicts))
+
+    def _look(self, wide: Wide[T]) -> None:
+        wide.looking = True
+        self._unlooked.append((wide, wide.looked or RangeCompares.of(wide.body)))
 
     def _revoke(
         self, view: GrantedView, wide: Wide[T], attempt: Attempt, participants: dict[int, int]
@@ -489,6 +516,18 @@ class Coordinator(Generic[T]):
         """Messages to leaders, in order."""
         messages, self._messages = self._messages, []
         return messages
+
+    def take_unlooked(self) -> list[tuple[Wide[T], RangeCompares]]:
+        """Transactions whose range compares are to be looked at in shard 0 ahead; then :meth:`looked_at` each."""
+        unlooked, self._unlooked = self._unlooked, []
+        return unlooked
+
+    def looked_at(self, wide: Wide[T], looked: RangeCompares | None) -> None:
+        """That was done; None: it was given up, since nobody waits for it any more."""
+        wide.looking = False
+        wide.looked = looked
+        if looked is None:
+            wide.deadline_ms = 0
 
     def resign(self) -> list[T]:
         """The term is lost: whoever waits here has certainly not been logged."""

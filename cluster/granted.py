@@ -9,13 +9,14 @@ import heapq
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from cluster import txn_eval
 from cluster.footprint import inverted, overlap
 from cluster.messages import Method
 from cluster.pb import rpc_pb2 as pb
 from cluster.placement import Placement
-from cluster.prepare import Grant, Row, Touch
+from cluster.prepare import Grant, Prepare, Row, Touch
 from cluster.ranges import Fields
-from cluster.replica import Overlay
+from cluster.replica import AppliedState, Overlay
 from cluster.spans import Intervals, Span, keys_in
 from cluster.view import Current, Version
 
@@ -109,6 +110,28 @@ class GrantedView:
 
     def lease_keys(self, lease: int) -> list[bytes]:
         return sorted((*self._own.lease_keys(lease), *self._lease_keys.get(lease, ())))
+
+
+def rows_of(store: AppliedState, prepare: Prepare) -> tuple[list[list[Row]], dict[int, int]]:
+    """What a shard's leader grants: the rows of each touch; of those that need only be counted, and hold many, their number
+    instead."""
+    rows: list[list[Row]] = []
+    counts: dict[int, int] = {}
+    for at, touch in enumerate(prepare.touches):
+        key, range_end, revision = touch.key, touch.range_end, touch.revision
+        found: list[Row] = []
+        if touch.compare or inverted((key, range_end)):
+            pass
+        elif touch.count and (count := store.live_count(key, range_end)) > txn_eval.MANY:
+            counts[at] = count
+        elif 0 < revision < store.compact_revision:
+            pass  # the sequencer knows the compaction and refuses
+        elif range_end or revision:
+            found = list(store.scan(key, range_end, revision))
+        elif (kv := store.get(key)) is not None:
+            found = [(key, kv)]
+        rows.append(found)
+    return rows, counts
 
 
 def merged(spans: Iterable[Span]) -> list[Span]:

@@ -21,9 +21,11 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass, field
+from typing import Any
 
 from cluster.footprint import Footprint
 from cluster.order import Attempt
+from cluster.pb import rpc_pb2 as pb
 
 _U32 = struct.Struct("<I")
 _ATTEMPT = struct.Struct("<QQ")
@@ -31,7 +33,7 @@ _PREPARE = struct.Struct("<QQQQQ")  # attempt, floor: attempt numbers of this te
 _RANGE = struct.Struct("<QBII")  # revision to read at (0 latest), flags, key length, end length
 REPORT = struct.Struct("<HQQQQ")  # shard, index, term, count, applied order index
 FATE = struct.Struct("<Q")  # order index of the attempt's multi, 0: it has and will have none
-WRITE, COUNT = 1, 2
+WRITE, COUNT, COMPARE = 1, 2, 4
 _MANY = 0xFFFFFFFF  # in the place of a number of rows: only their number follows, u64
 
 Row = tuple[bytes, bytes]  # key, KeyValue in wire form
@@ -46,6 +48,7 @@ class Touch:
     write: bool = False
     revision: int = 0
     count: bool = False  # many rows need only be counted: they are deleted
+    compare: bool = False  # no rows are needed: what compares it is decided by the shard
 
 
 @dataclass(slots=True)
@@ -58,6 +61,7 @@ class Prepare:
     touches: list[Touch] = field(default_factory=list)
     leases: list[int] = field(default_factory=list)  # to be revoked: lock them and every key on them
     named: list[int] = field(default_factory=list)  # that its puts name: a revoke of them waits for its multi (I15)
+    compares: list[Any] = field(default_factory=list)  # Compare messages of ranges, to be decided for the shard's own keys
 
     def footprint(self) -> Footprint:
         """As the lock table sees it."""
@@ -70,16 +74,20 @@ class Prepare:
     def encode(self) -> bytes:
         parts = [_PREPARE.pack(*self.attempt, self.floor, self.order_index, len(self.touches))]
         for t in self.touches:
-            flags = (WRITE if t.write else 0) | (COUNT if t.count else 0)
+            flags = (WRITE if t.write else 0) | (COUNT if t.count else 0) | (COMPARE if t.compare else 0)
             parts.append(_RANGE.pack(t.revision, flags, len(t.key), len(t.range_end)))
             parts += (t.key, t.range_end)
+        parts.append(_U32.pack(len(self.compares)))
+        for compare in self.compares:
+            body = compare.SerializeToString()
+            parts += (_U32.pack(len(body)), body)
         parts.append(struct.pack(f"<I{len(self.leases)}q", len(self.leases), *self.leases))
         parts.append(struct.pack(f"<{len(self.named)}q", *self.named))
         return b"".join(parts)
 
     @classmethod
     def decode(cls, data: bytes) -> Prepare:
-        """ValueError or struct.error if it is cut short."""
+        """ValueError, struct.error or DecodeError if it is cut short or none."""
         term, number, floor, order_index, count = _PREPARE.unpack_from(data)
         pos = _PREPARE.size
         touches = []
@@ -88,23 +96,31 @@ class Prepare:
             pos += _RANGE.size
             key, range_end = data[pos : pos + key_len], data[pos + key_len : pos + key_len + end_len]
             pos += key_len + end_len
-            touches.append(Touch(key, range_end, bool(flags & WRITE), revision, bool(flags & COUNT)))
+            touches.append(Touch(key, range_end, bool(flags & WRITE), revision, bool(flags & COUNT), bool(flags & COMPARE)))
+        (count,) = _U32.unpack_from(data, pos)
+        pos += 4
+        compares = []
+        for _ in range(count):
+            (length,) = _U32.unpack_from(data, pos)
+            pos += 4 + length
+            compares.append(pb.Compare.FromString(data[pos - length : pos]))
         (count,) = _U32.unpack_from(data, pos)
         leases = list(struct.unpack(f"<{(len(data) - pos - 4) // 8}q", data[pos + 4 :]))
-        return cls(Attempt(term, number), floor, order_index, touches, leases[:count], leases[count:])
+        return cls(Attempt(term, number), floor, order_index, touches, leases[:count], leases[count:], compares)
 
 
 @dataclass(slots=True)
 class Grant:
-    """What the leader of ``term`` read under the lock: rows per touch, keys per lease."""
+    """What the leader of ``term`` read under the lock: rows per touch, keys per lease, a verdict per compare."""
 
     term: int
     rows: list[list[Row]]
     lease_keys: list[list[bytes]]
     counts: dict[int, int] = field(default_factory=dict)  # of touches that were only counted: their rows are empty
+    verdicts: bytes = b""  # of each compare one (``cluster.verdicts``)
 
     def encode(self) -> bytes:
-        parts = [_ATTEMPT.pack(self.term, len(self.rows))]
+        parts = [_ATTEMPT.pack(self.term, len(self.rows)), _U32.pack(len(self.verdicts)), self.verdicts]
         for at, rows in enumerate(self.rows):
             if at in self.counts:
                 parts += (_U32.pack(_MANY), self.counts[at].to_bytes(8, "little"))
@@ -130,6 +146,7 @@ class Grant:
             pos += 4 + length
             return data[pos - length : pos]
 
+        verdicts = chunk()
         rows: list[list[Row]] = []
         counts: dict[int, int] = {}
         for at in range(count):
@@ -145,7 +162,7 @@ class Grant:
             (n,) = _U32.unpack_from(data, pos)
             pos += 4
             lease_keys.append([chunk() for _ in range(n)])
-        return cls(term, rows, lease_keys, counts)
+        return cls(term, rows, lease_keys, counts, verdicts)
 
 
 def encode_attempt(attempt: Attempt) -> bytes:

@@ -126,7 +126,7 @@ class RangeCompares:
         self._ranges: dict[Span, _Range] = {}
         self.revision = 0  # what changed after it has not been looked at
         self.rounds = 0  # so often it was not enough
-        for compare in _compares(request):
+        for compare in compares_of(request):
             span = compare.key, compare.range_end
             if span not in self._ranges:
                 self._ranges[span] = _Range(span)
@@ -297,13 +297,19 @@ def _open(ranges: list[_Range]) -> list[_Bounds]:
     return _bounds_of([rule for range_ in ranges for rule in range_.rules.values() if not rule.more])
 
 
-def _compares(request: Any) -> Iterator[Any]:
+def compares_of(request: Any) -> Iterator[Any]:
+    """The range compares of a TxnRequest that have to be looked at, nested ones included."""
     for compare in request.compare:
-        if compare.range_end and is_known(compare.target) and not inverted((compare.key, compare.range_end)):
+        if is_of_range(compare):
             yield compare
     for op in (*request.success, *request.failure):
         if op.HasField("request_txn"):
-            yield from _compares(op.request_txn)
+            yield from compares_of(op.request_txn)
+
+
+def is_of_range(compare: Any) -> bool:
+    """Whether a compare is of a range that may hold keys, and depends on these."""
+    return bool(compare.range_end) and is_known(compare.target) and not inverted((compare.key, compare.range_end))
 
 
 def _values(view: View | AppliedState, key: bytes, valued: bool) -> _Values | None:

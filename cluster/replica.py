@@ -85,6 +85,11 @@ class Overlay:
         self.revision = store.revision
         self.compact_revision = store.compact_revision
 
+    @property
+    def applied(self) -> AppliedState:
+        """What it lies over."""
+        return self._store
+
     def current(self, key: bytes) -> Current | Version | None:
         """Create, mod, version and lease of the live key, or None."""
         pending = self._writes.get(key)

@@ -22,10 +22,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-from cluster import errors, evaluate, plain_txn, txn_eval
+from cluster import errors, evaluate, plain_txn
 from cluster.errors import EtcdError
 from cluster.faults import answered, whole
-from cluster.footprint import Footprint, footprint, inverted
+from cluster.footprint import Footprint, footprint
+from cluster.granted import rows_of
 from cluster.later_puts import LaterPuts
 from cluster.locks import LockTable, Queued, Refused
 from cluster.messages import LEADER, Method, Status
@@ -34,20 +35,22 @@ from cluster.pace import MAX_ENTRY_BYTES, Pace
 from cluster.pb import rpc_pb2 as pb
 from cluster.pending import Blocked, Elsewhere, PendingOverlay, Recorder, shows_past, shows_rows
 from cluster.plain_put import key_end, pending
-from cluster.prepare import Grant, Prepare, Row, encode_attempt
+from cluster.prepare import Grant, Prepare, encode_attempt
 from cluster.range_compares import RangeCompares
 from cluster.replica import AppliedState
 from cluster.shard_batch import Answer, PendingPut, Reply, ShardBatch
 from cluster.txn_eval import Turn, Unlooked
+from cluster.verdicts import are_many, decide
 from cluster.view import Outcome
 
 T = TypeVar("T")
 
 _MAX_UNORDERED_BYTES = 32 << 20  # of logged entries without a place in the order; Raft drops proposals beyond 64 MiB
+_MAX_EARLY = 1000  # prepares that may not lock yet
 _CREATE, _MOD = 1, 2  # Compare.CompareTarget
 _METHODS = frozenset((Method.PUT, Method.DELETE_RANGE, Method.TXN))
 _PUT = int(Method.PUT)
-Unlooking = tuple[Any, bytes, RangeCompares]  # token, TxnRequest
+Unlooking = tuple[Any, bytes | Attempt, RangeCompares]  # token, TxnRequest or whose prepare it is
 PutAnswers = tuple[list[PendingPut], int]  # in order, the revision before the first
 
 
@@ -70,6 +73,7 @@ class Preparing(Generic[T]):
     prepare: Prepare
     batch: int = 0  # what must be applied before it is answered (H1)
     answer: bytes | None = None
+    looked: RangeCompares | None = None
 
 
 @dataclass(slots=True, frozen=True)
@@ -103,6 +107,7 @@ class ShardLeader(Generic[T]):
         self._table: LockTable[Waiting[T] | Preparing[T]] = LockTable()
         self._held_up = False  # requests of the table that may go on found the entry full, or too much ahead of the order
         self._early: list[tuple[T, Prepare]] = []
+        self._ahead: dict[Attempt, tuple[T, Prepare]] = {}  # of which range compares are being looked at before they lock
         self._ungranted: dict[Attempt, Queued[Waiting[T] | Preparing[T]]] = {}  # they hold their locks, or will soon
         self._ended: set[Attempt] = set()  # released or applied here: never locked again (H5)
         self._floor = Attempt(0, 0)
@@ -328,13 +333,13 @@ class ShardLeader(Generic[T]):
     # -- transactions over several shards
 
     @whole
-    def prepare(self, token: T, prepare: Prepare) -> None:
+    def prepare(self, token: T, prepare: Prepare, looked: RangeCompares | None = None) -> None:
         """The sequencer asks for a lock (H5: stale and finished attempts are passed over, it sends again)."""
         attempt = prepare.attempt
         if attempt.term < self.sequencer_term or attempt in self._ended or attempt <= self._floor:
             return
         if attempt.term > self.sequencer_term or not self.serving or prepare.order_index > self.order_index:
-            if len(self._early) < 1000:
+            if len(self._early) < _MAX_EARLY:
                 self._early.append((token, prepare))
             return
         self._raise_floor(Attempt(attempt.term, prepare.floor))
@@ -345,9 +350,14 @@ class ShardLeader(Generic[T]):
             if held.payload.answer is not None:
                 self._answers.append((token, Status.OK, held.payload.answer))
             return
+        if attempt in self._ahead or (looked is None and len(self._ahead) < _MAX_EARLY and are_many(prepare.compares, self.view)):
+            if attempt not in self._ahead:
+                self._unlooked.append((token, attempt, RangeCompares(pb.TxnRequest(compare=prepare.compares))))
+            self._ahead[attempt] = token, prepare
+            return
         wanted = self._wanted(prepare)
         try:
-            entry_ = self._table.prepare(attempt, wanted, Preparing(token, prepare))
+            entry_ = self._table.prepare(attempt, wanted, Preparing(token, prepare, looked=looked))
         except Refused as e:
             self._answers.append((token, Status.LOCKED, encode_attempt(e.holder)))
             return
@@ -355,6 +365,21 @@ class ShardLeader(Generic[T]):
             self._lock(entry_)
             self._ungranted[attempt] = entry_
             self._grant()
+
+    def looks(self, attempt: Attempt) -> bool:
+        """Whether a look for :meth:`looked_at` is still wanted."""
+        return attempt in self._ahead or self._table.find(attempt) is not None
+
+    @whole
+    def looked_at(self, attempt: Attempt, looked: RangeCompares | None) -> None:
+        """The range compares of a prepare of :meth:`take_unlooked` were looked at; None: that was given up."""
+        ahead, held = self._ahead.pop(attempt, None), self._table.find(attempt)
+        if held is not None and isinstance(held.payload, Preparing):
+            held.payload.looked, self._ungranted[attempt] = looked, held
+            if looked is not None:
+                self._grant()
+        elif ahead is not None and looked is not None:
+            self.prepare(*ahead, looked)
 
     def _wanted(self, prepare: Prepare) -> Footprint:
         """The footprint, with every key that hangs on a lease to be revoked (H6)."""
@@ -383,35 +408,18 @@ class ShardLeader(Generic[T]):
             if any(t.revision > store.revision for t in prepare.touches):
                 continue
             del self._ungranted[attempt]
-            rows, counts = self._read(prepare)
-            payload.answer = Grant(
-                self.term, rows, [store.lease_keys(lease) for lease in prepare.leases], counts).encode()
-            self._answers.append((payload.token, Status.OK, payload.answer))
-
-    def _read(self, prepare: Prepare) -> tuple[list[list[Row]], dict[int, int]]:
-        """The rows of each touch; of those that need only be counted, and hold many, their number instead."""
-        rows: list[list[Row]] = []
-        counts: dict[int, int] = {}
-        for at, touch in enumerate(prepare.touches):
-            if inverted((touch.key, touch.range_end)):
-                rows.append([])
+            try:
+                if payload.looked is not None:
+                    payload.looked.look_again(self.view, store)
+                verdicts = decide(prepare.compares, self.view, Turn(payload.looked))
+            except Unlooked:
+                looked = payload.looked or RangeCompares(pb.TxnRequest(compare=prepare.compares))
+                self._unlooked.append((payload.token, attempt, looked))
                 continue
-            if touch.count:
-                found = self._store.live_count(touch.key, touch.range_end)
-                if found > txn_eval.MANY:
-                    counts[at] = found
-                    rows.append([])
-                    continue
-            rows.append(self._rows(touch.key, touch.range_end, touch.revision))
-        return rows, counts
-
-    def _rows(self, key: bytes, range_end: bytes, revision: int) -> list[Row]:
-        if 0 < revision < self._store.compact_revision:
-            return []  # the sequencer knows the compaction and refuses
-        if not range_end and not revision:
-            kv = self._store.get(key)
-            return [] if kv is None else [(key, kv)]
-        return list(self._store.scan(key, range_end, revision))
+            rows, counts = rows_of(store, prepare)
+            keys = [store.lease_keys(lease) for lease in prepare.leases]
+            payload.answer = Grant(self.term, rows, keys, counts, verdicts).encode()
+            self._answers.append((payload.token, Status.OK, payload.answer))
 
     @whole
     def release(self, attempt: Attempt, *, more: bool = False) -> None:
@@ -419,6 +427,7 @@ class ShardLeader(Generic[T]):
         lets go on whoever waited for them."""
         if attempt > self._floor:
             self._ended.add(attempt)
+        self._ahead.pop(attempt, None)
         held = self._table.find(attempt)
         if held is not None:
             self._table.unlock(held)
@@ -563,7 +572,7 @@ class ShardLeader(Generic[T]):
         return puts
 
     def take_unlooked(self) -> list[Unlooking]:
-        """Transactions whose range compares are to be looked at ahead; then :meth:`resume` each, or forget it."""
+        """Whose range compares are to be looked at: then :meth:`resume` a transaction, or forget it; :meth:`looked_at` a prepare."""
         unlooked, self._unlooked = self._unlooked, []
         return unlooked
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from bisect import insort
 from collections.abc import Callable, Generator, Iterator, Sequence
 from itertools import chain
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 from cluster import errors, records
 from cluster.errors import EtcdError
@@ -21,9 +21,6 @@ from cluster.ranges import Fields, RangeRead, Row
 from cluster.spans import Intervals, Span, keys_in
 from cluster.view import Current, Outcome, Version, View
 from cluster.wire import key_value, varint
-
-if TYPE_CHECKING:
-    from cluster.range_compares import RangeCompares
 
 T = TypeVar("T")
 Steps = Generator[None, None, T]  # long work a step at a time, some hundred rows each
@@ -339,12 +336,19 @@ class Unlooked(Exception):
     """Its range compares take too long for one turn: they are looked at ahead of it (``range_compares``)."""
 
 
+class Decided(Protocol):
+    """Range compares that were looked at."""
+
+    def holds(self, compare: Any, view: View) -> bool:
+        """One of them. Unlooked: it has to be looked at, or again."""
+
+
 class Turn:
     """What range compares may take where they are decided in one turn, as those of a transaction that writes are."""
 
     __slots__ = ("_left", "looked")
 
-    def __init__(self, looked: RangeCompares | None = None) -> None:
+    def __init__(self, looked: Decided | None = None) -> None:
         """``looked``: they were looked at ahead, and what changed since, too."""
         self.looked = looked
         self._left = TURN_ROWS
@@ -359,7 +363,7 @@ class Turn:
 def _plan(view: View, request: Any, turn: Turn | None = None) -> Steps[_Plan]:
     succeeded = True
     for compare in request.compare:
-        if not (yield from _holds(view, compare, turn)):
+        if not (yield from holds(view, compare, turn)):
             succeeded = False
             break
     plan = _Plan(succeeded)
@@ -380,8 +384,8 @@ def given_of(compare: Any) -> Any:
     return getattr(compare, _TARGET_FIELD[compare.target])
 
 
-def _holds(view: View, compare: Any, turn: Turn | None) -> Steps[bool]:
-    """One compare, on the state before the transaction."""
+def holds(view: View, compare: Any, turn: Turn | None) -> Steps[bool]:
+    """One compare, on the state before the transaction. ``turn``: see :func:`txn`."""
     key, range_end = compare.key, compare.range_end
     target = compare.target
     if not is_known(target):

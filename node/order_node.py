@@ -23,6 +23,7 @@ from cluster.pace import Company
 from cluster.placement import Placement
 from cluster.prepare import FATE, REPORT, Grant, decode_attempt
 from cluster.raft import EntryKind, Role
+from cluster.range_compares import RangeCompares
 from cluster.settings import NodeSettings
 from cluster.shard import Report
 from cluster.sound import Place, sound
@@ -167,7 +168,18 @@ class OrderNode(LinkedNode):
                 self._cut(coordinator)
             coordinator.run(self.now_ms(), self._append)
             self._send_prepares(coordinator)
+            for wide, looked in coordinator.take_unlooked():
+                assert wide.token is not None
+                self.looking.start(*wide.token, looked, partial(self._looks, coordinator, wide),
+                                   partial(self._looked, coordinator, wide))
         super()._evaluate()
+
+    def _looks(self, coordinator: Coordinator[Token], wide: Wide[Token]) -> bool:
+        return coordinator is self.coordinator and wide.looking
+
+    def _looked(self, coordinator: Coordinator[Token], wide: Wide[Token], looked: RangeCompares | None) -> None:
+        if coordinator is self.coordinator:
+            coordinator.looked_at(wide, looked)
 
     @property
     def _sequencing(self) -> bool:

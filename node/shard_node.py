@@ -169,11 +169,16 @@ class ShardNode(LinkedNode):
             self.returning.taken()
             leading.logged(self.raft.propose(leading.seal()))
 
-    def _looked(self, leading: ShardLeader[Token], token: Token, body: bytes, looked: RangeCompares | None) -> None:
+    def _looks(self, leading: ShardLeader[Token], what: bytes | Attempt) -> bool:
+        return leading is self.leading and (not isinstance(what, Attempt) or leading.looks(what))
+
+    def _looked(self, leading: ShardLeader[Token], token: Token, what: bytes | Attempt, looked: RangeCompares | None) -> None:
         if leading is not self.leading:
             self._not_leader(*token)
+        elif isinstance(what, Attempt):
+            leading.looked_at(what, looked)
         elif looked is not None:
-            leading.resume(token, body, looked)
+            leading.resume(token, what, looked)
 
     def _has_room(self) -> bool:
         return self.leading is not None and self.leading.runnable and self.raft.takes_proposals
@@ -504,9 +509,9 @@ class ShardNode(LinkedNode):
         leading = self.leading
         if leading is not None:
             self._drain(leading)
-            for token, body, looked in leading.take_unlooked():
-                self.looking.start(token[0], token[1], looked, lambda: self.leading is leading,
-                                   partial(self._looked, leading, token, body))
+            for token, what, looked in leading.take_unlooked():
+                self.looking.start(token[0], token[1], looked, partial(self._looks, leading, what),
+                                   partial(self._looked, leading, token, what))
             self._report(force=False)
             if leading.ready and self.raft.takes_proposals:
                 self.wake()

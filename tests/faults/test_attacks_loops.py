@@ -71,6 +71,14 @@ def sorts_by_value(endpoint: str) -> int:
     return answered(endpoint, _RANGE, *[request.SerializeToString()] * 10)
 
 
+def range_compares(endpoint: str) -> int:
+    """50 compares of 60,000 keys on both shards, each of a range of its own, decide a put: 1 KB."""
+    compares = [pb.Compare(key=MANY, range_end=b"%b%02d" % (MANY_END, n), target=pb.Compare.VERSION, result=pb.Compare.NOT_EQUAL,
+                           version=100 + n) for n in range(50)]
+    put = pb.RequestOp(request_put=pb.PutRequest(key=b"decided"))
+    return answered(endpoint, _TXN, pb.TxnRequest(compare=compares, success=[put]).SerializeToString())
+
+
 def odd_path(endpoint: str) -> None:
     """A path of 30,000 octets of 0xff: an answer that names it is encoded."""
     with Raw(endpoint) as raw:
@@ -82,6 +90,7 @@ def odd_path(endpoint: str) -> None:
 # with what a p99 may come to beside them, on a machine where twice the usual one is less
 ATTACKS: dict[Callable[[str], object], float] = {
     odd_path: 2 * FLOOR_S, full_ranges: 2 * FLOOR_S, progress_requests: 2 * FLOOR_S, sorts_by_value: 2 * FLOOR_S,
+    range_compares: 2 * FLOOR_S,
     deletes_and_puts: 1.5,  # evaluated in one turn, some 0.4 s alone on a CPU, as in an etcd
 }
 

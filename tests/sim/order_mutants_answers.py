@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from order_mutants import HOT, Mutant, plan
 
+import cluster.shard
 import node.server
 import proxy.router
 import proxy.services.maintenance
@@ -66,6 +67,11 @@ def no_leases_are_listed(patch: Patch) -> None:
 def compares_are_looked_at_once(patch: Patch) -> None:
     """I22: range compares that were looked at ahead are looked at again where the transaction is evaluated."""
     patch.setattr(RangeCompares, "look_again", lambda self, view, store: None)
+
+
+def no_shard_decides_range_compares(patch: Patch) -> None:
+    """I22: a range compare is about the keys of every shard that it meets, not shard 0's alone."""
+    patch.setattr(cluster.shard, "decide", lambda compares, view, turn: bytes(len(compares)))
 
 
 # -- hashes
@@ -159,6 +165,7 @@ def compactions_are_misnamed(patch: Patch) -> None:
 WATCHES = {**HOT, "watch": 3, "progress": 6}
 MUTANTS = [
     Mutant(compares_are_looked_at_once, ("I22",), plan(mix={"put": 10, "txn": 14, "delete": 3}, turn_rows=0, **CALM)),
+    Mutant(no_shard_decides_range_compares, ("I22",), plan(mix={"put": 10, "txn": 14, "delete": 3}, turn_rows=0, **CALM)),
     Mutant(no_lease_ever_expires, ("I15 a lease ends",), plan(mix=LEASES, **CALM)),
     Mutant(leases_end_late, ("I15 a lease ends",), plan(mix=LEASES, faults=("heal",))),
     Mutant(time_to_live_is_always_the_same, ("I15 time to live",), plan(mix=LEASES, **CALM)),
