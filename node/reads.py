@@ -70,7 +70,7 @@ class Slicer:
                 self._long.append(work)
                 if not self._long_scheduled:
                     self._later()
-        if self._fresh:
+        if self._fresh and not self._scheduled:  # else the work has begun another
             self._scheduled = True
             self._loop.call_soon(self._slice)
 
@@ -79,7 +79,7 @@ class Slicer:
         work = self._long.popleft()
         if self._goes_on(work, self._slice_s()):
             self._long.append(work)
-        if self._long:
+        if self._long and not self._long_scheduled:
             self._later()
 
     def _later(self) -> None:

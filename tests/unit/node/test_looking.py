@@ -196,3 +196,14 @@ def test_a_look_ahead_that_is_given_up_midway_decides_nothing(
     replica.settle()
     assert replica.store.get(b"done") is None
     assert not replica.writes._looking
+
+
+def test_looks_that_wait_and_are_given_up_end_one_after_the_other(replica: Replica) -> None:
+    """Each begins the next one in its own slice; the slicer took that for one more, and ended the node over it."""
+    fill(replica, 600)
+    for _ in range(looking.AT_ONCE + 4):
+        replica.write(Method.TXN, pb.TxnRequest(compare=[FULL], success=[PUT]))
+    assert len(replica.looking) == looking.AT_ONCE + 4
+    replica.link.overdue = replica.rid
+    replica.settle()
+    assert not len(replica.looking)
