@@ -11,7 +11,7 @@ and its receiver is slow: then it makes room for a newcomer. The front is told s
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 
 from cluster import errors
@@ -36,7 +36,7 @@ def slow(began: float, moved_at: float, taken: int, now: float) -> bool:
 class LongAnswer:
     """One of them."""
 
-    __slots__ = ("_streams", "began", "credited", "link", "moved_at", "parked", "refusal", "rid", "sent")
+    __slots__ = ("_streams", "began", "credited", "link", "moved_at", "parked", "refusal", "resumed", "rid", "sent")
 
     def __init__(self, streams: Streams, link: FrontLink, rid: int) -> None:
         self._streams = streams
@@ -47,6 +47,7 @@ class LongAnswer:
         self.began = self.moved_at = 0.0
         self.parked: Slices | None = None  # the reader, while the receiver has to catch up
         self.refusal = errors.TOO_MANY_REQUESTS  # its end, where it cannot go on
+        self.resumed = False  # it goes on since there is room for a piece of it, and has not taken that yet
 
     @property
     def ahead(self) -> bool:
@@ -57,7 +58,9 @@ class LongAnswer:
         """For the slicer: ``work`` until it ends or a window is full."""
         try:
             for _ in work:
-                if self.ahead or self.link.in_flight >= LINK_BYTES:
+                self._streams.went_on(self)
+                if self.ahead or self._streams.full(self.link):
+                    self._streams.add(self)  # it may have sent nothing yet
                     self.parked = work
                     self._streams.wait(self)
                     return
@@ -66,6 +69,8 @@ class LongAnswer:
             if self.parked is None:
                 work.close()
                 self._streams.over(self)
+            self._streams.went_on(self)
+            self._streams.resume_behind(self.link)  # it may have taken less than there was room for
 
 
 class RangeStream(LongAnswer):
@@ -93,8 +98,7 @@ class Answer(LongAnswer):
 
     def pieces(self, parts: list[bytes]) -> None:
         """Some of it. EtcdError if there are too many that take as long."""
-        if not self.sent:
-            self._streams.add(self)
+        self._streams.add(self)
         parts = self._headed(parts)
         self.sent += sum(map(len, parts))
         self.link.pieces(self.rid, Status.PARTIAL, parts)
@@ -134,6 +138,7 @@ class Streams:
         self._stalled_s = stalled_s
         self._open: dict[tuple[bytes, int], LongAnswer] = {}
         self._behind: dict[bytes, deque[LongAnswer]] = {}  # parked, with a window of their own: their links are full
+        self._resumed: Counter[bytes] = Counter()  # of each link: how many have room for a piece, and have not taken it yet
 
     def open(self, link: FrontLink, rid: int) -> RangeStream:
         """A new stream; EtcdError if there are too many."""
@@ -146,7 +151,10 @@ class Streams:
         return Answer(self, link, rid, head, written=written)
 
     def add(self, answer: LongAnswer) -> None:
-        """It counts as one of many from now on. EtcdError if there are too many, none of them slow."""
+        """It counts as one of many from now on, if it does not already. EtcdError if there are too many, none of them slow."""
+        mark = answer.link.identity, answer.rid
+        if self._open.get(mark) is answer:
+            return
         now = self._now()
         if len(self._open) >= _MOST:
             parked = [one for one in self._open.values() if one.parked is not None]
@@ -154,7 +162,7 @@ class Streams:
             if slowest is None or not slow(slowest.began, slowest.moved_at, slowest.credited, now):
                 raise EtcdError(answer.refusal)
             self._give_up(slowest)
-        self._open[answer.link.identity, answer.rid] = answer
+        self._open[mark] = answer
         answer.began = answer.moved_at = now
 
     def wait(self, answer: LongAnswer) -> None:
@@ -166,7 +174,7 @@ class Streams:
         """The front has passed on so many bytes in all of an answer; with rid 0: has read so many from its link."""
         if not rid:
             link.pieces_taken = min(max(link.pieces_taken, size), link.pieces_sent)
-            self._resume_behind(link)
+            self.resume_behind(link)
             return
         answer = self._open.get((link.identity, rid))
         if answer is None:
@@ -177,14 +185,27 @@ class Streams:
             answer.began = answer.moved_at  # its client takes something else first: it is not this one that is slow
         answer.credited = max(answer.credited, size)
         if answer.parked is not None and was_ahead and not answer.ahead:
-            if link.in_flight < LINK_BYTES:
-                self._resume(answer)
-            else:
+            if self.full(link):
                 self.wait(answer)
+            else:
+                self._resume(answer)
 
-    def _resume_behind(self, link: FrontLink) -> None:
+    def full(self, link: FrontLink) -> bool:
+        """Whether all answers of a link have on their way what they may, with a piece of each that goes on now."""
+        return link.in_flight + self._resumed[link.identity] * PIECE_BYTES >= LINK_BYTES
+
+    def went_on(self, answer: LongAnswer) -> None:
+        """If there was room for a piece of it, it has taken that, or does not want it any more."""
+        if answer.resumed:
+            answer.resumed = False
+            self._resumed[answer.link.identity] -= 1
+            if not self._resumed[answer.link.identity]:
+                del self._resumed[answer.link.identity]
+
+    def resume_behind(self, link: FrontLink) -> None:
+        """Those that wait for room on this link go on, as many as there is room for."""
         behind = self._behind.get(link.identity)
-        while behind and link.in_flight < LINK_BYTES:
+        while behind and not self.full(link):
             answer = behind.popleft()
             if answer.parked is not None and not answer.ahead:
                 self._resume(answer)
@@ -194,6 +215,8 @@ class Streams:
     def _resume(self, answer: LongAnswer) -> None:
         work, answer.parked = answer.parked, None
         assert work is not None, "who is not parked goes on by itself"
+        answer.resumed = True
+        self._resumed[answer.link.identity] += 1
         self._start(answer.link, answer.rid, answer.run(work))
 
     def end(self, link: FrontLink, rid: int) -> None:

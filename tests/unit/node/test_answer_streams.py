@@ -183,6 +183,60 @@ def test_all_answers_of_a_link_have_a_window_together_and_none_is_left_out() -> 
     assert shared.streams.count == 0
 
 
+def test_room_on_a_link_goes_to_as_many_answers_as_it_is_for() -> None:
+    shared = Shared(count=300, size=900_000)
+    read = sum(shared.came().values())
+    assert read > 2 * LINK_BYTES, "each new one sends a piece"
+    while shared.streams.count:
+        shared.streams.credit(shared.link, 0, read)
+        shared.settle()
+        assert shared.link.in_flight <= LINK_BYTES + PIECE_BYTES
+        more = sum(shared.came().values())
+        assert more
+        read += more
+    assert read == 300 * 900_004
+
+
+def test_those_who_wait_for_a_full_link_go_on_when_others_end_with_less_than_there_was_room_for() -> None:
+    """Ends of answers take none of it, and no credit comes for them."""
+    shared = Shared(count=300, size=PIECE_BYTES + 1)
+    read = sum(shared.came().values())
+    shared.streams.credit(shared.link, 0, read)
+    shared.settle()
+    assert read + sum(shared.came().values()) == 300 * (PIECE_BYTES + 5)
+    assert shared.streams.count == 0
+
+
+@pytest.mark.parametrize("how", ["front gone", "cancelled", "node stops"])
+def test_one_that_waits_for_a_full_link_before_it_has_sent_anything_ends_too(how: str) -> None:
+    """It counts, say: it reads many rows and shows none. It would keep an iterator of the database for ever."""
+    shared = Shared(count=200, size=900_000)
+    assert shared.link.in_flight >= LINK_BYTES
+    closed = shared.closed
+
+    def counts() -> Slices:
+        try:
+            for _ in range(10):
+                yield
+            answer.end([b"10"])
+        finally:
+            shared.closed += 1
+
+    answer = shared.streams.answer(shared.link, 7, [b"head"])
+    shared.reads.start(shared.link, 7, answer.run(counts()))
+    shared.settle()
+    if how == "front gone":
+        shared.link.alive = False
+        shared.streams.sweep()
+    elif how == "cancelled":
+        shared.reads.cancel(shared.link, 7)
+        shared.streams.end(shared.link, 7)
+    else:
+        shared.streams.close()
+    assert shared.closed == closed + 1
+    assert how == "cancelled" or shared.streams.count == 0
+
+
 def test_an_answer_whose_receiver_has_no_room_does_not_stop_others() -> None:
     shared = Shared(count=31, size=2 << 20)
     read = sum(shared.came().values())
