@@ -51,6 +51,7 @@ class Backups:
         self._node = node
         self._running: dict[tuple[bytes, int], Backup] = {}
         self._preparing = 0
+        self._wanted: set[tuple[bytes, int]] = set()  # of those, who has not cancelled
         self.completed = 0
 
     def start(self, link: FrontLink, rid: int) -> None:
@@ -60,6 +61,7 @@ class Backups:
             node.reads.refuse(link, rid, EtcdError(errors.TOO_MANY_REQUESTS))
             return
         self._preparing += 1
+        self._wanted.add((link.identity, rid))
         made = node.loop.run_in_executor(
             None, SnapshotSource.create, node.store, f"{node.settings.data_dir}/outgoing")
         made.add_done_callback(lambda done: self._made(link, rid, done))
@@ -80,13 +82,15 @@ class Backups:
 
     def _made(self, link: FrontLink, rid: int, done: asyncio.Future[SnapshotSource]) -> None:
         self._preparing -= 1
+        wanted = (link.identity, rid) in self._wanted
+        self._wanted.discard((link.identity, rid))
         error = done.exception()
         if error is not None:
             log.error("a backup could not be made", error=str(error))
             self._node.reads.refuse(link, rid, EtcdError(errors.UNMAPPED, f"a backup could not be made: {error}"))
             return
         backup = Backup(link, rid, done.result(), self._node.loop.time())
-        if not link.alive or self._node.stopping:
+        if not wanted or not link.alive or self._node.stopping:
             backup.source.close()
             return
         self._running[link.identity, rid] = backup
@@ -117,6 +121,7 @@ class Backups:
 
     def end(self, link: FrontLink, rid: int) -> None:
         """Finished, cancelled, or its front is gone."""
+        self._wanted.discard((link.identity, rid))
         backup = self._running.pop((link.identity, rid), None)
         if backup is not None:
             backup.source.close()

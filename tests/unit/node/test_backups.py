@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -26,8 +27,8 @@ class Node:
         self.link = FrontLink(b"front", self._frame, b"", 1)
         self.closed: list[int] = []
         self.begun: list[int] = []
-        self.loop.run_in_executor = lambda *args: SimpleNamespace(  # type: ignore[attr-defined]
-            add_done_callback=lambda then: self.begun.append(1))
+        self.made: list[Callable[[Any], None]] = []  # what is to be called once the checkpoint of each is made
+        self.loop.run_in_executor = lambda *args: SimpleNamespace(add_done_callback=self._begins)  # type: ignore[attr-defined]
         node: Any = SimpleNamespace(
             loop=self.loop, store=None, reads=SimpleNamespace(refuse=lambda link, rid, error: link.answer(
                 rid, Status.ERROR, error.encode())),
@@ -36,6 +37,10 @@ class Node:
         for rid in range(1, _MOST + 1):
             source: Any = SimpleNamespace(close=lambda rid=rid: self.closed.append(rid))
             self.backups._running[self.link.identity, rid] = Backup(self.link, rid, source, self.loop.now)
+
+    def _begins(self, then: Callable[[Any], None]) -> None:
+        self.begun.append(1)
+        self.made.append(then)
 
     def _frame(self, parts: list[bytes]) -> bool:
         self.frames.append(parts[-1])
@@ -91,3 +96,18 @@ def test_a_shard_whose_turn_comes_later_is_not_the_slow_one(node: Node) -> None:
         node.backups.sweep()
         node.backups.start(node.link, 9)
     assert (set(node.refused()), node.closed, node.begun) == ({9}, [], [])
+
+
+def test_one_that_is_cancelled_while_its_checkpoint_is_made_takes_no_place(node: Node) -> None:
+    """It would have stood there, unread, until it was slow: who asks and cancels again and again would keep all places."""
+    node.backups.end(node.link, 1)
+    node.closed.clear()
+    node.backups.start(node.link, 9)
+    node.backups.end(node.link, 9)
+    (made,) = node.made
+    source = SimpleNamespace(close=lambda: node.closed.append(9), next_chunk=lambda size: b"c" * size, size_bytes=1 << 30)
+    made(SimpleNamespace(exception=lambda: None, result=lambda: source))
+    assert (node.closed, len(node.backups._running)) == ([9], _MOST - 1)
+    assert not node.link.pending
+    node.backups.start(node.link, 10)
+    assert node.begun == [1, 1]
