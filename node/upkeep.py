@@ -221,7 +221,7 @@ class Upkeep:
         if self._log_bytes >= self._space_look_at:  # on every host: within a second a fast disk takes more than the margin
             self._look_at_space()
         catching_up = self._node.snapshots.catching_up
-        if (slowed := catching_up.slows) is not None and self._node.writes.leader is not None:
+        if (slowed := catching_up.slows) is not None and self._node.raft.role is Role.LEADER:
             pause_s = catching_up.pause_s(
                 size, self._node.log.bytes_after(slowed), self._for_transfers, self._node.loop.time())
             if pause_s and not self._node.raft.held_back:

@@ -239,8 +239,11 @@ def test_what_is_kept_for_a_transfer_is_bounded_in_bytes(replica: Make) -> None:
     assert node.log.bytes_after(0) < 8 << 20
 
 
-def test_a_leader_holds_proposals_back_for_who_ran_out_of_log(replica: Make) -> None:
-    node = replica(**SMALL)
+@pytest.mark.parametrize("shard", [0, 1])
+def test_a_leader_holds_proposals_back_for_who_ran_out_of_log(replica: Make, shard: int) -> None:
+    """A shard's other than 0, too, which has no leader of node.writes."""
+    node = replica(shard=shard, leads=not shard, **SMALL)
+    node.raft.role = Role.LEADER
     node.heard[2] = PeerStatus(0, 1, "snapshot", 0, False, int(1e6))
     for held_back in (False, True):
         node.snapshots.catching_up.begins(2, node.applied_index + 1, 999.0)
