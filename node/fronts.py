@@ -176,7 +176,10 @@ class Fronts:
             self.drop(identity)
             return
         if records:
-            link.newest = records[-1][0] or link.newest
+            newest = records[-1][0]
+            if newest <= link.newest:  # said of an older one: credit, say
+                newest = max([rid for rid, *_ in records])
+            link.newest = max(link.newest, newest)
             self._receive(link, records)
 
     def _hello(
