@@ -62,6 +62,8 @@ class Contacts:
         if not self._due(trouble, reason, now):
             return
         event = "lost a peer" if member_id in self._reached and not trouble.told else "a peer is not reached"
+        if len(trouble.told) >= _MOST_CAUSES:
+            trouble.told.pop(min(trouble.told, key=trouble.told.__getitem__))
         trouble.told[reason] = now
         log.warning(event, **self._named(peer), reason=reason, **({"hint": hint} if hint else {}), for_s=round(now - trouble.since))
 
@@ -70,9 +72,9 @@ class Contacts:
         stands, trouble.reason = reason == trouble.reason, reason
         if not trouble.told:
             return now - trouble.since >= PATIENCE_S
-        if reason in trouble.told:
+        if reason in trouble.told or len(trouble.told) >= _MOST_CAUSES:
             return now - max(trouble.told.values()) >= self._again_s
-        return stands and len(trouble.told) < _MOST_CAUSES
+        return stands
 
     def _is_well(self, member_id: int, peer: Peer, now: float) -> None:
         trouble = self._troubles.pop(member_id, None)

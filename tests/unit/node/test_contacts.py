@@ -109,3 +109,15 @@ def test_nodes_of_other_shards_say_the_same_less_often() -> None:
     world.links[3].why = ("Connection refused", "")
     lines = world.seconds(AGAIN_S * 5)
     assert [line["address"] for line in lines] == ["10.0.0.3:2382"]
+
+
+def test_a_peer_with_ever_new_troubles_is_still_told_of_now_and_then_and_its_causes_are_not_kept_for_ever() -> None:
+    world = World()
+    for cause in range(40):
+        world.links[3].why = (f"cause {cause}", "")
+        world.seconds(5)
+    world.links[3].why = ("the last one", "")
+    lines = world.seconds(4 * AGAIN_S)
+    assert 3 <= len(lines) <= 5
+    assert {line["reason"] for line in lines} == {"the last one"}
+    assert len(world.contacts._troubles[3].told) <= 6
