@@ -28,7 +28,7 @@ from cluster.errors import EtcdError
 from cluster.expiries import Expiries
 from cluster.faults import answered
 from cluster.footprint import Footprint, footprint, plain_footprint
-from cluster.granted import GrantedView, Uncounted, Unread, merged, shown_ranges, shows_deleted
+from cluster.granted import GrantedView, Uncounted, Unread, shown_ranges, shows_deleted
 from cluster.messages import Method
 from cluster.order import Attempt, Fold, Multi, Part, encode_multi
 from cluster.overlaps import Overlaps
@@ -39,7 +39,7 @@ from cluster.plain_txn import Plain
 from cluster.prepare import Grant, Prepare, Touch, encode_attempt
 from cluster.range_compares import RangeCompares, compares_of
 from cluster.replica import NotYet, Overlay
-from cluster.spans import Span
+from cluster.spans import Span, merged
 from cluster.txn_eval import Turn, Unlooked
 from cluster.validate import parse
 from cluster.verdicts import Verdicts, are_many
@@ -330,14 +330,16 @@ class Coordinator(Generic[T]):
         if wide.method == Method.TXN:
             ranges = shown_ranges(pb.TxnRequest.FromString(wide.body))
             shown = dict.fromkeys((r.key, r.range_end, r.revision) for r in ranges)
-        needed = {(key, end) for key, end, _ in shown}  # besides single keys: of other ranges the compares are all that counts
-        reads: dict[tuple[int, bool], list[Span]] = {}
+        needed = {(key, end) for key, end, _ in shown}
+        reads: dict[int, list[Span]] = {}
         for span in wide.footprint.reads:
             for shard in shards_of(*span):
-                reads.setdefault((shard, bool(span[1]) and span not in needed), []).append(span)
-        for (shard, compare), spans in reads.items():
+                rows = reads.setdefault(shard, [])
+                if not span[1] or span in needed:  # of other ranges the shard's verdicts are all that counts
+                    rows.append(span)
+        for shard, spans in reads.items():
             if shard:
-                found.setdefault(shard, []).extend([Touch(*span, compare=compare) for span in merged(spans)])
+                found.setdefault(shard, []).extend([Touch(key, end) for key, end in merged(spans)])
         low, high = max(self._view.compact_revision, 1), self._view.revision
         for key, end, revision in shown:
             if low <= revision <= high:  # outside of these bounds the evaluation refuses it

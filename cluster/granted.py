@@ -17,7 +17,7 @@ from cluster.placement import Placement
 from cluster.prepare import Grant, Prepare, Row, Touch
 from cluster.ranges import Fields
 from cluster.replica import AppliedState, Overlay
-from cluster.spans import Intervals, Span, keys_in
+from cluster.spans import Span, keys_in
 from cluster.view import Current, Version
 
 
@@ -120,7 +120,7 @@ def rows_of(store: AppliedState, prepare: Prepare) -> tuple[list[list[Row]], dic
     for at, touch in enumerate(prepare.touches):
         key, range_end, revision = touch.key, touch.range_end, touch.revision
         found: list[Row] = []
-        if touch.compare or inverted((key, range_end)):
+        if inverted((key, range_end)):
             pass
         elif touch.count and (count := store.live_count(key, range_end)) > txn_eval.MANY:
             counts[at] = count
@@ -132,22 +132,6 @@ def rows_of(store: AppliedState, prepare: Prepare) -> tuple[list[list[Row]], dic
             found = [(key, kv)]
         rows.append(found)
     return rows, counts
-
-
-def merged(spans: Iterable[Span]) -> list[Span]:
-    """Spans of the same keys, of which no two ranges meet: what many ranges read is granted once."""
-    ranges = Intervals()
-    found: list[Span] = []
-    singles: list[bytes] = []
-    for span in dict.fromkeys(spans):
-        if not span[1]:
-            singles.append(span[0])
-        elif inverted(span):
-            found.append(span)
-        else:
-            ranges.add_span(span)
-    found += [(key, b"") for key in singles if key not in ranges]
-    return found + ranges.spans()
 
 
 def shows_deleted(method: int, body: bytes) -> bool:

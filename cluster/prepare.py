@@ -26,6 +26,7 @@ from typing import Any
 from cluster.footprint import Footprint
 from cluster.order import Attempt
 from cluster.pb import rpc_pb2 as pb
+from cluster.spans import merged
 
 _U32 = struct.Struct("<I")
 _ATTEMPT = struct.Struct("<QQ")
@@ -33,7 +34,7 @@ _PREPARE = struct.Struct("<QQQQQ")  # attempt, floor: attempt numbers of this te
 _RANGE = struct.Struct("<QBII")  # revision to read at (0 latest), flags, key length, end length
 REPORT = struct.Struct("<HQQQQ")  # shard, index, term, count, applied order index
 FATE = struct.Struct("<Q")  # order index of the attempt's multi, 0: it has and will have none
-WRITE, COUNT, COMPARE = 1, 2, 4
+WRITE, COUNT = 1, 2
 _MANY = 0xFFFFFFFF  # in the place of a number of rows: only their number follows, u64
 
 Row = tuple[bytes, bytes]  # key, KeyValue in wire form
@@ -48,7 +49,6 @@ class Touch:
     write: bool = False
     revision: int = 0
     count: bool = False  # many rows need only be counted: they are deleted
-    compare: bool = False  # no rows are needed: what compares it is decided by the shard
 
 
 @dataclass(slots=True)
@@ -68,13 +68,14 @@ class Prepare:
         found = Footprint()
         for touch in self.touches:
             (found.writes if touch.write else found.reads).append((touch.key, touch.range_end))
+        found.reads.extend(merged([(compare.key, compare.range_end) for compare in self.compares]))
         found.leases.update(self.leases, self.named)
         return found
 
     def encode(self) -> bytes:
         parts = [_PREPARE.pack(*self.attempt, self.floor, self.order_index, len(self.touches))]
         for t in self.touches:
-            flags = (WRITE if t.write else 0) | (COUNT if t.count else 0) | (COMPARE if t.compare else 0)
+            flags = (WRITE if t.write else 0) | (COUNT if t.count else 0)
             parts.append(_RANGE.pack(t.revision, flags, len(t.key), len(t.range_end)))
             parts += (t.key, t.range_end)
         parts.append(_U32.pack(len(self.compares)))
@@ -96,7 +97,7 @@ class Prepare:
             pos += _RANGE.size
             key, range_end = data[pos : pos + key_len], data[pos + key_len : pos + key_len + end_len]
             pos += key_len + end_len
-            touches.append(Touch(key, range_end, bool(flags & WRITE), revision, bool(flags & COUNT), bool(flags & COMPARE)))
+            touches.append(Touch(key, range_end, bool(flags & WRITE), revision, bool(flags & COUNT)))
         (count,) = _U32.unpack_from(data, pos)
         pos += 4
         compares = []

@@ -135,3 +135,20 @@ class Intervals:
         if high is None or low < high:
             pieces.append((low, b"\0" if high is None else high))
         return pieces
+
+
+def merged(spans: Iterable[Span]) -> list[Span]:
+    """Spans of the same keys, of which no two ranges meet. Inverted ones hold none, and stay."""
+    ranges = Intervals()
+    found: list[Span] = []
+    singles: list[bytes] = []
+    for span in dict.fromkeys(spans):
+        low, high = bounds(span)
+        if not span[1]:
+            singles.append(low)
+        elif high is not None and high <= low:
+            found.append(span)
+        else:
+            ranges.add(low, high)
+    found += [(key, b"") for key in singles if key not in ranges]
+    return found + ranges.spans()

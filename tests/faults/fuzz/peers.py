@@ -7,6 +7,7 @@ from random import Random
 
 from cluster.messages import HELLO_BODY, PROTOCOL_VERSION, READ, REQUEST, SEQUENCE, Method
 from cluster.order import Attempt
+from cluster.pb import rpc_pb2 as pb
 from cluster.prepare import Prepare, Touch
 from cluster.raft import Message, encode_messages
 from node.peers import HELLO
@@ -92,7 +93,10 @@ def _request(rid: int, method: int, body: bytes) -> bytes:
 def _front_body(r: Random, method: int) -> bytes:
     if method == Method.PREPARE and r.random() < 0.7:
         touches = [Touch(r.choice((b"", b"a", b"k1")), r.choice((b"", b"\0", b"b")), r.random() < 0.5, r.choice((0, 1, 1 << 63)))]
-        return messages.mutated(r, Prepare(Attempt(r.choice((0, 1, 2)), r.randrange(5)), 0, 0, touches, [-1, 5]).encode())
+        compares = [pb.Compare(key=b"a", range_end=r.choice((b"", b"\0", b"b")), target=r.choice((0, 2, 3, 9)))  # type: ignore[arg-type]
+                    for _ in range(r.choice((0, 1, 3)))]
+        return messages.mutated(r, Prepare(
+            Attempt(r.choice((0, 1, 2)), r.randrange(5)), 0, 0, touches, [-1, 5], [], compares).encode())
     if r.random() < 0.2:
         return r.randbytes(r.choice((0, 1, 7, 8, 9, 17, 25, 60)))
     _, bodies = messages.requests(r)

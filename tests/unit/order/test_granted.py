@@ -14,7 +14,6 @@ from cluster import evaluate, txn_eval
 from cluster.coordinator import Coordinator, Wide
 from cluster.errors import EtcdError
 from cluster.footprint import inverted
-from cluster.granted import merged
 from cluster.messages import Method, Status
 from cluster.order import Attempt, Cut, Fold
 from cluster.pb import rpc_pb2 as pb
@@ -23,7 +22,7 @@ from cluster.prepare import Grant, Prepare, Touch
 from cluster.range_compares import RangeCompares
 from cluster.replica import Overlay
 from cluster.shard import ShardLeader
-from cluster.spans import Span, holds
+from cluster.spans import Span, holds, merged
 from cluster.txn_eval import finish
 from cluster.verdicts import HOLDS, THERE
 from cluster.view import Outcome
@@ -257,7 +256,7 @@ def leader_of_many() -> tuple[ShardLeader[str], Prepare]:
     leader.applied_record(1, 5, [])
     leader.serve()
     compare = pb.Compare(key=b"k", range_end=b"l", target=pb.Compare.VERSION, version=1)
-    return leader, Prepare(Attempt(5, 1), 0, 1, [Touch(b"k", b"l", compare=True)], compares=[compare])
+    return leader, Prepare(Attempt(5, 1), 0, 1, compares=[compare])
 
 
 def test_nothing_is_locked_while_a_shard_looks_ahead() -> None:
@@ -273,7 +272,7 @@ def test_nothing_is_locked_while_a_shard_looks_ahead() -> None:
     ((token, status, body),) = leader.take_answers()
     assert (token, status) == ("again", Status.OK)
     assert isinstance(body, bytes)
-    assert Grant.decode(body) == Grant(TERM, [[]], [], verdicts=bytes((THERE | HOLDS,)))
+    assert Grant.decode(body) == Grant(TERM, [], [], verdicts=bytes((THERE | HOLDS,)))
     assert leader.undecided() == [prepare.attempt]
 
 
@@ -297,3 +296,28 @@ def test_a_look_ahead_that_was_given_up_is_begun_again_by_the_next_prepare() -> 
     leader.looked_at(prepare.attempt, None)
     leader.prepare("sequencer", prepare)
     assert len(leader.take_unlooked()) == 1
+
+
+def test_i9_what_a_prepare_compares_is_locked() -> None:
+    """Whatever else it touches: a verdict stands until the transaction is in order."""
+    leader, prepare = leader_of_many()
+    leader.prepare("sequencer", prepare)
+    ((_, _, looked),) = leader.take_unlooked()
+    finish(looked.walk(leader.view))
+    leader.looked_at(prepare.attempt, looked)
+    for key in (b"k100", b"other"):
+        leader.submit(key.decode(), Method.PUT, pb.PutRequest(key=key, value=b"x").SerializeToString())
+    leader.run()
+    assert leader.statistics()["locks"] == 2  # the attempt's, and the put that waits for it
+
+
+def test_a_prepare_waits_for_what_is_pending_in_what_it_compares() -> None:
+    """H1: its verdict is about everything that was logged before."""
+    leader, prepare = leader_of_many()
+    leader.submit("put", Method.PUT, pb.PutRequest(key=b"k100", value=b"x").SerializeToString())
+    leader.run()
+    leader.prepare("sequencer", prepare)
+    for _, _, looked in leader.take_unlooked():
+        leader.looked_at(prepare.attempt, looked)
+    assert leader.undecided() == [prepare.attempt]
+    assert not leader.take_answers()

@@ -20,7 +20,7 @@ from tests.unit.order.stores import EmptyStore, answers, leader
 
 
 def test_a_prepare_survives_its_encoding() -> None:
-    prepare = Prepare(Attempt(2, 1), 4, 5, [Touch(b"k", b"z", True, 9), Touch(b"k", b"\0", compare=True)], [7, 8], [11],
+    prepare = Prepare(Attempt(2, 1), 4, 5, [Touch(b"k", b"z", True, 9)], [7, 8], [11],
                       [pb.Compare(key=b"k", range_end=b"\0", version=3)])
     assert Prepare.decode(prepare.encode()) == prepare
 
