@@ -21,6 +21,7 @@ from tools.muster.parse import ConfigError
 
 _LOOK_S = 1.0
 _DEFAULT_MEGABYTES = 100  # lumberjack's, for 0
+_MOST_DAYS = datetime.timedelta.max.days
 _STAMP = "%Y-%m-%dT%H-%M-%S"
 _STAMP_CHARACTERS = len("2026-11-21T07-40-00.000")
 _KINDS = {"maxsize": int, "maxage": int, "maxbackups": int, "localtime": bool, "compress": bool}
@@ -56,7 +57,7 @@ def rotation_of(outputs: Sequence[str], text: str) -> Rotation:
         if type(value) is not kind or (isinstance(value, int) and value < 0):
             raise ConfigError(f"invalid log rotation config: {name} is not of its kind: {json.dumps(value)}")
     return Rotation(
-        Path(files[0]), (found.get("maxsize") or _DEFAULT_MEGABYTES) << 20, found.get("maxage", 0),
+        Path(files[0]), (found.get("maxsize") or _DEFAULT_MEGABYTES) << 20, min(found.get("maxage", 0), _MOST_DAYS),
         found.get("maxbackups", 0), found.get("localtime", False), found.get("compress", False),
     )  # fmt: skip
 
@@ -86,28 +87,34 @@ async def _keep_rotating(rotation: Rotation, failed: Callable[[str], object]) ->
 
 
 def rotate(rotation: Rotation, now: datetime.datetime | None = None) -> None:
-    """Set the file aside if it is too large; compress and remove what was set aside before. OSError.
+    """Set the file aside if it is too large; remove and compress what was set aside before. OSError.
 
-    A file is compressed one look after it was set aside at the earliest: by then nobody writes to it.
+    A file is compressed one look after it was set aside at the earliest: by then nobody writes to it. That comes last:
+    where a disk is full it fails, and everything else makes room.
     """
     now = now or datetime.datetime.now(datetime.UTC)
-    _tidy(rotation, now)
+    kept = _remove_old(rotation, now)
     with contextlib.suppress(FileNotFoundError):
         if rotation.path.stat().st_size >= rotation.max_bytes:
             shown = now.astimezone() if rotation.local_time else now
             stamp = f"{shown.strftime(_STAMP)}.{shown.microsecond // 1000:03d}"
             os.rename(rotation.path, rotation.path.with_name(f"{rotation.path.stem}-{stamp}{rotation.path.suffix}"))
+    for path in kept:
+        if rotation.compress and path.suffix != ".gz":
+            _compress(path)
 
 
-def _tidy(rotation: Rotation, now: datetime.datetime) -> None:
-    aside = sorted(_set_aside(rotation), reverse=True)  # the newest first
+def _remove_old(rotation: Rotation, now: datetime.datetime) -> list[Path]:
+    """Remove what is too much or too old of what was set aside; the rest."""
+    aside, kept = sorted(_set_aside(rotation), reverse=True), []  # the newest first
     for place, (when, path) in enumerate(aside):
         too_many = rotation.max_backups and place >= rotation.max_backups
         too_old = rotation.max_age_days and now - when > datetime.timedelta(days=rotation.max_age_days)
         if too_many or too_old:
             path.unlink(missing_ok=True)
-        elif rotation.compress and path.suffix != ".gz":
-            _compress(path)
+        else:
+            kept.append(path)
+    return kept
 
 
 def _set_aside(rotation: Rotation) -> list[tuple[datetime.datetime, Path]]:
@@ -129,8 +136,12 @@ def _set_aside(rotation: Rotation) -> list[tuple[datetime.datetime, Path]]:
 
 def _compress(path: Path) -> None:
     part = path.with_name(path.name + ".part")
-    with open(path, "rb") as source, gzip.open(part, "wb") as target:
-        shutil.copyfileobj(source, target)
+    try:
+        with open(path, "rb") as source, gzip.open(part, "wb") as target:
+            shutil.copyfileobj(source, target)
+    except OSError:
+        part.unlink(missing_ok=True)
+        raise
     os.chmod(part, path.stat().st_mode & 0o777)
     os.rename(part, path.with_name(path.name + ".gz"))
     path.unlink()

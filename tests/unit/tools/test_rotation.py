@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import os
 from datetime import UTC, datetime, timedelta
@@ -87,6 +88,27 @@ def test_what_was_set_aside_is_compressed_and_bounded_by_number_and_age(tmp_path
     rotate(rotation_of([str(path)], '{"maxage": 1}'), NOW + timedelta(hours=22, minutes=30))
     assert len(list(tmp_path.iterdir())) == 2, "only one is younger than a day"
     assert sum(1 for p in tmp_path.iterdir() if p.suffix == ".gz") == 1
+
+
+def test_a_full_disk_keeps_no_file_from_being_set_aside_or_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*files: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    path = tmp_path / "muster.log"
+    path.write_bytes(bytes(1 << 20))
+    for hour in (0, 1, 2):
+        (tmp_path / f"muster-2026-01-02T0{hour}-00-00.000.log").write_text("old")
+    monkeypatch.setattr("tools.muster.rotation.shutil.copyfileobj", full)
+    with pytest.raises(OSError, match="No space"):
+        rotate(rotation_of([str(path)], '{"compress": true, "maxbackups": 2, "maxsize": 1}'), NOW)
+    assert sorted(p.name for p in tmp_path.iterdir()) == [
+        "muster-2026-01-02T01-00-00.000.log", "muster-2026-01-02T02-00-00.000.log", ASIDE]
+
+
+def test_an_age_of_ages_is_no_bound(tmp_path: Path) -> None:
+    (tmp_path / ASIDE).write_text("old")
+    rotate(rotation_of([str(tmp_path / "muster.log")], '{"maxage": 10000000000}'), NOW + timedelta(days=1))
+    assert (tmp_path / ASIDE).exists()
 
 
 @pytest.mark.parametrize(
