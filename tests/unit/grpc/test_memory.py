@@ -5,16 +5,17 @@ from __future__ import annotations
 import contextlib
 import socket
 import sys
+from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from process.memory import for_clients, of_the_host
 from proxy.grpc import BACKLOG_BYTES, SHARED_BACKLOG_BYTES
 from proxy.http2 import Limits
 from proxy.http2 import frames as f
-from proxy.memory import STREAM_BYTES, TOO_MANY, Memory
+from proxy.memory import STEP_BYTES, STREAM_BYTES, TOO_MANY, Memory
 from proxy.registry import Registry
 from tests.unit.grpc.harness import serving
 from tests.unit.grpc.test_calls import Talk, message
@@ -336,3 +337,53 @@ def test_one_answer_may_be_larger_than_all_room_and_no_second_one() -> None:
     assert not other.beyond_all_room, "it is within its share"
     other.gather(400_000)
     assert other.beyond_all_room
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.data())
+def test_whatever_happens_to_calls_nothing_is_counted_once_all_have_ended(data: st.DataObject) -> None:
+    memory = Memory(200_000)
+    talk = Talk(memory=memory, max_buffered_bytes=150_000, max_unsent_bytes=100_000)  # its window is never used up
+    talk.server.receive(f.settings_frame({f.INITIAL_WINDOW_SIZE: data.draw(st.sampled_from((0, 1_000, 1 << 20)))}), 100.0)
+    open_ids: list[int] = []
+    calls: list[Any] = []
+    for step in range(data.draw(st.integers(1, 30))):
+        what = data.draw(st.sampled_from(("open", "open", "body", "gather", "reply", "send", "finish", "expire", "reset", "take")))
+        if what == "open":
+            talk.headers(2 * step + 1, path=data.draw(st.sampled_from(("/a.B/Park", "/a.B/Bidi", "/a.B/Echo"))))
+            if (stream := talk.server.streams.get(2 * step + 1)) is not None:
+                open_ids.append(stream.id)
+                calls.append(stream)
+        elif what == "body" and open_ids:
+            stream_id = data.draw(st.sampled_from(open_ids))
+            whole = message(bytes(data.draw(st.sampled_from((0, 10, 3_000, 80_000)))))
+            cut = data.draw(st.sampled_from((len(whole), len(whole) // 2)))
+            if cut == len(whole):
+                open_ids.remove(stream_id)
+            upload(talk, stream_id, whole[:cut], end=cut == len(whole))
+        elif what == "take":
+            talk.take()
+        elif what == "reset" and calls:
+            stream_id = data.draw(st.sampled_from(calls)).id
+            open_ids = [one for one in open_ids if one != stream_id]
+            talk.server.receive(f.rst_stream(stream_id, 8), 100.0)
+        elif calls:
+            call, size = data.draw(st.sampled_from(calls)), data.draw(st.sampled_from((5, 5_000, 120_000)))
+            if what == "gather":
+                call.gather(size)
+            elif what == "reply" and call.remote_closed:
+                call.reply(bytes(size))
+            elif what == "send":
+                call.send(bytes(size))
+            elif what == "finish":
+                call.finish(8, "no")
+            elif what == "expire" and not call.closed:
+                call.expired()
+    assert not talk.server.finished, talk.server.reason
+    server = talk.server
+    for stream_id in list(server.streams):
+        server.receive(f.rst_stream(stream_id, 8), 100.0)
+    talk.take()
+    assert (server.buffered, server.unanswered, server.gathered, server.queued, server.streams) == (0, 0, 0, 0, {})
+    assert (memory.used, memory.holders) in ((0, 0), (server.counted, 1))
+    assert server.counted < STEP_BYTES
