@@ -41,7 +41,8 @@ def demo(data_dir: Path, base_port: int) -> Iterator[str]:
 def pasted(commands: list[str]) -> tuple[list[str], str]:
     """What each of the commands prints, in one shell in this folder, and what all say on stderr."""
     script = "set -m\n" + "\necho =====\n".join(commands)
-    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, timeout=120, cwd=ROOT, check=False)
+    line = ["bash", "-c", script]
+    done = subprocess.run(line, capture_output=True, text=True, timeout=120, cwd=ROOT, check=False)
     return done.stdout.split("=====\n"), done.stderr
 
 
@@ -65,7 +66,7 @@ def test_each_of_the_five_steps_shows_something(tmp_path: Path) -> None:
 
 
 def _told(text: str) -> list[str]:
-    """The lines, without what differs from run to run: times, processes, and the order in which endpoints answer."""
+    """The lines, without what differs from run to run: times, processes, the order in which endpoints answer."""
     return sorted(re.sub(r"took = \S+|process \d+", "...", text).splitlines())
 
 
