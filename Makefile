@@ -8,6 +8,7 @@ STAMP := $(VENV)/.installed
 PORT ?= 2379
 DEMO_DIR ?= .demo
 TESTS ?= tests
+SHARING := tests/sim tests/unit tests/linearizability
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-shards test-all-shards soak attack lint bench bench-check proto docs clean
@@ -27,9 +28,9 @@ demo: $(STAMP)  ## three hosts on this machine, in the foreground (PORT=2379, da
 
 test: $(STAMP)  ## all tests but the long ones (TESTS=tests/unit for some); names what was skipped and why
 ifeq ($(TESTS),tests)
-	# simulations use nothing but CPU, so they share the machine; whatever measures time or starts processes has it to itself
-	$(BIN)/python -m pytest -m "not soak" -q -n auto --dist worksteal tests/sim
-	$(BIN)/python -m pytest -m "not soak" -rfEs --no-fold-skipped --ignore=tests/sim tests
+	# simulations and unit tests use little but CPU, so they share the machine; whatever starts hosts has it to itself
+	$(BIN)/python -m pytest -m "not soak" -q -rfEs -n auto --dist worksteal $(SHARING)
+	$(BIN)/python -m pytest -m "not soak" -rfEs --no-fold-skipped --durations=25 $(SHARING:%=--ignore=%) tests
 else
 	$(BIN)/python -m pytest -m "not soak" -rfEs --no-fold-skipped $(TESTS)
 endif
