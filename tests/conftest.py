@@ -20,6 +20,10 @@ from hypothesis import HealthCheck, settings
 
 from cluster.faults import Faults, faults
 
+# Tests fork to start hosts that end with them. grpc's handlers of forks would close its pollers' descriptors in the child,
+# which says so in that host's log, and stop its own threads meanwhile.
+os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
+
 # A machine that is busy with other things makes an example slow, not wrong.
 settings.register_profile("anew", deadline=None, print_blob=True)
 settings.register_profile("ci", settings.get_profile("anew"), derandomize=True, database=None,
