@@ -79,7 +79,7 @@ class ReadIndexRounds:
                     router.get_near(link, near, read.call, read.key, read.stats)
                     continue
             elif read.method == Method.READ_INDEX:
-                read.then(read, _OK, body)
+                read.tell(_OK, body)
                 continue
             read.prefix = prefix
             router.to_replica(read)

@@ -7,8 +7,10 @@ from typing import Any
 
 from cluster.errors import INTERNAL_FAULT
 from cluster.faults import faults
-from cluster.messages import Method, Status
+from cluster.messages import READ_INDEX_ANSWER, Method, Status
 from proxy.waiting import READ_ANY, MethodStats, PartWaiting, Waiting
+
+from .fakes import Net
 
 
 def test_a_mistake_in_taking_an_answer_ends_that_call_alone() -> None:
@@ -34,3 +36,18 @@ def test_a_mistake_in_taking_a_part_ends_the_call_that_it_is_a_part_of() -> None
     PartWaiting(call, Method.RANGE, b"", 0, READ_ANY, 0.0, 1.0, MethodStats(), mistaken).tell(Status.OK, b"")
     assert finished == [INTERNAL_FAULT.code]
     assert [where for where, _ in faults.take()] == ["answering RANGE"]
+
+
+def test_a_mistake_with_a_read_index_leaves_the_round_to_the_other_reads() -> None:
+    def mistaken(*args: Any) -> None:
+        raise KeyError("a mistake")
+
+    net, told = Net().started(), list[int]()
+    net.router.index(mistaken)
+    net.router.index(lambda waiting, status, body: told.append(status))
+    net.run()
+    (question,) = net.nodes[1].take(Method.READ_INDEX)
+    net.nodes[1].answer(question.rid, Status.OK, READ_INDEX_ANSWER.pack(5, 7, 1))
+    net.run()
+    assert told == [Status.OK]
+    assert [where for where, _ in faults.take()] == ["answering READ_INDEX"]
