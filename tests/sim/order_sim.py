@@ -223,7 +223,7 @@ class Simulation(World):
         low, high = self.plan.finish_s
         takes_s = self.random.uniform(low, high) if high else 0.0
         sink = RealSink(disk, takes_s) if isinstance(disk, RealDisk) else Sink(disk, takes_s)
-        self.hard.received(path, len(disk.sinks))
+        self.hard.received(path, disk.sinks)
         return sink
 
     def clock_rate(self, host: int) -> float:
