@@ -10,6 +10,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from cluster.raft import Role
+from process.trimming import resident_bytes
 
 if TYPE_CHECKING:
     from node.server import Node
@@ -32,12 +33,6 @@ class CpuShare:
             self._share = (used - self._then[1]) / passed
             self._then = (now, used)
         return round(self._share, 3)
-
-
-def _resident_bytes() -> int:
-    """What this process holds of the memory, as the kernel counts it; pages that it shares count as well."""
-    with open("/proc/self/statm", "rb") as statm:
-        return int(statm.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 class Facts:
@@ -68,7 +63,7 @@ class Facts:
             "size_bytes": store.size_bytes(),
             "size_in_use_bytes": store.size_in_use_bytes(),
             "cpu_share": self._cpu.now(),
-            "resident_bytes": _resident_bytes(),
+            "resident_bytes": resident_bytes(),
             # entries that each other member is not known to have; a leader's view
             "behind": {
                 f"{member:x}": raft.last_index - peer.match for member, peer in raft.peers().items()

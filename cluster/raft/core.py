@@ -317,8 +317,8 @@ class Raft(Election):
 
     @property
     def takes_proposals(self) -> bool:
-        """Whether :meth:`propose` would log something now, and the driver does not hold it back. Look before anything is evaluated for an entry: what is
-        evaluated and cannot be proposed is in everybody's way."""
+        """Whether :meth:`propose` would log something now, and the driver does not hold it back. Look before
+        anything is evaluated for an entry: what is evaluated and cannot be proposed is in everybody's way."""
         return (self._role == Role.LEADER and not self._transferee and not self.held_back
                 and self._uncommitted_bytes < self.config.max_uncommitted_bytes)
 
