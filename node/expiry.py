@@ -27,6 +27,7 @@ KEYS = 400  # a turn's: 8 to 12 us each
 MANY = 256  # keys of a lease that are read beforehand
 _STEP = 32  # keys read in a step
 _LEASE = 4  # what a lease costs besides its keys, in keys
+_LOOK = 40  # what it costs to find that very many hang on a lease, in keys
 
 
 class Expiry:
@@ -61,6 +62,7 @@ class Expiry:
             lease = self._due.popleft()
             if lease not in self._read and self._node.store.hangs_many(lease, MANY):
                 self._node.slicer.start(self._reading([lease], partial(self._was_read, leader, lease)))
+                left -= _LOOK
                 continue
             self._read.discard(lease)
             left -= leader.expire(lease) + _LEASE
@@ -95,9 +97,14 @@ class Expiry:
         """Call that with most of these leases at once, and with each on which very many keys hang when these are read:
         the others do not wait for it."""
         few = []
-        for lease in leases:
+        left = KEYS
+        for at, lease in enumerate(leases):
+            if left <= 0:
+                self._node.loop.call_soon(partial(self.as_read, leases[at:], then))
+                break
             if self._node.store.hangs_many(lease, MANY):
                 self._node.slicer.start(self._reading([lease], partial(then, [lease])))
+                left -= _LOOK
             else:
                 few.append(lease)
         if few:
