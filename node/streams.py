@@ -3,7 +3,8 @@
 Their parts leave as PARTIAL records, at most :data:`WINDOW_BYTES` of their bodies ahead of what the front says that it has
 passed on, or has room for (CREDIT). One that is that far ahead is parked: off the slicer, its RocksDB iterator open. So a
 client that does not read costs one window and no CPU. All answers of one link have :data:`LINK_BYTES` on their way that the
-front has not read from it, whichever clients they are for: what is everybody's is never full of one client's rows.
+front has not read from it, and a piece of each that has just begun, whichever clients they are for: what is everybody's is
+not full of one client's rows. Those that wait for room there go on in turn, as many as there is room for.
 
 A parked answer ends when its front cancels or goes, when it gets no credit for long, and when there are as many as may be
 and its receiver is slow: then it makes room for a newcomer. The front is told so.
