@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from cluster import records, wire
+from cluster.faults import faults
 from cluster.records import Item
 from cluster.view import Current
 from node.storage import Compacted, DirectoryLocked, Position, StateStore, apply, compaction, keys
@@ -114,7 +115,6 @@ def test_events_cost_nothing_when_nobody_wants_them(open_store: OpenStore) -> No
         records.txn([records.compact(1)]),
         records.ITEM.pack(0, 0),
         records.ITEM.pack(99, 0),
-        records.compact(5),  # I24: above the applied revision
     ],
 )
 def test_a_record_that_makes_no_sense_stops_the_replica(open_store: OpenStore, data: bytes) -> None:
@@ -122,6 +122,14 @@ def test_a_record_that_makes_no_sense_stops_the_replica(open_store: OpenStore, d
     with pytest.raises(ValueError):
         do(store, data)
     assert store.position.order_index == 0
+
+
+def test_a_compaction_above_the_applied_revision_is_skipped_and_counted(open_store: OpenStore) -> None:
+    """I24. It is so at every replica, at this place of the order."""
+    store = open_store()
+    assert do(store, records.compact(5)).compacted is None
+    assert (store.position.order_index, store.compact_revision) == (1, 0)
+    assert [str(error) for _, error in faults.take()] == ["a compaction at 5, where the revision is 1"]
 
 
 def test_records_are_applied_without_a_gap_and_once(open_store: OpenStore) -> None:
