@@ -2,7 +2,7 @@
 
 stdout, stderr and exit code are compared. Every ID and address is replaced by the name of what it stands for
 (the i-th member, the cluster), so that a wrong one is a difference; masked are times, sizes, versions, terms,
-hashes, log indexes, lease IDs, and etcdctl's JSON log lines on stderr. musterctl does the same on muster.
+hashes, log indexes, lease IDs, etcdctl's JSON log lines on stderr, and musterctl's reasons there. musterctl does the same on muster.
 """
 
 from __future__ import annotations
@@ -245,7 +245,8 @@ class Cluster:
 
     def masked(self, text: str) -> str:
         """The output without what may differ."""
-        text = "".join(line for line in text.splitlines(True) if not line.startswith('{"level":'))
+        # etcdctl's logs, and the lines in which musterctl says why an endpoint fails
+        text = "".join(line for line in text.splitlines(True) if not line.startswith(('{"level":', "musterctl: ")))
         text = re.sub(r"etcdctl(?!-check)", "musterctl", text)
         for pattern, name in self.masks:
             text = pattern.sub(name, text)
