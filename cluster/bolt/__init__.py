@@ -1,0 +1,11 @@
+"""bbolt's file format, which is what etcd's backups have: files written once from front to back, and read.
+
+Read ``pages`` (the layout), ``writer``, then ``reader``. Nothing here opens a file: a writer is given a
+function that takes bytes, a reader the bytes of a whole file, say an ``mmap``.
+"""
+
+from cluster.bolt.pages import InvalidDatabase
+from cluster.bolt.reader import Database
+from cluster.bolt.writer import Writer
+
+__all__ = ["Database", "InvalidDatabase", "Writer"]
