@@ -1,0 +1,124 @@
+"""One file out of the checkpoints of all shards: ``python -m node.backup.build``, a process of its own.
+
+It works beside nodes that serve: behind them at the CPU, on any CPU that is free, and it gives the disk a few
+megabytes at a time. It ends with the process that began it. The job comes by standard input, the result goes
+to standard output, JSON both.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from cluster.bolt import Writer
+from cluster.bolt.etcd import Around, Row, write
+from cluster.pb import rpc_pb2
+from node.backup.rows import Checkpoint
+from node.backup.sorting import PacedFile, Sorter
+from node.storage import StorageError
+
+_NICE = 10
+_LOOK_EVERY = 64  # lots of rows between two looks whether the node is still there
+
+
+class Unfit(Exception):
+    """These checkpoints do not make one backup: others have to be taken."""
+
+
+@dataclass(slots=True, frozen=True)
+class Job:
+    """What is to be built."""
+
+    checkpoints: list[str]  # by shard; of shard 0 first, whose revision counts
+    output: str  # the file; what is sorted lies beside it meanwhile
+    members: list[str]  # etcdserverpb.Member, in hexadecimal
+    budget_bytes: int  # of rows in memory
+
+    def encode(self) -> bytes:
+        """For standard input."""
+        return json.dumps(asdict(self)).encode()
+
+
+def build(job: Job, alive: Iterator[None]) -> dict[str, int]:
+    """Build the file; how large it is, and at which revision. Raises StorageError, OSError, Unfit."""
+    output = Path(job.output)
+    with ExitStack() as stack:
+        shards = []
+        for path in job.checkpoints:
+            shards.append(Checkpoint(Path(path)))
+            stack.callback(shards[-1].close)
+        position = shards[0].position
+        compacted = max(shard.position.compact_revision for shard in shards)
+        behind = any(shard.position.order_index < position.order_index for shard in shards)
+        if compacted > position.revision or behind:
+            raise Unfit("a shard was compacted beyond the revision of the backup, or is behind it")
+        sorter = Sorter(output.parent, job.budget_bytes)
+        for shard in shards:
+            for some in shard.keys(position.revision, compacted):
+                next(alive)
+                sorter.add(some)
+        file = PacedFile(output)
+        around = Around(
+            consistent_index=position.order_index, term=position.term, compact_revision=compacted,
+            finished_compact_revision=compacted, leases=shards[0].leases(), alarms=shards[0].alarms(),
+            members=[rpc_pb2.Member.FromString(bytes.fromhex(member)) for member in job.members])
+        counted = _Counted(sorter.rows(), alive)
+        head = write(Writer(file.write), counted, around)
+        size = file.size_bytes
+        file.close(head)
+    return {"size_bytes": size, "revision": position.revision, "rows": counted.rows}
+
+
+class _Counted:
+    """Rows as they pass."""
+
+    def __init__(self, rows: Iterator[Row], alive: Iterator[None]) -> None:
+        self._rows, self._alive = rows, alive
+        self.rows = 0
+
+    def __iter__(self) -> Iterator[Row]:
+        for row in self._rows:
+            self.rows += 1
+            if not self.rows & 1023:
+                next(self._alive)
+            yield row
+
+
+def _with_parent(parent: int) -> Iterator[None]:
+    """Ends this process when the one that began it has ended."""
+    turn = 0
+    while True:
+        turn += 1
+        if turn % _LOOK_EVERY == 0 and os.getppid() != parent:
+            os._exit(1)
+        yield
+
+
+def main() -> int:
+    """See the module."""
+    parent = os.getppid()
+    with suppress(OSError):
+        os.nice(_NICE)
+    with suppress(OSError):  # the node is pinned, and what it starts with it
+        os.sched_setaffinity(0, range(os.cpu_count() or 1))
+    job = Job(**json.load(sys.stdin))
+    began = time.perf_counter()
+    try:
+        result: dict[str, object] = {**build(job, _with_parent(parent))}
+    except Unfit as e:
+        result = {"unfit": str(e)}
+    except (StorageError, OSError) as e:
+        result = {"error": str(e)}
+    result["seconds"] = round(time.perf_counter() - began, 3)
+    json.dump(result, sys.stdout)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

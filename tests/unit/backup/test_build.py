@@ -1,0 +1,117 @@
+"""A backup holds what the store shows at its revision and since the compaction, and nothing else."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import subprocess
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from cluster import order
+from cluster.bolt import Database
+from cluster.bolt.etcd import key_in, read_around, read_revision
+from node.backup.build import Job, Unfit, build
+from node.backup.sorting import Sorter
+from node.storage import StateStore
+from node.storage.snapshot import SnapshotSource
+from tests.unit.bolt.test_bolt import etcdutl
+from tests.unit.storage.conftest import OpenStore, open_store
+from tests.unit.storage.workload import stream
+
+__all__ = ["open_store"]
+BUDGET = 64 << 20
+ALIVE: Iterator[None] = itertools.repeat(None)
+
+
+def filled(store: StateStore, seed: int, records: int) -> None:
+    for index, term, data in itertools.islice(stream(seed), records):
+        store.apply([(index, term, data)])
+
+
+def checkpoint(store: StateStore, folder: Path) -> Path:
+    return SnapshotSource.create(store, folder / "outgoing").directory
+
+
+def built(folder: Path, checkpoints: list[Path], budget: int = BUDGET) -> tuple[Path, dict[str, int]]:
+    folder.mkdir()
+    output = folder / "backup.db"
+    return output, build(Job([str(c) for c in checkpoints], str(output), [], budget), ALIVE)
+
+
+@pytest.mark.parametrize("budget", [BUDGET, 20_000])
+@pytest.mark.parametrize("seed", range(3))
+def test_every_revision_that_may_be_read_reads_the_same(
+        open_store: OpenStore, tmp_path: Path, seed: int, budget: int) -> None:
+    store = open_store()
+    filled(store, seed, 400)
+    path, told = built(tmp_path / "out", [checkpoint(store, tmp_path)], budget)
+    database = Database(path.read_bytes())
+    assert database.check() == []
+    assert told["size_bytes"] == path.stat().st_size == database.size_bytes
+    assert told["revision"] == store.revision
+    versions: dict[bytes, list[tuple[int, bytes]]] = defaultdict(list)
+    for key, value in database.rows(b"key"):
+        main, _, deleted = read_revision(key)
+        versions[key_in(value)].append((main, b"" if deleted else value))
+    around = read_around(database)
+    assert around.compact_revision == around.finished_compact_revision == store.compact_revision
+    keys = {b"/%d/%d" % (a, b) for a in range(3) for b in range(40)}
+    assert set(versions) <= keys
+    for revision in range(max(store.compact_revision, 1), store.revision + 1):
+        for key in keys:
+            found = [value for main, value in versions[key] if main <= revision]
+            assert (found[-1] if found else b"") == (store.get(key, revision) or b""), (key, revision)
+    old = [[main for main, _ in of if main <= store.compact_revision] for of in versions.values()]
+    assert max(map(len, old)) <= 1
+    assert {(one.lease, one.ttl_s, one.remaining_ttl_s) for one in around.leases} == set(store.leases())
+    assert sorted(p.name for p in path.parent.iterdir()) == ["backup.db"]
+
+
+def test_etcdutl_says_of_it_what_it_holds(open_store: OpenStore, tmp_path: Path) -> None:
+    store = open_store()
+    filled(store, 5, 300)
+    path, told = built(tmp_path / "out", [checkpoint(store, tmp_path)])
+    done = subprocess.run(
+        [etcdutl(), "snapshot", "status", path, "-w", "json"], capture_output=True, text=True, check=True)
+    found = json.loads(done.stdout)
+    assert (found["revision"], found["totalSize"]) == (told["revision"], told["size_bytes"])
+
+
+def test_a_shard_that_is_further_on_shows_what_it_had_at_the_revision(
+        open_store: OpenStore, tmp_path: Path) -> None:
+    first, early, second = open_store("a"), open_store("early"), open_store("b")
+    filled(early, 19, 10)
+    filled(second, 19, 30)
+    assert early.compact_revision == second.compact_revision
+    first.apply([(1, 1, order.skip(early.revision - 1))])
+    wanted, _ = built(tmp_path / "wanted", [checkpoint(early, tmp_path / "1")])
+    both = [checkpoint(first, tmp_path / "2"), checkpoint(second, tmp_path / "3")]
+    found, told = built(tmp_path / "out", both)
+    rows = list(Database(found.read_bytes()).rows(b"key"))
+    assert rows == list(Database(wanted.read_bytes()).rows(b"key"))
+    assert told["rows"] == len(rows) > 0
+    assert told["revision"] == early.revision < second.revision
+
+
+def test_checkpoints_that_were_compacted_beyond_the_revision_are_refused(
+        open_store: OpenStore, tmp_path: Path) -> None:
+    first, second = open_store("a"), open_store("b")
+    filled(first, 9, 50)
+    filled(second, 9, 400)
+    assert second.compact_revision > first.revision
+    with pytest.raises(Unfit):
+        built(tmp_path / "out", [checkpoint(first, tmp_path / "1"), checkpoint(second, tmp_path / "2")])
+
+
+def test_rows_come_in_order_whatever_the_memory(tmp_path: Path) -> None:
+    rows = [(b"%05d" % (n * 7919 % 5000), b"v" * (n % 300)) for n in range(5000)]
+    for budget in (1 << 30, 100_000, 1_000):
+        sorter = Sorter(tmp_path, budget)
+        for at in range(0, len(rows), 100):
+            sorter.add(rows[at : at + 100])
+        assert list(sorter.rows()) == sorted(rows)
+        assert not list(tmp_path.iterdir())
