@@ -18,9 +18,11 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from bench import counters, run, servers
-from bench.spec import Spec
-from bench.systems import System, started
+from bench import counters
+from bench.compare import servers
+from bench.compare.systems import System, started
+from bench.load import run
+from bench.load.spec import Spec
 
 SCHEMA = "muster-bench-check/1"
 PUTS = 1000

@@ -1,8 +1,8 @@
 """``muster-bench``: the commands that put load on something that runs.
 
 A command is a row of :data:`COMMANDS`: its help, its defaults, and the options it has above those of all.
-Options have the names of :class:`bench.spec.Spec`'s fields, so nothing is copied by hand. ``compare``, ``size``
-and ``check``, which start their servers themselves, are in ``bench.compare_cli``.
+Options have the names of :class:`bench.load.spec.Spec`'s fields, so nothing is copied by hand. ``compare``, ``size``
+and ``check``, which start their servers themselves, are in ``bench.compare.cli``.
 """
 
 from __future__ import annotations
@@ -21,9 +21,11 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from bench import outcome, report, run, upkeep
 from bench.client import parse_endpoint
-from bench.spec import UNARY, Spec
+from bench.compare import upkeep
+from bench.load import outcome, run
+from bench.load.spec import UNARY, Spec
+from bench.report import text as report
 
 app = typer.Typer(
     name="muster-bench", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
@@ -416,7 +418,7 @@ def _fail(reason: str) -> NoReturn:
 
 def main() -> None:
     """Entry point of the console script."""
-    from bench import compare_cli
+    from bench.compare import cli as compare_cli
 
     compare_cli.register(app)
     app(args=command_first(sys.argv[1:]))

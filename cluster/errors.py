@@ -1,7 +1,7 @@
 """Every error that a client can see: one table, etcd's texts byte for byte.
 
 Go clients recognise an error by its message text, so the texts are the interface. The *number* is
-muster's own: it names an error between processes (``cluster.messages``), is never reused and never
+muster's own: it names an error between processes (``cluster.wire.messages``), is never reused and never
 reordered; new errors go to the end of the table.
 
 The one strategy: whoever finds the fault raises ``EtcdError(KIND)``; it crosses processes as

@@ -1,4 +1,4 @@
-"""``python -m node``: run one node until it is told to stop; its settings come by ``process.handed``.
+"""``python -m node``: run one node until it is told to stop; its settings come by ``tools.muster.machine.handed``.
 
 Exit codes: 0 stopped as told, 3 must not be started again (``FATAL_EXIT``), others: crashed.
 """
@@ -15,20 +15,20 @@ from typing import Any
 import structlog
 import uvloop
 
+from cluster.order.sound import NewerRecord
 from cluster.raft import LogContradiction
 from cluster.settings import NodeSettings, loads
-from cluster.sound import NewerRecord
-from node.order_node import OrderNode
-from node.server import Node
-from node.shard_node import ShardNode
+from node.replica.order_node import OrderNode
+from node.replica.server import Node
+from node.replica.shard_node import ShardNode
 from node.storage.errors import DirectoryLocked, DiskFull, LibraryRefused, StorageCorruption, is_disk_full
-from process import logs, seal
-from process.handed import take
-from process.scheduling import short_slices
-from process.setup import keep_aside, pin, settle_memory
-from process.status import StatusPipe, StatusSink
-from process.trimming import give_back_freed
-from process.turns import turns
+from tools.muster.machine import logs, seal
+from tools.muster.machine.handed import take
+from tools.muster.machine.scheduling import short_slices
+from tools.muster.machine.setup import keep_aside, pin, settle_memory
+from tools.muster.machine.status import StatusPipe, StatusSink
+from tools.muster.machine.trimming import give_back_freed
+from tools.muster.machine.turns import turns
 
 log = structlog.get_logger("node")
 

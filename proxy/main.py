@@ -1,4 +1,4 @@
-"""The front's process: ``python -m proxy``; its ``cluster.settings.FrontSettings`` come by ``process.handed``.
+"""The front's process: ``python -m proxy``; its ``cluster.settings.FrontSettings`` come by ``tools.muster.machine.handed``.
 
 It listens, opens its links, says ``{"event": "ready"}`` once every shard has a leader that it can reach and it
 serves, and on SIGTERM sends GOAWAY, ends watch streams, lets calls finish and exits 0.
@@ -20,25 +20,25 @@ import uvloop
 
 from cluster.faults import faults
 from cluster.settings import FrontSettings, loads
-from process import logs
-from process.descriptors import for_clients, raise_limit
-from process.handed import take
-from process.scheduling import short_slices
-from process.setup import pin, settle_memory
-from process.status import StatusPipe, StatusSink
-from process.trimming import give_back_freed
-from process.turns import turns
-from proxy.http_endpoints import register_http
-from proxy.http_filter import FilteredRegistry
-from proxy.links import Connector
-from proxy.metrics import Metrics
-from proxy.registry import Registry
-from proxy.router import SWEEP_S, Router
-from proxy.server import Limits, Server
-from proxy.services import register_all
+from proxy.grpc.registry import Registry
+from proxy.http.endpoints import register_http
+from proxy.http.filter import FilteredRegistry
+from proxy.http.server import Limits, Server
+from proxy.metrics.exposition import Metrics
+from proxy.metrics.shard_endpoints import register as register_shards
+from proxy.metrics.siblings import Siblings
+from proxy.routing.links import Connector
+from proxy.routing.router import SWEEP_S, Router
 from proxy.services.context import Context
-from proxy.shard_endpoints import register as register_shards
-from proxy.siblings import Siblings
+from proxy.services.table import register_all
+from tools.muster.machine import logs
+from tools.muster.machine.descriptors import for_clients, raise_limit
+from tools.muster.machine.handed import take
+from tools.muster.machine.scheduling import short_slices
+from tools.muster.machine.setup import pin, settle_memory
+from tools.muster.machine.status import StatusPipe, StatusSink
+from tools.muster.machine.trimming import give_back_freed
+from tools.muster.machine.turns import turns
 
 log = structlog.get_logger("front")
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from cluster.events import EVENT, EVENTS_HEAD, MORE_EVENTS, event_field
 from cluster.pb import kv_pb2, rpc_pb2
+from cluster.wire.events import EVENT, EVENTS_HEAD, MORE_EVENTS, event_field
 
 Event = tuple[int, int, bytes] | tuple[int, int, bytes, int]  # revision, type, KeyValue, place (0)
 

@@ -1,4 +1,4 @@
-"""What is left to the garbage collector, which processes here run almost never (``process.setup``)."""
+"""What is left to the garbage collector, which processes here run almost never (``tools.muster.machine.setup``)."""
 
 from __future__ import annotations
 

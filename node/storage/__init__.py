@@ -6,9 +6,7 @@ Read in this order: ``keys`` (the rows), ``log`` with ``ahead`` and ``mark`` (th
 Nothing here knows of sockets, Raft messages or requests; errors are those of ``errors``.
 """
 
-from cluster.view import Current
-from node.storage.apply import Applied, Applying, Event
-from node.storage.blocks import LEAST_ROWS
+from cluster.evaluate.view import Current
 from node.storage.errors import (
     ApplyFailed,
     Compacted,
@@ -20,12 +18,14 @@ from node.storage.errors import (
     StorageError,
     SyncFailed,
 )
-from node.storage.history import HistorySlice
 from node.storage.keys import Position
 from node.storage.log import RaftLog
-from node.storage.puts import PreparedPuts
-from node.storage.reads import PAUSE, Reader
-from node.storage.state import StateStore
+from node.storage.state.apply import Applied, Applying, Event
+from node.storage.state.blocks import LEAST_ROWS
+from node.storage.state.history import HistorySlice
+from node.storage.state.puts import PreparedPuts
+from node.storage.state.reads import PAUSE, Reader
+from node.storage.state.store import StateStore
 
 __all__ = [
     "LEAST_ROWS",

@@ -32,10 +32,10 @@ from node.storage import directory
 from node.storage.errors import SnapshotRefused, StorageCorruption, raise_open, raise_read
 from node.storage.keys import Position
 from node.storage.options import state_options
-from node.storage.reads import position_of
+from node.storage.state.reads import position_of
 
 if TYPE_CHECKING:
-    from node.storage.state import StateStore
+    from node.storage.state.store import StateStore
 
 MAGIC = b"mstrsnp1"
 BLOCK_BYTES = 64 << 10

@@ -1,19 +1,5 @@
 """What each gRPC method does, one module per service.
 
 ``context`` holds what they share. A handler takes ``(call, message bytes)``, hands the request to the router and
-returns; the router splices the answer. ``register_all`` is what the process calls.
+returns; the router splices the answer. ``table.register_all`` is what the process calls.
 """
-
-from __future__ import annotations
-
-from proxy.services import cluster, health, kv, lease, maintenance, watch
-from proxy.services.context import Context, Registry
-from proxy.services.watch import WatchService
-
-
-def register_all(registry: Registry, context: Context) -> WatchService:
-    """Register every method that this version serves; what is missing answers UNIMPLEMENTED."""
-    service = watch.register(registry, context)
-    for module in (kv, lease, cluster, maintenance, health):
-        module.register(registry, context)
-    return service

@@ -17,10 +17,10 @@ from collections import deque
 
 from cluster import errors
 from cluster.errors import EtcdError
-from cluster.messages import Method
-from cluster.wire import varint
-from proxy.pieces import KEEP_S
-from proxy.router import Waiting
+from cluster.wire.messages import Method
+from cluster.wire.protobuf import varint
+from proxy.routing.pieces import KEEP_S
+from proxy.routing.router import Waiting
 from proxy.services.context import Call, Context
 from proxy.services.shares import Shares
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from cluster import validate
 from cluster.errors import EtcdError
-from cluster.messages import HEAD, Method
+from cluster.evaluate import validate
 from cluster.pb import rpc_pb2
-from cluster.wire import response_header
-from proxy.router import Waiting
+from cluster.wire.messages import HEAD, Method
+from cluster.wire.protobuf import response_header
+from proxy.routing.router import Waiting
 from proxy.services.context import Call, Context, Registry
 
 SERVICE = "etcdserverpb.Cluster"

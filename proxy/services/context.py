@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from cluster import errors, validate
+from cluster import errors
 from cluster.errors import ErrorKind, EtcdError
+from cluster.evaluate import validate
 from cluster.placement import Placement
 from cluster.settings import FrontSettings
-from proxy.router import MethodStats, Router
+from proxy.routing.router import MethodStats, Router
 from proxy.watch.hub import WatchHub
 
-# proxy.grpc.Call; Any here, so that the services can be driven by tests without a connection
+# proxy.grpc.calls.Call; Any here, so that the services can be driven by tests without a connection
 Call = Any
 UnaryHandler = Callable[[Call, bytes], None]
 
@@ -21,7 +22,7 @@ _LEADERLESS_ELECTIONS = 3  # a stream that asked for a leader ends after so many
 
 
 class Registry(Protocol):
-    """Where handlers are registered: ``proxy.registry.Registry``."""
+    """Where handlers are registered: ``proxy.grpc.registry.Registry``."""
 
     def unary(self, path: str, handler: UnaryHandler) -> None: ...
     def stream(self, path: str, handler: Any) -> None: ...

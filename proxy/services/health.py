@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from cluster import errors, validate
+from cluster import errors
 from cluster.errors import EtcdError
+from cluster.evaluate import validate
 from cluster.pb import rpc_pb2
 from proxy.services.context import Call, Context, Registry
 

@@ -14,13 +14,14 @@ from collections import deque
 from struct import Struct
 from typing import NamedTuple
 
-from cluster import errors, validate
+from cluster import errors
 from cluster.errors import EtcdError
-from cluster.messages import HEAD, LEASE_DUE, Method
+from cluster.evaluate import validate
 from cluster.pb import rpc_pb2
-from cluster.wire import varint
+from cluster.wire.messages import HEAD, LEASE_DUE, Method
+from cluster.wire.protobuf import varint
+from proxy.routing.waiting import ASK, Waiting
 from proxy.services.context import Call, Context
-from proxy.waiting import ASK, Waiting
 
 _SHARD = 0
 _MAX_UNANSWERED = 10_000  # keep-alives of one stream that wait for their answer

@@ -2,7 +2,7 @@
 
 Hot path: a put is not parsed here (with one shard) beyond the check that it begins with a key, nor is a read of one
 key; any other range is parsed once, for its ``serializable`` flag. A transaction of single keys is read by
-``cluster.plain_txn``. What a request means is evaluated at the leader or the replica.
+``cluster.evaluate.plain_txn``. What a request means is evaluated at the leader or the replica.
 """
 
 from __future__ import annotations
@@ -12,19 +12,20 @@ from typing import Any
 
 from google.protobuf.message import DecodeError
 
-from cluster import errors, plain_put, plain_txn, validate
+from cluster import errors
 from cluster.errors import EtcdError
-from cluster.footprint import is_read_only, is_serializable
-from cluster.messages import HEAD, LONE_HEAD, Method, Status
+from cluster.evaluate import plain_put, plain_txn, validate
+from cluster.evaluate.footprint import is_read_only, is_serializable
+from cluster.evaluate.ranges import RangeRead, plain_get
 from cluster.pb import rpc_pb2
-from cluster.ranges import RangeRead, plain_get
-from proxy import range_txns
-from proxy.merged_ranges import MergedRange
-from proxy.read_txns import is_read, read_txn
-from proxy.router import MethodStats, Waiting
+from cluster.wire.messages import HEAD, LONE_HEAD, Method, Status
+from proxy.routing.router import MethodStats, Waiting
 from proxy.services.context import Call, Context, Registry, UnaryHandler
 from proxy.services.range_stream import SERVICE, RangeStream
-from proxy.spanning import Gather, range_answer, range_requests
+from proxy.spanning import range_txns
+from proxy.spanning.gather import Gather, range_answer, range_requests
+from proxy.spanning.merged_ranges import MergedRange
+from proxy.spanning.read_txns import is_read, read_txn
 
 Message = Any  # generated classes are made at run time
 _LONE_BYTES = 16 << 10  # of a lone put that may take the sequencer's way: larger ones would hold up its log

@@ -3,14 +3,14 @@
 
 from __future__ import annotations
 
-from cluster import validate
 from cluster.errors import EtcdError
-from cluster.messages import HEAD, Method
+from cluster.evaluate import validate
 from cluster.pb import rpc_pb2
-from proxy.router import Waiting
+from cluster.wire.messages import HEAD, Method
+from proxy.routing.router import Waiting
 from proxy.services.context import Call, Context, Registry, UnaryHandler
 from proxy.services.keepalive import KeepAlive
-from proxy.spanning import Gather, lease_keys_answer
+from proxy.spanning.gather import Gather, lease_keys_answer
 
 SERVICE = "etcdserverpb.Lease"
 _SHARD = 0

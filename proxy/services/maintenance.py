@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from cluster import errors, validate
+from cluster import errors
 from cluster.errors import EtcdError
-from cluster.messages import HEAD, Method
+from cluster.evaluate import validate
 from cluster.pb import rpc_pb2
 from cluster.version import ETCD_VERSION
-from proxy.router import MethodStats, Waiting
+from cluster.wire.messages import HEAD, Method
+from proxy.metrics.shard_facts import ShardFacts, gather
+from proxy.routing.router import MethodStats, Waiting
 from proxy.services.backup import Snapshot
 from proxy.services.context import Call, Context, Registry, UnaryHandler
-from proxy.shard_facts import ShardFacts, gather
-from proxy.spanning import Gather, hash_answer
+from proxy.spanning.gather import Gather, hash_answer
 
 SERVICE = "etcdserverpb.Maintenance"
 _HASH_AGAIN_S = 0.02  # a compaction comes to all shards of a host within some milliseconds, where nothing is wrong

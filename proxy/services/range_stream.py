@@ -1,8 +1,8 @@
 """KV/RangeStream of etcd 3.7: one range of any size in chunks, all of them read at one revision. The last chunk
 carries the header, ``more`` and ``count``.
 
-Nodes send on only what the client takes (CREDIT, ``node.streams``), so that a call costs this front at most a window
-for each shard, a backlog (``proxy.grpc.BACKLOG_BYTES``) and a part, however large the range is and however slowly it is read. With several
+Nodes send on only what the client takes (CREDIT, ``node.serving.streams``), so that a call costs this front at most a window
+for each shard, a backlog (``proxy.grpc.calls.BACKLOG_BYTES``) and a part, however large the range is and however slowly it is read. With several
 shards their rows are merged by key as they come, as far as every shard that has not ended has shown its next row.
 """
 
@@ -10,16 +10,17 @@ from __future__ import annotations
 
 from typing import Any
 
-from cluster import errors, validate
+from cluster import errors
 from cluster.errors import EtcdError
-from cluster.messages import HEAD, Method
+from cluster.evaluate import validate
 from cluster.pb import rpc_pb2
-from cluster.wire import varint
-from proxy.merged_ranges import RowGather, ending
-from proxy.pieces import KEEP_S
-from proxy.router import MethodStats, Waiting
+from cluster.wire.messages import HEAD, Method
+from cluster.wire.protobuf import varint
+from proxy.routing.pieces import KEEP_S
+from proxy.routing.router import MethodStats, Waiting
 from proxy.services.context import Call, Context
 from proxy.services.shares import Shares
+from proxy.spanning.merged_ranges import RowGather, ending
 
 SERVICE = "etcdserverpb.KV"
 _CREDIT_BYTES = 256 * 1024  # news of so much is worth a record

@@ -14,8 +14,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from proxy.grpc_wire import PREFIX
-from proxy.http2.stream import DIRECT_BYTES
+from proxy.grpc.wire import PREFIX
+from proxy.http.http2.stream import DIRECT_BYTES
 from proxy.watch.encode import CANCELED, FRAGMENT, Batch, compact_revision_field, watch_id_field
 from proxy.watch.subscription import Subscription
 

@@ -1,4 +1,4 @@
-"""Watch responses in wire form: events come ready-made from the node (``cluster.events``), the envelope is made here.
+"""Watch responses in wire form: events come ready-made from the node (``cluster.wire.events``), the envelope is made here.
 
 Hot path: what one record brings, of one revision or many, stays one piece of bytes for all who get all of it.
 """
@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from itertools import islice
 from operator import eq, itemgetter
 
-from cluster.events import EVENT, EVENTS_HEAD, MORE_EVENTS, key_of
-from cluster.wire import varint
+from cluster.wire.events import EVENT, EVENTS_HEAD, MORE_EVENTS, key_of
+from cluster.wire.protobuf import varint
 
 NO_PUT, NO_DELETE = 1, 2  # filter bits; both: nothing is ever delivered
 

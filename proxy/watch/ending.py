@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from proxy.watch.cohort import ClientWatch
 
 if TYPE_CHECKING:
-    from proxy.router import Router
+    from proxy.routing.router import Router
     from proxy.watch.stream import WatchStream
 
 _A_TURN = 200  # watches, some 2 ms

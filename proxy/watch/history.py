@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 
 from cluster import errors
 from cluster.errors import EtcdError
-from cluster.messages import HISTORY_ANSWER, HISTORY_HEAD
-from proxy.router import Router, Waiting
+from cluster.wire.messages import HISTORY_ANSWER, HISTORY_HEAD
+from proxy.routing.router import Router, Waiting
 from proxy.watch.encode import Batch, batch_of_history, merged
 
 _OPEN = 4  # slices under way at once; the rest wait their turn

@@ -12,11 +12,11 @@ from itertools import islice
 
 import structlog
 
-from cluster.messages import Status
 from cluster.placement import Placement
-from cluster.wire import response_header
-from proxy.links import Link
-from proxy.router import Router
+from cluster.wire.messages import Status
+from cluster.wire.protobuf import response_header
+from proxy.routing.links import Link
+from proxy.routing.router import Router
 from proxy.watch.cohort import ClientWatch, Cohort
 from proxy.watch.encode import batch_of_record, is_part
 from proxy.watch.ending import Ending

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from proxy.watch.parts import Part
 
 if TYPE_CHECKING:
-    from proxy.router import Router
+    from proxy.routing.router import Router
 
 WINDOW = 512
 

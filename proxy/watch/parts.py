@@ -13,8 +13,8 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from cluster.messages import SUBSCRIBE_HEAD, SUBSCRIBED_BODY, Method
-from proxy.links import Link
+from cluster.wire.messages import SUBSCRIBE_HEAD, SUBSCRIBED_BODY, Method
+from proxy.routing.links import Link
 from proxy.watch.encode import Batch, joined
 
 _HELD_BYTES = 8 << 20  # live events held back while a gap is read; beyond it they are dropped and read as history
@@ -93,7 +93,7 @@ class Part:
 
     def end(self, router: Poster) -> None:
         """Its subscription has ended. Nothing refers to that any more, so that it is freed at once: garbage that refers to
-        itself stays for hours (``process.setup``)."""
+        itself stays for hours (``tools.muster.machine.setup``)."""
         self.leave(router)
         del self.owner
 

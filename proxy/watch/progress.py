@@ -15,7 +15,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from proxy.router import Router
+    from proxy.routing.router import Router
     from proxy.watch.stream import WatchStream
 
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tools.muster import rundir
+from tools.muster.host import rundir
 
 LIMIT_S = 60.0
 # server flags with which nobody is elected once all is up, however busy the machine, unless somebody dies

@@ -18,8 +18,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.cluster.local_cluster import command, environment, free_base_port
-from tools.muster import peer_keys, rundir
-from tools.muster.children import die_with
+from tools.muster import peer_keys
+from tools.muster.host import rundir
+from tools.muster.host.children import die_with
 
 LIMIT_S = 60.0  # the first minute
 HOSTS = 3

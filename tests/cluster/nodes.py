@@ -1,4 +1,4 @@
-"""Real node processes on loopback, and a front that speaks ``cluster.messages`` to them, blocking."""
+"""Real node processes on loopback, and a front that speaks ``cluster.wire.messages`` to them, blocking."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from types import TracebackType
 
 import zmq
 
-from cluster import messages
-from cluster.messages import HELLO_BODY, STATE_BODY, Method, Status
 from cluster.settings import Common, NodeSettings, Peer, dumps
-from process import seal
-from process.handed import hand
+from cluster.wire import messages
+from cluster.wire.messages import HELLO_BODY, STATE_BODY, Method, Status
+from tools.muster.machine import seal
+from tools.muster.machine.handed import hand
 
 
 def free_ports(count: int) -> list[int]:

@@ -11,9 +11,10 @@ from typing import Any
 
 import pytest
 
-from bench import check, counters, servers
+from bench import check, counters
 from bench.client import parse_endpoint
-from bench.systems import System, start_muster, started
+from bench.compare import servers
+from bench.compare.systems import System, start_muster, started
 
 
 @pytest.fixture(scope="module", params=["0", "1"], ids=["front in node 0", "front of its own"])

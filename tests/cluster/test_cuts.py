@@ -11,7 +11,7 @@ from typing import Any
 import psutil
 import pytest
 
-from bench import cuts
+from bench.compare import cuts
 from bench.cpu_limit import limited
 
 

@@ -12,8 +12,8 @@ import pytest
 
 from cluster import errors
 from cluster.errors import EtcdError
-from cluster.messages import HEAD, LEADER, READ, READ_INDEX_ANSWER, SUBSCRIBE_HEAD, Method, Status
 from cluster.pb import rpc_pb2 as pb
+from cluster.wire.messages import HEAD, LEADER, READ, READ_INDEX_ANSWER, SUBSCRIBE_HEAD, Method, Status
 from node.main import FATAL_EXIT
 from tests import events
 from tests.cluster.nodes import Front, Nodes

@@ -22,8 +22,10 @@ from tests.cluster.local_cluster import (
     shards_of_tests,
     until,
 )
-from tools.muster import bootstrap, config, proxy_cli
-from tools.muster.layout import TOKEN
+from tools.muster import proxy_cli
+from tools.muster.config import settings as config
+from tools.muster.host import bootstrap
+from tools.muster.local.layout import TOKEN
 
 
 @pytest.fixture(scope="module")

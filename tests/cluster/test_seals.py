@@ -17,9 +17,10 @@ import pytest
 
 from tests.cluster.local_cluster import until
 from tests.cluster.one_host import started
-from tools.muster import bootstrap, config
-from tools.muster.flags import SERVER_FLAGS
-from tools.muster.parse import ConfigError, resolve
+from tools.muster.config import settings as config
+from tools.muster.config.flags import SERVER_FLAGS
+from tools.muster.config.parse import ConfigError, resolve
+from tools.muster.host import bootstrap
 
 PARTS = {
     "log": "shard-0/log/db", "mark": "shard-0/log/synced", "state": "shard-0/state", "seal": "shard-0/incarnation",

@@ -26,8 +26,8 @@ from tests.cluster.local_cluster import (
     local_cluster,
     until,
 )
-from tools.muster import rundir
-from tools.muster.layout import TOKEN
+from tools.muster.host import rundir
+from tools.muster.local.layout import TOKEN
 from tools.musterctl import cli
 
 

@@ -13,8 +13,10 @@ from typing import Any
 
 from tests.cluster.local_cluster import LIMIT_S, LocalCluster, local_cluster
 from tests.cluster.local_cluster import until as until_looking
-from tools.muster import control, layout, local, rundir
-from tools.muster.parse import ConfigError
+from tools.muster.config.parse import ConfigError
+from tools.muster.host import control, rundir
+from tools.muster.local import hosts as local
+from tools.muster.local import layout
 
 SHARDS = int(os.environ.get("MUSTER_TEST_SHARDS", "1"))
 until = functools.partial(until_looking, look_s=0.01)  # often, since what is watched here is short

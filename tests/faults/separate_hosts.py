@@ -10,10 +10,10 @@ from pathlib import Path
 
 from tests.cluster.local_cluster import command, environment
 from tests.faults.hosts import LIMIT_S, Hosts
-from tools.muster import rundir
-from tools.muster.children import die_with
-from tools.muster.layout import LocalHost
-from tools.muster.local import last_lines
+from tools.muster.host import rundir
+from tools.muster.host.children import die_with
+from tools.muster.local.hosts import last_lines
+from tools.muster.local.layout import LocalHost
 
 Launch = Callable[[Callable[[], "subprocess.Popen[bytes]"]], "subprocess.Popen[bytes]"]
 

@@ -20,8 +20,8 @@ import psutil
 import pytest
 
 from cluster.pb import rpc_pb2
-from proxy.http2 import PREFACE
-from proxy.http2 import frames as f
+from proxy.http.http2 import PREFACE
+from proxy.http.http2 import frames as f
 from tests.cluster.local_cluster import (
     STEADY,
     LocalCluster,

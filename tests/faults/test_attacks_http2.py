@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from proxy.http2 import PREFACE
-from proxy.http2 import frames as f
+from proxy.http.http2 import PREFACE
+from proxy.http.http2 import frames as f
 from tests.faults.attacking.beside import BOTH_FRONTS, FLOOR_S, Attacked, attacked
 from tests.faults.attacking.raw import LIMIT_S, Raw
 

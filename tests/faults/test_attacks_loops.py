@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from cluster.pb import rpc_pb2 as pb
-from proxy.http2 import frames as f
+from proxy.http.http2 import frames as f
 from tests.faults.attacking.beside import BOTH_FRONTS, FLOOR_S, Attacked, attacked
 from tests.faults.attacking.raw import Raw
 from tests.faults.attacking.rows import MANY, MANY_END

@@ -25,7 +25,8 @@ from tests.faults.asking import Asking, everybody_asking, longest, resumed
 from tests.faults.hosts import ELECTION_TIMEOUT_S, SOAK, aside, until
 from tests.faults.load import Load
 from tests.faults.netns_hosts import NetHosts, three_net_hosts
-from tools.muster import peer_keys, rundir
+from tools.muster import peer_keys
+from tools.muster.host import rundir
 
 SHARDS = 2
 RUN_S = float(os.environ.get("MUSTER_SOAK_S", "300"))  # of each soak; in CI every kind of fault comes once

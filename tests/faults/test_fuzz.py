@@ -21,12 +21,12 @@ from random import Random
 import grpc
 import pytest
 
-from cluster import records
 from cluster.faults import faults
-from cluster.order import ENTRY_ITEMS, count_revisions, entry, entry_count
+from cluster.order import records
+from cluster.order.log import ENTRY_ITEMS, count_revisions, entry, entry_count
+from cluster.order.sound import NewerRecord, Place, sound
 from cluster.pb import rpc_pb2
 from cluster.raft import Configuration, Entry, EntryKind
-from cluster.sound import NewerRecord, Place, sound
 from node.storage import RaftLog
 from tests.cluster.local_cluster import STEADY, LocalCluster, local_cluster, until
 from tests.cluster.one_host import started

@@ -23,21 +23,21 @@ from order_store import Content
 from order_watching import Watching
 from order_world import Violation
 
-from cluster.coordinator import Coordinator
-from cluster.messages import Method
-from cluster.order import Attempt, Cut
+from cluster.order.leading.shard_leader import Preparing, ShardLeader
+from cluster.order.log import Attempt, Cut
+from cluster.order.sequencing.coordinator import Coordinator
 from cluster.raft import IntegrityError, Role
-from cluster.shard import Preparing, ShardLeader
-from node.confirm import Confirmations
+from cluster.wire.messages import Method
+from node.serving.confirm import Confirmations
 
 if TYPE_CHECKING:
     from order_clients import Operation
     from order_host import NodeProcess
     from order_sim import Simulation
 
-KEEP_AT_MOST = 20  # snapshot counts of order records that are kept for siblings (node.upkeep)
+KEEP_AT_MOST = 20  # snapshot counts of order records that are kept for siblings (node.upkeep.upkeep)
 GIVE_UP_MS = 500  # ten heartbeats: an attempt that is not complete by then lets go of its locks
-BEHIND_S = 0.5  # what a serializable read waits for a replica that lacks what its front has shown (proxy.recent)
+BEHIND_S = 0.5  # what a serializable read waits for a replica that lacks what its front has shown (proxy.routing.recent)
 
 
 class Locks:

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from order_streams import Watch, WatchClients
 
+from cluster.evaluate.transactions import MANY, TURN_ROWS
 from cluster.pb import rpc_pb2 as pb
-from cluster.txn_eval import MANY, TURN_ROWS
-from proxy.grpc import BACKLOG_BYTES
-from proxy.grpc_wire import split_messages
+from proxy.grpc.calls import BACKLOG_BYTES
+from proxy.grpc.wire import split_messages
 
 if TYPE_CHECKING:
     from order_host import FrontProcess
@@ -68,7 +68,7 @@ class Operation:
 
 
 class Call:
-    """``proxy.grpc.Call`` as handlers use it."""
+    """``proxy.grpc.calls.Call`` as handlers use it."""
 
     def __init__(self, told: Callable[[bytes], None], ended: Callable[[int, str], None]) -> None:
         self.metadata: dict[bytes, bytes] = {}

@@ -26,12 +26,13 @@ from order_leases import check_keys, check_list
 from order_watching import WatchHistory
 from order_world import Violation
 
-from cluster import later_puts, order, records
+from cluster.evaluate.ranges import Fields
+from cluster.evaluate.spans import holds
+from cluster.order import later_puts, records
+from cluster.order import log as order
+from cluster.order.records import Item, items
 from cluster.pb import kv_pb2
-from cluster.ranges import Fields
-from cluster.records import Item, items
-from cluster.spans import holds
-from cluster.wire import varint
+from cluster.wire.protobuf import varint
 from tests.unit.semantics.model import Model, Refused
 
 if TYPE_CHECKING:

@@ -19,42 +19,42 @@ from order_tcp import sockets
 from order_watching import FRAGMENT_BYTES
 from order_world import Dealer, DiskBroke, PowerCut, Process, Router
 
+import cluster.evaluate.transactions
 import cluster.faults
-import cluster.txn_eval
-import node.applying
-import node.lease_ids
-import node.lease_keys
-import node.links
-import node.order_node
-import node.peers
-import node.reads
-import node.server
-import node.snapshots
-import node.storage.apply
-import node.storage.compaction
-import node.storage.deletes
+import node.links.peers
+import node.links.siblings
+import node.replica.applying
+import node.replica.order_node
+import node.replica.server
+import node.serving.lease_ids
+import node.serving.lease_keys
+import node.serving.reads
 import node.storage.directory
-import node.storage.hashing
 import node.storage.keys
-import node.storage.reads
-import node.storage.state
-import node.upkeep
+import node.storage.state.apply
+import node.storage.state.compaction
+import node.storage.state.deletes
+import node.storage.state.hashing
+import node.storage.state.reads
+import node.storage.state.store
+import node.upkeep.snapshots
+import node.upkeep.upkeep
 import proxy.watch.hub
-from cluster.messages import Method
 from cluster.raft import LogContradiction
 from cluster.settings import Common, FrontSettings, NodeSettings, Peer
-from node.links import NodeLink
+from cluster.wire.messages import Method
+from node.links.siblings import NodeLink
 from node.main import make_node
-from node.order_node import OrderNode
-from node.server import Node
-from node.shard_node import ShardNode
+from node.replica.order_node import OrderNode
+from node.replica.server import Node
+from node.replica.shard_node import ShardNode
 from node.storage import StorageError
-from proxy.links import Connector, Link
-from proxy.router import SWEEP_S
-from proxy.router import Router as FrontRouter
-from proxy.services import register_all
+from proxy.routing.links import Connector, Link
+from proxy.routing.router import SWEEP_S
+from proxy.routing.router import Router as FrontRouter
 from proxy.services.context import Context
-from zmtp import Receive
+from proxy.services.table import register_all
+from tools.muster.machine.zmtp import Receive
 
 if TYPE_CHECKING:
     from order_sim import Simulation
@@ -164,7 +164,7 @@ def endpoint(own: int, host: int, shard: int) -> str:
 
 
 class RepeatingLink(NodeLink):
-    """What may be repeated between nodes is repeated, and late (cluster.prepare, H5)."""
+    """What may be repeated between nodes is repeated, and late (cluster.order.prepare, H5)."""
 
     repeats = 0.0
 
@@ -228,34 +228,34 @@ def substituted(simulation: Simulation) -> Iterator[None]:
                             perf_counter=simulation.perf_counter,
                             perf_counter_ns=lambda: int(simulation.perf_counter() * 1e9))
     places: list[tuple[Any, str, Any]] = [
-        (node.server, "zmq", zmq),
-        (node.server, "random", SimpleNamespace(SystemRandom=lambda: simulation.starting.random)),
-        (node.server, "time", clock),
-        (node.server, "Confirmations", confirmations),
-        (node.server, "Lessor", watched_lessor(simulation)),
-        (node.order_node, "Coordinator", coordinator),
-        (node.server, "Syncer", order_disk.Syncer),
-        (node.server, "RaftLog", SimpleNamespace(open=simulation.open_log)),
-        (node.server, "StateStore", SimpleNamespace(open=simulation.open_state)),
-        (node.server, "open_router", router),
-        (node.peers, "open_router", router),
-        (node.peers, "open_dealer", dealer),
-        (node.peers, "os", system),
-        (node.links, "open_dealer", dealer),
-        (node.links, "os", system),
-        (node.links, "NodeLink", RepeatingLink),
-        (node.links, "_UNUSED_S", 0.5),
-        (node.reads, "time", clock),
+        (node.replica.server, "zmq", zmq),
+        (node.replica.server, "random", SimpleNamespace(SystemRandom=lambda: simulation.starting.random)),
+        (node.replica.server, "time", clock),
+        (node.replica.server, "Confirmations", confirmations),
+        (node.replica.server, "Lessor", watched_lessor(simulation)),
+        (node.replica.order_node, "Coordinator", coordinator),
+        (node.replica.server, "Syncer", order_disk.Syncer),
+        (node.replica.server, "RaftLog", SimpleNamespace(open=simulation.open_log)),
+        (node.replica.server, "StateStore", SimpleNamespace(open=simulation.open_state)),
+        (node.replica.server, "open_router", router),
+        (node.links.peers, "open_router", router),
+        (node.links.peers, "open_dealer", dealer),
+        (node.links.peers, "os", system),
+        (node.links.siblings, "open_dealer", dealer),
+        (node.links.siblings, "os", system),
+        (node.links.siblings, "NodeLink", RepeatingLink),
+        (node.links.siblings, "_UNUSED_S", 0.5),
+        (node.serving.reads, "time", clock),
         (cluster.faults.faults, "met", _raise),
-        (node.applying, "time", clock),
-        (cluster.txn_eval, "MANY", simulation.plan.many),
-        (cluster.txn_eval, "LATE_ROWS", simulation.plan.many),
-        (cluster.txn_eval, "TURN_ROWS", simulation.plan.turn_rows),
-        (node.lease_keys, "MANY", simulation.plan.turn_rows),
-        (node.upkeep, "ThreadPoolExecutor", _Pool),
-        (node.lease_ids, "time", clock),
-        (node.snapshots, "SnapshotSource", simulation.sources),
-        (node.snapshots, "SnapshotSink", simulation.make_sink),
+        (node.replica.applying, "time", clock),
+        (cluster.evaluate.transactions, "MANY", simulation.plan.many),
+        (cluster.evaluate.transactions, "LATE_ROWS", simulation.plan.many),
+        (cluster.evaluate.transactions, "TURN_ROWS", simulation.plan.turn_rows),
+        (node.serving.lease_keys, "MANY", simulation.plan.turn_rows),
+        (node.upkeep.upkeep, "ThreadPoolExecutor", _Pool),
+        (node.serving.lease_ids, "time", clock),
+        (node.upkeep.snapshots, "SnapshotSource", simulation.sources),
+        (node.upkeep.snapshots, "SnapshotSink", simulation.make_sink),
         (proxy.watch.hub, "random", SimpleNamespace(random=lambda: here().random.random())),
     ]
     if simulation.plan.real:
@@ -284,15 +284,15 @@ def _real_places(simulation: Simulation, clock: SimpleNamespace) -> list[tuple[A
         *((module, "time", clock) for module in (storage.compaction, storage.hashing, storage.reads)),
         (storage.state, "lower_compactions", lambda: 0),  # it looks for all threads: slow
         (storage.directory, "write_current", switch),
-        (node.applying, "SLICE_S", 0.00015),  # one step
+        (node.replica.applying, "SLICE_S", 0.00015),  # one step
         (storage.deletes, "SLICE_ROWS", 2),
         (storage.compaction, "_TIME_CHECK", 1),
         (storage.compaction, "_TAKE_CHECK", 1),
         (storage.compaction, "_CHUNK", 4),
         (storage.keys, "RUN_ENTRIES", 4),
         (storage.apply, "SLICE_BYTES", 300),
-        (node.snapshots, "_CHUNK_BYTES", 4096),
-        (node.snapshots, "_WINDOW_BYTES", 16384),
+        (node.upkeep.snapshots, "_CHUNK_BYTES", 4096),
+        (node.upkeep.snapshots, "_WINDOW_BYTES", 16384),
     ]
 
 

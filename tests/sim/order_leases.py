@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from order_world import Violation
 
-from cluster.lease import EXPIRY_RETRY_MS, EXPIRY_SCAN_INTERVAL_MS, Lessor
+from cluster.features.lessor import EXPIRY_RETRY_MS, EXPIRY_SCAN_INTERVAL_MS, Lessor
 
 if TYPE_CHECKING:
     from order_clients import Operation

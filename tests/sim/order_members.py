@@ -1,5 +1,5 @@
 """Hosts leave and come back, in every group, while everything else goes wrong: an operator who follows
-``cluster.host_changes``. The host that left keeps its disks, so that it may come back under its identity."""
+``cluster.members.host_changes``. The host that left keeps its disks, so that it may come back under its identity."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from order_world import Violation
 
-from cluster import host_changes
-from cluster.host_changes import HostChange, Kind
+from cluster.members import host_changes
+from cluster.members.host_changes import HostChange, Kind
 from cluster.raft import Configuration, EntryKind, RaftError, Role
 
 if TYPE_CHECKING:

@@ -9,24 +9,25 @@ from typing import Any
 import pytest
 from order_sim import MIX, Plan
 
+import cluster.order.leading.shard_leader
 import cluster.raft.core
-import cluster.shard
-import node.confirm
-import node.fates
-import node.order_node
-import node.server
-import node.shard_node
-import node.writes
-import proxy.router
-from cluster import order
-from cluster.coordinator import Coordinator
-from cluster.footprint import Footprint, footprint
-from cluster.locks import LockTable
-from cluster.messages import Method
-from cluster.pending import PendingOverlay
-from cluster.prepare import Prepare, encode_attempt
+import node.replica.fates
+import node.replica.order_node
+import node.replica.server
+import node.replica.shard_node
+import node.replica.writes
+import node.serving.confirm
+import proxy.routing.router
+import proxy.spanning.gather
+from cluster.evaluate.footprint import Footprint, footprint
+from cluster.order import log as order
+from cluster.order.leading.pending import PendingOverlay
+from cluster.order.leading.shard_leader import ShardLeader
+from cluster.order.locks import LockTable
+from cluster.order.prepare import Prepare, encode_attempt
+from cluster.order.sequencing.coordinator import Coordinator
 from cluster.raft import Role
-from cluster.shard import ShardLeader
+from cluster.wire.messages import Method
 from proxy.watch.subscription import Subscription
 
 Patch = pytest.MonkeyPatch
@@ -63,7 +64,7 @@ def serves_when_elected(patch: Patch) -> None:
 
 def applies_by_index_alone(patch: Patch) -> None:
     """H3: a cut is applied only where the own entry at its index has its term (committed entries have)."""
-    follow = node.shard_node.ShardNode._follow
+    follow = node.replica.shard_node.ShardNode._follow
 
     class Longer:
         def __init__(self, raft: Any) -> None:
@@ -79,7 +80,7 @@ def applies_by_index_alone(patch: Patch) -> None:
         finally:
             self.raft = raft
 
-    patch.setattr(node.shard_node.ShardNode, "_follow", eager)
+    patch.setattr(node.replica.shard_node.ShardNode, "_follow", eager)
 
 
 def answers_when_logged(patch: Patch) -> None:
@@ -118,7 +119,7 @@ def judges_fates_by_index(patch: Patch) -> None:
                     self._node._mark_dirty(link)
                 del self._open[index, term]
 
-    patch.setattr(node.fates.Fates, "decide", decide)
+    patch.setattr(node.replica.fates.Fates, "decide", decide)
 
 
 # -- locks
@@ -141,7 +142,7 @@ def locks_leave_reads_alone(patch: Patch) -> None:
     def writes_only(method: int, body: bytes) -> Footprint:
         return Footprint([], footprint(method, body).writes)
 
-    patch.setattr(cluster.shard, "footprint", writes_only)
+    patch.setattr(cluster.order.leading.shard_leader, "footprint", writes_only)
 
 
 def prepares_lock_writes_only(patch: Patch) -> None:
@@ -252,7 +253,7 @@ def attempts_keep_their_id(patch: Patch) -> None:
 
 def locks_are_let_go_at_once(patch: Patch) -> None:
     """Hole 3: a lock whose multi is appended ends when that is applied."""
-    tick = node.shard_node.ShardNode._finish_tick
+    tick = node.replica.shard_node.ShardNode._finish_tick
 
     def ask(self: Any) -> None:  # without waiting for long, as if the locks had been held
         tick(self)
@@ -262,7 +263,7 @@ def locks_are_let_go_at_once(patch: Patch) -> None:
                 link = self.links.get(feed.leader, 0)
                 link.request(Method.QUERY, encode_attempt(attempt), self._fate(attempt))
 
-    patch.setattr(node.shard_node.ShardNode, "_finish_tick", ask)
+    patch.setattr(node.replica.shard_node.ShardNode, "_finish_tick", ask)
     patch.setattr(Coordinator, "fate", lambda self, attempt: None if attempt in self._running else 0)
 
 
@@ -290,14 +291,14 @@ def cuts_anything_reported(patch: Patch) -> None:
             self.writes.leader.append_ordered(item, growth, [], [])
 
     def report(self: Any, link: Any, body: bytes) -> None:
-        found = node.order_node.Report(*node.order_node.REPORT.unpack(body))
+        found = node.replica.order_node.Report(*node.replica.order_node.REPORT.unpack(body))
         self.reports[found.shard] = found
         self._reporters[found.shard] = link.member_id
         if self.coordinator is not None:
             self.coordinator.leader_of(found.shard, found.term)
 
-    patch.setattr(node.order_node.OrderNode, "_cut", cut)
-    patch.setattr(node.order_node.OrderNode, "_report", report)
+    patch.setattr(node.replica.order_node.OrderNode, "_cut", cut)
+    patch.setattr(node.replica.order_node.OrderNode, "_report", report)
 
 
 def reports_what_is_logged(patch: Patch) -> None:
@@ -308,20 +309,20 @@ def reports_what_is_logged(patch: Patch) -> None:
 
 def sequencer_serves_when_elected(patch: Patch) -> None:
     """H15, I8: the sequencer folds its whole log's tail before it evaluates: it waits for its own first record."""
-    changed = node.order_node.OrderNode._leader_changed
+    changed = node.replica.order_node.OrderNode._leader_changed
 
     def early(self: Any) -> None:
         changed(self)
         if self.writes.leader is None and self.raft.role is Role.LEADER:
             self._lead()
 
-    patch.setattr(node.order_node.OrderNode, "_leader_changed", early)
+    patch.setattr(node.replica.order_node.OrderNode, "_leader_changed", early)
 
 
 def leads_while_nobody_answers(patch: Patch) -> None:
     """A leader that hears from nobody steps down; that hides nearly every wrong answer of a deposed one."""
-    config = node.server.Config
-    patch.setattr(node.server, "Config", lambda **given: config(**given, check_quorum=False))
+    config = node.replica.server.Config
+    patch.setattr(node.replica.server, "Config", lambda **given: config(**given, check_quorum=False))
 
 
 def index_without_a_round(patch: Patch) -> None:
@@ -332,13 +333,13 @@ def index_without_a_round(patch: Patch) -> None:
             questions, self._questions = self._questions, []
             self._answer(questions, 0)
 
-    patch.setattr(node.confirm.Confirmations, "run", run)
+    patch.setattr(node.serving.confirm.Confirmations, "run", run)
     leads_while_nobody_answers(patch)
 
 
 def keeps_alive_without_a_round(patch: Patch) -> None:
     """H7: a keep-alive is answered after a confirmation."""
-    ask = node.confirm.Confirmations.ask
+    ask = node.serving.confirm.Confirmations.ask
 
     def at_once(self: Any, link: Any, rid: int, method: int, body: bytes) -> None:
         if method in (Method.LEASE_KEEPALIVE, Method.LEASE_KEEPALIVES) and self._lessor.primary:
@@ -346,18 +347,18 @@ def keeps_alive_without_a_round(patch: Patch) -> None:
         else:
             ask(self, link, rid, method, body)
 
-    patch.setattr(node.confirm.Confirmations, "ask", at_once)
+    patch.setattr(node.serving.confirm.Confirmations, "ask", at_once)
     leads_while_nobody_answers(patch)
 
 
 def leases_get_no_time_at_a_new_sequencer(patch: Patch) -> None:
     """H7: a new sequencer gives every lease its full time."""
-    promote = node.server.Lessor.promote
+    promote = node.replica.server.Lessor.promote
 
     def short(self: Any, now_ms: int, election_timeout_ms: int | None = None) -> None:
         promote(self, now_ms - 800, 0)
 
-    patch.setattr(node.server.Lessor, "promote", short)
+    patch.setattr(node.replica.server.Lessor, "promote", short)
 
 
 # -- fronts
@@ -385,10 +386,10 @@ def sends_whatever_any_shard_has(patch: Patch) -> None:
 
 def writes_are_sent_again(patch: Patch) -> None:
     """I23: a write whose link broke is not sent again."""
-    down = proxy.router.Router.link_down
+    down = proxy.routing.router.Router.link_down
 
     def resend(self: Any, link: Any, reason: str) -> None:
-        writes = {rid: w for rid, w in link.pending.items() if w.route == proxy.router.WRITE and w.call is not None}
+        writes = {rid: w for rid, w in link.pending.items() if w.route == proxy.routing.router.WRITE and w.call is not None}
         for rid in writes:
             del link.pending[rid]
         down(self, link, reason)
@@ -397,39 +398,39 @@ def writes_are_sent_again(patch: Patch) -> None:
             if not w.call.closed:
                 self.to_leader(w)
 
-    patch.setattr(proxy.router.Router, "link_down", resend)
+    patch.setattr(proxy.routing.router.Router, "link_down", resend)
 
 
 def broken_links_tell_nobody(patch: Patch) -> None:
     """I23: whoever waits at a link that breaks is told that his request's fate is unknown."""
-    down = proxy.router.Router.link_down
+    down = proxy.routing.router.Router.link_down
 
     def silent(self: Any, link: Any, reason: str) -> None:
-        for rid in [rid for rid, w in link.pending.items() if w.route == proxy.router.WRITE]:
+        for rid in [rid for rid, w in link.pending.items() if w.route == proxy.routing.router.WRITE]:
             del link.pending[rid]
         down(self, link, reason)
 
-    patch.setattr(proxy.router.Router, "link_down", silent)
+    patch.setattr(proxy.routing.router.Router, "link_down", silent)
 
 
 def range_mixes_revisions(patch: Patch) -> None:
     """H17, I14: several shards answer at one revision."""
-    gather = __import__("proxy.spanning", fromlist=["Gather"]).Gather
+    gather = proxy.spanning.gather.Gather
     read = gather._read
 
     def latest(self: Any, order_index: int, revision: int, term: int) -> None:
-        real, proxy.spanning.READ = proxy.spanning.READ, _LatestRead()  # type: ignore[attr-defined]
+        real, proxy.spanning.gather.READ = proxy.spanning.gather.READ, _LatestRead()
         try:
             read(self, order_index, revision, term)
         finally:
-            proxy.spanning.READ = real  # type: ignore[attr-defined]
+            proxy.spanning.gather.READ = real
 
     patch.setattr(gather, "_read", latest)
 
 
 class _LatestRead:
     def pack(self, order_index: int, revision: int) -> bytes:
-        from cluster.messages import READ
+        from cluster.wire.messages import READ
 
         return READ.pack(order_index, 0)
 

@@ -9,17 +9,17 @@ from typing import Any
 import pytest
 from order_mutants import HOT, Mutant, plan
 
-import cluster.shard
-import node.server
-import proxy.router
+import cluster.order.leading.shard_leader
+import node.replica.server
+import proxy.routing.router
 import proxy.services.maintenance
-import proxy.spanning
+import proxy.spanning.gather
 import proxy.watch.cohort
 import proxy.watch.hub
 import proxy.watch.stream
-from cluster.messages import Method
+from cluster.evaluate.range_compares import RangeCompares
 from cluster.pb import rpc_pb2 as pb
-from cluster.range_compares import RangeCompares
+from cluster.wire.messages import Method
 
 Patch = pytest.MonkeyPatch
 CALM = {"fault_every_s": 9.0}
@@ -31,34 +31,34 @@ LEASES = {"grant": 6, "lease_put": 10, "put": 4, "keep": 4, "ttl": 10}
 
 def no_lease_ever_expires(patch: Patch) -> None:
     """I15: a lease whose time is over ends."""
-    patch.setattr(node.server.Lessor, "due", lambda self, now_ms, limit=0: [])
+    patch.setattr(node.replica.server.Lessor, "due", lambda self, now_ms, limit=0: [])
 
 
 def leases_end_late(patch: Patch) -> None:
     """I15: a lease ends soon after its time; here six seconds later."""
-    due = node.server.Lessor.due
-    patch.setattr(node.server.Lessor, "due", lambda self, now_ms: due(self, now_ms - 6_000))
+    due = node.replica.server.Lessor.due
+    patch.setattr(node.replica.server.Lessor, "due", lambda self, now_ms: due(self, now_ms - 6_000))
 
 
 def time_to_live_is_always_the_same(patch: Patch) -> None:
     """I15: the answer tells what is left."""
-    patch.setattr(node.server.Lessor, "time_to_live",
+    patch.setattr(node.replica.server.Lessor, "time_to_live",
                   lambda self, lease, now_ms: (1_000_000, self._leases[lease].ttl_s) if lease in self._leases else None)
 
 
 def any_replica_lists_the_leases(patch: Patch) -> None:
     """I22: the list of leases shows every grant and every end that was acknowledged before."""
-    read = proxy.router.Router.read
+    read = proxy.routing.router.Router.read
 
     def local(self: Any, call: Any, method: int, body: bytes, shard: int, serializable: bool, *rest: Any) -> None:
         read(self, call, method, body, shard, serializable or method == Method.LEASE_LEASES, *rest)
 
-    patch.setattr(proxy.router.Router, "read", local)
+    patch.setattr(proxy.routing.router.Router, "read", local)
 
 
 def no_leases_are_listed(patch: Patch) -> None:
     """I22: nor is the list empty."""
-    patch.setattr(node.server.Lessor, "unordered", lambda self: [])
+    patch.setattr(node.replica.server.Lessor, "unordered", lambda self: [])
 
 
 # -- transactions
@@ -71,7 +71,7 @@ def compares_are_looked_at_once(patch: Patch) -> None:
 
 def no_shard_decides_range_compares(patch: Patch) -> None:
     """I22: a range compare is about the keys of every shard that it meets, not shard 0's alone."""
-    patch.setattr(cluster.shard, "decide", lambda compares, view, turn: bytes(len(compares)))
+    patch.setattr(cluster.order.leading.shard_leader, "decide", lambda compares, view, turn: bytes(len(compares)))
 
 
 # -- hashes
@@ -79,8 +79,8 @@ def no_shard_decides_range_compares(patch: Patch) -> None:
 
 def hashes_are_of_the_latest_revision(patch: Patch) -> None:
     """I19: a hash covers the versions up to the revision that it names."""
-    start = proxy.spanning.Gather.start
-    patch.setattr(proxy.spanning.Gather, "start",
+    start = proxy.spanning.gather.Gather.start
+    patch.setattr(proxy.spanning.gather.Gather, "start",
                   lambda self, revision=0: start(self, 0 if self._method == Method.HASH_KV else revision))
 
 
@@ -88,7 +88,7 @@ def hashes_are_of_half_a_compaction(patch: Patch) -> None:
     """I19: all shards have removed the same versions."""
 
     def mixed(blob: bytes, revision: int) -> bytes:
-        parts = [pb.HashKVResponse.FromString(tail) for tail in proxy.spanning.split(blob)]
+        parts = [pb.HashKVResponse.FromString(tail) for tail in proxy.spanning.gather.split(blob)]
         value = zlib.crc32(b"".join(part.hash.to_bytes(4, "little") for part in parts))
         answer = pb.HashKVResponse(hash=value, compact_revision=parts[-1].compact_revision, hash_revision=revision)
         return answer.SerializeToString()

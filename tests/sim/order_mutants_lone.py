@@ -17,13 +17,13 @@ from order_mutants import (
     terms_are_not_checked,
 )
 
-import proxy.router
-from cluster.footprint import Footprint
-from cluster.messages import LEADER, LONE_HEAD, Method, Status
-from cluster.prepare import Prepare
-from cluster.shard import ShardLeader
-from node.order_node import OrderNode
-from node.writes import Writes
+import proxy.routing.router
+from cluster.evaluate.footprint import Footprint
+from cluster.order.leading.shard_leader import ShardLeader
+from cluster.order.prepare import Prepare
+from cluster.wire.messages import LEADER, LONE_HEAD, Method, Status
+from node.replica.order_node import OrderNode
+from node.replica.writes import Writes
 
 Patch = pytest.MonkeyPatch
 LONE = {"put": 12, "delete": 3, "txn": 4, "range": 2}  # nothing that spans shards: what the sequencer coordinates is lone
@@ -75,7 +75,7 @@ def a_lone_puts_lease_is_not_locked(patch: Patch) -> None:
 
 def lone_puts_go_to_their_leader_when_their_link_breaks(patch: Patch) -> None:
     """I23: the sequencer may have logged it; nobody sends it again."""
-    down = proxy.router.Router.link_down
+    down = proxy.routing.router.Router.link_down
 
     def resend(self: Any, link: Any, reason: str) -> None:
         mine = [rid for rid, w in link.pending.items() if w.method == Method.LONE]
@@ -87,7 +87,7 @@ def lone_puts_go_to_their_leader_when_their_link_breaks(patch: Patch) -> None:
             if not w.call.closed:
                 self.to_leader(w)
 
-    patch.setattr(proxy.router.Router, "link_down", resend)
+    patch.setattr(proxy.routing.router.Router, "link_down", resend)
 
 
 def the_sequencer_sends_on_what_it_takes(patch: Patch) -> None:

@@ -11,27 +11,28 @@ import pytest
 from order_clients import Clients
 from order_mutants import CHANGES, HOT, SEQUENCERS, WIDE, WRONG, Mutant, _LatestRead, plan
 
-import proxy.read_index
-import proxy.router
-import proxy.spanning
+import proxy.routing.read_index
+import proxy.routing.router
+import proxy.spanning.gather
 import proxy.watch.parts
-from cluster import errors, records
-from cluster.coordinator import Coordinator
+from cluster import errors
 from cluster.errors import EtcdError
-from cluster.messages import Method
-from cluster.order import Attempt, Multi, encode_multi
+from cluster.evaluate.replica import Leader
+from cluster.evaluate.view import Outcome
+from cluster.order import records
+from cluster.order.leading.pending import PendingOverlay
+from cluster.order.leading.shard_batch import Reply
+from cluster.order.leading.shard_leader import ShardLeader
+from cluster.order.log import Attempt, Multi, encode_multi
+from cluster.order.records import Item
+from cluster.order.sequencing.coordinator import Coordinator
 from cluster.pb import rpc_pb2 as pb
-from cluster.pending import PendingOverlay
-from cluster.records import Item
-from cluster.replica import Leader
-from cluster.shard import ShardLeader
-from cluster.shard_batch import Reply
-from cluster.view import Outcome
-from node.floors import Floors
-from node.order_node import OrderNode
-from node.shard_node import ShardNode
-from node.watches import WatchSource
-from node.writes import Writes
+from cluster.wire.messages import Method
+from node.replica.order_node import OrderNode
+from node.replica.shard_node import ShardNode
+from node.replica.writes import Writes
+from node.serving.watches import WatchSource
+from node.upkeep.floors import Floors
 
 Patch = pytest.MonkeyPatch
 SNAPSHOTS = ("kill node", "kill node", "restart", "restart", "flush", "flush", "isolate", "heal", "heal")
@@ -271,7 +272,7 @@ def installs_are_no_gaps_for_watches(patch: Patch) -> None:
 
 def reads_join_a_question_under_way(patch: Patch) -> None:
     """H2, at the front: a question stands for the reads that came before it left."""
-    ask = proxy.read_index.ReadIndexRounds.ask
+    ask = proxy.routing.read_index.ReadIndexRounds.ask
 
     def join(self: Any) -> None:
         if self._questions:
@@ -280,32 +281,32 @@ def reads_join_a_question_under_way(patch: Patch) -> None:
         else:
             ask(self)
 
-    patch.setattr(proxy.read_index.ReadIndexRounds, "ask", join)
+    patch.setattr(proxy.routing.read_index.ReadIndexRounds, "ask", join)
 
 
 def fronts_forget_what_they_showed(patch: Patch) -> None:
     """Monotone fronts: a serializable read waits for a replica that lacks what this front has shown."""
-    patch.setattr(proxy.router.Router, "highest", property(lambda self: 0, lambda self, value: None), raising=False)
+    patch.setattr(proxy.routing.router.Router, "highest", property(lambda self: 0, lambda self, value: None), raising=False)
 
 
 def serializable_spans_are_torn(patch: Patch) -> None:
     """H17: one revision for all shards, also for a serializable range."""
-    gather = proxy.spanning.Gather
+    gather = proxy.spanning.gather.Gather
     read = gather._serializable
 
     def latest(self: Any) -> None:
-        real, proxy.spanning.READ = proxy.spanning.READ, _LatestRead()  # type: ignore[attr-defined, assignment]
+        real, proxy.spanning.gather.READ = proxy.spanning.gather.READ, _LatestRead()  # type: ignore[attr-defined, assignment]
         try:
             read(self)
         finally:
-            proxy.spanning.READ = real  # type: ignore[attr-defined]
+            proxy.spanning.gather.READ = real  # type: ignore[attr-defined]
 
     patch.setattr(gather, "_serializable", latest)
 
 
 def latest_reads_end_as_compacted(patch: Patch) -> None:
     """H16: a read of the latest revision that meets a compaction starts over."""
-    patch.setattr(proxy.spanning, "_TRIES", 0)
+    patch.setattr(proxy.spanning.gather, "_TRIES", 0)
     patch.setattr(Clients, "_compact", lambda self: ("Compact", pb.CompactionRequest(revision=self.shown)))
 
 

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 from order_world import Violation
 
-from cluster import later_puts, order, records
-from cluster.footprint import Footprint
-from cluster.locks import Queued
-from cluster.order import Attempt
+from cluster.evaluate.footprint import Footprint
+from cluster.order import later_puts, records
+from cluster.order import log as order
+from cluster.order.leading.shard_leader import Preparing, ShardLeader
+from cluster.order.locks import Queued
+from cluster.order.log import Attempt
+from cluster.order.records import Item, items
 from cluster.raft import EntryKind
-from cluster.records import Item, items
-from cluster.shard import Preparing, ShardLeader
 
 if TYPE_CHECKING:
     from order_clients import Operation

@@ -42,12 +42,12 @@ from order_store import Sink, Source, StateDisk, Store
 from order_watching import TOLD_S
 from order_world import Process, Violation, World
 
+from cluster.evaluate.transactions import MANY, TURN_ROWS
 from cluster.faults import faults
 from cluster.pb import rpc_pb2 as pb
 from cluster.placement import Placement
 from cluster.raft import Configuration, EntryKind, Role
 from cluster.settings import Common, NodeSettings
-from cluster.txn_eval import MANY, TURN_ROWS
 
 HOSTS = (1, 2, 3)  # unless a plan says otherwise
 ENDLESS = "I23 every wait has an end"  # the rule that something breaks which is left when there is peace
@@ -350,7 +350,7 @@ class Simulation(World):
 
     def empty(self, host: int) -> bool:
         """A host dies, and comes back without its data, once all its peers know it: towards others nobody could tell
-        (``node.incarnations``). Whether it did."""
+        (``node.links.incarnations``). Whether it did."""
         peers = [n for _, n in sorted(self.nodes.items()) if n.host != host]
         known = self.incarnations[host]
         if self.kept or not all(n.alive and n.node.incarnations.heard(host) == known for n in peers):
@@ -426,7 +426,7 @@ class Simulation(World):
         with substituted(self):  # type: ignore[arg-type]
             try:
                 self._run()
-                if faults.count > before:  # say, an item that its leader made and nobody can apply (cluster.sound)
+                if faults.count > before:  # say, an item that its leader made and nobody can apply (cluster.order.sound)
                     raise Violation("no request and no record meets a mistake", f"{faults.take()}")
             except Violation:
                 raise

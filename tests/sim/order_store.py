@@ -15,14 +15,14 @@ from random import Random
 from types import SimpleNamespace
 from typing import Any
 
-from cluster import later_puts, records
-from cluster.later_puts import LaterPuts
-from cluster.ranges import Fields, is_creation, row_tags
-from cluster.records import Item, items
-from cluster.row_parts import sizes_of
-from cluster.spans import holds
-from cluster.view import Current
-from cluster.wire import read_varint, tombstone, varint
+from cluster.evaluate.ranges import Fields, is_creation, row_tags
+from cluster.evaluate.row_parts import sizes_of
+from cluster.evaluate.spans import holds
+from cluster.evaluate.view import Current
+from cluster.order import later_puts, records
+from cluster.order.later_puts import LaterPuts
+from cluster.order.records import Item, items
+from cluster.wire.protobuf import read_varint, tombstone, varint
 from node.storage import (
     Applied,
     Applying,
@@ -307,7 +307,7 @@ class Store:
 
 
 class KeysHash:
-    """``node.storage.hashing.StateHash`` of the versions of keys."""
+    """``node.storage.state.hashing.StateHash`` of the versions of keys."""
 
     def __init__(self, content: Content, revision: int) -> None:
         self.revision, self.compact_revision = revision, content.position.compact_revision

@@ -2,9 +2,9 @@
 that a connection stays silent for about as long as it was cut, unless a side ends it and dials anew.
 
 * Each side has its own belief whether the connection stands. A side whose partner's end, or power, went in silence sends on until
-  an answer tells it, or until its kernel ends the connection (``zmtp.silence``: nothing acknowledged for ``silence_s``).
-* A partner that does not read takes ``buffer`` frames; then ``send`` says False, as ``zmtp.Stream`` does.
-* A dial is a SYN, sent again after 1 and 3 s; it is given up as ``zmtp.Dealer`` gives it up.
+  an answer tells it, or until its kernel ends the connection (``tools.muster.machine.zmtp.silence``: nothing acknowledged for ``silence_s``).
+* A partner that does not read takes ``buffer`` frames; then ``send`` says False, as ``tools.muster.machine.zmtp.Stream`` does.
+* A dial is a SYN, sent again after 1 and 3 s; it is given up as ``tools.muster.machine.zmtp.Dealer`` gives it up.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from collections.abc import Callable
 
 from order_world import Connection, Dealer, Process, Router, World
 
-from zmtp.silence import dial_s
+from tools.muster.machine.zmtp.silence import dial_s
 
 RTO_S = 0.2  # the kernel's least
 _SYNS_S = (0.0, 1.0, 3.0)
-_PAUSES_S = (0.05, 0.5)  # between dials: zmtp.Dealer
+_PAUSES_S = (0.05, 0.5)  # between dials: tools.muster.machine.zmtp.Dealer
 _NEVER_S = 900.0  # what the kernel itself waits
 
 
@@ -57,7 +57,7 @@ class TcpConnection(Connection):
     # -- frames
 
     def push(self, forward: bool, parts: list[bytes]) -> bool:
-        """As ``zmtp.Stream.send``."""
+        """As ``tools.muster.machine.zmtp.Stream.send``."""
         stream = self._streams[forward]
         if not self.stands[forward]:
             return False

@@ -6,12 +6,12 @@ import pytest
 from order_mutants import plan
 from order_sim import HOSTS, Simulation
 
-import cluster.shard
-import node.server
-import node.writes
+import cluster.order.leading.shard_leader
+import node.replica.server
+import node.replica.writes
+from cluster.order.leading.shard_leader import ShardLeader
 from cluster.raft import Raft, Role
-from cluster.shard import ShardLeader
-from node.handover import HandOver
+from node.replica.handover import HandOver
 
 CUT_AT, HEALED_AT = 1.6, 6.0
 
@@ -56,7 +56,7 @@ def test_without_handing_over_it_would(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_nothing_is_proposed_that_raft_would_drop(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """An entry that is dropped would be lost although it was evaluated: the process must end then. Here next to nothing may be
     uncommitted, and much is asked for; all of it is answered."""
-    config, looked = node.server.Config, [0, 0]
+    config, looked = node.replica.server.Config, [0, 0]
     takes = Raft.takes_proposals.fget
     assert takes is not None
 
@@ -64,7 +64,7 @@ def test_nothing_is_proposed_that_raft_would_drop(seed: int, monkeypatch: pytest
         looked[takes(raft)] += raft.role is Role.LEADER
         return bool(takes(raft))
 
-    monkeypatch.setattr(node.server, "Config", lambda **given: config(**given, max_uncommitted_bytes=50))
+    monkeypatch.setattr(node.replica.server, "Config", lambda **given: config(**given, max_uncommitted_bytes=50))
     monkeypatch.setattr(Raft, "takes_proposals", property(look))
     done = Simulation(seed, plan(shards=3, clients=16)).run()
     assert done["answers"] > 100
@@ -75,9 +75,9 @@ def test_nothing_is_proposed_that_raft_would_drop(seed: int, monkeypatch: pytest
 def test_what_waited_for_a_lock_goes_on_entry_by_entry(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every request fills an entry here, and few may be ahead of the order: whoever was let go on finds no room, over and over,
     and still stands before what conflicts with it and came later."""
-    for place in (cluster.shard, node.writes):
+    for place in (cluster.order.leading.shard_leader, node.replica.writes):
         monkeypatch.setattr(place, "MAX_ENTRY_BYTES", 1)
-    monkeypatch.setattr(cluster.shard, "_MAX_UNORDERED_BYTES", 60)
+    monkeypatch.setattr(cluster.order.leading.shard_leader, "_MAX_UNORDERED_BYTES", 60)
     advance, held_up = ShardLeader._advance, [0]
 
     def look(self: ShardLeader[object]) -> None:

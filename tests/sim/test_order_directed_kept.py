@@ -10,8 +10,8 @@ from order_sim import HOSTS, Simulation
 from order_world import Violation
 
 from cluster.raft import Role
-from node.floors import Floors
-from node.shard_node import ShardNode
+from node.replica.shard_node import ShardNode
+from node.upkeep.floors import Floors
 
 SNAPSHOT_COUNT = 4
 BOUND = KEEP_AT_MOST * SNAPSHOT_COUNT

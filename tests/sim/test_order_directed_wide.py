@@ -10,9 +10,9 @@ from order_mutants import WIDE, locks_are_let_go_at_once, plan
 from order_sim import HOSTS, Simulation
 from order_world import Violation
 
-import node.fronts
-from cluster import coordinator
-from cluster.coordinator import Coordinator
+import node.links.fronts
+from cluster.order.sequencing import coordinator
+from cluster.order.sequencing.coordinator import Coordinator
 
 GONE_AT, BACK_AT = 1.0, 18.0  # three times as long as a front waits
 CLIENTS = 6
@@ -89,7 +89,7 @@ def test_a_put_that_has_timed_out_in_the_queue_is_not_done() -> None:  # I23
 
 
 def test_without_looking_for_what_is_overdue_it_would(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(node.fronts.FrontLink, "awaits", lambda self, rid: self.alive)
+    monkeypatch.setattr(node.links.fronts.FrontLink, "awaits", lambda self, rid: self.alive)
     assert puts_waiting_when_the_sequencer_comes_back(2) > CLIENTS
 
 

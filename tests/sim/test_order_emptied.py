@@ -7,7 +7,7 @@ from order_mutants import plan
 from order_sim import HOSTS, SOAK, Simulation
 from order_world import Violation
 
-from node.incarnations import Incarnations
+from node.links.incarnations import Incarnations
 
 CUT_AT, EMPTIED_AT, END = 1.5, 2.5, 6.0
 FAULTS = ("empty host", "empty host", "empty host", "kill leader", "transfer", "restart", "restart", "isolate", "heal", "heal")

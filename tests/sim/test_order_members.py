@@ -7,8 +7,8 @@ from order_mutants import CHANGES, Mutant, plan
 from order_sim import SOAK, Simulation
 from test_order_mutants import hunt
 
-from cluster import host_changes
-from cluster.host_changes import HostChange
+from cluster.members import host_changes
+from cluster.members.host_changes import HostChange
 from cluster.raft import Configuration
 
 PLAN = plan(members=True, faults=CHANGES, fault_every_s=0.4, seconds=5.0)

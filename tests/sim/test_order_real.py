@@ -12,9 +12,9 @@ from order_real import LEASE_ROWS
 from order_sim import SOAK, Simulation, hard_plan_of
 from order_world import Violation
 
-import node.storage.compaction
-from node.snapshots import Snapshots
+import node.storage.state.compaction
 from node.storage import SnapshotRefused, StateStore
+from node.upkeep.snapshots import Snapshots
 
 _BATCH = 4
 _BATCHES = 100 if SOAK else 2

@@ -11,9 +11,9 @@ from order_mutants import plan
 from order_sim import HOSTS, Simulation
 from order_world import Violation
 
-from cluster.order import decode_cut
-from cluster.records import Item, items
-from cluster.salvage import Kept, kept
+from cluster.order.log import decode_cut
+from cluster.order.records import Item, items
+from cluster.order.salvage import Kept, kept
 
 SEEDS = 12
 

@@ -10,7 +10,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 
-from tools.muster.parse import ConfigError, UsageError
+from tools.muster.config.parse import ConfigError, UsageError
 
 COMMANDS = {
     "local": "run several hosts on this machine, and look after them",
@@ -50,7 +50,7 @@ def guarded(command: Callable[[list[str]], int], args: list[str]) -> int:
 def _dispatch(args: list[str]) -> int:
     command = args[0] if args and not args[0].startswith("-") else ""
     if command == "local":
-        from tools.muster.local_cli import run as run_local
+        from tools.muster.local.commands import run as run_local
 
         return run_local(args[1:])
     if command == "proxy":
@@ -67,9 +67,9 @@ def _dispatch(args: list[str]) -> int:
 
 
 def _server(args: list[str]) -> int:
-    from tools.muster import config
-    from tools.muster.flags import SERVER_FLAGS
-    from tools.muster.parse import resolve
+    from tools.muster.config import settings as config
+    from tools.muster.config.flags import SERVER_FLAGS
+    from tools.muster.config.parse import resolve
 
     try:
         values = resolve(SERVER_FLAGS, args, os.environ)
@@ -80,7 +80,7 @@ def _server(args: list[str]) -> int:
         settings = config.build(values)
     except ConfigError as e:
         raise ConfigError(f"error verifying flags, {e}. See 'muster --help'.") from None
-    from tools.muster import serve
+    from tools.muster.host import serve
 
     return serve.run(settings)
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import shlex
 import sys
 
-from tools.muster import local_cli
 from tools.muster.cli import guarded
-from tools.muster.layout import Layout
+from tools.muster.local import commands as local_cli
+from tools.muster.local.layout import Layout
 
 PYTHON_SNIPPET = """import grpc; from cluster.pb import rpc_pb2 as pb; \
 get = grpc.insecure_channel('{host}').unary_unary('/etcdserverpb.KV/Range', \

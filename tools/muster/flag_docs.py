@@ -5,7 +5,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Mapping
 
-from tools.muster.flags import SERVER_FLAGS, Flag, Kind, Support
+from tools.muster.config.flags import SERVER_FLAGS, Flag, Kind, Support
 
 HIDDEN = ("deprecated names", "accepted and ignored", "removed from etcd")  # only in the documentation
 

@@ -19,16 +19,16 @@ import structlog
 
 from cluster.settings import FrontSettings, NodeSettings, loads
 from node.main import crash_handler, end, guarded, sealed_node
-from node.server import Node
-from process import logs
-from process.handed import take
-from process.scheduling import short_slices
-from process.setup import keep_aside, pin, settle_memory
-from process.status import StatusPipe, StatusSink, parts
-from process.trimming import give_back_freed
-from process.turns import turns
-from proxy.links import Connector, Link, Receiver
+from node.replica.server import Node
 from proxy.main import Front
+from proxy.routing.links import Connector, Link, Receiver
+from tools.muster.machine import logs
+from tools.muster.machine.handed import take
+from tools.muster.machine.scheduling import short_slices
+from tools.muster.machine.setup import keep_aside, pin, settle_memory
+from tools.muster.machine.status import StatusPipe, StatusSink, parts
+from tools.muster.machine.trimming import give_back_freed
+from tools.muster.machine.turns import turns
 
 log = structlog.get_logger("host")
 

@@ -7,7 +7,7 @@ import os
 
 import zmq
 
-from tools.muster.parse import ConfigError
+from tools.muster.config.parse import ConfigError
 
 
 def generate(path: str) -> None:

@@ -12,14 +12,16 @@ from dataclasses import replace
 from urllib.parse import urlsplit
 
 from cluster.settings import Peer
-from tools.muster import bootstrap, config, logs, peer_keys, pinning, ports, rundir, serve
-from tools.muster.bootstrap import Identity
-from tools.muster.config import ServerConfig
+from tools.muster import peer_keys
+from tools.muster.config import settings as config
+from tools.muster.config.flags import SERVER_FLAGS, Flag, Kind
+from tools.muster.config.parse import ConfigError, Values, convert, resolve
+from tools.muster.config.rotation import rotating
+from tools.muster.config.settings import ServerConfig
 from tools.muster.flag_docs import flag_list
-from tools.muster.flags import SERVER_FLAGS, Flag, Kind
-from tools.muster.parse import ConfigError, Values, convert, resolve
-from tools.muster.rotation import rotating
-from tools.muster.supervisor import Supervisor
+from tools.muster.host import bootstrap, logs, pinning, ports, rundir, serve
+from tools.muster.host.bootstrap import Identity
+from tools.muster.host.supervisor import Supervisor
 
 ASK_LIMIT_S = 30.0  # how long to look for a member that answers
 

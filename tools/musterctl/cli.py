@@ -14,8 +14,8 @@ import time
 from importlib import import_module
 from typing import NoReturn
 
-from tools.musterctl import commands
 from tools.musterctl.command import Command, Exit, FlagError, Flags, Invocation, find
+from tools.musterctl.commands import table as commands
 from tools.musterctl.usage import usage
 
 _NOT_FLAGS = ("API", "WATCH_KEY", "WATCH_RANGE_END")
@@ -80,7 +80,7 @@ def _dispatch(root: Command, line: list[str]) -> None:
         return
     module, function = command.run.split(":")
     invocation = Invocation(command, flags, args, line)
-    getattr(import_module(f"tools.musterctl.{module}"), function)(invocation)
+    getattr(import_module(f"tools.musterctl.commands.{module}"), function)(invocation)
 
 
 def take_environment(flags: Flags) -> None:

@@ -20,7 +20,7 @@ from cluster.pb import rpc_pb2
 from tools.musterctl.channels import Channels, Config, Waiting, say
 from tools.musterctl.cli import take_environment
 from tools.musterctl.command import Exit, Flags, Invocation
-from tools.musterctl.printer import Printer, choose
+from tools.musterctl.printing.printer import Printer, choose
 
 R = TypeVar("R", bound=Message)
 
@@ -131,8 +131,8 @@ def session(invocation: Invocation) -> Session:
 
 
 def _show_flags(flags: Flags) -> None:
-    from tools.musterctl.commands import GLOBAL_FLAGS
-    from tools.musterctl.gotext import duration
+    from tools.musterctl.commands.table import GLOBAL_FLAGS
+    from tools.musterctl.printing.gotext import duration
 
     for flag in sorted(GLOBAL_FLAGS, key=lambda flag: flag.name):
         value = flags.value(flag.name)

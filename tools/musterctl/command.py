@@ -11,7 +11,7 @@ import csv
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from tools.musterctl import gotext
+from tools.musterctl.printing import gotext
 
 Value = bool | int | str | list[str]
 

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 
 from tools.musterctl import API_VERSION
 from tools.musterctl.command import Command, Flag
-from tools.musterctl.gotext import quote
-from tools.musterctl.layout import align_tabs
+from tools.musterctl.printing.gotext import quote
+from tools.musterctl.printing.layout import align_tabs
 
 
 def version() -> str:

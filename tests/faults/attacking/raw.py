@@ -11,8 +11,8 @@ from types import TracebackType
 
 import hpack
 
-from proxy.http2 import PREFACE
-from proxy.http2 import frames as f
+from proxy.http.http2 import PREFACE
+from proxy.http.http2 import frames as f
 
 LIMIT_S = 30.0
 _READ = 1 << 18

@@ -6,8 +6,8 @@ from random import Random
 
 import hpack
 
-from proxy.http2 import PREFACE
-from proxy.http2 import frames as f
+from proxy.http.http2 import PREFACE
+from proxy.http.http2 import frames as f
 from tests.faults.fuzz import messages
 
 _USUAL = {":method": "POST", ":scheme": "http", ":path": "/etcdserverpb.KV/Put", ":authority": "x",

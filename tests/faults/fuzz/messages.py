@@ -10,7 +10,7 @@ from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 
 from cluster.pb import election_pb2, lock_pb2, rpc_pb2
-from cluster.wire import varint
+from cluster.wire.protobuf import varint
 
 _AUTH = {
     f"{what}{verb}": f"Auth{what}{verb}" for what, verbs in (

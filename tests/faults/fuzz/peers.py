@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from random import Random
 
-from cluster.messages import HELLO_BODY, PROTOCOL_VERSION, READ, REQUEST, SEQUENCE, Method
-from cluster.order import Attempt
+from cluster.order.log import Attempt
+from cluster.order.prepare import Prepare, Touch
 from cluster.pb import rpc_pb2 as pb
-from cluster.prepare import Prepare, Touch
 from cluster.raft import Message, encode_messages
-from node.peers import HELLO
+from cluster.wire.messages import HELLO_BODY, PROTOCOL_VERSION, READ, REQUEST, SEQUENCE, Method
+from node.links.peers import HELLO
 from tests.faults.fuzz import messages
-from zmtp.codec import GREETING, frame_head, ready
+from tools.muster.machine.zmtp.codec import GREETING, frame_head, ready
 
 KINDS = b"RSPADVLNG?XHFZ\0"
 

@@ -1,7 +1,7 @@
 """One generated sequence of requests, two servers, the same answers.
 
 ``steps`` makes the requests (seeded), ``edges`` those that chance seldom makes, ``endpoints`` sends them (gRPC,
-or ``cluster.evaluate`` over a shard in memory), ``compare`` says what must be equal: every field but cluster_id,
+or ``cluster.evaluate.requests`` over a shard in memory), ``compare`` says what must be equal: every field but cluster_id,
 member_id, raft_term, the IDs of leases that a server chose and the time that leases have left.
 
 Where muster answers otherwise than the etcd 3.5.1 these tests run, on purpose; the steps keep clear of it:

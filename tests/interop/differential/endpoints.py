@@ -1,4 +1,4 @@
-"""Where a step can be sent: a server over gRPC, or ``cluster.evaluate`` over a shard in memory."""
+"""Where a step can be sent: a server over gRPC, or ``cluster.evaluate.requests`` over a shard in memory."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ from typing import Any, Protocol
 
 import grpc
 
-from cluster import errors, validate
+from cluster import errors
 from cluster.errors import EtcdError
-from cluster.messages import Method
+from cluster.evaluate import validate
 from cluster.pb import kv_pb2
 from cluster.pb import rpc_pb2 as pb
+from cluster.wire.messages import Method
 from tests.unit.semantics.memory import MemoryShard
 
 from .steps import Step

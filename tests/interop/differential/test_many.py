@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from cluster.evaluate.transactions import MANY
 from cluster.pb import rpc_pb2 as pb
-from cluster.txn_eval import MANY
 from tests.cluster.local_cluster import STEADY, local_cluster, shards_of_tests
 
 from .endpoints import GrpcEndpoint, MemoryEndpoint

@@ -1,4 +1,4 @@
-"""What ``cluster.evaluate`` says a request does, against what etcd does; and etcd against itself."""
+"""What ``cluster.evaluate.requests`` says a request does, against what etcd does; and etcd against itself."""
 
 import os
 from collections import Counter

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from cluster.footprint import is_read_only, is_serializable
+from cluster.evaluate.footprint import is_read_only, is_serializable
 from tests.cluster.local_cluster import STEADY, local_cluster, shards_of_tests
 
 from .edges import edges

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from bench import agree
-from bench.systems import System
+from bench.compare import agree
+from bench.compare.systems import System
 
 REPORT = """
 Summary:

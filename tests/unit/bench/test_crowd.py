@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 import uvloop
 
-from bench import crowd
 from bench.client import parse_endpoint
-from bench.holding import Crowd, key_of
-from bench.systems import System
+from bench.compare.holding import Crowd, key_of
+from bench.compare.systems import System
+from bench.load import crowd
 
 
 def bench(*arguments: str) -> subprocess.CompletedProcess[str]:

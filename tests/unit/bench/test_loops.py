@@ -12,14 +12,14 @@ from typing import Any
 import pytest
 import uvloop
 
-from bench import run
 from bench.client import Client, RpcError, Status, parse_endpoint
 from bench.client.connection import Callback
-from bench.loops import Loop
-from bench.spec import Spec
-from bench.systems import System
-from bench.ticker import Ticker
-from bench.workloads import PUT, put_body
+from bench.compare.systems import System
+from bench.load import run
+from bench.load.loops import Loop
+from bench.load.spec import Spec
+from bench.load.ticker import Ticker
+from bench.load.workloads import PUT, put_body
 
 
 class FakeCaller:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from bench import outcome
+from bench.load import outcome
 
 
 def result(**changes: Any) -> dict[str, Any]:

@@ -13,13 +13,13 @@ from typing import Any, TypeVar
 import pytest
 import uvloop
 
-from bench.actors import Scan
 from bench.client import Client, RpcError, parse_endpoint, tls_context
-from bench.recipes import Mutex, Stms
-from bench.spec import Spec
-from bench.streams import GRANT, CatchUps
-from bench.systems import System, find_etcd, free_ports
-from bench.workloads import PUT, RANGE
+from bench.compare.systems import System, find_etcd, free_ports
+from bench.load.actors import Scan
+from bench.load.recipes import Mutex, Stms
+from bench.load.spec import Spec
+from bench.load.streams import GRANT, CatchUps
+from bench.load.workloads import PUT, RANGE
 from cluster.pb import rpc_pb2 as pb
 
 T = TypeVar("T")

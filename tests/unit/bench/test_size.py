@@ -8,8 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from bench import size
-from bench.systems import System
+from bench.compare import size
+from bench.compare.systems import System
 
 PAGE = Path(__file__).parents[3] / "docs" / "benchmarks.md"
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.stats import Latencies
+from bench.load.stats import Latencies
 
 _SAMPLES = st.lists(st.integers(0, 10_000_000), min_size=1, max_size=200)
 

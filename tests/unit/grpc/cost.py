@@ -1,4 +1,4 @@
-"""CPU per unary call through ``proxy.http2`` and ``proxy.grpc``: ``python -m tests.unit.grpc.cost``."""
+"""CPU per unary call through ``proxy.http.http2`` and ``proxy.grpc.calls``: ``python -m tests.unit.grpc.cost``."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import time
 
 import hpack
 
-from proxy.grpc import Deadlines, Peer
-from proxy.http2 import PREFACE, Connection, Limits
-from proxy.http2 import frames as f
-from proxy.registry import Registry
+from proxy.grpc.calls import Deadlines, Peer
+from proxy.grpc.registry import Registry
+from proxy.http.http2 import PREFACE, Connection, Limits
+from proxy.http.http2 import frames as f
 
 CALLS_PER_READ = 200
 READS = 200

@@ -9,9 +9,9 @@ from contextlib import contextmanager
 
 import uvloop
 
-from proxy.grpc import Call
-from proxy.registry import Registry
-from proxy.server import Limits, Server
+from proxy.grpc.calls import Call
+from proxy.grpc.registry import Registry
+from proxy.http.server import Limits, Server
 
 
 class Running:

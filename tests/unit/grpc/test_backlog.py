@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from proxy.backlog import SHARED_S, Backlog
+from proxy.http.backlog import SHARED_S, Backlog
 
 
 class Loop:

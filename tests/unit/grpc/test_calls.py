@@ -8,12 +8,12 @@ import zlib
 import hpack
 import pytest
 
-from proxy.grpc import Call, Deadlines, Peer, encode_message, parse_timeout
-from proxy.grpc_wire import SMALL_BYTES, reply_head, reply_tail, small_reply
-from proxy.http2 import PREFACE, Connection, Limits
-from proxy.http2 import frames as f
-from proxy.memory import Memory
-from proxy.registry import Registry
+from proxy.grpc.calls import Call, Deadlines, Peer, encode_message, parse_timeout
+from proxy.grpc.registry import Registry
+from proxy.grpc.wire import SMALL_BYTES, reply_head, reply_tail, small_reply
+from proxy.http.http2 import PREFACE, Connection, Limits
+from proxy.http.http2 import frames as f
+from proxy.http.memory import Memory
 from tests.unit.http2.client import Frame, parse
 
 REQUEST = {

@@ -9,9 +9,9 @@ from collections.abc import Iterator
 import grpc
 import pytest
 
-from proxy.grpc import Call
-from proxy.registry import Registry
-from proxy.server import Limits
+from proxy.grpc.calls import Call
+from proxy.grpc.registry import Registry
+from proxy.http.server import Limits
 from tests.unit.grpc.harness import Echo, Running, serving
 
 

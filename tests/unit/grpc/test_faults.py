@@ -11,12 +11,12 @@ import hpack
 import pytest
 
 from cluster.faults import faults
-from proxy import grpc_wire as wire
-from proxy.http import HttpRequest
-from proxy.http1 import Http1Connection
-from proxy.http2 import PREFACE, Limits
-from proxy.http2 import frames as f
-from proxy.registry import Registry
+from proxy.grpc import wire
+from proxy.grpc.registry import Registry
+from proxy.http.http1 import Http1Connection
+from proxy.http.http2 import PREFACE, Limits
+from proxy.http.http2 import frames as f
+from proxy.http.requests import HttpRequest
 from tests.unit.grpc.harness import serving
 from tests.unit.grpc.test_calls import Talk, message
 from tests.unit.grpc.test_http1_fuzz import Output

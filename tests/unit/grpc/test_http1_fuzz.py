@@ -6,9 +6,9 @@ import random
 
 import pytest
 
-from proxy.http import HttpHandler, HttpRequest
-from proxy.http1 import Http1Connection
-from proxy.http2 import Limits
+from proxy.http.http1 import Http1Connection
+from proxy.http.http2 import Limits
+from proxy.http.requests import HttpHandler, HttpRequest
 
 SEED_REQUESTS = (
     b"GET /a?b HTTP/1.1\r\nHost: x\r\n\r\n",

@@ -11,15 +11,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from process.memory import for_clients, of_the_host
-from proxy.grpc import BACKLOG_BYTES, SHARED_BACKLOG_BYTES
-from proxy.http2 import Limits
-from proxy.http2 import frames as f
-from proxy.memory import STEP_BYTES, STREAM_BYTES, TOO_MANY, Memory
-from proxy.registry import Registry
+from proxy.grpc.calls import BACKLOG_BYTES, SHARED_BACKLOG_BYTES
+from proxy.grpc.registry import Registry
+from proxy.http.http2 import Limits
+from proxy.http.http2 import frames as f
+from proxy.http.memory import STEP_BYTES, STREAM_BYTES, TOO_MANY, Memory
 from tests.unit.grpc.harness import serving
 from tests.unit.grpc.test_calls import Talk, message
 from tests.unit.grpc.test_server import wait_for
+from tools.muster.machine.memory import for_clients, of_the_host
 
 WINDOW = 100_000
 PIECE = 10_000

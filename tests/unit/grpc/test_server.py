@@ -18,12 +18,12 @@ import grpc
 import hpack
 import pytest
 
-from proxy.grpc import Call
-from proxy.http import HttpRequest
-from proxy.http2 import PREFACE
-from proxy.http2 import frames as f
-from proxy.registry import Registry
-from proxy.server import Limits, _Front
+from proxy.grpc.calls import Call
+from proxy.grpc.registry import Registry
+from proxy.http.http2 import PREFACE
+from proxy.http.http2 import frames as f
+from proxy.http.requests import HttpRequest
+from proxy.http.server import Limits, _Front
 from tests.unit.grpc.harness import Echo, Running, serving
 
 CURL = shutil.which("curl")

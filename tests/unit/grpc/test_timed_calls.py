@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from proxy.grpc import Call
-from proxy.http2 import frames as f
-from proxy.registry import Registry
+from proxy.grpc.calls import Call
+from proxy.grpc.registry import Registry
+from proxy.http.http2 import frames as f
 
 from .test_calls import Stream, Talk, message
 

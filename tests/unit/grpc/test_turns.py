@@ -5,15 +5,15 @@ from __future__ import annotations
 import hpack
 import pytest
 
-from proxy import grpc_wire as wire
-from proxy.grpc import MESSAGE_WORK, Call
-from proxy.http import HttpRequest
-from proxy.http1 import TURN_REQUESTS, Http1Connection
-from proxy.http2 import Limits
-from proxy.http2 import frames as f
-from proxy.http2.blocks import HeaderDecoder
-from proxy.http2.connection import TURN_WORK
-from proxy.registry import Registry
+from proxy.grpc import wire
+from proxy.grpc.calls import MESSAGE_WORK, Call
+from proxy.grpc.registry import Registry
+from proxy.http.http1 import TURN_REQUESTS, Http1Connection
+from proxy.http.http2 import Limits
+from proxy.http.http2 import frames as f
+from proxy.http.http2.blocks import HeaderDecoder
+from proxy.http.http2.connection import TURN_WORK
+from proxy.http.requests import HttpRequest
 from tests.unit.grpc.test_calls import Talk, message
 from tests.unit.grpc.test_http1_fuzz import Output
 

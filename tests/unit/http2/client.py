@@ -6,8 +6,8 @@ from typing import NamedTuple
 
 import hpack
 
-from proxy.http2 import PREFACE, Connection, ErrorCode, HeaderBlock, Limits, Stream
-from proxy.http2 import frames as f
+from proxy.http.http2 import PREFACE, Connection, ErrorCode, HeaderBlock, Limits, Stream
+from proxy.http.http2 import frames as f
 
 REQUEST = [
     (":method", "POST"), (":scheme", "http"), (":path", "/a.B/C"), (":authority", "localhost"),

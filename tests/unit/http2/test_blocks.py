@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from proxy.http2.blocks import HeaderBlock, HeaderDecoder, encode_block
-from proxy.http2.frames import ConnectionFault, ErrorCode
+from proxy.http.http2.blocks import HeaderBlock, HeaderDecoder, encode_block
+from proxy.http.http2.frames import ConnectionFault, ErrorCode
 
 NAMES = st.sampled_from([b":method", b":path", b":scheme", b"content-type", b"te", b"grpc-timeout", b"token", b"x-a", b"x-bb"])
 VALUES = st.one_of(st.sampled_from([b"", b"POST", b"/", b"http", b"trailers", b"/a.B/C", b"4999870u", b"x" * 500]), st.binary(max_size=30))

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from proxy.http2 import Limits
-from proxy.http2 import frames as f
+from proxy.http.http2 import Limits
+from proxy.http.http2 import frames as f
 from tests.unit.http2.client import Client, Frame, Recorder
 
 

@@ -7,10 +7,10 @@ import random
 import hpack
 import pytest
 
-from proxy.grpc import Deadlines, Peer
-from proxy.http2 import PREFACE, Connection, Limits
-from proxy.http2 import frames as f
-from proxy.registry import Registry
+from proxy.grpc.calls import Deadlines, Peer
+from proxy.grpc.registry import Registry
+from proxy.http.http2 import PREFACE, Connection, Limits
+from proxy.http.http2 import frames as f
 from tests.unit.grpc.harness import Echo
 from tests.unit.http2.client import REQUEST, parse
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from proxy.http2 import ErrorCode, Limits
-from proxy.http2 import frames as f
+from proxy.http.http2 import ErrorCode, Limits
+from proxy.http.http2 import frames as f
 from tests.unit.http2.client import REQUEST, Client
 
 

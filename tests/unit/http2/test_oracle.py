@@ -12,7 +12,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from proxy.http2 import Connection, HeaderBlock, Limits
+from proxy.http.http2 import Connection, HeaderBlock, Limits
 from tests.unit.http2.client import REQUEST, Recorder, parse
 
 TRAILER = b"\x00\x05x-end\x01t"  # a literal without indexing

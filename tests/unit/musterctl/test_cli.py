@@ -10,11 +10,12 @@ from pathlib import Path
 import pytest
 
 from cluster.pb import kv_pb2, rpc_pb2
-from tools.musterctl import API_VERSION, cli, commands
+from tools.musterctl import API_VERSION, cli
 from tools.musterctl.command import Exit
-from tools.musterctl.print_json import message
+from tools.musterctl.commands import table as commands
+from tools.musterctl.commands.watch import WatchArguments, split_arguments
+from tools.musterctl.printing.print_json import message
 from tools.musterctl.usage import usage, version
-from tools.musterctl.watch import WatchArguments, split_arguments
 
 
 def test_version_is_two_lines(capsys: pytest.CaptureFixture[str]) -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from tools.musterctl import commands
 from tools.musterctl.command import FlagError, Flags, find
+from tools.musterctl.commands import table as commands
 
 
 def _parsed(*line: str) -> tuple[str, Flags, list[str]]:

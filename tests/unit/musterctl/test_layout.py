@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tools.musterctl.layout import align_tabs, grid, wrap
+from tools.musterctl.printing.layout import align_tabs, grid, wrap
 
 
 def test_tab_columns_end_at_the_next_stop_after_their_widest_cell() -> None:

@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 
-from cluster import messages
 from cluster.errors import EtcdError
-from cluster.messages import Status
-from node import streams
-from node.fronts import FrontLink
-from node.reads import Reads, Slicer, Slices
-from node.streams import LINK_BYTES, PIECE_BYTES, SLOW_AFTER_S, WINDOW_BYTES, RangeStream, Streams
+from cluster.wire import messages
+from cluster.wire.messages import Status
+from node.links.fronts import FrontLink
+from node.serving import streams
+from node.serving.reads import Reads, Slicer, Slices
+from node.serving.streams import LINK_BYTES, PIECE_BYTES, SLOW_AFTER_S, WINDOW_BYTES, RangeStream, Streams
 from tests.unit.proxy.fakes import ManualLoop
 
 PART = b"p" * 100_000

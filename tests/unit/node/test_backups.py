@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from cluster import messages
-from cluster.messages import Status
-from node.backups import _MOST, Backup, Backups
-from node.fronts import FrontLink
-from node.streams import SLOW_AFTER_S
+from cluster.wire import messages
+from cluster.wire.messages import Status
+from node.links.fronts import FrontLink
+from node.serving.backups import _MOST, Backup, Backups
+from node.serving.streams import SLOW_AFTER_S
 from tests.unit.proxy.fakes import ManualLoop
 
 STALL_S = 60.0

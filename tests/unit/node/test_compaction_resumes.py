@@ -7,12 +7,12 @@ import socket
 import tempfile
 from pathlib import Path
 
-from cluster import records
+from cluster.order import records
 from cluster.raft import Configuration, Entry, EntryKind
 from cluster.raft.types import HardState
 from cluster.settings import Common, NodeSettings, Peer
 from node.main import make_node
-from node.server import Node
+from node.replica.server import Node
 from node.storage import RaftLog, StateStore
 from node.storage.snapshot import SnapshotSink, SnapshotSource
 

@@ -7,14 +7,15 @@ from typing import Any
 
 import pytest
 
-from cluster import errors, messages
+from cluster import errors
 from cluster.errors import EtcdError
 from cluster.faults import faults
-from cluster.messages import Method, Status
 from cluster.pb import rpc_pb2
-from node import confirm
-from node.confirm import Confirmations
-from node.fronts import FrontLink
+from cluster.wire import messages
+from cluster.wire.messages import Method, Status
+from node.links.fronts import FrontLink
+from node.serving import confirm
+from node.serving.confirm import Confirmations
 
 
 class Leader:

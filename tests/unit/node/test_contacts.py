@@ -7,7 +7,7 @@ from typing import Any
 from structlog.testing import capture_logs
 
 from cluster.settings import Peer
-from node.contacts import AGAIN_S, PATIENCE_S, Contacts
+from node.links.contacts import AGAIN_S, PATIENCE_S, Contacts
 
 
 class Link:

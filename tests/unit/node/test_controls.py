@@ -7,16 +7,16 @@ from unittest.mock import MagicMock
 
 import pytest
 
-import node.order_node as node_of_order
+import node.replica.order_node as node_of_order
 from cluster import errors
 from cluster.errors import EtcdError
-from cluster.messages import ANSWER, HEAD, Method, Status, decode_answers
-from cluster.order import Cut, Fold
+from cluster.order.log import Cut, Fold
+from cluster.order.prepare import REPORT
 from cluster.placement import Placement
-from cluster.prepare import REPORT
 from cluster.raft import Role
-from node.fronts import FrontLink
-from node.order_node import OrderNode
+from cluster.wire.messages import ANSWER, HEAD, Method, Status, decode_answers
+from node.links.fronts import FrontLink
+from node.replica.order_node import OrderNode
 
 RID = 5
 

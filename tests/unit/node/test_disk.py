@@ -8,8 +8,8 @@ from types import SimpleNamespace
 
 import pytest
 
-import node.disk
-from node.disk import Syncer
+import node.upkeep.disk
+from node.upkeep.disk import Syncer
 
 LONG = 200  # syncs: as many as it takes to be sure
 
@@ -28,7 +28,7 @@ class Disk:
 @pytest.fixture
 def disk(monkeypatch: pytest.MonkeyPatch) -> Disk:
     found = Disk()
-    monkeypatch.setattr(node.disk, "time", SimpleNamespace(perf_counter=lambda: found.now))
+    monkeypatch.setattr(node.upkeep.disk, "time", SimpleNamespace(perf_counter=lambda: found.now))
     return found
 
 

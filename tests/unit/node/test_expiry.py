@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from node.expiry import Expiry
+from node.upkeep.expiry import Expiry
 from tests.unit.proxy.fakes import ManualLoop
 
 

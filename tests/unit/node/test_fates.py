@@ -5,11 +5,11 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any
 
-from cluster import records
-from cluster.messages import Status
-from cluster.order import Cut
-from cluster.shard_batch import ShardBatch
-from node.fates import Fates
+from cluster.order import records
+from cluster.order.leading.shard_batch import ShardBatch
+from cluster.order.log import Cut
+from cluster.wire.messages import Status
+from node.replica.fates import Fates
 
 OLD, OWN, NEW = 2, 4, 5  # terms: this replica led in the first two of them
 

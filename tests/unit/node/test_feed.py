@@ -6,12 +6,12 @@ from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
-from cluster import records
-from cluster.messages import FEED_HEAD, SEQUENCE, Status, decode_answers
-from cluster.order import Attempt, Multi, Part, encode_multi
+from cluster.order import records
+from cluster.order.log import Attempt, Multi, Part, encode_multi
 from cluster.raft import EntryKind
-from node.feed import ALL_HASTE, FEED_ACK_BODY, FEED_BODY, NO_HASTE, OWN_HASTE, Feeds
-from node.fronts import FrontLink, Fronts
+from cluster.wire.messages import FEED_HEAD, SEQUENCE, Status, decode_answers
+from node.links.fronts import FrontLink, Fronts
+from node.replica.feed import ALL_HASTE, FEED_ACK_BODY, FEED_BODY, NO_HASTE, OWN_HASTE, Feeds
 
 
 class NodeZero:

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from node.floors import Floors
-from node.order_node import OrderNode
+from node.replica.order_node import OrderNode
+from node.upkeep.floors import Floors
 
 HOSTS = (1, 2, 3)
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from cluster.messages import HELLO_BODY, PROTOCOL_VERSION, Method, frame, request
-from node.fronts import FrontLink, Fronts
+from cluster.wire.messages import HELLO_BODY, PROTOCOL_VERSION, Method, frame, request
+from node.links.fronts import FrontLink, Fronts
 
 
 def test_a_request_is_given_up_once_it_came_longer_ago_than_a_front_waits() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from node.gathering import MOST_ENTRIES, PAUSE_S, Gathering
+from cluster.pacing.gathering import MOST_ENTRIES, PAUSE_S, Gathering
 
 
 class Clock:

@@ -7,7 +7,7 @@ import threading
 import time
 from itertools import pairwise
 
-from node.giving_back import GivingBack
+from node.upkeep.giving_back import GivingBack
 
 
 def test_one_piece_at_a_time_and_what_is_wanted_meanwhile_once() -> None:

@@ -13,13 +13,13 @@ from typing import Any
 
 import pytest
 
-from cluster import records
-from cluster.footprint import Footprint, footprint
-from cluster.lease import Lessor
-from cluster.messages import Method
+from cluster.evaluate.footprint import Footprint, footprint
+from cluster.evaluate.replica import Leader
+from cluster.evaluate.validate import check_txn
+from cluster.features.lessor import Lessor
+from cluster.order import records
 from cluster.pb import rpc_pb2 as pb
-from cluster.replica import Leader
-from cluster.validate import check_txn
+from cluster.wire.messages import Method
 from node.storage import StateStore
 
 GROWTH = 2.6  # of the steps, at most, for twice the size; n log n: 2.2

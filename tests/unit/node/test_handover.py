@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from cluster.leader_placement import MAX_LAG
-from cluster.order import Cut
+from cluster.order.leading.shard_leader import Report
+from cluster.order.log import Cut
 from cluster.raft import Configuration, Role
 from cluster.settings import Common, NodeSettings, Peer
-from cluster.shard import Report
-from node.handover import _LIVE, _QUESTION, APPLY_LIMIT, HandOver
+from node.replica.handover import _LIVE, _QUESTION, APPLY_LIMIT, HandOver
 
 ELECTION_MS = 1000
 SHARD = 1

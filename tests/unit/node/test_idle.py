@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-import node.links
-from cluster.messages import Method, Status, answer, frame
-from node.clock import Clock
-from node.links import NodeLink, NodeLinks
+import node.links.siblings
+from cluster.wire.messages import Method, Status, answer, frame
+from node.links.siblings import NodeLink, NodeLinks
+from node.replica.clock import Clock
 
 
 class Loop:
@@ -49,7 +49,7 @@ class Socket:
 
 @pytest.fixture
 def links(monkeypatch: pytest.MonkeyPatch) -> NodeLinks:
-    monkeypatch.setattr(node.links, "open_dealer", lambda *args, **others: Socket())
+    monkeypatch.setattr(node.links.siblings, "open_dealer", lambda *args, **others: Socket())
     peers = [SimpleNamespace(member_id=m, host="h", port=1000) for m in (1, 2, 3)]
     common: Any = SimpleNamespace(limit_s=7.0, member_id=1, run_dir="/run", peers=peers, election_timeout_ms=1000, silence_s=1.0)
     loop: Any = Loop()
@@ -97,7 +97,7 @@ def test_i23_answers_are_waited_for_as_long_as_a_front_waits_and_a_subscriptions
 
 
 def test_i23_so_many_answers_are_waited_for_and_no_more(links: NodeLinks, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(node.links, "_MOST_CALLBACKS", 3)
+    monkeypatch.setattr(node.links.siblings, "_MOST_CALLBACKS", 3)
     link, heard = links.get(1, 0), []
     link.request(Method.FEED, b"", lambda status, body: heard.append(1), stays=True)
     for rid in range(2, 6):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from node.incarnations import Incarnations
+from node.links.incarnations import Incarnations
 
 
 class Memory:

@@ -6,12 +6,12 @@ from struct import Struct
 from types import SimpleNamespace
 from typing import Any
 
-from cluster import messages
-from cluster.lease import Lessor
-from cluster.messages import HEAD, LEASE_DUE, Method, Status
+from cluster.features.lessor import Lessor
 from cluster.pb import rpc_pb2
-from node.confirm import Confirmations
-from node.fronts import FrontLink
+from cluster.wire import messages
+from cluster.wire.messages import HEAD, LEASE_DUE, Method, Status
+from node.links.fronts import FrontLink
+from node.serving.confirm import Confirmations
 
 
 class Sequencer:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from node.late_feed import MOST_RECORDS, PAUSE_S, LateFeed
+from cluster.pacing.late_feed import MOST_RECORDS, PAUSE_S, LateFeed
 from tests.unit.node.test_gathering import Clock
 
 

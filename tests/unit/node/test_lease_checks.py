@@ -9,11 +9,11 @@ import pytest
 from rocksdict import WriteBatch
 from structlog.testing import capture_logs
 
-from cluster import records
-from node.lease_checks import LeaseChecks
-from node.reads import Slicer
+from cluster.order import records
+from node.serving.reads import Slicer
 from node.storage import StateStore
 from node.storage.keys import LEASE_KEY
+from node.upkeep.lease_checks import LeaseChecks
 
 INTERVAL_S = 600
 

@@ -9,16 +9,17 @@ from typing import Any
 
 import pytest
 
-from cluster import messages, records
 from cluster.errors import EtcdError
-from cluster.messages import HEAD, Method, Status
+from cluster.order import records
 from cluster.pb import rpc_pb2 as pb
 from cluster.raft import Role
-from node.expiry import Expiry
-from node.fronts import FrontLink
-from node.lease_keys import MANY, answer_keys
+from cluster.wire import messages
+from cluster.wire.messages import HEAD, Method, Status
+from node.links.fronts import FrontLink
+from node.serving.lease_keys import MANY, answer_keys
 from node.storage import StateStore
-from node.storage.reads import Reader
+from node.storage.state.reads import Reader
+from node.upkeep.expiry import Expiry
 
 KEYS = 1000
 

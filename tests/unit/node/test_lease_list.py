@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 
-from cluster import messages
-from cluster.lease import Lessor
-from cluster.messages import HEAD, Status
+from cluster.features.lessor import Lessor
 from cluster.pb import rpc_pb2 as pb
-from node import lease_list
-from node.fronts import FrontLink
-from node.lease_list import LeaseList
-from node.reads import Slicer
+from cluster.wire import messages
+from cluster.wire.messages import HEAD, Status
+from node.links.fronts import FrontLink
+from node.serving import lease_list
+from node.serving.lease_list import LeaseList
+from node.serving.reads import Slicer
 from tests.unit.proxy.fakes import ManualLoop
 
 

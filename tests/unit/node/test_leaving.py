@@ -8,7 +8,9 @@ from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
 
-from cluster.messages import (
+from cluster.raft import Role
+from cluster.settings import Common, Peer
+from cluster.wire.messages import (
     HELLO_BODY,
     PROTOCOL_VERSION,
     SEQUENCE,
@@ -18,11 +20,9 @@ from cluster.messages import (
     frame,
     request,
 )
-from cluster.raft import Role
-from cluster.settings import Common, Peer
-from node.fronts import NODE_IDENTITY, Fronts
-from node.leaving import FRAME, Leaving
-from node.upkeep import Upkeep
+from node.links.fronts import NODE_IDENTITY, Fronts
+from node.replica.leaving import FRAME, Leaving
+from node.upkeep.upkeep import Upkeep
 
 ELECTION_MS = 200
 FRONT, NODE = b"front", NODE_IDENTITY + b"another shard's"

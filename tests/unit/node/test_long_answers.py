@@ -10,20 +10,24 @@ from typing import Any
 
 import pytest
 
-from cluster import errors, evaluate, messages, records, txn_eval
+from cluster import errors
 from cluster.errors import EtcdError
-from cluster.lease import Lessor
-from cluster.messages import HEAD, READ, Method, Status
+from cluster.evaluate import requests as evaluate
+from cluster.evaluate import transactions as txn_eval
+from cluster.evaluate.replica import Leader, Overlay
+from cluster.features.lessor import Lessor
+from cluster.order import records
 from cluster.pb import rpc_pb2 as pb
-from cluster.replica import Leader, Overlay
-from node.fronts import FrontLink
-from node.looking import Looking
-from node.past import Past
-from node.reads import Reads, Slicer
-from node.serve import Serve
+from cluster.wire import messages
+from cluster.wire.messages import HEAD, READ, Method, Status
+from node.links.fronts import FrontLink
+from node.replica.writes import Writes
+from node.serving.looking import Looking
+from node.serving.past import Past
+from node.serving.reads import Reads, Slicer
+from node.serving.serve import Serve
+from node.serving.streams import Streams
 from node.storage import StateStore
-from node.streams import Streams
-from node.writes import Writes
 from tests.unit.node.test_writes import FakeRaft
 from tests.unit.proxy.fakes import ManualLoop
 
@@ -308,7 +312,7 @@ def test_a_write_whose_long_answer_finds_no_room_is_not_told_that_it_was_not_don
         replica.write(Method.PUT, pb.PutRequest(key=key, value=b"v" * 50_000))
     replica.settle()
     if not given_up:
-        monkeypatch.setattr("node.streams._MOST", 0)
+        monkeypatch.setattr("node.serving.streams._MOST", 0)
     monkeypatch.setattr(replica.streams, "credit", lambda *given: None)
     rid = replica.write(Method.DELETE_RANGE, pb.DeleteRangeRequest(key=b"k", range_end=b"l", prev_kv=True))
     found = replica.settle()

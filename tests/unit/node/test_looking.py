@@ -9,13 +9,15 @@ from typing import Any
 
 import pytest
 
-from cluster import evaluate, range_compares, txn_eval
 from cluster.errors import EtcdError
-from cluster.messages import HEAD, Method, Status
+from cluster.evaluate import range_compares
+from cluster.evaluate import requests as evaluate
+from cluster.evaluate import transactions as txn_eval
+from cluster.evaluate.replica import Leader, NotYet
+from cluster.evaluate.transactions import Unlooked
 from cluster.pb import rpc_pb2 as pb
-from cluster.replica import Leader, NotYet
-from cluster.txn_eval import Unlooked
-from node import looking, reads
+from cluster.wire.messages import HEAD, Method, Status
+from node.serving import looking, reads
 from tests.unit.node.test_long_answers import KEYS, Replica, fill, span, transaction, watched_steps
 
 

@@ -11,12 +11,12 @@ from collections.abc import Callable
 import pytest
 from structlog.testing import capture_logs
 
+from cluster.order.sound import NewerRecord
 from cluster.raft import LogContradiction
 from cluster.settings import Common, NodeSettings
-from cluster.sound import NewerRecord
 from node.main import FATAL_EXIT, crash_handler, guarded
 from node.storage import DirectoryLocked, DiskFull, StorageCorruption
-from process.status import StatusPipe
+from tools.muster.machine.status import StatusPipe
 
 UNMENDABLE = [
     (StorageCorruption("000012.sst: checksum mismatch"), "000012.sst"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any
 
-from node.patience import HURRY_S, Patience
+from cluster.pacing.patience import HURRY_S, Patience
 
 
 class Replica:

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-import node.peers as peers_of_node
-from cluster.messages import PROTOCOL_VERSION
+import node.links.peers as peers_of_node
 from cluster.settings import Peer
-from node.incarnations import Incarnations
-from node.peers import HELLO, REFUSED_CLUSTER, RETRY_S, PeerLink, Peers
+from cluster.wire.messages import PROTOCOL_VERSION
+from node.links.incarnations import Incarnations
+from node.links.peers import HELLO, REFUSED_CLUSTER, RETRY_S, PeerLink, Peers
 from tests.cluster.nodes import free_ports
 
 

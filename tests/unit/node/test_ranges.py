@@ -9,16 +9,17 @@ from typing import Any
 
 import pytest
 
-from cluster import messages, records
-from cluster.messages import HEAD, READ, Method, Status
+from cluster.evaluate.ranges import end_fields
+from cluster.evaluate.row_parts import read_part, sizes_in
+from cluster.order import records
 from cluster.pb import rpc_pb2
-from cluster.ranges import end_fields
-from cluster.row_parts import read_part, sizes_in
-from node.fronts import FrontLink
-from node.reads import Reads, Slicer
-from node.serve import Serve
+from cluster.wire import messages
+from cluster.wire.messages import HEAD, READ, Method, Status
+from node.links.fronts import FrontLink
+from node.serving.reads import Reads, Slicer
+from node.serving.serve import Serve
+from node.serving.streams import Streams
 from node.storage import StateStore
-from node.streams import Streams
 from tests.unit.proxy.fakes import ManualLoop
 
 KEYS = [b"k%04d" % n for n in range(900)]

@@ -7,13 +7,13 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-import node.peers
-from cluster.messages import HELLO_BODY, PROTOCOL_VERSION, SEQUENCE, Method, request
+import node.links.peers
 from cluster.settings import Peer
-from node.fronts import Fronts
-from node.peers import HELLO, Peers
-from process.logs import Repeats
+from cluster.wire.messages import HELLO_BODY, PROTOCOL_VERSION, SEQUENCE, Method, request
+from node.links.fronts import Fronts
+from node.links.peers import HELLO, Peers
 from tests.unit.proxy.fakes import ManualLoop
+from tools.muster.machine.logs import Repeats
 
 CLUSTER = 0xC1057E12
 
@@ -48,8 +48,8 @@ def port(monkeypatch: pytest.MonkeyPatch) -> Socket:
         socket.receive = receive
         return socket
 
-    monkeypatch.setattr(node.peers, "open_router", open_router)
-    monkeypatch.setattr(node.peers, "open_dealer", lambda *args, **options: Socket())
+    monkeypatch.setattr(node.links.peers, "open_router", open_router)
+    monkeypatch.setattr(node.links.peers, "open_dealer", lambda *args, **options: Socket())
     peers = tuple(Peer(i, f"h{i}", "127.0.0.1", 2380, ()) for i in (1, 2))
     frames: list[bytes] = []
     accepting: Any = type("All", (), {"accept": lambda self, member_id, incarnation: True})()

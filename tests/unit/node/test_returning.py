@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from cluster.pace import Pace
-from node.returning import FEWEST, LONGEST_S, Returning
+from cluster.pacing.pace import Pace
+from cluster.pacing.returning import FEWEST, LONGEST_S, Returning
 from tests.unit.node.test_gathering import Clock
 
 

@@ -8,16 +8,17 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from cluster import errors, records
+from cluster import errors
 from cluster.errors import EtcdError
 from cluster.faults import faults
-from cluster.messages import Method
+from cluster.order import records
+from cluster.pacing.gathering import Gathering
 from cluster.raft import Entry, EntryKind, IntegrityError
-from node import applying
-from node.applying import Applies
-from node.fronts import FrontLink
-from node.gathering import Gathering
-from node.server import Node
+from cluster.wire.messages import Method
+from node.links.fronts import FrontLink
+from node.replica import applying
+from node.replica.applying import Applies
+from node.replica.server import Node
 from node.storage import StorageCorruption
 from tests.unit.proxy.fakes import ManualLoop
 

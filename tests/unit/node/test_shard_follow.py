@@ -10,15 +10,15 @@ from typing import Any
 
 import pytest
 
-from cluster import records
-from cluster.messages import Method
-from cluster.order import Cut, Fold, encode_cut, entry
+from cluster.order import records
+from cluster.order.log import Cut, Fold, encode_cut, entry
+from cluster.pacing.late_feed import LateFeed
 from cluster.raft import Entry, EntryKind
-from node.applying import Applies
-from node.fates import Fates
-from node.fronts import FrontLink
-from node.late_feed import LateFeed
-from node.shard_node import ShardNode
+from cluster.wire.messages import Method
+from node.links.fronts import FrontLink
+from node.replica.applying import Applies
+from node.replica.fates import Fates
+from node.replica.shard_node import ShardNode
 from node.storage import ApplyFailed, StateStore
 from tests.unit.proxy.fakes import ManualLoop
 

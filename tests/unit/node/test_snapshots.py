@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 
-from cluster import records
+from cluster.order import records
 from cluster.raft import Configuration, Role
-from node.snapshots import Snapshots
 from node.storage import StateStore, snapshot
 from node.storage.snapshot import SnapshotSink, SnapshotSource
+from node.upkeep.snapshots import Snapshots
 
 GROUP = Configuration(frozenset((1, 2, 3)))
 RETRY_S = 0.1  # Raft asks again after a heartbeat

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from cluster.settings import NodeSettings
-from node import space
-from node.space import ENOUGH, GONE, SHORT, VERY_SHORT, Space, of_store
 from node.storage.options import LOG_BESIDE
+from node.upkeep import space
+from node.upkeep.space import ENOUGH, GONE, SHORT, VERY_SHORT, Space, of_store
 
 HOSTS = (1, 2, 3)
 

@@ -11,7 +11,7 @@ from typing import cast
 
 import pytest
 
-from node.spin import Spin
+from node.replica.spin import Spin
 
 
 class Loop:

@@ -10,20 +10,20 @@ from typing import Any
 
 import pytest
 
-from cluster import records
-from cluster.lease import Lessor
-from cluster.messages import ANSWER, Method, Status, decode_answers
+from cluster.features.lessor import Lessor
+from cluster.order import records
 from cluster.pb import rpc_pb2 as pb
 from cluster.raft import Configuration, Entry, EntryKind, Role, SnapshotPosition
 from cluster.raft.types import PeerStatus
 from cluster.settings import Common, NodeSettings, Peer
-from node import upkeep
-from node.catching_up import CatchingUp
-from node.fronts import FrontLink
-from node.space import FRAME as SPACE
-from node.space import log_buffer_bytes
+from cluster.wire.messages import ANSWER, Method, Status, decode_answers
+from node.links.fronts import FrontLink
 from node.storage import RaftLog, StateStore
-from node.upkeep import Upkeep
+from node.upkeep import upkeep
+from node.upkeep.catching_up import CatchingUp
+from node.upkeep.space import FRAME as SPACE
+from node.upkeep.space import log_buffer_bytes
+from node.upkeep.upkeep import Upkeep
 
 
 def test_a_lease_granted_again_in_the_run_that_revokes_it_is_there(tmp_path: Path) -> None:
@@ -241,7 +241,7 @@ def test_what_is_kept_for_a_transfer_is_bounded_in_bytes(replica: Make) -> None:
 
 @pytest.mark.parametrize("shard", [0, 1])
 def test_a_leader_holds_proposals_back_for_who_ran_out_of_log(replica: Make, shard: int) -> None:
-    """A shard's other than 0, too, which has no leader of node.writes."""
+    """A shard's other than 0, too, which has no leader of node.replica.writes."""
     node = replica(shard=shard, leads=not shard, **SMALL)
     node.raft.role = Role.LEADER
     node.heard[2] = PeerStatus(0, 1, "snapshot", 0, False, int(1e6))

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator
 
-from cluster import messages
-from cluster.events import EVENTS_HEAD, MORE_EVENTS
-from cluster.messages import SUBSCRIBE_HEAD, SUBSCRIBED_BODY, Status
-from cluster.wire import key_value, tombstone
-from node.fronts import FrontLink, Fronts
-from node.watches import WatchSource
+from cluster.wire import messages
+from cluster.wire.events import EVENTS_HEAD, MORE_EVENTS
+from cluster.wire.messages import SUBSCRIBE_HEAD, SUBSCRIBED_BODY, Status
+from cluster.wire.protobuf import key_value, tombstone
+from node.links.fronts import FrontLink, Fronts
+from node.serving.watches import WatchSource
 from tests.events import read
 from tests.unit.turns import short_turns
 

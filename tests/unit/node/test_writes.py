@@ -8,18 +8,18 @@ from unittest.mock import MagicMock
 
 import pytest
 
-import node.writes as node_of_writes
+import node.replica.writes as node_of_writes
 from cluster import errors
 from cluster.errors import EtcdError
-from cluster.lease import Lessor
-from cluster.messages import Method, Status, decode_answers
-from cluster.pace import Pace
+from cluster.features.lessor import Lessor
+from cluster.pacing.pace import Pace
 from cluster.pb import rpc_pb2
 from cluster.raft import ProposalDropped, Role
-from node.fronts import FrontLink
-from node.server import Node
+from cluster.wire.messages import Method, Status, decode_answers
+from node.links.fronts import FrontLink
+from node.replica.server import Node
+from node.replica.writes import Writes
 from node.storage import StateStore
-from node.writes import Writes
 
 
 class FakeRaft:

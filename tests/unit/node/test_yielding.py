@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from node import reads
-from node.reads import Slicer, Slices
-from node.yielding import Others
+from node.serving import reads
+from node.serving.reads import Slicer, Slices
+from node.upkeep.yielding import Others
 from tests.unit.proxy.fakes import ManualLoop
 
 
@@ -44,7 +44,7 @@ class Node:
 
 @pytest.fixture
 def node(monkeypatch: pytest.MonkeyPatch) -> Node:
-    monkeypatch.setattr("node.yielding._HOLD_S", 3600.0)
+    monkeypatch.setattr("node.upkeep.yielding._HOLD_S", 3600.0)
     return Node(monkeypatch)
 
 
@@ -95,7 +95,7 @@ def test_beside_writes_slices_are_shorter_and_begin_no_step_that_would_end_far_b
     node: Node, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = 0.0
-    monkeypatch.setattr("node.reads.time.perf_counter", lambda: now)
+    monkeypatch.setattr("node.serving.reads.time.perf_counter", lambda: now)
     monkeypatch.setattr(reads, "BESIDE_SLICE_S", 0.2)
     monkeypatch.setattr(reads, "SLICE_S", 0.4)
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from cluster.messages import HEAD, Status
-from cluster.pace import Pace
-from cluster.shard import ShardLeader
-from cluster.shard_batch import Answer
-from cluster.view import Current
+from cluster.evaluate.view import Current
+from cluster.order.leading.shard_batch import Answer
+from cluster.order.leading.shard_leader import ShardLeader
+from cluster.pacing.pace import Pace
+from cluster.wire.messages import HEAD, Status
 
 
 class EmptyStore:

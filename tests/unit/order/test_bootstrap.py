@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from cluster import records
-from cluster.order import Cut, encode_cut
+from cluster.order import records
+from cluster.order.log import Cut, encode_cut
 
 
 def test_a_record_that_says_the_layout_may_hold_a_cut_too() -> None:

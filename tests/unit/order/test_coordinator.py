@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-from cluster import coordinator
-from cluster.coordinator import Coordinator, Wide
-from cluster.messages import Method
-from cluster.order import Attempt, Cut, Fold
+from cluster.evaluate.replica import Overlay
+from cluster.evaluate.view import Outcome
+from cluster.order.log import Attempt, Cut, Fold
+from cluster.order.prepare import Grant, Prepare, decode_attempt
+from cluster.order.sequencing import coordinator
+from cluster.order.sequencing.coordinator import Coordinator, Wide
 from cluster.pb import rpc_pb2 as pb
 from cluster.placement import Placement
-from cluster.prepare import Grant, Prepare, decode_attempt
-from cluster.replica import Overlay
-from cluster.view import Outcome
+from cluster.wire.messages import Method
 from tests.unit.order.stores import EmptyStore
 
 HEARTBEAT_MS = 100

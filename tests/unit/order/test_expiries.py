@@ -10,18 +10,19 @@ from typing import Any
 
 import pytest
 
-from cluster import expiries, records
-from cluster.coordinator import Coordinator, Wide
-from cluster.lease import Lessor
-from cluster.messages import Method
-from cluster.order import Cut, Fold
+from cluster.evaluate.replica import Batch, Leader, Overlay
+from cluster.evaluate.view import Outcome, Version
+from cluster.features.lessor import Lessor
+from cluster.order import records
+from cluster.order.log import Cut, Fold
+from cluster.order.prepare import Grant, Prepare
+from cluster.order.sequencing import expiries
+from cluster.order.sequencing.coordinator import Coordinator, Wide
 from cluster.pb import rpc_pb2 as pb
 from cluster.placement import Placement
-from cluster.prepare import Grant, Prepare
-from cluster.replica import Batch, Leader, Overlay
-from cluster.view import Outcome, Version
-from node.expiry import KEYS, Expiry
+from cluster.wire.messages import Method
 from node.storage import StateStore
+from node.upkeep.expiry import KEYS, Expiry
 from tests.unit.order.stores import EmptyStore
 
 TERM = 3

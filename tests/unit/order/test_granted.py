@@ -10,22 +10,23 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cluster import evaluate, txn_eval
-from cluster.coordinator import Coordinator, Wide
 from cluster.errors import EtcdError
-from cluster.footprint import inverted
-from cluster.messages import Method, Status
-from cluster.order import Attempt, Cut, Fold
+from cluster.evaluate import requests as evaluate
+from cluster.evaluate import transactions as txn_eval
+from cluster.evaluate.footprint import inverted
+from cluster.evaluate.range_compares import RangeCompares
+from cluster.evaluate.replica import Overlay
+from cluster.evaluate.spans import Span, holds, merged
+from cluster.evaluate.transactions import finish
+from cluster.evaluate.view import Outcome
+from cluster.order.leading.shard_leader import ShardLeader
+from cluster.order.leading.verdicts import HOLDS, THERE
+from cluster.order.log import Attempt, Cut, Fold
+from cluster.order.prepare import Grant, Prepare, Touch
+from cluster.order.sequencing.coordinator import Coordinator, Wide
 from cluster.pb import rpc_pb2 as pb
 from cluster.placement import Placement
-from cluster.prepare import Grant, Prepare, Touch
-from cluster.range_compares import RangeCompares
-from cluster.replica import Overlay
-from cluster.shard import ShardLeader
-from cluster.spans import Span, holds, merged
-from cluster.txn_eval import finish
-from cluster.verdicts import HOLDS, THERE
-from cluster.view import Outcome
+from cluster.wire.messages import Method, Status
 from tests.unit.semantics.memory import MemoryShard
 from tests.unit.semantics.test_footprint import UNIVERSE, spans
 
@@ -37,7 +38,7 @@ VALUES = (b"1", b"2", b"3")
 
 
 class Part(MemoryShard):
-    """As ``cluster.replica.AppliedState``. Counts the rows that are read."""
+    """As ``cluster.evaluate.replica.AppliedState``. Counts the rows that are read."""
 
     def __init__(self) -> None:
         super().__init__()

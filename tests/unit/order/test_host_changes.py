@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cluster.host_changes import HostChange, Kind, may_begin, next_groups
+from cluster.members.host_changes import HostChange, Kind, may_begin, next_groups
 from cluster.raft import Configuration
 
 ALL = Configuration(frozenset((1, 2, 3)))

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from cluster.order.leading.shard_leader import ShardLeader
 from cluster.pb import rpc_pb2 as pb
-from cluster.shard import ShardLeader
 from tests.unit.order.stores import EmptyStore
 
 

@@ -6,11 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cluster import later_puts, records
-from cluster.later_puts import LaterPuts
-from cluster.order import revisions_of
-from cluster.records import ITEM, Item
-from cluster.wire import varint, varints
+from cluster.order import later_puts, records
+from cluster.order.later_puts import LaterPuts
+from cluster.order.log import revisions_of
+from cluster.order.records import ITEM, Item
+from cluster.wire.protobuf import varint, varints
 
 
 def some(count: int) -> LaterPuts:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from cluster.footprint import Footprint
-from cluster.locks import LockTable
-from cluster.order import Attempt
+from cluster.evaluate.footprint import Footprint
+from cluster.order.locks import LockTable
+from cluster.order.log import Attempt
 
 
 def test_i11_a_prepare_leaves_by_its_own_way_only() -> None:

@@ -6,16 +6,16 @@ from dataclasses import replace
 
 import pytest
 
-from cluster.coordinator import Coordinator, Wide
-from cluster.messages import HEAD, Method, Status
-from cluster.order import Attempt, Cut, Fold
-from cluster.pace import Pace
+from cluster.evaluate.replica import Overlay
+from cluster.evaluate.view import Outcome
+from cluster.order.log import Attempt, Cut, Fold
+from cluster.order.prepare import Grant, Prepare, Touch, encode_attempt
+from cluster.order.sequencing.coordinator import Coordinator, Wide
+from cluster.pacing.pace import Pace
 from cluster.pb import kv_pb2
 from cluster.pb import rpc_pb2 as pb
 from cluster.placement import Placement
-from cluster.prepare import Grant, Prepare, Touch, encode_attempt
-from cluster.replica import Overlay
-from cluster.view import Outcome
+from cluster.wire.messages import HEAD, Method, Status
 from tests.unit.order.stores import EmptyStore, answers, leader
 
 

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cluster import records
-from cluster.order import (
+from cluster.order import records
+from cluster.order.log import (
     Attempt,
     Change,
     Control,
@@ -22,7 +22,7 @@ from cluster.order import (
     encode_multi,
     project,
 )
-from cluster.wire import key_value
+from cluster.wire.protobuf import key_value
 
 PUT = records.put(b"a", 0, 1, b"v", 0)
 

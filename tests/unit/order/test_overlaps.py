@@ -7,8 +7,8 @@ from random import Random
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cluster.footprint import Footprint
-from cluster.overlaps import Overlaps
+from cluster.evaluate.footprint import Footprint
+from cluster.order.overlaps import Overlaps
 
 
 def some(r: Random) -> Footprint:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cluster.pace import Company, Pace
+from cluster.pacing.pace import Company, Pace
 
 
 def company(turn_s: float = 0.004) -> Company:

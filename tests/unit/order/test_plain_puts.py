@@ -8,14 +8,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cluster import later_puts
-from cluster.messages import Method
-from cluster.order import ENTRY_ITEMS, Attempt
+from cluster.evaluate.view import Current
+from cluster.order import later_puts
+from cluster.order.leading.shard_leader import ShardLeader
+from cluster.order.log import ENTRY_ITEMS, Attempt
+from cluster.order.prepare import Prepare, Touch
+from cluster.order.records import ITEM, Item
 from cluster.pb import rpc_pb2 as pb
-from cluster.prepare import Prepare, Touch
-from cluster.records import ITEM, Item
-from cluster.shard import ShardLeader
-from cluster.view import Current
+from cluster.wire.messages import Method
 from tests.unit.order.stores import answers
 
 KEYS = [b"a", b"b", b"c", b"k" * 127, b"k" * 128]

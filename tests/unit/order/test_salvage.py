@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from cluster import records
-from cluster.order import Cut, encode_cut
-from cluster.salvage import Kept, kept
+from cluster.order import records
+from cluster.order.log import Cut, encode_cut
+from cluster.order.salvage import Kept, kept
 
 OWN = records.put(b"a", 0, 1, b"v", 0)
 ORDER = [(1, b""), (2, OWN + encode_cut({1: Cut(3, 1, 2)})), (3, OWN), (4, encode_cut({1: Cut(5, 2, 4), 2: Cut(2, 1, 1)})), (5, OWN)]

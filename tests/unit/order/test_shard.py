@@ -11,15 +11,15 @@ import pytest
 from cluster import errors
 from cluster.errors import EtcdError
 from cluster.faults import Torn, faults
-from cluster.locks import LockTable
-from cluster.messages import HEAD, Method, Status
-from cluster.order import Attempt, entry
-from cluster.pace import Pace
+from cluster.order.locks import LockTable
+from cluster.order.log import Attempt, entry
+from cluster.order.prepare import Prepare, Touch, encode_attempt
+from cluster.pacing.pace import Pace
 from cluster.pb import rpc_pb2 as pb
-from cluster.prepare import Prepare, Touch, encode_attempt
-from node.fronts import FrontLink
-from node.server import Node
-from node.shard_node import ShardNode
+from cluster.wire.messages import HEAD, Method, Status
+from node.links.fronts import FrontLink
+from node.replica.server import Node
+from node.replica.shard_node import ShardNode
 from tests.unit.order.stores import answers, leader
 
 
@@ -209,7 +209,7 @@ def test_a_mistake_in_evaluating_a_transaction_is_its_answer_and_nothing_is_logg
     def mistaken(*args: Any) -> Any:
         raise KeyError("a mistake")
 
-    monkeypatch.setattr("cluster.plain_txn.run", mistaken)
+    monkeypatch.setattr("cluster.evaluate.plain_txn.run", mistaken)
     shard = leader()
     shard.submit("writer", Method.TXN, write(b"k", b"v"))
     shard.run()
@@ -232,7 +232,7 @@ def test_a_mistake_after_evaluating_is_nobodys_answer(monkeypatch: pytest.Monkey
     def mistaken(*args: Any) -> Any:
         raise KeyError("a mistake")
 
-    monkeypatch.setattr("cluster.pending.PendingOverlay.take", mistaken)
+    monkeypatch.setattr("cluster.order.leading.pending.PendingOverlay.take", mistaken)
     node = SimpleNamespace(
         _submit=None, _requests_in_tick=0, catch_up=lambda: None, leading=shard,
         reads=SimpleNamespace(refuse=lambda *args: pytest.fail("answered, and the leader goes on")))

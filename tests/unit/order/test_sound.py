@@ -8,11 +8,11 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import given
 
-from cluster import records
 from cluster.faults import faults
-from cluster.order import Fold, project, revisions_of, skip
-from cluster.records import ITEM, Item, items
-from cluster.sound import NewerRecord, Place, sound
+from cluster.order import records
+from cluster.order.log import Fold, project, revisions_of, skip
+from cluster.order.records import ITEM, Item, items
+from cluster.order.sound import NewerRecord, Place, sound
 from tests.unit.odd_records import EXAMPLES, odd_records
 
 PUT = records.put(b"k", 0, 1, b"v", 0)

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from process.handed import hand
+from tools.muster.machine.handed import hand
 
 CHILD = """
 import sys
-from process.handed import take
+from tools.muster.machine.handed import take
 print([len(text) for text in take(int(sys.argv[1]))], repr(sys.stdin.read()))
 """
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
-from process.trimming import GROWN_BYTES, LOOK_S, MOST_S, Trim
+from tools.muster.machine.trimming import GROWN_BYTES, LOOK_S, MOST_S, Trim
 
 MB = 1 << 20
 
@@ -74,7 +74,7 @@ def test_the_c_librarys_free_memory_goes_back_to_the_kernel() -> None:
     """60 MB freed before a block that is in use: all that the library gives back by itself is the end of its heap."""
     code = """
 import asyncio
-from process import trimming
+from tools.muster.machine import trimming
 
 trimming.LOOK_S = 0.02
 

@@ -8,13 +8,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from cluster.messages import HEAD, Method, Status
 from cluster.pb import rpc_pb2
-from cluster.wire import key_value
-from proxy.grpc import Deadlines, Peer
-from proxy.http2 import PREFACE, Connection, Limits, encode_block
-from proxy.http2 import frames as f
-from proxy.registry import Registry
+from cluster.wire.messages import HEAD, Method, Status
+from cluster.wire.protobuf import key_value
+from proxy.grpc.calls import Deadlines, Peer
+from proxy.grpc.registry import Registry
+from proxy.http.http2 import PREFACE, Connection, Limits, encode_block
+from proxy.http.http2 import frames as f
 from proxy.services import lease, watch
 from tests.events import record
 from tests.unit.proxy.fakes import Net

@@ -1,4 +1,4 @@
-"""A loop, calls and nodes that tests drive by hand. The nodes speak the real frames of ``cluster.messages``."""
+"""A loop, calls and nodes that tests drive by hand. The nodes speak the real frames of ``cluster.wire.messages``."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from cluster import messages
-from cluster.messages import HEAD, LEADER, READ_INDEX_ANSWER, STATE_BODY, Method, Status
 from cluster.settings import Common, FrontSettings, Peer
-from proxy.grpc import BACKLOG_BYTES
-from proxy.grpc_wire import split_messages
-from proxy.links import Link
-from proxy.router import SWEEP_S, Router
+from cluster.wire import messages
+from cluster.wire.messages import HEAD, LEADER, READ_INDEX_ANSWER, STATE_BODY, Method, Status
+from proxy.grpc.calls import BACKLOG_BYTES
+from proxy.grpc.wire import split_messages
+from proxy.routing.links import Link
+from proxy.routing.router import SWEEP_S, Router
 from proxy.services.context import Context
 
 

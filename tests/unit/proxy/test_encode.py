@@ -7,7 +7,7 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cluster.wire import key_value
+from cluster.wire.protobuf import key_value
 from proxy.watch.encode import Batch, batch_of_record
 from tests.events import Event, record
 

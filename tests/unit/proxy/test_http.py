@@ -7,13 +7,13 @@ from typing import Any
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from cluster.messages import Method
 from cluster.pb import rpc_pb2
-from proxy.http import HttpRequest
-from proxy.http_endpoints import register_http
-from proxy.http_filter import FilteredRegistry
-from proxy.metrics import Metrics, go_numbers
-from proxy.registry import Clients, Registry
+from cluster.wire.messages import Method
+from proxy.grpc.registry import Clients, Registry
+from proxy.http.endpoints import register_http
+from proxy.http.filter import FilteredRegistry
+from proxy.http.requests import HttpRequest
+from proxy.metrics.exposition import Metrics, go_numbers
 from tests.unit.proxy.fakes import Net
 
 

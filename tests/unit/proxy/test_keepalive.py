@@ -9,9 +9,9 @@ import pytest
 
 from cluster import errors
 from cluster.errors import EtcdError
-from cluster.messages import LEASE_DUE, Method, Status
 from cluster.pb import rpc_pb2
-from cluster.wire import varint
+from cluster.wire.messages import LEASE_DUE, Method, Status
+from cluster.wire.protobuf import varint
 from proxy.services import keepalive
 from proxy.services.keepalive import KeepAlive
 from tests.unit.proxy.fakes import FakeCall, FakeNode, Net, Request

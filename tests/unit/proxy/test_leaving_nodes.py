@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cluster.messages import Method, Status
+from cluster.wire.messages import Method, Status
 from tests.unit.proxy.fakes import Net
 from tests.unit.proxy.test_router import put, read
 

@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 import zmq
 
-from cluster import messages
-from cluster.messages import HEAD, STATE_BODY, Method, Status
 from cluster.settings import Common, Peer
-from proxy.links import Connector
-from proxy.router import Router
+from cluster.wire import messages
+from cluster.wire.messages import HEAD, STATE_BODY, Method, Status
+from proxy.routing.links import Connector
+from proxy.routing.router import Router
 from tests.unit.proxy.fakes import FakeCall
 
 

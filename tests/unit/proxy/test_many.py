@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
-from proxy import server as server_module
-from proxy.deadlines import Deadlines
-from proxy.metrics import Metrics
-from proxy.overdue import AT_ONCE, sweep_link
-from proxy.registry import Registry
-from proxy.server import Server
-from proxy.waiting import READ_ANY, MethodStats, Waiting
+from proxy.grpc.deadlines import Deadlines
+from proxy.grpc.registry import Registry
+from proxy.http import server as server_module
+from proxy.http.server import Server
+from proxy.metrics.exposition import Metrics
+from proxy.routing.overdue import AT_ONCE, sweep_link
+from proxy.routing.waiting import READ_ANY, MethodStats, Waiting
 from tests.unit.proxy.fakes import Net
 from tests.unit.proxy.test_http import Figures
 

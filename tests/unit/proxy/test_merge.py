@@ -8,10 +8,10 @@ from unittest.mock import patch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cluster.events import key_of
-from cluster.messages import Method
-from cluster.wire import key_value
-from proxy.links import Link
+from cluster.wire.events import key_of
+from cluster.wire.messages import Method
+from cluster.wire.protobuf import key_value
+from proxy.routing.links import Link
 from proxy.watch.encode import Batch, batch_of_record
 from proxy.watch.parts import Part
 from proxy.watch.subscription import Room, Subscription

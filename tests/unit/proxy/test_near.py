@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from cluster.messages import HEAD, READ, Method, Status
-from cluster.wire import header_prefix, response_header
-from proxy.router import MethodStats
+from cluster.wire.messages import HEAD, READ, Method, Status
+from cluster.wire.protobuf import header_prefix, response_header
+from proxy.routing.router import MethodStats
 from tests.unit.proxy.fakes import FakeCall, Net
 
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from cluster import errors
-from cluster.messages import HEAD, Method, Status
 from cluster.pb import rpc_pb2
-from proxy.pieces import CREDIT_BYTES
+from cluster.wire.messages import HEAD, Method, Status
+from proxy.routing.pieces import CREDIT_BYTES
 from tests.unit.proxy.fakes import FakeCall, Request
 from tests.unit.proxy.test_services import Served
 

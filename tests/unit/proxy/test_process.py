@@ -13,12 +13,12 @@ import grpc
 import pytest
 import zmq
 
-from cluster.messages import HEAD, Method, Status
 from cluster.pb import rpc_pb2
 from cluster.settings import Common, FrontSettings, Peer, dumps
-from process.handed import hand
+from cluster.wire.messages import HEAD, Method, Status
 from proxy.main import FAULT_EXIT, crash, split_url
 from tests.unit.proxy.test_links import RouterNode, free_port, run, until
+from tools.muster.machine.handed import hand
 
 
 def test_a_front_says_ready_serves_and_exits_0_on_sigterm(tmp_path: Path) -> None:

@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 
 from cluster import errors
 from cluster.errors import EtcdError
-from cluster.messages import HEAD, READ, READ_INDEX_ANSWER, Method, Status
+from cluster.evaluate.ranges import RangeRead
 from cluster.pb import rpc_pb2
-from cluster.ranges import RangeRead
-from cluster.wire import key_value
-from proxy.grpc import BACKLOG_BYTES
-from proxy.router import MethodStats, Waiting
+from cluster.wire.messages import HEAD, READ, READ_INDEX_ANSWER, Method, Status
+from cluster.wire.protobuf import key_value
+from proxy.grpc.calls import BACKLOG_BYTES
+from proxy.routing.router import MethodStats, Waiting
 from proxy.services.range_stream import Merging
 from tests.unit.proxy.fakes import FakeCall, Request
 from tests.unit.proxy.test_services import Served

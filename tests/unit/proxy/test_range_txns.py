@@ -8,15 +8,15 @@ from typing import Any
 
 import pytest
 
-from cluster import evaluate
 from cluster.errors import EtcdError
-from cluster.messages import READ, Method, Status
+from cluster.evaluate import requests as evaluate
+from cluster.evaluate.ranges import RangeRead
+from cluster.evaluate.transactions import read_all
 from cluster.pb import rpc_pb2 as pb
 from cluster.placement import Placement
-from cluster.ranges import RangeRead
-from cluster.txn_eval import read_all
-from proxy.range_txns import RangeTxn
-from proxy.services import register_all
+from cluster.wire.messages import READ, Method, Status
+from proxy.services.table import register_all
+from proxy.spanning.range_txns import RangeTxn
 from tests.unit.semantics.memory import MemoryShard
 
 from .fakes import FakeCall, Net

@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from cluster.messages import Status
 from cluster.settings import Peer
-from proxy.links import REFUSED
-from proxy.reach import AGAIN_S, PATIENCE_S, Reach
-from proxy.routes import ShardRoute
+from cluster.wire.messages import Status
+from proxy.routing.links import REFUSED
+from proxy.routing.reach import AGAIN_S, PATIENCE_S, Reach
+from proxy.routing.routes import ShardRoute
 from tests.unit.proxy.fakes import Net
 
 PEERS = tuple(Peer(i, f"h{i}", f"10.0.0.{i}", 2380) for i in (1, 2))

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from cluster import evaluate
-from cluster.messages import READ, Method
+from cluster.evaluate import requests as evaluate
+from cluster.evaluate.ranges import plain_answer
 from cluster.pb import rpc_pb2
 from cluster.placement import Placement
-from cluster.ranges import plain_answer
-from proxy.services import register_all
+from cluster.wire.messages import READ, Method
+from proxy.services.table import register_all
 from tests.unit.semantics.memory import MemoryShard
 
 from .fakes import FakeCall, Net

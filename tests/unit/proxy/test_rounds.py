@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from cluster.messages import Method, Status
-from proxy.rounds import BUSY, LONGEST_S, Rounds
-from proxy.waiting import READ_ANY, WRITE
+from cluster.wire.messages import Method, Status
+from proxy.routing.rounds import BUSY, LONGEST_S, Rounds
+from proxy.routing.waiting import READ_ANY, WRITE
 from tests.unit.proxy.fakes import FakeCall, Net
 
 OK = int(Status.OK)

@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cluster.messages import LEADER, LONE_HEAD, READ, Method, Status
 from cluster.pb import rpc_pb2
-from cluster.wire import header_prefix, response_header
-from proxy import read_index, recent
-from proxy.router import READ_ANY, MethodStats, Waiting
+from cluster.wire.messages import LEADER, LONE_HEAD, READ, Method, Status
+from cluster.wire.protobuf import header_prefix, response_header
+from proxy.routing import read_index, recent
+from proxy.routing.router import READ_ANY, MethodStats, Waiting
 from tests.unit.proxy.fakes import FakeCall, Net
 
 TIMEOUT_LEADER_FAIL = (14, "etcdserver: request timed out, possibly due to previous leader failure")

@@ -9,9 +9,9 @@ import pytest
 
 from cluster import errors
 from cluster.errors import EtcdError
-from cluster.messages import HEAD, READ, Method, Status
 from cluster.pb import rpc_pb2
-from proxy.services import register_all
+from cluster.wire.messages import HEAD, READ, Method, Status
+from proxy.services.table import register_all
 from tests.unit.proxy.fakes import FakeCall, Net
 
 

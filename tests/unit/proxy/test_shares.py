@@ -8,7 +8,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from cluster import errors
-from cluster.messages import Method
+from cluster.wire.messages import Method
 from proxy.services.backup import Snapshot
 from proxy.services.shares import Shares
 from tests.unit.proxy.fakes import FakeCall

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from prometheus_client.core import CounterMetricFamily, Metric
 
-from proxy import siblings
-from proxy.siblings import Siblings, encode, labelled
+from proxy.metrics import siblings
+from proxy.metrics.siblings import Siblings, encode, labelled
 
 
 def figures(value: float) -> list[Metric]:

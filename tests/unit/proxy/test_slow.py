@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 import structlog
 
-from cluster.messages import LONE_HEAD, Method
 from cluster.pb import rpc_pb2
-from proxy.services import register_all
-from proxy.slow import LINES_PER_S, SlowRequests, described
-from proxy.waiting import READ_ANY, WRITE, MethodStats, PartWaiting, Waiting
+from cluster.wire.messages import LONE_HEAD, Method
+from proxy.routing.slow import LINES_PER_S, SlowRequests, described
+from proxy.routing.waiting import READ_ANY, WRITE, MethodStats, PartWaiting, Waiting
+from proxy.services.table import register_all
 
 from .fakes import FakeCall, Net
 from .test_services import Methods

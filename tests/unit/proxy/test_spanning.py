@@ -12,15 +12,15 @@ from hypothesis import strategies as st
 
 from cluster import errors
 from cluster.errors import EtcdError
-from cluster.messages import HEAD, READ, Method, Status
+from cluster.evaluate.ranges import RangeRead, Row
+from cluster.evaluate.row_parts import read_part, sizes_in
 from cluster.pb import rpc_pb2
-from cluster.ranges import RangeRead, Row
-from cluster.row_parts import read_part, sizes_in
-from cluster.wire import key_value
-from proxy.merged_ranges import MergedRange
-from proxy.router import MethodStats
-from proxy.row_merge import RowMerge
-from proxy.spanning import Gather, hash_answer, join, range_answer, range_requests, range_rows
+from cluster.wire.messages import HEAD, READ, Method, Status
+from cluster.wire.protobuf import key_value
+from proxy.routing.router import MethodStats
+from proxy.spanning.gather import Gather, hash_answer, join, range_answer, range_requests, range_rows
+from proxy.spanning.merged_ranges import MergedRange
+from proxy.spanning.row_merge import RowMerge
 from tests.unit.proxy.fakes import FakeCall, Net
 from tests.unit.proxy.test_range_stream import Shards
 

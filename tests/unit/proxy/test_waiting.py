@@ -7,8 +7,8 @@ from typing import Any
 
 from cluster.errors import INTERNAL_FAULT
 from cluster.faults import faults
-from cluster.messages import READ_INDEX_ANSWER, Method, Status
-from proxy.waiting import READ_ANY, MethodStats, PartWaiting, Waiting
+from cluster.wire.messages import READ_INDEX_ANSWER, Method, Status
+from proxy.routing.waiting import READ_ANY, MethodStats, PartWaiting, Waiting
 
 from .fakes import Net
 

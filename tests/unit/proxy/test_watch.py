@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from cluster import errors
-from cluster.messages import Method
+from cluster.wire.messages import Method
 from proxy.watch.subscription import Ring
 from tests.unit.proxy.watching import Client, World
 

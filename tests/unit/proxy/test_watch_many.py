@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from cluster.messages import Method
+from cluster.wire.messages import Method
 from proxy.watch import joining
 from tests.garbage import no_garbage
 from tests.unit.proxy.watching import Client, World

@@ -1,7 +1,7 @@
 """Nodes with a watch source over one shared log of events, and clients that record what they are told.
 
 The nodes apply the log at their own pace, answer HISTORY from what they have applied when they *begin* with it and may
-send that answer later than events applied since: the order of ``node.watches`` at its worst.
+send that answer later than events applied since: the order of ``node.serving.watches`` at its worst.
 """
 
 from __future__ import annotations
@@ -13,7 +13,9 @@ from typing import Any
 
 from cluster import errors
 from cluster.errors import EtcdError
-from cluster.messages import (
+from cluster.pb import kv_pb2, rpc_pb2
+from cluster.placement import Placement
+from cluster.wire.messages import (
     HISTORY_ANSWER,
     HISTORY_HEAD,
     SUBSCRIBE_HEAD,
@@ -21,9 +23,7 @@ from cluster.messages import (
     Method,
     Status,
 )
-from cluster.pb import kv_pb2, rpc_pb2
-from cluster.placement import Placement
-from cluster.wire import key_value, tombstone
+from cluster.wire.protobuf import key_value, tombstone
 from proxy.services.watch import WatchService
 from tests.events import record, table_and_fields
 from tests.unit.proxy.fakes import FakeCall, FakeNode, Net

@@ -1,4 +1,4 @@
-"""A shard in memory: the :class:`View` of ``cluster.evaluate`` with all history, changed only through items.
+"""A shard in memory: the :class:`View` of ``cluster.evaluate.requests`` with all history, changed only through items.
 
 It applies records as a replica does, so a test through it checks the items and the overlay's writes too.
 """
@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from cluster import evaluate, records
 from cluster.errors import EtcdError
-from cluster.messages import Method
-from cluster.ranges import Fields
-from cluster.spans import holds
-from cluster.view import Current, Outcome
-from cluster.wire import tombstone, varint
+from cluster.evaluate import requests as evaluate
+from cluster.evaluate.ranges import Fields
+from cluster.evaluate.spans import holds
+from cluster.evaluate.view import Current, Outcome
+from cluster.order import records
+from cluster.wire.messages import Method
+from cluster.wire.protobuf import tombstone, varint
 
 MIN_TTL_S = 2
 

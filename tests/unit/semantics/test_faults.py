@@ -6,11 +6,13 @@ from typing import Any
 
 import pytest
 
-from cluster import errors, evaluate, txn_eval
+from cluster import errors
 from cluster.errors import EtcdError
+from cluster.evaluate import requests as evaluate
+from cluster.evaluate import transactions as txn_eval
+from cluster.evaluate.replica import NotYet
 from cluster.faults import Faults, faults
 from cluster.pb import rpc_pb2 as pb
-from cluster.replica import NotYet
 from tests.unit.semantics.memory import MemoryShard
 
 

@@ -4,10 +4,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cluster import errors
-from cluster.footprint import Footprint, footprint, is_read_only, is_serializable, overlap, txn_footprint
-from cluster.messages import Method
+from cluster.evaluate.footprint import (
+    Footprint,
+    footprint,
+    is_read_only,
+    is_serializable,
+    overlap,
+    txn_footprint,
+)
 from cluster.pb import rpc_pb2 as pb
 from cluster.placement import Placement
+from cluster.wire.messages import Method
 
 from .memory import refusal
 

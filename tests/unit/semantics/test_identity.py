@@ -1,6 +1,6 @@
 """IDs against those that etcd itself printed."""
 
-from cluster.identity import added_member_id, cluster_id, member_id
+from cluster.members.identity import added_member_id, cluster_id, member_id
 
 
 def test_a_single_member_with_the_default_token() -> None:

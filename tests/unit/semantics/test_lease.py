@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cluster import errors
-from cluster.lease import (
+from cluster.features.lessor import (
     CHECKPOINT_INTERVAL_MS,
     EXPIRY_RETRY_MS,
     MAX_TTL_S,

@@ -9,14 +9,17 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from cluster import errors, evaluate, plain_txn, txn_eval, validate
+from cluster import errors
 from cluster.errors import EtcdError
-from cluster.footprint import footprint, is_read_only, is_serializable, txn_footprint
-from cluster.messages import Method
+from cluster.evaluate import plain_txn, validate
+from cluster.evaluate import requests as evaluate
+from cluster.evaluate import transactions as txn_eval
+from cluster.evaluate.footprint import footprint, is_read_only, is_serializable, txn_footprint
+from cluster.evaluate.view import Outcome
+from cluster.order.leading.pending import Blocked, Elsewhere
+from cluster.order.leading.shard_leader import ShardLeader
 from cluster.pb import rpc_pb2 as pb
-from cluster.pending import Blocked, Elsewhere
-from cluster.shard import ShardLeader
-from cluster.view import Outcome
+from cluster.wire.messages import Method
 
 from .memory import MemoryShard
 
@@ -239,7 +242,7 @@ def test_with_pending_revisions_too(seed: int) -> None:
 
 def shard_store(shard: MemoryShard) -> Any:
     class Store:
-        """The applied state of ``cluster.replica`` over the model."""
+        """The applied state of ``cluster.evaluate.replica`` over the model."""
 
         revision, compact_revision = shard.revision, 0
         current, get, scan = staticmethod(shard.current), staticmethod(shard.get), staticmethod(shard.scan)

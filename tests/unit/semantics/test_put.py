@@ -4,12 +4,14 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from cluster import errors, evaluate, records
+from cluster import errors
 from cluster.errors import EtcdError
-from cluster.messages import Method
+from cluster.evaluate import requests as evaluate
+from cluster.evaluate.plain_put import key_end, key_of
+from cluster.order import records
 from cluster.pb import kv_pb2, rpc_pb2
-from cluster.plain_put import key_end, key_of
-from cluster.wire import key_value, varint
+from cluster.wire.messages import Method
+from cluster.wire.protobuf import key_value, varint
 
 from .memory import MemoryShard, refusal
 

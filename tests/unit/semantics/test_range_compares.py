@@ -9,14 +9,16 @@ from unittest.mock import patch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from cluster import evaluate, range_compares, txn_eval
 from cluster.errors import EtcdError
-from cluster.lease import Lessor
-from cluster.messages import Method
+from cluster.evaluate import range_compares
+from cluster.evaluate import requests as evaluate
+from cluster.evaluate import transactions as txn_eval
+from cluster.evaluate.range_compares import RangeCompares
+from cluster.evaluate.replica import Leader, NotYet
+from cluster.evaluate.transactions import Turn, Unlooked
+from cluster.features.lessor import Lessor
 from cluster.pb import rpc_pb2 as pb
-from cluster.range_compares import RangeCompares
-from cluster.replica import Leader, NotYet
-from cluster.txn_eval import Turn, Unlooked
+from cluster.wire.messages import Method
 from tests.unit.semantics.memory import MemoryShard
 
 KEYS = [b"%c" % at for at in b"abcdefghij"]
@@ -24,7 +26,7 @@ VALUES = [b"1", b"2", b"3"]
 
 
 class Store(MemoryShard):
-    """As ``cluster.replica.AppliedState``; what is compacted is gone from its changes."""
+    """As ``cluster.evaluate.replica.AppliedState``; what is compacted is gone from its changes."""
 
     live_count = MemoryShard.count
 

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cluster.evaluate.ranges import Fields, RangeRead
+from cluster.evaluate.sorting import _RUN, SortedRows
 from cluster.pb import rpc_pb2 as pb
-from cluster.ranges import Fields, RangeRead
-from cluster.sorting import _RUN, SortedRows
-from cluster.wire import key_value
+from cluster.wire.protobuf import key_value
 
 
 @given(st.lists(st.integers(0, 5), max_size=40), st.booleans(), st.integers(0, 12), st.sampled_from([1, 3, 1000]))
@@ -19,7 +19,7 @@ from cluster.wire import key_value
 def test_rows_come_as_out_of_a_stable_sort(ranks: list[int], descending: bool, limit: int, run: int) -> None:
     rows = [(b"%03d" % at, b"%d" % rank) for at, rank in enumerate(ranks)]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("cluster.sorting._RUN", run)
+        patch.setattr("cluster.evaluate.sorting._RUN", run)
         found = SortedRows(lambda row: row[1], descending, limit)
         for at in range(0, len(rows), 7):
             found.add(rows[at : at + 7])

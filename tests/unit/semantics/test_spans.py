@@ -9,13 +9,14 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cluster import evaluate, validate
-from cluster.footprint import Footprint, footprint
-from cluster.messages import Method
+from cluster.evaluate import requests as evaluate
+from cluster.evaluate import validate
+from cluster.evaluate.footprint import Footprint, footprint
+from cluster.evaluate.replica import Overlay
+from cluster.evaluate.spans import Intervals, Span, holds, keys_in, meet, without
+from cluster.evaluate.view import Outcome, Version
 from cluster.pb import rpc_pb2 as pb
-from cluster.replica import Overlay
-from cluster.spans import Intervals, Span, holds, keys_in, meet, without
-from cluster.view import Outcome, Version
+from cluster.wire.messages import Method
 from tests.unit.order.stores import EmptyStore
 
 from .memory import MemoryShard

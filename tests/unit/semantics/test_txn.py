@@ -4,9 +4,12 @@ from typing import Any
 
 import pytest
 
-from cluster import errors, evaluate, records, validate
-from cluster.messages import Method
+from cluster import errors
+from cluster.evaluate import requests as evaluate
+from cluster.evaluate import validate
+from cluster.order import records
 from cluster.pb import rpc_pb2 as pb
+from cluster.wire.messages import Method
 
 from .memory import MemoryShard, refusal
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cluster.pb import rpc_pb2
-from cluster.wire import ResponseHeaders, header_prefix, read_varint, response_header, varint
+from cluster.wire.protobuf import ResponseHeaders, header_prefix, read_varint, response_header, varint
 
 numbers = st.one_of(st.integers(0, 1 << 63), st.sampled_from(
     [step + by for bits in range(7, 64, 7) for step in (1 << bits,) for by in (-1, 0, 1)]))

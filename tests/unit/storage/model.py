@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from cluster import records, wire
+from cluster.order import records
+from cluster.wire import protobuf as wire
 
 
 @dataclass

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from cluster import records
+from cluster.order import records
 from node.storage import Applying, StateStore
-from node.storage.deletes import SLICE_ROWS
-from node.storage.stale_rows import drop_stale_rows
+from node.storage.state.deletes import SLICE_ROWS
+from node.storage.state.stale_rows import drop_stale_rows
 from tests.unit.storage.conftest import OpenStore
 from tests.unit.storage.test_state import compact, do
 

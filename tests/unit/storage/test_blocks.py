@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from cluster import records
+from cluster.evaluate.ranges import RangeRead
+from cluster.evaluate.row_parts import rows_head, sizes_in
+from cluster.order import records
 from cluster.pb import rpc_pb2
-from cluster.ranges import RangeRead
-from cluster.row_parts import rows_head, sizes_in
 from node.storage import Reader, StateStore
-from node.storage import blocks as blocks_module
-from node.storage.blocks import BlockRows
+from node.storage.state import blocks as blocks_module
+from node.storage.state.blocks import BlockRows
 from tests.unit.storage.conftest import OpenStore
 
 NAMES = [b"%03d" % n for n in range(300)] + [b"1\0", b"1\0\0", b"2\0x", b"2\xff", b"zz"]

@@ -8,9 +8,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from cluster import records
-from node.storage import counts
-from node.storage.counts import KeyCounts
+from cluster.order import records
+from node.storage.state import counts
+from node.storage.state.counts import KeyCounts
 from tests.unit.storage.conftest import OpenStore
 
 

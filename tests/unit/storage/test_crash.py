@@ -15,7 +15,8 @@ import pytest
 from rocksdict import WriteBatch
 
 from cluster.raft.types import Entry, HardState, SnapshotPosition
-from node.storage import RaftLog, StateStore, StorageCorruption, SyncFailed, apply, keys
+from node.storage import RaftLog, StateStore, StorageCorruption, SyncFailed, keys
+from node.storage.state import apply
 from tests.unit.storage.conftest import OpenStore
 from tests.unit.storage.workload import CONFIGURATION, open_both, replay, stream
 

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from cluster import records
-from node.storage import PAUSE, Applied, Compacted, StateStore, StorageCorruption, deletes
-from node.storage.deletes import SLICE_ROWS
+from cluster.order import records
+from node.storage import PAUSE, Applied, Compacted, StateStore, StorageCorruption
 from node.storage.keys import run_entries
+from node.storage.state import deletes
+from node.storage.state.deletes import SLICE_ROWS
 
 KEYS = 3 * SLICE_ROWS + 17
 

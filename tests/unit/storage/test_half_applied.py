@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from cluster import records
+from cluster.order import records
 from node.storage import StateStore
-from node.storage.deletes import SLICE_ROWS
 from node.storage.snapshot import SnapshotSink, SnapshotSource
+from node.storage.state.deletes import SLICE_ROWS
 from tests.unit.storage.conftest import OpenStore
 from tests.unit.storage.test_attachments import MANY, filled, sliced
 from tests.unit.storage.test_state import do

@@ -9,11 +9,11 @@ from collections.abc import Callable
 import pytest
 from rocksdict import WriteBatch
 
-from cluster import records
+from cluster.order import records
 from node.storage import StateStore
-from node.storage.apply import Run
 from node.storage.keys import LEASE_KEY, LEASE_VALUE
-from node.storage.lease_check import Fault, LeaseCheck, check_leases
+from node.storage.state.apply import Run
+from node.storage.state.lease_check import Fault, LeaseCheck, check_leases
 from tests.unit.storage.conftest import OpenStore
 from tests.unit.storage.test_attachments import CHANGES, LEASE, filled, pauses, sliced
 from tests.unit.storage.test_state import do

@@ -10,12 +10,12 @@ import pytest
 from hypothesis import given, reject, settings
 from hypothesis import strategies as st
 
-from cluster import records
 from cluster.faults import faults
-from cluster.order import ENTRY_ITEMS, Change, Cut, Entries, Fold, encode_cut, entry, project
+from cluster.order import records
+from cluster.order.log import ENTRY_ITEMS, Change, Cut, Entries, Fold, encode_cut, entry, project
+from cluster.order.sound import NewerRecord, Place, sound
 from cluster.raft import Entry, EntryKind
-from cluster.sound import NewerRecord, Place, sound
-from node.applying import one_run
+from node.replica.applying import one_run
 from node.storage import StateStore
 from tests.unit.odd_records import odd_records
 

@@ -7,11 +7,11 @@ from random import Random
 
 import pytest
 
-from cluster.later_puts import LaterPuts
-from cluster.messages import Method
-from cluster.order import ENTRY_ITEMS
+from cluster.order.later_puts import LaterPuts
+from cluster.order.leading.shard_leader import ShardLeader
+from cluster.order.log import ENTRY_ITEMS
 from cluster.pb import rpc_pb2
-from cluster.shard import ShardLeader
+from cluster.wire.messages import Method
 from node.storage import Applied, StateStore
 from node.storage.keys import RUN_ENTRIES
 

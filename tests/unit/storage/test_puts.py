@@ -6,12 +6,12 @@ from random import Random
 
 import pytest
 
-from cluster import records
-from cluster.lease import Lessor
-from cluster.messages import Method
+from cluster.evaluate.replica import Batch, Leader
+from cluster.features.lessor import Lessor
+from cluster.order import records
 from cluster.pb import rpc_pb2
-from cluster.replica import Batch, Leader
-from cluster.wire import key_value
+from cluster.wire.messages import Method
+from cluster.wire.protobuf import key_value
 from node.storage import Applied, PreparedPuts, StateStore
 from node.storage.keys import RUN_ENTRIES
 

@@ -12,9 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from cluster import records
-from node.storage import Position, SnapshotRefused, StateStore, directory, state
+from cluster.order import records
+from node.storage import Position, SnapshotRefused, StateStore, directory
 from node.storage.snapshot import SnapshotSink, SnapshotSource
+from node.storage.state import store as state
 from tests.unit.storage.conftest import OpenStore
 from tests.unit.storage.workload import stream
 

@@ -6,9 +6,9 @@ import random
 
 import pytest
 
-from cluster import records
+from cluster.evaluate.ranges import RangeRead
+from cluster.order import records
 from cluster.pb import rpc_pb2
-from cluster.ranges import RangeRead
 from node.storage import Reader, StateStore
 from tests.unit.storage.conftest import OpenStore
 

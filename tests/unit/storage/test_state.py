@@ -9,11 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from cluster import records, wire
+from cluster.evaluate.view import Current
 from cluster.faults import faults
-from cluster.records import Item
-from cluster.view import Current
-from node.storage import Compacted, DirectoryLocked, Position, StateStore, apply, compaction, keys
+from cluster.order import records
+from cluster.order.records import Item
+from cluster.wire import protobuf as wire
+from node.storage import Compacted, DirectoryLocked, Position, StateStore, keys
+from node.storage.state import apply, compaction
 from tests.unit.storage.conftest import OpenStore
 
 ALL = (b"\0", b"\0")

@@ -12,7 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from cluster.raft.types import Configuration, Entry, EntryKind, HardState, SnapshotPosition
-from node.storage import RaftLog, StateStore, apply, keys
+from node.storage import RaftLog, StateStore, keys
+from node.storage.state import apply
 from tests.unit.storage.model import Model
 
 CONFIGURATION = Configuration(frozenset({1, 2, 3}))

@@ -10,7 +10,7 @@ from pathlib import Path
 
 CHILD = """
 import sys, structlog
-from process import logs
+from tools.muster.machine import logs
 logs.configure("muster/node", "info", sys.argv[1], tuple(sys.argv[2:]), host="h")
 log = structlog.get_logger("x")
 log.debug("not said")
@@ -22,7 +22,7 @@ except ValueError:
 """
 SUPERVISOR = """
 import sys
-from tools.muster import logs
+from tools.muster.host import logs
 logs.configure(sys.argv[2:], "info", sys.argv[1]).warning("refused", peer="p")
 """
 

@@ -11,10 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from tools.muster import bootstrap, config, peer_keys, rundir
-from tools.muster.bootstrap import Identity
-from tools.muster.flags import SERVER_FLAGS
-from tools.muster.parse import ConfigError, resolve
+from tools.muster import peer_keys
+from tools.muster.config import settings as config
+from tools.muster.config.flags import SERVER_FLAGS
+from tools.muster.config.parse import ConfigError, resolve
+from tools.muster.host import bootstrap, rundir
+from tools.muster.host.bootstrap import Identity
 
 THREE = "infra0=http://127.0.0.1:23800,infra1=http://127.0.0.1:23801,infra2=http://127.0.0.1:23802"
 
@@ -169,7 +171,7 @@ def test_a_data_directory_belongs_to_one_process(tmp_path: Path) -> None:
 
 
 def test_a_process_that_was_killed_holds_nothing(tmp_path: Path) -> None:
-    code = "import sys; from tools.muster.rundir import DataDirLock as D; d = D(sys.argv[1]); print('held', flush=True); sys.stdin.read()"
+    code = "import sys; from tools.muster.host.rundir import DataDirLock as D; d = D(sys.argv[1]); print('held', flush=True); sys.stdin.read()"
     with subprocess.Popen(
         [sys.executable, "-c", code, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=Path(__file__).parents[3]
     ) as holder:

@@ -14,10 +14,13 @@ import structlog
 from structlog.testing import capture_logs
 
 from cluster.version import ETCD_VERSION, MUSTER_VERSION
-from tools.muster import cli, layout, local_cli, ports, rundir
-from tools.muster.config import build
-from tools.muster.flags import SERVER_FLAGS
-from tools.muster.parse import ConfigError, resolve
+from tools.muster import cli
+from tools.muster.config.flags import SERVER_FLAGS
+from tools.muster.config.parse import ConfigError, resolve
+from tools.muster.config.settings import build
+from tools.muster.host import ports, rundir
+from tools.muster.local import commands as local_cli
+from tools.muster.local import layout
 
 ROOT = Path(__file__).parents[3]
 

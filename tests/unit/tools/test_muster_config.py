@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from tools.muster import config, pinning
-from tools.muster.config import ServerConfig
-from tools.muster.flags import SERVER_FLAGS
-from tools.muster.parse import ConfigError, resolve
+from tools.muster.config import settings as config
+from tools.muster.config.flags import SERVER_FLAGS
+from tools.muster.config.parse import ConfigError, resolve
+from tools.muster.config.settings import ServerConfig
+from tools.muster.host import pinning
 
 
 def build(*args: str, **environ: str) -> ServerConfig:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tools.muster import control
+from tools.muster.host import control
 
 
 @pytest.fixture

@@ -10,8 +10,8 @@ import pytest
 
 from cluster import settings
 from tools.muster import flag_docs
-from tools.muster.flags import SERVER_FLAGS, Kind, Support
-from tools.muster.parse import convert
+from tools.muster.config.flags import SERVER_FLAGS, Kind, Support
+from tools.muster.config.parse import convert
 
 ROOT = Path(__file__).parents[3]
 FACTS = [
@@ -72,13 +72,13 @@ def test_help_names_every_flag_that_works() -> None:
 
 def test_every_flag_that_works_is_read_somewhere() -> None:
     """No flag is accepted and dropped: here as far as its name goes, below as far as a process's settings go."""
-    source = "".join(f.read_text(encoding="utf-8") for f in (ROOT / "tools" / "muster").glob("*.py") if f.name != "flags.py")
+    source = "".join(f.read_text(encoding="utf-8") for f in (ROOT / "tools" / "muster").rglob("*.py") if f.name != "flags.py")
     dropped = [f.name for f in SERVER_FLAGS.values() if f.support is Support.WORKS and f'"{f.name}"' not in source]
     assert dropped == []
 
 
 def test_every_setting_of_a_process_is_read_there() -> None:
-    files = [f for folder in ("node", "proxy", "process") for f in (ROOT / folder).rglob("*.py")]
+    files = [f for folder in ("node", "proxy", "tools/muster/machine") for f in (ROOT / folder).rglob("*.py")]
     source = "".join(f.read_text(encoding="utf-8") for f in (*files, ROOT / "tools" / "muster" / "joined.py"))
     for kind in (settings.Common, settings.NodeSettings, settings.FrontSettings):
         names = [field.name for field in dataclasses.fields(kind)]

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from tools.muster import config
-from tools.muster.flags import SERVER_FLAGS
-from tools.muster.parse import ConfigError, UsageError, Values, duration_ms, resolve
+from tools.muster.config import settings as config
+from tools.muster.config.flags import SERVER_FLAGS
+from tools.muster.config.parse import ConfigError, UsageError, Values, duration_ms, resolve
 
 
 def parse(*args: str, **environ: str) -> Values:

@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 
 from tests.unit.tools.test_muster_cli import muster
-from tools.muster import bootstrap, config, ports
-from tools.muster.flags import SERVER_FLAGS
-from tools.muster.parse import ConfigError, resolve
+from tools.muster.config import settings as config
+from tools.muster.config.flags import SERVER_FLAGS
+from tools.muster.config.parse import ConfigError, resolve
+from tools.muster.host import bootstrap, ports
 
 CLIENT = ("--listen-client-urls=http://127.0.0.1:2379", "--advertise-client-urls=http://127.0.0.1:2379")
 

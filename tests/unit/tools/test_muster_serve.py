@@ -7,10 +7,11 @@ import json
 import pytest
 
 from cluster.settings import Peer
-from tools.muster import config, serve
-from tools.muster.bootstrap import Identity
-from tools.muster.flags import SERVER_FLAGS
-from tools.muster.parse import resolve
+from tools.muster.config import settings as config
+from tools.muster.config.flags import SERVER_FLAGS
+from tools.muster.config.parse import resolve
+from tools.muster.host import serve
+from tools.muster.host.bootstrap import Identity
 
 MIB = 1 << 20
 

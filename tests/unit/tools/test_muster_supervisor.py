@@ -16,9 +16,9 @@ from typing import Any
 
 import pytest
 
-from tools.muster import children
-from tools.muster.children import ChildSpec
-from tools.muster.supervisor import StopLimits, Supervisor
+from tools.muster.host import children
+from tools.muster.host.children import ChildSpec
+from tools.muster.host.supervisor import StopLimits, Supervisor
 
 LIMIT_S = 20.0
 LIMITS = StopLimits(front_s=5.0, node_s=5.0)

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[3]
-PACKAGES = ("cluster", "node", "proxy", "zmtp", "process", "tools", "bench")
+PACKAGES = ("cluster", "node", "proxy", "tools", "bench")
 _DOTTED = re.compile(rf"(?<![\w.`/-])((?:{'|'.join(PACKAGES)})(?:\.[A-Za-z_]\w*)+)")
 _PATH = re.compile(rf"`((?:{'|'.join((*PACKAGES, 'tests'))})/[\w/.*-]+)`")
 _FILES = ("cluster.keys",)  # an example's, that look like modules
@@ -82,13 +82,13 @@ def test_what_is_to_be_read_in_order_is_there(package: str) -> None:
 
 
 def test_every_kind_of_frame_between_peers_is_listed() -> None:
-    """The first byte of what nodes send each other: in ``node/peers.py``'s docstring, and nothing else is there."""
-    sent = {"F"}  # what a front begins with (proxy.links)
-    for path in (ROOT / "node").glob("*.py"):
+    """The first byte of what nodes send each other: in ``node/links/peers.py``'s docstring, and nothing else is there."""
+    sent = {"F"}  # what a front begins with (proxy.routing.links)
+    for path in (ROOT / "node").rglob("*.py"):
         source = path.read_text(encoding="utf-8")
         sent.update(re.findall(r"^(?:\w+_)?FRAME = b\"(.)\"", source, re.MULTILINE))
         sent.update(re.findall(r"peers\.send\([^\n]*?, b\"(.)\"", source))
-    peers = (ROOT / "node/peers.py").read_text(encoding="utf-8")
+    peers = (ROOT / "node/links/peers.py").read_text(encoding="utf-8")
     sent.update(re.findall(r"b\"([A-Z])\" \+ ", peers))  # a hello, a refusal
     sent.update(re.findall(r"identity, b\"(.)\"", peers))
     assert {"H", "X", "?", "R", "L"} <= sent, "the patterns above find what they are for"

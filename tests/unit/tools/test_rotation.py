@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from process.logfile import LogFile
-from tools.muster.parse import ConfigError
-from tools.muster.rotation import rotate, rotation_of
+from tools.muster.config.parse import ConfigError
+from tools.muster.config.rotation import rotate, rotation_of
+from tools.muster.machine.logfile import LogFile
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, 678_000, tzinfo=UTC)
 ASIDE = "muster-2026-01-02T03-04-05.678.log"
@@ -98,7 +98,7 @@ def test_a_full_disk_keeps_no_file_from_being_set_aside_or_removed(tmp_path: Pat
     path.write_bytes(bytes(1 << 20))
     for hour in (0, 1, 2):
         (tmp_path / f"muster-2026-01-02T0{hour}-00-00.000.log").write_text("old")
-    monkeypatch.setattr("tools.muster.rotation.shutil.copyfileobj", full)
+    monkeypatch.setattr("tools.muster.config.rotation.shutil.copyfileobj", full)
     with pytest.raises(OSError, match="No space"):
         rotate(rotation_of([str(path)], '{"compress": true, "maxbackups": 2, "maxsize": 1}'), NOW)
     assert sorted(p.name for p in tmp_path.iterdir()) == [

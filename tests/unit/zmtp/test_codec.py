@@ -8,7 +8,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from zmtp.codec import GREETING, LONG, MAX_MESSAGE_BYTES, MORE, Broken, Decoder, frame_head, ready
+from tools.muster.machine.zmtp.codec import (
+    GREETING,
+    LONG,
+    MAX_MESSAGE_BYTES,
+    MORE,
+    Broken,
+    Decoder,
+    frame_head,
+    ready,
+)
 
 HELLO = GREETING + ready(b"DEALER", b"me")
 

@@ -13,11 +13,11 @@ import pytest
 import zmq
 from structlog.testing import capture_logs
 
-import zmtp.curve
-from node.sockets import CurveKeys, Gatekeeper, LoopSocket, open_dealer, open_router
+import tools.muster.machine.zmtp.curve
+from node.links.sockets import CurveKeys, Gatekeeper, LoopSocket, open_dealer, open_router
 from tests.unit.zmtp.test_sockets import free_port, until
-from zmtp import hint_of
-from zmtp.sockets import NO_KEY, NO_PEER
+from tools.muster.machine.zmtp import hint_of
+from tools.muster.machine.zmtp.sockets import NO_KEY, NO_PEER
 
 MECHANISM = b"CURVE".ljust(20, b"\0")
 GREETING = b"\xff\0\0\0\0\0\0\0\x01\x7f\x03\0" + MECHANISM + bytes(32)
@@ -130,7 +130,7 @@ def test_nobody_there_is_told_from_another_key() -> None:
 @pytest.mark.parametrize("answer", [b"HTTP/1.1 400 Bad Request\r\n\r\n", b"\xff\0\0\0\0\0\0\0\x01\x7f\x03\0" + b"NULL".ljust(20, b"\0") + bytes(32)])
 def test_a_dealer_dials_again_after_an_answer_that_is_none(answer: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     """libzmq does not: a host that was started without its key file by mistake was never reached again."""
-    monkeypatch.setattr(zmtp.curve, "_REDIAL_S", 0.1)
+    monkeypatch.setattr(tools.muster.machine.zmtp.curve, "_REDIAL_S", 0.1)
 
     async def scenario(world: World) -> None:
         with socket.create_server(("127.0.0.1", world.port)) as other:
@@ -163,7 +163,7 @@ def test_a_stranger_says_little(said: bytes) -> None:
 
 @pytest.mark.parametrize("said", [b"", GREETING[:20], GREETING])
 def test_a_stranger_has_a_moment_and_a_key_holder_has_not(said: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(zmtp.curve, "HELLO_S", 0.5)
+    monkeypatch.setattr(tools.muster.machine.zmtp.curve, "HELLO_S", 0.5)
 
     async def scenario(world: World) -> None:
         await world.router()
@@ -179,8 +179,8 @@ def test_a_stranger_has_a_moment_and_a_key_holder_has_not(said: bytes, monkeypat
 
 
 def test_of_too_many_strangers_the_first_goes_and_key_holders_come_and_stay(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(zmtp.curve, "MOST_STRANGERS", 3)
-    monkeypatch.setattr(zmtp.curve, "HELLO_S", 60.0)
+    monkeypatch.setattr(tools.muster.machine.zmtp.curve, "MOST_STRANGERS", 3)
+    monkeypatch.setattr(tools.muster.machine.zmtp.curve, "HELLO_S", 60.0)
 
     async def scenario(world: World) -> None:
         await world.router()

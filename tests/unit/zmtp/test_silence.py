@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 import zmq
 
-import zmtp.sockets
+import tools.muster.machine.zmtp.sockets
 from tests.unit.zmtp.test_sockets import free_port, run, until
-from zmtp import Dealer, Router, end_libzmq_when_silent
-from zmtp.stream import Stream
+from tools.muster.machine.zmtp import Dealer, Router, end_libzmq_when_silent
+from tools.muster.machine.zmtp.stream import Stream
 
 
 @pytest.fixture
@@ -25,7 +25,7 @@ def guarded(monkeypatch: pytest.MonkeyPatch) -> list[socket.socket]:
         found.append(sock)
         return Stream(loop, sock, *others, **more)
 
-    monkeypatch.setattr(zmtp.sockets, "Stream", stream)
+    monkeypatch.setattr(tools.muster.machine.zmtp.sockets, "Stream", stream)
     return found
 
 

@@ -15,11 +15,11 @@ import uvloop
 import zmq
 from structlog.testing import capture_logs
 
-import zmtp.sockets
-import zmtp.stream
-from zmtp import Dealer, Router, tcp_endpoint
-from zmtp.codec import GREETING, ready
-from zmtp.sockets import split
+import tools.muster.machine.zmtp.sockets
+import tools.muster.machine.zmtp.stream
+from tools.muster.machine.zmtp import Dealer, Router, tcp_endpoint
+from tools.muster.machine.zmtp.codec import GREETING, ready
+from tools.muster.machine.zmtp.sockets import split
 
 
 @pytest.fixture
@@ -144,7 +144,7 @@ def test_a_newcomer_with_the_same_identity_takes_over(endpoint: str) -> None:
 def test_a_partner_that_does_not_read_is_refused_more_and_warned_of(
     endpoint: str, hwm: int, most_bytes: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(zmtp.stream, "MOST_BYTES", most_bytes)
+    monkeypatch.setattr(tools.muster.machine.zmtp.stream, "MOST_BYTES", most_bytes)
 
     async def scenario() -> None:
         loop = asyncio.get_running_loop()
@@ -261,7 +261,7 @@ def test_a_name_is_looked_up() -> None:
 
 
 def test_all_addresses_of_a_name_are_tried(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(zmtp.sockets, "_look_up", lambda name: [(socket.AF_INET, "127.0.0.2"), (socket.AF_INET, "127.0.0.1")])
+    monkeypatch.setattr(tools.muster.machine.zmtp.sockets, "_look_up", lambda name: [(socket.AF_INET, "127.0.0.2"), (socket.AF_INET, "127.0.0.1")])
 
     async def scenario() -> None:
         loop, port = asyncio.get_running_loop(), free_port()
@@ -282,7 +282,7 @@ def test_what_a_name_meant_before_is_dialled_while_a_look_up_hangs(monkeypatch: 
             ends.wait(30)
         return [(socket.AF_INET, "127.0.0.1")]
 
-    monkeypatch.setattr(zmtp.sockets, "_look_up", look_up)
+    monkeypatch.setattr(tools.muster.machine.zmtp.sockets, "_look_up", look_up)
 
     async def scenario() -> None:
         loop, port = asyncio.get_running_loop(), free_port()

@@ -9,11 +9,11 @@ from collections.abc import Awaitable, Callable
 import pytest
 from structlog.testing import capture_logs
 
-import zmtp.sockets
+import tools.muster.machine.zmtp.sockets
 from tests.unit.zmtp.test_sockets import free_port, until
-from zmtp import Dealer, Router
-from zmtp.codec import COMMAND, GREETING, frame_head, ready
-from zmtp.stream import STRANGER_BYTES
+from tools.muster.machine.zmtp import Dealer, Router
+from tools.muster.machine.zmtp.codec import COMMAND, GREETING, frame_head, ready
+from tools.muster.machine.zmtp.stream import STRANGER_BYTES
 
 GREETED = GREETING + ready(b"DEALER", b"stranger")
 HELLO = b"hello"
@@ -105,7 +105,7 @@ def test_a_partner_may_say_much_right_behind_its_hello() -> None:
 
 @pytest.mark.parametrize("said", [b"", GREETING[:20], GREETED, GREETED + message(1)])
 def test_a_stranger_has_a_moment_and_a_partner_has_not(said: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(zmtp.sockets, "HELLO_S", 0.3)
+    monkeypatch.setattr(tools.muster.machine.zmtp.sockets, "HELLO_S", 0.3)
 
     async def scenario(world: World) -> None:
         partner = Dealer(asyncio.get_running_loop(), world.endpoint, b"partner", lambda parts: None, hwm=3, again_s=None)
@@ -119,7 +119,7 @@ def test_a_stranger_has_a_moment_and_a_partner_has_not(said: bytes, monkeypatch:
 
 
 def test_of_too_many_strangers_the_first_goes_and_partners_come_and_stay(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(zmtp.sockets, "MOST_STRANGERS", 3)
+    monkeypatch.setattr(tools.muster.machine.zmtp.sockets, "MOST_STRANGERS", 3)
 
     async def scenario(world: World) -> None:
         loop = asyncio.get_running_loop()

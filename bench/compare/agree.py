@@ -1,0 +1,147 @@
+"""muster-bench beside etcd's own benchmark tool: the same work on the same systems, in turns.
+
+Two load generators that agree on the ratio of two systems vouch for each other: neither the client's cost nor the way it
+counts is what the ratio shows.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import statistics
+import subprocess
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from bench.compare.matrix import CONNS
+from bench.compare.systems import System, started
+from bench.load import run
+from bench.load.spec import Spec
+from bench.report.text import number
+
+SCHEMA = "muster-bench-agree/1"
+KEY_SPACE = 10_000
+_LIMIT_S = 120.0
+#: What etcd's tool is given, and what muster-bench is.
+_WORK: dict[str, tuple[list[str], dict[str, Any]]] = {
+    "put": (["put", "--key-size=8", "--val-size=256", f"--key-space-size={KEY_SPACE}"], {}),
+    "range-l": (["range", "00000001", "--consistency=l"], {"command": "range", "range_key": "00000001"}),
+    "range-s": (["range", "00000001", "--consistency=s"],
+                {"command": "range", "range_key": "00000001", "serializable": True}),
+}
+TOOLS = ("etcd's benchmark", "muster-bench")
+
+
+@dataclass(slots=True, frozen=True)
+class Figures:
+    """What both tools tell of a run."""
+
+    throughput_per_s: float
+    mean_ms: float
+    p99_ms: float
+
+
+def parse(said: str) -> Figures:
+    """The report of etcd's tool. ValueError if it is none, or one of errors."""
+    found = {}
+    for name, pattern in (("rate", r"Requests/sec:\s+([\d.]+)"), ("mean", r"Average:\s+([\d.]+) secs"),
+                          ("p99", r"99% in ([\d.]+) secs")):
+        match = re.search(pattern, said)
+        if match is None:
+            raise ValueError(f"etcd's tool did not say its {name}: {said.strip()[-300:]}")
+        found[name] = float(match[1])
+    if "Error distribution" in said:
+        raise ValueError(f"etcd's tool counted errors: {said.strip()[-300:]}")
+    return Figures(found["rate"], 1000 * found["mean"], 1000 * found["p99"])
+
+
+def measure(tool: Path, names: Sequence[str], clients: Sequence[int], *, rounds: int, duration_s: float,
+            data_dir: Path | None = None, said: Callable[[str], None] = print) -> dict[str, Any]:
+    """Run puts and both reads with each number of clients, by both tools, on both systems in turn.
+
+    etcd's tool takes a number of operations, not a time: as many as muster-bench did on that system in
+    ``duration_s``. RuntimeError, ValueError or RunError if something fails.
+    """
+    rows = []
+    began = datetime.now(UTC)
+    with started(list(names), data_dir=data_dir) as systems:
+        for system in systems:
+            asyncio.run(run.populate(Spec("put", tuple(system.endpoints), conns=4, clients=100, total=KEY_SPACE,
+                                          key_space=KEY_SPACE)))
+        for work in _WORK:
+            for count in clients:
+                said(f"{work}, {count} clients")
+                runs = [_round(tool, systems, work, count, duration_s) for _ in range(rounds)]
+                rows.append({"work": work, "clients": count, "tools": {
+                    name: _median([one[i] for one in runs], systems) for i, name in enumerate(TOOLS)}})
+    return {"schema": SCHEMA, "started_at": began.isoformat(timespec="seconds"), "machine": run.machine(),
+            "rounds": rounds, "duration_s": duration_s,
+            "systems": [{"name": s.name, "version": s.version} for s in systems], "rows": rows}
+
+
+def _round(tool: Path, systems: Sequence[System], work: str, clients: int,
+           duration_s: float) -> tuple[dict[str, Figures], dict[str, Figures]]:
+    theirs, ours = {}, {}
+    options, fields = _WORK[work]
+    for system in systems:
+        system.check()
+        spec = Spec(**{"command": "put", "endpoints": tuple(system.endpoints), "conns": CONNS[clients],
+                       "clients": clients, "duration_s": duration_s, "key_space": KEY_SPACE, **fields})
+        result = asyncio.run(run.run(spec))
+        ours[system.name] = Figures(result["throughput_per_s"], result["latency_ms"]["mean"], result["latency_ms"]["p99"])
+    for system in systems:
+        total = max(100, int(ours[system.name].throughput_per_s * duration_s))
+        done = subprocess.run(
+            [str(tool), f"--endpoints={','.join(system.endpoints)}", f"--conns={CONNS[clients]}", f"--clients={clients}",
+             *options[:1], f"--total={total}", *options[1:]],
+            capture_output=True, text=True, timeout=_LIMIT_S, check=False)
+        if done.returncode:
+            raise RuntimeError(f"etcd's tool ended with code {done.returncode}: {done.stderr[-300:]}")
+        theirs[system.name] = parse(done.stdout)
+    return theirs, ours
+
+
+def _median(runs: Sequence[dict[str, Figures]], systems: Sequence[System]) -> dict[str, Any]:
+    first, second = systems[0].name, systems[1].name
+    found: dict[str, Any] = {}
+    for figure in Figures.__slots__:
+        found[figure] = {name: statistics.median(getattr(one[name], figure) for one in runs) for name in (first, second)}
+        found[figure]["ratio"] = statistics.median(getattr(one[second], figure) / getattr(one[first], figure)
+                                                   for one in runs)
+    return found
+
+
+def table(result: dict[str, Any]) -> list[tuple[str, ...]]:
+    """Rows of text, the heading first."""
+    first, second = (system["name"] for system in result["systems"])
+    rows: list[tuple[str, ...]] = [("work", "clients", "tool", f"{first} ops/s", f"{second} ops/s", "R throughput", "R mean", "R p99")]
+    for row in result["rows"]:
+        for tool, found in row["tools"].items():
+            rate = found["throughput_per_s"]
+            rows.append((row["work"], str(row["clients"]), tool, f"{rate[first]:,.0f}", f"{rate[second]:,.0f}",
+                         *(number(found[figure]["ratio"]) for figure in Figures.__slots__)))
+    return rows
+
+
+def markdown(result: dict[str, Any]) -> str:
+    """The same as a table of a page."""
+    heading, *rows = table(result)
+    lines = [heading, tuple("---" if i < 3 else "---:" for i in range(len(heading))), *rows]
+    return "".join("| " + " | ".join(cells) + " |\n" for cells in lines)
+
+
+def show(console: Console, result: dict[str, Any]) -> None:
+    """Print it."""
+    heading, *rows = table(result)
+    shown = Table(box=None, pad_edge=False)
+    for i, title in enumerate(heading):
+        shown.add_column(title, justify="left" if i < 3 else "right")
+    for row in rows:
+        shown.add_row(*row)
+    console.print(shown, soft_wrap=True, highlight=False)

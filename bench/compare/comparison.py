@@ -1,0 +1,336 @@
+"""Systems beside each other on one machine: the same matrix, in turns, as ratios with their spread.
+
+All run all the while (what each costs when idle is measured and told), and take turns of a few seconds, so
+that whatever else the machine does meets all alike. A ratio is a system's figure over the first one's in the
+same round. A budget bounds the whole: turns get shorter and rounds fewer when time runs short, and what is left
+over is named.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import statistics
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from bench import counters
+from bench.compare import servers, upkeep
+from bench.compare.disturb import disturbed_run
+from bench.compare.matrix import BIG_KEY_BYTES, BIG_PREFIX, Cell, Sizes
+from bench.compare.systems import System
+from bench.load import run
+from bench.load.spec import WATCHES, Spec
+from cluster.placement import Placement
+
+SCHEMA = "muster-bench-compare/2"
+TURN_OVERHEAD_S = 1.3  # client processes started and stopped, connections made, figures read
+SHORTEST_TURN_S = 0.6
+COMFORTABLE_TURN_S = 1.0
+
+#: The figures of one run that are compared, and whether more is better.
+FIGURES = {"throughput_per_s": True, "mean_ms": False, "p50_ms": False, "p99_ms": False, "max_ms": False,
+           "server_us_per_op": False, "server_rss_bytes": False, "written_per_op": False, "syncs_per_op": False,
+           "p99_growth": False, "to_all_ms": False, "watcher_bytes": False, "errors": False}
+
+
+@dataclass(slots=True)
+class Plan:
+    """How a comparison is made."""
+
+    cells: list[Cell]
+    rounds: int = 3
+    duration_s: float = 5.0
+    warm_up_s: float = 1.0
+    processes: int = 1
+    leader_only: bool = False
+    key_space: int = 10_000
+    idle_s: float = 2.0
+    sizes: Sizes = field(default_factory=Sizes)
+    budget_s: float = 0.0  # 0: none
+    preset: str = ""
+    title: str = ""
+    notes: dict[str, str] = field(default_factory=dict)
+
+
+class Told:
+    """Who watches a comparison; this one does not."""
+
+    def say(self, line: str) -> None:
+        """A line before each turn."""
+
+    def progress(self, done: int, total: int) -> None:
+        """Turns made, of all systems."""
+
+
+async def compare(plan: Plan, systems: Sequence[System], told: Told, *, began: float | None = None) -> dict[str, Any]:
+    """Run the plan on the systems in turn. The ``--json`` dictionary.
+
+    A run that fails is recorded as such and the others go on; RuntimeError if a system has ended. ``began``: the
+    moment of ``time.monotonic`` that the budget counts from, where starting the systems is to be in it.
+    """
+    began = time.monotonic() if began is None else began
+    started_at = datetime.now(UTC)
+    await _fill(plan, systems, told)
+    idle = {system.name: await _idle_percent(system, plan.idle_s) for system in systems}
+    rows = await _passes(plan, systems, told, _Clock(plan, len(systems), began))
+    return {
+        "schema": SCHEMA, "preset": plan.preset, "title": plan.title,
+        "started_at": started_at.isoformat(timespec="seconds"), "took_s": time.monotonic() - began,
+        "machine": run.machine(), "storage": storage(systems[0].data_dir), "notes": plan.notes,
+        "plan": {"rounds": plan.rounds, "duration_s": plan.duration_s, "warm_up_s": plan.warm_up_s,
+                 "processes": plan.processes, "leader_only": plan.leader_only, "key_space": plan.key_space,
+                 "budget_s": plan.budget_s, "sizes": asdict(plan.sizes)},
+        "systems": [{"name": s.name, "version": s.version, "endpoints": s.endpoints, "shards": s.shards,
+                     "flags": list(s.flags), "idle_cpu_percent": idle[s.name],
+                     "processes": servers.memory(s.pids)}
+                    for s in systems],
+        "cells": rows,
+    }
+
+
+async def _passes(plan: Plan, systems: Sequence[System], told: Told, clock: _Clock) -> list[dict[str, Any]]:
+    """Every cell once, then every cell again: so that each has its turn when time runs short, and the rounds of
+    one cell lie far apart."""
+    runs: dict[str, dict[str, list[dict[str, Any]]]] = {
+        cell.name: {system.name: [] for system in systems} for cell in plan.cells}
+    lengths: dict[str, float] = {}
+    done, total = 0, len(plan.cells) * len(systems) * plan.rounds
+    for i in range(plan.rounds):
+        for place, cell in enumerate(plan.cells):
+            duration_s = clock.duration_s(cell, plan.cells[place:], plan.rounds - i - 1, first=i == 0)
+            if not duration_s:
+                continue
+            lengths.setdefault(cell.name, duration_s)
+            warms_up = i == 0 and plan.warm_up_s and _warms_up(cell) and not clock.hurry
+            for warm_up in (True, False) if warms_up else (False,):
+                for system in systems:
+                    if system.shards < cell.min_shards:
+                        continue
+                    what = "warm-up" if warm_up else f"round {i + 1} of {plan.rounds}"
+                    told.say(f"[{place + 1}/{len(plan.cells)}] {cell.name}: {system.name}, {what}")
+                    wanted_s = plan.warm_up_s if warm_up else duration_s
+                    with clock.turn(cell, wanted_s):
+                        result = await _turn(plan, cell, system, wanted_s, i)
+                    if not warm_up:
+                        runs[cell.name][system.name].append(result)
+            done += len(systems)
+            told.progress(done, total)
+    if left_out := [cell.name for cell in plan.cells if cell.name not in lengths]:
+        plan.notes["left out, the time was used up"] = ", ".join(left_out)
+    names = [system.name for system in systems]
+    rows = []
+    for cell in plan.cells:
+        if cell.name in lengths:
+            found = ratios(runs[cell.name], names)
+            rows.append({"name": cell.name, "title": cell.title, "duration_s": lengths[cell.name],
+                         "runs": runs[cell.name], "ratios": found,
+                         "targets": targets(cell, runs[cell.name], found, names) if plan.preset else []})
+    return rows
+
+
+class _Clock:
+    """Shares what is left of the budget out among the turns that are left."""
+
+    def __init__(self, plan: Plan, systems: int, began: float) -> None:
+        self._plan = plan
+        self._systems = systems
+        self._ends = began + plan.budget_s
+        self._overhead_s = TURN_OVERHEAD_S
+        self.hurry = False  # no warm-ups any more
+
+    def duration_s(self, cell: Cell, left: Sequence[Cell], later_passes: int, *, first: bool) -> float:
+        """Of a turn of ``cell``, the first of those ``left`` in this pass; 0: there is no time for it.
+
+        Later passes are given up first, then warm-ups, then length; cells only when the time is over.
+        """
+        plan = self._plan
+        own = cell.duration_s or plan.duration_s
+        if not plan.budget_s:
+            return own
+        remaining = (self._ends - time.monotonic()) / self._systems
+        this, whole = sum(map(_weight, left)), sum(map(_weight, plan.cells))
+        if first and plan.warm_up_s and not self.hurry:
+            rest = remaining - sum(_warms_up(one) for one in left) * (plan.warm_up_s + self._overhead_s)
+            self.hurry = rest / this - self._overhead_s < SHORTEST_TURN_S
+            remaining = remaining if self.hurry else rest
+        for passes in range(later_passes, -1, -1):
+            share = remaining / (this + passes * whole) - self._overhead_s
+            if share >= COMFORTABLE_TURN_S:
+                return min(own, share)
+        if share >= SHORTEST_TURN_S:
+            return min(own, share)
+        return SHORTEST_TURN_S if first and remaining > 0 else 0.0
+
+    @contextmanager
+    def turn(self, cell: Cell, duration_s: float) -> Iterator[None]:
+        """Learns from a turn what it takes beside its duration."""
+        began = time.monotonic()
+        yield
+        beside_s = (time.monotonic() - began) / _weight(cell) - duration_s
+        self._overhead_s += 0.2 * (max(0.5, beside_s) - self._overhead_s)
+
+
+def _weight(cell: Cell) -> float:
+    return 2.5 if cell.kind == "disturbed" else 1.5 if cell.big else 1.0
+
+
+def _warms_up(cell: Cell) -> bool:
+    return cell.kind == "load" and not cell.big and cell.spec.command not in WATCHES
+
+
+async def _fill(plan: Plan, systems: Sequence[System], told: Told) -> None:
+    """The keys that reads find: the key space, and the big range where a cell needs it."""
+    for system in systems:
+        told.say(f"{system.name}: put {plan.key_space} keys")
+        blank = Spec("put", tuple(system.endpoints), key_space=plan.key_space)
+        await run.populate(blank)
+        if any(cell.big for cell in plan.cells):
+            told.say(f"{system.name}: put {plan.sizes.big_keys} keys below {BIG_PREFIX}")
+            await run.populate(replace(blank, key_prefix=BIG_PREFIX, key_size_bytes=BIG_KEY_BYTES,
+                                       key_space=plan.sizes.big_keys))
+
+
+async def _turn(plan: Plan, cell: Cell, system: System, duration_s: float, round_: int) -> dict[str, Any]:
+    """One system's turn; ``{"failed": reason}`` where it could not be made."""
+    endpoints = await _endpoints(plan, system)
+    spec = replace(cell.spec, endpoints=endpoints, duration_s=duration_s, seed=round_ + 2,
+                   key_space=min(cell.spec.key_space, plan.key_space))
+    if cell.own_key_of >= 0:
+        spec = _key_of_shard(spec, cell.own_key_of, system.shards)
+    before = counters.sample(system.endpoints)
+    try:
+        if cell.kind == "disturbed":
+            part = 1 / max(1, plan.rounds - max(round_, 0))
+            result = await disturbed_run(spec, cell.disturbance, system.pids, processes=plan.processes, part=part)
+        else:
+            result = await run.run(spec, processes=plan.processes, server_roots=system.pids)
+    except (run.RunError, OSError, TimeoutError) as error:
+        system.check()
+        return {"failed": str(error) or type(error).__name__}
+    result["counters"] = counters.grown(before, counters.sample(system.endpoints))
+    if round_ == 0 and spec.command in WATCHES and result["server"]:  # later rounds find the memory already there
+        watchers = spec.streams * spec.watchers_per_stream
+        result["watcher_bytes"] = max(0, result["server"]["setup_rss_bytes"]) / watchers
+    return result
+
+
+def _key_of_shard(spec: Spec, shard: int, shards: int) -> Spec:
+    """The same work on one key that lives on a shard."""
+    placement = Placement(shards)
+    for number in range(10_000):
+        prefix = f"{number:07d}"
+        if shards == 1 or placement.shard_of(f"{prefix}0".encode()) == shard:
+            return replace(spec, key_prefix=prefix, key_size_bytes=8, key_space=1)
+    raise AssertionError("a hash that leaves a shard without keys")
+
+
+async def _endpoints(plan: Plan, system: System) -> tuple[str, ...]:
+    """The leader's endpoint, then the others: with one connection it makes a difference where it goes.
+
+    Left as they are where no member says that it leads (a member of etcd always knows, once it is healthy).
+    """
+    try:
+        leader = await upkeep.leader_of(system.endpoints)
+    except OSError:
+        return tuple(system.endpoints)
+    return (leader,) if plan.leader_only else (leader, *(e for e in system.endpoints if e != leader))
+
+
+def figure(result: dict[str, Any], name: str) -> float | None:
+    """One of :data:`FIGURES` from a run's result; None where the run has it not."""
+    if "failed" in result or not result["operations"]:
+        return None
+    if name == "throughput_per_s":
+        return float(result[name])
+    if name == "errors":
+        return float(sum(result["errors"].values()))
+    if name == "watcher_bytes":
+        return result.get(name)
+    if name == "p99_growth":
+        before = result.get("before", {}).get("latency_ms", {}).get("p99")
+        return result["latency_ms"]["p99"] / before if before else None
+    if name == "to_all_ms":
+        found = result["extra"].get("to_all")
+        return float(found["latency_ms"]["mean"]) if found and found["count"] else None
+    if name == "syncs_per_op":
+        syncs = result.get("counters", {}).get("syncs")
+        return syncs / result["operations"] if syncs is not None else None
+    if name == "written_per_op":
+        return float(result["server"]["written_bytes"] / result["operations"]) if result["server"] else None
+    if name.startswith("server_"):
+        return float(result["server"][name.removeprefix("server_")]) if result["server"] else None
+    return float(result["latency_ms"][name.removesuffix("_ms")])
+
+
+def figures(results: Iterable[dict[str, Any]], name: str) -> list[float]:
+    """One figure of several runs, failed ones left out."""
+    return [value for result in results if (value := figure(result, name)) is not None]
+
+
+def ratios(runs: dict[str, list[dict[str, Any]]], names: Sequence[str]) -> dict[str, dict[str, dict[str, float]]]:
+    """For each system but the first, and each figure, its over the first's: median, lowest, highest round."""
+    found: dict[str, dict[str, dict[str, float]]] = {}
+    for other in names[1:]:
+        found[other] = {}
+        for name in FIGURES:
+            values = [b / a for one, two in zip(runs[names[0]], runs[other], strict=False)
+                      if (a := figure(one, name)) and (b := figure(two, name)) is not None]
+            if values:
+                found[other][name] = {"median": statistics.median(values), "low": min(values), "high": max(values)}
+    return found
+
+
+def targets(cell: Cell, runs: dict[str, list[dict[str, Any]]], found: dict[str, dict[str, dict[str, float]]],
+            names: Sequence[str]) -> list[dict[str, Any]]:
+    """The cell's targets with what was reached, of the systems that there are; ``value`` is None where it could not be measured."""
+    rows = []
+    for target in cell.targets:
+        if target.subject >= len(names):
+            continue
+        subject = names[target.subject]
+        value: float | None
+        if target.ratio:
+            ratio = found.get(subject, {}).get(target.figure)
+            value = ratio["median"] if ratio else None
+        else:
+            values = figures(runs[subject], target.figure)
+            value = statistics.median(values) if values else None
+        rows.append({"figure": target.figure, "system": subject, "wanted": str(target), "value": value,
+                     "met": value is not None and target.met(value)})
+    return rows
+
+
+def storage(directory: Path) -> dict[str, Any]:
+    """What the data lay on, and what a small synced write costs there (median of 100, in ms)."""
+    path = directory.resolve()
+    mounts = [p for p in psutil.disk_partitions(all=True) if path.is_relative_to(p.mountpoint)]
+    mount = max(mounts, key=lambda p: len(p.mountpoint), default=None)
+    probe = path / "sync-probe"
+    times = []
+    fd = os.open(probe, os.O_WRONLY | os.O_CREAT, 0o600)
+    try:
+        for _ in range(100):
+            started = time.perf_counter()
+            os.write(fd, bytes(300))
+            os.fdatasync(fd)
+            times.append(time.perf_counter() - started)
+    finally:
+        os.close(fd)
+        probe.unlink()
+    return {"filesystem": mount.fstype if mount else "", "device": mount.device if mount else "",
+            "sync_ms": statistics.median(times) * 1000}
+
+
+async def _idle_percent(system: System, seconds: float) -> float:
+    """CPU the system takes while nobody asks it for anything, in percent of one CPU."""
+    before = servers.sample(system.pids)
+    await asyncio.sleep(seconds)
+    return 100 * sum(u.cpu_s for u in servers.spent(before, servers.sample(system.pids))) / seconds

@@ -1,0 +1,307 @@
+"""What the order log costs: three real node 0 processes, and shards that only say that they have committed something.
+
+The nodes of the other shards are played by this process: they take the feed, and those on the sequencer's host report
+a commit so many times a second, as leaders of busy shards do. What the sequencer's process then uses is the price of
+the order alone: reports taken, cuts written to the order log and replicated, projections fed. From it follows how many
+shards one sequencer can order; a step with that many shards shows whether it is so.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import psutil
+import uvloop
+import zmq
+from rich.console import Console
+from rich.table import Table
+
+from bench.compare.systems import free_ports
+from bench.cpu_limit import limited
+from bench.load import run
+from bench.report.text import number
+from cluster.order.log import Fold
+from cluster.order.prepare import REPORT
+from cluster.settings import Common, NodeSettings, Peer, dumps
+from cluster.wire.messages import FEED_HEAD, Method, Status
+from node.links.siblings import NodeLink, NodeLinks
+from node.replica.feed import FEED_ACK_BODY, FEED_BODY, NO_HASTE, OWN_HASTE
+from tools.muster.machine import seal
+from tools.muster.machine.handed import hand
+
+SCHEMA = "muster-bench-cuts/1"
+HOSTS = 3
+LATE_MS = 100.0  # a sequencer whose order comes later than this does not keep up
+_CUTS_PER_S = 3 * 1000 / LATE_MS  # so rare that a report just comes in time: it waits for one and for the next one's quorum
+_START_LIMIT_S = 30.0
+_TURN_S = 0.005  # between two looks at which shards have something to report
+_SETTLE_S = 0.5
+
+
+@dataclass(slots=True)
+class _Host:
+    common: Common
+    process: subprocess.Popen[bytes]
+    status: Any  # the reading end of its status pipe
+
+
+class _Shard:
+    """A shard's node on one host: takes the feed, and reports if it is told to lead."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, context: zmq.Context[zmq.Socket[bytes]], common: Common,
+                 shard: int, waits_ms: list[float] | None) -> None:
+        self.shard = shard
+        self.links = NodeLinks(loop, context, common, None, lambda: None)
+        self.records = 0
+        self._loop = loop
+        self._fold = Fold()
+        self._waits_ms = waits_ms
+        self._index = 0
+        self._applied = 0
+        self._acknowledged = -1
+        self._haste = NO_HASTE if waits_ms is None else OWN_HASTE
+        self._reported: dict[int, float] = {}  # index -> when
+        self._link = self.links.get(common.member_id, 0)
+        self._link.request(Method.FEED, FEED_BODY.pack(shard, 1), self._fed)
+
+    def _fed(self, status: int, body: bytes) -> None:
+        if status != Status.PARTIAL:
+            raise RuntimeError(f"shard {self.shard} is not fed any more: status {status}")
+        self._applied = FEED_HEAD.unpack_from(body)[0]
+        self.records += 1
+        if self._waits_ms is None:
+            return
+        self._fold.take(body[FEED_HEAD.size:], self.shard)
+        ordered = self._fold.cut(self.shard).index
+        now = self._loop.time()
+        for index in [index for index in self._reported if index <= ordered]:
+            self._waits_ms.append(1000 * (now - self._reported.pop(index)))
+
+    def report(self, puts: int) -> None:
+        """One more entry of so many puts is committed."""
+        self._index += 1
+        self._reported[self._index] = self._loop.time()
+        self._link.request(Method.REPORT, REPORT.pack(self.shard, self._index, 1, self._index * puts, self._applied))
+
+    def flush(self) -> None:
+        if self._applied != self._acknowledged:
+            self._acknowledged = self._applied
+            self._link.request(Method.FEED_ACK, FEED_ACK_BODY.pack(self._applied, self._applied,
+                                                                         self._haste))
+        self.links.flush()
+
+    @property
+    def link(self) -> NodeLink:
+        return self._link
+
+
+def measure(shards: Sequence[int], *, rate_per_s: float, duration_s: float, data_dir: Path | None = None,
+            cpu_limit: float = 1.0, said: Callable[[str], None] = print) -> dict[str, Any]:
+    """Load sequencers of stores with so many shards (2 at least), each of the others reporting at that rate. With a
+    ``cpu_limit`` below 1 the sequencer's process gets no more of a CPU, so that a step can saturate it.
+
+    The ``--json`` dictionary; RuntimeError if a node ends or does not serve in time, or cannot be limited.
+    """
+    if min(shards) < 2:
+        raise ValueError("a store with one shard has no cuts")
+    began = datetime.now(UTC)
+    rows = []
+    for count in shards:
+        said(f"{count} shards")
+        rows.append(uvloop.run(_step(count, rate_per_s, duration_s, data_dir, cpu_limit)))
+    result = {"schema": SCHEMA, "started_at": began.isoformat(timespec="seconds"), "machine": run.machine(),
+              "rate_per_s": rate_per_s, "duration_s": duration_s, "cpu_limit": cpu_limit, "rows": rows}
+    return {**result, "saturates_at_shards": saturation(rows, rate_per_s, cpu_limit)}
+
+
+def saturation(rows: Sequence[dict[str, Any]], rate_per_s: float, cpu: float = 1.0) -> float | None:
+    """The number of shards, each with that many reports a second, that a sequencer orders with so much of a CPU.
+
+    A cut has a price and a report has one, by least squares over the steps that it kept up with. The busier the sequencer
+    is, the more reports a cut takes in; it saturates where cuts that come just in time leave no CPU for more reports.
+    None: the steps do not tell the two prices apart."""
+    kept = [(row["cuts_per_s"], row["reports_per_s"], row["sequencer_cpu"]) for row in rows if row["kept_up"]]
+    cuts, reports = sum(c * c for c, _, _ in kept), sum(r * r for _, r, _ in kept)
+    both, of_cuts, of_reports = (sum(c * r for c, r, _ in kept), sum(c * u for c, _, u in kept),
+                                 sum(r * u for _, r, u in kept))
+    apart = cuts * reports - both * both
+    if len(kept) < 2 or apart <= 1e-9 * cuts * reports:
+        return None
+    of_a_cut = (reports * of_cuts - both * of_reports) / apart
+    of_a_report = (cuts * of_reports - both * of_cuts) / apart
+    if of_a_report <= 0:
+        return None
+    return float(1 + max(0.0, cpu - of_a_cut * _CUTS_PER_S) / of_a_report / rate_per_s)
+
+
+async def _step(count: int, rate_per_s: float, duration_s: float, data_dir: Path | None, cpu_limit: float) -> dict[str, Any]:
+    loop = asyncio.get_running_loop()
+    with _started(count, data_dir) as hosts, ExitStack() as stack:
+        leader = await asyncio.wait_for(asyncio.to_thread(_leader, hosts), _START_LIMIT_S)
+        if cpu_limit < 1:
+            stack.enter_context(limited(leader.process.pid, cpu_limit))
+        waits_ms: list[float] = []
+        context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        reporting = [_Shard(loop, context, leader.common, shard, waits_ms) for shard in range(1, count)]
+        others = [_Shard(loop, context, host.common, shard, None)
+                  for host in hosts if host is not leader for shard in range(1, count)]
+        everyone = [*reporting, *others]
+        try:
+            await _pace(loop, everyone, reporting, rate_per_s, _SETTLE_S)
+            waits_ms.clear()
+            before = [_cpu_s(host) for host in hosts]
+            fed, own, started = sum(s.records for s in everyone), psutil.Process().cpu_times(), loop.time()
+            cuts = reporting[0].records
+            reports = await _pace(loop, everyone, reporting, rate_per_s, duration_s)
+            took_s = loop.time() - started
+            used = {host.common.member_id: _cpu_s(host) - b
+                    for host, b in zip(hosts, before, strict=True)}
+            fed = sum(s.records for s in everyone) - fed
+            cuts = reporting[0].records - cuts
+            load = psutil.Process().cpu_times()
+        finally:
+            for shard in everyone:
+                shard.links.close()
+            context.destroy(linger=0)
+    sequencer = used.pop(leader.common.member_id)
+    ordered = sorted(waits_ms)
+    return {
+        "shards": count, "reports_per_s": reports / took_s, "cuts_per_s": cuts / took_s, "fed_per_s": fed / took_s,
+        "sequencer_cpu": sequencer / took_s, "follower_cpu": statistics.mean(used.values()) / took_s,
+        "us_per_report": 1e6 * sequencer / reports, "us_per_cut": 1e6 * sequencer / cuts if cuts else None,
+        "to_order_p50_ms": ordered[len(ordered) // 2] if ordered else None,
+        "to_order_p99_ms": ordered[int(len(ordered) * 0.99)] if ordered else None,
+        "load_cpu": (load.user + load.system - own.user - own.system) / took_s,
+        "kept_up": len(ordered) >= 0.95 * reports and ordered[int(len(ordered) * 0.99)] <= LATE_MS,
+    }
+
+
+def _cpu_s(host: _Host) -> float:
+    times = psutil.Process(host.process.pid).cpu_times()
+    return float(times.user + times.system)
+
+
+async def _pace(loop: asyncio.AbstractEventLoop, everyone: Sequence[_Shard], reporting: Sequence[_Shard],
+                rate_per_s: float, duration_s: float) -> int:
+    """Have the shards report, evenly spread over each interval; how many reports there were."""
+    started = loop.time()
+    made = 0
+    while (now := loop.time() - started) < duration_s:
+        due = int(now * rate_per_s * len(reporting))
+        for i in range(made, min(due, made + len(reporting))):
+            reporting[i % len(reporting)].report(puts=100)
+        made = min(due, made + len(reporting))
+        for shard in everyone:
+            shard.flush()
+            if not shard.link.alive:
+                raise RuntimeError(f"the link of shard {shard.shard} broke: the sequencer does not keep up")
+        await asyncio.sleep(_TURN_S)
+    return made
+
+
+@contextmanager
+def _started(count: int, data_dir: Path | None) -> Iterator[list[_Host]]:
+    """Node 0 of three hosts of a store with so many shards."""
+    directory = Path(tempfile.mkdtemp(prefix="muster-cuts-", dir=data_dir or os.environ.get("TMPDIR", "/var/tmp")))
+    ports = free_ports(HOSTS)
+    peers = tuple(Peer(i + 1, f"host{i}", "127.0.0.1", port) for i, port in enumerate(ports))
+    hosts: list[_Host] = []
+    try:
+        for peer in peers:
+            own = directory / peer.name
+            (own / "run").mkdir(parents=True)
+            seal.seal(own / "shard-0", peer.member_id)
+            reading, writing = os.pipe()
+            common = Common(cluster_id=1, member_id=peer.member_id, name=peer.name, shard_count=count,
+                            placement_depth=2, peers=peers, run_dir=str(own / "run"), log_level="error",
+                            status_fd=writing)
+            settings = NodeSettings(common=common, shard=0, data_dir=str(own / "shard-0"), listen_host="127.0.0.1",
+                                    listen_port=peer.port, incarnation=peer.member_id)
+            with os.fdopen(hand([dumps(settings)])) as handed:
+                process = subprocess.Popen([sys.executable, "-P", "-m", "node"], pass_fds=(writing,), stdin=handed,
+                                           stdout=subprocess.DEVNULL)
+            os.close(writing)
+            hosts.append(_Host(replace(common, status_fd=-1), process, os.fdopen(reading)))
+        yield hosts
+    finally:
+        for host in hosts:
+            host.process.kill()
+        for host in hosts:
+            host.process.wait()
+            host.status.close()
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+def _leader(hosts: Sequence[_Host]) -> _Host:
+    """The sequencer's host, once every node has said that it is ready."""
+    leader = 0
+    for host in hosts:
+        for line in host.status:
+            said = json.loads(line)
+            if said["event"] == "leader" and said["leader"]:
+                leader = said["leader"]
+            if said["event"] == "ready":
+                break
+        else:
+            raise RuntimeError(f"{host.common.name} ended with code {host.process.wait()}")
+    return next(host for host in hosts if host.common.member_id == leader)
+
+
+_COLUMNS: tuple[tuple[str, str, float], ...] = (
+    ("shards", "shards", 1), ("reports/s", "reports_per_s", 1), ("cuts/s", "cuts_per_s", 1),
+    ("records fed/s", "fed_per_s", 1), ("sequencer, % of a CPU", "sequencer_cpu", 100),
+    ("another node 0, % of a CPU", "follower_cpu", 100), ("us/report", "us_per_report", 1), ("us/cut", "us_per_cut", 1),
+    ("report to order p50 ms", "to_order_p50_ms", 1), ("p99 ms", "to_order_p99_ms", 1),
+)
+
+
+def lines(result: dict[str, Any]) -> list[list[str]]:
+    """The table's rows of text, the heading first."""
+    rows = [[title for title, _, _ in _COLUMNS] + ["kept up"]]
+    for row in result["rows"]:
+        rows.append([str(row["shards"])]
+                    + ["-" if row[name] is None else number(row[name] * scale) for _, name, scale in _COLUMNS[1:]]
+                    + ["yes" if row["kept_up"] else "no"])
+    return rows
+
+
+def summary(result: dict[str, Any]) -> str:
+    """What follows from it, in a sentence."""
+    found, limit = result["saturates_at_shards"], result["cpu_limit"]
+    much = "a whole CPU" if limit == 1 else f"the {100 * limit:.0f} % of a CPU that it gets"
+    where = "how many cannot be told" if found is None else f"about {found:.0f} shards"
+    return (f"Each shard but 0 reports {result['rate_per_s']:g} commits a second for {result['duration_s']:g} s; {HOSTS} hosts; "
+            f"worked out from the steps that it kept up with (99 of 100 ordered within {LATE_MS:g} ms), the sequencer orders with "
+            f"{much}: {where}.")
+
+
+def markdown(result: dict[str, Any]) -> str:
+    """The same as a table of a page."""
+    heading, *rows = lines(result)
+    table = [heading, ["---:"] * len(heading), *rows]
+    return "".join("| " + " | ".join(cells) + " |\n" for cells in table) + "\n" + summary(result) + "\n"
+
+
+def show(console: Console, result: dict[str, Any]) -> None:
+    """Print it."""
+    heading, *rows = lines(result)
+    table = Table(box=None, pad_edge=False)
+    for title in heading:
+        table.add_column(title, justify="right")
+    for row in rows:
+        table.add_row(*row)
+    console.print(table, soft_wrap=True, highlight=False)
+    console.print(summary(result), soft_wrap=True, highlight=False, markup=False)

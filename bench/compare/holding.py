@@ -1,0 +1,240 @@
+"""Very many connections and watches held by one process, and what each of them is answered.
+
+For ``bench.load.crowd``. Unlike :class:`bench.client.Client` nothing is opened again: what is refused or lost is
+counted and stays away.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import resource
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from time import perf_counter_ns
+
+from bench.client import Endpoint, RpcError, Stream
+from bench.client.connection import Connection
+from bench.load.streams import WATCH
+from bench.load.workloads import PUT, RANGE
+from cluster.pb import rpc_pb2 as pb
+
+_SPARE = 256  # descriptors of this process beside the connections
+_KINDS = 20  # of errors that are told apart
+
+
+def key_of(watch: int) -> bytes:
+    """The key that watch number so and so is on; no two share one."""
+    return b"/crowd/%07d" % watch
+
+
+def allow_descriptors(connections: int) -> int:
+    """Raise this process's soft limit of open files to the hard one, which is returned; children inherit it.
+
+    ValueError if so many connections do not fit.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard == resource.RLIM_INFINITY:
+        hard = 1 << 20
+    if soft < hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    if connections + _SPARE > hard:
+        raise ValueError(f"{connections:,} connections need {connections + _SPARE:,} open files; "
+                         f"the hard limit here is {hard:,} (ulimit -Hn)")
+    return hard
+
+
+class Crowd:
+    """The connections and watches of one run, made in steps; each step counts what failed in ``errors``.
+
+    ``at_once``: so many are under way at a time.
+    """
+
+    def __init__(self, endpoints: Sequence[Endpoint], at_once: int, timeout_s: float) -> None:
+        self.endpoints = endpoints
+        self.connections: list[Connection] = []
+        self.watches = 0  # that were created
+        self.errors: Counter[str] = Counter()
+        self._at_once = at_once
+        self._timeout_s = timeout_s
+        self._streams: list[_Stream] = []
+        self._awaited: dict[bytes, asyncio.Future[int]] = {}  # keys whose event is to come, once
+        self._closing = False
+
+    async def open(self, count: int, progress: Callable[[int], None]) -> list[int]:
+        """Open connections, to the endpoints in turn; the microseconds that each took, its settings included."""
+        took_us: list[int] = []
+
+        async def one(i: int) -> None:
+            endpoint = self.endpoints[i % len(self.endpoints)]
+            began = perf_counter_ns()
+            try:
+                made = await Connection.open(endpoint.host, endpoint.port, timeout_s=self._timeout_s,
+                                             on_lost=functools.partial(self._lost, endpoint))
+            except (OSError, TimeoutError) as error:
+                self.count(f"connection to {endpoint}: {str(error) or type(error).__name__}")
+                return
+            took_us.append((perf_counter_ns() - began) // 1000)
+            self.connections.append(made)
+            progress(len(took_us))
+
+        await self._each(range(count), one)
+        return took_us
+
+    async def serve(self, progress: Callable[[int], None]) -> list[int]:
+        """A put and a get on each connection, which has to return what was put; the microseconds of each."""
+        took_us: list[int] = []
+
+        async def one(i: int) -> None:
+            connection, key = self.connections[i], b"/crowd-served/%07d" % i
+            for path, request in ((PUT, pb.PutRequest(key=key, value=b"%d" % i)), (RANGE, pb.RangeRequest(key=key))):
+                began = perf_counter_ns()
+                body = await self._answer(connection, path, request.SerializeToString())
+                if body is None:
+                    return
+                took_us.append((perf_counter_ns() - began) // 1000)
+                if path == RANGE and [kv.value for kv in pb.RangeResponse.FromString(body).kvs] != [b"%d" % i]:
+                    self.count(f"{connection.authority}: a get does not return what was put")
+            progress(len(took_us))
+
+        await self._each(range(len(self.connections)), one)
+        return took_us
+
+    async def watch(self, count: int, streams: int, progress: Callable[[int], None]) -> None:
+        """Create watches, each on a key of its own, on as many streams, of which each connection has at most one."""
+        chosen = self.connections[:streams]
+        of_each = [count // len(chosen) + (i < count % len(chosen)) for i in range(len(chosen))] if chosen else []
+
+        async def one(i: int) -> None:
+            stream = _Stream(self, chosen[i], sum(of_each[:i]), of_each[i])
+            self._streams.append(stream)
+            try:
+                async with asyncio.timeout(self._timeout_s):
+                    await stream.created
+            except TimeoutError:
+                self.count(f"{chosen[i].authority}: watches not created in time", of_each[i] - stream.alive)
+            self.watches += stream.alive
+            progress(self.watches)
+
+        await self._each([i for i, watches in enumerate(of_each) if watches], one)
+
+    async def deliver(self, watches: Iterable[int], progress: Callable[[int], None]) -> list[int]:
+        """Put on the keys of these watches; the microseconds from each put's sending to its event at the watch."""
+        took_us: list[int] = []
+
+        async def one(i: int) -> None:
+            key = key_of(i)
+            seen = self._awaited[key] = asyncio.get_running_loop().create_future()
+            began = perf_counter_ns()
+            connection = self.connections[i % len(self.connections)]
+            request = pb.PutRequest(key=key, value=b"seen").SerializeToString()
+            if await self._answer(connection, PUT, request) is None:
+                return
+            try:
+                async with asyncio.timeout(self._timeout_s):
+                    took_us.append((await seen - began) // 1000)
+            except TimeoutError:
+                self.count("an event was not delivered in time")
+            progress(len(took_us))
+
+        await self._each(list(watches), one)
+        return took_us
+
+    def end_watches(self) -> None:
+        """End the streams; servers hear of it at once."""
+        for stream in self._streams:
+            stream.stream.cancel()
+        self._streams.clear()
+
+    async def close(self) -> None:
+        """Close every connection, all at once, as a client does that ends."""
+        self._closing = True
+        for connection in self.connections:
+            connection.close()
+        await asyncio.gather(*(connection.wait_closed(10.0) for connection in self.connections))
+        self.connections.clear()
+
+    def count(self, what: str, times: int = 1) -> None:
+        """Something failed."""
+        self.errors[what if what in self.errors or len(self.errors) < _KINDS else "others"] += times
+
+    def event(self, expected: bytes, key: bytes) -> None:
+        """An event came at the watch of ``expected``."""
+        seen = self._awaited.pop(key, None)
+        if key != expected or seen is None:
+            self.count("an event for another watch" if key != expected else "an event twice, or of no put")
+        elif not seen.done():
+            seen.set_result(perf_counter_ns())
+
+    def _lost(self, endpoint: Endpoint, connection: Connection, error: RpcError) -> None:
+        if not self._closing:
+            self.count(f"connection to {endpoint} lost: {error.message}")
+
+    async def _answer(self, connection: Connection, path: str, body: bytes) -> bytes | None:
+        """One call; None if it fails, which is counted."""
+        answer: asyncio.Future[bytes | None] = asyncio.get_running_loop().create_future()
+
+        def done(error: RpcError | None, body: bytes) -> None:
+            if error is not None:
+                self.count(f"{connection.authority}: {error.name}: {error.message}")
+            if not answer.done():
+                answer.set_result(None if error is not None else body)
+
+        call = connection.call(path, body, done)
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                return await answer
+        except TimeoutError:
+            connection.cancel(call)
+            self.count(f"{connection.authority}: no answer in time")
+            return None
+
+    async def _each(self, items: Sequence[int], work: Callable[[int], Awaitable[None]]) -> None:
+        left = iter(items)
+
+        async def worker() -> None:
+            for item in left:
+                await work(item)
+
+        try:
+            async with asyncio.TaskGroup() as group:
+                for _ in range(min(self._at_once, len(items))):
+                    group.create_task(worker())
+        except ExceptionGroup as failed:
+            raise failed.exceptions[0] from None
+
+
+class _Stream:
+    """One watch stream. Servers number its watches in the order in which they are asked for."""
+
+    def __init__(self, crowd: Crowd, connection: Connection, first: int, count: int) -> None:
+        self.alive = 0
+        self.created: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._crowd = crowd
+        self._connection = connection
+        self._first = first
+        self._count = count
+        self.stream: Stream = connection.stream(WATCH, self._message, self._end)
+        for watch in range(first, first + count):
+            self.stream.send(pb.WatchRequest(
+                create_request=pb.WatchCreateRequest(key=key_of(watch))).SerializeToString())
+
+    def _message(self, body: bytes) -> None:
+        response = pb.WatchResponse.FromString(body)
+        if response.canceled:
+            self._crowd.count(f"{self._connection.authority}: watch cancelled: {response.cancel_reason}")
+            self._count -= 1
+        elif response.created:
+            self.alive += 1
+        for event in response.events:
+            self._crowd.event(key_of(self._first + response.watch_id), event.kv.key)
+        self._settle()
+
+    def _end(self, error: RpcError | None) -> None:
+        self._crowd.count(f"{self._connection.authority}: watch stream ended: {error or 'OK'}")
+        self._count = self.alive
+        self._settle()
+
+    def _settle(self) -> None:
+        if self.alive >= self._count and not self.created.done():
+            self.created.set_result(None)

@@ -1,0 +1,106 @@
+"""What goes on beside a run, or after it: compaction at intervals, hashes, finding the leader."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import replace
+
+from bench.client import Client, RpcError, parse_endpoint, tls_context
+from bench.load.spec import Spec
+from bench.load.workloads import RANGE
+from cluster.pb import rpc_pb2 as pb
+
+STATUS = "/etcdserverpb.Maintenance/Status"
+COMPACT = "/etcdserverpb.KV/Compact"
+HASH_KV = "/etcdserverpb.Maintenance/HashKV"
+
+
+async def connect(spec: Spec, endpoints: Sequence[str] = ()) -> Client:
+    """One connection to each endpoint, the way the spec says."""
+    found = [parse_endpoint(e) for e in endpoints or spec.endpoints]
+    tls = None
+    if spec.cacert or spec.cert or spec.insecure_skip_verify:
+        tls = tls_context(cacert=spec.cacert, cert=spec.cert, key=spec.key,
+                          insecure_skip_verify=spec.insecure_skip_verify)
+    return await Client.open(found, len(found), tls=tls, user=spec.user)
+
+
+async def revision_of(client: Client) -> int:
+    """The store's revision now."""
+    answer = await client.unary(RANGE, pb.RangeRequest(key=b"\0", count_only=True), pb.RangeResponse)
+    return answer.header.revision
+
+
+async def compact(client: Client, revision: int, *, physical: bool = False, timeout_s: float = 60.0) -> None:
+    """Compact; one that was there already is no error."""
+    request = pb.CompactionRequest(revision=revision, physical=physical)
+    try:
+        await client.unary(COMPACT, request, pb.CompactionResponse, timeout_s=timeout_s)
+    except RpcError as error:
+        if "compacted" not in error.message:
+            raise
+
+
+@asynccontextmanager
+async def compacting(spec: Spec, interval_s: float, delta: int) -> AsyncIterator[None]:
+    """Compact to ``delta`` revisions before the present one, every ``interval_s`` until the end; 0: never."""
+    if not interval_s:
+        yield
+        return
+
+    async def again(client: Client) -> None:
+        while True:
+            await asyncio.sleep(interval_s)
+            revision = await revision_of(client) - delta
+            if revision > 0:
+                await compact(client, revision)
+
+    client = await connect(spec)
+    task = asyncio.ensure_future(again(client))
+    try:
+        yield
+        if task.done() and (error := task.exception()):
+            raise OSError(f"compaction failed: {error}")
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        await client.close()
+
+
+async def hash_kv(spec: Spec) -> dict[str, int]:
+    """Each endpoint's hash at one revision, the lowest that all have."""
+    client = await connect(spec)
+    try:
+        places = range(len(client.connections))
+        revision = min([(await client.unary(STATUS, pb.StatusRequest(), pb.StatusResponse, connection=i))
+                        .header.revision for i in places])
+        return {spec.endpoints[i]: (await client.unary(
+            HASH_KV, pb.HashKVRequest(revision=revision), pb.HashKVResponse, connection=i, timeout_s=60.0)).hash
+            for i in places}
+    finally:
+        await client.close()
+
+
+async def to_leader(spec: Spec) -> Spec:
+    """The same run at the leader's endpoint only. OSError if no endpoint leads."""
+    return replace(spec, endpoints=(await leader_of(spec.endpoints, spec),))
+
+
+async def leader_of(endpoints: Sequence[str], spec: Spec | None = None) -> str:
+    """The endpoint of the member that leads, by what the members' status says. OSError if none does."""
+    for endpoint in endpoints:
+        try:
+            client = await connect(spec or Spec("put", (endpoint,)), (endpoint,))
+        except (OSError, TimeoutError):
+            continue
+        try:
+            status = await client.unary(STATUS, pb.StatusRequest(), pb.StatusResponse)
+        except (RpcError, TimeoutError):
+            continue
+        finally:
+            await client.close()
+        if status.leader == status.header.member_id:
+            return endpoint
+    raise OSError(f"no leader among {', '.join(endpoints)}")

@@ -1,0 +1,237 @@
+"""Clients that do more than send one ready request: reads and writes mixed, paged scans, leases granted.
+
+Each answers like a connection (:class:`bench.load.loops.Caller`), so that the same loops drive it: one call is one
+operation, of one request or of several. ``bench.load.recipes`` has those that take turns with the server.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Sequence
+from time import perf_counter_ns
+from typing import Protocol
+
+from bench.client import Client, RpcError
+from bench.client.connection import Callback
+from bench.load.loops import Caller
+from bench.load.spec import Spec
+from bench.load.streams import GRANT, KEEP_ALIVE, REVOKE, KeepAlives, prefix_end
+from bench.load.workloads import PUT, RANGE, TXN, Body, put_body
+from cluster.pb import rpc_pb2 as pb
+from cluster.wire.protobuf import varint
+
+_REVOKES_AT_ONCE = 100
+
+
+class Actors(Protocol):
+    """The clients of one process."""
+
+    @property
+    def callers(self) -> Sequence[Caller]: ...
+
+    @property
+    def extra_us(self) -> dict[str, list[int]]:
+        """Further latencies, by name."""
+
+    async def create(self) -> None:
+        """What has to be there before the first operation."""
+
+    async def close(self) -> None:
+        """Take away what was made, as far as that works."""
+
+
+class Mixed:
+    """Reads and writes in a ratio: as requests of their own (``mixed``), or each in a transaction (``txn-mixed``).
+
+    As in etcd's tool a read is of the whole key space, at most ``limit`` keys, unless a range is given;
+    ``mixed`` reads single keys of the key space instead, again unless a range is given.
+    """
+
+    def __init__(self, spec: Spec, client: Client) -> None:
+        self.extra_us: dict[str, list[int]] = {"read": [], "write": []}
+        self.callers: list[_Mixed] = []
+        self._spec = spec
+        self._client = client
+
+    async def create(self) -> None:
+        spec = self._spec
+        path, read, write = mixed_bodies(spec)
+        rng = random.Random(spec.seed + 1)
+        part = spec.rw_ratio / (1 + spec.rw_ratio)
+        for i in range(spec.clients):
+            self.callers.append(_Mixed(self._client, i, path, read, write, rng, part, self.extra_us))
+
+    async def close(self) -> None:
+        return
+
+
+def mixed_bodies(spec: Spec) -> tuple[tuple[str, str], Body, Body]:
+    """Paths and bodies of reads and writes."""
+    put = put_body(spec)
+    options = pb.RangeRequest(limit=spec.limit, serializable=spec.serializable)
+    if spec.range_key or spec.command == "txn-mixed":
+        options.key = spec.range_key.encode() or b"\0"
+        options.range_end = spec.range_end.encode() or (b"" if spec.range_key else b"\0")
+        whole = options.SerializeToString()
+
+        def read(now: int) -> bytes:
+            return whole
+    else:
+        tail = options.SerializeToString()
+        head = b"\x0a" + varint(spec.key_size_bytes)
+        end = len(head) + spec.key_size_bytes
+
+        def read(now: int) -> bytes:
+            return put(now)[:end] + tail  # its key: a put opens with it
+
+    if spec.command == "mixed":
+        return (RANGE, PUT), read, put
+
+    def in_txn(field: bytes, body: Body) -> Body:
+        def wrapped(now: int) -> bytes:
+            inner = body(now)
+            operation = field + varint(len(inner)) + inner
+            return b"\x12" + varint(len(operation)) + operation  # TxnRequest.success
+
+        return wrapped
+
+    return (TXN, TXN), in_txn(b"\x0a", read), in_txn(b"\x12", put)
+
+
+class _Mixed:
+    def __init__(self, client: Client, place: int, paths: tuple[str, str], read: Body, write: Body,
+                 rng: random.Random, part: float, samples_us: dict[str, list[int]]) -> None:
+        self._client = client
+        self._place = place % len(client.connections)
+        self._kinds = ((paths[0], read, samples_us["read"]), (paths[1], write, samples_us["write"]))
+        self._random = rng.random
+        self._part = part
+
+    def call(self, path: str, body: bytes, callback: Callback) -> int:
+        """Read or write; neither ``path`` nor ``body`` is looked at."""
+        path, make, samples_us = self._kinds[self._random() >= self._part]
+        sent = perf_counter_ns()
+
+        def done(error: RpcError | None, answer: bytes) -> None:
+            if error is None:
+                samples_us.append((perf_counter_ns() - sent) // 1000)
+            callback(error, answer)
+
+        return self._client.connections[self._place].call(path, make(sent), done)
+
+    def cancel(self, stream_id: int) -> None:
+        self._client.connections[self._place].cancel(stream_id)
+
+
+class Scan:
+    """Reads a whole range, ``page`` keys at a time and all pages at the revision of the first; 0: in one request."""
+
+    def __init__(self, spec: Spec, client: Client) -> None:
+        self.extra_us: dict[str, list[int]] = {"page": []}
+        self.keys_read = 0
+        self.callers = [_Scan(self, spec, client, i) for i in range(spec.clients)]
+
+    async def create(self) -> None:
+        return
+
+    async def close(self) -> None:
+        return
+
+
+class _Scan:
+    def __init__(self, owner: Scan, spec: Spec, client: Client, place: int) -> None:
+        self._owner = owner
+        self._client = client
+        self._place = place % len(client.connections)
+        key = spec.range_key.encode()
+        end = spec.range_end.encode() or (prefix_end(key) if key else b"\0")
+        self._first = pb.RangeRequest(key=key or b"\0", range_end=end, limit=spec.page, keys_only=spec.keys_only,
+                                      serializable=spec.serializable)
+        self._turn = 0
+        self._call = 0
+
+    def call(self, path: str, body: bytes, callback: Callback) -> int:
+        """Scan the range; neither ``path`` nor ``body`` is looked at."""
+        self._turn += 1
+        self._ask(pb.RangeRequest.FromString(self._first.SerializeToString()), callback, self._turn)
+        return 1
+
+    def cancel(self, stream_id: int) -> None:
+        """Forget the scan under way."""
+        self._turn += 1
+        self._client.connections[self._place].cancel(self._call)
+
+    def _ask(self, request: pb.RangeRequest, callback: Callback, turn: int) -> None:
+        sent = perf_counter_ns()
+
+        def done(error: RpcError | None, body: bytes) -> None:
+            if turn != self._turn:
+                return
+            if error is not None:
+                callback(error, b"")
+                return
+            answer = pb.RangeResponse.FromString(body)
+            self._owner.extra_us["page"].append((perf_counter_ns() - sent) // 1000)
+            self._owner.keys_read += len(answer.kvs)
+            if not answer.more:
+                callback(None, body)
+                return
+            request.key = answer.kvs[-1].key + b"\0"
+            request.revision = request.revision or answer.header.revision
+            self._ask(request, callback, turn)
+
+        self._call = self._client.connections[self._place].call(RANGE, request.SerializeToString(), done)
+
+
+class Grants:
+    """Leases granted one after the other, each client its own; all revoked afterwards."""
+
+    def __init__(self, spec: Spec, client: Client) -> None:
+        self.extra_us: dict[str, list[int]] = {}
+        self.leases: list[int] = []
+        self.callers = [_Grant(self, spec, client, i) for i in range(spec.clients)]
+        self._client = client
+
+    async def create(self) -> None:
+        return
+
+    async def close(self) -> None:
+        """Revoke them, a hundred at a time: left alone they would expire in the middle of the next run."""
+        for first in range(0, len(self.leases), _REVOKES_AT_ONCE):
+            await asyncio.gather(*(
+                self._client.unary(REVOKE, pb.LeaseRevokeRequest(ID=lease), pb.LeaseRevokeResponse, connection=i)
+                for i, lease in enumerate(self.leases[first : first + _REVOKES_AT_ONCE])
+            ), return_exceptions=True)
+
+
+class _Grant:
+    def __init__(self, owner: Grants, spec: Spec, client: Client, place: int) -> None:
+        self._owner = owner
+        self._client = client
+        self._place = place % len(client.connections)
+        self._body = pb.LeaseGrantRequest(TTL=spec.lease_ttl_s).SerializeToString()
+
+    def call(self, path: str, body: bytes, callback: Callback) -> int:
+        """Grant a lease; neither ``path`` nor ``body`` is looked at."""
+        def done(error: RpcError | None, answer: bytes) -> None:
+            if error is None:
+                self._owner.leases.append(pb.LeaseGrantResponse.FromString(answer).ID)
+            callback(error, answer)
+
+        return self._client.connections[self._place].call(GRANT, self._body, done)
+
+    def cancel(self, stream_id: int) -> None:
+        self._client.connections[self._place].cancel(stream_id)
+
+
+def actors(spec: Spec, client: Client) -> tuple[str, Actors]:
+    """The clients of one of :data:`bench.load.spec.ACTED`, and the path that their loop names."""
+    from bench.load.recipes import Locks, Stms
+
+    kinds: dict[str, type[Actors]] = {
+        "mixed": Mixed, "txn-mixed": Mixed, "scan": Scan, "lease-grant": Grants, "lease-keepalive": KeepAlives,
+        "stm": Stms, "lock": Locks,
+    }
+    made = kinds[spec.command](spec, client)  # type: ignore[call-arg]  # a Protocol has no constructor
+    return KEEP_ALIVE if spec.command == "lease-keepalive" else "", made

@@ -1,0 +1,259 @@
+"""One run: client processes started, brought to the line together, measured, merged into one result.
+
+The result is a plain dictionary, the ``--json`` output; ``docs/benchmarks.md`` lists its fields.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import platform
+import sys
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import asdict, replace
+from datetime import UTC, datetime
+from typing import Any
+
+import psutil
+
+from bench.client import Endpoint
+from bench.compare import servers
+from bench.load.spec import WATCHES, Spec
+from bench.load.stats import Latencies
+
+SCHEMA = "muster-bench/1"
+START_LIMIT_S = 60.0
+CLIENT_LIMITED_PERCENT = 90.0  # of one CPU: from there on the client may be what limits the run
+MACHINE_BUSY_PERCENT = 95.0
+
+#: ``progress(operations, errors)`` so far, over all client processes.
+Progress = Callable[[int, int], None]
+
+
+class RunError(Exception):
+    """A run that could not be made: no connection, refused watchers, a client process that died."""
+
+
+async def run(spec: Spec, *, processes: int = 1, server_roots: Sequence[int] = (),
+              progress: Progress | None = None, stop: asyncio.Event | None = None) -> dict[str, Any]:
+    """Make one run. ValueError for a spec that cannot be run, :class:`RunError` if it fails.
+
+    Once ``stop`` is set no more operations are started; the result is that of the operations until then.
+    """
+    spec.check()
+    shares = spec.split(processes)
+    usage_idle = servers.sample(server_roots)
+    workers: list[_Process] = []
+    try:
+        for share in shares:
+            workers.append(await _Process.start(share))
+        await asyncio.gather(*(worker.expect("ready", START_LIMIT_S + spec.timeout_s) for worker in workers))
+        usage_before = servers.sample(server_roots)
+        machine_before, began = psutil.cpu_times(), time.monotonic()
+        started_at = datetime.now(UTC)
+        for worker in workers:
+            worker.tell("go")
+
+        def report(_: _Process) -> None:
+            if progress is not None:
+                progress(sum(w.operations for w in workers), sum(w.errors for w in workers))
+
+        async with _stopping(workers, stop):
+            sent = await asyncio.gather(*(worker.expect("sent", None, report) for worker in workers))
+        usage_after = servers.sample(server_roots)
+        machine_after, measured_s = psutil.cpu_times(), time.monotonic() - began
+        puts = sum(event["operations"] for event in sent)
+        for worker in workers:
+            worker.tell(f"end {puts}")
+        limit_s = START_LIMIT_S + spec.timeout_s + (spec.duration_s + puts / 1000 if spec.command in WATCHES else 0)
+        results = await asyncio.gather(*(worker.expect("result", limit_s) for worker in workers))
+        if spec.command in WATCHES:  # their work goes on until the last event is delivered
+            usage_after = servers.sample(server_roots)
+            machine_after, measured_s = psutil.cpu_times(), time.monotonic() - began
+    finally:
+        for worker in workers:
+            await worker.stop()
+    merged = _merge(spec, results)
+    merged |= {
+        "schema": SCHEMA, "command": spec.command, "started_at": started_at.isoformat(timespec="seconds"),
+        "settings": {**asdict(spec), "processes": len(shares)}, "machine": machine(),
+        "machine_busy_percent": _busy_percent(machine_before, machine_after),
+    }
+    merged["client"]["limited"] = _verdict(merged)
+    merged["server"] = _server(servers.spent(usage_before, usage_after), merged["operations"],
+                               sum(u.rss_bytes for u in usage_before.values())
+                               - sum(u.rss_bytes for u in usage_idle.values()))
+    merged["others_busy_percent"] = _others_percent(merged, measured_s)
+    return merged
+
+
+@asynccontextmanager
+async def _stopping(workers: Sequence[_Process], stop: asyncio.Event | None) -> AsyncIterator[None]:
+    """While the workers send: tell them when ``stop`` is set."""
+    async def tell(event: asyncio.Event) -> None:
+        await event.wait()
+        for worker in workers:
+            worker.tell("stop")
+
+    if stop is None:
+        yield
+        return
+    told = asyncio.ensure_future(tell(stop))
+    try:
+        yield
+    finally:
+        told.cancel()
+
+
+async def populate(spec: Spec, *, processes: int = 1, progress: Progress | None = None,
+                   stop: asyncio.Event | None = None) -> None:
+    """Put every key of the spec's key space once, 100 at a time, until ``stop``. RunError if any of them fails."""
+    result = await run(
+        replace(spec, command="put", distribution="sequential", first_key=0, total=spec.key_space, duration_s=0.0,
+                rate_per_s=0.0, clients=min(100, spec.key_space), conns=max(1, min(10, spec.key_space))),
+        processes=processes, progress=progress, stop=stop,
+    )
+    if result["errors"]:
+        raise RunError(f"keys could not be put: {result['errors']}")
+
+
+def machine() -> dict[str, Any]:
+    """What the figures were measured on."""
+    model = ""
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as info:
+            model = next((line.split(":", 1)[1].strip() for line in info if line.startswith("model name")), "")
+    except OSError:
+        pass
+    return {"cpu": model or platform.processor(), "cpus": len(os.sched_getaffinity(0)),
+            "memory_bytes": psutil.virtual_memory().total, "kernel": platform.release(),
+            "python": platform.python_version()}
+
+
+def _merge(spec: Spec, results: list[dict[str, Any]]) -> dict[str, Any]:
+    latencies, errors, extra = Latencies(), Counter[str](), dict[str, Latencies]()
+    seconds: Counter[int] = Counter()
+    for result in results:
+        latencies.merge(Latencies(result["latencies"]))
+        errors.update(result["errors"])
+        for name, pairs in result["extra"].items():
+            extra.setdefault(name, Latencies()).merge(Latencies(pairs))
+        for at_s, operations in result["timeline"]:
+            seconds[int(max(0.0, at_s - 1e-6))] += operations
+    duration_s = (max(r["ended_ns"] for r in results) - min(r["started_ns"] for r in results)) / 1e9
+    operations = len(latencies)
+    client = [{"pid": r["pid"], "user_s": r["user_s"], "system_s": r["system_s"], "max_rss_bytes": r["max_rss_bytes"],
+               "busy_percent": 100 * (r["user_s"] + r["system_s"]) / max(duration_s, 1e-9)} for r in results]
+    cpu_s = sum(c["user_s"] + c["system_s"] for c in client)
+    return {
+        "operations": operations, "duration_s": duration_s,
+        "throughput_per_s": operations / duration_s if duration_s else 0.0,
+        "errors": dict(errors), "latency_ms": latencies.summary_ms(), "histogram_us": latencies.buckets(),
+        "timeline": [[second, seconds[second]] for second in range(max(seconds, default=-1) + 1)],
+        "extra": {name: {"count": len(values), "latency_ms": values.summary_ms()} for name, values in extra.items()},
+        "client": {"processes": client, "cpu_s": cpu_s, "us_per_op": cpu_s / operations * 1e6 if operations else 0.0,
+                   "busiest_percent": max(c["busy_percent"] for c in client),
+                   "reconnects": sum(r["reconnects"] for r in results)},
+    }
+
+
+def _verdict(result: dict[str, Any]) -> str:
+    """Whether the client side was what limited the run: ``no``, or in words how."""
+    if result["settings"]["rate_per_s"] and result["throughput_per_s"] > 0.98 * result["settings"]["rate_per_s"]:
+        return "no"
+    if result["client"]["busiest_percent"] >= CLIENT_LIMITED_PERCENT:
+        return "yes: a client process used a whole CPU; use more --processes"
+    if result["machine_busy_percent"] >= MACHINE_BUSY_PERCENT:
+        return "shared: every CPU of this machine was busy, clients and servers took them from each other"
+    return "no"
+
+
+def _server(used: list[servers.Spent], operations: int, setup_rss_bytes: int) -> dict[str, Any] | None:
+    if not used:
+        return None
+    cpu_s = sum(u.cpu_s for u in used)
+    return {"processes": [asdict(u) for u in used], "cpu_s": cpu_s,
+            "us_per_op": cpu_s / operations * 1e6 if operations else 0.0,
+            "rss_bytes": sum(u.rss_bytes for u in used), "setup_rss_bytes": setup_rss_bytes,
+            "written_bytes": sum(u.written_bytes for u in used)}
+
+
+def _others_percent(result: dict[str, Any], measured_s: float) -> float | None:
+    """What neither clients nor servers used of this machine's CPUs; None where the servers' part is not known.
+
+    Interrupts, the kernel's own threads and this process are in it, so it is a little above 0 at best.
+    """
+    if result["server"] is None:
+        return None
+    own_s = result["client"]["cpu_s"] + result["server"]["cpu_s"]
+    own_percent: float = 100 * own_s / max(measured_s * (os.cpu_count() or 1), 1e-9)
+    return max(0.0, float(result["machine_busy_percent"]) - own_percent)
+
+
+def _busy_percent(before: Any, after: Any) -> float:
+    """All CPUs of the machine between two ``psutil.cpu_times``."""
+    idle = after.idle + getattr(after, "iowait", 0.0) - before.idle - getattr(before, "iowait", 0.0)
+    total = sum(after[:8]) - sum(before[:8])  # guest time, after these, is counted in user time
+    return min(100.0, max(0.0, 100 * (1 - idle / total))) if total > 0 else 0.0
+
+
+class _Process:
+    """A client process and what it has said so far."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self._process = process
+        self.operations = 0
+        self.errors = 0
+
+    @classmethod
+    async def start(cls, spec: Spec) -> _Process:
+        return cls(await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "bench.load.worker", spec.dumps(), stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE, limit=1 << 28,
+        ))
+
+    def tell(self, order: str) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.write(order.encode() + b"\n")
+
+    async def expect(self, event: str, limit_s: float | None,
+                     progress: Callable[[_Process], None] | None = None) -> dict[str, Any]:
+        """Its next event of that name. RunError if it fails, dies, or takes longer than the limit."""
+        assert self._process.stdout is not None
+        try:
+            async with asyncio.timeout(limit_s):
+                while line := await self._process.stdout.readline():
+                    said: dict[str, Any] = json.loads(line)
+                    if said["event"] == "failed":
+                        raise RunError(said["reason"])
+                    if said["event"] == event:
+                        return said
+                    if said["event"] == "progress":
+                        self.operations, self.errors = said["operations"], said["errors"]
+                        if progress is not None:
+                            progress(self)
+        except TimeoutError:
+            raise RunError(f"a client process did not get to '{event}' within {limit_s:.0f} s") from None
+        raise RunError(f"a client process ended with code {await self._process.wait()}")
+
+    async def stop(self) -> None:
+        """It ends when its stdin does; if not within some seconds, it is killed."""
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        deadline = time.monotonic() + 5
+        while self._process.returncode is None:
+            try:
+                async with asyncio.timeout(max(0.01, deadline - time.monotonic())):
+                    await self._process.wait()
+            except TimeoutError:
+                self._process.kill()
+                await self._process.wait()
+
+
+def local_roots(endpoints: Sequence[Endpoint], given: Sequence[int]) -> list[int]:
+    """The server processes to measure: those given, else those found behind the endpoints."""
+    return list(given) or servers.discover(endpoints)

@@ -1,0 +1,175 @@
+"""Runs over streams: watchers that catch up, lease keep-alives. Watches and their delivery: ``bench.load.watchers``."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter, deque
+from collections.abc import Callable
+from time import perf_counter_ns
+
+from bench.client import Client, RpcError, Status, Stream
+from bench.client.connection import Callback
+from bench.load.spec import Spec
+from cluster.pb import rpc_pb2 as pb
+
+WATCH = "/etcdserverpb.Watch/Watch"
+KEEP_ALIVE = "/etcdserverpb.Lease/LeaseKeepAlive"
+GRANT = "/etcdserverpb.Lease/LeaseGrant"
+REVOKE = "/etcdserverpb.Lease/LeaseRevoke"
+
+_GRANTS_AT_ONCE = 100
+
+
+class CatchUps:
+    """Watchers that start from an old revision: done when each has had ``events`` events."""
+
+    def __init__(self, client: Client, request: pb.WatchCreateRequest, events: int, *, streams: int = 1,
+                 watchers_per_stream: int = 1) -> None:
+        self.errors: Counter[str] = Counter()
+        self.received = 0
+        self.caught_up_us: list[int] = []
+        self._expected = events
+        self._watchers = streams * watchers_per_stream
+        self._done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._got: dict[tuple[int, int], int] = {}
+        self._began_ns = perf_counter_ns()
+        self._streams: list[Stream] = []
+        body = pb.WatchRequest(create_request=request).SerializeToString()
+        for i in range(streams):
+            connection = client.connections[i % len(client.connections)]
+            stream = connection.stream(WATCH, self._message_of(i), self._end)
+            self._streams.append(stream)
+            for _ in range(watchers_per_stream):
+                stream.send(body)
+
+    async def wait(self, limit_s: float) -> bool:
+        """Wait for all watchers, at most so long; False if it was not enough, or if one was refused."""
+        try:
+            async with asyncio.timeout(limit_s):
+                await asyncio.shield(self._done)
+        except TimeoutError:
+            self.errors["watchers that did not catch up"] += self._watchers - len(self.caught_up_us)
+        return not self.errors
+
+    def close(self) -> None:
+        """End the streams."""
+        for stream in self._streams:
+            stream.cancel()
+
+    def _message_of(self, place: int) -> Callable[[bytes], None]:
+        def message(body: bytes) -> None:
+            response = pb.WatchResponse.FromString(body)
+            if response.canceled:
+                compacted = f"compacted up to {response.compact_revision}" if response.compact_revision else ""
+                self._fail(f"watch cancelled: {response.cancel_reason or compacted}")
+                return
+            self.received += len(response.events)
+            before = self._got.get((place, response.watch_id), 0)
+            now = self._got[place, response.watch_id] = before + len(response.events)
+            if before < self._expected <= now:
+                self.caught_up_us.append((perf_counter_ns() - self._began_ns) // 1000)
+                if len(self.caught_up_us) == self._watchers and not self._done.done():
+                    self._done.set_result(None)
+
+        return message
+
+    def _end(self, error: RpcError | None) -> None:
+        self._fail(f"watch stream ended: {error or 'OK'}")
+
+    def _fail(self, reason: str) -> None:
+        self.errors[reason] += 1
+        if not self._done.done():
+            self._done.set_result(None)
+
+
+def prefix_end(prefix: bytes) -> bytes:
+    """The end of the range of all keys with ``prefix``; ``\\0`` (no end) if there is no such key."""
+    trimmed = prefix.rstrip(b"\xff")
+    return trimmed[:-1] + bytes((trimmed[-1] + 1,)) if trimmed else b"\0"
+
+
+class KeepAlives:
+    """The leases of one client process, and one keep-alive stream per client.
+
+    ``callers`` are what a :class:`bench.load.loops.Loop` calls: each call keeps the next of its leases alive.
+    """
+
+    def __init__(self, spec: Spec, client: Client) -> None:
+        self.spec = spec
+        self.extra_us: dict[str, list[int]] = {"grant_100": []}
+        self.leases: list[int] = []
+        self.callers: list[_KeepAlive] = []
+        self._client = client
+
+    async def create(self) -> None:
+        """Grant the leases and open the streams. RpcError or TimeoutError if a grant fails."""
+        request = pb.LeaseGrantRequest(TTL=self.spec.lease_ttl_s)
+        for first in range(0, self.spec.leases, _GRANTS_AT_ONCE):
+            started = perf_counter_ns()
+            for granted in await asyncio.gather(*(
+                self._client.unary(GRANT, request, pb.LeaseGrantResponse, connection=i, timeout_s=self.spec.timeout_s)
+                for i in range(first, min(first + _GRANTS_AT_ONCE, self.spec.leases))
+            )):
+                self.leases.append(granted.ID)
+            self.extra_us["grant_100"].append((perf_counter_ns() - started) // 1000)
+        for i in range(self.spec.clients):
+            mine = self.leases[i :: self.spec.clients] or [self.leases[i % len(self.leases)]]
+            self.callers.append(_KeepAlive(self._client, i, mine))
+
+    async def close(self) -> None:
+        """End the streams and revoke the leases, as far as that works."""
+        for caller in self.callers:
+            caller.close()
+        for first in range(0, len(self.leases), _GRANTS_AT_ONCE):
+            await asyncio.gather(*(
+                self._client.unary(REVOKE, pb.LeaseRevokeRequest(ID=lease), pb.LeaseRevokeResponse, connection=i)
+                for i, lease in enumerate(self.leases[first : first + _GRANTS_AT_ONCE])
+            ), return_exceptions=True)
+
+
+class _KeepAlive:
+    """One keep-alive stream, shaped like a connection: a call is one message, answered by the next one back."""
+
+    def __init__(self, client: Client, place: int, leases: list[int]) -> None:
+        self._client = client
+        self._place = place % len(client.connections)
+        self._requests = deque(pb.LeaseKeepAliveRequest(ID=lease).SerializeToString() for lease in leases)
+        self._waiting: deque[Callback | None] = deque()
+        self._stream: Stream | None = None
+
+    def call(self, path: str, body: bytes, callback: Callback) -> int:
+        """Keep the next lease alive; ``body`` is not looked at."""
+        if self._stream is None:
+            try:
+                self._stream = self._client.connections[self._place].stream(path, self._message, self._end)
+            except RpcError as error:
+                asyncio.get_running_loop().call_soon(callback, error, b"")
+                return 0
+        self._waiting.append(callback)
+        self._stream.send(self._requests[0])
+        self._requests.rotate(-1)
+        return 1
+
+    def cancel(self, stream_id: int) -> None:
+        """Forget the call under way; its answer, if it comes, is dropped."""
+        self._waiting = deque(None for _ in self._waiting)
+
+    def close(self) -> None:
+        if self._stream is not None:
+            self._stream.cancel()
+
+    def _message(self, body: bytes) -> None:
+        callback = self._waiting.popleft() if self._waiting else None
+        if callback is None:
+            return
+        if pb.LeaseKeepAliveResponse.FromString(body).TTL > 0:
+            callback(None, body)
+        else:
+            callback(RpcError(Status.NOT_FOUND, "lease expired or revoked"), b"")
+
+    def _end(self, error: RpcError | None) -> None:
+        self._stream = None
+        waiting, self._waiting = self._waiting, deque()
+        for callback in waiting:
+            if callback is not None:
+                callback(error or RpcError(Status.UNAVAILABLE, "keep-alive stream ended"), b"")

@@ -1,0 +1,230 @@
+"""One client process: ``python -m bench.load.worker SPEC``, started and spoken to by ``bench.load.run``.
+
+Lines of JSON on stdout: ``ready``, then after ``go`` on stdin ``progress`` four times a second, ``sent``
+when the last operation is answered (``stop`` on stdin starts no more), and after ``end PUTS`` (how many
+puts all processes made together) ``result``. Ends when stdin does, so it never outlives its parent.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import json
+import os
+import resource
+import signal
+import sys
+from collections import Counter
+from dataclasses import replace
+from time import perf_counter_ns
+from typing import Any
+
+import uvloop
+
+from bench.client import Client, RpcError, parse_endpoint, tls_context
+from bench.load.actors import Actors, actors
+from bench.load.loops import Loop
+from bench.load.spec import ACTED, WATCHES, Spec
+from bench.load.stats import Latencies
+from bench.load.streams import CatchUps
+from bench.load.watchers import Watchers
+from bench.load.workloads import PUT, RANGE, put_body, unary
+from cluster.pb import rpc_pb2 as pb
+
+_PROGRESS_S = 0.25
+
+
+class Worker:
+    """One process's share of a run, in the phases that the parent calls for."""
+
+    def __init__(self, spec: Spec) -> None:
+        self.spec = spec
+        self.latencies = Latencies()  # of the operations; of a watch, the puts
+        self.delivery = Latencies()
+        self.timeline: list[tuple[float, int]] = []  # seconds since the start, operations since the last one
+        self._client: Client
+        self._loop: Loop
+        self._watchers: Watchers | None = None
+        self._actors: Actors | None = None
+        self._catch_up: pb.WatchCreateRequest | None = None
+        self._catch_ups: CatchUps | None = None
+        self._cpu_before = _cpu_s()
+
+    async def prepare(self) -> None:
+        """Connect; create watchers or leases."""
+        spec = self.spec
+        tls = None
+        if spec.cacert or spec.cert or spec.insecure_skip_verify:
+            tls = tls_context(cacert=spec.cacert, cert=spec.cert, key=spec.key,
+                              insecure_skip_verify=spec.insecure_skip_verify)
+        self._client = await Client.open([parse_endpoint(e) for e in spec.endpoints], spec.conns, tls=tls,
+                                         user=spec.user, timeout_s=spec.dial_timeout_s)
+        connections = self._client.connections
+        if spec.command in WATCHES:
+            self._watchers = Watchers(spec, self._client)
+            await self._watchers.create()
+            puts = replace(spec, key_space=spec.watched_keys, distribution="sequential") if spec.watched_keys else spec
+            self._loop = Loop(spec, connections, PUT, put_body(puts, stamped=True))
+        elif spec.command == "watch-get":
+            await self._put_history()
+            get = pb.RangeRequest(key=b"abc", serializable=True).SerializeToString()
+            self._loop = Loop(spec, connections, RANGE, lambda now: get)
+        elif spec.command in ACTED:
+            path, self._actors = actors(spec, self._client)
+            await self._actors.create()
+            self._loop = Loop(spec, self._actors.callers, path, lambda now: b"")
+        else:
+            path, body = unary(spec)
+            self._loop = Loop(spec, connections, path, body)
+        gc.collect()
+        gc.freeze()
+
+    async def send(self) -> None:
+        """Run the operations to their end."""
+        self._cpu_before = _cpu_s()
+        reporter = asyncio.get_running_loop().create_task(self._report())
+        try:
+            if self._catch_up is None:
+                await self._loop.run()
+            else:
+                await self._run_beside(self._catch_up)
+        finally:
+            reporter.cancel()
+        self._drain()
+
+    def stop(self) -> None:
+        """Start no more operations; :meth:`send` returns once the open ones are answered."""
+        self._loop.stop()
+
+    async def _put_history(self) -> None:
+        """What the watchers of ``watch-get`` have to catch up with; each process watches a key of its own."""
+        key = b"watchkey/%d" % os.getpid()
+        first = 0
+        for i in range(self.spec.events):
+            put = pb.PutRequest(key=key, value=b"%d" % i)
+            answer = await self._client.unary(PUT, put, pb.PutResponse, timeout_s=self.spec.timeout_s)
+            first = first or answer.header.revision
+        self._catch_up = pb.WatchCreateRequest(key=key, start_revision=first)
+
+    async def _run_beside(self, request: pb.WatchCreateRequest) -> None:
+        """Read until every watcher has caught up, or total or duration is reached and the watchers too."""
+        spec = self.spec
+        limit_s = (spec.duration_s or 60.0) + spec.timeout_s
+        running = asyncio.ensure_future(self._loop.run())
+        self._catch_ups = CatchUps(self._client, request, spec.events, streams=spec.streams,
+                                   watchers_per_stream=spec.watchers_per_stream)
+        await self._catch_ups.wait(limit_s)
+        if not spec.total and not spec.duration_s:
+            self._loop.stop()
+        await running
+
+    async def finish(self, puts: int) -> dict[str, Any]:
+        """Wait for what is still to be delivered, close, and say what was measured."""
+        loop, errors = self._loop, Counter(self._loop.errors)
+        extra: dict[str, list[tuple[int, int]]] = {}
+        ended_ns = loop.ended_ns
+        if self._watchers is not None:
+            await self._watchers.wait_for(puts)
+            self._drain()
+            ended_ns = max(ended_ns, self._watchers.last_event_ns)
+            errors.update(self._watchers.errors)
+            extra["watch_created"] = _pairs(self._watchers.created_us)
+            extra["put"] = self.latencies.pairs()
+            extra["to_all"] = _pairs(self._watchers.to_all_us)
+        if self._catch_ups is not None:
+            errors.update(self._catch_ups.errors)
+            extra["caught_up"] = _pairs(self._catch_ups.caught_up_us)
+        if self._actors is not None:
+            extra.update({name: _pairs(values) for name, values in self._actors.extra_us.items()})
+        cpu_s = [after - before for after, before in zip(_cpu_s(), self._cpu_before, strict=True)]
+        if self._watchers is not None:
+            self._watchers.close()
+        if self._catch_ups is not None:
+            self._catch_ups.close()
+        if self._actors is not None:
+            await self._actors.close()
+        reconnects = self._client.reconnects
+        await self._client.close()
+        return {
+            "pid": os.getpid(), "started_ns": loop.started_ns, "ended_ns": ended_ns,
+            "latencies": (self.latencies if self._watchers is None else self.delivery).pairs(),
+            "errors": dict(errors), "timeline": self.timeline, "extra": extra, "reconnects": reconnects,
+            "user_s": cpu_s[0], "system_s": cpu_s[1],
+            "max_rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        }
+
+    async def _report(self) -> None:
+        while True:
+            await asyncio.sleep(_PROGRESS_S)
+            self._drain()
+            _say("progress", operations=len(self.latencies), errors=self._loop.errors.total())
+
+    def _drain(self) -> None:
+        samples = self._loop.samples_us
+        self.latencies.add(samples)
+        self.timeline.append(((perf_counter_ns() - self._loop.started_ns) / 1e9, len(samples)))
+        samples.clear()
+        if self._watchers is not None:
+            self.delivery.add_counted(self._watchers.samples_us)
+            self._watchers.samples_us.clear()
+
+
+def _cpu_s() -> tuple[float, float]:
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    return used.ru_utime, used.ru_stime
+
+
+def _pairs(samples_us: list[int]) -> list[tuple[int, int]]:
+    latencies = Latencies()
+    latencies.add(samples_us)
+    return latencies.pairs()
+
+
+def _say(event: str, **fields: Any) -> None:
+    sys.stdout.write(json.dumps({"event": event, **fields}, separators=(",", ":")) + "\n")
+    sys.stdout.flush()
+
+
+async def _orders() -> asyncio.StreamReader:
+    reader = asyncio.StreamReader()
+    await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
+    return reader
+
+
+async def _serve(spec: Spec) -> None:
+    orders = await _orders()
+    worker = Worker(spec)
+    try:
+        await worker.prepare()
+    except (OSError, TimeoutError, RpcError, RuntimeError) as error:
+        _say("failed", reason=str(error) or type(error).__name__)
+        return
+    _say("ready")
+    if await orders.readline() != b"go\n":
+        return
+    sending = asyncio.ensure_future(worker.send())
+    order = asyncio.ensure_future(orders.readline())
+    while not sending.done():
+        await asyncio.wait((sending, order), return_when=asyncio.FIRST_COMPLETED)
+        if not order.done():
+            continue
+        if order.result() != b"stop\n":  # the parent is gone
+            sending.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await sending
+            return
+        worker.stop()
+        order = asyncio.ensure_future(orders.readline())
+    sending.result()
+    _say("sent", operations=len(worker.latencies))
+    while (line := await order) == b"stop\n":  # it came as the last operation was answered
+        order = asyncio.ensure_future(orders.readline())
+    words = line.split()
+    if words[:1] == [b"end"]:
+        _say("result", **await worker.finish(int(words[1])))
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent ends us in order
+    uvloop.run(_serve(Spec.loads(sys.argv[1])))

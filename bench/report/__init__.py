@@ -1,0 +1,2 @@
+"""How a run reads: ``text`` for terminals, ``html`` with ``svg`` for browsers.
+"""

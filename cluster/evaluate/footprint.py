@@ -1,0 +1,167 @@
+"""What a request touches, without evaluating it: keys and ranges compared, read and written, and leases named.
+
+Both branches of a transaction count, nested ones included: which one is taken is known only to the leader.
+Two requests conflict if one writes what the other touches (I9); read and read do not conflict.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from cluster.evaluate import plain_put, plain_txn
+from cluster.evaluate.spans import Span, meet
+from cluster.evaluate.validate import parse
+from cluster.faults import answered
+from cluster.pb import rpc_pb2 as pb
+from cluster.placement import Placement
+from cluster.wire.messages import Method
+
+_MANY_PAIRS = 1000  # of spans: then sorting is quicker than to compare each with each
+LEASE_SHARD = 0  # the registry of leases lives with the order log
+
+
+@dataclass(slots=True)
+class Footprint:
+    """Spans as requests spell them: an empty end is the one key, a zero byte the end of the key space."""
+
+    reads: list[Span] = field(default_factory=list)
+    writes: list[Span] = field(default_factory=list)
+    leases: set[int] = field(default_factory=set)
+    _single: bool | None = field(default=None, compare=False, repr=False)
+
+    @property
+    def single(self) -> bool:
+        """Whether it is of single keys only. Remembered: it must not change once this was asked."""
+        if self._single is None:
+            self._single = not any(end for _, end in self.reads) and not any(end for _, end in self.writes)
+        return self._single
+
+    def shards(self, placement: Placement) -> tuple[int, ...]:
+        """The shards that hold any of it, ascending."""
+        if placement.shards == 1:
+            return (0,)
+        found = {LEASE_SHARD} if self.leases else set()
+        for key, end in (*self.reads, *self.writes):
+            found.update(placement.shards_of(key, end))
+        return tuple(sorted(found))
+
+    def conflicts(self, other: Footprint) -> bool:
+        """Whether the order of the two matters. For one of many there is ``cluster.order.overlaps``."""
+        if self.leases and other.leases and self.leases & other.leases:
+            return True
+        writes, other_writes = self.writes, other.writes
+        return ((bool(writes) and (_meet(writes, other_writes) or _meet(writes, other.reads)))
+                or (bool(self.reads) and _meet(self.reads, other_writes)))
+
+
+def _meet(some: Sequence[Span], others: Sequence[Span]) -> bool:
+    if len(some) * len(others) > _MANY_PAIRS:
+        return meet(some, others)
+    for a in some:
+        for b in others:
+            if a[1] or b[1]:
+                if overlap(a, b):
+                    return True
+            elif a[0] == b[0]:
+                return True
+    return False
+
+
+def overlap(a: Span, b: Span) -> bool:
+    """Whether a key can lie in both spans."""
+    (a_key, a_end), (b_key, b_end) = a, b
+    a_begins_first = a_key < b_key
+    if a_begins_first:
+        return a_end == b"\0" or b_key < a_end
+    if a_key == b_key:  # an inverted span holds nothing; one that does not is met by the other's first key
+        return not (inverted(a) or inverted(b))
+    return b_end == b"\0" or a_key < b_end
+
+
+def inverted(span: Span) -> bool:
+    """Whether a span is none: its end is before its key."""
+    key, end = span
+    return bool(end) and end != b"\0" and end <= key
+
+
+@answered
+def footprint(method: int, body: bytes) -> Footprint:
+    """The footprint of a request's body. Methods that touch no key have an empty one. EtcdError if malformed."""
+    found = Footprint()
+    if method == Method.PUT:
+        key = plain_put.key_of(body)
+        if key is not None:
+            found.writes.append((key, b""))
+        else:
+            _add_put(found, parse(pb.PutRequest.FromString, body))
+    elif method in (Method.RANGE, Method.RANGE_STREAM):
+        request: Any = parse(pb.RangeRequest.FromString, body)
+        found.reads.append((request.key, request.range_end))
+    elif method == Method.DELETE_RANGE:
+        request = parse(pb.DeleteRangeRequest.FromString, body)
+        found.writes.append((request.key, request.range_end))
+    elif method in (Method.TXN, Method.READ_TXN):
+        plain = plain_txn.read(body)
+        if plain is not None:
+            return plain_footprint(plain)
+        _add_txn(found, parse(pb.TxnRequest.FromString, body))
+    elif method == Method.LEASE_GRANT:
+        found.leases.add(parse(pb.LeaseGrantRequest.FromString, body).ID)
+    elif method == Method.LEASE_REVOKE:
+        found.leases.add(parse(pb.LeaseRevokeRequest.FromString, body).ID)
+    return found
+
+
+def plain_footprint(plain: plain_txn.Plain) -> Footprint:
+    """The footprint of a transaction of single keys."""
+    found = Footprint([(compare[0], b"") for compare in plain.compare])
+    reads, writes = found.reads, found.writes
+    for kind, key, _, _, lease in plain.success + plain.failure:
+        if kind == plain_txn.GET:
+            reads.append((key, b""))
+        else:
+            writes.append((key, b""))
+            if lease:
+                found.leases.add(lease)
+    return found
+
+
+def txn_footprint(request: Any) -> Footprint:
+    """The footprint of a TxnRequest that is already parsed."""
+    found = Footprint()
+    _add_txn(found, request)
+    return found
+
+
+def _add_put(found: Footprint, request: Any) -> None:
+    found.writes.append((request.key, b""))
+    if request.lease:
+        found.leases.add(request.lease)
+
+
+def _add_txn(found: Footprint, request: Any) -> None:
+    for compare in request.compare:
+        found.reads.append((compare.key, compare.range_end))
+    for ops in (request.success, request.failure):
+        for op in ops:
+            kind = op.WhichOneof("request")
+            if kind == "request_put":
+                _add_put(found, op.request_put)
+            elif kind == "request_range":
+                found.reads.append((op.request_range.key, op.request_range.range_end))
+            elif kind == "request_delete_range":
+                found.writes.append((op.request_delete_range.key, op.request_delete_range.range_end))
+            elif kind == "request_txn":
+                _add_txn(found, op.request_txn)
+
+
+def is_read_only(request: Any) -> bool:
+    """Whether a TxnRequest goes around the log: ranges only, in both branches. A nested one goes through it."""
+    return all(op.HasField("request_range") for ops in (request.success, request.failure) for op in ops)
+
+
+def is_serializable(request: Any) -> bool:
+    """Whether a read-only TxnRequest may be answered locally: all its ranges say so, or there are none."""
+    return all(op.request_range.serializable for ops in (request.success, request.failure) for op in ops)

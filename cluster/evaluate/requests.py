@@ -1,0 +1,163 @@
+"""What a request does, against a view of its shard's state: effect, answer, refusal.
+
+The leader calls one function per write, in order; each returns an :class:`Outcome` or raises
+:class:`EtcdError`, and never changes the view: the caller takes the outcome in before the next call.
+
+Plain puts, and transactions of single keys, have paths of their own: ``plain_put``, ``plain_txn``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from cluster import errors
+from cluster.errors import EtcdError
+from cluster.evaluate import plain_put, plain_txn, validate
+from cluster.evaluate import transactions as txn_eval
+from cluster.evaluate.ranges import RangeRead
+from cluster.evaluate.transactions import apply_put
+from cluster.evaluate.validate import check_alarm, parse
+from cluster.evaluate.view import Current, Outcome, Version, View
+from cluster.faults import answered
+from cluster.features.lessor import choose_id, effective_ttl_s
+from cluster.order import records
+from cluster.pb import rpc_pb2 as pb
+from cluster.wire.protobuf import varint
+
+__all__ = [
+    "Alarm", "Current", "Outcome", "Version", "View", "compact", "delete_range", "lease_grant", "lease_revoke",
+    "publish", "put", "range_", "revoke", "set_alarm", "txn"]
+
+Alarm = tuple[int, int]  # member, etcd's type of alarm
+
+
+@answered
+def put(view: View, request: bytes) -> Outcome:
+    """PutRequest. A plain one by splicing; the others through the message."""
+    plain = plain_put.evaluate(view, request)
+    if plain is not None:
+        key, version, item = plain
+        return Outcome(b"".join(item), True, b"", [(key, version)], version[1])
+    return _put(view, parse(pb.PutRequest.FromString, request))
+
+
+def _put(view: View, request: Any) -> Outcome:
+    validate.check_put(request)
+    lease: int = request.lease
+    if lease and not view.lease_exists(lease):
+        raise EtcdError(errors.LEASE_NOT_FOUND)
+    revision = view.revision + 1
+    item, version, tail = apply_put(view, request, revision)
+    return Outcome(item, True, tail, [(request.key, version)], revision)
+
+
+@answered
+def delete_range(view: View, request: bytes, weigh: txn_eval.Weigh | None = None) -> Outcome:
+    """DeleteRangeRequest. ``weigh``: see ``txn_eval.txn``."""
+    message: Any = parse(pb.DeleteRangeRequest.FromString, request)
+    validate.check_delete_range(message)
+    return txn_eval.delete_range(view, message, weigh)
+
+
+@answered
+def txn(view: View, request: bytes, max_ops: int, weigh: txn_eval.Weigh | None = None,
+        turn: txn_eval.Turn | None = None) -> Outcome:
+    """TxnRequest, read-only ones too (nothing to log then). ``weigh``, ``turn``: see ``txn_eval.txn``."""
+    plain = plain_txn.read(request)
+    if plain is not None and plain.ops() <= max_ops:
+        before = view.revision
+        outcome, answer = plain_txn.run(view, plain)
+        outcome.tail = answer(before)
+        return outcome
+    message: Any = parse(pb.TxnRequest.FromString, request)
+    validate.check_txn(message, max_ops)
+    return txn_eval.txn(view, message, weigh, turn)
+
+
+def range_(view: View, request: bytes) -> bytes:
+    """RangeRequest, at once and whole: the response's wire form after its header."""
+    message: Any = parse(pb.RangeRequest.FromString, request)
+    validate.check_range(message)
+    if message.revision > 0:
+        check_revision(view, message.revision)
+    read = RangeRead(message)
+    return txn_eval.read_all(view, read)
+
+
+def check_revision(view: View, revision: int) -> None:
+    """Whether the view can be read at ``revision``. EtcdError."""
+    if revision > view.revision:
+        raise EtcdError(errors.FUTURE_REV)
+    if revision < view.compact_revision:
+        raise EtcdError(errors.COMPACTED)
+
+
+@answered
+def compact(view: View, request: bytes) -> tuple[Outcome, int]:
+    """CompactionRequest: the outcome and the compact revision that follows from it."""
+    message: Any = parse(pb.CompactionRequest.FromString, request)
+    revision: int = message.revision
+    # etcd counts "never" as -1, so that the first compaction may name 0
+    if revision <= (view.compact_revision or -1):
+        raise EtcdError(errors.COMPACTED)
+    if revision > view.revision:
+        raise EtcdError(errors.FUTURE_REV)
+    return Outcome(records.compact(revision), False, b"", [], view.revision), revision
+
+
+@answered
+def set_alarm(view: View, request: bytes, raised: Iterable[Alarm]) -> Outcome:
+    """AlarmRequest that raises an alarm or disarms one of ``raised``, as the applied state has them; its answer
+    names the alarm it is about, if there is or was one. The applier decides on the order of two of them."""
+    message: Any = parse(pb.AlarmRequest.FromString, request)
+    check_alarm(message)
+    wanted = (message.memberID, message.alarm)
+    activate = message.action == pb.AlarmRequest.ACTIVATE
+    if not message.alarm or (not activate and wanted not in raised):
+        return Outcome(b"", False, b"", [], view.revision)
+    named = pb.AlarmMember(memberID=message.memberID, alarm=message.alarm).SerializeToString()
+    tail = txn_eval.field(b"\x12", named)
+    return Outcome(records.alarm(activate, message.alarm, message.memberID), False, tail, [], view.revision)
+
+
+@answered
+def publish(view: View, member: bytes) -> Outcome:
+    """A host's attributes, an ``etcdserverpb.Member``: whatever is logged can be read."""
+    parse(pb.Member.FromString, member)
+    return Outcome(records.publish(member), False, b"", [], view.revision)
+
+
+@answered
+def lease_grant(
+    view: View, request: bytes, minimum_s: int, new_id: Callable[[], int]
+) -> tuple[Outcome, int]:
+    """LeaseGrantRequest: the outcome and the lease. ``new_id`` gives 64 random bits for a lease without ID."""
+    message: Any = parse(pb.LeaseGrantRequest.FromString, request)
+    ttl_s = effective_ttl_s(message.TTL, minimum_s)
+    lease: int = message.ID
+    if not lease:
+        lease = choose_id(view.lease_exists, new_id)
+    elif view.lease_exists(lease):
+        raise EtcdError(errors.LEASE_EXIST)
+    tail = b"".join((b"\x10", varint(lease), b"\x18", varint(ttl_s)))
+    return Outcome(records.lease_grant(lease, ttl_s), False, tail, [], view.revision), lease
+
+
+@answered
+def lease_revoke(view: View, request: bytes) -> tuple[Outcome, int]:
+    """LeaseRevokeRequest: the outcome and the lease."""
+    message: Any = parse(pb.LeaseRevokeRequest.FromString, request)
+    lease: int = message.ID
+    if not view.lease_exists(lease):
+        raise EtcdError(errors.LEASE_NOT_FOUND)
+    return revoke(view, lease), lease
+
+
+def revoke(view: View, lease: int) -> Outcome:
+    """A revoke or an expiry of a lease that exists: its keys go with it, in one revision (I15)."""
+    assert view.lease_exists(lease), "I15: a lease is revoked once"  # I15
+    keys = view.lease_keys(lease)
+    return Outcome(
+        records.lease_revoke(lease, keys), bool(keys), b"", [(key, None) for key in keys],
+        view.revision + 1 if keys else view.revision)

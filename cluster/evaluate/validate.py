@@ -1,0 +1,206 @@
+"""Checks of a request that need no state: a front makes them before it sends anything on.
+
+The order is etcd's: fields of each operation, depth first, then the keys of the success list, then those of
+the failure list. Evaluation makes the same checks again, through the same functions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, TypeVar
+
+from google.protobuf.message import DecodeError
+
+from cluster import errors
+from cluster.errors import EtcdError
+from cluster.evaluate.spans import Intervals
+from cluster.pb import rpc_pb2 as pb
+from cluster.wire.messages import Method
+
+# etcd's costs against the quota: what a request adds to the database at most
+PUT_OVERHEAD_BYTES = 256
+LEASE_GRANT_COST_BYTES = 64
+
+_SORT_ORDERS = 3  # NONE, ASCEND, DESCEND
+_SORT_TARGETS = 5  # KEY, VERSION, CREATE, MOD, VALUE
+
+M = TypeVar("M")
+# Messages are typed Any: their classes are made at run time.
+Message = Any
+
+
+def parse(from_string: Callable[[bytes], M], body: bytes) -> M:
+    """A message out of its wire form, or the EtcdError that says it is none."""
+    try:
+        return from_string(body)
+    except DecodeError as e:
+        raise malformed(str(e)) from None
+
+
+def malformed(reason: str) -> EtcdError:
+    """The refusal of a body that is no such message."""
+    return EtcdError(errors.MALFORMED_REQUEST, errors.MALFORMED_REQUEST.text.format(reason=reason))
+
+
+def check(method: int, body: bytes, max_txn_ops: int) -> None:
+    """Check one request's body by its method; methods without static rules pass. EtcdError."""
+    if method == Method.PUT:
+        check_put(parse(pb.PutRequest.FromString, body))
+    elif method in (Method.RANGE, Method.RANGE_STREAM):
+        check_range(parse(pb.RangeRequest.FromString, body))
+    elif method == Method.DELETE_RANGE:
+        check_delete_range(parse(pb.DeleteRangeRequest.FromString, body))
+    elif method in (Method.TXN, Method.READ_TXN):
+        check_txn(parse(pb.TxnRequest.FromString, body), max_txn_ops)
+
+
+def check_alarm(request: Message) -> None:
+    """Every number of an AlarmRequest's enums has a name. etcd takes unknown ones and keeps them; nothing here could
+    say what they mean, and the log keeps what it is given."""
+    if (request.action not in pb.AlarmRequest.AlarmAction.values() or request.alarm not in pb.AlarmType.values()):
+        raise EtcdError(errors.UNKNOWN_ALARM)
+
+
+def check_put(request: Message) -> None:
+    """Field rules of a put."""
+    if not request.key:
+        raise EtcdError(errors.EMPTY_KEY)
+    if request.ignore_value and request.value:
+        raise EtcdError(errors.VALUE_PROVIDED)
+    if request.ignore_lease and request.lease:
+        raise EtcdError(errors.LEASE_PROVIDED)
+
+
+def check_range(request: Message) -> None:
+    """Field rules of a range."""
+    if not request.key:
+        raise EtcdError(errors.EMPTY_KEY)
+    if not (0 <= request.sort_order < _SORT_ORDERS and 0 <= request.sort_target < _SORT_TARGETS):
+        raise EtcdError(errors.INVALID_SORT_OPTION)
+
+
+def check_delete_range(request: Message) -> None:
+    """Field rules of a delete."""
+    if not request.key:
+        raise EtcdError(errors.EMPTY_KEY)
+
+
+def check_txn(request: Message, max_ops: int) -> None:
+    """All static rules of a transaction, nested ones included."""
+    nested = _check_fields(request, max_ops)
+    for ops in (request.success, request.failure):
+        if nested or len(ops) > 1:
+            _check_keys(ops)
+
+
+def _check_fields(request: Message, budget: int) -> bool:
+    """Check each operation; whether one of them is a transaction itself."""
+    nested = False
+    used = max(len(request.compare), len(request.success), len(request.failure))
+    if used > budget:
+        raise EtcdError(errors.TOO_MANY_OPS)
+    for compare in request.compare:
+        if not compare.key:
+            raise EtcdError(errors.EMPTY_KEY)
+    for ops in (request.success, request.failure):
+        for op in ops:
+            kind = op.WhichOneof("request")
+            if kind == "request_range":
+                check_range(op.request_range)
+            elif kind == "request_put":
+                check_put(op.request_put)
+            elif kind == "request_delete_range":
+                check_delete_range(op.request_delete_range)
+            elif kind == "request_txn":
+                # a nested transaction has what its parent left of the budget
+                _check_fields(op.request_txn, budget - used)
+                nested = True
+            else:
+                raise EtcdError(errors.KEY_NOT_FOUND)
+    return nested
+
+
+def _check_keys(ops: Sequence[Message]) -> tuple[set[bytes], Intervals]:
+    """No key put twice, none both put and deleted, as far as etcd looks: (puts, deletes) of this tree.
+
+    Deletes of this level are collected first, so they count against the puts of nested transactions; those
+    of a nested transaction count against its *later* siblings and this level's puts. A delete up to the end
+    of the key space (range_end a zero byte) is taken literally here and so covers nothing: etcd's slip,
+    which clients can rely on ("delete everything, then put").
+    """
+    deletes = Intervals()
+    nested: list[Message] = []
+    own_puts: list[bytes] = []
+    for op in ops:
+        kind = op.WhichOneof("request")
+        if kind == "request_delete_range":
+            key, end = op.request_delete_range.key, op.request_delete_range.range_end
+            deletes.add(key, end or key + b"\0")
+        elif kind == "request_txn":
+            nested.append(op.request_txn)
+        elif kind == "request_put":
+            own_puts.append(op.request_put.key)
+
+    puts: set[bytes] = set()
+    for txn in nested:
+        puts_then, deletes_then = _check_keys(txn.success)
+        puts_else, deletes_else = _check_keys(txn.failure)
+        # the two branches exclude each other: a key in both is no duplicate
+        for key in puts_then | puts_else:
+            _check_key(key, puts, deletes)
+        puts = _union(puts, _union(puts_then, puts_else))
+        deletes = _joined(deletes, _joined(deletes_then, deletes_else))
+    for key in own_puts:
+        _check_key(key, puts, deletes)
+        puts.add(key)
+    return puts, deletes
+
+
+def _union(some: set[bytes], others: set[bytes]) -> set[bytes]:
+    if len(some) < len(others):  # the smaller into the larger: else each level of nesting would copy everything below
+        some, others = others, some
+    some |= others
+    return some
+
+
+def _joined(some: Intervals, others: Intervals) -> Intervals:
+    if len(some) < len(others):
+        some, others = others, some
+    some.update(others)
+    return some
+
+
+def _check_key(key: bytes, puts: set[bytes], deletes: Intervals) -> None:
+    if key in puts or key in deletes:
+        raise EtcdError(errors.DUPLICATE_KEY)
+
+
+def put_cost(request: Message) -> int:
+    """What a put may add to the database, in bytes."""
+    return PUT_OVERHEAD_BYTES + len(request.key) + len(request.value)
+
+
+def txn_cost(request: Message) -> int:
+    """The larger of the two branches' puts, nested ones included; 0: nothing that a full database refuses."""
+    return max(_ops_cost(request.success), _ops_cost(request.failure))
+
+
+def _ops_cost(ops: Iterable[Message]) -> int:
+    cost = 0
+    for op in ops:
+        if op.HasField("request_put"):
+            cost += put_cost(op.request_put)
+        elif op.HasField("request_txn"):
+            cost += txn_cost(op.request_txn)
+    return cost
+
+
+def quota_cost(method: int, body: bytes) -> int:
+    """Bytes that a request counts against the quota; 0: always allowed."""
+    if method == Method.PUT:
+        return PUT_OVERHEAD_BYTES + len(body)  # the framing of the fields is noise against the overhead
+    if method == Method.TXN:
+        return txn_cost(parse(pb.TxnRequest.FromString, body))
+    if method == Method.LEASE_GRANT:
+        return LEASE_GRANT_COST_BYTES
+    return 0

@@ -1,0 +1,79 @@
+"""What evaluation reads and what it produces: the view of a shard's state, and the outcome of a request."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+from cluster.evaluate.spans import Span
+
+if TYPE_CHECKING:
+    from cluster.evaluate.transactions import Late
+
+
+class Current(NamedTuple):
+    """A live key without its value."""
+
+    create: int
+    mod: int
+    version: int
+    lease: int
+
+
+class Version(NamedTuple):
+    """A live key; ``kv`` is its KeyValue in wire form. Begins like :class:`Current`."""
+
+    create: int
+    mod: int
+    version: int
+    lease: int
+    kv: bytes
+
+
+class View(Protocol):
+    """A shard's state: a leader's speculative one, or a replica's applied one.
+
+    ``end`` follows etcd's convention everywhere: empty = the one key, a zero byte = to the end of the keys.
+    Nothing here is called with an inverted range.
+    """
+
+    @property
+    def revision(self) -> int:
+        """The revision the view reflects; the next change gets ``revision + 1``."""
+
+    @property
+    def compact_revision(self) -> int:
+        """Reads below it are refused; 0 = never compacted."""
+
+    def current(self, key: bytes) -> Current | Version | None:
+        """The live key, None if absent. Only ``[0:4]`` of the answer is used: create, mod, version, lease."""
+
+    def get(self, key: bytes) -> bytes | None:
+        """KeyValue in wire form of the live key, None if absent."""
+
+    def scan(self, start: bytes, end: bytes, revision: int = 0) -> Iterator[tuple[bytes, bytes]]:
+        """Live ``(key, KeyValue)`` in key order at ``revision``; 0 = the view's own. A view that is read in steps gives
+        a PAUSE (no key) now and then, where it passes over much that is gone."""
+
+    def count(self, start: bytes, end: bytes) -> int:
+        """How many keys :meth:`scan` would give, without walking a long range."""
+
+    def lease_exists(self, lease: int) -> bool:
+        """Whether the lease is granted and not revoked."""
+
+    def lease_keys(self, lease: int) -> list[bytes]:
+        """The keys that hang on the lease, in key order."""
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What a request did: its effect to log, its answer, and what later requests must see."""
+
+    items: bytes  # a ``cluster.order.records`` item; empty if there is nothing to log
+    changed: bool  # takes the revision view.revision + 1
+    tail: bytes  # the response in wire form after its header field
+    writes: list[tuple[bytes, Version | None]]  # for the leader's overlay, in order; None = deleted
+    revision: int  # for the response's header
+    ranges: Sequence[Span] = ()  # deleted whole, before the writes; for the leader's overlay
+    late: Late | None = None  # makes what follows the header once the request is applied, instead of ``tail``

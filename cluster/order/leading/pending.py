@@ -1,0 +1,162 @@
+"""The speculative state of a shard other than 0, whose pending revisions nobody knows yet (D6), and how a transaction's
+answer is made again once they are known. What cannot be told from it is an exception: see ``cluster.order.leading.shard_leader``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from cluster.evaluate.footprint import overlap
+from cluster.evaluate.replica import LOOK, AppliedState, Overlay
+from cluster.evaluate.spans import Span
+from cluster.evaluate.view import Current, Version
+from cluster.order.prepare import Row
+from cluster.order.records import PENDING_REVISION
+
+
+class Blocked(Exception):
+    """It must show or compare what is pending: run it again once that is applied."""
+
+
+class Elsewhere(Exception):
+    """Only the sequencer can tell: hand it over. Certainly not logged."""
+
+
+class PendingOverlay(Overlay):
+    """A speculative state whose pending revisions are not known yet."""
+
+    __slots__ = ()
+
+    def __init__(self, store: AppliedState) -> None:
+        super().__init__(store)
+        self.revision = PENDING_REVISION  # counts up: different pending effects stay different
+
+    def get(self, key: bytes) -> bytes | None:
+        """The live key's KeyValue; Blocked if it is pending."""
+        pending = self._writes.get(key)
+        if pending is None:
+            return None if self._ranges and self._deleted(key) else self._store.get(key)
+        if pending[1] is None:
+            return None
+        raise Blocked
+
+    def scan(self, start: bytes, end: bytes, revision: int = 0) -> Iterator[Row]:
+        """Live rows of a range; Blocked if any of it is pending, Elsewhere above the applied revision."""
+        if revision:
+            if revision > self._store.revision:
+                raise Elsewhere
+            return self._store.scan(start, end, revision, LOOK)
+        if self.touches(start, end):
+            raise Blocked
+        return self._store.scan(start, end, 0, LOOK)
+
+    def changing(self, span: Span) -> Sequence[bytes]:
+        """The keys of a span with pending writes: none, or Blocked."""
+        if self.touches(*span):
+            raise Blocked
+        return ()
+
+    def count(self, start: bytes, end: bytes) -> int:
+        """How many live keys a range has; Blocked if any of it is pending."""
+        if self.touches(start, end):
+            raise Blocked
+        return self._store.live_count(start, end)
+
+    def touches(self, start: bytes, end: bytes) -> bool:
+        """Whether any key of a range is pending."""
+        if self._ranges and any(overlap((start, end), span) for _, span in self._ranges):
+            return True
+        writes = self._writes
+        if not writes:
+            return False
+        if end == b"":
+            return start in writes
+        return bool(self.written_in((start, end)))
+
+    def lease_exists(self, lease: int) -> bool:
+        """A yes is safe: a revoke locks every shard. A no may come from lagging knowledge."""
+        if self._store.lease(lease) is None:
+            raise Elsewhere
+        return True
+
+
+class Recorder:
+    """A view that remembers what a transaction read, so that its answer can be made again at known revisions."""
+
+    __slots__ = ("_base", "_counts", "_currents", "_gets", "_leases", "_scans", "compact_revision", "revision")
+
+    def __init__(self, base: PendingOverlay) -> None:
+        self._base: PendingOverlay | None = base
+        self._currents: dict[bytes, Current | Version | None] = {}
+        self._gets: dict[bytes, bytes | None] = {}
+        self._counts: dict[tuple[bytes, bytes], int] = {}
+        # what was read of each so far, and the rest
+        self._scans: dict[tuple[bytes, bytes, int], tuple[list[Row], Iterator[Row]]] = {}
+        self._leases: dict[int, bool] = {}
+        self.revision = base.revision
+        self.compact_revision = base.compact_revision
+
+    def current(self, key: bytes) -> Current | Version | None:
+        if key not in self._currents and self._base is not None:
+            self._currents[key] = self._base.current(key)
+        return self._currents[key]
+
+    def get(self, key: bytes) -> bytes | None:
+        if key not in self._gets and self._base is not None:
+            self._gets[key] = self._base.get(key)
+        return self._gets[key]
+
+    def scan(self, start: bytes, end: bytes, revision: int = 0) -> Iterator[Row]:
+        wanted = (start, end, revision)
+        if wanted not in self._scans and self._base is not None:
+            self._scans[wanted] = [], self._base.scan(start, end, revision)
+        return _recorded(*self._scans[wanted])
+
+    def count(self, start: bytes, end: bytes) -> int:
+        if (start, end) not in self._counts and self._base is not None:
+            self._counts[start, end] = self._base.count(start, end)
+        return self._counts[start, end]
+
+    def lease_exists(self, lease: int) -> bool:
+        if lease not in self._leases and self._base is not None:
+            self._leases[lease] = self._base.lease_exists(lease)
+        return self._leases[lease]
+
+    def lease_keys(self, lease: int) -> list[bytes]:
+        raise NotImplementedError("a transaction revokes no lease")
+
+    def replay(self, revision: int) -> Recorder:
+        """From now on: what was read, in a store at ``revision``."""
+        self._base = None
+        self._scans = {wanted: (rows, iter(())) for wanted, (rows, _) in self._scans.items()}
+        self.revision = revision
+        return self
+
+
+def _recorded(rows: list[Row], rest: Iterator[Row]) -> Iterator[Row]:
+    at = 0
+    while True:
+        if at == len(rows):
+            row = next(rest, None)
+            if row is None:
+                return
+            rows.append(row)
+        yield rows[at]
+        at += 1
+
+
+def shows_rows(request: Any) -> bool:
+    """Whether a transaction's answer can hold KeyValues."""
+    for op in (*request.success, *request.failure):
+        kind = op.WhichOneof("request")
+        if kind == "request_range" or (kind == "request_put" and op.request_put.prev_kv) or (
+            kind == "request_delete_range" and op.request_delete_range.prev_kv
+        ) or (kind == "request_txn" and shows_rows(op.request_txn)):
+            return True
+    return False
+
+
+def shows_past(request: Any) -> bool:
+    """Whether a transaction's answer can hold rows at a revision that it names."""
+    return any(op.request_range.revision > 0 or shows_past(op.request_txn) for op in (*request.success, *request.failure))

@@ -1,0 +1,111 @@
+"""What a shard's leader evaluated for one of its entries, and whom it owes an answer.
+
+Nearly every entry holds nothing but plain puts, each a change of its own. They are logged together (``cluster.order.later_puts``). No answer
+is made before it can be given: the place in the entry is all that it depends on. And the leader keeps what it evaluated, so that
+it need not read its own entry back when a cut puts it in order: only the revisions are missing (decision 32).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from cluster.evaluate.transactions import DueAnswer, Late
+from cluster.order.later_puts import LaterPuts, single
+from cluster.order.records import Item
+from cluster.wire.messages import HEAD, Status
+
+Answer = tuple[Any, int, bytes | DueAnswer]  # token, status, body
+# whose it is, its key, the item's kind, the KeyValue before and after its revisions (``cluster.evaluate.plain_put.pending``)
+PendingPut = tuple[Any, bytes, int, bytes, bytes]
+
+
+class Reply(NamedTuple):
+    """An answer that waits for the revision of its entry."""
+
+    token: Any
+    before: int  # changes of the same batch before it
+    changed: bool
+    tail: bytes | Late
+    late: Callable[[int], bytes] | None  # makes the tail, given the revision before the request
+    error: bytes | None  # a refusal instead
+
+    def bind(self, base: int, term: int) -> Answer:
+        """The answer, given the revision before the batch."""
+        if self.error is not None:
+            return self.token, Status.ERROR, self.error
+        before = base + self.before
+        tail = self.tail if self.late is None else self.late(before)
+        if isinstance(tail, Late):
+            return self.token, Status.OK, DueAnswer(tail, before, before + self.changed)
+        return self.token, Status.OK, HEAD.pack(before + self.changed, term) + tail
+
+
+class ShardBatch:
+    """One entry of this leader."""
+
+    __slots__ = ("changes", "items", "keys", "later", "number", "puts", "replies", "size")
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.items: list[bytes] = []
+        self.size = 0  # bytes of its items, roughly
+        # while it is nothing but plain puts these say all; None: there is more, and ``items``, ``keys``, ``replies``, ``changes`` do
+        self.puts: list[PendingPut] | None = []
+        self.later: LaterPuts | None = None  # the same once sealed, as it is logged
+        self.keys: list[bytes] = []
+        self.replies: list[Reply] = []
+        self.changes = 0
+
+    def take(self, puts: list[PendingPut]) -> None:
+        """Plain puts come in."""
+        if self.puts is not None:
+            self.puts += puts
+            return
+        for token, key, kind, head, tail in puts:
+            self.items.append(single(kind, key, head, tail))
+            self.keys.append(key)
+            self.replies.append(Reply(token, self.changes, True, b"", None, None))
+            self.changes += 1
+
+    def mix(self) -> None:
+        """Something else than a plain put is about to come in."""
+        if self.puts is not None:
+            self.replies = [Reply(put[0], before, True, b"", None, None) for before, put in enumerate(self.puts)]
+            self.items = [single(kind, key, head, tail) for _, key, kind, head, tail in self.puts]
+            self.keys = self.written()
+            self.changes, self.puts = len(self.puts), None
+
+    def seal(self) -> bytes:
+        """Its record."""
+        if self.puts:
+            _, keys, kinds, heads, tails = zip(*self.puts, strict=True)
+            if Item.PUT_REF not in kinds:
+                self.later = LaterPuts(keys, heads, tails, [kind == Item.PUT_NEW for kind in kinds])
+                return self.later.encode()
+            self.mix()
+        return b"".join(self.items)
+
+    @property
+    def grown(self) -> int:
+        """How many revisions it takes."""
+        return self.changes if self.puts is None else len(self.puts)
+
+    def written(self) -> list[bytes]:
+        """The keys that it wrote."""
+        return self.keys if self.puts is None else [put[1] for put in self.puts]
+
+    @property
+    def waiting(self) -> int:
+        """How many wait for an answer."""
+        return len(self.replies) if self.puts is None else len(self.puts)
+
+    def owed(self) -> list[Any]:
+        """Who waits for an answer."""
+        return [reply.token for reply in self.replies] if self.puts is None else [put[0] for put in self.puts]
+
+    def answers(self, base: int, term: int) -> list[Answer]:
+        """All answers, given the revision before the batch."""
+        if self.puts is None:
+            return [reply.bind(base, term) for reply in self.replies]
+        return [(put[0], Status.OK, HEAD.pack(revision, term)) for revision, put in enumerate(self.puts, base + 1)]

@@ -1,0 +1,609 @@
+"""The leader of a shard other than 0: it evaluates at once, and learns revisions later.
+
+What is logged here gets its revision when a cut of the order log covers it. Until then its revision is
+*pending*: larger than any applied one, and otherwise unknown (D6). So requests fall into three kinds:
+
+* most are decided at once: blind puts, deletes, compares of values, versions, leases, and of revisions that are
+  applied; their answers are bound to revisions when their entry is applied;
+* those that must show or compare a pending revision wait until it is applied, in the lock table (H14);
+* those that only the whole store can answer (an unknown lease, a revision above the applied one) are handed to
+  the sequencer, as a transaction over several shards (review (b), Negative knowledge).
+
+Transactions over several shards lock their keys here by ``prepare`` and are met again in the feed.
+
+The driver feeds in requests and what was applied, and takes out a record to propose (:meth:`ShardLeader.seal`) and
+answers (:meth:`ShardLeader.take_answers`). Nothing is evaluated before :meth:`ShardLeader.serve` (I8).
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from cluster import errors
+from cluster.errors import EtcdError
+from cluster.evaluate import plain_txn
+from cluster.evaluate import requests as evaluate
+from cluster.evaluate.footprint import Footprint, footprint
+from cluster.evaluate.plain_put import key_end, pending
+from cluster.evaluate.range_compares import RangeCompares
+from cluster.evaluate.replica import AppliedState
+from cluster.evaluate.transactions import Turn, Unlooked
+from cluster.evaluate.view import Outcome
+from cluster.faults import answered, whole
+from cluster.order.later_puts import LaterPuts
+from cluster.order.leading.pending import (
+    Blocked,
+    Elsewhere,
+    PendingOverlay,
+    Recorder,
+    shows_past,
+    shows_rows,
+)
+from cluster.order.leading.shard_batch import Answer, PendingPut, Reply, ShardBatch
+from cluster.order.leading.verdicts import are_many, decide
+from cluster.order.locks import LockTable, Queued, Refused
+from cluster.order.log import Attempt, entry
+from cluster.order.prepare import Grant, Prepare, encode_attempt
+from cluster.order.sequencing.granted import rows_of
+from cluster.pacing.pace import MAX_ENTRY_BYTES, Pace
+from cluster.pb import rpc_pb2 as pb
+from cluster.wire.messages import LEADER, Method, Status
+
+T = TypeVar("T")
+
+_MAX_UNORDERED_BYTES = 32 << 20  # of logged entries without a place in the order; Raft drops proposals beyond 64 MiB
+_MAX_EARLY = 1000  # prepares that may not lock yet
+_CREATE, _MOD = 1, 2  # Compare.CompareTarget
+_METHODS = frozenset((Method.PUT, Method.DELETE_RANGE, Method.TXN))
+_PUT = int(Method.PUT)
+Unlooking = tuple[Any, bytes | Attempt, RangeCompares]  # token, TxnRequest or whose prepare it is
+PutAnswers = tuple[list[PendingPut], int]  # in order, the revision before the first
+
+
+@dataclass(slots=True)
+class Waiting(Generic[T]):
+    """A request in the lock table."""
+
+    token: T
+    method: int
+    body: bytes
+    batch: int = 0  # must be applied before it is tried again
+    looked: RangeCompares | None = None
+
+
+@dataclass(slots=True)
+class Preparing(Generic[T]):
+    """A prepare in the lock table."""
+
+    token: T
+    prepare: Prepare
+    batch: int = 0  # what must be applied before it is answered (H1)
+    answer: bytes | None = None
+    looked: RangeCompares | None = None
+
+
+@dataclass(slots=True, frozen=True)
+class Report:
+    """What this leader has committed; state, not an event: sent until the feed shows it."""
+
+    shard: int
+    index: int
+    term: int
+    count: int
+    applied_order: int
+
+
+class ShardLeader(Generic[T]):
+    """Evaluates one shard's writes at one term. ``T``: what names a request to the driver (its way back)."""
+
+    def __init__(
+        self, store: AppliedState, shard: int, term: int, *, first_index: int, inherited_count: int, max_txn_ops: int,
+        max_queued: int = 50_000, max_unordered: int = 64, pace: Pace | None = None,
+    ) -> None:
+        self.term = term
+        self.shard = shard
+        self.serving = False
+        self._store = store
+        self._max_txn_ops = max_txn_ops
+        self._max_queued = max_queued
+        self._max_unordered = max_unordered
+        self._pace = pace or Pace()
+        self._queue: deque[tuple[T, int, bytes]] = deque()
+        self._queued_bytes = 0
+        self._table: LockTable[Waiting[T] | Preparing[T]] = LockTable()
+        self._held_up = False  # requests of the table that may go on found the entry full, or too much ahead of the order
+        self._early: list[tuple[T, Prepare]] = []
+        self._ahead: dict[Attempt, tuple[T, Prepare]] = {}  # of which range compares are being looked at before they lock
+        self._ungranted: dict[Attempt, Queued[Waiting[T] | Preparing[T]]] = {}  # they hold their locks, or will soon
+        self._ended: set[Attempt] = set()  # released or applied here: never locked again (H5)
+        self._floor = Attempt(0, 0)
+        self.sequencer_term = 0  # newest term of an order record applied here
+        self.order_index = 0  # applied
+        self.view: PendingOverlay
+        self._open = ShardBatch(1)
+        self._applied_batch = 0
+        self._sealed: deque[tuple[int, ShardBatch]] = deque()
+        self._unordered_bytes = 0
+        self._count = inherited_count
+        # (index, count up to it) of this term's entries that are not cut yet
+        self._counts: deque[tuple[int, int]] = deque([(first_index, inherited_count)])
+        self._answers: list[Answer] = []
+        self._put_answers: list[PutAnswers] = []
+        self._unlooked: list[Unlooking] = []
+
+    # -- requests
+
+    def serve(self) -> None:
+        """A cut of this term has been applied: everything inherited is in the store (I8)."""
+        assert not self.serving
+        self.view = PendingOverlay(self._store)
+        self.serving = True
+
+    def submit(self, token: T, method: int, body: bytes) -> None:
+        """Take in one write; its answer comes with :meth:`take_answers`, now or later."""
+        if method not in _METHODS:  # a front that is none: leases and the like are the sequencer's
+            self._refuse(token, EtcdError(errors.UNKNOWN_METHOD))
+        elif len(self._queue) + len(self._table) >= self._max_queued:
+            self._refuse(token, EtcdError(errors.TOO_MANY_REQUESTS))
+        else:
+            self._queue.append((token, method, body))
+            self._queued_bytes += len(body)
+
+    def resume(self, token: T, body: bytes, looked: RangeCompares) -> None:
+        """Evaluate a transaction of :meth:`take_unlooked`, now that its range compares were looked at."""
+        wanted = footprint(Method.TXN, body)
+        if self._table.conflicts(wanted) or not self._may_log or self._open.size >= MAX_ENTRY_BYTES:
+            held = self._table.wait(wanted, Waiting(token, Method.TXN, body, 0, looked), active=True)
+            self._held_up = self._held_up or held.active
+        else:
+            self._evaluate(token, Method.TXN, body, None, looked)
+
+    def run(self) -> None:
+        """Evaluate what is queued, as far as entries may still be logged ahead of the order; first what has waited in
+        the lock table and may go on."""
+        if not self.runnable:
+            return
+        if self._held_up:
+            self._advance()
+        queue, table = self._queue, self._table
+        while queue and self._open.size < MAX_ENTRY_BYTES:
+            if not len(table):
+                self._puts()
+                if not queue or self._open.size >= MAX_ENTRY_BYTES:
+                    return
+            token, method, body = queue.popleft()
+            self._queued_bytes -= len(body)
+            if len(table):
+                try:
+                    wanted = footprint(method, body)
+                except EtcdError as e:
+                    self._refuse(token, e)
+                    continue
+                if table.conflicts(wanted):
+                    table.wait(wanted, Waiting(token, method, body))
+                    continue
+            self._evaluate(token, method, body, None)
+
+    def _puts(self) -> None:
+        """Evaluate the plain puts that stand first, as most are, where nothing is locked. Hot path: 1.1 us a put, where
+        :meth:`_evaluate` takes 4."""
+        queue, view, batch = self._queue, self.view, self._open
+        current, take = view.current, view.take_put
+        puts: list[PendingPut] = []
+        room = MAX_ENTRY_BYTES - batch.size
+        size = 0
+        while queue and size < room:
+            token, method, body = queue[0]
+            if method != _PUT or not (end := key_end(body)) or len(body) == end:
+                break
+            queue.popleft()
+            size += len(body)
+            key = body[2:end]
+            version, kind, head, tail = pending(body, end, current(key), view.revision + 1)
+            take(key, version)
+            puts.append((token, key, kind, head, tail))
+        self._queued_bytes -= size
+        batch.size += size
+        batch.take(puts)
+
+    @property
+    def _may_log(self) -> bool:
+        """Whether one more entry may be logged ahead of the order."""
+        return (self.serving and len(self._sealed) < self._max_unordered
+                and self._unordered_bytes < _MAX_UNORDERED_BYTES)
+
+    @property
+    def runnable(self) -> bool:
+        """Whether requests may be evaluated now: what has waited in the lock table at once, what is queued when due."""
+        return self._may_log and (
+            self._held_up or self._pace.due(len(self._sealed), len(self._queue), self._queued_bytes))
+
+    @property
+    def ready(self) -> bool:
+        """Whether an entry can be made now: call :meth:`run` and, if that leaves anything, :meth:`seal`."""
+        return self.dirty or ((self._held_up or bool(self._queue)) and self.runnable)
+
+    @property
+    def alone(self) -> bool:
+        """Whether at most one request is on its way here, and none waits."""
+        sealed = self._sealed
+        return not (self._queue or len(self._table) or self.dirty) and (
+            not sealed or (len(sealed) == 1 and sealed[0][1].waiting <= 1))
+
+    @property
+    def busy(self) -> bool:
+        """Whether somebody waits for an answer of this leader."""
+        return bool(self._queue or self._sealed or len(self._table)) or self.dirty
+
+    @property
+    def queued(self) -> int:
+        """Requests that wait to be evaluated."""
+        return len(self._queue)
+
+    def _evaluate(self, token: T, method: int, body: bytes, queued: Queued[Waiting[T] | Preparing[T]] | None,
+                  looked: RangeCompares | None = None) -> None:
+        view, batch = self.view, self._open
+        late: Callable[[int], bytes] | None = None
+        error: bytes | None = None
+        try:
+            if method == Method.PUT:
+                outcome = evaluate.put(view, body)
+            elif method == Method.DELETE_RANGE:
+                outcome = evaluate.delete_range(view, body, self._store.live_count)
+            else:
+                outcome, late = self._txn(body, looked)
+        except EtcdError as e:
+            outcome, error = _NOTHING, e.encode()
+        except Blocked:
+            if queued is None:
+                queued = self._table.wait(footprint(method, body), Waiting(token, method, body, 0, looked), active=True)
+            assert isinstance(queued.payload, Waiting)
+            queued.payload.batch = batch.number if batch.items or batch.puts else batch.number - 1
+            return
+        except Unlooked:
+            self._unlooked.append((token, body, looked or RangeCompares.of(body)))
+            if queued is not None:
+                self._table.remove(queued)
+            return
+        except Elsewhere:
+            self._answers.append((token, Status.ELSEWHERE, LEADER.pack(0, 0)))
+            if queued is not None:
+                self._table.remove(queued)
+            return
+        if queued is not None:
+            self._table.remove(queued)
+        if len(self._table) and outcome.items:
+            written = Footprint([], [*((key, b"") for key, _ in outcome.writes), *outcome.ranges])
+            assert not self._table.locks(written), "I9: nothing is logged under an attempt's lock"
+        batch.mix()
+        batch.replies.append(Reply(token, batch.changes, outcome.changed, outcome.late or outcome.tail, late, error))
+        if outcome.items:
+            batch.items.append(outcome.items)
+            batch.size += len(outcome.items)
+        if outcome.writes:
+            batch.keys.extend([key for key, _ in outcome.writes])
+        if outcome.changed:
+            batch.changes += 1
+        view.take(outcome)
+
+    @answered
+    def _txn(self, body: bytes, looked: RangeCompares | None = None) -> tuple[Outcome, Callable[[int], bytes] | None]:
+        plain = plain_txn.read(body)
+        if plain is not None and plain.ops() <= self._max_txn_ops:
+            self._check_plain(plain)
+            return plain_txn.run(self.view, plain)
+        request = pb.TxnRequest.FromString(body)
+        self._check_undecidable(request, shows_rows(request))
+        if looked is not None:
+            looked.look_again(self.view, self._store)
+        turn, recorder = Turn(looked), Recorder(self.view)
+        # A compaction may come before it in the order of all shards, and remove what it shows of the past: that is read now
+        weigh = None if shows_past(request) else self._store.live_count
+        outcome = evaluate.txn(recorder, body, self._max_txn_ops, weigh, turn)
+        if outcome.late is not None:
+            return outcome, None
+        ops = self._max_txn_ops
+        again = Turn(looked) if looked is not None else None
+        return outcome, lambda revision: evaluate.txn(recorder.replay(revision), body, ops, None, again).tail
+
+    def _check_plain(self, plain: plain_txn.Plain) -> None:
+        """As :meth:`_check_undecidable`."""
+        view, applied = self.view, self._store.revision
+        for key, at, _, given in plain.compare:
+            if at <= plain_txn.MOD and given > applied and view.touches(key, b""):  # type: ignore[operator]  # a number
+                raise Blocked
+        ops = plain.success + plain.failure
+        if any(op[0] == plain_txn.GET for op in ops):
+            for op in ops:
+                if op[0] == plain_txn.PUT and view.touches(op[1], b""):
+                    raise Blocked
+
+    def _check_undecidable(self, request: Any, shows_rows: bool) -> None:
+        """Blocked for what a pending revision leaves open."""
+        view, applied = self.view, self._store.revision
+        for compare in request.compare:
+            given = compare.mod_revision if compare.target == _MOD else (
+                compare.create_revision if compare.target == _CREATE else 0)
+            if given > applied and view.touches(compare.key, compare.range_end):
+                raise Blocked
+        for op in (*request.success, *request.failure):
+            kind = op.WhichOneof("request")
+            if kind == "request_put" and shows_rows and view.touches(op.request_put.key, b""):
+                raise Blocked  # a row read back would show a pending creation
+            if kind == "request_txn":
+                self._check_undecidable(op.request_txn, shows_rows)
+
+    def _refuse(self, token: T, error: EtcdError) -> None:
+        self._answers.append((token, Status.ERROR, error.encode()))
+
+    # -- transactions over several shards
+
+    @whole
+    def prepare(self, token: T, prepare: Prepare, looked: RangeCompares | None = None) -> None:
+        """The sequencer asks for a lock (H5: stale and finished attempts are passed over, it sends again)."""
+        attempt = prepare.attempt
+        if attempt.term < self.sequencer_term or attempt in self._ended or attempt <= self._floor:
+            return
+        if attempt.term > self.sequencer_term or not self.serving or prepare.order_index > self.order_index:
+            if len(self._early) < _MAX_EARLY:
+                self._early.append((token, prepare))
+            return
+        self._raise_floor(Attempt(attempt.term, prepare.floor))
+        held = self._table.find(attempt)
+        if held is not None:
+            assert isinstance(held.payload, Preparing)
+            held.payload.token = token
+            if held.payload.answer is not None:
+                self._answers.append((token, Status.OK, held.payload.answer))
+            return
+        if attempt in self._ahead or (looked is None and len(self._ahead) < _MAX_EARLY and are_many(prepare.compares, self.view)):
+            if attempt not in self._ahead:
+                self._unlooked.append((token, attempt, RangeCompares(pb.TxnRequest(compare=prepare.compares))))
+            self._ahead[attempt] = token, prepare
+            return
+        wanted = self._wanted(prepare)
+        try:
+            entry_ = self._table.prepare(attempt, wanted, Preparing(token, prepare, looked=looked))
+        except Refused as e:
+            self._answers.append((token, Status.LOCKED, encode_attempt(e.holder)))
+            return
+        if entry_.active:
+            self._lock(entry_)
+            self._ungranted[attempt] = entry_
+            self._grant()
+
+    def looks(self, attempt: Attempt) -> bool:
+        """Whether a look for :meth:`looked_at` is still wanted."""
+        return attempt in self._ahead or self._table.find(attempt) is not None
+
+    @whole
+    def looked_at(self, attempt: Attempt, looked: RangeCompares | None) -> None:
+        """The range compares of a prepare of :meth:`take_unlooked` were looked at; None: that was given up."""
+        ahead, held = self._ahead.pop(attempt, None), self._table.find(attempt)
+        if held is not None and isinstance(held.payload, Preparing):
+            held.payload.looked, self._ungranted[attempt] = looked, held
+            if looked is not None:
+                self._grant()
+        elif ahead is not None and looked is not None:
+            self.prepare(*ahead, looked)
+
+    def _wanted(self, prepare: Prepare) -> Footprint:
+        """The footprint, with every key that hangs on a lease to be revoked (H6)."""
+        wanted = prepare.footprint()
+        for lease in prepare.leases:
+            wanted.writes.extend((key, b"") for key in self.view.lease_keys(lease))
+        return wanted
+
+    def _lock(self, held: Queued[Waiting[T] | Preparing[T]]) -> None:
+        """Nothing before it conflicts: from now on nothing conflicting is logged here (I9)."""
+        assert isinstance(held.payload, Preparing)
+        # H1: everything evaluated by now is applied before it is answered, whatever it touches (C3); also what
+        # changed nothing: its answer shows the state before the lock, so it must not be bound to a later revision
+        held.payload.batch = self._open.number if self.dirty else self._open.number - 1
+
+    def _grant(self) -> None:
+        for attempt, held in list(self._ungranted.items()):
+            payload = held.payload
+            assert isinstance(payload, Preparing)
+            if self._table.find(attempt) is not held:  # released meanwhile
+                del self._ungranted[attempt]
+                continue
+            if not held.active or payload.batch > self._applied_batch:
+                continue
+            prepare, store = payload.prepare, self._store
+            if any(t.revision > store.revision for t in prepare.touches):
+                continue
+            del self._ungranted[attempt]
+            try:
+                if payload.looked is not None:
+                    payload.looked.look_again(self.view, store)
+                verdicts = decide(prepare.compares, self.view, Turn(payload.looked))
+            except Unlooked:
+                looked = payload.looked or RangeCompares(pb.TxnRequest(compare=prepare.compares))
+                self._unlooked.append((payload.token, attempt, looked))
+                continue
+            rows, counts = rows_of(store, prepare)
+            keys = [store.lease_keys(lease) for lease in prepare.leases]
+            payload.answer = Grant(self.term, rows, keys, counts, verdicts).encode()
+            self._answers.append((payload.token, Status.OK, payload.answer))
+
+    @whole
+    def release(self, attempt: Attempt, *, more: bool = False) -> None:
+        """The attempt is given up, or its multi was applied. ``more``: others go on the same grounds, and the caller
+        lets go on whoever waited for them."""
+        if attempt > self._floor:
+            self._ended.add(attempt)
+        self._ahead.pop(attempt, None)
+        held = self._table.find(attempt)
+        if held is not None:
+            self._table.unlock(held)
+            if not more:
+                self._advance()
+
+    def _raise_floor(self, floor: Attempt) -> None:
+        if floor > self._floor:
+            self._floor = floor
+            self._ended = {a for a in self._ended if a > floor}
+
+    def undecided(self) -> list[Attempt]:
+        """Locks held now: the driver asks the sequencer about those that it has seen for long."""
+        return [held.attempt for held in self._table if held.attempt is not None]
+
+    def _advance(self) -> None:
+        """Something left the table, or was applied: let go on whoever can, as far as the entry has room."""
+        self._held_up = False
+        progress = True
+        while progress:
+            progress = False
+            for held in self._table.activate():
+                payload = held.payload
+                if isinstance(payload, Preparing):
+                    self._activated(held, payload)
+                else:
+                    payload.batch = 0
+            for held in list(self._table) if self._table.requests else ():
+                payload = held.payload
+                if held.active and isinstance(payload, Waiting) and payload.batch <= self._applied_batch:
+                    if self._open.size >= MAX_ENTRY_BYTES or not self._may_log:
+                        self._held_up = True  # :meth:`run` goes on with it, before what is queued
+                        break
+                    before = len(self._table)
+                    self._evaluate(payload.token, payload.method, payload.body, held, payload.looked)
+                    progress = progress or len(self._table) < before
+        self._grant()
+
+    def _activated(self, held: Queued[Waiting[T] | Preparing[T]], payload: Preparing[T]) -> None:
+        if payload.prepare.leases:  # what ran before it may have hung more keys on the lease
+            self._table.widen(held, self._wanted(payload.prepare))
+            behind = False
+            for other in self._table:
+                if other is held:
+                    behind = True
+                    continue
+                if not other.footprint.conflicts(held.footprint):
+                    continue
+                if behind and other.attempt is None:
+                    self._table.suspend(other)  # it came later, and waits for this lock now
+                else:  # I12: nor may it wait for, or overlap, an undecided one that came later
+                    self._table.suspend(held)
+                    if other.attempt is not None:
+                        self._answers.append((payload.token, Status.LOCKED, encode_attempt(other.attempt)))
+                        assert payload.answer is None, f"I11: {payload.prepare.attempt} was granted, and is undecided"
+                        self._table.unlock(held)
+                    return
+        self._lock(held)
+        self._ungranted[payload.prepare.attempt] = held
+
+    # -- the log and the order
+
+    @property
+    def dirty(self) -> bool:
+        """Whether anything was evaluated since the last :meth:`seal`."""
+        return bool(self._open.puts or self._open.replies)
+
+    def seal(self) -> bytes:
+        """The data of the entry for everything evaluated since the last call; call :meth:`logged` with its index."""
+        self._count += self._open.grown
+        return entry(self._count, self._open.seal())
+
+    def logged(self, index: int) -> None:
+        """The sealed batch was proposed as entry ``index``."""
+        self._sealed.append((index, self._open))
+        self._unordered_bytes += self._open.size
+        self._counts.append((index, self._count))
+        self.view.batch += 1
+        self._open = ShardBatch(self.view.batch)
+
+    def evaluated(self, index: int) -> LaterPuts | None:
+        """What the entry there puts, if it is one of this leader's that is not applied yet, and of which only the revisions
+        are missing."""
+        for at, batch in self._sealed:
+            if at == index:
+                return batch.later
+        return None
+
+    def report(self, commit_index: int) -> Report | None:
+        """What is committed of this term and not known to be in order; None if there is nothing to tell."""
+        counts = self._counts
+        while len(counts) > 1 and counts[1][0] <= commit_index:
+            counts.popleft()
+        if not counts or counts[0][0] > commit_index:
+            return None
+        index, count = counts[0]
+        return Report(self.shard, index, self.term, count, self.order_index)
+
+    def applied_entries(self, last_index: int, base: int) -> None:
+        """A cut of this term was applied: entries up to ``last_index``; ``base`` is the revision before the first
+        of them that is this leader's own."""
+        while self._sealed and self._sealed[0][0] <= last_index:
+            _, batch = self._sealed.popleft()
+            self._unordered_bytes -= batch.size
+            self.view.forget(batch.number, batch.written(), [])
+            self._applied_batch = batch.number
+            if batch.puts is not None:
+                self._put_answers.append((batch.puts, base))
+            else:
+                self._answers += batch.answers(base, self.term)
+            base += batch.grown
+
+    def applied_record(self, order_index: int, order_term: int, attempts: list[Attempt]) -> None:
+        """A whole order record was applied here: ``attempts`` are the multis it held."""
+        self.order_index = order_index
+        if self.serving:
+            self.view.compact_revision = self._store.compact_revision
+        if order_term > self.sequencer_term:
+            self.sequencer_term = order_term
+            # I11: what an older sequencer left undecided will never be appended
+            for held in [h for h in self._table if h.attempt is not None and h.attempt.term < order_term]:
+                self._table.unlock(held)
+        for attempt in attempts:
+            self.release(attempt, more=True)
+        if len(self._table):
+            self._advance()
+        if self._early and self.serving:
+            early, self._early = self._early, []
+            for token, prepare in early:
+                self.prepare(token, prepare)
+
+    # -- what comes out
+
+    def take_answers(self) -> list[Answer]:
+        """Answers that are due, but those of :meth:`take_puts`."""
+        answers, self._answers = self._answers, []
+        return answers
+
+    def take_puts(self) -> list[PutAnswers]:
+        """Plain puts whose answers are due, and the revision before them: each takes the next one."""
+        puts, self._put_answers = self._put_answers, []
+        return puts
+
+    def take_unlooked(self) -> list[Unlooking]:
+        """Whose range compares are to be looked at: then :meth:`resume` a transaction, or forget it; :meth:`looked_at` a prepare."""
+        unlooked, self._unlooked = self._unlooked, []
+        return unlooked
+
+    def resign(self) -> tuple[list[T], list[tuple[int, ShardBatch]]]:
+        """The term is lost: requests that were not logged (NOT_LEADER), and logged batches whose fate is open."""
+        lost = [token for token, _, _ in self._queue]
+        lost += [h.payload.token for h in self._table if isinstance(h.payload, Waiting)]
+        lost += [token for token, _, _ in self._unlooked] + self._open.owed()
+        return lost, list(self._sealed)
+
+    def forget(self, gone: Callable[[T], bool]) -> None:
+        """Drop waiting requests whose asker is gone or whose time is over."""
+        self._queue = deque(q for q in self._queue if not gone(q[0]))
+        self._queued_bytes = sum(len(q[2]) for q in self._queue)
+        for held in [h for h in self._table if isinstance(h.payload, Waiting) and gone(h.payload.token)]:
+            self._table.remove(held)
+        if self.serving:
+            self._advance()
+
+    def statistics(self) -> dict[str, int]:
+        """Sizes, for metrics."""
+        return {"queued": len(self._queue), "locks": len(self._table), "unordered_entries": len(self._sealed)}
+
+
+_NOTHING = Outcome(b"", False, b"", [], 0)

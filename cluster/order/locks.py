@@ -1,0 +1,161 @@
+"""A shard leader's one lock table: first come, first served among those that conflict (C5).
+
+Three things queue here: *prepares* of transactions over several shards (until the sequencer decides), requests
+that *wait* for something pending to be applied (H14), and requests that came behind either. An entry becomes
+active when nothing before it conflicts with it any more; it stays in its place while it is active.
+
+A prepare never waits, directly or through requests queued before it, for another attempt's undecided
+prepare: it is refused, naming that attempt (H6, I12). What a granted lock waits for is then only cuts, and
+no cycle can form.
+
+The table is empty almost always; nothing but a truth test is spent on it then.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Generic, TypeVar
+
+from cluster.evaluate.footprint import Footprint
+from cluster.order.log import Attempt
+from cluster.order.overlaps import Overlaps
+
+P = TypeVar("P")
+
+
+class Queued(Generic[P]):
+    """One entry: a prepare (``attempt``) or a waiting request. ``payload`` is the owner's."""
+
+    __slots__ = ("active", "attempt", "footprint", "payload")
+
+    def __init__(self, footprint: Footprint, payload: P, attempt: Attempt | None = None) -> None:
+        self.footprint = footprint
+        self.payload = payload
+        self.attempt = attempt
+        self.active = False
+
+
+class Refused(Exception):
+    """A prepare would wait for an undecided one."""
+
+    def __init__(self, holder: Attempt) -> None:
+        super().__init__(holder)
+        self.holder = holder
+
+
+class LockTable(Generic[P]):
+    """Entries in order of arrival."""
+
+    def __init__(self) -> None:
+        self._entries: dict[Queued[P], None] = {}
+        self._attempts: dict[Attempt, Queued[P]] = {}
+        self._overlaps = Overlaps()
+        self._waiting = 0  # entries that are not active
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def __iter__(self) -> Iterator[Queued[P]]:
+        return iter(self._entries)
+
+    @property
+    def requests(self) -> bool:
+        """Whether there is anything but prepares."""
+        return len(self._attempts) < len(self._entries)
+
+    def conflicts(self, footprint: Footprint) -> bool:
+        """Whether a newcomer would have to queue."""
+        return self._overlaps.meets(footprint)
+
+    def locks(self, footprint: Footprint) -> bool:
+        """Whether an attempt holds any of it."""
+        return self._overlaps.meets(footprint) and any(
+            e.active and e.footprint.conflicts(footprint) for e in self._attempts.values())
+
+    def wait(self, footprint: Footprint, payload: P, *, active: bool = False) -> Queued[P]:
+        """Queue a request; ``active`` if it waits for what is pending rather than for an entry before it."""
+        entry = Queued(footprint, payload)
+        entry.active = active and not self.conflicts(footprint)
+        self._add(entry)
+        return entry
+
+    def prepare(self, attempt: Attempt, footprint: Footprint, payload: P) -> Queued[P]:
+        """Queue a prepare, active at once if nothing before it conflicts. Refused: see above."""
+        entry = Queued(footprint, payload, attempt)
+        if self._overlaps.meets(footprint):
+            holder = self._undecided_before(footprint)
+            if holder is not None:
+                raise Refused(holder)
+            entry.active = not self.conflicts(footprint)
+            self._check(entry)
+        else:
+            entry.active = True
+        self._add(entry)
+        self._attempts[attempt] = entry
+        return entry
+
+    def _add(self, entry: Queued[P]) -> None:
+        self._entries[entry] = None
+        self._overlaps.add(entry.footprint)
+        self._waiting += not entry.active
+
+    def _undecided_before(self, footprint: Footprint) -> Attempt | None:
+        """The prepare that a newcomer of this footprint would wait for, through whatever is queued."""
+        blocked = [footprint]
+        for entry in reversed(self._entries):
+            if any(entry.footprint.conflicts(f) for f in blocked):
+                if entry.attempt is not None:
+                    return entry.attempt
+                blocked.append(entry.footprint)
+        return None
+
+    def find(self, attempt: Attempt) -> Queued[P] | None:
+        """The prepare of this attempt, None if it holds nothing here."""
+        return self._attempts.get(attempt)
+
+    def remove(self, entry: Queued[P]) -> None:
+        """A request is done with: run, or given up."""
+        assert entry.attempt is None, f"I11: the lock of {entry.attempt} does not end as a request does"
+        self._remove(entry)
+
+    def unlock(self, entry: Queued[P]) -> None:
+        """A prepare is done with: its multi was applied, its attempt released, a later sequencer's record applied (I11); or it was
+        refused after all, before it was granted."""
+        self._remove(entry)
+
+    def _remove(self, entry: Queued[P]) -> None:
+        del self._entries[entry]
+        self._overlaps.remove(entry.footprint)
+        self._waiting -= not entry.active
+        if entry.attempt is not None:
+            del self._attempts[entry.attempt]
+
+    def widen(self, entry: Queued[P], footprint: Footprint) -> None:
+        """It turned out to touch more."""
+        self._overlaps.remove(entry.footprint)
+        entry.footprint = footprint
+        self._overlaps.add(footprint)
+
+    def suspend(self, entry: Queued[P]) -> None:
+        """An active one must wait after all."""
+        self._waiting += entry.active
+        entry.active = False
+
+    def activate(self) -> list[Queued[P]]:
+        """The entries that nothing before them holds up any more, newly, in order."""
+        if not self._waiting:
+            return []
+        fresh = []
+        before: list[Queued[P]] = []
+        for entry in self._entries:
+            if not entry.active and not any(e.footprint.conflicts(entry.footprint) for e in before):
+                entry.active = True
+                fresh.append(entry)
+            before.append(entry)
+        self._waiting -= len(fresh)
+        return fresh
+
+    def _check(self, entry: Queued[P]) -> None:
+        for other in self._entries:
+            assert other.attempt is None or not other.footprint.conflicts(entry.footprint), (
+                f"I12: {other.attempt} and {entry.attempt} hold overlapping locks")

@@ -1,0 +1,367 @@
+"""The order log: how the one order of the whole store is written down, and what follows from it.
+
+Shard 0's Raft log is the order log. Each of its records is a list of items in the order in which the sequencer
+evaluated them: shard 0's own effects, *cuts*, transactions over several shards (*multis*), control items. The
+revision is a pure fold over it (I5):
+
+* an own effect that changes something adds 1;
+* a cut adds, in ascending shard order, what each shard's cumulative count has grown by; the entries of that
+  growth get these revisions, in log order;
+* a multi adds 1 for each of its groups (one group is one atomic change; a transaction has one, a batch of
+  expired leases one per lease that has keys).
+
+Every field is absolute, never a difference, so a record means the same whoever folds it (H15). A cut names for
+each shard ``(index, term of the entry there, cumulative count up to it)``: a node applies it only when its own
+entry at that index has that term, which by log matching proves the whole prefix (H3, C6).
+
+A node of shard s needs not shard 0's values: it is fed a *projection* of each record, in which own effects
+have become their number (D9). Projections need no state, so any host's node 0 can serve any record.
+
+Items, little-endian (``cluster.order.records`` has the frame ``kind u8 | length u32 | body``)::
+
+    CUT     (shard u16 | index u64 | term u64 | count u64) ...           shards ascending
+    MULTI   attempt term u64 | attempt number u64 | groups u16 | participants u16
+            (shard u16 | term u64) ...  participants, ascending
+            (group u16 | shard u16 | sub u32 | length u32 | items) ...   in the order of the changes
+    SKIP    n u64       never logged: n revisions of shard 0's own effects (in projections), or of an item that
+                        nobody can apply (``cluster.order.sound``)
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from cluster.order.records import ITEM, LEASE_ID, PUTS_HEAD, Item, items
+
+_CUT = struct.Struct("<HQQQ")
+MULTI_HEAD = struct.Struct("<QQHH")
+PARTICIPANT = struct.Struct("<HQ")
+PART_HEAD = struct.Struct("<HHII")
+_SKIP = struct.Struct("<Q")
+CUT_SIZE = _CUT.size
+_COUNT = struct.Struct("<Q")
+_CONTROL = frozenset((Item.LEASE_GRANT, Item.LEASE_REVOKE, Item.LEASE_CHECKPOINT, Item.COMPACT, Item.BOOTSTRAP,
+                      Item.INCARNATION, Item.ALARM))
+_ORDERING = _CONTROL | {Item.CUT, Item.MULTI, Item.SKIP, Item.PUBLISH}  # what is no effect of shard 0's own
+
+
+class Attempt(NamedTuple):
+    """The name of one try of a transaction over several shards; never reused (H5). Ordered by age."""
+
+    term: int  # of the sequencer
+    number: int
+
+
+@dataclass(slots=True, frozen=True)
+class Cut:
+    """How far a shard is in order: ``C_s``."""
+
+    index: int = 0
+    term: int = 0
+    count: int = 0  # revisions that its entries up to ``index`` take
+
+
+class Part(NamedTuple):
+    """What a multi does in one shard, at one of its revisions."""
+
+    group: int
+    shard: int
+    sub: int  # place of its first change among the changes of the revision
+    items: bytes  # PUT, PUT_NEW, DELETE items
+
+
+class Multi(NamedTuple):
+    """A transaction over several shards, as logged."""
+
+    attempt: Attempt
+    groups: int  # revisions that it takes
+    participants: dict[int, int]  # shard -> term of the leader whose word it rests on (I10)
+    parts: list[Part]
+
+
+def _pack_cut(shard: int, cut: Cut) -> bytes:
+    return _CUT.pack(shard, cut.index, cut.term, cut.count)
+
+
+def encode_cut(cuts: Mapping[int, Cut]) -> bytes:
+    """A cut item."""
+    body = b"".join([_pack_cut(s, cuts[s]) for s in sorted(cuts)])
+    return ITEM.pack(Item.CUT, len(body)) + body
+
+
+def encode_multi(multi: Multi) -> bytes:
+    """A multi item."""
+    attempt, groups, participants, parts = multi
+    body = b"".join(
+        (
+            MULTI_HEAD.pack(*attempt, groups, len(participants)),
+            *(PARTICIPANT.pack(s, participants[s]) for s in sorted(participants)),
+            *(PART_HEAD.pack(p.group, p.shard, p.sub, len(p.items)) + p.items for p in parts),
+        )
+    )
+    return ITEM.pack(Item.MULTI, len(body)) + body
+
+
+def decode_cut(data: bytes, pos: int, end: int) -> Iterator[tuple[int, Cut]]:
+    """``(shard, cut)`` of a cut item's body. ValueError if it is cut short."""
+    if (end - pos) % _CUT.size:
+        raise ValueError("truncated cut")
+    for at in range(pos, end, _CUT.size):
+        shard, index, term, count = _CUT.unpack_from(data, at)
+        yield shard, Cut(index, term, count)
+
+
+def cut_of(record: bytes, shard: int) -> Cut | None:
+    """What a record, or its projection, puts in order of a shard; None: nothing."""
+    found = None
+    for kind, pos, end in items(record):
+        if kind == Item.CUT:
+            for of, cut in decode_cut(record, pos, end):
+                if of == shard:
+                    found = cut
+    return found
+
+
+def decode_multi(data: bytes, pos: int, end: int) -> Multi:
+    """A multi item's body. ValueError if it is cut short."""
+    try:
+        term, number, groups, count = MULTI_HEAD.unpack_from(data, pos)
+        pos += MULTI_HEAD.size
+        participants = {}
+        for _ in range(count):
+            shard, leader_term = PARTICIPANT.unpack_from(data, pos)
+            participants[shard] = leader_term
+            pos += PARTICIPANT.size
+        parts = []
+        while pos < end:
+            group, shard, sub, length = PART_HEAD.unpack_from(data, pos)
+            pos += PART_HEAD.size
+            if pos + length > end:
+                raise ValueError("truncated multi")
+            parts.append(Part(group, shard, sub, data[pos : pos + length]))
+            pos += length
+    except struct.error as e:
+        raise ValueError("truncated multi") from e
+    return Multi(Attempt(term, number), groups, participants, parts)
+
+
+def entry(count: int, record: bytes) -> bytes:
+    """The data of a log entry of a shard other than 0: its effects behind the cumulative count up to it."""
+    return _COUNT.pack(count) + record
+
+
+def entry_count(data: bytes) -> int:
+    """The cumulative count that a shard's entry carries."""
+    return int(_COUNT.unpack_from(data)[0])
+
+
+ENTRY_ITEMS = _COUNT.size  # where the items of such an entry begin
+
+
+def skip(revisions: int) -> bytes:
+    """An item that takes revisions and changes nothing."""
+    return ITEM.pack(Item.SKIP, _SKIP.size) + _SKIP.pack(revisions)
+
+
+def revisions_of(data: bytes, kind: int, pos: int, end: int) -> int:
+    """How many revisions an own effect takes."""
+    if kind <= Item.DELETE or kind in (Item.PUT_REF, Item.DELETE_RANGE, Item.TXN_LONG):
+        return 1
+    if kind in (Item.PUTS, Item.PUTS_LATER):
+        return int(PUTS_HEAD.unpack_from(data, pos)[0])
+    if kind == Item.TXN:
+        return 1 if end > pos else 0
+    if kind == Item.LEASE_REVOKE:
+        return 1 if end > pos + LEASE_ID.size else 0
+    if kind == Item.SKIP:
+        return int(_SKIP.unpack_from(data, pos)[0])
+    return 0
+
+
+def count_revisions(data: bytes, pos: int = 0) -> int:
+    """How many revisions the effects of a shard's record take."""
+    return sum(revisions_of(data, kind, at, to) for kind, at, to in items(data, pos))
+
+
+def _project_multi(data: bytes, pos: int, end: int, shard: int) -> bytes:
+    """A multi with the parts of one shard."""
+    at = pos + MULTI_HEAD.size + PARTICIPANT.size * int(MULTI_HEAD.unpack_from(data, pos)[3])
+    pieces = [data[pos:at]]
+    while at < end:
+        _, of, _, length = PART_HEAD.unpack_from(data, at)
+        after = at + PART_HEAD.size + length
+        if of == shard:
+            pieces.append(data[at:after])
+        at = after
+    if at != end:
+        raise ValueError("truncated multi")
+    body = b"".join(pieces)
+    return ITEM.pack(Item.MULTI, len(body)) + body
+
+
+def project(data: bytes, shard: int) -> bytes:
+    """What a node of ``shard`` (not 0) needs of an order record: order, cuts, its own parts, control items."""
+    out: list[bytes] = []
+    skipped = 0
+    for kind, pos, end in items(data):
+        if kind == Item.MULTI:
+            piece = _project_multi(data, pos, end, shard)
+        elif kind == Item.CUT:
+            piece = data[pos - ITEM.size : end]
+        elif kind in _CONTROL:
+            if kind == Item.LEASE_REVOKE:  # its keys, if any, are shard 0's own
+                skipped += revisions_of(data, kind, pos, end)
+                end = pos + LEASE_ID.size
+                piece = ITEM.pack(kind, LEASE_ID.size) + data[pos:end]
+            else:
+                piece = data[pos - ITEM.size : end]
+        else:
+            skipped += revisions_of(data, kind, pos, end)
+            continue
+        if skipped:
+            out.append(skip(skipped))
+            skipped = 0
+        out.append(piece)
+    if skipped:
+        out.append(skip(skipped))
+    return b"".join(out)
+
+
+class Entries(NamedTuple):
+    """Step: the node's own entries above the last cut up to this one are in order."""
+
+    cut: Cut
+    revision: int  # of the fold before them: the first change among them gets the next one
+
+
+class Change(NamedTuple):
+    """Step: effects at known revisions: shard 0's own, or a part of a multi."""
+
+    items: bytes
+    revision: int  # of the fold before them
+    attempt: Attempt | None  # of the multi
+    sub: int = 0  # place of the first change at its revision
+
+
+class Control(NamedTuple):
+    """Step: an item that changes no key."""
+
+    item: bytes
+    revision: int
+
+
+Step = Entries | Change | Control
+
+
+class Fold:
+    """What the order log says up to a place: the revision, and ``C_s`` of every shard (I5, I19)."""
+
+    __slots__ = ("concerned", "concerns_all", "cuts", "revision")
+
+    def __init__(self, revision: int = 1, cuts: Mapping[int, Cut] | None = None) -> None:
+        self.revision = revision
+        self.cuts: dict[int, Cut] = dict(cuts or {})
+        # what was taken since the owner looked: shards that it cuts or that take part in a multi; a control item is for all
+        self.concerned: set[int] = set()
+        self.concerns_all = False
+
+    def copy(self) -> Fold:
+        """An independent fold at the same place."""
+        return Fold(self.revision, self.cuts)
+
+    def cut(self, shard: int) -> Cut:
+        """``C_s``."""
+        return self.cuts.get(shard, _NO_CUT)
+
+    def take(self, data: bytes, shard: int) -> list[Step]:
+        """Fold one record (or its projection for ``shard``): what a node of ``shard`` has to do for it, in order.
+
+        The fold stands after the whole record then: a record becomes visible as a whole.
+        """
+        steps: list[Step] = []
+        own, own_end, own_revision = -1, 0, 0  # a run of shard 0's own effects is one step: each gets the next revision
+        for kind, pos, end in items(data):
+            if kind not in _ORDERING:
+                assert shard == 0, "shard 0's effects are not projected to others"
+                if own < 0:
+                    own, own_revision = pos - ITEM.size, self.revision
+                own_end = end
+                self.revision += revisions_of(data, kind, pos, end)
+                continue
+            if own >= 0:
+                steps.append(Change(data[own:own_end], own_revision, None))
+                own = -1
+            if kind == Item.CUT:
+                self._take_cut(data, pos, end, shard, steps)
+            elif kind == Item.MULTI:
+                self._take_multi(data, pos, end, shard, steps)
+            elif kind == Item.SKIP:
+                self.revision += revisions_of(data, kind, pos, end)
+            else:
+                steps.append(Control(data[pos - ITEM.size : end], self.revision))
+                self.concerns_all = True
+                self.revision += revisions_of(data, kind, pos, end)
+        if own >= 0:
+            steps.append(Change(data[own:own_end], own_revision, None))
+        return steps
+
+    def _take_cut(self, data: bytes, pos: int, end: int, shard: int, steps: list[Step]) -> None:
+        for s, new in decode_cut(data, pos, end):
+            old = self.cut(s)
+            # I4: absolute and never backwards
+            assert new.index > old.index, f"I4: shard {s} cut at {new.index} after {old.index}"
+            assert new.term >= old.term, f"I4: shard {s} cut at term {new.term} after {old.term}"
+            assert new.count >= old.count, f"I4: shard {s} cut at count {new.count} after {old.count}"
+            if s == shard:
+                steps.append(Entries(new, self.revision))
+            self.revision += new.count - old.count
+            self.cuts[s] = new
+            self.concerned.add(s)
+
+    def _take_multi(self, data: bytes, pos: int, end: int, shard: int, steps: list[Step]) -> None:
+        # read as it lies (see decode_multi): every host's node 0 does so once a multi, the sequencer's twice
+        term, number, groups, count = MULTI_HEAD.unpack_from(data, pos)
+        attempt = Attempt(term, number)
+        pos += MULTI_HEAD.size
+        takes_part = False
+        for _ in range(count):
+            s, leader_term = PARTICIPANT.unpack_from(data, pos)
+            pos += PARTICIPANT.size
+            assert self.cut(s).term == leader_term, f"I10: multi {attempt} rests on term {leader_term} of shard {s}"
+            takes_part = takes_part or s == shard
+            self.concerned.add(s)
+        while pos < end:
+            group, s, sub, length = PART_HEAD.unpack_from(data, pos)
+            pos += PART_HEAD.size
+            if s == shard:
+                steps.append(Change(data[pos : pos + length], self.revision + group, attempt, sub))
+                takes_part = False
+            pos += length
+        if pos != end:
+            raise ValueError("truncated multi")
+        if takes_part:
+            steps.append(Change(b"", self.revision, attempt))  # it only read here: unlock
+        self.revision += groups
+
+    def encode(self) -> bytes:
+        """For storage, in the batch of the data it describes."""
+        return struct.pack("<Q", self.revision) + b"".join([_pack_cut(s, self.cuts[s]) for s in sorted(self.cuts)])
+
+    @classmethod
+    def decode(cls, data: bytes) -> Fold:
+        """What :meth:`encode` made."""
+        return cls(struct.unpack_from("<Q", data)[0], dict(decode_cut(data, 8, len(data))))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Fold) and (self.revision, self.cuts) == (other.revision, other.cuts)
+
+    __hash__ = None  # type: ignore[assignment]  # it changes
+
+    def __repr__(self) -> str:
+        return f"Fold({self.revision}, {self.cuts})"
+
+
+_NO_CUT = Cut()

@@ -1,0 +1,176 @@
+"""What the sequencer and a shard's leader say to each other about a transaction over several shards.
+
+All of it is idempotent and may be lost, repeated or delayed: each message names its attempt, and attempts are
+never used again (H5). Bodies of ``cluster.wire.messages`` records, little-endian.
+
+===========  ======================  =====================================================================
+record       from, to                when lost
+===========  ======================  =====================================================================
+PREPARE      sequencer -> leader     sent again every few heartbeats until answered or given up
+(answer OK)  GRANT                   the next PREPARE is answered again
+(answer)     REFUSED, NOT_LEADER     likewise
+RELEASE      sequencer -> leader     the leader asks (QUERY) about a lock held for long
+QUERY        leader -> sequencer     asked again
+(answer OK)  FATE: release once you  asked again
+             have applied this index
+REPORT       leader -> sequencer     sent again every heartbeat until the feed shows it
+===========  ======================  =====================================================================
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass, field
+from typing import Any
+
+from cluster.evaluate.footprint import Footprint
+from cluster.evaluate.spans import merged
+from cluster.order.log import Attempt
+from cluster.pb import rpc_pb2 as pb
+
+_U32 = struct.Struct("<I")
+_ATTEMPT = struct.Struct("<QQ")
+_PREPARE = struct.Struct("<QQQQQ")  # attempt, floor: attempt numbers of this term up to it are finished; applied order
+_RANGE = struct.Struct("<QBII")  # revision to read at (0 latest), flags, key length, end length
+REPORT = struct.Struct("<HQQQQ")  # shard, index, term, count, applied order index
+FATE = struct.Struct("<Q")  # order index of the attempt's multi, 0: it has and will have none
+WRITE, COUNT = 1, 2
+_MANY = 0xFFFFFFFF  # in the place of a number of rows: only their number follows, u64
+
+Row = tuple[bytes, bytes]  # key, KeyValue in wire form
+
+
+@dataclass(slots=True)
+class Touch:
+    """One range of a transaction in a shard: read (and written, with the flag) at a revision (0: the latest)."""
+
+    key: bytes
+    range_end: bytes
+    write: bool = False
+    revision: int = 0
+    count: bool = False  # many rows need only be counted: they are deleted
+
+
+@dataclass(slots=True)
+class Prepare:
+    """Lock this, apply what you have logged, tell me what is there."""
+
+    attempt: Attempt
+    floor: int
+    order_index: int  # apply the order log up to here first
+    touches: list[Touch] = field(default_factory=list)
+    leases: list[int] = field(default_factory=list)  # to be revoked: lock them and every key on them
+    named: list[int] = field(default_factory=list)  # that its puts name: a revoke of them waits for its multi (I15)
+    compares: list[Any] = field(default_factory=list)  # Compare messages of ranges, to be decided for the shard's own keys
+
+    def footprint(self) -> Footprint:
+        """As the lock table sees it."""
+        found = Footprint()
+        for touch in self.touches:
+            (found.writes if touch.write else found.reads).append((touch.key, touch.range_end))
+        found.reads.extend(merged([(compare.key, compare.range_end) for compare in self.compares]))
+        found.leases.update(self.leases, self.named)
+        return found
+
+    def encode(self) -> bytes:
+        parts = [_PREPARE.pack(*self.attempt, self.floor, self.order_index, len(self.touches))]
+        for t in self.touches:
+            flags = (WRITE if t.write else 0) | (COUNT if t.count else 0)
+            parts.append(_RANGE.pack(t.revision, flags, len(t.key), len(t.range_end)))
+            parts += (t.key, t.range_end)
+        parts.append(_U32.pack(len(self.compares)))
+        for compare in self.compares:
+            body = compare.SerializeToString()
+            parts += (_U32.pack(len(body)), body)
+        parts.append(struct.pack(f"<I{len(self.leases)}q", len(self.leases), *self.leases))
+        parts.append(struct.pack(f"<{len(self.named)}q", *self.named))
+        return b"".join(parts)
+
+    @classmethod
+    def decode(cls, data: bytes) -> Prepare:
+        """ValueError, struct.error or DecodeError if it is cut short or none."""
+        term, number, floor, order_index, count = _PREPARE.unpack_from(data)
+        pos = _PREPARE.size
+        touches = []
+        for _ in range(count):
+            revision, flags, key_len, end_len = _RANGE.unpack_from(data, pos)
+            pos += _RANGE.size
+            key, range_end = data[pos : pos + key_len], data[pos + key_len : pos + key_len + end_len]
+            pos += key_len + end_len
+            touches.append(Touch(key, range_end, bool(flags & WRITE), revision, bool(flags & COUNT)))
+        (count,) = _U32.unpack_from(data, pos)
+        pos += 4
+        compares = []
+        for _ in range(count):
+            (length,) = _U32.unpack_from(data, pos)
+            pos += 4 + length
+            compares.append(pb.Compare.FromString(data[pos - length : pos]))
+        (count,) = _U32.unpack_from(data, pos)
+        leases = list(struct.unpack(f"<{(len(data) - pos - 4) // 8}q", data[pos + 4 :]))
+        return cls(Attempt(term, number), floor, order_index, touches, leases[:count], leases[count:], compares)
+
+
+@dataclass(slots=True)
+class Grant:
+    """What the leader of ``term`` read under the lock: rows per touch, keys per lease, a verdict per compare."""
+
+    term: int
+    rows: list[list[Row]]
+    lease_keys: list[list[bytes]]
+    counts: dict[int, int] = field(default_factory=dict)  # of touches that were only counted: their rows are empty
+    verdicts: bytes = b""  # of each compare one (``cluster.order.leading.verdicts``)
+
+    def encode(self) -> bytes:
+        parts = [_ATTEMPT.pack(self.term, len(self.rows)), _U32.pack(len(self.verdicts)), self.verdicts]
+        for at, rows in enumerate(self.rows):
+            if at in self.counts:
+                parts += (_U32.pack(_MANY), self.counts[at].to_bytes(8, "little"))
+                continue
+            parts.append(_U32.pack(len(rows)))
+            for key, kv in rows:
+                parts += (_U32.pack(len(key)), key, _U32.pack(len(kv)), kv)
+        for keys in self.lease_keys:
+            parts.append(_U32.pack(len(keys)))
+            for key in keys:
+                parts += (_U32.pack(len(key)), key)
+        return b"".join(parts)
+
+    @classmethod
+    def decode(cls, data: bytes) -> Grant:
+        """struct.error if it is cut short."""
+        term, count = _ATTEMPT.unpack_from(data)
+        pos = _ATTEMPT.size
+
+        def chunk() -> bytes:
+            nonlocal pos
+            (length,) = _U32.unpack_from(data, pos)
+            pos += 4 + length
+            return data[pos - length : pos]
+
+        verdicts = chunk()
+        rows: list[list[Row]] = []
+        counts: dict[int, int] = {}
+        for at in range(count):
+            (n,) = _U32.unpack_from(data, pos)
+            pos += 4
+            if n == _MANY:
+                counts[at] = int.from_bytes(data[pos : pos + 8], "little")
+                pos += 8
+                n = 0
+            rows.append([(chunk(), chunk()) for _ in range(n)])
+        lease_keys: list[list[bytes]] = []
+        while pos < len(data):
+            (n,) = _U32.unpack_from(data, pos)
+            pos += 4
+            lease_keys.append([chunk() for _ in range(n)])
+        return cls(term, rows, lease_keys, counts, verdicts)
+
+
+def encode_attempt(attempt: Attempt) -> bytes:
+    """Body of RELEASE, QUERY, and of a refusal (the holder)."""
+    return _ATTEMPT.pack(*attempt)
+
+
+def decode_attempt(data: bytes) -> Attempt:
+    """What :func:`encode_attempt` made."""
+    return Attempt(*_ATTEMPT.unpack(data))

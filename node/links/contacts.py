@@ -1,0 +1,112 @@
+"""What a node's log says of its peers: who cannot be reached and why, who is back, and that nobody leads.
+
+A cluster that cannot form, or has fallen apart, says why on every host. The same trouble is told once, then every
+``AGAIN_S`` while it lasts. Nodes of shards other than 0, which mostly have the same troubles, repeat it less often.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import structlog
+
+from cluster.settings import Peer
+
+log = structlog.get_logger("contacts")
+
+AGAIN_S, OTHER_SHARDS_AGAIN_S = 30.0, 300.0
+_MOST_CAUSES = 5  # of one peer's trouble, that are told as soon as they are there
+PATIENCE_S = 3.0  # what is over sooner is none: hosts start one after the other, links are dialled anew
+
+
+class Contact(Protocol):
+    """A peer as this node reaches it: ``node.links.peers.PeerLink``."""
+
+    peer: Peer
+
+    def trouble(self) -> tuple[str, str]: ...
+
+
+@dataclass(slots=True)
+class _Trouble:
+    since: float
+    reason: str = ""  # as of the last look
+    told: dict[str, float] = field(default_factory=dict)  # reason -> when
+
+
+class Contacts:
+    """The peers of one node. :meth:`look` is called each second."""
+
+    def __init__(self, shard: int, links: Mapping[int, Contact]) -> None:
+        self._shard = shard
+        self._links = links
+        self._again_s = OTHER_SHARDS_AGAIN_S if shard else AGAIN_S
+        self._troubles: dict[int, _Trouble] = {}
+        self._reached: set[int] = set()  # at one time or another
+        self._leaderless: _Trouble | None = None
+
+    def look(self, leader: int, now: float) -> None:
+        """``leader``: member ID of whom this node follows, 0: of nobody. ``now``: seconds of any one clock."""
+        for member_id, link in self._links.items():
+            reason, hint = link.trouble()
+            if reason:
+                self._is_troubled(member_id, link.peer, reason, hint, now)
+            else:
+                self._is_well(member_id, link.peer, now)
+        self._look_for_leader(leader, now)
+
+    def _is_troubled(self, member_id: int, peer: Peer, reason: str, hint: str, now: float) -> None:
+        trouble = self._troubles.setdefault(member_id, _Trouble(now))
+        if not self._due(trouble, reason, now):
+            return
+        event = "lost a peer" if member_id in self._reached and not trouble.told else "a peer is not reached"
+        if len(trouble.told) >= _MOST_CAUSES:
+            trouble.told.pop(min(trouble.told, key=trouble.told.__getitem__))
+        trouble.told[reason] = now
+        log.warning(event, **self._named(peer), reason=reason, **({"hint": hint} if hint else {}), for_s=round(now - trouble.since))
+
+    def _due(self, trouble: _Trouble, reason: str, now: float) -> bool:
+        """Another cause is news, once it has stood for two looks: a dial that is refused and one that hangs take turns."""
+        stands, trouble.reason = reason == trouble.reason, reason
+        if not trouble.told:
+            return now - trouble.since >= PATIENCE_S
+        if reason in trouble.told or len(trouble.told) >= _MOST_CAUSES:
+            return now - max(trouble.told.values()) >= self._again_s
+        return stands
+
+    def _is_well(self, member_id: int, peer: Peer, now: float) -> None:
+        trouble = self._troubles.pop(member_id, None)
+        if trouble is not None and trouble.told:
+            log.info("reached a peer", **self._named(peer), after_s=round(now - trouble.since))
+        self._reached.add(member_id)
+
+    def _look_for_leader(self, leader: int, now: float) -> None:
+        if leader:
+            self._leaderless = None
+            return
+        if self._leaderless is None:
+            self._leaderless = _Trouble(now)
+        if not self._due(self._leaderless, "", now):
+            return
+        self._leaderless.told[""] = now
+        members = len(self._links) + 1
+        reached = [link.peer.name for member_id, link in self._links.items() if member_id not in self._troubles]
+        needed = members // 2 + 1
+        facts = {"shard": self._shard, "reached": reached, "not_reached": dict(self._unreached()), "members": members,
+                 "needed": needed, "for_s": round(now - self._leaderless.since)}
+        if len(reached) + 1 < needed:
+            log.warning("nobody leads: no majority of the members reaches each other", **facts)
+        else:
+            log.warning("nobody leads, though this host reaches a majority of the members", **facts,
+                        hint="the logs of the others say whether they reach this host")
+
+    def _unreached(self) -> Iterator[tuple[str, str]]:
+        for member_id in self._troubles:
+            link = self._links[member_id]
+            yield link.peer.name, link.trouble()[0]
+
+    def _named(self, peer: Peer) -> dict[str, object]:
+        host = f"[{peer.host}]" if ":" in peer.host else peer.host
+        return {"peer": peer.name or f"{peer.member_id:x}", "address": f"{host}:{peer.port + self._shard}", "shard": self._shard}

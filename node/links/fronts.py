@@ -1,0 +1,288 @@
+"""The fronts that talk to this node, local ones over ipc and remote ones over tcp.
+
+Frames and records: ``cluster.wire.messages``. Answers of a tick leave as one frame per front. A frame out of
+sequence means that frames were lost: the link is dropped without a word, and the front, which misses the
+STATE records, opens a new one (I23: it never resends a write on its own).
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+import structlog
+
+from cluster.wire import messages
+from cluster.wire.messages import ANSWER, HEAD, HELLO_BODY, PROTOCOL_VERSION, SEQUENCE, Method, Status
+from tools.muster.machine.logs import Repeats
+
+log = structlog.get_logger("fronts")
+
+_PARTIAL = int(Status.PARTIAL)
+_COPIED_BYTES = 4096  # larger bodies are not copied before the frame is joined
+
+Send = Callable[[list[bytes]], bool]
+PassOn = Callable[[int, int, list[bytes]], None]  # rid, status, body in pieces
+NODE_IDENTITY = b"n"  # what the identity of another node's link begins with
+
+
+class FrontLink:
+    """One front's connection."""
+
+    __slots__ = (
+        "_expected", "_out", "_prefix", "_send", "_sent", "alive", "answered", "farewell", "hurried_until", "identity", "lost",
+        "member_id", "newest", "overdue", "pass_on", "pieces_sent", "pieces_taken", "session", "subscriptions", "wanted",
+        "watches", "watermark",
+    )  # fmt: skip
+
+    def __init__(self, identity: bytes, send: Send, prefix: bytes, session: int, member_id: int = 0) -> None:
+        self.identity = identity
+        self.watches = identity[:1] != NODE_IDENTITY  # a front; other shards' nodes (node.links.siblings) have no use for watermarks
+        self.session = session
+        self.member_id = member_id  # of the host it runs on; 0: no member
+        self.alive = True
+        self.farewell = False  # it has every answer, and asks nothing more
+        self.pass_on: PassOn | None = None  # to a front in this very process, which takes large answers as they are
+        self.answered = 0
+        self.newest = self.overdue = 0  # rid of its last request; of the last one that it has given up by now, at the latest
+        self.subscriptions: dict[int, Any] = {}  # rid -> node.serving.watches.Subscription
+        self.lost: dict[int, Any] = {}  # the same, after an install: those that it has not been told of yet
+        self.watermark = 0  # revision of the last WATERMARK sent
+        self.wanted = 0  # revision that somebody there waits for
+        self.hurried_until = 0.0  # somebody waited just now
+        self.pieces_sent = 0  # bytes of answers in pieces (PARTIAL)
+        self.pieces_taken = 0  # of these the front has read, in all (CREDIT with rid 0)
+        self._send = send
+        self._prefix = prefix
+        self._expected = 2
+        self._sent = 0
+        self._out: list[bytes] = []
+
+    def in_sequence(self, sequence: int) -> bool:
+        """Whether this frame is the next one."""
+        if sequence != self._expected:
+            return False
+        self._expected += 1
+        return True
+
+    def awaits(self, rid: int) -> bool:
+        """Whether somebody may still wait for the answer to this request."""
+        return self.alive and rid > self.overdue
+
+    def put(self, record: bytes) -> None:
+        """Queue one encoded answer record for this tick's frame."""
+        self._out.append(record)
+
+    def answer(self, rid: int, status: int, body: bytes) -> None:
+        """Queue one answer."""
+        if status == _PARTIAL:
+            self.pieces_sent += len(body)
+        if len(body) < _COPIED_BYTES:
+            self._out.append(ANSWER.pack(rid, status, len(body)) + body)
+        else:
+            self._out += (ANSWER.pack(rid, status, len(body)), body)
+            self.answered -= 1  # flush counts pieces
+
+    def pieces(self, rid: int, status: int, parts: list[bytes]) -> None:
+        """As :meth:`answer`, for a large body in pieces: it is not copied on its way to a front in this process."""
+        if status == _PARTIAL:
+            self.pieces_sent += sum(map(len, parts))
+        if self.pass_on is not None:
+            self.answered += 1
+            self.pass_on(rid, status, parts)
+            return
+        self._out.append(ANSWER.pack(rid, status, sum(map(len, parts))))
+        self._out += parts
+        self.answered -= len(parts)
+
+    def ok(self, rid: int, revision: int, term: int, tail: bytes) -> None:
+        """Queue the answer of an etcd method: revision and term for the header, the other fields in wire form."""
+        self._out.append(ANSWER.pack(rid, 0, 16 + len(tail)) + HEAD.pack(revision, term) + tail)
+
+    @property
+    def local(self) -> bool:
+        """Whether the front runs on this host (ipc)."""
+        return not self._prefix
+
+    @property
+    def in_flight(self) -> int:
+        """Bytes of pieces that the front has not read yet."""
+        return self.pieces_sent - self.pieces_taken
+
+    @property
+    def pending(self) -> bool:
+        return bool(self._out)
+
+    def flush(self) -> bool:
+        """Send what is queued as one frame. False: the front does not take it, the link is dead."""
+        out, self._out = self._out, []
+        self._sent += 1
+        self.answered += len(out)
+        if not self._send([self.identity, b"".join([self._prefix, SEQUENCE.pack(self._sent), *out])]):
+            self.alive = False
+        return self.alive
+
+
+class Fronts:
+    """All links, and the ones with something to send in this tick."""
+
+    def __init__(
+        self,
+        cluster_id: int,
+        receive: Callable[[FrontLink, list[tuple[int, int, int, bytes]]], None],
+        greet: Callable[[FrontLink], None],
+        gone: Callable[[FrontLink], None],
+        layout: tuple[int, int],
+        prompt: bool = True,
+        limit_s: float = 7.0,
+    ) -> None:
+        """``limit_s``: fronts wait for no answer longer than that."""
+        self._cluster_id = cluster_id
+        self._layout = layout  # shards and placement depth
+        self._receive = receive
+        self._greet = greet
+        self._gone = gone
+        self._prompt = prompt  # local fronts hear of every revision as it is applied
+        self._revision = 0  # applied, and all its events queued
+        self._limit_s = limit_s
+        self._came: deque[tuple[float, list[tuple[FrontLink, int]]]] = deque()  # when, by link, the last request that had come
+        self.links: dict[bytes, FrontLink] = {}
+        self.dirty: set[FrontLink] = set()
+        self._refusals = Repeats()
+
+    def frame(self, identity: bytes, data: bytes, send: Send, prefix: bytes, pass_on: PassOn | None = None) -> None:
+        """One frame of a front arrived. ``pass_on``: see :class:`FrontLink`."""
+        link = self.links.get(identity)
+        try:
+            sequence, records = messages.decode_requests(data)
+        except (ValueError, IndexError) as e:
+            log.warning("dropping a front that sent a broken frame", error=str(e))
+            self.drop(identity)
+            return
+        if sequence == 1:
+            if link is not None:
+                self.drop(identity)
+            link = self._hello(identity, records, send, prefix)
+            if link is None:
+                return
+            link.pass_on = pass_on
+            records = records[1:]
+        elif link is None:
+            return  # a link dropped before: silence makes the front open a new one
+        elif not link.in_sequence(sequence):
+            log.warning("dropping a front whose frames are out of sequence", session=link.session)
+            self.drop(identity)
+            return
+        if records:
+            newest = records[-1][0]
+            if newest <= link.newest:  # said of an older one: credit, say
+                newest = max([rid for rid, *_ in records])
+            link.newest = max(link.newest, newest)
+            self._receive(link, records)
+
+    def _hello(
+        self, identity: bytes, records: list[tuple[int, int, int, bytes]], send: Send, prefix: bytes
+    ) -> FrontLink | None:
+        refusal = told = ""
+        session = member_id = 0
+        if not records or records[0][1] != Method.HELLO or len(records[0][3]) != HELLO_BODY.size:
+            refusal = "the first record must be a hello"
+        else:
+            version, cluster_id, member_id, session, *layout = HELLO_BODY.unpack(records[0][3])
+            if version != PROTOCOL_VERSION:
+                refusal = f"protocol version {version}, this node speaks {PROTOCOL_VERSION}"
+            elif cluster_id != self._cluster_id:
+                refusal = f"cluster ID mismatch (got {cluster_id:x} want {self._cluster_id:x})"
+                told = "cluster ID mismatch"  # not to a stranger, who would know then what to say
+            elif any(layout) and tuple(layout) != self._layout:
+                refusal = (f"this cluster has {self._layout[0]} shards at placement depth {self._layout[1]}, "
+                           f"not {layout[0]} at {layout[1]}")
+        if refusal:
+            if self._refusals.news((member_id, refusal), time.monotonic()):
+                log.warning("refused a front", member=f"{member_id:x}", reason=refusal)
+            record = messages.answer(0, Status.REFUSED, (told or refusal).encode())
+            send([identity, prefix + SEQUENCE.pack(1) + record])
+            return None
+        link = FrontLink(identity, send, prefix, session, member_id)
+        self.links[identity] = link
+        self._greet(link)
+        return link
+
+    def drop(self, identity: bytes) -> None:
+        """Forget a link."""
+        link = self.links.pop(identity, None)
+        if link is not None:
+            link.alive = False
+            self.dirty.discard(link)
+            self._gone(link)
+
+    def sweep(self, now: float) -> None:
+        """Find what has been given up; every second."""
+        came = self._came
+        came.append((now, [(link, link.newest) for link in self.links.values()]))
+        while came[0][0] <= now - self._limit_s:
+            for link, rid in came.popleft()[1]:
+                link.overdue = rid
+
+    def flush(self) -> None:
+        """Send every link's answers of this tick."""
+        if not self.dirty:
+            return
+        dirty = list(self.dirty)
+        self.dirty.clear()  # others hold this very set
+        for link in dirty:
+            if link.pending and link.local and link.watches and link.watermark < self._revision:
+                self._tell_watermark(link)
+            if link.alive and link.pending and not link.flush():
+                log.info("a front's link has ended", session=link.session)  # one that is stuck: node.links.sockets warns
+                self.drop(link.identity)
+
+    def watermark(self, revision: int, now: float) -> None:
+        """Every event up to ``revision`` has been emitted: told at once where somebody watches, or waits (CATCH_UP), and
+        by node 0 to its host's fronts, which take the newest revision there is from it; to others with what leaves next.
+        """
+        self._revision = revision
+        for link in self.links.values():
+            if link.watermark < revision and (
+                link.subscriptions or now < link.hurried_until or link.watermark < link.wanted
+                or (self._prompt and link.local and link.watches)
+            ):
+                self._tell_watermark(link)
+                self.dirty.add(link)
+
+    def watermark_again(self, now: float) -> None:
+        """Tell links that :meth:`watermark` has passed over."""
+        self.watermark(self._revision, now)
+
+    def _tell_watermark(self, link: FrontLink) -> None:
+        if link.lost:  # I16: of what it does not know to be lost, this would say that nothing happened
+            return
+        link.watermark = self._revision
+        link.answer(0, Status.WATERMARK, SEQUENCE.pack(self._revision))
+
+    def hurry(self, link: FrontLink, revision: int, until: float) -> None:
+        """CATCH_UP: somebody waits for this revision, and will soon again."""
+        link.wanted, link.hurried_until = revision, until
+        if link.watermark < self._revision:
+            self._tell_watermark(link)
+            self.dirty.add(link)
+
+    def leave(self) -> None:
+        """Tell every front that this node is about to end. Other shards' nodes need not know: they ask elsewhere freely."""
+        for link in self.links.values():
+            if link.watches:
+                link.answer(0, Status.LEAVING, b"")
+                self.dirty.add(link)
+
+    @property
+    def left(self) -> bool:
+        """Whether no front waits for anything here."""
+        return all(link.farewell or not link.watches for link in self.links.values())
+
+    def broadcast(self, status: int, body: bytes) -> None:
+        """Tell every front something about the link itself."""
+        for link in self.links.values():
+            link.answer(0, status, body)
+            self.dirty.add(link)

@@ -1,0 +1,32 @@
+"""What the nodes of a store with several shards have besides: links to the nodes of other shards."""
+
+from __future__ import annotations
+
+from cluster.settings import Common
+from node.links.siblings import NodeLinks
+from node.links.sockets import CurveKeys
+from node.replica.server import Node
+
+
+class LinkedNode(Node):
+    """Opens and closes the links with itself; when they are flushed and swept is for the subclasses."""
+
+    links: NodeLinks
+
+    def start(self) -> None:
+        common: Common = self.settings.common
+        self.links = NodeLinks(self.loop, self._context, common, CurveKeys.load(common.curve_key_file), self.wake)
+        super().start()
+
+    def _close(self) -> None:
+        self.links.close()  # only now: what was logged here gets its fate by the feed
+        super()._close()
+
+    def _unseen(self) -> bool:
+        return False  # other nodes wait for what is applied here; decision 20 says how soon each wants it
+
+    def _prepare(self) -> None:
+        """What is applied here is put in order first."""
+
+    def connecting(self) -> bool:
+        return bool(self.links.dirty)

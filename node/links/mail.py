@@ -1,0 +1,61 @@
+"""Raft's messages: what a peer's frame brings; and on their way out, one frame per peer, what may leave only after a sync (I2)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from cluster.raft import Message, decode_messages, encode_messages
+
+if TYPE_CHECKING:
+    from node.replica.server import Node
+
+
+class Mail:
+    """Of one node."""
+
+    __slots__ = ("_after_sync", "_node", "_outbox")
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+        self._outbox: dict[int, list[Message]] = {}
+        self._after_sync: list[tuple[int, list[Message]]] = []  # the sequence that must be on disk before
+
+    def came(self, member_id: int, data: bytes) -> bool:
+        """A frame of a peer. Whether it gives a tick anything to do. IntegrityError."""
+        raft, now, due = self._node.raft, self._node.now_ms(), False
+        for message in decode_messages(data):
+            if message.sender == member_id and raft.step(message, now):
+                due = True
+        if not due and (answers := raft.take_answers()):  # to a question about leadership: it waits for no tick
+            self.queue(answers)
+            self.send()
+        return due
+
+    def queue(self, messages: list[Message]) -> None:
+        """These leave with the next :meth:`send`."""
+        outbox = self._outbox
+        for message in messages:
+            outbox.setdefault(message.to, []).append(message)
+
+    def send(self) -> None:
+        """Send what is queued."""
+        if not self._outbox:
+            return
+        outbox, self._outbox = self._outbox, {}
+        for peer, messages in outbox.items():
+            if not self._node.peers.send(peer, b"R", encode_messages(messages)):
+                self._node.raft.report_unreachable(peer)
+
+    def hold(self, sequence: int, messages: list[Message]) -> None:
+        """These wait until everything up to ``sequence`` is on disk."""
+        self._after_sync.append((sequence, messages))
+
+    def holds_before(self, sequence: int) -> bool:
+        """Whether some wait for an earlier sequence."""
+        return any(s < sequence for s, _ in self._after_sync)
+
+    def synced(self, sequence: int) -> None:
+        """I2: everything up to there is on disk: votes and acks may leave."""
+        waiting = self._after_sync
+        while waiting and waiting[0][0] <= sequence:
+            self.queue(waiting.pop(0)[1])

@@ -1,0 +1,305 @@
+"""Raft traffic between the replicas of one shard, one frame per peer and tick.
+
+Each node binds one ROUTER on ``peer port + shard`` and connects one DEALER to each peer; a node sends on its
+own DEALERs only, so a link carries one direction (plus refusals). Remote fronts share the ROUTER. The first
+byte of a frame says what it is::
+
+    H hello, the first frame of a link
+    R Raft messages (cluster.raft.encode_messages)
+    S of a state's snapshot, both directions (node.upkeep.snapshots)
+    P publication of a host's attributes, for the leader
+    A an alarm of a host, for the sequencer
+    D what a host's nodes have durably applied, between node 0s (node.upkeep.floors)
+    V a host is short of space (node.upkeep.space)
+    L question and answer before a hand-over (node.replica.handover)
+    T, t asked now and then how long a frame takes, and the answer (node.links.round_trips)
+    N "I need a state": order records are kept nowhere (node.replica.shard_node)
+    G "I am about to end": nothing is handed over to this node (node.replica.leaving)
+    F a front's frame (node.links.fronts); both directions, as is its answer
+    ? "who are you?": the answer to a frame of an unknown link, which says hello then
+    X refused: code u8 + reason
+
+A hello carries protocol version, cluster ID, member ID, incarnation and shard. A replica that comes back with
+another incarnation has lost its disk: it is refused, because its old votes are gone (``node.links.incarnations``). One that is refused
+says hello again after ``RETRY_S``, or as soon as there is another connection. Lost frames
+need no repair here: Raft resends, snapshots resume from an offset, hellos are asked for again. The
+last small frame before such a hello is kept for it: a link between followers says nothing until a vote is wanted, and a vote
+that is lost costs an election timeout.
+
+Without keys whoever connects is a stranger to the router until its hello is accepted, a peer's or a front's
+(``tools.muster.machine.zmtp.sockets.Router``). An empty frame ends its connection, and so does a stranger's of an unknown kind. A member's is ignored:
+a newer version may have more of them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import struct
+from collections.abc import Callable
+from functools import partial
+
+import structlog
+import zmq
+
+from cluster.settings import Peer
+from cluster.wire.messages import PROTOCOL_VERSION
+from node.links.incarnations import REFUSED, Incarnations
+from node.links.round_trips import RoundTrips
+from node.links.sockets import CurveKeys, FrameSocket, Receive, open_dealer, open_router
+from tools.muster.machine.logs import Repeats
+from tools.muster.machine.zmtp import hint_of, tcp_endpoint
+
+log = structlog.get_logger("peers")
+
+HELLO = struct.Struct("<HQQQI")  # protocol version, cluster ID, member ID, incarnation, shard
+REFUSED_CLUSTER, REFUSED_VERSION, REFUSED_INCARNATION, REFUSED_UNKNOWN, REFUSED_SHARD = range(1, 6)
+_HINTS = {
+    REFUSED_CLUSTER: "compare --initial-cluster-token and --initial-cluster of both hosts",
+    REFUSED_VERSION: "both hosts need the same version of muster",
+    REFUSED_UNKNOWN: "compare --initial-cluster of both hosts",
+    REFUSED_SHARD: "a host's shards take the ports from its peer port on: compare the peer URLs in --initial-cluster",
+}
+_KINDS = frozenset(b"RSPADVLNGTt")  # of frames that a peer sends after its hello
+RETRY_S = 5.0  # a host that is refused says hello again after so long; what is wrong is mended by people
+_SETTLED_S = 1.0  # so long after a hello a refusal would have come
+_LONGEST_REASON = 300
+_PEER_HWM = 10_000
+_MOST_EARLY, _MOST_EARLY_BYTES = 64, 4096  # frames kept for a hello that is asked for, and the size of each
+_EARLY_S = 5.0  # a hello follows within a round trip
+
+
+class PeerLink:
+    """This node's sending side to one peer."""
+
+    def __init__(
+        self,
+        connect: Callable[[Receive, Callable[[], None]], FrameSocket],
+        peer: Peer,
+        hello: bytes,
+        refused: Callable[[Peer, int, str], None],
+        now: Callable[[], float],
+    ) -> None:
+        self.peer = peer
+        self._hello = hello
+        self._on_refused = refused
+        self._now = now
+        self._greeted = False
+        self._greeted_at = float("-inf")
+        self._refused: tuple[int, str] | None = None
+        self._refused_at = 0.0
+        self.sent_bytes = 0
+        self.failures = 0
+        self._socket = connect(self._receive, self._opened)
+
+    def send(self, kind: bytes, data: bytes) -> bool:
+        """Send one frame; False if the peer is not there, or refuses this node (the frame is dropped)."""
+        if not self._greeted and (self._refused is None or self._now() >= self._refused_at + RETRY_S):
+            self._greet()
+        if self._greeted and self._socket.send([kind + data]):
+            self.sent_bytes += len(data)
+            return True
+        self.failures += 1
+        return False
+
+    def trouble(self) -> tuple[str, str]:
+        """Why nothing arrives at this peer, as far as this side knows, and what to look at; empty while all is well."""
+        # a socket may stand already, and the handshake not be over
+        if reason := self._socket.trouble or ("" if self._socket.stands() else "no connection"):
+            return reason, hint_of(reason)
+        if self._refused is None:
+            return "", ""
+        if self._greeted and self._now() - self._greeted_at > _SETTLED_S:
+            self._refused = None
+            return "", ""
+        code, reason = self._refused
+        return f"it refuses this host: {reason}", _HINTS.get(code, "")
+
+    def look(self) -> None:
+        """Each second: say hello again where that was refused a while ago."""
+        if self._refused is not None and not self._greeted and self._now() >= self._refused_at + RETRY_S:
+            self._greet()
+
+    def _greet(self) -> None:
+        self._greeted = self._socket.send([self._hello])
+        self._greeted_at = self._now()
+
+    def _opened(self) -> None:
+        """There is another connection, so whoever is there has heard no hello yet, and may be somebody else."""
+        self._greet()
+
+    def _receive(self, parts: list[bytes]) -> None:
+        frame = parts[-1]
+        if frame[:1] == b"?":
+            if self._refused is None:
+                self._greet()
+        elif frame[:1] == b"X" and len(frame) > 1:
+            reason = "".join(c if c.isprintable() else "?" for c in frame[2:].decode(errors="replace")[:_LONGEST_REASON])
+            self._refused, self._refused_at = (frame[1], reason), self._now()
+            self._greeted = False
+            self._on_refused(self.peer, frame[1], reason)
+
+    def close(self) -> None:
+        self._socket.close()
+
+
+def _dial(loop: asyncio.AbstractEventLoop, context: zmq.Context[zmq.Socket[bytes]], endpoint: str, identity: bytes,
+          keys: CurveKeys | None, silence_s: float, receive: Receive, opened: Callable[[], None]) -> FrameSocket:
+    return open_dealer(loop, context, endpoint, identity, receive, keys=keys, hwm=_PEER_HWM, silence_s=silence_s, opened=opened)
+
+
+class Peers:
+    """All of a node's peers of one shard."""
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        context: zmq.Context[zmq.Socket[bytes]],
+        *,
+        cluster_id: int,
+        member_id: int,
+        incarnation: int,
+        shard: int,
+        peers: tuple[Peer, ...],
+        listen: tuple[str, int],
+        keys: CurveKeys | None,
+        silence_s: float,
+        incarnations: Incarnations,
+        on_frame: Callable[[int, int, bytes], None],
+        on_front: Callable[[bytes, bytes, Callable[[list[bytes]], bool]], bool],
+        on_refused: Callable[[Peer, int, str], None],
+    ) -> None:
+        self._cluster_id = cluster_id
+        self._shard = shard
+        self._incarnations = incarnations
+        self._on_frame = on_frame
+        self._on_front = on_front
+        self._known = {p.member_id: p for p in peers if p.member_id != member_id}
+        self._accepted: dict[bytes, int] = {}
+        # By identity, the oldest first: when a frame came before the hello, and what it was, as a vote after a restart here
+        self._early: dict[bytes, tuple[float, bytes]] = {}
+        self._refusals = Repeats()
+        self._loop = loop
+        self.received_bytes: dict[int, int] = dict.fromkeys(self._known, 0)
+        self.round_trips = RoundTrips(loop, self._known, self.send)
+        hello = b"H" + HELLO.pack(PROTOCOL_VERSION, cluster_id, member_id, incarnation, shard)
+        self._router = open_router(loop, context, tcp_endpoint(*listen), self._receive, keys=keys, hwm=_PEER_HWM,
+                                   silence_s=silence_s, strangers=True, gone=self._gone)
+        self.links = {
+            p.member_id: PeerLink(
+                partial(_dial, loop, context, tcp_endpoint(p.host, p.port + shard), b"p" + os.urandom(12), keys, silence_s),
+                p,
+                hello,
+                on_refused,
+                loop.time,
+            )
+            for p in self._known.values()
+        }
+
+    def send(self, member_id: int, kind: bytes, data: bytes) -> bool:
+        """Send one frame to a peer; False if it was dropped."""
+        link = self.links.get(member_id)
+        return link is not None and link.send(kind, data)
+
+    def _receive(self, parts: list[bytes]) -> None:
+        identity, frame = parts[0], parts[-1]
+        kind = frame[:1]
+        if kind == b"F":
+            if self._on_front(identity, frame[1:], self._router.send):
+                self._router.trust(identity)
+            return
+        if kind == b"H":
+            self._on_hello(identity, frame)
+            return
+        member_id = self._accepted.get(identity)
+        if member_id is None:
+            if not frame or frame[0] not in _KINDS:
+                self._router.drop(identity, "it sent a frame of no kind")
+                return
+            if len(frame) <= _MOST_EARLY_BYTES:
+                self._keep_early(identity, frame)
+            self._router.send([identity, b"?"])
+            return
+        self._take(identity, member_id, frame)
+
+    def _keep_early(self, identity: bytes, frame: bytes) -> None:
+        early, now = self._early, self._loop.time()
+        early.pop(identity, None)
+        while early and next(iter(early.values()))[0] <= now - _EARLY_S:
+            del early[next(iter(early))]  # the oldest: nobody of that name says hello any more
+        if len(early) < _MOST_EARLY:
+            early[identity] = now, frame
+
+    def _take(self, identity: bytes, member_id: int, frame: bytes) -> None:
+        self.received_bytes[member_id] += len(frame)
+        if not frame:
+            if self._refusals.news((member_id, "empty"), self._loop.time()):
+                log.warning("ended the connection of a peer that sent an empty frame", **self._who(identity, member_id))
+            self._gone(identity)
+            self._router.drop(identity, "it sent an empty frame")
+            return
+        if not self.round_trips.take(member_id, frame):
+            self._on_frame(member_id, frame[0], frame[1:])
+
+    def _on_hello(self, identity: bytes, frame: bytes) -> None:
+        if len(frame) != 1 + HELLO.size:
+            self._refuse(identity, 0, REFUSED_VERSION, "not a hello of this protocol")
+            return
+        version, cluster_id, member_id, incarnation, shard = HELLO.unpack_from(frame, 1)
+        if cluster_id != self._cluster_id:
+            self._refuse(identity, member_id, REFUSED_CLUSTER,
+                         f"cluster ID mismatch (got {cluster_id:x} want {self._cluster_id:x})", "cluster ID mismatch")
+        elif version != PROTOCOL_VERSION:
+            self._refuse(identity, member_id, REFUSED_VERSION,
+                         f"incompatible version (got {version} want {PROTOCOL_VERSION})")
+        elif member_id not in self._known:
+            self._refuse(identity, member_id, REFUSED_UNKNOWN, f"member {member_id:x} is not in this cluster")
+        elif shard != self._shard:
+            self._refuse(identity, member_id, REFUSED_SHARD, f"shard mismatch (got {shard} want {self._shard})")
+        elif not self._incarnations.accept(member_id, incarnation):
+            self._refuse(identity, member_id, REFUSED_INCARNATION, REFUSED.format(member_id))
+        else:
+            self._accepted[identity] = member_id
+            self._router.trust(identity)
+            if (early := self._early.pop(identity, None)) is not None:
+                self._take(identity, member_id, early[1])
+
+    def refuse(self, member_id: int) -> None:
+        """The log says that this member is not who it was when its hello was accepted (H10)."""
+        for identity in [i for i, m in self._accepted.items() if m == member_id]:
+            self._refuse(identity, member_id, REFUSED_INCARNATION, REFUSED.format(member_id))
+
+    def _refuse(self, identity: bytes, member_id: int, code: int, reason: str, told: str = "") -> None:
+        """``told``: what a stranger is to hear instead of the reason, which may name what only members know."""
+        if self._refusals.news((member_id, code), self._loop.time()):
+            hint = _HINTS.get(code, "")
+            if code == REFUSED_CLUSTER and member_id in self._known:
+                hint = "its own ID is right, so the --initial-cluster that it was made with names other members"
+            log.warning("refused a peer", **self._who(identity, member_id), reason=reason, hint=hint)
+        self._gone(identity)
+        self._router.send([identity, b"X" + bytes((code,)) + (told or reason).encode()])
+
+    def _gone(self, identity: bytes) -> None:
+        """Whoever connects under this identity from now on has to say hello."""
+        self._accepted.pop(identity, None)
+        self._early.pop(identity, None)
+
+    def _who(self, identity: bytes, member_id: int) -> dict[str, str]:
+        """Fields of a log line about whoever is at the other end: the name if its ID has one, or if one member alone has its
+        address."""
+        address = self._router.address(identity)
+        host = address.rpartition(":")[0].strip("[]")
+        there = [p.name for p in self._known.values() if p.host == host]
+        name = self._known[member_id].name if member_id in self._known else there[0] if len(there) == 1 else ""
+        return {"peer": name, "member": f"{member_id:x}", "address": address}
+
+    def look(self) -> None:
+        """Each second."""
+        for link in self.links.values():
+            link.look()
+
+    def close(self) -> None:
+        self.round_trips.stop()
+        self._router.close()
+        for link in self.links.values():
+            link.close()

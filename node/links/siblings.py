@@ -1,0 +1,251 @@
+"""Links between the nodes of different shards: this node as a client of another, as a front is.
+
+Nodes of other shards are asked over the sockets that serve fronts (``node.links.fronts``): own host over ipc, other
+hosts over tcp. A link that is silent for an election timeout, or out of sequence, is dropped and made anew with
+another session; what was asked on it is asked again by whoever needs the answer: everything sent here is
+idempotent (``cluster.order.prepare``).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable
+from math import inf
+
+import structlog
+import zmq
+
+from cluster.settings import Common
+from cluster.wire.messages import (
+    HELLO_BODY,
+    PROTOCOL_VERSION,
+    REQUEST,
+    SEQUENCE,
+    STATE_BODY,
+    Method,
+    Status,
+    decode_answers,
+)
+from node.links.fronts import NODE_IDENTITY
+from node.links.sockets import CurveKeys, open_dealer
+from tools.muster.machine.zmtp import tcp_endpoint
+
+log = structlog.get_logger("links")
+
+_HWM = 10_000
+_MAX_WAITING = 1000  # requests kept while a connection is being made
+_MOST_CALLBACKS = 20_000  # of a link: beyond it the oldest, which has been asked again since, is forgotten
+_UNUSED_S = 10.0
+Receive = Callable[["NodeLink", int, int, bytes], None]
+
+
+class NodeLink:
+    """One connection to the node of one shard on one host."""
+
+    def __init__(self, links: NodeLinks, member_id: int, shard: int) -> None:
+        self.member_id = member_id
+        self.shard = shard
+        self.alive = True
+        self.up = False
+        self.leader = 0  # of its shard, as it last said
+        self.term = 0
+        self.commit = 0
+        self._links = links
+        self._rid = 0
+        self._sent = 0
+        self._expected = 1
+        self._out: list[bytes] = []
+        # rid -> what takes its answers, and until when; in the order of their times, but for what stays
+        self._callbacks: dict[int, tuple[Callable[[int, bytes], object], float]] = {}
+        self.heard_at = self.used_at = links.loop.time()
+        endpoint, prefix, keys = links.route(member_id, shard)
+        self._prefix = prefix
+        self._greeted = False
+        if links.closed:  # this node is stopping: nothing leaves any more
+            self.alive = False
+            return
+        self._socket = open_dealer(
+            links.loop, links.context, endpoint, NODE_IDENTITY + os.urandom(12), self._frame, keys=keys, hwm=_HWM,
+            silence_s=links.common.silence_s)
+
+    def request(self, method: int, body: bytes, answered: Callable[[int, bytes], object] | None = None, *,
+                stays: bool = False) -> int:
+        """Queue a request for this tick's frame; ``answered(status, body)`` for every answer to it: False if that leaves
+        nothing to do at once. Answers are taken for ``Common.limit_s``, since whoever needs one asks again long before; those
+        of one that ``stays``, a subscription, as long as the link lasts."""
+        self._rid += 1
+        callbacks = self._callbacks
+        if answered is not None:
+            callbacks[self._rid] = answered, inf if stays else self._links.loop.time() + self._links.common.limit_s
+            if len(callbacks) > _MOST_CALLBACKS:
+                del callbacks[next(rid for rid, (_, until) in callbacks.items() if until < inf)]
+            assert len(callbacks) <= _MOST_CALLBACKS, "I23: what waits for answers is bounded"
+        self._out.append(REQUEST.pack(self._rid, method, 0, len(body)) + body)
+        self._links.dirty.add(self)
+        return self._rid
+
+    def flush(self) -> None:
+        """Introduce this node, and send what is queued. It is dropped while the other side is not there."""
+        if (not self._out and self._greeted) or not self.alive:
+            return
+        records = self._out
+        if not self._greeted and self._greet() and not records:
+            return
+        if self._greeted and self._socket.send([self._prefix + SEQUENCE.pack(self._sent + 1) + b"".join(records)]):
+            self._sent += 1
+            self._out = []
+        elif self._greeted or len(records) > _MAX_WAITING:
+            self.drop("it does not take frames")
+        else:
+            self._links.dirty.add(self)  # not connected yet: with the next tick
+
+    def _greet(self) -> bool:
+        """A frame of its own: before it the other side takes no large ones (``tools.muster.machine.zmtp.stream``)."""
+        common = self._links.common
+        session = int.from_bytes(os.urandom(7), "big")
+        hello = HELLO_BODY.pack(PROTOCOL_VERSION, common.cluster_id, common.member_id, session,
+                                common.shard_count, common.placement_depth)
+        frame = self._prefix + SEQUENCE.pack(self._sent + 1) + REQUEST.pack(0, Method.HELLO, 0, len(hello)) + hello
+        self._greeted = self._socket.send([frame])
+        self._sent += self._greeted
+        return self._greeted
+
+    def _frame(self, parts: list[bytes]) -> None:
+        data = parts[-1]
+        if self._prefix:
+            data = data[1:]
+        try:
+            sequence, records = decode_answers(data)
+        except ValueError:
+            self.drop("it sent a broken frame")
+            return
+        if sequence != self._expected:
+            self.drop("its frames are out of sequence")
+            return
+        self._expected += 1
+        self.heard_at = self._links.loop.time()
+        news = False
+        for rid, status, body in records:
+            if rid:
+                waiting = self._callbacks.get(rid)
+                if waiting is not None:
+                    if status != Status.PARTIAL:
+                        del self._callbacks[rid]
+                    if waiting[0](status, body) is not False:
+                        news = True
+            elif status == Status.STATE:
+                known = self.up, self.leader, self.term
+                _, self.leader, self.term, self.commit, _, _ = STATE_BODY.unpack(body)
+                self.up = True
+                news = news or known != (True, self.leader, self.term)
+            elif status == Status.REFUSED:
+                self.drop(body.decode(errors="replace"))
+                return
+        if news:  # a sign of life by itself gives nobody anything to do
+            self._links.heard()
+
+    def forget(self, now: float) -> None:
+        """Drop what has waited too long for its answer."""
+        overdue = []
+        for rid, (_, until) in self._callbacks.items():
+            if until <= now:
+                overdue.append(rid)
+            elif until < inf:
+                break
+        for rid in overdue:
+            del self._callbacks[rid]
+
+    @property
+    def waiting(self) -> int:
+        """Requests whose answers are waited for."""
+        return len(self._callbacks)
+
+    def broken(self) -> bool:
+        """Whether there was a connection, and is none now."""
+        return self._greeted and not self._socket.stands()
+
+    def drop(self, reason: str) -> None:
+        """Give up on this link."""
+        if self.alive:
+            self.alive = False
+            self._socket.close()
+            self._links.dropped(self, reason)
+
+
+class NodeLinks:
+    """All such links of one node."""
+
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, context: zmq.Context[zmq.Socket[bytes]], common: Common,
+        keys: CurveKeys | None, heard: Callable[[], None],
+    ) -> None:
+        self.loop = loop
+        self.context = context
+        self.common = common
+        self.heard = heard
+        self.closed = False
+        self.dirty: set[NodeLink] = set()
+        self._keys = keys
+        self._peers = {p.member_id: p for p in common.peers}
+        self._links: dict[tuple[int, int], NodeLink] = {}
+        self._silence_s = common.election_timeout_ms / 1000
+
+    def route(self, member_id: int, shard: int) -> tuple[str, bytes, CurveKeys | None]:
+        """Endpoint, frame prefix and keys for a host's node of a shard."""
+        if member_id == self.common.member_id:
+            return f"ipc://{self.common.run_dir}/node-{shard}.sock", b"", None
+        peer = self._peers[member_id]
+        return tcp_endpoint(peer.host, peer.port + shard), b"F", self._keys
+
+    def get(self, member_id: int, shard: int) -> NodeLink:
+        """The link to that node, made if need be."""
+        link = self._links.get((member_id, shard))
+        if link is None or not link.alive:
+            link = self._links[member_id, shard] = NodeLink(self, member_id, shard)
+            self.dirty.add(link)  # it hears how things are there even if nothing is ever asked on it
+        link.used_at = self.loop.time()
+        return link
+
+    def flush(self) -> None:
+        """Send every link's requests of this tick."""
+        if self.dirty:
+            dirty = list(self.dirty)
+            self.dirty.clear()
+            for link in dirty:
+                link.flush()
+
+    def sweep(self) -> None:
+        """Drop links that are silent, or whose connection is gone: what is said seldom would not show it (H13); every heartbeat."""
+        now = self.loop.time()
+        for link in list(self._links.values()):
+            link.forget(now)
+            if link.alive and now - link.heard_at > self._silence_s:
+                link.drop("it is silent")
+            elif link.alive and link.broken():
+                link.drop("its connection is gone")
+
+    def drop_unused(self, keep: NodeLink | None) -> None:
+        """Drop links that nobody has looked at for a while: each brings a STATE, and a wake-up with it, four times in an
+        election timeout. They are made again when they are wanted. ``keep``: one that is held on to elsewhere."""
+        since = self.loop.time() - _UNUSED_S
+        for link in list(self._links.values()):
+            if link.alive and link.used_at < since and link is not keep:
+                link.drop("nothing is asked of it")
+
+    def dropped(self, link: NodeLink, reason: str) -> None:
+        """A link ended itself."""
+        if link.up:
+            log.info("dropped a link to another node", peer=f"{link.member_id:x}", shard=link.shard, reason=reason)
+        if self._links.get((link.member_id, link.shard)) is link:
+            del self._links[link.member_id, link.shard]
+        self.dirty.discard(link)
+
+    def close(self) -> None:
+        """Close them all, for good."""
+        self.closed = True
+        self.dirty.clear()
+        for link in list(self._links.values()):
+            link.alive = False
+            link._socket.close()
+        self._links.clear()

@@ -1,0 +1,67 @@
+"""What a node tells of itself: to its supervisor that it serves and whom it follows, to everybody linked how it stands."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import structlog
+
+from cluster.wire.messages import STATE_BODY, Status
+from node.links.contacts import Contacts
+
+if TYPE_CHECKING:
+    from node.replica.server import Node
+
+log = structlog.get_logger("node")
+
+
+class Standing:
+    """Of one node."""
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+        self._leader = (0, 0)  # member, term
+        self._names = {p.member_id: p.name for p in node.settings.common.peers}
+        self._contacts: Contacts | None = None
+        self.ready = False  # the supervisor was told so
+
+    def leader_changed(self) -> None:
+        """Raft follows another leader, or none, or the same at another term, maybe."""
+        node = self._node
+        now = (node.raft.leader_id, node.raft.term)
+        if now != self._leader:
+            self._leader = now
+            node.upkeep.leader_changes += 1 if now[0] else 0
+            name = self._names.get(now[0], "")
+            log.info("leader changed", shard=node.settings.shard, leader=f"{now[0]:x}", name=name, term=now[1])
+            node.status.say("leader", shard=node.settings.shard, leader=now[0], name=name, term=now[1])
+            self.say_state()
+            node.upkeep.publish()
+            self.say_ready()
+
+    def second(self, now: float) -> None:
+        """Look how the peers are; each second."""
+        node = self._node
+        if self._contacts is None:
+            self._contacts = Contacts(node.settings.shard, node.peers.links)
+        node.peers.look()
+        self._contacts.look(node.raft.leader_id, now)
+
+    def say_ready(self) -> None:
+        """Tell the supervisor once that this node serves."""
+        # like etcd, only with its own attributes applied: MemberList never shows a ready host as unstarted
+        if not self.ready and self._leader[0] and self._node.upkeep.published():
+            self.ready = True
+            self._node.status.say("ready")
+            self._node.upkeep.begin()
+
+    def say_state(self) -> None:
+        """Tell everybody who is linked here how things are: now, because they changed, or to show that this node lives."""
+        self._node.clock.state_said()
+        self._node.fronts.broadcast(Status.STATE, self.state())
+
+    def state(self) -> bytes:
+        """The body of a STATE record."""
+        node, raft = self._node, self._node.raft
+        return STATE_BODY.pack(node.settings.shard, raft.leader_id, raft.term, raft.commit_index, node.applied_index,
+                               node.store.revision)

@@ -1,0 +1,117 @@
+"""A run of committed records being applied: at once, or in slices when many keys are deleted (D8).
+
+Between slices the loop is served: heartbeats, votes, acknowledgements, reads of what is applied, and the evaluation
+of further writes go on; only what comes later in the order waits, as it must. Nothing of the run shows before its
+last slice.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections.abc import Callable, Iterable
+
+import structlog
+
+from cluster.histogram import APPLY_S, Histogram
+from cluster.order.sound import Place, sound
+from cluster.raft import Entry, EntryKind
+from node.storage import Applied, Applying, Event
+
+log = structlog.get_logger("apply")
+
+SLICE_S = 0.002
+_RUN_BYTES = 1 << 20  # committed entries are applied in runs of about this size
+
+
+def one_run(entries: Iterable[Entry]) -> list[tuple[int, int, bytes]]:
+    """As many of the entries of a store's only shard as are applied together: index, term, what can be applied of the record
+    (empty: an entry of another kind)."""
+    run: list[tuple[int, int, bytes]] = []
+    size = 0
+    for entry in entries:
+        run.append((entry.index, entry.term, sound(entry.data, Place.ALONE) if entry.kind == EntryKind.RECORD else b""))
+        size += len(entry.data)
+        if size >= _RUN_BYTES:
+            break
+    return run
+
+
+def is_full(run: list[tuple[int, int, bytes]], most: int) -> bool:
+    """Whether a run is as long as one may be, of at most so many entries."""
+    return len(run) >= most > 1 or sum([len(data) for _, _, data in run]) >= _RUN_BYTES
+
+
+class Applies:
+    """The apply that is under way in one replica, if it is a long one."""
+
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, gather: Callable[[list[Event]], None], go_on: Callable[[], None],
+        warning_s: float = math.inf,
+    ) -> None:
+        """``warning_s``: an apply that takes longer is logged."""
+        self._loop = loop
+        self._gather = gather
+        self._go_on = go_on
+        self._work: Applying | None = None
+        self._done: Callable[[Applied], None]
+        self.sliced = 0
+        self.took = Histogram(APPLY_S)
+        self.slow = 0  # that took longer than ``warning_s``
+        self._warning_s = warning_s
+        self._began = 0.0
+
+    @property
+    def busy(self) -> bool:
+        """Whether nothing else may be applied yet."""
+        return self._work is not None
+
+    def run(self, work: Applying, done: Callable[[Applied], None]) -> None:
+        """Apply; ``done`` is called within this call, or later, and then ``go_on`` after it."""
+        assert self._work is None, "one run after the other"
+        began = time.perf_counter()
+        try:
+            events = next(work)
+        except StopIteration as finished:
+            self._ended(began)
+            done(finished.value)
+            return
+        self._began = began
+        self._gather(events)
+        self._work, self._done = work, done
+        self.sliced += 1
+        self._loop.call_soon(self._slice, work)
+
+    def at_once(self, apply: Callable[[], Applied]) -> Applied:
+        """Apply in one go; what was applied."""
+        began = time.perf_counter()
+        applied = apply()
+        self._ended(began)
+        return applied
+
+    def _ended(self, began: float) -> None:
+        took = time.perf_counter() - began
+        self.took.observe(took)
+        if took > self._warning_s:
+            self.slow += 1
+            log.warning("apply took too long", took_s=round(took, 4), expected_s=self._warning_s)
+
+    def _slice(self, work: Applying) -> None:
+        if work is not self._work:
+            return  # abandoned
+        until = time.perf_counter() + SLICE_S
+        try:
+            while time.perf_counter() < until:
+                self._gather(next(work))
+        except StopIteration as finished:
+            self._work = None
+            self._ended(self._began)
+            self._done(finished.value)
+            self._go_on()
+        else:
+            self._loop.call_soon(self._slice, work)
+
+    def abandon(self) -> None:
+        """A snapshot took the place of the state."""
+        self._work = None

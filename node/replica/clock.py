@@ -1,0 +1,94 @@
+"""A node's clock: it ticks when something is due, not every so often (D12).
+
+Due are what Raft waits for, a heartbeat's work, a second's work, and the STATE by which links know that this node lives.
+A tick each 20 ms and a STATE each heartbeat were most of what an idle host of several shards cost (decision 19).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from typing import TYPE_CHECKING
+
+from cluster.settings import Common
+
+if TYPE_CHECKING:
+    from node.replica.server import Node
+
+
+def signs_of_life_ms(common: Common) -> int:
+    """How often links that have nothing else to say show that they live: four times in what they would be given up
+    after. So do the groups of shards other than 0; shard 0's keeps the interval that was asked for."""
+    return max(common.heartbeat_interval_ms, min(3 * common.heartbeat_interval_ms, common.election_timeout_ms // 4))
+
+
+class Clock:
+    """Of one node."""
+
+    def __init__(self, node: Node) -> None:
+        common = node.settings.common
+        self._node = node
+        self.calm = False  # nobody waits for this node, as it says: a heartbeat's work is done as seldom as STATE is said
+        self._interval_s = common.heartbeat_interval_ms / 1000
+        self._state_s = signs_of_life_ms(common) / 1000
+        self.late = 0  # heartbeats of a leader that were an interval late
+        self._next_heartbeat = 0.0
+        self._next_state = 0.0
+        self._next_second = 0.0
+        self._timer: asyncio.TimerHandle | None = None
+        self._due_ms = 0  # when the timer goes off, as far as Raft is concerned
+
+    def start(self) -> None:
+        """Begin to tick."""
+        self._tick()
+
+    def stop(self) -> None:
+        """No more ticks."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def look(self) -> None:
+        """Raft may want to be woken earlier than it did."""
+        due_ms = self._node.raft.next_deadline()
+        if due_ms < self._due_ms and self._timer is not None:
+            self._timer.cancel()
+            self._arm(due_ms, self._node.now_ms(), self._node.loop.time())
+
+    def state_said(self) -> None:
+        """A STATE has just been told: the next one is due a while from now."""
+        self._next_state = self._node.loop.time() + self._state_s
+
+    def _tick(self) -> None:
+        node, interval = self._node, self._interval_s
+        now, now_ms = node.loop.time(), node.now_ms()
+        node.raft.tick(now_ms)
+        if now >= self._next_heartbeat - interval / 4:  # together with what Raft's clock woke this up for
+            if node.writes.leader is not None and now > self._next_heartbeat + interval:
+                self.late += 1
+            self._next_heartbeat = now + (self._state_s if self.calm else interval)
+            if now >= self._next_state - interval / 2:
+                node.standing.say_state()
+            node.upkeep.tick()
+            node.standing.say_ready()
+            node.heartbeat()
+        if now >= self._next_second:
+            self._next_second = now + 1.0
+            node.reads.sweep()
+            node.snapshots.sweep()
+            node.backups.sweep()
+            node.streams.sweep()
+            node.fronts.sweep(now)
+            node.upkeep.second()
+            node.second()
+            node.standing.second(now)
+        self._arm(node.raft.next_deadline(), now_ms, now)
+        node.wake()
+
+    def _arm(self, raft_due_ms: int, now_ms: int, now: float) -> None:
+        due = min(self._next_heartbeat - now, (raft_due_ms - now_ms) / 1000)
+        if self._node.connecting():
+            due = min(due, self._interval_s / 5)
+        due = max(due, 0.001)
+        self._due_ms = now_ms + math.ceil(due * 1000)
+        self._timer = self._node.loop.call_later(due, self._tick)

@@ -1,0 +1,191 @@
+"""The feed: committed order records, from a host's node 0 to the nodes of the other shards.
+
+A node asks any host's node 0 for the records from an index on, its own host's first (H13): the content is the same
+everywhere. Records leave as projections (``cluster.order.log.project``) in contiguous order, as far as the receiver's
+acknowledgements leave room. A record leaves at once to the nodes that are in haste for it: a shard's leader for its own cuts,
+transactions and control records, a node where somebody reads or watches for all of them. To others it goes with those of the
+next 50 ms: a frame, a wake-up and a write of the state for many records instead of each. Which records are kept, ``node.upkeep.floors`` says: a
+node that fell behind them installs a snapshot.
+
+Large records are counted in bytes. So much is read from the log in one turn of the loop, for all feeds together, and
+the rest in the next one: a node that is far behind must not take the loop from the sequencer. And so much is sent beyond
+what a node has acknowledged.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections import deque
+from collections.abc import Container
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from cluster import errors
+from cluster.errors import EtcdError
+from cluster.order.log import project
+from cluster.order.sound import Place, sound
+from cluster.raft import EntryKind
+from cluster.wire.messages import FEED_HEAD, Status
+from node.links.fronts import FrontLink
+from node.upkeep.floors import Floors
+
+if TYPE_CHECKING:
+    from node.replica.server import Node
+
+FEED_BODY = struct.Struct("<HQ")  # shard, first order index wanted
+FEED_ACK_BODY = struct.Struct("<QQB")  # applied order index, durable order index, haste
+NO_HASTE, OWN_HASTE, ALL_HASTE = 0, 1, 2  # records may come late; those that concern the own shard may not; none may
+_LATE_S = 0.05
+_WINDOW = 2000  # records sent beyond the acknowledged one
+_WINDOW_BYTES = 8 << 20  # the same in bytes of projections, or one record; a receiver acknowledges each quarter of it
+ACK_BYTES = _WINDOW_BYTES // 4
+_RUN = 128  # records read from the log at once
+_RUN_BYTES = 1 << 20
+# Of records read between two turns of the loop: 2 ms a MiB, where the log's cache does not have them
+_TURN_BYTES = 2 << 20
+_RECORD_BYTES = 4 << 10  # what the smallest record counts, for what it costs besides its bytes
+_MARK_BYTES = 256 << 10
+
+
+@dataclass(slots=True, eq=False)
+class Feed:
+    """One node's subscription."""
+
+    link: FrontLink
+    rid: int
+    shard: int
+    next_index: int
+    acked: int
+    haste: int = ALL_HASTE
+    sent_bytes: int = 0  # of projections, in all
+    acked_bytes: int = 0  # of these, acknowledged, to within a mark
+    marks: deque[tuple[int, int]] = field(default_factory=deque)  # (record, bytes sent up to it)
+
+    def sent(self, index: int, size: int) -> None:
+        """A record was sent."""
+        self.sent_bytes += size
+        self.next_index = index + 1
+        if self.sent_bytes - (self.marks[-1][1] if self.marks else self.acked_bytes) >= _MARK_BYTES:
+            self.marks.append((index, self.sent_bytes))
+
+    def acknowledged(self, index: int) -> None:
+        """The node has applied up to this record."""
+        self.acked = index
+        while self.marks and self.marks[0][0] <= index:
+            self.acked_bytes = self.marks.popleft()[1]
+        if index >= self.next_index - 1:
+            self.acked_bytes = self.sent_bytes
+
+    @property
+    def has_room(self) -> bool:
+        """Whether more may be sent now."""
+        return self.sent_bytes - self.acked_bytes < _WINDOW_BYTES
+
+
+class Feeds:
+    """All nodes fed by this node 0."""
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+        self._feeds: dict[FrontLink, Feed] = {}
+        self._projected: dict[tuple[int, int], bytes] = {}
+        self.floors = Floors(node.settings.common.member_id, node.settings.common.shard_count)
+        self._late_scheduled = False
+        self._read_bytes = 0  # since the last turn that was taken for what was left
+        self._left: dict[Feed, None] = {}  # feeds with records for the next turn, in order
+        self.records = 0
+
+    def subscribe(self, link: FrontLink, rid: int, body: bytes) -> None:
+        """FEED: records from an index on, or Compacted if they are not kept any more."""
+        shard, first = FEED_BODY.unpack(body)
+        if first <= self._node.log.snapshot_position().index:
+            link.answer(rid, Status.ERROR, EtcdError(errors.COMPACTED).encode())
+            self._node._mark_dirty(link)
+            return
+        feed = self._feeds[link] = Feed(link, rid, shard, first, first - 1)
+        self.push(feed)
+        self._projected.clear()
+
+    def acknowledge(self, link: FrontLink, body: bytes) -> None:
+        """FEED_ACK: how far the node is."""
+        feed = self._feeds.get(link)
+        if feed is not None:
+            applied, durable, feed.haste = FEED_ACK_BODY.unpack(body)
+            feed.acknowledged(applied)
+            if link.local:
+                self.floors.own_is(feed.shard, durable)
+            self.push(feed)
+            self._projected.clear()
+
+    def gone(self, link: FrontLink) -> None:
+        """The link ended."""
+        self._feeds.pop(link, None)
+
+    def applied(self, concerned: Container[int]) -> None:
+        """More of the order log is committed and applied here, and the leaders of these shards are concerned."""
+        late = False
+        for feed in list(self._feeds.values()):
+            if feed.haste == ALL_HASTE or (feed.haste == OWN_HASTE and feed.shard in concerned):
+                self.push(feed)
+            else:
+                late = True
+        self._projected.clear()
+        if late and not self._late_scheduled:
+            self._late_scheduled = True
+            self._node.loop.call_later(_LATE_S, self._push_late)
+
+    def _push_late(self) -> None:
+        self._late_scheduled = False
+        for feed in list(self._feeds.values()):
+            self.push(feed)
+        self._projected.clear()
+        self._node.wake()
+
+    def _go_on(self) -> None:
+        """Another turn of the loop, for what the last one left."""
+        left, self._left = self._left, {}
+        self._read_bytes = 0
+        for feed in left:
+            if self._feeds.get(feed.link) is feed:
+                self.push(feed)
+        self._projected.clear()
+        self._node.wake()
+
+    def _next_turn(self, feed: Feed) -> None:
+        if not self._left:
+            self._node.loop.call_soon(self._go_on)
+        self._left[feed] = None
+
+    def push(self, feed: Feed) -> None:
+        """Send what there is room for, in this turn of the loop and the next ones."""
+        node = self._node
+        if feed.next_index <= node.log.snapshot_position().index:
+            # truncated, or jumped over by a snapshot: another host may have it, or a snapshot must do
+            self._feeds.pop(feed.link, None)
+            feed.link.answer(feed.rid, Status.ERROR, EtcdError(errors.COMPACTED).encode())
+            node._dirty.add(feed.link)
+            return
+        last = min(node.applied_index, feed.acked + _WINDOW)
+        sent = False
+        while feed.next_index <= last and feed.has_room:
+            if self._read_bytes >= _TURN_BYTES:
+                self._next_turn(feed)
+                break
+            for e in node.raft.log_entries(feed.next_index, min(last, feed.next_index + _RUN - 1), _RUN_BYTES):
+                key = (e.index, feed.shard)
+                piece = self._projected.get(key)
+                if piece is None:
+                    piece = project(sound(e.data, Place.ORDER), feed.shard) if e.kind == EntryKind.RECORD else b""
+                    self._projected[key] = piece
+                feed.link.answer(feed.rid, Status.PARTIAL, FEED_HEAD.pack(e.index, e.term, len(e.data)) + piece)
+                feed.sent(e.index, len(piece))
+                self._read_bytes += max(len(e.data), _RECORD_BYTES)
+                self.records += 1
+                sent = True
+        if sent:
+            node._dirty.add(feed.link)
+
+    @property
+    def hasty(self) -> bool:
+        """Whether any node wants records at once."""
+        return any(feed.haste != NO_HASTE for feed in self._feeds.values())

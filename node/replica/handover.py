@@ -1,0 +1,124 @@
+"""A shard's leader gives its leadership away: to where leaders are wanted, or to who can do what it cannot.
+
+Placement (``cluster.leader_placement``): decided every second from what Raft knows of the group, who is the sequencer, and what
+the wanted member answered in the second before (frame ``L``): how far it is in the order, and whether it has a live feed.
+
+H13: what this leader has committed must be in a cut within an election timeout. If it is not, its feed or its way to
+the sequencer is dead while its group is well, and nobody would elect anew: it asks its peers (frame ``L``) whether
+they have a live feed and a way to the sequencer, and hands over to the first that says so, with back-off. While there is
+no sequencer nobody says so, and the leader stays. A long apply excuses it, but not for ever.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import TYPE_CHECKING
+
+import structlog
+
+from cluster.leader_placement import MAX_LAG, BackOff, Candidate, LeaderPlacement
+from cluster.raft import Role
+
+if TYPE_CHECKING:
+    from node.replica.shard_node import ShardNode
+
+log = structlog.get_logger("handover")
+
+FRAME = b"L"
+_QUESTION, _ANSWER = b"?", b"!"
+_LIVE = struct.Struct("<cQQ")  # answer, sequencer it can reach (0: none), order index applied
+APPLY_LIMIT = 10  # election timeouts that one apply may take (a delete of a million keys takes a few, D8)
+
+
+class HandOver:
+    """Leadership transfers of one node of a shard other than 0."""
+
+    def __init__(self, node: ShardNode, policy: str) -> None:
+        common = node.settings.common
+        self._node = node
+        self._placement = LeaderPlacement(
+            policy, node.settings.shard, common.member_id, settle_ms=2 * common.election_timeout_ms)
+        self._pauses = BackOff(5 * common.election_timeout_ms)
+        self._election_ms = common.election_timeout_ms
+        self._uncut: tuple[int, int] = (0, 0)  # (term, index in order) when it last moved
+        self._uncut_since_ms = 0
+        self._order_index = 0  # at the last heartbeat
+        self._stands = False  # the order stood still here then, although more of it was committed
+        self._stands_since_ms = 0
+        self._order_lags: dict[int, int] = {}  # members with a live feed, as they said since the last second
+        self.moved = 0
+
+    def _candidates(self) -> list[Candidate]:
+        raft, now = self._node.raft, self._node.now_ms()
+        voters = raft.configuration.voters  # one on its way out is still heard, and cannot lead
+        return [
+            Candidate(member_id, now - peer.heard_ms < self._election_ms, raft.last_index - peer.match,
+                      self._order_lags.get(member_id))
+            for member_id, peer in raft.peers().items() if member_id in voters
+        ]
+
+    def second(self) -> None:
+        """Every second: is the leader where it is wanted?"""
+        node = self._node
+        if node.raft.role is not Role.LEADER:
+            self._placement.resigned()
+        elif node.leading is not None and node.leading.serving and not node.raft.transferring:
+            target = self._placement.decide(node.now_ms(), node.sequencer, self._candidates())
+            if target:
+                self._hand_over(target, "leaders are wanted there")
+            elif self._placement.wish != node.settings.common.member_id:
+                node.peers.send(self._placement.wish, FRAME, _QUESTION)
+        self._order_lags.clear()
+
+    def heartbeat(self) -> None:
+        """Every heartbeat: is what this leader committed put in order?"""
+        node = self._node
+        now = node.now_ms()
+        report = node.leading.report(node.raft.commit_index) if node.leading is not None else None
+        cut = node.fold.cut(node.settings.shard)
+        position = (cut.term, cut.index)
+        waits = report is not None and (report.term, report.index) > position
+        # The order stands still here although more of it is committed: that is a long apply, of its feed's node 0 or
+        # its own (D8). One that moves on without this shard's entries is not excused, nor one that stands for very long.
+        self._stands = node.order_known and node.order_index == self._order_index
+        self._order_index = node.order_index
+        if not self._stands:
+            self._stands_since_ms = now
+        applying = self._stands and now - self._stands_since_ms < APPLY_LIMIT * self._election_ms
+        if not waits or position != self._uncut or applying:
+            self._uncut, self._uncut_since_ms = position, now
+        elif now - self._uncut_since_ms >= self._election_ms and self._pauses.ready(now) and not node.raft.transferring:
+            for candidate in self._candidates():
+                if candidate.heard and candidate.lag <= MAX_LAG:
+                    node.peers.send(candidate.member_id, FRAME, _QUESTION)
+
+    def frame(self, peer: int, data: bytes) -> None:
+        """A question or an answer of another member of the group."""
+        node = self._node
+        if data == _QUESTION:
+            if node.stopping:
+                return  # it is to lead nothing any more
+            node.catch_up()
+            node.peers.send(peer, FRAME, _LIVE.pack(_ANSWER, node.reachable_sequencer(), node.order_index))
+            return
+        if len(data) != _LIVE.size:
+            raise ValueError("a hand-over frame of a wrong size")
+        _, sequencer, order_index = _LIVE.unpack(data)
+        if not sequencer:
+            return
+        self._order_lags[peer] = node.order_index - order_index
+        now = node.now_ms()
+        stuck = node.leading is not None and now - self._uncut_since_ms >= self._election_ms
+        ahead = order_index - node.order_index >= self._stands  # one that stands at the same record is no help
+        if stuck and ahead and self._pauses.ready(now) and not node.raft.transferring:
+            self._pauses.tried(now)
+            self._hand_over(peer, "what is committed here is not put in order, and that host has a live feed")
+
+    def _hand_over(self, target: int, reason: str) -> None:
+        node = self._node
+        if node.raft.role is not Role.LEADER or target not in node.raft.configuration.voters:
+            return  # deposed in this very tick, or the other one is to lead nothing any more
+        self.moved += 1
+        log.info("handing over leadership", shard=node.settings.shard, to=f"{target:x}", reason=reason)
+        node.raft.transfer_leadership(target)
+        node.wake()

@@ -1,0 +1,110 @@
+"""A node's orderly end: it leads nothing any more, what it was asked is answered, and its fronts ask elsewhere.
+
+1. Peers are told (frame ``G``), so that none hands leadership to a node that is about to go.
+2. Leadership is handed over, and again if it comes back. What only a leader is told (``Node.needs_to_lead``) is waited
+   for before, up to an election timeout.
+3. What was logged here has its fate only later: with the next leader's first entry, on shards other than 0 with its
+   first cut. It is waited for, up to three election timeouts in all: links and feed stay open until then (I7, I23).
+4. Fronts are told (LEAVING). A front sends nothing more, and says FAREWELL once it has every answer. So no request is in
+   a socket's buffer when that closes, where nobody could tell what became of it. One election timeout at most.
+
+The nodes of a host end in the order that ``tools.muster.host.supervisor`` gives: node 0, which feeds the others, is the last.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import structlog
+
+from cluster.raft import Role
+
+if TYPE_CHECKING:
+    from node.replica.server import Node
+
+log = structlog.get_logger("node")
+
+FRAME = b"G"
+_LOOK_S = 0.005
+
+
+class Leaving:
+    """Of one node; its loop goes on meanwhile."""
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+        self._election_s = node.settings.common.election_timeout_ms / 1000
+        self._told_at = 0.0  # peers
+        self._target = 0  # whom leadership is handed to
+
+    async def run(self) -> None:
+        """Return when the node may close: in order, or at its bound."""
+        node, common = self._node, self._node.settings.common
+        node.stopping = True
+        began = node.loop.time()
+        self._tell_peers()
+        await self._until(lambda: not node.needs_to_lead or not self._may_hand_over, began + self._election_s)
+        if not await self._until(self._settled, began + common.leave_s - self._election_s):
+            log.warning("stopping with requests whose outcome is not known", shard=node.settings.shard,
+                        leads=node.raft.role is Role.LEADER)
+        node.left = True
+        node.fronts.leave()
+        node.wake()
+        if not await self._until(lambda: node.fronts.left, node.loop.time() + self._election_s):
+            log.warning("stopping although a front has not said that it has all its answers", shard=node.settings.shard)
+
+    async def _until(self, condition: Callable[[], bool], until: float) -> bool:
+        node = self._node
+        while not condition():
+            if node.loop.time() >= until or node.fatal.done():
+                return False
+            self._tell_peers()
+            await asyncio.sleep(_LOOK_S)
+        return True
+
+    def _tell_peers(self) -> None:
+        node, now = self._node, self._node.loop.time()
+        if now - self._told_at >= node.settings.common.heartbeat_interval_ms / 1000:
+            self._told_at = now
+            for peer in node.settings.common.peers:
+                node.peers.send(peer.member_id, FRAME, b"")
+
+    @property
+    def _may_hand_over(self) -> bool:
+        """Whether this node leads, and another voter could."""
+        return self._node.raft.role is Role.LEADER and bool(self._node.upkeep.successors())
+
+    def _settled(self) -> bool:
+        node, raft = self._node, self._node.raft
+        if raft.role is Role.LEADER:
+            successors = node.upkeep.successors()
+            if self._target not in successors if raft.transferring else bool(successors):
+                # the one it was handed to ends as well, where all hosts are stopped at once: another one, or nobody
+                self._target = successors[0] if successors else node.settings.common.member_id
+                raft.transfer_leadership(self._target)
+                node.wake()
+            if successors:
+                return False
+        return not node.owes
+
+
+def close(node: Node) -> None:
+    """Close all that a node has opened; nothing is answered any more."""
+    node.clock.stop()
+    node.gathering.stop()
+    node._local.close()
+    node.peers.close()
+    if node._gatekeeper is not None:
+        node._gatekeeper.close()
+    node.syncer.close()
+    node.upkeep.close()
+    node.snapshots.close()
+    node.backups.close()
+    node.streams.close()
+    node.log.sync()
+    node.log.close()
+    node.store.flush()
+    node.store.close()
+    node._context.destroy(linger=0)

@@ -1,0 +1,454 @@
+"""Node 0 of a store with several shards: the order log, the sequencer when it leads, the feed for the others.
+
+Besides what every node does: cuts out of the other leaders' reports, transactions over several shards
+(``cluster.order.sequencing.coordinator``), and projections of what is committed for the other nodes (``node.replica.feed``). Control
+records (compaction) are acknowledged only when every shard's leader has applied them (H11, I20).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Container
+from functools import partial
+from typing import Any
+
+import structlog
+
+from cluster import errors
+from cluster.errors import EtcdError
+from cluster.evaluate.range_compares import RangeCompares
+from cluster.evaluate.view import Outcome
+from cluster.order import log as order
+from cluster.order.leading.shard_leader import Report
+from cluster.order.log import Change, Control, Cut, Fold
+from cluster.order.prepare import FATE, REPORT, Grant, decode_attempt
+from cluster.order.sequencing.coordinator import MAX_WAITING, Coordinator, Wide
+from cluster.order.sound import Place, sound
+from cluster.pacing.pace import Company
+from cluster.placement import Placement
+from cluster.raft import EntryKind, Role
+from cluster.settings import NodeSettings
+from cluster.wire.messages import ANSWER, HEAD, LEADER, LONE_HEAD, Method, Status
+from node.links.fronts import FrontLink
+from node.links.linked import LinkedNode
+from node.links.siblings import NodeLink
+from node.replica.feed import Feeds
+from node.storage import Applied
+from node.upkeep.floors import FRAME, REPEAT_S
+from tools.muster.machine.status import StatusSink
+
+log = structlog.get_logger("sequencer")
+
+FOLD = "fold"
+_APPLY_BYTES, _APPLY_ENTRIES = 1 << 20, 256
+_CONTROLS = frozenset((Method.COMPACT, Method.SET_ALARM))
+_SHORT_S = 60.0  # between two warnings that records are kept beyond the bound
+Token = tuple[FrontLink, int]
+
+
+class OrderNode(LinkedNode):
+    """See the module."""
+
+    def __init__(
+        self, settings: NodeSettings, loop: asyncio.AbstractEventLoop, status: StatusSink | None = None,
+    ) -> None:
+        super().__init__(settings, loop, status)
+        common = settings.common
+        self.placement = Placement(common.shard_count, common.placement_depth)
+        self.fold = load_fold(self)
+        self.feeds = Feeds(self)
+        self.reports: dict[int, Report] = {}
+        self._reporters: dict[int, int] = {}  # shard -> member that reported last
+        self.coordinator: Coordinator[Token] | None = None
+        self.writes.on_logged = self._logged
+        # compactions applied here that not every shard's leader has applied yet: (index, link, record)
+        self._controls: list[tuple[int, FrontLink, bytes]] = []
+        self.cuts = 0
+        self.company = Company()
+        self._patience: asyncio.TimerHandle | None = None  # ends the wait for it
+        self._uncut = False  # reports have come since the last cut
+        self._told = (b"", 0.0)  # other node 0s, of this host's floors: what and when
+        self._short_since: float | None = None  # records are kept beyond the bound, for other hosts (I17)
+
+    # -- requests
+
+    def _submit(self, link: FrontLink, rid: int, method: int, timeout_ms: int, body: bytes) -> None:
+        if method == Method.LEASE_REVOKE:  # its keys may hang anywhere: all shards take part (H6)
+            self._wide(link, rid, method, timeout_ms, body)
+        elif method in _CONTROLS and len(self._controls) >= MAX_WAITING:
+            self.reads.refuse(link, rid, EtcdError(errors.TOO_MANY_REQUESTS))
+        else:
+            self.writes.submit(link, rid, method, body)
+
+    def _node_request(self, link: FrontLink, rid: int, method: int, timeout_ms: int, body: bytes) -> bool:
+        if method == Method.REPORT:
+            self._report(link, body)
+        elif method == Method.FEED:
+            self.feeds.subscribe(link, rid, body)
+        elif method == Method.FEED_ACK:
+            self.feeds.acknowledge(link, body)
+        elif method == Method.LONE:
+            self._lone(link, rid, timeout_ms, body)
+        elif method == Method.WIDE:
+            self._wide(link, rid, body[0], timeout_ms, body[1:])
+        elif method == Method.QUERY:
+            self._query(link, rid, body)
+        else:
+            return False
+        return True
+
+    def _front_gone(self, link: FrontLink) -> None:
+        super()._front_gone(link)
+        self.feeds.gone(link)
+
+    def _lone(self, link: FrontLink, rid: int, timeout_ms: int, body: bytes) -> None:
+        """A put that is alone at its front: as a transaction over its shard, unless it would have to wait for another."""
+        (shard,), request = LONE_HEAD.unpack_from(body), body[LONE_HEAD.size :]
+        try:
+            free = self.coordinator is None or self.coordinator.free_for(Method.PUT, request, shard)
+        except EtcdError as e:
+            self.reads.refuse(link, rid, e)
+            return
+        if free:
+            self._wide(link, rid, Method.PUT, timeout_ms, request)
+        else:
+            link.answer(rid, Status.ELSEWHERE, LEADER.pack(0, 0))
+            self._mark_dirty(link)
+
+    def _wide(self, link: FrontLink, rid: int, method: int, timeout_ms: int, body: bytes) -> None:
+        coordinator = self.coordinator
+        if coordinator is None:
+            # elected and not serving yet, or no leader at all: the front asks again
+            self._not_leader(link, rid)
+            return
+        try:
+            if self.upkeep.over_quota(method, body):
+                raise EtcdError(errors.NO_SPACE)
+            accepted = coordinator.submit((link, rid), method, body, deadline_ms=self.now_ms() + timeout_ms)
+        except EtcdError as e:
+            self.reads.refuse(link, rid, e)
+            return
+        if not accepted:
+            self.reads.refuse(link, rid, EtcdError(errors.TOO_MANY_REQUESTS))
+
+    def _not_leader(self, link: FrontLink, rid: int) -> None:
+        leader = 0 if self.raft.role is Role.LEADER else self.raft.leader_id
+        link.answer(rid, Status.NOT_LEADER, LEADER.pack(leader, self.raft.term))
+        self._mark_dirty(link)
+
+    def _report(self, link: FrontLink, body: bytes) -> None:
+        report = Report(*REPORT.unpack(body))
+        known = self.reports.get(report.shard)
+        if known is None or (report.term, report.index, report.applied_order) >= (
+            known.term, known.index, known.applied_order
+        ):
+            self.reports[report.shard] = report
+            self._reporters[report.shard] = link.member_id
+            self._uncut = True
+        if self.coordinator is not None:
+            self.coordinator.leader_of(report.shard, report.term)
+            if report.index > self.coordinator.fold.cut(report.shard).index:
+                self.company.reported(report.shard, self.loop.time())
+        self._release_controls()
+
+    def _query(self, link: FrontLink, rid: int, body: bytes) -> None:
+        fate = self.coordinator.fate(decode_attempt(body)) if self.coordinator is not None else None
+        if fate is not None:
+            link.answer(rid, Status.OK, FATE.pack(fate))
+            self._mark_dirty(link)
+
+    # -- the sequencer
+
+    def _evaluate(self) -> None:
+        coordinator = self.coordinator
+        self.pace.held = False
+        if coordinator is not None and self._sequencing and self.writes.has_room:
+            # cuts gather as writes do, but what a lock waits for does not wait for its turn
+            self.pace.held = self._expects_company(coordinator)
+            if self.writes.due or coordinator.busy:
+                self._cut(coordinator)
+            coordinator.run(self.now_ms(), self._append)
+            self._send_prepares(coordinator)
+            for wide, looked in coordinator.take_unlooked():
+                assert wide.token is not None
+                self.looking.start(*wide.token, looked, partial(self._looks, coordinator, wide),
+                                   partial(self._looked, coordinator, wide))
+        super()._evaluate()
+
+    def _looks(self, coordinator: Coordinator[Token], wide: Wide[Token]) -> bool:
+        return coordinator is self.coordinator and wide.looking
+
+    def _looked(self, coordinator: Coordinator[Token], wide: Wide[Token], looked: RangeCompares | None) -> None:
+        if coordinator is self.coordinator:
+            coordinator.looked_at(wide, looked)
+
+    @property
+    def _sequencing(self) -> bool:
+        leader = self.writes.leader
+        return (leader is not None and not self.raft.transferring and self.raft.role is Role.LEADER
+                and self.raft.term == leader.term)
+
+    def _expects_company(self, coordinator: Coordinator[Token]) -> bool:
+        """Whether what could leave waits for reports that are about to come (``cluster.pacing.pace``)."""
+        if self.writes.uncommitted or coordinator.busy or not (self._uncut or self.writes.queued):
+            return False
+        patience_s = self.company.patience_s(self.loop.time())
+        if self._patience is not None:
+            self._patience.cancel()
+        self._patience = self.loop.call_later(patience_s, self.wake) if patience_s else None
+        return patience_s > 0
+
+    def _cut(self, coordinator: Coordinator[Token]) -> None:
+        """One cut for every shard that has committed more than is in order."""
+        cuts: dict[int, Cut] = {}
+        grown: dict[int, int] = {}
+        self._uncut = False
+        for shard, report in self.reports.items():
+            old = coordinator.fold.cut(shard)
+            # I3: only committed entries of the reporting leader's own term are reported; I4: never backwards
+            if report.term >= old.term and report.index > old.index:
+                cuts[shard] = Cut(report.index, report.term, report.count)
+                grown[shard] = report.count - old.count
+        self.company.cut(grown, self.loop.time())
+        if cuts:
+            item = order.encode_cut(cuts)
+            coordinator.fold.take(item, 0)
+            self.cuts += 1
+            assert self.writes.leader is not None
+            self.writes.leader.append_ordered(item, sum(grown.values()), [], [])
+
+    def _append(self, item: bytes, outcome: Outcome, wide: Wide[Token]) -> None:
+        leader, coordinator = self.writes.leader, self.coordinator
+        assert leader is not None
+        assert coordinator is not None
+        before = coordinator.fold.revision
+        coordinator.fold.take(item, 0)
+        own = [(key, version) for key, version in outcome.writes if self.placement.shard_of(key) == 0]
+        leader.append_ordered(item, coordinator.fold.revision - before, own, wide.leases, outcome.ranges)
+        self.writes.weigh(len(item))
+        if wide.token is None:
+            return
+        link, rid = wide.token
+        if outcome.revision < 0:  # a refusal, logged so that it is as linearizable as any answer
+            record = ANSWER.pack(rid, Status.ERROR, len(outcome.tail)) + outcome.tail
+        else:
+            record = ANSWER.pack(rid, Status.OK, HEAD.size + len(outcome.tail)) + HEAD.pack(
+                outcome.revision, leader.term) + outcome.tail
+        self.writes.stage(link, rid, record)
+
+    def _logged(self, index: int) -> None:
+        if self.coordinator is not None:
+            self.coordinator.logged(index)
+
+    def _send_prepares(self, coordinator: Coordinator[Token]) -> None:
+        for message in coordinator.take_messages():
+            member_id = self._reporters.get(message.shard)
+            if member_id is None:
+                continue
+            link = self.links.get(member_id, message.shard)
+            if message.method == Method.PREPARE:
+                attempt = decode_attempt(message.body[:16])
+                link.request(message.method, message.body, self._answered(link, message.shard, attempt))
+            else:
+                link.request(message.method, message.body)
+
+    def _answered(self, link: NodeLink, shard: int, attempt: order.Attempt) -> Callable[[int, bytes], None]:
+        def answered(status: int, body: bytes) -> None:
+            coordinator = self.coordinator
+            if coordinator is None or attempt.term != coordinator.term:
+                return
+            if status == Status.OK:
+                coordinator.granted(attempt, shard, Grant.decode(body))
+            elif status == Status.LOCKED:
+                coordinator.refused(attempt, shard, decode_attempt(body), self.now_ms())
+
+        return answered
+
+    def revoke_expired(self, leases: list[int]) -> None:
+        """Leases that this term found due: one attempt for all of them (D7)."""
+        coordinator = self.coordinator
+        if coordinator is not None and leases:
+            self.expiry.as_read(leases, partial(self._expire_at, coordinator))
+
+    def _expire_at(self, coordinator: Coordinator[Token], leases: list[int]) -> None:
+        if coordinator is self.coordinator:  # H7: else another term has to find them due
+            coordinator.submit(None, Method.LEASE_REVOKE, b"", leases)
+
+    # -- the order log
+
+    def _apply(self, last: int) -> None:
+        raft, fold = self.raft, self.fold
+        while self.applied_index < last and not self.applies.busy:
+            entries = raft.log_entries(self.applied_index + 1, min(last, self.applied_index + _APPLY_ENTRIES))
+            run: list[tuple[int, int, bytes]] = []
+            changes: list[tuple[int, bytes, int, int]] = []
+            size = 0
+            for entry in entries:
+                data = sound(entry.data, Place.ORDER) if entry.kind == EntryKind.RECORD else b""
+                run.append((entry.index, entry.term, data))
+                for step in fold.take(data, 0):
+                    if isinstance(step, Change):
+                        if step.items:
+                            changes.append((step.revision, step.items, 0, step.sub if step.attempt else -1))
+                    elif isinstance(step, Control):
+                        changes.append((step.revision, step.item, 0, -1))
+                size += len(data)
+                if size >= _APPLY_BYTES:
+                    break
+            index, term, _ = run[-1]
+            if index < last and (size >= _APPLY_BYTES or len(run) == _APPLY_ENTRIES):
+                self.gathering.later()  # far behind, as after a restart: the loop is served between two runs
+                last = index
+            self.applies.run(
+                self.store.apply_changes_slices(
+                    changes, (index, index, term, fold.revision), want_events=self.watches.active,
+                    meta={FOLD: fold.encode()}),
+                partial(self._applied_run, run))
+
+    def _applied_run(self, run: list[tuple[int, int, bytes]], applied: Applied) -> None:
+        super()._applied_run(run, applied)
+        self.feeds.applied(self._concerned())
+
+    def _concerned(self) -> Container[int]:
+        """The shards whose leaders wait for what was applied since the last call."""
+        fold = self.fold
+        concerned: Container[int] = range(self.placement.shards) if fold.concerns_all else fold.concerned
+        fold.concerned, fold.concerns_all = set(), False
+        return concerned
+
+    def _after_apply(self, run: list[tuple[int, int, bytes]], applied: Applied) -> None:
+        super()._after_apply(run, applied)
+        self._release_controls()
+
+    def _lead(self) -> None:
+        super()._lead()
+        leader = self.writes.leader
+        assert leader is not None
+        common = self.settings.common
+        # H15: nothing is in the log's tail beyond what is applied: this leader's own first entry was its last
+        self.coordinator = Coordinator(
+            leader.term, self.placement, leader.view, self.fold.copy(), max_txn_ops=common.max_txn_ops,
+            heartbeat_ms=common.heartbeat_interval_ms, gone=lambda token: not token[0].alive)
+        for report in self.reports.values():
+            self.coordinator.leader_of(report.shard, report.term)
+
+    def _leader_changed(self) -> None:
+        super()._leader_changed()
+        if self.coordinator is not None and self.writes.leader is None:
+            for link, rid in self.coordinator.resign():
+                self._not_leader(link, rid)
+            self.coordinator = None
+            self.company, self.pace.held = Company(self.company.busy), False
+        self._settle_controls()
+
+    def awaited_elsewhere(self) -> bool:
+        return self.feeds.hasty
+
+    def kept_for_others(self, least: int) -> int | None:
+        floors, voters, now = self.feeds.floors, self.raft.configuration.voters, self.loop.time()
+        kept_after = floors.kept_after(least, voters)
+        if kept_after >= least:
+            self._short_since = None
+        elif self._short_since is None:
+            self._short_since = now
+        elif now - self._short_since >= _SHORT_S:
+            self._short_since = now
+            log.warning("more of the order is kept than usual: most replicas of a shard are down or far behind",
+                        shard=floors.of_majority(voters)[1], records=self.applied_index - kept_after)
+        return kept_after
+
+    def more_facts(self) -> dict[str, Any]:
+        coordinator = self.coordinator.statistics() if self.coordinator is not None else {}
+        return {
+            "serving": self.coordinator is not None,
+            "cuts": self.cuts, "multis": coordinator.get("completed", 0), "restarts": coordinator.get("restarted", 0),
+            "running": coordinator.get("running", 0), "queued": coordinator.get("queued", 0),
+            "feed_records": self.feeds.records,
+        }
+
+    def state_replaced(self) -> None:
+        self.fold = load_fold(self)  # I19: the donor's, in the batch of its data
+        super().state_replaced()
+        self.feeds.applied(range(self.placement.shards))
+
+    # -- control records
+
+    @property
+    def owes(self) -> bool:
+        return super().owes or bool(self._controls) or (self.coordinator is not None and self.coordinator.awaited)
+
+    @property
+    def needs_to_lead(self) -> bool:
+        return bool(self._controls)
+
+    def answer_control(self, link: FrontLink, record: bytes) -> None:
+        """A compaction is applied here: it is acknowledged once every shard's leader has applied it (I20)."""
+        if len(self._controls) < MAX_WAITING:
+            self._controls.append((self.applied_index, link, record))
+            self._release_controls()
+            self._settle_controls()
+        else:  # it was logged before so many waited
+            self._tell_unknown(link, record)
+        assert len(self._controls) <= MAX_WAITING, "I23: what waits is bounded"
+
+    def _release_controls(self) -> None:
+        if not self._controls:
+            return
+        low = min((self._applied_by(shard) for shard in range(1, self.placement.shards)), default=1 << 62)
+        due = [c for c in self._controls if c[0] <= low]
+        if due:
+            self._controls = [c for c in self._controls if c[0] > low]
+            for _, link, record in due:
+                link.put(record)
+                self._mark_dirty(link)
+
+    def _settle_controls(self) -> None:
+        """Who does not lead is not told any more what the shards' leaders have applied: whoever waits for that hears that
+        the outcome is unknown. Not that it is lost: it is applied here, and must not be asked for again (I23)."""
+        if self._controls and self.raft.role is not Role.LEADER:
+            controls, self._controls = self._controls, []
+            for _, link, record in controls:
+                self._tell_unknown(link, record)
+
+    def _tell_unknown(self, link: FrontLink, record: bytes) -> None:
+        link.answer(ANSWER.unpack_from(record)[0], Status.UNKNOWN, EtcdError(errors.TIMEOUT_DUE_TO_LEADER_FAIL).encode())
+        self._mark_dirty(link)
+
+    def _forget_controls(self) -> None:
+        """Their fronts have told their clients that the outcome is unknown: a shard without a leader ends no wait (I23)."""
+        self._controls = [c for c in self._controls if c[1].awaits(ANSWER.unpack_from(c[2])[0])]
+
+    def _applied_by(self, shard: int) -> int:
+        report = self.reports.get(shard)
+        if report is None or report.term < self.fold.cut(shard).term:
+            return -1
+        return report.applied_order
+
+    # -- the tick
+
+    def _finish_tick(self) -> None:
+        if self._uncut and self._sequencing and self.writes.due:
+            self.wake()
+        self.links.flush()
+
+    def heartbeat(self) -> None:
+        self.links.sweep()
+        if self._controls:
+            self._forget_controls()
+        said, now = self.feeds.floors.encode(), self.loop.time()
+        if said != self._told[0] or now - self._told[1] >= REPEAT_S:
+            self._told = said, now
+            for peer in self.settings.common.peers:
+                self.peers.send(peer.member_id, FRAME, said)
+
+    def _peer_said(self, member_id: int, kind: bytes, data: bytes) -> None:
+        if kind == FRAME:
+            self.feeds.floors.came(member_id, data)
+
+
+def load_fold(node: LinkedNode) -> Fold:
+    """The fold at the applied position; a fresh store's stands at revision 1."""
+    stored = node.store.meta(FOLD)
+    fold = Fold() if stored is None else Fold.decode(stored)
+    assert fold.revision == node.store.revision, "I6: the fold is in the batch of the data it describes"
+    return fold

@@ -1,0 +1,599 @@
+"""The node: one event loop that drives Raft, the disk, the store, and everybody who talks to it.
+
+Work is done per *tick*, not per request. Sockets put what arrives into queues; the tick then
+
+1. evaluates the queued writes and proposes them as one entry, starts a confirmation round for the questions,
+2. takes what Raft wants done: entries to the log (unsynced), messages that may leave before the sync, the sync,
+3. applies what is committed, answers who waited for it, emits watch events,
+4. sends one frame per front and per peer.
+
+Order matters for safety: messages of ``messages_after_sync`` (votes, acks) leave only after the sync that
+covers them (I2), and an answer leaves only after the apply (I7).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Iterator
+from functools import partial
+from typing import Any
+
+import structlog
+import zmq
+
+from cluster import errors
+from cluster.errors import EtcdError
+from cluster.faults import MISTAKES, faults
+from cluster.features.lessor import Lessor
+from cluster.order import records
+from cluster.pacing.gathering import Gathering
+from cluster.pacing.pace import Pace
+from cluster.pacing.patience import COMMIT_RIDES_MS, HURRY_S, Patience
+from cluster.raft import Config, Configuration, EntryKind, IntegrityError, Raft, Ready, Role
+from cluster.settings import NodeSettings, Peer
+from cluster.wire.messages import Method, Status
+from node.links.fronts import FrontLink, Fronts, PassOn, Send
+from node.links.incarnations import Incarnations
+from node.links.mail import Mail
+from node.links.peers import REFUSED_INCARNATION, Peers
+from node.links.sockets import CurveKeys, FrameSocket, Gatekeeper, open_router
+from node.links.standing import Standing
+from node.replica.applying import Applies, is_full, one_run
+from node.replica.clock import Clock, signs_of_life_ms
+from node.replica.leaving import FRAME as LEAVING_FRAME
+from node.replica.leaving import Leaving, close
+from node.replica.raft_view import RaftView
+from node.replica.spin import Spin
+from node.replica.writes import Writes
+from node.serving.backups import Backups
+from node.serving.confirm import Confirmations
+from node.serving.lease_ids import LeaseIds
+from node.serving.looking import Looking
+from node.serving.past import Past
+from node.serving.reads import Reads, Slicer
+from node.serving.serve import Serve
+from node.serving.streams import Streams
+from node.serving.watches import WatchSource
+from node.storage import Applied, RaftLog, StateStore
+from node.upkeep.disk import Syncer
+from node.upkeep.expiry import Expiry
+from node.upkeep.snapshots import Snapshots
+from node.upkeep.space import log_buffer_bytes
+from node.upkeep.upkeep import Upkeep
+from tools.muster.machine.status import StatusPipe, StatusSink
+
+log = structlog.get_logger("node")
+
+_WRITES = frozenset((Method.PUT, Method.DELETE_RANGE, Method.TXN, Method.COMPACT, Method.LEASE_GRANT,
+                     Method.PUBLISH, Method.SET_ALARM))
+_QUESTIONS = frozenset((Method.READ_INDEX, Method.LEASE_KEEPALIVE, Method.LEASE_KEEPALIVES, Method.LEASE_TTL))
+_QUIET_REQUESTS = 8  # up to so many requests in a tick the loop syncs by itself (node.upkeep.disk)
+_APPLY_ENTRIES = 256
+_LONE_BYTES = 1024  # a peer's frame below this is of few requests: its tick waits for no others
+
+
+class Node:
+    """One replica of one shard."""
+
+    def __init__(
+        self, settings: NodeSettings, loop: asyncio.AbstractEventLoop, status: StatusSink | None = None,
+    ) -> None:
+        """``status``: where it says how it is; the settings' pipe unless it shares its process."""
+        self.settings = settings
+        common = settings.common
+        self.loop = loop
+        self.status: StatusSink = status or StatusPipe(common.status_fd)
+        self.voters = Configuration(frozenset(p.member_id for p in common.peers), frozenset())
+        self.log = RaftLog.open(f"{settings.data_dir}/log", initial=self.voters, no_fsync=settings.unsafe_no_fsync,
+                                write_buffer_bytes=log_buffer_bytes(settings))
+        self.store = StateStore.open(
+            f"{settings.data_dir}/state", block_cache_bytes=settings.block_cache_bytes,
+            write_buffer_bytes=settings.write_buffer_bytes, range_cache_bytes=settings.range_cache_bytes)
+        self.log.verify(self.store.position.shard_index)
+        self.raft = Raft(
+            Config(id=common.member_id, heartbeat_ms=signs_of_life_ms(common) if settings.shard else common.heartbeat_interval_ms,
+                   election_timeout_ms=common.election_timeout_ms,
+                   soon_at_start=settings.initial_election_tick_advance,
+                   tells_commit=settings.shard == 0,  # C6: in other shards a cut tells
+                   commit_rides_ms=COMMIT_RIDES_MS),
+            self.log, random.SystemRandom().random, self.now_ms(),
+        )
+        self.raft.applied(self.store.position.shard_index)
+        self.lessor = Lessor(common.election_timeout_ms)
+        self.lessor.load(self.store.leases())
+        self._raft_view = RaftView(self.raft)
+        self.syncer = Syncer(loop, self.log.sync, self._synced)
+        self.fronts = Fronts(common.cluster_id, self._requests, self._greet, self._front_gone,
+                             (common.shard_count, common.placement_depth), prompt=settings.shard == 0, limit_s=common.limit_s)
+        self._dirty = self.fronts.dirty
+        self.slicer = Slicer(loop, lambda: self.raft.last_index)
+        self.watches = WatchSource(self.store, self._mark_dirty, self.slicer.start,
+                                   lambda: self.fronts.watermark_again(loop.time()))
+        self.reads = Reads(loop, self.slicer, self._mark_dirty, lambda: self.order_index)
+        self.upkeep = Upkeep(self)
+        self.pace, self.past, self.looking = Pace(), Past(self), Looking(self)
+        self.writes = Writes(
+            self._raft_view, self.store, self._dirty.add, max_txn_ops=common.max_txn_ops, lessor=self.lessor,
+            new_lease_id=LeaseIds(common.member_id), over_quota=self.upkeep.over_quota, pace=self.pace,
+            control_applied=self._control_applied, answer_late=self.past.answer, look=self.looking.write)
+        self.expiry = Expiry(self)
+        self.writes.fits = self.upkeep.fits
+        self.confirmations = Confirmations(
+            self._raft_view, self.store, self.lessor, self._mark_dirty, applied_index=lambda: self.applied_index,
+            now=loop.time, now_ms=self.now_ms, limit_s=common.limit_s, beside=self.reads.start)
+        self._for_peers = Spin(loop, lambda: self.confirmations.open or self.writes.uncommitted > 0)
+        self._for_clients = Spin(loop, lambda: True)
+        self.serve = Serve(self)
+        self.snapshots = Snapshots(self)
+        self.backups = Backups(self)
+        self.streams = Streams(self.reads.start, loop.time, self.reads.refuse, common.client_stall_timeout_ms / 1000)
+        self.incarnations = Incarnations(
+            common.member_id, settings.incarnation, self.voters.voters, self.log, self.store.incarnations(),
+            self.logged_incarnations)
+        self.applied_index = self.store.position.shard_index
+        self.gathering = Gathering(loop, self._apply, self._unseen, self.wake)
+        self.applies = Applies(loop, self.watches.gather, self.gathering.go_on, settings.warning_apply_ms / 1000)
+        self.mail = Mail(self)
+        self._scheduled = False
+        self._running = False
+        self._requests_in_tick = 0
+        self._answered_early = False  # in this tick, before its end
+        self._gathers = False  # the frame that is being taken held nothing but writes
+        self.standing = Standing(self)
+        self._wanted_revision = 0  # somebody waits for it
+        self.clock = Clock(self)
+        self.patience = Patience(self)
+        self.stopping = self.left = False  # left: nothing is owed any more, and fronts were told
+        self.fatal: asyncio.Future[str] = loop.create_future()
+        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context(io_threads=1)
+        self._gatekeeper: Gatekeeper | None = None
+        self.peers: Peers
+        self._local: FrameSocket
+
+    def _control_applied(self, link: FrontLink, record: bytes, physical: bool) -> None:
+        if physical:
+            self.upkeep.answer_when_compacted(link, record)
+        else:
+            self.answer_control(link, record)
+
+    @property
+    def order_index(self) -> int:
+        """How much of the order log this replica's state holds: what reads wait for."""
+        return self.applied_index
+
+    # -- life
+
+    def start(self) -> None:
+        """Bind, connect, and begin to take part."""
+        settings, common = self.settings, self.settings.common
+        keys = CurveKeys.load(common.curve_key_file)
+        if keys is not None:
+            self._gatekeeper = Gatekeeper(self.loop, self._context, keys)
+        self.peers = Peers(
+            self.loop, self._context, cluster_id=common.cluster_id, member_id=common.member_id,
+            incarnation=settings.incarnation, shard=settings.shard, peers=common.peers,
+            listen=(settings.listen_host, settings.listen_port), keys=keys, silence_s=common.silence_s,
+            incarnations=self.incarnations, on_frame=self._peer_frame, on_front=self._remote_front, on_refused=self._refused,
+        )
+        endpoint = f"ipc://{common.run_dir}/node-{settings.shard}.sock"
+        self._local = open_router(self.loop, self._context, endpoint, self._local_front, keys=None, hwm=100_000)
+        if (agreed := self.store.bootstrap()) is not None:
+            self.upkeep.check_bootstrap(agreed)
+        self.upkeep.incarnations_agreed(())
+        log.info("node started", shard=settings.shard, term=self.raft.term, commit=self.raft.commit_index,
+                 applied=self.applied_index, revision=self.store.revision, last_index=self.raft.last_index)
+        self.wake()
+        self.clock.start()
+
+    async def stop(self) -> None:
+        """Hand leadership over, answer what is under way, close."""
+        await Leaving(self).run()
+        self._close()
+
+    @property
+    def owes(self) -> bool:
+        """Whether somebody waits for what was logged here."""
+        return self.writes.uncommitted > 0 or len(self.looking) > 0
+
+    @property
+    def needs_to_lead(self) -> bool:
+        """Whether somebody waits here for what only a leader is told."""
+        return False
+
+    def _close(self) -> None:
+        close(self)
+
+    def now_ms(self) -> int:
+        """Monotonic milliseconds: the only clock the protocols see."""
+        return int(time.monotonic() * 1000)
+
+    # -- what arrives
+
+    def wake(self) -> None:
+        """Have a tick run at the end of this turn of the loop."""
+        if not self._scheduled:
+            self._scheduled = True
+            self.loop.call_soon(self._run)
+
+    def _mark_dirty(self, link: FrontLink) -> None:
+        self._dirty.add(link)
+        self.wake()
+
+    def _local_front(self, parts: list[bytes]) -> None:
+        self.fronts.frame(parts[0], parts[-1], self._local.send, b"")
+        self._wake_for_frame()
+
+    def front_frame(self, identity: bytes, data: bytes, send: Send, pass_on: PassOn) -> None:
+        """A frame of a front in this very process (``tools.muster.joined``), which holds all that came to the front in
+        this turn of the loop: the tick runs at once, unless one is to come or under way anyway."""
+        self.fronts.frame(identity, data, send, b"", pass_on)
+        if self._scheduled or self._running:
+            self._wake_for_frame()
+        elif not self._gathered():
+            self._run()
+
+    def front_gone(self, identity: bytes) -> None:
+        """A front in this process has ended its link."""
+        self.fronts.drop(identity)
+
+    def _remote_front(self, identity: bytes, data: bytes, send: Send) -> bool:
+        self.fronts.frame(identity, data, send, b"F")
+        self._wake_for_frame()
+        return identity in self.fronts.links
+
+    def _wake_for_frame(self) -> None:
+        if not self._gathered():
+            self.wake()
+
+    def _gathered(self) -> bool:
+        """Whether the frame was nothing but writes, for the entry that leaves when the one under way is done."""
+        gathers, self._gathers = self._gathers, False
+        return gathers and not self._dirty and not self._has_room()
+
+    def _has_room(self) -> bool:
+        """Whether a tick would evaluate writes that are queued."""
+        return self.writes.due
+
+    def _requests(self, link: FrontLink, requests: list[tuple[int, int, int, bytes]]) -> None:
+        submit = self._submit
+        self._gathers = True
+        self._requests_in_tick += len(requests)
+        for rid, method, timeout_ms, body in requests:
+            if not (write := method in _WRITES):
+                self._gathers = False
+                self.catch_up()  # a fault of an apply is none of the request: it ends the node
+                if not link.alive:
+                    return  # an answer that left early found it full
+            try:
+                if write:
+                    submit(link, rid, method, timeout_ms, body)
+                elif method in _QUESTIONS:
+                    self.confirmations.ask(link, rid, method, body)
+                elif method == Method.SUBSCRIBE:
+                    self.watches.subscribe(link, rid, body)
+                elif method == Method.UNSUBSCRIBE:
+                    self.watches.unsubscribe(link, rid)
+                elif method == Method.CANCEL:
+                    self.reads.cancel(link, rid)
+                    self.backups.end(link, rid)
+                    self.streams.end(link, rid)
+                elif method == Method.CATCH_UP:
+                    self.hurry(link, int.from_bytes(body, "little"))
+                elif method == Method.CREDIT:
+                    self.backups.credit(link, rid, int.from_bytes(body, "little"))
+                    self.streams.credit(link, rid, int.from_bytes(body, "little"))
+                elif method == Method.FAREWELL:
+                    link.farewell = True
+                elif method == Method.TRANSFER_LEADER:
+                    self.upkeep.transfer(link, rid, body)
+                elif method >= Method.WIDE and self._node_request(link, rid, method, timeout_ms, body):
+                    pass
+                else:
+                    self.serve.request(link, rid, method, timeout_ms, body)
+            except EtcdError as error:
+                self.reads.refuse(link, rid, error)
+            except MISTAKES as error:  # the request's alone: the link is everybody's; a failing disk is none of them
+                faults.met(f"taking in a request of method {method}", error)
+                self.reads.refuse(link, rid, EtcdError(errors.INTERNAL_FAULT))
+
+    def hurry(self, link: FrontLink, revision: int) -> None:
+        """A read waits until this revision is applied here: its front hears at once, and for a while what comes then."""
+        self.fronts.hurry(link, revision, self.loop.time() + HURRY_S)
+        self._wanted_revision = max(revision, self._wanted_revision)
+        self.patience.hurried()
+
+    def _submit(self, link: FrontLink, rid: int, method: int, timeout_ms: int, body: bytes) -> None:
+        """A write of a front."""
+        self.writes.submit(link, rid, method, body)
+
+    def _node_request(self, link: FrontLink, rid: int, method: int, timeout_ms: int, body: bytes) -> bool:
+        """A request of another shard's node; False if it is none. A store of one shard has no other nodes."""
+        return False
+
+    def _greet(self, link: FrontLink) -> None:
+        link.answer(0, Status.STATE, self.standing.state())
+        self._dirty.add(link)
+        if self.left and link.watches:
+            link.answer(0, Status.LEAVING, b"")
+
+    def _front_gone(self, link: FrontLink) -> None:
+        self.watches.gone(link)
+
+    def _peer_frame(self, member_id: int, kind: int, data: bytes) -> None:
+        due = True
+        try:
+            if kind == 0x52:  # R
+                due = self.mail.came(member_id, data)
+            elif kind == 0x53:  # S
+                self.snapshots.frame(member_id, data)
+            elif kind in b"APV":
+                self.upkeep.peer_said(member_id, kind, data)
+            elif kind == LEAVING_FRAME[0]:
+                self.upkeep.leaving[member_id] = self.now_ms()
+            else:
+                self._peer_said(member_id, bytes((kind,)), data)
+        except (ValueError, IntegrityError, EtcdError) as e:  # checksum or framing: dropped, Raft sends it again
+            log.warning("dropped a broken frame of a peer", peer=f"{member_id:x}", error=str(e))
+        if due and len(data) <= _LONE_BYTES and self._alone() and not (self._scheduled or self._running):
+            self._run()  # at once: nothing else is about that it could be shared with
+        elif due:
+            self.wake()
+
+    def _refused(self, peer: Peer, code: int, reason: str) -> None:
+        if code == REFUSED_INCARNATION:
+            self.fail(reason)
+
+    def fail(self, reason: str) -> None:
+        """End this process for a reason that a restart would not mend."""
+        if not self.fatal.done():
+            self.fatal.set_result(reason)
+
+    # -- the tick
+
+    def _run(self) -> None:
+        self._scheduled = False
+        self._running = True
+        writes = self.writes
+        self.patience.look()
+        for _ in range(4):
+            self._evaluate()
+            busy = False
+            while (ready := self.raft.ready()) is not None:
+                busy = True
+                self._handle(ready)
+                self._answer_alone()
+            if not busy:
+                break
+        lone = self._requests_in_tick <= 1
+        self._requests_in_tick = 0
+        self._finish_tick()
+        self.mail.send()
+        answered = bool(self._dirty) or self._answered_early
+        self._answered_early = False
+        self.fronts.flush()
+        self._running = False
+        self.clock.look()
+        if self.confirmations.open or (lone and writes.uncommitted == 1):
+            self._for_peers.soon()
+        elif answered and lone and writes.leader is not None:
+            self._for_clients.soon()
+        if writes.ready or self._dirty:
+            self.wake()
+
+    def _alone(self) -> bool:
+        """Whether at most one write is on its way here, and none waits."""
+        return self.writes.alone
+
+    def _answer_alone(self) -> None:
+        """Nobody else is about to be answered: this answer leaves before everything else that is to be done."""
+        if self._dirty and self._alone():
+            self._answered_early = True
+            self.fronts.flush()
+
+    def _evaluate(self) -> None:
+        """The first part of a tick."""
+        self.writes.run()
+        self.confirmations.run(self.writes.leader is not None)
+
+    def _finish_tick(self) -> None:
+        """Before everything is sent."""
+
+    def heartbeat(self) -> None:
+        """Every heartbeat interval."""
+
+    def connecting(self) -> bool:
+        """Whether something waits to be sent for a connection to stand, which nothing here is told of."""
+        return False
+
+    def second(self) -> None:
+        """Every second."""
+
+    def more_facts(self) -> dict[str, Any]:
+        """What a kind of node adds to ``node.upkeep.facts``."""
+        return {}
+
+    def _peer_said(self, member_id: int, kind: bytes, data: bytes) -> None:
+        """A frame of another member of the group that is not for every kind of node."""
+
+    def revoke_expired(self, leases: list[int]) -> None:
+        """Leases that this term found due (H7: decided and appended in one and the same term)."""
+        self.expiry.add(leases)
+
+    def answer_control(self, link: FrontLink, record: bytes) -> None:
+        """A control record (a compaction) is applied here: everybody has it who could evaluate without it."""
+        link.put(record)
+        self._mark_dirty(link)
+
+    def logged_incarnations(self) -> Iterator[tuple[int, int]]:
+        """Records of incarnations in the order log's tail that is not applied here (``node.links.incarnations``)."""
+        for entry in self.raft.log_entries(self.applied_index + 1, self.raft.last_index):
+            if entry.kind == EntryKind.RECORD:
+                yield from records.incarnations_in(entry.data)
+
+    def raise_alarm(self, body: bytes) -> None:
+        """Have the sequencer log an alarm of this host; asked again until it is applied here."""
+        if self.writes.leader is not None:
+            self.upkeep.alarm(body)
+        elif self.raft.leader_id and self.raft.leader_id != self.settings.common.member_id:
+            self.peers.send(self.raft.leader_id, b"A", body)
+
+    def awaited_elsewhere(self) -> bool:
+        """Whether another process waits for what is applied here."""
+        return False
+
+    def kept_for_others(self, least: int) -> int | None:
+        """Log entries after this are kept for nodes of other shards, those up to ``least`` only where they must be
+        (``node.upkeep.floors``); None: there are none."""
+        return None
+
+    def _handle(self, ready: Ready) -> None:
+        if ready.leader_changed:
+            self._leader_changed()
+        self.mail.queue(ready.messages)
+        if ready.must_sync:
+            self.mail.send()  # appends travel while this disk writes and syncs
+        if ready.entries or ready.hard_state is not None:
+            self.log.append(ready.entries, ready.hard_state)
+        if ready.messages_after_sync:
+            self.mail.hold(ready.sequence, ready.messages_after_sync)
+        if ready.must_sync:
+            if self.syncer.request(ready.sequence, quiet=self._requests_in_tick <= _QUIET_REQUESTS):
+                self._persisted(ready.sequence)
+                self.mail.send()  # a follower's ack waits for nothing else
+        elif not self.syncer.busy and not self.mail.holds_before(ready.sequence):
+            self._persisted(ready.sequence)
+        else:
+            self.syncer.request(ready.sequence, quiet=False)
+        if ready.entries:
+            self._prepare()
+        first, last = ready.committed
+        if last > first:
+            self.gathering.take(last)
+        for context, index in ready.reads:
+            self.confirmations.confirmed(context, index)
+        if ready.reads_failed:
+            self.confirmations.failed(ready.reads_failed)
+        for peer, min_index in ready.snapshots_to:
+            self.snapshots.send_to(peer, min_index)
+
+    def _synced(self, sequence: int) -> None:
+        if self._persisted(sequence):
+            self.wake()
+        self.mail.send()  # a follower's ack waits for nothing else
+
+    def _prepare(self) -> None:
+        """Entries are on their way: what their apply will need can be made meanwhile."""
+        self.writes.prepare()
+
+    def _persisted(self, sequence: int) -> bool:
+        """Whether that gives the next tick anything to do."""
+        self.mail.synced(sequence)
+        return self.raft.persisted(sequence)
+
+    def _apply(self, last: int) -> None:
+        raft = self.raft
+        # until the layout is known one by one: what comes after another layout than ours cannot be read here
+        most = _APPLY_ENTRIES if self.store.bootstrap() is not None else 1
+        while self.applied_index < last and not self.fatal.done() and not self.applies.busy:
+            run = one_run(raft.log_entries(self.applied_index + 1, min(last, self.applied_index + most)))
+            if most == 1 and (agreed := records.bootstrap_in(run[0][2])) is not None:
+                self.upkeep.check_bootstrap(agreed)
+                if self.fatal.done():
+                    return
+            if self.applied_index + len(run) < last and is_full(run, most):
+                self.gathering.later()  # far behind, as after a restart: the loop is served between two runs
+                last = self.applied_index + len(run)
+            index, term, _ = run[0]
+            if len(run) == 1 and (rows := self.writes.prepared(index, term)) is not None and most > 1:
+                self._applied_run(run, self.applies.at_once(
+                    partial(self.store.apply_puts, rows, index, term, want_events=self.watches.active)))
+                continue
+            self.applies.run(
+                self.store.apply_slices(run, want_events=self.watches.active, evaluated=self.writes.prepared),
+                partial(self._applied_run, run))
+
+    def _unseen(self) -> bool:
+        """Whether nobody waits here for what is committed, so that it may be applied a little later (``cluster.pacing.gathering``)."""
+        return (self.raft.role is Role.FOLLOWER and not self.watches.active and not self.writes.uncommitted
+                and not len(self.reads.waiting) and self.store.revision >= self._wanted_revision and self.standing.ready)
+
+    def catch_up(self) -> None:
+        """Have all applied that is known to be committed: somebody is about to look."""
+        if self.gathering.waits:
+            self.gathering.catch_up()
+
+    def _applied_run(self, run: list[tuple[int, int, bytes]], applied: Applied) -> None:
+        """A run of this shard's own log is applied."""
+        self.applied_index = run[-1][0]
+        self.raft.applied(self.applied_index)
+        self._after_apply(run, applied)
+
+    def _after_apply(self, run: list[tuple[int, int, bytes]], applied: Applied) -> None:
+        if applied.events or self.watches.holding:
+            self.watches.emit(applied.events)
+        self.fronts.watermark(self.store.revision, self.loop.time())
+        if applied.leases:
+            self.upkeep.leases_changed(applied)
+        for index, term, _ in run:
+            self.writes.applied(index, term)
+        self._answer_alone()
+        if run and self.writes.leader is None and self.raft.role is Role.LEADER and run[-1][1] == self.raft.term:
+            self._lead()
+        if applied.leases:
+            self.confirmations.revoked(applied.revoked)
+        if applied.compacted is not None:
+            self.upkeep.compaction_due()
+        if applied.bootstrap is not None:
+            self.upkeep.check_bootstrap(applied.bootstrap)
+        for start, counted, found in applied.miscounted:
+            log.error("a leader counted otherwise what it deleted: its answer was wrong", first_key=repr(start),
+                      counted=counted, found=found)
+        if applied.alarms:
+            self.upkeep.alarms_changed()
+        if applied.incarnations:
+            self.upkeep.incarnations_agreed(applied.incarnations)
+        if len(self.reads.waiting):
+            self.reads.waiting.release(self.order_index, self.loop.time())
+        self.confirmations.applied(self.applied_index)
+        self.upkeep.logged_bytes(sum([len(data) for _, _, data in run]))
+        self.upkeep.applied()
+        self.standing.say_ready()
+
+    def state_replaced(self) -> None:
+        """A snapshot was installed: whatever hung on the old state starts anew (H8)."""
+        self.applies.abandon()
+        self.applied_index = self.store.position.shard_index
+        self.lessor.load(self.store.leases())
+        self.watches.lost()
+        self.writes.skipped_to(self.applied_index)
+        self.upkeep.installed(self.applied_index)
+        self.upkeep.alarms_changed()
+        if self.standing.ready:
+            self.upkeep.begin()
+        self.upkeep.incarnations_agreed(self.store.incarnations().items())
+        self.reads.waiting.release(self.order_index, self.loop.time())
+
+    def _lead(self) -> None:
+        applied, term = self.store.position.term, self.raft.term
+        assert applied == term, f"I8: the leader of term {term} has applied no record of it, but of {applied}"
+        leader = self.writes.lead()
+        self.lessor.promote(self.now_ms())
+        if self.settings.shard == 0 and self.store.bootstrap() is None:
+            common = self.settings.common
+            leader.append(records.bootstrap(1, common.shard_count, common.placement_depth))
+        self.upkeep.log_incarnations()
+        self.standing.say_state()
+        self.upkeep.publish()
+        log.info("leading", shard=self.settings.shard, term=self.raft.term, revision=self.store.revision)
+
+    def _leader_changed(self) -> None:
+        leading = self.writes.leader
+        if self.raft.role is not Role.LEADER or (leading is not None and leading.term != self.raft.term):
+            self.writes.resign()
+            self.confirmations.resign()
+            self.store.forget_versions()
+            if leading is not None:
+                self.lessor.demote()
+        self.standing.leader_changed()

@@ -1,0 +1,599 @@
+"""The node of a shard other than 0: its own Raft group, applied in the order that the order log gives.
+
+What its group commits is reported to the sequencer and waits; the feed of order records, from any host's node 0,
+says what is applied next and at which revisions. A cut is applied only when this node's own entry at the
+cut's index has the cut's term (H3, I6).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import struct
+from collections import deque
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+
+import structlog
+
+from cluster import errors
+from cluster.errors import EtcdError
+from cluster.evaluate.range_compares import RangeCompares
+from cluster.order import records
+from cluster.order.later_puts import LaterPuts
+from cluster.order.leading.shard_leader import ShardLeader
+from cluster.order.log import ENTRY_ITEMS, Attempt, Change, Control, Cut, Entries, cut_of, entry_count
+from cluster.order.prepare import FATE, REPORT, Prepare, decode_attempt, encode_attempt
+from cluster.order.sound import NewerRecord, Place, sound
+from cluster.pacing.late_feed import LateFeed
+from cluster.pacing.patience import HURRY_S
+from cluster.pacing.returning import Returning
+from cluster.raft import EntryKind, Role
+from cluster.settings import NodeSettings
+from cluster.wire.messages import FEED_HEAD, HEAD, LEADER, PUT_ANSWER, Method, Status
+from node.links.fronts import FrontLink
+from node.links.linked import LinkedNode
+from node.links.siblings import NodeLink
+from node.replica.fates import Fates
+from node.replica.feed import ACK_BYTES, ALL_HASTE, FEED_ACK_BODY, FEED_BODY, NO_HASTE, OWN_HASTE
+from node.replica.handover import FRAME as HANDOVER_FRAME
+from node.replica.handover import HandOver
+from node.replica.order_node import FOLD, load_fold
+from node.storage import Applied, ApplyFailed, StorageError
+from tools.muster.machine.status import StatusSink
+
+log = structlog.get_logger("shard")
+
+Token = tuple[FrontLink, int]
+_RUN_RECORDS = 256  # order records applied in one batch
+_RUN_BYTES = 1 << 20  # or of so many bytes
+_ACK_EVERY = 200
+_REPORT_PAUSES = 5  # heartbeats between repetitions of a report that the feed has shown
+STATE_WANTED_FRAME = b"N"  # to a peer: order index applied; answered by a state snapshot, if it is further on
+_INDEX = struct.Struct("<Q")
+
+
+class ShardNode(LinkedNode):
+    """See the module."""
+
+    def __init__(self, settings: NodeSettings, loop: asyncio.AbstractEventLoop, status: StatusSink | None = None) -> None:
+        super().__init__(settings, loop, status)
+        self.fold = load_fold(self)
+        self._count_at_applied = self.fold.cut(settings.shard).count
+        self._order_index = self._taken_index = self.store.position.order_index
+        # with what each puts in order of this shard, and its bytes in node 0's log
+        self._feed: deque[tuple[int, int, bytes, Cut | None, int]] = deque()
+        self._feed_link: NodeLink | None = None
+        self._next_feed = self._order_index + 1
+        self._acknowledged: tuple[NodeLink | None, int, int, int] = (None, 0, 0, ALL_HASTE)  # to whom, and what, of the feed
+        self._unacknowledged = 0  # bytes of projections applied since then
+        self._hurried_until = 0.0  # somebody waits for what is applied here, or did just now
+        self.leading: ShardLeader[Token] | None = None
+        self.returning = Returning(loop, self.pace, self.wake)
+        self._fates = Fates(self)
+        self._reported: tuple[int, int, NodeLink | None] = (0, 0, None)  # what, and to whom
+        self._reported_at = 0.0
+        self._held_since: dict[Attempt, float] = {}
+        self._failed_feeds: dict[int, float] = {}  # member -> when its feed last failed
+        self._headless_since = 0.0  # of the feed: its node 0 knows no sequencer; or since when one at home does
+        self._starved: set[int] = set()  # members that do not keep the order records wanted here
+        self._starved_since = 0.0
+        self.handover = HandOver(self, settings.leader_placement)
+        self._late_feed = LateFeed(loop, self._feed_unseen, self.wake)
+
+    def _close(self) -> None:
+        self._late_feed.close()
+        super()._close()
+
+    @property
+    def owes(self) -> bool:
+        return len(self._fates) > 0 or len(self.looking) > 0 or (self.leading is not None and self.leading.busy)
+
+    @property
+    def order_index(self) -> int:
+        return self._order_index
+
+    # -- requests
+
+    def _submit(self, link: FrontLink, rid: int, method: int, timeout_ms: int, body: bytes) -> None:
+        if self.leading is None:
+            self._not_leader(link, rid)
+        elif self.upkeep.over_quota(method, body):
+            self.reads.refuse(link, rid, EtcdError(errors.NO_SPACE))
+        else:
+            self.leading.submit((link, rid), method, body)
+
+    def _node_request(self, link: FrontLink, rid: int, method: int, timeout_ms: int, body: bytes) -> bool:
+        if method == Method.PREPARE:
+            if self.leading is None:
+                self._not_leader(link, rid)
+            else:
+                prepare = Prepare.decode(body)
+                self.expiry.when_read(prepare.leases, partial(self._prepare_for, self.leading, (link, rid), prepare))
+        elif method == Method.RELEASE:
+            if self.leading is not None:
+                self.leading.release(decode_attempt(body))
+        else:
+            return False
+        return True
+
+    def _prepare_for(self, leading: ShardLeader[Token], token: Token, prepare: Prepare) -> None:
+        if leading is self.leading:
+            leading.prepare(token, prepare)
+
+    def _alone(self) -> bool:
+        return self.leading is None or self.leading.alone
+
+    def _not_leader(self, link: FrontLink, rid: int) -> None:
+        leader = 0 if self.raft.role is Role.LEADER else self.raft.leader_id
+        link.answer(rid, Status.NOT_LEADER, LEADER.pack(leader, self.raft.term))
+        self._mark_dirty(link)
+
+    # -- leading
+
+    def _leader_changed(self) -> None:
+        leading = self.leading
+        if leading is not None and (self.raft.role is not Role.LEADER or leading.term != self.raft.term):
+            lost, open_batches = leading.resign()
+            for link, rid in lost:
+                self._not_leader(link, rid)
+            for index, batch in open_batches:
+                self._fates.keep(index, leading.term, batch)
+            self._drain(leading)
+            self.leading = None
+            self.returning.close()
+        if self.leading is None and self.raft.role is Role.LEADER:
+            self.leading = ShardLeader(
+                self.store, self.settings.shard, self.raft.term, first_index=self.raft.last_index,
+                inherited_count=self._inherited_count(), max_txn_ops=self.settings.common.max_txn_ops, pace=self.pace)
+            self.leading.order_index = self._order_index
+        super()._leader_changed()
+
+    def _inherited_count(self) -> int:
+        """The cumulative count that the log's last record carries."""
+        for index in range(self.raft.last_index, self.applied_index, -1):
+            entry = self.raft.log_entries(index, index)[0]
+            if entry.kind == EntryKind.RECORD and len(entry.data) >= ENTRY_ITEMS:
+                return entry_count(entry.data)
+        return self.fold.cut(self.settings.shard).count
+
+    def _evaluate(self) -> None:
+        leading = self.leading
+        if leading is None or not leading.serving or not self.raft.takes_proposals:
+            return  # it hands over, or too much is uncommitted: what is queued, or was let go on already, waits
+        if self.raft.term != leading.term:
+            return  # deposed by a message of this very tick: what is queued is refused when Raft says so
+        leading.run()
+        if leading.dirty:
+            cut = self.fold.cut(self.settings.shard)
+            assert cut.term >= leading.term, f"I8: the leader of term {leading.term} evaluates, the latest cut here is {cut}"
+            self.returning.taken()
+            leading.logged(self.raft.propose(leading.seal()))
+
+    def _looks(self, leading: ShardLeader[Token], what: bytes | Attempt) -> bool:
+        return leading is self.leading and (not isinstance(what, Attempt) or leading.looks(what))
+
+    def _looked(self, leading: ShardLeader[Token], token: Token, what: bytes | Attempt, looked: RangeCompares | None) -> None:
+        if leading is not self.leading:
+            self._not_leader(*token)
+        elif isinstance(what, Attempt):
+            leading.looked_at(what, looked)
+        elif looked is not None:
+            leading.resume(token, what, looked)
+
+    def _has_room(self) -> bool:
+        return self.leading is not None and self.leading.runnable and self.raft.takes_proposals
+
+    def _drain(self, leading: ShardLeader[Token]) -> int:
+        last, count = None, 0
+        for puts, before in leading.take_puts():
+            count += len(puts)
+            pack, head_bytes, term = PUT_ANSWER.pack, HEAD.size, leading.term
+            for revision, ((link, rid), *_) in enumerate(puts, before + 1):
+                if link is not last:
+                    last, put = link, link.put
+                    if link.alive:
+                        self._dirty.add(link)
+                put(pack(rid, 0, head_bytes, revision, term))
+        answers = leading.take_answers()
+        for (link, rid), status, body in answers:
+            if link.alive:
+                self.past.deliver(link, rid, status, body, leading.term)
+                self._dirty.add(link)
+        return count + len(answers)
+
+    def _lead(self) -> None:
+        """Not by an own entry alone: a shard's leader serves once a cut of its term is applied (I8)."""
+
+    # -- the order
+
+    def _apply(self, last: int) -> None:
+        """The group committed more: perhaps the next order record can be applied."""
+        self._follow()
+
+    def _feed_unseen(self) -> bool:
+        """Whether nobody waits here for what the feed brings."""
+        return (self.raft.role is Role.FOLLOWER and self._haste() == NO_HASTE and not len(self._fates) and self.standing.ready
+                and not len(self.reads.waiting) and not self.stopping)
+
+    def catch_up(self) -> None:
+        if self._late_feed.waits:
+            self._late_feed.hasten()
+            while (ready := self.raft.ready()) is not None:  # nothing is applied that it has not handed out
+                self._handle(ready)
+            self._late_feed.hasten()  # a Ready may have begun a new pause
+            self._follow()
+            self.wake()
+
+    def _follow(self) -> None:
+        if not self._feed or self._late_feed.may_wait(len(self._feed)):
+            return
+        while self._feed and not self.applies.busy:
+            run: list[tuple[int, int, bytes]] = []
+            available, ordered, size = self.raft.announced_index, 0, 0
+            for order_index, term, projection, cut, in_log in self._feed:
+                if cut is not None and cut.index > available:
+                    if self.raft.prove_committed(cut.index, cut.term):  # C6
+                        self.wake()
+                    break
+                run.append((order_index, term, projection))
+                ordered += in_log
+                size += len(projection)
+                if len(run) >= _RUN_RECORDS or size >= _RUN_BYTES:
+                    break
+            if not run:
+                return
+            for _ in run:
+                self._feed.popleft()
+            self._taken_index = run[-1][0]
+            self._late_feed.applied()
+            try:
+                self._apply_records(run, ordered)
+            except (StorageError, NewerRecord):
+                raise
+            except Exception as error:
+                # they have left the feed: whoever asked for this apply must not go on without them (I6)
+                raise ApplyFailed(f"order records {run[0][0]} to {run[-1][0]} could not be applied: {error!r}") from error
+
+    def _apply_records(self, run: list[tuple[int, int, bytes]], ordered: int) -> None:
+        shard, fold = self.settings.shard, self.fold
+        changes: list[tuple[int, bytes, int, int]] = []
+        evaluated: dict[int, LaterPuts] = {}  # place in them -> what this node, their leader, knows of them already
+        # what the leader must hear, in order: (order index, term, [(cut, revision before)], attempts)
+        heard: list[tuple[int, int, list[Entries], list[Attempt]]] = []
+        before: dict[int, int] = {}  # entry -> revision before it
+        control = False
+        index, term = self.applied_index, self.store.position.term
+        for order_index, order_term, projection in run:
+            cuts: list[Entries] = []
+            attempts: list[Attempt] = []
+            for step in fold.take(projection, shard):
+                if isinstance(step, Entries):
+                    cuts.append(step)
+                    index, term = self._ordered(step, index, changes, before, evaluated)
+                elif isinstance(step, Change):
+                    if step.items:
+                        changes.append((step.revision, step.items, 0, step.sub))
+                    if step.attempt is not None:
+                        attempts.append(step.attempt)
+                else:
+                    assert isinstance(step, Control)
+                    changes.append((step.revision, step.item, 0, -1))
+                    control = True
+            heard.append((order_index, order_term, cuts, attempts))
+        last = run[-1][0]
+        size = sum([len(change[1]) for change in changes])
+
+        def done(applied: Applied) -> None:
+            self._order_index = last
+            self.applied_index = index
+            self.raft.applied(index)
+            self.upkeep.logged_bytes(size, ordered)
+            self._after_apply([], applied)
+            self._tell(heard, before)
+            self._unacknowledged += sum([len(projection) for _, _, projection in run])
+            if last - self._acknowledged[1] >= _ACK_EVERY or self._unacknowledged >= ACK_BYTES:
+                self._acknowledge()
+            if control:
+                self._report(force=True)
+
+        self.applies.run(
+            self.store.apply_changes_slices(
+                changes, (last, index, term, fold.revision), want_events=self.watches.active,
+                meta={FOLD: fold.encode()}, evaluated=evaluated),
+            done)
+
+    def _ordered(
+        self, step: Entries, index: int, changes: list[tuple[int, bytes, int, int]], before: dict[int, int],
+        evaluated: dict[int, LaterPuts],
+    ) -> tuple[int, int]:
+        """Take the entries that a cut puts in order."""
+        revision = step.revision
+        count = self._count_at_applied
+        term, leading = step.cut.term, self.leading
+        while index < step.cut.index:
+            for entry in self.raft.log_entries(index + 1, min(step.cut.index, index + 256)):
+                before[entry.index] = revision
+                if entry.kind == EntryKind.RECORD and len(entry.data) >= ENTRY_ITEMS:  # without a count it is of nobody
+                    if len(entry.data) > ENTRY_ITEMS:
+                        data = sound(entry.data, Place.ENTRY, ENTRY_ITEMS)
+                        if data is entry.data and leading is not None and entry.term == leading.term and (
+                                puts := leading.evaluated(entry.index)) is not None:
+                            evaluated[len(changes)] = puts
+                        changes.append((revision, data, ENTRY_ITEMS, -1))
+                    grown = entry_count(entry.data)
+                    revision += grown - count
+                    count = grown
+                index, term = entry.index, entry.term
+        # H3, I6: the entry at the cut's index has the cut's term, which proves the whole prefix
+        assert term == step.cut.term, f"I6: entry {index} has term {term}, the cut {step.cut.term}"
+        assert count == step.cut.count, f"I3: entry {index} carries count {count}, the cut {step.cut.count}"
+        self._count_at_applied = count
+        return index, term
+
+    def _tell(self, heard: list[tuple[int, int, list[Entries], list[Attempt]]], before: dict[int, int]) -> None:
+        """The leader, and whoever waits for entries of a lost term, hear of what was applied."""
+        leading = self.leading
+        for order_index, order_term, cuts, attempts in heard:
+            for step in cuts:
+                self._fates.decide(step.cut, before)
+                if leading is None or step.cut.term != leading.term:
+                    continue
+                if leading.serving:
+                    leading.applied_entries(step.cut.index, step.revision)
+                else:
+                    leading.serve()
+                    self.standing.say_state()
+                    log.info("leading", shard=self.settings.shard, term=leading.term, revision=self.store.revision)
+            if leading is not None:
+                leading.applied_record(order_index, order_term, attempts)
+        if leading is not None:
+            self.returning.answered(self._drain(leading), leading.queued)
+
+    # -- feed and reports
+
+    def _fed(self, link: NodeLink) -> Callable[[int, bytes], bool]:
+        def fed(status: int, body: bytes) -> bool:
+            if link is not self._feed_link:
+                return True
+            if status != Status.PARTIAL:
+                # what comes next is not kept there any more: another host may have it, or a snapshot must do
+                if not self._starved:
+                    self._starved_since = self.loop.time()
+                self._starved.add(link.member_id)
+                link.drop("it does not keep the order records wanted here")
+                return True
+            order_index, term, in_log = FEED_HEAD.unpack_from(body)
+            if order_index != self._next_feed:
+                link.drop(f"order record {order_index} where {self._next_feed} was due")
+                return True
+            self._next_feed += 1
+            self._starved.clear()
+            projection = sound(body[FEED_HEAD.size :], Place.FED)
+            cut = cut_of(projection, self.settings.shard)
+            self._feed.append((order_index, term, projection, cut, in_log))
+            if cut is not None:
+                self.raft.prove_committed(cut.index, cut.term)  # C6: then the tick that applies it finds it committed
+            return not self._late_feed.may_wait(len(self._feed))
+
+        return fed
+
+    def _subscribe(self) -> None:
+        """Take the feed from the own host's node 0, or from another's while that is down (H13)."""
+        own = self.settings.common.member_id
+        now = self.loop.time()
+        link = self._feed_link
+        if link is not None and link.alive:
+            better = self._better_feed(link, now)
+            if not better:
+                return
+            link.drop("another host's feed is better now")
+        else:
+            better = 0
+            if link is not None:
+                self._failed_feeds[link.member_id] = now
+        self._feed.clear()
+        self._next_feed = self._taken_index + 1
+        self._headless_since = now
+        # the own host's first, one that failed last
+        members = sorted((p.member_id for p in self.settings.common.peers),
+                         key=lambda m: (self._failed_feeds.get(m, 0.0), m != own))
+        link = self._feed_link = self.links.get(better or members[0], 0)
+        link.request(Method.FEED, FEED_BODY.pack(self.settings.shard, self._next_feed), self._fed(link), stays=True)
+
+    def _better_feed(self, link: NodeLink, now: float) -> int:
+        """The member whose feed to take instead of a live one; 0: keep it.
+
+        One whose node 0 knows no sequencer is cut off, perhaps, and another host's is not. And home again once
+        the own node 0 knows a sequencer: it keeps records for its siblings. Both only after a while.
+        """
+        common = self.settings.common
+        at_home = link.member_id == common.member_id
+        if at_home and link.leader:
+            self._headless_since = now
+            return 0
+        others = [p.member_id for p in common.peers if p.member_id != common.member_id] if at_home else [common.member_id]
+        good = [m for m in others if (known := self.links.get(m, 0)).up and known.leader]
+        if not good:
+            self._headless_since = now if not at_home else self._headless_since
+            return 0
+        waited_s = 2 * common.election_timeout_ms / 1000
+        return good[0] if now - self._headless_since >= waited_s else 0
+
+    def _ask_for_state(self) -> None:
+        """Nobody keeps the order records that come next: a peer's state must do (H8)."""
+        if not self._starved:
+            return
+        now = self.loop.time()
+        everybody = len(self._starved) == len(self.settings.common.peers)
+        if not everybody and now - self._starved_since < 3 * self.settings.common.election_timeout_ms / 1000:
+            return  # another host may have them still
+        if self.raft.role is Role.LEADER:
+            return  # it hands over first, since nothing of it is put in order (H13)
+        peers = [self.raft.leader_id] if self.raft.leader_id else []
+        peers += sorted(p.member_id for p in self.settings.common.peers if p.member_id not in (*peers, self.settings.common.member_id))
+        for peer in peers:
+            if self.peers.send(peer, STATE_WANTED_FRAME, _INDEX.pack(self._order_index)):
+                log.info("asked a peer for its state: the order records that come next are kept nowhere",
+                         peer=f"{peer:x}", order_index=self._order_index)
+                return
+
+    def _acknowledge(self, *, soon: bool = True) -> None:
+        """Tell the feed how far this node is; not ``soon``: unless only more of it is applied, which can wait."""
+        link = self._feed_link
+        said = (link, self._order_index, self.store.durable_position.order_index, self._haste())
+        before = self._acknowledged
+        if link is not None and link.alive and said != before and (soon or said[2:] != before[2:] or link is not before[0]):
+            self._acknowledged, self._unacknowledged = said, 0
+            link.request(Method.FEED_ACK, FEED_ACK_BODY.pack(*said[1:]))
+
+    def _haste(self) -> int:
+        """How soon this node wants the order's records (``node.replica.feed``)."""
+        if self.watches.active or self.loop.time() < self._hurried_until or self.store.revision < self._wanted_revision:
+            return ALL_HASTE
+        return OWN_HASTE if self.leading is not None else NO_HASTE
+
+    def hurry(self, link: FrontLink, revision: int) -> None:
+        super().hurry(link, revision)
+        self._hurried_until = self.loop.time() + HURRY_S
+
+    def _report(self, *, force: bool) -> None:
+        """Tell the sequencer what is committed, at once when it moves."""
+        if self.leading is None:
+            return
+        feed = self._feed_link
+        report = self.leading.report(self.raft.commit_index)
+        if report is None or feed is None or not feed.leader:
+            return
+        link = feed if feed.leader == feed.member_id else self.links.get(feed.leader, 0)
+        said = (report.term, report.index, link)
+        if said == self._reported and not force:
+            return
+        self._reported, self._reported_at = said, self.loop.time()
+        link.request(Method.REPORT, REPORT.pack(report.shard, report.index, report.term, report.count,
+                                                report.applied_order))
+
+    def _repeat_report(self) -> None:
+        """Every heartbeat until the feed shows it, then now and then: what was said may be lost (a report is state)."""
+        cut = self.fold.cut(self.settings.shard)
+        uncut = (cut.term, cut.index) < self._reported[:2]
+        pause_s = _REPORT_PAUSES * self.settings.common.heartbeat_interval_ms / 1000
+        self._report(force=uncut or self.loop.time() - self._reported_at >= pause_s)
+
+    def _query_locks(self) -> None:
+        """Ask the sequencer about locks that have been held for long (report, hole 3)."""
+        leading, feed = self.leading, self._feed_link
+        if leading is None or feed is None or not feed.leader:
+            self._held_since.clear()
+            return
+        now = self.loop.time()
+        held = leading.undecided()
+        self._held_since = {a: self._held_since.get(a, now) for a in held}
+        limit = self.settings.common.heartbeat_interval_ms * 10 / 1000
+        for attempt, since in self._held_since.items():
+            if now - since >= limit:
+                link = self.links.get(feed.leader, 0)
+                link.request(Method.QUERY, encode_attempt(attempt), self._fate(attempt))
+
+    def _fate(self, attempt: Attempt) -> Callable[[int, bytes], None]:
+        def told(status: int, body: bytes) -> None:
+            leading = self.leading
+            if status == Status.OK and leading is not None and FATE.unpack(body)[0] <= self._order_index:
+                leading.release(attempt)
+
+        return told
+
+    # -- the tick
+
+    def _finish_tick(self) -> None:
+        self._follow()
+        leading = self.leading
+        if leading is not None:
+            self._drain(leading)
+            for token, what, looked in leading.take_unlooked():
+                self.looking.start(token[0], token[1], looked, partial(self._looks, leading, what),
+                                   partial(self._looked, leading, token, what))
+            self._report(force=False)
+            if leading.ready and self.raft.takes_proposals:
+                self.wake()
+        if len(self.reads.waiting):
+            self._hurried_until = self.loop.time() + HURRY_S
+        haste = self._haste()
+        self.syncer.unserved = self.clock.calm = haste == NO_HASTE
+        if haste > self._acknowledged[3]:
+            self._acknowledge()
+        self.links.flush()
+
+    def heartbeat(self) -> None:
+        self.links.sweep()
+        self._subscribe()
+        self._repeat_report()
+        self._acknowledge(soon=False)
+        self._query_locks()
+        self.handover.heartbeat()
+        if self.leading is not None:
+            self.leading.forget(lambda token: not token[0].awaits(token[1]))
+
+    def second(self) -> None:
+        self.links.drop_unused(self._feed_link)
+        self._acknowledge()
+        self.handover.second()
+        self._ask_for_state()
+
+    def _peer_said(self, member_id: int, kind: bytes, data: bytes) -> None:
+        if kind == HANDOVER_FRAME:
+            self.handover.frame(member_id, data)
+        elif kind == STATE_WANTED_FRAME and len(data) == _INDEX.size and _INDEX.unpack(data)[0] < self._order_index:
+            self.snapshots.send_to(member_id, 0)  # any position that is further on in the order helps it
+
+    @property
+    def order_known(self) -> bool:
+        """Whether more of the order is committed, as the feed's node 0 says, than is applied here, and is kept there."""
+        feed = self._feed_link
+        return feed is not None and feed.alive and feed.up and feed.commit > self._order_index and not self._starved
+
+    @property
+    def sequencer(self) -> int:
+        """The member that leads shard 0, as the feed's node 0 knows it; 0 if none is known or the feed is dead."""
+        feed = self._feed_link
+        return feed.leader if feed is not None and feed.alive and feed.up else 0
+
+    def reachable_sequencer(self) -> int:
+        """The sequencer if this node can talk to it; 0 if not, or not yet."""
+        sequencer = self.sequencer
+        return sequencer if sequencer and self.links.get(sequencer, 0).up else 0
+
+    def awaited_elsewhere(self) -> bool:
+        return True  # the feed says what is applied, and it knows who waits (node.replica.feed)
+
+    def more_facts(self) -> dict[str, Any]:
+        feed, own = self._feed_link, self.settings.common.member_id
+        leading = self.leading.statistics() if self.leading is not None else {}
+        return {
+            "serving": self.leading is not None and self.leading.serving,
+            "feed_from": f"{feed.member_id:x}" if feed is not None and feed.alive else "",
+            "feed_remote": int(feed is not None and feed.alive and feed.member_id != own),
+            "feed_lag": max(feed.commit - self._order_index, 0) if feed is not None and feed.up else -1,
+            "handovers": self.handover.moved,
+            "locks": leading.get("locks", 0), "unordered_entries": leading.get("unordered_entries", 0),
+        }
+
+    def raise_alarm(self, body: bytes) -> None:
+        if self.reachable_sequencer():
+            self.links.get(self.sequencer, 0).request(Method.SET_ALARM, body)
+
+    def logged_incarnations(self) -> Iterator[tuple[int, int]]:
+        """The order log's tail is not here, but what the feed has brought of it is."""
+        for _, _, projection, _, _ in self._feed:
+            yield from records.incarnations_in(projection)
+
+    def state_replaced(self) -> None:
+        self.fold = load_fold(self)
+        self._order_index = self._taken_index = self.store.position.order_index
+        self._count_at_applied = self.fold.cut(self.settings.shard).count
+        super().state_replaced()
+        self._starved.clear()
+        self._fates.skipped_to(self.applied_index)
+        if self._feed_link is not None:
+            self._feed_link.drop("a snapshot was installed")
+        self._subscribe()

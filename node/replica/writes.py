@@ -1,0 +1,392 @@
+"""Writes at this replica: admitted, evaluated by the leader, answered when their entry's fate is known.
+
+* Not the leader: NOT_LEADER at once, which tells the front that nothing was logged (I23).
+* Leader elected, own term not applied yet: writes queue (bounded) until it is (I8).
+* Leader: all writes of a tick are evaluated and become one entry; their answers wait for its apply (I7).
+* Term lost: answers of logged entries are held until the entry at their index is applied: same term, it is
+  done; another term, it was lost for certain and the front may resend (review (b), Lost term).
+
+Hot path: one put costs a queue append, its evaluation, one struct pack and a list append here.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import structlog
+
+from cluster import errors
+from cluster.errors import EtcdError
+from cluster.evaluate.range_compares import RangeCompares
+from cluster.evaluate.replica import AppliedState, Batch, Leader, NotYet
+from cluster.evaluate.transactions import DueAnswer, Unlooked
+from cluster.features.lessor import Lessor
+from cluster.pacing.pace import MAX_ENTRY_BYTES, Pace
+from cluster.wire.messages import ANSWER, HEAD, LEADER, PUT_ANSWER, Method, Status
+from node.links.fronts import FrontLink
+from node.storage import PreparedPuts
+
+log = structlog.get_logger("writes")
+
+_PUT = int(Method.PUT)
+_HEAD_BYTES = HEAD.size
+_MAX_QUEUED = 50_000  # writes waiting to be evaluated, or for a revision before; beyond it TooManyRequests
+_MAX_UNCOMMITTED = 8  # entries on their way; while so many are, requests gather for a larger one
+
+
+class Consensus(Protocol):
+    """What is asked of Raft here."""
+
+    @property
+    def term(self) -> int: ...
+    @property
+    def leader_id(self) -> int: ...
+    @property
+    def is_leader(self) -> bool: ...
+    @property
+    def transferring(self) -> bool: ...
+    @property
+    def takes_proposals(self) -> bool: ...
+    def propose(self, data: bytes) -> int: ...
+
+
+AnswerLate = Callable[[FrontLink, int, DueAnswer, int], None]  # ..., term
+Look = Callable[[FrontLink, int, bytes, RangeCompares], None]
+Reply = tuple[FrontLink, int, bytes]  # its way back, rid, the encoded answer record
+
+
+@dataclass(slots=True)
+class Proposal:
+    """One entry of this leader whose answers are open."""
+
+    index: int
+    term: int
+    batch: Batch
+    answers: list[Reply]  # sent when the entry is applied
+    controls: list[tuple[Reply, bool]]  # compactions (answer, physical): acknowledged by the node
+    late: list[tuple[FrontLink, int, DueAnswer]]  # answers that are made once it is applied
+    rows: PreparedPuts | None = None  # of a batch that is nothing but plain puts
+
+    @property
+    def owed(self) -> list[tuple[FrontLink, int]]:
+        """Who is to hear of it, if only that the entry is lost."""
+        return _owed(self.answers, self.controls, self.late)
+
+
+class Writes:
+    """The write path of one replica."""
+
+    def __init__(
+        self,
+        raft: Consensus,
+        store: AppliedState,
+        mark_dirty: Callable[[FrontLink], None],
+        *,
+        max_txn_ops: int,
+        lessor: Lessor,
+        new_lease_id: Callable[[], int],
+        over_quota: Callable[[int, bytes], bool],
+        control_applied: Callable[[FrontLink, bytes, bool], None],
+        pace: Pace | None = None,
+        answer_late: AnswerLate | None = None,
+        look: Look | None = None,
+    ) -> None:
+        """``answer_late``: answers what shows many rows, beside the loop; None: all is answered in one go. ``look``, with it:
+        looks at range compares ahead, and calls :meth:`resume` (``node.serving.looking``)."""
+        self._raft = raft
+        self._store = store
+        self._mark_dirty = mark_dirty
+        self._max_txn_ops = max_txn_ops
+        self._lessor = lessor
+        self._new_lease_id = new_lease_id
+        self._over_quota = over_quota
+        self._control_applied = control_applied
+        self._pace = pace or Pace()
+        self._queue: deque[tuple[FrontLink, int, int, bytes]] = deque()
+        self._queued_bytes = 0
+        self._later: list[tuple[int, FrontLink, int, int, bytes]] = []  # need this revision applied first
+        self._answers: list[Reply] = []
+        self._controls: list[tuple[Reply, bool]] = []
+        self._late: list[tuple[FrontLink, int, DueAnswer]] = []
+        self._answer_late = answer_late
+        self._look = look
+        self._looking: set[tuple[FrontLink, int]] = set()  # whose range compares are being looked at
+        self._looked: dict[tuple[FrontLink, int], RangeCompares] = {}  # of those in the queue, or that wait for a revision
+        self._staged_bytes = 0
+        self._proposals: deque[Proposal] = deque()
+        self.leader: Leader | None = None
+        self.on_logged: Callable[[int], None] = lambda index: None
+        self.fits: Callable[[int], bool] = lambda size: True  # whether so many bytes are within the quota for certain
+        self.committed = 0
+        self.proposed = 0
+        self.failed = 0
+
+    # -- leadership
+
+    def lead(self) -> Leader:
+        """An entry of this replica's own term has been applied: serve from now on (I8)."""
+        self.leader = Leader(self._store, self._raft.term, max_txn_ops=self._max_txn_ops, lessor=self._lessor,
+                             new_lease_id=self._new_lease_id, late_answers=self._answer_late is not None and self._look is not None)
+        return self.leader
+
+    def resign(self) -> None:
+        """The term is lost: what was not logged certainly never will be."""
+        self.leader = None
+        for link, rid in _owed(self._answers, self._controls, self._late):
+            self._not_leader(link, rid)
+        self._answers, self._controls, self._late, self._staged_bytes = [], [], [], 0
+        self._refuse_queued()
+
+    def _refuse_queued(self) -> None:
+        while self._queue:
+            link, rid, _, _ = self._queue.popleft()
+            self._not_leader(link, rid)
+        self._queued_bytes = 0
+        for _, link, rid, _, _ in self._later:
+            self._not_leader(link, rid)
+        self._later.clear()
+        for link, rid in self._looking:
+            self._not_leader(link, rid)
+        self._looking.clear()
+        self._looked.clear()
+
+    def _not_leader(self, link: FrontLink, rid: int) -> None:
+        leader = self._raft.leader_id if not self._raft.is_leader else 0
+        link.answer(rid, Status.NOT_LEADER, LEADER.pack(leader, self._raft.term))
+        self._mark_dirty(link)
+        self.failed += 1
+
+    # -- requests
+
+    def submit(self, link: FrontLink, rid: int, method: int, body: bytes) -> None:
+        """Take in one write of a front."""
+        if not self._raft.is_leader:
+            self._not_leader(link, rid)
+        elif len(self._queue) + len(self._later) + len(self._looking) >= _MAX_QUEUED:
+            link.answer(rid, Status.ERROR, EtcdError(errors.TOO_MANY_REQUESTS).encode())
+            self._mark_dirty(link)
+        else:
+            self._queue.append((link, rid, method, body))
+            self._queued_bytes += len(body)
+
+    @property
+    def queued(self) -> int:
+        """Writes waiting to be evaluated."""
+        return len(self._queue)
+
+    @property
+    def due(self) -> bool:
+        """Whether an entry may leave now, if there is anything for it (``cluster.pacing.pace``)."""
+        return self.has_room and self._pace.due(len(self._proposals), len(self._queue), self._queued_bytes)
+
+    @property
+    def has_room(self) -> bool:
+        """Whether one more entry may be logged: not too many are on their way, nor too many bytes for Raft to take more."""
+        return len(self._proposals) < _MAX_UNCOMMITTED and self._raft.takes_proposals
+
+    @property
+    def ready(self) -> bool:
+        """Whether :meth:`run` has anything to propose now."""
+        leader = self.leader
+        return leader is not None and (self.has_room if self._staged(leader) else bool(self._queue) and self.due)
+
+    @property
+    def alone(self) -> bool:
+        """Whether at most one request is on its way here, and none waits."""
+        proposals = self._proposals
+        return not self._queue and (not proposals or (len(proposals) == 1 and len(proposals[0].answers) <= 1))
+
+    @property
+    def uncommitted(self) -> int:
+        """Entries of this leader on their way."""
+        return len(self._proposals)
+
+    def run(self) -> None:
+        """Evaluate what is queued and propose it, as far as the pipeline has room."""
+        leader = self.leader
+        if leader is None or self._raft.transferring:
+            return  # what is queued waits: for the own term's first apply, or for the hand-over to end
+        if not self._raft.is_leader or self._raft.term != leader.term:
+            return  # deposed by a message of this very tick: what is queued is refused when Raft says so
+        queue = self._queue
+        while queue or self._staged(leader):
+            # what others have staged (a cut, a transaction over several shards, a lease's end) has waited its turn
+            if not (self.has_room if self._staged(leader) else self.due):
+                return
+            self._evaluate(leader)
+            if not self._staged(leader):
+                return
+            self._propose(leader)
+
+    def _staged(self, leader: Leader) -> bool:
+        """Whether there is something for the next entry, or somebody to be answered with it."""
+        return bool(self._answers or self._controls or self._late) or leader.dirty
+
+    def _evaluate(self, leader: Leader) -> None:
+        queue, put = self._queue, leader.put
+        answers, pack, term = self._answers, PUT_ANSWER.pack, leader.term
+        size, queued_bytes = self._staged_bytes, self._queued_bytes
+        # near the quota each is judged with its own size
+        puts = not self._over_quota(_PUT, b"") and self.fits(queued_bytes)
+        while queue and size < MAX_ENTRY_BYTES:
+            link, rid, method, body = queue.popleft()
+            queued_bytes -= len(body)
+            if not link.alive:
+                self._looked.pop((link, rid), None)
+                continue
+            if puts and method == _PUT and (revision := put(body)):
+                answers.append((link, rid, pack(rid, 0, _HEAD_BYTES, revision, term)))
+                size += len(body)
+            else:
+                size += self._execute(leader, link, rid, method, body)
+        self._staged_bytes, self._queued_bytes = size, queued_bytes
+
+    def _execute(self, leader: Leader, link: FrontLink, rid: int, method: int, body: bytes) -> int:
+        """Any write but a plain put; the bytes to be logged."""
+        looked = self._looked.pop((link, rid), None) if self._looked else None
+        try:
+            if self._over_quota(method, body):
+                raise EtcdError(errors.NO_SPACE)
+            outcome = leader.execute(method, body, looked)
+        except EtcdError as e:
+            text = e.encode()
+            self._answers.append((link, rid, ANSWER.pack(rid, Status.ERROR, len(text)) + text))
+            return 0
+        except NotYet as e:
+            self._later.append((e.revision, link, rid, method, body))
+            if looked is not None:
+                self._looked[link, rid] = looked
+            assert len(self._queue) + len(self._later) <= _MAX_QUEUED, "I23: what waits is bounded"
+            return 0
+        except Unlooked:
+            assert self._look is not None
+            self._looking.add((link, rid))
+            self._look(link, rid, body, looked or RangeCompares.of(body))
+            return 0
+        if outcome.late is not None:
+            self._late.append((link, rid, DueAnswer(outcome.late, outcome.revision - outcome.changed, outcome.revision)))
+            return len(outcome.items)
+        tail = outcome.tail
+        reply = link, rid, ANSWER.pack(rid, 0, _HEAD_BYTES + len(tail)) + HEAD.pack(outcome.revision, leader.term) + tail
+        if method in (Method.COMPACT, Method.SET_ALARM):
+            self._controls.append((reply, method == Method.COMPACT and _is_physical(body)))
+        else:
+            self._answers.append(reply)
+        return len(outcome.items)
+
+    def looks(self, link: FrontLink, rid: int) -> bool:
+        """Whether a look ahead for this request is still wanted."""
+        return (link, rid) in self._looking
+
+    def resume(self, link: FrontLink, rid: int, body: bytes, looked: RangeCompares | None) -> None:
+        """A look ahead is done; None: it was given up, and nobody is answered here."""
+        if (link, rid) in self._looking:
+            self._looking.discard((link, rid))
+            if looked is not None:
+                self._looked[link, rid] = looked
+                self._queue.appendleft((link, rid, Method.TXN, body))
+                self._queued_bytes += len(body)
+
+    def _propose(self, leader: Leader) -> None:
+        data, batch = leader.seal()
+        proposal = Proposal(0, leader.term, batch, self._answers, self._controls, self._late)
+        self.proposed += len(self._answers) + len(self._controls) + len(self._late)
+        self._answers, self._controls, self._late, self._staged_bytes = [], [], [], 0
+        proposal.index = self._raft.propose(data)
+        self._proposals.append(proposal)
+        self.on_logged(proposal.index)
+
+    def weigh(self, size: int) -> None:
+        """So many bytes were appended besides: the open entry has less room for what is queued."""
+        self._staged_bytes += size
+
+    def stage(self, link: FrontLink, rid: int, record: bytes) -> None:
+        """An answer of what was appended besides: it leaves with the open entry."""
+        self._answers.append((link, rid, record))
+
+    # -- fates
+
+    def prepare(self) -> None:
+        """Make what can be made of entries while they are on their way."""
+        for proposal in self._proposals:
+            if proposal.rows is None and proposal.batch.puts:
+                proposal.rows = PreparedPuts(proposal.batch.puts)
+
+    def prepared(self, index: int, term: int) -> PreparedPuts | None:
+        """The rows of the entry there, if it is this leader's own and they are made."""
+        for proposal in self._proposals:
+            if proposal.index == index:  # Raft: index and term name an entry
+                return proposal.rows if proposal.term == term else None
+        return None
+
+    def applied(self, index: int, term: int) -> None:
+        """The entry at ``index`` has been applied and was of ``term``."""
+        proposals = self._proposals
+        while proposals and (proposals[0].index <= index or proposals[0].term < term):
+            proposal = proposals.popleft()
+            if proposal.index == index and proposal.term == term:
+                self._done(proposal)
+            else:
+                # Another leader's entry stands there, or one of a later term stands before it: ours is lost for
+                # certain. Left here, it would stand before the entries that this replica logs in a later term.
+                for link, rid in proposal.owed:
+                    self._not_leader(link, rid)
+
+    def _done(self, proposal: Proposal) -> None:
+        leader = self.leader
+        if leader is not None and leader.term == proposal.term:
+            leader.applied(proposal.batch)
+        self.committed += len(proposal.answers) + len(proposal.controls)
+        link = None
+        for link_of, _, record in proposal.answers:
+            if link_of is not link:
+                link = link_of
+                put = link.put
+                self._mark_dirty(link)
+            put(record)
+        for link_of, rid, due in proposal.late:
+            assert self._answer_late is not None
+            self._answer_late(link_of, rid, due, proposal.term)
+        self.committed += len(proposal.late)
+        for (link_of, _, record), physical in proposal.controls:
+            self._control_applied(link_of, record, physical)
+        if self._later:
+            self._retry_later()
+
+    def _retry_later(self) -> None:
+        revision = self._store.revision
+        ready = [w for w in self._later if w[0] <= revision]
+        if ready:
+            self._later = [w for w in self._later if w[0] > revision]
+            for w in ready:
+                if self._looked and not w[1].awaits(w[2]):
+                    self._looked.pop((w[1], w[2]), None)
+            ready = [w for w in ready if w[1].awaits(w[2])]
+            self._queue.extendleft([(link, rid, method, body) for _, link, rid, method, body in reversed(ready)])
+            self._queued_bytes += sum(len(w[4]) for w in ready)
+
+    def skipped_to(self, index: int) -> None:
+        """A snapshot replaced everything up to ``index``: nobody here can tell what became of older entries."""
+        while self._proposals and self._proposals[0].index <= index:
+            for link, rid in self._proposals.popleft().owed:
+                link.answer(rid, Status.UNKNOWN, EtcdError(errors.TIMEOUT_DUE_TO_LEADER_FAIL).encode())
+                self._mark_dirty(link)
+
+    def statistics(self) -> dict[str, int]:
+        """Counts for metrics."""
+        return {"queued": len(self._queue), "uncommitted_entries": len(self._proposals), "committed": self.committed,
+                "proposed": self.proposed, "failed": self.failed}
+
+
+def _owed(answers: list[Reply], controls: list[tuple[Reply, bool]],
+          late: list[tuple[FrontLink, int, DueAnswer]]) -> list[tuple[FrontLink, int]]:
+    return [(link, rid) for link, rid, _ in (*answers, *late)] + [(link, rid) for (link, rid, _), _ in controls]
+
+
+def _is_physical(body: bytes) -> bool:
+    from cluster.pb.rpc_pb2 import CompactionRequest
+
+    return CompactionRequest.FromString(body).physical

@@ -1,0 +1,218 @@
+"""Questions that only a confirmed sequencer may answer: read indexes, keep-alives, time to live.
+
+All questions of a tick share one confirmation round, begun after they arrived (H2): Raft counts only answers to
+messages sent after ``read_index`` was called. Keep-alives are memory, not log entries, and are answered after
+the same round (H7): a zombie cannot promise a lease that its successor does not know.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from struct import Struct
+from typing import Protocol
+
+from cluster import errors
+from cluster.errors import EtcdError
+from cluster.faults import MISTAKES, faults
+from cluster.features.lessor import Lessor
+from cluster.pb import rpc_pb2
+from cluster.wire.messages import LEADER, LEASE_DUE, READ_INDEX_ANSWER, Method, Status
+from node.links.fronts import FrontLink
+from node.serving.lease_keys import Store, answer_keys
+from node.serving.reads import Slices, Waiting
+
+# questions without a confirmation, and those that wait for a revocation; a front asks one for all of its reads of a tick
+MOST_OPEN = 100_000
+Question = tuple[FrontLink, int, int, bytes]  # link, rid, method, body
+
+
+class Consensus(Protocol):
+    """What is asked of Raft here."""
+
+    @property
+    def term(self) -> int: ...
+    @property
+    def leader_id(self) -> int: ...
+    @property
+    def is_leader(self) -> bool: ...
+    def read_index(self, context: int) -> None: ...
+
+
+class Confirmations:
+    """Open questions and the rounds that will answer them."""
+
+    def __init__(
+        self,
+        raft: Consensus,
+        store: Store,
+        lessor: Lessor,
+        mark_dirty: Callable[[FrontLink], None],
+        *,
+        applied_index: Callable[[], int],
+        now: Callable[[], float],
+        now_ms: Callable[[], int],
+        limit_s: float,
+        beside: Callable[[FrontLink, int, Slices], None],
+    ) -> None:
+        """``beside``: runs in slices what would take too long."""
+        self._raft = raft
+        self._store = store
+        self._lessor = lessor
+        self._mark_dirty = mark_dirty
+        self._applied_index = applied_index
+        self._now = now
+        self._now_ms = now_ms
+        self._limit_s = limit_s
+        self._beside = beside
+        self._questions: list[Question] = []
+        self._rounds: dict[int, list[Question]] = {}
+        self._blocked: dict[int, list[Question]] = {}  # keep-alives of expired leases that await their revocation
+        self._blocking = 0  # questions in there
+        self._applying = Waiting(MOST_OPEN)
+        self._asking = 0  # questions in open rounds
+        self._context = 0
+        self.rounds = 0
+
+    @property
+    def open(self) -> bool:
+        """Whether followers have been asked and a quorum has not answered yet."""
+        return bool(self._rounds)
+
+    def ask(self, link: FrontLink, rid: int, method: int, body: bytes) -> None:
+        """Take in one question."""
+        if not self._raft.is_leader:
+            self._not_leader((link, rid, method, body))
+        elif len(self._questions) + self._asking >= MOST_OPEN:
+            link.answer(rid, Status.ERROR, EtcdError(errors.TOO_MANY_REQUESTS).encode())
+            self._mark_dirty(link)
+        else:
+            self._questions.append((link, rid, method, body))
+
+    def run(self, serving: bool) -> None:
+        """Start a round for the questions that came since the last one. Until this leader serves they wait."""
+        if self._questions and serving and self._raft.is_leader:  # else deposed in this very tick: see resign
+            questions, self._questions = self._questions, []
+            self._asking += len(questions)
+            self._context += 1
+            self._rounds[self._context] = questions
+            self.rounds += 1
+            self._raft.read_index(self._context)
+
+    def confirmed(self, context: int, index: int) -> None:
+        """The round is confirmed at this commit index."""
+        questions = self._close(context)
+        if not questions:
+            return
+        if index <= self._applied_index():
+            self._answer(questions, index)
+        else:
+            self._applying.add(index, self._now() + self._limit_s, lambda: self._answer(questions, index))
+
+    def applied(self, index: int) -> None:
+        """This order index is applied."""
+        if len(self._applying):
+            self._applying.release(index, self._now())
+
+    def failed(self, contexts: list[int]) -> None:
+        """Leadership was lost while these rounds were open."""
+        for context in contexts:
+            for question in self._close(context):
+                self._not_leader(question)
+
+    def _close(self, context: int) -> list[Question]:
+        questions = self._rounds.pop(context, [])
+        self._asking -= len(questions)
+        return questions
+
+    def resign(self) -> None:
+        """The term is lost: fronts ask the next sequencer."""
+        self.failed(list(self._rounds))
+        questions, self._questions = self._questions, []
+        for question in questions:
+            self._not_leader(question)
+        for blocked in self._blocked.values():
+            for question in blocked:
+                self._not_leader(question)
+        self._blocked.clear()
+        self._blocking = 0
+
+    def _not_leader(self, question: Question) -> None:
+        link, rid, _, _ = question
+        leader = 0 if self._raft.is_leader else self._raft.leader_id
+        link.answer(rid, Status.NOT_LEADER, LEADER.pack(leader, self._raft.term))
+        self._mark_dirty(link)
+
+    def _answer(self, questions: list[Question], index: int) -> None:
+        assert self._applied_index() >= index, f"I13: {index} was committed when they asked, {self._applied_index()} is applied"
+        if not self._lessor.primary:  # it stepped down while it waited for the apply
+            for question in questions:
+                self._not_leader(question)
+            return
+        revision, term = self._store.revision, self._raft.term
+        read_index = READ_INDEX_ANSWER.pack(self._applied_index(), revision, term)
+        for question in questions:
+            link, rid, method, _ = question
+            if method == Method.READ_INDEX:
+                link.answer(rid, Status.OK, read_index)
+                self._mark_dirty(link)
+            else:
+                self._answer_of_lease(question)
+
+    def _answer_of_lease(self, question: Question) -> None:
+        """A mistake here is of one question: those that share its round are others'."""
+        link, rid, method, body = question
+        try:
+            if method == Method.LEASE_KEEPALIVES:
+                self._keep_alives(link, rid, body)
+            elif method == Method.LEASE_KEEPALIVE:
+                self._keep_alive(question)
+            else:
+                self._time_to_live(link, rid, body)
+        except MISTAKES as error:
+            faults.met(f"answering a question of method {method}", error)
+            link.answer(rid, Status.ERROR, EtcdError(errors.INTERNAL_FAULT).encode())
+        self._mark_dirty(link)
+
+    def _keep_alives(self, link: FrontLink, rid: int, body: bytes) -> None:
+        """A front's keep-alives of one tick, all under this one round (H7)."""
+        leases = Struct(f"<{len(body) // 8}q")
+        renew, now_ms = self._lessor.renew, self._now_ms()
+        ttls = [LEASE_DUE if (ttl := renew(lease, now_ms)) is None else ttl for lease in leases.unpack(body)]
+        link.ok(rid, self._store.revision, self._raft.term, leases.pack(*ttls))
+
+    def _keep_alive(self, question: Question) -> None:
+        link, rid, _, body = question
+        lease = rpc_pb2.LeaseKeepAliveRequest.FromString(body).ID
+        ttl = self._lessor.renew(lease, self._now_ms())
+        if ttl is None:  # due, its revocation is on the way
+            if self._blocking >= MOST_OPEN:
+                link.answer(rid, Status.ERROR, EtcdError(errors.TOO_MANY_REQUESTS).encode())
+            else:
+                self._blocking += 1
+                self._blocked.setdefault(lease, []).append(question)
+            return
+        link.ok(rid, self._store.revision, self._raft.term,
+                rpc_pb2.LeaseKeepAliveResponse(ID=lease, TTL=ttl).SerializeToString())
+
+    def revoked(self, leases: list[int]) -> None:
+        """These leases are gone: keep-alives that waited for it get TTL 0."""
+        for lease in leases:
+            for question in self._blocked.pop(lease, []):
+                self._blocking -= 1
+                self._keep_alive(question)
+                self._mark_dirty(question[0])
+
+    def _time_to_live(self, link: FrontLink, rid: int, body: bytes) -> None:
+        request = rpc_pb2.LeaseTimeToLiveRequest.FromString(body)
+        answer = rpc_pb2.LeaseTimeToLiveResponse(ID=request.ID)
+        ttl = self._lessor.time_to_live(request.ID, self._now_ms())
+        if ttl is None:
+            answer.TTL = -1
+        else:
+            answer.TTL, answer.grantedTTL = ttl
+            if request.keys:
+                work = answer_keys(self._store, link, rid, self._raft.term, answer)
+                if work is not None:
+                    self._beside(link, rid, work)
+                return
+        link.ok(rid, self._store.revision, self._raft.term, answer.SerializeToString())

@@ -1,0 +1,46 @@
+"""LeaseTimeToLive's keys: those of a lease that has very many are listed in slices, as they were when they were asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import islice
+from typing import Protocol
+
+from cluster.evaluate.transactions import field
+from cluster.pb import rpc_pb2
+from cluster.wire.messages import HEAD, Status
+from node.links.fronts import FrontLink
+from node.serving.reads import Slices
+
+MANY = 256  # keys; no more are listed at once
+_STEP = 32  # up to 15 us each
+_KEYS = b"\x2a"  # LeaseTimeToLiveResponse.keys, its last field
+
+
+class Store(Protocol):
+    """What is read of the applied state."""
+
+    @property
+    def revision(self) -> int: ...
+    def lease_keys(self, lease: int) -> list[bytes]: ...
+    def hangs_many(self, lease: int, many: int) -> bool: ...
+    def attached(self, lease: int) -> Iterator[bytes]: ...
+
+
+def answer_keys(
+    store: Store, link: FrontLink, rid: int, term: int, answer: rpc_pb2.LeaseTimeToLiveResponse,
+) -> Slices | None:
+    """Give the answer with the keys of its lease; None: that is done, else it is to be run in slices."""
+    if store.hangs_many(answer.ID, MANY):
+        head = HEAD.pack(store.revision, term)
+        return _in_slices(link, rid, [head, answer.SerializeToString()], store.attached(answer.ID))
+    answer.keys.extend(store.lease_keys(answer.ID))
+    link.ok(rid, store.revision, term, answer.SerializeToString())
+    return None
+
+
+def _in_slices(link: FrontLink, rid: int, parts: list[bytes], keys: Iterator[bytes]) -> Slices:
+    while some := list(islice(keys, _STEP)):
+        parts.append(b"".join([field(_KEYS, key) for key in some if key]))
+        yield
+    link.pieces(rid, Status.OK, parts)

@@ -1,0 +1,76 @@
+"""LeaseLeases: one answer for all who ask until leases change, made in slices."""
+
+from __future__ import annotations
+
+from itertools import islice
+from typing import TYPE_CHECKING
+
+from cluster.evaluate.sorting import SortedRows
+from cluster.wire.messages import HEAD, Status
+from cluster.wire.protobuf import varint
+from node.links.fronts import FrontLink
+from node.serving.reads import Slices
+
+if TYPE_CHECKING:
+    from node.replica.server import Node
+
+_STEP = 256  # leases
+Head = tuple[int, int]  # revision and term of an answer's header
+
+
+class LeaseList:
+    """The answers of one replica's registry."""
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+        self._waiting: list[tuple[int, FrontLink, int, Head]] = []  # since which change of the registry, ...
+        self._making = False
+        self._answer = b""  # LeaseLeasesResponse after its header
+        self._of = -1  # the change of the registry that it shows
+        self._head: Head = 0, 0  # when that was
+        self.made = 0
+
+    def ask(self, link: FrontLink, rid: int) -> None:
+        """Answer with every lease that there is now, or is by the time the answer is made. Its header's revision is of that
+        moment, or of the question's where the leases are still those."""
+        if self._of == self._node.lessor.changes:
+            link.pieces(rid, Status.OK, [HEAD.pack(*self._now()), self._answer])
+            return
+        self._waiting.append((self._node.lessor.changes, link, rid, self._now()))
+        if not self._making:
+            self._making = True
+            self._node.slicer.start(self._work())
+
+    def _now(self) -> Head:
+        return self._node.store.revision, self._node.raft.term
+
+    def _work(self) -> Slices:
+        while self._waiting:
+            yield from self._make()
+            waiting, self._waiting = self._waiting, []
+            for since, link, rid, head in waiting:
+                if since > self._of:  # it has come since, and so has a lease
+                    self._waiting.append((since, link, rid, head))
+                elif link.alive:
+                    link.pieces(rid, Status.OK, [HEAD.pack(*max(head, self._head)), self._answer])
+                    self._node._mark_dirty(link)
+        self._making = False
+
+    def _make(self) -> Slices:
+        lessor, of, head = self._node.lessor, self._node.lessor.changes, self._now()
+        self.made += 1
+        leases = lessor.unordered()
+        # a lease's number as a row's key: (rank, row) is all that sorting looks at
+        ordered = SortedRows(lambda row: lessor.rank(int(row[0])), False, 0)
+        for at in range(0, len(leases), _STEP):
+            ordered.add([(b"%d" % lease, b"") for lease in leases[at : at + _STEP]])
+            yield
+        parts: list[bytes] = []
+        rows = ordered.ordered()
+        while some := list(islice(rows, _STEP)):
+            for row in some:
+                status = b"\x08" + varint(int(row[0]))
+                parts += (b"\x12", varint(len(status)), status)
+            yield
+        self._answer = b"".join(parts)
+        self._of, self._head = of, head

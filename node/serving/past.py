@@ -1,0 +1,117 @@
+"""Long answers of transactions, made in slices beside the loop: of those that only read, at the applied revision; of those that
+write, once they are applied, at the revision before them.
+
+What a write did is logged and does not depend on the rows that it shows, so nothing waits for them, and nothing is held back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from cluster import errors
+from cluster.errors import EtcdError
+from cluster.evaluate import transactions as txn_eval
+from cluster.evaluate.ranges import Fields, Row
+from cluster.evaluate.transactions import DueAnswer
+from cluster.evaluate.validate import check_txn, parse
+from cluster.evaluate.view import Current
+from cluster.pb import rpc_pb2
+from cluster.wire.messages import HEAD, Status
+from node.links.fronts import FrontLink
+from node.serving.reads import Slices
+from node.serving.streams import PIECE_BYTES
+from node.storage import Compacted, FutureRevision, Reader
+
+if TYPE_CHECKING:
+    from node.replica.server import Node
+
+_LOOK = 1000  # rows passed over in a step
+
+
+class PastView:
+    """A pinned revision as a view of ``cluster.evaluate.requests``, read in steps."""
+
+    def __init__(self, reader: Reader) -> None:
+        self._reader = reader
+        self.revision = reader.revision
+        self.compact_revision = reader.position.compact_revision
+
+    def current(self, key: bytes) -> Current | None:
+        """See ``cluster.evaluate.view.View``."""
+        kv = self.get(key)
+        if kv is None:
+            return None
+        fields = Fields(kv)
+        return Current(fields.create, fields.mod, fields.version, fields.lease)
+
+    def get(self, key: bytes) -> bytes | None:
+        for _, kv in self._reader.scan(key, b""):
+            return kv
+        return None
+
+    def scan(self, start: bytes, end: bytes, revision: int = 0) -> Iterator[Row]:
+        return self._reader.scan(start, end, _LOOK, revision)
+
+    def count(self, start: bytes, end: bytes) -> int:
+        raise NotImplementedError("what is deleted was counted before")
+
+    def lease_exists(self, lease: int) -> bool:
+        raise NotImplementedError("puts were checked before")
+
+    def lease_keys(self, lease: int) -> list[bytes]:
+        raise NotImplementedError("no lease is revoked")
+
+
+class Past:
+    """Long transactions of one node."""
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+
+    def read_txn(self, link: FrontLink, rid: int, revision: int, body: bytes) -> Slices | None:
+        """A read-only transaction, at a revision (0: the latest): at once if it names single keys only. EtcdError."""
+        node = self._node
+        limit = node.settings.common.max_txn_ops
+        message = parse(rpc_pb2.TxnRequest.FromString, body)
+        check_txn(message, limit)
+        try:
+            reader = node.store.reader(revision)
+        except Compacted as e:
+            raise EtcdError(errors.COMPACTED) from e
+        except FutureRevision as e:
+            raise EtcdError(errors.FUTURE_REV) from e
+        work = self._work(link, rid, txn_eval.read_txn(PastView(reader), message), reader.revision, node.raft.term)
+        if _long(message):
+            return work
+        for _ in work:
+            pass
+        return None
+
+    def answer(self, link: FrontLink, rid: int, due: DueAnswer, term: int) -> None:
+        """A request whose answer shows many rows was applied in this turn."""
+        node = self._node
+        view = PastView(node.store.reader_before(due.before))
+        node.reads.start(link, rid, self._work(link, rid, due.late.pieces(view), due.revision, term, written=True))
+
+    def deliver(self, link: FrontLink, rid: int, status: int, body: bytes | DueAnswer, term: int) -> None:
+        """An answer as a shard's leader gives it."""
+        if isinstance(body, DueAnswer):
+            self.answer(link, rid, body, term)
+        else:
+            link.answer(rid, status, body)
+
+    def _work(self, link: FrontLink, rid: int, steps: txn_eval.Steps[list[bytes]], revision: int, term: int, *,
+              written: bool = False) -> Slices:
+        pieces = yield from steps
+        head = HEAD.pack(revision, term)
+        if link.watches and len(pieces) > 1 and sum(map(len, pieces)) > PIECE_BYTES:
+            answer = self._node.streams.answer(link, rid, [head], written=written)
+            yield from answer.run(answer.last(pieces))
+        else:
+            link.pieces(rid, Status.OK, [head, *pieces])
+
+
+def _long(request: rpc_pb2.TxnRequest) -> bool:
+    return any(compare.range_end for compare in request.compare) or any(
+        op.request_range.range_end for ops in (request.success, request.failure) for op in ops)

@@ -1,0 +1,262 @@
+"""Long answers: read on only as far as their receivers take them.
+
+Their parts leave as PARTIAL records, at most :data:`WINDOW_BYTES` of their bodies ahead of what the front says that it has
+passed on, or has room for (CREDIT). One that is that far ahead is parked: off the slicer, its RocksDB iterator open. So a
+client that does not read costs one window and no CPU. All answers of one link have :data:`LINK_BYTES` on their way that the
+front has not read from it, and a piece of each that has just begun, whichever clients they are for: what is everybody's is
+not full of one client's rows. Those that wait for room there go on in turn, as many as there is room for.
+
+A parked answer ends when its front cancels or goes, when it gets no credit for long, and when there are as many as may be
+and its receiver is slow: then it makes room for a newcomer. The front is told so.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Callable
+
+from cluster import errors
+from cluster.errors import EtcdError
+from cluster.wire.messages import Status
+from node.links.fronts import FrontLink
+from node.serving.reads import Slices
+
+WINDOW_BYTES = 1 << 20
+LINK_BYTES = 32 << 20
+PIECE_BYTES = 256 << 10
+_MOST = 4096  # under way at once; each keeps an iterator, hence what it shows from being dropped
+SLOW_AFTER_S = 10.0
+_SLOW_BYTES_S = 65_536
+
+
+def slow(began: float, moved_at: float, taken: int, now: float) -> bool:
+    """Whether who takes an answer is so slow that it may end for another's: nothing for a while, or a trickle."""
+    return now - moved_at > SLOW_AFTER_S or taken < (now - began - SLOW_AFTER_S) * _SLOW_BYTES_S
+
+
+class LongAnswer:
+    """One of them."""
+
+    __slots__ = ("_streams", "began", "credited", "link", "moved_at", "parked", "refusal", "resumed", "rid", "sent")
+
+    def __init__(self, streams: Streams, link: FrontLink, rid: int) -> None:
+        self._streams = streams
+        self.link = link
+        self.rid = rid
+        self.sent = 0
+        self.credited = 0
+        self.began = self.moved_at = 0.0
+        self.parked: Slices | None = None  # the reader, while the receiver has to catch up
+        self.refusal = errors.TOO_MANY_REQUESTS  # its end, where it cannot go on
+        self.resumed = False  # it goes on since there is room for a piece of it, and has not taken that yet
+
+    @property
+    def ahead(self) -> bool:
+        """Whether its own window is full."""
+        return self.sent - self.credited >= WINDOW_BYTES
+
+    def run(self, work: Slices) -> Slices:
+        """For the slicer: ``work`` until it ends or a window is full."""
+        try:
+            for _ in work:
+                self._streams.went_on(self)
+                if self.ahead or self._streams.full(self.link):
+                    self._streams.add(self)  # it may have sent nothing yet
+                    self.parked = work
+                    self._streams.wait(self)
+                    return
+                yield
+        finally:
+            if self.parked is None:
+                work.close()
+                self._streams.over(self)
+            self._streams.went_on(self)
+            self._streams.resume_behind(self.link)  # it may have taken less than there was room for
+
+
+class RangeStream(LongAnswer):
+    """A range that its client gets in parts."""
+
+    __slots__ = ()
+
+    def send(self, body: bytes) -> None:
+        """One part."""
+        self.sent += len(body)
+        self.link.answer(self.rid, Status.PARTIAL, body)
+
+
+class Answer(LongAnswer):
+    """An answer that the front puts together. ``head``: what its first record begins with. ``written``: it is of a request
+    that has changed the store; "too many requests" would say that it has not (I23)."""
+
+    __slots__ = ("_head",)
+
+    def __init__(self, streams: Streams, link: FrontLink, rid: int, head: list[bytes], *, written: bool = False) -> None:
+        super().__init__(streams, link, rid)
+        self._head = head
+        if written:
+            self.refusal = errors.TIMEOUT
+
+    def pieces(self, parts: list[bytes]) -> None:
+        """Some of it. EtcdError if there are too many that take as long."""
+        self._streams.add(self)
+        parts = self._headed(parts)
+        self.sent += sum(map(len, parts))
+        self.link.pieces(self.rid, Status.PARTIAL, parts)
+
+    def end(self, parts: list[bytes]) -> None:
+        """The end of it."""
+        self.link.pieces(self.rid, Status.OK, self._headed(parts))
+
+    def last(self, parts: list[bytes]) -> Slices:
+        """All that is left, however much it is."""
+        some: list[bytes] = []
+        size = 0
+        for part in parts:
+            for at in range(0, len(part), PIECE_BYTES):
+                if size >= PIECE_BYTES:
+                    self.pieces(some)
+                    some, size = [], 0
+                    yield
+                some.append(part[at : at + PIECE_BYTES] if len(part) > PIECE_BYTES else part)
+                size += len(some[-1])
+        self.end(some)
+
+    def _headed(self, parts: list[bytes]) -> list[bytes]:
+        head, self._head = self._head, []
+        return head + parts
+
+
+class Streams:
+    """All such answers of one node. ``start``: give work of a link's request to the slicer; ``refuse``: answer it with an
+    error; ``stalled_s``: one that is parked gets no credit for so long and ends."""
+
+    def __init__(self, start: Callable[[FrontLink, int, Slices], None], now: Callable[[], float],
+                 refuse: Callable[[FrontLink, int, EtcdError], None], stalled_s: float) -> None:
+        self._start = start
+        self._now = now
+        self._refuse = refuse
+        self._stalled_s = stalled_s
+        self._open: dict[tuple[bytes, int], LongAnswer] = {}
+        self._behind: dict[bytes, deque[LongAnswer]] = {}  # parked, with a window of their own: their links are full
+        self._resumed: Counter[bytes] = Counter()  # of each link: how many have room for a piece, and have not taken it yet
+
+    def open(self, link: FrontLink, rid: int) -> RangeStream:
+        """A new stream; EtcdError if there are too many."""
+        stream = RangeStream(self, link, rid)
+        self.add(stream)
+        return stream
+
+    def answer(self, link: FrontLink, rid: int, head: list[bytes], *, written: bool = False) -> Answer:
+        """A new answer (:class:`Answer`). It counts once it turns out long."""
+        return Answer(self, link, rid, head, written=written)
+
+    def add(self, answer: LongAnswer) -> None:
+        """It counts as one of many from now on, if it does not already. EtcdError if there are too many, none of them slow."""
+        mark = answer.link.identity, answer.rid
+        if self._open.get(mark) is answer:
+            return
+        now = self._now()
+        if len(self._open) >= _MOST:
+            parked = [one for one in self._open.values() if one.parked is not None]
+            slowest = min(parked, key=lambda one: one.moved_at, default=None)
+            if slowest is None or not slow(slowest.began, slowest.moved_at, slowest.credited, now):
+                raise EtcdError(answer.refusal)
+            self._give_up(slowest)
+        self._open[mark] = answer
+        answer.began = answer.moved_at = now
+
+    def wait(self, answer: LongAnswer) -> None:
+        """It has been parked."""
+        if not answer.ahead:
+            self._behind.setdefault(answer.link.identity, deque()).append(answer)
+
+    def credit(self, link: FrontLink, rid: int, size: int) -> None:
+        """The front has passed on so many bytes in all of an answer; with rid 0: has read so many from its link."""
+        if not rid:
+            link.pieces_taken = min(max(link.pieces_taken, size), link.pieces_sent)
+            self.resume_behind(link)
+            return
+        answer = self._open.get((link.identity, rid))
+        if answer is None:
+            return
+        was_ahead = answer.ahead
+        answer.moved_at = self._now()
+        if size <= answer.credited:
+            answer.began = answer.moved_at  # its client takes something else first: it is not this one that is slow
+        answer.credited = max(answer.credited, size)
+        if answer.parked is not None and was_ahead and not answer.ahead:
+            if self.full(link):
+                self.wait(answer)
+            else:
+                self._resume(answer)
+
+    def full(self, link: FrontLink) -> bool:
+        """Whether all answers of a link have on their way what they may, with a piece of each that goes on now."""
+        return link.in_flight + self._resumed[link.identity] * PIECE_BYTES >= LINK_BYTES
+
+    def went_on(self, answer: LongAnswer) -> None:
+        """If there was room for a piece of it, it has taken that, or does not want it any more."""
+        if answer.resumed:
+            answer.resumed = False
+            self._resumed[answer.link.identity] -= 1
+            if not self._resumed[answer.link.identity]:
+                del self._resumed[answer.link.identity]
+
+    def resume_behind(self, link: FrontLink) -> None:
+        """Those that wait for room on this link go on, as many as there is room for."""
+        behind = self._behind.get(link.identity)
+        while behind and not self.full(link):
+            answer = behind.popleft()
+            if answer.parked is not None and not answer.ahead:
+                self._resume(answer)
+        if not behind:
+            self._behind.pop(link.identity, None)
+
+    def _resume(self, answer: LongAnswer) -> None:
+        work, answer.parked = answer.parked, None
+        assert work is not None, "who is not parked goes on by itself"
+        answer.resumed = True
+        self._resumed[answer.link.identity] += 1
+        self._start(answer.link, answer.rid, answer.run(work))
+
+    def end(self, link: FrontLink, rid: int) -> None:
+        """Nobody waits for it any more. One that is not parked is ended by the slicer."""
+        answer = self._open.get((link.identity, rid))
+        if answer is not None and answer.parked is not None:
+            work, answer.parked = answer.parked, None
+            work.close()
+            self.over(answer)
+
+    def _give_up(self, answer: LongAnswer) -> None:
+        self.end(answer.link, answer.rid)
+        if answer.link.alive:
+            self._refuse(answer.link, answer.rid, EtcdError(answer.refusal))
+
+    def over(self, answer: LongAnswer) -> None:
+        """It has ended."""
+        if self._open.get(key := (answer.link.identity, answer.rid)) is answer:
+            del self._open[key]
+
+    def sweep(self) -> None:
+        """Every second: end the parked ones that nobody takes."""
+        now = self._now()
+        for answer in list(self._open.values()):
+            if answer.parked is None:
+                continue
+            if answer.ahead and now - answer.moved_at > self._stalled_s:
+                self._give_up(answer)
+            elif not answer.link.alive:
+                self.end(answer.link, answer.rid)
+        for identity in [i for i, behind in self._behind.items() if all(one.parked is None for one in behind)]:
+            del self._behind[identity]
+
+    def close(self) -> None:
+        """The node stops: let go of the database."""
+        for answer in list(self._open.values()):
+            self.end(answer.link, answer.rid)
+
+    @property
+    def count(self) -> int:
+        """How many are open, parked or not."""
+        return len(self._open)

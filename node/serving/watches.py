@@ -1,0 +1,267 @@
+"""The source of watch events: what this replica applies, for the fronts of its own host.
+
+A front subscribes to a range once for all its clients. Events leave with the tick that applied them, one
+record per subscription, of all revisions that were applied (``cluster.wire.events``), encoded once per set of subscriptions
+with the same wish for ``prev_kv``. History (a watch from an old revision) is read in slices, off the apply path, and each answer says
+up to which applied revision it is complete: because a link keeps its order, the front knows exactly which live
+events come after it (review (b), Join).
+
+Matching is by exact key in a dictionary, and by an index for ranges (``range_index``): one event costs a dictionary
+look-up plus the ranges that hold it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from cluster.evaluate.ranges import is_creation
+from cluster.wire.events import EVENT, EVENTS_HEAD, MORE_EVENTS, event_field
+from cluster.wire.messages import SUBSCRIBE_HEAD, SUBSCRIBED_BODY, Status
+from node.links.fronts import FrontLink
+from node.serving.range_index import RangeIndex
+from node.serving.reads import Slices
+
+PREV_KV = 1
+_NEVER = 1 << 63  # no revision
+_LEAVE = 32  # subscriptions that leave the indexes, or are told that they are lost, in a step: 200 us
+_PIECE = 256  # events of one revision that leave before it is applied whole
+_RECORD_BYTES = 12 << 10  # of events, about: a front makes a response of each record, which fits a frame of HTTP/2
+Event = tuple[int, int, bytes, bytes, int]  # revision, kind, key, KeyValue, place in the revision
+PUT = 0  # kinds of event
+Encoded = tuple[int, bytes, bytes]  # revision, entry of the table, field
+
+
+class History(Protocol):
+    """What is read of the store."""
+
+    @property
+    def revision(self) -> int: ...
+    @property
+    def compact_revision(self) -> int: ...
+    def previous(self, key: bytes, revision: int) -> bytes | None: ...
+
+
+@dataclass(slots=True, eq=False)
+class Subscription:
+    """One front's standing wish for the events of a range."""
+
+    link: FrontLink
+    rid: int
+    key: bytes
+    range_end: bytes  # b"" one key, b"\\0" to the end
+    from_revision: int
+    prev_kv: bool
+    pieces: int = 0  # of this revision some have been sent
+
+
+class WatchSource:
+    """All subscriptions of this node."""
+
+    def __init__(self, store: History, mark_dirty: Callable[[FrontLink], None], start: Callable[[Slices], None],
+                 caught_up: Callable[[], None]) -> None:
+        """``start``: runs work in slices, beside the loop. ``caught_up``: who got no watermarks may have them."""
+        self._store = store
+        self._mark_dirty = mark_dirty
+        self._start = start
+        self._caught_up = caught_up
+        self._keys: dict[bytes, list[Subscription]] = {}
+        self._ranges: RangeIndex[Subscription] = RangeIndex()
+        self._collected: dict[Subscription, list[Encoded]] = {}
+        self.holding = False  # an apply is under way in slices
+        self._late: list[tuple[FrontLink, int, bytes]] = []  # who subscribed meanwhile
+        self._links: set[FrontLink] = set()  # with subscriptions
+        self._count = 0
+        self.events = 0
+
+    @property
+    def active(self) -> bool:
+        """Whether anybody wants events at all."""
+        return self._count > 0
+
+    def subscribe(self, link: FrontLink, rid: int, body: bytes) -> None:
+        """Register; the answer tells from which revision on events come live."""
+        if self.holding:
+            self._late.append((link, rid, body))
+            return
+        from_revision, flags, key_len = SUBSCRIBE_HEAD.unpack_from(body)
+        at = SUBSCRIBE_HEAD.size
+        key, range_end = body[at : at + key_len], body[at + key_len :]
+        self.unsubscribe(link, rid)
+        live_from = max(from_revision, self._store.revision + 1)
+        sub = Subscription(link, rid, key, range_end, live_from, bool(flags & PREV_KV))
+        link.subscriptions[rid] = sub
+        self._links.add(link)
+        if range_end:
+            self._ranges.add(sub)
+        else:
+            self._keys.setdefault(key, []).append(sub)
+        self._count += 1
+        link.answer(rid, Status.SUBSCRIBED, SUBSCRIBED_BODY.pack(live_from, self._store.compact_revision))
+        self._mark_dirty(link)
+
+    def unsubscribe(self, link: FrontLink, rid: int) -> None:
+        """End one subscription; nothing if there is none."""
+        if self._late:
+            self._late = [late for late in self._late if late[:2] != (link, rid)]
+        link.lost.pop(rid, None)
+        sub = link.subscriptions.pop(rid, None)
+        if sub is None:
+            return
+        self._count -= 1
+        self._drop(sub)
+
+    def _drop(self, sub: Subscription) -> None:
+        if sub.range_end:
+            self._ranges.remove(sub)
+        else:
+            same = self._keys[sub.key]
+            same.remove(sub)
+            if not same:
+                del self._keys[sub.key]
+
+    def gone(self, link: FrontLink) -> None:
+        """The link is dropped: its subscriptions end."""
+        self._late = [late for late in self._late if late[0] is not link]
+        ended, link.subscriptions, link.lost = link.subscriptions, {}, {}
+        self._links.discard(link)
+        self._count -= len(ended)
+        for sub in ended.values():
+            sub.from_revision = _NEVER
+        if ended:
+            self._start(self._leave(ended, self._keys))
+
+    def _leave(self, ended: dict[int, Subscription], keys: dict[bytes, list[Subscription]]) -> Slices:
+        """Subscriptions of a link that has ended leave the indexes, a few at a time, unless the indexes go first."""
+        while ended and keys is self._keys:
+            for _ in range(min(_LEAVE, len(ended))):
+                self._drop(ended.popitem()[1])
+            yield
+
+    def lost(self) -> None:
+        """A snapshot was installed: revisions were jumped over (H8). Fronts re-join from history.
+
+        They are told in slices. Until a front has heard of all of its subscriptions it gets no watermark (I16):
+        that would say of the others that nothing happened.
+        """
+        self._collected.clear()
+        self.emit([])
+        self._keys, self._ranges, self._count = {}, RangeIndex(), 0
+        links, self._links = self._links, set()
+        for link in links:
+            link.subscriptions.update(link.lost)  # of an install just before
+            link.lost, link.subscriptions = link.subscriptions, {}
+        if links:
+            self._start(self._tell_lost(links))
+
+    def _tell_lost(self, links: set[FrontLink]) -> Slices:
+        for link in links:
+            while link.lost:
+                for _ in range(min(_LEAVE, len(link.lost))):
+                    link.answer(link.lost.popitem()[0], Status.LOST, b"")
+                self._mark_dirty(link)
+                yield
+        self._caught_up()
+
+    def emit(self, events: list[Event]) -> None:
+        """Send the events of what was just applied: ``(revision, kind, key, KeyValue, sub)`` in order."""
+        self._collect(events)
+        collected, self._collected = self._collected, {}
+        for sub, matched in collected.items():
+            if sub.link.subscriptions.get(sub.rid) is sub:  # else it ended meanwhile
+                self.events += len(matched)
+                if sub.pieces:
+                    matched = self._end_pieces(sub, matched)
+                self._send(sub, matched)
+        if self.holding:
+            self.holding = False
+            late, self._late = self._late, []
+            for link, rid, body in late:
+                self.subscribe(link, rid, body)
+
+    def gather(self, events: list[Event]) -> None:
+        """Events of an apply that is under way in slices: they are sent with the next :meth:`emit`, and who
+        subscribes until then is live after it."""
+        self.holding = True
+        self._collect(events)
+        # what is there of the last revision leaves: the front takes it in while this goes on, instead of a million
+        # events at once
+        for sub, matched in self._collected.items():
+            revision = matched[-1][0] if matched else 0
+            if len(matched) >= _PIECE and sub.pieces in (0, revision):
+                first = next(i for i, event in enumerate(matched) if event[0] == revision)
+                piece = matched[first:]
+                del matched[first:]
+                sub.link.answer(sub.rid, Status.EVENTS, _record(revision, piece, MORE_EVENTS))
+                sub.pieces = revision
+                self.events += len(piece)
+                self._mark_dirty(sub.link)
+
+    def _end_pieces(self, sub: Subscription, matched: list[Encoded]) -> list[Encoded]:
+        """What comes before the revision that was sent in pieces, then its rest; returns what comes after it."""
+        revision, sub.pieces = sub.pieces, 0
+        self._send(sub, [event for event in matched if event[0] < revision])
+        sub.link.answer(sub.rid, Status.EVENTS, _record(revision, [event for event in matched if event[0] == revision]))
+        return [event for event in matched if event[0] > revision]
+
+    def _collect(self, events: list[Event]) -> None:
+        collected = self._collected
+        for revision, kind, key, kv, place in events:
+            matches = self._match(key)
+            if not matches:
+                continue
+            plain = with_prev = None
+            for sub in matches:
+                if revision < sub.from_revision:
+                    continue
+                if sub.prev_kv:
+                    if with_prev is None:
+                        created = kind == PUT and is_creation(kv)
+                        prev = b"" if created else self._store.previous(key, revision) or b""
+                        field = event_field(kind, kv, prev)
+                        with_prev = (revision, EVENT.pack(revision, kind, place, len(field)), field)
+                    event = with_prev
+                else:
+                    if plain is None:
+                        field = event_field(kind, kv)
+                        plain = (revision, EVENT.pack(revision, kind, place, len(field)), field)
+                    event = plain
+                collected.setdefault(sub, []).append(event)
+
+    def _send(self, sub: Subscription, matched: list[Encoded]) -> None:
+        if sum([len(event[2]) for event in matched]) > _RECORD_BYTES:
+            matched = self._send_many(sub, matched)
+        if matched:
+            sub.link.answer(sub.rid, Status.EVENTS, _record(matched[0][0], matched))
+        self._mark_dirty(sub.link)
+
+    def _send_many(self, sub: Subscription, matched: list[Encoded]) -> list[Encoded]:
+        """All records but the last one; returns what is in that."""
+        begin = size = last = 0
+        for at, (revision, _, field) in enumerate(matched):
+            if size >= _RECORD_BYTES and revision != last:  # I16: a revision is sent whole
+                sub.link.answer(sub.rid, Status.EVENTS, _record(matched[begin][0], matched[begin:at]))
+                begin, size = at, 0
+            size += len(field)
+            last = revision
+        return matched[begin:]
+
+    def _match(self, key: bytes) -> list[Subscription]:
+        exact = self._keys.get(key)
+        if not len(self._ranges):
+            return exact or []
+        found = self._ranges.holding(key)
+        return [*exact, *found] if exact else found
+
+    def statistics(self) -> dict[str, int]:
+        """Counts for metrics."""
+        return {"subscriptions": self._count, "events": self.events}
+
+
+def _record(revision: int, events: list[Encoded], more: int = 0) -> bytes:
+    """The body of an EVENTS record whose first revision this is."""
+    if len(events) == 1:
+        return EVENTS_HEAD.pack(revision, revision, 1 | more) + events[0][1] + events[0][2]
+    head = EVENTS_HEAD.pack(revision, events[-1][0] if events else revision, len(events) | more)
+    return b"".join((head, *[event[1] for event in events], *[event[2] for event in events]))

@@ -1,0 +1,177 @@
+"""Deletes of many keys, expanded where they are applied, in slices (D8); and other effects of very many changes.
+
+Such a delete is logged as a span. Its place in the order decides what it holds, so every replica finds the same
+keys: those that are live just before its revision. Each gets its tombstone and its entry in an ``r`` row, all at one
+place (``sub``): what has equal places is in the order of keys. ``r`` rows are told apart by counting on from there.
+
+A slice writes above the applied position, so nobody sees it (review (b), Visibility); after a crash the whole is
+done again and writes the same rows. While it lasts the key counts and the version cache stand still: both speak of
+the applied position.
+
+Cost: 1.9 us of CPU a key with its event; a million keys in 3,900 slices, of which none takes 4 ms.
+"""
+
+from __future__ import annotations
+
+from itertools import islice
+from typing import TYPE_CHECKING
+
+from rocksdict import WriteBatch
+
+from cluster.order.records import ITEM, LEASE_ID, Item, items, read_delete_range
+from cluster.wire.protobuf import tombstone, varint
+from node.storage import keys
+from node.storage.errors import StorageCorruption, raise_read
+from node.storage.keys import DELETE, ENTRY, MAX32, MAX64, RUN, SUFFIX, range_rows, unescape
+from node.storage.state.reads import Cursor
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from node.storage.state.apply import Event, Run
+
+LONG_KINDS = frozenset(map(int, (Item.TXN, Item.LEASE_REVOKE, Item.DELETE_RANGE, Item.TXN_LONG)))  # that may be long
+_MANY = 1000  # changes at one revision; to apply so many takes 10 ms
+SLICE_ROWS = 256  # looked at between two pauses
+_SKIP_ROWS = 8  # so many rows of one key are stepped over before a seek is cheaper
+
+
+def is_long(data: bytes, kind: int, pos: int) -> bool:
+    """Whether the item at ``pos`` is applied in slices: a delete of a span, or one of very many changes."""
+    if kind in (Item.DELETE_RANGE, Item.TXN_LONG):
+        return True
+    length = ITEM.unpack_from(data, pos)[1]
+    return length > _MANY * ITEM.size and has_many(data, pos + ITEM.size + (LEASE_ID.size if kind == Item.LEASE_REVOKE else 0),
+                                                   pos + ITEM.size + length)
+
+
+def has_many(data: bytes, pos: int, end: int) -> bool:
+    """Whether these changes are so many that they are applied in slices."""
+    return end - pos > _MANY * ITEM.size and sum(1 for _ in islice(items(data, pos, end), _MANY + 1)) > _MANY
+
+
+def changes(run: Run, data: bytes, pos: int, end: int, sub: int = 0) -> Iterator[list[Event]]:
+    """As ``Run.changes``, in slices."""
+    run.revision += 1
+    mod = varint(run.revision)
+    run.write_slice()
+    run.begin_long()
+    for place, (kind, at, to) in enumerate(items(data, pos, end), sub):
+        run.change(data, kind, at, to, place, mod)
+        if (place - sub) % SLICE_ROWS == SLICE_ROWS - 1:
+            run.write_slice()
+            yield run.take_events()
+
+
+def long_item(run: Run, data: bytes, pos: int) -> Iterator[list[Event]]:
+    """Apply the item at ``pos``, which is long; yields what has become of it since the last time."""
+    kind, length = ITEM.unpack_from(data, pos)
+    pos += ITEM.size
+    if kind == Item.TXN:
+        yield from changes(run, data, pos, pos + length)
+        run.end_run()
+        return
+    if kind == Item.LEASE_REVOKE:
+        yield from changes(run, data, pos + LEASE_ID.size, pos + length)
+        run.end_run()
+        run.revoked(LEASE_ID.unpack_from(data, pos)[0])
+        return
+    run.revision += 1
+    if kind == Item.DELETE_RANGE:
+        yield from delete_range(run, data, pos, pos + length, 0)
+        return
+    mod = varint(run.revision)
+    place = 0
+    for kind, at, to in items(data, pos, pos + length):
+        if kind == Item.DELETE_RANGE:
+            yield from delete_range(run, data, at, to, place)
+            place += read_delete_range(data, at, to)[2]
+        else:
+            run.change(data, kind, at, to, place, mod)
+            place += 1
+
+
+def delete_range(run: Run, data: bytes, pos: int, end: int, sub: int) -> Iterator[list[Event]]:
+    """Delete the live keys of a span at the run's revision; ``sub`` is their place in it."""
+    start, range_end, count = read_delete_range(data, pos, end)
+    store, revision = run.store, run.revision
+    # what this replica counts there itself; unknown if the run has changed keys that are not counted yet
+    own = None if run.long or run.born or run.died else store.quick_count(start, range_end)
+    run.end_run()
+    run.write_slice()  # what came before is in the database now, and the iterator sees it
+    run.begin_long()
+    yield run.take_events()
+    suffix = SUFFIX.pack(0, MAX64 - revision, MAX32 - sub, DELETE)
+    found = 0
+    entries: list[bytes] = []
+    entry_bytes = 0
+    first = sub
+    for escaped_keys in _live_keys(run, start, range_end, revision - 1):
+        batch = WriteBatch(raw_mode=True)
+        gone: list[bytes] = []
+        events = run.events
+        for escaped in escaped_keys:
+            key = unescape(escaped) if b"\0" in escaped else escaped
+            kv = tombstone(key, revision)
+            batch.put(b"k" + escaped + suffix, kv)
+            entries.append(ENTRY.pack(0, sub, DELETE, len(key)) + key)
+            entry_bytes += len(key)
+            if len(entries) >= keys.RUN_ENTRIES or entry_bytes >= keys.RUN_BYTES:
+                batch.put(RUN.pack(b"r", revision, first), b"".join(entries))
+                first += len(entries)
+                entries.clear()
+                entry_bytes = 0
+            gone.append(key)
+            if events is not None:
+                events.append((revision, DELETE, key, kv, sub))
+        found += len(gone)
+        run.note_above(batch)
+        store.write(batch)
+        store.counts.going(gone)
+        yield run.take_events()
+    if entries:
+        run.batch.put(RUN.pack(b"r", revision, first), b"".join(entries))
+    if found != count:
+        # Two in memory that agree against the disk: keys of it are gone. Else its leader's count was wrong, and so
+        # was its answer; what every replica finds is the truth, and stopping all of them would help nobody.
+        if own == count:
+            raise StorageCorruption(f"{store.path}: [{start!r}, {range_end!r}) holds {found} keys where {count} were counted")
+        run.out.miscounted.append((start, count, found))
+
+
+def _live_keys(run: Run, start: bytes, end: bytes, revision: int) -> Iterator[list[bytes]]:
+    """The live keys of a span at a revision, escaped, in order; a list for every SLICE_ROWS rows, perhaps empty."""
+    lower, upper = range_rows(start, end)
+    cursor = Cursor(run.store.database, run.store.path, upper)
+    it = cursor.iterator
+    oldest = (MAX64 - revision).to_bytes(8, "big")
+    found: list[bytes] = []
+    last = None
+    rows = skipped = 0
+    try:
+        it.seek(lower)
+        while it.valid():
+            row = it.key()
+            rows += 1
+            if rows >= SLICE_ROWS:
+                rows = 0
+                yield found
+                found = []
+            escaped = row[1:-15]
+            if escaped == last or row[-13:-5] < oldest:  # an older version, or one that is newer than the revision
+                skipped += 1
+                if skipped > _SKIP_ROWS:
+                    it.seek(b"k" + escaped + (b"\0\x01" if escaped == last else b"\0\0" + oldest))
+                    skipped = 0
+                else:
+                    it.next()
+                continue
+            last = escaped
+            skipped = 0
+            if not row[-1]:
+                found.append(escaped)
+            it.next()
+        it.status()
+    except Exception as e:
+        raise_read(e, cursor.path, f"deleting range [{start!r}, {end!r})")
+    yield found

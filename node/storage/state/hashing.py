@@ -1,0 +1,165 @@
+"""Hashes of a replica's state, in slices of one pinned moment.
+
+``hash_kv`` covers every version with mod_revision <= the hash revision; of those at or below the compaction
+revision only what a compaction would keep (contract 5), so replicas agree however far each has removed. The
+order is by key, then newest first; CRC-32 as zlib's.
+
+``hash_state`` adds all else that is applied: leases with the keys that hang on them, members and the position: equal
+order index, equal hash (I19).
+
+``hash_written`` covers what requests have made of the store, and no more: neither the position, which an election
+moves, nor what replicas note of each other. It is Maintenance.Hash, which etcd computes without its consistent index and
+term for the same reason: it stays as it is over a restart.
+
+A row that says that a key hangs on a lease counts only while it is true: one that is true no longer goes with a
+compaction, at a time of its own.
+"""
+
+from __future__ import annotations
+
+import time
+import zlib
+from collections.abc import Iterator
+from enum import Enum
+from typing import TYPE_CHECKING
+
+from node.storage.errors import raise_read
+from node.storage.keys import (
+    ALARM_PREFIX,
+    KEYS_END,
+    LEASE_KEY,
+    LEASE_VALUE,
+    LOCAL_PREFIX,
+    MAX64,
+    MEMBER_PREFIX,
+    lease_named,
+)
+
+if TYPE_CHECKING:
+    from node.storage.state.store import StateStore
+
+_TIME_CHECK = 64  # rows between two looks at the clock
+_FIND_CHECK = 16  # the same, of rows of which each needs a search
+
+
+class Covers(Enum):
+    """What a hash is of."""
+
+    KEYS = b"key"
+    WRITTEN = b"written"
+    STATE = b"state"
+
+
+class StateHash:
+    """A hash being computed: call :meth:`step` until it returns True, then read :attr:`value`."""
+
+    def __init__(self, store: StateStore, revision: int, covers: Covers) -> None:
+        self.revision = revision
+        self.compact_revision = store.compact_revision
+        self.finished = False
+        self.value = zlib.crc32(covers.value)
+        self._path = store.path
+        self._covers = covers
+        # Made now: they show this moment for as long as they live.
+        self._iterator = store.database.iter()
+        self._versions = store.database.iter()
+        self._walk = self._rows()
+
+    def step(self, budget_us: int) -> bool:
+        """One slice. True: finished."""
+        if self.finished:
+            return True
+        deadline = time.perf_counter_ns() + budget_us * 1000
+        try:
+            for _ in self._walk:
+                if time.perf_counter_ns() >= deadline:
+                    return False
+        except Exception as e:
+            raise_read(e, self._path, "hashing")
+        self.finished = True
+        return True
+
+    def run(self) -> int:
+        """The whole hash at once."""
+        while not self.step(1_000_000):
+            pass
+        return self.value
+
+    def _rows(self) -> Iterator[None]:
+        yield from self._keys()
+        if self._covers is Covers.STATE:
+            yield from self._plain(b"L", b"M")
+            yield from self._attachments()
+            yield from self._plain(b"m", b"n")
+        elif self._covers is Covers.WRITTEN:
+            self.value = zlib.crc32(b"%d %d" % (self.revision, self.compact_revision), self.value)
+            yield from self._leases()
+            yield from self._attachments()
+            for prefix in (ALARM_PREFIX, MEMBER_PREFIX):
+                yield from self._plain(prefix, prefix[:-1] + bytes((prefix[-1] + 1,)))
+
+    def _keys(self) -> Iterator[None]:
+        it, value = self._iterator, self.value
+        newest = (MAX64 - self.revision).to_bytes(8, "big")
+        compacted = (MAX64 - self.compact_revision).to_bytes(8, "big")
+        last: bytes | None = None  # the key (escaped) whose newest kept version is behind us
+        rows = 0
+        it.seek(b"k")
+        while it.valid():
+            row = it.key()
+            if row >= KEYS_END:
+                break
+            inverted = row[-13:-5]
+            if inverted >= newest:
+                if inverted < compacted:
+                    value = zlib.crc32(it.value(), zlib.crc32(row, value))
+                elif row[:-15] != last:
+                    last = row[:-15]
+                    if not row[-1]:
+                        value = zlib.crc32(it.value(), zlib.crc32(row, value))
+            it.next()
+            rows += 1
+            if rows % _TIME_CHECK == 0:
+                yield
+        if not it.valid():
+            it.status()
+        self.value = value
+
+    def _between(self, lower: bytes, upper: bytes, check: int) -> Iterator[bytes | None]:
+        """The row keys in ``[lower, upper)``, the iterator at each; None where the clock is to be looked at."""
+        it = self._iterator
+        rows = 0
+        it.seek(lower)
+        while it.valid():
+            row = it.key()
+            if row >= upper:
+                return
+            yield row
+            it.next()
+            rows += 1
+            if rows % check == 0:
+                yield None
+        it.status()
+
+    def _plain(self, lower: bytes, upper: bytes) -> Iterator[None]:
+        for row in self._between(lower, upper, _TIME_CHECK):
+            if row is None:
+                yield
+            elif not row.startswith(LOCAL_PREFIX):
+                self.value = zlib.crc32(self._iterator.value(), zlib.crc32(row, self.value))
+
+    def _leases(self) -> Iterator[None]:
+        """With the time they were granted for, not what a sequencer noted of what is left."""
+        for row in self._between(b"L", b"M", _TIME_CHECK):
+            if row is None:
+                yield
+            else:
+                ttl, _ = LEASE_VALUE.unpack(self._iterator.value())
+                self.value = zlib.crc32(b"%d" % ttl, zlib.crc32(row, self.value))
+
+    def _attachments(self) -> Iterator[None]:
+        for row in self._between(b"l", b"m", _FIND_CHECK):
+            if row is None:
+                yield
+            elif lease_named(self._versions, row[LEASE_KEY.size :], self.revision) == LEASE_KEY.unpack_from(row)[1]:
+                self.value = zlib.crc32(row, self.value)

@@ -1,0 +1,67 @@
+"""What this node has done so far, as plain counters: for /metrics, and for the guard that keeps work from growing.
+
+Read when a front asks (``Method.COUNTERS``); on the hot path there is an addition to an integer at most.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+from cluster.faults import faults
+from node.links.sockets import traffic
+from tools.muster.machine.turns import turns
+
+if TYPE_CHECKING:
+    from node.replica.server import Node
+
+
+def figures(node: Node) -> dict[str, Any]:
+    """All that a front exports of this node, as JSON. ``histograms``: by etcd's names, in seconds. ``peers``: by member ID."""
+    peers = node.peers
+    return {
+        "counters": counters(node),
+        "histograms": {
+            "etcd_disk_wal_fsync_duration_seconds": node.syncer.took.observed(),
+            "etcd_disk_backend_commit_duration_seconds": node.store.commits.observed(),
+            "etcd_server_apply_duration_seconds": node.applies.took.observed(),
+            "etcd_mvcc_hash_duration_seconds": node.serve.hashes.observed(),
+            "etcd_mvcc_hash_rev_duration_seconds": node.serve.hash_revs.observed(),
+        },
+        "peers": {
+            f"{member:x}": {
+                "sent_bytes": link.sent_bytes,
+                "send_failures": link.failures,
+                "received_bytes": peers.received_bytes[member],
+                "round_trips": peers.round_trips.took[member].observed(),
+            }
+            for member, link in peers.links.items()
+        },
+    }
+
+
+def counters(node: Node) -> dict[str, int]:
+    """Name: value, none of which goes down while the process lives (times in microseconds, sizes in bytes).
+
+    ``loop_long_turns``: that took longer than 20 ms (``tools.muster.machine.turns``). ``frames_*`` are of all ZeroMQ sockets of the process: to peers, to fronts and to sibling nodes.
+    """
+    return {
+        "syncs": node.syncer.took.count,
+        "sync_us": round(node.syncer.took.sum * 1e6),
+        "log_written_bytes": node.log.written_bytes,
+        "log_last_index": node.log.last_index(),
+        "applied_index": node.applied_index,
+        "frames_sent": traffic.sent,
+        "frames_received": traffic.received,
+        "peer_sent_bytes": sum(link.sent_bytes for link in node.peers.links.values()),
+        "range_rows_read": node.store.blocks.read_rows,
+        "range_rows_from_cache": node.store.blocks.taken_rows,
+        "faults": faults.count,
+        "slow_applies": node.applies.slow,
+        "heartbeats_late": node.clock.late,
+        "lease_checks": node.upkeep.lease_checks.done,
+        "lease_mismatches": node.upkeep.lease_checks.mismatches,
+        "loop_long_turns": turns.long,
+        "loop_longest_turn_us": round(turns.longest_s * 1e6),
+        "cpu_us": time.process_time_ns() // 1000,
+    }

@@ -1,0 +1,117 @@
+"""Leases that end: a few in each turn of the loop, and one of many keys only once these have been read, in slices.
+
+A thousand leases may be due at once, and one may have ten thousand keys, each of which the disk takes 15 us to tell. All keys of a
+lease go in one revision, so they are listed in one turn: out of memory that takes 2 us a key. How many leases of a store of
+several shards end in one attempt is its sequencer's to say (``cluster.order.sequencing.expiries``).
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import TYPE_CHECKING
+
+from cluster.evaluate.replica import Leader
+from cluster.evaluate.validate import parse
+from cluster.pb import rpc_pb2
+from cluster.raft import Role
+from cluster.wire.messages import Method
+from node.links.fronts import FrontLink
+from node.serving.reads import Slices
+
+if TYPE_CHECKING:
+    from node.replica.server import Node
+
+KEYS = 400  # a turn's: 8 to 12 us each
+MANY = 256  # keys of a lease that are read beforehand
+_STEP = 32  # keys read in a step
+_LEASE = 4  # what a lease costs besides its keys, in keys
+_LOOK = 40  # what it costs to find that very many hang on a lease, in keys
+
+
+class Expiry:
+    """The leases of one node that end."""
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+        self._due: deque[int] = deque()
+        self._read: set[int] = set()  # of these the keys have been read
+        self._of: Leader | None = None  # whose they are (H7: decided and appended in one and the same term)
+        self._scheduled = False
+
+    def add(self, leases: Iterable[int]) -> None:
+        """These were found due by the term that leads now."""
+        leader = self._node.writes.leader
+        if leader is not self._of:
+            self._due.clear()
+            self._read.clear()
+            self._of = leader
+        self._due.extend(leases)
+        if self._due and not self._scheduled:
+            self._some()
+
+    def _some(self) -> None:
+        self._scheduled = False
+        leader = self._node.writes.leader
+        if leader is None or leader is not self._of:
+            self._due.clear()
+            return
+        left = KEYS
+        while self._due and left > 0:
+            lease = self._due.popleft()
+            if lease not in self._read and self._node.store.hangs_many(lease, MANY):
+                self._node.slicer.start(self._reading([lease], partial(self._was_read, leader, lease)))
+                left -= _LOOK
+                continue
+            self._read.discard(lease)
+            left -= leader.expire(lease) + _LEASE
+        self._node.wake()
+        if self._due:
+            self._scheduled = True
+            self._node.loop.call_soon(self._some)
+
+    def _was_read(self, of: Leader, lease: int) -> None:
+        if self._node.writes.leader is of is self._of:  # H7: else another term has to find it due
+            self._read.add(lease)
+            self.add([lease])
+
+    def revoke(self, link: FrontLink, rid: int, timeout_ms: int, body: bytes) -> None:
+        """A client's LeaseRevokeRequest, once the keys of its lease have been read. EtcdError if it is none."""
+        node, lease = self._node, parse(rpc_pb2.LeaseRevokeRequest.FromString, body).ID
+        submit = partial(node._submit, link, rid, Method.LEASE_REVOKE, timeout_ms, body)
+        if node.raft.role is Role.LEADER:
+            self.when_read([lease], submit)
+        else:
+            submit()
+
+    def when_read(self, leases: list[int], then: Callable[[], None]) -> None:
+        """Call that, at once unless very many keys hang on one of these leases."""
+        many = [lease for lease in leases if self._node.store.hangs_many(lease, MANY)]
+        if many:
+            self._node.slicer.start(self._reading(many, then))
+        else:
+            then()
+
+    def as_read(self, leases: list[int], then: Callable[[list[int]], None]) -> None:
+        """Call that with most of these leases at once, and with each on which very many keys hang when these are read:
+        the others do not wait for it."""
+        few = []
+        left = KEYS
+        for at, lease in enumerate(leases):
+            if left <= 0:
+                self._node.loop.call_soon(partial(self.as_read, leases[at:], then))
+                break
+            if self._node.store.hangs_many(lease, MANY):
+                self._node.slicer.start(self._reading([lease], partial(then, [lease])))
+                left -= _LOOK
+            else:
+                few.append(lease)
+        if few:
+            then(few)
+
+    def _reading(self, leases: list[int], then: Callable[[], None]) -> Slices:
+        for lease in leases:
+            yield from self._node.store.remember_lease_keys(lease, _STEP)
+        then()
+        self._node.wake()

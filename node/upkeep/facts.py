@@ -1,0 +1,72 @@
+"""How this node and its shard are now: for ``musterctl shard list``, ``/muster/shards`` and the gauges of /metrics.
+
+Answered as JSON to ``Method.FACTS``. Counters that only grow are in ``node.upkeep.counters``.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import TYPE_CHECKING, Any
+
+from cluster.raft import Role
+from tools.muster.machine.trimming import resident_bytes
+
+if TYPE_CHECKING:
+    from node.replica.server import Node
+
+_SAMPLE_S = 1.0  # what the CPU share is taken over, at least
+
+
+class CpuShare:
+    """The share of one CPU that this process has used lately."""
+
+    def __init__(self) -> None:
+        self._then = (time.monotonic(), time.process_time())
+        self._share = 0.0
+
+    def now(self) -> float:
+        """Since the last question at least a second ago."""
+        now, used = time.monotonic(), time.process_time()
+        passed = now - self._then[0]
+        if passed >= _SAMPLE_S:
+            self._share = (used - self._then[1]) / passed
+            self._then = (now, used)
+        return round(self._share, 3)
+
+
+class Facts:
+    """What one node tells of itself. Subclasses of the node add theirs by ``Node.more_facts``."""
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+        self._cpu = CpuShare()
+
+    def now(self) -> dict[str, Any]:
+        """Indexes are of the shard's own Raft log, but for ``order_index``; sizes in bytes."""
+        node, raft, store = self._node, self._node.raft, self._node.store
+        counted = store.counts.statistics()
+        return {
+            "shard": node.settings.shard,
+            "member_id": f"{node.settings.common.member_id:x}",
+            "pid": os.getpid(),
+            "role": raft.role.name.lower(),
+            "leader": f"{raft.leader_id:x}" if raft.leader_id else "",
+            "term": raft.term,
+            "last_index": raft.last_index,
+            "commit_index": raft.commit_index,
+            "applied_index": node.applied_index,
+            "order_index": node.order_index,
+            "revision": store.revision,
+            "compact_revision": store.compact_revision,
+            "keys": counted["keys"] if counted["ready"] else -1,  # -1: being counted
+            "size_bytes": store.size_bytes(),
+            "size_in_use_bytes": store.size_in_use_bytes(),
+            "cpu_share": self._cpu.now(),
+            "resident_bytes": resident_bytes(),
+            # entries that each other member is not known to have; a leader's view
+            "behind": {
+                f"{member:x}": raft.last_index - peer.match for member, peer in raft.peers().items()
+            } if raft.role is Role.LEADER else {},
+            **node.more_facts(),
+        }

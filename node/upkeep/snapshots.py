@@ -1,0 +1,300 @@
+"""State snapshots: streamed to a replica that fell behind the log.
+
+A snapshot is a checkpoint of ``state`` alone: never a vote, a term or a log (H8, I18). It travels beside the
+Raft messages in frames ``kind u8 | transfer u64 | offset u64 | data``; the sender keeps a window of unacknowledged
+bytes, so that Raft's own traffic is not held up. A transfer that breaks is begun anew.
+
+The receiver builds aside, verifies, and switches in at once. Checking and syncing what came may take minutes on a slow
+disk: a helper thread does it, and the sender is acknowledged every second meanwhile. A transfer that begins by then
+supersedes the one that is being synced, which is installed all the same if it is news when it is done. So a receiver keeps
+two copies at most, and a refused one leaves nothing behind. Because state and log are two databases, the log
+says first that an install to a position is on its way: after a crash in between, opening the log completes it,
+and no other gap between log and state is believed (H10).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import struct
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import structlog
+
+from cluster.raft import Configuration, Role, SnapshotPosition
+from node.storage import Position, SnapshotRefused
+from node.storage.snapshot import SnapshotSink, SnapshotSource
+from node.upkeep.catching_up import CatchingUp
+
+if TYPE_CHECKING:
+    from node.replica.server import Node
+
+log = structlog.get_logger("snapshots")
+
+_FRAME = struct.Struct("<BQQ")  # kind, transfer, offset
+_BEGIN, _CHUNK, _END, _ACK, _DONE, _FAILED = range(1, 7)
+_CHUNK_BYTES = 256 * 1024
+_WINDOW_BYTES = 2 * 1024 * 1024
+_STALLED_S = 10.0  # a transfer whose peer acknowledges nothing for so long is given up
+_SILENT_S = 30.0  # so is one whose sender sends nothing: longer, for the sender is to notice first
+
+
+@dataclass(slots=True)
+class Sending:
+    """One transfer to a peer."""
+
+    peer: int
+    transfer: int
+    source: SnapshotSource
+    configuration: bytes
+    sent: int = 0
+    acked: int = 0
+    ended: bool = False
+    moved_at: float = 0.0
+
+
+@dataclass(slots=True)
+class Receiving:
+    """The transfer being received."""
+
+    peer: int
+    transfer: int
+    sink: SnapshotSink
+    configuration: Configuration
+    received: int = 0
+    ended: bool = False  # all of it is here
+    moved_at: float = 0.0
+
+
+class Snapshots:
+    """All transfers of one node."""
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+        self._sending: dict[int, Sending] = {}
+        self._preparing: set[int] = set()
+        self._receiving: Receiving | None = None  # the newest one
+        self._finishing: Receiving | None = None  # the one that a helper thread checks and syncs, the newest or an older one
+        self.catching_up = CatchingUp()
+        self._serial = 0
+        self.sent = self.installed = self.failed = 0
+        self._outgoing = f"{node.settings.data_dir}/outgoing"
+        SnapshotSource.remove_left(self._outgoing)
+
+    # -- sending
+
+    def send_to(self, peer: int, min_index: int) -> None:
+        """Raft says that this peer needs a snapshot of ``min_index`` or later."""
+        if peer in self._preparing or peer in self._sending:
+            return
+        node = self._node
+        self._preparing.add(peer)
+        self.catching_up.begins(peer, node.store.position.shard_index, node.loop.time())
+        future = node.loop.run_in_executor(None, SnapshotSource.create, node.store, self._outgoing)
+        future.add_done_callback(lambda done: self._prepared(peer, min_index, done))
+
+    def _prepared(self, peer: int, min_index: int, done: asyncio.Future[SnapshotSource]) -> None:
+        self._preparing.discard(peer)
+        node = self._node
+        error = done.exception() if not done.cancelled() else None
+        if done.cancelled() or node.stopping or error is not None:
+            if error is not None:
+                log.error("a snapshot could not be made", error=str(error))
+            elif not done.cancelled():
+                done.result().close()
+            self._not_sent(peer)
+            return
+        source = done.result()
+        if source.position.shard_index < min_index:
+            source.close()
+            self._not_sent(peer)
+            return
+        try:
+            configuration = node.raft.position_at(source.position.shard_index).configuration.encode()
+        except ValueError:  # truncated meanwhile: make another one
+            source.close()
+            self._not_sent(peer)
+            return
+        self._serial += 1
+        sending = Sending(peer, self._serial, source, configuration, moved_at=node.loop.time())
+        self._sending[peer] = sending
+        log.info("sending a snapshot", peer=f"{peer:x}", index=source.position.shard_index,
+                 revision=source.position.revision, size_bytes=source.size_bytes)
+        if node.peers.send(peer, b"S", _FRAME.pack(_BEGIN, sending.transfer, 0) + configuration):
+            self._pump(sending)
+        else:
+            self._give_up(sending, "the peer is not reachable")
+
+    def _pump(self, sending: Sending) -> None:
+        while not sending.ended and sending.sent - sending.acked < _WINDOW_BYTES:
+            chunk = sending.source.next_chunk(_CHUNK_BYTES)
+            kind = _CHUNK if chunk else _END
+            if not self._node.peers.send(sending.peer, b"S", _FRAME.pack(kind, sending.transfer, sending.sent) + chunk):
+                self._give_up(sending, "the connection was lost")
+                return
+            sending.sent += len(chunk)
+            sending.ended = not chunk
+
+    def _give_up(self, sending: Sending, reason: str) -> None:
+        log.warning("a snapshot was not delivered", peer=f"{sending.peer:x}", reason=reason)
+        self._finish(sending, False)
+
+    def _finish(self, sending: Sending, ok: bool) -> None:
+        if self._sending.get(sending.peer) is sending:
+            del self._sending[sending.peer]
+        sending.source.close()
+        if ok:
+            self.sent += 1
+            self.catching_up.sent(sending.peer, sending.source.position.shard_index)
+            self._node.raft.snapshot_sent(sending.peer, True)
+        else:
+            self.failed += 1
+            self._not_sent(sending.peer)
+
+    def _not_sent(self, peer: int) -> None:
+        self.catching_up.sent(peer, None)
+        self._node.raft.snapshot_sent(peer, False)
+
+    def sweep(self) -> None:
+        """Every second: give up transfers that do not move, and say that one which is being synced does."""
+        now = self._node.loop.time()
+        for sending in list(self._sending.values()):
+            if now - sending.moved_at > _STALLED_S:
+                self._give_up(sending, "the peer does not answer")
+        receiving = self._receiving
+        if receiving is None:
+            return
+        if receiving.ended:
+            self._reply(receiving, _ACK)
+        elif now - receiving.moved_at > _SILENT_S:
+            log.warning("a snapshot came in part only", peer=f"{receiving.peer:x}", received_bytes=receiving.received)
+            self._abandon()
+
+    # -- frames
+
+    def frame(self, peer: int, data: bytes) -> None:
+        """A snapshot frame of a peer."""
+        if len(data) < _FRAME.size:
+            raise ValueError("snapshot frame cut short")
+        kind, transfer, offset = _FRAME.unpack_from(data)
+        if kind in (_ACK, _DONE, _FAILED):
+            self._answered(peer, kind, transfer, offset, data[_FRAME.size :])
+        elif kind == _BEGIN:
+            self._begin(peer, transfer, data[_FRAME.size :])
+        else:
+            self._chunk(peer, kind, transfer, offset, data[_FRAME.size :])
+
+    def _answered(self, peer: int, kind: int, transfer: int, offset: int, text: bytes) -> None:
+        sending = self._sending.get(peer)
+        if sending is None or sending.transfer != transfer:
+            return
+        sending.moved_at = self._node.loop.time()
+        if kind == _ACK:
+            sending.acked = max(sending.acked, offset)
+            self._pump(sending)
+        elif kind == _DONE:
+            log.info("a snapshot was installed by a peer", peer=f"{peer:x}")
+            self._finish(sending, True)
+        else:
+            self._give_up(sending, text.decode(errors="replace"))
+
+    # -- receiving
+
+    def _begin(self, peer: int, transfer: int, configuration: bytes) -> None:
+        self._abandon()
+        sink = SnapshotSink(f"{self._node.settings.data_dir}/state")
+        self._receiving = Receiving(peer, transfer, sink, Configuration.decode(configuration),
+                                    moved_at=self._node.loop.time())
+
+    def _abandon(self) -> None:
+        """Drop what is being received. One that is being synced is in use until that is done."""
+        receiving, self._receiving = self._receiving, None
+        if receiving is not None and receiving is not self._finishing:
+            self._remove(receiving)
+
+    def _remove(self, receiving: Receiving) -> None:
+        self._node.loop.run_in_executor(None, receiving.sink.abandon)  # gigabytes, perhaps: not on the loop
+
+    def _reply(self, receiving: Receiving, kind: int, text: bytes = b"") -> None:
+        self._node.peers.send(receiving.peer, b"S", _FRAME.pack(kind, receiving.transfer, receiving.received) + text)
+
+    def _chunk(self, peer: int, kind: int, transfer: int, offset: int, data: bytes) -> None:
+        receiving = self._receiving
+        if receiving is None or (receiving.peer, receiving.transfer) != (peer, transfer):
+            return
+        try:
+            if offset != receiving.received:
+                raise SnapshotRefused(f"a part is missing: got offset {offset}, want {receiving.received}")
+            if kind == _END:
+                receiving.ended = True
+                self._finish_next()
+                return
+            receiving.sink.write(data)
+        except (SnapshotRefused, OSError) as e:
+            self._abandon()
+            self._refuse(receiving, e)
+            return
+        receiving.received += len(data)
+        receiving.moved_at = self._node.loop.time()
+        self._reply(receiving, _ACK)
+
+    def _refuse(self, receiving: Receiving, error: Exception) -> None:
+        log.warning("a snapshot was refused", peer=f"{receiving.peer:x}", reason=str(error))
+        self._reply(receiving, _FAILED, str(error).encode())
+
+    def _finish_next(self) -> None:
+        """Check and sync what is all here, one at a time: it syncs every file, which is not for the loop."""
+        receiving = self._receiving
+        if receiving is not None and receiving.ended and self._finishing is None:
+            self._finishing = receiving
+            done = self._node.loop.run_in_executor(None, receiving.sink.finish)
+            done.add_done_callback(lambda future: self._finished(receiving, future))
+
+    def _finished(self, receiving: Receiving, future: asyncio.Future[Position]) -> None:
+        """Everything is there, verified and synced: switch it in. Another one may have begun to come meanwhile."""
+        self._finishing = None
+        superseded = self._receiving is not receiving
+        if not superseded:
+            self._receiving = None
+        if self._node.stopping:
+            receiving.sink.abandon()  # at once: the loop ends
+            return
+        try:
+            error = future.exception()
+            if isinstance(error, OSError):  # an install's own would leave the state in doubt: it ends the node
+                raise SnapshotRefused(str(error))
+            self._install(receiving, future.result())
+        except SnapshotRefused as e:
+            self._remove(receiving)
+            if not superseded:
+                self._refuse(receiving, e)
+        else:
+            if not superseded:
+                self._reply(receiving, _DONE)
+            self._node.wake()
+        self._finish_next()
+
+    def _install(self, receiving: Receiving, position: Position) -> None:
+        node = self._node
+        if node.raft.role is Role.LEADER:  # elected meanwhile: what it evaluates stands on the state it has
+            raise SnapshotRefused("this node leads now")
+        if position.order_index <= node.store.position.order_index:  # before the log hears of it
+            raise SnapshotRefused(f"it is at {position.order_index}, this node at {node.store.position.order_index}")
+        snapshot = SnapshotPosition(position.shard_index, position.term, receiving.configuration)
+        node.log.begin_install(snapshot)
+        node.store.install(receiving.sink)  # forward only, or SnapshotRefused
+        node.log.finish_install(snapshot)  # H8: a matching suffix, which may be acknowledged, stays
+        if not node.raft.snapshot_installed(snapshot):
+            node.raft.compacted(snapshot.index)
+        node.state_replaced()
+        self.installed += 1
+        log.info("installed a snapshot", index=snapshot.index, revision=position.revision)
+
+    def close(self) -> None:
+        """Drop what is under way. What is being synced is dropped when that is done, or at the next start."""
+        receiving, self._receiving = self._receiving, None
+        if receiving is not None and receiving is not self._finishing:
+            receiving.sink.abandon()
+        for sending in list(self._sending.values()):
+            sending.source.close()
+        self._sending.clear()

@@ -1,0 +1,167 @@
+"""Who serves which path: gRPC's methods, and plain HTTP's.
+
+What a header block asks for is worked out once and kept on the block, which its connection keeps.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from cluster.histogram import Histogram
+from proxy.grpc import wire
+from proxy.grpc.calls import Call, RefusedCall, StreamCall, StreamHandler, UnaryCall, UnaryHandler
+from proxy.grpc.timed_calls import KINDS, new_times
+from proxy.http.http2 import Connection, HeaderBlock, Stream
+from proxy.http.http2_requests import HttpStream
+from proxy.http.requests import HttpHandler
+
+_VERSION = re.compile(rb"[0-9]{1,4}\.[0-9]{1,4}(\.[0-9A-Za-z.+-]{1,24})?")
+_MOST_CLIENTS = 32  # kinds and versions that are counted apart
+
+
+class Route:
+    """What a header block was found to ask for; kept on the block (``HeaderBlock.route``)."""
+
+    __slots__ = ("client", "handler", "http_status", "kind", "message", "status", "timeout", "times")
+
+    def __init__(self, kind: type[Stream], handler: Any = None, timeout: float | None = None,
+                 client: Clients | None = None, times: Histogram | None = None) -> None:
+        self.kind = kind
+        self.handler = handler
+        self.timeout = timeout  # seconds
+        self.client = client  # who asks; None: no known method
+        self.times = times  # of its method, where they are measured
+        self.http_status = 200
+        self.status = wire.OK
+        self.message = ""
+
+
+class Clients:
+    """What clients of one version have asked for."""
+
+    __slots__ = ("calls",)
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+
+class Registry:
+    """Who serves which path."""
+
+    def __init__(self, *, timed: bool = False) -> None:
+        """``timed``: measure how long calls take, into ``times``."""
+        self.times: dict[str, Histogram] = {}  # by path, in seconds
+        self.clients: dict[tuple[str, str], Clients] = {}  # by kind of call, unary or stream, and API version of the client
+        self._timed = timed
+        self._methods: dict[bytes, tuple[type[Call], Any]] = {}
+        self._services: set[bytes] = set()
+        self._http: dict[str, HttpHandler] = {}
+        self._http_prefixes: list[tuple[str, HttpHandler]] = []
+
+    def unary(self, path: str, handler: UnaryHandler) -> None:
+        """Serve ``/package.Service/Method`` by a function (server-streaming answers are fine too)."""
+        self._add(path, UnaryCall, handler)
+
+    def stream(self, path: str, handler: StreamHandler) -> None:
+        """Serve ``/package.Service/Method`` by an object that gets every request message."""
+        self._add(path, StreamCall, handler)
+
+    def http(self, path: str, handler: HttpHandler) -> None:
+        """Serve an exact HTTP path, or, where ``path`` ends with "/", all below it (the longest wins)."""
+        if path.endswith("/"):
+            self._http_prefixes.append((path, handler))
+            self._http_prefixes.sort(key=lambda item: -len(item[0]))
+        else:
+            self._http[path] = handler
+
+    def find_http(self, path: str) -> HttpHandler | None:
+        """Who serves this HTTP path."""
+        found = self._http.get(path)
+        if found is None:
+            for prefix, handler in self._http_prefixes:
+                if path.startswith(prefix):
+                    return handler
+        return found
+
+    def open(self, connection: Connection, stream_id: int, headers: HeaderBlock) -> Stream:
+        """The stream for a new request (``Connection``'s ``open_stream``)."""
+        route = headers.route
+        if route is None:
+            base = headers.base
+            if base is None:
+                route = self._resolve(headers)
+            else:
+                if base.route is None:
+                    base.route = self._resolve(base)
+                route = _with_timeout(base.route, headers.volatile)
+            headers.route = route
+        if route.client is not None:
+            route.client.calls += 1
+        return route.kind(connection, stream_id, headers)  # type: ignore[no-any-return]
+
+    def _add(self, path: str, kind: type[Call], handler: Any) -> None:
+        name = path.encode()
+        assert name not in self._methods, path
+        if self._timed:
+            kind = KINDS[kind]
+            self.times[path] = new_times()
+        self._methods[name] = (kind, handler)
+        self._services.add(name[1:].split(b"/")[0])
+
+    def _resolve(self, headers: HeaderBlock) -> Route:
+        content_type = headers.field(b"content-type")
+        kind = content_type.lower()
+        if not kind.startswith(b"application/grpc") or kind[16:17] not in (b"", b"+", b";"):
+            handler = self.find_http(wire.text_of(headers.path.partition(b"?")[0]))
+            if handler is not None:
+                return Route(HttpStream, handler)
+            return _refused(wire.INVALID_ARGUMENT, f"invalid gRPC request content-type: {wire.quote(content_type)}", 415)
+        if headers.method != b"POST":
+            return _refused(wire.INTERNAL, f"Received a HEADERS frame with :method {wire.quote(headers.method)} which should be POST", 405)
+        found = self._methods.get(headers.path)
+        if found is None:
+            service, slash, method = headers.path[1:].rpartition(b"/")
+            if headers.path[:1] != b"/" or not slash:
+                return _refused(wire.UNIMPLEMENTED, f"malformed method name: {wire.quote(headers.path)}")
+            if service in self._services:
+                return _refused(wire.UNIMPLEMENTED, f"unknown method {wire.text_of(method)} for service {wire.text_of(service)}")
+            return _refused(wire.UNIMPLEMENTED, f"unknown service {wire.text_of(service)}")
+        encoding = headers.field(b"grpc-encoding")
+        if encoding not in (b"identity", b"gzip", b""):
+            return _refused(wire.UNIMPLEMENTED, f"grpc: Decompressor is not installed for grpc-encoding {wire.quote(encoding)}")
+        kind_of_call = "stream" if issubclass(found[0], StreamCall) else "unary"
+        route = Route(found[0], found[1], None, self._client(kind_of_call, headers.field(b"client-api-version")),
+                      self.times.get(wire.text_of(headers.path)))
+        if any(name == b"grpc-timeout" for name, _ in headers.fields):
+            return _with_timeout(route, headers.field(b"grpc-timeout"))
+        return route
+
+    def _client(self, kind: str, version: bytes) -> Clients:
+        """Those of a version. A client may name any: few are told apart."""
+        text = version.decode() if _VERSION.fullmatch(version) else "unknown"
+        if (kind, text) not in self.clients and len(self.clients) >= _MOST_CLIENTS:
+            text = "unknown"
+        return self.clients.setdefault((kind, text), Clients())
+
+
+def _with_timeout(route: Route, text: bytes) -> Route:
+    if route.http_status != 200:
+        return route
+    try:
+        timeout = wire.parse_timeout(text)
+    except ValueError as error:
+        return _refused(wire.INTERNAL, f"malformed grpc-timeout: {error}", 400)
+    if route.status:
+        return route
+    if timeout <= 0:
+        return _refused(wire.DEADLINE_EXCEEDED, "context deadline exceeded")
+    return Route(route.kind, route.handler, timeout, route.client, route.times)
+
+
+def _refused(status: int, message: str, http_status: int = 200) -> Route:
+    route = Route(RefusedCall)
+    route.status = status
+    route.message = message
+    route.http_status = http_status
+    return route

@@ -1,0 +1,259 @@
+"""/version, /health, /livez, /readyz, /metrics and /debug/vars, as etcd's clients and scrapers know them
+(contract http-endpoints.md, sections 2, 4, 5, 6)."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from urllib.parse import parse_qs
+
+import orjson
+
+from cluster.errors import EtcdError
+from cluster.pb import rpc_pb2
+from cluster.version import CLUSTER_VERSION, ETCD_VERSION
+from cluster.wire.messages import HEAD, Method
+from proxy.http.requests import HttpRequest
+from proxy.metrics.exposition import Metrics
+from proxy.routing.router import Waiting
+from proxy.services.context import Context, Registry
+
+_TEXT = "text/plain; charset=utf-8"
+_ALARM_NAMES = {1: "NOSPACE", 2: "CORRUPT"}
+_PROBE = rpc_pb2.RangeRequest(key=b"\0", keys_only=True).SerializeToString()
+
+Done = Callable[[str], None]  # "" or what is wrong
+
+
+def register_http(registry: Registry, context: Context, metrics: Metrics, *, metrics_only: bool = False) -> None:
+    """Register the paths; ``metrics_only``: those of ``--listen-metrics-urls``."""
+    checks = Checks(context)
+    health = Health(context, checks, metrics)
+    registry.http("/metrics", metrics.serve)
+    registry.http("/health", health.serve)
+    for name, listed in (("livez", ("serializable_read",)),
+                         ("readyz", ("data_corruption", "serializable_read", "linearizable_read", "non_learner"))):
+        probe = Probe(name, listed, checks, metrics)
+        registry.http(f"/{name}", probe.serve)
+        registry.http(f"/{name}/", probe.serve_one)
+    if not metrics_only:
+        registry.http("/version", _version)
+        registry.http("/debug/vars", lambda request: _debug_vars(request, context))
+
+
+def only_get(request: HttpRequest) -> bool:
+    """Answers 405 unless this is a GET."""
+    if request.method == "GET":
+        return True
+    request.respond(405, b"Method Not Allowed\n", [("Allow", "GET"), ("X-Content-Type-Options", "nosniff")], _TEXT)
+    return False
+
+
+def _version(request: HttpRequest) -> None:
+    if only_get(request):
+        request.respond(200, orjson.dumps({"etcdserver": ETCD_VERSION, "etcdcluster": CLUSTER_VERSION}), (),
+                        "application/json")
+
+
+def _debug_vars(request: HttpRequest, context: Context) -> None:
+    if only_get(request):
+        route = context.router.routes[0]
+        facts = {
+            "cmdline": sys.argv[:1],
+            "pid": os.getpid(),
+            "raft.status": {"leader": f"{route.leader:x}", "term": route.term},
+            "router": context.router.statistics(),
+            "watch": context.hub.statistics(),
+        }
+        request.respond(200, orjson.dumps(facts), (), "application/json; charset=utf-8")
+
+
+class Checks:
+    """What health endpoints look at; each reports once, with "" or what is wrong."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._router = context.router
+
+    def read(self, serializable: bool, done: Done) -> None:
+        """A read of one key that is not there."""
+        def answer(waiting: Waiting, status: int, body: bytes) -> None:
+            done("" if status == 0 else EtcdError.decode(body).text)
+
+        router = self._router
+        if serializable:
+            router.local(None, Method.RANGE, _PROBE, 0, router.quiet, answer)
+        else:
+            router.read(None, Method.RANGE, _PROBE, 0, False, router.quiet, answer)
+
+    def alarms(self, done: Callable[[list[str] | None, str], None]) -> None:
+        """The names of the alarms as the local replica knows them."""
+        def answer(waiting: Waiting, status: int, body: bytes) -> None:
+            if status != 0:
+                done(None, EtcdError.decode(body).text)
+                return
+            found = rpc_pb2.AlarmResponse.FromString(body[HEAD.size:])
+            done([_ALARM_NAMES.get(a.alarm, "UNKNOWN") for a in found.alarms], "")
+
+        self._router.local(None, Method.ALARM, b"", 0, self._router.quiet, answer)
+
+    def learner(self, done: Done) -> None:
+        """Whether the local replica is a learner."""
+        def answer(waiting: Waiting, status: int, body: bytes) -> None:
+            if status != 0:
+                done(EtcdError.decode(body).text)
+                return
+            learner = rpc_pb2.StatusResponse.FromString(body[HEAD.size:]).isLearner
+            done("not supported for learner" if learner else "")
+
+        self._router.local(None, Method.STATUS, b"", 0, self._router.quiet, answer)
+
+    def by_name(self, name: str, done: Done) -> None:
+        """One of the checks of /livez and /readyz."""
+        if name == "data_corruption":
+            self.alarms(lambda found, error: done(
+                error or ("alarm activated: CORRUPT" if found and "CORRUPT" in found else "")))
+        elif name == "serializable_read":
+            self.read(True, done)
+        elif name == "linearizable_read":
+            self.read(False, done)
+        else:
+            self.learner(done)
+
+    @property
+    def leader_known(self) -> bool:
+        """Whether any host that this front hears names a leader: reads are asked of that one, whatever the own node knows."""
+        return self._router.routes[0].leader != 0
+
+
+class _Asked:
+    """One request for /health, and what is known of its answer."""
+
+    __slots__ = ("alarms", "excluded", "read", "request", "serializable", "since")
+
+    def __init__(self, request: HttpRequest, since: float) -> None:
+        query = parse_qs(request.query)
+        self.request = request
+        self.since = since
+        self.excluded = set(query.get("exclude", ()))
+        self.serializable = query.get("serializable", [""])[0] == "true"
+        self.alarms: str | None = None  # "" or what is wrong; None: not known yet
+        self.read: str | None = None
+
+
+class Health:
+    """/health: alarms, and a read as clients make it. It is true as soon as a client's linearizable read would be answered.
+
+    Such a read waits for a leader. So does this, for an election timeout; etcd says at once that it knows none, and answers
+    the read later all the same. While a leader is known, the read's own limit counts.
+    """
+
+    def __init__(self, context: Context, checks: Checks, metrics: Metrics) -> None:
+        self._checks = checks
+        self._metrics = metrics
+        self._loop = context.router.loop
+        self._patience_s = context.router.election_s
+        self._open: set[_Asked] = set()
+        context.on_tick.append(self._tick)
+
+    def serve(self, request: HttpRequest) -> None:
+        """One request."""
+        if not only_get(request):
+            return
+        asked = _Asked(request, self._loop.time())
+        self._open.add(asked)
+
+        def alarms(found: list[str] | None, error: str) -> None:
+            raised = next((name for name in found or () if name not in asked.excluded), "")
+            asked.alarms = f"ALARM {raised}" if raised else f"RANGE ERROR:{error}" if error else ""
+            self._look(asked)
+
+        def read(wrong: str) -> None:
+            asked.read = f"RANGE ERROR:{wrong}" if wrong else ""
+            self._look(asked)
+
+        self._checks.alarms(alarms)
+        self._checks.read(asked.serializable, read)
+
+    def _look(self, asked: _Asked) -> None:
+        """Whether it can be answered: alarms come before all else, as in etcd."""
+        if asked not in self._open or asked.alarms is None:
+            return
+        if asked.alarms:
+            self._end(asked, asked.alarms)
+        elif asked.read is not None:
+            leaderless = asked.read and not asked.serializable and not self._checks.leader_known
+            self._end(asked, "RAFT NO LEADER" if leaderless else asked.read)
+
+    def _tick(self, now: float) -> None:
+        for asked in tuple(self._open):
+            if not asked.serializable and now - asked.since > self._patience_s and not self._checks.leader_known:
+                self._end(asked, asked.alarms or "RAFT NO LEADER")
+
+    def _end(self, asked: _Asked, reason: str) -> None:
+        self._open.discard(asked)
+        self._answer(asked.request, reason)
+
+    def _answer(self, request: HttpRequest, reason: str) -> None:
+        if reason:
+            self._metrics.health_failures += 1
+        else:
+            self._metrics.health_successes += 1
+        if not request.closed:
+            body = orjson.dumps({"health": "false" if reason else "true", "reason": reason})
+            request.respond(503 if reason else 200, body + b"\n" if reason else body, (), _TEXT)
+
+
+class Probe:
+    """/livez or /readyz: a list of checks, all made at once."""
+
+    def __init__(self, name: str, listed: tuple[str, ...], checks: Checks, metrics: Metrics) -> None:
+        self._name = name
+        self._listed = listed
+        self._checks = checks
+        self._metrics = metrics
+        for check in listed:
+            metrics.healthcheck(name, check, None)
+
+    def serve(self, request: HttpRequest) -> None:
+        """All checks but the excluded ones."""
+        if only_get(request):
+            query = parse_qs(request.query, keep_blank_values=True)
+            excluded = set(query.get("exclude", ()))
+            self._run(request, [n for n in self._listed if n not in excluded], "verbose" in query)
+
+    def serve_one(self, request: HttpRequest) -> None:
+        """``/livez/<check>``."""
+        name = request.path.rpartition("/")[2]
+        if name not in self._listed:
+            request.respond(404, b"404 page not found\n", [("X-Content-Type-Options", "nosniff")], _TEXT)
+        elif only_get(request):
+            self._run(request, [name], "verbose" in parse_qs(request.query, keep_blank_values=True))
+
+    def _run(self, request: HttpRequest, names: list[str], verbose: bool) -> None:
+        found: dict[str, str] = {}
+
+        def done(name: str, wrong: str) -> None:
+            found[name] = wrong
+            self._metrics.healthcheck(self._name, name, not wrong)
+            if len(found) == len(names):
+                self._answer(request, names, found, verbose)
+
+        if not names:
+            self._answer(request, names, found, verbose)
+        for name in names:
+            self._checks.by_name(name, lambda wrong, name=name: done(name, wrong))  # type: ignore[misc]
+
+    def _answer(self, request: HttpRequest, names: list[str], found: dict[str, str], verbose: bool) -> None:
+        if request.closed:
+            return
+        failed = any(found.values())
+        lines = [f"[-]{n} failed: {found[n]}\n" if found[n] else f"[+]{n} ok\n" for n in names]
+        headers = [("X-Content-Type-Options", "nosniff")]
+        if failed:
+            request.respond(503, "".join([*lines, "\n"]).encode(), headers, _TEXT)
+        else:
+            request.respond(200, ("".join(lines) if verbose else "").encode() + b"ok\n", headers, _TEXT)
+
+

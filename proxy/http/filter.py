@@ -1,0 +1,108 @@
+"""What happens to every HTTP request of a client listener before its handler (contract http-endpoints.md, section 1):
+old path prefixes, the host whitelist against DNS rebinding, CORS headers, OPTIONS, and 404."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from proxy.grpc.registry import Registry
+from proxy.http.requests import Headers, HttpHandler, HttpRequest
+
+_TEXT = "text/plain; charset=utf-8"
+_UNKNOWN_HOST = """
+etcd received your request, but the Host header was unrecognized.
+
+To fix this, choose one of the following options:
+- Enable TLS, then any HTTPS request will be allowed.
+- Add the hostname you want to use to the whitelist in settings.
+  - e.g. etcd --host-whitelist "{host}"
+
+This requirement has been added to help prevent "DNS Rebinding" attacks (CVE-2018-5702).
+"""
+
+
+class FilteredRegistry(Registry):
+    """A registry whose HTTP handlers are behind the filter; gRPC is not touched."""
+
+    def __init__(self, cors: tuple[str, ...], host_whitelist: tuple[str, ...], *, timed: bool = False) -> None:
+        super().__init__(timed=timed)
+        self._cors = frozenset(cors)
+        self._hosts = frozenset(host_whitelist)
+
+    def find_http(self, path: str) -> HttpHandler | None:
+        """The handler of a path, filtered; an unknown path has one too."""
+        handler = super().find_http(_modern(path)) or not_found
+        return lambda request: self._filter(request, handler)
+
+    def _filter(self, request: HttpRequest, handler: HttpHandler) -> None:
+        request.path = _modern(request.path)
+        host = host_name(request.headers.get("host", ""))
+        if self._hosts and "*" not in self._hosts and host not in self._hosts:
+            request.respond(421, _UNKNOWN_HOST.format(host=host).encode(), [("X-Content-Type-Options", "nosniff")], _TEXT)
+            return
+        origin = request.headers.get("origin", "")
+        allowed = "*" if "*" in self._cors else origin if origin in self._cors else ""
+        answered: Any = WithHeaders(request, [
+            ("Access-Control-Allow-Methods", "POST, GET, OPTIONS, PUT, DELETE"),
+            ("Access-Control-Allow-Origin", allowed),
+            ("Access-Control-Allow-Headers", "accept, content-type, authorization"),
+        ]) if allowed else request
+        if request.method == "OPTIONS":
+            answered.respond(200)
+        else:
+            handler(answered)
+
+
+class WithHeaders(HttpRequest):
+    """A request whose answer gets some more header fields. It stands for the request that it was made of."""
+
+    __slots__ = ("_fields", "_request")
+
+    def __init__(self, request: HttpRequest, fields: list[tuple[str, str]]) -> None:
+        super().__init__(request.method, request.path, request.query, request.headers, request.body, request.peer)
+        self._request = request
+        self._fields = fields
+        request.on_close = self._closed
+        request.on_drain = self._drained
+
+    def start(self, status: int, headers: Headers = ()) -> None:
+        """Begins the answer, with the additional fields first."""
+        self.started = True
+        self._request.start(status, [*self._fields, *headers])
+
+    def write(self, chunk: bytes) -> None:
+        """A piece of the body."""
+        self._request.write(chunk)
+
+    def end(self) -> None:
+        """The body is complete."""
+        self._request.end()
+
+    def pending_bytes(self) -> int:
+        """Bytes that the client has not taken yet."""
+        return self._request.pending_bytes()
+
+    def _closed(self, request: HttpRequest) -> None:
+        self.closed = True
+        if self.on_close is not None:
+            self.on_close(self)
+
+    def _drained(self) -> None:
+        if self.on_drain is not None:
+            self.on_drain()
+
+
+def not_found(request: HttpRequest) -> None:
+    """A path that nobody serves."""
+    request.respond(404, b"404 page not found\n", [("X-Content-Type-Options", "nosniff")], _TEXT)
+
+
+def host_name(host: str) -> str:
+    """The Host header without its port."""
+    if host.startswith("["):
+        return host[1:].partition("]")[0]
+    return host.partition(":")[0]
+
+
+def _modern(path: str) -> str:
+    return "/v3/" + path[8:] if path.startswith("/v3beta/") else path

@@ -1,0 +1,273 @@
+"""HTTP/1.1 on ``h11``: keep-alive, pipelining, chunked bodies both ways. Pure but for its callbacks.
+
+``Http1Connection`` is fed by ``receive`` and calls ``write(bytes)`` and ``close()`` of its
+owner. Requests are handed over whole, one at a time: the next pipelined one waits for the
+answer. Not a hot path: about 100 us a request.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from email.utils import formatdate
+from http import HTTPStatus
+from typing import Protocol
+
+import h11
+
+from proxy.http.http2 import Limits
+from proxy.http.memory import TOO_MANY
+from proxy.http.requests import Headers, HttpHandler, HttpRequest
+
+TURN_REQUESTS = 16  # of one connection in a turn of the loop, some 2 ms
+FindHandler = Callable[[str], "HttpHandler | None"]
+
+
+class Output(Protocol):
+    """Where a connection writes."""
+
+    def write(self, data: bytes) -> None:
+        """Send; buffered without bound, see ``unsent_bytes``."""
+
+    def close(self) -> None:
+        """Close once everything written is sent."""
+
+    def unsent_bytes(self) -> int:
+        """Written and not yet taken by the socket."""
+
+    @property
+    def crowded(self) -> bool:
+        """There is no room for what this client sends."""
+
+    def again(self) -> None:
+        """Call ``go_on`` in another turn of the loop: others want theirs."""
+
+
+class Http1Request(HttpRequest):
+    """A request that came over HTTP/1.1."""
+
+    __slots__ = ("_connection",)
+
+    def __init__(
+        self, connection: Http1Connection, method: str, path: str, query: str, headers: dict[str, str], body: bytes, peer: str
+    ) -> None:
+        super().__init__(method, path, query, headers, body, peer)
+        self._connection = connection
+
+    def start(self, status: int, headers: Headers = ()) -> None:
+        if not self.closed and not self.started:
+            self.started = True
+            self._connection.send_start(status, headers)
+
+    def write(self, chunk: bytes) -> None:
+        if not self.closed and chunk and self.method != "HEAD":
+            self._connection.send_chunk(chunk)
+
+    def end(self) -> None:
+        if not self.closed:
+            self.closed = True
+            self._connection.send_end()
+
+    def pending_bytes(self) -> int:
+        return 0 if self.closed else self._connection.output.unsent_bytes()
+
+
+class Http1Connection:
+    """The server's end of one HTTP/1.1 connection."""
+
+    __slots__ = ("_advancing", "_body", "_body_bytes", "_draining", "_find", "_h11", "_head", "_held", "_limits", "_peer", "_served", "last_active", "now", "output", "request")
+
+    def __init__(self, find: FindHandler, limits: Limits, output: Output, peer: str, now: float) -> None:
+        self._find = find
+        self._limits = limits
+        self.output = output
+        self._peer = peer
+        self._h11 = h11.Connection(h11.SERVER, max_incomplete_event_size=limits.max_http1_header_bytes)
+        self._head: h11.Request | None = None
+        self._held = b""  # a head whose body follows at once, and goes with it
+        self._body: list[bytes] = []
+        self._body_bytes = 0
+        self._draining = False
+        self._advancing = False
+        self.request: Http1Request | None = None  # being answered
+        self._served = 0  # requests since the last turn of the loop began
+        self.now = now
+        self.last_active = now
+
+    def receive(self, data: bytes, now: float) -> None:
+        """What the socket gave; b"" at its end."""
+        self.now = self.last_active = now
+        try:
+            self._h11.receive_data(data)
+        except RuntimeError:  # data after EOF was given: the socket layer is closing
+            return
+        self._advance()
+
+    def go_on(self) -> None:
+        """Another turn of the loop, for what has been read (``Output.again``)."""
+        self._served = 0
+        if self.request is None:
+            self._advance()
+
+    @property
+    def unfinished(self) -> int:
+        """Bytes of a request's body, of which there is more to come."""
+        return self._body_bytes
+
+    @property
+    def backlog(self) -> int:
+        """Bytes read and not yet looked at, because an answer is still being written."""
+        return len(self._h11.trailing_data[0]) if self._h11.their_state is not h11.ERROR else 0
+
+    def lost(self) -> None:
+        """The socket is gone."""
+        request, self.request = self.request, None
+        if request is not None and not request.closed:
+            request.closed = True
+            if request.on_close is not None:
+                request.on_close(request)
+
+    def drained(self) -> None:
+        """The socket took what was written."""
+        if self.request is None:
+            self._advance()
+        elif self.request.on_drain is not None:
+            self.request.on_drain()
+
+    def drain(self) -> None:
+        """Graceful end: close after the answer that is being written."""
+        self._draining = True
+        if self.request is None:
+            self.output.close()
+
+    def tick(self, now: float) -> None:
+        """Closes what has been idle, or slow to send its request, for too long."""
+        if self.request is None and now - self.last_active > self._limits.http1_idle_timeout_s:
+            self.output.close()
+
+    def _advance(self) -> None:
+        """Take requests off what has been read, unless an answer to one of them is what called us."""
+        if not self._advancing:
+            self._advancing = True
+            try:
+                self._events()
+            finally:
+                self._advancing = False
+
+    def _events(self) -> None:
+        """Take events until an answer is pending, the client does not read its answers, or more bytes are needed."""
+        while self.output.unsent_bytes() <= self._limits.max_unsent_bytes:
+            if self._served >= TURN_REQUESTS:
+                self.output.again()
+                return
+            if self._h11.their_state is h11.ERROR or self._h11.our_state in (h11.ERROR, h11.MUST_CLOSE, h11.CLOSED):
+                return
+            try:
+                event = self._h11.next_event()
+            except h11.RemoteProtocolError as error:
+                self._reject(error.error_status_hint, str(error))
+                return
+            if isinstance(event, h11.Request):
+                if self.output.crowded:
+                    self._reject(429, TOO_MANY)
+                    return
+                self._head = event
+                if self._h11.they_are_waiting_for_100_continue:
+                    self._send(h11.InformationalResponse(status_code=100, headers=[], reason=b"Continue"))
+            elif isinstance(event, h11.Data):
+                self._body.append(bytes(event.data))
+                self._body_bytes += len(event.data)
+                if self._body_bytes > self._limits.max_body_bytes:
+                    self._reject(413, "request body too large")
+                    return
+                if self.output.crowded:
+                    self._reject(429, TOO_MANY)
+                    return
+            elif isinstance(event, h11.EndOfMessage):
+                self._dispatch()
+            elif isinstance(event, h11.ConnectionClosed):
+                self.lost()
+                self.output.close()
+                return
+            else:  # NEED_DATA, PAUSED
+                return
+
+    def _dispatch(self) -> None:
+        self._served += 1
+        head = self._head
+        assert head is not None, "h11 gives EndOfMessage only after Request"
+        body = b"".join(self._body)
+        self._head = None
+        self._body = []
+        self._body_bytes = 0
+        headers: dict[str, str] = {}
+        for raw_name, raw_value in head.headers:
+            name, value = raw_name.decode("latin-1"), raw_value.decode("latin-1")
+            headers[name] = f"{headers[name]}, {value}" if name in headers else value
+        target = head.target.decode("latin-1")
+        if target.startswith(("http://", "https://")):  # absolute form (RFC 9112 section 3.2.2)
+            rest = target.split("://", 1)[1]
+            target = rest[rest.find("/") :] if "/" in rest else "/"
+        path, _, query = target.partition("?")
+        request = Http1Request(self, head.method.decode("latin-1"), path, query, headers, body, self._peer)
+        self.request = request
+        handler = self._find(path)
+        if handler is None:
+            request.respond(404, b"404 page not found\n", [("x-content-type-options", "nosniff")], "text/plain; charset=utf-8")
+        else:
+            request.serve(handler)
+
+    # -- the answer
+
+    def send_start(self, status: int, headers: Headers) -> None:
+        """Status line and fields; ``date`` added, ``connection: close`` where it must be."""
+        fields = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers]
+        fields.append((b"date", formatdate(usegmt=True).encode()))
+        if self._draining:
+            fields.append((b"connection", b"close"))
+        whole = any(name == b"content-length" for name, _ in fields)  # its body is written before anybody else's turn
+        self._send(h11.Response(status_code=status, headers=fields, reason=_reason(status)), held=whole)
+
+    def send_chunk(self, chunk: bytes) -> None:
+        """A piece of the body."""
+        self._send(h11.Data(data=chunk))
+
+    def send_end(self) -> None:
+        """The end of the body; then the next pipelined request, or the end of the connection."""
+        self._send(h11.EndOfMessage())
+        self.request = None
+        self.last_active = self.now
+        if self._h11.our_state is h11.DONE and self._h11.their_state is h11.DONE and not self._draining:
+            self._h11.start_next_cycle()
+            self._advance()
+        else:
+            self.output.close()
+
+    def _send(self, event: h11.Event, held: bool = False) -> None:
+        data = self._held + (self._h11.send(event) or b"")
+        self._held = data if held else b""
+        if data and not held:
+            self.output.write(data)
+
+    def _reject(self, status: int, text: str) -> None:
+        """The request cannot be read: say so and close."""
+        self._body, self._body_bytes = [], 0
+        if self._h11.our_state in (h11.IDLE, h11.SEND_RESPONSE):
+            body = f"{status} {_reason(status).decode()}: {text}\n".encode()
+            self._send(
+                h11.Response(
+                    status_code=status,
+                    headers=[(b"content-type", b"text/plain; charset=utf-8"), (b"connection", b"close"), (b"content-length", b"%d" % len(body))],
+                    reason=_reason(status),
+                ),
+                held=True,
+            )
+            self._send(h11.Data(data=body))
+            self._send(h11.EndOfMessage())
+        self.output.close()
+
+
+def _reason(status: int) -> bytes:
+    try:
+        return HTTPStatus(status).phrase.encode()
+    except ValueError:
+        return b""

@@ -1,0 +1,116 @@
+"""Limits against abuse, and the ping rules of both directions. Time comes in from the caller.
+
+The rules are those that gRPC clients were built against (grpc-go's server): a ping comes at
+most every ``ping_min_interval_s`` while a call is open, else every two hours; a ping after
+the server has sent HEADERS or DATA is free (clients measure bandwidth that way); more than two
+strikes end the connection with "too_many_pings".
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+MAX_PING_STRIKES = 2
+IDLE_PING_INTERVAL_S = 7200.0
+
+
+@dataclass(slots=True, frozen=True)
+class Limits:
+    """Every limit of the front's transports. Bytes and seconds."""
+
+    max_message_bytes: int = 1_572_864 + 524_288  # of one request: max_request_bytes + gRPC overhead, as etcd
+    max_concurrent_streams: int = 0xFFFF_FFFF  # of one connection; the largest value is not advertised
+    max_connections: int = 1 << 30  # of one front; the next one is closed as it comes
+    max_memory_bytes: int = 1 << 62  # what the connections of a front hold together (``proxy.http.memory``)
+    stream_window_bytes: int = 1_048_576  # what a client may send on a stream before we ask for more
+    connection_window_bytes: int = 4_194_304  # requests of a connection that are not answered, but for unfinished ones
+    max_header_list_bytes: int = 65_536  # counted as RFC 7541 section 4.1 does; above: the stream is refused
+    max_continuations: int = 32  # CONTINUATION frames of one block
+    max_buffered_bytes: int = 67_108_864  # unfinished request messages of one connection
+    max_unsent_bytes: int = 8_388_608  # answers a client does not take: at half of it, with its socket full, reading
+    # from it stops; a stream of requests with that much unread is reset
+    max_untaken_bytes: int = 33_554_432  # answers that a client does not take: beyond it its next large ranges wait
+    max_queued_bytes: int = 268_435_456  # answers that wait for want of windows: above it new calls are refused.
+    # Large, because a few honest ranges are large, and other calls on the connection must not suffer from them
+    write_high_bytes: int = 1_048_576  # socket buffer: above it streams queue, and their owners are told
+    drain_mark_bytes: int = 65_536  # a stream's on_drain is called when its queue falls to this
+    control_burst: float = 10_000.0  # control frames (SETTINGS, PRIORITY, empty DATA, stream errors) at once
+    control_rate: float = 1_000.0  # and per second
+    reset_burst: float = 10_000.0  # unanswered calls a client resets, at once
+    reset_rate: float = 5_000.0  # and per second
+    ping_min_interval_s: float = 5.0
+    ping_permit_without_stream: bool = False
+    keepalive_interval_s: float = 7200.0  # silence after which the server pings
+    keepalive_timeout_s: float = 20.0  # and then closes
+    linger_s: float = 10.0  # what a closed connection has to take the last answers
+    handshake_timeout_s: float = 20.0  # until a connection has said what it speaks, with its first request
+    max_body_bytes: int = 8_388_608  # HTTP/1.1 request body
+    max_http1_header_bytes: int = 65_536
+    http1_idle_timeout_s: float = 300.0
+    stalled_s: float = 60.0  # a client that takes nothing for so long loses what others have need of
+
+
+class Budget:
+    """A token bucket: ``burst`` at once, refilled at ``rate`` per second."""
+
+    __slots__ = ("_burst", "_rate", "_since", "_tokens")
+
+    def __init__(self, burst: float, rate: float, now: float) -> None:
+        self._burst = burst
+        self._rate = rate
+        self._tokens = burst
+        self._since = now
+
+    def spend(self, now: float) -> bool:
+        """Take one token; False if there is none."""
+        self._tokens = min(self._burst, self._tokens + (now - self._since) * self._rate) - 1.0
+        self._since = now
+        return self._tokens >= 0.0
+
+
+class PingPolicy:
+    """Counts strikes of a client that pings too often. ``sent`` is set whenever HEADERS or DATA leave."""
+
+    __slots__ = ("_last", "_limits", "_strikes", "sent")
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self._last = float("-inf")
+        self._strikes = 0
+        self.sent = False
+
+    def ping(self, now: float, open_streams: int) -> bool:
+        """A ping came; False if it is one too many."""
+        last, self._last = self._last, now
+        if self.sent:
+            self.sent = False
+            self._strikes = 0
+            return True
+        idle = open_streams < 1 and not self._limits.ping_permit_without_stream
+        if last + (IDLE_PING_INTERVAL_S if idle else self._limits.ping_min_interval_s) > now:
+            self._strikes += 1
+        return self._strikes <= MAX_PING_STRIKES
+
+
+class KeepAlive:
+    """When the server pings a silent client, and when it gives it up."""
+
+    __slots__ = ("_asked", "_interval", "_seen", "_timeout")
+
+    def __init__(self, interval_s: float, timeout_s: float, now: float) -> None:
+        self._interval = interval_s
+        self._timeout = timeout_s
+        self._seen = now  # last time anything was read
+        self._asked = 0.0  # when the outstanding ping left; 0.0: none
+
+    def check(self, now: float, last_read: float) -> str:
+        """"" nothing to do, "ping" send one, "dead" close."""
+        if last_read > self._seen:
+            self._seen = last_read
+            self._asked = 0.0
+        if self._asked:
+            return "dead" if now - self._asked >= self._timeout else ""
+        if now - self._seen >= self._interval:
+            self._asked = now
+            return "ping"
+        return ""

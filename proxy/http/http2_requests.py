@@ -1,0 +1,103 @@
+"""Plain HTTP requests that came over HTTP/2 (browsers and curl after ALPN): the same handlers as over HTTP/1.1."""
+
+from __future__ import annotations
+
+from email.utils import formatdate
+
+from proxy.http.http2 import Connection, HeaderBlock, Stream, encode_block
+from proxy.http.memory import TOO_MANY
+from proxy.http.requests import Headers, HttpRequest
+
+# Fields of HTTP/1.1 that must not appear in HTTP/2 (RFC 9113 section 8.2.2).
+_HOP_BY_HOP = frozenset(("connection", "keep-alive", "proxy-connection", "transfer-encoding", "upgrade"))
+
+
+class HttpStream(Stream):
+    """A stream that collects a request's body and then calls the route's handler."""
+
+    __slots__ = ("_body", "_request")
+
+    def __init__(self, connection: Connection, stream_id: int, headers: HeaderBlock) -> None:
+        super().__init__(connection, stream_id, headers)
+        self._body: bytearray | None = bytearray()
+        self._request: Http2Request | None = None
+
+    def turned_away(self) -> None:
+        self._drop_body()
+        Http2Request(self, b"").respond(429, TOO_MANY.encode() + b"\n", content_type="text/plain; charset=utf-8")
+
+    def opened(self, ended: bool) -> None:
+        if ended:
+            self.received(b"", True)
+
+    def received(self, data: bytes, ended: bool) -> None:
+        body = self._body
+        if body is None:
+            return
+        body += data
+        self.connection.buffered += len(data)
+        limits = self.connection.limits
+        if len(body) > limits.max_body_bytes or self.connection.buffered > limits.max_buffered_bytes:
+            self._drop_body()
+            request = Http2Request(self, b"")
+            request.respond(413, b"413 Request Entity Too Large: request body too large\n", content_type="text/plain; charset=utf-8")
+        elif ended:
+            whole = bytes(body)
+            self._drop_body()
+            self._request = Http2Request(self, whole)
+            self._request.serve(self.headers.route.handler)
+
+    def cancelled(self, code: int) -> None:
+        self._drop_body()
+        request = self._request
+        if request is not None and not request.closed:
+            request.closed = True
+            if request.on_close is not None:
+                request.on_close(request)
+
+    def drained(self) -> None:
+        if self._request is not None and self._request.on_drain is not None:
+            self._request.on_drain()
+
+    def _drop_body(self) -> None:
+        if self._body is not None:
+            self.connection.buffered -= len(self._body)
+            self._body = None
+
+
+class Http2Request(HttpRequest):
+    """A request that came over HTTP/2."""
+
+    __slots__ = ("_stream",)
+
+    def __init__(self, stream: HttpStream, body: bytes) -> None:
+        block = stream.headers
+        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in block.metadata.items()}
+        headers.setdefault("host", block.authority.decode("latin-1"))
+        path, _, query = block.path.decode("latin-1").partition("?")
+        peer: str = stream.connection.owner.address  # type: ignore[attr-defined]
+        super().__init__(block.method.decode("latin-1"), path, query, headers, body, peer)
+        self._stream = stream
+
+    def start(self, status: int, headers: Headers = ()) -> None:
+        if self.closed or self.started:
+            return
+        self.started = True
+        fields = [(b":status", b"%d" % status)]
+        for name, value in headers:
+            if name.lower() not in _HOP_BY_HOP:
+                fields.append((name.lower().encode("latin-1"), value.encode("latin-1")))
+        fields.append((b"date", formatdate(usegmt=True).encode()))
+        self._stream.send_headers(encode_block(fields))
+
+    def write(self, chunk: bytes) -> None:
+        if not self.closed and self.method != "HEAD":
+            self._stream.send_data(chunk)
+
+    def end(self) -> None:
+        if not self.closed:
+            self.closed = True
+            self._stream.end()
+
+    def pending_bytes(self) -> int:
+        return self._stream.queued

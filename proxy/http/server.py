@@ -1,0 +1,499 @@
+"""One port for HTTP/2 (prior knowledge or ALPN) and HTTP/1.1, on an asyncio (uvloop) loop.
+
+What a connection speaks shows in its first bytes. Everything read at once is processed before
+anything is written; everything said in a tick leaves in one ``transport.write`` per connection:
+at the end of the read for what was answered inside it, else in one ``call_soon`` for all
+connections. A client that does not read stops being read (``Limits.max_unsent_bytes``).
+
+For TLS the caller's context offers ``h2`` and ``http/1.1`` by ALPN.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import ssl as ssl_module
+from collections.abc import Callable
+from typing import Any, cast
+
+from cluster.faults import HANDLER_MISTAKES, faults
+from proxy.grpc.calls import Deadlines, Peer
+from proxy.grpc.registry import Registry
+from proxy.http.backlog import Backlog
+from proxy.http.http1 import Http1Connection
+from proxy.http.http2 import PREFACE, Connection, Limits
+from proxy.http.memory import STEP_BYTES, Memory
+
+__all__ = ["Limits", "Server"]
+
+_TICK_S = 1.0
+_TICKED = 1000  # connections looked at in a turn of the loop, some 2 ms
+_PING_S = 2.0  # for a client's sign that it has seen GOAWAY
+_LINGER_S = 1.0  # for clients to close what is answered
+_AT_ONCE_BYTES = 16_384
+_TURN_BYTES = 524_288  # written to a connection in a turn of the loop, 0.3 ms: others wait meanwhile
+
+
+class _Front(asyncio.Protocol):
+    """One client connection."""
+
+    __slots__ = ("accepted", "behind", "closed_at", "closing", "counted", "dirty", "fd", "http1", "http2", "loop", "paused_reading", "peer", "server", "sniffed",
+                 "taken", "taken_at", "transport", "unwritable", "waits", "written")
+
+    def __init__(self, server: Server) -> None:
+        self.server = server
+        self.loop = server.loop
+        self.transport: asyncio.Transport = cast(asyncio.Transport, None)
+        self.fd = -1  # of a connection without TLS
+        self.http1: Http1Connection | None = None
+        self.http2: Connection | None = None
+        self.sniffed = b""
+        self.peer = ""
+        self.accepted = 0.0
+        self.dirty = False
+        self.closing = False
+        self.closed_at = 0.0
+        self.paused_reading = False
+        self.behind = False  # something that has been read waits for its turn
+        self.waits = False  # to be written, before it goes on
+        self.unwritable = False
+        self.counted = 0  # of HTTP/1.1, by ``proxy.http.memory``
+        self.written = 0  # bytes given to the transport
+        self.taken = 0  # of these the client had taken
+        self.taken_at = 0.0  # when that was last found to have become more
+
+    # -- asyncio's callbacks
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast(asyncio.Transport, transport)
+        limits = self.server.limits
+        self.transport.set_write_buffer_limits(high=limits.write_high_bytes, low=limits.write_high_bytes >> 2)
+        socket = transport.get_extra_info("socket")
+        if socket is not None and transport.get_extra_info("sslcontext") is None:
+            self.fd = socket.fileno()
+        name = transport.get_extra_info("peername")
+        self.peer = f"{name[0]}:{name[1]}" if isinstance(name, tuple) else str(name or "")
+        self.accepted = self.taken_at = self.loop.time()
+        self.server.opened(self)
+
+    def data_received(self, data: bytes) -> None:
+        http2 = self.http2
+        if http2 is not None:
+            self.server.received_bytes += len(data)
+            self.dirty = True  # what is said inside the read is written below
+            try:
+                http2.receive(data, self.loop.time())
+                self.flush()
+            except HANDLER_MISTAKES as error:
+                self._fault(error)
+            if http2.more:
+                self.again()
+        elif self.http1 is not None:
+            try:
+                self.http1.receive(data, self.loop.time())
+            except HANDLER_MISTAKES as error:
+                self._fault(error)
+                return
+            self._count()
+            if self.http1.backlog > self.server.limits.max_body_bytes:
+                self._pause_reading()
+        else:
+            self._sniff(data)
+
+    def again(self) -> None:
+        """There is more to do of what has been read: in a later turn of the loop, and until then nothing more is read."""
+        if not self.behind:
+            self.behind = True
+            self._pause_reading()
+            self.server.backlog.add(self._go_on)
+
+    def _go_on(self) -> None:
+        self.behind = self.waits = False
+        if self.closing:
+            return
+        if self.unwritable and self._unsent() > self.server.limits.max_unsent_bytes >> 1:
+            self.waits = True  # the client reads nothing: it goes on with that
+            return
+        if self.http1 is not None:
+            try:
+                self.http1.go_on()
+            except HANDLER_MISTAKES as error:
+                self._fault(error)
+        else:
+            self.data_received(b"")
+        if not self.unwritable:
+            self._resume_reading()
+
+    def refuse(self) -> None:
+        """There are too many."""
+        self.closing = True
+        self.transport.abort()
+
+    def _fault(self, error: Exception) -> None:
+        """What this client sent met a fault of this program: its connection ends, nobody else's."""
+        faults.met("reading a client's connection", error)
+        self.closing = True
+        self.transport.abort()
+
+    def eof_received(self) -> bool:
+        if self.http1 is not None:
+            self.http1.receive(b"", self.loop.time())  # a client that ends its side has gone, as Go's servers see it
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.closing = True
+        self.server.gone(self)
+        if self.http2 is not None:
+            self.http2.lost()
+        if self.http1 is not None:
+            self.http1.lost()
+            self.server.memory.count(self, 0)
+        self.http2 = self.http1 = None  # they refer to this: all of it is freed at once
+
+    def pause_writing(self) -> None:
+        self.unwritable = True
+        if self.http2 is not None:
+            self.http2.pause_writing()
+
+    def resume_writing(self) -> None:
+        self.unwritable = False
+        if self.http2 is not None:
+            self.http2.resume_writing()
+        if self.http1 is not None:
+            self.http1.drained()
+        if self.waits:
+            self.again()
+        self._resume_reading()
+
+    def _unsent(self) -> int:
+        return self.transport.get_write_buffer_size() + (self.http2.queued if self.http2 is not None else 0)
+
+    # -- which protocol
+
+    def _sniff(self, data: bytes) -> None:
+        data = self.sniffed + data
+        head = PREFACE[: min(len(data), 14)]  # "PRI * HTTP/2.0": no HTTP/1.1 request line begins so
+        if not data.startswith(head):
+            self.sniffed = b""
+            self.http1 = Http1Connection(self.server.registry.find_http, self.server.limits, self, self.peer, self.loop.time())
+            self.data_received(data)
+        elif len(head) < 14:
+            self.sniffed = data
+        else:
+            self.sniffed = b""
+            self.dirty = True
+            self.http2 = Connection(
+                self.server.registry.open, self.server.limits, self.loop.time(), self.mark, Peer(self.peer, self.server.deadlines),
+                self.server.memory,
+            )
+            self.data_received(data)
+
+    # -- writing
+
+    def mark(self) -> None:
+        """There is something to write at the end of this tick."""
+        if not self.dirty:
+            self.dirty = True
+            self.server.schedule(self)
+
+    def flush(self) -> None:
+        """Write what HTTP/2 has said."""
+        self.dirty = False
+        http2 = self.http2
+        if http2 is None or self.closing:
+            return
+        left = _TURN_BYTES
+        while data := http2.take():
+            self.server.sent_bytes += len(data)
+            self._send(data)
+            left -= len(data)
+            if self.unwritable:
+                if self._unsent() > self.server.limits.max_unsent_bytes >> 1:  # before calls would have to be refused
+                    self._pause_reading()
+                break
+            if not http2.ready:
+                break
+            if left <= 0:  # the rest in another turn of the loop
+                self.mark()
+                break
+        if http2.finished and not http2.out:
+            self.close(half=http2.drained)
+
+    def _send(self, data: bytes) -> None:
+        """What is small goes to the kernel at once: the transport would give it at the end of the loop's turn. What it does
+        not take is the transport's, as is to find that the connection is broken."""
+        transport, http2, sent = self.transport, self.http2, 0
+        self.written += len(data)
+        if len(data) <= _AT_ONCE_BYTES and self.fd >= 0 and not (transport.get_write_buffer_size() or transport.is_closing()):
+            try:
+                sent = os.write(self.fd, data)
+            except OSError:
+                sent = 0
+        if sent < len(data):
+            transport.write(data[sent:])
+            if http2 is not None:
+                http2.unsent = transport.get_write_buffer_size()
+        elif http2 is not None and http2.unsent:
+            http2.unsent = 0
+
+    def write(self, data: bytes) -> None:
+        """HTTP/1.1's output."""
+        if not self.closing:
+            self.written += len(data)
+            self.transport.write(data)
+
+    def unsent_bytes(self) -> int:
+        """Written and not yet taken by the socket."""
+        return self.transport.get_write_buffer_size()
+
+    def close(self, *, half: bool = False) -> None:
+        """Close once everything written is sent. ``half``: the client closes, at most ``linger_s`` later. A socket that is
+        closed with something unread in it takes back what the client has not got yet, the GOAWAY that says what to do."""
+        if not self.closing:
+            self.closing = True
+            self.closed_at = self.loop.time()
+            if half and self.transport.can_write_eof():
+                self._resume_reading()
+                self.transport.write_eof()
+            else:
+                self.transport.close()
+
+    def _pause_reading(self) -> None:
+        if not self.paused_reading and not self.closing:
+            self.paused_reading = True
+            self.transport.pause_reading()
+
+    def _resume_reading(self) -> None:
+        if self.paused_reading and (self.closing or not (self.behind or self.waits)):
+            self.paused_reading = False
+            self.transport.resume_reading()
+
+    # -- from the server
+
+    def tick(self, now: float) -> None:
+        """Once a second."""
+        if self.closing:
+            if now - self.closed_at > self.server.limits.linger_s:
+                self.transport.abort()
+            return
+        self._look_at_taken(now)
+        if self.http2 is not None:
+            self.http2.unsent = self.transport.get_write_buffer_size()
+            self.http2.recount()
+            self.http2.tick(now)
+            if self.http2.finished:
+                self.flush()
+        elif self.http1 is not None:
+            self.http1.tick(now)
+            self._count()
+            if self.http1.backlog == 0:
+                self._resume_reading()
+        elif now - self.accepted > self.server.limits.handshake_timeout_s:
+            self.close()
+
+    def _count(self) -> None:
+        """What it holds, of HTTP/1.1."""
+        http1 = self.http1
+        if http1 is not None and not self.closing:
+            size = http1.unfinished + http1.backlog + self.transport.get_write_buffer_size()
+            if not -STEP_BYTES < size - self.counted < STEP_BYTES:
+                self.server.memory.count(self, size)
+
+    @property
+    def crowded(self) -> bool:
+        """There is no room for what a client of HTTP/1.1 sends."""
+        return self.server.memory.crowded(self)
+
+    def _look_at_taken(self, now: float) -> None:
+        """A client that has answers to take, takes none for long, and holds more than its share of a memory that is used up
+        loses its connection: that memory is others'."""
+        taken = self.written - self.transport.get_write_buffer_size()
+        if taken != self.taken or not self._unsent():
+            self.taken, self.taken_at = taken, now
+        elif now - self.taken_at > self.server.limits.stalled_s and self.server.memory.crowded(self.http2 or self):
+            self.server.ended_stalled += 1
+            self.closing = True
+            self.transport.abort()
+
+    def drain(self) -> None:
+        """Graceful end."""
+        if self.http2 is not None:
+            self.http2.drain()
+        elif self.http1 is not None:
+            self.http1.drain()
+        else:
+            self.close()
+
+    @property
+    def done(self) -> bool:
+        """Nothing is being answered, and nothing can come that would have to be."""
+        if self.http2 is not None:
+            return self.http2.finished
+        return self.http1 is None or self.http1.request is None
+
+
+class Sums:
+    """What connections come to together."""
+
+    def __init__(self) -> None:
+        self.found = dict.fromkeys(
+            ("http2_connections", "http1_connections", "streams", "queued_bytes", "buffered_bytes", "paused_reading"), 0)
+
+    def add(self, front: _Front) -> None:
+        """One more."""
+        found, http2 = self.found, front.http2
+        if http2 is not None:
+            found["http2_connections"] += 1
+            found["streams"] += len(http2.streams)
+            found["queued_bytes"] += http2.queued
+            found["buffered_bytes"] += http2.buffered
+        found["http1_connections"] += front.http1 is not None
+        found["paused_reading"] += front.paused_reading
+
+
+class Server:
+    """Listens, and owns every client connection of this front."""
+
+    def __init__(self, registry: Registry, limits: Limits | None = None) -> None:
+        self.registry = registry
+        self.limits = limits or Limits()
+        self.memory = Memory(self.limits.max_memory_bytes)
+        self.deadlines = Deadlines(self._arm)
+        self.backlog = Backlog(lambda turn: self._loop.call_soon(turn))
+        self._fronts: set[_Front] = set()
+        self._dirty: list[_Front] = []
+        self._listeners: list[asyncio.Server] = []
+        self._timer: asyncio.TimerHandle | None = None
+        self._tick: asyncio.TimerHandle | None = None
+        self.received_bytes = 0  # over HTTP/2, framing included
+        self.sent_bytes = 0
+        self._accepted = 0
+        self.refused = 0  # connections
+        self.ended_stalled = 0  # connections, for the memory that they held
+        self._sums = Sums()  # as of the last tick
+        self._stopping = False
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop:
+        """The loop ``start`` ran in."""
+        return self._loop
+
+    @property
+    def addresses(self) -> list[tuple[str, int]]:
+        """Host and port of every listening socket."""
+        return [socket.getsockname()[:2] for listener in self._listeners for socket in listener.sockets]
+
+    async def start(self, host: str, port: int, *, reuse_port: bool = False, ssl: ssl_module.SSLContext | None = None) -> None:
+        """Listen; may be called for several addresses. Port 0 picks one (see ``addresses``)."""
+        self._loop = asyncio.get_running_loop()
+        listener = await self._loop.create_server(
+            lambda: _Front(self), host, port, reuse_port=reuse_port or None, ssl=ssl, backlog=4096
+        )
+        self._listeners.append(listener)
+        if self._tick is None:
+            self._tick = self._loop.call_later(_TICK_S, self._on_tick)
+
+    async def stop(self, grace_s: float = 0.0, last: Callable[[], None] | None = None) -> None:
+        """No new connections; GOAWAY; open calls finish within the grace; then everything is closed. ``last`` answers those
+        that have not."""
+        self._stopping = True
+        for listener in self._listeners:
+            listener.close()
+        for front in list(self._fronts):
+            front.drain()
+        self.flush()
+        began = self._loop.time()
+        while not all(front.done for front in self._fronts) and (waited_s := self._loop.time() - began) < grace_s:
+            if waited_s > _PING_S:
+                for front in self._fronts:
+                    if front.http2 is not None:
+                        front.http2.drain_now()
+            await asyncio.sleep(0.01)
+        if last is not None:
+            last()
+            self.flush()
+        for front in list(self._fronts):
+            front.close(half=True)
+        end = self._loop.time() + _LINGER_S
+        while self._fronts and self._loop.time() < end:
+            await asyncio.sleep(0.01)
+        for front in list(self._fronts):
+            front.transport.abort()
+        for handle in (self._tick, self._timer):
+            if handle is not None:
+                handle.cancel()
+        self._tick = self._timer = None
+
+    def statistics(self) -> dict[str, Any]:
+        """Counts of connections and calls, and what is buffered; of very many connections, as it was at the last tick."""
+        if len(self._fronts) > _TICKED:
+            sums = self._sums
+        else:
+            sums = Sums()
+            for front in self._fronts:
+                sums.add(front)
+        return {
+            **sums.found,
+            "connections": len(self._fronts),
+            "connections_accepted": self._accepted,
+            "connections_refused": self.refused,
+            "connections_stalled": self.ended_stalled,
+            "memory_bytes": self.memory.used,
+            "memory_limit_bytes": self.memory.limit_bytes,
+            "requests_refused": self.memory.refused,
+            "received_bytes": self.received_bytes,
+            "sent_bytes": self.sent_bytes,
+            "deadlines": len(self.deadlines),
+        }
+
+    def flush(self) -> None:
+        """Write everything said so far. Called by itself at the end of a tick."""
+        dirty, self._dirty = self._dirty, []
+        for front in dirty:
+            front.flush()
+
+    # -- from connections
+
+    def schedule(self, front: _Front) -> None:
+        """``front`` has something to write."""
+        if not self._dirty:
+            self._loop.call_soon(self.flush)
+        self._dirty.append(front)
+
+    def opened(self, front: _Front) -> None:
+        """A connection was accepted. One too many is closed: descriptors are left to the disk and to peers."""
+        self._accepted += 1
+        self._fronts.add(front)
+        if len(self._fronts) > self.limits.max_connections:
+            self.refused += 1
+            front.refuse()
+
+    def gone(self, front: _Front) -> None:
+        """A connection is closed."""
+        self._fronts.discard(front)
+
+    # -- timers
+
+    def _arm(self, when: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self._loop.call_at(when, self._expire)
+
+    def _expire(self) -> None:
+        self._timer = None
+        self.deadlines.expire(self._loop.time())
+
+    def _on_tick(self) -> None:
+        """Once a second: every connection, some in each turn of the loop."""
+        self._tick_some(list(self._fronts), 0, Sums())
+
+    def _tick_some(self, fronts: list[_Front], first: int, sums: Sums) -> None:
+        now = self._loop.time()
+        for front in fronts[first : first + _TICKED]:
+            front.tick(now)
+            sums.add(front)
+        if first + _TICKED < len(fronts):
+            self._tick = self._loop.call_later(0, self._tick_some, fronts, first + _TICKED, sums)
+            return
+        self._sums = sums
+        self._tick = self._loop.call_later(_TICK_S, self._on_tick)

@@ -1,0 +1,352 @@
+"""/metrics, under etcd's names where one exists (contract http-endpoints.md, section 6).
+
+Nothing is counted twice or on the hot path: the services count plain integers, and a scrape turns them into
+samples. What only the node knows (sizes, raft indexes) is asked of it when somebody scrapes.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import re
+import resource
+from collections.abc import Callable, Iterable, Iterator
+from typing import Protocol
+
+import prometheus_client
+from prometheus_client import CollectorRegistry
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+)
+from prometheus_client.exposition import CONTENT_TYPE_LATEST, choose_encoder, generate_latest
+
+from cluster.errors import Code
+from cluster.faults import faults
+from cluster.pb import rpc_pb2
+from cluster.version import CLUSTER_VERSION, ETCD_VERSION, MUSTER_VERSION
+from cluster.wire.messages import HEAD, Method
+from proxy.grpc.registry import Registry
+from proxy.http.requests import HttpRequest
+from proxy.metrics.node_metrics import Figures, node_samples
+from proxy.metrics.shard_facts import ShardFacts, gather, samples
+from proxy.routing.router import Waiting
+from proxy.services.context import Context
+from tools.muster.machine.turns import turns
+
+
+class ServerFigures(Protocol):
+    """What is read of ``proxy.http.server.Server``."""
+
+    def statistics(self) -> dict[str, int]: ...
+
+
+# every method that a client may know, exported as 0 from the start, as etcd does
+_KNOWN = {
+    "etcdserverpb.KV": ("Range", "Put", "DeleteRange", "Txn", "Compact"),
+    "etcdserverpb.Lease": ("LeaseGrant", "LeaseRevoke", "LeaseTimeToLive", "LeaseLeases"),
+    "etcdserverpb.Cluster": ("MemberAdd", "MemberRemove", "MemberUpdate", "MemberList", "MemberPromote"),
+    "etcdserverpb.Maintenance": ("Alarm", "Status", "Defragment", "Hash", "HashKV", "MoveLeader", "Downgrade"),
+    "etcdserverpb.Auth": (
+        "AuthEnable", "AuthDisable", "AuthStatus", "Authenticate", "UserAdd", "UserGet", "UserList", "UserDelete",
+        "UserChangePassword", "UserGrantRole", "UserRevokeRole", "RoleAdd", "RoleGet", "RoleList", "RoleDelete",
+        "RoleGrantPermission", "RoleRevokePermission"),
+}
+_KNOWN_STREAMS = (
+    ("bidi_stream", "etcdserverpb.Watch", "Watch"), ("bidi_stream", "etcdserverpb.Lease", "LeaseKeepAlive"),
+    ("server_stream", "etcdserverpb.Maintenance", "Snapshot"),
+)
+
+
+class Metrics:
+    """What this front exports."""
+
+    def __init__(self, context: Context, server: ServerFigures, calls: Registry) -> None:
+        """``calls``: who serves which method; it counts clients, and times calls with ``--metrics=extensive``."""
+        self._context = context
+        self._server = server
+        self._calls = calls
+        self.health_successes = 0
+        self.health_failures = 0
+        self._healthchecks: dict[tuple[str, str], list[int]] = {}  # (type, name) -> [last, successes, failures]
+        self._status = rpc_pb2.StatusResponse()
+        self._revision = 0
+        self._shards: list[ShardFacts] = []
+        self._nodes: dict[int, Figures] = {}  # by shard, of this host's nodes
+        for service, methods in _KNOWN.items():
+            for method in methods:
+                context.method("unary", service, method)
+        for grpc_type, service, method in _KNOWN_STREAMS:
+            context.method(grpc_type, service, method)
+        self.registry = CollectorRegistry()
+        self.registry.register(self)
+        self._process = CollectorRegistry()
+        prometheus_client.ProcessCollector(registry=self._process)
+        prometheus_client.PlatformCollector(registry=self._process)
+        prometheus_client.GCCollector(registry=self._process)
+        self._of_process: list[Metric] = []  # as :meth:`look` has found it
+        self._of_fronts: list[Metric] = []  # of the scrape under way
+        # asks the other fronts of this host for theirs, if there are any (proxy.metrics.siblings)
+        self.gather: Callable[[Callable[[Iterable[Metric]], None]], None] = self._alone
+        # does the first and then, on the loop, the second
+        self.in_thread: Callable[[Callable[[], None], Callable[[], None]], None] = _at_once
+
+    def healthcheck(self, kind: str, name: str, passed: bool | None) -> None:
+        """A check of /livez or /readyz was made (None: it exists)."""
+        counts = self._healthchecks.setdefault((kind, name), [0, 0, 0])
+        if passed is not None:
+            counts[0] = int(passed)
+            counts[1 if passed else 2] += 1
+
+    def serve(self, request: HttpRequest) -> None:
+        """GET /metrics: with the node's figures if it answers."""
+        router = self._context.router
+        local = [shard for shard, route in enumerate(router.routes) if route.replica is not None]
+        missing = len(local)
+
+        def gathered(facts: list[ShardFacts]) -> None:
+            self._shards = facts
+            router.local(None, Method.STATUS, b"", 0, router.quiet, answer)
+
+        def counted(waiting: Waiting, status: int, body: bytes) -> None:
+            nonlocal missing
+            missing -= 1
+            if status == 0:
+                self._nodes[waiting.shard] = json.loads(body[HEAD.size:])
+            if not missing:
+                gather(self._context, gathered)
+
+        def answer(waiting: Waiting, status: int, body: bytes) -> None:
+            if status == 0:
+                self._revision = HEAD.unpack_from(body)[0]
+                self._status = rpc_pb2.StatusResponse.FromString(body[HEAD.size:])
+            self.in_thread(self.look, lambda: self.gather(respond))
+
+        def respond(of_fronts: Iterable[Metric]) -> None:
+            if not request.closed:
+                self._of_fronts = list(of_fronts)
+                encoder, content_type = _encoder(request.headers.get("accept", ""))
+                request.respond(200, encoder(self.registry), (), content_type)
+
+        if router.routes[0].replica is None:
+            answer(Waiting(None, 0, b"", 0, 0, 0.0, 0.0, router.quiet), 1, b"")
+            return
+        for shard in local:
+            router.local(None, Method.COUNTERS, b"", shard, router.quiet, counted)
+
+    # -- prometheus_client's collector ----------------------------------------------------------------
+
+    def describe(self) -> Iterable[Metric]:
+        """Nothing is known before it is asked."""
+        return ()
+
+    def collect(self) -> Iterator[Metric]:
+        """What was gathered for this scrape, and what is the host's own."""
+        yield from self._of_fronts
+        yield from self._member()
+        yield from self._store()
+        yield from node_samples(self._nodes, self._context.common.member_id)
+        yield from samples(self._shards)
+
+    def own(self) -> Iterator[Metric]:
+        """What this front and its process have done; another front of the host has other figures."""
+        yield from self._grpc()
+        yield from self._front()
+        yield from self._requests()
+        yield from self._health()
+        yield from self._of_process
+
+    def look(self) -> None:
+        """Look at the process. For a thread beside the loop: the kernel lists descriptors, 4 ms for 10,000, more than once."""
+        gauge = GaugeMetricFamily
+        most = resource.getrlimit(resource.RLIMIT_AS)[0]
+        self._of_process = [
+            *self._process.collect(),
+            gauge("os_fd_used", "Open file descriptors.", len(os.listdir("/proc/self/fd"))),
+            gauge("os_fd_limit", "The limit of open file descriptors.", resource.getrlimit(resource.RLIMIT_NOFILE)[0]),
+            gauge("process_virtual_memory_max_bytes", "The limit of virtual memory.",
+                  _UNLIMITED if most == resource.RLIM_INFINITY else most),
+        ]
+
+    def _alone(self, done: Callable[[Iterable[Metric]], None]) -> None:
+        done(self.own())
+
+    def _grpc(self) -> Iterator[Metric]:
+        labels = ["grpc_type", "grpc_service", "grpc_method"]
+        started = CounterMetricFamily("grpc_server_started", "RPCs started on the server.", labels=labels)
+        handled = CounterMetricFamily(
+            "grpc_server_handled", "RPCs completed on the server, by code.", labels=[*labels, "grpc_code"])
+        received = CounterMetricFamily("grpc_server_msg_received", "Messages received.", labels=labels)
+        sent = CounterMetricFamily("grpc_server_msg_sent", "Messages sent.", labels=labels)
+        for key, stats in self._context.stats.items():
+            unary = key[0] == "unary"
+            started.add_metric(key, stats.started)
+            handled.add_metric([*key, "OK"], stats.ok)
+            for code, name in _CODE_NAMES.items():
+                handled.add_metric([*key, name], stats.codes.get(code, 0))
+            received.add_metric(key, stats.started if unary else stats.received)
+            sent.add_metric(key, stats.ok if unary else stats.sent)
+        yield from (started, handled, received, sent)
+        clients = CounterMetricFamily("etcd_server_client_requests", "Client requests per client version.",
+                                      labels=["type", "client_api_version"])
+        for (kind, version), found in self._calls.clients.items():
+            clients.add_metric([kind, version], found.calls)
+        yield clients
+        times = HistogramMetricFamily("grpc_server_handling_seconds", "How long calls took, until their answer was handed on.",
+                                      labels=labels)
+        for key in self._context.stats:
+            took = self._calls.times.get(f"/{key[1]}/{key[2]}")
+            if took is not None:
+                times.add_metric(key, took.buckets(), took.sum)
+        if times.samples:
+            yield times
+
+    def _member(self) -> Iterator[Metric]:
+        """Raft, as this host knows it."""
+        context, router, status = self._context, self._context.router, self._status
+        route = router.routes[0]
+        own = context.common.member_id
+        gauge, counter = GaugeMetricFamily, CounterMetricFamily
+        yield gauge("etcd_server_has_leader", "Whether or not a leader exists.", int(router.has_leader))
+        yield gauge("etcd_server_is_leader", "Whether or not this member is a leader.", int(route.leader == own != 0))
+        yield gauge("etcd_server_is_learner", "Whether or not this member is a learner.", int(status.isLearner))
+        yield counter("etcd_server_leader_changes_seen", "Leader changes seen.", route.leader_changes)
+        yield gauge("etcd_server_proposals_committed_total", "Consensus proposals committed.", status.raftIndex)
+        yield gauge("etcd_server_proposals_applied_total", "Consensus proposals applied.", status.raftAppliedIndex)
+        yield gauge("etcd_server_quota_backend_bytes", "Backend storage quota size in bytes.",
+                    context.settings.quota_backend_bytes)
+        for name, label, value in (
+            ("etcd_server_id", "server_id", f"{own:x}"),
+            ("etcd_server_version", "server_version", ETCD_VERSION),
+            ("etcd_cluster_version", "cluster_version", CLUSTER_VERSION[:3]),
+            # etcd's name for what it was built with
+            ("etcd_server_go_version", "server_go_version", f"python{platform.python_version()}"),
+            ("muster_version", "version", MUSTER_VERSION),
+            ("muster_python_version", "version", platform.python_version()),
+        ):
+            info = gauge(name, "1 for what runs here.", labels=[label])
+            info.add_metric([value], 1)
+            yield info
+
+    def _front(self) -> Iterator[Metric]:
+        """The way of requests through this front."""
+        context, router = self._context, self._context.router
+        gauge, counter = GaugeMetricFamily, CounterMetricFamily
+        figures = router.statistics()
+        yield gauge("etcd_server_proposals_pending", "Requests under way.", figures["pending"] + figures["queued"])
+        failed = sum(
+            sum(n for code, n in stats.codes.items() if code in _FAILED_PROPOSAL)
+            for (_, service, method), stats in context.stats.items()
+            if (service, method) in _PROPOSALS
+        )
+        yield counter("etcd_server_proposals_failed", "Failed proposals seen.", failed)
+        yield HistogramMetricFamily("muster_loop_turn_seconds", "How long turns of this process's event loop held up what waited.",
+                                    buckets=turns.late.buckets(), sum_value=turns.late.sum)
+        yield gauge("muster_loop_turn_seconds_max", "The longest turn of this process's event loop.", turns.longest_s)
+        yield counter("etcd_server_slow_read_indexes", "Read-index questions that were answered after 0.5 s or later.",
+                      figures["read_index_slow"])
+        yield counter("etcd_server_read_indexes_failed", "Read-index questions that failed.", figures["read_index_failed"])
+        yield counter("muster_front_read_index_rounds", "Read-index questions asked.", figures["read_index_rounds"])
+        yield gauge("muster_front_links_up", "Links to nodes that are up.", figures["links_up"])
+        server = self._server.statistics()
+        yield counter("etcd_network_client_grpc_received_bytes", "Bytes from clients.", server["received_bytes"])
+        yield counter("etcd_network_client_grpc_sent_bytes", "Bytes to clients.", server["sent_bytes"])
+        yield counter("muster_front_connections_refused", "Clients' connections closed because there were too many.",
+                      server["connections_refused"])
+        yield counter("muster_front_connections_stalled", "Clients' connections ended that held memory and took nothing.",
+                      server["connections_stalled"])
+        yield counter("muster_front_requests_refused", "Requests of clients that held more than their share of memory.",
+                      server["requests_refused"])
+        for name in ("connections", "streams", "queued_bytes", "memory_bytes", "memory_limit_bytes"):
+            yield gauge(f"muster_front_{name}", "Of this front's client side.", server[name])
+        links = [link.statistics() for route in router.routes for link in route.links.values()]
+        for name in ("frames_sent", "frames_received"):
+            yield counter(f"muster_front_{name}", "Frames of this front's links to nodes that are open.",
+                          sum(link[name] for link in links))
+
+    def _store(self) -> Iterator[Metric]:
+        gauge, status = GaugeMetricFamily, self._status
+        counted = [facts.get("keys", -1) for facts in self._shards if facts["up"]]
+        if counted and min(counted) >= 0:  # -1: a node is still counting
+            yield gauge("etcd_debugging_mvcc_keys_total", "Total number of keys.", sum(counted))
+        compacted = [facts.get("compact_revision", 0) for facts in self._shards if facts["up"]]
+        yield gauge("etcd_debugging_mvcc_compact_revision", "The revision of the last compaction.", max(compacted, default=0))
+        yield gauge("etcd_mvcc_db_total_size_in_bytes", "Size of the database on disk.", status.dbSize)
+        yield gauge("etcd_mvcc_db_total_size_in_use_in_bytes", "Size of the database in use.", status.dbSizeInUse)
+        yield gauge("etcd_debugging_mvcc_current_revision", "The current revision of the store.", self._revision)
+
+    def _requests(self) -> Iterator[Metric]:
+        """What clients of this front asked for."""
+        context = self._context
+        gauge, counter = GaugeMetricFamily, CounterMetricFamily
+        for name, method in (("put", "Put"), ("range", "Range"), ("delete", "DeleteRange"), ("txn", "Txn")):
+            yield counter(f"etcd_mvcc_{name}", f"{method} requests seen by this front.",
+                          context.method("unary", "etcdserverpb.KV", method).ok)
+        watch = context.hub.statistics()
+        yield gauge("etcd_debugging_mvcc_watch_stream_total", "Watch streams.", watch["streams"])
+        yield gauge("etcd_debugging_mvcc_watcher_total", "Watchers.", watch["watches"])
+        yield gauge("etcd_debugging_mvcc_slow_watcher_total", "Unsynced watchers.", watch["slow"])
+        yield gauge("muster_watch_subscriptions", "Distinct ranges watched.", watch["subscriptions"])
+        yield gauge("muster_watch_merge_bytes", "Events of watches over several shards that wait for a shard.", watch["merge_bytes"])
+        yield counter("muster_watch_merge_pauses", "Times that a shard's events were left to history for want of room.",
+                      watch["merge_pauses"])
+        yield counter("etcd_debugging_mvcc_events", "Events sent to this front.", watch["events"])
+        lease = "etcdserverpb.Lease"
+        yield counter("etcd_debugging_lease_granted", "Leases granted.", context.method("unary", lease, "LeaseGrant").ok)
+        yield counter("etcd_debugging_lease_revoked", "Leases revoked.", context.method("unary", lease, "LeaseRevoke").ok)
+        yield counter("etcd_debugging_lease_renewed", "Keep-alives answered.",
+                      context.method("bidi_stream", lease, "LeaseKeepAlive").sent)
+        yield counter("muster_front_faults", "Requests that met a fault of this program in this front.", faults.count)
+
+    def _health(self) -> Iterator[Metric]:
+        # counters that etcd names without _total, which the library would add to a counter
+        yield GaugeMetricFamily("etcd_server_health_success", "Successful health checks.", self.health_successes)
+        yield GaugeMetricFamily("etcd_server_health_failures", "Failed health checks.", self.health_failures)
+        last = GaugeMetricFamily("etcd_server_healthcheck", "The last result.", labels=["type", "name"])
+        total = CounterMetricFamily("etcd_server_healthchecks", "All results.", labels=["type", "name", "status"])
+        for (kind, name), (passed, successes, failures) in self._healthchecks.items():
+            last.add_metric([kind, name], passed)
+            total.add_metric([kind, name, "success"], successes)
+            total.add_metric([kind, name, "error"], failures)
+        yield from (last, total)
+
+
+
+def _at_once(work: Callable[[], None], then: Callable[[], None]) -> None:
+    work()
+    then()
+
+
+def _encoder(accept: str) -> tuple[Callable[[CollectorRegistry], bytes], str]:
+    """The exposition format that a scraper asks for, with its content type; the plain one for a header that
+    prometheus_client cannot read."""
+    try:
+        encoder, content_type = choose_encoder(accept)
+    except (ValueError, TypeError, LookupError):
+        encoder, content_type = generate_latest, CONTENT_TYPE_LATEST
+    if content_type.startswith("text/plain"):
+        return lambda registry: go_numbers(encoder(registry)), content_type
+    return encoder, content_type  # OpenMetrics wants 1.0
+
+
+_BOUND = re.compile(rb'(\ble="\d+)\.0(?=")')
+_LAST = re.compile(rb"(?<=\d)\.0$")
+
+
+def go_numbers(text: bytes) -> bytes:
+    """Whole numbers as Go's Prometheus library writes them, values and bounds of buckets: 1, not 1.0."""
+    return b"".join(
+        line if line.startswith(b"#") else _LAST.sub(b"", _BOUND.sub(rb"\1", line)) for line in text.splitlines(True)
+    )
+
+
+# gRPC codes as Go spells them
+_CODE_NAMES = {int(c): "".join(part.capitalize() for part in c.name.split("_")) for c in Code if c != Code.OK}
+_UNLIMITED = (1 << 64) - 1  # as Go's client library has it
+_FAILED_PROPOSAL = frozenset((2, 4, 14))
+_PROPOSALS = frozenset(
+    [("etcdserverpb.KV", m) for m in ("Put", "DeleteRange", "Txn", "Compact")]
+    + [("etcdserverpb.Lease", m) for m in ("LeaseGrant", "LeaseRevoke")])

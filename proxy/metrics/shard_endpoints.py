@@ -1,0 +1,42 @@
+"""/muster/shards and /muster/placement: what muster has and etcd has not, as JSON. Answered by every front.
+
+``GET /muster/placement``: ``{"cluster_id", "member_id", "shards", "depth", "version"}``: where keys live (hexadecimal IDs; the rule
+is ``cluster.placement``). ``GET /muster/shards``: ``{"member_id", "name", "shards": [...]}``, one object per shard as this
+host's node of it tells (``node.upkeep.facts``), or ``{"shard": n, "up": false}`` where that does not answer.
+"""
+
+from __future__ import annotations
+
+import orjson
+
+from proxy.http.endpoints import only_get
+from proxy.http.requests import HttpRequest
+from proxy.metrics.shard_facts import ShardFacts, gather
+from proxy.services.context import Context, Registry
+
+LAYOUT_VERSION = 1
+_JSON = "application/json"
+
+
+def register(registry: Registry, context: Context) -> None:
+    """Register the paths."""
+    common = context.common
+
+    def placement(request: HttpRequest) -> None:
+        if only_get(request):
+            request.respond(200, orjson.dumps({
+                "cluster_id": f"{common.cluster_id:x}", "member_id": f"{common.member_id:x}",
+                "shards": common.shard_count, "depth": common.placement_depth, "version": LAYOUT_VERSION,
+            }), (), _JSON)
+
+    def shards(request: HttpRequest) -> None:
+        def answer(found: list[ShardFacts]) -> None:
+            if not request.closed:
+                request.respond(200, orjson.dumps(
+                    {"member_id": f"{common.member_id:x}", "name": common.name, "shards": found}), (), _JSON)
+
+        if only_get(request):
+            gather(context, answer)
+
+    registry.http("/muster/placement", placement)
+    registry.http("/muster/shards", shards)

@@ -1,0 +1,82 @@
+"""What this host's nodes say of themselves (``node.upkeep.facts``), gathered by a front; and the gauges of /metrics made of it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from prometheus_client.core import GaugeMetricFamily, Metric
+
+from cluster.wire.messages import HEAD, Method
+from proxy.routing.router import READ_ANY, Waiting
+from proxy.services.context import Context
+
+_LIMIT_S = 2.0
+_NO_INDEX = bytes(16)  # READ: any index, any revision
+
+ShardFacts = dict[str, Any]
+
+
+def gather(context: Context, done: Callable[[list[ShardFacts]], None]) -> None:
+    """Ask this host's node of every shard; each that does not answer in time is ``{"up": False}``."""
+    router = context.router
+    found: list[ShardFacts] = [{"shard": s, "up": False} for s in range(context.placement.shards)]
+    asked = [(s, route.home) for s, route in enumerate(router.routes) if route.home is not None]
+    missing = len(asked)
+
+    def answer(waiting: Waiting, status: int, body: bytes) -> None:
+        nonlocal missing
+        missing -= 1
+        if status == 0:
+            found[waiting.shard] = {"up": True, **json.loads(body[HEAD.size:])}
+        if not missing:
+            done(found)
+
+    if not asked:
+        done(found)
+    for shard, link in asked:
+        router.send(link, Waiting(None, Method.FACTS, b"", shard, READ_ANY, router.loop.time(), _LIMIT_S,
+                                  router.quiet, answer, None, _NO_INDEX))
+
+
+def samples(found: Sequence[ShardFacts]) -> Iterator[Metric]:
+    """The gauges of /metrics, by shard."""
+    up = [facts for facts in found if facts["up"]]
+    leads = GaugeMetricFamily("muster_shard_is_leader", "Whether this host leads the shard.", labels=["shard"])
+    answers = GaugeMetricFamily("muster_shard_up", "Whether this host's node of the shard answers.", labels=["shard"])
+    for facts in found:
+        answers.add_metric([str(facts["shard"])], int(facts["up"]))
+        leads.add_metric([str(facts["shard"])], int(facts.get("role") == "leader"))
+    yield from (answers, leads)
+    for name, fact, text in _GAUGES:
+        family = GaugeMetricFamily(name, text, labels=["shard"])
+        for facts in up:
+            if fact in facts:
+                family.add_metric([str(facts["shard"])], facts[fact])
+        if family.samples:
+            yield family
+
+
+# name, the fact, help
+_GAUGES = (
+    ("muster_shard_term", "term", "Raft term of the shard, as this host's node knows it."),
+    ("muster_shard_commit_index", "commit_index", "Index that is committed in the shard's group."),
+    ("muster_shard_applied_index", "applied_index", "Index of the shard's log that is applied here."),
+    ("muster_shard_order_index", "order_index", "Index of the order log that is applied here."),
+    ("muster_shard_revision", "revision", "Revision that is applied here."),
+    ("muster_shard_keys", "keys", "Keys here; -1 while they are being counted."),
+    ("muster_shard_db_size_bytes", "size_bytes", "Size of the shard's state on disk."),
+    ("muster_shard_resident_memory_bytes", "resident_bytes", "Memory of the process that holds the shard's node."),
+    ("muster_shard_locks", "locks", "Footprints locked or waiting for a lock, at the shard's leader."),
+    ("muster_shard_unordered_entries", "unordered_entries", "Entries of the leader that no cut has put in order yet."),
+    ("muster_shard_feed_lag", "feed_lag", "Order records that the feed's source has committed and this node has not applied."),
+    ("muster_shard_feed_remote", "feed_remote", "Whether the feed is taken from another host."),
+    ("muster_shard_leader_handovers", "handovers", "Leaderships that this node has given away."),
+    ("muster_order_cuts", "cuts", "Cuts appended by this sequencer's process."),
+    ("muster_order_multis", "multis", "Transactions over several shards that this sequencer's term has completed."),
+    ("muster_order_restarts", "restarts", "Attempts at them that were released and begun anew."),
+    ("muster_order_running", "running", "Transactions over several shards that hold or want locks."),
+    ("muster_order_queued", "queued", "Transactions over several shards that wait for others."),
+    ("muster_order_feed_records", "feed_records", "Order records sent to nodes of other shards."),
+)

@@ -1,0 +1,373 @@
+"""Links: one ZeroMQ connection (``zmtp``; libzmq where there is a peer key) of this front to one node, one frame a tick.
+
+Hot path: a request costs one struct pack, one dictionary entry and two list appends here; the frame is
+joined and sent once per loop tick, whatever the number of requests.
+
+Rules
+- A link never resumes: when the connection is gone the link is dead, and whoever needs
+  the node opens a new link with a new session, so that nothing old is ever delivered (review (b) Transport).
+- A socket takes frames only while a connection stands, so a link that cannot take a frame is lost: either the connection is gone or the node stopped reading. Both mean the same to a front.
+- A node says STATE every heartbeat: a link that hears nothing for an election timeout is dead.
+- Frames are numbered 1, 2, 3, ... in each direction; one out of sequence ends the link.
+
+What happens to the requests of a dead link is the router's business (I23).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Protocol
+
+import zmq
+
+from cluster.settings import Common
+from cluster.wire.messages import (
+    HELLO_BODY,
+    PROTOCOL_VERSION,
+    REQUEST,
+    SEQUENCE,
+    STATE_BODY,
+    Method,
+    decode_answers,
+)
+from proxy.routing.rounds import Rounds
+from tools.muster.machine.zmtp import Dealer, end_libzmq_when_silent, tcp_endpoint
+from tools.muster.machine.zmtp.curve import DealerMonitor
+
+REFUSED = "refused: "  # what the reason begins with of a link that a node refused
+_HWM = 20_000  # frames; a node that lets so many ticks pile up is dead
+_DRAIN_LIMIT = 500  # frames taken in one go, so that one node cannot starve the rest of the loop
+
+
+class Receiver(Protocol):
+    """Who a link reports to: the router."""
+
+    def link_up(self, link: Link) -> None: ...
+    def link_state(self, link: Link) -> None: ...
+    def link_down(self, link: Link, reason: str) -> None: ...
+    def link_answers(self, link: Link, answers: list[tuple[int, int, bytes]]) -> None: ...
+    def link_pieces(self, link: Link, rid: int, status: int, parts: list[bytes]) -> None: ...
+
+
+class Near(Protocol):
+    """A node in this very process: what a read of one key needs of it, without a frame."""
+
+    @property
+    def revision(self) -> int: ...
+    @property
+    def order_index(self) -> int: ...
+    def get(self, key: bytes) -> tuple[int, int, bytes]: ...
+
+
+class Transport(Protocol):
+    """What carries frames; ZeroMQ, or a test's own."""
+
+    def send(self, frame: bytes) -> bool: ...
+    def close(self) -> None: ...
+
+
+class Link:
+    """One connection to one node of one shard. States: connecting, up (STATE seen), closed."""
+
+    __slots__ = (
+        "_expected", "_receiver", "_sent", "_transport", "applied", "asked", "closed", "commit", "greeted", "hurried", "leader", "leaving", "left", "member_id",
+        "near", "next_rid", "outbox", "parts", "pending", "pieces_read", "pieces_told", "prefix", "revision", "rounds", "seen_at", "session", "shard",
+        "term", "trouble", "unseen", "up", "watermark",
+    )
+
+    def __init__(self, receiver: Receiver, shard: int, member_id: int, session: int, prefix: bytes) -> None:
+        self.shard = shard
+        self.member_id = member_id
+        self.session = session
+        self.prefix = prefix
+        self.greeted = False  # the connection stands, HELLO was sent
+        self.up = False
+        self.trouble = ""  # why there was no connection
+        self.leaving = False  # the node is about to end: nothing more is asked on this link
+        self.left = False  # and nothing is waited for: it was told FAREWELL
+        self.closed = False
+        self.next_rid = 1
+        self.pending: dict[int, Any] = {}  # rid -> router.Waiting
+        self.pieces_read = 0  # bytes of answers in pieces, and what the node was told of them (proxy.routing.pieces)
+        self.pieces_told = 0
+        self.unseen: list[int] = []  # their rids, newest first, that proxy.routing.overdue has not come to in this round
+        self.parts: dict[int, Any] = {}  # rid -> watch.parts.Part: the subscriptions on this link
+        self.asked: set[int] = set()  # rids of SUBSCRIBE records without an answer
+        self.outbox: list[bytes] = []
+        self.leader = 0  # of the last STATE
+        self.term = 0
+        self.commit = 0
+        self.applied = 0
+        self.revision = 0  # the highest this node is known to have applied
+        self.watermark = 0  # every event up to it has arrived here
+        self.hurried = 0  # the revision that the node was asked to catch up to
+        self.near: Near | None = None
+        self.rounds: Rounds | None = None
+        self.seen_at = 0.0  # loop time of the last frame (of the attempt to connect, before one came)
+        self._receiver = receiver
+        self._transport: Transport | None = None
+        self._expected = 1
+        self._sent = 0
+
+    def attach(self, transport: Transport) -> None:
+        """Give the link what carries its frames."""
+        self._transport = transport
+
+    def connected(self, common: Common) -> None:
+        """The connection stands: introduce this front, and say how it places keys."""
+        self.greeted = True
+        body = HELLO_BODY.pack(PROTOCOL_VERSION, common.cluster_id, common.member_id, self.session,
+                               common.shard_count, common.placement_depth)
+        self._send(REQUEST.pack(0, Method.HELLO, 0, len(body)) + body)
+
+    def post(self, rid: int, method: int, body: bytes, timeout_ms: int = 0) -> None:
+        """Queue a record that nobody waits for here (UNSUBSCRIBE, CANCEL, SUBSCRIBE). The caller marks the link
+        as having something to send."""
+        self.outbox.append(REQUEST.pack(rid, method, timeout_ms, len(body)) + body)
+
+    def flush(self) -> None:
+        """Send what is queued as one frame."""
+        if self.outbox and not self.closed:
+            data = b"".join(self.outbox)
+            self.outbox.clear()
+            self._send(data)
+
+    def _send(self, records: bytes) -> None:
+        self._sent += 1
+        transport = self._transport
+        if transport is None or not transport.send(self.prefix + SEQUENCE.pack(self._sent) + records):
+            self.close("the node does not take frames")
+
+    def frame(self, data: bytes, now: float) -> None:
+        """A frame arrived."""
+        if self.closed:
+            return
+        if self.prefix:
+            if data[:1] != self.prefix:
+                return  # a peer's traffic cannot come here; ignore what is not for a front
+            data = data[1:]
+        try:
+            sequence, answers = decode_answers(data)
+        except (ValueError, IndexError):
+            self.close("broken frame")
+            return
+        if sequence != self._expected:
+            self.close(f"frame {sequence} where {self._expected} was due")
+            return
+        self._expected += 1
+        self.seen_at = now
+        if self.rounds is not None:
+            answers = self.rounds.sift(self, answers)
+        self._receiver.link_answers(self, answers)
+
+    def take(self, answers: list[tuple[int, int, bytes]]) -> None:
+        """Answers that were kept for a moment (``proxy.routing.rounds``)."""
+        self._receiver.link_answers(self, answers)
+
+    def pieces(self, rid: int, status: int, parts: list[bytes]) -> None:
+        """A large answer of a node in this process, in pieces instead of in a frame; the first begins with the HEAD."""
+        if not self.closed:
+            self._receiver.link_pieces(self, rid, status, parts)
+
+    def state(self, body: bytes) -> None:
+        """A STATE record: what the node knows of its shard. The first one opens the link."""
+        _, self.leader, self.term, self.commit, self.applied, revision = STATE_BODY.unpack(body)
+        if revision > self.revision:
+            self.revision = revision
+        if not self.up:
+            self.up = True
+            self._receiver.link_up(self)
+        self._receiver.link_state(self)
+
+    def leave(self) -> None:
+        """The node is about to end: others are asked from now on. It waits for a FAREWELL, which says that no answer of its
+        own is missed here."""
+        self.leaving = True
+        self._receiver.link_state(self)
+        self.farewell()
+
+    def farewell(self) -> None:
+        """Say so as soon as it is true."""
+        if self.leaving and not self.left and not self.pending:
+            self.post(0, Method.FAREWELL, b"")
+            self.left = True
+            self.flush()
+
+    def close(self, reason: str) -> None:
+        """End the link. Its open requests are the router's to answer."""
+        if self.closed:
+            return
+        if self.rounds is not None:
+            self.rounds.release()  # these requests are answered
+        self.closed = True
+        self.up = False
+        self.outbox.clear()
+        if self._transport is not None:
+            self._transport.close()
+        self._receiver.link_down(self, reason)
+
+    def statistics(self) -> dict[str, int]:
+        """Figures for /metrics and debugging."""
+        return {"pending": len(self.pending), "subscriptions": len(self.parts), "frames_sent": self._sent,
+                "frames_received": self._expected - 1, "term": self.term}
+
+
+class ZmtpTransport:
+    """A DEALER of ``zmtp``."""
+
+    __slots__ = ("_hello", "_link", "_loop", "_socket")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, endpoint: str, identity: bytes, link: Link,
+                 hello: Callable[[Link], None], silence_s: float) -> None:
+        self._loop = loop
+        self._link = link
+        self._hello = hello
+        self._socket = Dealer(loop, endpoint, identity, self._came, hwm=_HWM, again_s=None, opened=self._opened,
+                              lost=self._lost, silence_s=silence_s)
+
+    def send(self, frame: bytes) -> bool:
+        """Hand over one frame; False if there is no connection that takes it."""
+        return self._socket.send([frame])
+
+    def _opened(self) -> None:
+        self._hello(self._link)
+
+    def _came(self, parts: list[bytes]) -> None:
+        self._link.frame(parts[-1], self._loop.time())
+
+    def _lost(self, reason: str) -> None:
+        if self._link.greeted:
+            self._link.close("connection lost")
+            return
+        self._link.trouble = reason  # the route's own limit ends the link: no faster retry than that
+
+    def close(self) -> None:
+        """Close the socket; what was not sent is dropped."""
+        self._socket.close()
+
+
+class ZmqTransport:
+    """A DEALER of libzmq on the event loop, drained without coroutines.
+
+    ZeroMQ's FD is edge-triggered: readable means that *something changed*. So after each wake-up, and after
+    each send, EVENTS is read again and everything waiting is taken.
+    """
+
+    __slots__ = ("_fd", "_hello", "_link", "_loop", "_monitor", "_scheduled", "_socket", "_up", "closed")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, socket: zmq.Socket[bytes], link: Link,
+                 hello: Callable[[Link], None], endpoint: str = "") -> None:
+        self._loop = loop
+        self._socket = socket
+        self._monitor = DealerMonitor(loop, socket, endpoint, self._troubled, redials=False)
+        self._link = link
+        self._hello = hello
+        self._up = False
+        self._scheduled = True
+        self.closed = False
+        self._fd = int(socket.getsockopt(zmq.FD))
+        loop.add_reader(self._fd, self._ready)
+        loop.call_soon(self._ready)
+
+    def send(self, frame: bytes) -> bool:
+        """Hand over one frame; False if there is no connection that takes it."""
+        try:
+            self._socket.send(frame, zmq.NOBLOCK)
+        except zmq.ZMQError:
+            return False
+        if not self._scheduled and int(self._socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN:
+            self._scheduled = True
+            self._loop.call_soon(self._ready)
+        return True
+
+    def _troubled(self, reason: str) -> None:
+        self._link.trouble = reason
+
+    def _ready(self) -> None:
+        self._scheduled = False
+        socket, link = self._socket, self._link
+        for _ in range(_DRAIN_LIMIT):
+            if self.closed:
+                return
+            events = int(socket.getsockopt(zmq.EVENTS))
+            if not self._up and events & zmq.POLLOUT:
+                self._up = True
+                self._hello(link)
+                continue
+            if events & zmq.POLLIN:
+                link.frame(socket.recv(zmq.NOBLOCK), self._loop.time())
+                continue
+            if self._up and not events & zmq.POLLOUT:
+                link.close("connection lost")
+            return
+        self._scheduled = True
+        self._loop.call_soon(self._ready)
+
+    def close(self) -> None:
+        """Close the socket; what was not sent is dropped."""
+        if not self.closed:
+            self.closed = True
+            self._monitor.close()
+            self._loop.remove_reader(self._fd)
+            self._socket.close(linger=0)
+
+
+class Connector:
+    """Opens links to the nodes of this cluster."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, common: Common, new_session: Callable[[], int]) -> None:
+        self._loop = loop
+        self._common = common
+        self._new_session = new_session
+        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        self._peers = {p.member_id: p for p in common.peers}
+        self._keys: tuple[bytes, bytes] | None = None
+        if common.curve_key_file:
+            raw = json.loads(Path(common.curve_key_file).read_text())
+            self._keys = raw["public"].encode(), raw["secret"].encode()
+
+    def __call__(self, receiver: Receiver, shard: int, member_id: int) -> Link:
+        """A new link, still connecting."""
+        common = self._common
+        local = member_id == common.member_id and member_id != 0
+        session = self._new_session()
+        link = Link(receiver, shard, member_id, session, b"" if local else b"F")
+        link.seen_at = self._loop.time()
+        identity = b"f" + session.to_bytes(8, "big")
+        if local:
+            endpoint = f"ipc://{common.run_dir}/node-{shard}.sock"
+        else:
+            peer = self._peers[member_id]
+            endpoint = tcp_endpoint(peer.host, peer.port + shard)
+        if local or self._keys is None:
+            link.attach(ZmtpTransport(self._loop, endpoint, identity, link, self._greet, common.silence_s))
+        else:
+            link.attach(self._encrypted(endpoint, identity, link, *self._keys))
+        return link
+
+    def _encrypted(self, endpoint: str, identity: bytes, link: Link, public: bytes, secret: bytes) -> ZmqTransport:
+        socket: zmq.Socket[bytes] = self._context.socket(zmq.DEALER)
+        socket.setsockopt(zmq.IMMEDIATE, 1)
+        socket.setsockopt(zmq.LINGER, 0)
+        socket.setsockopt(zmq.SNDHWM, _HWM)
+        socket.setsockopt(zmq.RCVHWM, 0)  # a front always reads; the node's side is the bounded one
+        socket.setsockopt(zmq.RECONNECT_IVL, -1)
+        socket.setsockopt(zmq.ROUTING_ID, identity)
+        end_libzmq_when_silent(socket, self._common.silence_s)
+        socket.setsockopt(zmq.IPV6, int("[" in endpoint))  # as node.links.sockets.dealer
+        socket.setsockopt(zmq.CURVE_SERVERKEY, public)
+        socket.setsockopt(zmq.CURVE_PUBLICKEY, public)
+        socket.setsockopt(zmq.CURVE_SECRETKEY, secret)
+        transport = ZmqTransport(self._loop, socket, link, self._greet, endpoint)
+        socket.connect(endpoint)  # only now: what comes of it is told once
+        return transport
+
+    def _greet(self, link: Link) -> None:
+        link.connected(self._common)
+
+    def close(self) -> None:
+        """Give ZeroMQ's threads back. Every link must be closed before."""
+        self._context.term()

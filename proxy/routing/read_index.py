@@ -1,0 +1,99 @@
+"""Rounds of read-index questions: one question to the sequencer for all linearizable reads that have come.
+
+Hot path: a read is one list append here. Reads of one shard, of several (``proxy.spanning.gather``), and read-only transactions
+share the rounds.
+
+H2, I13: a question leaves after the reads that it stands for have come; reads that come while it is under way belong to
+a later one.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from cluster import errors
+from cluster.wire.messages import READ, READ_INDEX_ANSWER, Method, Status
+from proxy.routing.overdue import sweep_queue
+from proxy.routing.waiting import ASK, Waiting
+
+if TYPE_CHECKING:
+    from proxy.routing.router import Router
+
+_MOST_WAITING = 20_000  # reads
+_ROUNDS = 4  # questions under way at once; more reads wait for one of them to come back
+_SLOW_S = 0.5  # etcd's: it asks again then
+_OK = int(Status.OK)
+
+
+class ReadIndexRounds:
+    """Of one front. The router appends reads to ``waiting``, and calls :meth:`ask` before a tick's frames leave."""
+
+    def __init__(self, router: Router) -> None:
+        self.waiting: list[Waiting] = []  # no question stands for them yet
+        self.rounds = 0
+        self.slow = 0  # questions that were answered late
+        self.failed = 0
+        self._router = router
+        self._questions: list[Waiting] = []  # under way; context: the reads that wait for each
+
+    def add(self, read: Waiting) -> None:
+        """A read that waits for a round; a READ_INDEX is answered by ``then`` with the round's own answer."""
+        if len(self.waiting) >= _MOST_WAITING:
+            self._router.fail(read, errors.TOO_MANY_REQUESTS)
+            return
+        self.waiting.append(read)
+        self._router.schedule()
+
+    def ask(self) -> None:
+        """H2: one question, asked now, for the reads that have come by now."""
+        if not self.waiting or len(self._questions) >= _ROUNDS:
+            return
+        router = self._router
+        batch, self.waiting = self.waiting, []
+        self.rounds += 1
+        question = Waiting(None, Method.READ_INDEX, b"", 0, ASK, router.loop.time(), router.limit_s, router.quiet,
+                           self._indexed, batch)
+        self._questions.append(question)
+        router.to_leader(question)
+
+    def _indexed(self, question: Waiting, status: int, body: bytes) -> None:
+        self._questions.remove(question)
+        router = self._router
+        self.slow += router.loop.time() - question.started > _SLOW_S
+        if self.waiting:
+            router.schedule()
+        if status != _OK:
+            self.failed += 1
+            for read in question.context:
+                router.finish_error(read, body)
+            return
+        order_index, _, _ = READ_INDEX_ANSWER.unpack(body)
+        prefix = READ.pack(order_index, 0)
+        routes = router.routes
+        for read in question.context:
+            if read.key is not None:
+                link = routes[read.shard].replica
+                if link is not None and (near := link.near) is not None and near.order_index >= order_index:
+                    router.get_near(link, near, read.call, read.key, read.stats)
+                    continue
+            elif read.method == Method.READ_INDEX:
+                read.tell(_OK, body)
+                continue
+            read.prefix = prefix
+            router.to_replica(read)
+
+    def unanswered(self) -> Iterator[Waiting]:
+        """The reads that wait for an answer, oldest first."""
+        for question in self._questions:
+            yield from question.context
+        yield from self.waiting
+
+    def sweep(self, now: float) -> None:
+        """End what has waited too long, or whose client has gone."""
+        if self.waiting:
+            reads, self.waiting = self.waiting, []
+            self.waiting[:0] = sweep_queue(self._router, deque(reads), now)
+        for question in self._questions:
+            question.context = list(sweep_queue(self._router, deque(question.context), now))

@@ -1,0 +1,77 @@
+"""Serializable reads never go back at one front (I14): they wait for the replica to have what the front has shown.
+
+They wait a while at most: a replica that is cut off still serves. One that is behind may be so only because nobody asked
+(records come late where nobody waits, ``node.replica.feed``): so it is asked, with CATCH_UP, and tells as soon as it is there.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from cluster import errors
+from cluster.wire.messages import Method
+from proxy.routing.waiting import Waiting
+
+if TYPE_CHECKING:
+    from proxy.routing.router import Router
+
+WAIT_S = 0.5
+_LIMIT = 20_000
+_REVISION = struct.Struct("<Q")
+
+
+class RecentReads:
+    """The reads of one front that wait so."""
+
+    def __init__(self, router: Router) -> None:
+        self._router = router
+        # (since, shards, what to do then)
+        self._behind: deque[tuple[float, tuple[int, ...], Callable[[], None]]] = deque()
+
+    def read(self, waiting: Waiting) -> None:
+        """To the replica of its shard, once that is recent enough."""
+        router, shards = self._router, (waiting.shard,)
+        if router.routes[waiting.shard].replica is None or self._caught_up(shards):
+            router.to_replica(waiting)
+        elif len(self._behind) >= _LIMIT:
+            router.fail(waiting, errors.TOO_MANY_REQUESTS)
+        else:
+            self._behind.append((waiting.started, shards, lambda: router.to_replica(waiting)))
+
+    def when_caught_up(self, shards: tuple[int, ...], then: Callable[[], None]) -> None:
+        """Call back once the replicas of all these shards have what this front has shown: soon, or after a while in
+        any case."""
+        if self._caught_up(shards):
+            then()
+        else:
+            self._behind.append((self._router.loop.time(), shards, then))
+
+    def _caught_up(self, shards: tuple[int, ...]) -> bool:
+        """Whether the replicas of these shards have what this front has shown; one that has not is asked to hurry."""
+        router = self._router
+        highest, behind = router.highest, False
+        for shard in shards:
+            link = router.routes[shard].replica
+            if link is None:
+                behind = True
+            elif link.revision < highest:
+                behind = True
+                if link.hurried < highest:
+                    link.hurried = highest
+                    router.post(link, 0, Method.CATCH_UP, _REVISION.pack(highest))
+        return not behind
+
+    def release(self) -> None:
+        """Replicas have got further, or time has passed."""
+        if not self._behind:
+            return
+        now = self._router.loop.time()
+        behind, self._behind = self._behind, deque()
+        for entry in behind:
+            if now - entry[0] > WAIT_S or self._caught_up(entry[1]):
+                entry[2]()
+            else:
+                self._behind.append(entry)

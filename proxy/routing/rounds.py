@@ -1,0 +1,101 @@
+"""Answers of one round leave together.
+
+With several shards an order record puts entries of all of them in order, and their leaders answer one after the other, some
+milliseconds apart where hosts have few CPUs. Each portion was a write to every client's connection, and the next requests came
+back in as many portions: as many reads, frames to the leaders and wake-ups there. So the answers that one busy leader gives to writes wait for those of the
+others that have requests of this front under way (decision 33). An answer is the last that is said of its request: what is kept may be overtaken.
+
+Nothing waits where little is under way, nor on a link with watches. The wait is half as long again as the others have taken of late,
+``LONGEST_S`` at most. One that was in vain is not repeated at once: each doubles the number of rounds until the next try.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import TYPE_CHECKING
+
+from cluster.pacing.pace import Doubt
+from cluster.wire.messages import Status
+from proxy.routing.waiting import WRITE
+
+if TYPE_CHECKING:
+    from proxy.routing.links import Link
+    from proxy.routing.waiting import Loop
+
+Answers = list[tuple[int, int, bytes]]
+
+BUSY = 16  # answers in a frame, and requests under way at another leader
+LONGEST_S = 0.02
+_GRACE_S = 0.001  # the loop's clock is as coarse
+_RISING, _FALLING = 0.4, 0.05
+_OK = int(Status.OK)
+
+
+class Rounds:
+    """Of one front. ``leaders()``: the links to the shards' leaders, as far as there are any."""
+
+    def __init__(self, loop: Loop, leaders: Callable[[], Iterable[Link]]) -> None:
+        self.busy = BUSY
+        self._loop = loop
+        self._leaders = leaders
+        self._held: list[tuple[Link, Answers]] = []
+        self._answered: set[Link] = set()  # in this round
+        self._began = 0.0
+        self._releases = 0
+        self._spread_s = LONGEST_S / 2  # from a round's first answers to its last ones, smoothed
+        self._doubt = Doubt()
+        self._waits = True  # in this round
+
+    def sift(self, link: Link, answers: Answers) -> Answers:
+        """What of these answers is passed on now; answers to writes may be kept, and come back by ``Link.take``."""
+        if len(answers) < self.busy:
+            return answers
+        self._note(link)
+        if link.parts:
+            return answers
+        if not self._waits or not any(
+                len(other.pending) >= self.busy and other not in self._answered for other in self._leaders()):
+            if self._held:
+                self._doubt.paid()
+                self.release()
+            return answers
+        pending = link.pending
+        now: Answers = []
+        kept: Answers = []
+        for answer in answers:
+            waiting = pending.get(answer[0]) if answer[1] == _OK else None
+            (now if waiting is None or waiting.route != WRITE else kept).append(answer)
+        if kept:
+            if not self._held:
+                wait_s = min(1.5 * self._spread_s + _GRACE_S, LONGEST_S)
+                self._loop.call_later(wait_s, partial(self._in_vain, self._releases))
+            self._held.append((link, kept))
+        return now
+
+    def _note(self, link: Link) -> None:
+        """A busy leader has answered: in this round, or as the first one of the next."""
+        now = self._loop.time()
+        late_s = now - self._began
+        if link in self._answered or late_s > 2 * LONGEST_S:
+            self.release()
+            self._answered.clear()
+            self._began = now
+            self._waits = not self._doubt.skips()
+        else:
+            self._spread_s += (late_s - self._spread_s) * (_RISING if late_s > self._spread_s else _FALLING)
+        self._answered.add(link)
+
+    def _in_vain(self, releases: int) -> None:
+        if releases != self._releases:
+            return
+        self._doubt.in_vain()
+        self._waits = False
+        self.release()
+
+    def release(self) -> None:
+        """Pass on what is kept."""
+        self._releases += 1
+        held, self._held = self._held, []
+        for link, answers in held:
+            link.take(answers)

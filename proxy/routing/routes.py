@@ -1,0 +1,159 @@
+"""The links to one shard's nodes: who leads it, who answers reads here, and keeping the links open.
+
+The leader is what the freshest live node says: of all live links whose last STATE names a leader, the one
+with the highest term counts. NOT_LEADER answers update the same knowledge. A link to the leader is opened when
+it is named; while nobody knows a leader, links to all hosts are kept open, so that the first to know tells us; a while
+after an election those that nobody needs end (decision 34).
+
+Reads go to the own host's node (any up-to-date replica may answer, architecture section 4), and elsewhere
+only while that one is down or there is none.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import structlog
+
+from proxy.routing.links import REFUSED, Link, Receiver
+
+log = structlog.get_logger("links")
+
+Connect = Callable[[Receiver, int, int], Link]  # (receiver, shard, member ID) -> a connecting link
+
+_BACKOFF_FIRST_S = 0.05
+_BACKOFF_MOST_S = 1.0
+_OWN_BACKOFF_MOST_S = 0.2
+_REFUSED_BACKOFF_S = 5.0  # what a node refuses a front for is mended by people
+_UNUSED_S = 10.0  # so long after an election links that nobody needs are kept
+_OWN_CONNECT_S = 0.1  # a local socket takes a connection at once, or there is nobody (ZeroMQ does not say which)
+
+
+class ShardRoute:
+    """One shard as a front reaches it."""
+
+    __slots__ = ("_backoff_s", "_connect", "_dead_after_s", "_led_at", "_receiver", "_retry_at", "home", "known_leader", "leader",
+                 "leader_changes", "leader_link", "leader_since", "links", "members", "own", "queue", "reads",
+                 "replica", "shard", "term", "troubles")
+
+    def __init__(self, shard: int, own: int, members: Iterable[int], connect: Connect, receiver: Receiver,
+                 dead_after_s: float) -> None:
+        self.shard = shard
+        self.own = own  # member ID of this host, 0 on a machine without one
+        self.members = tuple(members)
+        self.links: dict[int, Link] = {}
+        self.leader = 0  # member ID as the freshest live node says; 0: nobody knows one
+        self.term = 0
+        self.known_leader = 0  # the last one there was, for counting changes
+        self.leader_since = 0.0
+        self.leader_changes = 0
+        self._led_at = 0.0  # when there was a link to the leader last
+        self.leader_link: Link | None = None  # up, to the leader
+        self.replica: Link | None = None  # up, where reads go
+        self.home: Link | None = None  # up, to the own host's node
+        self.queue: deque[Any] = deque()  # router.Waiting for a leader
+        self.reads: deque[Any] = deque()  # router.Waiting for any replica
+        self._connect = connect
+        self._receiver = receiver
+        self._dead_after_s = dead_after_s
+        self._retry_at: dict[int, float] = {}
+        self._backoff_s: dict[int, float] = {}
+        self.troubles: dict[int, str] = {}  # by member, why the last link to it ended; of those that no link is up to
+
+    def choose(self, now: float) -> None:
+        """Work out leader and replica from what the live links have said last."""
+        leader, term = 0, 0
+        for link in self.links.values():
+            if link.up and link.leader and link.term > term:
+                leader, term = link.leader, link.term
+        if leader and (leader != self.leader or term != self.term):
+            self.leader_since = now
+            if leader != self.known_leader or term != self.term:
+                self.leader_changes += 1
+            self.known_leader = leader
+            self.leader, self.term = leader, term
+            # whatever it was before, who has just been elected is there
+            tried = self.links.get(leader)
+            if tried is not None and not tried.greeted:
+                tried.close("tried too early")
+            self._retry_at.pop(leader, None)
+            self._backoff_s.pop(leader, None)
+        self.leader = leader
+        if leader:
+            self.term = term
+        link_to = self.links.get(leader)
+        if link_to is None and leader:
+            self.ensure(leader, now)
+        self.leader_link = link_to if link_to is not None and link_to.up and not link_to.leaving else None
+        own = self.links.get(self.own)
+        self.home = home = own if own is not None and own.up and not own.leaving else None
+        if home is not None and (home.leader or self.leader_link is None):
+            self.replica = home
+        elif home is not None:
+            self.replica = self.leader_link  # the own node is cut off from a leader that this front can reach
+        elif self.replica is None or not self.replica.up or self.replica.leaving:
+            self.replica = self.leader_link or next((link for link in self.links.values() if link.up and not link.leaving), None)
+
+    @property
+    def has_leader(self) -> bool:
+        """Whether this host knows a leader: its own node's word, if it has one that answers."""
+        own = self.links.get(self.own)
+        return own.leader != 0 if own is not None and own.up else self.leader != 0
+
+    def ensure(self, member: int, now: float) -> None:
+        """Open a link to a host's node, unless there is one or the last attempt was just now."""
+        if member in self.links or member not in self.members or now < self._retry_at.get(member, 0.0):
+            return
+        self._retry_at[member] = now + self._backoff_s.get(member, _BACKOFF_FIRST_S)
+        self.links[member] = self._connect(self._receiver, self.shard, member)
+
+    def lost(self, link: Link, now: float, reason: str = "") -> None:
+        """A link has ended; a new one is opened after a back-off."""
+        self.troubles[link.member_id] = reason
+        if self.links.get(link.member_id) is link:
+            del self.links[link.member_id]
+        most = _OWN_BACKOFF_MOST_S if link.member_id == self.own else _BACKOFF_MOST_S
+        backoff = min(self._backoff_s.get(link.member_id, _BACKOFF_FIRST_S / 2) * 2, most)
+        self._backoff_s[link.member_id] = backoff
+        self._retry_at[link.member_id] = now + (_REFUSED_BACKOFF_S if reason.startswith(REFUSED) else backoff)
+        if self.replica is link:
+            self.replica = None
+        if self.home is link:
+            self.home = None
+        self.choose(now)
+
+    def opened(self, link: Link, now: float) -> None:
+        """A link has come up."""
+        self._backoff_s.pop(link.member_id, None)
+        self.troubles.pop(link.member_id, None)
+        self.choose(now)
+
+    def upkeep(self, now: float) -> None:
+        """Every tick of the clock: end silent links, open the ones that are wanted."""
+        for link in list(self.links.values()):
+            limit_s = self._dead_after_s if link.greeted or link.member_id != self.own else _OWN_CONNECT_S
+            if now - link.seen_at > limit_s:
+                link.close("silent" if link.up else link.trouble or "no connection")
+        if self.own:
+            self.ensure(self.own, now)
+        if self.leader:
+            self.ensure(self.leader, now)
+        if self.leader_link is not None:
+            self._led_at = now
+            if now - self.leader_since > _UNUSED_S:
+                self._drop_unused()
+        elif not self.leader or now - self._led_at > self._dead_after_s:
+            # nobody knows one, or whoever names it may be cut off: a learner never forgets its leader
+            for member in self.members:
+                self.ensure(member, now)
+
+    def _drop_unused(self) -> None:
+        """Each link brings a STATE, and a wake-up with it, four times in an election timeout (D12). Who leads is told by the
+        own host's node; the others are asked again as soon as nobody knows."""
+        if self.home is None or not self.home.leader:
+            return
+        for link in list(self.links.values()):
+            if link not in (self.home, self.leader_link, self.replica) and not link.pending and not link.parts:
+                link.close("nothing is asked of it")

@@ -1,0 +1,151 @@
+"""Requests that take long are logged, with what each waited for (``--warning-unary-request-duration``).
+
+Nothing is measured on the way of a request: the router's sweep, every 50 ms, finds those that have been open for too long, and
+later that they have ended. So the time told is up to 50 ms too long.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+import structlog
+
+from cluster.errors import EtcdError
+from cluster.evaluate import validate
+from cluster.pb import rpc_pb2
+from cluster.wire.messages import LONE_HEAD, Method
+from proxy.routing.waiting import Waiting
+
+if TYPE_CHECKING:
+    from proxy.routing.links import Link
+    from proxy.routing.router import Router
+
+log = structlog.get_logger("slow")
+
+LINES_PER_S = 20  # logged; more are counted
+_MOST_OPEN = 10_000  # that are remembered until they end
+_KEY_BYTES = 128  # of a key that is logged
+
+
+def _keys(request: Any) -> dict[str, object]:
+    found: dict[str, object] = {"key": _text(request.key)}
+    if request.range_end:
+        found["range_end"] = _text(request.range_end)
+    return found
+
+
+def _range(request: Any) -> dict[str, object]:
+    return _keys(request) | {name: value for name in ("limit", "revision", "serializable") if (value := getattr(request, name))}
+
+
+def _put(request: Any) -> dict[str, object]:
+    return {"key": _text(request.key), "value_bytes": len(request.value)}
+
+
+def _txn(request: Any) -> dict[str, object]:
+    return {"compares": len(request.compare), "success": len(request.success), "failure": len(request.failure)}
+
+
+def _lease(request: Any) -> dict[str, object]:
+    return {"lease": f"{request.ID & (1 << 64) - 1:x}"}
+
+
+def _nothing(request: Any) -> dict[str, object]:
+    return {}
+
+
+_KINDS = {
+    Method.PUT: (rpc_pb2.PutRequest, _put),
+    Method.DELETE_RANGE: (rpc_pb2.DeleteRangeRequest, _keys),
+    Method.TXN: (rpc_pb2.TxnRequest, _txn),
+    Method.READ_TXN: (rpc_pb2.TxnRequest, _txn),
+    Method.RANGE: (rpc_pb2.RangeRequest, _range),
+    Method.RANGE_ROWS: (rpc_pb2.RangeRequest, _range),
+    Method.COMPACT: (rpc_pb2.CompactionRequest, _nothing),
+    Method.LEASE_GRANT: (rpc_pb2.LeaseGrantRequest, _lease),
+    Method.LEASE_REVOKE: (rpc_pb2.LeaseRevokeRequest, _lease),
+    Method.LEASE_TTL: (rpc_pb2.LeaseTimeToLiveRequest, _lease),
+    Method.LEASE_LEASES: (rpc_pb2.LeaseLeasesRequest, _nothing),
+    Method.HASH_KV: (rpc_pb2.HashKVRequest, _nothing),
+    Method.MEMBER_LIST: (rpc_pb2.MemberListRequest, _nothing),
+}
+_WATCHED = frozenset(map(int, (*_KINDS, Method.LONE, Method.WIDE)))
+
+
+class SlowRequests:
+    """Of one front."""
+
+    def __init__(self, limit_s: float) -> None:
+        """``limit_s``: a request that takes longer is logged; 0: none is."""
+        self.limit_s = limit_s
+        self._open: dict[int, tuple[Waiting, str, Link | None]] = {}  # by the identity of each
+        self._lines = 0  # logged in the second that began at ``_second``
+        self._more = 0
+        self._second = 0.0
+
+    def look(self, router: Router, now: float) -> None:
+        """Find those that have become slow since the last look, and log those that have ended."""
+        if self.limit_s <= 0:
+            return
+        if now - self._second >= 1.0:
+            self._next_second(now)
+        for key, (waiting, where, link) in list(self._open.items()):
+            if _has_ended(waiting, link):
+                del self._open[key]
+                self._tell(waiting, where, now)
+        for route in router.routes:
+            for link in route.links.values():
+                self._find(link.pending.values(), f"member {link.member_id:x}", link, now)
+            self._find(route.queue, "a leader", None, now)
+            self._find(route.reads, "a replica", None, now)
+        self._find(router.read_index.unanswered(), "a read index", None, now)
+
+    def _find(self, requests: Iterable[Waiting], where: str, link: Link | None, now: float) -> None:
+        """The oldest come first, but for a few that were sent anew: they are found when those before them are."""
+        for waiting in requests:
+            if now - waiting.began <= self.limit_s or len(self._open) >= _MOST_OPEN:
+                return
+            if waiting.method in _WATCHED and id(waiting) not in self._open and (link is not None or waiting.client is not None):
+                self._open[id(waiting)] = (waiting, where, link)
+
+    def _next_second(self, now: float) -> None:
+        if self._more:
+            log.warning("more requests took too long", count=self._more)
+        self._second, self._lines, self._more = now, 0, 0
+
+    def _tell(self, waiting: Waiting, where: str, now: float) -> None:
+        if self._lines >= LINES_PER_S:
+            self._more += 1
+            return
+        self._lines += 1
+        log.warning("request took too long", took_s=round(now - waiting.began, 2), expected_s=self.limit_s,
+                    waited_for=where, shard=waiting.shard, **described(waiting))
+
+
+def described(waiting: Waiting) -> dict[str, object]:
+    """What was asked, without any value."""
+    method, body = Method(waiting.method), waiting.body
+    if method is Method.LONE:
+        method, body = Method.PUT, body[LONE_HEAD.size :]
+    elif method is Method.WIDE:
+        method, body = Method(body[0]), body[1:]
+    kind, describe = _KINDS[method]
+    found = {"method": method.name, "request_bytes": len(body)}
+    try:
+        return found | describe(validate.parse(kind.FromString, body))  # type: ignore[attr-defined]
+    except EtcdError:  # no such message: the node says so
+        return found
+
+
+def _has_ended(waiting: Waiting, link: Link | None) -> bool:
+    if waiting.call is not None:
+        return bool(waiting.call.closed)
+    if link is not None:
+        return link.pending.get(waiting.rid) is not waiting  # a part of a request over several shards
+    return bool(waiting.client.closed)  # such a part, which waited to be sent: it may be on its way by now
+
+
+def _text(key: bytes) -> str:
+    text = key[:_KEY_BYTES].decode(errors="backslashreplace")
+    return text if len(key) <= _KEY_BYTES else f"{text}... ({len(key)} bytes)"

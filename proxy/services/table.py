@@ -1,0 +1,15 @@
+"""Every service of this front, registered."""
+
+from __future__ import annotations
+
+from proxy.services import cluster, health, kv, lease, maintenance, watch
+from proxy.services.context import Context, Registry
+from proxy.services.watch import WatchService
+
+
+def register_all(registry: Registry, context: Context) -> WatchService:
+    """Register every method that this version serves; what is missing answers UNIMPLEMENTED."""
+    service = watch.register(registry, context)
+    for module in (kv, lease, cluster, maintenance, health):
+        module.register(registry, context)
+    return service

@@ -1,0 +1,4 @@
+"""Requests over several shards, as one front puts them together.
+
+Read ``gather`` first, then ``merged_ranges`` with ``row_merge``, ``read_txns`` and ``range_txns``.
+"""

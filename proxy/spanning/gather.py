@@ -1,0 +1,252 @@
+"""Requests over several shards, as one front puts them together.
+
+A range is read at one revision everywhere: a read index gives ``(order index, revision R)``, every shard's replica on
+this host answers at exactly R once it has applied that order index, and the rows are merged by key (section 4). Its round is
+the one that other reads of the tick share (``proxy.routing.read_index``).
+A serializable one reads at the lowest revision that all of the host's replicas have applied (H17), once that is what
+this front has shown already. A latest-read that meets a compaction starts over with a new R (H16).
+
+A read-only transaction is answered in the same way (``proxy.spanning.read_txns``, ``proxy.spanning.range_txns``). Writes over several shards, and
+other transactions, go to the sequencer as one (``Method.WIDE``).
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Iterable, Iterator
+from heapq import merge
+from typing import Any
+
+from cluster import errors
+from cluster.errors import EtcdError
+from cluster.evaluate.ranges import RangeRead, Row
+from cluster.pb import rpc_pb2
+from cluster.wire.messages import HEAD, READ, READ_INDEX_ANSWER
+from cluster.wire.protobuf import read_varint, varint
+from proxy.routing.router import READ_ANY, MethodStats, Router, Waiting
+from proxy.routing.waiting import PartWaiting
+
+_OK, _PARTIAL = 0, 4
+_TRIES = 5  # of a latest-read that meets compactions
+_BOUNDS = ("min_mod_revision", "max_mod_revision", "min_create_revision", "max_create_revision")
+Answer = Callable[[Any, int, int, bytes], None]  # call, revision, term, the response after its header
+
+
+class Gather:
+    """One read of several shards at one revision."""
+
+    __slots__ = ("_answer", "_call", "_failed", "_limit", "_method", "_most", "_order", "_requests", "_router", "_stats", "_tails",
+                 "_term", "_tries", "order_index", "revision", "serializable", "shards")
+
+    def __init__(
+        self, router: Router, call: Any, method: int, requests: Iterable[tuple[int, bytes]], serializable: bool,
+        stats: MethodStats, answer: Answer, failed: Callable[[Any, MethodStats, EtcdError], None],
+    ) -> None:
+        """``requests``: what is asked of which shard; ``answer`` gets the answers in this order."""
+        self._router = router
+        self._call = call
+        self._method = method
+        self._requests = tuple(requests)
+        self._stats = stats
+        self._answer = answer
+        self._failed = failed
+        self._tails: dict[int, list[bytes]] = {}  # by place in requests
+        self._term = 0
+        self._order = 0
+        self._tries = 0
+        self._most = _TRIES
+        self.order_index = 0  # that the revision needs applied, once it is known
+        self.revision = 0  # the request's own; 0: the latest
+        self.serializable = serializable
+        self.shards = tuple(sorted({shard for shard, _ in self._requests}))
+
+    def start(self, revision: int = 0) -> Gather:
+        """Begin; ``revision`` is what the request names."""
+        self.revision = revision
+        router = self._router
+        if not self.serializable:
+            router.index(self._indexed)
+            return self
+        router.when_caught_up(self.shards, self._serializable)
+        return self
+
+    def at(self, order_index: int, revision: int, latest: int, term: int) -> None:
+        """Begin at a revision that was found before: ``latest`` was, and needs this order index applied."""
+        self.revision = revision
+        self._read(order_index, latest, term)
+
+    def _serializable(self) -> None:
+        """H17: one revision for all, the lowest applied; not below what this front has shown, unless cut off. Whether they
+        have one that the request names is for the replicas to say: what this front knows of them may be old."""
+        router = self._router
+        known = [link.revision if (link := router.routes[s].replica) is not None else 0 for s in self.shards]
+        if min(known):
+            self._read(0, max(min(known), self.revision), router.routes[0].term)
+        else:
+            self._fail(EtcdError(errors.TIMEOUT))  # a shard of which this host has no replica now, and no other answers
+
+    def _indexed(self, waiting: Waiting, status: int, body: bytes) -> None:
+        if status != _OK:
+            self._fail(EtcdError.decode(body))
+            return
+        order_index, latest, term = READ_INDEX_ANSWER.unpack(body)
+        self._read(order_index, latest, term)
+
+    def _read(self, order_index: int, latest: int, term: int) -> None:
+        if self.revision > latest:
+            self._fail(EtcdError(errors.FUTURE_REV))
+            return
+        self._order, self._term, self.order_index = latest, term, order_index
+        self._tails = {}
+        router = self._router
+        prefix = READ.pack(order_index, self.revision or latest)
+        for place, (shard, request) in enumerate(self._requests):
+            router.to_replica(PartWaiting(self._call, self._method, request, shard, READ_ANY, router.loop.time(), router.limit_s,
+                                          router.quiet, self._part, (self._tries, place, []), prefix))
+
+    def _part(self, waiting: Waiting, status: int, body: bytes) -> None:
+        pieces: list[bytes]
+        tried, place, pieces = waiting.context
+        if tried != self._tries:  # of an attempt that was given up: at another revision than the others' (H16)
+            if status == _PARTIAL:
+                self._router.cancel(waiting)
+            return
+        if status in (_OK, _PARTIAL) and not pieces:
+            self._check(waiting, body)
+        if status == _PARTIAL:
+            if self._call is None or self._call.closed:
+                self._router.cancel(waiting)
+                return
+            pieces.append(body if pieces else body[HEAD.size :])
+            waiting.pieces = pieces  # a link that breaks now ends the read, for another replica would begin again
+            return
+        if self._call is None or self._call.closed:
+            return
+        if status != _OK:
+            self._refused(EtcdError.decode(body))
+            return
+        pieces.append(body if pieces else body[HEAD.size :])
+        self._tails[place] = pieces
+        if len(self._tails) == len(self._requests):
+            tails = [b"".join(self._tails[at]) for at in range(len(self._requests))]
+            self._answer(self._call, self._order, self._term, join(tails))
+
+    def _check(self, waiting: Waiting, body: bytes) -> None:
+        """Of an answer's first piece: it comes from a replica that has what it was asked for."""
+        (applied, _), asked = HEAD.unpack_from(body), self.revision or self._order
+        assert applied >= asked, f"I14: shard {waiting.shard} answers at {applied}, {asked} was asked for"
+
+    def _refused(self, error: EtcdError) -> None:
+        """A shard cannot answer at this revision: start over with another where that may help."""
+        # H16; or another replica than the one it was sent to answers, and is behind it
+        passing = error.kind is errors.COMPACTED or (error.kind is errors.FUTURE_REV and self.serializable)
+        if not passing or self.revision:
+            self._fail(error)
+            return
+        if self._tries == self._most:
+            if not self.serializable:
+                self._fail(error)
+                return
+            # a replica of this host is further behind than what the others have compacted: nobody asked for an old
+            # revision, so nobody is told that it is gone
+            self.serializable, self._most = False, 2 * _TRIES
+        self._tries += 1
+        self.start()
+
+    def _fail(self, error: EtcdError) -> None:
+        call, self._call = self._call, None
+        if call is not None and not call.closed:
+            self._failed(call, self._stats, error)
+
+
+def join(tails: Iterable[bytes]) -> bytes:
+    """The shards' answers as one blob for the method's own answer function."""
+    return b"".join([varint(len(t)) + t for t in tails])
+
+
+def split(blob: bytes) -> Iterator[bytes]:
+    """What :func:`join` put together."""
+    pos = 0
+    while pos < len(blob):
+        length, pos = read_varint(blob, pos)
+        yield blob[pos : pos + length]
+        pos += length
+
+
+def range_requests(request: Any, shards: tuple[int, ...]) -> list[tuple[int, bytes]]:
+    """What each shard is asked, so that one answer can be made of theirs: the rows that may be in it, and the count."""
+    whole = RangeRead(request)
+    part = rpc_pb2.RangeRequest(key=request.key, range_end=request.range_end)
+    if whole.count_only:
+        part.count_only = True
+    elif whole.row_limit is not None:
+        part.limit = whole.row_limit
+    else:
+        for name in _BOUNDS:
+            setattr(part, name, getattr(request, name))
+        if whole.limit and (request.sort_order or request.sort_target):
+            # the first rows of all are among the first of each shard; one more tells that there are more
+            part.sort_order, part.sort_target, part.limit = request.sort_order, request.sort_target, whole.limit + 1
+    if request.keys_only and request.sort_target != rpc_pb2.RangeRequest.VALUE:
+        part.keys_only = True
+    asked = part.SerializeToString()
+    return [(shard, asked) for shard in shards]
+
+
+def range_answer(request: Any, blob: bytes) -> bytes:
+    """The RangeResponse after its header, of the shards' answers."""
+    total = 0
+    sources: list[list[Row]] = []
+    for tail in split(blob):
+        rows, count = range_rows(tail)
+        total += count
+        if request.limit > 0:
+            rows.sort()  # by key: the shard may have sorted them otherwise
+        sources.append(rows)
+    read = RangeRead(request)
+    if not read.count_only:
+        read.feed(merge(*sources))
+    read.add_count(total - read.count)
+    return read.finish()
+
+
+def range_rows(tail: bytes) -> tuple[list[Row], int]:
+    """Rows and count of a RangeResponse in wire form, after its header."""
+    rows: list[Row] = []
+    count = pos = 0
+    end = len(tail)
+    while pos < end:
+        tag = tail[pos]
+        number, pos = read_varint(tail, pos + 1)
+        if tag == 0x12:
+            kv = tail[pos : pos + number]
+            key_len, at = read_varint(kv, 1)
+            rows.append((kv[at : at + key_len], kv))
+            pos += number
+        elif tag == 0x20:
+            count = number
+    return rows, count
+
+
+def hash_answer(blob: bytes, revision: int) -> bytes | None:
+    """HashKVResponse after its header: one hash of the shards', in their order. None if a compaction has come to some of the
+    shards only: their hashes do not cover the same versions."""
+    parts = [rpc_pb2.HashKVResponse.FromString(tail) for tail in split(blob)]
+    value, compacted = 0, parts[0].compact_revision
+    for part in parts:
+        if part.compact_revision != compacted:
+            return None
+        value = zlib.crc32(part.hash.to_bytes(4, "little"), value)
+    return rpc_pb2.HashKVResponse(hash=value, compact_revision=compacted, hash_revision=revision).SerializeToString()
+
+
+def lease_keys_answer(ttl: bytes, blob: bytes) -> bytes:
+    """LeaseTimeToLiveResponse after its header, with the keys that every shard knows of."""
+    answer = rpc_pb2.LeaseTimeToLiveResponse.FromString(ttl)
+    if answer.TTL >= 0:
+        for tail in split(blob):
+            answer.keys.extend(rpc_pb2.LeaseTimeToLiveResponse.FromString(tail).keys)
+        keys = sorted(set(answer.keys))
+        del answer.keys[:]
+        answer.keys.extend(keys)
+    return answer.SerializeToString()

@@ -1,0 +1,101 @@
+"""Ranges over several shards whose rows come in the order of their keys: merged as they come, passed on as they stand.
+
+Nodes send rows in the form of ``cluster.evaluate.row_parts``; ``proxy.spanning.row_merge`` puts them in order. What is asked in another order
+must be sorted as a whole (``proxy.spanning.gather.range_answer``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from cluster.errors import EtcdError
+from cluster.evaluate.ranges import RangeRead, end_fields
+from cluster.evaluate.row_parts import read_part
+from cluster.wire.messages import HEAD, Method
+from proxy.routing.router import MethodStats, Router, Waiting
+from proxy.spanning.gather import Gather, range_requests
+from proxy.spanning.row_merge import RowMerge
+
+_OK, _PARTIAL = 0, 4
+_RUNS = 1024  # are joined to one piece: short ones cost more to pass on than to copy
+Pieces = Callable[[Any, int, int, list[bytes]], None]  # call, revision, term, the response after its header
+
+
+class RowGather(Gather):
+    """Rows of one read of several shards, in order. Subclasses say what becomes of them."""
+
+    __slots__ = ("_count", "_merge", "_request")
+
+    def __init__(self, router: Router, call: Any, method: int, request: Any, shards: tuple[int, ...], stats: MethodStats,
+                 failed: Callable[[Any, MethodStats, EtcdError], None]) -> None:
+        super().__init__(router, call, method, range_requests(request, shards), request.serializable, stats, _unused, failed)
+        self._request = request
+        self._merge = RowMerge(0)
+        self._count = 0
+
+    def _read(self, order_index: int, latest: int, term: int) -> None:
+        self._merge = RowMerge(len(self._requests), max(self._request.limit, 0))
+        self._count = 0
+        super()._read(order_index, latest, term)
+
+    def _part(self, waiting: Waiting, status: int, body: bytes) -> None:
+        tried, place, _ = waiting.context
+        if self._call is None or self._call.closed or tried != self._tries:
+            if status == _PARTIAL:
+                self._router.cancel(waiting)
+            return
+        if status not in (_OK, _PARTIAL):
+            self._refused(EtcdError.decode(body))
+            return
+        self._check(waiting, body)
+        starts, count = read_part(body, HEAD.size)
+        self._count += count
+        self._merge.add(place, body, starts, last=status == _OK)
+        if status == _PARTIAL:
+            waiting.pieces = []  # a link that breaks now ends the read, for another replica would begin again
+        self._came(waiting, place, status == _OK)
+
+    def _came(self, waiting: Waiting, place: int, last: bool) -> None:
+        """A part is in the merge."""
+        raise NotImplementedError
+
+
+class MergedRange(RowGather):
+    """One answer."""
+
+    __slots__ = ("_pieces", "_reply", "_runs")
+
+    def __init__(self, router: Router, call: Any, request: Any, shards: tuple[int, ...], stats: MethodStats, reply: Pieces,
+                 failed: Callable[[Any, MethodStats, EtcdError], None]) -> None:
+        super().__init__(router, call, Method.RANGE_ROWS, request, shards, stats, failed)
+        self._reply = reply
+        self._runs: list[bytes] = []
+        self._pieces: list[bytes] = []
+
+    def _read(self, order_index: int, latest: int, term: int) -> None:
+        self._runs, self._pieces = [], []
+        super()._read(order_index, latest, term)
+
+    def _came(self, waiting: Waiting, place: int, last: bool) -> None:
+        runs, merge = self._runs, self._merge
+        merge.take(runs)
+        ended = merge.ended
+        if ended:
+            runs.append(ending(self._request, self._count, merge.rows))
+        if ended or len(runs) >= _RUNS:
+            self._pieces.append(b"".join(runs))
+            runs.clear()
+        if ended:
+            self._reply(self._call, self._order, self._term, self._pieces)
+
+
+def ending(request: Any, count: int, rows: int) -> bytes:
+    """What follows the rows of such a range. ``count``: its keys; ``rows``: that came out of the shards, which filter."""
+    read = RangeRead(request)
+    found = rows if read.filtered else count
+    return end_fields(not read.count_only and 0 < read.limit < found, count)
+
+
+def _unused(call: Any, revision: int, term: int, answer: bytes) -> None:
+    raise AssertionError("rows are answered as they come")

@@ -1,0 +1,140 @@
+"""Read-only transactions over several shards that read ranges, or at revisions that they name, or compare ranges.
+
+First every compare is decided by the shards that hold its keys, each for its own, at one revision; then each range of the
+taken branch is read at that revision, as a range by itself is: in slices there, merged as it comes here. No lock, no order
+record, no work for any leader but the read index. What meets a compaction starts over with a new revision (H16).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from cluster import errors
+from cluster.errors import EtcdError
+from cluster.evaluate.footprint import is_read_only, is_serializable
+from cluster.evaluate.ranges import RangeRead
+from cluster.pb import rpc_pb2
+from cluster.wire.messages import Method
+from cluster.wire.protobuf import varint
+from proxy.routing.router import MethodStats
+from proxy.services.context import Call, Context
+from proxy.spanning.gather import Gather, range_answer, range_requests, split
+from proxy.spanning.merged_ranges import MergedRange
+
+_TRIES = 5
+_NOTHING = b""  # a transaction without operations
+
+
+def is_read(request: Any) -> bool:
+    """Whether a transaction over several shards can be answered so. Only the sequencer knows what has been compacted,
+    which is what a negative revision is compared with."""
+    return is_read_only(request) and all(
+        op.request_range.revision >= 0 for ops in (request.success, request.failure) for op in ops)
+
+
+class RangeTxn:
+    """One such transaction, which has passed its static checks."""
+
+    def __init__(self, context: Context, call: Call, request: Any, stats: MethodStats) -> None:
+        self._context = context
+        self._call = call
+        self._request = request
+        self._stats = stats
+        self._serializable = is_serializable(request)
+        self._tries = 0
+        self._asked: list[int] = []  # shards, by compare
+        self._first: Gather | None = None  # while the compares are being decided
+        self._order_index = 0  # that the revision needs applied
+        self._ops: list[Any] = []
+        self._pieces: list[bytes] = []
+        self._revision = self._term = 0
+        self._named = False  # the revision that is being read at
+
+    def start(self) -> None:
+        """Decide the compares."""
+        shards_of = self._context.placement.shards_of
+        asked: list[tuple[int, bytes]] = []
+        self._asked = []
+        for compare in self._request.compare:
+            shards = shards_of(compare.key, compare.range_end)
+            count = rpc_pb2.RequestOp(request_range=rpc_pb2.RangeRequest(
+                key=compare.key, range_end=compare.range_end, count_only=True))
+            body = rpc_pb2.TxnRequest(compare=[compare], success=[count], failure=[count]).SerializeToString()
+            asked += [(shard, body) for shard in shards]
+            self._asked.append(len(shards))
+        if self._serializable or not asked:  # H17: the revision must be one that all of them have applied
+            touched = {shard for ops in (self._request.success, self._request.failure) for op in ops
+                       for shard in shards_of(op.request_range.key, op.request_range.range_end)}
+            asked += [(shard, _NOTHING) for shard in sorted(touched - {shard for shard, _ in asked})]
+        self._named = False
+        self._first = Gather(self._context.router, self._call, Method.READ_TXN, asked, self._serializable, self._stats,
+                             self._compared, self._failed)
+        self._first.start()
+
+    def _compared(self, call: Any, revision: int, term: int, blob: bytes) -> None:
+        answers = split(blob)
+        assert self._first is not None
+        self._order_index = self._first.order_index
+        self._first = None  # it knows of this method: rows kept in such a cycle stay until the garbage collector comes
+        succeeded = True
+        for shards in self._asked:
+            succeeded = _holds([rpc_pb2.TxnResponse.FromString(next(answers)) for _ in range(shards)]) and succeeded
+        self._revision, self._term = revision, term
+        self._ops = [op.request_range for op in (self._request.success if succeeded else self._request.failure)]
+        self._pieces = [b"\x10\x01"] if succeeded else []
+        self._next(0)
+
+    def _next(self, place: int) -> None:
+        """Read the range there, or answer if there is none."""
+        context, call = self._context, self._call
+        if call.closed:
+            return
+        if place == len(self._ops):
+            self._stats.ok += 1
+            call.reply(context.router.header(self._revision, self._term), *self._pieces)
+            return
+        request = self._ops[place]
+        if request.revision > self._revision:  # in their order: one before it may name a revision that is compacted
+            context.refuse(call, self._stats, EtcdError(errors.FUTURE_REV))
+            return
+        shards = context.placement.shards_of(request.key, request.range_end)
+        router, stats, failed = context.router, self._stats, self._failed
+        gather: Gather
+        if len(shards) == 1:
+            asked = rpc_pb2.RangeRequest()
+            asked.CopyFrom(request)
+            asked.revision = 0
+            gather = Gather(router, call, Method.RANGE, [(shards[0], asked.SerializeToString())], self._serializable, stats,
+                            lambda call, revision, term, blob: self._read(place, [next(split(blob))]), failed)
+        elif RangeRead(request).ordered:
+            gather = Gather(router, call, Method.RANGE, range_requests(request, shards), self._serializable, stats,
+                            lambda call, revision, term, blob: self._read(place, [range_answer(request, blob)]), failed)
+        else:
+            gather = MergedRange(router, call, request, shards, stats,
+                                 lambda call, revision, term, pieces: self._read(place, pieces), failed)
+        self._named = request.revision > 0
+        gather.at(self._order_index, request.revision or self._revision, self._revision, self._term)
+
+    def _read(self, place: int, pieces: list[bytes]) -> None:
+        revision = b"\x18" + varint(self._revision)
+        header = b"\x0a" + varint(len(revision)) + revision  # an operation's own
+        size = len(header) + sum(map(len, pieces))
+        tag = b"\x0a" + varint(size)  # response_range
+        self._pieces += (b"\x1a" + varint(len(tag) + size) + tag + header, *pieces)
+        self._next(place + 1)
+
+    def _failed(self, call: Any, stats: MethodStats, error: EtcdError) -> None:
+        self._first = None
+        passing = error.kind is errors.COMPACTED or (error.kind is errors.FUTURE_REV and self._serializable)
+        if not passing or self._named or self._tries == 2 * _TRIES:
+            self._context.refuse(call, stats, error)
+            return
+        self._tries += 1
+        self._serializable = self._serializable and self._tries < _TRIES  # as a range by itself (Gather)
+        self.start()
+
+
+def _holds(parts: list[Any]) -> bool:
+    """A compare, of what each shard says of its own keys: it holds for all there are; with none it is as each shard says."""
+    there = [part.succeeded for part in parts if part.responses[0].response_range.count]
+    return all(there) if there else bool(parts[0].succeeded)

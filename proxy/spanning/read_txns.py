@@ -1,0 +1,74 @@
+"""Read-only transactions of single keys over several shards: every key is read at one revision, as a range over shards is,
+and the transaction is evaluated here. No lock, no order record, nothing for any leader but the question for a read index,
+which all reads of a tick share (decision 27).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from cluster.evaluate import plain_txn
+from cluster.evaluate.plain_txn import Plain
+from cluster.evaluate.ranges import Fields, Row
+from cluster.evaluate.view import Current
+from cluster.wire.messages import Method
+from cluster.wire.protobuf import varint
+from proxy.routing.router import MethodStats
+from proxy.services.context import Call, Context
+from proxy.spanning.gather import Gather, range_rows, split
+
+
+class Rows:
+    """The view of a store at a revision of which some keys have been read."""
+
+    compact_revision = 0  # asked only by reads of the past, which go another way
+
+    def __init__(self, revision: int, rows: Mapping[bytes, bytes | None]) -> None:
+        self.revision = revision
+        self._rows = rows
+
+    def current(self, key: bytes) -> Current | None:
+        """See ``cluster.evaluate.view.View``; KeyError for a key that was not read."""
+        kv = self._rows[key]
+        if kv is None:
+            return None
+        fields = Fields(kv)
+        return Current(fields.create, fields.mod, fields.version, fields.lease)
+
+    def get(self, key: bytes) -> bytes | None:
+        return self._rows[key]
+
+    def scan(self, start: bytes, end: bytes, revision: int = 0) -> Iterator[Row]:
+        raise NotImplementedError("single keys at the latest revision only")
+
+    def count(self, start: bytes, end: bytes) -> int:
+        raise NotImplementedError("single keys only")
+
+    def lease_exists(self, lease: int) -> bool:
+        raise NotImplementedError("nothing is put")
+
+    def lease_keys(self, lease: int) -> list[bytes]:
+        raise NotImplementedError("no lease is revoked")
+
+
+def is_read(plain: Plain) -> bool:
+    """Whether a transaction over several shards can be answered so."""
+    return plain.read_only and not plain.of_the_past
+
+
+def read_txn(context: Context, call: Call, plain: Plain, stats: MethodStats) -> None:
+    """Answer such a transaction."""
+    router, shard_of = context.router, context.placement.shard_of
+    keys = list(dict.fromkeys(plain.keys()))
+
+    def answer(call: Call, revision: int, term: int, blob: bytes) -> None:
+        rows: dict[bytes, bytes | None] = {}
+        for key, tail in zip(keys, split(blob), strict=True):
+            found, _ = range_rows(tail)
+            rows[key] = found[0][1] if found else None
+        _, response = plain_txn.run(Rows(revision, rows), plain)
+        stats.ok += 1
+        call.reply(router.header(revision, term), response(revision))
+
+    requests = [(shard_of(key), b"\x0a%b%b" % (varint(len(key)), key)) for key in keys]
+    Gather(router, call, Method.RANGE, requests, plain.serializable, stats, answer, context.refuse).start()

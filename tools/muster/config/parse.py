@@ -1,0 +1,266 @@
+"""From command line, environment or file to values, over a flag table.
+
+Order of precedence: ``--config-file`` alone, if given; else command line, MUSTER_* variables, ETCD_* variables,
+defaults. The syntax is that of Go's flag package, which etcd's users write: one dash or two, ``=`` or a blank,
+``=`` for a boolean's value, ``--`` ends the flags.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import yaml
+
+from tools.muster.config.flags import AUTO, Flag, Kind, Support
+
+_UNIT_NS = {"ns": 1, "us": 1_000, "µs": 1_000, "ms": 1_000_000, "s": 10**9, "m": 60 * 10**9, "h": 3600 * 10**9}
+_DURATION = re.compile(r"(\d+\.?\d*|\.\d+)(ns|us|µs|ms|s|m|h)")
+_TRUE, _FALSE = ("1", "t", "T", "true", "TRUE", "True"), ("0", "f", "F", "false", "FALSE", "False")
+_OWN_VARIABLES = ("MUSTER_CI", "MUSTER_SOAK", "MUSTER_ENDPOINTS")  # of the tests, not flags
+
+
+class UsageError(Exception):
+    """An unknown flag or a value that cannot be read: exit code 2."""
+
+
+class ConfigError(Exception):
+    """A setting that cannot be: exit code 1."""
+
+
+@dataclass(slots=True)
+class Values:
+    """Values by flag name; ``sources`` says where each one that was set came from."""
+
+    values: dict[str, Any]
+    sources: dict[str, str] = field(default_factory=dict)
+    rest: list[str] = field(default_factory=list)  # arguments after the flags
+    warnings: list[str] = field(default_factory=list)
+
+    def __getitem__(self, name: str) -> Any:
+        return self.values[name]
+
+    def is_set(self, name: str) -> bool:
+        """Whether anybody set it, even to its default."""
+        return name in self.sources
+
+
+def duration_ms(text: str) -> int:
+    """Go's duration text in milliseconds, rounded up. ValueError if it is none."""
+    sign, body = (-1, text[1:]) if text[:1] == "-" else (1, text[1:] if text[:1] == "+" else text)
+    if body == "0":
+        return 0
+    pos, total = 0, 0.0
+    while pos < len(body):
+        m = _DURATION.match(body, pos)
+        if m is None:
+            raise ValueError(text)
+        total += float(m[1]) * _UNIT_NS[m[2]]
+        pos = m.end()
+    if not body:
+        raise ValueError(text)
+    return sign * -int(-total // 1_000_000)
+
+
+def convert(flag: Flag, text: str) -> Any:
+    """The value that ``text`` stands for; ValueError if it cannot be one."""
+    kind = flag.kind
+    if kind is Kind.BOOL:
+        if text in _TRUE:
+            return True
+        if text in _FALSE:
+            return False
+        raise ValueError(text)
+    if kind is Kind.COUNT and text == "auto":
+        return AUTO
+    if kind is Kind.UINT or kind is Kind.INT or kind is Kind.COUNT:
+        number = int(text, 0) if text[:2].lower() in ("0x", "0b", "0o") else int(text)
+        if (kind is not Kind.INT and number < 0) or abs(number) >= 1 << 63:
+            raise ValueError(text)
+        return number
+    if kind is Kind.DURATION:
+        return duration_ms(text)
+    if kind is Kind.URLS or kind is Kind.LIST:
+        return tuple(part.strip() for part in text.split(",") if part.strip())
+    if kind is Kind.ENUM and text not in flag.choices:
+        raise ValueError(text)
+    return text
+
+
+def parse_arguments(table: Mapping[str, Flag], args: Sequence[str]) -> tuple[dict[str, str], list[str]]:
+    """``(text by flag name, arguments after the flags)``. UsageError on an unknown flag or a missing value."""
+    given: dict[str, str] = {}
+    i = 0
+    while i < len(args):
+        arg = args[i]
+        if len(arg) < 2 or arg[0] != "-":
+            break
+        i += 1
+        if arg == "--":
+            break
+        name, equals, text = arg.lstrip("-").partition("=")
+        if arg.startswith("---") or not name:
+            raise UsageError(f"bad flag syntax: {arg}")
+        if name == "h":
+            name = "help"
+        flag = table.get(name)
+        if flag is None:
+            raise UsageError(f"flag provided but not defined: -{name}")
+        if not equals:
+            if flag.kind is Kind.BOOL:
+                text = "true"
+            elif i >= len(args):
+                raise UsageError(f"flag needs an argument: -{name}")
+            else:
+                text = args[i]
+                i += 1
+        given[name] = text
+    return given, list(args[i:])
+
+
+def _default(flag: Flag) -> Any:
+    return convert(flag, flag.default)
+
+
+def resolve(
+    table: Mapping[str, Flag], args: Sequence[str], environ: Mapping[str, str], *, use_environ: bool = True
+) -> Values:
+    """All values of a table. UsageError for the command line's mistakes, ConfigError for the others'."""
+    given, rest = parse_arguments(table, args)
+    result = Values({f.name: _default(f) for f in table.values()}, rest=rest)
+    for name, text in given.items():
+        _set(result, table[name], text, "flag", UsageError, f"flag -{name}")
+    if result["help"] or ("version" in table and result["version"]):
+        return result
+    config_file = given.get("config-file", "")
+    if "config-file" in table and not config_file and use_environ:
+        config_file = environ.get("MUSTER_CONFIG_FILE", "") or environ.get("ETCD_CONFIG_FILE", "")
+    if config_file:
+        result = _from_file(table, config_file)
+        result.rest = rest
+        beside = [f"--{name}" for name in given if name != "config-file"]
+        if use_environ:
+            beside += _variables(table, environ)
+        result.warnings += [f"{what} is ignored: a configuration file is given, which stands alone" for what in beside]
+    elif use_environ:
+        _from_environ(result, table, environ)
+    _resolve_aliases(result, table)
+    return result
+
+
+def _set(result: Values, flag: Flag, text: str, source: str, error: type[Exception], where: str) -> None:
+    try:
+        result.values[flag.name] = convert(flag, text)
+    except ValueError:
+        what = "invalid boolean value" if flag.kind is Kind.BOOL else "invalid value"
+        choices = f"; possible: {', '.join(c for c in flag.choices if c)}" if flag.choices else ": parse error"
+        raise error(f'{what} "{text}" for {where}{choices}') from None
+    result.sources[flag.name] = source
+
+
+def _variables(table: Mapping[str, Flag], environ: Mapping[str, str]) -> list[str]:
+    """The variables that would be settings if there were no configuration file."""
+    names = {prefix + flag.env_name for flag in table.values() for prefix in ("MUSTER_", "ETCD_")}
+    unread = ("CONFIG_FILE", "HELP", "VERSION")
+    return [v for v in sorted(environ) if v in names and environ[v] and v.partition("_")[2] not in unread]
+
+
+def _from_environ(result: Values, table: Mapping[str, Flag], environ: Mapping[str, str]) -> None:
+    known = {f.env_name: f for f in table.values() if f.name not in ("help", "version")}
+    for prefix in ("MUSTER_", "ETCD_"):
+        for variable in sorted(environ):
+            if not variable.startswith(prefix) or not environ[variable]:
+                continue  # an empty variable counts as unset
+            flag = known.get(variable[len(prefix) :])
+            if flag is None:
+                if variable not in ("ETCD_VERSION", *_OWN_VARIABLES):
+                    result.warnings.append(f"unrecognized environment variable {variable}={environ[variable]}")
+            elif not result.is_set(flag.name):  # the command line wins, then MUSTER_*
+                _set(result, flag, environ[variable], "environment", ConfigError, variable)
+
+
+def _from_file(table: Mapping[str, Flag], path: str) -> Values:
+    try:
+        with open(path, encoding="utf-8") as f:
+            document = yaml.safe_load(f)
+    except OSError as e:
+        raise ConfigError(f"cannot read --config-file {path}: {e.strerror}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as e:
+        raise ConfigError(f"cannot parse --config-file {path}: {' '.join(str(e).split())}") from None
+    if document is None:
+        document = {}
+    if not isinstance(document, dict):
+        raise ConfigError(f"cannot parse --config-file {path}: not a map of keys")
+    result = Values({f.name: _default(f) for f in table.values()})
+    for flag in table.values():
+        node: Any = document
+        for step in flag.yaml_path:
+            node = node.get(step) if isinstance(node, dict) else None
+        if not flag.yaml_path or node is None:
+            continue
+        _set(result, flag, _file_text(flag, node, path), "file", ConfigError, f"key {flag.yaml} in {path}" if flag.yaml else f"key {flag.name} in {path}")
+    result.sources["config-file"] = "flag"
+    result.values["config-file"] = path
+    # etcd takes a file with keys that it does not know and says nothing; a setting that has no effect is worth a line
+    known = {flag.yaml_path for flag in table.values() if flag.yaml_path}
+    result.warnings += [f"unrecognized key {'.'.join(key)} in {path}" for key in _unknown_keys(document, known)]
+    return result
+
+
+def _unknown_keys(document: dict[Any, Any], known: set[tuple[str, ...]], above: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
+    found: list[tuple[str, ...]] = []
+    for step, node in document.items():
+        key = (*above, str(step))
+        if key in known:
+            continue
+        if isinstance(node, dict) and any(path[: len(key)] == key for path in known):
+            found += _unknown_keys(node, known, key)
+        else:
+            found.append(key)
+    return found
+
+
+def _file_text(flag: Flag, node: Any, path: str) -> str:
+    """A file's value as it would stand on the command line."""
+    if isinstance(node, bool):
+        return "true" if node else "false"
+    if flag.kind is Kind.DURATION and isinstance(node, int):
+        return f"{node}ns"  # etcd's file format: bare numbers are nanoseconds
+    if isinstance(node, list):
+        if flag.kind is not Kind.LIST:
+            raise ConfigError(f"key {flag.name} in {path}: a list is not possible here")
+        return ",".join(str(part) for part in node)
+    if isinstance(node, dict):
+        if flag.name != "feature-gates":
+            raise ConfigError(f"key {flag.name} in {path}: a map is not possible here")
+        return ",".join(f"{k}={str(v).lower()}" for k, v in node.items())
+    return str(node)
+
+
+def _resolve_aliases(result: Values, table: Mapping[str, Flag]) -> None:
+    """Carry deprecated names over to what they stand for; each is worth a warning."""
+    gates = []
+    for flag in table.values():
+        if not result.is_set(flag.name):
+            continue
+        if flag.support is Support.IGNORED:
+            result.warnings.append(f'deprecated command line flag "{flag.name}" ignored')
+        if flag.support is not Support.ALIAS:
+            continue
+        target, _, gate = flag.alias.partition(":")
+        new_name = f"--{target}={gate}=true" if gate else f"--{target}"
+        result.warnings.append(f"--{flag.name} is deprecated, use {new_name}")
+        if gate:
+            gates.append(f"{gate}={str(result[flag.name]).lower()}")
+        elif result.is_set(target):
+            raise ConfigError(f"cannot set both --{flag.name} and --{target}: use only --{target}")
+        else:
+            result.values[target] = result[flag.name]
+            result.sources[target] = result.sources[flag.name]
+    if gates:
+        if result.is_set("feature-gates"):
+            raise ConfigError("cannot set feature gates both by --feature-gates and by deprecated flags")
+        result.values["feature-gates"] = ",".join(gates)
+        result.sources["feature-gates"] = "flag"

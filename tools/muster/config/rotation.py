@@ -1,0 +1,147 @@
+"""Rotation of the log file, as etcd's: ``--enable-log-rotation`` and ``--log-rotation-config-json`` (lumberjack's keys).
+
+The supervisor looks at the file once a second, and renames it when it is too large; every process of the host opens a
+file that was renamed anew (``tools.muster.machine.logfile``). So a file may be larger than ``maxsize`` by what a second brings.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import datetime
+import gzip
+import json
+import os
+import shutil
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tools.muster.config.parse import ConfigError
+
+_LOOK_S = 1.0
+_DEFAULT_MEGABYTES = 100  # lumberjack's, for 0
+_MOST_DAYS = datetime.timedelta.max.days
+_STAMP = "%Y-%m-%dT%H-%M-%S"
+_STAMP_CHARACTERS = len("2026-11-21T07-40-00.000")
+_KINDS = {"maxsize": int, "maxage": int, "maxbackups": int, "localtime": bool, "compress": bool}
+
+
+@dataclass(slots=True, frozen=True)
+class Rotation:
+    """When the log file is set aside, and which of the files that were set aside stay; 0: no such bound."""
+
+    path: Path
+    max_bytes: int
+    max_age_days: int
+    max_backups: int
+    local_time: bool
+    compress: bool
+
+
+def rotation_of(outputs: Sequence[str], text: str) -> Rotation:
+    """What the two flags ask for. ConfigError in etcd's words."""
+    files = [o for o in outputs if o not in ("default", "stderr", "stdout", "systemd/journal", "/dev/null")]
+    if len(files) != 1:
+        raise ConfigError("--log-outputs requires a single file path when --log-rotate-config-json is defined")
+    try:
+        found = json.loads(text)
+    except ValueError as error:
+        raise ConfigError(f"improperly formatted log rotation config: {error}") from None
+    if not isinstance(found, dict):
+        raise ConfigError("invalid log rotation config: not a map of settings")
+    for name, value in found.items():
+        kind = _KINDS.get(name)
+        if kind is None:
+            raise ConfigError(f"invalid log rotation config: unknown setting {name}")
+        if type(value) is not kind or (isinstance(value, int) and value < 0):
+            raise ConfigError(f"invalid log rotation config: {name} is not of its kind: {json.dumps(value)}")
+    return Rotation(
+        Path(files[0]), (found.get("maxsize") or _DEFAULT_MEGABYTES) << 20, min(found.get("maxage", 0), _MOST_DAYS),
+        found.get("maxbackups", 0), found.get("localtime", False), found.get("compress", False),
+    )  # fmt: skip
+
+
+async def rotating(rotation: Rotation | None, failed: Callable[[str], object], work: Awaitable[int]) -> int:
+    """Do ``work`` while the log file is looked at. ``failed`` is told of the first of errors that follow each other."""
+    if rotation is None:
+        return await work
+    looks = asyncio.get_running_loop().create_task(_keep_rotating(rotation, failed))
+    try:
+        return await work
+    finally:
+        looks.cancel()
+
+
+async def _keep_rotating(rotation: Rotation, failed: Callable[[str], object]) -> None:
+    fine = True
+    while True:
+        try:
+            await asyncio.to_thread(rotate, rotation)
+            fine = True
+        except OSError as error:
+            if fine:
+                failed(str(error))
+            fine = False
+        await asyncio.sleep(_LOOK_S)
+
+
+def rotate(rotation: Rotation, now: datetime.datetime | None = None) -> None:
+    """Set the file aside if it is too large; remove and compress what was set aside before. OSError.
+
+    A file is compressed one look after it was set aside at the earliest: by then nobody writes to it. That comes last:
+    where a disk is full it fails, and everything else makes room.
+    """
+    now = now or datetime.datetime.now(datetime.UTC)
+    kept = _remove_old(rotation, now)
+    with contextlib.suppress(FileNotFoundError):
+        if rotation.path.stat().st_size >= rotation.max_bytes:
+            shown = now.astimezone() if rotation.local_time else now
+            stamp = f"{shown.strftime(_STAMP)}.{shown.microsecond // 1000:03d}"
+            os.rename(rotation.path, rotation.path.with_name(f"{rotation.path.stem}-{stamp}{rotation.path.suffix}"))
+    for path in kept:
+        if rotation.compress and path.suffix != ".gz":
+            _compress(path)
+
+
+def _remove_old(rotation: Rotation, now: datetime.datetime) -> list[Path]:
+    """Remove what is too much or too old of what was set aside; the rest."""
+    aside, kept = sorted(_set_aside(rotation), reverse=True), []  # the newest first
+    for place, (when, path) in enumerate(aside):
+        too_many = rotation.max_backups and place >= rotation.max_backups
+        too_old = rotation.max_age_days and now - when > datetime.timedelta(days=rotation.max_age_days)
+        if too_many or too_old:
+            path.unlink(missing_ok=True)
+        else:
+            kept.append(path)
+    return kept
+
+
+def _set_aside(rotation: Rotation) -> list[tuple[datetime.datetime, Path]]:
+    """Files with this log's name and a time."""
+    found = []
+    stem, suffix = f"{rotation.path.stem}-", rotation.path.suffix
+    for path in rotation.path.parent.iterdir():
+        name = path.name.removesuffix(".gz")
+        if not (name.startswith(stem) and name.endswith(suffix)):
+            continue
+        stamp = name[len(stem) : len(name) - len(suffix)]
+        if len(stamp) != _STAMP_CHARACTERS:
+            continue
+        with contextlib.suppress(ValueError):
+            when = datetime.datetime.strptime(stamp, f"{_STAMP}.%f")
+            found.append((when.astimezone() if rotation.local_time else when.replace(tzinfo=datetime.UTC), path))
+    return found
+
+
+def _compress(path: Path) -> None:
+    part = path.with_name(path.name + ".part")
+    try:
+        with open(path, "rb") as source, gzip.open(part, "wb") as target:
+            shutil.copyfileobj(source, target)
+    except OSError:
+        part.unlink(missing_ok=True)
+        raise
+    os.chmod(part, path.stat().st_mode & 0o777)
+    os.rename(part, path.with_name(path.name + ".gz"))
+    path.unlink()

@@ -1,0 +1,5 @@
+"""One host: who it is, its processes, and what they stand on.
+
+Read in this order: ``bootstrap`` (who this host is), ``serve`` (from settings to processes), ``supervisor`` and ``children``,
+``control``, ``rundir``, ``ports``, ``pinning``, ``nodestate``, ``logs``, ``notify``.
+"""

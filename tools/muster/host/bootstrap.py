@@ -1,0 +1,301 @@
+"""Who this host is: its IDs, kept for ever in ``<data-dir>/member/identity.json``.
+
+The first start works the IDs out of the ``initial`` flags by etcd's rules; every later start reads them and
+ignores those flags. The file is written once, whole, synced, before any process of the host runs.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import socket
+import stat
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from cluster.members import identity as ids
+from cluster.settings import Peer
+from tools.muster.config.parse import ConfigError
+from tools.muster.config.settings import ServerConfig, parse_url
+from tools.muster.machine import seal
+from tools.muster.machine.seal import write_whole
+
+FORMAT = 1
+_TOLD = 3  # paths that others may read, in a log
+AGREED = "agreed"  # in a node's directory, written by a node (node.upkeep.upkeep): shards and depth, where they are not this host's
+HINTS = (
+    ("initial-cluster", "forgot to set --initial-cluster flag?"),
+    ("initial-advertise-peer-urls", "forgot to set --initial-advertise-peer-urls flag?"),
+)
+
+
+@dataclass(slots=True, frozen=True)
+class Identity:
+    """What is agreed once: a host's IDs and the shape of its cluster."""
+
+    cluster_id: int
+    member_id: int
+    incarnation: int  # of this data directory: a new one is a new replica, whatever its IDs (H10)
+    shard_count: int
+    placement_depth: int
+    peers: tuple[Peer, ...]
+
+    @property
+    def own(self) -> Peer:
+        """This host among the peers."""
+        return next(p for p in self.peers if p.member_id == self.member_id)
+
+
+def member_dir(data_dir: str) -> str:
+    """Where the nodes of a host keep their data."""
+    return os.path.join(data_dir, "member")
+
+
+def prepare_data_dir(data_dir: str) -> list[str]:
+    """Make the data directory, for this user only, as all that this process and its children make from now on. What others
+    may read of one that is there, to be told; ConfigError if it cannot be used."""
+    os.umask(0o077)
+    try:
+        os.makedirs(data_dir, mode=0o700, exist_ok=True)
+        os.makedirs(member_dir(data_dir), mode=0o700, exist_ok=True)
+        probe = os.path.join(data_dir, ".touch")
+        with open(probe, "w", encoding="utf-8"):
+            pass
+        os.unlink(probe)
+    except OSError as e:
+        raise ConfigError(f"cannot access data directory: {e.strerror}: {data_dir}") from None
+    return _open_to_others(data_dir)
+
+
+def _open_to_others(data_dir: str) -> list[str]:
+    """Its directories and files whose mode lets the group or others in, as the log is to say it: the first few. What lies
+    in a closed directory is closed."""
+    found = []
+    for folder, folders, files in os.walk(data_dir):
+        if not os.lstat(folder).st_mode & 0o077:
+            folders.clear()
+            continue
+        for path in (folder, *(os.path.join(folder, name) for name in files)):
+            try:
+                mode = os.lstat(path).st_mode
+            except OSError:
+                continue
+            if mode & 0o077 and (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+                found.append(f"{path} has mode {stat.S_IMODE(mode):04o}, where 0{'7' if stat.S_ISDIR(mode) else '6'}00 is enough")
+    return [*found[:_TOLD], f"{len(found) - _TOLD} more like it in {data_dir}"] if len(found) > _TOLD + 1 else found
+
+
+def is_known(data_dir: str) -> bool:
+    """Whether this data directory is somebody's already: then the ``initial`` flags are not looked at."""
+    return _identity_file(data_dir).exists()
+
+
+def _identity_file(data_dir: str) -> Path:
+    return Path(member_dir(data_dir), "identity.json")
+
+
+def establish(config: ServerConfig) -> tuple[Identity, bool]:
+    """This host's identity and whether it is new. Call with the data directory locked."""
+    path = _identity_file(config.data_dir)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        pass
+    except OSError as e:
+        raise ConfigError(f"cannot read {path}: {e.strerror}") from None
+    else:
+        identity = _known(path, text)
+        _check_seals(config.data_dir, identity)
+        identity = _follow_agreed(config.data_dir, path, identity)
+        _check_layout(config, identity)
+        return identity, False
+    leftovers = sorted(p.name for p in path.parent.iterdir() if not _is_of_a_first_start(p))
+    if leftovers:  # H10: a log without its identity must not come back as somebody
+        raise ConfigError(f"{path} is missing, but {path.parent} holds {', '.join(leftovers)}: restore the file or empty the data directory")
+    if config.initial_cluster_state == "existing":
+        raise ConfigError("joining a running cluster (--initial-cluster-state=existing with an empty data directory) is not supported yet")
+    identity = _bootstrap(config)
+    _seal(config.data_dir, identity)
+    _write(path, identity)  # from here on this host is somebody
+    return identity, True
+
+
+def shard_dir(data_dir: str, shard: int) -> str:
+    """Where one node keeps its data."""
+    return os.path.join(member_dir(data_dir), f"shard-{shard}")
+
+
+def _seal(data_dir: str, identity: Identity) -> None:
+    """Mark each node's directory as this incarnation's, before any node runs."""
+    for shard in range(identity.shard_count):
+        seal.seal(shard_dir(data_dir, shard), identity.incarnation)
+
+
+def _check_seals(data_dir: str, identity: Identity) -> None:
+    """H10: a node whose directory was emptied has lost its votes; it must not come back under its old identity. The node looks
+    again by itself: it is started anew while its host runs."""
+    for shard in range(identity.shard_count):
+        try:
+            seal.check(shard_dir(data_dir, shard), identity.member_id, identity.incarnation)
+        except seal.SealBroken as e:
+            raise ConfigError(str(e)) from None
+
+
+def _follow_agreed(data_dir: str, path: Path, identity: Identity) -> Identity:
+    """The cluster agreed on another layout than this host was made with, and its nodes refused: take that over.
+
+    Nothing is lost by it: no node of this host served under the wrong layout, and the nodes that are new here have never voted.
+    """
+    other = _agreed_otherwise(data_dir, identity)
+    if other is None:
+        return identity
+    shards, depth = other
+    for new in range(identity.shard_count, shards):
+        folder = Path(shard_dir(data_dir, new))
+        if folder.exists() and not _is_of_a_first_start(folder):
+            raise ConfigError(f"{folder} is in the way: this cluster has {shards} shards, this host was made with {identity.shard_count}")
+    identity = replace(identity, shard_count=shards, placement_depth=depth)
+    _seal(data_dir, identity)
+    _write(path, identity)
+    return identity
+
+
+def may_follow(config: ServerConfig, identity: Identity) -> bool:
+    """Whether the nodes have stopped because the cluster agreed on another number of shards, and none was asked for here."""
+    other = _agreed_otherwise(config.data_dir, identity)
+    if other is None or config.shards_set:
+        return False
+    return not config.depth_set or other[1] == identity.placement_depth
+
+
+def _agreed_otherwise(data_dir: str, identity: Identity) -> tuple[int, int] | None:
+    """Shards and depth that the cluster agreed on, if a node has found them to be other than this host's."""
+    for shard in range(identity.shard_count):
+        try:
+            text = Path(shard_dir(data_dir, shard), AGREED).read_text(encoding="utf-8")
+            shards, depth = map(int, text.split())
+        except (OSError, ValueError):
+            continue
+        if (shards, depth) != (identity.shard_count, identity.placement_depth):
+            return shards, depth
+    return None
+
+
+def _is_of_a_first_start(path: Path) -> bool:
+    """Whether a first start that was cut short may have left it: nothing that a node has written."""
+    if path.is_dir():
+        return seal.read(path)[1] != seal.BEGUN and all(p.name in (seal.FILE, seal.FILE + ".tmp") for p in path.iterdir())
+    return path.name.endswith(".tmp")
+
+
+def peers_of(initial_cluster: tuple[tuple[str, tuple[str, ...]], ...], token: str) -> tuple[Peer, ...]:
+    """Every host of an initial cluster with its ID, in the order of the IDs."""
+    peers = []
+    for name, urls in initial_cluster:
+        first = parse_url(urls[0])
+        peers.append(Peer(ids.member_id(list(urls), token), name, first.host, first.port, tuple(sorted(urls))))
+    return tuple(sorted(peers, key=lambda p: p.member_id))
+
+
+def cluster_id_of(peers: tuple[Peer, ...]) -> int:
+    """The cluster's ID."""
+    return ids.cluster_id([p.member_id for p in peers])
+
+
+def _bootstrap(config: ServerConfig) -> Identity:
+    try:
+        urls = dict(config.initial_cluster).get(config.name)
+        if urls is None:
+            raise ConfigError(f'couldn\'t find local name "{config.name}" in the initial cluster configuration')
+        _check_own_urls(config, urls)
+    except ConfigError as e:
+        hints = [hint for flag, hint in HINTS if not config.values.is_set(flag)]
+        raise ConfigError(" ".join((str(e), *(f"({hint})" for hint in hints)))) from None
+    peers = peers_of(config.initial_cluster, config.initial_cluster_token)
+    own = next(p for p in peers if p.name == config.name)
+    return Identity(
+        cluster_id=cluster_id_of(peers),
+        member_id=own.member_id,
+        incarnation=secrets.randbits(64) or 1,
+        shard_count=config.shards,
+        placement_depth=config.shard_depth,
+        peers=peers,
+    )
+
+
+def _check_own_urls(config: ServerConfig, listed: tuple[str, ...]) -> None:
+    """The cluster must know this host by the URLs it advertises (names resolved, in any order)."""
+    advertised = tuple(u.text for u in config.advertise_peer)
+    if sorted(listed) == sorted(advertised):
+        return
+    listed_at, advertised_at = sorted(map(_resolved, listed)), sorted(map(_resolved, advertised))
+    if listed_at == advertised_at:
+        return
+    entries = ",".join(f"{config.name}={u}" for u in listed)
+    missing = [(u, r) for u in advertised if (r := _resolved(u)) not in listed_at]
+    if missing:
+        raise ConfigError(
+            f"--initial-advertise-peer-urls has {missing[0][0]} but missing from --initial-cluster={entries} "
+            f'(resolved urls: "{missing[0][1]}" != "{",".join(listed_at)}")'
+        )
+    raise ConfigError(
+        f"--initial-cluster has {entries} but missing from --initial-advertise-peer-urls={','.join(advertised)} "
+        f'(resolved urls: "{",".join(advertised_at)}" != "{",".join(listed_at)}")'
+    )
+
+
+def _resolved(url: str) -> str:
+    parsed = parse_url(url)
+    try:
+        infos = socket.getaddrinfo(parsed.host, parsed.port, socket.AF_INET, socket.SOCK_STREAM)
+    except OSError:
+        return parsed.text
+    return f"http://{infos[0][4][0]}:{parsed.port}"
+
+
+def _known(path: Path, text: str) -> Identity:
+    try:
+        raw = json.loads(text)
+        if raw["format"] != FORMAT:
+            raise ConfigError(f"{path} has format {raw['format']}; this muster knows {FORMAT}")
+        identity = Identity(
+            int(raw["cluster_id"], 16), int(raw["member_id"], 16), int(raw["incarnation"], 16),
+            raw["shard_count"], raw["placement_depth"], tuple(_peer(p) for p in raw["peers"]),
+        )  # fmt: skip
+    except (ValueError, KeyError, TypeError) as e:
+        raise ConfigError(f"{path} is damaged ({e!r}): restore it, or replace this host in its cluster") from None
+    return identity
+
+
+def _check_layout(config: ServerConfig, identity: Identity) -> None:
+    """ConfigError if the flags ask for another layout than the cluster has."""
+    if config.shards_set and config.shards != identity.shard_count:
+        raise ConfigError(
+            f"--shards={config.shards}, but this cluster was made with {identity.shard_count}: the number of shards cannot change"
+        )
+    if config.depth_set and config.shard_depth != identity.placement_depth:
+        raise ConfigError(
+            f"--shard-depth={config.shard_depth}, but this cluster was made with {identity.placement_depth}: it cannot change"
+        )
+
+
+def _peer(raw: dict[str, Any]) -> Peer:
+    return Peer(int(raw["member_id"], 16), raw["name"], raw["host"], raw["port"], tuple(raw["peer_urls"]))
+
+
+def _write(path: Path, identity: Identity) -> None:
+    document = {
+        "format": FORMAT,
+        "cluster_id": f"{identity.cluster_id:016x}",
+        "member_id": f"{identity.member_id:016x}",
+        "incarnation": f"{identity.incarnation:016x}",
+        "shard_count": identity.shard_count,
+        "placement_depth": identity.placement_depth,
+        "peers": [
+            {"member_id": f"{p.member_id:016x}", "name": p.name, "host": p.host, "port": p.port, "peer_urls": p.peer_urls}
+            for p in identity.peers
+        ],
+    }
+    write_whole(path, json.dumps(document, indent=1) + "\n")

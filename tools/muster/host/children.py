@@ -1,0 +1,237 @@
+"""One child of the supervisor: started, watched, started again after a crash, stopped.
+
+A child says how it is doing on the pipe ``status_fd``, one JSON object a line: ``{"event": "ready"}``,
+``{"event": "leader", "shard", "leader", "term"}``, ``{"event": "fatal", "error"}``, ``{"event": "drained"}``. Its exit code 3 means
+that starting it again would not help.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ctypes
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tools.muster.machine.handed import hand
+
+EXIT_FATAL = 3
+FIRST_DELAY_S, LONGEST_DELAY_S = 0.1, 5.0
+STEADY_S = 10.0  # a child that ran this long starts again without having to wait for its earlier crashes
+LONGEST_STATUS_LINE = 65_536
+
+_PR_SET_PDEATHSIG = 1
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+@dataclass(slots=True, frozen=True)
+class ChildSpec:
+    """What to run: ``argv(status_fd)`` gives the command line, ``settings(status_fd)`` what the child is handed
+    (``tools.muster.machine.handed``)."""
+
+    kind: str  # "node" or "front"
+    index: int  # of the shard, or of the front
+    cpu: int
+    argv: Callable[[int], Sequence[str]]
+    settings: Callable[[int], Sequence[str]] = lambda status_fd: ()
+    serves: bool = False  # a node whose process holds a front, which ends first: :meth:`Child.drain`
+
+    @property
+    def label(self) -> str:
+        """For people: ``node 0``."""
+        return f"{self.kind} {self.index}"
+
+
+@dataclass(slots=True)
+class Child:
+    """A running or resting child. ``on_change(child, event)`` is told every status line and the end of each run."""
+
+    spec: ChildSpec
+    on_change: Callable[[Child, dict[str, Any]], None]
+    pid: int = 0
+    ready: bool = False
+    starts: int = 0
+    stopping: bool = False
+    state: dict[str, Any] = field(default_factory=dict)  # the last "leader" event
+    fatal: str = ""  # the last "fatal" message
+    _delay_s: float = 0.0
+    _task: asyncio.Task[None] | None = None
+    _gone: asyncio.Event = field(default_factory=asyncio.Event)
+    _drained: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def start(self) -> None:
+        """Keep it running until :meth:`stop`."""
+        self._task = asyncio.get_running_loop().create_task(self._keep_running())
+        self._task.add_done_callback(self._on_done)
+
+    def signal(self, number: int) -> None:
+        """Send it a signal, if it runs."""
+        if self.pid:
+            os.kill(self.pid, number)
+
+    async def drain(self, limit_s: float) -> None:
+        """Ask a node that holds a front to end that, and go on by itself; wait until it has, or ends, at most ``limit_s``."""
+        self.stopping = True
+        if self.pid and self.ready:  # one that starts yet does not know the signal
+            self.signal(signal.SIGUSR1)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._drained.wait(), limit_s)
+
+    async def stop(self, limit_s: float) -> bool:
+        """Ask it to end, insist after ``limit_s``. Whether it went by itself."""
+        self.stopping = True
+        if self._task is None:
+            return True
+        if not self.pid:
+            self._task.cancel()
+            return True
+        self.signal(signal.SIGTERM)
+        try:
+            await asyncio.wait_for(self._gone.wait(), limit_s)
+        except TimeoutError:
+            self.signal(signal.SIGKILL)
+            await self._gone.wait()
+            return False
+        return True
+
+    async def _keep_running(self) -> None:
+        while not self.stopping:
+            began = time.monotonic()
+            code = await self._run_once()
+            ran_s = time.monotonic() - began
+            if ran_s >= STEADY_S:
+                self._delay_s = 0.0
+            self._delay_s = min(max(self._delay_s * 2, FIRST_DELAY_S), LONGEST_DELAY_S)
+            self.on_change(self, {"event": "exited", "code": code, "ran_s": round(ran_s, 3), "again_in_s": self._delay_s})
+            if code == EXIT_FATAL or self.stopping:
+                return
+            await asyncio.sleep(self._delay_s)  # the back-off itself, not a wait for a condition
+
+    async def _run_once(self) -> int:
+        read_fd, write_fd = os.pipe()
+        handed_fd = -1
+        supervisor = os.getpid()
+        try:
+            handed_fd = hand(self.spec.settings(write_fd))
+            process = subprocess.Popen(
+                self.spec.argv(write_fd), pass_fds=(write_fd,), stdin=handed_fd, env=_environment_of_child(),
+                process_group=0,  # Ctrl-C is for the supervisor: children end in order
+                preexec_fn=lambda: die_with(supervisor),
+            )  # fmt: skip
+        except BaseException:
+            os.close(read_fd)
+            raise
+        finally:
+            os.close(write_fd)
+            if handed_fd >= 0:
+                os.close(handed_fd)
+        self.pid, self.ready, self.state, self.fatal = process.pid, False, {}, ""
+        self.starts += 1
+        self._gone.clear()
+        self._drained.clear()
+        self.on_change(self, {"event": "started"})
+        loop = asyncio.get_running_loop()
+        exited: asyncio.Future[None] = loop.create_future()
+        pid_fd = os.pidfd_open(process.pid)
+        loop.add_reader(pid_fd, _settle, exited)
+        reader = _StatusReader(read_fd, self._on_status)
+        try:
+            await exited
+        finally:
+            loop.remove_reader(pid_fd)
+            os.close(pid_fd)
+            reader.close()
+        code = process.wait()
+        self.pid, self.ready = 0, False
+        self._gone.set()
+        self._drained.set()
+        return code
+
+    def _on_done(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self.on_change(self, {"event": "failed", "error": repr(error)})
+
+    def _on_status(self, event: dict[str, Any]) -> None:
+        kind = event.get("event")
+        if kind == "ready":
+            self.ready = True
+        elif kind == "leader":
+            self.state = event
+        elif kind == "drained":
+            self._drained.set()
+        elif kind == "fatal":
+            self.fatal = str(event.get("error", ""))
+        self.on_change(self, event)
+
+
+class _StatusReader:
+    """Lines of JSON from a pipe; what is no such line is dropped."""
+
+    def __init__(self, fd: int, on_event: Callable[[dict[str, Any]], None]) -> None:
+        os.set_blocking(fd, False)
+        self._fd, self._on_event, self._rest = fd, on_event, b""
+        self._loop = asyncio.get_running_loop()
+        self._loop.add_reader(fd, self._readable)
+
+    def _readable(self) -> None:
+        try:
+            data = os.read(self._fd, 65_536)
+        except BlockingIOError:
+            return
+        if not data:
+            self._loop.remove_reader(self._fd)
+            return
+        *lines, self._rest = (self._rest + data).split(b"\n")
+        self._rest = self._rest[:LONGEST_STATUS_LINE]
+        for line in lines:
+            try:
+                event = json.loads(line)
+            except ValueError:
+                continue
+            if isinstance(event, dict):
+                self._on_event(event)
+
+    def close(self) -> None:
+        """Take what is left (the child's last words) and close."""
+        self._loop.remove_reader(self._fd)
+        self._readable()
+        self._loop.remove_reader(self._fd)
+        os.close(self._fd)
+
+
+def _settle(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
+
+
+def die_with(parent: int) -> None:
+    """In a new child, before its program: end with the parent."""
+    _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != parent:  # it died before we asked
+        os._exit(1)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+
+
+def python(module: str, *arguments: str) -> list[str]:
+    """The command line of one of muster's own processes; it needs :func:`environment`."""
+    return [sys.executable, "-P", "-m", module, *arguments]  # -P: a folder `node` where we are started is not ours
+
+
+def environment() -> dict[str, str]:
+    """The environment in which muster's packages are found, wherever we were started."""
+    root = str(Path(__file__).resolve().parents[3])
+    path = [p for p in os.environ.get("PYTHONPATH", "").split(os.pathsep) if p and p != root]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join([root, *path])}
+
+
+def _environment_of_child() -> dict[str, str]:
+    """:func:`environment` without what is for the supervisor: flags as variables, and systemd's socket."""
+    return {k: v for k, v in environment().items() if not k.startswith(("ETCD_", "MUSTER_")) and k != "NOTIFY_SOCKET"}

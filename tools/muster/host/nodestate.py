@@ -1,0 +1,64 @@
+"""Asking the nodes of a host how far they are, over the protocol of their fronts."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import zmq
+
+from cluster.wire.messages import (
+    HELLO_BODY,
+    PROTOCOL_VERSION,
+    STATE_BODY,
+    Method,
+    Status,
+    decode_answers,
+    frame,
+    request,
+)
+
+
+def states(
+    run_dir: str, cluster_id: int, member_id: int, shards: Sequence[int], limit_s: float = 0.5
+) -> dict[int, dict[str, Any]]:
+    """Leader, term and indexes as each shard's node tells them; a node that says nothing in time is left out."""
+    found: dict[int, dict[str, Any]] = {}
+    deadline = time.monotonic() + limit_s
+    with zmq.Context(io_threads=1) as context:
+        poller = zmq.Poller()
+        hellos: dict[zmq.Socket[bytes], bytes] = {}
+        try:
+            for shard in shards:
+                s = context.socket(zmq.DEALER)
+                s.setsockopt(zmq.LINGER, 0)
+                s.setsockopt(zmq.IMMEDIATE, 1)  # writable means connected: nothing is queued for a node that is down
+                s.connect(f"ipc://{run_dir}/node-{shard}.sock")
+                body = HELLO_BODY.pack(PROTOCOL_VERSION, cluster_id, member_id, secrets.randbits(64), 0, 0)
+                hellos[s] = frame(1, [request(0, Method.HELLO, 0, body)])
+                poller.register(s, zmq.POLLOUT)
+            while len(found) < len(hellos) and (left_s := deadline - time.monotonic()) > 0:
+                for s, events in poller.poll(int(left_s * 1000) + 1):
+                    if events & zmq.POLLOUT:
+                        s.send(hellos[s])
+                        poller.modify(s, zmq.POLLIN)
+                    elif events & zmq.POLLIN:
+                        found |= _states_in(s.recv())
+        finally:
+            for s in hellos:
+                s.close()
+    return found
+
+
+def _states_in(data: bytes) -> dict[int, dict[str, Any]]:
+    found: dict[int, dict[str, Any]] = {}
+    for rid, status, body in decode_answers(data)[1]:
+        if rid == 0 and status == Status.STATE:
+            shard, leader, term, commit, applied, revision = STATE_BODY.unpack(body)
+            found[shard] = {
+                "leader": f"{leader:x}" if leader else "", "term": term,
+                "commit_index": commit, "applied_index": applied, "revision": revision,
+            }  # fmt: skip
+    return found

@@ -1,0 +1,48 @@
+"""Which CPU each process of a host gets."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+from tools.muster.config.parse import ConfigError
+
+
+def check(spec: str) -> None:
+    """ConfigError unless ``spec`` is "auto", "none" or a list of CPUs such as ``0-3,6``."""
+    if spec not in ("auto", "none"):
+        _listed(spec)
+
+
+def assign(spec: str, processes: int, usable: Sequence[int] | None = None, *, floating: int = 0) -> list[int]:
+    """The CPU of each process; -1: not pinned.
+
+    ``auto`` pins only where every process gets a CPU of its own: two processes pinned to one CPU while
+    another idles are worse off than two that the kernel places. The last ``floating`` of them (fronts) need none:
+    where CPUs run out, the kernel places them. A list is used round robin.
+    """
+    if usable is None:
+        usable = sorted(os.sched_getaffinity(0))
+    if spec == "none" or (spec == "auto" and processes - floating > len(usable)):
+        return [-1] * processes
+    if spec == "auto" and processes > len(usable):
+        return [*usable, *[-1] * (processes - len(usable))]
+    chosen = list(usable) if spec == "auto" else _listed(spec)
+    for cpu in chosen:
+        if cpu not in usable:
+            raise ConfigError(f'--cpus "{spec}": CPU {cpu} is not usable here (usable: {_text(usable)})')
+    return [chosen[i % len(chosen)] for i in range(processes)]
+
+
+def _listed(spec: str) -> list[int]:
+    chosen: list[int] = []
+    for part in spec.split(","):
+        low, dash, high = part.strip().partition("-")
+        if not low.isdigit() or (dash and not (high.isdigit() and int(high) >= int(low))) or len(low + high) > 8:
+            raise ConfigError(f'--cpus "{spec}": not "auto", "none" or a list such as 0-3,6')
+        chosen += range(int(low), int(high if dash else low) + 1)
+    return chosen
+
+
+def _text(cpus: Sequence[int]) -> str:
+    return ",".join(map(str, cpus))

@@ -1,0 +1,117 @@
+"""The ports that a host listens on: which they are, whether two of its own are the same, and whether they are free."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from cluster.settings import Peer
+from tools.muster.config.parse import ConfigError
+from tools.muster.config.settings import ServerConfig, Url, setting
+from tools.muster.host.bootstrap import Identity
+from tools.muster.host.supervisor import Logger
+
+_TOLD_AFTER_S = 1.0  # of waiting for a port
+_EVERYWHERE = ("0.0.0.0", "::")
+
+
+@dataclass(slots=True, frozen=True)
+class Listener:
+    """An address that this host binds, and the words for what asks for it."""
+
+    host: str
+    port: int
+    asked_by: str
+
+    @property
+    def address(self) -> str:
+        """``host:port``."""
+        return f"{in_url(self.host)}:{self.port}"
+
+    def meets(self, other: Listener) -> bool:
+        """Whether only one of the two can be bound. ``::`` takes no IPv4 address here."""
+        if self.port != other.port or (":" in self.host) != (":" in other.host):
+            return False
+        return self.host == other.host or self.host in _EVERYWHERE or other.host in _EVERYWHERE
+
+
+def bind_address(url: Url) -> str:
+    """The address to bind for a URL; a name is resolved, IPv4 first (localhost is 127.0.0.1)."""
+    try:
+        infos = socket.getaddrinfo(url.host, url.port, type=socket.SOCK_STREAM)
+    except OSError:
+        raise ConfigError(f"cannot resolve the host of {url.text}") from None
+    infos.sort(key=lambda info: info[0] != socket.AF_INET)
+    return str(infos[0][4][0])
+
+
+def in_url(host: str) -> str:
+    """An address as it stands in a URL: IPv6 in brackets."""
+    return f"[{host}]" if ":" in host else host
+
+
+def listeners(config: ServerConfig, shards: int) -> list[Listener]:
+    """All that this host binds: for clients, for metrics, and for peers a port for each of ``shards`` (0 of a proxy)."""
+    found = [Listener(bind_address(url), url.port, f"--{flag}={url.text}")
+             for flag, urls in (("listen-client-urls", config.listen_client), ("listen-metrics-urls", config.listen_metrics))
+             for url in urls]
+    if shards:
+        peer = config.listen_peer[0]
+        host = bind_address(peer)
+        found += [Listener(host, peer.port + shard, f"shard {shard} of --listen-peer-urls={peer.text}") for shard in range(shards)]
+    return found
+
+
+def compare(config: ServerConfig, shards: int, peers: Sequence[Peer] = ()) -> None:
+    """ConfigError if two of this host's own listeners cannot be bound together, or if another host of ``peers`` has its
+    peer port at the same address among this host's."""
+    mine = listeners(config, shards)
+    for at, one in enumerate(mine):
+        for other in mine[:at]:
+            if one.meets(other):
+                hint = f": shard s takes the peer port + s, here {shards} ports" if shards > 1 else ""
+                raise ConfigError(f"{other.asked_by} and {one.asked_by} would both listen on {one.address}{hint}")
+    own = next((peer for peer in peers if peer.name == config.name), None)
+    if own is None:
+        return
+    for peer in peers:
+        if peer is not own and peer.host == own.host and abs(peer.port - own.port) < shards:
+            raise ConfigError(f"the peer ports of {own.name} and {peer.name} overlap: each host takes {shards}, from "
+                              f"{own.port} and from {peer.port}, at {own.host}")
+
+
+def check(config: ServerConfig, identity: Identity | None, log: Logger) -> None:
+    """Compare them, and wait until all are free, ``--port-wait`` at most: children of a supervisor that was killed may be
+    ending still. ConfigError, in etcd's words, if one is not: better now than by a child that crashes again and again.
+    ``identity``: None of a proxy."""
+    shards = identity.shard_count if identity is not None else 0
+    compare(config, shards, identity.peers if identity is not None else ())
+    _wait_until_free(listeners(config, shards), setting(config, "port-wait") / 1000, log)
+
+
+def _wait_until_free(wanted: Sequence[Listener], limit_s: float, log: Logger) -> None:
+    began, told = time.monotonic(), False
+    for listener in wanted:
+        while (code := _bind_error(listener)) == errno.EADDRINUSE and time.monotonic() < began + limit_s:
+            if not told and time.monotonic() > began + _TOLD_AFTER_S:
+                told = True
+                log.warning("a port is taken; waiting for it", address=listener.address, wanted_by=listener.asked_by, limit_s=limit_s)
+            time.sleep(0.05)
+        if code:
+            reason = "address already in use" if code == errno.EADDRINUSE else os.strerror(code).lower()
+            raise ConfigError(f"listen tcp {listener.address}: bind: {reason}")
+
+
+def _bind_error(listener: Listener) -> int:
+    with socket.socket(socket.AF_INET6 if ":" in listener.host else socket.AF_INET, socket.SOCK_STREAM) as s:
+        s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            s.bind((listener.host, listener.port))
+            s.listen(1)
+        except OSError as e:
+            return e.errno or errno.EIO
+    return 0

@@ -1,0 +1,114 @@
+"""Where a host's sockets lie, and who holds its data directory.
+
+A unix socket's path has at most 107 bytes, so a deep data directory gets a short run directory elsewhere;
+``<data-dir>/run-dir`` then says where.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import shutil
+import stat
+from pathlib import Path
+
+from tools.muster.config.parse import ConfigError
+
+LONGEST_SOCKET_PATH = 107
+LONGEST_SOCKET_NAME = "/front-999-0.sock"  # room for the names that nodes, fronts and we use
+POINTER = "run-dir"
+
+
+def run_dir_of(data_dir: str) -> str:
+    """The run directory that a data directory's processes use (made by :func:`make_run_dir`)."""
+    try:
+        return Path(data_dir, POINTER).read_text(encoding="utf-8").strip()
+    except OSError:
+        return os.path.join(os.path.abspath(data_dir), "run")
+
+
+def make_run_dir(data_dir: str, asked: str = "") -> str:
+    """Make the run directory, private to this user, and record it if it is not ``<data-dir>/run``."""
+    usual = os.path.join(os.path.abspath(data_dir), "run")
+    path = os.path.abspath(asked) if asked else usual
+    if not asked and not _fits(path):
+        path = _elsewhere(data_dir)
+    if not _fits(path):
+        raise ConfigError(f"--run-dir {path} is too long for a unix socket's path")
+    try:
+        os.makedirs(path, mode=0o700, exist_ok=True)
+        info = os.lstat(path)
+        # in a shared directory somebody else may have made it first, or made it a link
+        if not stat.S_ISDIR(info.st_mode) or info.st_uid != os.getuid():
+            raise ConfigError(f"run directory {path} belongs to somebody else")
+        os.chmod(path, 0o700)
+        pointer = Path(data_dir, POINTER)
+        if path != usual:
+            pointer.write_text(path + "\n", encoding="utf-8")
+        else:
+            pointer.unlink(missing_ok=True)
+    except OSError as e:
+        raise ConfigError(f"cannot make run directory {path}: {e.strerror}") from None
+    return path
+
+
+def remove_run_dir(data_dir: str, path: str) -> None:
+    """After an ordered stop: leave nothing outside the data directory."""
+    if path == _elsewhere(data_dir):
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def _elsewhere(data_dir: str) -> str:
+    """A short path that stands for this data directory and no other."""
+    digest = hashlib.sha256(os.path.realpath(data_dir).encode()).hexdigest()[:16]
+    base = os.environ.get("XDG_RUNTIME_DIR", "")
+    path = os.path.join(base, f"muster-{digest}")
+    if base and os.access(base, os.W_OK) and _fits(path):
+        return path
+    return f"/tmp/muster-{os.getuid()}-{digest}"
+
+
+def _fits(path: str) -> bool:
+    return len(os.fsencode(path)) + len(LONGEST_SOCKET_NAME) <= LONGEST_SOCKET_PATH
+
+
+class DataDirLock:
+    """Holds ``<data-dir>/lock`` for the life of the process; the file says which process that is."""
+
+    def __init__(self, data_dir: str) -> None:
+        path = os.path.join(data_dir, "lock")
+        try:
+            self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as e:
+            raise ConfigError(f"cannot access data directory: {path}: {e.strerror}") from None
+        try:
+            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = os.pread(self._fd, 32, 0).decode(errors="replace").strip()
+            os.close(self._fd)
+            raise ConfigError(
+                f"data directory {data_dir} is in use by another muster" + (f" (process {holder})" if holder else "")
+            ) from None
+        os.ftruncate(self._fd, 0)
+        os.pwrite(self._fd, f"{os.getpid()}\n".encode(), 0)
+
+    def release(self) -> None:
+        """Let go of it."""
+        os.close(self._fd)
+
+
+def holder_of(data_dir: str) -> int:
+    """The process that holds a data directory; 0: none."""
+    try:
+        fd = os.open(os.path.join(data_dir, "lock"), os.O_RDWR | os.O_CLOEXEC)
+    except OSError:
+        return 0
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        text = os.pread(fd, 32, 0).strip()
+        return int(text) if text.isdigit() else 0
+    finally:
+        os.close(fd)
+    return 0

@@ -1,0 +1,286 @@
+"""Running one host: from checked settings to running processes and an exit code."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import platform
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from cluster.settings import Common, FrontSettings, NodeSettings, Peer, dumps
+from cluster.version import ETCD_VERSION, MUSTER_VERSION
+from tools.muster import peer_keys
+from tools.muster.config.flags import AUTO
+from tools.muster.config.parse import ConfigError
+from tools.muster.config.rotation import rotating
+from tools.muster.config.settings import ServerConfig, setting, with_shards
+from tools.muster.host import bootstrap, control, logs, nodestate, pinning, ports, rundir
+from tools.muster.host.bootstrap import Identity
+from tools.muster.host.children import ChildSpec, python
+from tools.muster.host.supervisor import Logger, StopLimits, Supervisor
+from tools.muster.machine.descriptors import raise_limit
+from tools.muster.machine.memory import for_clients, of_the_host
+
+_LEAST_BLOCK_CACHE_BYTES = 4 << 20  # of a shard
+_LEAST_WRITE_BUFFER_BYTES = 8 << 20
+
+
+def run(config: ServerConfig) -> int:
+    """Run a host until it is told to stop; the exit code."""
+    try:
+        log = logs.configure(setting(config, "log-outputs"), setting(config, "log-level"), setting(config, "log-format"))
+    except OSError as e:
+        raise ConfigError(f"cannot open --log-outputs {e.filename}: {e.strerror}") from None
+    for warning in config.warnings:
+        log.warning(warning)
+    raise_limit()
+    for looser in bootstrap.prepare_data_dir(config.data_dir):
+        log.warning(looser)
+    lock = rundir.DataDirLock(config.data_dir)
+    try:
+        if config.peer_key_file:
+            peer_keys.check(config.peer_key_file)
+        if not bootstrap.is_known(config.data_dir):  # a refused first start leaves nothing that the next one would go by
+            ports.compare(config, config.shards, bootstrap.peers_of(config.initial_cluster, config.initial_cluster_token))
+        while True:
+            identity, is_new = bootstrap.establish(config)
+            config = with_shards(config, identity.shard_count)
+            ports.check(config, identity, log)
+            run_dir = rundir.make_run_dir(config.data_dir, config.run_dir)
+            try:
+                supervisor = Supervisor(child_specs(config, identity, run_dir), log, stop_limits(config))
+                _log_facts(log, config, identity, is_new)
+                work = supervise(supervisor, config, identity, run_dir)
+                code = asyncio.run(rotating(config.rotation, lambda error: log.warning("cannot rotate the log file", error=error), work))
+            finally:
+                rundir.remove_run_dir(config.data_dir, run_dir)
+            if supervisor.told_to_stop or not bootstrap.may_follow(config, identity):
+                return code
+            log.info("the cluster has agreed on another number of shards than this host would have chosen: starting with that one")
+    finally:
+        lock.release()
+
+
+async def supervise(supervisor: Supervisor, config: ServerConfig, identity: Identity, run_dir: str) -> int:
+    """Run the children and the control socket; the exit code."""
+    async def answer(request: dict[str, Any]) -> dict[str, Any]:
+        what = request["do"]
+        if what == "status":
+            return await asyncio.to_thread(status_of, supervisor, config, identity, run_dir)
+        if what == "ready":  # cheap: for those who ask again and again
+            return {"ready": supervisor.ready, "pid": os.getpid()}
+        if what == "kill":
+            pid = supervisor.kill(request["kind"], request["index"])
+            return {"pid": pid} if pid else {"error": f"{request['kind']} {request['index']} is not running"}
+        if what == "stop":
+            supervisor.stop()
+            return {"pid": os.getpid()}
+        return {"error": f"unknown request {what!r}"}
+
+    path = os.path.join(run_dir, "control.sock")
+    server = await control.listen(path, answer)
+    try:
+        return await supervisor.run()
+    finally:
+        server.close()
+        os.unlink(path)
+
+
+def status_of(supervisor: Supervisor, config: ServerConfig, identity: Identity, run_dir: str) -> dict[str, Any]:
+    """What ``muster local status`` shows of this host."""
+    shards = nodestate.states(
+        run_dir, identity.cluster_id, identity.member_id,
+        [c.spec.index for c in supervisor.children if c.spec.kind == "node" and c.pid],
+    )  # fmt: skip
+    names = {f"{p.member_id:x}": p.name for p in identity.peers}
+    nodes = []
+    for child in supervisor.children:
+        if child.spec.kind == "node":
+            state = shards.get(child.spec.index, {})
+            nodes.append({
+                "shard": child.spec.index, **_process(child), **state,
+                "leader_name": names.get(state.get("leader", ""), ""),
+                "is_leader": state.get("leader") == f"{identity.member_id:x}",
+            })  # fmt: skip
+    # without front processes node 0's serves clients
+    kind = "front" if config.fronts else "node"
+    fronts = [c for c in supervisor.children if c.spec.kind == kind and (config.fronts or c.spec.index == 0)]
+    return {
+        "name": config.name,
+        "member_id": f"{identity.member_id:x}",
+        "cluster_id": f"{identity.cluster_id:x}",
+        "pid": os.getpid(),
+        "ready": supervisor.ready,
+        "client_urls": [u.text for u in config.advertise_client],
+        "peer_urls": list(identity.own.peer_urls) if identity.member_id else [],
+        "data_dir": os.path.abspath(config.data_dir),
+        "run_dir": run_dir,
+        "nodes": nodes,
+        "fronts": [{"front": c.spec.index, **_process(c)} for c in fronts],
+    }
+
+
+def _process(child: Any) -> dict[str, Any]:
+    return {"pid": child.pid, "cpu": child.spec.cpu, "ready": child.ready, "starts": child.starts}
+
+
+def stop_limits(config: ServerConfig) -> StopLimits:
+    """How long this host's processes may take to stop."""
+    return StopLimits.of(setting(config, "election-timeout"))
+
+
+def child_specs(config: ServerConfig, identity: Identity, run_dir: str) -> list[ChildSpec]:
+    """The processes of a host, nodes first."""
+    shards = identity.shard_count
+    pins = pinning.assign(config.cpus, shards + config.fronts, floating=config.fronts)
+    specs = [_node_spec(config, identity, run_dir, shard, pins[shard]) for shard in range(shards)]
+    return specs + front_specs(config, identity, run_dir, identity.member_id, pins[shards:])
+
+
+def _common(config: ServerConfig, identity: Identity, run_dir: str, member_id: int, cpu: int, status_fd: int) -> Common:
+    return Common(
+        cluster_id=identity.cluster_id,
+        member_id=member_id,
+        name=config.name,
+        shard_count=identity.shard_count,
+        placement_depth=identity.placement_depth,
+        peers=identity.peers,
+        run_dir=run_dir,
+        heartbeat_interval_ms=setting(config, "heartbeat-interval"),
+        election_timeout_ms=setting(config, "election-timeout"),
+        max_request_bytes=setting(config, "max-request-bytes"),
+        max_txn_ops=setting(config, "max-txn-ops"),
+        warning_request_ms=setting(config, "warning-unary-request-duration"),
+        client_stall_timeout_ms=setting(config, "client-stall-timeout"),
+        curve_key_file=os.path.abspath(config.peer_key_file) if config.peer_key_file else "",
+        log_level=setting(config, "log-level"),
+        log_format=setting(config, "log-format"),
+        log_outputs=tuple("stderr" if o in ("default", "systemd/journal") else o for o in setting(config, "log-outputs")),
+        cpu=cpu,
+        status_fd=status_fd,
+    )
+
+
+def _node_spec(config: ServerConfig, identity: Identity, run_dir: str, shard: int, cpu: int) -> ChildSpec:
+    """A node's process; node 0's holds the front too when there are no front processes (``tools.muster.joined``)."""
+    listen = config.listen_peer[0]
+    serves = shard == 0 and config.fronts == 0
+
+    def settings(status_fd: int) -> Sequence[str]:
+        of_node = dumps(NodeSettings(
+            common=_common(config, identity, run_dir, identity.member_id, cpu, status_fd),
+            shard=shard,
+            data_dir=os.path.abspath(bootstrap.shard_dir(config.data_dir, shard)),
+            listen_host=ports.bind_address(listen),
+            listen_port=listen.port + shard,
+            client_urls=tuple(u.text for u in config.advertise_client),
+            peer_urls=identity.own.peer_urls,
+            incarnation=identity.incarnation,
+            initial_election_tick_advance=setting(config, "initial-election-tick-advance"),
+            snapshot_count=setting(config, "snapshot-count"),
+            snapshot_catchup_entries=setting(config, "snapshot-catchup-entries"),
+            quota_backend_bytes=config.quota_backend_bytes,
+            order_log_bytes=setting(config, "order-log-bytes"),
+            min_free_disk_bytes=setting(config, "min-free-disk-bytes"),
+            auto_compaction_mode=setting(config, "auto-compaction-mode"),
+            auto_compaction_retention=setting(config, "auto-compaction-retention"),
+            block_cache_bytes=max(setting(config, "block-cache-bytes") // config.shards, _LEAST_BLOCK_CACHE_BYTES),
+            write_buffer_bytes=max(setting(config, "write-buffer-bytes") // config.shards, _LEAST_WRITE_BUFFER_BYTES),
+            range_cache_bytes=setting(config, "range-cache-bytes") // config.shards,
+            lease_check_interval_ms=setting(config, "lease-check-interval"),
+            warning_apply_ms=setting(config, "warning-apply-duration"),
+            leader_placement=setting(config, "leader-placement"),
+            unsafe_no_fsync=setting(config, "unsafe-no-fsync"),
+        ))  # fmt: skip
+        if serves:
+            return of_node, _front_settings(config, identity, run_dir, identity.member_id, 0, cpu, status_fd)
+        return (of_node,)
+
+    argv = python("tools.muster.joined" if serves else "node", f"shard={shard}", f"host={config.name}")
+    return ChildSpec("node", shard, cpu, lambda status_fd: argv, settings, serves=serves)
+
+
+def front_specs(config: ServerConfig, identity: Identity, run_dir: str, member_id: int, pins: Sequence[int]) -> list[ChildSpec]:
+    """The front processes; ``member_id`` 0 on a machine without a member."""
+
+    def spec(index: int, cpu: int) -> ChildSpec:
+        def settings(status_fd: int) -> Sequence[str]:
+            return (_front_settings(config, identity, run_dir, member_id, index, cpu, status_fd),)
+
+        argv = python("proxy", f"front={index}", f"host={config.name}")
+        return ChildSpec("front", index, cpu, lambda status_fd: argv, settings)
+
+    return [spec(index, cpu) for index, cpu in enumerate(pins)]
+
+
+def _front_settings(
+    config: ServerConfig, identity: Identity, run_dir: str, member_id: int, index: int, cpu: int, status_fd: int
+) -> str:
+    metrics = tuple(f"http://{ports.in_url(ports.bind_address(u))}:{u.port}" for u in config.listen_metrics)
+    return dumps(FrontSettings(
+        common=_common(config, identity, run_dir, member_id, cpu, status_fd),
+        index=index,
+        listen=tuple(f"http://{ports.in_url(ports.bind_address(u))}:{u.port}" for u in config.listen_client),
+        fronts=max(config.fronts, 1),
+        reuse_port=config.fronts > 1 or setting(config, "socket-reuse-port"),
+        timed_calls=setting(config, "metrics") == "extensive",
+        listen_metrics=metrics if index == 0 else (),  # one process answers there
+        max_concurrent_streams=setting(config, "max-concurrent-streams"),
+        max_client_connections=_of_a_front(config, setting(config, "max-client-connections")),
+        max_client_memory_bytes=_memory_of_a_front(config),
+        max_unanswered_bytes=setting(config, "max-unanswered-bytes"),
+        max_unfinished_bytes=setting(config, "max-unfinished-bytes"),
+        max_untaken_bytes=setting(config, "max-untaken-bytes"),
+        max_connection_snapshots=setting(config, "max-connection-snapshots"),
+        max_connection_range_streams=setting(config, "max-connection-range-streams"),
+        grpc_keepalive_min_time_ms=setting(config, "grpc-keepalive-min-time"),
+        grpc_keepalive_interval_ms=setting(config, "grpc-keepalive-interval"),
+        grpc_keepalive_timeout_ms=setting(config, "grpc-keepalive-timeout"),
+        watch_progress_notify_interval_ms=config.watch_progress_notify_interval_ms,
+        watch_merge_bytes=setting(config, "watch-merge-bytes") // max(config.fronts, 1),
+        quota_backend_bytes=config.quota_backend_bytes,
+        cors=setting(config, "cors"),
+        host_whitelist=setting(config, "host-whitelist"),
+    ))  # fmt: skip
+
+
+def _of_a_front(config: ServerConfig, connections: int) -> int:
+    return connections if connections == AUTO else -(-connections // max(config.fronts, 1))
+
+
+def _memory_of_a_front(config: ServerConfig) -> int:
+    wanted: int = setting(config, "max-client-memory-bytes")
+    return (for_clients(of_the_host()) if wanted == AUTO else wanted) // max(config.fronts, 1)
+
+
+def _log_facts(log: Logger, config: ServerConfig, identity: Identity, is_new: bool) -> None:
+    log.info(
+        "starting muster", muster_version=MUSTER_VERSION, etcd_version=ETCD_VERSION, python_version=platform.python_version(),
+        os_arch=f"{sys.platform}/{platform.machine()}", cpus=os.cpu_count(), pid=os.getpid(),
+    )  # fmt: skip
+    if not config.values.is_set("data-dir"):
+        log.info("no data-dir provided, using default data-dir", data_dir=os.path.abspath(config.data_dir))
+    log.info("listening", peer_urls=[u.text for u in config.listen_peer], client_urls=[u.text for u in config.listen_client])
+    log.info(
+        "settings", name=config.name, data_dir=os.path.abspath(config.data_dir), member_dir=os.path.abspath(bootstrap.member_dir(config.data_dir)),
+        heartbeat=f"{setting(config, 'heartbeat-interval')}ms", election=f"{setting(config, 'election-timeout')}ms",
+        snapshot_count=setting(config, "snapshot-count"), advertise_client_urls=[u.text for u in config.advertise_client],
+        initial_advertise_peer_urls=[u.text for u in config.advertise_peer], initial_cluster=config.initial_cluster_text if is_new else "",
+        initial_cluster_token=config.initial_cluster_token, shards=identity.shard_count, fronts=config.fronts,
+    )  # fmt: skip
+    if not is_new and config.initial_cluster_set:
+        log.info("the member has been initialized before: the initial-* flags are ignored")
+        flags = bootstrap.peers_of(config.initial_cluster, config.initial_cluster_token)
+        if {p.member_id for p in flags} != {p.member_id for p in identity.peers}:
+            log.warning(
+                "the data directory was made for other members than the flags name, and it counts: is it another cluster's?",
+                data_dir=os.path.abspath(config.data_dir), members=_members(identity.peers), flags=_members(flags),
+            )  # fmt: skip
+    log.info(f"starting member {identity.member_id:x} in cluster {identity.cluster_id:x}")
+    log.warning("serving client requests without TLS: use trusted networks only")
+
+
+def _members(peers: Sequence[Peer]) -> str:
+    return ",".join(f"{peer.name}={url}" for peer in peers for url in peer.peer_urls)

@@ -1,0 +1,172 @@
+"""A host's processes: nodes and fronts, kept running, stopped in order.
+
+Order of stopping, each step bounded:
+
+1. fronts: they send GOAWAY and answer what they hold. Where node 0's process holds the front (``tools.muster.joined``),
+   SIGUSR1 ends that alone;
+2. nodes of shards other than 0: each hands its leadership over and answers what it has logged (``node.replica.leaving``), for
+   which it needs the order that its host's node 0 feeds it;
+3. node 0.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import Coroutine, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from cluster.settings import leave_s, limit_s
+from tools.muster.host.children import EXIT_FATAL, Child, ChildSpec
+from tools.muster.host.notify import notify
+
+_CLOSE_S = 5.0  # for a process to close what it has open: files, connections
+
+
+@dataclass(slots=True, frozen=True)
+class StopLimits:
+    """How long a front, and a node, may take to stop before it is killed."""
+
+    front_s: float
+    node_s: float
+
+    @classmethod
+    def of(cls, election_timeout_ms: int) -> StopLimits:
+        """For what each waits for at most itself."""
+        return cls(limit_s(election_timeout_ms) + _CLOSE_S, leave_s(election_timeout_ms) + _CLOSE_S)
+
+
+def stop_signals() -> tuple[signal.Signals, ...]:
+    """What asks for an end in order. A terminal that is gone is among it, as with etcd, unless ``nohup`` or ``muster
+    local`` had that ignored before the start."""
+    asked = (signal.SIGTERM, signal.SIGINT)
+    return asked if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN else (*asked, signal.SIGHUP)
+
+
+class Logger(Protocol):
+    """What the supervisor needs of a logger."""
+
+    def info(self, event: str, **fields: Any) -> Any: ...
+    def warning(self, event: str, **fields: Any) -> Any: ...
+    def error(self, event: str, **fields: Any) -> Any: ...
+
+
+class Supervisor:
+    """Runs children until told to stop; :meth:`run` returns the exit code."""
+
+    def __init__(self, specs: Sequence[ChildSpec], log: Logger, limits: StopLimits) -> None:
+        self.children = [Child(spec, self._on_change) for spec in specs]
+        self.announced = False  # READY=1 was sent
+        self.told_to_stop = False  # by somebody: this host has not only ended because a child refused
+        self._log = log
+        self._limits = limits
+        self._stop = asyncio.Event()
+        self._hurry = asyncio.Event()
+        self._exit_code = 0
+
+    @property
+    def ready(self) -> bool:
+        """Every node knows a leader and every front serves."""
+        return all(child.ready for child in self.children)
+
+    def stop(self, exit_code: int = 0) -> None:
+        """Stop everything and let :meth:`run` return; asked twice: at once."""
+        self.told_to_stop = self.told_to_stop or not exit_code
+        if self._stop.is_set():
+            self._hurry.set()
+        else:
+            self._exit_code = exit_code
+            self._stop.set()
+
+    def kill(self, kind: str, index: int) -> int:
+        """kill -9 of one child; its pid, 0 if it does not run."""
+        for child in self.children:
+            if (child.spec.kind, child.spec.index) == (kind, index):
+                pid = child.pid
+                child.signal(signal.SIGKILL)
+                return pid
+        return 0
+
+    async def run(self) -> int:
+        """Start all children and keep them running until :meth:`stop` or a fatal refusal."""
+        loop = asyncio.get_running_loop()
+        numbers = stop_signals()
+        for number in numbers:
+            loop.add_signal_handler(number, self._on_signal, number)
+        try:
+            for child in self.children:
+                child.start()
+            await self._stop.wait()
+            if self.announced:
+                notify("STOPPING=1")
+            await self._stop_all()
+        finally:
+            for number in numbers:
+                loop.remove_signal_handler(number)
+        return self._exit_code
+
+    async def _stop_all(self) -> None:
+        for child in self.children:
+            child.stopping = True  # systemd may have told them all at once: what ends now is not started again
+        hurry = asyncio.get_running_loop().create_task(self._hurry.wait())
+        try:
+            for stage in self._stages():
+                stops = asyncio.gather(*stage)
+                await asyncio.wait((stops, hurry), return_when=asyncio.FIRST_COMPLETED)
+                if hurry.done():
+                    for child in self.children:
+                        child.stopping = True
+                        child.signal(signal.SIGKILL)
+                await stops
+        finally:
+            hurry.cancel()
+
+    def _stages(self) -> Iterator[list[Coroutine[Any, Any, None]]]:
+        """What is done at once, one after the other."""
+        fronts = [c for c in self.children if c.spec.kind == "front"]
+        nodes = [c for c in self.children if c.spec.kind == "node"]
+        limits = self._limits
+        yield [*(self._stop_one(c, limits.front_s) for c in fronts),
+               *(c.drain(limits.front_s) for c in nodes if c.spec.serves)]
+        yield [self._stop_one(c, limits.node_s) for c in nodes if c.spec.index]
+        yield [self._stop_one(c, limits.node_s) for c in nodes if not c.spec.index]
+
+    async def _stop_one(self, child: Child, limit_s: float) -> None:
+        if not await child.stop(limit_s):
+            self._log.warning("a child had to be killed", child=child.spec.label, limit_s=limit_s)
+
+    def _on_signal(self, number: int) -> None:
+        self._log.info("received signal; shutting down", signal=signal.Signals(number).name)
+        self.stop()
+
+    def _on_change(self, child: Child, event: dict[str, Any]) -> None:
+        kind, label = event.get("event"), child.spec.label
+        if kind == "started":
+            self._log.info("started", child=label, pid=child.pid, cpu=child.spec.cpu)
+        elif kind == "exited":
+            self._on_exit(child, event)
+        elif kind == "failed":  # it cannot even be started
+            self._log.error("cannot start a child; stopping this host", child=label, error=event["error"])
+            self.stop(1)
+        elif kind == "leader":
+            leader = f"{event.get('leader', 0):x}"
+            self._log.info("leader", child=label, shard=event.get("shard"), leader=leader, name=event.get("name", ""), term=event.get("term"))
+        elif kind == "ready":
+            self._log.info("child is ready", child=label, pid=child.pid)
+        if self.ready and not self.announced:
+            self.announced = True
+            self._log.info("ready to serve client requests")
+            notify("READY=1")
+
+    def _on_exit(self, child: Child, event: dict[str, Any]) -> None:
+        label, code = child.spec.label, event["code"]
+        how = f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+        if child.stopping:
+            self._log.info("stopped", child=label, how=how)
+        elif code == EXIT_FATAL:
+            self._log.error("a child refuses to run; stopping this host", child=label, reason=child.fatal or "see its log")
+            child.stopping = True
+            self.stop(1)
+        else:
+            self._log.warning("crashed; starting it again", child=label, how=how, after_s=event["ran_s"], in_s=event["again_in_s"])

@@ -1,0 +1,95 @@
+"""Where the hosts of a local cluster are: DIR/local.json, read by every `muster local` command."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from tools.muster.config.parse import ConfigError
+from tools.muster.machine.seal import write_whole
+
+FILE = "local.json"
+PORT_STEP = 100
+TOKEN = "muster-local"
+
+
+class NoCluster(ConfigError):
+    """No local cluster was ever made there."""
+
+
+@dataclass(slots=True, frozen=True)
+class LocalHost:
+    """One host: ``arguments`` is the command line of its server."""
+
+    index: int
+    name: str
+    client_port: int
+    peer_port: int  # of shard 0
+    data_dir: str
+    log_file: str
+    arguments: tuple[str, ...]
+
+    @property
+    def endpoint(self) -> str:
+        """Where clients find it."""
+        return f"http://127.0.0.1:{self.client_port}"
+
+
+@dataclass(slots=True, frozen=True)
+class Layout:
+    """A local cluster."""
+
+    hosts: tuple[LocalHost, ...]
+    shards: int
+
+    def host(self, index: int) -> LocalHost:
+        """One host; ConfigError if there is none of that number."""
+        if not 0 <= index < len(self.hosts):
+            raise ConfigError(f"there is no host {index}: they are 0 to {len(self.hosts) - 1}")
+        return self.hosts[index]
+
+
+def plan(
+    data_dir: str, hosts: int, shards: int, base_port: int, fronts: int, cpus: list[str], extra: tuple[str, ...]
+) -> Layout:
+    """Host i's client port is ``base_port + 100 * i``; its peer ports start right after."""
+    if not 1 <= hosts <= 99:
+        raise ConfigError("--hosts must be 1 to 99")
+    if not 1 <= shards < PORT_STEP - 1:
+        raise ConfigError(f"--shards must be 1 to {PORT_STEP - 2} in a local cluster")
+    if not 1 <= base_port <= 65_535 - PORT_STEP * (hosts - 1) - shards:
+        raise ConfigError(f"--base-port={base_port} leaves no room for the ports of {hosts} hosts")
+    root = Path(data_dir).absolute()
+    ports = [base_port + PORT_STEP * i for i in range(hosts)]
+    cluster = ",".join(f"host{i}=http://127.0.0.1:{port + 1}" for i, port in enumerate(ports))
+    made = []
+    for i, port in enumerate(ports):
+        client, peer = f"http://127.0.0.1:{port}", f"http://127.0.0.1:{port + 1}"
+        arguments = (
+            f"--name=host{i}", f"--data-dir={root / f'host{i}'}",
+            f"--listen-client-urls={client}", f"--advertise-client-urls={client}",
+            f"--listen-peer-urls={peer}", f"--initial-advertise-peer-urls={peer}",
+            f"--initial-cluster={cluster}", f"--initial-cluster-token={TOKEN}",
+            f"--shards={shards}", f"--fronts={fronts}", f"--cpus={cpus[i]}", *extra,
+        )  # fmt: skip
+        made.append(LocalHost(i, f"host{i}", port, port + 1, str(root / f"host{i}"), str(root / f"host{i}.log"), arguments))
+    return Layout(tuple(made), shards)
+
+
+def save(data_dir: str, layout: Layout) -> None:
+    """Record it for the other commands."""
+    write_whole(Path(data_dir, FILE), json.dumps(asdict(layout), indent=1) + "\n", 0o644)
+
+
+def load(data_dir: str) -> Layout:
+    """The recorded layout; NoCluster if none was ever made there."""
+    path = Path(data_dir, FILE)
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8"))
+        hosts = tuple(LocalHost(**{**h, "arguments": tuple(h["arguments"])}) for h in raw["hosts"])
+        return Layout(hosts, raw["shards"])
+    except FileNotFoundError:
+        raise NoCluster(f"no local cluster in {data_dir}: start one with `muster local --data-dir {data_dir}`") from None
+    except (OSError, ValueError, KeyError, TypeError) as e:
+        raise ConfigError(f"cannot read {path}: {e}") from None

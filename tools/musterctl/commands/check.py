@@ -1,0 +1,184 @@
+"""``check perf``: a minute of puts at a set rate, judged by throughput, slowest request and deviation."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import statistics
+import sys
+import threading
+import time
+from dataclasses import dataclass, field
+
+import grpc
+
+from cluster.pb import rpc_pb2
+from tools.musterctl.client import Client, RequestError, failing_with, request_error, session
+from tools.musterctl.command import Exit, Invocation
+from tools.musterctl.commands.kv import prefix_end
+from tools.musterctl.printing.gotext import quote, raw
+
+DURATION_S = 60
+_KEY_BYTES = 256
+_VALUE_BYTES = 1024
+_PUT_TIMEOUT_S = 10.0  # etcdctl has none, and waits for ever where its server is gone
+_CLEANUP_TIMEOUT_S = 30.0
+_UPKEEP_TIMEOUT_S = 600.0
+_SLOWEST_S = 0.5
+_DEVIATION_S = 0.1
+_ENOUGH = 0.9  # of the load's rate
+
+
+@dataclass(slots=True, frozen=True)
+class Load:
+    """A workload: puts per second over so many clients."""
+
+    puts_per_s: int
+    clients: int
+
+
+_LOADS = {"s": Load(150, 50), "m": Load(1000, 200), "l": Load(8000, 500), "xl": Load(15000, 1000)}
+_ALIASES = {"small": "s", "medium": "m", "large": "l", "xLarge": "xl"}
+
+
+@dataclass(slots=True)
+class Measured:
+    """What the requests took."""
+
+    latencies_s: list[float] = field(default_factory=list)
+    errors: dict[str, int] = field(default_factory=dict)
+    elapsed_s: float = 0.0
+
+
+def verdict(load: Load, measured: Measured) -> tuple[list[str], bool]:
+    """The lines to print and whether the cluster passes."""
+    lines, passed = [], True
+    if measured.errors:
+        lines.append("FAIL: too many errors")
+        lines += [f"FAIL: ERROR({error}) -> {count}" for error, count in measured.errors.items()]
+        passed = False
+    rate = len(measured.latencies_s) / measured.elapsed_s if measured.elapsed_s else 0.0
+    if rate / load.puts_per_s <= _ENOUGH:
+        lines.append(f"FAIL: Throughput too low: {int(rate) + 1} writes/s")
+        passed = False
+    else:
+        lines.append(f"PASS: Throughput is {int(rate) + 1} writes/s")
+    slowest = max(measured.latencies_s, default=0.0)
+    if slowest > _SLOWEST_S:
+        lines.append(f"Slowest request took too long: {slowest:f}s")
+        passed = False
+    else:
+        lines.append(f"PASS: Slowest request took {slowest:f}s")
+    deviation = statistics.pstdev(measured.latencies_s) if measured.latencies_s else 0.0
+    if deviation > _DEVIATION_S:
+        lines.append(f"Stddev too high: {deviation:f}s")
+        passed = False
+    else:
+        lines.append(f"PASS: Stddev is {deviation:f}s")
+    lines.append("PASS" if passed else "FAIL")
+    return lines, passed
+
+
+def perf(invocation: Invocation) -> None:
+    """``check perf``."""
+    wanted = invocation.flags.string("load")
+    load = _LOADS.get(_ALIASES.get(wanted, wanted))
+    if load is None:
+        raise Exit(4, f"unknown load option {wanted}")
+    prefix_text = invocation.flags.string("prefix")
+    prefix = raw(prefix_text)
+    key, end = (prefix, prefix_end(prefix)) if prefix else (b"\0", b"\0")
+    s = session(invocation)
+    client = s.client()
+    with failing_with():
+        request = rpc_pb2.RangeRequest(key=key, range_end=end, limit=1)
+        if client.unary("KV/Range", request, rpc_pb2.RangeResponse, DURATION_S, True).kvs:
+            advice = f"Delete with 'musterctl del --prefix {prefix_text}' first"
+            raise Exit(3, f"prefix {quote(prefix)} has keys. {advice}")
+    measured = drive(client, load, prefix, DURATION_S, _PUT_TIMEOUT_S)
+    with failing_with():
+        deletion = rpc_pb2.DeleteRangeRequest(key=key, range_end=end)
+        deleted = client.unary("KV/DeleteRange", deletion, rpc_pb2.DeleteRangeResponse, _CLEANUP_TIMEOUT_S)
+        if invocation.flags.switch("auto-compact"):
+            revision = deleted.header.revision
+            print(f"Compacting with revision {revision}")
+            compact = rpc_pb2.CompactionRequest(revision=revision, physical=True)
+            client.unary("KV/Compact", compact, rpc_pb2.CompactionResponse, _UPKEEP_TIMEOUT_S)
+            print(f"Compacted with revision {revision}")
+        if invocation.flags.switch("auto-defrag"):
+            for endpoint in s.config.endpoints:
+                print(f'Defragmenting "{endpoint}"')
+                request_ = rpc_pb2.DefragmentRequest()
+                s.client(endpoint).unary(
+                    "Maintenance/Defragment", request_, rpc_pb2.DefragmentResponse, _UPKEEP_TIMEOUT_S
+                )
+                print(f'Defragmented "{endpoint}"')
+    lines, passed = verdict(load, measured)
+    print("\n".join(lines))
+    if not passed:
+        raise Exit(1)
+
+
+def drive(client: Client, load: Load, prefix: bytes, duration_s: float, put_timeout_s: float) -> Measured:
+    """Send puts at the load's rate for ``duration_s``, at most one per client at a time. It takes at most
+    ``put_timeout_s`` longer, whatever becomes of the servers.
+
+    Requests are issued by one thread and finish by callback, so that the Python side stays out of the
+    way of what is measured.
+    """
+    measured = Measured()
+    lock = threading.Lock()
+    idle = threading.Semaphore(load.clients)
+    value = bytes(_VALUE_BYTES)
+    start = time.monotonic()
+    sent, shown = 0, -1
+    while (now := time.monotonic()) < start + duration_s:
+        if int(now - start) != shown:
+            shown = int(now - start)
+            _progress(shown, int(duration_s))
+        due = start + sent / load.puts_per_s
+        if due > now:
+            time.sleep(min(due - now, 0.1))
+            continue
+        if not idle.acquire(timeout=0.1):
+            continue
+        sent += 1
+        key = prefix + random.getrandbits(63).to_bytes(8, "little").ljust(_KEY_BYTES, b"\0")
+        began = time.monotonic()
+
+        def done(call: grpc.Future, began: float = began) -> None:
+            took = time.monotonic() - began
+            with lock:
+                error = call.exception()
+                if error is None:
+                    measured.latencies_s.append(took)
+                else:
+                    name = str(request_error(error)) if isinstance(error, grpc.RpcError) else str(error)
+                    measured.errors[name] = measured.errors.get(name, 0) + 1
+            idle.release()
+
+        try:
+            call = client.start(
+                "KV/Put", rpc_pb2.PutRequest(key=key, value=value), rpc_pb2.PutResponse, put_timeout_s
+            )
+            call.add_done_callback(done)
+        except RequestError as error:
+            with lock:
+                measured.errors[str(error)] = measured.errors.get(str(error), 0) + 1
+            idle.release()
+    for _ in range(load.clients):  # all are back
+        idle.acquire()
+    measured.elapsed_s = time.monotonic() - start
+    _progress(int(duration_s), int(duration_s))
+    with contextlib.suppress(OSError):
+        print(file=sys.stdout, flush=True)
+    return measured
+
+
+def _progress(done: int, total: int) -> None:
+    bar = ""
+    if sys.stdout.isatty():
+        filled = 40 * done // total
+        bar = f" [{'o' * filled}{'m' if filled < 40 else ''}{' ' * (39 - filled)}]"
+    sys.stdout.write(f"\r {done} / {total}{bar} {100 * done / total:7.2f}%")
+    sys.stdout.flush()

@@ -1,0 +1,146 @@
+"""``endpoint health``, ``status``, ``hashkv``: each endpoint is asked by itself."""
+
+from __future__ import annotations
+
+import contextlib
+import queue
+import sys
+import threading
+import time
+
+from cluster.pb import rpc_pb2
+from tools.musterctl.client import Client, RequestError, Session, failing_with, session
+from tools.musterctl.command import Exit, Invocation
+from tools.musterctl.printing.gotext import duration
+from tools.musterctl.printing.records import EndpointHash, EndpointHealth, EndpointStatus
+
+_ASK_AGAIN_S = 0.05
+
+
+def endpoints(invocation: Invocation, s: Session) -> list[str]:
+    """The endpoints of the command line, or with ``--cluster`` the client URLs of every member."""
+    if not invocation.flags.switch("cluster"):
+        return list(s.config.endpoints)
+    with failing_with(1, "failed to fetch endpoints from etcd cluster member list: {}"):
+        request = rpc_pb2.MemberListRequest(linearizable=True)
+        r = s.client().unary("Cluster/MemberList", request, rpc_pb2.MemberListResponse, s.timeout_s, True)
+    return [url for member in r.members for url in member.clientURLs]
+
+
+def health(invocation: Invocation) -> None:
+    """``endpoint health``: a linearizable read from each endpoint at once, in the order they answer."""
+    s = session(invocation)
+    asked = endpoints(invocation, s)
+    results: queue.SimpleQueue[EndpointHealth] = queue.SimpleQueue()
+    for endpoint in asked:
+        threading.Thread(target=lambda e=endpoint: results.put(_probe(s, e)), daemon=True).start()
+    found = [results.get() for _ in asked]
+    s.printer.endpoint_health(found)
+    if not all(result.healthy for result in found):
+        raise Exit(1, "unhealthy cluster")
+
+
+def _probe(s: Session, endpoint: str) -> EndpointHealth:
+    started = time.monotonic_ns()
+    healthy, reason = True, ""
+    try:
+        client = s.client(endpoint)
+        request = rpc_pb2.RangeRequest(key=b"health")
+        try:
+            client.unary("KV/Range", request, rpc_pb2.RangeResponse, s.timeout_s, True)
+        except RequestError as error:
+            # who may not read the key has still been answered by a working quorum
+            if str(error) != "etcdserver: permission denied":
+                raise
+        took = duration(time.monotonic_ns() - started)
+        alarms = client.unary("Maintenance/Alarm", rpc_pb2.AlarmRequest(), rpc_pb2.AlarmResponse, s.timeout_s)
+        if alarms.alarms:
+            healthy = False
+            names = " ".join(rpc_pb2.AlarmType.Name(a.alarm) for a in alarms.alarms)
+            reason = f"Active Alarm(s): {names} "
+    except RequestError as error:
+        took = duration(time.monotonic_ns() - started)
+        healthy, reason = False, str(error)
+    return EndpointHealth(endpoint, healthy, took, reason)
+
+
+def status(invocation: Invocation) -> None:
+    """``endpoint status``: one after the other; a failure is told at once and decides the exit code."""
+    s = session(invocation)
+    found: list[EndpointStatus] = []
+    failed = False
+    for endpoint in endpoints(invocation, s):
+        try:
+            client = s.client(endpoint)
+            request = rpc_pb2.StatusRequest()
+            r = client.unary("Maintenance/Status", request, rpc_pb2.StatusResponse, s.timeout_s, True)
+            found.append(EndpointStatus(endpoint, r))
+        except RequestError as error:
+            failed = True
+            print(f"Failed to get the status of endpoint {endpoint} ({error})", file=sys.stderr)
+    s.printer.endpoint_status(found)
+    if failed:
+        raise Exit(1)
+
+
+def hash_kv(invocation: Invocation) -> None:
+    """``endpoint hashkv``: of ``--rev``, or of several endpoints at the newest revision that all of them have."""
+    s = session(invocation)
+    asked = endpoints(invocation, s)
+    wanted = invocation.flags.number("rev")
+    if wanted or len(asked) == 1:
+        found, failure = _hashes(s, {endpoint: s.client(endpoint) for endpoint in asked}, wanted)
+    else:
+        found, failure = _comparable_hashes(s, asked)
+    s.printer.endpoint_hash(found)
+    if failure:
+        raise Exit(1, failure)
+
+
+def _hashes(s: Session, clients: dict[str, Client], revision: int) -> tuple[list[EndpointHash], str]:
+    """Of each endpoint that answers; and the last failure, "" if there was none. A failure is told at once."""
+    found, failure = [], ""
+    for endpoint, client in clients.items():
+        try:
+            found.append(EndpointHash(endpoint, _hash_of(s, client, revision)))
+        except RequestError as error:
+            failure = str(error)
+            print(f"Failed to get the hash of endpoint {endpoint} ({error})", file=sys.stderr)
+    return found, failure
+
+
+def _hash_of(s: Session, client: Client, revision: int) -> rpc_pb2.HashKVResponse:
+    request = rpc_pb2.HashKVRequest(revision=revision)
+    return client.unary("Maintenance/HashKV", request, rpc_pb2.HashKVResponse, s.timeout_s, True)
+
+
+def _comparable_hashes(s: Session, asked: list[str]) -> tuple[list[EndpointHash], str]:
+    """Hashes of one revision, over one compaction.
+
+    Each endpoint says how far it is, and the least is what all have. A replica may be a moment behind its endpoint, and
+    a compaction may come between: then all are asked again, as long as the time of a command allows.
+    """
+    end = time.monotonic() + s.timeout_s
+    clients = {endpoint: s.client(endpoint) for endpoint in asked}
+    failure = ""
+    while True:
+        revisions = []
+        for endpoint, client in list(clients.items()):
+            request = rpc_pb2.StatusRequest()
+            try:
+                r = client.unary("Maintenance/Status", request, rpc_pb2.StatusResponse, s.timeout_s, True)
+            except RequestError as error:
+                failure = str(error)
+                del clients[endpoint]
+                print(f"Failed to get the hash of endpoint {endpoint} ({error})", file=sys.stderr)
+            else:
+                revisions.append(r.header.revision)
+        revision = min(revisions, default=0)
+        if time.monotonic() >= end or not clients:
+            found, last = _hashes(s, clients, revision)
+            return found, last or failure
+        with contextlib.suppress(RequestError):
+            found = [EndpointHash(e, _hash_of(s, c, revision)) for e, c in clients.items()]
+            if len({h.response.compact_revision for h in found}) == 1:
+                return found, failure
+        time.sleep(_ASK_AGAIN_S)

@@ -1,0 +1,191 @@
+"""``lease grant``, ``revoke``, ``timetolive``, ``list``, ``keep-alive``."""
+
+from __future__ import annotations
+
+import contextlib
+import queue
+import sys
+import threading
+from collections.abc import Iterator
+
+import grpc
+from google.protobuf.message import Message
+
+from cluster.pb import rpc_pb2
+from tools.musterctl.channels import say
+from tools.musterctl.client import Client, failing_with, request_error, session, stream_breaks
+from tools.musterctl.command import Exit, Invocation
+from tools.musterctl.printing.gotext import GoError, parse_int
+
+# how long a renewal may take before another endpoint is asked
+_FIRST_PATIENCE_S = 5.0  # while the TTL is not known
+_LEAST_PATIENCE_S = 1.0
+
+
+def _lease_id(text: str) -> int:
+    try:
+        return parse_int(text, 16)
+    except GoError as error:
+        raise Exit(128, f"bad lease ID arg ({error}), expecting ID in Hex") from None
+
+
+def _one_id(invocation: Invocation, message: str) -> int:
+    if len(invocation.args) != 1:
+        raise Exit(128, message)
+    return _lease_id(invocation.args[0])
+
+
+def grant(invocation: Invocation) -> None:
+    """``lease grant <ttl>``: the server chooses the ID."""
+    if len(invocation.args) != 1:
+        raise Exit(128, "lease grant command needs TTL argument")
+    try:
+        ttl = parse_int(invocation.args[0])
+    except GoError as error:
+        raise Exit(128, f"bad TTL ({error})") from None
+    s = session(invocation)
+    with failing_with(1, "failed to grant lease ({})"):
+        request = rpc_pb2.LeaseGrantRequest(TTL=ttl)
+        r = s.client().unary("Lease/LeaseGrant", request, rpc_pb2.LeaseGrantResponse, s.timeout_s)
+    s.printer.lease_grant(r)
+
+
+def revoke(invocation: Invocation) -> None:
+    """``lease revoke <leaseID>``."""
+    lease = _one_id(invocation, "lease revoke command needs 1 argument")
+    s = session(invocation)
+    with failing_with(1, "failed to revoke lease ({})"):
+        request = rpc_pb2.LeaseRevokeRequest(ID=lease)
+        r = s.client().unary("Lease/LeaseRevoke", request, rpc_pb2.LeaseRevokeResponse, s.timeout_s)
+    s.printer.lease_revoke(lease, r)
+
+
+def time_to_live(invocation: Invocation) -> None:
+    """``lease timetolive <leaseID>``: waits as long as it takes."""
+    lease = _one_id(invocation, "lease timetolive command needs lease ID as argument")
+    with_keys = invocation.flags.switch("keys")
+    s = session(invocation)
+    with failing_with(2):
+        request = rpc_pb2.LeaseTimeToLiveRequest(ID=lease, keys=with_keys)
+        r = s.client().unary(
+            "Lease/LeaseTimeToLive", request, rpc_pb2.LeaseTimeToLiveResponse, None, safe_to_repeat=True
+        )
+    s.printer.lease_time_to_live(r, with_keys)
+
+
+def list_leases(invocation: Invocation) -> None:
+    """``lease list``."""
+    s = session(invocation)
+    with failing_with(2):
+        request = rpc_pb2.LeaseLeasesRequest()
+        r = s.client().unary(
+            "Lease/LeaseLeases", request, rpc_pb2.LeaseLeasesResponse, None, safe_to_repeat=True
+        )
+    s.printer.lease_list(r)
+
+
+def keep_alive(invocation: Invocation) -> None:
+    """``lease keep-alive <leaseID>``: a renewal each third of the TTL until a server says that the lease is gone."""
+    lease = _one_id(invocation, "lease keep-alive command needs lease ID as argument")
+    s = session(invocation)
+    client = s.client()
+    if invocation.flags.switch("once"):
+        try:
+            r = _renew_once(client, lease)
+        except grpc.RpcError as error:
+            raise Exit(2, str(request_error(error))) from None
+        if r.TTL == 0:
+            raise Exit(2, "etcdserver: requested lease not found")
+        s.printer.lease_keep_alive(r)
+        return
+    for answer in _renewals(client, lease):
+        if answer.TTL <= 0:
+            break
+        s.printer.lease_keep_alive(answer)
+        sys.stdout.flush()
+    print(f"lease {lease:016x} expired or revoked.")
+
+
+def _renew_once(client: Client, lease: int) -> rpc_pb2.LeaseKeepAliveResponse:
+    request: list[Message] = [rpc_pb2.LeaseKeepAliveRequest(ID=lease)]
+    return next(iter(client.stream("Lease/LeaseKeepAlive", iter(request), rpc_pb2.LeaseKeepAliveResponse)))
+
+
+def _renewals(client: Client, lease: int) -> Iterator[rpc_pb2.LeaseKeepAliveResponse]:
+    """Answers to renewals, the next sent a third of the TTL after the last was answered, for ever.
+
+    Where one is not answered in time, or the stream breaks, the next goes to another endpoint. It does not end when
+    the TTL has passed without an answer: the cluster alone knows, and it gives a lease its full time after an election.
+    """
+    ttl_s = 0
+    lapse = _Lapse(lease)
+    while True:
+        renewals = _Renewals(client, lease, max(_LEAST_PATIENCE_S, ttl_s / 3) if ttl_s else _FIRST_PATIENCE_S)
+        reason = "the server ended the stream"
+        try:
+            for answer in renewals.stream:
+                client.works(renewals.stream)
+                ttl_s = answer.TTL
+                if ttl_s > 0:
+                    lapse.in_s(ttl_s)
+                yield answer
+                renewals.answered(ttl_s)
+        except grpc.RpcError as error:
+            failure = request_error(error)
+            if not stream_breaks(error):
+                raise Exit(2, str(failure)) from None
+            reason = "a renewal was not answered in time" if renewals.given_up else str(failure)
+        finally:
+            renewals.end()
+        client.failed(renewals.stream, reason)
+
+
+class _Renewals:
+    """One stream of renewals, cancelled if one is not answered within ``patience_s``."""
+
+    def __init__(self, client: Client, lease: int, patience_s: float) -> None:
+        self.given_up = False
+        self._request = rpc_pb2.LeaseKeepAliveRequest(ID=lease)
+        self._patience_s = patience_s
+        self._told: queue.SimpleQueue[float | None] = queue.SimpleQueue()
+        self.stream = client.stream("Lease/LeaseKeepAlive", self._requests(), rpc_pb2.LeaseKeepAliveResponse)
+
+    def answered(self, ttl_s: int) -> None:
+        """The last renewal was answered; the next one has a third of the TTL."""
+        self._told.put(ttl_s / 3)
+
+    def end(self) -> None:
+        """No more of them."""
+        self._told.put(None)
+
+    def _requests(self) -> Iterator[Message]:
+        while True:
+            yield self._request
+            try:
+                pause_s = self._told.get(timeout=self._patience_s)
+            except queue.Empty:
+                self.given_up = True
+                self.stream.cancel()
+                return
+            if pause_s is None:
+                return
+            with contextlib.suppress(queue.Empty):
+                self._told.get(timeout=pause_s)
+                return  # only the end is told between an answer and the next renewal
+
+
+class _Lapse:
+    """Says so when a lease was not renewed for its whole TTL."""
+
+    def __init__(self, lease: int) -> None:
+        self._lease = lease
+        self._timer: threading.Timer | None = None
+
+    def in_s(self, ttl_s: int) -> None:
+        """It was renewed now."""
+        if self._timer is not None:
+            self._timer.cancel()
+        words = f"lease {self._lease:016x} was not renewed for its whole TTL of {ttl_s} s and may be gone; trying on"
+        self._timer = threading.Timer(ttl_s, say, (words,))
+        self._timer.daemon = True
+        self._timer.start()

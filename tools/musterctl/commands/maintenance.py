@@ -1,0 +1,136 @@
+"""``member list``, ``alarm``, ``defrag``, ``snapshot save``, ``version``, ``peer-keys``."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import tools.musterctl as musterctl
+from tools.musterctl.command import Exit, Invocation
+
+
+def version(invocation: Invocation) -> None:
+    """``version``."""
+    from tools.musterctl.usage import version as muster_version
+
+    print(f"musterctl version: {muster_version()}")
+    print(f"API version: {musterctl.API_VERSION}")
+
+
+def member_list(invocation: Invocation) -> None:
+    """``member list``: asks the leader."""
+    from cluster.pb import rpc_pb2
+    from tools.musterctl.client import failing_with, session
+
+    s = session(invocation)
+    with failing_with():
+        request = rpc_pb2.MemberListRequest(linearizable=True)
+        r = s.client().unary("Cluster/MemberList", request, rpc_pb2.MemberListResponse, s.timeout_s, True)
+    s.printer.member_list(r)
+
+
+def alarm_list(invocation: Invocation) -> None:
+    """``alarm list``."""
+    from cluster.pb import rpc_pb2
+    from tools.musterctl.client import failing_with, session
+
+    if invocation.args:
+        raise Exit(128, "alarm list command accepts no arguments")
+    s = session(invocation)
+    with failing_with():
+        r = s.client().unary("Maintenance/Alarm", rpc_pb2.AlarmRequest(), rpc_pb2.AlarmResponse, s.timeout_s)
+    s.printer.alarm(r)
+
+
+def alarm_disarm(invocation: Invocation) -> None:
+    """``alarm disarm``: every active alarm; the answer has no header, as clientv3's has none."""
+    from cluster.pb import rpc_pb2
+    from tools.musterctl.client import failing_with, session
+
+    if invocation.args:
+        raise Exit(128, "alarm disarm command accepts no arguments")
+    s = session(invocation)
+    client = s.client()
+    disarmed = rpc_pb2.AlarmResponse()
+    with failing_with():
+        active = client.unary("Maintenance/Alarm", rpc_pb2.AlarmRequest(), rpc_pb2.AlarmResponse, s.timeout_s)
+        for alarm in active.alarms:
+            request = rpc_pb2.AlarmRequest(action="DEACTIVATE", memberID=alarm.memberID, alarm=alarm.alarm)
+            r = client.unary("Maintenance/Alarm", request, rpc_pb2.AlarmResponse, s.timeout_s)
+            disarmed.alarms.extend(r.alarms)
+    s.printer.alarm(disarmed)
+
+
+def defrag(invocation: Invocation) -> None:
+    """``defrag``: each endpoint in turn."""
+    from cluster.pb import rpc_pb2
+    from tools.musterctl.client import RequestError, session
+    from tools.musterctl.commands.endpoint import endpoints
+
+    s = session(invocation)
+    failed = False
+    for endpoint in endpoints(invocation, s):
+        try:
+            request = rpc_pb2.DefragmentRequest()
+            s.client(endpoint).unary(
+                "Maintenance/Defragment", request, rpc_pb2.DefragmentResponse, s.timeout_s
+            )
+            print(f"Finished defragmenting etcd member[{endpoint}]", flush=True)
+        except RequestError as error:
+            print(f"Failed to defragment etcd member[{endpoint}] ({error})", file=sys.stderr)
+            failed = True
+    if failed:
+        raise Exit(1)
+
+
+def snapshot_save(invocation: Invocation) -> None:
+    """``snapshot save <file>``: written as ``<file>.part``, synced, then renamed."""
+    import grpc
+
+    from cluster.pb import rpc_pb2
+    from tools.musterctl.client import RequestError, request_error, session
+
+    if len(invocation.args) != 1:
+        raise Exit(128, "snapshot save expects one argument")
+    path = invocation.args[0]
+    if not path:
+        raise Exit(128, "snapshot save expects one argument")
+    s = session(invocation)
+    if len(s.config.endpoints) != 1:
+        raise Exit(
+            5,
+            f"snapshot must be requested to one selected node, not multiple [{' '.join(s.config.endpoints)}]",
+        )
+    part = path + ".part"
+    timeout_s = s.timeout_s if s.timeout_given else None
+    try:
+        with open(part, "wb") as file:
+            request = rpc_pb2.SnapshotRequest()
+            chunks = s.client().responses(
+                "Maintenance/Snapshot", request, rpc_pb2.SnapshotResponse, timeout_s
+            )
+            for chunk in chunks:
+                file.write(chunk.blob)
+            file.flush()
+            os.fsync(file.fileno())
+        os.rename(part, path)
+    except (grpc.RpcError, RequestError) as error:
+        failure = request_error(error) if isinstance(error, grpc.RpcError) else error
+        raise Exit(5, str(failure)) from None
+    except OSError as error:
+        reason = f"open {part}: {(error.strerror or '').lower()}"
+        raise Exit(5, f"could not open {part} ({reason})") from None
+    print(f"Snapshot saved at {path}")
+
+
+def peer_keys(invocation: Invocation) -> None:
+    """``peer-keys <filename>``: the key file that all hosts of a cluster share."""
+    from tools.muster import peer_keys
+
+    if len(invocation.args) != 1:
+        raise Exit(128, "peer-keys command needs a file name as argument")
+    try:
+        peer_keys.generate(invocation.args[0])
+    except OSError as error:
+        raise Exit(1, f"open {invocation.args[0]}: {(error.strerror or '').lower()}") from None
+    print(f"Peer keys saved at {invocation.args[0]}")

@@ -1,0 +1,151 @@
+"""``shard list`` and ``shard of``: what only muster has, from ``/muster/shards`` and ``/muster/placement`` of its hosts."""
+
+from __future__ import annotations
+
+import json
+import ssl
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Sequence
+from typing import Any
+
+from cluster.pb import rpc_pb2
+from cluster.placement import Placement
+from tools.musterctl.client import Config, Session, failing_with, session
+from tools.musterctl.command import Exit, Invocation
+from tools.musterctl.commands.kv import span
+from tools.musterctl.printing import layout
+from tools.musterctl.printing.gotext import quote, raw, si_bytes
+from tools.musterctl.printing.printer import choose
+
+HEADER = ("SHARD", "HOST", "ROLE", "TERM", "COMMIT", "APPLIED", "ORDER", "LAG", "REVISION", "KEYS", "SIZE", "CPU", "FEED FROM")
+_FORMATS = ("simple", "table", "json", "fields")
+
+Facts = dict[str, Any]
+
+
+def list_shards(invocation: Invocation) -> None:
+    """``shard list``: every shard on every host of the cluster, also if one endpoint only is given."""
+    if invocation.args:
+        raise Exit(128, "shard list command accepts no arguments")
+    s = _session(invocation)
+    with failing_with(1, "failed to fetch endpoints from the cluster's member list: {}"):
+        request = rpc_pb2.MemberListRequest(linearizable=False)
+        members = s.client().unary("Cluster/MemberList", request, rpc_pb2.MemberListResponse, s.timeout_s, True).members
+    found: list[Facts] = []
+    silent: list[str] = []
+    for member in sorted(members, key=lambda m: m.name):
+        host = _ask_any(s, list(member.clientURLs), "/muster/shards")
+        if host is None:
+            silent.append(member.name or f"{member.ID:x}")
+        else:
+            found += [{"host": host["name"], "member_id": host["member_id"], **facts} for facts in host["shards"]]
+    found.sort(key=lambda facts: (facts["shard"], facts["host"]))
+    newest = max((facts["order_index"] for facts in found if facts["up"]), default=0)
+    for facts in found:
+        if facts["up"]:
+            facts["order_lag"] = newest - facts["order_index"]
+    names = {facts["member_id"]: facts["host"] for facts in found}
+    _show(s, HEADER, [_row(facts, names) for facts in found], found, found)
+    for name in silent:
+        print(f"host {name} does not answer", file=sys.stderr)
+    if silent:
+        raise Exit(1)
+
+
+def _row(facts: Facts, names: dict[str, str]) -> list[str]:
+    if not facts["up"]:
+        return [str(facts["shard"]), facts["host"], "down", *[""] * (len(HEADER) - 3)]
+    feed = facts.get("feed_from", "")
+    return [
+        str(facts["shard"]), facts["host"], facts["role"], str(facts["term"]), str(facts["commit_index"]),
+        str(facts["applied_index"]), str(facts["order_index"]), str(facts["order_lag"]), str(facts["revision"]),
+        str(facts["keys"]) if facts["keys"] >= 0 else "?", si_bytes(facts["size_bytes"]), f"{facts['cpu_share']:.0%}",
+        names.get(feed, feed),
+    ]  # fmt: skip
+
+
+def of(invocation: Invocation) -> None:
+    """``shard of``: the shards that a key or a range can touch, as the cluster has agreed on it."""
+    s = _session(invocation)
+    if not invocation.args:
+        raise Exit(128, "shard of command needs one argument as key and an optional argument as range_end")
+    key, range_end = span(invocation.flags, invocation.args, "shard of")
+    agreed = _ask_any(s, list(s.config.endpoints), "/muster/placement")
+    if agreed is None:
+        raise Exit(1, "no endpoint answers /muster/placement: it must be muster's")
+    placement = Placement(agreed["shards"], agreed["depth"])
+    shards = placement.shards_of(key, range_end)
+    prefix = placement.prefix_of(raw(invocation.args[0])) if len(shards) == 1 else b""
+    text = prefix.decode(errors="surrogateescape")
+    facts = {
+        "shards": list(shards), "of": agreed["shards"], "depth": agreed["depth"],
+        "placed_by": prefix.decode(errors="backslashreplace"),
+    }  # fmt: skip
+    _show(s, ("SHARD", "PLACED BY"), [[str(shard), text] for shard in shards], [facts], facts)
+
+
+def _session(invocation: Invocation) -> Session:
+    s = session(invocation)
+    if "write-out" not in invocation.flags.given:
+        s.printer = choose("table", s.printer.as_hex)  # there is no etcdctl whose default it could be
+    if s.printer.kind not in _FORMATS:
+        raise Exit(4, f"{s.printer.kind} not supported as output format")
+    return s
+
+
+def _show(s: Session, header: Sequence[str], rows: list[list[str]], blocks: list[Facts], document: object) -> None:
+    """``rows`` for people, ``blocks`` (one of lines for each) and ``document`` for programs."""
+    if s.printer.kind == "json":
+        print(json.dumps(document, separators=(",", ":")))
+    elif s.printer.kind == "table":
+        sys.stdout.write(layout.grid(header, rows))
+    elif s.printer.kind == "fields":
+        for block in blocks:
+            print("".join(f'"{_field(name)}" : {_value(value)}\n' for name, value in block.items()))
+    else:
+        for row in rows:
+            print(", ".join(row))
+
+
+def _field(name: str) -> str:
+    """``member_id`` as the format spells names: MemberID."""
+    return "".join("ID" if word == "id" else "CPU" if word == "cpu" else word.capitalize() for word in name.split("_"))
+
+
+def _value(value: object) -> str:
+    if isinstance(value, str):
+        return quote(value)
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f"[{' '.join(map(str, value))}]" if isinstance(value, list) else str(value)
+
+
+def _ask_any(s: Session, endpoints: Sequence[str], path: str) -> Facts | None:
+    """A JSON document of the first endpoint that gives it; None if none does."""
+    for endpoint in endpoints:
+        try:
+            with urllib.request.urlopen(_url(s.config, endpoint) + path, timeout=s.timeout_s, context=_context(s.config)) as answer:
+                document = json.load(answer)
+        except (OSError, ValueError, urllib.error.URLError):
+            continue
+        if isinstance(document, dict):
+            return document
+    return None
+
+
+def _url(config: Config, endpoint: str) -> str:
+    if "://" in endpoint:
+        return endpoint.rstrip("/")
+    secure = bool(config.cert or config.cacert) or not config.insecure_transport
+    return f"{'https' if secure else 'http'}://{endpoint}"
+
+
+def _context(config: Config) -> ssl.SSLContext | None:
+    if not config.cacert and not config.cert:
+        return None
+    context = ssl.create_default_context(cafile=config.cacert or None)
+    if config.cert:
+        context.load_cert_chain(config.cert, config.key)
+    return context

@@ -1,0 +1,238 @@
+"""``watch``: events of a key, a range or a prefix, until the server ends it or somebody interrupts.
+
+A watch outlives its connection: it goes on at the revision after the last one shown, on another endpoint
+if need be. Interactive mode reads ``watch ...`` and ``progress`` lines from stdin.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import NoReturn
+
+import grpc
+from google.protobuf.message import Message
+
+from cluster.pb import rpc_pb2
+from tools.musterctl.client import Client, RequestError, Session, request_error, session, stream_breaks
+from tools.musterctl.command import Exit, FlagError, Flags, Invocation
+from tools.musterctl.commands.kv import prefix_end
+from tools.musterctl.commands.table import watch_command
+from tools.musterctl.commands.txn import split_words
+from tools.musterctl.printing.gotext import quote, raw, text
+
+_COMPACTED = "etcdserver: mvcc: required revision has been compacted"
+_FUTURE = "etcdserver: mvcc: required revision is a future revision"
+
+
+@dataclass(slots=True, frozen=True)
+class WatchArguments:
+    """What to watch, and the command to run for each event."""
+
+    words: list[str]
+    command: list[str]
+
+
+def split_arguments(args: list[str], line: Sequence[str], env_key: str, env_range: str) -> WatchArguments:
+    """Divide the words of a watch at ``--``; the environment's key stands for the first ones.
+
+    ``args`` are the words without flags, those after ``--`` included; ``line`` still has the ``--``.
+    """
+    words, command = args, []
+    if "--" in line:
+        command = list(line[line.index("--") + 1 :])
+        if not command:
+            raise Exit(128, "bad number of arguments (found separator --, but no commands)")
+        words = args[: len(args) - len(command)]
+    if env_key:
+        if words:
+            raise Exit(128, "bad number of arguments (found conflicting environment key)")
+        words = [env_key, env_range] if env_range else [env_key]
+    if not words:
+        raise Exit(128, "bad number of arguments")
+    return WatchArguments(words, command)
+
+
+def create_request(flags: Flags, words: list[str]) -> rpc_pb2.WatchCreateRequest:
+    """The request of a watch; ValueError on a range_end beside ``--prefix``."""
+    key, range_end = raw(words[0]), b""
+    if len(words) == 2:
+        if flags.switch("prefix"):
+            raise ValueError("`range_end` and `--prefix` are mutually exclusive")
+        range_end = raw(words[1])
+    elif flags.switch("prefix"):
+        key, range_end = (key, prefix_end(key)) if key else (b"\0", b"\0")
+    return rpc_pb2.WatchCreateRequest(
+        key=key,
+        range_end=range_end,
+        start_revision=flags.number("rev"),
+        prev_kv=flags.switch("prev-kv"),
+        progress_notify=flags.switch("progress-notify"),
+    )
+
+
+class Watcher:
+    """One watch on its own stream, renewed when the connection breaks."""
+
+    def __init__(self, client: Client, request: rpc_pb2.WatchCreateRequest) -> None:
+        self._client = client
+        self._request = request
+        self._outgoing: queue.SimpleQueue[Message | None] = queue.SimpleQueue()
+
+    def request_progress(self) -> None:
+        """Ask the server for a progress notification."""
+        self._outgoing.put(rpc_pb2.WatchRequest(progress_request=rpc_pb2.WatchProgressRequest()))
+
+    def responses(self) -> Iterator[rpc_pb2.WatchResponse]:
+        """What the server says, from the create on, except that it created the watch.
+
+        Ends after a cancellation. RequestError if no server can serve it any more.
+        """
+        while True:
+            outgoing: queue.SimpleQueue[Message | None] = queue.SimpleQueue()
+            self._outgoing = outgoing
+            outgoing.put(rpc_pb2.WatchRequest(create_request=self._request))
+            requests = iter(outgoing.get, None)
+            stream = self._client.stream("Watch/Watch", requests, rpc_pb2.WatchResponse, has_leader=True)
+            reason = "the server ended the watch's stream"
+            try:
+                for response in stream:
+                    self._client.works(stream)
+                    self._advance(response)
+                    if not response.created or response.canceled:
+                        yield response
+                    if response.canceled:
+                        return
+            except grpc.RpcError as error:
+                failure = request_error(error)
+                if not stream_breaks(error):
+                    raise failure from None
+                reason = str(failure)
+            finally:
+                outgoing.put(None)
+            self._client.failed(stream, reason)
+
+    def _advance(self, response: rpc_pb2.WatchResponse) -> None:
+        """Remember where to go on after a broken connection."""
+        if response.created and self._request.start_revision == 0:
+            self._request.start_revision = response.header.revision + 1
+        elif response.events:
+            self._request.start_revision = response.events[-1].kv.mod_revision + 1
+        elif _is_progress(response) and response.header.revision >= self._request.start_revision:
+            self._request.start_revision = response.header.revision + 1
+
+
+def _is_progress(r: rpc_pb2.WatchResponse) -> bool:
+    return not (r.events or r.canceled or r.created or r.compact_revision) and r.header.revision != 0
+
+
+def _cancel_reason(r: rpc_pb2.WatchResponse) -> str:
+    if r.compact_revision:
+        return _COMPACTED
+    if not r.cancel_reason:
+        return _FUTURE
+    if r.cancel_reason.startswith("etcdserver: "):
+        return r.cancel_reason
+    return f"rpc error: code = FailedPrecondition desc = {r.cancel_reason}"
+
+
+def _show(s: Session, watcher: Watcher, command: list[str], lock: threading.Lock) -> None:
+    try:
+        for response in watcher.responses():
+            with lock:
+                if response.canceled:
+                    print(f"watch was canceled ({_cancel_reason(response)})", file=sys.stderr)
+                if _is_progress(response):
+                    print(f"progress notify: {response.header.revision}")
+                s.printer.watch(response)
+                sys.stdout.flush()
+                if command:
+                    for event in response.events:
+                        _execute(
+                            command, response.header.revision, event.type == 1, event.kv.key, event.kv.value
+                        )
+    except RequestError as error:
+        print(f"watch was canceled ({error})", file=sys.stderr)
+
+
+def _execute(command: list[str], revision: int, deleted: bool, key: bytes, value: bytes) -> None:
+    environment = {
+        **os.environ,
+        "ETCD_WATCH_REVISION": str(revision),
+        "ETCD_WATCH_EVENT_TYPE": '"DELETE"' if deleted else '"PUT"',
+        "ETCD_WATCH_KEY": quote(key),
+        "ETCD_WATCH_VALUE": quote(value),
+    }
+    try:
+        code = subprocess.run(command, env=environment, stdin=subprocess.DEVNULL, check=False).returncode
+    except FileNotFoundError:
+        reason = f"exec: {quote(command[0])}: executable file not found in $PATH"
+    except OSError as error:
+        reason = f"fork/exec {command[0]}: {(error.strerror or '').lower()}"
+    else:
+        if code == 0:
+            return
+        reason = f"exit status {code}" if code > 0 else f"signal: {-code}"
+    print(f"command [{' '.join(map(quote, command))}] error ({reason})", file=sys.stderr, flush=True)
+    sys.stdout.flush()
+    os._exit(1)
+
+
+def watch(invocation: Invocation) -> None:
+    """``watch [key] [range_end] [-- command …]``."""
+    env_key, env_range = (os.environ.get(f"ETCDCTL_WATCH_{name}", "") for name in ("KEY", "RANGE_END"))
+    if env_range and not env_key:
+        raise Exit(128, f"ETCDCTL_WATCH_KEY is empty but got ETCDCTL_WATCH_RANGE_END={quote(env_range)}")
+    if invocation.flags.switch("interactive"):
+        _interactive(invocation, env_key, env_range)
+    arguments = split_arguments(invocation.args, invocation.line, env_key, env_range)
+    s = session(invocation)
+    try:
+        request = create_request(invocation.flags, arguments.words)
+    except ValueError as error:
+        raise Exit(128, str(error)) from None
+    _show(s, Watcher(s.client(), request), arguments.command, threading.Lock())
+    raise Exit(5, "watch is canceled by the server")
+
+
+def _interactive(invocation: Invocation, env_key: str, env_range: str) -> NoReturn:
+    s = session(invocation)
+    client = s.client()
+    lock = threading.Lock()
+    watchers: list[Watcher] = []
+    while True:
+        line = text(sys.stdin.buffer.readline())
+        if not line.endswith("\n"):
+            raise Exit(3, "error reading watch request line: EOF")
+        line = line[:-1]
+        words = split_words(line)
+        if not words:
+            print(f"Invalid command: {line} (watch and progress supported)", file=sys.stderr)
+        elif words[0] == "progress":
+            for watcher in watchers:
+                watcher.request_progress()
+        elif words[0] != "watch":
+            print(f"Invalid command {line} (only support watch)", file=sys.stderr)
+        elif len(words) < 2 and not env_key:
+            print(f"Invalid command {line} (command type or key is not provided)", file=sys.stderr)
+        else:
+            flags = Flags(watch_command().local_flags())
+            try:
+                args = flags.parse(words[1:])
+            except FlagError as error:
+                raise Exit(128, str(error)) from None
+            arguments = split_arguments(args, words, env_key, env_range)
+            try:
+                request = create_request(flags, arguments.words)
+            except ValueError as error:
+                print(f"Invalid command {line} ({error})", file=sys.stderr)
+                continue
+            watcher = Watcher(client, request)
+            watchers.append(watcher)
+            thread = threading.Thread(target=_show, args=(s, watcher, arguments.command, lock), daemon=True)
+            thread.start()
