@@ -33,7 +33,7 @@ from typing import Any
 from cluster.bolt.reader import Database
 from cluster.bolt.writer import Writer
 from cluster.pb import auth_pb2, rpc_pb2
-from cluster.wire import read_varint, varint
+from cluster.wire.protobuf import read_varint, varint
 
 HASH_BYTES = 32
 SECTOR = 512  # a database's length is a multiple of it: what is over tells that a hash is there
