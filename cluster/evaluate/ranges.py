@@ -33,6 +33,7 @@ _ASCEND, _DESCEND = 1, 2
 _ROW_TAG = b"\x12"  # RangeResponse.kvs
 _PREFIX_LIMIT = 4096
 _STEP_ROWS = 256  # put in order in a step
+_MOST_ROWS = 1 << 62  # a limit above it is this one: one more row still is an int64, and an index
 _LEAST_PIECE_BYTES = 4096  # on the average; smaller ones cost more to pass on than to join
 
 
@@ -156,7 +157,7 @@ class RangeRead:
         self.serializable: bool = r.serializable
         self.count_only: bool = r.count_only
         self.keys_only: bool = r.keys_only
-        self.limit: int = max(r.limit, 0)
+        self.limit: int = min(max(r.limit, 0), _MOST_ROWS)
         self.count = 0
         self.last_key: bytes | None = None  # of the last row fed: counting goes on after it
         self._fed = 0

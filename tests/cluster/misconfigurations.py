@@ -27,6 +27,7 @@ HOSTS = 3
 _LOUD = re.compile(r"\t(warn|error|fatal)\t|^muster: ")
 _DULL = ("without TLS", "no data-dir provided", "the minimum")
 _SHOWN = 6  # lines of each host
+_SERVES = "ready to serve client requests"
 _WIDEST = 300
 
 
@@ -60,6 +61,7 @@ class Setting:
     hosts: list[Host] = field(default_factory=list)
     blockers: list[socket.socket] = field(default_factory=list)
     before: list[tuple[list[str], str]] = field(default_factory=list)  # command lines to run first, until a line is there
+    late: int | None = None  # the host that starts once the others serve
 
     def __post_init__(self) -> None:
         self.base = free_base_port(HOSTS, 2)
@@ -208,7 +210,8 @@ def port_taken(s: Setting) -> None:
 def other_data(s: Setting) -> None:
     """h2 has a data directory of another cluster"""
     alone = [a for a in s.arguments(2) if not a.startswith(("--initial-cluster=", "--initial-cluster-token="))]
-    s.before.append(([*alone, f"--initial-cluster={s.cluster(2)}", "--initial-cluster-token=another"], "ready to serve client requests"))
+    alone += [f"--initial-cluster={s.cluster(2)}", "--initial-cluster-token=another"]
+    s.before.append((alone, _SERVES))
     for host in range(2):
         s.expect(host, _not_reached("h2", REFUSES))
     s.expect(2, "the data directory was made for other members than the flags name, and it counts.*members=h2=", "refused a peer")
@@ -217,6 +220,7 @@ def other_data(s: Setting) -> None:
 def other_shards(s: Setting) -> None:
     """h2 was given another number of shards"""
     s.give(2, "shards", "2")
+    s.late = 2  # whoever leads first says how many there are
     s.expect(2, r"(?i)this cluster (has|was made with) 1 shard", runs=False)
     for host in range(2):
         s.expect(host, "refused a (front|peer)|(a peer is not reached|lost a peer)\t.*peer=h2")
@@ -265,7 +269,14 @@ def running(case: Callable[[Setting], None], folder: Path) -> Iterator[Setting]:
     try:
         for arguments, until in setting.before:
             _run_first(setting, arguments, until)
+        late = [host for host in setting.hosts if host.name == f"h{setting.late}"]
         for host in setting.hosts:
+            if host not in late:
+                host.process = _start(host.arguments, host.log)
+        for host in late:
+            for other in setting.hosts:
+                if other is not host:
+                    _until_logged(other.log, _SERVES)
             host.process = _start(host.arguments, host.log)
         yield setting
     finally:
@@ -295,12 +306,16 @@ def _start(arguments: Sequence[str], log: Path) -> subprocess.Popen[bytes]:
 def _run_first(setting: Setting, arguments: Sequence[str], until: str) -> None:
     log = setting.folder / "before.log"
     process = _start(arguments, log)
-    deadline = time.monotonic() + LIMIT_S
-    while until not in log.read_text(errors="replace"):
-        assert time.monotonic() < deadline, log.read_text(errors="replace")
-        time.sleep(0.05)
+    _until_logged(log, until)
     process.terminate()
     assert process.wait(30) == 0
+
+
+def _until_logged(log: Path, line: str) -> None:
+    deadline = time.monotonic() + LIMIT_S
+    while line not in log.read_text(errors="replace"):
+        assert time.monotonic() < deadline, log.read_text(errors="replace")
+        time.sleep(0.05)
 
 
 def await_causes(setting: Setting, limit_s: float = LIMIT_S) -> dict[str, list[str]]:

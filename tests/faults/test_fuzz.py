@@ -37,7 +37,8 @@ from tests.unit.odd_records import EXAMPLES
 LIMIT_S = 20.0
 RUN_S = float(os.environ.get("MUSTER_SOAK_S", "300")) if SOAK else 4.0
 LOOK_S = 2.0  # between two looks at the processes
-SEED = secrets.randbits(32)
+# in CI a new find would mark the wrong change (tests/conftest.py)
+SEED = 11 if os.environ.get("MUSTER_CI") else secrets.randbits(32)
 Send = Callable[[Random, "Target"], None]
 
 

@@ -36,7 +36,8 @@ class Watching:
         for _ in self.newest:
             create = pb.WatchCreateRequest(key=prefix, range_end=prefix[:-1] + bytes([prefix[-1] + 1]))
             self._requests.put(pb.WatchRequest(create_request=create))
-            assert next(self._responses).created
+            while not (response := next(self._responses)).created:  # an event of the first may be on its way
+                self._take(response)
 
     def ask(self) -> int:
         """The revision of the answer to a progress request; all events before it are taken."""
@@ -45,7 +46,10 @@ class Watching:
             response = next(self._responses)
             if response.watch_id == -1:
                 return int(response.header.revision)
-            self.newest[response.watch_id] = response.events[-1].kv.mod_revision
+            self._take(response)
+
+    def _take(self, response: Any) -> None:
+        self.newest[response.watch_id] = response.events[-1].kv.mod_revision
 
     def end(self) -> None:
         self._requests.put(None)

@@ -34,14 +34,7 @@ from cluster.evaluate.transactions import Turn, Unlooked
 from cluster.evaluate.view import Outcome
 from cluster.faults import answered, whole
 from cluster.order.later_puts import LaterPuts
-from cluster.order.leading.pending import (
-    Blocked,
-    Elsewhere,
-    PendingOverlay,
-    Recorder,
-    shows_past,
-    shows_rows,
-)
+from cluster.order.leading.pending import Blocked, Elsewhere, PendingOverlay, Recorder, shows_past, shows_rows
 from cluster.order.leading.shard_batch import Answer, PendingPut, Reply, ShardBatch
 from cluster.order.leading.verdicts import are_many, decide
 from cluster.order.locks import LockTable, Queued, Refused
@@ -59,6 +52,7 @@ _MAX_EARLY = 1000  # prepares that may not lock yet
 _CREATE, _MOD = 1, 2  # Compare.CompareTarget
 _METHODS = frozenset((Method.PUT, Method.DELETE_RANGE, Method.TXN))
 _PUT = int(Method.PUT)
+_NOTHING = Outcome(b"", False, b"", [], 0)
 Unlooking = tuple[Any, bytes | Attempt, RangeCompares]  # token, TxnRequest or whose prepare it is
 PutAnswers = tuple[list[PendingPut], int]  # in order, the revision before the first
 
@@ -604,6 +598,3 @@ class ShardLeader(Generic[T]):
     def statistics(self) -> dict[str, int]:
         """Sizes, for metrics."""
         return {"queued": len(self._queue), "locks": len(self._table), "unordered_entries": len(self._sealed)}
-
-
-_NOTHING = Outcome(b"", False, b"", [], 0)

@@ -48,14 +48,7 @@ from node.storage import keys
 from node.storage.keys import ENTRY, LEASE_KEY, LEASE_VALUE, MAX32, MAX64, RUN, SUFFIX, Position
 from node.storage.state.deletes import LONG_KINDS, delete_range, has_many, is_long, long_item
 from node.storage.state.deletes import changes as changes_in_slices
-from node.storage.state.puts import (
-    PreparedPuts,
-    apply_later,
-    apply_prepared,
-    apply_puts,
-    events_of,
-    remember,
-)
+from node.storage.state.puts import PreparedPuts, apply_later, apply_prepared, apply_puts, events_of, remember
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -94,24 +87,8 @@ class Run:
     """One apply call: the batch being filled and where the fold stands."""
 
     __slots__ = (
-        "attached",
-        "batch",
-        "born",
-        "compact",
-        "created",
-        "died",
-        "events",
-        "first",
-        "late",
-        "leases",
-        "long",
-        "out",
-        "pending",
-        "revision",
-        "run",
-        "run_bytes",
-        "store",
-    )
+        "attached", "batch", "born", "compact", "created", "died", "events", "first", "late", "leases",
+        "long", "out", "pending", "revision", "run", "run_bytes", "store")
 
     def __init__(self, store: StateStore, out: Applied, events: list[Event] | None) -> None:
         self.store = store

@@ -57,15 +57,7 @@ from node.storage.state.compaction import Compaction
 from node.storage.state.counts import KeyCounts
 from node.storage.state.hashing import Covers, StateHash
 from node.storage.state.history import HistorySlice, all_changes, history_slices
-from node.storage.state.reads import (
-    Cursor,
-    Reader,
-    check_revision,
-    count_rows,
-    find,
-    position_of,
-    scan_rows,
-)
+from node.storage.state.reads import Cursor, Reader, check_revision, count_rows, find, position_of, scan_rows
 from node.storage.threads import lower_compactions
 
 if TYPE_CHECKING:

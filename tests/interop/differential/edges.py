@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 from cluster.pb import rpc_pb2 as pb
 
@@ -122,3 +123,38 @@ def edges() -> Iterator[Step]:
     yield Step("Range", Range(key=b"\0", range_end=b"\0"))
     yield Step("Watch", pb.WatchCreateRequest(key=b"z", range_end=b"\0", start_revision=2, prev_kv=True))
     yield Step("Watch", pb.WatchCreateRequest(key=b"b", range_end=b"a", start_revision=2))
+    yield from _far()
+
+
+def _far() -> Iterator[Step]:
+    """Numbers at the ends of their types, in every field that has one."""
+    for key in (b"f1", b"f2", b"f3"):
+        yield Step("Put", Put(key=key, value=b"v"))
+    ends = ((1 << 63) - 1, (1 << 63) - 2, 1 << 32, 1 << 31, (1 << 31) - 1, -(1 << 31), -(1 << 63))
+    for end in ends:
+        for order, target in ((0, 0), (0, 2), (1, 0), (2, 0), (1, 2), (2, 4)):
+            rows: dict[str, Any] = {"limit": end, "sort_order": order, "sort_target": target}
+            yield Step("Range", Range(key=b"f", range_end=b"g", **rows))
+            yield Step("Range", Range(key=b"f", range_end=b"g", count_only=True, **rows))
+            yield _txn(_range(b"f", b"g", **rows), _put(b"f4"), _range(b"f", b"g", **rows))
+        for bound in ("min_mod_revision", "max_mod_revision", "min_create_revision", "max_create_revision"):
+            yield Step("Range", Range(key=b"f", range_end=b"g", **{bound: end}))  # type: ignore[arg-type]
+        yield Step("Range", Range(key=b"f1", revision=end))
+        yield _txn(_range(b"f1", revision=end))
+        yield _txn(_put(b"f1"), _range(b"f1", revision=end))
+        for field in ("version", "create_revision", "mod_revision", "lease"):
+            for result in (0, 1, 2, 3):
+                given: dict[str, Any] = {"result": result, "target": _TARGETS[field], field: end}
+                compare = pb.Compare(key=b"f1", **given)
+                yield Step("Txn", pb.TxnRequest(compare=[compare], success=[_range(b"f1")]))
+        yield Step("Compact", pb.CompactionRequest(revision=end))
+        yield Step("Put", Put(key=b"f1", lease=end))
+        yield Step("LeaseTimeToLive", pb.LeaseTimeToLiveRequest(ID=end, keys=True))
+        yield Step("LeaseKeepAlive", pb.LeaseKeepAliveRequest(ID=end))
+        yield Step("LeaseRevoke", pb.LeaseRevokeRequest(ID=end))
+        yield Step("LeaseGrant", pb.LeaseGrantRequest(ID=5, TTL=end))
+        yield Step("LeaseGrant", pb.LeaseGrantRequest(ID=end, TTL=600))
+        yield Step("LeaseRevoke", pb.LeaseRevokeRequest(ID=end))
+
+
+_TARGETS: dict[str, Any] = {"version": 0, "create_revision": 1, "mod_revision": 2, "lease": 4}

