@@ -129,6 +129,7 @@ class FrontSettings:
     quota_backend_bytes: int = 2_147_483_648
     cors: tuple[str, ...] = ("*",)
     host_whitelist: tuple[str, ...] = ("*",)
+    gateway: bool = True  # serve JSON below /v3/
 
 
 S = TypeVar("S", NodeSettings, FrontSettings)

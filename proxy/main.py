@@ -20,9 +20,11 @@ import uvloop
 
 from cluster.faults import faults
 from cluster.settings import FrontSettings, loads
+from proxy.gateway.calls import Room
+from proxy.gateway.serve import Gateway
 from proxy.grpc.registry import Registry
 from proxy.http.endpoints import register_http
-from proxy.http.filter import FilteredRegistry
+from proxy.http.filter import FilteredRegistry, redirect
 from proxy.http.server import Limits, Server
 from proxy.metrics.exposition import Metrics
 from proxy.metrics.shard_endpoints import register as register_shards
@@ -83,6 +85,10 @@ class Front:
         self.metrics.gather = self.siblings.gather
         register_http(self.registry, self.context, self.metrics)
         register_shards(self.registry, self.context)
+        if settings.gateway:
+            room = Room(loop, self.server.memory, limits.max_message_bytes, limits.max_untaken_bytes)
+            self.registry.http("/v3/", Gateway(self.registry, room).serve)
+            self.registry.http("/v3", lambda request: redirect(request, "/v3/"))
         self.metrics_server: Server | None = None
         self._loop = loop
         self._ready = False

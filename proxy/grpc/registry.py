@@ -75,6 +75,11 @@ class Registry:
         else:
             self._http[path] = handler
 
+    def served(self, path: str) -> UnaryHandler | StreamHandler | None:
+        """Who serves ``/package.Service/Method``: for calls without a stream (``proxy.grpc.inner``)."""
+        found = self._methods.get(path.encode())
+        return None if found is None else found[1]
+
     def find_http(self, path: str) -> HttpHandler | None:
         """Who serves this HTTP path."""
         found = self._http.get(path)

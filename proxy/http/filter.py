@@ -3,7 +3,10 @@ old path prefixes, the host whitelist against DNS rebinding, CORS headers, OPTIO
 
 from __future__ import annotations
 
+import posixpath
+from html import escape
 from typing import Any
+from urllib.parse import quote, unquote
 
 from proxy.grpc.registry import Registry
 from proxy.http.requests import Headers, HttpHandler, HttpRequest
@@ -31,11 +34,15 @@ class FilteredRegistry(Registry):
 
     def find_http(self, path: str) -> HttpHandler | None:
         """The handler of a path, filtered; an unknown path has one too."""
-        handler = super().find_http(_modern(path)) or not_found
+        plain = _modern(unquote(path))
+        clean = _cleaned(plain)
+        if clean != plain:
+            return lambda request: self._filter(request, lambda answered: redirect(answered, clean))
+        handler = super().find_http(plain) or not_found
         return lambda request: self._filter(request, handler)
 
     def _filter(self, request: HttpRequest, handler: HttpHandler) -> None:
-        request.path = _modern(request.path)
+        request.path = _modern(unquote(request.path))
         host = host_name(request.headers.get("host", ""))
         if self._hosts and "*" not in self._hosts and host not in self._hosts:
             request.respond(421, _UNKNOWN_HOST.format(host=host).encode(), [("X-Content-Type-Options", "nosniff")], _TEXT)
@@ -95,6 +102,24 @@ class WithHeaders(HttpRequest):
 def not_found(request: HttpRequest) -> None:
     """A path that nobody serves."""
     request.respond(404, b"404 page not found\n", [("X-Content-Type-Options", "nosniff")], _TEXT)
+
+
+def redirect(request: HttpRequest, path: str) -> None:
+    """The same elsewhere: Go's servers send whoever asks for ``//a`` or ``/b/../a`` to ``/a``."""
+    target = quote(path) + (f"?{request.query}" if request.query else "")
+    if request.method in ("GET", "HEAD"):
+        body = f'<a href="{escape(target)}">Moved Permanently</a>.\n\n'.encode()
+        request.respond(301, body, [("Location", target)], "text/html; charset=utf-8")
+    else:
+        request.respond(301, b"", [("Location", target)])
+
+
+def _cleaned(path: str) -> str:
+    """Without empty and dotted parts."""
+    if not path.startswith("/"):
+        return path
+    clean = posixpath.normpath("/" + path.lstrip("/"))
+    return f"{clean}/" if path.endswith("/") and clean != "/" else clean
 
 
 def host_name(host: str) -> str:

@@ -126,7 +126,7 @@ _GROUPS: dict[str, list[Flag]] = {
         Flag("grpc-keepalive-timeout", D, "20s", "an unanswered ping closes the connection after this; 0: never"),
         Flag("socket-reuse-port", B, "false", "SO_REUSEPORT on the client port (always, with several fronts)", yaml="socket-options/reuse-port"),
         Flag("socket-reuse-address", B, "false", "SO_REUSEADDR; always set", NO, yaml="socket-options/reuse-address"),
-        Flag("enable-grpc-gateway", B, "true", "serve the JSON gateway", NO),
+        Flag("enable-grpc-gateway", B, "true", "serve the JSON gateway (/v3/...)"),
         Flag("raft-read-timeout", D, "5s", "read time-out of a peer connection", NO, yaml=""),
         Flag("raft-write-timeout", D, "5s", "write time-out of a peer connection", NO, yaml=""),
         Flag("feature-gates", S, "", "gate=bool,...; etcd's gates, at their defaults only"),

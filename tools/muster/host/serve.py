@@ -225,6 +225,7 @@ def _front_settings(
         listen=tuple(f"http://{ports.in_url(ports.bind_address(u))}:{u.port}" for u in config.listen_client),
         fronts=max(config.fronts, 1),
         reuse_port=config.fronts > 1 or setting(config, "socket-reuse-port"),
+        gateway=setting(config, "enable-grpc-gateway"),
         timed_calls=setting(config, "metrics") == "extensive",
         listen_metrics=metrics if index == 0 else (),  # one process answers there
         max_concurrent_streams=setting(config, "max-concurrent-streams"),

@@ -1,0 +1,284 @@
+"""One JSON request as a call: its messages become protobuf, the answers become JSON, in the order in which
+they come.
+
+What is large is translated in a thread, so that the loop goes on: a megabyte of small rows takes tens of
+milliseconds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from cluster.faults import faults
+from proxy.gateway.decode import fill
+from proxy.gateway.encode import encode, error, http_status, stream_error
+from proxy.gateway.go_json import Mistake, Values
+from proxy.gateway.paths import BOTH, ONE, Target
+from proxy.grpc import wire
+from proxy.grpc.inner import InnerCall, Served
+from proxy.http.memory import TOO_MANY, Memory
+from proxy.http.requests import HttpRequest
+
+LARGE_BYTES = 65_536  # of a message that is translated in a thread
+_JSON = "application/json"
+_METADATA = ("Grpc-Metadata-Content-Type", "application/grpc")
+
+
+class Room:
+    """What all calls of the gateway share."""
+
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, memory: Memory, max_message_bytes: int, max_untaken_bytes: int
+    ) -> None:
+        self.loop = loop
+        self.memory = memory
+        self.max_message_bytes = max_message_bytes
+        self.max_untaken_bytes = max_untaken_bytes
+
+    def work(self, size: int, step: Callable[[], Any], then: Callable[[Any], None]) -> None:
+        """Do something with so many bytes, here or in a thread. Mistake is a result, too."""
+
+        def guarded() -> Any:
+            try:
+                return step()
+            except Mistake as mistake:
+                return mistake
+            except Exception as fault:  # it ends this request alone
+                return fault
+
+        if size <= LARGE_BYTES:
+            then(guarded())
+            return
+        self.loop.run_in_executor(None, guarded).add_done_callback(
+            lambda done: None if done.cancelled() else then(done.result())
+        )
+
+
+class GatewayCall(InnerCall):
+    """See the module's docstring. ``counted`` is ``proxy.http.memory``'s."""
+
+    __slots__ = (
+        "_busy",
+        "_queue",
+        "_queued",
+        "_request",
+        "_room",
+        "_status",
+        "_target",
+        "_timer",
+        "counted",
+        "gone",
+        "started_http",
+    )
+
+    def __init__(
+        self,
+        room: Room,
+        request: HttpRequest,
+        target: Target,
+        metadata: dict[bytes, bytes],
+        timeout_s: float | None,
+    ) -> None:
+        deadline = None if timeout_s is None else room.loop.time() + timeout_s
+        super().__init__(target.method, metadata, request.peer, deadline)
+        self._room = room
+        self._request = request
+        self._target = target
+        self._queue: deque[bytes] = deque()  # answers that wait for the one that is being translated
+        self._queued = 0  # bytes of them
+        self._busy = False
+        self._status: tuple[int, str] | None = None  # how the call ended
+        self.counted = 0
+        self.gone = False  # the request is answered, or its client has left
+        self.started_http = False
+        self._timer = None if timeout_s is None else room.loop.call_later(timeout_s, self._expire)
+        request.on_close = self._left
+        request.on_drain = self._drained
+
+    # -- the request
+
+    def begin(self, registry: Served) -> None:
+        """Translate what the body says, and make the call."""
+        room, body = self._room, self._request.body
+        self._count(len(body))
+        if len(body) > LARGE_BYTES and room.memory.crowded(self):
+            self.finish(wire.RESOURCE_EXHAUSTED, TOO_MANY)
+            return
+        self._request.body = b""
+        room.work(len(body), lambda: self._messages(body), lambda found: self._open(registry, found))
+
+    def _messages(self, body: bytes) -> list[bytes]:
+        """The requests of a body. Of a call with one there may be anything behind it; a body of nothing is
+        an empty request. A stream takes what comes before the first mistake, unless that comes first."""
+        values = Values(body)
+        found: list[bytes] = []
+        while True:
+            message = self._target.request()
+            try:
+                fill(message, values.next())
+            except EOFError:
+                if self._target.kind == BOTH:
+                    return found
+            except Mistake:
+                if not found:
+                    raise
+                return found
+            found.append(message.SerializeToString())
+            if self._target.kind != BOTH:
+                return found
+
+    def _open(self, registry: Served, found: list[bytes] | Exception) -> None:
+        if self.gone or self.closed:
+            return
+        if isinstance(found, Exception):
+            if not isinstance(found, Mistake):
+                self._fault(found)
+            else:
+                self._refuse(wire.UNKNOWN if self._target.kind == BOTH else wire.INVALID_ARGUMENT, str(found))
+            return
+        self._count(sum(map(len, found)))
+        limit = self._room.max_message_bytes
+        for message in found:
+            if len(message) > limit:
+                self.finish(wire.RESOURCE_EXHAUSTED, wire.too_large(len(message), limit))
+                return
+        self.open(registry, found[0] if found else None)
+        for message in found[1:]:
+            self.say(message)
+        self.half_close()
+
+    def _refuse(self, status: int, text: str) -> None:
+        """The request is none: this is never told as a stream's error."""
+        self.closed = True
+        if not self.gone:
+            self._done()
+            self._request.respond(http_status(status), error(status, text).encode(), content_type=_JSON)
+
+    # -- its answers
+
+    def answered(self, message: bytes) -> None:
+        self.gathered = 0
+        self._queue.append(message)
+        self._queued += len(message)
+        self._count(self._queued)
+        self._pump()
+
+    def ended(self, status: int, message: str) -> None:
+        self._status = (status, message)
+        self._pump()
+
+    def _pump(self) -> None:
+        while not (self._busy or self.gone):
+            if self._queue:
+                message = self._queue.popleft()
+                self._busy = True
+                self._translate(message)
+            elif self._status is not None:
+                self._end(*self._status)
+            else:
+                return
+
+    def _translate(self, message: bytes) -> None:
+        size = len(message)
+        self._room.work(size, lambda: self._line(message), lambda line: self._translated(line, size))
+
+    def _line(self, message: bytes) -> bytes:
+        found = encode(self._target.response.FromString(message))
+        return found.encode() if self._target.kind == ONE else f'{{"result":{found}}}\n'.encode()
+
+    def _translated(self, line: bytes | Exception, size: int) -> None:
+        self._busy = False
+        self._queued -= size
+        if self.gone:
+            return
+        if isinstance(line, Exception):
+            self._fault(line)
+            return
+        self._count(self._queued)
+        if self._target.kind == ONE:
+            self._done()
+            self._request.respond(200, line, [_METADATA], _JSON)
+            return
+        if not self.started_http:
+            self._start(200)
+        self._request.write(line)
+        if size > LARGE_BYTES:  # it was in a thread: nobody else goes on
+            self._pump()
+
+    def _end(self, status: int, message: str) -> None:
+        self._done()
+        request = self._request
+        if self._target.kind == ONE:
+            headers = [_METADATA] if status == wire.OK else []
+            request.respond(
+                http_status(status), error(status, message).encode() if status else b"{}", headers, _JSON
+            )
+            return
+        if not self.started_http:
+            self._start(http_status(status))
+        if status:
+            request.write(stream_error(status, message).encode())
+        request.end()
+
+    def _start(self, status: int) -> None:
+        self.started_http = True
+        self._request.start(status, [("content-type", _JSON), _METADATA])
+
+    def _fault(self, fault: Exception) -> None:
+        """A fault of this program ends this request alone."""
+        faults.met(f"translating {self.path.decode()}", fault)
+        self.cancel()
+        self._queue.clear()
+        self._status = (wire.INTERNAL, wire.FAULT)
+        if not self.gone:
+            self._end(*self._status)
+
+    # -- its end
+
+    def _done(self) -> None:
+        """Nothing more is written but what ends it."""
+        self.gone = True
+        self._count(0)
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _expire(self) -> None:
+        self.cancel()
+        self._queue.clear()
+        if self._status is None:
+            self._status = (wire.DEADLINE_EXCEEDED, "context deadline exceeded")
+            self._pump()
+
+    def _left(self, request: HttpRequest) -> None:
+        self._done()
+        self.cancel()
+        self._queue.clear()
+
+    def _drained(self) -> None:
+        if self.on_drain is not None and not self.closed:
+            self.on_drain()
+
+    # -- what it holds
+
+    def pending_bytes(self) -> int:
+        return self._queued + self._request.pending_bytes()
+
+    def gather(self, size: int) -> None:
+        if not self.closed:
+            self.gathered += size
+            self._count(self.gathered + self._queued)
+
+    @property
+    def room_to_gather(self) -> bool:
+        return self.gathered <= self._room.max_untaken_bytes and not self._room.memory.crowded(self)
+
+    @property
+    def beyond_all_room(self) -> bool:
+        memory = self._room.memory
+        return memory.crowded(self) and memory.used - self.gathered > memory.limit_bytes
+
+    def _count(self, size: int) -> None:
+        self._room.memory.count(self, 0 if self.gone else size)

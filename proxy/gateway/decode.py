@@ -1,0 +1,189 @@
+"""A request's JSON becomes its protobuf message, as ``jsonpb`` of Go's protobuf 1.5 makes it for etcd 3.5's
+gateway.
+
+Names are the proto's, or in lower camel case; of a name that comes twice the last counts; unknown names are
+passed over. Bytes are standard base64 with padding. Integers are numbers or strings of them. An enum is a
+name or a number. ``null`` is as good as nothing. What has the wrong type is refused in Go's words.
+
+Own code and not ``google.protobuf.json_format``: that takes other things (base64 for URLs, floats for
+integers), refuses others (``null`` in a list, numbers that an enum does not name), and says it in other
+words.
+"""
+
+from __future__ import annotations
+
+import binascii
+import re
+from collections.abc import Callable
+from typing import Any
+
+from google.protobuf.descriptor import FieldDescriptor
+
+from proxy.gateway.go_json import Mistake, Number, loads
+
+Message = Any  # generated classes are made at run time
+_INTEGER = re.compile(r"-?[0-9]{1,20}")
+_BASE64 = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/")
+_PACKAGE = "muster."  # this copy's own, before etcd's names
+
+
+def fill(message: Message, value: Any) -> None:
+    """Set the message's fields to what a JSON value says. Mistake: it cannot."""
+    if value is None:
+        return
+    if not isinstance(value, dict):
+        raise _wrong_type(value, "map[string]json.RawMessage")
+    for field in message.DESCRIPTOR.fields:
+        found = value.get(field.json_name)
+        if found is None and (found := value.get(field.name)) is None:
+            continue
+        if field.is_repeated:
+            _fill_list(message, field, found)
+        elif field.type == FieldDescriptor.TYPE_MESSAGE:
+            inner = getattr(message, field.name)
+            inner.Clear()
+            inner.SetInParent()
+            fill(inner, found)
+        else:
+            setattr(message, field.name, _scalar(field, found))
+
+
+def _fill_list(message: Message, field: FieldDescriptor, value: Any) -> None:
+    if not isinstance(value, list):
+        raise _wrong_type(value, "[]json.RawMessage")
+    items = getattr(message, field.name)
+    for one in value:
+        if field.type == FieldDescriptor.TYPE_MESSAGE:
+            fill(items.add(), one)
+        else:
+            items.append(_scalar(field, one))
+
+
+def _scalar(field: FieldDescriptor, value: Any) -> Any:
+    if field.type == FieldDescriptor.TYPE_ENUM:
+        return _enum(field, value)
+    return _READERS[field.type](value)
+
+
+def _wrong_type(value: Any, go_type: str) -> Mistake:
+    kind = (
+        "number"
+        if isinstance(value, Number)
+        else "string"
+        if isinstance(value, str)
+        else "bool"
+        if isinstance(value, bool)
+        else "array"
+        if isinstance(value, list)
+        else "object"
+    )
+    return Mistake(f"json: cannot unmarshal {kind} into Go value of type {go_type}")
+
+
+def _integer(value: Any, go_type: str, low: int, high: int) -> int:
+    if isinstance(value, str) and not isinstance(value, Number):
+        value = loads(value)
+    if value is None:
+        return 0
+    if not isinstance(value, Number):
+        raise _wrong_type(value, go_type)
+    number = int(value) if _INTEGER.fullmatch(value) else high + 1
+    if not low <= number <= high or (value[0] == "-" and low == 0):
+        raise Mistake(f"json: cannot unmarshal number {value} into Go value of type {go_type}")
+    return number
+
+
+def _integers(go_type: str, low: int, high: int) -> Callable[[Any], int]:
+    return lambda value: _integer(value, go_type, low, high)
+
+
+def _enum(field: FieldDescriptor, value: Any) -> int:
+    kind = field.enum_type
+    assert kind is not None, "only fields of enums come here"
+    if isinstance(value, str) and not isinstance(value, Number):
+        found = kind.values_by_name.get(value)
+        if found is None:
+            quoted = '"\\"' + value.replace("\\", "\\\\").replace('"', '\\"') + '\\""'
+            raise Mistake(f"unknown value {quoted} for enum {kind.full_name.removeprefix(_PACKAGE)}")
+        return int(found.number)
+    return _integer(value, "protoreflect.EnumNumber", -(1 << 31), (1 << 31) - 1)
+
+
+def _bool(value: Any) -> bool:
+    if value is not None and not isinstance(value, bool):
+        raise _wrong_type(value, "bool")
+    return bool(value)
+
+
+def _string(value: Any) -> str:
+    if value is None:
+        return ""
+    if not isinstance(value, str) or isinstance(value, Number):
+        raise _wrong_type(value, "string")
+    return value.encode("utf-16", "surrogatepass").decode(
+        "utf-16", "replace"
+    )  # half a pair has no place in UTF-8
+
+
+def _bytes(value: Any) -> bytes:
+    if value is None:
+        return b""
+    if isinstance(value, list):  # Go reads a list of small numbers as well
+        return bytes(_integer(_not_text(one), "uint8", 0, 255) for one in value)
+    if not isinstance(value, str) or isinstance(value, Number):
+        raise _wrong_type(value, "[]uint8")
+    raw = value.encode("utf-8", "replace")
+    joined = raw.translate(None, b"\r\n")
+    try:
+        if len(joined) % 4 or joined.endswith(b"==="):  # Python takes padding where there is nothing to pad
+            raise binascii.Error
+        return binascii.a2b_base64(joined, strict_mode=True)
+    except binascii.Error:
+        raise Mistake(f"illegal base64 data at input byte {_bad_base64(raw)}") from None
+
+
+def _not_text(value: Any) -> Any:
+    if isinstance(value, str) and not isinstance(value, Number):
+        raise _wrong_type(value, "uint8")
+    return value
+
+
+def _bad_base64(raw: bytes) -> int:
+    """Where Go finds that this is no base64."""
+    held = 0  # characters of the group of four
+    at = 0
+    while at < len(raw):
+        char = raw[at]
+        if char in b"\r\n":
+            at += 1
+            continue
+        if char in _BASE64:
+            held = (held + 1) % 4
+            at += 1
+            continue
+        if char != 0x3D or held < 2:
+            return at
+        at += 1
+        if held == 2:
+            while at < len(raw) and raw[at] in b"\r\n":
+                at += 1
+            if at == len(raw):
+                return at
+            if raw[at] != 0x3D:
+                return at - 1
+            at += 1
+        while at < len(raw) and raw[at] in b"\r\n":
+            at += 1
+        return at  # what comes behind the padding
+    return at - held
+
+
+_READERS: dict[int, Callable[[Any], Any]] = {
+    FieldDescriptor.TYPE_BOOL: _bool,
+    FieldDescriptor.TYPE_STRING: _string,
+    FieldDescriptor.TYPE_BYTES: _bytes,
+    FieldDescriptor.TYPE_INT32: _integers("int32", -(1 << 31), (1 << 31) - 1),
+    FieldDescriptor.TYPE_UINT32: _integers("uint32", 0, (1 << 32) - 1),
+    FieldDescriptor.TYPE_INT64: _integers("int64", -(1 << 63), (1 << 63) - 1),
+    FieldDescriptor.TYPE_UINT64: _integers("uint64", 0, (1 << 64) - 1),
+}

@@ -1,0 +1,227 @@
+"""JSON as Go's ``encoding/json`` reads it, with the words in which that refuses what is no JSON.
+
+Python's own parser, in C, reads a body. Only where that fails does :func:`mistake` walk it, to tell what Go
+would say. A number stays the text that it was written as: it may not fit into any type.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any, NoReturn
+
+_SPACE = re.compile(r"[ \t\r\n]*")
+_PLAIN = re.compile(r'[^"\\\x00-\x1f]*')
+_DIGITS = re.compile(r"[0-9]*")
+_LITERALS = {"t": "true", "f": "false", "n": "null"}
+_MAX_DEPTH = 10_000
+_ESCAPED = {
+    "\a": "\\a",
+    "\b": "\\b",
+    "\f": "\\f",
+    "\n": "\\n",
+    "\r": "\\r",
+    "\t": "\\t",
+    "\v": "\\v",
+    "\\": "\\\\",
+}
+
+END_OF_STREAM = "unexpected EOF"  # a decoder of a stream
+END_OF_TEXT = "unexpected end of JSON input"  # one that has the whole text
+
+
+class Number(str):
+    """A number, as it was written."""
+
+    __slots__ = ()
+
+
+class Mistake(ValueError):
+    """What is wrong, in Go's words."""
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise ValueError(name)
+
+
+_DECODER = json.JSONDecoder(parse_int=Number, parse_float=Number, parse_constant=_no_constant)
+
+
+class Values:
+    """The values of a body, one after the other, as Go's ``json.Decoder`` takes them."""
+
+    def __init__(self, body: bytes) -> None:
+        self._body = body
+        self._text = body.decode("utf-8", "replace")
+        self._at = 0
+        self._taken = 0
+
+    def next(self) -> Any:
+        """The next value. EOFError: there is none; Mistake: what comes is no JSON."""
+        at = self._skip_space()
+        if at == len(self._text):
+            raise EOFError
+        try:
+            value, self._at = _decoded(self._text, at)
+        except (ValueError, RecursionError):
+            raise Mistake(mistake(self._body.decode("latin-1"), self._taken, END_OF_STREAM)) from None
+        self._taken += 1
+        return value
+
+    def _skip_space(self) -> int:
+        found = _SPACE.match(self._text, self._at)
+        assert found is not None, "the expression matches nothing, too"
+        return found.end()
+
+
+def _decoded(text: str, at: int) -> tuple[Any, int]:
+    value, end = _DECODER.raw_decode(text, at)
+    if isinstance(value, Number) and text[end : end + 1] in (".", "e", "E"):  # Python would stop before it
+        raise ValueError(value)
+    return value, end
+
+
+def loads(text: str) -> Any:
+    """The one value of a text, as by ``json.Unmarshal``."""
+    at = _end(_SPACE, text, 0)
+    try:
+        value, end = _decoded(text, at)
+    except (ValueError, RecursionError):
+        raise Mistake(mistake(f"{text} ", 0, END_OF_TEXT)) from None  # Go ends a text with a blank
+    end = _end(_SPACE, text, end)
+    if end < len(text):
+        raise Mistake(_unexpected(text, end, "after top-level value", END_OF_TEXT))
+    return value
+
+
+def mistake(text: str, good: int, end: str) -> str:
+    """What Go says of the value behind ``good`` ones. ``text``: one character for each byte; ``end``: what
+    it says where the text ends too early."""
+    at = 0
+    try:
+        for _ in range(good + 1):
+            at = _value(text, _end(_SPACE, text, at), end)
+    except Mistake as error:
+        return str(error)
+    return "invalid character '[' exceeded max depth"  # Python's parser gives up nesting earlier than Go's
+
+
+def _end(pattern: re.Pattern[str], text: str, at: int) -> int:
+    found = pattern.match(text, at)
+    assert found is not None, "the expression matches nothing, too"
+    return found.end()
+
+
+def _unexpected(text: str, at: int, where: str, end: str) -> str:
+    return end if at >= len(text) else f"invalid character {_quoted(text[at])} {where}"
+
+
+def _quoted(char: str) -> str:
+    if char == "'":
+        return r"'\''"
+    if char in _ESCAPED:
+        return f"'{_ESCAPED[char]}'"
+    if not char.isprintable() and char != " ":
+        return f"'\\x{ord(char):02x}'" if ord(char) < 0x80 else f"'\\u{ord(char):04x}'"
+    return f"'{char}'"
+
+
+def _value(text: str, at: int, end: str) -> int:
+    """Where the value that begins here ends."""
+    nested: list[str] = []  # the brackets that are open
+    while True:
+        char = text[at : at + 1]
+        if char in ("{", "[") and char:
+            nested.append(char)
+            if len(nested) > _MAX_DEPTH:
+                raise Mistake(f"invalid character {_quoted(char)} exceeded max depth")
+            at = _end(_SPACE, text, at + 1)
+            if text[at : at + 1] != ("}" if char == "{" else "]"):
+                if char == "{":
+                    at = _key(text, at, end)
+                continue
+            nested.pop()
+            at += 1
+        else:
+            at = _scalar(text, at, end)
+        while nested:  # what may follow a value
+            at = _end(_SPACE, text, at)
+            char, in_object = text[at : at + 1], nested[-1] == "{"
+            if char == ",":
+                at = _end(_SPACE, text, at + 1)
+                if in_object:
+                    at = _key(text, at, end)
+                break
+            if char != ("}" if in_object else "]"):
+                where = "after object key:value pair" if in_object else "after array element"
+                raise Mistake(_unexpected(text, at, where, end))
+            nested.pop()
+            at += 1
+        else:
+            return at
+
+
+def _key(text: str, at: int, end: str) -> int:
+    """Past a key and its colon."""
+    if text[at : at + 1] != '"':
+        raise Mistake(_unexpected(text, at, "looking for beginning of object key string", end))
+    at = _end(_SPACE, text, _string(text, at + 1, end))
+    if text[at : at + 1] != ":":
+        raise Mistake(_unexpected(text, at, "after object key", end))
+    return _end(_SPACE, text, at + 1)
+
+
+def _scalar(text: str, at: int, end: str) -> int:
+    char = text[at : at + 1]
+    if char == '"':
+        return _string(text, at + 1, end)
+    if char and char in "-0123456789":
+        return _number(text, at, end)
+    word = _LITERALS.get(char)
+    if word is None:
+        raise Mistake(_unexpected(text, at, "looking for beginning of value", end))
+    for i, wanted in enumerate(word[1:], at + 1):
+        if text[i : i + 1] != wanted:
+            raise Mistake(_unexpected(text, i, f"in literal {word} (expecting {_quoted(wanted)})", end))
+    return at + len(word)
+
+
+def _string(text: str, at: int, end: str) -> int:
+    while True:
+        at = _end(_PLAIN, text, at)
+        char = text[at : at + 1]
+        if char == '"':
+            return at + 1
+        if char != "\\":
+            raise Mistake(_unexpected(text, at, "in string literal", end))
+        at += 1
+        if text[at : at + 1] == "u":
+            for i in range(at + 1, at + 5):
+                if text[i : i + 1] not in tuple("0123456789abcdefABCDEF"):
+                    raise Mistake(_unexpected(text, i, r"in \u hexadecimal character escape", end))
+            at += 5
+        elif text[at : at + 1] in tuple('bfnrt\\/"'):
+            at += 1
+        else:
+            raise Mistake(_unexpected(text, at, "in string escape code", end))
+
+
+def _number(text: str, at: int, end: str) -> int:
+    if text[at] == "-":
+        at += 1
+        if not text[at : at + 1].isdecimal():
+            raise Mistake(_unexpected(text, at, "in numeric literal", end))
+    at = at + 1 if text[at] == "0" else _end(_DIGITS, text, at)
+    if text[at : at + 1] == ".":
+        at += 1
+        if not text[at : at + 1].isdecimal():
+            raise Mistake(_unexpected(text, at, "after decimal point in numeric literal", end))
+        at = _end(_DIGITS, text, at)
+    if text[at : at + 1] in ("e", "E"):
+        at += 1
+        if text[at : at + 1] in ("+", "-"):
+            at += 1
+        if not text[at : at + 1].isdecimal():
+            raise Mistake(_unexpected(text, at, "in exponent of numeric literal", end))
+        at = _end(_DIGITS, text, at)
+    return at

@@ -1,0 +1,91 @@
+"""The JSON gateway's paths: which call a request is, what of its header fields goes along, and what is no
+such path."""
+
+from __future__ import annotations
+
+import re
+
+from proxy.gateway.calls import GatewayCall, Room
+from proxy.gateway.encode import error, http_status
+from proxy.gateway.paths import TARGETS
+from proxy.grpc import wire
+from proxy.grpc.inner import Served
+from proxy.http.requests import HttpRequest
+
+_FORM = "application/x-www-form-urlencoded"
+_UNITS_NS = {
+    "H": 3_600_000_000_000,
+    "M": 60_000_000_000,
+    "S": 1_000_000_000,
+    "m": 1_000_000,
+    "u": 1_000,
+    "n": 1,
+}
+_TIMEOUT = re.compile(r"[+-]?[0-9]{1,18}")
+_PERMANENT = frozenset((
+    "accept", "accept-charset", "accept-language", "accept-ranges", "authorization", "cache-control",
+    "content-type", "cookie", "date", "expect", "from", "host", "if-match", "if-modified-since",
+    "if-none-match", "if-schedule-tag-match", "if-unmodified-since", "max-forwards", "origin", "pragma",
+    "referer", "user-agent", "via", "warning",
+))
+_PREFIX = "grpc-metadata-"
+
+
+class Gateway:
+    """Serves everything below ``/v3/``."""
+
+    def __init__(self, registry: Served, room: Room) -> None:
+        self._registry = registry
+        self._room = room
+
+    def serve(self, request: HttpRequest) -> None:
+        """One request."""
+        target = TARGETS.get(request.path)
+        method = request.method
+        override = request.headers.get("x-http-method-override", "")
+        if override and method == "POST" and request.headers.get("content-type") == _FORM:
+            method = override.upper()
+            request.body = b""  # read as a form
+        if target is None:
+            _refuse(request, 404, "Not Found")
+        elif method != "POST":
+            _refuse(request, 405, "Method Not Allowed")
+        else:
+            text = request.headers.get("grpc-timeout", "")
+            timeout_s = _timeout_s(text) if text else None
+            if text and timeout_s is None:
+                body = error(wire.INVALID_ARGUMENT, f"invalid grpc-timeout: {text}").encode()
+                request.respond(http_status(wire.INVALID_ARGUMENT), body, content_type="application/json")
+                return
+            GatewayCall(self._room, request, target, metadata_of(request), timeout_s or None).begin(
+                self._registry
+            )
+
+
+def metadata_of(request: HttpRequest) -> dict[bytes, bytes]:
+    """The call's metadata: ``Grpc-Metadata-K`` is ``k``, ``Authorization`` is itself, HTTP's own have a
+    prefix."""
+    found: dict[str, str] = {}
+    for name, value in request.headers.items():
+        if name == "authorization":
+            found[name] = value
+        if name in _PERMANENT:
+            found[f"grpcgateway-{name}"] = value
+        elif name.startswith(_PREFIX):
+            found[name[len(_PREFIX) :]] = value
+    return {name.encode("latin-1"): value.encode("latin-1", "replace") for name, value in found.items()}
+
+
+def _timeout_s(text: str) -> float | None:
+    """Seconds; 0: no limit. None: it is no time. One of more than 290 years wraps around, as Go's durations
+    do."""
+    unit, number = _UNITS_NS.get(text[-1:]), text[:-1]
+    if unit is None or not _TIMEOUT.fullmatch(number):
+        return None
+    return ((int(number) * unit + (1 << 63)) % (1 << 64) - (1 << 63)) / 1e9
+
+
+def _refuse(request: HttpRequest, status: int, text: str) -> None:
+    request.respond(
+        status, f"{text}\n".encode(), [("X-Content-Type-Options", "nosniff")], "text/plain; charset=utf-8"
+    )

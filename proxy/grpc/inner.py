@@ -1,0 +1,200 @@
+"""Calls that no HTTP/2 stream carries: a JSON request's, and those that a service makes in the name of its
+client.
+
+Handlers see what they see of a ``proxy.grpc.calls.Call``. Whoever makes the call gets each answer by
+``answered`` and the end by ``ended``; he may ``cancel`` it, and sets its deadline. Who serves the method is
+asked of the registry, so that whatever holds for a client's call holds for this one too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from cluster.faults import HANDLER_MISTAKES, faults
+from proxy.grpc import wire
+from proxy.grpc.calls import BACKLOG_BYTES, StreamHandler, UnaryHandler
+
+CANCELLED = wire.CANCELLED
+
+
+class Served(Protocol):
+    """Who serves a method: ``proxy.grpc.registry.Registry``."""
+
+    def served(self, path: str) -> UnaryHandler | StreamHandler | None:
+        """The method's handler, a function or an object that takes a stream of requests; None: there is
+        none."""
+
+
+class Apart:
+    """Stands for the connection of one call: nothing else is on it."""
+
+    __slots__ = ("shares", "streams")
+
+    def __init__(self, call: InnerCall) -> None:
+        self.shares: dict[Any, list[int]] = {}
+        self.streams = {call.id: call}
+
+
+class InnerCall:
+    """One call. See the module's docstring."""
+
+    __slots__ = (
+        "closed",
+        "connection",
+        "context",
+        "deadline",
+        "gathered",
+        "handler",
+        "metadata",
+        "on_cancel",
+        "on_drain",
+        "path",
+        "peer",
+    )
+    id = 1
+    ending = False
+    started = True
+
+    def __init__(
+        self, path: str, metadata: dict[bytes, bytes], peer: str, deadline: float | None = None
+    ) -> None:
+        self.path = path.encode()
+        self.metadata = metadata
+        self.peer = peer
+        self.deadline = deadline  # loop time; whoever makes the call ends it then
+        self.closed = False
+        self.context: Any = None  # free for the handler
+        self.on_cancel: Callable[[Any], None] | None = None
+        self.on_drain: Callable[[], None] | None = None
+        self.gathered = 0  # bytes of its answer that have come and wait for the rest
+        self.handler: StreamHandler | None = None  # of a method with a stream of requests
+        self.connection = Apart(self)
+
+    # -- for whoever makes the call
+
+    def open(self, registry: Served, request: bytes | None) -> None:
+        """Begin it. ``request``: the first message, and of a method that takes one the only one; None: none
+        yet."""
+        path = self.path.decode()
+        handler = registry.served(path)
+        if handler is None:
+            service, _, method = path[1:].partition("/")
+            self.finish(wire.UNIMPLEMENTED, f"unknown method {method} for service {service}")
+        elif callable(handler):
+            self._guarded(lambda: handler(self, request or b""))  # type: ignore[arg-type]
+        else:
+            self.handler = handler
+            self._guarded(lambda: handler.opened(self))  # type: ignore[arg-type]
+            if request is not None:
+                self.say(request)
+
+    def say(self, request: bytes) -> None:
+        """One more request of a stream."""
+        handler = self.handler
+        if handler is not None and not self.closed:
+            self._guarded(lambda: handler.message(self, request))  # type: ignore[arg-type]
+
+    def half_close(self) -> None:
+        """There will be no more requests."""
+        handler = self.handler
+        if handler is not None and not self.closed:
+            self._guarded(lambda: handler.half_closed(self))  # type: ignore[arg-type]
+
+    def cancel(self) -> None:
+        """Whoever made it does not want it any more: ``ended`` is not called."""
+        if self.closed:
+            return
+        self.closed = True
+        handler = self.handler
+        try:
+            if self.on_cancel is not None:
+                self.on_cancel(self)
+            if handler is not None:
+                handler.cancelled(self)  # type: ignore[arg-type]
+        except HANDLER_MISTAKES as error:
+            faults.met(f"ending {self.path.decode()}", error)
+
+    def answered(self, message: bytes) -> None:
+        """An answer."""
+        raise NotImplementedError
+
+    def ended(self, status: int, message: str) -> None:
+        """The call has ended."""
+        raise NotImplementedError
+
+    # -- for handlers
+
+    def field(self, name: bytes) -> bytes:
+        """One field of the request, b"" if it is not there."""
+        return self.metadata.get(name, b"")
+
+    def reply(self, *parts: bytes) -> None:
+        """The only answer."""
+        if not self.closed:
+            self.answered(b"".join(parts))
+            self.finish()
+
+    def send(self, *parts: bytes) -> None:
+        """One answer of several."""
+        if not self.closed:
+            self.answered(b"".join(parts))
+
+    def send_framed(self, data: bytes) -> None:
+        """Answers, each behind its length prefix."""
+        at, size = 0, wire.PREFIX.size
+        while at < len(data) and not self.closed:
+            _, length = wire.PREFIX.unpack_from(data, at)
+            self.answered(data[at + size : at + size + length])
+            at += size + length
+
+    def start(self) -> None:
+        """Say that answers will come; there is nobody to tell."""
+
+    def finish(self, status: int = wire.OK, message: str = "") -> None:
+        """End it."""
+        if not self.closed:
+            self.closed = True
+            self.ended(status, message)
+
+    def pending_bytes(self) -> int:
+        """Bytes of answers that have not been taken."""
+        return 0
+
+    def backlog_bytes(self) -> int:
+        """How much may wait to be taken."""
+        return BACKLOG_BYTES
+
+    # -- an answer in pieces (``proxy.routing.pieces``)
+
+    def gather(self, size: int) -> None:
+        """So much more of its answer has come from a node."""
+        self.gathered += size
+
+    @property
+    def room_to_gather(self) -> bool:
+        """Whether there is room for more of it."""
+        return self.takes
+
+    @property
+    def takes(self) -> bool:
+        """Whether what is ready is taken."""
+        return self.pending_bytes() <= self.backlog_bytes()
+
+    @property
+    def progress(self) -> tuple[int, int]:
+        """Differs when something has been taken, or has come."""
+        return self.pending_bytes(), self.gathered
+
+    @property
+    def beyond_all_room(self) -> bool:
+        """Whether there is no room for it at all."""
+        return False
+
+    def _guarded(self, step: Callable[[], None]) -> None:
+        try:
+            step()
+        except HANDLER_MISTAKES as error:
+            faults.met(f"serving {self.path.decode()}", error)
+            if not self.closed:
+                self.finish(wire.INTERNAL, wire.FAULT)

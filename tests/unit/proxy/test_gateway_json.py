@@ -1,0 +1,146 @@
+"""The JSON gateway's translation: what Go's jsonpb takes and writes, and its words for what it does not
+take."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+
+import pytest
+from google.protobuf import json_format
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cluster.pb import rpc_pb2
+from proxy.gateway.decode import fill
+from proxy.gateway.encode import encode, error, http_status, stream_error
+from proxy.gateway.go_json import Mistake, Values, loads
+from proxy.gateway.paths import BOTH, MANY, TARGETS
+
+INT64 = st.integers(-(1 << 63), (1 << 63) - 1)
+PUTS = st.builds(
+    rpc_pb2.PutRequest,
+    key=st.binary(max_size=9),
+    value=st.binary(max_size=9),
+    lease=INT64,
+    prev_kv=st.booleans(),
+)
+RANGES = st.builds(
+    rpc_pb2.RangeRequest, key=st.binary(max_size=9), limit=INT64, sort_order=st.sampled_from([0, 1, 2])
+)
+OPS = st.one_of(
+    st.builds(rpc_pb2.RequestOp, request_put=PUTS), st.builds(rpc_pb2.RequestOp, request_range=RANGES)
+)
+COMPARES = st.builds(
+    rpc_pb2.Compare, key=st.binary(max_size=9), version=INT64, result=st.sampled_from([0, 1, 2, 3])
+)
+TXNS = st.builds(
+    rpc_pb2.TxnRequest,
+    compare=st.lists(COMPARES, max_size=3),
+    success=st.lists(OPS, max_size=3),
+    failure=st.lists(OPS, max_size=3),
+)
+
+
+def request(body: str, kind: type = rpc_pb2.PutRequest) -> object:
+    """The message of a body."""
+    message = kind()
+    fill(message, Values(body.encode()).next())
+    return message
+
+
+def mistake(body: str, kind: type = rpc_pb2.PutRequest) -> str:
+    """Why a body is refused."""
+    with pytest.raises(Mistake) as raised:
+        request(body, kind)
+    return str(raised.value)
+
+
+@given(TXNS)
+def test_what_is_written_is_read_back(txn: rpc_pb2.TxnRequest) -> None:
+    assert request(encode(txn), rpc_pb2.TxnRequest) == txn
+
+
+@given(TXNS)
+def test_protobufs_own_json_is_the_same(txn: rpc_pb2.TxnRequest) -> None:
+    expected = json_format.MessageToDict(txn, preserving_proto_field_name=True)
+    assert json.loads(encode(txn)) == expected
+    assert request(json_format.MessageToJson(txn), rpc_pb2.TxnRequest) == txn
+
+
+@given(st.text(max_size=40))
+def test_no_text_does_anything_but_make_a_mistake(text: str) -> None:
+    for read in (lambda: request(text), lambda: loads(text)):
+        with contextlib.suppress(Mistake, EOFError):
+            read()
+
+
+@pytest.mark.parametrize(("body", "message"), [
+    ('{"key":5}', "json: cannot unmarshal number into Go value of type []uint8"),
+    ('{"key":"Zm9"}', "illegal base64 data at input byte 0"),
+    ('{"key":"Zm9v!"}', "illegal base64 data at input byte 4"),
+    ('{"key":"Zm9v="}', "illegal base64 data at input byte 4"),
+    ('{"key":"Zg=x"}', "illegal base64 data at input byte 2"),
+    ('{"lease":"x"}', "invalid character 'x' looking for beginning of value"),
+    ('{"lease":""}', "unexpected end of JSON input"),
+    ('{"lease":"1 2"}', "invalid character '2' after top-level value"),
+    ('{"lease":1.5}', "json: cannot unmarshal number 1.5 into Go value of type int64"),
+    ('{"lease":9223372036854775808}',
+     "json: cannot unmarshal number 9223372036854775808 into Go value of type int64"),
+    ('{"prev_kv":"true"}', "json: cannot unmarshal string into Go value of type bool"),
+    ("[]", "json: cannot unmarshal array into Go value of type map[string]json.RawMessage"),
+    ("{", "unexpected EOF"),
+    ("{]", "invalid character ']' looking for beginning of object key string"),
+    ('{"a":tru}', "invalid character '}' in literal true (expecting 'e')"),
+    ('{"a":[1 2]}', "invalid character '2' after array element"),
+    ('{"a":1.}', "invalid character '}' after decimal point in numeric literal"),
+    ("'", r"invalid character '\'' looking for beginning of value"),
+    ("[" * 20_000, "invalid character '[' exceeded max depth"),
+])  # fmt: skip
+def test_mistakes_are_told_in_gos_words(body: str, message: str) -> None:
+    assert mistake(body) == message
+
+
+def test_names_may_be_in_camel_case_and_unknown_ones_are_passed_over() -> None:
+    assert request('{"prevKv":true,"x":{"y":[null]},"key":[102,111]}') == rpc_pb2.PutRequest(
+        key=b"fo", prev_kv=True
+    )
+
+
+def test_null_is_nothing_and_a_name_that_comes_twice_counts_once() -> None:
+    assert request('{"key":"YQ==","key":"Yg==","value":null}') == rpc_pb2.PutRequest(key=b"b")
+    assert request("null") == rpc_pb2.PutRequest()
+
+
+def test_enums_are_names_or_numbers() -> None:
+    for body in ('{"sort_order":"DESCEND"}', '{"sort_order":2}'):
+        assert request(body, rpc_pb2.RangeRequest) == rpc_pb2.RangeRequest(sort_order=2)
+    assert mistake('{"sort_order":"UP"}', rpc_pb2.RangeRequest) == (
+        r'unknown value "\"UP\"" for enum etcdserverpb.RangeRequest.SortOrder'
+    )
+
+
+def test_a_body_is_several_values_until_it_ends() -> None:
+    values = Values(b' {"a":1}\n[]5 ')
+    assert [values.next(), values.next(), values.next()] == [{"a": "1"}, [], "5"]
+    with pytest.raises(EOFError):
+        values.next()
+
+
+def test_errors_are_told_twice_and_streams_errors_with_both_codes() -> None:
+    assert json.loads(error(3, "a<b")) == {"error": "a<b", "code": 3, "message": "a<b"}
+    assert json.loads(stream_error(14, "gone")) == {
+        "error": {"grpc_code": 14, "http_code": 503, "message": "gone", "http_status": "Service Unavailable"}
+    }
+    assert [http_status(code) for code in (0, 1, 5, 16, 99)] == [200, 408, 404, 401, 500]
+
+
+def test_every_method_of_etcd_has_its_path() -> None:
+    assert len(TARGETS) == 51
+    assert {path for path, target in TARGETS.items() if target.kind in (MANY, BOTH)} == {
+        "/v3/watch",
+        "/v3/lease/keepalive",
+        "/v3/maintenance/snapshot",
+        "/v3/election/observe",
+    }
+    assert TARGETS["/v3/kv/compaction"].method == "/etcdserverpb.KV/Compact"
