@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 _LEAST_SILENCE_MS = 500  # TCP sends again after 200 ms: a packet may be lost twice
 
@@ -103,6 +103,22 @@ class NodeSettings:
 
 
 @dataclass(slots=True, frozen=True)
+class Tls:
+    """TLS of a front's https URLs: files, which are read again when they change, and what clients have to show."""
+
+    cert_file: str
+    key_file: str
+    client_cert_auth: bool = False  # and the certificate's common name says who a client is
+    trusted_ca_file: str = ""  # "" with client_cert_auth: the machine's
+    crl_file: str = ""
+    allowed_cns: tuple[str, ...] = ()  # one of these or of the next; both empty: anybody
+    allowed_hostnames: tuple[str, ...] = ()
+    cipher_suites: tuple[str, ...] = ()  # Go's names; (): a choice of muster's
+    min_version: str = "TLS1.2"
+    max_version: str = ""  # "" the highest there is
+
+
+@dataclass(slots=True, frozen=True)
 class FrontSettings:
     """One front process."""
 
@@ -130,6 +146,7 @@ class FrontSettings:
     cors: tuple[str, ...] = ("*",)
     host_whitelist: tuple[str, ...] = ("*",)
     gateway: bool = True  # serve JSON below /v3/
+    tls: Tls | None = None
 
 
 S = TypeVar("S", NodeSettings, FrontSettings)
@@ -146,7 +163,15 @@ def loads(kind: type[S], text: str) -> S:
     common = raw.pop("common")
     common["peers"] = tuple(Peer(**{**p, "peer_urls": tuple(p["peer_urls"])}) for p in common["peers"])
     common["log_outputs"] = tuple(common["log_outputs"])
+    if raw.get("tls") is not None:
+        raw["tls"] = Tls(**_with_tuples(raw["tls"]))
+    _with_tuples(raw)
+    return kind(common=Common(**common), **raw)
+
+
+def _with_tuples(raw: dict[str, Any]) -> dict[str, Any]:
+    """JSON has lists only."""
     for name, value in raw.items():
         if isinstance(value, list):
             raw[name] = tuple(value)
-    return kind(common=Common(**common), **raw)
+    return raw

@@ -1,0 +1,295 @@
+"""TLS between a connection's socket and what speaks HTTP on it.
+
+To its socket it is a protocol, to the connection a transport. Bytes go through OpenSSL's memory buffers, so that everything
+read at once is one read of the connection, and a small answer is encrypted and written in one go, as without TLS. The connection
+is there from its first byte on: it counts as one of the clients', and its limit to the time until a first request holds for the
+handshake too.
+
+A step of a handshake takes up to a millisecond of CPU, most of it the key's. Handshakes take their turns with connections that
+have much to do (``Backlog``), so a crowd that dials at once delays nobody's requests by more than such a turn.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import ssl
+from collections.abc import Callable
+from typing import Any, Protocol, cast
+
+from proxy.tls.certified import shown
+from proxy.tls.contexts import Credentials
+
+_AT_ONCE_BYTES = 16_384
+_MOST_AHEAD_BYTES = 65_536  # read of a client that has not finished its handshake
+_RECORD = 16_384  # plain bytes in one, at most
+_HANDSHAKE = 0x16  # the first byte of a client that begins with TLS
+
+
+class Connection(Protocol):
+    """What speaks HTTP above."""
+
+    peer_name: str | None
+    secure: bool
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None: ...
+
+    def data_received(self, data: bytes) -> None: ...
+
+    def eof_received(self) -> bool | None: ...
+
+    def connection_lost(self, exc: Exception | None) -> None: ...
+
+    def pause_writing(self) -> None: ...
+
+    def resume_writing(self) -> None: ...
+
+    def close(self, *, half: bool = False) -> None: ...
+
+
+class TlsLayer(asyncio.Protocol, asyncio.Transport):
+    """One connection's."""
+
+    __slots__ = ("_above", "_credentials", "_encrypted", "_fd", "_in", "_out", "_plain_too", "_queue", "_queued", "_raw", "_refused",
+                 "_shut", "_tls", "_turned_away", "_wants_reading")  # fmt: skip
+
+    def __init__(self, above: Connection, credentials: Credentials, queue: Callable[[Callable[[], None]], None],
+                 refused: Callable[[str, str], None], *, plain_too: bool = False) -> None:
+        """``queue``: calls something in another turn of the loop. ``refused(address, reason)`` hears of handshakes that failed.
+        ``plain_too``: a client that does not begin with TLS speaks HTTP in clear."""
+        self._above = above
+        self._credentials = credentials
+        self._queue = queue
+        self._refused = refused
+        self._plain_too = plain_too
+        self._raw: asyncio.Transport = cast(asyncio.Transport, None)
+        self._fd = -1
+        self._in, self._out = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self._tls: ssl.SSLObject = cast(ssl.SSLObject, None)
+        self._encrypted = False  # the handshake is done
+        self._queued = False  # its next step
+        self._turned_away = False
+        self._shut = False  # this side has said that it ends
+        self._wants_reading = True  # the connection above does
+
+    # -- the socket's protocol
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._raw = cast(asyncio.Transport, transport)
+        socket = transport.get_extra_info("socket")
+        self._fd = socket.fileno() if socket is not None else -1
+        self._above.connection_made(self)
+
+    def data_received(self, data: bytes) -> None:
+        if self._encrypted:
+            self._in.write(data)
+            self._read()
+        elif self._turned_away:
+            pass  # what it sent before it heard of that
+        elif self._tls is None and self._plain_too and data[0] != _HANDSHAKE:
+            self._step_aside(data)
+        else:
+            self._in.write(data)
+            if self._in.pending > _MOST_AHEAD_BYTES:
+                self._raw.pause_reading()
+            if not self._queued:
+                self._queued = True
+                self._queue(self._shake_hands)
+
+    def eof_received(self) -> bool | None:
+        return self._above.eof_received() if self._encrypted else False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._shut = True
+        above, self._above = self._above, cast(Connection, None)  # it refers to this: all of it is freed at once
+        above.connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        self._above.pause_writing()
+
+    def resume_writing(self) -> None:
+        self._above.resume_writing()
+
+    # -- the handshake
+
+    def _step_aside(self, data: bytes) -> None:
+        """It is a client without TLS: as if this had never been here."""
+        raw, above = self._raw, cast(Any, self._above)
+        raw.set_protocol(above)
+        above.in_clear(raw)
+        above.data_received(data)
+
+    def _shake_hands(self) -> None:
+        self._queued = False
+        if self._raw.is_closing() or self._turned_away:
+            return
+        try:
+            if self._tls is None:
+                self._tls = self._credentials.context().wrap_bio(self._in, self._out, server_side=True)
+            self._tls.do_handshake()
+        except ssl.SSLWantReadError:
+            self._flush()
+            if self._wants_reading:
+                self._raw.resume_reading()
+            return
+        except ssl.SSLError as error:
+            self._refuse(_words(error))
+            return
+        try:
+            reason = self._admit()
+        except ValueError as error:
+            reason = f"the client's certificate cannot be read: {error}"
+        if reason:
+            with contextlib.suppress(ssl.SSLError):
+                self._tls.unwrap()
+            self._refuse(reason)
+            return
+        self._encrypted = True
+        self._flush()
+        if self._wants_reading:
+            self._raw.resume_reading()
+        if self._in.pending:
+            self._read()
+
+    def _admit(self) -> str:
+        """Why a client that has shaken hands is refused; "" if it is not."""
+        self._above.secure = True
+        certificates = shown(self._tls)
+        reason = self._credentials.refusal(certificates)
+        if certificates and self._credentials.names_clients and not reason:
+            self._above.peer_name = certificates[0].common_name
+        return reason
+
+    def _refuse(self, reason: str) -> None:
+        name = self._raw.get_extra_info("peername")
+        self._refused(str(name[0]) if isinstance(name, tuple) else str(name or ""), reason)
+        self._flush()  # the alert that tells the client why
+        self._turned_away = True
+        self._raw.resume_reading()
+        self._above.close(half=True)
+
+    # -- reading
+
+    def _read(self) -> None:
+        """Everything that has come, as one read of the connection above."""
+        tls, pieces, ended = self._tls, [], False
+        incoming = self._in
+        try:
+            while True:
+                piece = tls.read(_RECORD)
+                if not piece:
+                    ended = True
+                    break
+                pieces.append(piece)
+                if not incoming.pending and not tls.pending():
+                    break
+        except ssl.SSLWantReadError:
+            pass
+        except ssl.SSLZeroReturnError:
+            ended = True
+        except ssl.SSLError:
+            self._flush()
+            self._raw.abort()
+            return
+        if self._out.pending:  # an answer to a key update
+            self._flush()
+        if pieces:
+            self._above.data_received(pieces[0] if len(pieces) == 1 else b"".join(pieces))
+        if ended and not self._raw.is_closing() and not self._above.eof_received():
+            self.close()
+
+    # -- the connection's transport
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        if self._shut or not self._encrypted:
+            return
+        tls, size = self._tls, len(data)
+        try:
+            if size <= _RECORD:
+                if size:
+                    tls.write(data)
+            else:
+                view, sent = memoryview(data), 0
+                while sent < size:
+                    sent += tls.write(view[sent:])
+        except ssl.SSLError:
+            self._raw.abort()
+            return
+        self._flush()
+
+    def _flush(self) -> None:
+        data, raw = self._out.read(), self._raw
+        if not data:
+            return
+        sent = 0
+        if len(data) <= _AT_ONCE_BYTES and self._fd >= 0 and not (raw.get_write_buffer_size() or raw.is_closing()):
+            try:
+                sent = os.write(self._fd, data)
+            except OSError:
+                sent = 0
+        if sent < len(data):
+            raw.write(data[sent:] if sent else data)
+
+    def close(self) -> None:
+        self._say_end()
+        self._raw.close()
+
+    def abort(self) -> None:
+        self._shut = True
+        self._raw.abort()
+
+    def can_write_eof(self) -> bool:
+        return (self._encrypted or self._turned_away) and self._raw.can_write_eof()
+
+    def write_eof(self) -> None:
+        self._say_end()
+        self._raw.write_eof()
+
+    def _say_end(self) -> None:
+        """TLS' close_notify: without it the other side cannot tell an end from a cut."""
+        if self._encrypted and not self._shut and not self._raw.is_closing():
+            self._shut = True
+            with contextlib.suppress(ssl.SSLError):  # the other side has not said so yet; nobody waits for that
+                self._tls.unwrap()
+            self._flush()
+
+    def is_closing(self) -> bool:
+        return self._raw.is_closing()
+
+    def pause_reading(self) -> None:
+        self._wants_reading = False
+        self._raw.pause_reading()
+
+    def resume_reading(self) -> None:
+        self._wants_reading = True
+        self._raw.resume_reading()
+
+    def is_reading(self) -> bool:
+        return self._raw.is_reading()
+
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
+        self._raw.set_write_buffer_limits(high, low)
+
+    def get_write_buffer_size(self) -> int:
+        return self._raw.get_write_buffer_size()
+
+    def get_extra_info(self, name: str, default: Any = None) -> Any:
+        """What the socket knows; ``tls_layer`` is this."""
+        return self if name == "tls_layer" else self._raw.get_extra_info(name, default)
+
+
+def _words(error: ssl.SSLError) -> str:
+    """A failed handshake, for an operator."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"tls: failed to verify certificate: {error.verify_message}"
+    if isinstance(error, ssl.SSLEOFError):
+        return "EOF"
+    reason = (error.reason or "handshake failure").lower().replace("_", " ")
+    if reason in ("http request", "wrong version number", "https proxy request"):
+        return "tls: first record does not look like a TLS handshake"
+    if "alert" in reason:
+        return f"remote error: tls: {reason.partition('alert ')[2]}"
+    if reason == "peer did not return a certificate":
+        return "tls: client didn't provide a certificate"
+    return f"tls: {reason}"
