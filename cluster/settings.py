@@ -104,7 +104,8 @@ class NodeSettings:
 
 @dataclass(slots=True, frozen=True)
 class Tls:
-    """TLS of a front's https URLs: files, which are read again when they change, and what clients have to show."""
+    """TLS of a front's https URLs: files, which are read again when they change, and what clients have to
+    show."""
 
     cert_file: str
     key_file: str

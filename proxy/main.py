@@ -11,7 +11,7 @@ import os
 import random
 import signal
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -33,6 +33,7 @@ from proxy.routing.links import Connector
 from proxy.routing.router import SWEEP_S, Router
 from proxy.services.context import Context
 from proxy.services.table import register_all
+from proxy.tls import Credentials
 from tools.muster.machine import logs
 from tools.muster.machine.descriptors import for_clients, raise_limit
 from tools.muster.machine.handed import take
@@ -100,19 +101,34 @@ class Front:
         """Listen and connect."""
         self._sweep()
         settings = self.settings
-        for url in settings.listen:
-            host, port = split_url(url)
-            await self.server.start(host, port, reuse_port=settings.reuse_port)
+        tls = Credentials(settings.tls, self._tell_unusable) if settings.tls is not None else None
+        await self._listen(self.server, settings.listen, tls)
         if settings.listen_metrics:
             registry = Registry()
             register_http(registry, self.context, self.metrics, metrics_only=True)
             self.metrics_server = Server(registry)
-            for url in settings.listen_metrics:
-                host, port = split_url(url)
-                await self.metrics_server.start(host, port, reuse_port=settings.reuse_port)
+            await self._listen(self.metrics_server, settings.listen_metrics, tls)
         await self.siblings.start()
         log.info("serving", urls=list(settings.listen))
         settle_memory()
+
+    async def _listen(self, server: Server, urls: Sequence[str], tls: Credentials | None) -> None:
+        """Bind every address once, whichever of the schemes its URLs name."""
+        server.handshake_failed = self._tell_handshake
+        schemes: dict[tuple[str, int], set[str]] = {}
+        for url in urls:
+            scheme, host, port = split_url(url)
+            schemes.setdefault((host, port), set()).add(scheme)
+        for (host, port), named in schemes.items():
+            await server.start(host, port, reuse_port=self.settings.reuse_port, tls=tls if "https" in named else None,
+                               plain_too="http" in named)
+
+    def _tell_unusable(self, reason: str) -> None:
+        log.warning("changed files of TLS cannot be used, those from before go on to count", error=reason)
+
+    def _tell_handshake(self, address: str, reason: str) -> None:
+        if self._refusals.news((address, reason), self._loop.time()):
+            log.warning("rejected connection", remote_address=address, error=reason)
 
     def _in_thread(self, work: Callable[[], None], then: Callable[[], None]) -> None:
         def done(future: asyncio.Future[None]) -> None:
@@ -169,14 +185,14 @@ def crash(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
     os._exit(FAULT_EXIT)
 
 
-def split_url(url: str) -> tuple[str, int]:
-    """Host and port of a client URL to bind. ValueError for what cannot be served."""
+def split_url(url: str) -> tuple[str, str, int]:
+    """Scheme, host and port of a client URL to bind. ValueError for what cannot be served."""
     parts = urlsplit(url)
-    if parts.scheme != "http":
-        raise ValueError(f"{url}: only http client URLs are served so far")
+    if parts.scheme not in ("http", "https"):
+        raise ValueError(f"{url}: only http and https client URLs are served so far")
     if parts.port is None:
         raise ValueError(f"{url}: a client URL needs a port")
-    return parts.hostname or "", parts.port
+    return parts.scheme, parts.hostname or "", parts.port
 
 
 async def serve(settings: FrontSettings) -> None:

@@ -52,9 +52,16 @@ class Authority:
         """A list of what is not valid any more."""
         now = datetime.datetime.now(datetime.UTC)
         ca = x509.load_pem_x509_certificate(self.file.read_bytes())
-        made = x509.CertificateRevocationListBuilder().issuer_name(ca.subject).last_update(now).next_update(now + _DAY)
+        made = (
+            x509.CertificateRevocationListBuilder()
+            .issuer_name(ca.subject)
+            .last_update(now)
+            .next_update(now + _DAY)
+        )
         for serial in serials:
-            made = made.add_revoked_certificate(x509.RevokedCertificateBuilder().serial_number(serial).revocation_date(now).build())
+            made = made.add_revoked_certificate(
+                x509.RevokedCertificateBuilder().serial_number(serial).revocation_date(now).build()
+            )
         key = load_pem_private_key(self._ca.private_key_pem.bytes(), None)
         path = self._folder / f"{name}.{'pem' if encoding is Encoding.PEM else 'der'}"
         replace(path, made.sign(key, SHA256()).public_bytes(encoding))  # type: ignore[arg-type]

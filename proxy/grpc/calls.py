@@ -66,11 +66,16 @@ class StreamHandler(Protocol):
 class Peer:
     """What the calls of one connection share: the client's address and the server's deadlines."""
 
-    __slots__ = ("address", "deadlines")
+    __slots__ = ("address", "deadlines", "name", "secure")
 
-    def __init__(self, address: str, deadlines: Deadlines) -> None:
+    def __init__(self, address: str, deadlines: Deadlines, name: str | None = None, *,
+                 secure: bool = False) -> None:
+        """``name``: who the client is by its certificate, where --client-cert-auth asks for one. ``secure``:
+        by TLS."""
         self.address = address
         self.deadlines = deadlines
+        self.name = name
+        self.secure = secure
 
 
 class Call(Stream):
@@ -128,6 +133,11 @@ class Call(Stream):
     def peer(self) -> str:
         """The client's address."""
         return self.connection.owner.address  # type: ignore[attr-defined,no-any-return]
+
+    @property
+    def peer_name(self) -> str | None:
+        """Who the client is by its certificate, where --client-cert-auth asks for one."""
+        return self.connection.owner.name  # type: ignore[attr-defined,no-any-return]
 
     def reply(self, *parts: bytes) -> None:
         """Unary success: response headers, one message (the parts joined), status 0."""

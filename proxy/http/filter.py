@@ -44,7 +44,7 @@ class FilteredRegistry(Registry):
     def _filter(self, request: HttpRequest, handler: HttpHandler) -> None:
         request.path = _modern(unquote(request.path))
         host = host_name(request.headers.get("host", ""))
-        if self._hosts and "*" not in self._hosts and host not in self._hosts:
+        if self._hosts and "*" not in self._hosts and host not in self._hosts and not request.secure:
             request.respond(421, _UNKNOWN_HOST.format(host=host).encode(), [("X-Content-Type-Options", "nosniff")], _TEXT)
             return
         origin = request.headers.get("origin", "")
@@ -67,6 +67,7 @@ class WithHeaders(HttpRequest):
 
     def __init__(self, request: HttpRequest, fields: list[tuple[str, str]]) -> None:
         super().__init__(request.method, request.path, request.query, request.headers, request.body, request.peer)
+        self.secure, self.peer_name = request.secure, request.peer_name
         self._request = request
         self._fields = fields
         request.on_close = self._closed

@@ -74,13 +74,17 @@ class Http1Request(HttpRequest):
 class Http1Connection:
     """The server's end of one HTTP/1.1 connection."""
 
-    __slots__ = ("_advancing", "_body", "_body_bytes", "_draining", "_find", "_h11", "_head", "_held", "_limits", "_peer", "_served", "last_active", "now", "output", "request")
+    __slots__ = ("_advancing", "_body", "_body_bytes", "_draining", "_find", "_h11", "_head", "_held",
+                 "_limits", "_peer", "_served", "last_active", "now", "output", "peer_name", "request",
+                 "secure")
 
     def __init__(self, find: FindHandler, limits: Limits, output: Output, peer: str, now: float) -> None:
         self._find = find
         self._limits = limits
         self.output = output
         self._peer = peer
+        self.secure = False
+        self.peer_name: str | None = None
         self._h11 = h11.Connection(h11.SERVER, max_incomplete_event_size=limits.max_http1_header_bytes)
         self._head: h11.Request | None = None
         self._held = b""  # a head whose body follows at once, and goes with it
@@ -209,6 +213,7 @@ class Http1Connection:
             target = rest[rest.find("/") :] if "/" in rest else "/"
         path, _, query = target.partition("?")
         request = Http1Request(self, head.method.decode("latin-1"), path, query, headers, body, self._peer)
+        request.secure, request.peer_name = self.secure, self.peer_name
         self.request = request
         handler = self._find(path)
         if handler is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from email.utils import formatdate
+from typing import Any
 
 from proxy.http.http2 import Connection, HeaderBlock, Stream, encode_block
 from proxy.http.memory import TOO_MANY
@@ -75,8 +76,9 @@ class Http2Request(HttpRequest):
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in block.metadata.items()}
         headers.setdefault("host", block.authority.decode("latin-1"))
         path, _, query = block.path.decode("latin-1").partition("?")
-        peer: str = stream.connection.owner.address  # type: ignore[attr-defined]
-        super().__init__(block.method.decode("latin-1"), path, query, headers, body, peer)
+        owner: Any = stream.connection.owner
+        super().__init__(block.method.decode("latin-1"), path, query, headers, body, owner.address)
+        self.secure, self.peer_name = owner.secure, owner.name
         self._stream = stream
 
     def start(self, status: int, headers: Headers = ()) -> None:

@@ -18,7 +18,8 @@ class HttpRequest:
     by ", ". ``context`` is free for the handler.
     """
 
-    __slots__ = ("body", "closed", "context", "headers", "method", "on_close", "on_drain", "path", "peer", "query", "started")
+    __slots__ = ("body", "closed", "context", "headers", "method", "on_close", "on_drain", "path", "peer",
+                 "peer_name", "query", "secure", "started")
 
     def __init__(self, method: str, path: str, query: str, headers: dict[str, str], body: bytes, peer: str) -> None:
         self.method = method
@@ -27,6 +28,9 @@ class HttpRequest:
         self.headers = headers
         self.body = body
         self.peer = peer
+        self.secure = False  # it came by TLS
+        # who the client is by its certificate, where --client-cert-auth asks for one
+        self.peer_name: str | None = None
         self.closed = False
         self.started = False
         self.context: Any = None

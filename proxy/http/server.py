@@ -5,14 +5,13 @@ anything is written; everything said in a tick leaves in one ``transport.write``
 at the end of the read for what was answered inside it, else in one ``call_soon`` for all
 connections. A client that does not read stops being read (``Limits.max_unsent_bytes``).
 
-For TLS the caller's context offers ``h2`` and ``http/1.1`` by ALPN.
+TLS lies between a connection and its socket (``proxy.tls``); without it nothing does.
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
-import ssl as ssl_module
 from collections.abc import Callable
 from typing import Any, cast
 
@@ -23,6 +22,7 @@ from proxy.http.backlog import Backlog
 from proxy.http.http1 import Http1Connection
 from proxy.http.http2 import PREFACE, Connection, Limits
 from proxy.http.memory import STEP_BYTES, Memory
+from proxy.tls import Credentials, TlsLayer
 
 __all__ = ["Limits", "Server"]
 
@@ -37,7 +37,7 @@ _TURN_BYTES = 524_288  # written to a connection in a turn of the loop, 0.3 ms: 
 class _Front(asyncio.Protocol):
     """One client connection."""
 
-    __slots__ = ("accepted", "behind", "closed_at", "closing", "counted", "dirty", "fd", "http1", "http2", "loop", "paused_reading", "peer", "server", "sniffed",
+    __slots__ = ("accepted", "behind", "closed_at", "closing", "counted", "dirty", "fd", "http1", "http2", "loop", "paused_reading", "peer", "peer_name", "secure", "server", "sniffed",
                  "taken", "taken_at", "transport", "unwritable", "waits", "written")
 
     def __init__(self, server: Server) -> None:
@@ -49,6 +49,9 @@ class _Front(asyncio.Protocol):
         self.http2: Connection | None = None
         self.sniffed = b""
         self.peer = ""
+        self.secure = False  # by TLS
+        # who the client is by its certificate, where --client-cert-auth asks for one
+        self.peer_name: str | None = None
         self.accepted = 0.0
         self.dirty = False
         self.closing = False
@@ -68,13 +71,19 @@ class _Front(asyncio.Protocol):
         self.transport = cast(asyncio.Transport, transport)
         limits = self.server.limits
         self.transport.set_write_buffer_limits(high=limits.write_high_bytes, low=limits.write_high_bytes >> 2)
-        socket = transport.get_extra_info("socket")
-        if socket is not None and transport.get_extra_info("sslcontext") is None:
-            self.fd = socket.fileno()
+        if transport.get_extra_info("tls_layer") is None:
+            self.in_clear(self.transport)
         name = transport.get_extra_info("peername")
         self.peer = f"{name[0]}:{name[1]}" if isinstance(name, tuple) else str(name or "")
         self.accepted = self.taken_at = self.loop.time()
         self.server.opened(self)
+
+    def in_clear(self, transport: asyncio.Transport) -> None:
+        """There is nothing between this and the socket."""
+        self.transport = transport
+        socket = transport.get_extra_info("socket")
+        if socket is not None:
+            self.fd = socket.fileno()
 
     def data_received(self, data: bytes) -> None:
         http2 = self.http2
@@ -176,6 +185,7 @@ class _Front(asyncio.Protocol):
         if not data.startswith(head):
             self.sniffed = b""
             self.http1 = Http1Connection(self.server.registry.find_http, self.server.limits, self, self.peer, self.loop.time())
+            self.http1.secure, self.http1.peer_name = self.secure, self.peer_name
             self.data_received(data)
         elif len(head) < 14:
             self.sniffed = data
@@ -183,7 +193,8 @@ class _Front(asyncio.Protocol):
             self.sniffed = b""
             self.dirty = True
             self.http2 = Connection(
-                self.server.registry.open, self.server.limits, self.loop.time(), self.mark, Peer(self.peer, self.server.deadlines),
+                self.server.registry.open, self.server.limits, self.loop.time(), self.mark,
+                Peer(self.peer, self.server.deadlines, self.peer_name, secure=self.secure),
                 self.server.memory,
             )
             self.data_received(data)
@@ -370,6 +381,9 @@ class Server:
         self._accepted = 0
         self.refused = 0  # connections
         self.ended_stalled = 0  # connections, for the memory that they held
+        self.handshakes_failed = 0  # of TLS
+        # who writes the log
+        self.handshake_failed: Callable[[str, str], object] = lambda address, reason: None
         self._sums = Sums()  # as of the last tick
         self._stopping = False
 
@@ -383,11 +397,19 @@ class Server:
         """Host and port of every listening socket."""
         return [socket.getsockname()[:2] for listener in self._listeners for socket in listener.sockets]
 
-    async def start(self, host: str, port: int, *, reuse_port: bool = False, ssl: ssl_module.SSLContext | None = None) -> None:
-        """Listen; may be called for several addresses. Port 0 picks one (see ``addresses``)."""
+    async def start(self, host: str, port: int, *, reuse_port: bool = False, tls: Credentials | None = None,
+                    plain_too: bool = False) -> None:
+        """Listen; may be called for several addresses. Port 0 picks one (see ``addresses``). ``plain_too``:
+        beside TLS."""
         self._loop = asyncio.get_running_loop()
+
+        def secured() -> asyncio.Protocol:
+            assert tls is not None
+            return TlsLayer(_Front(self), tls, self.backlog.add, self._refuse_handshake, plain_too=plain_too)
+
         listener = await self._loop.create_server(
-            lambda: _Front(self), host, port, reuse_port=reuse_port or None, ssl=ssl, backlog=4096
+            secured if tls is not None else lambda: _Front(self), host, port,
+            reuse_port=reuse_port or None, backlog=4096,
         )
         self._listeners.append(listener)
         if self._tick is None:
@@ -441,6 +463,7 @@ class Server:
             "memory_bytes": self.memory.used,
             "memory_limit_bytes": self.memory.limit_bytes,
             "requests_refused": self.memory.refused,
+            "handshakes_failed": self.handshakes_failed,
             "received_bytes": self.received_bytes,
             "sent_bytes": self.sent_bytes,
             "deadlines": len(self.deadlines),
@@ -471,6 +494,10 @@ class Server:
     def gone(self, front: _Front) -> None:
         """A connection is closed."""
         self._fronts.discard(front)
+
+    def _refuse_handshake(self, address: str, reason: str) -> None:
+        self.handshakes_failed += 1
+        self.handshake_failed(address, reason)
 
     # -- timers
 

@@ -1,7 +1,8 @@
-"""What a client's certificate says, and why one may be refused although its CA vouches for it (``server.go`` and
-``listener_tls.go`` of etcd's transport package are the rules).
+"""What a client's certificate says, and why one may be refused although its CA vouches for it (``server.go``
+and ``listener_tls.go`` of etcd's transport package are the rules).
 
-A list of revoked certificates counts by serial numbers alone, whoever signed it and however old it is, as in etcd.
+A list of revoked certificates counts by serial numbers alone, whoever signed it and however old it is, as in
+etcd.
 """
 
 from __future__ import annotations
@@ -32,7 +33,8 @@ class Certificate:
     ends: float = math.inf  # seconds since 1970
 
     def is_of(self, host: str) -> bool:
-        """Whether it is valid for a name or an address, as Go's ``VerifyHostname`` has it: by alternative names alone."""
+        """Whether it is valid for a name or an address, as Go's ``VerifyHostname`` has it: by alternative
+        names alone."""
         bare = host[1:-1] if host[:1] == "[" and host[-1:] == "]" else host
         try:
             return str(ipaddress.ip_address(bare)) in self.addresses
@@ -59,7 +61,8 @@ def read(der: bytes) -> Certificate:
 
 
 def shown(tls: ssl.SSLObject) -> list[Certificate]:
-    """What the client of a finished handshake has shown, its own first; empty if nothing was asked for. ValueError."""
+    """What the client of a finished handshake has shown, its own first; empty if nothing was asked for.
+    ValueError."""
     own = tls.getpeercert(binary_form=True)
     if own is None:
         return []
@@ -82,14 +85,19 @@ def revoked_serials(text: bytes) -> frozenset[int]:
 
 
 def refusal(
-    certificates: Sequence[Certificate], revoked: frozenset[int], common_names: Sequence[str], hosts: Sequence[str], now: float
+    certificates: Sequence[Certificate],
+    revoked: frozenset[int],
+    common_names: Sequence[str],
+    hosts: Sequence[str],
+    now: float,
 ) -> str:
-    """Why a client with these certificates is refused; "" if it is not. That they have not ended OpenSSL has seen, but for a
-    session of TLS 1.2 that goes on in another connection."""
+    """Why a client with these certificates is refused; "" if it is not. That they have not ended OpenSSL has
+    seen, but for a session of TLS 1.2 that goes on in another connection."""
     if any(certificate.ends < now for certificate in certificates[:1]):
         return "tls: failed to verify certificate: certificate has expired"
     if (common_names or hosts) and not (
-        certificates and (certificates[0].common_name in common_names or any(certificates[0].is_of(h) for h in hosts))
+        certificates
+        and (certificates[0].common_name in common_names or any(certificates[0].is_of(h) for h in hosts))
     ):
         return "client certificate authentication failed"
     for certificate in certificates:

@@ -1,11 +1,12 @@
 """The files of certificates, and the TLS context made of them: made anew when a file changes.
 
-Every handshake looks whether a file is another one than it was, four calls of ``stat``. So a certificate that is renewed, a CA
-that is added or taken out and a list of revoked certificates count from the next connection on, without a restart. While files
-do not fit together, half of a pair replaced or a list half written, those from before go on to count: no client notices a swap.
+Every handshake looks whether a file is another one than it was, four calls of ``stat``. So a certificate that
+is renewed, a CA that is added or taken out and a list of revoked certificates count from the next connection
+on, without a restart. While files do not fit together, half of a pair replaced or a list half written, those
+from before go on to count: no client notices a swap.
 
-There are no tickets to resume a session by: with one, who signed a certificate would not be looked at again. A session of TLS 1.2
-is one context's, so it ends when a file changes.
+There are no tickets to resume a session by: with one, who signed a certificate would not be looked at again.
+A session of TLS 1.2 is one context's, so it ends when a file changes.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ _SETTLED_S = 2.0  # a file that was written so lately may be written again witho
 _AGAIN_S = 1.0
 _VERSIONS = {"TLS1.2": ssl.TLSVersion.TLSv1_2, "TLS1.3": ssl.TLSVersion.TLSv1_3}
 
-# Go's names of TLS 1.2's cipher suites, as --cipher-suites has them, and OpenSSL's. Those of TLS 1.3 are always on, as in Go.
+# Go's names of TLS 1.2's cipher suites, as --cipher-suites has them, and OpenSSL's. Those of TLS 1.3 are
+# always on, as in Go.
 CIPHERS = {
     "TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256": "ECDHE-ECDSA-AES128-GCM-SHA256",
     "TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384": "ECDHE-ECDSA-AES256-GCM-SHA384",
@@ -48,9 +50,12 @@ CIPHERS = {
 ALWAYS_ON = ("TLS_AES_128_GCM_SHA256", "TLS_AES_256_GCM_SHA384", "TLS_CHACHA20_POLY1305_SHA256")  # TLS 1.3's
 # Go has these, OpenSSL in its distributions has not
 NOT_HERE = (
-    "TLS_RSA_WITH_RC4_128_SHA", "TLS_RSA_WITH_3DES_EDE_CBC_SHA", "TLS_ECDHE_ECDSA_WITH_RC4_128_SHA",
-    "TLS_ECDHE_RSA_WITH_RC4_128_SHA", "TLS_ECDHE_RSA_WITH_3DES_EDE_CBC_SHA",
-)  # fmt: skip
+    "TLS_RSA_WITH_RC4_128_SHA",
+    "TLS_RSA_WITH_3DES_EDE_CBC_SHA",
+    "TLS_ECDHE_ECDSA_WITH_RC4_128_SHA",
+    "TLS_ECDHE_RSA_WITH_RC4_128_SHA",
+    "TLS_ECDHE_RSA_WITH_3DES_EDE_CBC_SHA",
+)
 
 _Stamp = tuple[int, ...] | None
 
@@ -62,7 +67,11 @@ class Credentials:
         """``failed`` is told why changed files cannot be used. ValueError if those of the start cannot."""
         self._settings = settings
         self._failed = failed
-        self._files = tuple(f for f in (settings.cert_file, settings.key_file, settings.trusted_ca_file, settings.crl_file) if f)
+        self._files = tuple(
+            f
+            for f in (settings.cert_file, settings.key_file, settings.trusted_ca_file, settings.crl_file)
+            if f
+        )
         self._stamps: tuple[_Stamp, ...] = ()
         self._look_again_at = 0.0  # of time.monotonic(): 0.0 when the files have settled
         self._revoked: frozenset[int] = frozenset()
@@ -89,8 +98,13 @@ class Credentials:
 
     def refusal(self, certificates: Sequence[Certificate]) -> str:
         """Why a client that shows these is refused; "" if it is not."""
-        return refusal(certificates, self._revoked, self._settings.allowed_cns, self._settings.allowed_hostnames,
-                       time.time())
+        return refusal(
+            certificates,
+            self._revoked,
+            self._settings.allowed_cns,
+            self._settings.allowed_hostnames,
+            time.time(),
+        )
 
     def _look(self) -> tuple[_Stamp, ...]:
         return tuple(_stamp(path) for path in self._files)
@@ -132,15 +146,20 @@ def make_context(settings: Tls) -> ssl.SSLContext:
         # a key that wants a password must not ask for it on a terminal
         context.load_cert_chain(settings.cert_file, settings.key_file, password=lambda: b"")
     except ssl.SSLError as error:
-        raise ValueError(f"certificate {settings.cert_file} and key {settings.key_file}: {_reason(error)}") from None
+        raise ValueError(
+            f"certificate {settings.cert_file} and key {settings.key_file}: {_reason(error)}"
+        ) from None
     if settings.client_cert_auth or settings.trusted_ca_file:
         context.verify_mode = ssl.CERT_REQUIRED
-        context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN  # whatever stands in the file is trusted, as Go does
+        # whatever stands in the file is trusted, as Go does
+        context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
         if settings.trusted_ca_file:
             try:
                 context.load_verify_locations(settings.trusted_ca_file)
             except ssl.SSLError as error:
-                raise ValueError(f"certificate authorities {settings.trusted_ca_file}: {_reason(error)}") from None
+                raise ValueError(
+                    f"certificate authorities {settings.trusted_ca_file}: {_reason(error)}"
+                ) from None
         else:
             context.load_default_certs(ssl.Purpose.CLIENT_AUTH)
     context.set_alpn_protocols(["h2", "http/1.1"])
@@ -169,7 +188,8 @@ def _reason(error: ssl.SSLError) -> str:
 
 
 def _stamp(path: str) -> _Stamp:
-    """What is another number once the file is another one; the last is when its content was changed, in ns."""
+    """What is another number once the file is another one; the last is when its content was changed, in
+    ns."""
     try:
         found = os.stat(path)
     except OSError:

@@ -1,12 +1,13 @@
 """TLS between a connection's socket and what speaks HTTP on it.
 
-To its socket it is a protocol, to the connection a transport. Bytes go through OpenSSL's memory buffers, so that everything
-read at once is one read of the connection, and a small answer is encrypted and written in one go, as without TLS. The connection
-is there from its first byte on: it counts as one of the clients', and its limit to the time until a first request holds for the
-handshake too.
+To its socket it is a protocol, to the connection a transport. Bytes go through OpenSSL's memory buffers, so
+that everything read at once is one read of the connection, and a small answer is encrypted and written in one
+go, as without TLS. The connection is there from its first byte on: it counts as one of the clients', and its
+limit to the time until a first request holds for the handshake too.
 
-A step of a handshake takes up to a millisecond of CPU, most of it the key's. Handshakes take their turns with connections that
-have much to do (``Backlog``), so a crowd that dials at once delays nobody's requests by more than such a turn.
+A step of a handshake takes up to a millisecond of CPU, most of it the key's. Handshakes take their turns with
+connections that have much to do (``Backlog``), so a crowd that dials at once delays nobody's requests by more
+than such a turn.
 """
 
 from __future__ import annotations
@@ -51,13 +52,35 @@ class Connection(Protocol):
 class TlsLayer(asyncio.Protocol, asyncio.Transport):
     """One connection's."""
 
-    __slots__ = ("_above", "_credentials", "_encrypted", "_fd", "_in", "_out", "_plain_too", "_queue", "_queued", "_raw", "_refused",
-                 "_shut", "_tls", "_turned_away", "_wants_reading")  # fmt: skip
+    __slots__ = (
+        "_above",
+        "_credentials",
+        "_encrypted",
+        "_fd",
+        "_in",
+        "_out",
+        "_plain_too",
+        "_queue",
+        "_queued",
+        "_raw",
+        "_refused",
+        "_shut",
+        "_tls",
+        "_turned_away",
+        "_wants_reading",
+    )
 
-    def __init__(self, above: Connection, credentials: Credentials, queue: Callable[[Callable[[], None]], None],
-                 refused: Callable[[str, str], None], *, plain_too: bool = False) -> None:
-        """``queue``: calls something in another turn of the loop. ``refused(address, reason)`` hears of handshakes that failed.
-        ``plain_too``: a client that does not begin with TLS speaks HTTP in clear."""
+    def __init__(
+        self,
+        above: Connection,
+        credentials: Credentials,
+        queue: Callable[[Callable[[], None]], None],
+        refused: Callable[[str, str], None],
+        *,
+        plain_too: bool = False,
+    ) -> None:
+        """``queue``: calls something in another turn of the loop. ``refused(address, reason)`` hears of
+        handshakes that failed. ``plain_too``: a client that does not begin with TLS speaks HTTP in clear."""
         self._above = above
         self._credentials = credentials
         self._queue = queue
@@ -102,7 +125,8 @@ class TlsLayer(asyncio.Protocol, asyncio.Transport):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._shut = True
-        above, self._above = self._above, cast(Connection, None)  # it refers to this: all of it is freed at once
+        # it refers to this: all of it is freed at once
+        above, self._above = self._above, cast(Connection, None)
         above.connection_lost(exc)
 
     def pause_writing(self) -> None:
@@ -223,7 +247,11 @@ class TlsLayer(asyncio.Protocol, asyncio.Transport):
         if not data:
             return
         sent = 0
-        if len(data) <= _AT_ONCE_BYTES and self._fd >= 0 and not (raw.get_write_buffer_size() or raw.is_closing()):
+        if (
+            len(data) <= _AT_ONCE_BYTES
+            and self._fd >= 0
+            and not (raw.get_write_buffer_size() or raw.is_closing())
+        ):
             try:
                 sent = os.write(self._fd, data)
             except OSError:
@@ -250,7 +278,8 @@ class TlsLayer(asyncio.Protocol, asyncio.Transport):
         """TLS' close_notify: without it the other side cannot tell an end from a cut."""
         if self._encrypted and not self._shut and not self._raw.is_closing():
             self._shut = True
-            with contextlib.suppress(ssl.SSLError):  # the other side has not said so yet; nobody waits for that
+            # the other side has not said so yet; nobody waits for that
+            with contextlib.suppress(ssl.SSLError):
                 self._tls.unwrap()
             self._flush()
 

@@ -18,8 +18,9 @@ from tools.muster.config.flags import SERVER_FLAGS, Flag, Kind
 from tools.muster.config.parse import ConfigError, Values, convert, resolve
 from tools.muster.config.rotation import rotating
 from tools.muster.config.settings import ServerConfig
+from tools.muster.config.tls import check_files
 from tools.muster.flag_docs import flag_list
-from tools.muster.host import bootstrap, logs, pinning, ports, rundir, serve
+from tools.muster.host import auto_tls, bootstrap, logs, pinning, ports, rundir, serve
 from tools.muster.host.bootstrap import Identity
 from tools.muster.host.supervisor import Supervisor
 
@@ -30,6 +31,9 @@ _TAKEN = (
     "initial-cluster", "initial-cluster-token", "peer-key-file", "heartbeat-interval", "election-timeout",
     "max-request-bytes", "max-txn-ops", "max-concurrent-streams", "grpc-keepalive-min-time", "grpc-keepalive-interval",
     "grpc-keepalive-timeout", "socket-reuse-port", "watch-progress-notify-interval", "cors",
+    "cert-file", "key-file", "client-cert-auth", "trusted-ca-file", "client-crl-file",
+    "client-cert-allowed-hostname", "client-cert-allowed-cn", "auto-tls", "self-signed-cert-validity",
+    "cipher-suites", "tls-min-version", "tls-max-version",
     "host-whitelist", "log-level", "log-format", "log-outputs",
     "enable-log-rotation", "log-rotation-config-json", "help",
 )  # fmt: skip
@@ -93,6 +97,9 @@ def run(args: list[str]) -> int:
     if settings.peer_key_file:
         peer_keys.check(settings.peer_key_file)
     os.makedirs(settings.data_dir, mode=0o700, exist_ok=True)
+    settings = auto_tls.with_certificate(settings)
+    if settings.tls is not None:
+        check_files(settings.tls)
     if os.path.exists(bootstrap.member_dir(settings.data_dir)):
         raise ConfigError(f"{settings.data_dir} is the data directory of a member: a proxy needs its own")
     lock = rundir.DataDirLock(settings.data_dir)

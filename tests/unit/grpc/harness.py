@@ -12,6 +12,7 @@ import uvloop
 from proxy.grpc.calls import Call
 from proxy.grpc.registry import Registry
 from proxy.http.server import Limits, Server
+from proxy.tls import Credentials
 
 
 class Running:
@@ -36,11 +37,13 @@ class Running:
 
 
 @contextmanager
-def serving(registry: Registry, limits: Limits | None = None, ssl=None) -> Iterator[Running]:  # type: ignore[no-untyped-def]
+def serving(
+    registry: Registry, limits: Limits | None = None, tls: Credentials | None = None,
+) -> Iterator[Running]:
     """A server on a free port of 127.0.0.1."""
     loop = uvloop.new_event_loop()
     server = Server(registry, limits)
-    loop.run_until_complete(server.start("127.0.0.1", 0, ssl=ssl))
+    loop.run_until_complete(server.start("127.0.0.1", 0, tls=tls))
     thread = threading.Thread(target=loop.run_forever)
     thread.start()
     running = Running(server, loop)

@@ -6,7 +6,6 @@ import asyncio
 import http.client
 import shutil
 import socket
-import ssl
 import subprocess
 import threading
 import time
@@ -18,12 +17,14 @@ import grpc
 import hpack
 import pytest
 
+from cluster.settings import Tls
 from proxy.grpc.calls import Call
 from proxy.grpc.registry import Registry
 from proxy.http.http2 import PREFACE
 from proxy.http.http2 import frames as f
 from proxy.http.requests import HttpRequest
 from proxy.http.server import Limits, _Front
+from proxy.tls import Credentials
 from tests.unit.grpc.harness import Echo, Running, serving
 
 CURL = shutil.which("curl")
@@ -219,10 +220,8 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.skipif(not (CURL and shutil.which("openssl")), reason="curl and openssl are not installed")
 def test_tls_serves_grpc_http2_and_http1_on_one_port(certificate: Path, service: Service) -> None:
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    context.load_cert_chain(certificate / "cert.pem", certificate / "key.pem")
-    context.set_alpn_protocols(["h2", "http/1.1"])
-    with serving(service.registry, ssl=context) as running:
+    tls = Credentials(Tls(str(certificate / "cert.pem"), str(certificate / "key.pem")))
+    with serving(service.registry, tls=tls) as running:
         credentials = grpc.ssl_channel_credentials((certificate / "cert.pem").read_bytes())
         with grpc.secure_channel(running.address, credentials) as channel:
             message = b"x" * 1_000_000

@@ -68,7 +68,7 @@ def test_a_front_says_ready_serves_and_exits_0_on_sigterm(tmp_path: Path) -> Non
     run(test)
 
 
-@pytest.mark.parametrize("url", ["https://127.0.0.1:2379", "http://127.0.0.1", "127.0.0.1:2379"])
+@pytest.mark.parametrize("url", ["ftp://127.0.0.1:2379", "http://127.0.0.1", "127.0.0.1:2379"])
 def test_a_url_that_cannot_be_served_is_an_error(url: str) -> None:
     with pytest.raises(ValueError, match="client URL"):
         split_url(url)

@@ -43,6 +43,8 @@ def muster(folder: Path, *args: str, **environ: str) -> subprocess.CompletedProc
         (("stray",), 1, "'stray' is not a valid flag"),
         (("--heartbeat-interval=300",), 1, "error verifying flags, --election-timeout[1000ms] should be at least as 5 times"),
         *(((f"--{flag.name}=x",), 1, f"--{flag.name} is not supported yet") for flag in LATER),
+        (("--listen-client-urls=https://127.0.0.1:2379", "--advertise-client-urls=https://127.0.0.1:2379"), 1,
+         "TLS key/cert (--cert-file, --key-file) must be provided for client url https://127.0.0.1:2379 with HTTPS scheme"),
         (("--config-file=/nowhere",), 1, "cannot read --config-file /nowhere"),
         (("--listen-client-urls=http://127.0.0.1:2379",), 1, "--advertise-client-urls is required"),
         (("local", "fly"), 1, "no local cluster in local.muster"),

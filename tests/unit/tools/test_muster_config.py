@@ -42,7 +42,7 @@ def test_the_name_names_the_data_directory_and_the_cluster() -> None:
         ("--listen-peer-urls=127.0.0.1:2380", "URL scheme must be http, https, unix, or unixs: 127.0.0.1:2380"),
         ("--listen-peer-urls=http://127.0.0.1", 'URL address does not have the form "host:port": http://127.0.0.1'),
         ("--listen-peer-urls=http://127.0.0.1:99999", 'URL address does not have the form "host:port"'),
-        ("--listen-peer-urls=https://127.0.0.1:2380", "https URLs are not supported yet"),
+        ("--listen-peer-urls=https://127.0.0.1:2380", "peers speak no TLS but CURVE"),
         ("--initial-cluster=infra0=http://a:1,http://b:1", 'error setting up initial cluster: "http://b:1" is not of the form name=URL'),
         ("--initial-cluster=infra0=http://a:1,infra1=http://a:1", "initial cluster infra0=http://a:1,infra1=http://a:1 has duplicate url"),
         ("--shards=0", "--shards must be at least 1"),
@@ -61,25 +61,24 @@ def test_a_setting_that_cannot_be(args: str, message: str) -> None:
 
 @pytest.mark.parametrize(
     "arg",
-    ["--cert-file=c", "--key-file=k", "--client-cert-auth", "--auto-tls", "--peer-cert-file=c", "--peer-auto-tls",
+    ["--peer-cert-file=c", "--peer-auto-tls",
      "--discovery=http://d", "--discovery-srv=example.com", "--auth-token=jwt,sign-method=RS256", "--wal-dir=w",
      "--force-new-cluster", "--enable-distributed-tracing", "--pre-vote=false",
-     "--enable-v2", "--corrupt-check-time=1h", "--experimental-corrupt-check-time=1h", "--tls-min-version=TLS1.3"],
+     "--enable-v2", "--corrupt-check-time=1h", "--experimental-corrupt-check-time=1h"],
 )  # fmt: skip
 def test_what_is_not_there_yet_is_refused_by_name(arg: str) -> None:
     with pytest.raises(ConfigError, match=r"^--[a-z0-9-]+ is not supported yet"):
         build(arg)
 
 
-@pytest.mark.parametrize("arg", ["--auth-token=simple", "--pre-vote", "--cert-file=", "--tls-min-version=TLS1.2"])
+@pytest.mark.parametrize("arg", ["--auth-token=simple", "--pre-vote", "--peer-cert-file="])
 def test_what_is_not_there_yet_may_have_its_default(arg: str) -> None:
     assert build(arg).warnings == ()
 
 
 @pytest.mark.parametrize(
     "arg",
-    ["--strict-reconfig-check=false", "--enable-pprof", "--max-learners=2", "--tls-max-version=TLS1.3",
-     "--cipher-suites=TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256"],
+    ["--strict-reconfig-check=false", "--enable-pprof", "--max-learners=2"],
 )  # fmt: skip
 def test_what_does_nothing_is_taken_with_a_line_that_says_so(arg: str) -> None:
     name = arg.partition("=")[0]

@@ -12,9 +12,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import urlsplit
 
+from cluster.settings import Tls
 from tools.muster.config.flags import AUTO, GATES, SERVER_FLAGS, Support
 from tools.muster.config.parse import ConfigError, Values, convert, duration_ms
 from tools.muster.config.rotation import Rotation, rotation_of
+from tools.muster.config.tls import tls_of
 from tools.muster.host import pinning
 
 LEAST_ORDER_LOG_BYTES = 256 << 20  # half of it is well above what a host keeps while all is well
@@ -32,6 +34,11 @@ class Url:
     text: str
     host: str
     port: int
+
+    @property
+    def scheme(self) -> str:
+        """What stands before the colon."""
+        return self.text.partition(":")[0]
 
     @property
     def is_loopback(self) -> bool:
@@ -71,16 +78,17 @@ class ServerConfig:
     quota_backend_bytes: int
     watch_progress_notify_interval_ms: int
     values: Values
+    tls: Tls | None = None  # of https URLs
     rotation: Rotation | None = None  # of the log file
     warnings: tuple[str, ...] = ()
 
 
 def parse_url(text: str) -> Url:
-    """A http URL with a port; ConfigError in etcd's words."""
+    """A http or https URL with a port; ConfigError in etcd's words."""
     parts = urlsplit(text)
     if parts.scheme not in ("http", "https", "unix", "unixs") or (not parts.netloc and parts.scheme[:4] == "http"):
         raise ConfigError(f"URL scheme must be http, https, unix, or unixs: {text}")
-    if parts.scheme != "http":
+    if parts.scheme not in ("http", "https"):
         raise ConfigError(f"{parts.scheme} URLs are not supported yet: {text}")
     try:
         port = parts.port
@@ -91,6 +99,14 @@ def parse_url(text: str) -> Url:
     if parts.path not in ("", "/"):
         raise ConfigError(f"URL must not contain a path: {text}")
     return Url(text.rstrip("/"), parts.hostname, port)
+
+
+def parse_peer_url(text: str) -> Url:
+    """A http URL with a port. Peers know each other by CURVE keys."""
+    url = parse_url(text)
+    if url.scheme != "http":
+        raise ConfigError(f"{text}: peers speak no TLS but CURVE; say http, and see --peer-key-file")
+    return url
 
 
 def parse_urls(texts: tuple[str, ...]) -> tuple[Url, ...]:
@@ -106,7 +122,7 @@ def parse_initial_cluster(text: str) -> tuple[tuple[str, tuple[str, ...]], ...]:
         name, equals, url = part.partition("=")
         if not equals or not name or "://" in name:
             raise ConfigError(f'error setting up initial cluster: "{part}" is not of the form name=URL')
-        parsed = parse_url(url)
+        parsed = parse_peer_url(url)
         if parsed.text in seen:
             raise ConfigError(f"error setting up initial cluster: initial cluster {text} has duplicate url")
         seen.add(parsed.text)
@@ -127,6 +143,8 @@ def _default_route_host() -> str | None:
 def _advertised(values: Values, flag: str, listen: tuple[Url, ...]) -> tuple[Url, ...]:
     """Advertised URLs; where only the default stands and the host listens everywhere, the machine's own address."""
     urls = parse_urls(values[flag])
+    for url in urls if "peer" in flag else ():
+        parse_peer_url(url.text)
     if values.is_set(flag) or not listen or listen[0].host not in ("0.0.0.0", "::"):
         return urls
     host = _default_route_host()
@@ -185,8 +203,11 @@ def build(values: Values) -> ServerConfig:
             "address(es), this process must advertise accessible url(s) to each connected client"
         )
     name = values["name"]
-    listen_peer = parse_urls(values["listen-peer-urls"])
+    listen_peer = tuple(parse_peer_url(text) for text in values["listen-peer-urls"])
     listen_client = parse_urls(values["listen-client-urls"])
+    listen_metrics = parse_urls(values["listen-metrics-urls"])
+    tls, more = tls_of(values, [u.text for u in listen_client], [u.text for u in listen_metrics])
+    warnings += more
     if not listen_peer:
         raise ConfigError("--listen-peer-urls must not be empty")
     if not listen_client:
@@ -218,7 +239,7 @@ def build(values: Values) -> ServerConfig:
         cpus=values["cpus"],
         listen_peer=listen_peer,
         listen_client=listen_client,
-        listen_metrics=parse_urls(values["listen-metrics-urls"]),
+        listen_metrics=listen_metrics,
         advertise_peer=advertise_peer,
         advertise_client=_advertised(values, "advertise-client-urls", listen_client),
         initial_cluster=parse_initial_cluster(cluster_text),
@@ -230,6 +251,7 @@ def build(values: Values) -> ServerConfig:
         quota_backend_bytes=values["quota-backend-bytes"] or DEFAULT_QUOTA_BYTES,
         watch_progress_notify_interval_ms=values["watch-progress-notify-interval"] or DEFAULT_PROGRESS_INTERVAL_MS,
         values=values,
+        tls=tls,
         rotation=_rotation(values, warnings),
         warnings=tuple(warnings),
     )

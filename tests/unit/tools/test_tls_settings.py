@@ -1,0 +1,157 @@
+"""What the flags of TLS come to, in etcd's words."""
+
+from __future__ import annotations
+
+import stat
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+
+from cluster.settings import Tls
+from tools.muster.config import settings as config
+from tools.muster.config.flags import SERVER_FLAGS
+from tools.muster.config.parse import ConfigError, resolve
+from tools.muster.config.tls import check_files
+from tools.muster.host import auto_tls
+
+SECURE = ("--listen-client-urls=https://127.0.0.1:2379", "--advertise-client-urls=https://127.0.0.1:2379")
+PAIR = ("--cert-file=/c", "--key-file=/k")
+
+
+def build(*args: str) -> config.ServerConfig:
+    return config.build(resolve(SERVER_FLAGS, args, {}))
+
+
+def test_flags_of_tls_become_its_settings() -> None:
+    found = build(
+        *SECURE,
+        *PAIR,
+        "--client-cert-auth",
+        "--trusted-ca-file=/ca",
+        "--client-crl-file=/crl",
+        "--tls-min-version=TLS1.2",
+        "--tls-max-version=TLS1.3",
+        "--client-cert-allowed-hostname=a,b",
+        "--cipher-suites=TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256,TLS_RSA_WITH_RC4_128_SHA,"
+        "TLS_AES_128_GCM_SHA256",
+    )
+    assert found.tls == Tls(
+        "/c",
+        "/k",
+        True,
+        "/ca",
+        "/crl",
+        (),
+        ("a", "b"),
+        ("TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256",),
+        "TLS1.2",
+        "TLS1.3",
+    )
+    assert found.warnings == (
+        "the TLS cipher suite TLS_RSA_WITH_RC4_128_SHA is not to be had here, and left out",
+    )
+
+
+def test_a_file_names_what_the_flags_name(tmp_path: Path) -> None:
+    file = tmp_path / "c.yaml"
+    file.write_text("""
+listen-client-urls: https://127.0.0.1:2379
+advertise-client-urls: https://127.0.0.1:2379
+client-transport-security: {cert-file: /c, key-file: /k, client-cert-auth: true, trusted-ca-file: /ca,
+allowed-cn: [x, y]} """)
+    assert build(f"--config-file={file}").tls == Tls("/c", "/k", True, "/ca", allowed_cns=("x", "y"))
+
+
+def test_without_an_https_url_there_is_no_tls_and_a_warning_says_so() -> None:
+    found = build(*PAIR, "--client-cert-auth")
+    assert found.tls is None
+    assert found.warnings == (
+        "scheme is HTTP while key and cert files are present; ignoring key and cert files: http://localhost:2379",
+        "scheme is HTTP while --client-cert-auth is enabled; ignoring client cert auth for this URL: http://localhost:2379",
+    )
+
+
+def test_metrics_alone_may_speak_tls() -> None:
+    assert build(*PAIR, "--listen-metrics-urls=https://127.0.0.1:2400").tls == Tls("/c", "/k")
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (
+            SECURE,
+            "TLS key/cert (--cert-file, --key-file) must be provided for client url https://127.0.0.1:2379 with HTTPS scheme",
+        ),
+        ((*SECURE, "--cert-file=/c"), "KeyFile and CertFile must both be present[key: , cert: /c]"),
+        (
+            ("--listen-metrics-urls=https://127.0.0.1:1",),
+            "cannot listen on TLS for 127.0.0.1:1: KeyFile and CertFile are not presented",
+        ),
+        ((*SECURE, *PAIR, "--cipher-suites=TLS_X"), 'unexpected TLS cipher suite "TLS_X"'),
+        (
+            (*SECURE, *PAIR, "--cipher-suites=TLS_RSA_WITH_RC4_128_SHA"),
+            "none of the TLS cipher suites TLS_RSA_WITH_RC4_128_SHA is to be had",
+        ),
+        (
+            (*SECURE, *PAIR, "--tls-min-version=TLS1.3", "--cipher-suites=TLS_RSA_WITH_AES_128_CBC_SHA"),
+            "cipher suites cannot be configured when only TLS1.3 is enabled",
+        ),
+        (
+            (*SECURE, *PAIR, "--tls-min-version=TLS1.3", "--tls-max-version=TLS1.2"),
+            "min version (TLS1.3) is greater than max version (TLS1.2)",
+        ),
+        (
+            (*SECURE, *PAIR, "--client-cert-allowed-cn=a", "--client-cert-allowed-hostname=b"),
+            'AllowedCN and AllowedHostname are mutually exclusive (cn="a", hostname="b")',
+        ),
+        (
+            ("--client-cert-file=/c",),
+            "ClientKeyFile and ClientCertFile must both be present or both absent: key: , cert: /c]",
+        ),
+        (("--initial-advertise-peer-urls=https://127.0.0.1:2380",), "peers speak no TLS but CURVE"),
+        (("--initial-cluster=default=https://127.0.0.1:2380",), "peers speak no TLS but CURVE"),
+    ],
+)
+def test_what_cannot_be_is_told_as_etcd_tells_it(args: tuple[str, ...], message: str) -> None:
+    with pytest.raises(ConfigError) as told:
+        build(*args)
+    assert message in str(told.value)
+
+
+def test_files_that_cannot_be_used_are_told_before_anything_starts() -> None:
+    with pytest.raises(ConfigError, match=r"^open /nosuch: no such file or directory$"):
+        check_files(Tls("/nosuch", "/k"))
+
+
+def test_a_certificate_of_a_hosts_own_is_made_once(tmp_path: Path) -> None:
+    asked = build(
+        "--auto-tls",
+        f"--data-dir={tmp_path}/d",
+        "--listen-client-urls=https://127.0.0.1:2379,https://localhost:2379,https://[::1]:2379",
+        "--advertise-client-urls=https://127.0.0.1:2379",
+    )
+    first = auto_tls.with_certificate(asked)
+    assert first.tls is not None
+    check_files(first.tls)
+    folder = tmp_path / "d" / "fixtures" / "client"
+    assert (first.tls.cert_file, first.tls.key_file) == (f"{folder}/cert.pem", f"{folder}/key.pem")
+    assert stat.S_IMODE((folder / "key.pem").stat().st_mode) == 0o600
+    made = (folder / "cert.pem").read_bytes()
+    assert auto_tls.with_certificate(asked).tls == first.tls
+    assert (folder / "cert.pem").read_bytes() == made
+    certificate = x509.load_pem_x509_certificate(made)
+    names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    assert [str(name.value) for name in names] == ["127.0.0.1", "localhost", "::1"]
+    assert 364 <= (certificate.not_valid_after_utc - certificate.not_valid_before_utc).days <= 366
+
+
+def test_a_certificate_that_was_given_goes_before_a_made_one() -> None:
+    found = build(*SECURE, *PAIR, "--auto-tls")
+    assert (found.tls, found.warnings) == (Tls("/c", "/k"), ("ignoring client auto TLS since certs given",))
+
+
+def test_a_certificate_of_no_years_is_refused(tmp_path: Path) -> None:
+    asked = build(*SECURE, "--auto-tls", "--self-signed-cert-validity=0", f"--data-dir={tmp_path}")
+    with pytest.raises(ConfigError, match="selfSignedCertValidity is invalid,it should be greater than 0"):
+        auto_tls.with_certificate(asked)

@@ -1,0 +1,109 @@
+"""TLS as the flags ask for it, checked with etcd's words."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+from cluster.settings import Tls
+from proxy.tls.contexts import ALWAYS_ON, CIPHERS, NOT_HERE, Credentials
+from tools.muster.config.parse import ConfigError, Values
+
+
+def tls_of(
+    values: Values, client_urls: Sequence[str], metrics_urls: Sequence[str]
+) -> tuple[Tls | None, list[str]]:
+    """What --cert-file and its company ask for, and warnings. None without TLS; with --auto-tls the files are
+    yet to come."""
+    warnings: list[str] = []
+    cert, key = values["cert-file"], values["key-file"]
+    auto = values["auto-tls"]
+    if auto and (cert or key):
+        warnings.append("ignoring client auto TLS since certs given")
+        auto = False
+    if bool(values["client-cert-file"]) != bool(values["client-key-file"]):
+        raise ConfigError(
+            "ClientKeyFile and ClientCertFile must both be present or both absent: "
+            f"key: {values['client-key-file']}, cert: {values['client-cert-file']}]"
+        )
+    wanted = _versions_and_ciphers(values, warnings)
+    names, hosts = values["client-cert-allowed-cn"], values["client-cert-allowed-hostname"]
+    if names and hosts:
+        raise ConfigError(
+            "AllowedCN and AllowedHostname are mutually exclusive "
+            f'(cn="{",".join(names)}", hostname="{",".join(hosts)}")'
+        )
+    for url in client_urls:
+        _check_url(url, bool(cert or key or auto), values, warnings)
+    for url in metrics_urls:
+        if url.startswith("https:") and not (cert or key or auto):
+            address = url.partition("://")[2]
+            raise ConfigError(f"cannot listen on TLS for {address}: KeyFile and CertFile are not presented")
+    if not any(url.startswith("https:") for url in (*client_urls, *metrics_urls)):
+        return None, warnings
+    if not auto and not (cert and key):
+        raise ConfigError(f"KeyFile and CertFile must both be present[key: {key}, cert: {cert}]")
+    return Tls(
+        cert_file=_absolute(cert),
+        key_file=_absolute(key),
+        client_cert_auth=values["client-cert-auth"],
+        trusted_ca_file=_absolute(values["trusted-ca-file"]),
+        crl_file=_absolute(values["client-crl-file"]),
+        allowed_cns=names,
+        allowed_hostnames=hosts,
+        cipher_suites=wanted,
+        min_version=values["tls-min-version"],
+        max_version=values["tls-max-version"],
+    ), warnings
+
+
+def check_files(tls: Tls) -> None:
+    """ConfigError if the files cannot be used: before any process starts that would end again and again."""
+    try:
+        Credentials(tls)
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
+
+
+def _check_url(url: str, has_certificate: bool, values: Values, warnings: list[str]) -> None:
+    if url.startswith("https:"):
+        if not has_certificate:
+            raise ConfigError(
+                "TLS key/cert (--cert-file, --key-file) must be provided for client url "
+                f"{url} with HTTPS scheme"
+            )
+        return
+    if has_certificate:
+        warnings.append(
+            f"scheme is HTTP while key and cert files are present; ignoring key and cert files: {url}"
+        )
+    if values["client-cert-auth"]:
+        warnings.append(
+            "scheme is HTTP while --client-cert-auth is enabled; "
+            f"ignoring client cert auth for this URL: {url}"
+        )
+
+
+def _versions_and_ciphers(values: Values, warnings: list[str]) -> tuple[str, ...]:
+    least, most = values["tls-min-version"], values["tls-max-version"]
+    suites: tuple[str, ...] = values["cipher-suites"]
+    for name in suites:
+        if name not in CIPHERS and name not in ALWAYS_ON and name not in NOT_HERE:
+            raise ConfigError(f'unexpected TLS cipher suite "{name}"')
+    if most and least > most:
+        raise ConfigError(f"min version ({least}) is greater than max version ({most})")
+    if least == "TLS1.3" and suites:
+        raise ConfigError("cipher suites cannot be configured when only TLS1.3 is enabled")
+    usable = tuple(name for name in suites if name in CIPHERS)
+    if suites and not usable:
+        raise ConfigError(f"none of the TLS cipher suites {','.join(suites)} is to be had here for TLS 1.2")
+    warnings += [
+        f"the TLS cipher suite {name} is not to be had here, and left out"
+        for name in suites
+        if name in NOT_HERE
+    ]
+    return usable
+
+
+def _absolute(path: str) -> str:
+    return os.path.abspath(path) if path else ""
