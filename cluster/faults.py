@@ -11,7 +11,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable
 from functools import wraps
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 from google.protobuf.message import DecodeError
 
@@ -38,10 +38,12 @@ class Faults:
         self.count = 0
         self._places: set[tuple[str, type[BaseException], int]] = set()
         self._kept: list[tuple[str, BaseException]] = []
+        self.heard: Callable[[str, BaseException], None] = _nobody  # who is told at once, besides
 
     def met(self, where: str, error: BaseException) -> None:
         """``error`` ended a request. ``where``: what was being done."""
         self.count += 1
+        self.heard(where, error)
         place = (where, type(error), _line(error))
         if place not in self._places and len(self._places) < _MAX_PLACES and len(self._kept) < _MAX_KEPT:
             self._places.add(place)
@@ -51,6 +53,15 @@ class Faults:
         """Those not logged yet: each place's first, and what was being done."""
         kept, self._kept = self._kept, []
         return kept
+
+    def log(self, log: Any) -> None:
+        """Log those that requests have met since the last time: each place's first one with its stack."""
+        for where, error in self.take():
+            log.error("a request met a fault of this program", where=where, exc_info=error)
+
+
+def _nobody(where: str, error: BaseException) -> None:
+    """A log tells in time."""
 
 
 faults = Faults()

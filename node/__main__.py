@@ -1,9 +1,9 @@
-"""``python -m node``."""
+"""``python -m node``: the command. What it runs is ``tools.muster.processes.node``."""
 
 import os
 import sys
 
-from node.main import main
+from tools.muster.processes.node import main
 
 if __name__ == "__main__":
     code = main()

@@ -1,5 +1,5 @@
-"""``python -m proxy`` runs one front."""
+"""``python -m proxy``: the command. What it runs is ``tools.muster.processes.front``."""
 
-from proxy.main import main
+from tools.muster.processes.front import main
 
 main()

@@ -1,25 +1,21 @@
-"""The front's process: ``python -m proxy``; its ``cluster.settings.FrontSettings`` come by ``tools.muster.machine.handed``.
+"""The front: it listens, opens its links, and says ``{"event": "ready"}`` once every shard has a leader that
+it can reach and it serves. When it stops it sends GOAWAY, ends watch streams and lets calls finish.
 
-It listens, opens its links, says ``{"event": "ready"}`` once every shard has a leader that it can reach and it
-serves, and on SIGTERM sends GOAWAY, ends watch streams, lets calls finish and exits 0.
+Its process is ``tools.muster.processes.front``.
 """
 
 from __future__ import annotations
 
 import asyncio
-import os
-import random
-import signal
-import traceback
 from collections.abc import Callable, Sequence
-from typing import Any
 from urllib.parse import urlsplit
 
 import structlog
-import uvloop
 
 from cluster.faults import faults
-from cluster.settings import FrontSettings, loads
+from cluster.machine import Machine
+from cluster.repeats import Repeats
+from cluster.settings import Common, FrontSettings
 from proxy.gateway.calls import Room
 from proxy.gateway.serve import Gateway
 from proxy.grpc.registry import Registry
@@ -34,41 +30,32 @@ from proxy.routing.router import SWEEP_S, Router
 from proxy.services.context import Context
 from proxy.services.table import register_all
 from proxy.tls import Credentials
-from tools.muster.machine import logs
-from tools.muster.machine.descriptors import for_clients, raise_limit
-from tools.muster.machine.handed import take
-from tools.muster.machine.scheduling import short_slices
-from tools.muster.machine.setup import pin, settle_memory
-from tools.muster.machine.status import StatusPipe, StatusSink
-from tools.muster.machine.trimming import give_back_freed
-from tools.muster.machine.turns import turns
 
 log = structlog.get_logger("front")
 
-FAULT_EXIT = 70  # sysexits' EX_SOFTWARE
 _RECEIVE_OVERHEAD_BYTES = 524_288
 
 
 class Front:
     """Everything of one front process."""
 
-    def __init__(self, settings: FrontSettings, connector: type[Connector] | Callable[..., Connector] = Connector,
-                 status: StatusSink | None = None) -> None:
-        """``status``: where it says how it is; the settings' pipe unless it shares its process."""
+    def __init__(self, settings: FrontSettings, machine: Machine,
+                 connector: Callable[[Machine, Common], Connector] = Connector) -> None:
         self.settings = settings
         common = settings.common
-        loop = asyncio.get_running_loop()
-        self.status: StatusSink = status or StatusPipe(common.status_fd)
-        self.connector = connector(loop, common, lambda: random.getrandbits(64))
+        loop = machine.loop
+        self.status = machine.status
+        self.connector = connector(machine, common)
         self.router = Router(loop, common, self.connector)
         self.context = Context(settings, self.router)
+        self.context.hub.random = machine.random.random
         self.registry = FilteredRegistry(settings.cors, settings.host_whitelist, timed=settings.timed_calls)
         register_all(self.registry, self.context)
         limits = Limits(
             max_message_bytes=common.max_request_bytes + _RECEIVE_OVERHEAD_BYTES,
             max_concurrent_streams=settings.max_concurrent_streams,
             max_connections=settings.max_client_connections if settings.max_client_connections >= 0
-            else for_clients(raise_limit()),
+            else machine.client_descriptors(),
             max_memory_bytes=settings.max_client_memory_bytes,
             connection_window_bytes=settings.max_unanswered_bytes,
             max_buffered_bytes=settings.max_unfinished_bytes,
@@ -80,7 +67,7 @@ class Front:
             keepalive_timeout_s=settings.grpc_keepalive_timeout_ms / 1000,
         )
         self.server = Server(self.registry, limits)
-        self.metrics = Metrics(self.context, self.server, self.registry)
+        self.metrics = Metrics(self.context, self.server, self.registry, machine.turns)
         self.siblings = Siblings(common.run_dir, settings.index, settings.fronts, self.metrics.own, self.metrics.look)
         self.metrics.in_thread = self._in_thread
         self.metrics.gather = self.siblings.gather
@@ -94,7 +81,7 @@ class Front:
         self._loop = loop
         self._ready = False
         self._refused = 0  # connections, as far as the log tells
-        self._refusals = logs.Repeats()
+        self._refusals = Repeats()
         self._sweeper: asyncio.TimerHandle | None = None
 
     async def start(self) -> None:
@@ -110,7 +97,6 @@ class Front:
             await self._listen(self.metrics_server, settings.listen_metrics, tls)
         await self.siblings.start()
         log.info("serving", urls=list(settings.listen))
-        settle_memory()
 
     async def _listen(self, server: Server, urls: Sequence[str], tls: Credentials | None) -> None:
         """Bind every address once, whichever of the schemes its URLs name."""
@@ -149,7 +135,7 @@ class Front:
     def _sweep(self) -> None:
         self._sweeper = self._loop.call_later(SWEEP_S, self._sweep)
         self.router.sweep()
-        logs.log_faults(log)
+        faults.log(log)
         self._tell_refused()
         self.context.tick(self._loop.time())
         if not self._ready and self.router.ready and self.server.addresses:
@@ -173,18 +159,6 @@ class Front:
         log.info("stopped")
 
 
-def crash(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-    """A fault in this program ends the process: half-done work could lose an event or an answer without anybody
-    noticing, while clients of a front that has gone know what to do. What the network did is only logged."""
-    error = context.get("exception")
-    if error is None or isinstance(error, OSError):
-        log.warning("event loop", message=context.get("message"), error=str(error))
-        return
-    log.critical("fault", message=context.get("message"),
-                 trace="".join(traceback.format_exception(error)))
-    os._exit(FAULT_EXIT)
-
-
 def split_url(url: str) -> tuple[str, str, int]:
     """Scheme, host and port of a client URL to bind. ValueError for what cannot be served."""
     parts = urlsplit(url)
@@ -193,33 +167,3 @@ def split_url(url: str) -> tuple[str, str, int]:
     if parts.port is None:
         raise ValueError(f"{url}: a client URL needs a port")
     return parts.scheme, parts.hostname or "", parts.port
-
-
-async def serve(settings: FrontSettings) -> None:
-    """Run a front until SIGTERM or SIGINT."""
-    stopping = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    loop.set_exception_handler(crash)
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stopping.set)
-    front = Front(settings)
-    await front.start()
-    give_back_freed(loop)
-    turns.watch(loop)
-    await stopping.wait()
-    await front.stop()
-
-
-def main() -> None:
-    """Entry point of ``python -m proxy``."""
-    settings = loads(FrontSettings, *take(1))
-    common = settings.common
-    logs.configure("muster/front", common.log_level, common.log_format, common.log_outputs, host=common.name,
-                   front=settings.index)
-    pin(common.cpu)
-    short_slices()
-    uvloop.run(serve(settings))
-
-
-if __name__ == "__main__":
-    main()

@@ -25,7 +25,6 @@ from typing import Any
 
 import psutil
 import uvloop
-import zmq
 from rich.console import Console
 from rich.table import Table
 
@@ -33,6 +32,7 @@ from bench.compare.systems import free_ports
 from bench.cpu_limit import limited
 from bench.load import run
 from bench.report.text import number
+from cluster.machine import Machine
 from cluster.order.log import Fold
 from cluster.order.prepare import REPORT
 from cluster.settings import Common, NodeSettings, Peer, dumps
@@ -41,6 +41,7 @@ from node.links.siblings import NodeLink, NodeLinks
 from node.replica.feed import FEED_ACK_BODY, FEED_BODY, NO_HASTE, OWN_HASTE
 from tools.muster.machine import seal
 from tools.muster.machine.handed import hand
+from tools.muster.machine.real import RealMachine
 
 SCHEMA = "muster-bench-cuts/1"
 HOSTS = 3
@@ -61,12 +62,11 @@ class _Host:
 class _Shard:
     """A shard's node on one host: takes the feed, and reports if it is told to lead."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, context: zmq.Context[zmq.Socket[bytes]], common: Common,
-                 shard: int, waits_ms: list[float] | None) -> None:
+    def __init__(self, machine: Machine, common: Common, shard: int, waits_ms: list[float] | None) -> None:
         self.shard = shard
-        self.links = NodeLinks(loop, context, common, None, lambda: None)
+        self.links = NodeLinks(machine, common, lambda: None)
         self.records = 0
-        self._loop = loop
+        self._loop = machine.loop
         self._fold = Fold()
         self._waits_ms = waits_ms
         self._index = 0
@@ -154,9 +154,12 @@ async def _step(count: int, rate_per_s: float, duration_s: float, data_dir: Path
         if cpu_limit < 1:
             stack.enter_context(limited(leader.process.pid, cpu_limit))
         waits_ms: list[float] = []
-        context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-        reporting = [_Shard(loop, context, leader.common, shard, waits_ms) for shard in range(1, count)]
-        others = [_Shard(loop, context, host.common, shard, None)
+        machines = {host.common.member_id: RealMachine(loop, host.common) for host in hosts}
+        reporting = [
+            _Shard(machines[leader.common.member_id], leader.common, shard, waits_ms)
+            for shard in range(1, count)
+        ]
+        others = [_Shard(machines[host.common.member_id], host.common, shard, None)
                   for host in hosts if host is not leader for shard in range(1, count)]
         everyone = [*reporting, *others]
         try:
@@ -175,7 +178,8 @@ async def _step(count: int, rate_per_s: float, duration_s: float, data_dir: Path
         finally:
             for shard in everyone:
                 shard.links.close()
-            context.destroy(linger=0)
+            for machine in machines.values():
+                machine.close()
     sequencer = used.pop(leader.common.member_id)
     ordered = sorted(waits_ms)
     return {

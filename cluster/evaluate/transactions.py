@@ -19,6 +19,7 @@ from cluster.evaluate.plain_txn import check_revision
 from cluster.evaluate.ranges import Fields, RangeRead, Row
 from cluster.evaluate.spans import Intervals, Span, keys_in
 from cluster.evaluate.view import Current, Outcome, Version, View
+from cluster.grain import GRAIN
 from cluster.order import records
 from cluster.pb import rpc_pb2 as pb
 from cluster.wire.protobuf import key_value, varint
@@ -32,9 +33,6 @@ _STEP_ROWS, _STEP_BYTES = 256, 256 << 10
 _PIECE_BYTES = 4096  # smaller ones cost less to copy than to pass on
 _RANGE_COST = 8  # of a range besides its rows, in rows
 _EMPTY_HEADER = b"\x0a\x00"  # of a nested transaction's response
-LATE_ROWS = 256  # an answer that shows more than this is made late
-TURN_ROWS = 256  # of a transaction that writes, looked at to decide its range compares; more: ahead of its turn
-MANY = 256  # a delete of more keys than this is logged as a range (D8)
 
 Compare = pb.Compare
 _VERSION, _CREATE, _MOD, VALUE, _LEASE = 0, 1, 2, 3, 4  # Compare.CompareTarget
@@ -242,7 +240,7 @@ def find_deleted(view: View, request: Any) -> Deleted:
     count = view.count(key, range_end)
     if not count:
         return _NOTHING_DELETED
-    spans = _spans(view, key, range_end) if count > MANY else None
+    spans = _spans(view, key, range_end) if count > GRAIN.many_keys else None
     if spans is not None:
         return Deleted([], [(*span, view.count(*span)) for span in spans], count)
     return Deleted([row[0] for row in view.scan(key, range_end) if row[0]], [], count)
@@ -352,7 +350,7 @@ class Turn:
     def __init__(self, looked: Decided | None = None) -> None:
         """``looked``: they were looked at ahead, and what changed since, too."""
         self.looked = looked
-        self._left = TURN_ROWS
+        self._left = GRAIN.turn_rows
 
     def spend(self, rows: int) -> None:
         """So many more are looked at. Unlooked: too many."""
@@ -414,7 +412,9 @@ def holds(view: View, compare: Any, turn: Turn | None) -> Steps[bool]:
             if not matches(compare.result, stored, given):
                 return False
         if turn is not None:
-            turn.spend(len(some) if some or ended else TURN_ROWS + 1)  # without a row, very many were passed over
+            turn.spend(
+                len(some) if some or ended else GRAIN.turn_rows + 1
+            )  # without a row, very many were passed over
         if not ended:
             yield
     # a missing key has no value to compare with, not even an unequal one
@@ -493,7 +493,7 @@ def read_txn(view: View, request: Any) -> Steps[list[bytes]]:
 def delete_range(view: View, request: Any, weigh: Weigh | None = None) -> Outcome:
     """A DeleteRangeRequest that passed its static checks. ``weigh``: see :func:`txn`."""
     found = find_deleted(view, request)
-    late = weigh is not None and request.prev_kv and found.total > LATE_ROWS
+    late = weigh is not None and request.prev_kv and found.total > GRAIN.late_rows
     tail = b"" if late else b"".join(finish(deleted_pieces(view, request, found)))
     items = found.items()
     if not items:
@@ -517,7 +517,7 @@ def _check(view: View, plan: _Plan) -> None:
 
 def _shows_many(plan: _Plan, weigh: Weigh) -> bool:
     """Whether the answer shows so many rows, or needs so many looked at, that it is not made in one go."""
-    left = LATE_ROWS
+    left = GRAIN.late_rows
     for kind, body in plan.walk():
         if (kind == "request_range" or (kind == "request_delete_range" and body.prev_kv)) and body.range_end:
             left -= _RANGE_COST

@@ -10,8 +10,11 @@ Nobody sees the difference: whatever asks this replica for anything has it caugh
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import asyncio
 
 PAUSE_S = 0.025
 MOST_ENTRIES = 32

@@ -9,8 +9,11 @@ anything older than if each record had been applied as it came (decision 31). No
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import asyncio
 
 PAUSE_S = 0.2
 MOST_RECORDS = 64

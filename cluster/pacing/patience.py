@@ -8,31 +8,42 @@ it along. So a follower where nobody looks says with its acks that it can wait (
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from node.replica.server import Node
+from collections.abc import Callable
+from typing import Protocol
 
 COMMIT_RIDES_MS = 3
 HURRY_S = 1.0  # who waited for this replica once will soon again
 
 
+class Follower(Protocol):
+    """Raft, as far as it is patient."""
+
+    patient: bool
+
+
 class Patience:
     """Of one node."""
 
-    def __init__(self, node: Node) -> None:
-        self._node = node
+    def __init__(
+        self,
+        raft: Follower,
+        now: Callable[[], float],
+        awaited: Callable[[], bool],
+        watched: Callable[[], bool],
+    ) -> None:
+        """``awaited``: a read waits for what is applied here. ``watched``: somebody looks at all of it."""
+        self._raft = raft
+        self._now = now
+        self._awaited = awaited
+        self._watched = watched
         self._hurried_until = 0.0
 
     def hurried(self) -> None:
         """Somebody waits for what is applied here."""
-        self._hurried_until = self._node.loop.time() + HURRY_S
+        self._hurried_until = self._now() + HURRY_S
 
     def look(self) -> None:
         """Before a tick: has anybody come who waits?"""
-        node = self._node
-        if len(node.reads.waiting):
+        if self._awaited():
             self.hurried()
-        node.raft.patient = not (
-            node.watches.active or node.loop.time() < self._hurried_until or node.awaited_elsewhere()
-        )
+        self._raft.patient = not (self._now() < self._hurried_until or self._watched())

@@ -10,10 +10,13 @@ a rule, or ``LONGEST_S``. One that was in vain is not repeated at once: each dou
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from cluster.pacing.pace import Doubt, Pace
+
+if TYPE_CHECKING:
+    import asyncio
 
 LONGEST_S = 0.05
 FEWEST = 64  # answers; for fewer the wait costs throughput and saves nothing

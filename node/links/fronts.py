@@ -7,16 +7,16 @@ STATE records, opens a new one (I23: it never resends a write on its own).
 
 from __future__ import annotations
 
-import time
 from collections import deque
 from collections.abc import Callable
+from time import monotonic
 from typing import Any
 
 import structlog
 
+from cluster.repeats import Repeats
 from cluster.wire import messages
 from cluster.wire.messages import ANSWER, HEAD, HELLO_BODY, PROTOCOL_VERSION, SEQUENCE, Method, Status
-from tools.muster.machine.logs import Repeats
 
 log = structlog.get_logger("fronts")
 
@@ -137,6 +137,7 @@ class Fronts:
         layout: tuple[int, int],
         prompt: bool = True,
         limit_s: float = 7.0,
+        now: Callable[[], float] = monotonic,
     ) -> None:
         """``limit_s``: fronts wait for no answer longer than that."""
         self._cluster_id = cluster_id
@@ -144,6 +145,7 @@ class Fronts:
         self._receive = receive
         self._greet = greet
         self._gone = gone
+        self._now = now
         self._prompt = prompt  # local fronts hear of every revision as it is applied
         self._revision = 0  # applied, and all its events queued
         self._limit_s = limit_s
@@ -200,7 +202,7 @@ class Fronts:
                 refusal = (f"this cluster has {self._layout[0]} shards at placement depth {self._layout[1]}, "
                            f"not {layout[0]} at {layout[1]}")
         if refusal:
-            if self._refusals.news((member_id, refusal), time.monotonic()):
+            if self._refusals.news((member_id, refusal), self._now()):
                 log.warning("refused a front", member=f"{member_id:x}", reason=refusal)
             record = messages.answer(0, Status.REFUSED, (told or refusal).encode())
             send([identity, prefix + SEQUENCE.pack(1) + record])
@@ -236,7 +238,9 @@ class Fronts:
             if link.pending and link.local and link.watches and link.watermark < self._revision:
                 self._tell_watermark(link)
             if link.alive and link.pending and not link.flush():
-                log.info("a front's link has ended", session=link.session)  # one that is stuck: node.links.sockets warns
+                log.info(
+                    "a front's link has ended", session=link.session
+                )  # one that is stuck: its socket warns
                 self.drop(link.identity)
 
     def watermark(self, revision: int, now: float) -> None:

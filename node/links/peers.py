@@ -33,22 +33,19 @@ a newer version may have more of them.
 
 from __future__ import annotations
 
-import asyncio
-import os
 import struct
 from collections.abc import Callable
 from functools import partial
 
 import structlog
-import zmq
 
+from cluster.endpoints import tcp_endpoint
+from cluster.machine import FrameSocket, Machine, Receive
+from cluster.repeats import Repeats
 from cluster.settings import Peer
 from cluster.wire.messages import PROTOCOL_VERSION
 from node.links.incarnations import REFUSED, Incarnations
 from node.links.round_trips import RoundTrips
-from node.links.sockets import CurveKeys, FrameSocket, Receive, open_dealer, open_router
-from tools.muster.machine.logs import Repeats
-from tools.muster.machine.zmtp import hint_of, tcp_endpoint
 
 log = structlog.get_logger("peers")
 
@@ -106,7 +103,7 @@ class PeerLink:
         """Why nothing arrives at this peer, as far as this side knows, and what to look at; empty while all is well."""
         # a socket may stand already, and the handshake not be over
         if reason := self._socket.trouble or ("" if self._socket.stands() else "no connection"):
-            return reason, hint_of(reason)
+            return reason, self._socket.hint()
         if self._refused is None:
             return "", ""
         if self._greeted and self._now() - self._greeted_at > _SETTLED_S:
@@ -143,9 +140,18 @@ class PeerLink:
         self._socket.close()
 
 
-def _dial(loop: asyncio.AbstractEventLoop, context: zmq.Context[zmq.Socket[bytes]], endpoint: str, identity: bytes,
-          keys: CurveKeys | None, silence_s: float, receive: Receive, opened: Callable[[], None]) -> FrameSocket:
-    return open_dealer(loop, context, endpoint, identity, receive, keys=keys, hwm=_PEER_HWM, silence_s=silence_s, opened=opened)
+def _dial(
+    machine: Machine, endpoint: str, silence_s: float, receive: Receive, opened: Callable[[], None]
+) -> FrameSocket:
+    return machine.dial(
+        endpoint,
+        b"p" + machine.random_bytes(12),
+        receive,
+        keyed=True,
+        hwm=_PEER_HWM,
+        silence_s=silence_s,
+        opened=opened,
+    )
 
 
 class Peers:
@@ -153,8 +159,7 @@ class Peers:
 
     def __init__(
         self,
-        loop: asyncio.AbstractEventLoop,
-        context: zmq.Context[zmq.Socket[bytes]],
+        machine: Machine,
         *,
         cluster_id: int,
         member_id: int,
@@ -162,7 +167,6 @@ class Peers:
         shard: int,
         peers: tuple[Peer, ...],
         listen: tuple[str, int],
-        keys: CurveKeys | None,
         silence_s: float,
         incarnations: Incarnations,
         on_frame: Callable[[int, int, bytes], None],
@@ -179,15 +183,15 @@ class Peers:
         # By identity, the oldest first: when a frame came before the hello, and what it was, as a vote after a restart here
         self._early: dict[bytes, tuple[float, bytes]] = {}
         self._refusals = Repeats()
-        self._loop = loop
+        self._loop = loop = machine.loop
         self.received_bytes: dict[int, int] = dict.fromkeys(self._known, 0)
-        self.round_trips = RoundTrips(loop, self._known, self.send)
+        self.round_trips = RoundTrips(machine, self._known, self.send)
         hello = b"H" + HELLO.pack(PROTOCOL_VERSION, cluster_id, member_id, incarnation, shard)
-        self._router = open_router(loop, context, tcp_endpoint(*listen), self._receive, keys=keys, hwm=_PEER_HWM,
-                                   silence_s=silence_s, strangers=True, gone=self._gone)
+        self._router = machine.listen(tcp_endpoint(*listen), self._receive, keyed=True, hwm=_PEER_HWM,
+                                      silence_s=silence_s, strangers=True, gone=self._gone)
         self.links = {
             p.member_id: PeerLink(
-                partial(_dial, loop, context, tcp_endpoint(p.host, p.port + shard), b"p" + os.urandom(12), keys, silence_s),
+                partial(_dial, machine, tcp_endpoint(p.host, p.port + shard), silence_s),
                 p,
                 hello,
                 on_refused,

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import struct
-import time
 from collections.abc import Callable, Iterable
 
 from cluster.histogram import ROUND_TRIP_S, Histogram
+from cluster.machine import Machine
 
 ASK, ANSWER = b"T", b"t"  # kinds of frames; both carry when it was asked, which only the asker reads
 INTERVAL_S = 4.0  # etcd's
@@ -17,18 +17,20 @@ _WHEN = struct.Struct("<Q")  # ns of the asker's monotonic clock
 class RoundTrips:
     """Of one node's links to its peers."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, members: Iterable[int], send: Callable[[int, bytes, bytes], bool]) -> None:
+    def __init__(
+        self, machine: Machine, members: Iterable[int], send: Callable[[int, bytes, bytes], bool]
+    ) -> None:
         """``send(member, kind, data)``: False if the peer is not there."""
         self.took = {member: Histogram(ROUND_TRIP_S) for member in members}
-        self._loop = loop
+        self._machine = machine
         self._send = send
         self._timer: asyncio.TimerHandle | None = None
 
     def start(self) -> None:
         """Ask from now on. Without it, peers are answered only."""
-        self._timer = self._loop.call_later(INTERVAL_S, self.start)
+        self._timer = self._machine.loop.call_later(INTERVAL_S, self.start)
         for member in self.took:
-            self._send(member, ASK, _WHEN.pack(time.monotonic_ns()))
+            self._send(member, ASK, _WHEN.pack(self._now_ns()))
 
     def stop(self) -> None:
         """Ask no more."""
@@ -42,9 +44,12 @@ class RoundTrips:
         if kind == ASK and len(frame) == 1 + _WHEN.size:
             self._send(member_id, ANSWER, frame[1:])
         elif kind == ANSWER and len(frame) == 1 + _WHEN.size:
-            took_ns = time.monotonic_ns() - _WHEN.unpack_from(frame, 1)[0]
+            took_ns = self._now_ns() - _WHEN.unpack_from(frame, 1)[0]
             if took_ns >= 0:
                 self.took[member_id].observe(took_ns / 1e9)
         else:
             return kind in (ASK, ANSWER)
         return True
+
+    def _now_ns(self) -> int:
+        return int(self._machine.monotonic() * 1e9)

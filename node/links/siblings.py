@@ -8,14 +8,14 @@ idempotent (``cluster.order.prepare``).
 
 from __future__ import annotations
 
-import asyncio
-import os
 from collections.abc import Callable
 from math import inf
 
 import structlog
-import zmq
 
+from cluster.endpoints import ipc_endpoint, tcp_endpoint
+from cluster.grain import GRAIN
+from cluster.machine import Machine
 from cluster.settings import Common
 from cluster.wire.messages import (
     HELLO_BODY,
@@ -28,15 +28,12 @@ from cluster.wire.messages import (
     decode_answers,
 )
 from node.links.fronts import NODE_IDENTITY
-from node.links.sockets import CurveKeys, open_dealer
-from tools.muster.machine.zmtp import tcp_endpoint
 
 log = structlog.get_logger("links")
 
 _HWM = 10_000
 _MAX_WAITING = 1000  # requests kept while a connection is being made
 _MOST_CALLBACKS = 20_000  # of a link: beyond it the oldest, which has been asked again since, is forgotten
-_UNUSED_S = 10.0
 Receive = Callable[["NodeLink", int, int, bytes], None]
 
 
@@ -59,14 +56,14 @@ class NodeLink:
         # rid -> what takes its answers, and until when; in the order of their times, but for what stays
         self._callbacks: dict[int, tuple[Callable[[int, bytes], object], float]] = {}
         self.heard_at = self.used_at = links.loop.time()
-        endpoint, prefix, keys = links.route(member_id, shard)
+        endpoint, prefix, keyed = links.route(member_id, shard)
         self._prefix = prefix
         self._greeted = False
         if links.closed:  # this node is stopping: nothing leaves any more
             self.alive = False
             return
-        self._socket = open_dealer(
-            links.loop, links.context, endpoint, NODE_IDENTITY + os.urandom(12), self._frame, keys=keys, hwm=_HWM,
+        self._socket = links.machine.dial(
+            endpoint, NODE_IDENTITY + links.machine.random_bytes(12), self._frame, keyed=keyed, hwm=_HWM,
             silence_s=links.common.silence_s)
 
     def request(self, method: int, body: bytes, answered: Callable[[int, bytes], object] | None = None, *,
@@ -103,7 +100,7 @@ class NodeLink:
     def _greet(self) -> bool:
         """A frame of its own: before it the other side takes no large ones (``tools.muster.machine.zmtp.stream``)."""
         common = self._links.common
-        session = int.from_bytes(os.urandom(7), "big")
+        session = int.from_bytes(self._links.machine.random_bytes(7), "big")
         hello = HELLO_BODY.pack(PROTOCOL_VERSION, common.cluster_id, common.member_id, session,
                                 common.shard_count, common.placement_depth)
         frame = self._prefix + SEQUENCE.pack(self._sent + 1) + REQUEST.pack(0, Method.HELLO, 0, len(hello)) + hello
@@ -176,33 +173,31 @@ class NodeLink:
 class NodeLinks:
     """All such links of one node."""
 
-    def __init__(
-        self, loop: asyncio.AbstractEventLoop, context: zmq.Context[zmq.Socket[bytes]], common: Common,
-        keys: CurveKeys | None, heard: Callable[[], None],
-    ) -> None:
-        self.loop = loop
-        self.context = context
+    kind = NodeLink
+
+    def __init__(self, machine: Machine, common: Common, heard: Callable[[], None]) -> None:
+        self.machine = machine
+        self.loop = machine.loop
         self.common = common
         self.heard = heard
         self.closed = False
         self.dirty: set[NodeLink] = set()
-        self._keys = keys
         self._peers = {p.member_id: p for p in common.peers}
         self._links: dict[tuple[int, int], NodeLink] = {}
         self._silence_s = common.election_timeout_ms / 1000
 
-    def route(self, member_id: int, shard: int) -> tuple[str, bytes, CurveKeys | None]:
-        """Endpoint, frame prefix and keys for a host's node of a shard."""
+    def route(self, member_id: int, shard: int) -> tuple[str, bytes, bool]:
+        """Endpoint, frame prefix, and whether a key is asked for, of a host's node of a shard."""
         if member_id == self.common.member_id:
-            return f"ipc://{self.common.run_dir}/node-{shard}.sock", b"", None
+            return ipc_endpoint(self.common.run_dir, shard), b"", False
         peer = self._peers[member_id]
-        return tcp_endpoint(peer.host, peer.port + shard), b"F", self._keys
+        return tcp_endpoint(peer.host, peer.port + shard), b"F", True
 
     def get(self, member_id: int, shard: int) -> NodeLink:
         """The link to that node, made if need be."""
         link = self._links.get((member_id, shard))
         if link is None or not link.alive:
-            link = self._links[member_id, shard] = NodeLink(self, member_id, shard)
+            link = self._links[member_id, shard] = self.kind(self, member_id, shard)
             self.dirty.add(link)  # it hears how things are there even if nothing is ever asked on it
         link.used_at = self.loop.time()
         return link
@@ -228,7 +223,7 @@ class NodeLinks:
     def drop_unused(self, keep: NodeLink | None) -> None:
         """Drop links that nobody has looked at for a while: each brings a STATE, and a wake-up with it, four times in an
         election timeout. They are made again when they are wanted. ``keep``: one that is held on to elsewhere."""
-        since = self.loop.time() - _UNUSED_S
+        since = self.loop.time() - GRAIN.unused_link_s
         for link in list(self._links.values()):
             if link.alive and link.used_at < since and link is not keep:
                 link.drop("nothing is asked of it")

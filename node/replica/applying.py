@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import math
-import time
 from collections.abc import Callable, Iterable
+from time import perf_counter
 
 import structlog
 
+from cluster.grain import GRAIN
 from cluster.histogram import APPLY_S, Histogram
 from cluster.order.sound import Place, sound
 from cluster.raft import Entry, EntryKind
@@ -21,7 +22,6 @@ from node.storage import Applied, Applying, Event
 
 log = structlog.get_logger("apply")
 
-SLICE_S = 0.002
 _RUN_BYTES = 1 << 20  # committed entries are applied in runs of about this size
 
 
@@ -48,7 +48,7 @@ class Applies:
 
     def __init__(
         self, loop: asyncio.AbstractEventLoop, gather: Callable[[list[Event]], None], go_on: Callable[[], None],
-        warning_s: float = math.inf,
+        warning_s: float = math.inf, perf_counter: Callable[[], float] = perf_counter,
     ) -> None:
         """``warning_s``: an apply that takes longer is logged."""
         self._loop = loop
@@ -60,6 +60,7 @@ class Applies:
         self.took = Histogram(APPLY_S)
         self.slow = 0  # that took longer than ``warning_s``
         self._warning_s = warning_s
+        self._perf_counter = perf_counter
         self._began = 0.0
 
     @property
@@ -70,7 +71,7 @@ class Applies:
     def run(self, work: Applying, done: Callable[[Applied], None]) -> None:
         """Apply; ``done`` is called within this call, or later, and then ``go_on`` after it."""
         assert self._work is None, "one run after the other"
-        began = time.perf_counter()
+        began = self._perf_counter()
         try:
             events = next(work)
         except StopIteration as finished:
@@ -85,13 +86,13 @@ class Applies:
 
     def at_once(self, apply: Callable[[], Applied]) -> Applied:
         """Apply in one go; what was applied."""
-        began = time.perf_counter()
+        began = self._perf_counter()
         applied = apply()
         self._ended(began)
         return applied
 
     def _ended(self, began: float) -> None:
-        took = time.perf_counter() - began
+        took = self._perf_counter() - began
         self.took.observe(took)
         if took > self._warning_s:
             self.slow += 1
@@ -100,9 +101,9 @@ class Applies:
     def _slice(self, work: Applying) -> None:
         if work is not self._work:
             return  # abandoned
-        until = time.perf_counter() + SLICE_S
+        until = self._perf_counter() + GRAIN.apply_slice_s
         try:
-            while time.perf_counter() < until:
+            while self._perf_counter() < until:
                 self._gather(next(work))
         except StopIteration as finished:
             self._work = None

@@ -96,8 +96,6 @@ def close(node: Node) -> None:
     node.gathering.stop()
     node._local.close()
     node.peers.close()
-    if node._gatekeeper is not None:
-        node._gatekeeper.close()
     node.syncer.close()
     node.upkeep.close()
     node.snapshots.close()
@@ -107,4 +105,4 @@ def close(node: Node) -> None:
     node.log.close()
     node.store.flush()
     node.store.close()
-    node._context.destroy(linger=0)
+    node.machine.close()

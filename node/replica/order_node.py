@@ -19,7 +19,7 @@ from cluster.errors import EtcdError
 from cluster.evaluate.range_compares import RangeCompares
 from cluster.evaluate.view import Outcome
 from cluster.order import log as order
-from cluster.order.leading.shard_leader import Report
+from cluster.order.leading.queued import Report
 from cluster.order.log import Change, Control, Cut, Fold
 from cluster.order.prepare import FATE, REPORT, Grant, decode_attempt
 from cluster.order.sequencing.coordinator import MAX_WAITING, Coordinator, Wide
@@ -30,12 +30,12 @@ from cluster.raft import EntryKind, Role
 from cluster.settings import NodeSettings
 from cluster.wire.messages import ANSWER, HEAD, LEADER, LONE_HEAD, Method, Status
 from node.links.fronts import FrontLink
-from node.links.linked import LinkedNode
 from node.links.siblings import NodeLink
+from node.machine import NodeMachine
 from node.replica.feed import Feeds
+from node.replica.linked import LinkedNode
 from node.storage import Applied
 from node.upkeep.floors import FRAME, REPEAT_S
-from tools.muster.machine.status import StatusSink
 
 log = structlog.get_logger("sequencer")
 
@@ -49,10 +49,10 @@ Token = tuple[FrontLink, int]
 class OrderNode(LinkedNode):
     """See the module."""
 
-    def __init__(
-        self, settings: NodeSettings, loop: asyncio.AbstractEventLoop, status: StatusSink | None = None,
-    ) -> None:
-        super().__init__(settings, loop, status)
+    coordinator_kind: type[Coordinator[Token]] = Coordinator
+
+    def __init__(self, settings: NodeSettings, machine: NodeMachine) -> None:
+        super().__init__(settings, machine)
         common = settings.common
         self.placement = Placement(common.shard_count, common.placement_depth)
         self.fold = load_fold(self)
@@ -326,7 +326,7 @@ class OrderNode(LinkedNode):
         assert leader is not None
         common = self.settings.common
         # H15: nothing is in the log's tail beyond what is applied: this leader's own first entry was its last
-        self.coordinator = Coordinator(
+        self.coordinator = self.coordinator_kind(
             leader.term, self.placement, leader.view, self.fold.copy(), max_txn_ops=common.max_txn_ops,
             heartbeat_ms=common.heartbeat_interval_ms, gone=lambda token: not token[0].alive)
         for report in self.reports.values():

@@ -14,19 +14,18 @@ covers them (I2), and an answer leaves only after the apply (I7).
 from __future__ import annotations
 
 import asyncio
-import random
-import time
 from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
 import structlog
-import zmq
 
 from cluster import errors
+from cluster.endpoints import ipc_endpoint
 from cluster.errors import EtcdError
 from cluster.faults import MISTAKES, faults
 from cluster.features.lessor import Lessor
+from cluster.machine import FrameSocket
 from cluster.order import records
 from cluster.pacing.gathering import Gathering
 from cluster.pacing.pace import Pace
@@ -38,8 +37,8 @@ from node.links.fronts import FrontLink, Fronts, PassOn, Send
 from node.links.incarnations import Incarnations
 from node.links.mail import Mail
 from node.links.peers import REFUSED_INCARNATION, Peers
-from node.links.sockets import CurveKeys, FrameSocket, Gatekeeper, open_router
 from node.links.standing import Standing
+from node.machine import NodeMachine
 from node.replica.applying import Applies, is_full, one_run
 from node.replica.clock import Clock, signs_of_life_ms
 from node.replica.leaving import FRAME as LEAVING_FRAME
@@ -56,20 +55,18 @@ from node.serving.reads import Reads, Slicer
 from node.serving.serve import Serve
 from node.serving.streams import Streams
 from node.serving.watches import WatchSource
-from node.storage import Applied, RaftLog, StateStore
-from node.upkeep.disk import Syncer
+from node.storage import Applied
 from node.upkeep.expiry import Expiry
 from node.upkeep.snapshots import Snapshots
 from node.upkeep.space import log_buffer_bytes
 from node.upkeep.upkeep import Upkeep
-from tools.muster.machine.status import StatusPipe, StatusSink
 
 log = structlog.get_logger("node")
 
 _WRITES = frozenset((Method.PUT, Method.DELETE_RANGE, Method.TXN, Method.COMPACT, Method.LEASE_GRANT,
                      Method.PUBLISH, Method.SET_ALARM))
 _QUESTIONS = frozenset((Method.READ_INDEX, Method.LEASE_KEEPALIVE, Method.LEASE_KEEPALIVES, Method.LEASE_TTL))
-_QUIET_REQUESTS = 8  # up to so many requests in a tick the loop syncs by itself (node.upkeep.disk)
+_QUIET_REQUESTS = 8  # up to so many requests in a tick the loop syncs by itself (the machine's syncs)
 _APPLY_ENTRIES = 256
 _LONE_BYTES = 1024  # a peer's frame below this is of few requests: its tick waits for no others
 
@@ -77,18 +74,21 @@ _LONE_BYTES = 1024  # a peer's frame below this is of few requests: its tick wai
 class Node:
     """One replica of one shard."""
 
-    def __init__(
-        self, settings: NodeSettings, loop: asyncio.AbstractEventLoop, status: StatusSink | None = None,
-    ) -> None:
-        """``status``: where it says how it is; the settings' pipe unless it shares its process."""
+    lessor_kind = Lessor
+    confirmations_kind = Confirmations
+
+    def __init__(self, settings: NodeSettings, machine: NodeMachine) -> None:
         self.settings = settings
         common = settings.common
-        self.loop = loop
-        self.status: StatusSink = status or StatusPipe(common.status_fd)
+        self.machine = machine
+        self.loop = loop = machine.loop
+        self.status = machine.status
+        self.now_ms = machine.now_ms
         self.voters = Configuration(frozenset(p.member_id for p in common.peers), frozenset())
-        self.log = RaftLog.open(f"{settings.data_dir}/log", initial=self.voters, no_fsync=settings.unsafe_no_fsync,
-                                write_buffer_bytes=log_buffer_bytes(settings))
-        self.store = StateStore.open(
+        self.log = machine.open_log(
+            f"{settings.data_dir}/log", initial=self.voters, no_fsync=settings.unsafe_no_fsync,
+            write_buffer_bytes=log_buffer_bytes(settings))
+        self.store = machine.open_state(
             f"{settings.data_dir}/state", block_cache_bytes=settings.block_cache_bytes,
             write_buffer_bytes=settings.write_buffer_bytes, range_cache_bytes=settings.range_cache_bytes)
         self.log.verify(self.store.position.shard_index)
@@ -98,17 +98,19 @@ class Node:
                    soon_at_start=settings.initial_election_tick_advance,
                    tells_commit=settings.shard == 0,  # C6: in other shards a cut tells
                    commit_rides_ms=COMMIT_RIDES_MS),
-            self.log, random.SystemRandom().random, self.now_ms(),
+            self.log, machine.random.random, self.now_ms(),
         )
         self.raft.applied(self.store.position.shard_index)
-        self.lessor = Lessor(common.election_timeout_ms)
+        self.lessor = self.lessor_kind(common.election_timeout_ms)
         self.lessor.load(self.store.leases())
         self._raft_view = RaftView(self.raft)
-        self.syncer = Syncer(loop, self.log.sync, self._synced)
-        self.fronts = Fronts(common.cluster_id, self._requests, self._greet, self._front_gone,
-                             (common.shard_count, common.placement_depth), prompt=settings.shard == 0, limit_s=common.limit_s)
+        self.syncer = machine.syncs(self.log.sync, self._synced)
+        self.fronts = Fronts(
+            common.cluster_id, self._requests, self._greet, self._front_gone,
+            (common.shard_count, common.placement_depth), prompt=settings.shard == 0,
+            limit_s=common.limit_s, now=machine.monotonic)
         self._dirty = self.fronts.dirty
-        self.slicer = Slicer(loop, lambda: self.raft.last_index)
+        self.slicer = Slicer(loop, lambda: self.raft.last_index, machine.perf_counter)
         self.watches = WatchSource(self.store, self._mark_dirty, self.slicer.start,
                                    lambda: self.fronts.watermark_again(loop.time()))
         self.reads = Reads(loop, self.slicer, self._mark_dirty, lambda: self.order_index)
@@ -116,15 +118,16 @@ class Node:
         self.pace, self.past, self.looking = Pace(), Past(self), Looking(self)
         self.writes = Writes(
             self._raft_view, self.store, self._dirty.add, max_txn_ops=common.max_txn_ops, lessor=self.lessor,
-            new_lease_id=LeaseIds(common.member_id), over_quota=self.upkeep.over_quota, pace=self.pace,
-            control_applied=self._control_applied, answer_late=self.past.answer, look=self.looking.write)
+            new_lease_id=LeaseIds(machine, common.member_id), over_quota=self.upkeep.over_quota,
+            pace=self.pace, control_applied=self._control_applied, answer_late=self.past.answer,
+            look=self.looking.write)
         self.expiry = Expiry(self)
         self.writes.fits = self.upkeep.fits
-        self.confirmations = Confirmations(
+        self.confirmations = self.confirmations_kind(
             self._raft_view, self.store, self.lessor, self._mark_dirty, applied_index=lambda: self.applied_index,
             now=loop.time, now_ms=self.now_ms, limit_s=common.limit_s, beside=self.reads.start)
-        self._for_peers = Spin(loop, lambda: self.confirmations.open or self.writes.uncommitted > 0)
-        self._for_clients = Spin(loop, lambda: True)
+        self._for_peers = Spin(machine, lambda: self.confirmations.open or self.writes.uncommitted > 0)
+        self._for_clients = Spin(machine, lambda: True)
         self.serve = Serve(self)
         self.snapshots = Snapshots(self)
         self.backups = Backups(self)
@@ -134,7 +137,13 @@ class Node:
             self.logged_incarnations)
         self.applied_index = self.store.position.shard_index
         self.gathering = Gathering(loop, self._apply, self._unseen, self.wake)
-        self.applies = Applies(loop, self.watches.gather, self.gathering.go_on, settings.warning_apply_ms / 1000)
+        self.applies = Applies(
+            loop,
+            self.watches.gather,
+            self.gathering.go_on,
+            settings.warning_apply_ms / 1000,
+            machine.perf_counter,
+        )
         self.mail = Mail(self)
         self._scheduled = False
         self._running = False
@@ -144,11 +153,10 @@ class Node:
         self.standing = Standing(self)
         self._wanted_revision = 0  # somebody waits for it
         self.clock = Clock(self)
-        self.patience = Patience(self)
+        self.patience = Patience(self.raft, loop.time, lambda: len(self.reads.waiting) > 0,
+                                 lambda: self.watches.active or self.awaited_elsewhere())
         self.stopping = self.left = False  # left: nothing is owed any more, and fronts were told
         self.fatal: asyncio.Future[str] = loop.create_future()
-        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context(io_threads=1)
-        self._gatekeeper: Gatekeeper | None = None
         self.peers: Peers
         self._local: FrameSocket
 
@@ -168,17 +176,14 @@ class Node:
     def start(self) -> None:
         """Bind, connect, and begin to take part."""
         settings, common = self.settings, self.settings.common
-        keys = CurveKeys.load(common.curve_key_file)
-        if keys is not None:
-            self._gatekeeper = Gatekeeper(self.loop, self._context, keys)
         self.peers = Peers(
-            self.loop, self._context, cluster_id=common.cluster_id, member_id=common.member_id,
+            self.machine, cluster_id=common.cluster_id, member_id=common.member_id,
             incarnation=settings.incarnation, shard=settings.shard, peers=common.peers,
-            listen=(settings.listen_host, settings.listen_port), keys=keys, silence_s=common.silence_s,
+            listen=(settings.listen_host, settings.listen_port), silence_s=common.silence_s,
             incarnations=self.incarnations, on_frame=self._peer_frame, on_front=self._remote_front, on_refused=self._refused,
         )
-        endpoint = f"ipc://{common.run_dir}/node-{settings.shard}.sock"
-        self._local = open_router(self.loop, self._context, endpoint, self._local_front, keys=None, hwm=100_000)
+        self._local = self.machine.listen(
+            ipc_endpoint(common.run_dir, settings.shard), self._local_front, keyed=False, hwm=100_000)
         if (agreed := self.store.bootstrap()) is not None:
             self.upkeep.check_bootstrap(agreed)
         self.upkeep.incarnations_agreed(())
@@ -204,10 +209,6 @@ class Node:
 
     def _close(self) -> None:
         close(self)
-
-    def now_ms(self) -> int:
-        """Monotonic milliseconds: the only clock the protocols see."""
-        return int(time.monotonic() * 1000)
 
     # -- what arrives
 

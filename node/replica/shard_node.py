@@ -7,7 +7,6 @@ cut's index has the cut's term (H3, I6).
 
 from __future__ import annotations
 
-import asyncio
 import struct
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -32,15 +31,15 @@ from cluster.raft import EntryKind, Role
 from cluster.settings import NodeSettings
 from cluster.wire.messages import FEED_HEAD, HEAD, LEADER, PUT_ANSWER, Method, Status
 from node.links.fronts import FrontLink
-from node.links.linked import LinkedNode
 from node.links.siblings import NodeLink
+from node.machine import NodeMachine
 from node.replica.fates import Fates
 from node.replica.feed import ACK_BYTES, ALL_HASTE, FEED_ACK_BODY, FEED_BODY, NO_HASTE, OWN_HASTE
 from node.replica.handover import FRAME as HANDOVER_FRAME
 from node.replica.handover import HandOver
+from node.replica.linked import LinkedNode
 from node.replica.order_node import FOLD, load_fold
 from node.storage import Applied, ApplyFailed, StorageError
-from tools.muster.machine.status import StatusSink
 
 log = structlog.get_logger("shard")
 
@@ -56,8 +55,9 @@ _INDEX = struct.Struct("<Q")
 class ShardNode(LinkedNode):
     """See the module."""
 
-    def __init__(self, settings: NodeSettings, loop: asyncio.AbstractEventLoop, status: StatusSink | None = None) -> None:
-        super().__init__(settings, loop, status)
+    def __init__(self, settings: NodeSettings, machine: NodeMachine) -> None:
+        super().__init__(settings, machine)
+        loop = machine.loop
         self.fold = load_fold(self)
         self._count_at_applied = self.fold.cut(settings.shard).count
         self._order_index = self._taken_index = self.store.position.order_index

@@ -14,10 +14,9 @@ since sleeping and waking cost more than looking; a put with syncs of 150 to 300
 
 from __future__ import annotations
 
-import asyncio
-import select
 from collections.abc import Callable
-from time import perf_counter
+
+from cluster.machine import Machine
 
 LIMIT_S = 0.00015
 _MOST_SKIPPED = 256
@@ -26,18 +25,14 @@ _MOST_SKIPPED = 256
 class Spin:
     """Of one loop. ``wanted()``: an answer is still awaited. On a loop that has no descriptor to look at nothing happens."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, wanted: Callable[[], bool]) -> None:
-        self._loop = loop
+    def __init__(self, machine: Machine, wanted: Callable[[], bool]) -> None:
+        self._loop = machine.loop
+        self._perf_counter = machine.perf_counter
         self._wanted = wanted
-        self._poll: Callable[[int], list[tuple[int, int]]] | None = None
+        self._poll = machine.poller()
         self._scheduled = False
         self._skip = 0  # so many times more it is not tried
         self._skipped = 0  # how many were skipped after the last look in vain
-        backend = getattr(loop, "_get_backend_id", None)  # uvloop's
-        if backend is not None:
-            poller = select.poll()
-            poller.register(backend(), select.POLLIN)
-            self._poll = poller.poll
 
     def soon(self) -> None:
         """Look out at the end of this turn of the loop."""
@@ -54,9 +49,9 @@ class Spin:
         poll = self._poll
         if poll is None or not self._wanted():
             return
-        until = perf_counter() + LIMIT_S
+        until = self._perf_counter() + LIMIT_S
         while not poll(0):
-            if perf_counter() >= until:
+            if self._perf_counter() >= until:
                 self._skip = self._skipped = min(2 * self._skipped + 1, _MOST_SKIPPED)
                 return
         self._skipped = 0

@@ -9,6 +9,7 @@ may be and its receiver is slow: then it makes room for a newcomer.
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import structlog
@@ -63,7 +64,7 @@ class Backups:
         self._preparing += 1
         self._wanted.add((link.identity, rid))
         made = node.loop.run_in_executor(
-            None, SnapshotSource.create, node.store, f"{node.settings.data_dir}/outgoing")
+            None, node.machine.snapshot_of, node.store, Path(node.settings.data_dir, "outgoing"))
         made.add_done_callback(lambda done: self._made(link, rid, done))
 
     def _made_room(self) -> bool:

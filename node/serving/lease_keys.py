@@ -7,12 +7,12 @@ from itertools import islice
 from typing import Protocol
 
 from cluster.evaluate.transactions import field
+from cluster.grain import GRAIN
 from cluster.pb import rpc_pb2
 from cluster.wire.messages import HEAD, Status
 from node.links.fronts import FrontLink
 from node.serving.reads import Slices
 
-MANY = 256  # keys; no more are listed at once
 _STEP = 32  # up to 15 us each
 _KEYS = b"\x2a"  # LeaseTimeToLiveResponse.keys, its last field
 
@@ -31,7 +31,7 @@ def answer_keys(
     store: Store, link: FrontLink, rid: int, term: int, answer: rpc_pb2.LeaseTimeToLiveResponse,
 ) -> Slices | None:
     """Give the answer with the keys of its lease; None: that is done, else it is to be run in slices."""
-    if store.hangs_many(answer.ID, MANY):
+    if store.hangs_many(answer.ID, GRAIN.lease_keys):
         head = HEAD.pack(store.revision, term)
         return _in_slices(link, rid, [head, answer.SerializeToString()], store.attached(answer.ID))
     answer.keys.extend(store.lease_keys(answer.ID))

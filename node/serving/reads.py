@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import asyncio
 import heapq
-import time
 from collections import deque
 from collections.abc import Callable, Generator
+from time import perf_counter
 
 import structlog
 
@@ -38,12 +38,14 @@ class Slicer:
     """Runs generators a slice at a time, round robin, with the loop served in between. Those that turn out long go on by
     themselves: with pauses and in shorter slices while there are writes, and without holding up the others."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, writes: Callable[[], object] = lambda: None) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, writes: Callable[[], object] = lambda: None,
+                 perf_counter: Callable[[], float] = perf_counter) -> None:
         """``writes``: differs when something was written since."""
         self._loop = loop
+        self._perf_counter = perf_counter
         self._fresh: deque[tuple[Slices, int]] = deque()  # with the number of their slices so far
         self._long: deque[Slices] = deque()
-        self._writers = Others(time.perf_counter, writes)
+        self._writers = Others(perf_counter, writes)
         self._scheduled = self._long_scheduled = False
         self._burst = 0
         self.slices = 0
@@ -96,13 +98,13 @@ class Slicer:
 
     def _goes_on(self, work: Slices, slice_s: float) -> bool:
         self.slices += 1
-        now = time.perf_counter()
+        now = self._perf_counter()
         until = now + slice_s
         try:
             while True:
                 began = now
                 next(work)
-                now = time.perf_counter()
+                now = self._perf_counter()
                 if now + (now - began) / 2 >= until:  # a step is not begun that would end far behind it
                     return True
         except StopIteration:

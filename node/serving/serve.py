@@ -7,7 +7,6 @@ may be long is a generator for ``node.serving.reads``.
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
@@ -324,21 +323,21 @@ class Serve:
             raise EtcdError(errors.FUTURE_REV)
         if 0 < wanted < store.compact_revision:
             raise EtcdError(errors.COMPACTED)
-        began = time.perf_counter()
+        began = self._node.machine.perf_counter()
         hashing, shown = store.hash_kv(wanted), store.revision  # more may be applied before it is done
         while not hashing.step(200):
             yield
-        self.hash_revs.observe(time.perf_counter() - began)
+        self.hash_revs.observe(self._node.machine.perf_counter() - began)
         answer = rpc_pb2.HashKVResponse(
             hash=hashing.value, compact_revision=hashing.compact_revision or -1, hash_revision=hashing.revision)
         link.ok(rid, shown, self._term(), answer.SerializeToString())
 
     def _hash(self, link: FrontLink, rid: int, revision: int, body: bytes) -> Slices:
-        began = time.perf_counter()
+        began = self._node.machine.perf_counter()
         hashing, shown = self._store.hash_written(), self._store.revision
         while not hashing.step(200):
             yield
-        self.hashes.observe(time.perf_counter() - began)
+        self.hashes.observe(self._node.machine.perf_counter() - began)
         link.ok(rid, shown, self._term(), rpc_pb2.HashResponse(hash=hashing.value).SerializeToString())
 
     def _snapshot(self, link: FrontLink, rid: int, revision: int, body: bytes) -> None:

@@ -14,8 +14,8 @@ All numbers are big-endian, so that rows sort by them; ``~`` is the complement, 
 a key comes first: the latest version is one seek away, and a range is one scan. ``esc`` writes a zero byte
 as 00 ff, which keeps the order of keys and makes 00 00 the end of every key.
 
-An ``r`` row holds the changes of *one order record* (cut after RUN_ENTRIES or RUN_BYTES), so the rows are the
-same on every replica; one row for a hundred puts instead of a hundred saves 0.7 of 1.7 us a put.
+An ``r`` row holds the changes of *one order record* (cut after `Grain.run_entries` or RUN_BYTES), so the rows
+are the same on every replica; one row for a hundred puts instead of a hundred saves 0.7 of 1.7 us a put.
 ``docs/decisions/0001-state-rows-clustered-by-key.md`` argues the layout.
 """
 
@@ -39,7 +39,6 @@ SUFFIX_SIZE = SUFFIX.size  # 15
 INVERTED = struct.Struct(">HQ")  # 0, ~revision: a seek to the newest version at or below a revision
 RUN = struct.Struct(">cQI")  # b"r", revision, sub
 ENTRY = struct.Struct(">IIBI")  # revision - the run's first, sub, type, key length; then the key
-RUN_ENTRIES = 512
 RUN_BYTES = 65_536
 LEASE_KEY = struct.Struct(">cq")  # b"L" or b"l", lease
 LEASE_VALUE = struct.Struct(">qq")  # ttl_s, remaining_ttl_s

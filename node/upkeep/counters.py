@@ -5,12 +5,9 @@ Read when a front asks (``Method.COUNTERS``); on the hot path there is an additi
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING, Any
 
 from cluster.faults import faults
-from node.links.sockets import traffic
-from tools.muster.machine.turns import turns
 
 if TYPE_CHECKING:
     from node.replica.server import Node
@@ -51,8 +48,8 @@ def counters(node: Node) -> dict[str, int]:
         "log_written_bytes": node.log.written_bytes,
         "log_last_index": node.log.last_index(),
         "applied_index": node.applied_index,
-        "frames_sent": traffic.sent,
-        "frames_received": traffic.received,
+        "frames_sent": node.machine.traffic.sent,
+        "frames_received": node.machine.traffic.received,
         "peer_sent_bytes": sum(link.sent_bytes for link in node.peers.links.values()),
         "range_rows_read": node.store.blocks.read_rows,
         "range_rows_from_cache": node.store.blocks.taken_rows,
@@ -61,7 +58,7 @@ def counters(node: Node) -> dict[str, int]:
         "heartbeats_late": node.clock.late,
         "lease_checks": node.upkeep.lease_checks.done,
         "lease_mismatches": node.upkeep.lease_checks.mismatches,
-        "loop_long_turns": turns.long,
-        "loop_longest_turn_us": round(turns.longest_s * 1e6),
-        "cpu_us": time.process_time_ns() // 1000,
+        "loop_long_turns": node.machine.turns.long,
+        "loop_longest_turn_us": round(node.machine.turns.longest_s * 1e6),
+        "cpu_us": round(node.machine.cpu_s() * 1e6),
     }

@@ -6,11 +6,10 @@ Answered as JSON to ``Method.FACTS``. Counters that only grow are in ``node.upke
 from __future__ import annotations
 
 import os
-import time
 from typing import TYPE_CHECKING, Any
 
+from cluster.machine import Machine
 from cluster.raft import Role
-from tools.muster.machine.trimming import resident_bytes
 
 if TYPE_CHECKING:
     from node.replica.server import Node
@@ -21,13 +20,14 @@ _SAMPLE_S = 1.0  # what the CPU share is taken over, at least
 class CpuShare:
     """The share of one CPU that this process has used lately."""
 
-    def __init__(self) -> None:
-        self._then = (time.monotonic(), time.process_time())
+    def __init__(self, machine: Machine) -> None:
+        self._machine = machine
+        self._then = (machine.monotonic(), machine.cpu_s())
         self._share = 0.0
 
     def now(self) -> float:
         """Since the last question at least a second ago."""
-        now, used = time.monotonic(), time.process_time()
+        now, used = self._machine.monotonic(), self._machine.cpu_s()
         passed = now - self._then[0]
         if passed >= _SAMPLE_S:
             self._share = (used - self._then[1]) / passed
@@ -40,7 +40,7 @@ class Facts:
 
     def __init__(self, node: Node) -> None:
         self._node = node
-        self._cpu = CpuShare()
+        self._cpu = CpuShare(node.machine)
 
     def now(self) -> dict[str, Any]:
         """Indexes are of the shard's own Raft log, but for ``order_index``; sizes in bytes."""
@@ -63,7 +63,7 @@ class Facts:
             "size_bytes": store.size_bytes(),
             "size_in_use_bytes": store.size_in_use_bytes(),
             "cpu_share": self._cpu.now(),
-            "resident_bytes": resident_bytes(),
+            "resident_bytes": node.machine.resident_bytes(),
             # entries that each other member is not known to have; a leader's view
             "behind": {
                 f"{member:x}": raft.last_index - peer.match for member, peer in raft.peers().items()

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+
+from cluster.machine import Machine
 
 Work = Callable[[], None]
 _PAUSES = 4  # times as long as the work before took
@@ -18,11 +19,11 @@ _PAUSES = 4  # times as long as the work before took
 class GivingBack:
     """Of one node."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, failed: Callable[[str], None]) -> None:
+    def __init__(self, machine: Machine, failed: Callable[[str], None]) -> None:
         """``failed``: ends the node, for a reason."""
-        self._loop = loop
+        self._loop = machine.loop
         self._failed = failed
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="give-back")
+        self._thread = machine.thread("give-back")
         self._wanted: dict[Work, None] = {}  # each once, in their order
         self._busy = self._closed = False  # busy: something runs, or the pause behind it
 

@@ -17,10 +17,12 @@ from __future__ import annotations
 import asyncio
 import struct
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import structlog
 
+from cluster.grain import GRAIN
 from cluster.raft import Configuration, Role, SnapshotPosition
 from node.storage import Position, SnapshotRefused
 from node.storage.snapshot import SnapshotSink, SnapshotSource
@@ -33,8 +35,6 @@ log = structlog.get_logger("snapshots")
 
 _FRAME = struct.Struct("<BQQ")  # kind, transfer, offset
 _BEGIN, _CHUNK, _END, _ACK, _DONE, _FAILED = range(1, 7)
-_CHUNK_BYTES = 256 * 1024
-_WINDOW_BYTES = 2 * 1024 * 1024
 _STALLED_S = 10.0  # a transfer whose peer acknowledges nothing for so long is given up
 _SILENT_S = 30.0  # so is one whose sender sends nothing: longer, for the sender is to notice first
 
@@ -78,8 +78,8 @@ class Snapshots:
         self.catching_up = CatchingUp()
         self._serial = 0
         self.sent = self.installed = self.failed = 0
-        self._outgoing = f"{node.settings.data_dir}/outgoing"
-        SnapshotSource.remove_left(self._outgoing)
+        self._outgoing = Path(node.settings.data_dir, "outgoing")
+        node.machine.remove_left_snapshots(self._outgoing)
 
     # -- sending
 
@@ -90,7 +90,7 @@ class Snapshots:
         node = self._node
         self._preparing.add(peer)
         self.catching_up.begins(peer, node.store.position.shard_index, node.loop.time())
-        future = node.loop.run_in_executor(None, SnapshotSource.create, node.store, self._outgoing)
+        future = node.loop.run_in_executor(None, node.machine.snapshot_of, node.store, self._outgoing)
         future.add_done_callback(lambda done: self._prepared(peer, min_index, done))
 
     def _prepared(self, peer: int, min_index: int, done: asyncio.Future[SnapshotSource]) -> None:
@@ -126,8 +126,8 @@ class Snapshots:
             self._give_up(sending, "the peer is not reachable")
 
     def _pump(self, sending: Sending) -> None:
-        while not sending.ended and sending.sent - sending.acked < _WINDOW_BYTES:
-            chunk = sending.source.next_chunk(_CHUNK_BYTES)
+        while not sending.ended and sending.sent - sending.acked < GRAIN.snapshot_window_bytes:
+            chunk = sending.source.next_chunk(GRAIN.snapshot_chunk_bytes)
             kind = _CHUNK if chunk else _END
             if not self._node.peers.send(sending.peer, b"S", _FRAME.pack(kind, sending.transfer, sending.sent) + chunk):
                 self._give_up(sending, "the connection was lost")
@@ -202,7 +202,7 @@ class Snapshots:
 
     def _begin(self, peer: int, transfer: int, configuration: bytes) -> None:
         self._abandon()
-        sink = SnapshotSink(f"{self._node.settings.data_dir}/state")
+        sink = self._node.machine.snapshot_into(Path(self._node.settings.data_dir, "state"))
         self._receiving = Receiving(peer, transfer, sink, Configuration.decode(configuration),
                                     moved_at=self._node.loop.time())
 

@@ -7,9 +7,7 @@ compaction and flushes run in slices or in a thread, so that no request waits fo
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import structlog
@@ -18,6 +16,7 @@ from google.protobuf.message import DecodeError
 from cluster import errors
 from cluster.errors import EtcdError
 from cluster.evaluate.validate import parse
+from cluster.faults import faults
 from cluster.features.autocompact import AutoCompactor
 from cluster.order import records
 from cluster.order.sequencing.coordinator import MAX_WAITING
@@ -33,7 +32,6 @@ from node.upkeep.lease_checks import LeaseChecks
 from node.upkeep.space import ENOUGH, GONE, SHORT, VERY_SHORT, Space, of_store
 from node.upkeep.space import FRAME as SPACE_FRAME
 from node.upkeep.yielding import Others
-from tools.muster.machine.logs import log_faults
 
 if TYPE_CHECKING:
     from node.replica.server import Node
@@ -63,12 +61,12 @@ class Upkeep:
 
     def __init__(self, node: Node) -> None:
         self._node = node
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="flush")
-        self._giving_back = GivingBack(node.loop, node.fail)
+        self._thread = node.machine.thread("flush")
+        self._giving_back = GivingBack(node.machine, node.fail)
         self._flushing = False
         self._compacting = False
         self._cutting = False  # blocks of the counts
-        self._requests = Others(time.perf_counter, lambda: (node.raft.last_index, node.serve.ranges))
+        self._requests = Others(node.machine.perf_counter, lambda: (node.raft.last_index, node.serve.ranges))
         self._truncated = node.log.snapshot_position().index
         self._flush_began = (node.store.position.shard_index, node.store.position.order_index)
         self._log_bytes = self._flushed_bytes = 0  # applied here, of the own log; of that, flushed
@@ -454,7 +452,7 @@ class Upkeep:
     def second(self) -> None:
         """Every second."""
         node = self._node
-        log_faults(log)
+        faults.log(log)
         self._look_at_quota()
         self._look_at_space()
         self.lease_checks.second()

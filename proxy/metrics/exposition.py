@@ -26,6 +26,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST, choose_encoder, ge
 
 from cluster.errors import Code
 from cluster.faults import faults
+from cluster.machine import Turns
 from cluster.pb import rpc_pb2
 from cluster.version import CLUSTER_VERSION, ETCD_VERSION, MUSTER_VERSION
 from cluster.wire.messages import HEAD, Method
@@ -35,7 +36,6 @@ from proxy.metrics.node_metrics import Figures, node_samples
 from proxy.metrics.shard_facts import ShardFacts, gather, samples
 from proxy.routing.router import Waiting
 from proxy.services.context import Context
-from tools.muster.machine.turns import turns
 
 
 class ServerFigures(Protocol):
@@ -64,11 +64,14 @@ _KNOWN_STREAMS = (
 class Metrics:
     """What this front exports."""
 
-    def __init__(self, context: Context, server: ServerFigures, calls: Registry) -> None:
+    def __init__(
+        self, context: Context, server: ServerFigures, calls: Registry, turns: Turns | None = None
+    ) -> None:
         """``calls``: who serves which method; it counts clients, and times calls with ``--metrics=extensive``."""
         self._context = context
         self._server = server
         self._calls = calls
+        self._turns = turns
         self.health_successes = 0
         self.health_failures = 0
         self._healthchecks: dict[tuple[str, str], list[int]] = {}  # (type, name) -> [last, successes, failures]
@@ -243,9 +246,18 @@ class Metrics:
             if (service, method) in _PROPOSALS
         )
         yield counter("etcd_server_proposals_failed", "Failed proposals seen.", failed)
-        yield HistogramMetricFamily("muster_loop_turn_seconds", "How long turns of this process's event loop held up what waited.",
-                                    buckets=turns.late.buckets(), sum_value=turns.late.sum)
-        yield gauge("muster_loop_turn_seconds_max", "The longest turn of this process's event loop.", turns.longest_s)
+        if (turns := self._turns) is not None:
+            yield HistogramMetricFamily(
+                "muster_loop_turn_seconds",
+                "How long turns of this process's event loop held up what waited.",
+                buckets=turns.late.buckets(),
+                sum_value=turns.late.sum,
+            )
+            yield gauge(
+                "muster_loop_turn_seconds_max",
+                "The longest turn of this process's event loop.",
+                turns.longest_s,
+            )
         yield counter("etcd_server_slow_read_indexes", "Read-index questions that were answered after 0.5 s or later.",
                       figures["read_index_slow"])
         yield counter("etcd_server_read_indexes_failed", "Read-index questions that failed.", figures["read_index_failed"])

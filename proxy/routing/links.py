@@ -1,4 +1,4 @@
-"""Links: one ZeroMQ connection (``zmtp``; libzmq where there is a peer key) of this front to one node, one frame a tick.
+"""Links: one connection of this front to one node, which the machine makes, one frame a tick.
 
 Hot path: a request costs one struct pack, one dictionary entry and two list appends here; the frame is
 joined and sent once per loop tick, whatever the number of requests.
@@ -15,14 +15,12 @@ What happens to the requests of a dead link is the router's business (I23).
 
 from __future__ import annotations
 
-import asyncio
-import json
 from collections.abc import Callable
-from pathlib import Path
+from functools import partial
 from typing import Any, Protocol
 
-import zmq
-
+from cluster.endpoints import ipc_endpoint, tcp_endpoint
+from cluster.machine import Machine
 from cluster.settings import Common
 from cluster.wire.messages import (
     HELLO_BODY,
@@ -34,12 +32,9 @@ from cluster.wire.messages import (
     decode_answers,
 )
 from proxy.routing.rounds import Rounds
-from tools.muster.machine.zmtp import Dealer, end_libzmq_when_silent, tcp_endpoint
-from tools.muster.machine.zmtp.curve import DealerMonitor
 
 REFUSED = "refused: "  # what the reason begins with of a link that a node refused
 _HWM = 20_000  # frames; a node that lets so many ticks pile up is dead
-_DRAIN_LIMIT = 500  # frames taken in one go, so that one node cannot starve the rest of the loop
 
 
 class Receiver(Protocol):
@@ -215,25 +210,43 @@ class Link:
                 "frames_received": self._expected - 1, "term": self.term}
 
 
-class ZmtpTransport:
-    """A DEALER of ``zmtp``."""
+class SocketTransport:
+    """A link of the machine's."""
 
-    __slots__ = ("_hello", "_link", "_loop", "_socket")
+    __slots__ = ("_link", "_loop", "_socket", "_stands")
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, endpoint: str, identity: bytes, link: Link,
-                 hello: Callable[[Link], None], silence_s: float) -> None:
-        self._loop = loop
+    def __init__(
+        self,
+        machine: Machine,
+        endpoint: str,
+        identity: bytes,
+        link: Link,
+        stands: Callable[[Link], None],
+        silence_s: float,
+        *,
+        keyed: bool,
+    ) -> None:
         self._link = link
-        self._hello = hello
-        self._socket = Dealer(loop, endpoint, identity, self._came, hwm=_HWM, again_s=None, opened=self._opened,
-                              lost=self._lost, silence_s=silence_s)
+        self._loop = machine.loop
+        self._stands = stands
+        self._socket = machine.dial(
+            endpoint,
+            identity,
+            self._came,
+            keyed=keyed,
+            hwm=_HWM,
+            silence_s=silence_s,
+            opened=self._opened,
+            lost=self._lost,
+            redials=False,
+        )
 
     def send(self, frame: bytes) -> bool:
         """Hand over one frame; False if there is no connection that takes it."""
         return self._socket.send([frame])
 
     def _opened(self) -> None:
-        self._hello(self._link)
+        self._stands(self._link)
 
     def _came(self, parts: list[bytes]) -> None:
         self._link.frame(parts[-1], self._loop.time())
@@ -249,85 +262,17 @@ class ZmtpTransport:
         self._socket.close()
 
 
-class ZmqTransport:
-    """A DEALER of libzmq on the event loop, drained without coroutines.
-
-    ZeroMQ's FD is edge-triggered: readable means that *something changed*. So after each wake-up, and after
-    each send, EVENTS is read again and everything waiting is taken.
-    """
-
-    __slots__ = ("_fd", "_hello", "_link", "_loop", "_monitor", "_scheduled", "_socket", "_up", "closed")
-
-    def __init__(self, loop: asyncio.AbstractEventLoop, socket: zmq.Socket[bytes], link: Link,
-                 hello: Callable[[Link], None], endpoint: str = "") -> None:
-        self._loop = loop
-        self._socket = socket
-        self._monitor = DealerMonitor(loop, socket, endpoint, self._troubled, redials=False)
-        self._link = link
-        self._hello = hello
-        self._up = False
-        self._scheduled = True
-        self.closed = False
-        self._fd = int(socket.getsockopt(zmq.FD))
-        loop.add_reader(self._fd, self._ready)
-        loop.call_soon(self._ready)
-
-    def send(self, frame: bytes) -> bool:
-        """Hand over one frame; False if there is no connection that takes it."""
-        try:
-            self._socket.send(frame, zmq.NOBLOCK)
-        except zmq.ZMQError:
-            return False
-        if not self._scheduled and int(self._socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN:
-            self._scheduled = True
-            self._loop.call_soon(self._ready)
-        return True
-
-    def _troubled(self, reason: str) -> None:
-        self._link.trouble = reason
-
-    def _ready(self) -> None:
-        self._scheduled = False
-        socket, link = self._socket, self._link
-        for _ in range(_DRAIN_LIMIT):
-            if self.closed:
-                return
-            events = int(socket.getsockopt(zmq.EVENTS))
-            if not self._up and events & zmq.POLLOUT:
-                self._up = True
-                self._hello(link)
-                continue
-            if events & zmq.POLLIN:
-                link.frame(socket.recv(zmq.NOBLOCK), self._loop.time())
-                continue
-            if self._up and not events & zmq.POLLOUT:
-                link.close("connection lost")
-            return
-        self._scheduled = True
-        self._loop.call_soon(self._ready)
-
-    def close(self) -> None:
-        """Close the socket; what was not sent is dropped."""
-        if not self.closed:
-            self.closed = True
-            self._monitor.close()
-            self._loop.remove_reader(self._fd)
-            self._socket.close(linger=0)
-
-
 class Connector:
     """Opens links to the nodes of this cluster."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, common: Common, new_session: Callable[[], int]) -> None:
-        self._loop = loop
+    def __init__(
+        self, machine: Machine, common: Common, new_session: Callable[[], int] | None = None
+    ) -> None:
+        self._machine = machine
+        self._loop = machine.loop
         self._common = common
-        self._new_session = new_session
-        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        self._new_session = new_session or partial(machine.random.getrandbits, 64)
         self._peers = {p.member_id: p for p in common.peers}
-        self._keys: tuple[bytes, bytes] | None = None
-        if common.curve_key_file:
-            raw = json.loads(Path(common.curve_key_file).read_text())
-            self._keys = raw["public"].encode(), raw["secret"].encode()
 
     def __call__(self, receiver: Receiver, shard: int, member_id: int) -> Link:
         """A new link, still connecting."""
@@ -338,36 +283,19 @@ class Connector:
         link.seen_at = self._loop.time()
         identity = b"f" + session.to_bytes(8, "big")
         if local:
-            endpoint = f"ipc://{common.run_dir}/node-{shard}.sock"
+            endpoint = ipc_endpoint(common.run_dir, shard)
         else:
             peer = self._peers[member_id]
             endpoint = tcp_endpoint(peer.host, peer.port + shard)
-        if local or self._keys is None:
-            link.attach(ZmtpTransport(self._loop, endpoint, identity, link, self._greet, common.silence_s))
-        else:
-            link.attach(self._encrypted(endpoint, identity, link, *self._keys))
+        link.attach(
+            SocketTransport(
+                self._machine, endpoint, identity, link, self._greet, common.silence_s, keyed=not local
+            )
+        )
         return link
-
-    def _encrypted(self, endpoint: str, identity: bytes, link: Link, public: bytes, secret: bytes) -> ZmqTransport:
-        socket: zmq.Socket[bytes] = self._context.socket(zmq.DEALER)
-        socket.setsockopt(zmq.IMMEDIATE, 1)
-        socket.setsockopt(zmq.LINGER, 0)
-        socket.setsockopt(zmq.SNDHWM, _HWM)
-        socket.setsockopt(zmq.RCVHWM, 0)  # a front always reads; the node's side is the bounded one
-        socket.setsockopt(zmq.RECONNECT_IVL, -1)
-        socket.setsockopt(zmq.ROUTING_ID, identity)
-        end_libzmq_when_silent(socket, self._common.silence_s)
-        socket.setsockopt(zmq.IPV6, int("[" in endpoint))  # as node.links.sockets.dealer
-        socket.setsockopt(zmq.CURVE_SERVERKEY, public)
-        socket.setsockopt(zmq.CURVE_PUBLICKEY, public)
-        socket.setsockopt(zmq.CURVE_SECRETKEY, secret)
-        transport = ZmqTransport(self._loop, socket, link, self._greet, endpoint)
-        socket.connect(endpoint)  # only now: what comes of it is told once
-        return transport
 
     def _greet(self, link: Link) -> None:
         link.connected(self._common)
 
     def close(self) -> None:
-        """Give ZeroMQ's threads back. Every link must be closed before."""
-        self._context.term()
+        """Every link must be closed before; the machine is its owner's to close."""

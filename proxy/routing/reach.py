@@ -10,9 +10,9 @@ from collections.abc import Iterable
 
 import structlog
 
+from cluster.repeats import Repeats
 from cluster.settings import Peer
 from proxy.routing.routes import ShardRoute
-from tools.muster.machine.logs import Repeats
 
 log = structlog.get_logger("reach")
 

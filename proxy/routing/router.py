@@ -24,6 +24,7 @@ import structlog
 
 from cluster import errors
 from cluster.errors import ErrorKind, EtcdError
+from cluster.repeats import Repeats
 from cluster.settings import Common
 from cluster.wire.messages import HEAD, LEADER, LONE_HEAD, READ, REQUEST, Method, Status
 from cluster.wire.protobuf import ResponseHeaders, header_prefix
@@ -37,7 +38,6 @@ from proxy.routing.rounds import Rounds
 from proxy.routing.routes import Connect, ShardRoute
 from proxy.routing.slow import SlowRequests
 from proxy.routing.waiting import ASK, READ_ANY, WRITE, Loop, MethodStats, Subscriber, Waiting
-from tools.muster.machine.logs import Repeats
 
 __all__ = ["ASK", "READ_ANY", "SWEEP_S", "WRITE", "MethodStats", "Router", "Subscriber", "Waiting"]
 

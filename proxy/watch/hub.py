@@ -7,8 +7,9 @@ election timeouts where others know one. Parts go home to the own host's node wh
 
 from __future__ import annotations
 
-import random
+from collections.abc import Callable
 from itertools import islice
+from random import random
 
 import structlog
 
@@ -43,6 +44,7 @@ class WatchHub:
         self.room = Room(merge_bytes)
         self.streams: dict[WatchStream, None] = {}
         self.subscriptions: dict[tuple[bytes, bytes, bool], Subscription] = {}
+        self.random: Callable[[], float] = random
         self.events_received = 0
         self.responses_sent = 0
         self._router = router
@@ -292,7 +294,7 @@ class WatchHub:
         self._progress.ask(stream)
 
     def _progress_delay_s(self) -> float:
-        return self._progress_interval_s * (1 + 0.1 * random.random())
+        return self._progress_interval_s * (1 + 0.1 * self.random())
 
     def statistics(self) -> dict[str, int]:
         """Figures for /metrics."""

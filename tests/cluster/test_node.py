@@ -14,9 +14,9 @@ from cluster import errors
 from cluster.errors import EtcdError
 from cluster.pb import rpc_pb2 as pb
 from cluster.wire.messages import HEAD, LEADER, READ, READ_INDEX_ANSWER, SUBSCRIBE_HEAD, Method, Status
-from node.main import FATAL_EXIT
 from tests import events
 from tests.cluster.nodes import Front, Nodes
+from tools.muster.machine.crash import FATAL_EXIT
 
 
 @pytest.fixture

@@ -23,7 +23,8 @@ from order_store import Content
 from order_watching import Watching
 from order_world import Violation
 
-from cluster.order.leading.shard_leader import Preparing, ShardLeader
+from cluster.order.leading.queued import Preparing
+from cluster.order.leading.shard_leader import ShardLeader
 from cluster.order.log import Attempt, Cut
 from cluster.order.sequencing.coordinator import Coordinator
 from cluster.raft import IntegrityError, Role
@@ -379,13 +380,19 @@ def watched_classes(simulation: Simulation) -> tuple[type, type]:
             return free
 
     class WatchedConfirmations(Confirmations):
+        def __init__(self, *args: Any, **named: Any) -> None:
+            super().__init__(*args, **named)
+            self._shown: dict[
+                tuple[Any, int], int
+            ] = {}  # by question, what was shown to clients when it came
+
         def ask(self, link: Any, rid: int, method: int, body: bytes) -> None:
-            self.__dict__.setdefault("shown", {})[link, rid] = simulation.clients.shown
+            self._shown[link, rid] = simulation.clients.shown
             super().ask(link, rid, method, body)
 
         def _answer(self, questions: Any, index: int) -> None:
             for link, rid, method, _ in questions:
-                shown = self.__dict__["shown"].pop((link, rid), 0)
+                shown = self._shown.pop((link, rid), 0)
                 if method == Method.READ_INDEX and self._lessor.primary:
                     simulation.checker.counts["read indexes"] += 1
                     if self._store.revision < shown:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from order_streams import Watch, WatchClients
 
-from cluster.evaluate.transactions import MANY, TURN_ROWS
+from cluster.grain import Grain
 from cluster.pb import rpc_pb2 as pb
 from proxy.grpc.calls import BACKLOG_BYTES
 from proxy.grpc.wire import split_messages
@@ -273,7 +273,9 @@ class Clients:
             used.add(key)
             op.request_delete_range.key = key
             op.request_delete_range.prev_kv = r.random() < 0.3
-            if self.simulation.plan.many < MANY and r.random() < 0.5:  # a put in it: refused as etcd refuses it
+            if (
+                self.simulation.plan.many < Grain().many_keys and r.random() < 0.5
+            ):  # a put in it: refused as etcd refuses it
                 op.request_delete_range.key, op.request_delete_range.range_end = self.span()
         else:
             span = self.span() if r.random() < 0.4 else (key, b"")
@@ -287,7 +289,7 @@ class Clients:
         request = pb.TxnRequest()
         for _ in range(r.choice((0, 1, 1, 2))):
             request.compare.append(self._compare(r.choice(keys)))
-        if self.simulation.plan.turn_rows < TURN_ROWS:
+        if self.simulation.plan.turn_rows < Grain().turn_rows:
             for _ in range(r.choice((0, 1, 2))):
                 request.compare.append(self._compare(min(keys), max(keys)) if r.random() < 0.7 else self._compare(*self.span()))
         for ops in (request.success, request.failure):

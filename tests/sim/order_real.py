@@ -68,9 +68,10 @@ class RealDisk:
         self.directory = root / "life-001"
         self.directory.mkdir(parents=True)
 
-    def open(self) -> RealStore:
-        store = self._store = RealStore.open(self.directory / "state", **_SMALL)  # type: ignore[assignment]
-        assert store is not None
+    def open(self, clock_ns: Callable[[], int]) -> RealStore:
+        opened: Any = RealStore.open(self.directory / "state", clock_ns=clock_ns, **_SMALL)
+        store: RealStore = opened
+        self._store = store
         store.disk = self
         self.flushed.position = store.position  # all that is there was flushed
         return store
@@ -146,6 +147,11 @@ class RealStore(StateStore):
         finally:
             shutil.rmtree(path, ignore_errors=True)
             away.rename(path)
+
+    def switch_to(self, name: str) -> None:
+        self.disk.perhaps_dies("before a state is switched in")
+        super().switch_to(name)
+        self.disk.perhaps_dies("when a state is switched in")
 
     def install(self, sink: SnapshotSink) -> Position:
         position = super().install(sink)

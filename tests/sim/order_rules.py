@@ -11,7 +11,8 @@ from order_world import Violation
 from cluster.evaluate.footprint import Footprint
 from cluster.order import later_puts, records
 from cluster.order import log as order
-from cluster.order.leading.shard_leader import Preparing, ShardLeader
+from cluster.order.leading.queued import Preparing
+from cluster.order.leading.shard_leader import ShardLeader
 from cluster.order.locks import Queued
 from cluster.order.log import Attempt
 from cluster.order.records import Item, items

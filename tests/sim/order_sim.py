@@ -30,11 +30,12 @@ from order_history import check_history
 from order_host import (
     ELECTION_MS,
     FrontProcess,
+    Kinds,
     NodeProcess,
     RepeatingLink,
     common_settings,
+    fine_grained,
     node_settings,
-    substituted,
 )
 from order_members import Members
 from order_real import RealDisk, RealSink, RealSources, check_stores, make_root
@@ -42,8 +43,8 @@ from order_store import Sink, Source, StateDisk, Store
 from order_watching import TOLD_S
 from order_world import Process, Violation, World
 
-from cluster.evaluate.transactions import MANY, TURN_ROWS
 from cluster.faults import faults
+from cluster.grain import Grain
 from cluster.pb import rpc_pb2 as pb
 from cluster.placement import Placement
 from cluster.raft import Configuration, EntryKind, Role
@@ -80,8 +81,8 @@ class Plan:
     patience: float = 0.3  # share of requests whose client waits for the answer, however long
     mix: dict[str, int] | None = None
     faults: tuple[str, ...] = FAULTS
-    turn_rows: int = TURN_ROWS  # what decides a write is looked at ahead if it is more
-    many: int = MANY  # a delete of more keys than this is logged as a range
+    turn_rows: int = Grain().turn_rows  # what decides a write is looked at ahead if it is more
+    many: int = Grain().many_keys  # a delete of more keys than this is logged as a range
     members: bool = False  # hosts leave and come back
     hosts: int = len(HOSTS)
     real: bool = False  # the state lies in RocksDB
@@ -119,7 +120,7 @@ def plan_of(seed: int) -> Plan:
     elif flavour == "watches":
         mix |= {"watch": 4, "compact": 2}
     plan.mix = mix
-    plan.turn_rows = Random(f"compares {seed}").choice((0, TURN_ROWS, TURN_ROWS, TURN_ROWS))
+    plan.turn_rows = Random(f"compares {seed}").choice((0, *[Grain().turn_rows] * 3))
     return plan
 
 
@@ -160,7 +161,7 @@ class Simulation(World):
         self.calm_at = 0.0  # when the faults were over
         self.nodes: dict[tuple[int, int], NodeProcess] = {}
         self.fronts: dict[int, FrontProcess] = {}
-        self.starting: Any = None
+        self.kinds = Kinds(self)
         self.checker = Checker(self)
         self.did: dict[str, int] = {}
         self._perf = itertools.count()
@@ -216,7 +217,9 @@ class Simulation(World):
 
     def open_state(self, path: str, **sizes: int) -> Any:
         disk = self.states[self._place(path)]
-        return disk.open() if isinstance(disk, RealDisk) else Store(disk)
+        return (
+            disk.open(lambda: int(self.perf_counter() * 1e9)) if isinstance(disk, RealDisk) else Store(disk)
+        )
 
     def make_sink(self, path: str) -> Any:
         disk = self.states[self._place(path)]
@@ -423,7 +426,7 @@ class Simulation(World):
         RepeatingLink.repeats = self.plan.repeats
         faults.take()
         before = faults.count
-        with substituted(self):  # type: ignore[arg-type]
+        with fine_grained(self):
             try:
                 self._run()
                 if faults.count > before:  # say, an item that its leader made and nobody can apply (cluster.order.sound)
@@ -445,7 +448,7 @@ class Simulation(World):
     def run_faults(self) -> None:
         """The faults, without what comes after them: everything stays as it is in their midst."""
         RepeatingLink.repeats = self.plan.repeats
-        with substituted(self):  # type: ignore[arg-type]
+        with fine_grained(self):
             self._run_faults()
 
     def _run_faults(self) -> None:

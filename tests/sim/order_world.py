@@ -264,6 +264,7 @@ class Dealer:
     """A connecting socket."""
 
     trouble = ""
+    dropped = 0
 
     def __init__(self, process: Process, endpoint: str, identity: bytes, *, reconnects: bool = True) -> None:
         self.process = process
@@ -300,6 +301,10 @@ class Dealer:
 
     def stands(self) -> bool:
         return self.connection is not None
+
+    def hint(self) -> str:
+        """Nobody reads the log."""
+        return ""
 
     def lost(self, connection: Connection) -> None:
         if self.connection is connection and not self.closed:

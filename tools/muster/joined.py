@@ -17,18 +17,21 @@ from typing import Any
 
 import structlog
 
-from cluster.settings import FrontSettings, NodeSettings, loads
-from node.main import crash_handler, end, guarded, sealed_node
+from cluster.machine import Machine
+from cluster.settings import Common, FrontSettings, NodeSettings, loads
 from node.replica.server import Node
 from proxy.main import Front
 from proxy.routing.links import Connector, Link, Receiver
 from tools.muster.machine import logs
+from tools.muster.machine.disks import NodesMachine
 from tools.muster.machine.handed import take
+from tools.muster.machine.real import RealMachine
 from tools.muster.machine.scheduling import short_slices
 from tools.muster.machine.setup import keep_aside, pin, settle_memory
-from tools.muster.machine.status import StatusPipe, StatusSink, parts
+from tools.muster.machine.status import StatusPipe, parts
 from tools.muster.machine.trimming import give_back_freed
 from tools.muster.machine.turns import turns
+from tools.muster.processes.node import end, guarded, node_crash, sealed_node
 
 log = structlog.get_logger("host")
 
@@ -106,8 +109,8 @@ class NearNode:
 class JoinedConnector(Connector):
     """Links to the node of this process by a call, to all others as any front does."""
 
-    def __init__(self, node: Node, loop: asyncio.AbstractEventLoop, common: Any, new_session: Callable[[], int]) -> None:
-        super().__init__(loop, common, new_session)
+    def __init__(self, node: Node, machine: Machine, common: Common) -> None:
+        super().__init__(machine, common)
         self._node = node
         self.answered: Callable[[], None] = _nothing  # writes what clients have been told: in this turn, not the next
 
@@ -126,22 +129,9 @@ class JoinedConnector(Connector):
             self._greet(link)
 
 
-def _crash_handler(crash: Callable[[asyncio.AbstractEventLoop, dict[str, Any]], None]) -> Callable[..., None]:
-    """As in a process of its own: what the network did to a client is logged, a fault ends the process."""
-
-    def handler(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-        error = context.get("exception")
-        # a client's connection breaks in a transport; an OSError out of a callback is this program's own (a disk)
-        if error is None or (isinstance(error, OSError) and "handle" not in context):
-            log.warning("event loop", message=context.get("message"), error=str(error))
-            return
-        crash(loop, context)
-
-    return handler
-
-
 def _fault_in_node(loop: asyncio.AbstractEventLoop, error: Exception) -> None:
-    """It ends the process. ``handle``: an OSError among them is no client's connection (``_crash_handler``)."""
+    """It ends the process. ``handle``: an OSError among them is no client's connection
+    (``tools.muster.machine.crash``)."""
     loop.call_exception_handler({"message": "a fault in the node", "exception": error, "handle": None})
 
 
@@ -149,7 +139,7 @@ def _nothing() -> None:
     """There are no clients yet."""
 
 
-def make_front(node: Node, settings: FrontSettings, status: StatusSink | None = None) -> Front:
+def make_front(node: Node, settings: FrontSettings, machine: Machine) -> Front:
     """A front that talks to this node by calls."""
     made: list[JoinedConnector] = []
 
@@ -157,7 +147,7 @@ def make_front(node: Node, settings: FrontSettings, status: StatusSink | None = 
         made.append(JoinedConnector(node, *given))
         return made[0]
 
-    front = Front(settings, connector, status)
+    front = Front(settings, machine, connector)
     made[0].answered = front.server.flush
     return front
 
@@ -170,11 +160,13 @@ async def _run(node_settings: NodeSettings, front_settings: FrontSettings, other
     draining = asyncio.Event()
     loop.add_signal_handler(signal.SIGUSR1, draining.set)  # from the supervisor: only the front ends yet
     of_node, of_front = parts(StatusPipe(node_settings.common.status_fd), 2)
-    loop.set_exception_handler(_crash_handler(crash_handler(node_settings.shard, of_node)))
-    node = sealed_node(node_settings, loop, of_node)
+    loop.set_exception_handler(node_crash(node_settings.shard, of_node, clients=True))
+    common = node_settings.common
+    node = sealed_node(node_settings, NodesMachine(loop, common, of_node))
     node.fatal.add_done_callback(lambda _: stopping.set())
     stopping_or_draining = (asyncio.ensure_future(stopping.wait()), asyncio.ensure_future(draining.wait()))
-    front = make_front(node, front_settings, of_front)
+    machine = RealMachine(loop, common, of_front)
+    front = make_front(node, front_settings, machine)
     node.start()
     node.peers.round_trips.start()
     await front.start()
@@ -185,6 +177,7 @@ async def _run(node_settings: NodeSettings, front_settings: FrontSettings, other
     await asyncio.wait(stopping_or_draining, return_when=asyncio.FIRST_COMPLETED)
     if not node.fatal.done():
         await front.stop()
+        machine.close()
         of_front.say("drained")
         await stopping.wait()
     await end(node)

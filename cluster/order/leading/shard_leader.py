@@ -19,7 +19,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from cluster import errors
@@ -35,6 +34,7 @@ from cluster.evaluate.view import Outcome
 from cluster.faults import answered, whole
 from cluster.order.later_puts import LaterPuts
 from cluster.order.leading.pending import Blocked, Elsewhere, PendingOverlay, Recorder, shows_past, shows_rows
+from cluster.order.leading.queued import Preparing, Report, Waiting
 from cluster.order.leading.shard_batch import Answer, PendingPut, Reply, ShardBatch
 from cluster.order.leading.verdicts import are_many, decide
 from cluster.order.locks import LockTable, Queued, Refused
@@ -55,39 +55,6 @@ _PUT = int(Method.PUT)
 _NOTHING = Outcome(b"", False, b"", [], 0)
 Unlooking = tuple[Any, bytes | Attempt, RangeCompares]  # token, TxnRequest or whose prepare it is
 PutAnswers = tuple[list[PendingPut], int]  # in order, the revision before the first
-
-
-@dataclass(slots=True)
-class Waiting(Generic[T]):
-    """A request in the lock table."""
-
-    token: T
-    method: int
-    body: bytes
-    batch: int = 0  # must be applied before it is tried again
-    looked: RangeCompares | None = None
-
-
-@dataclass(slots=True)
-class Preparing(Generic[T]):
-    """A prepare in the lock table."""
-
-    token: T
-    prepare: Prepare
-    batch: int = 0  # what must be applied before it is answered (H1)
-    answer: bytes | None = None
-    looked: RangeCompares | None = None
-
-
-@dataclass(slots=True, frozen=True)
-class Report:
-    """What this leader has committed; state, not an event: sent until the feed shows it."""
-
-    shard: int
-    index: int
-    term: int
-    count: int
-    applied_order: int
 
 
 class ShardLeader(Generic[T]):

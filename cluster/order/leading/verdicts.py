@@ -12,11 +12,11 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from cluster.evaluate import transactions as txn_eval
 from cluster.evaluate.range_compares import RangeCompares, is_of_range
 from cluster.evaluate.replica import Overlay
 from cluster.evaluate.transactions import VALUE, Turn, finish, given_of, holds, matches
 from cluster.evaluate.view import View
+from cluster.grain import GRAIN
 from cluster.order.leading.pending import Blocked
 from cluster.order.prepare import Grant
 from cluster.placement import Placement
@@ -27,7 +27,7 @@ _RANGE_COST = 8  # of a range besides its rows, in rows
 
 def are_many(compares: Iterable[Any], view: View) -> bool:
     """Whether they are better looked at ahead than in one turn."""
-    left = txn_eval.TURN_ROWS
+    left = GRAIN.turn_rows
     spans = Counter((compare.key, compare.range_end) for compare in compares if is_of_range(compare))
     for (key, end), times in spans.items():
         left -= times * _RANGE_COST

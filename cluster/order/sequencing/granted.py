@@ -9,12 +9,12 @@ import heapq
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from cluster.evaluate import transactions as txn_eval
 from cluster.evaluate.footprint import inverted, overlap
 from cluster.evaluate.ranges import Fields
 from cluster.evaluate.replica import AppliedState, Overlay
 from cluster.evaluate.spans import Span, keys_in
 from cluster.evaluate.view import Current, Version
+from cluster.grain import GRAIN
 from cluster.order.prepare import Grant, Prepare, Row, Touch
 from cluster.pb import rpc_pb2 as pb
 from cluster.placement import Placement
@@ -122,7 +122,7 @@ def rows_of(store: AppliedState, prepare: Prepare) -> tuple[list[list[Row]], dic
         found: list[Row] = []
         if inverted((key, range_end)):
             pass
-        elif touch.count and (count := store.live_count(key, range_end)) > txn_eval.MANY:
+        elif touch.count and (count := store.live_count(key, range_end)) > GRAIN.many_keys:
             counts[at] = count
         elif 0 < revision < store.compact_revision:
             pass  # the sequencer knows the compaction and refuses

@@ -1,9 +1,9 @@
 """Order records into rows: the only place where the state changes.
 
 A run of committed records becomes one batch that ends with the position row (I6: position and data in the
-same batch; etcd 3.5's corruption came from two). A long run is cut into several batches of SLICE_BYTES, and
-only the last carries the position: rows above the position are invisible to every reader, and writing them
-again after a crash changes nothing (review (b) Visibility).
+same batch; etcd 3.5's corruption came from two). A long run is cut into several batches of
+GRAIN.apply_slice_bytes, and only the last carries the position: rows above the position are invisible to
+every reader, and writing them again after a crash changes nothing (review (b) Visibility).
 
 That holds of rows that name a revision. All others (leases, attachments, members, alarms) would show at once, so they
 are kept back for the last batch (``Run.late``): whoever looks between two slices, or after a crash between them, finds
@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING
 
 from rocksdict import WriteBatch
 
-from cluster.evaluate.view import Current
 from cluster.faults import faults
+from cluster.grain import GRAIN
 from cluster.order import later_puts
 from cluster.order.log import revisions_of
 from cluster.order.records import (
@@ -56,7 +56,6 @@ if TYPE_CHECKING:
     from cluster.order.later_puts import LaterPuts
     from node.storage.state.store import StateStore
 
-SLICE_BYTES = 8 << 20
 
 Event = tuple[int, int, bytes, bytes, int]  # revision, type (0 PUT, 1 DELETE), key, KeyValue, place in the revision
 
@@ -148,7 +147,7 @@ class Run:
         self.pending += len(kv) + 2 * len(key)
         if self.events is not None:
             self.events.append((revision, tag, key, kv, sub))
-        if len(self.run) >= keys.RUN_ENTRIES or self.run_bytes >= keys.RUN_BYTES:
+        if len(self.run) >= GRAIN.run_entries or self.run_bytes >= keys.RUN_BYTES:
             self.end_run()
 
     def refer(self, data: bytes, pos: int, end: int, mod: bytes) -> tuple[bytes, bytes, int]:
@@ -169,7 +168,7 @@ class Run:
         mod = varint(self.revision)
         for place, (kind, at, to) in enumerate(items(data, pos, end), sub):
             self.change(data, kind, at, to, place, mod)
-            if self.pending > SLICE_BYTES:
+            if self.pending > GRAIN.apply_slice_bytes:
                 self.write_slice()
 
     def end_run(self) -> None:
@@ -289,7 +288,7 @@ class Run:
         revision = run.revision
         created, born = run.created, run.born.append
         unpack_put, pack_suffix, pack_entry = PUT_HEAD.unpack_from, SUFFIX.pack, ENTRY.pack
-        run_entries, run_bytes = keys.RUN_ENTRIES, keys.RUN_BYTES
+        run_entries, run_bytes = GRAIN.run_entries, keys.RUN_BYTES
         end = len(data)
         entries = run.run
         first = run.first[0]  # a long item before may have left its row open
@@ -360,7 +359,7 @@ class Run:
     def wrote(self, size: int) -> None:
         """So much of a record is in the batch."""
         self.pending += size
-        if self.pending > SLICE_BYTES:
+        if self.pending > GRAIN.apply_slice_bytes:
             self.write_slice()
 
     def finish(self, new: Position, meta: Mapping[str, bytes] | None) -> Applied:
@@ -490,95 +489,13 @@ def apply_changes(
     return run.finish(Position(order_index, shard_index, term, revision, run.compact), meta)
 
 
-_ROW_OVERHEAD = 180  # of two bytes objects and a place in a dict
-_LARGEST_VALUE = 4096
-
-
-class VersionCache:
-    """What :meth:`StateStore.current` answers for hot keys: two generations of a dict, the older dropped whole.
-
-    ``None`` stands for a key that is known not to be there. Apply changes only keys that are in it, and
-    needs no read: a put of an existing key keeps its creation and counts its version up.
-
-    ``values`` are the newest KeyValues of keys that are read: 0.1 us where RocksDB takes 1.7. A change forgets the key;
-    all are forgotten once ``value_limit`` bytes have been remembered.
-    """
-
-    __slots__ = ("cold", "hot", "limit", "suspended", "value_limit", "value_room", "values")
-
-    def __init__(self, limit: int = 32_768, value_limit: int = 8 << 20) -> None:
-        self.limit = limit
-        self.hot: dict[bytes, Current | None] = {}
-        self.cold: dict[bytes, Current | None] = {}
-        self.suspended = False
-        self.values: dict[bytes, bytes] = {}
-        self.value_limit = self.value_room = value_limit
-
-    def keep(self, key: bytes, kv: bytes) -> None:
-        """Remember the newest KeyValue of a key."""
-        size = len(kv) + len(key) + _ROW_OVERHEAD
-        if size > _LARGEST_VALUE or self.suspended:
-            return
-        self.value_room -= size
-        if self.value_room < 0:
-            self.values.clear()
-            self.value_room = self.value_limit - size
-        self.values[key] = kv
-
-    def renew(self, key: bytes, kv: bytes) -> None:
-        """A key that is in ``values`` was put: what is read often is read again."""
-        if len(kv) <= len(self.values[key]):
-            self.values[key] = kv
-        else:  # there was room for the old one
-            del self.values[key]
-
-    def put(self, key: bytes, is_new: bool, revision: int, lease: int) -> None:
-        """A put was applied."""
-        for generation in (self.hot, self.cold):
-            if key in generation:
-                old = generation[key]
-                if is_new:
-                    assert old is None, "I22: put of a new key that exists"
-                    generation[key] = Current(revision, revision, 1, lease)
-                else:
-                    assert old is not None, "I22: put of an existing key that is not there"
-                    generation[key] = Current(old.create, revision, old.version + 1, lease)
-                return
-
-    def delete(self, key: bytes) -> None:
-        """A delete was applied."""
-        for generation in (self.hot, self.cold):
-            if key in generation:
-                generation[key] = None
-                return
-
-    def add(self, key: bytes, current: Current | None) -> None:
-        """Remember what a read found."""
-        if len(key) > 512 or self.suspended:
-            return
-        if len(self.hot) >= self.limit:
-            self.cold.clear()
-            # swapped in place: apply holds both dicts
-            self.hot, self.cold = self.cold, self.hot
-        self.hot[key] = current
-
-    def forget_versions(self) -> None:
-        """The values stay."""
-        self.hot.clear()
-        self.cold.clear()
-
-    def clear(self) -> None:
-        """Forget everything: the state was replaced."""
-        self.forget_versions()
-        self.values.clear()
-        self.value_room = self.value_limit
-        self.suspended = False
-
-    def suspend(self) -> None:
-        """Forget everything and remember nothing until :meth:`resume`: an apply is under way in slices."""
-        self.clear()
-        self.suspended = True
-
-    def resume(self) -> None:
-        """It is done."""
-        self.suspended = False
+def drained(applying: Applying) -> Applied:
+    """The whole of an apply, at once."""
+    events: list[Event] = []
+    while True:
+        try:
+            events += next(applying)
+        except StopIteration as done:
+            applied: Applied = done.value
+            applied.events[:0] = events
+            return applied

@@ -17,11 +17,11 @@ below it, else an old value would come to light for a moment.
 from __future__ import annotations
 
 import struct
-import time
 from typing import TYPE_CHECKING
 
 from rocksdict import RdictIter, WriteBatch
 
+from cluster.grain import GRAIN
 from node.storage import keys
 from node.storage.errors import raise_read
 from node.storage.keys import DELETE, LEASE_KEY, MAX32, MAX64, RUN, SUFFIX, escape, parse_current
@@ -32,9 +32,6 @@ if TYPE_CHECKING:
     from node.storage.state.store import StateStore
 
 _PROGRESS = struct.Struct(">QQQI")  # done, target, next run's revision and sub
-_TIME_CHECK = 16  # changes between two looks at the clock: about 100 us
-_CHUNK = 1024  # changes that are sorted together, at least; more only to take a run whole
-_TAKE_CHECK = 128  # changes taken between two looks at the clock: about 50 us
 
 _Change = tuple[bytes, int, int, int]  # key, revision, sub, type
 
@@ -71,7 +68,7 @@ class Compaction:
             self._next_run = (self._done, 0)
             self._changes.clear()
             self._taking = self._end = False
-        deadline = time.perf_counter_ns() + budget_us * 1000
+        deadline = store.clock_ns() + budget_us * 1000
         batch = WriteBatch(raw_mode=True)
         try:
             finished = self._walk(batch, deadline)
@@ -107,7 +104,7 @@ class Compaction:
             if self._end and not self._taking:
                 return True
             self._take_chunk(deadline)
-            if self._taking or time.perf_counter_ns() >= deadline:
+            if self._taking or self._store.clock_ns() >= deadline:
                 return False
         versions = self._store.database.iter(ALL_KEYS)
         handled = 0
@@ -125,7 +122,7 @@ class Compaction:
                 batch.delete(own)
             last_key, last_own = key, own
             handled += 1
-            if handled % _TIME_CHECK == 0 and time.perf_counter_ns() >= deadline:
+            if handled % GRAIN.compaction_check == 0 and self._store.clock_ns() >= deadline:
                 break
         if not changes:
             self._next_run = self._after
@@ -144,9 +141,9 @@ class Compaction:
             if self._after[0] > target:
                 self._end = True
                 break
-            if len(changes) >= _CHUNK:
+            if len(changes) >= GRAIN.compaction_chunk:
                 break
-            if taken >= _TAKE_CHECK and time.perf_counter_ns() >= deadline:
+            if taken >= GRAIN.compaction_take_check and self._store.clock_ns() >= deadline:
                 return
             entries = keys.run_entries(row, runs.value())
             taken += len(entries)

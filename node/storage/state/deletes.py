@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 from rocksdict import WriteBatch
 
+from cluster.grain import GRAIN
 from cluster.order.records import ITEM, LEASE_ID, Item, items, read_delete_range
 from cluster.wire.protobuf import tombstone, varint
 from node.storage import keys
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
 
 LONG_KINDS = frozenset(map(int, (Item.TXN, Item.LEASE_REVOKE, Item.DELETE_RANGE, Item.TXN_LONG)))  # that may be long
 _MANY = 1000  # changes at one revision; to apply so many takes 10 ms
-SLICE_ROWS = 256  # looked at between two pauses
 _SKIP_ROWS = 8  # so many rows of one key are stepped over before a seek is cheaper
 
 
@@ -58,7 +58,7 @@ def changes(run: Run, data: bytes, pos: int, end: int, sub: int = 0) -> Iterator
     run.begin_long()
     for place, (kind, at, to) in enumerate(items(data, pos, end), sub):
         run.change(data, kind, at, to, place, mod)
-        if (place - sub) % SLICE_ROWS == SLICE_ROWS - 1:
+        if (place - sub) % GRAIN.delete_slice_rows == GRAIN.delete_slice_rows - 1:
             run.write_slice()
             yield run.take_events()
 
@@ -116,7 +116,7 @@ def delete_range(run: Run, data: bytes, pos: int, end: int, sub: int) -> Iterato
             batch.put(b"k" + escaped + suffix, kv)
             entries.append(ENTRY.pack(0, sub, DELETE, len(key)) + key)
             entry_bytes += len(key)
-            if len(entries) >= keys.RUN_ENTRIES or entry_bytes >= keys.RUN_BYTES:
+            if len(entries) >= GRAIN.run_entries or entry_bytes >= keys.RUN_BYTES:
                 batch.put(RUN.pack(b"r", revision, first), b"".join(entries))
                 first += len(entries)
                 entries.clear()
@@ -140,7 +140,8 @@ def delete_range(run: Run, data: bytes, pos: int, end: int, sub: int) -> Iterato
 
 
 def _live_keys(run: Run, start: bytes, end: bytes, revision: int) -> Iterator[list[bytes]]:
-    """The live keys of a span at a revision, escaped, in order; a list for every SLICE_ROWS rows, perhaps empty."""
+    """The live keys of a span at a revision, escaped, in order; a list for every GRAIN.delete_slice_rows
+    rows, perhaps empty."""
     lower, upper = range_rows(start, end)
     cursor = Cursor(run.store.database, run.store.path, upper)
     it = cursor.iterator
@@ -153,7 +154,7 @@ def _live_keys(run: Run, start: bytes, end: bytes, revision: int) -> Iterator[li
         while it.valid():
             row = it.key()
             rows += 1
-            if rows >= SLICE_ROWS:
+            if rows >= GRAIN.delete_slice_rows:
                 rows = 0
                 yield found
                 found = []

@@ -17,7 +17,6 @@ compaction, at a time of its own.
 
 from __future__ import annotations
 
-import time
 import zlib
 from collections.abc import Iterator
 from enum import Enum
@@ -59,6 +58,7 @@ class StateHash:
         self.finished = False
         self.value = zlib.crc32(covers.value)
         self._path = store.path
+        self._clock_ns = store.clock_ns
         self._covers = covers
         # Made now: they show this moment for as long as they live.
         self._iterator = store.database.iter()
@@ -69,10 +69,10 @@ class StateHash:
         """One slice. True: finished."""
         if self.finished:
             return True
-        deadline = time.perf_counter_ns() + budget_us * 1000
+        deadline = self._clock_ns() + budget_us * 1000
         try:
             for _ in self._walk:
-                if time.perf_counter_ns() >= deadline:
+                if self._clock_ns() >= deadline:
                     return False
         except Exception as e:
             raise_read(e, self._path, "hashing")

@@ -20,13 +20,15 @@ from rocksdict import WriteBatch
 
 from cluster.evaluate.replica import Written
 from cluster.evaluate.view import Current
+from cluster.grain import GRAIN
 from cluster.order.records import Puts
 from node.storage import keys
 from node.storage.keys import ENTRY, MAX32, MAX64, RUN, SUFFIX
 
 if TYPE_CHECKING:
     from cluster.order.later_puts import LaterPuts
-    from node.storage.state.apply import Event, Run, VersionCache
+    from node.storage.state.apply import Event, Run
+    from node.storage.state.version_cache import VersionCache
 
 _current: Callable[[tuple[int, int, int, int]], Current] = partial(tuple.__new__, Current)
 
@@ -46,8 +48,8 @@ def write_rows(batch: WriteBatch, puts: Puts) -> None:
     for revision, name, kv in zip(range(newest, newest - len(names), -1), names, puts.kvs, strict=True):
         put(b"k" + name + pack_suffix(0, revision, MAX32, 0), kv)
     # the ``r`` rows: keys this short fill one by their number, never by their bytes
-    for start in range(0, len(names), keys.RUN_ENTRIES):
-        some = puts.keys[start : start + keys.RUN_ENTRIES]
+    for start in range(0, len(names), GRAIN.run_entries):
+        some = puts.keys[start : start + GRAIN.run_entries]
         heads = map(ENTRY.pack, range(len(some)), repeat(0), repeat(keys.PUT), map(len, some))
         put(RUN.pack(b"r", puts.revision + start, 0), b"".join([head + key for head, key in zip(heads, some, strict=True)]))
 
@@ -129,4 +131,4 @@ def events_of(puts: Puts) -> list[Event]:
     return [(revision, keys.PUT, key, kv, 0) for revision, key, kv in zip(count(puts.revision), puts.keys, puts.kvs, strict=False)]
 
 
-assert keys.RUN_ENTRIES * 127 < keys.RUN_BYTES
+assert GRAIN.run_entries * 127 < keys.RUN_BYTES

@@ -13,8 +13,8 @@ Hot path; figures in ``state``.
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from time import perf_counter_ns
 from typing import TYPE_CHECKING
 
 from rocksdict import Rdict
@@ -234,10 +234,11 @@ class Splicer:
 
 
 def count_rows(
-    cursor: Cursor, start: bytes, end: bytes, revision: int, deadline_ns: int = 0
+    cursor: Cursor, start: bytes, end: bytes, revision: int, deadline_ns: int = 0,
+    clock_ns: Callable[[], int] = perf_counter_ns,
 ) -> tuple[int, bytes | None]:
     """How many live keys a range has at a revision, without reading values: ``(count, None)``, or when the
-    deadline (of ``time.perf_counter_ns``; 0: none) has passed a partial count and the key to go on from."""
+    deadline (of ``clock_ns``; 0: none) has passed a partial count and the key to go on from."""
     lower, upper = range_rows(start, end)
     if lower >= upper:
         return 0, None
@@ -266,7 +267,7 @@ def count_rows(
                 continue
             if deadline_ns and rows >= _COUNT_SLICE:
                 rows = 0
-                if time.perf_counter_ns() >= deadline_ns and last is not None:
+                if clock_ns() >= deadline_ns and last is not None:
                     return count, unescape(escaped)
             if row[-13:-5] < oldest:
                 skipped += 1
@@ -304,7 +305,7 @@ class Reader:
     It keeps old files alive while it lives, so drop it when done.
     """
 
-    __slots__ = ("_blocks", "_cursor", "_mixed", "position", "revision")
+    __slots__ = ("_blocks", "_clock_ns", "_cursor", "_mixed", "position", "revision")
 
     def __init__(self, store: StateStore, revision: int = 0, *, kept: bool = False) -> None:
         """``kept``: all of this revision is still there, whatever has been agreed to be compacted."""
@@ -314,6 +315,7 @@ class Reader:
         self._cursor = Cursor(store.database, store.path)
         self._mixed = self.revision != self.position.revision or store.applying
         self._blocks = store.blocks
+        self._clock_ns = store.clock_ns
 
     def get(self, key: bytes) -> bytes | None:
         """The KeyValue of a key, None if it is not there."""
@@ -337,5 +339,5 @@ class Reader:
 
     def count(self, start: bytes, end: bytes, budget_us: int = 0) -> tuple[int, bytes | None]:
         """``(count, None)``, or after ``budget_us`` a partial count and the start to go on from."""
-        deadline = time.perf_counter_ns() + budget_us * 1000 if budget_us > 0 else 0
-        return count_rows(self._cursor, start, end, self.revision, deadline)
+        deadline = self._clock_ns() + budget_us * 1000 if budget_us > 0 else 0
+        return count_rows(self._cursor, start, end, self.revision, deadline, self._clock_ns)

@@ -20,7 +20,7 @@ import shutil
 import struct
 import threading
 import time
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,7 +33,6 @@ from node.storage import directory, keys
 from node.storage.defragment import Defragmenting
 from node.storage.errors import (
     SnapshotRefused,
-    StorageCorruption,
     StorageError,
     SyncFailed,
     raise_open,
@@ -45,11 +44,10 @@ from node.storage.state.apply import (
     Applied,
     Applying,
     Evaluated,
-    Event,
-    VersionCache,
     apply_alone,
     apply_changes,
     apply_records,
+    drained,
     nothing_evaluated,
 )
 from node.storage.state.blocks import RowBlocks
@@ -57,8 +55,9 @@ from node.storage.state.compaction import Compaction
 from node.storage.state.counts import KeyCounts
 from node.storage.state.hashing import Covers, StateHash
 from node.storage.state.history import HistorySlice, all_changes, history_slices
+from node.storage.state.made import made
 from node.storage.state.reads import Cursor, Reader, check_revision, count_rows, find, position_of, scan_rows
-from node.storage.threads import lower_compactions
+from node.storage.state.version_cache import VersionCache
 
 if TYPE_CHECKING:
     from cluster.order.later_puts import LaterPuts
@@ -70,31 +69,28 @@ _ALARM_TYPES = (1, 2)  # etcd's NOSPACE and CORRUPT
 _RETIRE_S = 60.0  # so long a replaced database stays for those who still read it
 
 
-def _drained(applying: Applying) -> Applied:
-    """The whole of an apply, at once."""
-    events: list[Event] = []
-    while True:
-        try:
-            events += next(applying)
-        except StopIteration as done:
-            applied: Applied = done.value
-            applied.events[:0] = events
-            return applied
-
-
 def _after(prefix: bytes) -> bytes:
     """The first row key behind all that begin with ``prefix``."""
     return (int.from_bytes(prefix, "big") + 1).to_bytes(len(prefix), "big")
 
 
+def _nothing() -> None:
+    """Nobody wants to know."""
+
+
 class StateStore:
     """See the module. Open one with :meth:`open`."""
 
-    def __init__(self, root: Path, name: str, block_cache_bytes: int, write_buffer_bytes: int, range_cache_bytes: int) -> None:
+    def __init__(
+        self, root: Path, name: str, block_cache_bytes: int, write_buffer_bytes: int, range_cache_bytes: int,
+        clock_ns: Callable[[], int], opened: Callable[[], object],
+    ) -> None:
         self.root = root
         self._name = name
         self._sizes = (block_cache_bytes, write_buffer_bytes)
         self._range_cache_bytes = range_cache_bytes
+        self.clock_ns = clock_ns
+        self._opened = opened
         self._flushing = threading.Lock()
         self._defragmenting = Defragmenting()
         self.cache = VersionCache()
@@ -107,31 +103,20 @@ class StateStore:
     @classmethod
     def open(
         cls, path: str | Path, *, block_cache_bytes: int = 64 << 20, write_buffer_bytes: int = 32 << 20,
-        range_cache_bytes: int = 32 << 20,
+        range_cache_bytes: int = 32 << 20, clock_ns: Callable[[], int] = time.perf_counter_ns,
+        opened: Callable[[], object] = _nothing,
     ) -> StateStore:
-        """Open or create the store in directory ``path``. Raises StorageCorruption, DirectoryLocked."""
+        """Open or create the store in directory ``path``. Raises StorageCorruption, DirectoryLocked.
+
+        ``clock_ns``: tells how long a slice of work took. ``opened``: called whenever a database has been
+        opened.
+        """
         root = Path(path)
         root.mkdir(parents=True, exist_ok=True)
         name = directory.read_current(root)
         if name is None:
-            name = directory.FIRST
-            if any(child.name != name and child.name.startswith("db-") for child in root.iterdir()):
-                raise StorageCorruption(f"{root}: the file 'current' is missing beside {root}/db-*")
-            # Either fresh or a crash before `current` was first written: that database is empty.
-            try:
-                database = Rdict(str(root / name), state_options(block_cache_bytes, write_buffer_bytes, create=True))
-            except Exception as e:
-                raise_open(e, str(root / name))
-            if database.get(keys.POSITION_ROW) is None:
-                database.put(keys.POSITION_ROW, keys.POSITION.pack(*Position(0, 0, 0, 1, 0)), UNLOGGED)
-                database.flush(True)
-            position = position_of(database, str(root / name))
-            database.close()
-            if position.order_index:
-                raise StorageCorruption(f"{root}: the file 'current' is missing beside a database at {position}")
-            directory.sync_tree(root / name)
-            directory.write_current(root, name)
-        store = cls(root, name, block_cache_bytes, write_buffer_bytes, range_cache_bytes)
+            name = made(root, state_options(block_cache_bytes, write_buffer_bytes, create=True))
+        store = cls(root, name, block_cache_bytes, write_buffer_bytes, range_cache_bytes, clock_ns, opened)
         directory.remove_others(root, name)  # behind RocksDB's lock: nobody else is at work here
         return store
 
@@ -141,7 +126,7 @@ class StateStore:
             self.database = Rdict(path, state_options(*self._sizes, create=create))
         except Exception as e:
             raise_open(e, path)
-        lower_compactions()
+        self._opened()
         self.path = path
         self._name = name
         self.cache.clear()
@@ -191,7 +176,7 @@ class StateStore:
         Empty data (an entry of another kind) only moves the position. ``meta`` rows are written in the same
         batch: say, the group's configuration when an entry changed it. Must be the same on every replica.
         """
-        return _drained(self.apply_slices(records, want_events=want_events, meta=meta))
+        return drained(self.apply_slices(records, want_events=want_events, meta=meta))
 
     def apply_slices(
         self,
@@ -224,7 +209,7 @@ class StateStore:
         of which stands at that place in it. ``position``: order index, index in this shard's own log, term
         of the entry there, revision after it all.
         """
-        return _drained(self.apply_changes_slices(changes, position, want_events=want_events, meta=meta))
+        return drained(self.apply_changes_slices(changes, position, want_events=want_events, meta=meta))
 
     def apply_changes_slices(
         self,
@@ -582,7 +567,7 @@ class StateStore:
             shutil.rmtree(target, ignore_errors=True)
             sink.directory.rename(target)
             directory.sync_directory(self.root)
-            directory.write_current(self.root, name)  # the commit point
+            self.switch_to(name)  # the commit point
             self._cursor = None
             self._defragmenting.close(self.database)
             self._attach(name, create=False)
@@ -590,6 +575,10 @@ class StateStore:
                 raise StorageError(f"{self.path}: installed at {self.position}, announced {sink.position}")
             self._retired.append((time.monotonic() + _RETIRE_S, self.root / old))
             return self.position
+
+    def switch_to(self, name: str) -> None:
+        """From now on this database is the state, whatever becomes of the process."""
+        directory.write_current(self.root, name)
 
     def wait_idle(self, limit_s: float = 30.0) -> None:
         """Wait until RocksDB has no background work; for tests and measurements."""

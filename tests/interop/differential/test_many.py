@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from cluster.evaluate.transactions import MANY
+from cluster.grain import GRAIN
 from cluster.pb import rpc_pb2 as pb
 from tests.cluster.local_cluster import STEADY, local_cluster, shards_of_tests
 
@@ -15,7 +15,7 @@ from .endpoints import GrpcEndpoint, MemoryEndpoint
 from .runner import Pair
 from .steps import Step
 
-KEYS = 2 * MANY + 90
+KEYS = 2 * GRAIN.many_keys + 90
 DIRECTORIES = 5
 
 

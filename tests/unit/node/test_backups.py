@@ -13,6 +13,7 @@ from cluster.wire.messages import Status
 from node.links.fronts import FrontLink
 from node.serving.backups import _MOST, Backup, Backups
 from node.serving.streams import SLOW_AFTER_S
+from tests.unit.machines import machine_on
 from tests.unit.proxy.fakes import ManualLoop
 
 STALL_S = 60.0
@@ -30,9 +31,16 @@ class Node:
         self.made: list[Callable[[Any], None]] = []  # what is to be called once the checkpoint of each is made
         self.loop.run_in_executor = lambda *args: SimpleNamespace(add_done_callback=self._begins)  # type: ignore[attr-defined]
         node: Any = SimpleNamespace(
-            loop=self.loop, store=None, reads=SimpleNamespace(refuse=lambda link, rid, error: link.answer(
-                rid, Status.ERROR, error.encode())),
-            settings=SimpleNamespace(data_dir="", common=SimpleNamespace(client_stall_timeout_ms=STALL_S * 1000)))
+            loop=self.loop,
+            machine=machine_on(),
+            store=None,
+            reads=SimpleNamespace(
+                refuse=lambda link, rid, error: link.answer(rid, Status.ERROR, error.encode())
+            ),
+            settings=SimpleNamespace(
+                data_dir="", common=SimpleNamespace(client_stall_timeout_ms=STALL_S * 1000)
+            ),
+        )
         self.backups = Backups(node)
         for rid in range(1, _MOST + 1):
             source: Any = SimpleNamespace(close=lambda rid=rid: self.closed.append(rid))

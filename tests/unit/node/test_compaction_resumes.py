@@ -11,10 +11,11 @@ from cluster.order import records
 from cluster.raft import Configuration, Entry, EntryKind
 from cluster.raft.types import HardState
 from cluster.settings import Common, NodeSettings, Peer
-from node.main import make_node
+from node.replica.made import make_node
 from node.replica.server import Node
 from node.storage import RaftLog, StateStore
 from node.storage.snapshot import SnapshotSink, SnapshotSource
+from tools.muster.machine.disks import NodesMachine
 
 VERSIONS = 20_000
 
@@ -45,6 +46,10 @@ def settings(data: Path, members: int = 1) -> NodeSettings:
     return NodeSettings(common=common, shard=0, data_dir=str(data), listen_host="127.0.0.1", listen_port=port, incarnation=1)
 
 
+def node_of(given: NodeSettings) -> Node:
+    return make_node(given, NodesMachine(asyncio.get_running_loop(), given.common))
+
+
 async def until_compacted(node: Node) -> None:
     async with asyncio.timeout(30):
         while node.store.compacting or not node.standing.ready:
@@ -60,7 +65,7 @@ def test_after_a_restart(tmp_path: Path) -> None:
     interrupted(tmp_path / "state", 1).close()
 
     async def scenario() -> None:
-        node = make_node(settings(tmp_path), asyncio.get_running_loop())
+        node = node_of(settings(tmp_path))
         node.start()
         await until_compacted(node)
         await node.stop()
@@ -70,7 +75,7 @@ def test_after_a_restart(tmp_path: Path) -> None:
 
 def test_after_an_install(tmp_path: Path) -> None:
     async def scenario() -> None:
-        node = make_node(settings(tmp_path / "node", 2), asyncio.get_running_loop())
+        node = node_of(settings(tmp_path / "node", 2))
         node.standing.ready = True  # a follower that serves; its peer is not there
         donor = interrupted(tmp_path / "donor", 1000)
         source = SnapshotSource.create(donor, tmp_path / "outgoing")

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
-from types import SimpleNamespace
 
 import pytest
 
-import node.upkeep.disk
-from node.upkeep.disk import Syncer
+from tools.muster.machine.syncer import Syncer
 
 LONG = 200  # syncs: as many as it takes to be sure
 
@@ -26,10 +24,8 @@ class Disk:
 
 
 @pytest.fixture
-def disk(monkeypatch: pytest.MonkeyPatch) -> Disk:
-    found = Disk()
-    monkeypatch.setattr(node.upkeep.disk, "time", SimpleNamespace(perf_counter=lambda: found.now))
-    return found
+def disk() -> Disk:
+    return Disk()
 
 
 @pytest.fixture
@@ -47,7 +43,8 @@ class Log:
         self._disk = disk
         self._done: asyncio.Future[int] = loop.create_future()
         self._sequence = 0
-        self.syncer = Syncer(loop, disk.sync, lambda sequence: self._done.set_result(sequence))
+        self.syncer = Syncer(loop, disk.sync, lambda sequence: self._done.set_result(sequence),
+                             lambda: disk.now)
 
     def inline(self, *takes_s: float, quiet: bool = True) -> list[bool]:
         """Whether each of these syncs was done in the loop."""

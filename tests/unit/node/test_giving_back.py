@@ -8,6 +8,7 @@ import time
 from itertools import pairwise
 
 from node.upkeep.giving_back import GivingBack
+from tests.unit.machines import machine_on
 
 
 def test_one_piece_at_a_time_and_what_is_wanted_meanwhile_once() -> None:
@@ -24,7 +25,7 @@ def test_one_piece_at_a_time_and_what_is_wanted_meanwhile_once() -> None:
 
     async def run() -> None:
         loop = asyncio.get_running_loop()
-        back = GivingBack(loop, done.append)
+        back = GivingBack(machine_on(loop), done.append)
         back.want(first)
         await loop.run_in_executor(None, began.wait, 10)
         for _ in range(3):
@@ -49,7 +50,7 @@ def test_it_takes_a_fifth_of_the_time_at_most() -> None:
         ran.append((began, time.monotonic()))
 
     async def run() -> None:
-        back = GivingBack(asyncio.get_running_loop(), lambda reason: None)
+        back = GivingBack(machine_on(asyncio.get_running_loop()), lambda reason: None)
         back.want(work)
         while len(ran) < 3:
             back.want(work)
@@ -68,7 +69,7 @@ def test_what_fails_ends_the_node() -> None:
         raise OSError("the disk")
 
     async def run() -> None:
-        back = GivingBack(asyncio.get_running_loop(), reasons.append)
+        back = GivingBack(machine_on(asyncio.get_running_loop()), reasons.append)
         back.want(work)
         while not reasons:
             await asyncio.sleep(0.001)

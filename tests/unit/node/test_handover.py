@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from cluster.leader_placement import MAX_LAG
-from cluster.order.leading.shard_leader import Report
+from cluster.order.leading.queued import Report
 from cluster.order.log import Cut
 from cluster.raft import Configuration, Role
 from cluster.settings import Common, NodeSettings, Peer

@@ -48,13 +48,11 @@ class Socket:
 
 
 @pytest.fixture
-def links(monkeypatch: pytest.MonkeyPatch) -> NodeLinks:
-    monkeypatch.setattr(node.links.siblings, "open_dealer", lambda *args, **others: Socket())
+def links() -> NodeLinks:
     peers = [SimpleNamespace(member_id=m, host="h", port=1000) for m in (1, 2, 3)]
     common: Any = SimpleNamespace(limit_s=7.0, member_id=1, run_dir="/run", peers=peers, election_timeout_ms=1000, silence_s=1.0)
-    loop: Any = Loop()
-    context: Any = None
-    return NodeLinks(loop, context, common, None, lambda: None)
+    machine: Any = SimpleNamespace(loop=Loop(), dial=lambda *args, **others: Socket(), random_bytes=bytes)
+    return NodeLinks(machine, common, lambda: None)
 
 
 def pass_time(links: NodeLinks, seconds: float) -> None:

@@ -10,13 +10,14 @@ from typing import Any
 import pytest
 
 from cluster.errors import EtcdError
+from cluster.grain import GRAIN
 from cluster.order import records
 from cluster.pb import rpc_pb2 as pb
 from cluster.raft import Role
 from cluster.wire import messages
 from cluster.wire.messages import HEAD, Method, Status
 from node.links.fronts import FrontLink
-from node.serving.lease_keys import MANY, answer_keys
+from node.serving.lease_keys import answer_keys
 from node.storage import StateStore
 from node.storage.state.reads import Reader
 from node.upkeep.expiry import Expiry
@@ -87,9 +88,9 @@ def test_the_keys_are_those_of_the_headers_revision_however_long_it_takes(
 
 def test_a_few_keys_are_listed_at_once(replica: Replica) -> None:
     replica.apply(records.lease_grant(8, 60))
-    replica.apply(b"".join(records.put(b"m%04d" % n, 0, 1, b"v", 8) for n in range(MANY)))
+    replica.apply(b"".join(records.put(b"m%04d" % n, 0, 1, b"v", 8) for n in range(GRAIN.lease_keys)))
     assert answer_keys(replica.store, replica.link, 1, 1, pb.LeaseTimeToLiveResponse(ID=8)) is None
-    assert len(replica.answer()[1].keys) == MANY
+    assert len(replica.answer()[1].keys) == GRAIN.lease_keys
 
 
 class Revokes:

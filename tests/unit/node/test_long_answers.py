@@ -16,6 +16,7 @@ from cluster.evaluate import requests as evaluate
 from cluster.evaluate import transactions as txn_eval
 from cluster.evaluate.replica import Leader, Overlay
 from cluster.features.lessor import Lessor
+from cluster.grain import GRAIN
 from cluster.order import records
 from cluster.pb import rpc_pb2 as pb
 from cluster.wire import messages
@@ -28,6 +29,7 @@ from node.serving.reads import Reads, Slicer
 from node.serving.serve import Serve
 from node.serving.streams import Streams
 from node.storage import StateStore
+from tests.unit.machines import machine_on
 from tests.unit.node.test_writes import FakeRaft
 from tests.unit.proxy.fakes import ManualLoop
 
@@ -42,9 +44,14 @@ class Replica:
         self.loop: Any = ManualLoop()
         self.raft = FakeRaft()
         self.reads = Reads(self.loop, Slicer(self.loop), lambda link: None, lambda: 0)
-        node: Any = SimpleNamespace(store=self.store, raft=self.raft, reads=self.reads, settings=SimpleNamespace(
-            common=SimpleNamespace(max_txn_ops=128)),
-            streams=Streams(self.reads.start, self.loop.time, self.reads.refuse, 60.0))
+        node: Any = SimpleNamespace(
+            machine=machine_on(),
+            store=self.store,
+            raft=self.raft,
+            reads=self.reads,
+            settings=SimpleNamespace(common=SimpleNamespace(max_txn_ops=128)),
+            streams=Streams(self.reads.start, self.loop.time, self.reads.refuse, 60.0),
+        )
         self.streams: Streams = node.streams
         self.past = node.past = Past(node)
         self.looking = Looking(node)
@@ -169,8 +176,12 @@ def test_late_answers_say_what_answers_in_one_go_say(
 ) -> None:
     """Writes that show rows, three of them in each entry, beside a leader that answers everything at once."""
     rng = random.Random(seed)
-    for name, value in (("LATE_ROWS", rng.choice((0, 3, 9))), ("MANY", rng.choice((4, 256))), ("_STEP_ROWS", rng.choice((1, 7)))):
-        monkeypatch.setattr(txn_eval, name, value)
+    for place, name, value in (
+        (GRAIN, "late_rows", rng.choice((0, 3, 9))),
+        (GRAIN, "many_keys", rng.choice((4, 256))),
+        (txn_eval, "_STEP_ROWS", rng.choice((1, 7))),
+    ):
+        monkeypatch.setattr(place, name, value)
     for key in KEYS[::2]:
         replica.write(Method.PUT, pb.PutRequest(key=key, value=b"5"))
     replica.settle()
@@ -306,7 +317,7 @@ def watched_steps(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 def test_a_write_whose_long_answer_finds_no_room_is_not_told_that_it_was_not_done(
     replica: Replica, given_up: bool, monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(txn_eval, "LATE_ROWS", 3)
+    monkeypatch.setattr(GRAIN, "late_rows", 3)
     monkeypatch.setattr(txn_eval, "_STEP_ROWS", 7)
     for key in KEYS:
         replica.write(Method.PUT, pb.PutRequest(key=key, value=b"v" * 50_000))

@@ -15,6 +15,7 @@ from cluster.evaluate import requests as evaluate
 from cluster.evaluate import transactions as txn_eval
 from cluster.evaluate.replica import Leader, NotYet
 from cluster.evaluate.transactions import Unlooked
+from cluster.grain import GRAIN
 from cluster.pb import rpc_pb2 as pb
 from cluster.wire.messages import HEAD, Method, Status
 from node.serving import looking, reads
@@ -97,10 +98,16 @@ def test_a_look_ahead_decides_what_a_look_in_the_turn_decides(
     """Beside writes that are logged, applied and compacted at any moment of it."""
     rng = random.Random(seed)
     for module, name, value in (
-        (txn_eval, "TURN_ROWS", rng.choice((0, 9))), (txn_eval, "MANY", rng.choice((4, 256))), (txn_eval, "_STEP_ROWS", rng.choice((1, 7))),
-        (range_compares, "_KEPT", rng.choice((1, 2, 16))), (range_compares, "LOOKS", rng.choice((1, 4, 4096))),
-        (range_compares, "MOST_LOOKS", 4096), (range_compares, "_STEP_CHANGES", 2), (range_compares, "_STEP_CHECKS", 3),
-        (looking, "FEW", rng.choice((0, 64))), (reads, "SLICE_S", 0.0),
+        (GRAIN, "turn_rows", rng.choice((0, 9))),
+        (GRAIN, "many_keys", rng.choice((4, 256))),
+        (txn_eval, "_STEP_ROWS", rng.choice((1, 7))),
+        (range_compares, "_KEPT", rng.choice((1, 2, 16))),
+        (range_compares, "LOOKS", rng.choice((1, 4, 4096))),
+        (range_compares, "MOST_LOOKS", 4096),
+        (range_compares, "_STEP_CHANGES", 2),
+        (range_compares, "_STEP_CHECKS", 3),
+        (looking, "FEW", rng.choice((0, 64))),
+        (reads, "SLICE_S", 0.0),
     ):
         monkeypatch.setattr(module, name, value)
     for key in rng.sample(KEYS, rng.choice((0, 2, 40))):

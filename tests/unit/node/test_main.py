@@ -14,9 +14,10 @@ from structlog.testing import capture_logs
 from cluster.order.sound import NewerRecord
 from cluster.raft import LogContradiction
 from cluster.settings import Common, NodeSettings
-from node.main import FATAL_EXIT, crash_handler, guarded
 from node.storage import DirectoryLocked, DiskFull, StorageCorruption
+from tools.muster.machine.crash import FATAL_EXIT, FAULT_EXIT
 from tools.muster.machine.status import StatusPipe
+from tools.muster.processes.node import guarded, node_crash
 
 UNMENDABLE = [
     (StorageCorruption("000012.sst: checksum mismatch"), "000012.sst"),
@@ -59,15 +60,15 @@ def test_a_fatal_error_inside_a_tick_is_told_to_the_supervisor(
     pipe = Pipe()
     loop = asyncio.new_event_loop()
     with capture_logs(), pytest.raises(SystemExit):
-        crash_handler(2, StatusPipe(pipe.fd))(loop, {"message": "in a tick", "exception": error})
+        node_crash(2, StatusPipe(pipe.fd))(loop, {"message": "in a tick", "exception": error})
     (line,) = pipe.lines()
     assert (line["event"], line["shard"]) == ("fatal", 2)
     assert text in str(line["error"])
     assert exits == [FATAL_EXIT]
     with capture_logs(), pytest.raises(SystemExit):
-        crash_handler(2, StatusPipe(pipe.fd))(loop, {"message": "in a tick", "exception": KeyError("a bug")})
+        node_crash(2, StatusPipe(pipe.fd))(loop, {"message": "in a tick", "exception": KeyError("a bug")})
     assert pipe.lines() == []
-    assert exits[1:] == [1]
+    assert exits[1:] == [FAULT_EXIT]
     loop.close()
     pipe.close()
 

@@ -16,12 +16,9 @@ class Replica:
         self.raft = SimpleNamespace(patient=False)
         self.watches = SimpleNamespace(active=False)
         self.reads: Any = SimpleNamespace(waiting=[])
-        self.loop = SimpleNamespace(time=lambda: self.now)
-        self.elsewhere = False
-        self.patience = Patience(self)  # type: ignore[arg-type]
-
-    def awaited_elsewhere(self) -> bool:
-        return self.elsewhere
+        self.patience = Patience(
+            self.raft, lambda: self.now, lambda: bool(self.reads.waiting), lambda: self.watches.active
+        )
 
     @property
     def patient(self) -> bool:
@@ -60,5 +57,5 @@ def test_a_front_that_waits_for_a_revision_cannot_wait() -> None:
 
 def test_other_nodes_that_want_records_at_once_cannot_wait() -> None:
     replica = Replica()
-    replica.elsewhere = True
+    replica.watches.active = True  # or whoever else looks at all of it
     assert not replica.patient

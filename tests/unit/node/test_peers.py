@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 
 import node.links.peers as peers_of_node
-from cluster.settings import Peer
+from cluster.settings import Common, Peer
 from cluster.wire.messages import PROTOCOL_VERSION
 from node.links.incarnations import Incarnations
 from node.links.peers import HELLO, REFUSED_CLUSTER, RETRY_S, PeerLink, Peers
 from tests.cluster.nodes import free_ports
+from tools.muster.machine.real import RealMachine
 
 
 async def until(condition: Callable[[], object]) -> None:
@@ -35,10 +36,10 @@ class Accepting(Incarnations):
 def peers(own: int, ports: list[int], came: list[tuple[int, int, bytes]], good: bool = True,
           refused: list[str] | None = None) -> Peers:
     members = tuple(Peer(i + 1, f"host{i}", "127.0.0.1", port) for i, port in enumerate(ports))
-    context: Any = None
+    machine = RealMachine(asyncio.get_running_loop(), Common(7, own, "h", 1, 2, members, "/nowhere"))
     return Peers(
-        asyncio.get_running_loop(), context, cluster_id=7, member_id=own, incarnation=own, shard=0, peers=members,
-        listen=("127.0.0.1", ports[own - 1]), keys=None, silence_s=1.0, incarnations=Accepting(good),
+        machine, cluster_id=7, member_id=own, incarnation=own, shard=0, peers=members,
+        listen=("127.0.0.1", ports[own - 1]), silence_s=1.0, incarnations=Accepting(good),
         on_frame=lambda *frame: came.append(frame), on_front=lambda *_: None, on_refused=lambda peer, code, reason: (refused if refused is not None else []).append(reason),
     )
 

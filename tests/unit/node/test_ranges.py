@@ -20,6 +20,7 @@ from node.serving.reads import Reads, Slicer
 from node.serving.serve import Serve
 from node.serving.streams import Streams
 from node.storage import StateStore
+from tests.unit.machines import machine_on
 from tests.unit.proxy.fakes import ManualLoop
 
 KEYS = [b"k%04d" % n for n in range(900)]
@@ -33,8 +34,13 @@ class Replica:
         loop: Any = ManualLoop()
         self.loop = loop
         self.reads = Reads(loop, Slicer(loop), lambda link: None, lambda: 0)
-        node: Any = SimpleNamespace(store=self.store, raft=SimpleNamespace(term=1), reads=self.reads,
-                                    streams=Streams(self.reads.start, loop.time, self.reads.refuse, 60.0))
+        node: Any = SimpleNamespace(
+            machine=machine_on(),
+            store=self.store,
+            raft=SimpleNamespace(term=1),
+            reads=self.reads,
+            streams=Streams(self.reads.start, loop.time, self.reads.refuse, 60.0),
+        )
         self.serve = Serve(node)
         self.answers: list[tuple[int, bytes]] = []
         self.link = FrontLink(b"front", self._frame, b"", 1)

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
 
-import node.links.peers
+from cluster.repeats import Repeats
 from cluster.settings import Peer
 from cluster.wire.messages import HELLO_BODY, PROTOCOL_VERSION, SEQUENCE, Method, request
 from node.links.fronts import Fronts
 from node.links.peers import HELLO, Peers
 from tests.unit.proxy.fakes import ManualLoop
-from tools.muster.machine.logs import Repeats
 
 CLUSTER = 0xC1057E12
 
@@ -40,21 +40,22 @@ class Socket:
 
 
 @pytest.fixture
-def port(monkeypatch: pytest.MonkeyPatch) -> Socket:
+def port() -> Socket:
     """The peer port of member 1, which knows member 2."""
     socket = Socket()
 
-    def open_router(loop: Any, context: Any, endpoint: str, receive: Any, **options: Any) -> Socket:
+    def listen(endpoint: str, receive: Any, **options: Any) -> Socket:
         socket.receive = receive
         return socket
 
-    monkeypatch.setattr(node.links.peers, "open_router", open_router)
-    monkeypatch.setattr(node.links.peers, "open_dealer", lambda *args, **options: Socket())
+    machine: Any = SimpleNamespace(
+        loop=ManualLoop(), listen=listen, dial=lambda *args, **options: Socket(), random_bytes=bytes
+    )
     peers = tuple(Peer(i, f"h{i}", "127.0.0.1", 2380, ()) for i in (1, 2))
     frames: list[bytes] = []
     accepting: Any = type("All", (), {"accept": lambda self, member_id, incarnation: True})()
-    Peers(ManualLoop(), None, cluster_id=CLUSTER, member_id=1, incarnation=1, shard=0, peers=peers,  # type: ignore[arg-type]
-          listen=("127.0.0.1", 2380), keys=None, incarnations=accepting, silence_s=1.0,
+    Peers(machine, cluster_id=CLUSTER, member_id=1, incarnation=1, shard=0, peers=peers,
+          listen=("127.0.0.1", 2380), incarnations=accepting, silence_s=1.0,
           on_frame=lambda member_id, kind, data: frames.append(data), on_front=lambda *args: None,
           on_refused=lambda *args: None)
     socket.frames = frames  # type: ignore[attr-defined]

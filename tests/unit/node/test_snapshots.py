@@ -17,6 +17,7 @@ from cluster.raft import Configuration, Role
 from node.storage import StateStore, snapshot
 from node.storage.snapshot import SnapshotSink, SnapshotSource
 from node.upkeep.snapshots import Snapshots
+from tests.unit.machines import machine_on
 
 GROUP = Configuration(frozenset((1, 2, 3)))
 RETRY_S = 0.1  # Raft asks again after a heartbeat
@@ -64,6 +65,7 @@ class Host:
 
     def __init__(self, world: World, member_id: int, folder: Path) -> None:
         self.world, self.loop, self.member_id = world, world, member_id
+        self.machine = machine_on(world)
         self.settings = SimpleNamespace(data_dir=str(folder))
         self.state = folder / "state"
         self.store = StateStore.open(self.state, block_cache_bytes=1 << 20, write_buffer_bytes=1 << 20)

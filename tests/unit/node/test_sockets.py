@@ -9,7 +9,7 @@ import pytest
 import zmq
 from structlog.testing import capture_logs
 
-from node.links.sockets import LoopSocket, router
+from tools.muster.machine.zmtp.links import LoopSocket, router
 
 
 @pytest.fixture

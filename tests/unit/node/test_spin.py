@@ -11,7 +11,9 @@ from typing import cast
 
 import pytest
 
+from cluster.settings import Common
 from node.replica.spin import Spin
+from tools.muster.machine.real import RealMachine
 
 
 class Loop:
@@ -33,7 +35,8 @@ class Loop:
 
 
 def spin_on(loop: Loop, wanted: Callable[[], bool] = lambda: True) -> Spin:
-    return Spin(cast(asyncio.AbstractEventLoop, loop), wanted)
+    machine = RealMachine(cast(asyncio.AbstractEventLoop, loop), Common(1, 1, "h", 1, 2, (), "/nowhere"))
+    return Spin(machine, wanted)
 
 
 @pytest.fixture

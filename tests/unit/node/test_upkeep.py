@@ -24,6 +24,7 @@ from node.upkeep.catching_up import CatchingUp
 from node.upkeep.space import FRAME as SPACE
 from node.upkeep.space import log_buffer_bytes
 from node.upkeep.upkeep import Upkeep
+from tests.unit.machines import machine_on
 
 
 def test_a_lease_granted_again_in_the_run_that_revokes_it_is_there(tmp_path: Path) -> None:
@@ -80,6 +81,7 @@ class Replica:
         self.log = RaftLog.open(path / "log", initial=group, no_fsync=True, write_buffer_bytes=log_buffer_bytes(self.settings))
         self.store = StateStore.open(path / "state", block_cache_bytes=1 << 20, write_buffer_bytes=1 << 20)
         self.loop, self.stopping, self.applied_index, self.order_index = Loop(), False, 0, 0
+        self.machine = machine_on(self.loop)
         self.heard = {2: SimpleNamespace(heard_ms=1e6), 3: SimpleNamespace(heard_ms=1e6)}
         self.raft = SimpleNamespace(
             configuration=group, held_back=False, peers=lambda: self.heard, compacted=lambda index: None, last_index=0, role=Role.FOLLOWER,

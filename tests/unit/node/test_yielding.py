@@ -95,7 +95,7 @@ def test_beside_writes_slices_are_shorter_and_begin_no_step_that_would_end_far_b
     node: Node, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = 0.0
-    monkeypatch.setattr("node.serving.reads.time.perf_counter", lambda: now)
+    node.slicer = Slicer(node.slicer._loop, lambda: node.written, lambda: now)
     monkeypatch.setattr(reads, "BESIDE_SLICE_S", 0.2)
     monkeypatch.setattr(reads, "SLICE_S", 0.4)
 
@@ -113,7 +113,7 @@ def test_beside_writes_slices_are_shorter_and_begin_no_step_that_would_end_far_b
 
     node.written = 1
     assert [steps_of_a_slice(s) for s in (0.01, 0.09, 0.15, 0.5)] == [20, 2, 1, 1]
-    node.slicer = Slicer(node.slicer._loop)
+    node.slicer = Slicer(node.slicer._loop, perf_counter=lambda: now)
     assert [steps_of_a_slice(s) for s in (0.01, 0.09, 0.15, 0.5)] == [40, 4, 3, 1]
 
 

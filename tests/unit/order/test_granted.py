@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import Any
-from unittest.mock import patch
 
 import pytest
 from hypothesis import given, settings
@@ -12,13 +11,13 @@ from hypothesis import strategies as st
 
 from cluster.errors import EtcdError
 from cluster.evaluate import requests as evaluate
-from cluster.evaluate import transactions as txn_eval
 from cluster.evaluate.footprint import inverted
 from cluster.evaluate.range_compares import RangeCompares
 from cluster.evaluate.replica import Overlay
 from cluster.evaluate.spans import Span, holds, merged
 from cluster.evaluate.transactions import finish
 from cluster.evaluate.view import Outcome
+from cluster.grain import GRAIN
 from cluster.order.leading.shard_leader import ShardLeader
 from cluster.order.leading.verdicts import HOLDS, THERE
 from cluster.order.log import Attempt, Cut, Fold
@@ -212,7 +211,7 @@ def test_a_transaction_over_several_shards_does_what_it_does_in_one(
     request.success.append(pb.RequestOp(request_txn=pb.TxnRequest(compare=nested, success=[
         pb.RequestOp(request_put=pb.PutRequest(key=b"put", value=b"yes"))])))
     request.failure.append(pb.RequestOp(request_put=pb.PutRequest(key=b"put", value=b"no")))
-    with patch.object(txn_eval, "TURN_ROWS", turn_rows), patch.object(txn_eval, "MANY", many):
+    with GRAIN.finer(turn_rows=turn_rows, many_keys=many):
         outcome = store.run(request)
         expected = one_by_one(store.whole, request)
     assert outcome.tail == expected

@@ -46,7 +46,8 @@ from tools.muster.machine import scheduling
 usual = scheduling.slice_s()
 scheduling.short_slices()
 from node.storage import StateStore
-store = StateStore.open({str(tmp_path)!r} + "/state")
+from tools.muster.machine.threads import lower_compactions
+store = StateStore.open({str(tmp_path)!r} + "/state", opened=lower_compactions)
 found = {{(t / "comm").read_text().strip(): scheduling.slice_s(int(t.name)) for t in Path("/proc/self/task").iterdir()}}
 assert found["rocksdb:low"] == usual, found
 assert found["rocksdb:high"] == scheduling.SHORT_S, found

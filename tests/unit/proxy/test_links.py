@@ -19,6 +19,7 @@ from cluster.wire.messages import HEAD, STATE_BODY, Method, Status
 from proxy.routing.links import Connector
 from proxy.routing.router import Router
 from tests.unit.proxy.fakes import FakeCall
+from tools.muster.machine.real import RealMachine
 
 
 def free_port() -> int:
@@ -85,7 +86,8 @@ async def until(condition: Callable[[], object], limit_s: float = 10.0) -> None:
 async def router_of(common: Common) -> AsyncIterator[Router]:
     loop = asyncio.get_running_loop()
     sessions = iter(range(1, 1000))
-    connector = Connector(loop, common, lambda: next(sessions))
+    machine = RealMachine(loop, common)
+    connector = Connector(machine, common, lambda: next(sessions))
     router = Router(loop, common, connector)
     stopped = False
 
@@ -101,6 +103,7 @@ async def router_of(common: Common) -> AsyncIterator[Router]:
         stopped = True
         router.close()
         connector.close()
+        machine.close()
 
 
 def run(test: Callable[[zmq.Context[Any]], Awaitable[None]]) -> None:

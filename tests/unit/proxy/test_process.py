@@ -11,13 +11,15 @@ from typing import Any
 
 import grpc
 import pytest
+import structlog
 import zmq
 
 from cluster.pb import rpc_pb2
 from cluster.settings import Common, FrontSettings, Peer, dumps
 from cluster.wire.messages import HEAD, Method, Status
-from proxy.main import FAULT_EXIT, crash, split_url
+from proxy.main import split_url
 from tests.unit.proxy.test_links import RouterNode, free_port, run, until
+from tools.muster.machine.crash import FAULT_EXIT, crash_handler
 from tools.muster.machine.handed import hand
 
 
@@ -79,6 +81,7 @@ def test_a_fault_in_the_program_ends_the_process_and_a_broken_connection_does_no
     exits: list[int] = []
     monkeypatch.setattr(os, "_exit", exits.append)
     loop = asyncio.new_event_loop()
+    crash = crash_handler(structlog.get_logger(), clients=True, disks=False)
     crash(loop, {"message": "lost", "exception": ConnectionResetError()})
     crash(loop, {"message": "only words"})
     assert exits == []

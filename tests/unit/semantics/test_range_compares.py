@@ -17,6 +17,7 @@ from cluster.evaluate.range_compares import RangeCompares
 from cluster.evaluate.replica import Leader, NotYet
 from cluster.evaluate.transactions import Turn, Unlooked
 from cluster.features.lessor import Lessor
+from cluster.grain import GRAIN
 from cluster.pb import rpc_pb2 as pb
 from cluster.wire.messages import Method
 from tests.unit.semantics.memory import MemoryShard
@@ -155,7 +156,7 @@ def test_what_is_looked_at_ahead_is_what_is_there_in_its_turn(
     run = Run(pb.TxnRequest(compare=first, success=[nested], failure=[ELSE]))
     assume(run.looked._ranges)
     with patch.multiple(range_compares, _KEPT=kept, LOOKS=looks, _STEP_CHANGES=2, _STEP_CHECKS=2), \
-            patch.multiple(txn_eval, _STEP_ROWS=rows, MANY=3):
+            patch.multiple(txn_eval, _STEP_ROWS=rows), GRAIN.finer(many_keys=3):
         for action in acts:
             run.act(action)
         for _ in range(20):  # in the end it is decided
@@ -169,7 +170,7 @@ def test_a_leader_asks_for_a_look_ahead_and_takes_it() -> None:
     run = Run(pb.TxnRequest(compare=[pb.Compare(key=b"a", range_end=b"z", target=pb.Compare.VERSION, version=1)], success=[DONE]))
     for key in KEYS:
         run.act(("put", key, b"1"))
-    with patch.object(txn_eval, "TURN_ROWS", 5):
+    with GRAIN.finer(turn_rows=5):
         try:
             run.leader.execute(Method.TXN, run.body)
         except Unlooked:
@@ -187,7 +188,7 @@ def test_a_malformed_transaction_is_refused_before_it_is_looked_at() -> None:
     run = Run(pb.TxnRequest(compare=[pb.Compare(key=b"a", range_end=b"z", target=pb.Compare.VERSION, version=1)], success=[DONE, DONE]))
     for key in KEYS:
         run.act(("put", key, b"1"))
-    with patch.object(txn_eval, "TURN_ROWS", 5):
+    with GRAIN.finer(turn_rows=5):
         try:
             run.leader.execute(Method.TXN, run.body)
         except EtcdError:

@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
+from cluster.grain import GRAIN
 from cluster.order import records
 from node.storage import Applying, StateStore
-from node.storage.state.deletes import SLICE_ROWS
 from node.storage.state.stale_rows import drop_stale_rows
 from tests.unit.storage.conftest import OpenStore
 from tests.unit.storage.test_state import compact, do
 
-MANY = 2 * SLICE_ROWS + 9
+MANY = 2 * GRAIN.delete_slice_rows + 9
 LEASE, OTHER = 7, 8
 
 

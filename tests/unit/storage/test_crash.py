@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 from rocksdict import WriteBatch
 
+from cluster.grain import GRAIN
 from cluster.raft.types import Entry, HardState, SnapshotPosition
-from node.storage import RaftLog, StateStore, StorageCorruption, SyncFailed, keys
-from node.storage.state import apply
+from node.storage import RaftLog, StateStore, StorageCorruption, SyncFailed
 from tests.unit.storage.conftest import OpenStore
 from tests.unit.storage.workload import CONFIGURATION, open_both, replay, stream
 
@@ -58,7 +58,7 @@ def test_after_a_kill_the_log_has_all_that_was_synced_and_replay_gives_the_same_
     tmp_path: Path, open_store: OpenStore, monkeypatch: pytest.MonkeyPatch, seed: int
 ) -> None:
     """H9, I17, I19: nothing acknowledged is lost, and half-written runs leave no trace."""
-    monkeypatch.setattr(keys, "RUN_ENTRIES", 7)
+    monkeypatch.setattr(GRAIN, "run_entries", 7)
     rng = random.Random(seed)
     reference, records = open_store("reference"), stream(seed)
     compacted = 0
@@ -237,8 +237,8 @@ def test_a_state_cut_between_its_slices_shows_nothing_of_the_run(
     open_store: OpenStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """(b) Visibility: rows above the position are invisible, and applying them again changes nothing."""
-    monkeypatch.setattr(apply, "SLICE_BYTES", 3000)
-    monkeypatch.setattr(keys, "RUN_ENTRIES", 7)
+    monkeypatch.setattr(GRAIN, "apply_slice_bytes", 3000)
+    monkeypatch.setattr(GRAIN, "run_entries", 7)
     records = stream(3)
     first, second = [next(records) for _ in range(40)], [next(records) for _ in range(40)]
     store, reference = open_store(), open_store("reference")

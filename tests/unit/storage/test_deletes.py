@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
+from cluster.grain import GRAIN
 from cluster.order import records
 from node.storage import PAUSE, Applied, Compacted, StateStore, StorageCorruption
 from node.storage.keys import run_entries
 from node.storage.state import deletes
-from node.storage.state.deletes import SLICE_ROWS
 
-KEYS = 3 * SLICE_ROWS + 17
+KEYS = 3 * GRAIN.delete_slice_rows + 17
 
 
 def key(number: int) -> bytes:
@@ -169,7 +169,7 @@ def test_a_leader_that_counted_wrongly_stops_no_replica(tmp_path: Path) -> None:
 
 
 def test_a_slice_is_short(tmp_path: Path) -> None:
-    store = filled(tmp_path, range(8 * SLICE_ROWS))
+    store = filled(tmp_path, range(8 * GRAIN.delete_slice_rows))
     work = store.apply_slices([(3, 1, span(store))], want_events=True)
     took = []
     while True:
@@ -274,7 +274,7 @@ def test_an_effect_of_very_many_changes_is_applied_in_slices(
             while True:
                 some = next(work)
                 steps += 1
-                assert len(some) <= SLICE_ROWS
+                assert len(some) <= GRAIN.delete_slice_rows
                 events += some
                 assert (store.revision, list(store.scan(b"k", b"l"))) == (before, rows)
         except StopIteration as ended:

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from cluster.grain import GRAIN
 from cluster.order import records
 from node.storage import StateStore
 from node.storage.snapshot import SnapshotSink, SnapshotSource
-from node.storage.state.deletes import SLICE_ROWS
 from tests.unit.storage.conftest import OpenStore
 from tests.unit.storage.test_attachments import MANY, filled, sliced
 from tests.unit.storage.test_state import do
@@ -31,7 +31,7 @@ def half_applied(store: StateStore) -> list[bytes]:
     work = sliced(store, records.put(b"new", 0, 1, b"", 0))
     for _ in range(3):
         next(work)
-    assert MANY > 2 * SLICE_ROWS
+    assert 2 * GRAIN.delete_slice_rows < MANY
     assert rows(store) == before  # while it lasts
     return before
 

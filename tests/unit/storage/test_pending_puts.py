@@ -7,13 +7,13 @@ from random import Random
 
 import pytest
 
+from cluster.grain import GRAIN
 from cluster.order.later_puts import LaterPuts
 from cluster.order.leading.shard_leader import ShardLeader
 from cluster.order.log import ENTRY_ITEMS
 from cluster.pb import rpc_pb2
 from cluster.wire.messages import Method
 from node.storage import Applied, StateStore
-from node.storage.keys import RUN_ENTRIES
 
 from .conftest import OpenStore
 
@@ -102,15 +102,15 @@ def test_what_was_evaluated_makes_the_same_rows_events_and_knowledge_as_the_entr
 def test_an_entry_of_more_changes_than_a_row_holds(open_store: OpenStore) -> None:
     own, other = open_store("own"), open_store("other")
     leader = leader_of(own)
-    for number in range(RUN_ENTRIES + 1):
+    for number in range(GRAIN.run_entries + 1):
         leader.submit(0, Method.PUT, rpc_pb2.PutRequest(key=b"%0127d" % number, value=b"v").SerializeToString())
     leader.run()
     data = leader.seal()
     leader.logged(1)
     puts = leader.evaluated(1)
     assert puts is not None
-    apply(own, [(9, data, ENTRY_ITEMS, -1)], 1, 10 + RUN_ENTRIES, {0: puts})
-    apply(other, [(9, data, ENTRY_ITEMS, -1)], 1, 10 + RUN_ENTRIES)
+    apply(own, [(9, data, ENTRY_ITEMS, -1)], 1, 10 + GRAIN.run_entries, {0: puts})
+    apply(other, [(9, data, ENTRY_ITEMS, -1)], 1, 10 + GRAIN.run_entries)
     rows = list(own.rows(b"r", b"s"))
     assert len(rows) == 2
     assert rows == list(other.rows(b"r", b"s"))

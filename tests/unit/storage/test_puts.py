@@ -8,12 +8,12 @@ import pytest
 
 from cluster.evaluate.replica import Batch, Leader
 from cluster.features.lessor import Lessor
+from cluster.grain import GRAIN
 from cluster.order import records
 from cluster.pb import rpc_pb2
 from cluster.wire.messages import Method
 from cluster.wire.protobuf import key_value
 from node.storage import Applied, PreparedPuts, StateStore
-from node.storage.keys import RUN_ENTRIES
 
 from .conftest import OpenStore
 
@@ -103,7 +103,7 @@ def test_what_was_evaluated_makes_the_same_rows_events_and_knowledge_as_the_reco
 def test_a_record_of_more_changes_than_a_row_holds(open_store: OpenStore) -> None:
     own, other = Replica(open_store("own")), Replica(open_store("other"))
     leader = leader_of(own.store)
-    for number in range(2 * RUN_ENTRIES + 1):
+    for number in range(2 * GRAIN.run_entries + 1):
         leader.put(rpc_pb2.PutRequest(key=b"%0127d" % (number % 700), value=b"v").SerializeToString())
     data, batch = leader.seal()
     own.apply(data, batch)
@@ -158,7 +158,7 @@ def test_puts_in_one_item_do_what_as_many_items_do(open_store: OpenStore, seed: 
     revision = 1
     for index in range(1, 30):
         keys, kvs, new, items = [], [], [], []
-        for _ in range(r.choice((1, 2, 30, RUN_ENTRIES + 1))):
+        for _ in range(r.choice((1, 2, 30, GRAIN.run_entries + 1))):
             revision += 1
             key, value = some_key(r)[:127], bytes(r.choice((0, 1, 127, 128, 300, 70_000)))
             create, version = known.get(key, (revision, 0))

@@ -11,11 +11,13 @@ import pytest
 
 from cluster.evaluate.view import Current
 from cluster.faults import faults
+from cluster.grain import GRAIN
 from cluster.order import records
 from cluster.order.records import Item
 from cluster.wire import protobuf as wire
 from node.storage import Compacted, DirectoryLocked, Position, StateStore, keys
-from node.storage.state import apply, compaction
+from node.storage.state import apply
+from tests.unit.machines import machine_on
 from tests.unit.storage.conftest import OpenStore
 
 ALL = (b"\0", b"\0")
@@ -402,7 +404,7 @@ def test_runs_below_the_compaction_go(open_store: OpenStore) -> None:
 
 def test_a_revision_larger_than_a_run_survives_compaction_whole(open_store: OpenStore) -> None:
     store = open_store()
-    many = 3 * keys.RUN_ENTRIES + 5
+    many = 3 * GRAIN.run_entries + 5
     do(store, records.put(b"first", 0, 1, b"", 0))
     do(store, records.txn(records.put(b"%06d" % i, 0, 1, b"", 0) for i in range(many)))  # 3
     do(store, records.put(b"last", 0, 1, b"", 0))
@@ -414,8 +416,10 @@ def test_a_revision_larger_than_a_run_survives_compaction_whole(open_store: Open
 
 
 def test_compaction_goes_on_after_a_restart(open_store: OpenStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(compaction, "_CHUNK", 60)  # what a restart costs at most
-    monkeypatch.setattr(compaction, "_TAKE_CHECK", 25)  # so that some of them fall between two parts of a chunk
+    monkeypatch.setattr(GRAIN, "compaction_chunk", 60)  # what a restart costs at most
+    monkeypatch.setattr(
+        GRAIN, "compaction_take_check", 25
+    )  # so that some of them fall between two parts of a chunk
     store = open_store()
     for version in range(300):
         do(store, *(records.put(b"%d" % i, version and 2 + i, version + 1, b"x" * 20, 0) for i in range(5)))
@@ -437,7 +441,7 @@ def test_compaction_goes_on_after_a_restart(open_store: OpenStore, monkeypatch: 
 def test_a_slice_of_a_compaction_ends_in_the_midst_of_a_chunk_that_is_taken(
     open_store: OpenStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(compaction, "_TAKE_CHECK", 10)
+    monkeypatch.setattr(GRAIN, "compaction_take_check", 10)
     store = open_store()
     for version in range(100):
         do(store, records.put(b"key", version and 2, version + 1, b"", 0))
@@ -543,21 +547,27 @@ def test_previous_versions_end_at_the_compaction(open_store: OpenStore) -> None:
 # RocksDB, and the rest
 
 
-def test_compactions_of_rocksdb_give_way_to_the_loop(open_store: OpenStore) -> None:
-    open_store()
+def test_compactions_of_rocksdb_give_way_to_the_loop(tmp_path: Path) -> None:
+    store = machine_on().open_state(
+        str(tmp_path / "state"),
+        block_cache_bytes=1 << 20,
+        write_buffer_bytes=1 << 20,
+        range_cache_bytes=1 << 20,
+    )
     found = {}
     for thread in Path("/proc/self/task").iterdir():
         found[(thread / "comm").read_text().strip()] = os.getpriority(os.PRIO_PROCESS, int(thread.name))
     assert found["rocksdb:low"] == min(os.getpriority(os.PRIO_PROCESS, 0) + 5, 19)
     assert found["rocksdb:high"] == os.getpriority(os.PRIO_PROCESS, 0)  # flushes free what writes wait for
+    store.close()
 
 
 def test_no_old_value_comes_to_light_while_a_deleted_key_is_compacted(
     open_store: OpenStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(compaction, "_CHUNK", 7)
-    monkeypatch.setattr(compaction, "_TIME_CHECK", 1)  # a look after every removal
-    monkeypatch.setattr(compaction, "_TAKE_CHECK", 2)
+    monkeypatch.setattr(GRAIN, "compaction_chunk", 7)
+    monkeypatch.setattr(GRAIN, "compaction_check", 1)  # a look after every removal
+    monkeypatch.setattr(GRAIN, "compaction_take_check", 2)
     store = open_store()
     names = [b"k%d" % i for i in range(6)]
     for version in range(1, 5):

@@ -11,9 +11,9 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from cluster.grain import GRAIN
 from cluster.raft.types import Configuration, Entry, EntryKind, HardState, SnapshotPosition
-from node.storage import RaftLog, StateStore, keys
-from node.storage.state import apply
+from node.storage import RaftLog, StateStore
 from tests.unit.storage.model import Model
 
 CONFIGURATION = Configuration(frozenset({1, 2, 3}))
@@ -70,8 +70,8 @@ def replay(log: RaftLog, state: StateStore) -> None:
 
 def small_slices() -> None:
     """Cut batches and runs often, so that a kill meets half-written ones."""
-    apply.SLICE_BYTES = 3000
-    keys.RUN_ENTRIES = 7
+    GRAIN.apply_slice_bytes = 3000
+    GRAIN.run_entries = 7
 
 
 def main(root: Path, seed: int) -> None:

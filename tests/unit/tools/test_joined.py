@@ -16,9 +16,11 @@ import pytest
 from bench.client import Client, parse_endpoint
 from cluster.pb import rpc_pb2 as pb
 from cluster.settings import Common, FrontSettings, NodeSettings, Peer
-from node.main import make_node
+from node.replica.made import make_node
 from proxy.main import Front
 from tools.muster.joined import make_front
+from tools.muster.machine.disks import NodesMachine
+from tools.muster.machine.real import RealMachine
 
 
 def free_port() -> int:
@@ -39,8 +41,8 @@ async def host(data: Path) -> AsyncIterator[tuple[Front, Client]]:
     data.mkdir()
     node = make_node(NodeSettings(
         common=common, shard=0, data_dir=str(data), listen_host="127.0.0.1", listen_port=peer_port, client_urls=(url,),
-        incarnation=1), loop)
-    front = make_front(node, FrontSettings(common=common, index=0, listen=(url,)))
+        incarnation=1), NodesMachine(loop, common))
+    front = make_front(node, FrontSettings(common=common, index=0, listen=(url,)), RealMachine(loop, common))
     node.start()
     await front.start()
     async with asyncio.timeout(20):

@@ -14,9 +14,9 @@ import zmq
 from structlog.testing import capture_logs
 
 import tools.muster.machine.zmtp.curve
-from node.links.sockets import CurveKeys, Gatekeeper, LoopSocket, open_dealer, open_router
 from tests.unit.zmtp.test_sockets import free_port, until
 from tools.muster.machine.zmtp import hint_of
+from tools.muster.machine.zmtp.links import CurveKeys, Gatekeeper, LoopSocket, open_dealer, open_router
 from tools.muster.machine.zmtp.sockets import NO_KEY, NO_PEER
 
 MECHANISM = b"CURVE".ljust(20, b"\0")

@@ -17,7 +17,8 @@ from structlog.testing import capture_logs
 
 import tools.muster.machine.zmtp.sockets
 import tools.muster.machine.zmtp.stream
-from tools.muster.machine.zmtp import Dealer, Router, tcp_endpoint
+from cluster.endpoints import tcp_endpoint
+from tools.muster.machine.zmtp import Dealer, Router
 from tools.muster.machine.zmtp.codec import GREETING, ready
 from tools.muster.machine.zmtp.sockets import split
 

@@ -18,8 +18,9 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from cluster.settings import leave_s, limit_s
-from tools.muster.host.children import EXIT_FATAL, Child, ChildSpec
+from tools.muster.host.children import Child, ChildSpec
 from tools.muster.host.notify import notify
+from tools.muster.machine.crash import FATAL_EXIT
 
 _CLOSE_S = 5.0  # for a process to close what it has open: files, connections
 
@@ -164,7 +165,7 @@ class Supervisor:
         how = f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
         if child.stopping:
             self._log.info("stopped", child=label, how=how)
-        elif code == EXIT_FATAL:
+        elif code == FATAL_EXIT:
             self._log.error("a child refuses to run; stopping this host", child=label, reason=child.fatal or "see its log")
             child.stopping = True
             self.stop(1)

@@ -1,6 +1,7 @@
-"""What the processes of a host have in common, whether they are nodes, fronts or both in one.
+"""The machine that nodes and fronts run on, and what the processes of a host have in common.
 
-``status`` (lines to the supervisor), ``logs`` (lines to the operator), ``setup`` (CPU, garbage collection), ``trimming``
-(what is free goes back), ``memory`` (how much there is). It knows ``cluster.logline`` and ``cluster.faults`` and nothing
-else of muster.
+Read ``real`` (all that ``cluster.machine`` asks for), ``disks`` (what a node asks for besides), ``zmtp``
+(links), ``syncer`` (the log's syncs). Beside it: ``status`` (lines to the supervisor), ``logs`` (lines to the
+operator), ``crash`` (how a process ends), ``setup`` (CPU, garbage collection), ``trimming`` (what is free
+goes back), ``memory`` (how much there is).
 """

@@ -9,7 +9,6 @@ from typing import Any, TextIO
 import structlog
 
 from cluster import logline
-from cluster.faults import faults
 from tools.muster.machine.logfile import LogFile
 
 
@@ -49,30 +48,3 @@ def configure(caller: str, level: str, form: str, outputs: tuple[str, ...], **fa
         logger_factory=structlog.PrintLoggerFactory(file=_Outputs(outputs)),  # type: ignore[arg-type]
         cache_logger_on_first_use=False,
     )
-
-
-class Repeats:
-    """Which complaints are news: the same cause is told once in ``interval_s``, and few causes are told apart, since a
-    stranger may name any number of them."""
-
-    def __init__(self, interval_s: float = 60.0, causes: int = 64) -> None:
-        self._interval_s = interval_s
-        self._causes = causes
-        self._told: dict[object, float] = {}  # cause -> when
-
-    def news(self, cause: object, now: float) -> bool:
-        """Whether to tell it. ``now``: seconds of any one clock."""
-        if now - self._told.get(cause, float("-inf")) < self._interval_s:
-            return False
-        if len(self._told) >= self._causes:
-            self._told = {cause: at for cause, at in self._told.items() if now - at < self._interval_s}
-            if len(self._told) >= self._causes:
-                return False
-        self._told[cause] = now
-        return True
-
-
-def log_faults(log: Any) -> None:
-    """Log the faults that requests have met since the last time: each place's first one with its stack."""
-    for where, error in faults.take():
-        log.error("a request met a fault of this program", where=where, exc_info=error)

@@ -9,13 +9,9 @@ from __future__ import annotations
 
 import json
 import os
-from typing import Any, Protocol
+from typing import Any
 
-
-class StatusSink(Protocol):
-    """Where a node or a front says how it is."""
-
-    def say(self, event: str, **facts: Any) -> None: ...
+from cluster.machine import StatusSink
 
 
 class StatusPipe:

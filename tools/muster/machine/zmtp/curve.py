@@ -25,7 +25,7 @@ from collections.abc import Callable, Iterator
 import structlog
 import zmq
 
-from tools.muster.machine.logs import Repeats
+from cluster.repeats import Repeats
 from tools.muster.machine.zmtp.sockets import HELLO_S, MOST_STRANGERS, NO_KEY, NO_PEER, hint_of
 from tools.muster.machine.zmtp.stream import CLOSED
 

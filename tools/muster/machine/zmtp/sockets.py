@@ -18,12 +18,14 @@ from collections.abc import Callable
 
 import structlog
 
-from tools.muster.machine.logs import Repeats
+from cluster.endpoints import tcp_endpoint
+from cluster.repeats import Repeats
 from tools.muster.machine.zmtp.silence import dial_s, end_when_silent
 from tools.muster.machine.zmtp.stream import CLOSED, LATE, Receive, Stream, traffic
 
 log = structlog.get_logger("zmtp")
 
+AGAIN_S = (0.05, 0.5)  # shortest and longest pause between dials
 HELLO_S = 5.0  # so long a stranger may take until it has said who it is; a partner takes a round trip
 # Beyond so many strangers the one that has been quiet longest goes: to keep a partner out, an enemy has to fill them anew within
 # the partner's round trip. What they hold is some megabytes in all.
@@ -36,11 +38,6 @@ _NOT_TRIED = "not tried yet"
 _BACKLOG = 1024
 _ACCEPTS = 64  # in one go
 _PAUSE_S = 0.5  # without file descriptors there is nothing to accept with
-
-
-def tcp_endpoint(host: str, port: int) -> str:
-    """``tcp://HOST:PORT``, with an IPv6 address in brackets."""
-    return f"tcp://[{host}]:{port}" if ":" in host else f"tcp://{host}:{port}"
 
 
 def split(endpoint: str) -> tuple[str, str, int]:
@@ -69,7 +66,7 @@ class Dealer:
 
     def __init__(
         self, loop: asyncio.AbstractEventLoop, endpoint: str, identity: bytes, receive: Receive, *, hwm: int,
-        again_s: tuple[float, float] | None = (0.05, 0.5), opened: Callable[[], None] | None = None,
+        again_s: tuple[float, float] | None = AGAIN_S, opened: Callable[[], None] | None = None,
         lost: Callable[[str], None] | None = None, silence_s: float = 0.0,
     ) -> None:
         self._loop = loop
@@ -115,6 +112,10 @@ class Dealer:
         if self._stream is not None:
             self._stream.close()
         self._stop_connecting()
+
+    def hint(self) -> str:
+        """What an operator may look at while there is trouble."""
+        return hint_of(self.trouble)
 
     def trust(self, identity: bytes) -> None:
         """Nothing: whom a dealer dialled, it knows."""
@@ -290,6 +291,10 @@ class Router:
             log.warning("a connection is stuck: it does not take what is sent to it", peer=parts[0].hex())
         self.dropped += 1
         return False
+
+    def hint(self) -> str:
+        """Whoever listens has no trouble."""
+        return ""
 
     def trust(self, identity: bytes) -> None:
         """Who connected under this identity has said who it is."""

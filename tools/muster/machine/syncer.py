@@ -23,6 +23,7 @@ from collections.abc import Callable
 import structlog
 
 from cluster.histogram import DISK_S, Histogram
+from tools.muster.machine.crash import FAULT_EXIT
 
 log = structlog.get_logger("disk")
 
@@ -35,9 +36,11 @@ _FALLING, _RISING = 0.3, 0.03
 class Syncer:
     """Syncs on request and reports up to which sequence number everything is on disk."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, sync: Callable[[], None], done: Callable[[int], None]) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, sync: Callable[[], None], done: Callable[[int], None],
+                 perf_counter: Callable[[], float] = time.perf_counter) -> None:
         self._loop = loop
         self._sync = sync
+        self._perf_counter = perf_counter
         self._done = done
         self._queue: queue.SimpleQueue[int | None] = queue.SimpleQueue()
         self._running = False
@@ -72,13 +75,13 @@ class Syncer:
         self._queue.put(self._wanted)
 
     def _timed_sync(self) -> None:
-        started = time.perf_counter()
+        started = self._perf_counter()
         try:
             self._sync()
         except Exception:
             log.exception("a sync failed: this process must end, nobody knows what is on disk")
-            os._exit(1)
-        took = time.perf_counter() - started
+            os._exit(FAULT_EXIT)
+        took = self._perf_counter() - started
         self._typical_s += (took - self._typical_s) * (_FALLING if took < self._typical_s else _RISING)
         self.took.observe(took)
 

@@ -1,4 +1,5 @@
-"""A node's sockets: ``zmtp`` where peers talk in clear, libzmq where they have a key, as it does CURVE.
+"""Message links on either transport: ``zmtp`` where peers talk in clear, libzmq where they have a key, as it
+does CURVE.
 
 libzmq on the event loop is drained without coroutines, edge-triggered as its FD is. A ZeroMQ socket's FD becomes readable when its *state changed*, not while messages wait. So after every
 wake-up the socket is drained to EAGAIN, and after every send the EVENTS flag is looked at again.
@@ -11,18 +12,16 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 import structlog
 import zmq
 from zmq.utils import z85
 
-from tools.muster.machine.logs import Repeats
-from tools.muster.machine.zmtp import Dealer, Receive, Router, end_libzmq_when_silent, traffic
+from cluster.machine import FrameSocket, Receive
+from cluster.repeats import Repeats
+from tools.muster.machine.zmtp import Dealer, Router, end_libzmq_when_silent, traffic
 from tools.muster.machine.zmtp.curve import DealerMonitor, RouterMonitor
-from tools.muster.machine.zmtp.sockets import split
-
-__all__ = ["CurveKeys", "FrameSocket", "Gatekeeper", "LoopSocket", "Receive", "open_dealer", "open_router", "router", "traffic"]
+from tools.muster.machine.zmtp.sockets import AGAIN_S, hint_of, split
 
 log = structlog.get_logger("sockets")
 
@@ -46,31 +45,6 @@ class CurveKeys:
             return cls(raw["public"].encode(), raw["secret"].encode())
         except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as e:
             raise ValueError(f"{path} is not a peer key file") from e
-
-
-class FrameSocket(Protocol):
-    """What carries frames: ``tools.muster.machine.zmtp.Dealer``, ``tools.muster.machine.zmtp.Router``, or libzmq's."""
-
-    dropped: int  # frames not sent because the peer's queue was full or its connection gone
-    trouble: str  # of a dealer: why it has no connection; "" while it has one, or nothing is known
-
-    def send(self, parts: list[bytes]) -> bool:
-        """Send without waiting; False if the frame was dropped. To a router's peer: its identity first."""
-
-    def stands(self) -> bool:
-        """Whether a dealer has a connection, as far as this side knows."""
-
-    def trust(self, identity: bytes) -> None:
-        """Of a router: who connected under this identity has said who it is. A holder of the cluster's key is known anyway."""
-
-    def drop(self, identity: bytes, reason: str) -> None:
-        """Of a router: end this connection, if it is no key holder's."""
-
-    def address(self, identity: bytes) -> str:
-        """Of a router: where this connection comes from, ``host:port``; empty if that is not known."""
-
-    def close(self) -> None:
-        """Close at once; what was not sent is dropped."""
 
 
 class LoopSocket:
@@ -150,6 +124,10 @@ class LoopSocket:
         """Whether it takes a message now: with IMMEDIATE only while there is a connection."""
         return not self.closed and bool(int(self.socket.getsockopt(zmq.EVENTS)) & zmq.POLLOUT)
 
+    def hint(self) -> str:
+        """What an operator may look at while there is trouble."""
+        return hint_of(self.trouble)
+
     def trust(self, identity: bytes) -> None:
         """Nothing: who got here holds the cluster's key."""
 
@@ -170,9 +148,123 @@ class LoopSocket:
             self.socket.close(linger=0)
 
 
+class DealtOnce:
+    """A DEALER of libzmq of one connection. What comes is drained as :class:`LoopSocket` does; besides, it
+    tells when the connection stands and when it is gone."""
+
+    __slots__ = (
+        "_fd",
+        "_loop",
+        "_lost",
+        "_monitor",
+        "_opened",
+        "_receive",
+        "_scheduled",
+        "_socket",
+        "_up",
+        "closed",
+        "dropped",
+        "trouble",
+    )
+
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, socket: zmq.Socket[bytes], endpoint: str, receive: Receive,
+        opened: Callable[[], None] | None, lost: Callable[[str], None] | None,
+    ) -> None:
+        self._loop = loop
+        self._socket = socket
+        self._monitor = DealerMonitor(loop, socket, endpoint, self._troubled, redials=False)
+        self._receive = receive
+        self._opened = opened
+        self._lost = lost
+        self._up = False
+        self._scheduled = True
+        self.closed = False
+        self.dropped = 0
+        self.trouble = "not tried yet"
+        self._fd = int(socket.getsockopt(zmq.FD))
+        loop.add_reader(self._fd, self._ready)
+        loop.call_soon(self._ready)
+
+    def send(self, parts: list[bytes]) -> bool:
+        """Send without waiting; False if the frame was dropped."""
+        try:
+            self._socket.send_multipart(parts, zmq.NOBLOCK)
+        except zmq.ZMQError:
+            self.dropped += 1
+            return False
+        traffic.sent += 1
+        if not self._scheduled and int(self._socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN:
+            self._scheduled = True
+            self._loop.call_soon(self._ready)
+        return True
+
+    def _troubled(self, reason: str) -> None:
+        self.trouble = reason
+        if reason and not self._up and self._lost is not None:
+            self._lost(reason)
+
+    def _ready(self) -> None:
+        self._scheduled = False
+        socket = self._socket
+        for _ in range(_DRAIN_LIMIT):
+            if self.closed:
+                return
+            events = int(socket.getsockopt(zmq.EVENTS))
+            if not self._up and events & zmq.POLLOUT:
+                self._up, self.trouble = True, ""
+                if self._opened is not None:
+                    self._opened()
+                continue
+            if events & zmq.POLLIN:
+                traffic.received += 1
+                self._receive(socket.recv_multipart(zmq.NOBLOCK))
+                continue
+            if self._up and not events & zmq.POLLOUT:
+                self.trouble = "connection lost"
+                if self._lost is not None:
+                    self._lost(self.trouble)
+            return
+        self._scheduled = True
+        self._loop.call_soon(self._ready)
+
+    def stands(self) -> bool:
+        """Whether there is a connection."""
+        return self._up and not self.closed and bool(int(self._socket.getsockopt(zmq.EVENTS)) & zmq.POLLOUT)
+
+    def hint(self) -> str:
+        """What an operator may look at while there is trouble."""
+        return hint_of(self.trouble)
+
+    def trust(self, identity: bytes) -> None:
+        """Nothing: whom a dealer dialled, it knows."""
+
+    def drop(self, identity: bytes, reason: str) -> None:
+        """Nothing: it has one connection, which :meth:`close` ends."""
+
+    def address(self, identity: bytes) -> str:
+        """Not known: libzmq keeps it to itself."""
+        return ""
+
+    def close(self) -> None:
+        """Close at once; what was not sent is dropped."""
+        if not self.closed:
+            self.closed = True
+            self._monitor.close()
+            self._loop.remove_reader(self._fd)
+            self._socket.close(linger=0)
+
+
 def open_router(
-    loop: asyncio.AbstractEventLoop, context: zmq.Context[zmq.Socket[bytes]], endpoint: str, receive: Receive, *,
-    keys: CurveKeys | None, hwm: int, silence_s: float = 0.0, strangers: bool = False,
+    loop: asyncio.AbstractEventLoop,
+    context: zmq.Context[zmq.Socket[bytes]] | None,
+    endpoint: str,
+    receive: Receive,
+    *,
+    keys: CurveKeys | None,
+    hwm: int,
+    silence_s: float = 0.0,
+    strangers: bool = False,
     gone: Callable[[bytes], None] | None = None,
 ) -> FrameSocket:
     """A socket that listens; with keys only holders of the cluster's key may connect (see :class:`Gatekeeper`).
@@ -180,6 +272,7 @@ def open_router(
     nobody is told who has gone."""
     if keys is None:
         return Router(loop, endpoint, receive, hwm=hwm, silence_s=silence_s, strangers=strangers, gone=gone)
+    assert context is not None, "libzmq does CURVE"
     made = LoopSocket(loop, _router(context, keys=keys, hwm=hwm, silence_s=silence_s, ipv6="[" in endpoint), receive)
     if strangers:
         made.monitor_router(endpoint)
@@ -188,13 +281,42 @@ def open_router(
 
 
 def open_dealer(
-    loop: asyncio.AbstractEventLoop, context: zmq.Context[zmq.Socket[bytes]], endpoint: str, identity: bytes,
-    receive: Receive, *, keys: CurveKeys | None, hwm: int, silence_s: float = 0.0, opened: Callable[[], None] | None = None,
+    loop: asyncio.AbstractEventLoop,
+    context: zmq.Context[zmq.Socket[bytes]] | None,
+    endpoint: str,
+    identity: bytes,
+    receive: Receive,
+    *,
+    keys: CurveKeys | None,
+    hwm: int,
+    silence_s: float = 0.0,
+    opened: Callable[[], None] | None = None,
+    lost: Callable[[str], None] | None = None,
+    redials: bool = True,
 ) -> FrameSocket:
-    """A socket that connects, again and again. Nothing is queued for a peer that is not there. ``silence_s``: as of
-    ``tools.muster.machine.zmtp.Dealer``. ``opened``: there is a connection."""
+    """A socket that connects, again and again, or once. Nothing is queued for a peer that is not there.
+    ``silence_s``: as of ``Dealer``. ``opened``: there is a connection. ``lost``: there is none, or none any
+    more; with a key, only a socket of one connection tells."""
     if keys is None:
-        return Dealer(loop, endpoint, identity, receive, hwm=hwm, silence_s=silence_s, opened=opened)
+        return Dealer(
+            loop,
+            endpoint,
+            identity,
+            receive,
+            hwm=hwm,
+            silence_s=silence_s,
+            opened=opened,
+            lost=lost,
+            again_s=AGAIN_S if redials else None,
+        )
+    assert context is not None, "libzmq does CURVE"
+    if not redials:
+        socket = _dealer(context, identity, keys=keys, hwm=hwm, silence_s=silence_s, ipv6="[" in endpoint)
+        socket.reconnect_ivl = -1
+        socket.rcvhwm = 0  # whoever dials once reads always; the other side is the bounded one
+        once = DealtOnce(loop, socket, endpoint, receive, opened, lost)
+        socket.connect(endpoint)  # only now: what comes of it is told once
+        return once
     # of names libzmq would take no IPv4 address, and that is what hosts bind: IPv6 only where an address says so
     made = LoopSocket(loop, _dealer(context, identity, keys=keys, hwm=hwm, silence_s=silence_s, ipv6="[" in endpoint), receive)
     made.monitor_dealer(endpoint, opened)

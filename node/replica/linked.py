@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from cluster.settings import Common
 from node.links.siblings import NodeLinks
-from node.links.sockets import CurveKeys
 from node.replica.server import Node
 
 
@@ -12,10 +10,10 @@ class LinkedNode(Node):
     """Opens and closes the links with itself; when they are flushed and swept is for the subclasses."""
 
     links: NodeLinks
+    links_kind = NodeLinks
 
     def start(self) -> None:
-        common: Common = self.settings.common
-        self.links = NodeLinks(self.loop, self._context, common, CurveKeys.load(common.curve_key_file), self.wake)
+        self.links = self.links_kind(self.machine, self.settings.common, self.wake)
         super().start()
 
     def _close(self) -> None:

@@ -1,38 +1,36 @@
-"""``python -m node``: run one node until it is told to stop; its settings come by ``tools.muster.machine.handed``.
-
-Exit codes: 0 stopped as told, 3 must not be started again (``FATAL_EXIT``), others: crashed.
-"""
+"""``python -m node``: run one node until it is told to stop; its settings come by
+``tools.muster.machine.handed``."""
 
 from __future__ import annotations
 
 import asyncio
-import os
 import signal
 import sys
-from collections.abc import Callable, Coroutine
+from collections.abc import Coroutine
 from typing import Any
 
 import structlog
 import uvloop
 
+from cluster.machine import StatusSink
 from cluster.order.sound import NewerRecord
 from cluster.raft import LogContradiction
 from cluster.settings import NodeSettings, loads
-from node.replica.order_node import OrderNode
+from node.replica.made import make_node
 from node.replica.server import Node
-from node.replica.shard_node import ShardNode
 from node.storage.errors import DirectoryLocked, DiskFull, LibraryRefused, StorageCorruption, is_disk_full
 from tools.muster.machine import logs, seal
+from tools.muster.machine.crash import FATAL_EXIT, Handler, crash_handler
+from tools.muster.machine.disks import NodesMachine
 from tools.muster.machine.handed import take
 from tools.muster.machine.scheduling import short_slices
 from tools.muster.machine.setup import keep_aside, pin, settle_memory
-from tools.muster.machine.status import StatusPipe, StatusSink
+from tools.muster.machine.status import StatusPipe
 from tools.muster.machine.trimming import give_back_freed
 from tools.muster.machine.turns import turns
 
 log = structlog.get_logger("node")
 
-FATAL_EXIT = 3  # the supervisor does not restart a node that ends with this
 _SWITCH_INTERVAL_S = 0.0002
 REPLACE_HOST = (
     "This replica's log is not the one that it voted and acknowledged with, so it may not take part under its old identity. "
@@ -44,30 +42,20 @@ class Fatal(Exception):
     """This replica must not go on, and starting it again would not help."""
 
 
-def make_node(
-    settings: NodeSettings, loop: asyncio.AbstractEventLoop, status: StatusSink | None = None,
-) -> Node:
-    """The node that these settings ask for; not started. ``status``: see ``Node``."""
-    if settings.common.shard_count == 1:
-        return Node(settings, loop, status)
-    return OrderNode(settings, loop, status) if settings.shard == 0 else ShardNode(settings, loop, status)
-
-
-def sealed_node(
-    settings: NodeSettings, loop: asyncio.AbstractEventLoop, status: StatusSink | None = None,
-) -> Node:
-    """As :func:`make_node`, in a directory that must be what its seal says (H10). Raises ``SealBroken``."""
+def sealed_node(settings: NodeSettings, machine: NodesMachine) -> Node:
+    """A node in a directory that must be what its seal says (H10). Raises ``SealBroken``."""
     seal.check(settings.data_dir, settings.common.member_id, settings.incarnation)
-    node = make_node(settings, loop, status)
+    node = make_node(settings, machine)
     seal.begin(settings.data_dir, settings.incarnation)  # a node sends nothing before it is started
     return node
 
 
 async def _run(settings: NodeSettings, others: set[int]) -> int:
     loop = asyncio.get_running_loop()
-    node = sealed_node(settings, loop)
+    machine = NodesMachine(loop, settings.common)
+    node = sealed_node(settings, machine)
     stop = asyncio.Event()
-    loop.set_exception_handler(crash_handler(node.settings.shard, node.status))
+    loop.set_exception_handler(node_crash(settings.shard, machine.status))
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     node.fatal.add_done_callback(lambda _: stop.set())
@@ -100,19 +88,16 @@ def fatal_reason(error: BaseException | None) -> str:
     return ""
 
 
-def crash_handler(shard: int, status: StatusSink) -> Callable[[asyncio.AbstractEventLoop, dict[str, Any]], None]:
-    """Whatever nobody expected ends the process: the supervisor starts it again, the log tells why. A disk that
-    cannot be trusted any more is not tried again."""
+def node_crash(shard: int, status: StatusSink, *, clients: bool = False) -> Handler:
+    """What becomes of a fault where a node runs: a disk that cannot be trusted any more is not tried
+    again."""
 
-    def crash(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-        error = context.get("exception")
+    def fatal(error: BaseException) -> bool:
         if reason := fatal_reason(error):
             refuse(shard, reason, status)
-            os._exit(FATAL_EXIT)
-        log.error("this node crashed", error=context.get("message"), exc_info=error)
-        os._exit(1)
+        return bool(reason)
 
-    return crash
+    return crash_handler(log, clients=clients, fatal=fatal)
 
 
 def refuse(shard: int, reason: str, status: StatusSink) -> None:

@@ -1,0 +1,49 @@
+"""How coarsely long work is cut: how many rows, keys or bytes go into one step.
+
+The figures balance a turn of the loop, which nobody may hold for more than some milliseconds, against the
+cost of a step. They change no result. A simulation and the tests take finer ones, so that a handful of keys
+is long work: ``GRAIN.finer(...)``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+
+@dataclass(slots=True)
+class Grain:
+    """Of one process."""
+
+    many_keys: int = 256  # a delete of more keys than this is logged as a range (D8)
+    late_rows: int = 256  # an answer that shows more than this is made late
+    turn_rows: int = (
+        256  # of a transaction that writes, looked at to decide its range compares; more: ahead of its turn
+    )
+    lease_keys: int = 256  # no more keys of a lease are listed at once
+    apply_slice_s: float = 0.002  # of a run of records
+    apply_slice_bytes: int = 8 << 20  # of one batch
+    delete_slice_rows: int = 256  # looked at between two pauses
+    run_entries: int = 512  # changes of one order record in one row
+    compaction_check: int = 16  # changes between two looks at the clock: about 100 us
+    compaction_take_check: int = 128  # changes taken between two looks at the clock: about 50 us
+    compaction_chunk: int = 1024  # changes that are sorted together, at least; more only to take a run whole
+    snapshot_chunk_bytes: int = 256 << 10
+    snapshot_window_bytes: int = 2 << 20
+    unused_link_s: float = 10.0  # so long a link that nobody asks anything on is kept
+
+    @contextmanager
+    def finer(self, **values: float) -> Iterator[Grain]:
+        """Other figures, as long as this lasts."""
+        before = {name: getattr(self, name) for name in values}
+        for name, value in values.items():
+            setattr(self, name, value)
+        try:
+            yield self
+        finally:
+            for name, value in before.items():
+                setattr(self, name, value)
+
+
+GRAIN = Grain()

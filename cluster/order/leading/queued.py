@@ -1,0 +1,44 @@
+"""What waits at a shard's leader, and what it says of itself."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from cluster.evaluate.range_compares import RangeCompares
+from cluster.order.prepare import Prepare
+
+T = TypeVar("T")
+
+
+@dataclass(slots=True)
+class Waiting(Generic[T]):
+    """A request in the lock table."""
+
+    token: T
+    method: int
+    body: bytes
+    batch: int = 0  # must be applied before it is tried again
+    looked: RangeCompares | None = None
+
+
+@dataclass(slots=True)
+class Preparing(Generic[T]):
+    """A prepare in the lock table."""
+
+    token: T
+    prepare: Prepare
+    batch: int = 0  # what must be applied before it is answered (H1)
+    answer: bytes | None = None
+    looked: RangeCompares | None = None
+
+
+@dataclass(slots=True, frozen=True)
+class Report:
+    """What this leader has committed; state, not an event: sent until the feed shows it."""
+
+    shard: int
+    index: int
+    term: int
+    count: int
+    applied_order: int

@@ -1,0 +1,24 @@
+"""A complaint that goes on is told now and then, not each time."""
+
+from __future__ import annotations
+
+
+class Repeats:
+    """Which complaints are news: the same cause is told once in ``interval_s``, and few causes are told
+    apart, since a stranger may name any number of them."""
+
+    def __init__(self, interval_s: float = 60.0, causes: int = 64) -> None:
+        self._interval_s = interval_s
+        self._causes = causes
+        self._told: dict[object, float] = {}  # cause -> when
+
+    def news(self, cause: object, now: float) -> bool:
+        """Whether to tell it. ``now``: seconds of any one clock."""
+        if now - self._told.get(cause, float("-inf")) < self._interval_s:
+            return False
+        if len(self._told) >= self._causes:
+            self._told = {cause: at for cause, at in self._told.items() if now - at < self._interval_s}
+            if len(self._told) >= self._causes:
+                return False
+        self._told[cause] = now
+        return True

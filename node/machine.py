@@ -1,0 +1,34 @@
+"""What a node needs of its machine besides ``cluster.machine.Machine``: its disks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Protocol
+
+from cluster.machine import Machine
+from cluster.raft import Configuration
+from node.storage import RaftLog, StateStore
+from node.storage.snapshot import SnapshotSink, SnapshotSource
+
+
+class NodeMachine(Machine, Protocol):
+    """The machine as a node sees it. The real one: ``tools.muster.machine.disks``."""
+
+    def open_log(
+        self, path: str, *, initial: Configuration, no_fsync: bool, write_buffer_bytes: int
+    ) -> RaftLog:
+        """The Raft log of this directory, made if there is none."""
+
+    def open_state(
+        self, path: str, *, block_cache_bytes: int, write_buffer_bytes: int, range_cache_bytes: int,
+    ) -> StateStore:
+        """The applied state of this directory, made if there is none."""
+
+    def snapshot_of(self, store: StateStore, folder: Path) -> SnapshotSource:
+        """A snapshot of the state, to be sent."""
+
+    def snapshot_into(self, folder: Path) -> SnapshotSink:
+        """What takes a snapshot in, beside the state."""
+
+    def remove_left_snapshots(self, folder: Path) -> None:
+        """Drop what a process that ended has left of snapshots that it sent."""

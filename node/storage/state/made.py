@@ -1,0 +1,36 @@
+"""A state that is not there yet is made."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rocksdict import Options, Rdict
+
+from node.storage import directory, keys
+from node.storage.errors import StorageCorruption, raise_open
+from node.storage.keys import Position
+from node.storage.options import UNLOGGED
+from node.storage.state.reads import position_of
+
+
+def made(root: Path, options: Options) -> str:
+    """The name of an empty database in a directory that has none. Raises StorageCorruption if there was
+    one."""
+    name = directory.FIRST
+    if any(child.name != name and child.name.startswith("db-") for child in root.iterdir()):
+        raise StorageCorruption(f"{root}: the file 'current' is missing beside {root}/db-*")
+    # Either fresh or a crash before `current` was first written: that database is empty.
+    try:
+        database = Rdict(str(root / name), options)
+    except Exception as e:
+        raise_open(e, str(root / name))
+    if database.get(keys.POSITION_ROW) is None:
+        database.put(keys.POSITION_ROW, keys.POSITION.pack(*Position(0, 0, 0, 1, 0)), UNLOGGED)
+        database.flush(True)
+    position = position_of(database, str(root / name))
+    database.close()
+    if position.order_index:
+        raise StorageCorruption(f"{root}: the file 'current' is missing beside a database at {position}")
+    directory.sync_tree(root / name)
+    directory.write_current(root, name)
+    return name

@@ -1,0 +1,118 @@
+"""Imports point one way: ``cluster`` knows nothing of ours and touches no machine, ``node`` and ``proxy``
+know it alone."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[3]
+OURS = ("cluster", "node", "proxy", "tools", "bench")
+MAY = {"cluster": {"cluster"}, "node": {"node", "cluster"}, "proxy": {"proxy", "cluster"}}
+# a socket is the machine's, for all of them; what else touches one enters cluster/ by ``cluster.machine``
+SOCKETS = {"socket", "select", "selectors", "zmq", "socketserver"}
+MACHINE = SOCKETS | {
+    "asyncio",
+    "threading",
+    "multiprocessing",
+    "subprocess",
+    "signal",
+    "time",
+    "random",
+    "secrets",
+    "ssl",
+    "uvloop",
+    "psutil",
+    "resource",
+    "structlog",
+}
+# folders that still know each other: what is taken out of here does not come back
+CIRCLES = {
+    ("bench.compare", "bench.load"), ("bench.compare", "bench.report"), ("cluster.evaluate", "cluster.order"),
+    ("node.serving", "node.upkeep"), ("proxy.grpc", "proxy.http"), ("proxy.http", "proxy.metrics"),
+    ("proxy.metrics", "proxy.services"), ("proxy.services", "proxy.spanning")}
+
+
+def modules(package: str) -> list[Path]:
+    """All but the commands (``python -m node``), which run what ``tools`` makes of a node."""
+    return sorted(
+        p for p in (ROOT / package).rglob("*.py") if p.name != "__main__.py" and not p.stem.endswith("_pb2")
+    )
+
+
+@cache
+def imported(path: Path, *, types_too: bool) -> frozenset[str]:
+    """Dotted names of the modules that one imports. ``types_too``: those that only a type checker sees,
+    besides."""
+    return frozenset(_imported(path, types_too))
+
+
+@cache
+def is_module(name: str) -> bool:
+    place = ROOT.joinpath(*name.split("."))
+    return place.is_dir() or place.with_suffix(".py").exists()
+
+
+def _imported(path: Path, types_too: bool) -> Iterator[str]:
+    todo: list[ast.AST] = [ast.parse(path.read_text(encoding="utf-8"))]
+    while todo:
+        item = todo.pop()
+        if isinstance(item, ast.If) and ast.unparse(item.test) == "TYPE_CHECKING" and not types_too:
+            todo += item.orelse
+            continue
+        if isinstance(item, ast.Import):
+            yield from (name.name for name in item.names)
+        elif isinstance(item, ast.ImportFrom) and item.module is not None:
+            for name in item.names:
+                full = f"{item.module}.{name.name}"
+                yield full if item.module.split(".")[0] in OURS and is_module(full) else item.module
+        todo += ast.iter_child_nodes(item)
+
+
+@pytest.mark.parametrize("package", MAY)
+def test_imports_point_down(package: str) -> None:
+    assert not [
+        f"{path.relative_to(ROOT)} imports {name}"
+        for path in modules(package)
+        for name in imported(path, types_too=True)
+        if name.split(".")[0] in OURS and name.split(".")[0] not in MAY[package]
+    ]
+
+
+@pytest.mark.parametrize(
+    ("package", "forbidden"), [("cluster", MACHINE), ("node", SOCKETS), ("proxy", SOCKETS)]
+)
+def test_the_machine_is_passed_in(package: str, forbidden: set[str]) -> None:
+    assert not [
+        f"{path.relative_to(ROOT)} imports {name}"
+        for path in modules(package)
+        for name in imported(path, types_too=False)
+        if name.split(".")[0] in forbidden
+    ]
+
+
+def test_no_folders_import_each_other() -> None:
+    """A folder with those inside of it is one room for those outside."""
+    known: dict[str, set[str]] = {}
+    for path in (p for package in OURS for p in modules(package)):
+        parts = path.relative_to(ROOT).with_suffix("").parts
+        folder = ".".join(parts[: min(2, len(parts) - 1)])
+        for name in imported(path, types_too=False):
+            words = name.split(".")
+            if words[0] in OURS:
+                there = ROOT.joinpath(*words)
+                room = ".".join(words[: min(2, len(words) if there.is_dir() else len(words) - 1)])
+                if room != folder:
+                    known.setdefault(folder, set()).add(room)
+    inside = {
+        (a, b)
+        for a, b in ((a, b) for a in known for b in known[a])
+        if a.startswith(f"{b}.") or b.startswith(f"{a}.")
+    }
+    circles = {(a, b) for a in known for b in known[a]
+               if a < b and (a, b) not in inside and a in known.get(b, ())}
+    assert circles == CIRCLES

@@ -1,0 +1,52 @@
+"""``python -m proxy``: run one front until it is told to stop; its settings come by
+``tools.muster.machine.handed``."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+
+import structlog
+import uvloop
+
+from cluster.settings import FrontSettings, loads
+from proxy.main import Front
+from tools.muster.machine import logs
+from tools.muster.machine.crash import crash_handler
+from tools.muster.machine.handed import take
+from tools.muster.machine.real import RealMachine
+from tools.muster.machine.scheduling import short_slices
+from tools.muster.machine.setup import pin, settle_memory
+from tools.muster.machine.trimming import give_back_freed
+from tools.muster.machine.turns import turns
+
+log = structlog.get_logger("front")
+
+
+async def serve(settings: FrontSettings) -> None:
+    """Run a front until SIGTERM or SIGINT."""
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(crash_handler(log, clients=True, disks=False))
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopping.set)
+    machine = RealMachine(loop, settings.common)
+    front = Front(settings, machine)
+    await front.start()
+    settle_memory()
+    give_back_freed(loop)
+    turns.watch(loop)
+    await stopping.wait()
+    await front.stop()
+    machine.close()
+
+
+def main() -> None:
+    """Run with the settings that were handed over."""
+    settings = loads(FrontSettings, *take(1))
+    common = settings.common
+    logs.configure("muster/front", common.log_level, common.log_format, common.log_outputs, host=common.name,
+                   front=settings.index)
+    pin(common.cpu)
+    short_slices()
+    uvloop.run(serve(settings))
