@@ -20,7 +20,16 @@ import pytest
 from bench.client import Client, parse_endpoint, tls_context
 from cluster.pb import rpc_pb2 as pb
 from tests.authority import Authority, Pair, replace
-from tests.interop.secure_hosts import ETCDCTL, UNCHECKED, SecureHost, asked, secure_host, showing, trusting
+from tests.interop.secure_hosts import (
+    ETCDCTL,
+    MUSTERCTL,
+    UNCHECKED,
+    SecureHost,
+    asked,
+    secure_host,
+    showing,
+    trusting,
+)
 
 pytestmark = [
     pytest.mark.interop,
@@ -197,6 +206,26 @@ def test_a_host_that_makes_its_own_certificate(tmp_path: Path) -> None:
         assert host.ctl(ETCDCTL, "get a", f"--cacert={made}", limit="20s").stdout == "a\nb\n"
         found = host.ctl(ETCDCTL, "get a")
         assert "x509: " in reason(found)
+
+
+def test_musterctl_takes_the_same_flags(world: World) -> None:
+    trust, name = trusting(world.authority), showing(world.alice)
+    for words in ("put c 1", "get c", "shard list -w json", "endpoint health", "del c"):
+        done = world.muster.ctl(MUSTERCTL, words, *trust, *name, limit="20s")
+        assert done.returncode == 0, done.stderr
+    assert world.etcd.ctl(MUSTERCTL, "put c 1", *trust, *name, limit="20s").stdout == "OK\n"
+    unchecked = world.muster.ctl(MUSTERCTL, "get c", "--insecure-skip-tls-verify", *name, limit="20s")
+    assert (unchecked.returncode, unchecked.stdout) == (0, ""), unchecked.stderr
+    for flags, words in (
+        (trust, "it may ask for a client certificate (--cert, --key)"),
+        (name, "certificate: "),
+        ((f"--cert={world.alice.cert}",), "KeyFile and CertFile must both be present[key: , cert: "),
+        (("--cacert=/nosuch",), "open /nosuch: no such file or directory"),
+        (("--cacert=",), "empty string is passed to --cacert option"),
+    ):
+        done = world.muster.ctl(MUSTERCTL, "get c", *flags)
+        assert words in done.stderr, (flags, done.stderr)
+        assert done.returncode == (1 if flags in (trust, name) else 128)
 
 
 def test_certificates_are_swapped_under_load_without_a_failed_request(world: World) -> None:

@@ -18,6 +18,7 @@ import grpc
 
 from tools.musterctl.command import Exit
 from tools.musterctl.diagnose import Target, Tls, explain_all
+from tools.musterctl.unchecked import shown_by
 
 _LOOK_S = 0.2
 _TOLD_AFTER_S = 1.0  # of waiting without a time limit
@@ -46,6 +47,7 @@ class Config:
     keepalive_timeout_ms: int
     dial_timeout_ms: int = 2_000
     debug: bool = False
+    skip_verify: bool = False
 
     def target(self, endpoint: str) -> Target:
         """Where an endpoint is; its scheme decides about TLS, then the other flags."""
@@ -58,7 +60,7 @@ class Config:
             tls = scheme == "https"
         elif scheme == "unixs":
             tls = True
-        files = Tls(self.cert, self.key, self.cacert) if tls else None
+        files = Tls(self.cert, self.key, self.cacert, self.skip_verify) if tls else None
         return Target(endpoint, address.strip(), scheme in ("unix", "unixs"), files)
 
 
@@ -195,7 +197,11 @@ class Channels:
             options.append(("grpc.enable_http_proxy", 0))
         if target.tls is None:
             return grpc.insecure_channel(where, options)
-        return grpc.secure_channel(where, _credentials(target.tls), options)
+        trusted: bytes | None = None
+        if target.tls.unchecked and (shown := shown_by(target, config.dial_timeout_ms / 1000)) is not None:
+            trusted = shown.pem
+            options.append(("grpc.ssl_target_name_override", shown.name))
+        return grpc.secure_channel(where, _credentials(target.tls, trusted), options)
 
 
 def _dial(channel: grpc.Channel) -> None:
@@ -208,7 +214,7 @@ def _dial(channel: grpc.Channel) -> None:
     channel.unsubscribe(nothing)
 
 
-def _credentials(tls: Tls) -> grpc.ChannelCredentials:
+def _credentials(tls: Tls, trusted: bytes | None = None) -> grpc.ChannelCredentials:
     if bool(tls.cert) != bool(tls.key):
         raise Exit(128, f"KeyFile and CertFile must both be present[key: {tls.key}, cert: {tls.cert}]")
     contents: dict[str, bytes | None] = {}
@@ -218,4 +224,5 @@ def _credentials(tls: Tls) -> grpc.ChannelCredentials:
         except OSError as error:
             reason = (error.strerror or "").lower()
             raise Exit(128, f"open {name}: {reason}") from None
-    return grpc.ssl_channel_credentials(contents[tls.cacert], contents[tls.key], contents[tls.cert])
+    roots = trusted or contents[tls.cacert]
+    return grpc.ssl_channel_credentials(roots, contents[tls.key], contents[tls.cert])

@@ -107,9 +107,8 @@ def session(invocation: Invocation) -> Session:
     for name in ("cert", "key", "cacert"):
         if name in flags.given and not flags.string(name):
             raise Exit(128, f"empty string is passed to --{name} option")
-    for name in ("discovery-srv", "insecure-skip-tls-verify"):
-        if name in flags.given and flags.value(name):
-            raise Exit(128, f"--{name} is not supported")
+    if "discovery-srv" in flags.given and flags.value("discovery-srv"):
+        raise Exit(128, "--discovery-srv is not supported")
     user, password = _credentials(flags)
     config = Config(
         endpoints=tuple(flags.strings("endpoints")),
@@ -123,6 +122,7 @@ def session(invocation: Invocation) -> Session:
         keepalive_timeout_ms=flags.number("keepalive-timeout") // 1_000_000,
         dial_timeout_ms=max(1, flags.number("dial-timeout") // 1_000_000),
         debug=flags.switch("debug"),
+        skip_verify=flags.switch("insecure-skip-tls-verify"),
     )
     if not config.endpoints:
         raise Exit(2, "etcdclient: no available endpoints")

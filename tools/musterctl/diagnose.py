@@ -29,6 +29,7 @@ class Tls:
     cert: str = ""
     key: str = ""
     cacert: str = ""
+    unchecked: bool = False  # whoever the server is
 
 
 @dataclass(slots=True, frozen=True)
@@ -44,14 +45,15 @@ class Target:
 def explain(target: Target, timeout_s: float) -> str:
     """Why ``target`` cannot be used; it takes some ``timeout_s`` at most. REACHABLE if it can."""
     try:
-        connection = _connect(target, timeout_s)
+        connection = connect(target, timeout_s)
     except OSError as error:
         return _words(error)
     with contextlib.closing(connection):
         if target.tls is None:
             return _greet(connection)
         try:
-            secure = _context(target.tls).wrap_socket(connection, server_hostname=_host_port(target.address)[0])
+            host = host_port(target.address)[0]
+            secure = context_of(target.tls).wrap_socket(connection, server_hostname=host)
         except OSError as error:
             return _tls_words(error)
         with contextlib.closing(secure):
@@ -74,14 +76,16 @@ def explain_all(targets: Sequence[Target], timeout_s: float) -> list[tuple[str, 
     return [(t.name, found.get(i, "no answer")) for i, t in enumerate(targets)]
 
 
-def _host_port(address: str) -> tuple[str, str]:
+def host_port(address: str) -> tuple[str, str]:
+    """Host and port of an address."""
     host, colon, port = address.rpartition(":")
     if not colon or address.endswith("]"):
         return address.strip("[]"), "443"  # gRPC's default
     return host.strip("[]"), port
 
 
-def _connect(target: Target, timeout_s: float) -> socket.socket:
+def connect(target: Target, timeout_s: float) -> socket.socket:
+    """A connection without TLS yet. OSError."""
     if target.unix:
         connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         connection.settimeout(timeout_s)
@@ -91,7 +95,7 @@ def _connect(target: Target, timeout_s: float) -> socket.socket:
             connection.close()
             raise
         return connection
-    return socket.create_connection(_host_port(target.address), timeout_s)
+    return socket.create_connection(host_port(target.address), timeout_s)
 
 
 def _words(error: OSError) -> str:
@@ -146,9 +150,14 @@ def _greet(connection: socket.socket) -> str:
     return "takes connections and says nothing of HTTP/2" if answer else "takes connections and says nothing"
 
 
-def _context(tls: Tls) -> ssl.SSLContext:
+def context_of(tls: Tls, *, http2: bool = True) -> ssl.SSLContext:
+    """The client's side of TLS. OSError for files that cannot be used."""
     context = ssl.create_default_context(cafile=tls.cacert or None)
-    context.set_alpn_protocols(["h2"])
+    if tls.unchecked:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    if http2:
+        context.set_alpn_protocols(["h2"])
     if tls.cert:
         context.load_cert_chain(tls.cert, tls.key or None)
     return context

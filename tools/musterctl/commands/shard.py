@@ -15,6 +15,7 @@ from cluster.placement import Placement
 from tools.musterctl.client import Config, Session, failing_with, session
 from tools.musterctl.command import Exit, Invocation
 from tools.musterctl.commands.kv import span
+from tools.musterctl.diagnose import context_of
 from tools.musterctl.printing import layout
 from tools.musterctl.printing.gotext import quote, raw, si_bytes
 from tools.musterctl.printing.printer import choose
@@ -126,7 +127,8 @@ def _ask_any(s: Session, endpoints: Sequence[str], path: str) -> Facts | None:
     """A JSON document of the first endpoint that gives it; None if none does."""
     for endpoint in endpoints:
         try:
-            with urllib.request.urlopen(_url(s.config, endpoint) + path, timeout=s.timeout_s, context=_context(s.config)) as answer:
+            url, context = _url(s.config, endpoint) + path, _context(s.config, endpoint)
+            with urllib.request.urlopen(url, timeout=s.timeout_s, context=context) as answer:
                 document = json.load(answer)
         except (OSError, ValueError, urllib.error.URLError):
             continue
@@ -138,14 +140,9 @@ def _ask_any(s: Session, endpoints: Sequence[str], path: str) -> Facts | None:
 def _url(config: Config, endpoint: str) -> str:
     if "://" in endpoint:
         return endpoint.rstrip("/")
-    secure = bool(config.cert or config.cacert) or not config.insecure_transport
-    return f"{'https' if secure else 'http'}://{endpoint}"
+    return f"{'http' if config.target(endpoint).tls is None else 'https'}://{endpoint}"
 
 
-def _context(config: Config) -> ssl.SSLContext | None:
-    if not config.cacert and not config.cert:
-        return None
-    context = ssl.create_default_context(cafile=config.cacert or None)
-    if config.cert:
-        context.load_cert_chain(config.cert, config.key)
-    return context
+def _context(config: Config, endpoint: str) -> ssl.SSLContext | None:
+    tls = config.target(endpoint).tls
+    return context_of(tls, http2=False) if tls is not None else None
