@@ -50,7 +50,6 @@ def test_a_list_flag_grows() -> None:
     [
         (("nosuch",), 'unknown command "nosuch" for "musterctl"'),
         (("--nosuch", "get", "xyzzy"), 'unknown command "xyzzy" for "musterctl"'),
-        (("lock", "a"), 'unknown command "lock" for "musterctl"'),
         (("get", "--nosuch"), "unknown flag: --nosuch"),
         (("get", "-z"), "unknown shorthand flag: 'z' in -z"),
         (("get", "-w"), "flag needs an argument: 'w' in -w"),

@@ -98,7 +98,7 @@ def keep_alive(invocation: Invocation) -> None:
             raise Exit(2, "etcdserver: requested lease not found")
         s.printer.lease_keep_alive(r)
         return
-    for answer in _renewals(client, lease):
+    for answer in renewals(client, lease):
         if answer.TTL <= 0:
             break
         s.printer.lease_keep_alive(answer)
@@ -111,7 +111,7 @@ def _renew_once(client: Client, lease: int) -> rpc_pb2.LeaseKeepAliveResponse:
     return next(iter(client.stream("Lease/LeaseKeepAlive", iter(request), rpc_pb2.LeaseKeepAliveResponse)))
 
 
-def _renewals(client: Client, lease: int) -> Iterator[rpc_pb2.LeaseKeepAliveResponse]:
+def renewals(client: Client, lease: int) -> Iterator[rpc_pb2.LeaseKeepAliveResponse]:
     """Answers to renewals, the next sent a third of the TTL after the last was answered, for ever.
 
     Where one is not answered in time, or the stream breaks, the next goes to another endpoint. It does not end when

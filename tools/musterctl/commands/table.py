@@ -1,7 +1,7 @@
 """The table of commands and flags: what exists, what help says about it, and which function runs it.
 
 The usage texts are etcdctl's, since scripts and people look for them. What muster's servers cannot do
-yet (auth, membership changes, locks) is not in the table, and so is an unknown command.
+yet (auth, membership changes) is not in the table, and so is an unknown command.
 """
 
 from __future__ import annotations
@@ -317,6 +317,18 @@ def root() -> Command:
                 ],
             ),
             _check_command(),
+            Command(
+                "lock <lockname> [exec-command arg1 arg2 ...]",
+                "Acquires a named lock",
+                "concurrency:lock",
+                (Flag("ttl", "int", "10", "timeout for session"),),
+            ),
+            Command(
+                "elect <election-name> [proposal]",
+                "Observes and participates in leader election",
+                "concurrency:elect",
+                (_bool("listen", "observation mode", "l"),),
+            ),
             Command(
                 "peer-keys <filename>",
                 "Generates the key file that encrypts traffic between hosts",

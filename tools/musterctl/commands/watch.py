@@ -131,7 +131,8 @@ def _is_progress(r: rpc_pb2.WatchResponse) -> bool:
     return not (r.events or r.canceled or r.created or r.compact_revision) and r.header.revision != 0
 
 
-def _cancel_reason(r: rpc_pb2.WatchResponse) -> str:
+def cancel_reason(r: rpc_pb2.WatchResponse) -> str:
+    """Why the server ended a watch, as clientv3 says it."""
     if r.compact_revision:
         return _COMPACTED
     if not r.cancel_reason:
@@ -146,7 +147,7 @@ def _show(s: Session, watcher: Watcher, command: list[str], lock: threading.Lock
         for response in watcher.responses():
             with lock:
                 if response.canceled:
-                    print(f"watch was canceled ({_cancel_reason(response)})", file=sys.stderr)
+                    print(f"watch was canceled ({cancel_reason(response)})", file=sys.stderr)
                 if _is_progress(response):
                     print(f"progress notify: {response.header.revision}")
                 s.printer.watch(response)

@@ -1,0 +1,197 @@
+"""clientv3's ``concurrency`` for ``lock`` and ``elect``: a session (a lease that is kept alive) and the
+queue of keys under a prefix, in which the oldest has what all want."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator
+from types import FrameType
+
+import grpc
+
+from cluster.pb import kv_pb2, rpc_pb2
+from tools.musterctl.client import Client, RequestError
+from tools.musterctl.command import Exit
+from tools.musterctl.commands.lease import renewals
+from tools.musterctl.commands.watch import Watcher, cancel_reason
+
+_CREATE = rpc_pb2.RangeRequest.CREATE
+
+
+class Interrupted(Exception):
+    """SIGINT or SIGTERM came."""
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise Interrupted
+
+
+def interruptible() -> None:
+    """From now on SIGINT and SIGTERM are :class:`Interrupted`, in the main thread."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _interrupt)
+
+
+class Session:
+    """A lease of this process, kept alive by a thread."""
+
+    def __init__(self, client: Client, ttl_s: int) -> None:
+        self.client = client
+        self.over = threading.Event()  # the lease is gone
+        granted = client.unary(
+            "Lease/LeaseGrant", rpc_pb2.LeaseGrantRequest(TTL=ttl_s), rpc_pb2.LeaseGrantResponse
+        )
+        self.lease = granted.ID
+        threading.Thread(target=self._keep, daemon=True).start()
+
+    def _keep(self) -> None:
+        try:
+            for answer in renewals(self.client, self.lease):
+                if answer.TTL <= 0:
+                    break
+        except (Exit, RequestError):
+            pass
+        self.over.set()
+
+    def wait(self) -> None:
+        """Until the lease is gone."""
+        while not self.over.wait(1.0):  # in steps: a signal is looked at between them
+            pass
+
+
+class Place:
+    """One's own key in the queue of a name."""
+
+    def __init__(self, session: Session, name: bytes) -> None:
+        self._client = session.client
+        self._lease = session.lease
+        self.prefix = name + b"/"
+        self.key = self.prefix + (b"%x" % session.lease)
+        self.revision = 0  # at which the key was created
+        self.header = rpc_pb2.ResponseHeader()
+
+    def take(self, value: bytes) -> bool:
+        """Put the key, unless it is there; whether it is the first one then."""
+        own = rpc_pb2.RequestOp(request_range=rpc_pb2.RangeRequest(key=self.key))
+        first = rpc_pb2.RequestOp(request_range=first_created(self.prefix))
+        put = rpc_pb2.RequestOp(request_put=rpc_pb2.PutRequest(key=self.key, value=value, lease=self._lease))
+        answer = self.txn(
+            rpc_pb2.TxnRequest(compare=[_created(self.key, 0)], success=[put, first], failure=[own, first])
+        )
+        self.header, self.revision = answer.header, answer.header.revision
+        if not answer.succeeded:
+            self.revision = answer.responses[0].response_range.kvs[0].create_revision
+        oldest = answer.responses[1].response_range.kvs
+        return not oldest or oldest[0].create_revision == self.revision
+
+    def wait(self) -> None:
+        """Until every older key is gone, one watch at a time."""
+        while True:
+            before = self.range(last_created(self.prefix, self.revision - 1))
+            if not before.kvs:
+                return
+            self._wait_for_delete(before.kvs[0].key, before.header.revision)
+
+    def _wait_for_delete(self, key: bytes, revision: int) -> None:
+        for response in watch(self._client, rpc_pb2.WatchCreateRequest(key=key, start_revision=revision)):
+            if any(event.type == event.DELETE for event in response.events):
+                return
+
+    def look(self) -> rpc_pb2.RangeResponse:
+        """The key, as it is now."""
+        return self.range(rpc_pb2.RangeRequest(key=self.key))
+
+    def leave(self) -> None:
+        """Delete the key."""
+        self._client.unary(
+            "KV/DeleteRange", rpc_pb2.DeleteRangeRequest(key=self.key), rpc_pb2.DeleteRangeResponse
+        )
+
+    def resign(self) -> None:
+        """Delete the key, if it is still this one."""
+        op = rpc_pb2.RequestOp(request_delete_range=rpc_pb2.DeleteRangeRequest(key=self.key))
+        self.txn(rpc_pb2.TxnRequest(compare=[_created(self.key, self.revision)], success=[op]))
+
+    def txn(self, request: rpc_pb2.TxnRequest) -> rpc_pb2.TxnResponse:
+        """A transaction."""
+        return self._client.unary("KV/Txn", request, rpc_pb2.TxnResponse)
+
+    def range(self, request: rpc_pb2.RangeRequest) -> rpc_pb2.RangeResponse:
+        """A read."""
+        return self._client.unary("KV/Range", request, rpc_pb2.RangeResponse, safe_to_repeat=True)
+
+
+def observe(client: Client, name: bytes) -> Iterator[rpc_pb2.RangeResponse]:
+    """Who leads, each of his values, and who leads once his key is gone; for ever. RequestError where that
+    cannot go on."""
+    prefix = name + b"/"
+    while True:
+        found = client.unary("KV/Range", first_created(prefix), rpc_pb2.RangeResponse, safe_to_repeat=True)
+        if found.kvs:
+            header, pair = found.header, found.kvs[0]
+        else:
+            header, pair = _first_put(client, prefix, found.header.revision)
+        yield rpc_pb2.RangeResponse(header=header, kvs=[pair])
+        yield from _values(client, pair.key, header.revision + 1)
+
+
+def _first_put(
+    client: Client, prefix: bytes, revision: int
+) -> tuple[rpc_pb2.ResponseHeader, kv_pb2.KeyValue]:
+    request = rpc_pb2.WatchCreateRequest(key=prefix, range_end=_end(prefix), start_revision=revision)
+    for response in watch(client, request):
+        for event in response.events:
+            if event.type == event.PUT:
+                response.header.revision = event.kv.mod_revision
+                return response.header, event.kv
+    raise AssertionError("a watch ends by an error alone")
+
+
+def _values(client: Client, key: bytes, revision: int) -> Iterator[rpc_pb2.RangeResponse]:
+    for response in watch(client, rpc_pb2.WatchCreateRequest(key=key, start_revision=revision)):
+        for event in response.events:
+            if event.type == event.DELETE:
+                return
+            yield rpc_pb2.RangeResponse(header=response.header, kvs=[event.kv])
+
+
+def watch(client: Client, request: rpc_pb2.WatchCreateRequest) -> Iterator[rpc_pb2.WatchResponse]:
+    """Answers with events, for ever. RequestError if the watch was canceled."""
+    for response in Watcher(client, request).responses():
+        if response.canceled:
+            raise RequestError(cancel_reason(response), grpc.StatusCode.CANCELLED)
+        yield response
+
+
+def first_created(prefix: bytes) -> rpc_pb2.RangeRequest:
+    """Asks for the oldest key."""
+    return rpc_pb2.RangeRequest(
+        key=prefix,
+        range_end=_end(prefix),
+        limit=1,
+        sort_target=_CREATE,
+        sort_order=rpc_pb2.RangeRequest.ASCEND,
+    )
+
+
+def last_created(prefix: bytes, max_revision: int) -> rpc_pb2.RangeRequest:
+    """Asks for the newest key that is as old as that."""
+    return rpc_pb2.RangeRequest(
+        key=prefix,
+        range_end=_end(prefix),
+        limit=1,
+        sort_target=_CREATE,
+        sort_order=rpc_pb2.RangeRequest.DESCEND,
+        max_create_revision=max_revision,
+    )
+
+
+def _created(key: bytes, revision: int) -> rpc_pb2.Compare:
+    return rpc_pb2.Compare(
+        key=key, target=rpc_pb2.Compare.CREATE, result=rpc_pb2.Compare.EQUAL, create_revision=revision
+    )
+
+
+def _end(prefix: bytes) -> bytes:
+    return prefix[:-1] + bytes((prefix[-1] + 1,))
