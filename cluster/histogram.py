@@ -67,6 +67,7 @@ def doubling(first: float, count: int) -> tuple[float, ...]:
 DISK_S = doubling(0.001, 14)
 APPLY_S = doubling(0.0001, 20)
 HASH_S = doubling(0.01, 15)
+DEFRAG_S = doubling(0.1, 13)
 ROUND_TRIP_S = doubling(0.0001, 16)
 # the Prometheus client's own: of grpc_server_handling_seconds
 DEFAULT_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)

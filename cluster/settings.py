@@ -99,6 +99,7 @@ class NodeSettings:
     write_buffer_bytes: int = 33_554_432  # rows that are not flushed; the log takes half as much again
     range_cache_bytes: int = 33_554_432  # rows read lately
     lease_check_interval_ms: int = 0  # between looks whether keys and leases agree; 0: none
+    corrupt_check: bool = False  # keys and leases that do not agree raise the CORRUPT alarm
     warning_apply_ms: float = 100  # an apply that takes longer is logged
 
 
@@ -143,6 +144,9 @@ class FrontSettings:
     grpc_keepalive_timeout_ms: int = 20_000
     watch_progress_notify_interval_ms: int = 600_000
     watch_merge_bytes: int = 67_108_864  # of events that wait for other shards
+    initial_corrupt_check: bool = False  # compare this host with the others before it serves
+    corrupt_check_ms: int = 0  # between comparisons of all replicas, at the leader's host; 0: none
+    compact_hash_check_ms: int = 0  # the same, once something was compacted meanwhile
     quota_backend_bytes: int = 2_147_483_648
     cors: tuple[str, ...] = ("*",)
     host_whitelist: tuple[str, ...] = ("*",)

@@ -7,6 +7,7 @@ Its process is ``tools.muster.processes.front``.
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Callable, Sequence
 from urllib.parse import urlsplit
 
@@ -28,11 +29,13 @@ from proxy.metrics.siblings import Siblings
 from proxy.routing.links import Connector
 from proxy.routing.router import SWEEP_S, Router
 from proxy.services.context import Context
+from proxy.services.corruption import CorruptionChecks, differs
 from proxy.services.table import register_all
 from proxy.tls import Credentials
 
 log = structlog.get_logger("front")
 
+FATAL_EXIT = 3  # the supervisor does not start a process again that ends with this
 _RECEIVE_OVERHEAD_BYTES = 524_288
 
 
@@ -67,6 +70,7 @@ class Front:
             keepalive_timeout_s=settings.grpc_keepalive_timeout_ms / 1000,
         )
         self.server = Server(self.registry, limits)
+        self.corruption = CorruptionChecks(self.context)
         self.metrics = Metrics(self.context, self.server, self.registry, machine.turns)
         self.siblings = Siblings(common.run_dir, settings.index, settings.fronts, self.metrics.own, self.metrics.look)
         self.metrics.in_thread = self._in_thread
@@ -88,6 +92,10 @@ class Front:
         """Listen and connect."""
         self._sweep()
         settings = self.settings
+        if settings.initial_corrupt_check and (reason := await differs(self.context)):
+            log.critical("this host cannot serve", error=reason)
+            self.status.say("fatal", error=reason)
+            os._exit(FATAL_EXIT)
         tls = Credentials(settings.tls, self._tell_unusable) if settings.tls is not None else None
         await self._listen(self.server, settings.listen, tls)
         if settings.listen_metrics:

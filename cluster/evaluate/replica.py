@@ -28,6 +28,7 @@ from cluster.evaluate.plain_put import key_end, written
 from cluster.evaluate.requests import Current, Outcome, Version
 from cluster.evaluate.spans import Span, holds, keys_in, without
 from cluster.evaluate.transactions import Turn
+from cluster.features import downgrade
 from cluster.features.lessor import NEVER, Lessor
 from cluster.order import records
 from cluster.wire.messages import Method
@@ -52,6 +53,7 @@ class AppliedState(Protocol):
     def live_count(self, start: bytes, end: bytes) -> int: ...
     def changes(self, from_revision: int) -> Iterator[tuple[int, int, int, bytes]]: ...
     def lease(self, lease: int) -> tuple[int, int] | None: ...
+    def meta(self, name: str) -> bytes | None: ...
     def alarms(self) -> list[tuple[int, int]]: ...
     def lease_keys(self, lease: int) -> list[bytes]: ...
 
@@ -354,6 +356,8 @@ class Leader:
             view.compact_revision = revision
         elif method == Method.SET_ALARM:
             outcome = evaluate.set_alarm(view, body, self._store.alarms())
+        elif method == Method.SET_DOWNGRADE:
+            outcome = evaluate.set_downgrade(view, body, self._store.meta(downgrade.META))
         elif method == Method.PUBLISH:
             outcome = evaluate.publish(view, body)
         else:

@@ -20,14 +20,16 @@ from cluster.evaluate.transactions import apply_put
 from cluster.evaluate.validate import check_alarm, parse
 from cluster.evaluate.view import Current, Outcome, Version, View
 from cluster.faults import answered
+from cluster.features import downgrade
 from cluster.features.lessor import choose_id, effective_ttl_s
 from cluster.order import records
 from cluster.pb import rpc_pb2 as pb
+from cluster.version import CLUSTER_VERSION
 from cluster.wire.protobuf import varint
 
 __all__ = [
     "Alarm", "Current", "Outcome", "Version", "View", "compact", "delete_range", "lease_grant", "lease_revoke",
-    "publish", "put", "range_", "revoke", "set_alarm", "txn"]
+    "publish", "put", "range_", "revoke", "set_alarm", "set_downgrade", "txn"]
 
 Alarm = tuple[int, int]  # member, etcd's type of alarm
 
@@ -119,6 +121,14 @@ def set_alarm(view: View, request: bytes, raised: Iterable[Alarm]) -> Outcome:
     named = pb.AlarmMember(memberID=message.memberID, alarm=message.alarm).SerializeToString()
     tail = txn_eval.field(b"\x12", named)
     return Outcome(records.alarm(activate, message.alarm, message.memberID), False, tail, [], view.revision)
+
+
+@answered
+def set_downgrade(view: View, request: bytes, enabled: bytes | None) -> Outcome:
+    """DowngradeRequest that begins one or cancels the one that is ``enabled``."""
+    target = downgrade.decide(parse(pb.DowngradeRequest.FromString, request), enabled)
+    tail = txn_eval.field(b"\x12", CLUSTER_VERSION.encode())
+    return Outcome(records.downgrade(target), False, tail, [], view.revision)
 
 
 @answered

@@ -45,7 +45,8 @@ CUT_SIZE = _CUT.size
 _COUNT = struct.Struct("<Q")
 _CONTROL = frozenset((Item.LEASE_GRANT, Item.LEASE_REVOKE, Item.LEASE_CHECKPOINT, Item.COMPACT, Item.BOOTSTRAP,
                       Item.INCARNATION, Item.ALARM))
-_ORDERING = _CONTROL | {Item.CUT, Item.MULTI, Item.SKIP, Item.PUBLISH}  # what is no effect of shard 0's own
+# what is no effect of shard 0's own
+_ORDERING = _CONTROL | {Item.CUT, Item.MULTI, Item.SKIP, Item.PUBLISH, Item.DOWNGRADE}
 
 
 class Attempt(NamedTuple):

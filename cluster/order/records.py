@@ -53,6 +53,7 @@ class Item(IntEnum):
     ALARM = 18  # ALARM_BODY: a member's alarm is raised or disarmed
     PUTS = 19  # R: many puts, each at a revision of its own, with KeyValues as they will be stored: see puts()
     PUTS_LATER = 20  # R: the same of a shard other than 0: see cluster.order.later_puts
+    DOWNGRADE = 24  # target version of a downgrade, or nothing: cluster.features.downgrade
 
 
 #: Stands for the revision of an effect that is logged and not in order yet (shards other than 0); every real
@@ -203,6 +204,12 @@ def bootstrap_in(data: bytes) -> tuple[int, int, int] | None:
 def alarm(raised: bool, kind: int, member_id: int) -> bytes:
     """An alarm's item."""
     return ITEM.pack(Item.ALARM, ALARM_BODY.size) + ALARM_BODY.pack(raised, kind, member_id)
+
+
+def downgrade(target: str) -> bytes:
+    """A downgrade to a version begins; "": it is cancelled."""
+    data = target.encode()
+    return ITEM.pack(Item.DOWNGRADE, len(data)) + data
 
 
 def publish(member: bytes) -> bytes:

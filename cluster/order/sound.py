@@ -26,6 +26,7 @@ from google.protobuf.message import DecodeError
 
 from cluster.evaluate.footprint import inverted
 from cluster.faults import faults
+from cluster.features.downgrade import MOST_BYTES
 from cluster.order.log import CUT_SIZE, MULTI_HEAD, PART_HEAD, PARTICIPANT, skip
 from cluster.order.records import (
     ALARM_BODY,
@@ -121,6 +122,10 @@ def _sound_publish(data: bytes, pos: int, end: int) -> bool:
     return True
 
 
+def _sound_downgrade(data: bytes, pos: int, end: int) -> bool:
+    return end - pos <= MOST_BYTES and data[pos:end].isascii()
+
+
 def _sound_puts(data: bytes, pos: int, end: int) -> bool:
     count = _put_count(data, pos, end, 5)
     if not count:
@@ -204,7 +209,8 @@ _ORDER: dict[int, Check] = {Item.CUT: _sound_cut, Item.MULTI: _sound_multi}
 class Place(Enum):
     """Where a record stands, and the items that may be in it."""
 
-    ALONE = _EFFECTS | _CONTROLS | {Item.PUTS: _sound_puts, Item.PUBLISH: _sound_publish}  # the log of a store's only shard
+    ALONE = _EFFECTS | _CONTROLS | {Item.PUTS: _sound_puts, Item.PUBLISH: _sound_publish,
+                                    Item.DOWNGRADE: _sound_downgrade}  # the log of a store's only shard
     ORDER = ALONE | _ORDER  # the order log of several shards
     ENTRY = _EFFECTS | {Item.PUTS_LATER: _sound_puts_later}  # an entry of another shard, behind its count
     FED = _CONTROLS | _ORDER | {Item.SKIP: _sound_skip}  # a projection of an order record

@@ -47,6 +47,7 @@ class Method(IntEnum):
     LEASE_REVOKE = 6
     SET_ALARM = 8  # AlarmRequest that raises or disarms; to the sequencer
     PUBLISH = 7  # a host's name and client URLs: etcdserverpb.Member in wire form; to the sequencer
+    SET_DOWNGRADE = 9  # DowngradeRequest that enables or cancels; to the sequencer
     # To the sequencer, answered after a confirmation round begun after they arrived (H2, H7).
     READ_INDEX = 16  # body empty; answer OK: READ_INDEX_ANSWER
     LEASE_KEEPALIVE = 17  # LeaseKeepAliveRequest; OK: HEAD + fields (TTL 0: no such lease)
@@ -61,6 +62,8 @@ class Method(IntEnum):
     STATUS = 37  # READ; StatusResponse fields of this replica
     COUNTERS = 45  # READ; what the node has done so far: JSON of node.upkeep.counters. No client can ask this
     FACTS = 46  # READ; how the node is now: JSON of node.upkeep.facts. Likewise
+    DOWNGRADE = 55  # READ + DowngradeRequest that validates; OK: HEAD + fields
+    DEFRAGMENT = 47  # READ; this replica's files are rewritten; OK: HEAD once that is done
     SNAPSHOT = 38  # PARTIAL answers: (remaining_bytes u64 | chunk), as far as CREDIT goes; last one OK: HEAD
     ALARM = 39  # AlarmRequest: those that are raised
     READ_TXN = 40  # a read-only Txn: READ + TxnRequest

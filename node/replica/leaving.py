@@ -98,6 +98,7 @@ def close(node: Node) -> None:
     node.peers.close()
     node.syncer.close()
     node.upkeep.close()
+    node.serve.defragments.close()
     node.snapshots.close()
     node.backups.close()
     node.streams.close()

@@ -122,8 +122,8 @@ class OrderNode(LinkedNode):
             self._not_leader(link, rid)
             return
         try:
-            if self.upkeep.over_quota(method, body):
-                raise EtcdError(errors.NO_SPACE)
+            if (refusal := self.upkeep.refusal(method, body)) is not None:
+                raise EtcdError(refusal)
             accepted = coordinator.submit((link, rid), method, body, deadline_ms=self.now_ms() + timeout_ms)
         except EtcdError as e:
             self.reads.refuse(link, rid, e)

@@ -64,7 +64,7 @@ from node.upkeep.upkeep import Upkeep
 log = structlog.get_logger("node")
 
 _WRITES = frozenset((Method.PUT, Method.DELETE_RANGE, Method.TXN, Method.COMPACT, Method.LEASE_GRANT,
-                     Method.PUBLISH, Method.SET_ALARM))
+                     Method.PUBLISH, Method.SET_ALARM, Method.SET_DOWNGRADE))
 _QUESTIONS = frozenset((Method.READ_INDEX, Method.LEASE_KEEPALIVE, Method.LEASE_KEEPALIVES, Method.LEASE_TTL))
 _QUIET_REQUESTS = 8  # up to so many requests in a tick the loop syncs by itself (the machine's syncs)
 _APPLY_ENTRIES = 256
@@ -118,7 +118,7 @@ class Node:
         self.pace, self.past, self.looking = Pace(), Past(self), Looking(self)
         self.writes = Writes(
             self._raft_view, self.store, self._dirty.add, max_txn_ops=common.max_txn_ops, lessor=self.lessor,
-            new_lease_id=LeaseIds(machine, common.member_id), over_quota=self.upkeep.over_quota,
+            new_lease_id=LeaseIds(machine, common.member_id), refusal=self.upkeep.refusal,
             pace=self.pace, control_applied=self._control_applied, answer_late=self.past.answer,
             look=self.looking.write)
         self.expiry = Expiry(self)

@@ -15,7 +15,6 @@ from typing import Any
 
 import structlog
 
-from cluster import errors
 from cluster.errors import EtcdError
 from cluster.evaluate.range_compares import RangeCompares
 from cluster.order import records
@@ -98,8 +97,8 @@ class ShardNode(LinkedNode):
     def _submit(self, link: FrontLink, rid: int, method: int, timeout_ms: int, body: bytes) -> None:
         if self.leading is None:
             self._not_leader(link, rid)
-        elif self.upkeep.over_quota(method, body):
-            self.reads.refuse(link, rid, EtcdError(errors.NO_SPACE))
+        elif (refusal := self.upkeep.refusal(method, body)) is not None:
+            self.reads.refuse(link, rid, EtcdError(refusal))
         else:
             self.leading.submit((link, rid), method, body)
 

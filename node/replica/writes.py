@@ -19,7 +19,7 @@ from typing import Protocol
 import structlog
 
 from cluster import errors
-from cluster.errors import EtcdError
+from cluster.errors import ErrorKind, EtcdError
 from cluster.evaluate.range_compares import RangeCompares
 from cluster.evaluate.replica import AppliedState, Batch, Leader, NotYet
 from cluster.evaluate.transactions import DueAnswer, Unlooked
@@ -88,7 +88,7 @@ class Writes:
         max_txn_ops: int,
         lessor: Lessor,
         new_lease_id: Callable[[], int],
-        over_quota: Callable[[int, bytes], bool],
+        refusal: Callable[[int, bytes], ErrorKind | None],
         control_applied: Callable[[FrontLink, bytes, bool], None],
         pace: Pace | None = None,
         answer_late: AnswerLate | None = None,
@@ -102,7 +102,7 @@ class Writes:
         self._max_txn_ops = max_txn_ops
         self._lessor = lessor
         self._new_lease_id = new_lease_id
-        self._over_quota = over_quota
+        self._refusal = refusal
         self._control_applied = control_applied
         self._pace = pace or Pace()
         self._queue: deque[tuple[FrontLink, int, int, bytes]] = deque()
@@ -230,7 +230,7 @@ class Writes:
         answers, pack, term = self._answers, PUT_ANSWER.pack, leader.term
         size, queued_bytes = self._staged_bytes, self._queued_bytes
         # near the quota each is judged with its own size
-        puts = not self._over_quota(_PUT, b"") and self.fits(queued_bytes)
+        puts = self._refusal(_PUT, b"") is None and self.fits(queued_bytes)
         while queue and size < MAX_ENTRY_BYTES:
             link, rid, method, body = queue.popleft()
             queued_bytes -= len(body)
@@ -248,8 +248,8 @@ class Writes:
         """Any write but a plain put; the bytes to be logged."""
         looked = self._looked.pop((link, rid), None) if self._looked else None
         try:
-            if self._over_quota(method, body):
-                raise EtcdError(errors.NO_SPACE)
+            if (refusal := self._refusal(method, body)) is not None:
+                raise EtcdError(refusal)
             outcome = leader.execute(method, body, looked)
         except EtcdError as e:
             text = e.encode()

@@ -16,9 +16,12 @@ from cluster.evaluate import plain_txn
 from cluster.evaluate import requests as evaluate
 from cluster.evaluate.ranges import RangeRead, RowSource, plain_answer, plain_get
 from cluster.evaluate.replica import Overlay
+from cluster.evaluate.validate import parse
+from cluster.features import downgrade
 from cluster.histogram import HASH_S, Histogram
 from cluster.pb import rpc_pb2
 from cluster.raft import Role
+from cluster.version import CLUSTER_VERSION
 from cluster.wire.events import EVENT, event_field
 from cluster.wire.messages import HEAD, HISTORY_ANSWER, HISTORY_HEAD, Method, Status
 from node.links.fronts import FrontLink
@@ -29,6 +32,7 @@ from node.serving.streams import PIECE_BYTES, Answer, RangeStream
 from node.serving.watches import PREV_KV
 from node.storage import LEAST_ROWS, PAUSE, Compacted, FutureRevision, Reader
 from node.upkeep.counters import figures
+from node.upkeep.defragments import Defragments
 from node.upkeep.facts import Facts
 
 if TYPE_CHECKING:
@@ -64,11 +68,14 @@ class Serve:
             Method.FACTS: self._facts,
             Method.SNAPSHOT: self._snapshot,
             Method.ALARM: self._alarms,
+            Method.DOWNGRADE: self._downgrade,
+            Method.DEFRAGMENT: self._defragment,
         }
         self.ranges = 0
         self.hashes, self.hash_revs = Histogram(HASH_S), Histogram(HASH_S)
         self.lease_list = LeaseList(node)
         self.facts = Facts(node)
+        self.defragments = Defragments(node)
 
     def request(self, link: FrontLink, rid: int, method: int, timeout_ms: int, body: bytes) -> None:
         """One read of a front, or a revoke: what hangs on its lease is read before."""
@@ -315,6 +322,16 @@ class Serve:
             rpc_pb2.AlarmMember(memberID=member_id, alarm=kind)  # type: ignore[arg-type]  # an enum's number
             for member_id, kind in self._store.alarms() if wanted in (rpc_pb2.NONE, kind)])
         link.ok(rid, self._store.revision, self._term(), answer.SerializeToString())
+
+    def _downgrade(self, link: FrontLink, rid: int, revision: int, body: bytes) -> None:
+        """VALIDATE: whether a downgrade to that version may begin."""
+        request = parse(rpc_pb2.DowngradeRequest.FromString, body)
+        downgrade.check_target(request.version, self._store.meta(downgrade.META))
+        answer = rpc_pb2.DowngradeResponse(version=CLUSTER_VERSION)
+        link.ok(rid, self._store.revision, self._term(), answer.SerializeToString())
+
+    def _defragment(self, link: FrontLink, rid: int, revision: int, body: bytes) -> None:
+        self.defragments.ask(link, rid)
 
     def _hash_kv(self, link: FrontLink, rid: int, revision: int, body: bytes) -> Slices:
         wanted = revision or rpc_pb2.HashKVRequest.FromString(body).revision

@@ -48,6 +48,7 @@ POSITION_ROW = b"mposition"
 BOOTSTRAP_ROW = b"mbootstrap"
 MEMBER_PREFIX = b"mmember/"
 ALARM_PREFIX = b"malarm/"  # then its type and the member ID (8 bytes)
+DOWNGRADE_ROW = b"mdowngrade"  # a meta row: cluster.features.downgrade
 INCARNATION_PREFIX = b"mincarnation/"  # then the member ID in hexadecimal
 LOCAL_PREFIX = b"mlocal/"  # differs between replicas: not in the state hash
 COMPACTION_ROW = LOCAL_PREFIX + b"compaction"

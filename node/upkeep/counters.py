@@ -22,6 +22,7 @@ def figures(node: Node) -> dict[str, Any]:
             "etcd_disk_wal_fsync_duration_seconds": node.syncer.took.observed(),
             "etcd_disk_backend_commit_duration_seconds": node.store.commits.observed(),
             "etcd_server_apply_duration_seconds": node.applies.took.observed(),
+            "etcd_disk_backend_defrag_duration_seconds": node.serve.defragments.took.observed(),
             "etcd_mvcc_hash_duration_seconds": node.serve.hashes.observed(),
             "etcd_mvcc_hash_rev_duration_seconds": node.serve.hash_revs.observed(),
         },

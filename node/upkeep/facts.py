@@ -62,6 +62,7 @@ class Facts:
             "keys": counted["keys"] if counted["ready"] else -1,  # -1: being counted
             "size_bytes": store.size_bytes(),
             "size_in_use_bytes": store.size_in_use_bytes(),
+            "defragmenting": int(node.serve.defragments.running),
             "cpu_share": self._cpu.now(),
             "resident_bytes": node.machine.resident_bytes(),
             # entries that each other member is not known to have; a leader's view

@@ -27,13 +27,16 @@ _STALE = 100  # rows that are true no longer: fewer cost nobody anything
 class LeaseChecks:
     """The periodic checks of one replica."""
 
-    def __init__(self, store: StateStore, slicer: Slicer, interval_s: float, now: Callable[[], float], member_id: int) -> None:
-        """``interval_s`` 0: none. ``now``: seconds. ``member_id``: hosts with others do not check at the same time."""
+    def __init__(self, store: StateStore, slicer: Slicer, interval_s: float, now: Callable[[], float],
+                 member_id: int, corrupt: Callable[[], None] = lambda: None) -> None:
+        """``interval_s`` 0: none. ``now``: seconds. ``member_id``: hosts with others do not check at the same
+        time. ``corrupt`` is called when something does not agree."""
         self._store = store
         self._slicer = slicer
         self._interval_s = interval_s
         self._now = now
         self._next = now() + interval_s * (1 + member_id % 64 / 64) / 2
+        self._corrupt = corrupt
         self._running = False
         self.done = self.mismatches = 0
         self.removed = 0  # rows
@@ -59,6 +62,7 @@ class LeaseChecks:
         self.done += 1
         self.mismatches += found.mismatches
         if found.mismatches:
+            self._corrupt()
             log.error("keys and leases do not agree", mismatches=found.mismatches, order_index=found.position.order_index,
                       revision=found.position.revision,
                       examples=[f"{m.key!r} and {m.lease:x}: {m.fault.value}" for m in found.examples])

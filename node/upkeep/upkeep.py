@@ -14,7 +14,7 @@ import structlog
 from google.protobuf.message import DecodeError
 
 from cluster import errors
-from cluster.errors import EtcdError
+from cluster.errors import ErrorKind, EtcdError
 from cluster.evaluate.validate import parse
 from cluster.faults import faults
 from cluster.features.autocompact import AutoCompactor
@@ -53,6 +53,8 @@ _COMPACT_BESIDE_US = 200
 _COMPACT_PAUSE_S = 0.001
 _LOOKS = 32  # at the free space, while so much is logged as its margin has
 _QUOTA_STEP = 64 << 10  # logged bytes between two looks at the quota, at least
+_KEY_WRITES = frozenset((Method.PUT, Method.DELETE_RANGE, Method.TXN, Method.COMPACT, Method.LEASE_GRANT,
+                         Method.LEASE_REVOKE))
 _PUT_COST, _LEASE_COST = 256, 64  # what a put takes besides key and value, and a lease, as etcd's quota.go estimates it
 
 
@@ -78,6 +80,7 @@ class Upkeep:
         self._quota_fits = 0  # requests of so many bytes together are within the quota until then, whatever they are
         self._alarms = node.store.alarms()
         self._no_space = any(kind == rpc_pb2.NOSPACE for _, kind in self._alarms)
+        self.corrupt = any(kind == rpc_pb2.CORRUPT for _, kind in self._alarms)
         self.leader_changes = 0
         self.leaving: dict[int, int] = {}  # member -> when it said last that it is about to end, in ms
         settings = node.settings
@@ -93,7 +96,8 @@ class Upkeep:
         self._catchup_bytes = max(settings.write_buffer_bytes // 4, MAX_ENTRY_BYTES)
         self._for_transfers = settings.order_log_bytes * _TRANSFER_SHARE[0] // _TRANSFER_SHARE[1]
         self.lease_checks = LeaseChecks(
-            node.store, node.slicer, settings.lease_check_interval_ms / 1000, node.loop.time, settings.common.member_id)
+            node.store, node.slicer, settings.lease_check_interval_ms / 1000, node.loop.time,
+            settings.common.member_id, self._raise_corrupt)
         # of other shards' writes a sibling has no rows, so it flushes for them when that helps node 0, and no sooner
         self._ordered_flush_bytes = min(4 * self._flush_bytes, settings.order_log_bytes // _FLUSH_SHARE)
         self._auto = AutoCompactor(settings.auto_compaction_mode, settings.auto_compaction_retention)
@@ -112,10 +116,17 @@ class Upkeep:
                 lessor.checkpointed(lease, seconds)
 
     def _expire(self) -> None:
-        if self._node.lessor.primary:
+        if self._node.lessor.primary and not self.corrupt:
             self._node.revoke_expired(self._node.lessor.due(self._node.now_ms()))
 
-    # -- quota
+    # -- quota and alarms
+
+    def refusal(self, method: int, body: bytes) -> ErrorKind | None:
+        """Why a write must be refused, whatever it says. While a member is corrupt no key, no lease and
+        no history changes, as in etcd."""
+        if self.corrupt and method in _KEY_WRITES:
+            return errors.CORRUPT
+        return errors.NO_SPACE if self.over_quota(method, body) else None
 
     def over_quota(self, method: int, body: bytes) -> bool:
         """Whether a write must be refused for want of space (etcd's NOSPACE; deletes always pass)."""
@@ -138,6 +149,12 @@ class Upkeep:
     def fits(self, size: int) -> bool:
         """Whether requests of so many bytes are within the quota for certain, without a look at each."""
         return size < self._quota_fits
+
+    def _raise_corrupt(self) -> None:
+        """Keys and leases of this host do not agree."""
+        member_id = self._node.settings.common.member_id
+        if self._node.settings.corrupt_check and (member_id, rpc_pb2.CORRUPT) not in self._alarms:
+            self._node.raise_alarm(_alarm(member_id, rpc_pb2.CORRUPT))
 
     def _raise_no_space(self) -> None:
         member_id = self._node.settings.common.member_id
@@ -198,6 +215,7 @@ class Upkeep:
         """Alarms were raised or disarmed."""
         self._alarms = self._node.store.alarms()
         self._no_space = any(kind == rpc_pb2.NOSPACE for _, kind in self._alarms)
+        self.corrupt = any(kind == rpc_pb2.CORRUPT for _, kind in self._alarms)
         log.warning("alarms", raised=[f"{rpc_pb2.AlarmType.Name(kind)} {member_id:x}" for member_id, kind in self._alarms])
 
     def alarm(self, body: bytes) -> None:
@@ -437,7 +455,11 @@ class Upkeep:
             link.answer(rid, Status.NOT_LEADER, node.raft.leader_id.to_bytes(8, "little")
                         + node.raft.term.to_bytes(8, "little"))
         else:
-            node.raft.transfer_leadership(int.from_bytes(body[:8], "little"))
+            target = int.from_bytes(body[:8], "little")
+            if target not in node.raft.configuration.voters:
+                raise EtcdError(errors.BAD_LEADER_TRANSFEREE)
+            node.raft.transfer_leadership(target)
+            node.wake()
             link.answer(rid, Status.OK, b"")
         node._mark_dirty(link)
 
@@ -463,7 +485,7 @@ class Upkeep:
         leader = node.writes.leader
         if leader is not None and node.settings.shard == 0:
             revision = self._auto.due(node.store.revision, node.now_ms())
-            if revision is not None and revision > leader.view.compact_revision:
+            if revision is not None and not self.corrupt and revision > leader.view.compact_revision:
                 log.info("compacting by the clock", revision=revision)
                 leader.execute(Method.COMPACT, rpc_pb2.CompactionRequest(revision=revision).SerializeToString())
 
@@ -474,8 +496,12 @@ class Upkeep:
 
 
 def _no_space_at(member_id: int) -> bytes:
-    return rpc_pb2.AlarmRequest(action=rpc_pb2.AlarmRequest.ACTIVATE, memberID=member_id,
-                                alarm=rpc_pb2.NOSPACE).SerializeToString()
+    return _alarm(member_id, rpc_pb2.NOSPACE)
+
+
+def _alarm(member_id: int, kind: rpc_pb2.AlarmType) -> bytes:
+    raised = rpc_pb2.AlarmRequest(action=rpc_pb2.AlarmRequest.ACTIVATE, memberID=member_id, alarm=kind)
+    return raised.SerializeToString()
 
 
 def _cost(method: int, body: bytes) -> int:

@@ -274,6 +274,9 @@ class Metrics:
                       server["requests_refused"])
         for name in ("connections", "streams", "queued_bytes", "memory_bytes", "memory_limit_bytes"):
             yield gauge(f"muster_front_{name}", "Of this front's client side.", server[name])
+        context = self._context
+        yield counter("muster_front_comparisons", "Comparisons of all hosts' replicas.", context.comparisons)
+        yield counter("muster_front_corrupt_found", "Replicas found that differ.", context.corrupt_found)
         links = [link.statistics() for route in router.routes for link in route.links.values()]
         for name in ("frames_sent", "frames_received"):
             yield counter(f"muster_front_{name}", "Frames of this front's links to nodes that are open.",
@@ -286,6 +289,8 @@ class Metrics:
             yield gauge("etcd_debugging_mvcc_keys_total", "Total number of keys.", sum(counted))
         compacted = [facts.get("compact_revision", 0) for facts in self._shards if facts["up"]]
         yield gauge("etcd_debugging_mvcc_compact_revision", "The revision of the last compaction.", max(compacted, default=0))
+        yield gauge("etcd_disk_defrag_inflight", "Defragmentations under way on this host, by shard.",
+                    sum(facts.get("defragmenting", 0) for facts in self._shards))
         yield gauge("etcd_mvcc_db_total_size_in_bytes", "Size of the database on disk.", status.dbSize)
         yield gauge("etcd_mvcc_db_total_size_in_use_in_bytes", "Size of the database in use.", status.dbSizeInUse)
         yield gauge("etcd_debugging_mvcc_current_revision", "The current revision of the store.", self._revision)

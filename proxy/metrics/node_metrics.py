@@ -74,6 +74,7 @@ _HISTOGRAMS: tuple[tuple[str, str, dict[str, str]], ...] = (
     ("etcd_disk_backend_commit_duration_seconds", "Writes of applied batches to the state, over all shards.", {}),
     ("etcd_server_apply_duration_seconds", "Applies of entries that were committed together.",
      {"version": "v3", "op": "Batch", "success": "true"}),
+    ("etcd_disk_backend_defrag_duration_seconds", "How long a defragmentation of a shard takes.", {}),
     ("etcd_mvcc_hash_duration_seconds", "How long a hash of all that is stored takes.", {}),
     ("etcd_mvcc_hash_rev_duration_seconds", "How long a hash at a revision takes.", {}),
 )

@@ -162,10 +162,12 @@ class Router:
         self.recent.when_caught_up(shards, then)
 
     def local(self, call: Any, method: int, body: bytes, shard: int, stats: MethodStats,
-              then: Callable[[Waiting, int, bytes], None] | None = None, context: Any = None) -> None:
-        """A question about the host's own replica, however far it is (Status, Snapshot)."""
-        waiting = Waiting(call, method, body, shard, READ_ANY, self.loop.time(), self.limit_s, stats, then, context,
-                          _SERIALIZABLE)
+              then: Callable[[Waiting, int, bytes], None] | None = None, context: Any = None,
+              limit_s: float = 0.0) -> None:
+        """A question about the host's own replica, however far it is (Status, Snapshot). ``limit_s``: if it
+        has a time limit of its own."""
+        waiting = Waiting(call, method, body, shard, READ_ANY, self.loop.time(), limit_s or self.limit_s,
+                          stats, then, context, _SERIALIZABLE)
         home = self.routes[shard].home
         if home is not None:
             self.send(home, waiting)

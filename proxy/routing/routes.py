@@ -36,7 +36,7 @@ class ShardRoute:
 
     __slots__ = ("_backoff_s", "_connect", "_dead_after_s", "_led_at", "_receiver", "_retry_at", "home", "known_leader", "leader",
                  "leader_changes", "leader_link", "leader_since", "links", "members", "own", "queue", "reads",
-                 "replica", "shard", "term", "troubles")
+                 "replica", "shard", "term", "troubles", "wanted")
 
     def __init__(self, shard: int, own: int, members: Iterable[int], connect: Connect, receiver: Receiver,
                  dead_after_s: float) -> None:
@@ -55,6 +55,7 @@ class ShardRoute:
         self.home: Link | None = None  # up, to the own host's node
         self.queue: deque[Any] = deque()  # router.Waiting for a leader
         self.reads: deque[Any] = deque()  # router.Waiting for any replica
+        self.wanted: set[int] = set()  # members to which a link is kept although nothing is asked of it yet
         self._connect = connect
         self._receiver = receiver
         self._dead_after_s = dead_after_s
@@ -155,5 +156,6 @@ class ShardRoute:
         if self.home is None or not self.home.leader:
             return
         for link in list(self.links.values()):
-            if link not in (self.home, self.leader_link, self.replica) and not link.pending and not link.parts:
+            if (link not in (self.home, self.leader_link, self.replica) and link.member_id not in self.wanted
+                    and not link.pending and not link.parts):
                 link.close("nothing is asked of it")

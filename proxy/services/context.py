@@ -43,6 +43,7 @@ class Context:
                             common.max_request_bytes + _RECEIVE_OVERHEAD_BYTES, settings.watch_merge_bytes)
         router.hub = self.hub
         self.stats: dict[tuple[str, str, str], MethodStats] = {}  # (grpc_type, service, method)
+        self.comparisons = self.corrupt_found = 0  # of all replicas: proxy.services.corruption
         self.stopping = False
         self.on_tick: list[Callable[[float], None]] = []  # called every sweep, with the time
         self.on_stop: list[Callable[[], None]] = []  # end streams that have no end of their own

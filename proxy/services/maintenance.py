@@ -1,4 +1,4 @@
-"""etcdserverpb.Maintenance: Status, Hash, HashKV, Snapshot (``backup``), Alarm (list). The rest comes later."""
+"""etcdserverpb.Maintenance: Status, Alarm, Hash and HashKV here, the others in modules of their own."""
 
 from __future__ import annotations
 
@@ -12,6 +12,9 @@ from proxy.metrics.shard_facts import ShardFacts, gather
 from proxy.routing.router import MethodStats, Waiting
 from proxy.services.backup import Snapshot
 from proxy.services.context import Call, Context, Registry, UnaryHandler
+from proxy.services.defragment import defragment
+from proxy.services.downgrade import downgrades
+from proxy.services.moving import MoveLeader
 from proxy.spanning.gather import Gather, hash_answer
 
 SERVICE = "etcdserverpb.Maintenance"
@@ -23,6 +26,9 @@ def register(registry: Registry, context: Context) -> None:
     """Register the service's methods."""
     for name, make in (("Status", _status), ("Alarm", _alarm), ("Hash", _hash), ("HashKV", _hash_kv)):
         registry.unary(f"/{SERVICE}/{name}", make(context))
+    registry.unary(f"/{SERVICE}/Defragment", defragment(context, SERVICE))
+    registry.unary(f"/{SERVICE}/MoveLeader", MoveLeader(context, SERVICE).handle)
+    registry.unary(f"/{SERVICE}/Downgrade", downgrades(context, SERVICE))
     registry.stream(f"/{SERVICE}/Snapshot", Snapshot(context, SERVICE))
 
 
@@ -75,8 +81,6 @@ def _alarm(context: Context) -> UnaryHandler:
         try:
             request = validate.parse(rpc_pb2.AlarmRequest.FromString, data)
             validate.check_alarm(request)
-            if request.action == rpc_pb2.AlarmRequest.ACTIVATE and request.alarm == rpc_pb2.CORRUPT:
-                raise EtcdError(errors.UNKNOWN_METHOD, "the CORRUPT alarm cannot be raised by hand")
         except EtcdError as e:
             context.refuse(call, stats, e)
             return

@@ -159,6 +159,7 @@ class Tool:
         text = re.sub(r"etcdctl(?!-check)", "musterctl", text)
         if text.startswith("NAME:\n\tmusterctl -"):
             return "the general help"  # it lists the commands, and musterctl has not all of them
+        text = re.sub(r"\nOPTIONS OF ETCDCTL 3\.6:\n(?:.+\n)+", "", text)
         text = re.sub(r'took(?: = |":")[0-9.hmnµs]+', "took", text)
         text = re.sub(r'"Took" : [0-9.hmnµs]+', '"Took"', text)
         text = re.sub(r"\d+(?:\.\d+)? [kM]?B\b", "SIZE", text)
@@ -305,6 +306,49 @@ def test_a_watch_goes_on_where_it_was_after_its_server_came_back() -> None:
         watcher.kill()
         watcher.communicate()
         server.stop()
+
+
+def test_flags_of_later_versions_are_known(shared: tuple[Tool, Tool]) -> None:
+    ours = shared[1]
+    everything = ours.run(run("get w/ --prefix -w fields")).out.decode()
+    newest = max(int(revision) for revision in re.findall(r'"ModRevision" : (\d+)', everything))
+    for flags, found in (
+        (f"--min-mod-rev={newest}", 1),
+        (f"--max-mod-rev={newest - 1}", 2),
+        ("--min-create-rev=1000000", 0),
+        (f"--max-create-rev={newest}", 3),
+    ):
+        assert len(ours.run(run(f"get w/ --prefix --keys-only {flags}")).out.split()) == found, flags
+    assert ours.run(run("del nothing nothing2 --range")).out == b"0\n"
+
+
+def test_a_script_completes_commands_and_flags(tmp_path: Path) -> None:
+    script = tmp_path / "musterctl.bash"
+    for shell in ("zsh", "fish", "powershell", "bash"):
+        line = [*_MUSTERCTL, "completion", shell]
+        made = subprocess.run(line, capture_output=True, check=True, cwd=_ROOT).stdout
+        assert b"move-leader" in made
+    script.write_bytes(made)
+    ask = f'source {script}; COMP_WORDS=(musterctl "$@"); COMP_CWORD=$#; _musterctl; echo "${{COMPREPLY[@]}}"'
+    for line, found in (
+        ("lea", "lease"),
+        ("lease g", "grant"),
+        ("get --min", "--min-create-rev --min-mod-rev"),
+        ("-w json endpoint h", "health hashkv"),
+        ("put --dial", "--dial-timeout"),
+    ):
+        shell_line = ["bash", "-c", ask, "bash", *line.split()]
+        shown = subprocess.run(shell_line, capture_output=True, text=True, check=True).stdout
+        assert shown.strip() == found
+
+
+def test_a_downgrade_is_asked_for_as_by_etcdctl_3_6(shared: tuple[Tool, Tool]) -> None:
+    ours = shared[1]
+    validate = "downgrade validate"
+    assert ours.run(run(f"{validate} 3.4")).out == b"Downgrade validate success, cluster version 3.5.0\n"
+    assert ours.run(run(validate)).err == b"Error: TARGET_VERSION not provided\n"
+    assert ours.run(run(f"{validate} 3.9")).err == b"Error: etcdserver: invalid downgrade target version\n"
+    assert ours.run(run("downgrade cancel -w fields")).code == 1
 
 
 def test_a_dead_endpoint_is_passed_over(twins: tuple[Tool, Tool]) -> None:

@@ -19,6 +19,7 @@ from cluster.evaluate.ranges import Fields, is_creation, row_tags
 from cluster.evaluate.row_parts import sizes_of
 from cluster.evaluate.spans import holds
 from cluster.evaluate.view import Current
+from cluster.features import downgrade
 from cluster.order import later_puts, records
 from cluster.order.later_puts import LaterPuts
 from cluster.order.records import Item, items
@@ -461,6 +462,8 @@ def apply(content: Content, changes: Iterable[tuple[int, bytes, int, int]], posi
                 member_id, incarnation = records.INCARNATION.unpack_from(data, at)
                 if content.incarnations.setdefault(member_id, incarnation) == incarnation:
                     out.incarnations.append((member_id, incarnation))
+            elif kind == Item.DOWNGRADE:
+                content.metas[downgrade.META] = data[at:to]
             elif kind == Item.PUBLISH:
                 content.members[read_varint(data[at:to], 1)[0]] = data[at:to]
             else:

@@ -39,6 +39,7 @@ EXAMPLES: tuple[bytes, ...] = (
     records.bootstrap(1, 3, 1), records.bootstrap(9, 1 << 31, 7),
     records.publish(rpc_pb2.Member(ID=1 << 63, name="h1", clientURLs=["http://x"]).SerializeToString()),
     records.alarm(True, 1, 7), records.alarm(True, 255, 1 << 63), records.incarnation(1, 2),
+    records.downgrade("3.4.0"), records.downgrade(""),
     records.puts(2, [b"a", b"k" * 127], [_kv(b"a", 2), _kv(b"k" * 127, 3)], [True, True]),
     LaterPuts([b"a", b"q"], [b"\x0a\x01a", b"\x0a\x01q"], [b"\x20\x01", b"\x20\x01\x2a\x01v"], [True, True]).encode(),
     encode_cut({1: Cut(3, 1, 2), 2: Cut(5, 1, 9)}),

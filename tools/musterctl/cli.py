@@ -109,16 +109,3 @@ def take_environment(flags: Flags) -> None:
                 "environment-variable": f"{variable}={value}",
             }
             print(json.dumps(warning, separators=(",", ":")), file=sys.stderr)
-
-
-def help_command(invocation: Invocation) -> None:
-    """``help [command]``."""
-    root = invocation.command.parent
-    assert root is not None
-    try:
-        command, _ = find(root, invocation.args)
-    except FlagError:
-        topics = " ".join(f"`{arg}`" for arg in invocation.args)
-        print(f"Unknown help topic [{topics}]", file=sys.stderr)
-        command = root
-    sys.stdout.write(usage(command))

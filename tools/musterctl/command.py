@@ -38,6 +38,7 @@ class Flag:
     default: str
     usage: str
     short: str = ""
+    newer: bool = False  # than etcdctl 3.5, whose help does not have it
 
     def parse(self, value: str) -> Value:
         """The flag's value from its text. GoError if it has none."""

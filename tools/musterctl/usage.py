@@ -34,7 +34,9 @@ def usage(command: Command) -> str:
         blocks.append("\n\nCOMMANDS:\n" + "".join(rows))
     if command.long:
         blocks.append("\nDESCRIPTION:\n" + "".join(f"\t{line}\n" for line in command.long.split("\n")))
-    blocks.append("\nOPTIONS:\n" + _flag_lines(command.local_flags()))
+    blocks.append("\nOPTIONS:\n" + _flag_lines([flag for flag in command.local_flags() if not flag.newer]))
+    if newer := [flag for flag in command.local_flags() if flag.newer]:
+        blocks.append("\nOPTIONS OF ETCDCTL 3.6:\n" + _flag_lines(newer))
     if command.parent is not None:
         blocks.append("\nGLOBAL OPTIONS:\n" + _flag_lines(command.global_flags()))
     return align_tabs("".join(blocks) + "\n")

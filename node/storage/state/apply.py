@@ -260,6 +260,8 @@ class Run:
             alarm_row = keys.ALARM_PREFIX + bytes((alarm,)) + member_id.to_bytes(8, "big")
             late[alarm_row] = b"" if raised else None
             out.alarms = True
+        elif kind == Item.DOWNGRADE:
+            late[keys.DOWNGRADE_ROW] = data[pos:end] or None
         elif kind == Item.INCARNATION:
             member_id, incarnation = INCARNATION.unpack_from(data, pos)
             # the first one counts for ever

@@ -58,7 +58,7 @@ class Replica:
         self.serve = Serve(node)
         self.writes = Writes(
             self.raft, self.store, lambda link: None, max_txn_ops=128, lessor=Lessor(1000), new_lease_id=lambda: 7,
-            over_quota=lambda method, body: False, control_applied=lambda link, record, physical: None,
+            refusal=lambda method, body: None, control_applied=lambda link, record, physical: None,
             answer_late=self.past.answer, look=self.looking.write)
         node.writes, node.wake = self.writes, lambda: None
         self.answers: list[tuple[int, int, bytes]] = []

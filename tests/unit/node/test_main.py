@@ -11,6 +11,7 @@ from collections.abc import Callable
 import pytest
 from structlog.testing import capture_logs
 
+from cluster.order.records import Item
 from cluster.order.sound import NewerRecord
 from cluster.raft import LogContradiction
 from cluster.settings import Common, NodeSettings
@@ -23,7 +24,7 @@ UNMENDABLE = [
     (StorageCorruption("000012.sst: checksum mismatch"), "000012.sst"),
     (DirectoryLocked("x is in use by another process"), "in use"),
     (DiskFull("x", "while opening"), "No space left on device. Nothing is damaged"),
-    (NewerRecord(77), "an item of kind 77, and this version knows none above 20: a newer version wrote it. Start that version"),
+    (NewerRecord(77), f"this version knows none above {max(Item):d}: a newer version wrote it. Start that"),
     (LogContradiction("H10: the log ends before it"), "under its old identity. Remove the member"),
 ]
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from cluster import errors
 from cluster.features.lessor import Lessor
 from cluster.order import records
 from cluster.pb import rpc_pb2 as pb
@@ -342,3 +343,17 @@ def test_who_waits_until_old_data_is_gone_is_bounded(replica: Make, monkeypatch:
     (compact,) = node.loop.soon
     compact()
     assert answers(links[1]) == [(rid, Status.PARTIAL) for rid in (1, 2, 3)] + [(rid, Status.OK) for rid in (1, 2, 3)]
+
+
+def test_while_a_member_is_corrupt_nothing_is_written_and_the_alarm_can_be_disarmed(replica: Make) -> None:
+    node = replica()
+    writes = (Method.PUT, Method.DELETE_RANGE, Method.TXN, Method.COMPACT, Method.LEASE_GRANT,
+              Method.LEASE_REVOKE)
+    node.store.apply([(node.log.last_index() + 1, 1, records.alarm(True, pb.CORRUPT, 2))])
+    assert {node.upkeep.refusal(method, b"") for method in writes} == {None}, "not known yet"
+    node.upkeep.alarms_changed()
+    assert {node.upkeep.refusal(method, b"") for method in writes} == {errors.CORRUPT}
+    assert node.upkeep.refusal(Method.SET_ALARM, b"") is None
+    node.store.apply([(node.log.last_index() + 2, 1, records.alarm(False, pb.CORRUPT, 2))])
+    node.upkeep.alarms_changed()
+    assert {node.upkeep.refusal(method, b"") for method in writes} == {None}

@@ -52,7 +52,7 @@ class Replica:
         self.link = FrontLink(b"front", self._take, b"", 1)
         self.writes = Writes(
             self.raft, store, lambda link: None, max_txn_ops=128, lessor=Lessor(1000), new_lease_id=lambda: 7,
-            over_quota=lambda method, body: False, control_applied=lambda link, record, physical: None,
+            refusal=lambda method, body: None, control_applied=lambda link, record, physical: None,
             pace=Pace(full_requests))
 
     def _take(self, parts: list[bytes]) -> bool:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from tools.muster.config import settings as config
-from tools.muster.config.flags import SERVER_FLAGS
+from tools.muster.config.flags import SERVER_FLAGS, SETTABLE_GATES
 from tools.muster.config.parse import ConfigError, resolve
-from tools.muster.config.settings import ServerConfig
+from tools.muster.config.settings import ServerConfig, gate
 from tools.muster.host import pinning
 
 
@@ -48,7 +48,7 @@ def test_the_name_names_the_data_directory_and_the_cluster() -> None:
         ("--shards=0", "--shards must be at least 1"),
         ("--cpus=a-b", '--cpus "a-b": not "auto", "none" or a list'),
         ("--feature-gates=Wings=true", "unrecognized feature gate: Wings"),
-        ("--feature-gates=CompactHashCheck=true", "feature gate CompactHashCheck=true is not supported yet"),
+        ("--feature-gates=LeaseCheckpoint=true", "feature gate LeaseCheckpoint=true is not supported yet"),
         ("--auto-compaction-retention=soon", 'error parsing --auto-compaction-retention: "soon"'),
         ("--watch-progress-notify-interval=10ms", "--watch-progress-notify-interval[10ms] must be at least 100ms"),
     ],
@@ -64,7 +64,7 @@ def test_a_setting_that_cannot_be(args: str, message: str) -> None:
     ["--peer-cert-file=c", "--peer-auto-tls",
      "--discovery=http://d", "--discovery-srv=example.com", "--auth-token=jwt,sign-method=RS256", "--wal-dir=w",
      "--force-new-cluster", "--enable-distributed-tracing", "--pre-vote=false",
-     "--enable-v2", "--corrupt-check-time=1h", "--experimental-corrupt-check-time=1h"],
+     "--enable-v2", "--proxy=on"],
 )  # fmt: skip
 def test_what_is_not_there_yet_is_refused_by_name(arg: str) -> None:
     with pytest.raises(ConfigError, match=r"^--[a-z0-9-]+ is not supported yet"):
@@ -89,6 +89,21 @@ def test_a_flag_without_effect_is_warned_about() -> None:
     assert build("--backend-batch-limit=5").warnings == (
         "--backend-batch-limit has no effect in muster (operations between commits of the backend)",
     )
+
+
+@pytest.mark.parametrize(
+    ("args", "open_gates"),
+    [
+        ((), []),
+        (("--experimental-initial-corrupt-check",), ["InitialCorruptCheck"]),
+        (("--experimental-compact-hash-check-enabled",), ["CompactHashCheck"]),
+        (("--feature-gates=CompactHashCheck=True,InitialCorruptCheck=true",), list(SETTABLE_GATES)),
+        (("--feature-gates=CompactHashCheck=false",), []),
+    ],
+)
+def test_the_gates_of_checks_can_be_opened(args: tuple[str, ...], open_gates: list[str]) -> None:
+    config = build(*args)
+    assert [name for name in SETTABLE_GATES if gate(config, name)] == open_gates
 
 
 def test_retention_by_mode() -> None:

@@ -132,7 +132,9 @@ _GROUPS: dict[str, list[Flag]] = {
         Flag("enable-grpc-gateway", B, "true", "serve the JSON gateway (/v3/...)"),
         Flag("raft-read-timeout", D, "5s", "read time-out of a peer connection", NO, yaml=""),
         Flag("raft-write-timeout", D, "5s", "write time-out of a peer connection", NO, yaml=""),
-        Flag("feature-gates", S, "", "gate=bool,...; etcd's gates, at their defaults only"),
+        Flag("feature-gates", S, "", "gate=bool,...; etcd's gates. InitialCorruptCheck (compare "
+             "this host with the others before it serves) and "
+             "CompactHashCheck can be set, the others have their defaults"),
     ],
     "clustering": [
         Flag("initial-advertise-peer-urls", URLS, "http://localhost:2380", "this host's peer URLs, told to the cluster"),
@@ -225,8 +227,11 @@ _GROUPS: dict[str, list[Flag]] = {
         Flag("warning-unary-request-duration", D, "300ms", "log requests slower than this, with what they waited for; 0: none"),
     ],
     "checks, compaction, watches": [
-        Flag("corrupt-check-time", D, "0s", "period of the cluster's hash check", LATER),
-        Flag("compact-hash-check-time", D, "1m0s", "period of the check of compaction hashes", NO),
+        Flag("corrupt-check-time", D, "0s",
+             "period of comparing all hosts' replicas; one that differs raises the CORRUPT alarm, "
+             "which stops writes; 0s: none"),
+        Flag("compact-hash-check-time", D, "1m0s",
+             "period of the same comparison after compactions, with the feature gate CompactHashCheck"),
         Flag("compaction-batch-limit", U, "0", "revisions removed per batch; muster works in slices of time", NO),
         Flag("compaction-sleep-interval", D, "0s", "pause between batches", NO),
         Flag("watch-progress-notify-interval", D, "0s", "period of watch progress notifications; 0: 10m, at least 100ms"),
@@ -289,7 +294,8 @@ _IGNORED = (
     "max-retry-attempts", "peer-heartbeat-interval", "peer-election-timeout", "retry-interval", "snapshot", "v", "vv",
 )  # fmt: skip
 
-# etcd's feature gates (3.6) and their defaults; another value is refused, for muster has none of these switches
+SETTABLE_GATES = ("InitialCorruptCheck", "CompactHashCheck")
+# etcd's feature gates (3.6) and their defaults. Of those that cannot be set another value is refused
 GATES = {
     "AllAlpha": False, "AllBeta": False, "StopGRPCServiceOnDefrag": False, "InitialCorruptCheck": False,
     "CompactHashCheck": False, "TxnModeWriteWithSharedBuffer": True, "LeaseCheckpoint": False,

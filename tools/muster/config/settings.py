@@ -13,7 +13,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from cluster.settings import Tls
-from tools.muster.config.flags import AUTO, GATES, SERVER_FLAGS, Support
+from tools.muster.config.flags import AUTO, GATES, SERVER_FLAGS, SETTABLE_GATES, Support
 from tools.muster.config.parse import ConfigError, Values, convert, duration_ms
 from tools.muster.config.rotation import Rotation, rotation_of
 from tools.muster.config.tls import tls_of
@@ -167,7 +167,7 @@ def _check_support(values: Values) -> list[str]:
             raise ConfigError(f"unrecognized feature gate: {gate}")
         if text.lower() not in ("true", "false"):
             raise ConfigError(f"invalid value of feature gate {part}")
-        if (text.lower() == "true") != GATES[gate]:
+        if (text.lower() == "true") != GATES[gate] and gate not in SETTABLE_GATES:
             raise ConfigError(f"feature gate {part} is not supported yet")
     return warnings
 
@@ -304,6 +304,8 @@ def _check_timing(values: Values) -> None:
         )
     if election > 50_000:
         raise ConfigError(f"--election-timeout[{election}ms] is too long, and should be set less than 50000ms")
+    if values["compact-hash-check-time"] <= 0:
+        raise ConfigError("--compact-hash-check-time must be >0 (set to 0s)")
     progress = values["watch-progress-notify-interval"]
     if progress and progress < MIN_PROGRESS_INTERVAL_MS:
         raise ConfigError(f"--watch-progress-notify-interval[{progress}ms] must be at least {MIN_PROGRESS_INTERVAL_MS}ms")
@@ -317,6 +319,12 @@ def _check_retention(mode: str, text: str) -> None:
         ok = False
     if not ok:
         raise ConfigError(f'error parsing --auto-compaction-retention: "{text}" is not a possible value of mode {mode}')
+
+
+def gate(config: ServerConfig, name: str) -> bool:
+    """Whether a feature gate is open."""
+    given = dict(part.split("=", 1) for part in config.values["feature-gates"].split(",") if part)
+    return str(given.get(name, GATES[name])).lower() == "true"
 
 
 def setting(config: ServerConfig, name: str) -> Any:

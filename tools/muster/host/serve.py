@@ -15,7 +15,7 @@ from tools.muster import peer_keys
 from tools.muster.config.flags import AUTO
 from tools.muster.config.parse import ConfigError
 from tools.muster.config.rotation import rotating
-from tools.muster.config.settings import ServerConfig, Url, setting, with_shards
+from tools.muster.config.settings import ServerConfig, Url, gate, setting, with_shards
 from tools.muster.config.tls import check_files
 from tools.muster.host import auto_tls, bootstrap, control, logs, nodestate, pinning, ports, rundir
 from tools.muster.host.bootstrap import Identity
@@ -194,6 +194,7 @@ def _node_spec(config: ServerConfig, identity: Identity, run_dir: str, shard: in
             write_buffer_bytes=max(setting(config, "write-buffer-bytes") // config.shards, _LEAST_WRITE_BUFFER_BYTES),
             range_cache_bytes=setting(config, "range-cache-bytes") // config.shards,
             lease_check_interval_ms=setting(config, "lease-check-interval"),
+            corrupt_check=setting(config, "corrupt-check-time") > 0,
             warning_apply_ms=setting(config, "warning-apply-duration"),
             leader_placement=setting(config, "leader-placement"),
             unsafe_no_fsync=setting(config, "unsafe-no-fsync"),
@@ -245,6 +246,9 @@ def _front_settings(
         grpc_keepalive_timeout_ms=setting(config, "grpc-keepalive-timeout"),
         watch_progress_notify_interval_ms=config.watch_progress_notify_interval_ms,
         watch_merge_bytes=setting(config, "watch-merge-bytes") // max(config.fronts, 1),
+        initial_corrupt_check=gate(config, "InitialCorruptCheck"),
+        corrupt_check_ms=setting(config, "corrupt-check-time"),
+        compact_hash_check_ms=setting(config, "compact-hash-check-time") * gate(config, "CompactHashCheck"),
         quota_backend_bytes=config.quota_backend_bytes,
         cors=setting(config, "cors"),
         host_whitelist=setting(config, "host-whitelist"),

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import grpc
 
 from cluster.pb import rpc_pb2
-from tools.musterctl.client import Client, RequestError, failing_with, request_error, session
+from tools.musterctl.client import Client, RequestError, Session, failing_with, request_error, session
 from tools.musterctl.command import Exit, Invocation
 from tools.musterctl.commands.kv import prefix_end
 from tools.musterctl.printing.gotext import quote, raw
@@ -38,7 +38,7 @@ class Load:
 
 
 _LOADS = {"s": Load(150, 50), "m": Load(1000, 200), "l": Load(8000, 500), "xl": Load(15000, 1000)}
-_ALIASES = {"small": "s", "medium": "m", "large": "l", "xLarge": "xl"}
+ALIASES = {"small": "s", "medium": "m", "large": "l", "xLarge": "xl"}
 
 
 @dataclass(slots=True)
@@ -82,41 +82,50 @@ def verdict(load: Load, measured: Measured) -> tuple[list[str], bool]:
 def perf(invocation: Invocation) -> None:
     """``check perf``."""
     wanted = invocation.flags.string("load")
-    load = _LOADS.get(_ALIASES.get(wanted, wanted))
+    load = _LOADS.get(ALIASES.get(wanted, wanted))
     if load is None:
         raise Exit(4, f"unknown load option {wanted}")
-    prefix_text = invocation.flags.string("prefix")
-    prefix = raw(prefix_text)
-    key, end = (prefix, prefix_end(prefix)) if prefix else (b"\0", b"\0")
     s = session(invocation)
-    client = s.client()
+    client, prefix = s.client(), invocation.flags.string("prefix")
+    span = free_prefix(client, prefix)
+    measured = drive(client, load, raw(prefix), DURATION_S, _PUT_TIMEOUT_S)
     with failing_with():
-        request = rpc_pb2.RangeRequest(key=key, range_end=end, limit=1)
-        if client.unary("KV/Range", request, rpc_pb2.RangeResponse, DURATION_S, True).kvs:
-            advice = f"Delete with 'musterctl del --prefix {prefix_text}' first"
-            raise Exit(3, f"prefix {quote(prefix)} has keys. {advice}")
-    measured = drive(client, load, prefix, DURATION_S, _PUT_TIMEOUT_S)
-    with failing_with():
-        deletion = rpc_pb2.DeleteRangeRequest(key=key, range_end=end)
-        deleted = client.unary("KV/DeleteRange", deletion, rpc_pb2.DeleteRangeResponse, _CLEANUP_TIMEOUT_S)
-        if invocation.flags.switch("auto-compact"):
-            revision = deleted.header.revision
-            print(f"Compacting with revision {revision}")
-            compact = rpc_pb2.CompactionRequest(revision=revision, physical=True)
-            client.unary("KV/Compact", compact, rpc_pb2.CompactionResponse, _UPKEEP_TIMEOUT_S)
-            print(f"Compacted with revision {revision}")
-        if invocation.flags.switch("auto-defrag"):
-            for endpoint in s.config.endpoints:
-                print(f'Defragmenting "{endpoint}"')
-                request_ = rpc_pb2.DefragmentRequest()
-                s.client(endpoint).unary(
-                    "Maintenance/Defragment", request_, rpc_pb2.DefragmentResponse, _UPKEEP_TIMEOUT_S
-                )
-                print(f'Defragmented "{endpoint}"')
+        clean_up(invocation, s, client, span)
     lines, passed = verdict(load, measured)
     print("\n".join(lines))
     if not passed:
         raise Exit(1)
+
+
+def free_prefix(client: Client, prefix: str) -> tuple[bytes, bytes]:
+    """The range of the keys with this prefix, of which there must be none."""
+    stem = raw(prefix)
+    key, end = (stem, prefix_end(stem)) if stem else (b"\0", b"\0")
+    with failing_with():
+        request = rpc_pb2.RangeRequest(key=key, range_end=end, limit=1)
+        if client.unary("KV/Range", request, rpc_pb2.RangeResponse, DURATION_S, True).kvs:
+            advice = f"Delete with 'musterctl del --prefix {prefix}' first"
+            raise Exit(3, f"prefix {quote(stem)} has keys. {advice}")
+    return key, end
+
+
+def clean_up(invocation: Invocation, s: Session, client: Client, span: tuple[bytes, bytes]) -> None:
+    """Delete what was put; compact and defragment, where the flags say so."""
+    deletion = rpc_pb2.DeleteRangeRequest(key=span[0], range_end=span[1])
+    deleted = client.unary("KV/DeleteRange", deletion, rpc_pb2.DeleteRangeResponse, _CLEANUP_TIMEOUT_S)
+    if invocation.flags.switch("auto-compact"):
+        revision = deleted.header.revision
+        print(f"Compacting with revision {revision}")
+        compact = rpc_pb2.CompactionRequest(revision=revision, physical=True)
+        client.unary("KV/Compact", compact, rpc_pb2.CompactionResponse, _UPKEEP_TIMEOUT_S)
+        print(f"Compacted with revision {revision}")
+    if invocation.flags.switch("auto-defrag"):
+        for endpoint in s.config.endpoints:
+            print(f'Defragmenting "{endpoint}"')
+            request = rpc_pb2.DefragmentRequest()
+            defragmented = rpc_pb2.DefragmentResponse
+            s.client(endpoint).unary("Maintenance/Defragment", request, defragmented, _UPKEEP_TIMEOUT_S)
+            print(f'Defragmented "{endpoint}"')
 
 
 def drive(client: Client, load: Load, prefix: bytes, duration_s: float, put_timeout_s: float) -> Measured:
@@ -135,7 +144,7 @@ def drive(client: Client, load: Load, prefix: bytes, duration_s: float, put_time
     while (now := time.monotonic()) < start + duration_s:
         if int(now - start) != shown:
             shown = int(now - start)
-            _progress(shown, int(duration_s))
+            progress(shown, int(duration_s))
         due = start + sent / load.puts_per_s
         if due > now:
             time.sleep(min(due - now, 0.1))
@@ -169,13 +178,14 @@ def drive(client: Client, load: Load, prefix: bytes, duration_s: float, put_time
     for _ in range(load.clients):  # all are back
         idle.acquire()
     measured.elapsed_s = time.monotonic() - start
-    _progress(int(duration_s), int(duration_s))
+    progress(int(duration_s), int(duration_s))
     with contextlib.suppress(OSError):
         print(file=sys.stdout, flush=True)
     return measured
 
 
-def _progress(done: int, total: int) -> None:
+def progress(done: int, total: int) -> None:
+    """Show how far it is, on one line."""
     bar = ""
     if sys.stdout.isatty():
         filled = 40 * done // total

@@ -96,6 +96,10 @@ def get_request(flags: Flags, args: list[str]) -> rpc_pb2.RangeRequest:
         serializable=consistency == "s",
         keys_only=flags.switch("keys-only"),
         count_only=flags.switch("count-only"),
+        min_mod_revision=flags.number("min-mod-rev"),
+        max_mod_revision=flags.number("max-mod-rev"),
+        min_create_revision=flags.number("min-create-rev"),
+        max_create_revision=flags.number("max-create-rev"),
     )
 
 

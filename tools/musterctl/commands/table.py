@@ -97,6 +97,10 @@ def get_command() -> Command:
             _bool("keys-only", "Get only the keys"),
             _bool("count-only", "Get only the count"),
             _bool("print-value-only", 'Only write values when using the "simple" output format'),
+            Flag("min-create-rev", "int", "0", "Minimum create revision", newer=True),
+            Flag("max-create-rev", "int", "0", "Maximum create revision", newer=True),
+            Flag("min-mod-rev", "int", "0", "Minimum modification revision", newer=True),
+            Flag("max-mod-rev", "int", "0", "Maximum modification revision", newer=True),
         ),
     )
 
@@ -129,6 +133,7 @@ def del_command() -> Command:
             _bool(
                 "from-key", "delete keys that are greater than or equal to the given key using byte compare"
             ),
+            Flag("range", "bool", "false", "delete range of keys without delay", newer=True),
         ),
     )
 
@@ -246,8 +251,65 @@ def _check_command() -> Command:
             _bool("auto-defrag", "Defragment storage after test is finished."),
         ),
     )
+    scale = Command(
+        "datascale [options]",
+        "Check the memory usage of holding data for different workloads on a given server endpoint.",
+        "datascale:datascale",
+        (
+            Flag("load", "string", "s", load.replace("performance", "datascale")),
+            Flag(
+                "prefix",
+                "string",
+                "/etcdctl-check-datascale/",
+                "The prefix for writing the datascale check's keys.",
+            ),
+            _bool("auto-compact", "Compact storage with last revision after test is finished."),
+            _bool("auto-defrag", "Defragment storage after test is finished."),
+        ),
+        long="If no endpoint is provided, localhost will be used. "
+        "If multiple endpoints are provided, first endpoint will be used.",
+    )
     return Command(
-        "check <subcommand>", "commands for checking properties of the etcd cluster", children=[perf]
+        "check <subcommand>", "commands for checking properties of the etcd cluster", children=[perf, scale]
+    )
+
+
+def _move_leader_command() -> Command:
+    return Command(
+        "move-leader <transferee-member-id>",
+        "Transfers leadership to another etcd cluster member.",
+        "leading:move_leader",
+    )
+
+
+def _completion_command() -> Command:
+    shells = ("bash", "fish", "powershell", "zsh")
+    return Command(
+        "completion <shell>",
+        "Generate completion script",
+        children=[
+            Command(shell, f"Completion script for {shell}", "completion:completion") for shell in shells
+        ],
+    )
+
+
+def _downgrade_command() -> Command:
+    return Command(
+        "downgrade <TARGET_VERSION>",
+        "Downgrade related commands",
+        children=[
+            Command(
+                "validate <TARGET_VERSION>",
+                "Validate downgrade capability before starting downgrade",
+                "leading:downgrade_validate",
+            ),
+            Command(
+                "enable <TARGET_VERSION>",
+                "Start a downgrade action to cluster",
+                "leading:downgrade_enable",
+            ),
+            Command("cancel", "Cancel the ongoing downgrade action to cluster", "leading:downgrade_cancel"),
+        ],
     )
 
 
@@ -317,6 +379,9 @@ def root() -> Command:
                 ],
             ),
             _check_command(),
+            _move_leader_command(),
+            _downgrade_command(),
+            _completion_command(),
             Command(
                 "lock <lockname> [exec-command arg1 arg2 ...]",
                 "Acquires a named lock",
@@ -337,7 +402,7 @@ def root() -> Command:
             Command(
                 "help [command]",
                 "Help about any command",
-                "cli:help_command",
+                "help:help_command",
                 long="Help provides help for any command in the application.\n"
                 "Simply type musterctl help [path to command] for full details.",
             ),

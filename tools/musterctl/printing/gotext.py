@@ -128,6 +128,20 @@ def parse_int(value: str, base: int = 10) -> int:
     return number
 
 
+def parse_uint(value: str, base: int = 10) -> int:
+    """Go's strconv.ParseUint. GoError."""
+    digits = value.lower()
+    try:
+        number = int(digits, base) if digits.isalnum() and digits.isascii() else -1
+    except ValueError:
+        number = -1
+    if number < 0:
+        raise GoError(f"strconv.ParseUint: parsing {quote(value)}: invalid syntax")
+    if number >= 1 << 64:
+        raise GoError(f"strconv.ParseUint: parsing {quote(value)}: value out of range")
+    return number
+
+
 def parse_bool(value: str) -> bool:
     """``strconv.ParseBool``."""
     if value in ("1", "t", "T", "TRUE", "true", "True"):

@@ -95,6 +95,14 @@ class Printer:
         """``alarm list`` and ``alarm disarm``."""
         self._unsupported()
 
+    def move_leader(self, leader: int, target: int, r: rpc_pb2.MoveLeaderResponse) -> None:
+        """``move-leader``."""
+        self._unsupported()
+
+    def downgrade(self, action: str, r: rpc_pb2.DowngradeResponse) -> None:
+        """``downgrade validate``, ``enable``, ``cancel``."""
+        self._unsupported()
+
 
 class Simple(Printer):
     """``-w simple``."""
@@ -191,6 +199,12 @@ class Simple(Printer):
         for alarm in r.alarms:
             emit(alarm_text(alarm) + "\n")
 
+    def move_leader(self, leader: int, target: int, r: rpc_pb2.MoveLeaderResponse) -> None:
+        emit(f"Leadership transferred from {leader:x} to {target:x}\n")
+
+    def downgrade(self, action: str, r: rpc_pb2.DowngradeResponse) -> None:
+        emit(f"Downgrade {action} success, cluster version {r.version}\n")
+
 
 def alarm_text(alarm: rpc_pb2.AlarmMember) -> str:
     """``memberID:123 alarm:NOSPACE `` with the trailing blank of Go's compact text."""
@@ -256,6 +270,12 @@ class Json(Printer):
     def endpoint_hash(self, results: list[EndpointHash]) -> None:
         emit(print_json.endpoint_hash(results) + "\n")
 
+    def move_leader(self, leader: int, target: int, r: rpc_pb2.MoveLeaderResponse) -> None:
+        self._message(r)
+
+    def downgrade(self, action: str, r: rpc_pb2.DowngradeResponse) -> None:
+        self._message(r)
+
 
 class Protobuf(Printer):
     """``-w protobuf``: the encoded response, no newline.
@@ -292,6 +312,12 @@ class Protobuf(Printer):
 
     def lease_list(self, r: rpc_pb2.LeaseLeasesResponse) -> None:
         self._message(r.header)
+
+    def move_leader(self, leader: int, target: int, r: rpc_pb2.MoveLeaderResponse) -> None:
+        self._message(r)
+
+    def downgrade(self, action: str, r: rpc_pb2.DowngradeResponse) -> None:
+        self._message(r)
 
 
 def choose(name: str, as_hex: bool) -> Printer:

@@ -1,0 +1,84 @@
+"""Defragmentation as clients ask for it: this replica's files are rewritten without what was deleted.
+
+It runs in a thread of its own, so that requests and the log's truncation go on beside it. Those who ask
+while one is under way share the next one, which begins after they asked: their answer means that what they
+deleted is gone."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import structlog
+
+from cluster import errors
+from cluster.errors import EtcdError
+from cluster.histogram import DEFRAG_S, Histogram
+from cluster.wire.messages import HEAD, Status
+from node.links.fronts import FrontLink
+from node.storage.errors import SyncFailed
+
+if TYPE_CHECKING:
+    from node.replica.server import Node
+
+log = structlog.get_logger("defragment")
+
+_MOST = 1000  # who wait for the next one
+
+
+class Defragments:
+    """Of one node."""
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+        self._thread = node.machine.thread("defragment")
+        self._waiting: list[tuple[FrontLink, int]] = []
+        self.running = False
+        self.took = Histogram(DEFRAG_S)
+
+    def ask(self, link: FrontLink, rid: int) -> None:
+        """Answer once the files have been rewritten."""
+        if len(self._waiting) >= _MOST:
+            raise EtcdError(errors.TOO_MANY_REQUESTS)
+        self._waiting.append((link, rid))
+        if not self.running:
+            self._begin()
+
+    def _begin(self) -> None:
+        asked, self._waiting = self._waiting, []
+        self.running = True
+        node = self._node
+        began = node.machine.monotonic()
+        log.info("defragmenting", shard=node.settings.shard, size_bytes=node.store.size_bytes())
+        done = node.loop.run_in_executor(self._thread, node.store.defragment)
+        done.add_done_callback(lambda done: self._ended(done, asked, node.machine.monotonic() - began))
+
+    def _ended(self, done: asyncio.Future[None], asked: list[tuple[FrontLink, int]], took_s: float) -> None:
+        self.running = False
+        node = self._node
+        if done.cancelled() or node.stopping:
+            return
+        error = done.exception()
+        if isinstance(error, SyncFailed):
+            node.fail(f"defragmenting failed: {error}")
+            return
+        if error is not None:
+            raise error
+        self.took.observe(took_s)
+        log.info(
+            "defragmented",
+            shard=node.settings.shard,
+            size_bytes=node.store.size_bytes(),
+            took_s=round(took_s, 3),
+        )
+        for link, rid in asked:
+            if link.alive:
+                link.answer(rid, Status.OK, HEAD.pack(node.store.revision, node.raft.term))
+                node._mark_dirty(link)
+        if self._waiting:
+            self._begin()
+
+    def close(self) -> None:
+        """Wait for the one that runs."""
+        self._waiting.clear()
+        self._thread.shutdown(wait=True)

@@ -1,0 +1,43 @@
+"""Who is corrupt, judged from the members' hashes."""
+
+from __future__ import annotations
+
+import pytest
+
+from proxy.services.corruption import NOBODY, Hash, judge
+
+
+def _hashes(*values: int, compacted: tuple[int, ...] = ()) -> dict[int, Hash]:
+    revisions = compacted or (0,) * len(values)
+    return {
+        member: Hash(value, 9, at)
+        for member, (value, at) in enumerate(zip(values, revisions, strict=True), 1)
+    }
+
+
+@pytest.mark.parametrize(
+    ("hashes", "members", "corrupt"),
+    [
+        (_hashes(), 3, []),
+        (_hashes(5), 1, []),
+        (_hashes(5, 5, 5), 3, []),
+        (_hashes(5, 5, 6), 3, [3]),
+        (_hashes(5, 6, 6), 3, [1]),
+        (_hashes(5, 6), 2, [NOBODY]),
+        (_hashes(5, 6), 3, [NOBODY]),
+        (_hashes(5, 6, 7), 3, [NOBODY]),
+        (_hashes(5, 5, 5, 6, 7), 5, [4, 5]),
+        (_hashes(5, 5), 5, []),
+    ],
+)
+def test_who_differs_from_a_majority_is_corrupt(
+    hashes: dict[int, Hash], members: int, corrupt: list[int]
+) -> None:
+    assert judge(hashes, members) == corrupt
+
+
+def test_only_those_that_have_compacted_the_same_are_compared() -> None:
+    assert judge(_hashes(5, 6, compacted=(3, 4)), 3) == []
+    assert judge(_hashes(5, 5, 6, compacted=(3, 3, 4)), 3) == []
+    assert judge(_hashes(5, 6, 6, compacted=(3, 4, 4)), 3) == []
+    assert judge(_hashes(5, 5, 6, 7, compacted=(3, 3, 3, 4)), 4) == [NOBODY], "two of four are no majority"
