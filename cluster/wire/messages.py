@@ -64,7 +64,9 @@ class Method(IntEnum):
     FACTS = 46  # READ; how the node is now: JSON of node.upkeep.facts. Likewise
     DOWNGRADE = 55  # READ + DowngradeRequest that validates; OK: HEAD + fields
     DEFRAGMENT = 47  # READ; this replica's files are rewritten; OK: HEAD once that is done
-    SNAPSHOT = 38  # PARTIAL answers: (remaining_bytes u64 | chunk), as far as CREDIT goes; last one OK: HEAD
+    # READ; body empty: hold a checkpoint, answered by one PARTIAL (node.serving.backups); else the names of
+    # such in JSON: PARTIAL answers (remaining_bytes u64 | chunk), as far as CREDIT goes; last one OK: HEAD
+    SNAPSHOT = 38
     ALARM = 39  # AlarmRequest: those that are raised
     READ_TXN = 40  # a read-only Txn: READ + TxnRequest
     RANGE_STREAM = 41  # READ + RangeRequest; PARTIAL answers hold whole KeyValues, so each can be sent on

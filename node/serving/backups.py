@@ -1,22 +1,36 @@
-"""Backups for clients: this shard's state, streamed as far as the receiver gives credit.
+"""Backups for clients: the whole store at one revision in etcd's form, streamed as the receiver takes it.
 
-SNAPSHOT is answered by PARTIAL records ``remaining bytes u64 | chunk``, at most a window's worth ahead of what the
-front has acknowledged (CREDIT), then OK with the revision of what was sent: a slow client holds up nobody and
-fills no memory. A backup ends when its front goes, cancels, or gives no credit for long, and when there are as many as
-may be and its receiver is slow: then it makes room for a newcomer.
+A front asks in two steps. First every shard's node of a host holds a checkpoint: shard 0's, which decides the
+revision, then the others', once they have applied what shard 0 had. The answer is one PARTIAL record,
+:data:`HELD` and the checkpoint's name. Then node 0 is asked to build one file of them, in a process of its
+own (``node.backup.build``), and streams it: PARTIAL records ``remaining bytes u64 | chunk``, at most a
+window's worth ahead of what the front has acknowledged (CREDIT), then OK. A slow client holds up nobody and
+fills no memory.
+
+What is held or streamed ends when its front goes, cancels, or gives no sign of life for long; and when there
+are as many as may be and its receiver is slow: then it makes room for a newcomer.
 """
 
 from __future__ import annotations
 
 import asyncio
+import json
+import re
+import shutil
+import struct
+import subprocess
+import sys
+from collections import deque
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import structlog
 
 from cluster import errors
 from cluster.errors import EtcdError
 from cluster.wire.messages import HEAD, Status
+from node.backup.build import Job
 from node.links.fronts import FrontLink
 from node.serving.streams import slow
 from node.storage.snapshot import SnapshotSource
@@ -26,23 +40,60 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger("backups")
 
+HELD = struct.Struct("<QQQQ")  # order index, revision, compact revision, member ID; then the name
 _WINDOW_BYTES = 512 * 1024
 _CHUNK_BYTES = 128 * 1024
-_MOST = 4  # backups under way at once; each holds a checkpoint on the disk
+_MOST = 4  # of each kind at once; each holds a checkpoint, or a file, on the disk
+_BUDGET_BYTES = 32 << 20  # of rows in the memory of what builds
+_NAME = re.compile(r"checkpoint-\d+")
 
 
-class Backup:
-    """One backup under way."""
+class _Taken:
+    """What a front has asked for and not ended."""
 
-    __slots__ = ("began", "credited", "link", "moved_at", "rid", "sent", "source")
-
-    def __init__(self, link: FrontLink, rid: int, source: SnapshotSource, now: float) -> None:
+    def __init__(self, link: FrontLink, rid: int, now: float) -> None:
         self.link = link
         self.rid = rid
-        self.source = source
         self.sent = 0
         self.credited = 0
         self.began = self.moved_at = now
+
+    def close(self) -> None:
+        """Give back what it has on the disk."""
+
+
+class Hold(_Taken):
+    """A checkpoint that is kept for a backup that is being built."""
+
+    def __init__(self, link: FrontLink, rid: int, source: SnapshotSource, now: float) -> None:
+        super().__init__(link, rid, now)
+        self.source = source
+
+    def close(self) -> None:
+        self.source.close()
+
+
+class Backup(_Taken):
+    """One file: being built, then streamed."""
+
+    def __init__(self, link: FrontLink, rid: int, names: list[str], folder: Path, now: float) -> None:
+        super().__init__(link, rid, now)
+        self.names = names  # of the checkpoints, by shard
+        self.folder = folder
+        self.process: subprocess.Popen[bytes] | None = None
+        self.file: BinaryIO | None = None
+        self.size_bytes = 0
+        self.revision = 0
+        self.ended = False
+
+    def close(self) -> None:
+        self.ended = True
+        if self.process is not None:
+            self.process.kill()
+        if self.file is not None:
+            self.file.close()
+        else:
+            shutil.rmtree(self.folder, ignore_errors=True)
 
 
 class Backups:
@@ -50,15 +101,33 @@ class Backups:
 
     def __init__(self, node: Node) -> None:
         self._node = node
+        self._held: dict[tuple[bytes, int], Hold] = {}
         self._running: dict[tuple[bytes, int], Backup] = {}
+        self._queue: deque[Backup] = deque()  # to be built, one after the other
+        self._building: Backup | None = None
         self._preparing = 0
         self._wanted: set[tuple[bytes, int]] = set()  # of those, who has not cancelled
+        self._serial = 0
+        self._folder = Path(node.settings.data_dir) / "backups"
+        node.machine.remove_left_snapshots(self._folder)  # by a process that was killed
         self.completed = 0
 
-    def start(self, link: FrontLink, rid: int) -> None:
-        """Make a checkpoint and begin to stream it."""
+    def ask(self, link: FrontLink, rid: int, body: bytes) -> None:
+        """A front's question: nothing: hold a checkpoint; the names of such, in JSON: build and stream."""
+        if not body:
+            self._hold(link, rid)
+            return
+        names = json.loads(body)
+        shards = self._node.settings.common.shard_count
+        if len(names) != shards or not all(_NAME.fullmatch(name) for name in names):
+            raise EtcdError(errors.UNMAPPED, "these are no checkpoints")
+        self._build(link, rid, names)
+
+    # -- checkpoints
+
+    def _hold(self, link: FrontLink, rid: int) -> None:
         node = self._node
-        if self._preparing + len(self._running) >= _MOST and not self._made_room():
+        if self._preparing + len(self._held) >= _MOST and not self._made_room(self._held):
             node.reads.refuse(link, rid, EtcdError(errors.TOO_MANY_REQUESTS))
             return
         self._preparing += 1
@@ -67,74 +136,157 @@ class Backups:
             None, node.machine.snapshot_of, node.store, Path(node.settings.data_dir, "outgoing"))
         made.add_done_callback(lambda done: self._made(link, rid, done))
 
-    def _made_room(self) -> bool:
-        """Whether a slow one has ended for a newcomer's sake."""
-        now = self._node.loop.time()
-        found = min(self._running.values(), key=lambda one: one.moved_at, default=None)
-        if found is None or not slow(found.began, found.moved_at, found.credited, now):
-            return False
-        self._give_up(found)
-        return True
-
-    def _give_up(self, backup: Backup) -> None:
-        self.end(backup.link, backup.rid)
-        if backup.link.alive:
-            self._node.reads.refuse(backup.link, backup.rid, EtcdError(errors.TOO_MANY_REQUESTS))
-
     def _made(self, link: FrontLink, rid: int, done: asyncio.Future[SnapshotSource]) -> None:
         self._preparing -= 1
         wanted = (link.identity, rid) in self._wanted
         self._wanted.discard((link.identity, rid))
         error = done.exception()
         if error is not None:
-            log.error("a backup could not be made", error=str(error))
-            self._node.reads.refuse(link, rid, EtcdError(errors.UNMAPPED, f"a backup could not be made: {error}"))
+            self._failed(link, rid, str(error))
             return
-        backup = Backup(link, rid, done.result(), self._node.loop.time())
+        source = done.result()
         if not wanted or not link.alive or self._node.stopping:
-            backup.source.close()
+            source.close()
             return
+        self._held[link.identity, rid] = Hold(link, rid, source, self._node.loop.time())
+        position = source.position
+        link.answer(rid, Status.PARTIAL, HELD.pack(
+            position.order_index, position.revision, position.compact_revision,
+            self._node.settings.common.member_id) + source.directory.name.encode())
+        self._node._mark_dirty(link)
+
+    # -- building
+
+    def _build(self, link: FrontLink, rid: int, names: list[str]) -> None:
+        if len(self._running) >= _MOST and not self._made_room(self._running):
+            self._node.reads.refuse(link, rid, EtcdError(errors.TOO_MANY_REQUESTS))
+            return
+        self._serial += 1
+        backup = Backup(link, rid, names, self._folder / str(self._serial), self._node.loop.time())
         self._running[link.identity, rid] = backup
+        self._queue.append(backup)
+        self._build_next()
+
+    def _build_next(self) -> None:
+        while self._building is None and self._queue:
+            backup = self._queue.popleft()
+            if backup.ended:
+                continue
+            self._building = backup
+            own = Path(self._node.settings.data_dir)
+            checkpoints = [str(own.with_name(f"shard-{shard}") / "outgoing" / name)
+                           for shard, name in enumerate(backup.names)]
+            members = [member.SerializeToString().hex() for member in self._node.upkeep.members()]
+            job = Job(checkpoints, str(backup.folder / "backup.db"), members, _BUDGET_BYTES)
+            done = self._node.loop.run_in_executor(None, _run, backup, job)
+            done.add_done_callback(partial(self._built, backup))
+
+    def _built(self, backup: Backup, done: asyncio.Future[dict[str, Any]]) -> None:
+        self._building = None
+        if not self._node.stopping:
+            self._build_next()
+        if backup.ended:
+            backup.close()  # what it has left meanwhile
+            return
+        error = done.exception()
+        result: dict[str, Any] = {"error": str(error)} if error is not None else done.result()
+        if "size_bytes" not in result:
+            self.end(backup.link, backup.rid)
+            self._failed(backup.link, backup.rid, result.get("unfit") or result.get("error") or "no result")
+            return
+        log.info("built a backup", **result)
+        backup.size_bytes, backup.revision = result["size_bytes"], result["revision"]
+        try:
+            backup.file = (backup.folder / "backup.db").open("rb")
+            shutil.rmtree(backup.folder)  # what is open stays until it is closed
+        except OSError as e:
+            self.end(backup.link, backup.rid)
+            self._failed(backup.link, backup.rid, str(e))
+            return
+        backup.began = backup.moved_at = self._node.loop.time()
         self._pump(backup)
 
+    def _failed(self, link: FrontLink, rid: int, why: str) -> None:
+        log.error("a backup could not be made", error=why)
+        if link.alive:
+            error = EtcdError(errors.UNMAPPED, f"a backup could not be made: {why}")
+            self._node.reads.refuse(link, rid, error)
+
+    # -- streaming
+
     def credit(self, link: FrontLink, rid: int, size: int) -> None:
-        """The front has passed on so many bytes in all."""
-        backup = self._running.get((link.identity, rid))
-        if backup is not None:
-            backup.moved_at = self._node.loop.time()
-            if size <= backup.credited:
-                backup.began = backup.moved_at  # another shard's turn: it is not this one that is slow
-            backup.credited = max(backup.credited, size)
-            self._pump(backup)
+        """The front has passed on so many bytes in all; as many as before: it still wants it."""
+        taken = self._running.get((link.identity, rid)) or self._held.get((link.identity, rid))
+        if taken is None:
+            return
+        taken.moved_at = self._node.loop.time()
+        if size <= taken.credited:
+            taken.began = taken.moved_at  # it is not its client who is slow
+        taken.credited = max(taken.credited, size)
+        if isinstance(taken, Backup) and taken.file is not None:
+            self._pump(taken)
 
     def _pump(self, backup: Backup) -> None:
-        link, rid, source = backup.link, backup.rid, backup.source
+        link, rid, file = backup.link, backup.rid, backup.file
+        assert file is not None
         while backup.sent - backup.credited < _WINDOW_BYTES:
-            chunk = source.next_chunk(_CHUNK_BYTES)
+            chunk = file.read(_CHUNK_BYTES)
             if not chunk:
-                link.answer(rid, Status.OK, HEAD.pack(source.position.revision, self._node.raft.term))
+                link.answer(rid, Status.OK, HEAD.pack(backup.revision, self._node.raft.term))
                 self.completed += 1
                 self.end(link, rid)
                 break
             backup.sent += len(chunk)
-            link.answer(rid, Status.PARTIAL, (source.size_bytes - backup.sent).to_bytes(8, "little") + chunk)
+            link.answer(rid, Status.PARTIAL, (backup.size_bytes - backup.sent).to_bytes(8, "little") + chunk)
         self._node._mark_dirty(link)
+
+    # -- ends
 
     def end(self, link: FrontLink, rid: int) -> None:
         """Finished, cancelled, or its front is gone."""
         self._wanted.discard((link.identity, rid))
-        backup = self._running.pop((link.identity, rid), None)
-        if backup is not None:
-            backup.source.close()
+        for kind in (self._held, self._running):
+            taken = kind.pop((link.identity, rid), None)
+            if taken is not None:
+                taken.close()
+
+    def _made_room(self, kind: dict[tuple[bytes, int], Any]) -> bool:
+        """Whether a slow one has ended for a newcomer's sake."""
+        now = self._node.loop.time()
+        found = min(kind.values(), key=lambda one: one.moved_at, default=None)
+        if found is None or not slow(found.began, found.moved_at, found.credited, now):
+            return False
+        self._give_up(found)
+        return True
+
+    def _give_up(self, taken: _Taken) -> None:
+        self.end(taken.link, taken.rid)
+        if taken.link.alive:
+            self._node.reads.refuse(taken.link, taken.rid, EtcdError(errors.TOO_MANY_REQUESTS))
 
     def sweep(self) -> None:
         """Every second: end those that nobody reads."""
         now = self._node.loop.time()
-        for backup in list(self._running.values()):
-            if not backup.link.alive or now - backup.moved_at > self._node.settings.common.client_stall_timeout_ms / 1000:
-                self._give_up(backup)
+        stall_s = self._node.settings.common.client_stall_timeout_ms / 1000
+        for taken in [*self._held.values(), *self._running.values()]:
+            if not taken.link.alive or now - taken.moved_at > stall_s:
+                self._give_up(taken)
 
     def close(self) -> None:
         """End them all."""
-        for backup in list(self._running.values()):
-            self.end(backup.link, backup.rid)
+        for taken in [*self._held.values(), *self._running.values()]:
+            self.end(taken.link, taken.rid)
+
+
+def _run(backup: Backup, job: Job) -> dict[str, Any]:
+    """In a helper thread: have the file built by a process, and wait for it."""
+    backup.folder.mkdir(parents=True)
+    backup.process = process = subprocess.Popen(
+        [sys.executable, "-P", "-m", "node.backup.build"], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    if backup.ended:
+        process.kill()
+    out, _ = process.communicate(job.encode())
+    if process.returncode:
+        return {"error": f"it ended with code {process.returncode}"}
+    found: dict[str, Any] = json.loads(out)
+    return found

@@ -358,7 +358,7 @@ class Serve:
         link.ok(rid, shown, self._term(), rpc_pb2.HashResponse(hash=hashing.value).SerializeToString())
 
     def _snapshot(self, link: FrontLink, rid: int, revision: int, body: bytes) -> None:
-        self._node.backups.start(link, rid)
+        self._node.backups.ask(link, rid, body)
 
 
 def _some(rows: Iterator[tuple[bytes, bytes]]) -> tuple[list[tuple[bytes, bytes]], bool]:

@@ -1,64 +1,71 @@
-"""Maintenance/Snapshot: this host's replica of every shard in one stream, then the SHA-256 of all of it.
+"""Maintenance/Snapshot: the whole store at one revision, as a database of etcd's, and the SHA-256 of it.
 
-The payload is muster's own format. What etcdctl checks of a file holds: its length is a multiple of 512 before the
-32 bytes of the hash. With one shard the payload is that shard's state stream; with several it is a head of
-512 bytes (:data:`MAGIC`, count u32, then the length u64 of each shard's stream) and the shards' streams in order.
-The shards' checkpoints are made at the same time, not at the same revision: every version up to the lowest of their
-revisions is in all of them, which is what a restore goes back to.
+One host makes it: its node of shard 0 holds a checkpoint, whose revision is the backup's; its other nodes
+hold theirs once they have applied as much; node 0 builds one file of them and streams it
+(``node.serving.backups``). All begins anew where a compaction beyond the backup's revision came in between.
 
-Bytes are asked of the nodes (CREDIT) only as the client takes them, one shard after the other.
+Bytes are asked of the node (CREDIT) only as the client takes them.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 import struct
 from collections import deque
 
+import structlog
+
 from cluster import errors
 from cluster.errors import EtcdError
-from cluster.wire.messages import Method
+from cluster.wire.messages import READ, Method
 from cluster.wire.protobuf import varint
 from proxy.routing.pieces import KEEP_S
-from proxy.routing.router import Waiting
+from proxy.routing.router import READ_ANY, Waiting
 from proxy.services.context import Call, Context
 from proxy.services.shares import Shares
 
-MAGIC = b"muster backup 1\n"
-_HEAD_BYTES = 512
-_COUNT = struct.Struct("<I")
-_LENGTH = struct.Struct("<Q")
+log = structlog.get_logger("backups")
+
+_HELD = struct.Struct("<QQQQ")  # node.serving.backups.HELD
 _REMAINING = struct.Struct("<Q")
 _CHUNK_BYTES = 32_768
 _LIMIT_S = 3600.0  # without a byte of progress
+_LINK_LIMIT_S = 10.0  # to the nodes of a host that is not this one
+_MOST_ATTEMPTS = 10
 _OK, _PARTIAL = 0, 4
 
 
-class _Part:
-    """One shard's stream."""
+class _Checkpoint:
+    """What one shard's node holds."""
 
-    __slots__ = ("chunks", "done", "received", "size", "waiting")
+    __slots__ = ("asked", "compact_revision", "name")
 
     def __init__(self) -> None:
-        self.waiting: Waiting | None = None
-        self.size = -1  # not known yet
-        self.received = 0
-        self.chunks: deque[bytes] = deque()
-        self.done = False
+        self.asked: Waiting | None = None
+        self.name = ""
+        self.compact_revision = 0
 
 
 class _Sending:
     """One backup on its way to a client."""
 
-    __slots__ = ("at", "digest", "left", "parts", "started", "told_at")
+    __slots__ = ("attempt", "began", "built", "checkpoints", "chunks", "digest", "done", "index", "member",
+                 "received", "revision", "told_at")
 
-    def __init__(self, shards: int) -> None:
-        self.parts = [_Part() for _ in range(shards)]
+    def __init__(self, shards: int, now: float) -> None:
+        self.checkpoints = [_Checkpoint() for _ in range(shards)]
+        self.attempt = 1
+        self.began = now  # of this attempt
+        self.member = 0  # whose nodes make it, once that is known
+        self.index = 0  # of the order log, which they have to have applied
+        self.revision = 0
+        self.built: Waiting | None = None  # the question for the file
+        self.chunks: deque[tuple[int, bytes]] = deque()  # bytes that remain behind it, chunk
+        self.received = 0
+        self.done = False
         self.digest = hashlib.sha256()
-        self.at = 0  # the part being sent
-        self.left = 0  # bytes of the payload to come
-        self.started = False
-        self.told_at = 0.0
+        self.told_at = now
 
 
 class Snapshot:
@@ -68,6 +75,8 @@ class Snapshot:
         self._context = context
         self._stats = context.method("server_stream", service, "Snapshot")
         self._shares = Shares(context.settings.max_connection_snapshots)
+        self._making: dict[Call, _Sending] = {}  # those that nothing has come of yet
+        context.on_tick.append(self._tick)
 
     def opened(self, call: Call) -> None:
         """A call has begun; its request follows."""
@@ -82,10 +91,10 @@ class Snapshot:
         if not self._shares.take(call):
             context.refuse(call, self._stats, errors.TOO_MANY_REQUESTS)
             return
-        sending = call.context = _Sending(context.placement.shards)
+        sending = call.context = _Sending(context.placement.shards, context.router.loop.time())
         call.on_drain = lambda: self._pump(call, sending)
-        for shard in range(context.placement.shards):
-            context.router.local(call, Method.SNAPSHOT, data, shard, self._stats, self._answer, (sending, shard))
+        self._making[call] = sending
+        self._begin(call, sending)
 
     def half_closed(self, call: Call) -> None:
         """The client has said all it will."""
@@ -94,83 +103,151 @@ class Snapshot:
         """The client has gone."""
         sending: _Sending | None = call.context
         if sending is not None:
-            self._abandon(sending)
+            self._abandon(call, sending)
 
-    def _abandon(self, sending: _Sending) -> None:
-        for part in sending.parts:
-            if part.waiting is not None and not part.done:
-                self._context.router.cancel(part.waiting)
+    # -- checkpoints
+
+    def _begin(self, call: Call, sending: _Sending) -> None:
+        """Have shard 0's node hold a checkpoint: of this host, or of one that this front reaches."""
+        self._context.router.local(
+            call, Method.SNAPSHOT, b"", 0, self._stats, self._held, (sending, sending.attempt, 0))
+
+    def _held(self, waiting: Waiting, status: int, body: bytes) -> None:
+        call, (sending, attempt, shard) = waiting.call, waiting.context
+        if call.closed or attempt != sending.attempt or status != _PARTIAL:
+            if status == _PARTIAL:  # nobody waits for it any more
+                self._context.router.cancel(waiting)
+            elif not call.closed and attempt == sending.attempt:
+                self._fail(call, sending, body)
+            return
+        waiting.limit_s = _LIMIT_S
+        checkpoint = sending.checkpoints[shard]
+        index, revision, checkpoint.compact_revision, member = _HELD.unpack_from(body)
+        checkpoint.asked = waiting
+        checkpoint.name = body[_HELD.size :].decode()
+        if shard == 0:
+            sending.index, sending.revision, sending.member = index, revision, member
+        self._ask_others(call, sending)
+        if all(one.name for one in sending.checkpoints):
+            self._build(call, sending)
+
+    def _ask_others(self, call: Call, sending: _Sending) -> None:
+        """Have the other shards' nodes of that host hold theirs; one without a link yet is asked later."""
+        router = self._context.router
+        now = router.loop.time()
+        for shard, checkpoint in enumerate(sending.checkpoints):
+            if shard == 0 or checkpoint.asked is not None:
+                continue
+            route = router.routes[shard]
+            link = route.links.get(sending.member)
+            if link is None or not link.up or link.leaving:
+                route.ensure(sending.member, now)
+                continue
+            checkpoint.asked = Waiting(
+                call, Method.SNAPSHOT, b"", shard, READ_ANY, now, router.limit_s, self._stats, self._held,
+                (sending, sending.attempt, shard), READ.pack(sending.index, 0))
+            router.send(link, checkpoint.asked)
+
+    def _release(self, sending: _Sending) -> None:
+        """The nodes need hold nothing any more."""
+        for shard, checkpoint in enumerate(sending.checkpoints):
+            if checkpoint.asked is not None:
+                self._context.router.cancel(checkpoint.asked)
+                sending.checkpoints[shard] = _Checkpoint()
+
+    # -- the file
+
+    def _build(self, call: Call, sending: _Sending) -> None:
+        router = self._context.router
+        if any(one.compact_revision > sending.revision for one in sending.checkpoints):
+            self._release(sending)
+            sending.attempt += 1
+            sending.began = router.loop.time()
+            if sending.attempt > _MOST_ATTEMPTS:
+                error = EtcdError(errors.UNMAPPED, "the store is compacted all the time")
+                self._fail(call, sending, error.encode())
+            else:
+                self._begin(call, sending)
+            return
+        first = sending.checkpoints[0].asked
+        link = router.routes[0].links.get(sending.member)
+        if first is None or link is None or not link.up:
+            self._fail(call, sending, EtcdError(errors.TIMEOUT_DUE_TO_LEADER_FAIL).encode())
+            return
+        names = json.dumps([one.name for one in sending.checkpoints]).encode()
+        sending.built = Waiting(
+            call, Method.SNAPSHOT, names, 0, READ_ANY, router.loop.time(), _LIMIT_S, self._stats,
+            self._answer, sending, READ.pack(0, 0))
+        router.send(link, sending.built)
 
     def _answer(self, waiting: Waiting, status: int, body: bytes) -> None:
-        call = waiting.call
-        sending, shard = waiting.context
-        part = sending.parts[shard]
-        part.waiting = waiting
-        waiting.limit_s = _LIMIT_S  # from now on the client sets the pace
+        call, sending = waiting.call, waiting.context
         if call.closed:
             return
         if status == _PARTIAL:
+            if self._making.pop(call, None) is not None:
+                self._release(sending)
             (remaining,) = _REMAINING.unpack_from(body)
             chunk = body[_REMAINING.size :]
-            part.received += len(chunk)
-            part.size = part.received + remaining
-            part.chunks.append(chunk)
+            sending.received += len(chunk)
+            sending.chunks.append((remaining, chunk))
         elif status == _OK:
-            part.size = part.received
-            part.done = True
+            sending.done = True
         else:
-            part.done = True
-            self._abandon(sending)
-            self._context.refuse(call, self._stats, EtcdError.decode(body))
+            self._fail(call, sending, body)
             return
         self._pump(call, sending)
 
     def _pump(self, call: Call, sending: _Sending) -> None:
         """Send on what is there, as far as the client takes it."""
-        parts = sending.parts
-        if not sending.started:
-            if any(p.size < 0 for p in parts):
-                return
-            sending.started = True
-            sending.left = sum(p.size for p in parts)
-            if len(parts) > 1:
-                sending.left += _HEAD_BYTES
-                head = MAGIC + _COUNT.pack(len(parts)) + b"".join(_LENGTH.pack(p.size) for p in parts)
-                self._bytes(call, sending, head.ljust(_HEAD_BYTES, b"\0"))
-        while sending.at < len(parts) and not call.closed:
-            part = parts[sending.at]
-            while part.chunks:
-                if call.pending_bytes() > call.backlog_bytes():
-                    return  # on_drain goes on here
-                self._bytes(call, sending, part.chunks.popleft())
-            if not part.done:
-                if part.waiting is not None:
-                    self._context.router.credit(part.waiting, part.received)
-                return
-            sending.at += 1
-        if sending.at == len(parts) and not call.closed:
+        while sending.chunks and not call.closed:
+            if call.pending_bytes() > call.backlog_bytes():
+                return  # on_drain goes on here
+            remaining, chunk = sending.chunks.popleft()
+            for at in range(0, len(chunk), _CHUNK_BYTES):
+                piece = chunk[at : at + _CHUNK_BYTES]
+                sending.digest.update(piece)
+                call.send(_blob(piece, remaining + len(chunk) - at - len(piece)))
+                self._stats.sent += 1
+        if call.closed:
+            return
+        if sending.done:
             call.send(_blob(sending.digest.digest(), 0))
             call.finish()
             self._stats.sent += 1
             self._stats.ok += 1
+        elif sending.built is not None and sending.received:
+            self._context.router.credit(sending.built, sending.received)
 
-    def _keep(self, sending: _Sending) -> None:
-        """The client takes what comes first: nodes whose turn comes later are told that it is not they who are stalled."""
-        now = self._context.router.loop.time()
-        if now - sending.told_at > KEEP_S:
-            sending.told_at = now
-            for part in sending.parts[sending.at + 1 :]:
-                if part.waiting is not None and not part.done:
-                    self._context.router.credit(part.waiting, 0)
+    # -- ends, and time
 
-    def _bytes(self, call: Call, sending: _Sending, chunk: bytes) -> None:
-        self._keep(sending)
-        for at in range(0, len(chunk), _CHUNK_BYTES):
-            piece = chunk[at : at + _CHUNK_BYTES]
-            sending.left -= len(piece)
-            sending.digest.update(piece)
-            call.send(_blob(piece, sending.left))
-            self._stats.sent += 1
+    def _fail(self, call: Call, sending: _Sending, error: bytes) -> None:
+        self._abandon(call, sending)
+        if not call.closed:
+            self._context.refuse(call, self._stats, EtcdError.decode(error))
+
+    def _abandon(self, call: Call, sending: _Sending) -> None:
+        self._making.pop(call, None)
+        self._release(sending)
+        if sending.built is not None and not sending.done:
+            self._context.router.cancel(sending.built)
+
+    def _tick(self, now: float) -> None:
+        for call, sending in tuple(self._making.items()):
+            if call.closed:
+                self._abandon(call, sending)
+                continue
+            if sending.member and sending.built is None:
+                self._ask_others(call, sending)
+                unasked = any(one.asked is None for one in sending.checkpoints)
+                if unasked and now - sending.began > _LINK_LIMIT_S:
+                    self._fail(call, sending, EtcdError(errors.TIMEOUT_DUE_TO_LEADER_FAIL).encode())
+                    continue
+            if now - sending.told_at > KEEP_S:  # it is not the client who is slow
+                sending.told_at = now
+                for one in (*(c.asked for c in sending.checkpoints), sending.built):
+                    if one is not None:
+                        self._context.router.credit(one, 0)
 
 
 def _blob(blob: bytes, remaining: int) -> bytes:

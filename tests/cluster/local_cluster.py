@@ -112,15 +112,17 @@ class LocalCluster:
 
 
 @contextlib.contextmanager
-def local_cluster(data_dir: Path, hosts: int = 3, *args: str, extra: Sequence[str] = ()) -> Iterator[LocalCluster]:
+def local_cluster(
+    data_dir: Path, hosts: int = 3, *args: str, extra: Sequence[str] = (), base_port: int = 0,
+) -> Iterator[LocalCluster]:
     """A local cluster that has said ``ready``; stopped in the end, whatever happened. It has MUSTER_TEST_SHARDS
-    shards (1), unless the flags say how many."""
+    shards (1), unless the flags say how many. ``base_port`` 0: any that is free."""
     shards = shards_of_tests()
     for flag in args:
         if flag.startswith("--shards="):
             value = flag.removeprefix("--shards=")
             shards = int(value) if value.isdigit() else 64
-    base_port = free_base_port(hosts, shards)
+    base_port = base_port or free_base_port(hosts, shards)
     flags = [f"--hosts={hosts}", f"--shards={shards}", f"--base-port={base_port}", f"--data-dir={data_dir}", *args]
     if not any(flag.startswith("--fronts=") for flag in args):
         # processes of their own, so that tests can end one of them, whatever the machine's CPUs would suggest

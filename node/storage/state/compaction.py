@@ -31,7 +31,7 @@ from node.storage.state.reads import find
 if TYPE_CHECKING:
     from node.storage.state.store import StateStore
 
-_PROGRESS = struct.Struct(">QQQI")  # done, target, next run's revision and sub
+PROGRESS = struct.Struct(">QQQI")  # done, target, next run's revision and sub
 
 _Change = tuple[bytes, int, int, int]  # key, revision, sub, type
 
@@ -45,7 +45,7 @@ class Compaction:
         # done: everything up to it is removed. target > done: a walk is under way and goes on at `next_run`.
         self._done: int
         self._target: int
-        self._done, self._target, revision, sub = _PROGRESS.unpack(row) if row else (0, 0, 0, 0)
+        self._done, self._target, revision, sub = PROGRESS.unpack(row) if row else (0, 0, 0, 0)
         self._next_run = (revision, sub)
         self._changes: list[_Change] = []  # what is left of a chunk, last first
         self._after = self._next_run  # where the chunk after it begins
@@ -82,7 +82,7 @@ class Compaction:
         if finished:
             self._done = self._target
             self._next_run = (self._done, 0)
-        batch.put(keys.COMPACTION_ROW, _PROGRESS.pack(self._done, self._target, *self._next_run))
+        batch.put(keys.COMPACTION_ROW, PROGRESS.pack(self._done, self._target, *self._next_run))
         store.write(batch)
         return finished and self.done
 

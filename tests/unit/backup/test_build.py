@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from cluster import order
 from cluster.bolt import Database
 from cluster.bolt.etcd import key_in, read_around, read_revision
+from cluster.order import log as order
 from node.backup.build import Job, Unfit, build
 from node.backup.sorting import Sorter
 from node.storage import StateStore

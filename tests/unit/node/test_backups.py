@@ -11,7 +11,7 @@ import pytest
 from cluster.wire import messages
 from cluster.wire.messages import Status
 from node.links.fronts import FrontLink
-from node.serving.backups import _MOST, Backup, Backups
+from node.serving.backups import _MOST, Backups, Hold
 from node.serving.streams import SLOW_AFTER_S
 from tests.unit.machines import machine_on
 from tests.unit.proxy.fakes import ManualLoop
@@ -44,7 +44,7 @@ class Node:
         self.backups = Backups(node)
         for rid in range(1, _MOST + 1):
             source: Any = SimpleNamespace(close=lambda rid=rid: self.closed.append(rid))
-            self.backups._running[self.link.identity, rid] = Backup(self.link, rid, source, self.loop.now)
+            self.backups._held[self.link.identity, rid] = Hold(self.link, rid, source, self.loop.now)
 
     def _begins(self, then: Callable[[Any], None]) -> None:
         self.begun.append(1)
@@ -61,7 +61,7 @@ class Node:
 
     def taken(self, rid: int, size: int) -> None:
         """A client has taken so much in all."""
-        backup = self.backups._running[self.link.identity, rid]
+        backup = self.backups._held[self.link.identity, rid]
         backup.credited, backup.moved_at = size, self.loop.now
 
 
@@ -72,7 +72,7 @@ def node() -> Node:
 
 def test_a_newcomer_is_refused_while_all_are_taken_as_they_should_be(node: Node) -> None:
     node.loop.now += SLOW_AFTER_S / 2
-    node.backups.start(node.link, 9)
+    node.backups.ask(node.link, 9, b"")
     assert (node.refused(), node.closed, node.begun) == ([9], [], [])
 
 
@@ -82,8 +82,8 @@ def test_of_several_that_stall_the_one_that_has_had_nothing_for_longest_gives_wa
     for rid in (1, 2, 4):
         node.taken(rid, 100 << 20)
     node.taken(3, trickle)
-    node.backups._running[node.link.identity, 3].moved_at -= 1
-    node.backups.start(node.link, 9)
+    node.backups._held[node.link.identity, 3].moved_at -= 1
+    node.backups.ask(node.link, 9, b"")
     assert (node.refused(), node.closed, node.begun) == ([3], [3], [1])
 
 
@@ -99,10 +99,9 @@ def test_a_shard_whose_turn_comes_later_is_not_the_slow_one(node: Node) -> None:
     for _ in range(30):
         node.loop.now += SLOW_AFTER_S - 1
         for rid in range(1, _MOST + 1):
-            node.backups._pump = lambda backup: None  # type: ignore[method-assign]
             node.backups.credit(node.link, rid, 0)
         node.backups.sweep()
-        node.backups.start(node.link, 9)
+        node.backups.ask(node.link, 9, b"")
     assert (set(node.refused()), node.closed, node.begun) == ({9}, [], [])
 
 
@@ -110,12 +109,12 @@ def test_one_that_is_cancelled_while_its_checkpoint_is_made_takes_no_place(node:
     """It would have stood there, unread, until it was slow: who asks and cancels again and again would keep all places."""
     node.backups.end(node.link, 1)
     node.closed.clear()
-    node.backups.start(node.link, 9)
+    node.backups.ask(node.link, 9, b"")
     node.backups.end(node.link, 9)
     (made,) = node.made
     source = SimpleNamespace(close=lambda: node.closed.append(9), next_chunk=lambda size: b"c" * size, size_bytes=1 << 30)
     made(SimpleNamespace(exception=lambda: None, result=lambda: source))
-    assert (node.closed, len(node.backups._running)) == ([9], _MOST - 1)
+    assert (node.closed, len(node.backups._held)) == ([9], _MOST - 1)
     assert not node.link.pending
-    node.backups.start(node.link, 10)
+    node.backups.ask(node.link, 10, b"")
     assert node.begun == [1, 1]

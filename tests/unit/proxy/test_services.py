@@ -11,6 +11,7 @@ from cluster import errors
 from cluster.errors import EtcdError
 from cluster.pb import rpc_pb2
 from cluster.wire.messages import HEAD, READ, Method, Status
+from proxy.services.backup import _HELD
 from proxy.services.table import register_all
 from tests.unit.proxy.fakes import FakeCall, Net
 
@@ -198,15 +199,23 @@ def test_status_is_the_own_replicas_and_says_when_there_is_no_leader() -> None:
 def test_a_snapshot_is_followed_by_its_checksum_and_asked_for_as_the_client_takes_it() -> None:
     served = Served()
     call = served.call("Snapshot", rpc_pb2.SnapshotRequest())
+    (hold,) = served.node.take()
+    assert not hold.body[READ.size :]
+    member = served.net.context.common.member_id
+    served.node.answer(hold.rid, Status.PARTIAL, _HELD.pack(5, 3, 0, member) + b"checkpoint-7")
+    served.net.run()
     (request,) = served.node.take()
-    payload = bytes(range(256)) * 400  # a node pads to 512 bytes
+    assert request.body[READ.size :] == b'["checkpoint-7"]'
+    payload = bytes(range(256)) * 400  # a node's files are of whole pages
     pieces = [payload[:90_000], payload[90_000:]]
     left = len(payload)
     for piece in pieces:
         left -= len(piece)
         served.node.answer(request.rid, Status.PARTIAL, left.to_bytes(8, "little") + piece)
         served.net.run()
-        (credit,) = served.node.take()
+        *released, credit = served.node.take()
+        wanted = [(Method.CANCEL, hold.rid)] if piece is pieces[0] else []
+        assert [(one.method, one.rid) for one in released] == wanted
         assert (credit.method, int.from_bytes(credit.body, "little")) == (Method.CREDIT, len(payload) - left)
     served.node.answer(request.rid, Status.OK, HEAD.pack(3, 1))
     served.net.run()

@@ -116,9 +116,9 @@ def establish(config: ServerConfig) -> tuple[Identity, bool]:
         raise ConfigError(f"{path} is missing, but {path.parent} holds {', '.join(leftovers)}: restore the file or empty the data directory")
     if config.initial_cluster_state == "existing":
         raise ConfigError("joining a running cluster (--initial-cluster-state=existing with an empty data directory) is not supported yet")
-    identity = _bootstrap(config)
+    identity = identity_of(config)
     _seal(config.data_dir, identity)
-    _write(path, identity)  # from here on this host is somebody
+    write_identity(path, identity)  # from here on this host is somebody
     return identity, True
 
 
@@ -158,7 +158,7 @@ def _follow_agreed(data_dir: str, path: Path, identity: Identity) -> Identity:
             raise ConfigError(f"{folder} is in the way: this cluster has {shards} shards, this host was made with {identity.shard_count}")
     identity = replace(identity, shard_count=shards, placement_depth=depth)
     _seal(data_dir, identity)
-    _write(path, identity)
+    write_identity(path, identity)
     return identity
 
 
@@ -204,7 +204,8 @@ def cluster_id_of(peers: tuple[Peer, ...]) -> int:
     return ids.cluster_id([p.member_id for p in peers])
 
 
-def _bootstrap(config: ServerConfig) -> Identity:
+def identity_of(config: ServerConfig) -> Identity:
+    """The identity of a host that is new, by etcd's rules. ConfigError if its cluster does not name it."""
     try:
         urls = dict(config.initial_cluster).get(config.name)
         if urls is None:
@@ -285,7 +286,8 @@ def _peer(raw: dict[str, Any]) -> Peer:
     return Peer(int(raw["member_id"], 16), raw["name"], raw["host"], raw["port"], tuple(raw["peer_urls"]))
 
 
-def _write(path: Path, identity: Identity) -> None:
+def write_identity(path: Path, identity: Identity) -> None:
+    """Make a data directory somebody's."""
     document = {
         "format": FORMAT,
         "cluster_id": f"{identity.cluster_id:016x}",

@@ -1,8 +1,7 @@
-"""``member list``, ``alarm``, ``defrag``, ``snapshot save``, ``version``, ``peer-keys``."""
+"""``member list``, ``alarm``, ``defrag``, ``version``, ``peer-keys``."""
 
 from __future__ import annotations
 
-import os
 import sys
 
 import tools.musterctl as musterctl
@@ -81,46 +80,6 @@ def defrag(invocation: Invocation) -> None:
             failed = True
     if failed:
         raise Exit(1)
-
-
-def snapshot_save(invocation: Invocation) -> None:
-    """``snapshot save <file>``: written as ``<file>.part``, synced, then renamed."""
-    import grpc
-
-    from cluster.pb import rpc_pb2
-    from tools.musterctl.client import RequestError, request_error, session
-
-    if len(invocation.args) != 1:
-        raise Exit(128, "snapshot save expects one argument")
-    path = invocation.args[0]
-    if not path:
-        raise Exit(128, "snapshot save expects one argument")
-    s = session(invocation)
-    if len(s.config.endpoints) != 1:
-        raise Exit(
-            5,
-            f"snapshot must be requested to one selected node, not multiple [{' '.join(s.config.endpoints)}]",
-        )
-    part = path + ".part"
-    timeout_s = s.timeout_s if s.timeout_given else None
-    try:
-        with open(part, "wb") as file:
-            request = rpc_pb2.SnapshotRequest()
-            chunks = s.client().responses(
-                "Maintenance/Snapshot", request, rpc_pb2.SnapshotResponse, timeout_s
-            )
-            for chunk in chunks:
-                file.write(chunk.blob)
-            file.flush()
-            os.fsync(file.fileno())
-        os.rename(part, path)
-    except (grpc.RpcError, RequestError) as error:
-        failure = request_error(error) if isinstance(error, grpc.RpcError) else error
-        raise Exit(5, str(failure)) from None
-    except OSError as error:
-        reason = f"open {part}: {(error.strerror or '').lower()}"
-        raise Exit(5, f"could not open {part} ({reason})") from None
-    print(f"Snapshot saved at {path}")
 
 
 def peer_keys(invocation: Invocation) -> None:

@@ -7,6 +7,7 @@ yet (auth, membership changes) is not in the table, and so is an unknown command
 from __future__ import annotations
 
 from tools.musterctl.command import Command, Flag
+from tools.musterctl.commands import snapshots
 
 GLOBAL_FLAGS = (
     Flag("endpoints", "list", "127.0.0.1:2379", "gRPC endpoints"),
@@ -367,17 +368,7 @@ def root() -> Command:
                     )
                 ],
             ),
-            Command(
-                "snapshot <subcommand>",
-                "Manages etcd node snapshots",
-                children=[
-                    Command(
-                        "save <filename>",
-                        "Stores an etcd node backend snapshot to a given file",
-                        "maintenance:snapshot_save",
-                    )
-                ],
-            ),
+            snapshots.command(),
             _check_command(),
             _move_leader_command(),
             _downgrade_command(),

@@ -1,0 +1,229 @@
+"""Backups go both ways: muster's into a real etcd, etcd's into muster, on any number of hosts and shards."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bench.compare.systems import find_etcd, start_etcd
+from tests.cluster.local_cluster import environment, free_base_port, local_cluster
+
+LIMIT_S = 120
+ETCD = Path(find_etcd())
+MUSTERCTL = [sys.executable, "-m", "tools.musterctl"]
+DIRECTORIES = 12
+
+
+def call(*command: str | Path, check: bool = True) -> subprocess.CompletedProcess[str]:
+    done = subprocess.run([str(c) for c in command], capture_output=True, text=True, timeout=LIMIT_S,
+                          check=False, env=environment())
+    assert not check or done.returncode == 0, done.stderr
+    return done
+
+
+def tool(name: str) -> Path:
+    path = ETCD.parent / name
+    path.chmod(path.stat().st_mode | 0o111)
+    return path
+
+
+def ctl(endpoint: str, *words: str) -> str:
+    return call(tool("etcdctl"), f"--endpoints={endpoint}", "--command-timeout=60s", *words).stdout
+
+
+def found(endpoint: str, *words: str) -> Any:
+    return json.loads(ctl(endpoint, *words, "-w", "json"))
+
+
+@dataclass
+class Content:
+    """What a store shows at a revision."""
+
+    kvs: list[dict[str, Any]]
+    past: list[dict[str, Any]]
+    leases: dict[int, tuple[int, list[str]]]
+
+
+def content(endpoint: str, revision: int, past: int) -> Content:
+    leases = {}
+    for one in found(endpoint, "lease", "list").get("leases", []):
+        told = found(endpoint, "lease", "timetolive", f"{one['id']:x}", "--keys")
+        leases[one["id"]] = (told["granted-ttl"], sorted(told.get("keys") or []))
+    return Content(found(endpoint, "get", "", "--prefix", f"--rev={revision}")["kvs"],
+                   found(endpoint, "get", "", "--prefix", f"--rev={past}")["kvs"], leases)
+
+
+def fill(endpoint: str) -> int:
+    """Keys in many directories, of several versions, on leases, deleted, by transactions over all; compacted
+    once. Returns a revision that is not compacted."""
+    lease, other = (found(endpoint, "lease", "grant", str(ttl))["ID"] for ttl in (3600, 7200))
+    for n in range(DIRECTORIES):
+        ctl(endpoint, "put", f"/d{n}/a/k", "first")
+    lines = [f"put /d{n}/a/k second --lease={lease:x}" for n in range(0, DIRECTORIES, 2)]
+    lines += [f"put /d{n}/a/l \"{'v' * 5000}\"" for n in range(DIRECTORIES)]
+    typed = "\n".join(("", *lines, "", "", ""))
+    subprocess.run([tool("etcdctl"), f"--endpoints={endpoint}", "txn"], input=typed, text=True, check=True,
+                   timeout=LIMIT_S, stdout=subprocess.DEVNULL)
+    revision = int(found(endpoint, "get", "x")["header"]["revision"])
+    ctl(endpoint, "compact", str(revision))
+    ctl(endpoint, "put", "/d1/a/k", "third", f"--lease={other:x}")
+    ctl(endpoint, "del", "/d2/", "--prefix")
+    ctl(endpoint, "put", "plain", "")
+    return revision
+
+
+@contextlib.contextmanager
+def etcd_of(snapshot: Path, folder: Path) -> Iterator[str]:
+    """A real etcd that was restored from a file."""
+    data_dir = folder / "m0"
+    call(tool("etcdutl"), "snapshot", "restore", snapshot, f"--data-dir={data_dir}")
+    system = start_etcd(folder, members=1)
+    try:
+        yield system.endpoints[0]
+    finally:
+        system.stop()
+
+
+@contextlib.contextmanager
+def muster_of(snapshot: Path, folder: Path, hosts: int, shards: int, *flags: str) -> Iterator[list[str]]:
+    """A muster cluster that was restored from a file."""
+    base = free_base_port(hosts, shards)
+    cluster = ",".join(f"host{i}=http://127.0.0.1:{base + 100 * i + 1}" for i in range(hosts))
+    data_dir = folder / "muster"
+    for i in range(hosts):
+        call(*MUSTERCTL, "snapshot", "restore", snapshot, f"--data-dir={data_dir / f'host{i}'}",
+             f"--name=host{i}", f"--initial-cluster={cluster}", "--initial-cluster-token=muster-local",
+             f"--shards={shards}", f"--initial-advertise-peer-urls=http://127.0.0.1:{base + 100 * i + 1}", *flags)
+    with local_cluster(data_dir, hosts, f"--shards={shards}", "--fronts=0", base_port=base) as cluster_:
+        yield cluster_.endpoints()
+
+
+@dataclass
+class Saved:
+    """A backup of a muster cluster, made while puts went on, and what it is to hold."""
+
+    path: Path
+    content: Content
+    revision: int
+    past: int
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Saved]:
+    """Of three hosts and three shards, by way of a host that need not lead."""
+    folder = tmp_path_factory.mktemp("backups")
+    path = folder / "ours.db"
+    with local_cluster(folder / "muster", 3, "--shards=3", "--fronts=0") as cluster:
+        first, _, third = cluster.endpoints()
+        past = fill(first)
+        stop = threading.Event()
+
+        def load() -> None:
+            n = 0
+            while not stop.is_set():
+                n += 1
+                ctl(first, "put", f"/load{n % 5}/x", str(n))
+
+        loading = threading.Thread(target=load)
+        loading.start()
+        try:
+            ctl(third, "snapshot", "save", str(path))
+        finally:
+            stop.set()
+            loading.join()
+        told = json.loads(call(tool("etcdutl"), "snapshot", "status", path, "-w", "json").stdout)
+        yield Saved(path, content(first, told["revision"], past), told["revision"], past)
+
+
+def is_compacted(endpoint: str, revision: int) -> bool:
+    done = call(tool("etcdctl"), f"--endpoints={endpoint}", "get", "x", f"--rev={revision}", check=False)
+    return "required revision has been compacted" in done.stderr
+
+
+def same(endpoint: str, saved: Saved) -> None:
+    assert found(endpoint, "get", "x")["header"]["revision"] == saved.revision
+    got = content(endpoint, saved.revision, saved.past)
+    assert got.kvs == saved.content.kvs
+    assert got.past == saved.content.past
+    assert got.leases == saved.content.leases
+    assert is_compacted(endpoint, saved.past - 1)
+
+
+@pytest.fixture(scope="module")
+def theirs(saved: Saved, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A backup that a real etcd made, after it was found to be the same as muster."""
+    folder = tmp_path_factory.mktemp("theirs")
+    path = folder / "theirs.db"
+    with etcd_of(saved.path, folder / "etcd") as endpoint:
+        same(endpoint, saved)
+        ctl(endpoint, "put", "by-etcd", "x")
+        ctl(endpoint, "del", "by-etcd")
+        ctl(endpoint, "snapshot", "save", str(path))
+    return path
+
+
+def test_musterctl_says_of_a_backup_what_etcdutl_says(saved: Saved, theirs: Path, tmp_path: Path) -> None:
+    cut = tmp_path / "cut.db"
+    cut.write_bytes(saved.path.read_bytes()[:5000])
+    for path in (saved.path, theirs, cut, tmp_path / "none"):
+        for form in ("simple", "table", "json", "fields"):
+            ours, etcds = (call(*words, "snapshot", "status", path, "-w", form, check=False)
+                           for words in (MUSTERCTL, [tool("etcdutl")]))
+            assert ours.stdout == etcds.stdout
+            assert (ours.returncode, ours.stderr) == (etcds.returncode, etcds.stderr)
+
+
+def test_a_real_etcds_backup_is_restored_to_one_host_with_three_shards(
+        saved: Saved, theirs: Path, tmp_path: Path) -> None:
+    with muster_of(theirs, tmp_path, 1, 3) as (endpoint,):
+        saved.revision += 2
+        try:
+            same(endpoint, saved)
+        finally:
+            saved.revision -= 2
+        ctl(endpoint, "put", "/d5/a/k", "after")
+        assert found(endpoint, "get", "/d5/a/k")["kvs"][0]["mod_revision"] == saved.revision + 3
+
+
+def test_musters_backup_is_restored_to_three_hosts_with_one_shard(saved: Saved, tmp_path: Path) -> None:
+    with muster_of(saved.path, tmp_path, 3, 1) as endpoints:
+        for endpoint in endpoints:
+            same(endpoint, saved)
+        lease = next(iter(saved.content.leases))
+        hanging = saved.content.leases[lease][1]
+        ctl(endpoints[0], "lease", "revoke", f"{lease:x}")
+        left = {kv["key"] for kv in found(endpoints[1], "get", "", "--prefix")["kvs"]}
+        assert left == {kv["key"] for kv in saved.content.kvs} - set(hanging)
+
+
+def test_a_bumped_revision_is_compacted(saved: Saved, tmp_path: Path) -> None:
+    with muster_of(saved.path, tmp_path, 1, 2, "--bump-revision=1000", "--mark-compacted") as (endpoint,):
+        now = found(endpoint, "get", "", "--prefix")
+        assert now["header"]["revision"] == saved.revision + 1000
+        assert now["kvs"] == saved.content.kvs
+        assert is_compacted(endpoint, saved.revision)
+
+
+@pytest.mark.parametrize("damage", ["cut", "changed"])
+def test_a_damaged_file_is_refused_in_etcdutls_words(saved: Saved, tmp_path: Path, damage: str) -> None:
+    data = bytearray(saved.path.read_bytes())
+    if damage == "cut":
+        data = data[: len(data) // 2]
+    else:
+        data[len(data) // 2] ^= 1
+    path = tmp_path / "damaged.db"
+    path.write_bytes(data)
+    ours, etcds = (call(*words, "snapshot", "restore", path, f"--data-dir={tmp_path / name}", check=False)
+                   for name, words in (("ours", MUSTERCTL), ("theirs", [tool("etcdutl")])))
+    assert ours.returncode == etcds.returncode == 1
+    assert ours.stderr == next(line for line in etcds.stderr.splitlines(True) if line.startswith("Error: "))
+    assert not (tmp_path / "ours").exists()

@@ -1,0 +1,125 @@
+"""What is restored is what was backed up, spread over any number of shards; what is no backup is refused."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+
+import pytest
+
+from cluster.bolt import Database
+from cluster.bolt.etcd import NoBackup, checked_size, read_around
+from cluster.order.log import Fold
+from cluster.placement import Placement
+from node.backup.restore import INDEX, Changed, restore
+from node.storage import Position, RaftLog, StateStore
+from tests.unit.backup.test_build import built, checkpoint, filled
+from tests.unit.storage.conftest import OpenStore, open_store
+from tests.unit.storage.workload import CONFIGURATION
+
+__all__ = ["open_store"]
+KEYS = [b"/%d/%d" % (a, b) for a in range(3) for b in range(40)]
+VOTERS = sorted(CONFIGURATION.voters)
+
+
+def restored(database: Database, root: Path, shards: int, changed: Changed | None = None) -> list[StateStore]:
+    folders = [root / f"shard-{n}" for n in range(shards)]
+    for folder in folders:
+        folder.mkdir(parents=True)
+    told: list[int] = []
+    restore(database, folders, 1, VOTERS, changed or Changed(), lambda rows, size: told.append(rows))
+    stores = [StateStore.open(folder / "state") for folder in folders]
+    for folder, store in zip(folders, stores, strict=True):
+        log = RaftLog.open(folder / "log", initial=CONFIGURATION)
+        log.verify(store.position.shard_index)
+        assert (log.first_index(), log.last_index()) == (INDEX + 1, INDEX)
+        assert log.snapshot_position().configuration == CONFIGURATION
+        log.close()
+    return stores
+
+
+@pytest.mark.parametrize("shards", [1, 3])
+@pytest.mark.parametrize("seed", range(3))
+def test_every_revision_reads_as_before_on_any_number_of_shards(
+        open_store: OpenStore, tmp_path: Path, seed: int, shards: int) -> None:
+    store = open_store()
+    filled(store, seed, 300)
+    path, _ = built(tmp_path / "out", [checkpoint(store, tmp_path)])
+    stores = restored(Database(path.read_bytes()), tmp_path / "new", shards)
+    placement = Placement(shards, 1)
+    for one in stores:
+        assert one.position == Position(INDEX, INDEX, 1, store.revision, store.compact_revision)
+        assert set(one.leases()) == set(store.leases())
+        assert one.bootstrap() == (1, shards, 1)
+        if shards > 1:
+            fold = one.meta("fold")
+            assert fold is not None
+            assert Fold.decode(fold).revision == store.revision
+    for revision in range(max(store.compact_revision, 1), store.revision + 1):
+        for key in KEYS:
+            assert stores[placement.shard_of(key)].get(key, revision) == store.get(key, revision)
+    _same_history(store, stores)
+    _attached(store, stores)
+    for one in stores:
+        while not one.compaction_step(10_000):
+            pass
+        one.close()
+
+
+def _same_history(store: StateStore, stores: list[StateStore]) -> None:
+    since = max(store.compact_revision, 1)
+    events = sorted(e for one in stores for e in _history(one, since))
+    assert events == sorted(_history(store, since))
+
+
+def _history(store: StateStore, since: int) -> list[tuple[int, int, bytes, int, bytes]]:
+    out = []
+    while since <= store.revision:
+        part = store.history(b"\0", b"\0", since, max_events=1000, max_bytes=1 << 20, want_prev=False)
+        out += [(e[0], e[5], e[2], e[1], e[3]) for e in part.events]
+        since = part.next_revision
+    return out
+
+
+def _attached(store: StateStore, stores: list[StateStore]) -> None:
+    for lease, _, _ in store.leases():
+        hanging = sorted(key for one in stores for key in one.lease_keys(lease))
+        assert hanging == store.lease_keys(lease)
+
+
+def test_a_bumped_revision_leaves_keys_and_compacts_the_past(open_store: OpenStore, tmp_path: Path) -> None:
+    store = open_store()
+    filled(store, 4, 200)
+    path, _ = built(tmp_path / "out", [checkpoint(store, tmp_path)])
+    changed = Changed(bump_revision=1_000_000, mark_compacted=True)
+    (new,) = restored(Database(path.read_bytes()), tmp_path / "new", 1, changed)
+    assert new.revision == new.compact_revision == store.revision + 1_000_000
+    assert [new.get(key) for key in KEYS] == [store.get(key) for key in KEYS]
+    while not new.compaction_step(10_000):
+        pass
+    assert [new.get(key) for key in KEYS] == [store.get(key) for key in KEYS]
+    new.close()
+    reopened = open_store("new/shard-0/state")
+    again, told = built(tmp_path / "again", [checkpoint(reopened, tmp_path)])
+    assert told["rows"] == sum(store.get(key) is not None for key in KEYS)
+    assert read_around(Database(again.read_bytes())).compact_revision == store.revision + 1_000_000
+
+
+def test_a_file_without_its_hash_or_with_another_is_refused_in_etcdutls_words(tmp_path: Path) -> None:
+    with pytest.raises(NoBackup, match=r"^snapshot missing hash but --skip-hash-check=false$"):
+        checked_size(bytes(4096), skip_hash_check=False)
+    with pytest.raises(NoBackup, match=r"^expected sha256 \[0 0 0 .*\], got \[\d+ "):
+        checked_size(bytes(4096 + 32), skip_hash_check=False)
+    assert checked_size(bytes(4096 + 32), skip_hash_check=True) == 4096
+
+
+def test_a_row_that_is_not_of_its_revision_is_refused(open_store: OpenStore, tmp_path: Path) -> None:
+    store = open_store()
+    filled(store, 4, 100)
+    path, _ = built(tmp_path / "out", [checkpoint(store, tmp_path)])
+    database = Database(path.read_bytes())
+    rows = list(itertools.islice(database.rows(b"key"), 2))
+    size = len(rows[0][1])
+    swapped = path.read_bytes().replace(rows[0][1], rows[1][1][:size].ljust(size, b"\0"), 1)
+    with pytest.raises(NoBackup):
+        restored(Database(swapped), tmp_path / "new", 1)

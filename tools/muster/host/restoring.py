@@ -1,0 +1,100 @@
+"""The data directory of a host out of a backup: ``musterctl snapshot restore``, once for each host.
+
+A host's IDs come from its name, its cluster's peer URLs and the cluster's token, as at a first start. The
+directory is made aside and takes its name when it is whole.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from cluster.bolt import Database, InvalidDatabase
+from cluster.bolt.etcd import NoBackup, checked_size
+from cluster.bolt.status import check
+from node.backup.restore import Changed, Restored, restore
+from tools.muster.config.flags import SERVER_FLAGS
+from tools.muster.config.parse import resolve
+from tools.muster.config.settings import build
+from tools.muster.host.bootstrap import identity_of, member_dir, shard_dir, write_identity
+from tools.muster.machine import seal
+
+Tell = Callable[[int, int], None]  # bytes done, of so many
+
+
+@dataclass(slots=True, frozen=True)
+class NewHost:
+    """Who the host is to be."""
+
+    name: str
+    data_dir: str
+    initial_cluster: str
+    initial_cluster_token: str
+    initial_advertise_peer_urls: str
+    shards: int
+    shard_depth: int  # 0: as a first start has it
+
+    def arguments(self) -> list[str]:
+        """As the host itself would be told them."""
+        given = [
+            f"--name={self.name}", f"--data-dir={self.data_dir}", f"--initial-cluster={self.initial_cluster}",
+            f"--initial-cluster-token={self.initial_cluster_token}", f"--shards={self.shards}",
+            f"--initial-advertise-peer-urls={self.initial_advertise_peer_urls}"]
+        return [*given, f"--shard-depth={self.shard_depth}"] if self.shard_depth else given
+
+
+def restore_host(
+    snapshot: Path, new: NewHost, changed: Changed, skip_hash_check: bool, tell: Tell,
+) -> Restored:
+    """Make the data directory. Raises NoBackup, ConfigError, OSError, StorageError; nothing is left then."""
+    config = build(resolve(SERVER_FLAGS, new.arguments(), {}, use_environ=False))
+    identity = identity_of(config)
+    data_dir = Path(config.data_dir)
+    if data_dir.exists() and (not data_dir.is_dir() or any(data_dir.iterdir())):
+        raise NoBackup(f'data-dir "{data_dir}" not empty or could not be read')
+    aside = data_dir.with_name(data_dir.name + ".restoring")
+    shutil.rmtree(aside, ignore_errors=True)
+    with snapshot.open("rb") as file, _mapped(file.fileno()) as data:
+        database = opened(data, skip_hash_check)
+        folders = [Path(shard_dir(str(aside), shard)) for shard in range(identity.shard_count)]
+        mask = os.umask(0o077)
+        try:
+            for folder in folders:
+                folder.mkdir(parents=True)
+            restored = restore(
+                database, folders, identity.placement_depth, [peer.member_id for peer in identity.peers],
+                changed, lambda rows, size: tell(size, database.size_bytes))
+            for folder in folders:
+                seal.seal(folder, identity.incarnation)
+                seal.begin(folder, identity.incarnation)
+            write_identity(Path(member_dir(str(aside)), "identity.json"), identity)
+            if data_dir.exists():
+                data_dir.rmdir()
+            os.replace(aside, data_dir)
+        except BaseException:
+            shutil.rmtree(aside, ignore_errors=True)
+            raise
+        finally:
+            os.umask(mask)
+    return restored
+
+
+def opened(data: mmap.mmap | bytes, skip_hash_check: bool) -> Database:
+    """A backup's database, its hash and its pages looked at. NoBackup if it is none."""
+    try:
+        database = Database(data, checked_size(data, skip_hash_check))
+    except InvalidDatabase as e:
+        raise NoBackup(str(e)) from e
+    check(database)
+    return database
+
+
+def _mapped(fd: int) -> mmap.mmap:
+    try:
+        return mmap.mmap(fd, 0, access=mmap.ACCESS_READ)
+    except ValueError:  # an empty file
+        raise NoBackup("snapshot missing hash but --skip-hash-check=false") from None

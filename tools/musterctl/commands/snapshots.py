@@ -1,0 +1,220 @@
+"""``snapshot save``, ``status`` and ``restore``: files as etcd's tools write and take them."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from typing import TYPE_CHECKING
+
+from tools.musterctl.command import Command, Exit, Flag, Invocation
+
+if TYPE_CHECKING:
+    from cluster.bolt.status import Status
+
+_TELL_EVERY_S = 1.0
+
+
+def command() -> Command:
+    """The command for the table."""
+    return Command(
+        "snapshot <subcommand>",
+        "Manages etcd node snapshots",
+        children=[
+            Command(
+                "restore <filename> --data-dir {output dir} [options]",
+                "Restores an etcd member snapshot to a data directory of muster",
+                "snapshots:restore",
+                flags=(
+                    Flag("data-dir", "string", "", "Path to the output data directory"),
+                    Flag("name", "string", "default", "Human-readable name for this member"),
+                    Flag("initial-cluster", "string", "default=http://localhost:2380",
+                         "Initial cluster configuration for restore bootstrap"),
+                    Flag("initial-cluster-token", "string", "etcd-cluster",
+                         "Initial cluster token for the etcd cluster during restore bootstrap"),
+                    Flag("initial-advertise-peer-urls", "string", "http://localhost:2380",
+                         "List of this member's peer URLs to advertise to the rest of the cluster"),
+                    Flag("skip-hash-check", "bool", "false",
+                         "Ignore snapshot integrity hash value (required if copied from data directory)"),
+                    Flag("bump-revision", "int", "0",
+                         "How much to increase the latest revision after restore"),
+                    Flag("mark-compacted", "bool", "false",
+                         "Mark the latest revision after restore as the point of scheduled compaction "
+                         "(required if --bump-revision > 0, disallowed otherwise)"),
+                    Flag("shards", "int", "1", "Number of shards of the new cluster, the same on every host"),
+                    Flag("shard-depth", "int", "0",
+                         "Segments of a key's directory that decide its shard; 0: 2"),
+                ),
+            ),
+            Command("save <filename>", "Stores an etcd node backend snapshot to a given file",
+                    "snapshots:save"),
+            Command("status <filename>", "Gets backend snapshot status of a given file",
+                    "snapshots:status"),
+        ],
+    )
+
+
+class Progress:
+    """How far long work is, on standard error: a line that changes on a terminal, else one now and then."""
+
+    def __init__(self, what: str) -> None:
+        self._what = what
+        self._terminal = sys.stderr.isatty()
+        self._told_at = time.monotonic()
+        self._shown = False
+
+    def tell(self, done: int, total: int) -> None:
+        """So many bytes of so many."""
+        from tools.musterctl.printing.gotext import si_bytes
+
+        now = time.monotonic()
+        if now - self._told_at < (_TELL_EVERY_S if self._terminal else 5 * _TELL_EVERY_S):
+            return
+        self._told_at = now
+        text = f"{self._what}: {si_bytes(done)} of {si_bytes(total)}"
+        print(f"\r{text}\033[K" if self._terminal else text, end="" if self._terminal else "\n",
+              file=sys.stderr, flush=True)
+        self._shown = True
+
+    def end(self) -> None:
+        """What comes next begins a line of its own."""
+        if self._shown and self._terminal:
+            print(file=sys.stderr)
+
+
+def save(invocation: Invocation) -> None:
+    """``snapshot save <file>``: written as ``<file>.part``, synced, then renamed."""
+    import grpc
+
+    from cluster.pb import rpc_pb2
+    from tools.musterctl.client import RequestError, request_error, session
+
+    if len(invocation.args) != 1:
+        raise Exit(128, "snapshot save expects one argument")
+    path = invocation.args[0]
+    if not path:
+        raise Exit(128, "snapshot save expects one argument")
+    s = session(invocation)
+    if len(s.config.endpoints) != 1:
+        raise Exit(
+            5,
+            f"snapshot must be requested to one selected node, not multiple [{' '.join(s.config.endpoints)}]",
+        )
+    part = path + ".part"
+    timeout_s = s.timeout_s if s.timeout_given else None
+    progress = Progress("snapshot save")
+    try:
+        with open(part, "wb") as file:
+            request = rpc_pb2.SnapshotRequest()
+            chunks = s.client().responses(
+                "Maintenance/Snapshot", request, rpc_pb2.SnapshotResponse, timeout_s
+            )
+            for chunk in chunks:
+                file.write(chunk.blob)
+                progress.tell(file.tell(), file.tell() + chunk.remaining_bytes)
+            file.flush()
+            os.fsync(file.fileno())
+        os.rename(part, path)
+    except (grpc.RpcError, RequestError) as error:
+        failure = request_error(error) if isinstance(error, grpc.RpcError) else error
+        raise Exit(5, str(failure)) from None
+    except OSError as error:
+        reason = f"open {part}: {(error.strerror or '').lower()}"
+        raise Exit(5, f"could not open {part} ({reason})") from None
+    finally:
+        progress.end()
+    print(f"Snapshot saved at {path}")
+
+
+def status(invocation: Invocation) -> None:
+    """``snapshot status <file>``."""
+    import mmap
+    from pathlib import Path
+
+    from cluster.bolt import InvalidDatabase
+    from cluster.bolt.etcd import NoBackup
+    from cluster.bolt.status import status_of
+
+    if len(invocation.args) != 1:
+        raise Exit(128, "snapshot status requires exactly one argument")
+    path = Path(invocation.args[0])
+    try:
+        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            found = status_of(data)
+    except OSError as error:
+        raise Exit(1, f"stat {path}: {(error.strerror or '').lower()}") from None
+    except ValueError:  # an empty file cannot be mapped
+        raise Exit(1, "invalid database") from None
+    except (InvalidDatabase, NoBackup) as error:
+        raise Exit(1, str(error)) from None
+    _print_status(invocation.flags.string("write-out"), found)
+
+
+def _print_status(form: str, found: Status) -> None:
+    from tools.musterctl.printing import layout
+    from tools.musterctl.printing.gotext import si_bytes
+
+    header = ["HASH", "REVISION", "TOTAL KEYS", "TOTAL SIZE"]
+    row = [f"{found.hash:x}", str(found.revision), str(found.total_keys), si_bytes(found.total_bytes)]
+    if found.version:
+        header.append("VERSION")
+        row.append(found.version)
+    if form == "simple":
+        print(", ".join(row))
+    elif form == "table":
+        sys.stdout.write(layout.grid(header, [row]))
+    elif form == "json":
+        document: dict[str, int | str] = {
+            "hash": found.hash, "revision": found.revision, "totalKey": found.total_keys,
+            "totalSize": found.total_bytes}
+        if found.version:
+            document["version"] = found.version
+        print(json.dumps(document, separators=(",", ":")))
+    elif form == "fields":
+        fields = [("Hash", found.hash), ("Revision", found.revision), ("Keys", found.total_keys),
+                  ("Size", found.total_bytes)]
+        for name, value in fields:
+            print(f'"{name}" : {value}')
+        if found.version:
+            print(f'"Version" : "{found.version}"')
+    else:
+        raise Exit(4, f"{form} not supported as output format")
+
+
+def restore(invocation: Invocation) -> None:
+    """``snapshot restore <file>``: the data directory of one host of a new cluster."""
+    from pathlib import Path
+
+    from cluster.bolt.etcd import NoBackup
+    from node.backup.restore import Changed
+    from node.storage import StorageError
+    from tools.muster.config.parse import ConfigError
+    from tools.muster.host.restoring import NewHost, restore_host
+
+    flags = invocation.flags
+    if len(invocation.args) != 1:
+        raise Exit(128, "snapshot restore requires exactly one argument")
+    bump, compacted = flags.number("bump-revision"), flags.switch("mark-compacted")
+    if bump < 0 or (bump > 0) != compacted:
+        raise Exit(128, "--mark-compacted required if --bump-revision")
+    path = Path(invocation.args[0])
+    name = flags.string("name")
+    new = NewHost(
+        name=name, data_dir=flags.string("data-dir") or f"{name}.muster",
+        initial_cluster=flags.string("initial-cluster"),
+        initial_cluster_token=flags.string("initial-cluster-token"),
+        initial_advertise_peer_urls=flags.string("initial-advertise-peer-urls"),
+        shards=flags.number("shards"), shard_depth=flags.number("shard-depth"))
+    progress = Progress("snapshot restore")
+    try:
+        restored = restore_host(
+            path, new, Changed(bump, compacted), flags.switch("skip-hash-check"), progress.tell)
+    except (NoBackup, ConfigError, StorageError) as error:
+        raise Exit(1, str(error)) from None
+    except OSError as error:
+        raise Exit(1, f"{error.filename or path}: {(error.strerror or str(error)).lower()}") from None
+    finally:
+        progress.end()
+    print(f"restored {path} to {new.data_dir}: {restored.rows} revisions of keys, {restored.leases} leases, "
+          f"revision {restored.revision}", file=sys.stderr)
