@@ -61,7 +61,8 @@ bench-check: $(STAMP)  ## count the work of puts (log entries, syncs, frames, by
 proto: $(STAMP)  ## generate cluster/pb/*_pb2.py from the .proto files
 	$(BIN)/python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. cluster/pb/*.proto
 
-docs: $(STAMP)  ## generate docs/flags.md from the flag table, and the Grafana dashboard
+docs: $(STAMP)  ## generate docs/flags.md and docs/design/frames.md from their tables, and the Grafana dashboard
+	$(BIN)/python -m cluster.wire.frames > docs/design/frames.md
 	$(BIN)/python -m tools.muster.flag_docs > docs/flags.md
 	$(BIN)/python packaging/monitoring/dashboard.py > packaging/monitoring/dashboard.json
 

@@ -12,7 +12,7 @@ A record from a front (a *request*) is ``rid u64 | method u8 | timeout_ms u32 | 
 node (an *answer*) ``rid u64 | status u8 | length u32 | body``. ``rid`` is the front's, rising per link;
 rid 0 is a record about the link itself (HELLO, STATE, REFUSED).
 
-Who sends what, who answers, and what happens when it is lost, stands beside each method below.
+Who sends what, who answers, and what happens when it is lost: ``cluster.wire.frames``.
 Numbers are little-endian.
 """
 
@@ -26,7 +26,7 @@ SEQUENCE = struct.Struct("<Q")
 REQUEST = struct.Struct("<QBII")  # rid, method, timeout_ms, body length
 ANSWER = struct.Struct("<QBI")  # rid, status, body length
 
-PROTOCOL_VERSION = 7
+PROTOCOL_VERSION = 7  # of a hello: the lowest that is spoken (``cluster.wire.frames``)
 
 
 class Method(IntEnum):
@@ -111,6 +111,9 @@ class Status(IntEnum):
     LOCKED = 11  # a prepare would wait for another attempt's undecided one; body: that attempt
     ELSEWHERE = 12  # certainly not logged; only the sequencer can decide it: send it there as a wide transaction
     LEAVING = 13  # rid 0: this node is about to end: ask nothing more here; answered by FAREWELL once everything is answered
+    VERSIONS = (
+        14  # rid 0: SPOKEN, which versions the node speaks; in its first frame, to those who named theirs
+    )
     LOST = 10  # a subscription ended (snapshot installed: a gap): re-join from history
 
 
@@ -120,6 +123,7 @@ READ_INDEX_ANSWER = struct.Struct("<QQQ")  # order index, revision there, term
 READ = struct.Struct("<QQ")  # applied order index to wait for (0: serializable), revision to read at (0: latest)
 LEASE_DUE = -1  # its time is over and its revocation on the way: only LEASE_KEEPALIVE waits for that
 LONE_HEAD = struct.Struct("<H")  # shard
+SPOKEN = struct.Struct("<HH")  # lowest and highest version
 LEADER = struct.Struct("<QQ")  # member ID of the leader (0 unknown), term
 SUBSCRIBE_HEAD = struct.Struct("<QBI")  # deliver events of revision >= this, flags (1: with prev_kv), key length
 SUBSCRIBED_BODY = struct.Struct("<QQ")  # live events start at this revision; compact revision

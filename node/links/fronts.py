@@ -16,7 +16,9 @@ import structlog
 
 from cluster.repeats import Repeats
 from cluster.wire import messages
-from cluster.wire.messages import ANSWER, HEAD, HELLO_BODY, PROTOCOL_VERSION, SEQUENCE, Method, Status
+from cluster.wire.frames import HIGHEST, LOWEST, agreed
+from cluster.wire.link import spoken_by
+from cluster.wire.messages import ANSWER, HEAD, HELLO_BODY, SEQUENCE, SPOKEN, Method, Status
 
 log = structlog.get_logger("fronts")
 
@@ -33,8 +35,8 @@ class FrontLink:
 
     __slots__ = (
         "_expected", "_out", "_prefix", "_send", "_sent", "alive", "answered", "farewell", "hurried_until", "identity", "lost",
-        "member_id", "newest", "overdue", "pass_on", "pieces_sent", "pieces_taken", "session", "subscriptions", "wanted",
-        "watches", "watermark",
+        "member_id", "newest", "overdue", "pass_on", "pieces_sent", "pieces_taken", "session",
+        "subscriptions", "version", "wanted", "watches", "watermark",
     )  # fmt: skip
 
     def __init__(self, identity: bytes, send: Send, prefix: bytes, session: int, member_id: int = 0) -> None:
@@ -42,6 +44,7 @@ class FrontLink:
         self.watches = identity[:1] != NODE_IDENTITY  # a front; other shards' nodes (node.links.siblings) have no use for watermarks
         self.session = session
         self.member_id = member_id  # of the host it runs on; 0: no member
+        self.version = LOWEST  # that both sides speak
         self.alive = True
         self.farewell = False  # it has every answer, and asks nothing more
         self.pass_on: PassOn | None = None  # to a front in this very process, which takes large answers as they are
@@ -188,13 +191,15 @@ class Fronts:
         self, identity: bytes, records: list[tuple[int, int, int, bytes]], send: Send, prefix: bytes
     ) -> FrontLink | None:
         refusal = told = ""
+        spoken = (LOWEST, LOWEST)
         session = member_id = 0
         if not records or records[0][1] != Method.HELLO or len(records[0][3]) != HELLO_BODY.size:
             refusal = "the first record must be a hello"
         else:
             version, cluster_id, member_id, session, *layout = HELLO_BODY.unpack(records[0][3])
-            if version != PROTOCOL_VERSION:
-                refusal = f"protocol version {version}, this node speaks {PROTOCOL_VERSION}"
+            spoken = spoken_by(version, records[0][2])
+            if agreed(*spoken) is None:
+                refusal = f"protocol version {version}, this node speaks {LOWEST} to {HIGHEST}"
             elif cluster_id != self._cluster_id:
                 refusal = f"cluster ID mismatch (got {cluster_id:x} want {self._cluster_id:x})"
                 told = "cluster ID mismatch"  # not to a stranger, who would know then what to say
@@ -208,7 +213,10 @@ class Fronts:
             send([identity, prefix + SEQUENCE.pack(1) + record])
             return None
         link = FrontLink(identity, send, prefix, session, member_id)
+        link.version = agreed(*spoken) or LOWEST
         self.links[identity] = link
+        if link.version > LOWEST:
+            link.answer(0, Status.VERSIONS, SPOKEN.pack(LOWEST, HIGHEST))
         self._greet(link)
         return link
 

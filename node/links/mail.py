@@ -5,9 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from cluster.raft import Message, decode_messages, encode_messages
+from cluster.wire.frames import PeerKind
 
 if TYPE_CHECKING:
     from node.replica.server import Node
+
+_RAFT = PeerKind.RAFT.byte
 
 
 class Mail:
@@ -43,7 +46,7 @@ class Mail:
             return
         outbox, self._outbox = self._outbox, {}
         for peer, messages in outbox.items():
-            if not self._node.peers.send(peer, b"R", encode_messages(messages)):
+            if not self._node.peers.send(peer, _RAFT, encode_messages(messages)):
                 self._node.raft.report_unreachable(peer)
 
     def hold(self, sequence: int, messages: list[Message]) -> None:

@@ -2,22 +2,8 @@
 
 Each node binds one ROUTER on ``peer port + shard`` and connects one DEALER to each peer; a node sends on its
 own DEALERs only, so a link carries one direction (plus refusals). Remote fronts share the ROUTER. The first
-byte of a frame says what it is::
-
-    H hello, the first frame of a link
-    R Raft messages (cluster.raft.encode_messages)
-    S of a state's snapshot, both directions (node.upkeep.snapshots)
-    P publication of a host's attributes, for the leader
-    A an alarm of a host, for the sequencer
-    D what a host's nodes have durably applied, between node 0s (node.upkeep.floors)
-    V a host is short of space (node.upkeep.space)
-    L question and answer before a hand-over (node.replica.handover)
-    T, t asked now and then how long a frame takes, and the answer (node.links.round_trips)
-    N "I need a state": order records are kept nowhere (node.replica.shard_node)
-    G "I am about to end": nothing is handed over to this node (node.replica.leaving)
-    F a front's frame (node.links.fronts); both directions, as is its answer
-    ? "who are you?": the answer to a frame of an unknown link, which says hello then
-    X refused: code u8 + reason
+byte of a frame says what it is: ``cluster.wire.frames`` has the kinds, and what becomes of each when it is
+lost.
 
 A hello carries protocol version, cluster ID, member ID, incarnation and shard. A replica that comes back with
 another incarnation has lost its disk: it is refused, because its old votes are gone (``node.links.incarnations``). One that is refused
@@ -29,6 +15,10 @@ that is lost costs an election timeout.
 Without keys whoever connects is a stranger to the router until its hello is accepted, a peer's or a front's
 (``tools.muster.machine.zmtp.sockets.Router``). An empty frame ends its connection, and so does a stranger's of an unknown kind. A member's is ignored:
 a newer version may have more of them.
+
+A hello names the lowest version that its sender speaks, or, where that was refused, the next one. A second
+later the sender says which ones it speaks (VERSIONS): hosts of version 7 pass over that, and a stranger may
+not say it.
 """
 
 from __future__ import annotations
@@ -43,7 +33,8 @@ from cluster.endpoints import tcp_endpoint
 from cluster.machine import FrameSocket, Machine, Receive
 from cluster.repeats import Repeats
 from cluster.settings import Peer
-from cluster.wire.messages import PROTOCOL_VERSION
+from cluster.wire.frames import HIGHEST, LOWEST, PEER_FRAMES, PeerKind, agreed
+from cluster.wire.messages import SPOKEN
 from node.links.incarnations import REFUSED, Incarnations
 from node.links.round_trips import RoundTrips
 
@@ -57,7 +48,8 @@ _HINTS = {
     REFUSED_UNKNOWN: "compare --initial-cluster of both hosts",
     REFUSED_SHARD: "a host's shards take the ports from its peer port on: compare the peer URLs in --initial-cluster",
 }
-_KINDS = frozenset(b"RSPADVLNGTt")  # of frames that a peer sends after its hello
+_HELLO, _WHO, _REFUSED, _FRONT, _VERSIONS = (
+    kind.byte for kind in (PeerKind.HELLO, PeerKind.WHO, PeerKind.REFUSED, PeerKind.FRONT, PeerKind.VERSIONS))
 RETRY_S = 5.0  # a host that is refused says hello again after so long; what is wrong is mended by people
 _SETTLED_S = 1.0  # so long after a hello a refusal would have come
 _LONGEST_REASON = 300
@@ -73,7 +65,7 @@ class PeerLink:
         self,
         connect: Callable[[Receive, Callable[[], None]], FrameSocket],
         peer: Peer,
-        hello: bytes,
+        hello: Callable[[int], bytes],
         refused: Callable[[Peer, int, str], None],
         now: Callable[[], float],
     ) -> None:
@@ -81,7 +73,9 @@ class PeerLink:
         self._hello = hello
         self._on_refused = refused
         self._now = now
+        self._version = LOWEST  # that the next hello names
         self._greeted = False
+        self._told_versions = False
         self._greeted_at = float("-inf")
         self._refused: tuple[int, str] | None = None
         self._refused_at = 0.0
@@ -116,10 +110,13 @@ class PeerLink:
         """Each second: say hello again where that was refused a while ago."""
         if self._refused is not None and not self._greeted and self._now() >= self._refused_at + RETRY_S:
             self._greet()
+        elif self._greeted and not self._told_versions and self._now() >= self._greeted_at + _SETTLED_S:
+            self._told_versions = self._socket.send([_VERSIONS + SPOKEN.pack(LOWEST, HIGHEST)])
 
     def _greet(self) -> None:
-        self._greeted = self._socket.send([self._hello])
+        self._greeted = self._socket.send([self._hello(self._version)])
         self._greeted_at = self._now()
+        self._told_versions = False
 
     def _opened(self) -> None:
         """There is another connection, so whoever is there has heard no hello yet, and may be somebody else."""
@@ -127,13 +124,15 @@ class PeerLink:
 
     def _receive(self, parts: list[bytes]) -> None:
         frame = parts[-1]
-        if frame[:1] == b"?":
+        if frame[:1] == _WHO:
             if self._refused is None:
                 self._greet()
-        elif frame[:1] == b"X" and len(frame) > 1:
+        elif frame[:1] == _REFUSED and len(frame) > 1:
             reason = "".join(c if c.isprintable() else "?" for c in frame[2:].decode(errors="replace")[:_LONGEST_REASON])
             self._refused, self._refused_at = (frame[1], reason), self._now()
             self._greeted = False
+            if frame[1] == REFUSED_VERSION:  # it may speak the next one
+                self._version = self._version + 1 if self._version < HIGHEST else LOWEST
             self._on_refused(self.peer, frame[1], reason)
 
     def close(self) -> None:
@@ -184,9 +183,13 @@ class Peers:
         self._early: dict[bytes, tuple[float, bytes]] = {}
         self._refusals = Repeats()
         self._loop = loop = machine.loop
+        self.versions: dict[int, int] = dict.fromkeys(self._known, LOWEST)  # spoken with each member
         self.received_bytes: dict[int, int] = dict.fromkeys(self._known, 0)
         self.round_trips = RoundTrips(machine, self._known, self.send)
-        hello = b"H" + HELLO.pack(PROTOCOL_VERSION, cluster_id, member_id, incarnation, shard)
+
+        def hello(version: int) -> bytes:
+            return _HELLO + HELLO.pack(version, cluster_id, member_id, incarnation, shard)
+
         self._router = machine.listen(tcp_endpoint(*listen), self._receive, keyed=True, hwm=_PEER_HWM,
                                       silence_s=silence_s, strangers=True, gone=self._gone)
         self.links = {
@@ -208,21 +211,21 @@ class Peers:
     def _receive(self, parts: list[bytes]) -> None:
         identity, frame = parts[0], parts[-1]
         kind = frame[:1]
-        if kind == b"F":
+        if kind == _FRONT:
             if self._on_front(identity, frame[1:], self._router.send):
                 self._router.trust(identity)
             return
-        if kind == b"H":
+        if kind == _HELLO:
             self._on_hello(identity, frame)
             return
         member_id = self._accepted.get(identity)
         if member_id is None:
-            if not frame or frame[0] not in _KINDS:
+            if not frame or frame[0] not in PEER_FRAMES:
                 self._router.drop(identity, "it sent a frame of no kind")
                 return
             if len(frame) <= _MOST_EARLY_BYTES:
                 self._keep_early(identity, frame)
-            self._router.send([identity, b"?"])
+            self._router.send([identity, _WHO])
             return
         self._take(identity, member_id, frame)
 
@@ -242,7 +245,10 @@ class Peers:
             self._gone(identity)
             self._router.drop(identity, "it sent an empty frame")
             return
-        if not self.round_trips.take(member_id, frame):
+        if frame[:1] == _VERSIONS:
+            if len(frame) == 1 + SPOKEN.size:
+                self.versions[member_id] = agreed(*SPOKEN.unpack_from(frame, 1)) or self.versions[member_id]
+        elif not self.round_trips.take(member_id, frame):
             self._on_frame(member_id, frame[0], frame[1:])
 
     def _on_hello(self, identity: bytes, frame: bytes) -> None:
@@ -253,9 +259,9 @@ class Peers:
         if cluster_id != self._cluster_id:
             self._refuse(identity, member_id, REFUSED_CLUSTER,
                          f"cluster ID mismatch (got {cluster_id:x} want {self._cluster_id:x})", "cluster ID mismatch")
-        elif version != PROTOCOL_VERSION:
+        elif not LOWEST <= version <= HIGHEST:
             self._refuse(identity, member_id, REFUSED_VERSION,
-                         f"incompatible version (got {version} want {PROTOCOL_VERSION})")
+                         f"incompatible version (got {version} want {LOWEST} to {HIGHEST})")
         elif member_id not in self._known:
             self._refuse(identity, member_id, REFUSED_UNKNOWN, f"member {member_id:x} is not in this cluster")
         elif shard != self._shard:
@@ -264,6 +270,7 @@ class Peers:
             self._refuse(identity, member_id, REFUSED_INCARNATION, REFUSED.format(member_id))
         else:
             self._accepted[identity] = member_id
+            self.versions[member_id] = version  # until it says that it speaks a higher one
             self._router.trust(identity)
             if (early := self._early.pop(identity, None)) is not None:
                 self._take(identity, member_id, early[1])
@@ -281,7 +288,7 @@ class Peers:
                 hint = "its own ID is right, so the --initial-cluster that it was made with names other members"
             log.warning("refused a peer", **self._who(identity, member_id), reason=reason, hint=hint)
         self._gone(identity)
-        self._router.send([identity, b"X" + bytes((code,)) + (told or reason).encode()])
+        self._router.send([identity, _REFUSED + bytes((code,)) + (told or reason).encode()])
 
     def _gone(self, identity: bytes) -> None:
         """Whoever connects under this identity from now on has to say hello."""

@@ -8,8 +8,12 @@ from collections.abc import Callable, Iterable
 
 from cluster.histogram import ROUND_TRIP_S, Histogram
 from cluster.machine import Machine
+from cluster.wire.frames import PeerKind
 
-ASK, ANSWER = b"T", b"t"  # kinds of frames; both carry when it was asked, which only the asker reads
+ASK, ANSWER = (
+    PeerKind.ASKED_WHEN.byte,
+    PeerKind.ANSWERED_WHEN.byte,
+)  # both carry when it was asked, which only the asker reads
 INTERVAL_S = 4.0  # etcd's
 _WHEN = struct.Struct("<Q")  # ns of the asker's monotonic clock
 

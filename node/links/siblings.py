@@ -17,19 +17,14 @@ from cluster.endpoints import ipc_endpoint, tcp_endpoint
 from cluster.grain import GRAIN
 from cluster.machine import Machine
 from cluster.settings import Common
-from cluster.wire.messages import (
-    HELLO_BODY,
-    PROTOCOL_VERSION,
-    REQUEST,
-    SEQUENCE,
-    STATE_BODY,
-    Method,
-    Status,
-    decode_answers,
-)
+from cluster.wire.frames import PeerKind
+from cluster.wire.link import AskingEnd, Broken
+from cluster.wire.messages import REQUEST, STATE_BODY, Status
 from node.links.fronts import NODE_IDENTITY
 
 log = structlog.get_logger("links")
+
+_FRONT = PeerKind.FRONT.byte
 
 _HWM = 10_000
 _MAX_WAITING = 1000  # requests kept while a connection is being made
@@ -50,14 +45,12 @@ class NodeLink:
         self.commit = 0
         self._links = links
         self._rid = 0
-        self._sent = 0
-        self._expected = 1
         self._out: list[bytes] = []
         # rid -> what takes its answers, and until when; in the order of their times, but for what stays
         self._callbacks: dict[int, tuple[Callable[[int, bytes], object], float]] = {}
         self.heard_at = self.used_at = links.loop.time()
         endpoint, prefix, keyed = links.route(member_id, shard)
-        self._prefix = prefix
+        self._end = AskingEnd(prefix, self.heard_at)
         self._greeted = False
         if links.closed:  # this node is stopping: nothing leaves any more
             self.alive = False
@@ -89,39 +82,39 @@ class NodeLink:
         records = self._out
         if not self._greeted and self._greet() and not records:
             return
-        if self._greeted and self._socket.send([self._prefix + SEQUENCE.pack(self._sent + 1) + b"".join(records)]):
-            self._sent += 1
+        if self._greeted and self._send(records):
             self._out = []
         elif self._greeted or len(records) > _MAX_WAITING:
             self.drop("it does not take frames")
         else:
             self._links.dirty.add(self)  # not connected yet: with the next tick
 
+    def _send(self, records: list[bytes]) -> bool:
+        if self._socket.send([self._end.frame(records)]):
+            return True
+        self._end.not_sent()
+        return False
+
     def _greet(self) -> bool:
-        """A frame of its own: before it the other side takes no large ones (``tools.muster.machine.zmtp.stream``)."""
+        """A frame of its own: before it the other side takes no large ones."""
         common = self._links.common
         session = int.from_bytes(self._links.machine.random_bytes(7), "big")
-        hello = HELLO_BODY.pack(PROTOCOL_VERSION, common.cluster_id, common.member_id, session,
-                                common.shard_count, common.placement_depth)
-        frame = self._prefix + SEQUENCE.pack(self._sent + 1) + REQUEST.pack(0, Method.HELLO, 0, len(hello)) + hello
-        self._greeted = self._socket.send([frame])
-        self._sent += self._greeted
+        self._greeted = self._send([self._end.hello(
+            common.cluster_id, common.member_id, session, (common.shard_count, common.placement_depth))])
         return self._greeted
 
+    @property
+    def version(self) -> int:
+        """That both sides speak."""
+        return self._end.version
+
     def _frame(self, parts: list[bytes]) -> None:
-        data = parts[-1]
-        if self._prefix:
-            data = data[1:]
         try:
-            sequence, records = decode_answers(data)
-        except ValueError:
-            self.drop("it sent a broken frame")
+            records = self._end.opened(parts[-1], self._links.loop.time())
+        except Broken as e:
+            self.drop(str(e))
             return
-        if sequence != self._expected:
-            self.drop("its frames are out of sequence")
-            return
-        self._expected += 1
-        self.heard_at = self._links.loop.time()
+        self.heard_at = self._end.heard_at
         news = False
         for rid, status, body in records:
             if rid:
@@ -191,7 +184,7 @@ class NodeLinks:
         if member_id == self.common.member_id:
             return ipc_endpoint(self.common.run_dir, shard), b"", False
         peer = self._peers[member_id]
-        return tcp_endpoint(peer.host, peer.port + shard), b"F", True
+        return tcp_endpoint(peer.host, peer.port + shard), _FRONT, True
 
     def get(self, member_id: int, shard: int) -> NodeLink:
         """The link to that node, made if need be."""

@@ -18,13 +18,14 @@ import structlog
 
 from cluster.leader_placement import MAX_LAG, BackOff, Candidate, LeaderPlacement
 from cluster.raft import Role
+from cluster.wire.frames import PeerKind
 
 if TYPE_CHECKING:
     from node.replica.shard_node import ShardNode
 
 log = structlog.get_logger("handover")
 
-FRAME = b"L"
+FRAME = PeerKind.HAND_OVER.byte
 _QUESTION, _ANSWER = b"?", b"!"
 _LIVE = struct.Struct("<cQQ")  # answer, sequencer it can reach (0: none), order index applied
 APPLY_LIMIT = 10  # election timeouts that one apply may take (a delete of a million keys takes a few, D8)

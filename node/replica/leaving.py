@@ -20,13 +20,14 @@ from typing import TYPE_CHECKING
 import structlog
 
 from cluster.raft import Role
+from cluster.wire.frames import PeerKind
 
 if TYPE_CHECKING:
     from node.replica.server import Node
 
 log = structlog.get_logger("node")
 
-FRAME = b"G"
+FRAME = PeerKind.LEAVING.byte
 _LOOK_S = 0.005
 
 

@@ -32,6 +32,7 @@ from cluster.pacing.pace import Pace
 from cluster.pacing.patience import COMMIT_RIDES_MS, HURRY_S, Patience
 from cluster.raft import Config, Configuration, EntryKind, IntegrityError, Raft, Ready, Role
 from cluster.settings import NodeSettings, Peer
+from cluster.wire.frames import PeerKind
 from cluster.wire.messages import Method, Status
 from node.links.fronts import FrontLink, Fronts, PassOn, Send
 from node.links.incarnations import Incarnations
@@ -41,6 +42,7 @@ from node.links.standing import Standing
 from node.machine import NodeMachine
 from node.replica.applying import Applies, is_full, one_run
 from node.replica.clock import Clock, signs_of_life_ms
+from node.replica.kinds import FRONT, QUESTIONS, RAFT, SNAPSHOT, TOLD, WRITES
 from node.replica.leaving import FRAME as LEAVING_FRAME
 from node.replica.leaving import Leaving, close
 from node.replica.raft_view import RaftView
@@ -63,9 +65,6 @@ from node.upkeep.upkeep import Upkeep
 
 log = structlog.get_logger("node")
 
-_WRITES = frozenset((Method.PUT, Method.DELETE_RANGE, Method.TXN, Method.COMPACT, Method.LEASE_GRANT,
-                     Method.PUBLISH, Method.SET_ALARM, Method.SET_DOWNGRADE))
-_QUESTIONS = frozenset((Method.READ_INDEX, Method.LEASE_KEEPALIVE, Method.LEASE_KEEPALIVES, Method.LEASE_TTL))
 _QUIET_REQUESTS = 8  # up to so many requests in a tick the loop syncs by itself (the machine's syncs)
 _APPLY_ENTRIES = 256
 _LONE_BYTES = 1024  # a peer's frame below this is of few requests: its tick waits for no others
@@ -240,7 +239,7 @@ class Node:
         self.fronts.drop(identity)
 
     def _remote_front(self, identity: bytes, data: bytes, send: Send) -> bool:
-        self.fronts.frame(identity, data, send, b"F")
+        self.fronts.frame(identity, data, send, FRONT)
         self._wake_for_frame()
         return identity in self.fronts.links
 
@@ -262,7 +261,7 @@ class Node:
         self._gathers = True
         self._requests_in_tick += len(requests)
         for rid, method, timeout_ms, body in requests:
-            if not (write := method in _WRITES):
+            if not (write := method in WRITES):
                 self._gathers = False
                 self.catch_up()  # a fault of an apply is none of the request: it ends the node
                 if not link.alive:
@@ -270,7 +269,7 @@ class Node:
             try:
                 if write:
                     submit(link, rid, method, timeout_ms, body)
-                elif method in _QUESTIONS:
+                elif method in QUESTIONS:
                     self.confirmations.ask(link, rid, method, body)
                 elif method == Method.SUBSCRIBE:
                     self.watches.subscribe(link, rid, body)
@@ -325,11 +324,11 @@ class Node:
     def _peer_frame(self, member_id: int, kind: int, data: bytes) -> None:
         due = True
         try:
-            if kind == 0x52:  # R
+            if kind == RAFT:
                 due = self.mail.came(member_id, data)
-            elif kind == 0x53:  # S
+            elif kind == SNAPSHOT:
                 self.snapshots.frame(member_id, data)
-            elif kind in b"APV":
+            elif kind in TOLD:
                 self.upkeep.peer_said(member_id, kind, data)
             elif kind == LEAVING_FRAME[0]:
                 self.upkeep.leaving[member_id] = self.now_ms()
@@ -438,7 +437,7 @@ class Node:
         if self.writes.leader is not None:
             self.upkeep.alarm(body)
         elif self.raft.leader_id and self.raft.leader_id != self.settings.common.member_id:
-            self.peers.send(self.raft.leader_id, b"A", body)
+            self.peers.send(self.raft.leader_id, PeerKind.ALARM.byte, body)
 
     def awaited_elsewhere(self) -> bool:
         """Whether another process waits for what is applied here."""

@@ -28,13 +28,13 @@ from cluster.pacing.patience import HURRY_S
 from cluster.pacing.returning import Returning
 from cluster.raft import EntryKind, Role
 from cluster.settings import NodeSettings
+from cluster.wire.frames import PeerKind
 from cluster.wire.messages import FEED_HEAD, HEAD, LEADER, PUT_ANSWER, Method, Status
 from node.links.fronts import FrontLink
 from node.links.siblings import NodeLink
 from node.machine import NodeMachine
 from node.replica.fates import Fates
 from node.replica.feed import ACK_BYTES, ALL_HASTE, FEED_ACK_BODY, FEED_BODY, NO_HASTE, OWN_HASTE
-from node.replica.handover import FRAME as HANDOVER_FRAME
 from node.replica.handover import HandOver
 from node.replica.linked import LinkedNode
 from node.replica.order_node import FOLD, load_fold
@@ -47,7 +47,7 @@ _RUN_RECORDS = 256  # order records applied in one batch
 _RUN_BYTES = 1 << 20  # or of so many bytes
 _ACK_EVERY = 200
 _REPORT_PAUSES = 5  # heartbeats between repetitions of a report that the feed has shown
-STATE_WANTED_FRAME = b"N"  # to a peer: order index applied; answered by a state snapshot, if it is further on
+STATE_WANTED_FRAME = PeerKind.STATE_WANTED.byte
 _INDEX = struct.Struct("<Q")
 
 
@@ -540,7 +540,7 @@ class ShardNode(LinkedNode):
         self._ask_for_state()
 
     def _peer_said(self, member_id: int, kind: bytes, data: bytes) -> None:
-        if kind == HANDOVER_FRAME:
+        if kind == PeerKind.HAND_OVER.byte:
             self.handover.frame(member_id, data)
         elif kind == STATE_WANTED_FRAME and len(data) == _INDEX.size and _INDEX.unpack(data)[0] < self._order_index:
             self.snapshots.send_to(member_id, 0)  # any position that is further on in the order helps it

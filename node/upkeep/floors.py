@@ -16,7 +16,9 @@ from __future__ import annotations
 import struct
 from collections.abc import Collection
 
-FRAME = b"D"
+from cluster.wire.frames import PeerKind
+
+FRAME = PeerKind.FLOORS.byte
 REPEAT_S = 2.0
 
 

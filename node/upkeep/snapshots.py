@@ -24,6 +24,7 @@ import structlog
 
 from cluster.grain import GRAIN
 from cluster.raft import Configuration, Role, SnapshotPosition
+from cluster.wire.frames import PeerKind
 from node.storage import Position, SnapshotRefused
 from node.storage.snapshot import SnapshotSink, SnapshotSource
 from node.upkeep.catching_up import CatchingUp
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
     from node.replica.server import Node
 
 log = structlog.get_logger("snapshots")
+
+_SNAPSHOT = PeerKind.SNAPSHOT.byte
 
 _FRAME = struct.Struct("<BQQ")  # kind, transfer, offset
 _BEGIN, _CHUNK, _END, _ACK, _DONE, _FAILED = range(1, 7)
@@ -120,7 +123,7 @@ class Snapshots:
         self._sending[peer] = sending
         log.info("sending a snapshot", peer=f"{peer:x}", index=source.position.shard_index,
                  revision=source.position.revision, size_bytes=source.size_bytes)
-        if node.peers.send(peer, b"S", _FRAME.pack(_BEGIN, sending.transfer, 0) + configuration):
+        if node.peers.send(peer, _SNAPSHOT, _FRAME.pack(_BEGIN, sending.transfer, 0) + configuration):
             self._pump(sending)
         else:
             self._give_up(sending, "the peer is not reachable")
@@ -129,7 +132,9 @@ class Snapshots:
         while not sending.ended and sending.sent - sending.acked < GRAIN.snapshot_window_bytes:
             chunk = sending.source.next_chunk(GRAIN.snapshot_chunk_bytes)
             kind = _CHUNK if chunk else _END
-            if not self._node.peers.send(sending.peer, b"S", _FRAME.pack(kind, sending.transfer, sending.sent) + chunk):
+            if not self._node.peers.send(
+                sending.peer, _SNAPSHOT, _FRAME.pack(kind, sending.transfer, sending.sent) + chunk
+            ):
                 self._give_up(sending, "the connection was lost")
                 return
             sending.sent += len(chunk)
@@ -216,7 +221,9 @@ class Snapshots:
         self._node.loop.run_in_executor(None, receiving.sink.abandon)  # gigabytes, perhaps: not on the loop
 
     def _reply(self, receiving: Receiving, kind: int, text: bytes = b"") -> None:
-        self._node.peers.send(receiving.peer, b"S", _FRAME.pack(kind, receiving.transfer, receiving.received) + text)
+        self._node.peers.send(
+            receiving.peer, _SNAPSHOT, _FRAME.pack(kind, receiving.transfer, receiving.received) + text
+        )
 
     def _chunk(self, peer: int, kind: int, transfer: int, offset: int, data: bytes) -> None:
         receiving = self._receiving

@@ -26,9 +26,10 @@ from collections.abc import Collection, Mapping
 from contextlib import suppress
 
 from cluster.settings import NodeSettings
+from cluster.wire.frames import PeerKind
 from node.storage.options import LOG_BESIDE
 
-FRAME = b"V"  # between node 0s: a u8, how short of space the sender is
+FRAME = PeerKind.SPACE.byte  # between node 0s: a u8, how short of space the sender is
 ENOUGH, SHORT, VERY_SHORT, GONE = 0, 1, 2, 3
 _FORGOTTEN_S = 5.0  # who was short and has not said so for so long is not any more
 _SILENT_S = 10.0  # a host that has not been heard for so long is down

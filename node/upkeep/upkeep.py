@@ -23,6 +23,7 @@ from cluster.order.sequencing.coordinator import MAX_WAITING
 from cluster.pacing.pace import MAX_ENTRY_BYTES
 from cluster.pb import rpc_pb2
 from cluster.raft import Role
+from cluster.wire.frames import PeerKind
 from cluster.wire.messages import ANSWER, Method, Status
 from node.links.fronts import FrontLink
 from node.links.incarnations import REFUSED
@@ -204,9 +205,9 @@ class Upkeep:
 
     def peer_said(self, member_id: int, kind: int, data: bytes) -> None:
         """A frame of another member. ValueError if that is not what was sent."""
-        if kind == 0x41:  # A
+        if kind == PeerKind.ALARM:
             self.alarm(data)
-        elif kind == 0x50:  # P
+        elif kind == PeerKind.PUBLISH:
             self.publication(data)
         elif self._space is not None:
             self._space.came(member_id, data, self._node.now_ms() / 1000)
@@ -400,7 +401,7 @@ class Upkeep:
         if node.writes.leader is not None:
             self.publication(self._attributes())
         elif node.raft.leader_id and node.raft.leader_id != node.settings.common.member_id:
-            node.peers.send(node.raft.leader_id, b"P", self._attributes())
+            node.peers.send(node.raft.leader_id, PeerKind.PUBLISH.byte, self._attributes())
 
     def publication(self, member: bytes) -> None:
         """A host asks the leader to log its attributes; repeated by it until they are applied there."""

@@ -22,17 +22,12 @@ from typing import Any, Protocol
 from cluster.endpoints import ipc_endpoint, tcp_endpoint
 from cluster.machine import Machine
 from cluster.settings import Common
-from cluster.wire.messages import (
-    HELLO_BODY,
-    PROTOCOL_VERSION,
-    REQUEST,
-    SEQUENCE,
-    STATE_BODY,
-    Method,
-    decode_answers,
-)
+from cluster.wire.frames import PeerKind
+from cluster.wire.link import AskingEnd, Broken
+from cluster.wire.messages import REQUEST, STATE_BODY, Method
 from proxy.routing.rounds import Rounds
 
+_FRONT = PeerKind.FRONT.byte
 REFUSED = "refused: "  # what the reason begins with of a link that a node refused
 _HWM = 20_000  # frames; a node that lets so many ticks pile up is dead
 
@@ -68,9 +63,37 @@ class Link:
     """One connection to one node of one shard. States: connecting, up (STATE seen), closed."""
 
     __slots__ = (
-        "_expected", "_receiver", "_sent", "_transport", "applied", "asked", "closed", "commit", "greeted", "hurried", "leader", "leaving", "left", "member_id",
-        "near", "next_rid", "outbox", "parts", "pending", "pieces_read", "pieces_told", "prefix", "revision", "rounds", "seen_at", "session", "shard",
-        "term", "trouble", "unseen", "up", "watermark",
+        "_end",
+        "_receiver",
+        "_transport",
+        "applied",
+        "asked",
+        "closed",
+        "commit",
+        "greeted",
+        "hurried",
+        "leader",
+        "leaving",
+        "left",
+        "member_id",
+        "near",
+        "next_rid",
+        "outbox",
+        "parts",
+        "pending",
+        "pieces_read",
+        "pieces_told",
+        "prefix",
+        "revision",
+        "rounds",
+        "seen_at",
+        "session",
+        "shard",
+        "term",
+        "trouble",
+        "unseen",
+        "up",
+        "watermark",
     )
 
     def __init__(self, receiver: Receiver, shard: int, member_id: int, session: int, prefix: bytes) -> None:
@@ -104,8 +127,7 @@ class Link:
         self.seen_at = 0.0  # loop time of the last frame (of the attempt to connect, before one came)
         self._receiver = receiver
         self._transport: Transport | None = None
-        self._expected = 1
-        self._sent = 0
+        self._end = AskingEnd(prefix)
 
     def attach(self, transport: Transport) -> None:
         """Give the link what carries its frames."""
@@ -114,9 +136,14 @@ class Link:
     def connected(self, common: Common) -> None:
         """The connection stands: introduce this front, and say how it places keys."""
         self.greeted = True
-        body = HELLO_BODY.pack(PROTOCOL_VERSION, common.cluster_id, common.member_id, self.session,
-                               common.shard_count, common.placement_depth)
-        self._send(REQUEST.pack(0, Method.HELLO, 0, len(body)) + body)
+        hello = self._end.hello(common.cluster_id, common.member_id, self.session,
+                                (common.shard_count, common.placement_depth))
+        self._send(self._end.frame((hello,)))
+
+    @property
+    def version(self) -> int:
+        """That both sides speak, as far as the node has said yet."""
+        return self._end.version
 
     def post(self, rid: int, method: int, body: bytes, timeout_ms: int = 0) -> None:
         """Queue a record that nobody waits for here (UNSUBSCRIBE, CANCEL, SUBSCRIBE). The caller marks the link
@@ -126,33 +153,24 @@ class Link:
     def flush(self) -> None:
         """Send what is queued as one frame."""
         if self.outbox and not self.closed:
-            data = b"".join(self.outbox)
+            frame = self._end.frame(self.outbox)
             self.outbox.clear()
-            self._send(data)
+            self._send(frame)
 
-    def _send(self, records: bytes) -> None:
-        self._sent += 1
+    def _send(self, frame: bytes) -> None:
         transport = self._transport
-        if transport is None or not transport.send(self.prefix + SEQUENCE.pack(self._sent) + records):
+        if transport is None or not transport.send(frame):
             self.close("the node does not take frames")
 
     def frame(self, data: bytes, now: float) -> None:
         """A frame arrived."""
         if self.closed:
             return
-        if self.prefix:
-            if data[:1] != self.prefix:
-                return  # a peer's traffic cannot come here; ignore what is not for a front
-            data = data[1:]
         try:
-            sequence, answers = decode_answers(data)
-        except (ValueError, IndexError):
-            self.close("broken frame")
+            answers = self._end.opened(data, now)
+        except Broken as e:
+            self.close(str(e))
             return
-        if sequence != self._expected:
-            self.close(f"frame {sequence} where {self._expected} was due")
-            return
-        self._expected += 1
         self.seen_at = now
         if self.rounds is not None:
             answers = self.rounds.sift(self, answers)
@@ -206,8 +224,8 @@ class Link:
 
     def statistics(self) -> dict[str, int]:
         """Figures for /metrics and debugging."""
-        return {"pending": len(self.pending), "subscriptions": len(self.parts), "frames_sent": self._sent,
-                "frames_received": self._expected - 1, "term": self.term}
+        return {"pending": len(self.pending), "subscriptions": len(self.parts), "frames_sent": self._end.sent,
+                "frames_received": self._end.came, "term": self.term}
 
 
 class SocketTransport:
@@ -279,7 +297,7 @@ class Connector:
         common = self._common
         local = member_id == common.member_id and member_id != 0
         session = self._new_session()
-        link = Link(receiver, shard, member_id, session, b"" if local else b"F")
+        link = Link(receiver, shard, member_id, session, b"" if local else _FRONT)
         link.seen_at = self._loop.time()
         identity = b"f" + session.to_bytes(8, "big")
         if local:

@@ -64,8 +64,8 @@ class NodeProcess(Process):
         self.node.start()
 
     def happens(self, source: object, event: Callable[[], object]) -> None:
-        """A node that finds that it is not who it was ends, and is not started again (``node.main``). One whose disk fails
-        ends too."""
+        """A node that finds that it is not who it was ends, and is not started again
+        (``tools.muster.processes.node``). One whose disk fails ends too."""
         try:
             super().happens(source, event)
         except PowerCut:

@@ -10,9 +10,10 @@ import pytest
 
 import node.links.peers as peers_of_node
 from cluster.settings import Common, Peer
-from cluster.wire.messages import PROTOCOL_VERSION
+from cluster.wire import frames
+from cluster.wire.messages import PROTOCOL_VERSION, SPOKEN
 from node.links.incarnations import Incarnations
-from node.links.peers import HELLO, REFUSED_CLUSTER, RETRY_S, PeerLink, Peers
+from node.links.peers import HELLO, REFUSED_CLUSTER, REFUSED_VERSION, RETRY_S, PeerLink, Peers
 from tests.cluster.nodes import free_ports
 from tools.muster.machine.real import RealMachine
 
@@ -118,7 +119,13 @@ def test_a_host_that_is_refused_says_hello_again_after_a_while_or_on_another_con
         made.extend((receive, opened))
         return socket
 
-    link = PeerLink(connect, Peer(2, "h2", "10.0.0.2", 2380), b"H", lambda *given: refused.append(given), lambda: now[0])
+    link = PeerLink(
+        connect,
+        Peer(2, "h2", "10.0.0.2", 2380),
+        lambda version: b"H",
+        lambda *given: refused.append(given),
+        lambda: now[0],
+    )
     receive, opened = made
     opened()
     assert socket.sent == [b"H"]
@@ -159,6 +166,58 @@ def test_frames_of_who_never_said_hello_make_room(monkeypatch: pytest.MonkeyPatc
             assert came == expected
             assert len(asked._early) <= peers_of_node._MOST_EARLY
             monkeypatch.setattr(peers_of_node, "_EARLY_S", 0.0)
+        asked.close()
+
+    asyncio.run(scenario())
+
+
+def link_that_names_its_version(now: list[float]) -> tuple[PeerLink, Socket, list[Any]]:
+    socket, made = Socket(), []
+
+    def connect(receive: Any, opened: Any) -> Any:
+        made.extend((receive, opened))
+        return socket
+
+    peer = Peer(2, "h2", "10.0.0.2", 2380)
+    link = PeerLink(connect, peer, lambda version: b"H%d" % version, lambda *given: None, lambda: now[0])
+    return link, socket, made
+
+
+def test_a_hello_names_the_lowest_version_and_the_range_follows_once_it_is_accepted() -> None:
+    now = [100.0]
+    link, socket, (_, opened) = link_that_names_its_version(now)
+    opened()
+    link.look()
+    assert socket.sent == [b"H7"], (
+        "a host of version 7 that refuses this one would end its connection for more"
+    )
+    now[0] += 1.0
+    link.look()
+    link.look()
+    assert socket.sent == [b"H7", b"W" + SPOKEN.pack(frames.LOWEST, frames.HIGHEST)]
+
+
+def test_a_version_that_is_refused_is_followed_by_the_next_one() -> None:
+    now = [100.0]
+    link, socket, (receive, opened) = link_that_names_its_version(now)
+    opened()
+    for _ in range(2):
+        receive([b"X" + bytes((REFUSED_VERSION,)) + b"incompatible version"])
+        now[0] += RETRY_S
+        link.look()
+    assert socket.sent == [b"H7", b"H8", b"H7"]
+
+
+def test_the_version_spoken_with_a_peer_is_the_highest_of_both() -> None:
+    async def scenario() -> None:
+        asked = peers(2, free_ports(2), [])
+        for version, said, spoken in ((7, None, 7), (7, (7, 8), 8), (8, (8, 12), 8)):
+            asked._receive([b"p", b"H" + HELLO.pack(version, 7, 1, 1, 0)])
+            if said is not None:
+                asked._receive([b"p", b"W" + SPOKEN.pack(*said)])
+            assert asked.versions[1] == spoken
+        asked._receive([b"q", b"H" + HELLO.pack(9, 7, 1, 1, 0)])
+        assert b"q" not in asked._accepted, "nobody here speaks it"
         asked.close()
 
     asyncio.run(scenario())

@@ -79,18 +79,3 @@ def test_what_is_to_be_read_in_order_is_there(package: str) -> None:
     names = re.findall(r"``(\w+)``", order[1])
     assert len(names) > 5
     assert not [name for name in names if not exists(f"{package}.{name}")]
-
-
-def test_every_kind_of_frame_between_peers_is_listed() -> None:
-    """The first byte of what nodes send each other: in ``node/links/peers.py``'s docstring, and nothing else is there."""
-    sent = {"F"}  # what a front begins with (proxy.routing.links)
-    for path in (ROOT / "node").rglob("*.py"):
-        source = path.read_text(encoding="utf-8")
-        sent.update(re.findall(r"^(?:\w+_)?FRAME = b\"(.)\"", source, re.MULTILINE))
-        sent.update(re.findall(r"peers\.send\([^\n]*?, b\"(.)\"", source))
-    peers = (ROOT / "node/links/peers.py").read_text(encoding="utf-8")
-    sent.update(re.findall(r"b\"([A-Z])\" \+ ", peers))  # a hello, a refusal
-    sent.update(re.findall(r"identity, b\"(.)\"", peers))
-    assert {"H", "X", "?", "R", "L"} <= sent, "the patterns above find what they are for"
-    listed = re.findall(r"^    (\S) ", ast.get_docstring(ast.parse(peers)) or "", re.MULTILINE)
-    assert sorted(listed) == sorted(sent)

@@ -9,16 +9,8 @@ from typing import Any
 
 import zmq
 
-from cluster.wire.messages import (
-    HELLO_BODY,
-    PROTOCOL_VERSION,
-    STATE_BODY,
-    Method,
-    Status,
-    decode_answers,
-    frame,
-    request,
-)
+from cluster.wire.link import Answers, AskingEnd
+from cluster.wire.messages import STATE_BODY, Status
 
 
 def states(
@@ -30,14 +22,15 @@ def states(
     with zmq.Context(io_threads=1) as context:
         poller = zmq.Poller()
         hellos: dict[zmq.Socket[bytes], bytes] = {}
+        ends: dict[zmq.Socket[bytes], AskingEnd] = {}
         try:
             for shard in shards:
                 s = context.socket(zmq.DEALER)
                 s.setsockopt(zmq.LINGER, 0)
                 s.setsockopt(zmq.IMMEDIATE, 1)  # writable means connected: nothing is queued for a node that is down
                 s.connect(f"ipc://{run_dir}/node-{shard}.sock")
-                body = HELLO_BODY.pack(PROTOCOL_VERSION, cluster_id, member_id, secrets.randbits(64), 0, 0)
-                hellos[s] = frame(1, [request(0, Method.HELLO, 0, body)])
+                end = ends[s] = AskingEnd()
+                hellos[s] = end.frame([end.hello(cluster_id, member_id, secrets.randbits(64))])
                 poller.register(s, zmq.POLLOUT)
             while len(found) < len(hellos) and (left_s := deadline - time.monotonic()) > 0:
                 for s, events in poller.poll(int(left_s * 1000) + 1):
@@ -45,16 +38,16 @@ def states(
                         s.send(hellos[s])
                         poller.modify(s, zmq.POLLIN)
                     elif events & zmq.POLLIN:
-                        found |= _states_in(s.recv())
+                        found |= _states_in(ends[s].opened(s.recv(), time.monotonic()))
         finally:
             for s in hellos:
                 s.close()
     return found
 
 
-def _states_in(data: bytes) -> dict[int, dict[str, Any]]:
+def _states_in(answers: Answers) -> dict[int, dict[str, Any]]:
     found: dict[int, dict[str, Any]] = {}
-    for rid, status, body in decode_answers(data)[1]:
+    for rid, status, body in answers:
         if rid == 0 and status == Status.STATE:
             shard, leader, term, commit, applied, revision = STATE_BODY.unpack(body)
             found[shard] = {

@@ -1,0 +1,96 @@
+"""The asking end of a link to a node, pure: its hello, the numbers of its frames, the version that it speaks,
+silence.
+
+A front, a node of another shard and the status tool all ask so; who carries the frames is the machine's. A
+frame out of sequence means that frames were lost, and a link never resumes: its owner drops it and makes
+another one, under another session.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from cluster.wire import frames
+from cluster.wire.messages import (
+    HELLO_BODY,
+    SEQUENCE,
+    SPOKEN,
+    Method,
+    Status,
+    decode_answers,
+    request,
+)
+
+Answers = list[tuple[int, int, bytes]]  # rid, status, body
+
+_VERSIONS = int(Status.VERSIONS)
+
+
+class Broken(Exception):
+    """The link is over; the text says why."""
+
+
+class AskingEnd:
+    """One link's end."""
+
+    __slots__ = ("came", "heard_at", "prefix", "sent", "version")
+
+    def __init__(self, prefix: bytes = b"", now: float = 0.0) -> None:
+        """``prefix``: what frames begin with where the link shares a socket with others
+        (``PeerKind.FRONT``)."""
+        self.prefix = prefix
+        self.sent = 0  # frames
+        self.came = 0
+        self.heard_at = now  # when the last frame came
+        self.version = frames.LOWEST  # until the node has said what it speaks
+
+    def hello(self, cluster_id: int, member_id: int, session: int, layout: tuple[int, int] = (0, 0)) -> bytes:
+        """The first record: the lowest version, and the range of them where older nodes do not look."""
+        body = HELLO_BODY.pack(frames.LOWEST, cluster_id, member_id, session, *layout)
+        return request(0, Method.HELLO, frames.HIGHEST << 16 | frames.LOWEST, body)
+
+    def frame(self, records: Iterable[bytes]) -> bytes:
+        """The next frame."""
+        self.sent += 1
+        return b"".join([self.prefix, SEQUENCE.pack(self.sent), *records])
+
+    def not_sent(self) -> None:
+        """The last frame was not taken, so its number is free again."""
+        self.sent -= 1
+
+    def opened(self, data: bytes, now: float) -> Answers:
+        """The answers of a frame that has come. Raises Broken."""
+        if self.prefix:
+            if data[:1] != self.prefix:
+                return []  # a peer's traffic: not for an asking end
+            data = data[1:]
+        try:
+            sequence, answers = decode_answers(data)
+        except (ValueError, IndexError) as e:
+            raise Broken("it sent a broken frame") from e
+        if sequence != self.came + 1:
+            raise Broken(f"frame {sequence} where {self.came + 1} was due")
+        self.came = sequence
+        self.heard_at = now
+        if sequence == 1:
+            answers = self._without_versions(answers)
+        return answers
+
+    def silent(self, now: float, limit_s: float) -> bool:
+        """Whether nothing has come for so long."""
+        return now - self.heard_at > limit_s
+
+    def _without_versions(self, answers: Answers) -> Answers:
+        kept = []
+        for answer in answers:
+            if answer[1] == _VERSIONS and len(answer[2]) == SPOKEN.size:
+                self.version = frames.agreed(*SPOKEN.unpack(answer[2])) or frames.LOWEST
+            else:
+                kept.append(answer)
+        return kept
+
+
+def spoken_by(version: int, spoken: int) -> tuple[int, int]:
+    """Lowest and highest version of who sent a hello: its body's, and its field for a time-out, 0 in version
+    7."""
+    return (spoken & 0xFFFF, spoken >> 16) if spoken else (version, version)

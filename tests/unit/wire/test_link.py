@@ -1,0 +1,109 @@
+"""Links between neighbouring versions: what version 7 said is understood, and it is said nothing that it does
+not know."""
+
+from __future__ import annotations
+
+import pytest
+
+from cluster.wire import frames
+from cluster.wire.link import AskingEnd, Broken, spoken_by
+from cluster.wire.messages import HELLO_BODY, SPOKEN, Method, Status, answer, decode_requests, frame
+from node.links.fronts import FrontLink, Fronts
+
+
+def old_hello() -> bytes:
+    """Frame 1 of version 7, byte by byte: number, then the record: rid, method, an empty field, length,
+    body."""
+    body = (
+        (7).to_bytes(2, "little") + b"".join(n.to_bytes(8, "little") for n in (1, 2, 3)) + b"\x02\x00\x01\x00"
+    )
+    return (1).to_bytes(8, "little") + bytes(8) + b"\x00" + bytes(4) + len(body).to_bytes(4, "little") + body
+
+
+class Node:
+    """The answering end."""
+
+    def __init__(self) -> None:
+        self.sent: list[bytes] = []
+        self.fronts = Fronts(1, lambda link, records: None, self._greet, lambda link: None, (2, 1))
+
+    def _greet(self, link: FrontLink) -> None:
+        link.answer(0, Status.STATE, b"state")
+
+    def hears(self, data: bytes) -> FrontLink | None:
+        self.fronts.frame(b"front", data, self._send, b"")
+        link = self.fronts.links.get(b"front")
+        if link is not None and link.pending:
+            link.flush()
+        return link
+
+    def _send(self, parts: list[bytes]) -> bool:
+        self.sent.append(parts[-1])
+        return True
+
+
+def test_a_front_of_version_7_is_answered_as_it_expects() -> None:
+    node = Node()
+    link = node.hears(old_hello())
+    assert link is not None
+    assert link.version == 7
+    assert node.sent == [frame(1, [answer(0, Status.STATE, b"state")])], "nothing that it does not know"
+
+
+def test_a_node_of_version_7_finds_the_hello_that_it_knows() -> None:
+    end = AskingEnd()
+    _, ((rid, method, spoken, body),) = decode_requests(end.frame([end.hello(1, 2, 3, (2, 1))]))
+    assert (rid, method, HELLO_BODY.unpack(body)) == (0, Method.HELLO, (7, 1, 2, 3, 2, 1))
+    assert spoken_by(7, spoken) == (frames.LOWEST, frames.HIGHEST)
+    assert end.opened(frame(1, [answer(0, Status.STATE, b"state")]), 5.0) == [(0, Status.STATE, b"state")]
+    assert (end.version, end.heard_at) == (7, 5.0)
+
+
+def test_two_of_this_version_speak_the_highest_one() -> None:
+    node, end = Node(), AskingEnd()
+    link = node.hears(end.frame([end.hello(1, 2, 3, (2, 1))]))
+    assert link is not None
+    (said,) = node.sent
+    assert end.opened(said, 1.0) == [(0, Status.STATE, b"state")]
+    assert (link.version, end.version) == (frames.HIGHEST, frames.HIGHEST)
+
+
+def test_a_newer_one_speaks_what_both_know() -> None:
+    end = AskingEnd()
+    end.opened(frame(1, [answer(0, Status.VERSIONS, SPOKEN.pack(8, 12))]), 1.0)
+    assert end.version == frames.HIGHEST
+
+
+def test_who_speaks_no_common_version_is_refused_and_told_which_there_are() -> None:
+    node = Node()
+    body = HELLO_BODY.pack(9, 1, 2, 3, 2, 1)
+    hello = (
+        (1).to_bytes(8, "little")
+        + bytes(8)
+        + b"\x00"
+        + (11 << 16 | 9).to_bytes(4, "little")
+        + len(body).to_bytes(4, "little")
+    )
+    assert node.hears(hello + body) is None
+    assert b"this node speaks 7 to 8" in node.sent[0]
+
+
+@pytest.mark.parametrize("data", [b"", b"short", frame(2, []), frame(1, [b"half a record"])])
+def test_a_frame_that_is_not_the_next_one_ends_the_link(data: bytes) -> None:
+    with pytest.raises(Broken):
+        AskingEnd().opened(data, 0.0)
+
+
+def test_a_frame_that_was_not_taken_leaves_its_number() -> None:
+    end = AskingEnd(b"F")
+    end.frame([])
+    end.not_sent()
+    assert end.frame([b"x"])[:9] == b"F" + (1).to_bytes(8, "little")
+
+
+def test_silence_is_since_the_last_frame() -> None:
+    end = AskingEnd(now=10.0)
+    assert not end.silent(10.5, 1.0)
+    end.opened(frame(1, []), 11.0)
+    assert not end.silent(12.0, 1.0)
+    assert end.silent(12.1, 1.0)
