@@ -30,7 +30,13 @@ def test_a_rolling_restart_fails_no_request(tmp_path: Path, shards: int, fronts:
         stops: list[float] = []
         async with SteadyClients(hosts, shards) as clients:
             await clients.more(20)
-            for host in [*range(3)] * ROUNDS:
+            steps = ["add", "rotate"] if keys else []
+            for place, host in enumerate([*range(3)] * ROUNDS):
+                while steps:  # the keys change under way: all hosts have this one file
+                    peer_keys.change(str(tmp_path / "keys.json"), steps.pop(0))
+                    await clients.more(5)
+                if keys and place == 3:
+                    steps.append("drop")
                 began = time.monotonic()
                 await aside(hosts.stop, host)
                 stops.append(time.monotonic() - began)

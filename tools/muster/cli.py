@@ -87,27 +87,39 @@ def _server(args: list[str]) -> int:
 
 PEER_KEYS_USAGE = """Usage:
 
-  muster peer-keys FILE
+  muster peer-keys FILE             makes the key file that encrypts what passes between hosts
+  muster peer-keys --add FILE       puts the next key beside the one in use
+  muster peer-keys --rotate FILE    takes the next key in use; the one before still opens
+  muster peer-keys --drop FILE      forgets the keys of before
 
-Makes the key file that encrypts what passes between hosts, readable by this user only. An existing file is not
-overwritten. Copy it to every host of the cluster, and start each with --peer-key-file=FILE."""
+The file can be read by this user only; one that exists is not overwritten. Copy it to every host of the
+cluster, and start each with --peer-key-file=FILE. To change keys while the cluster works, do the other three
+in this order, and after each copy the file to every host; after --rotate restart the hosts as well, one after
+another."""
 
 
 def _peer_keys(args: list[str]) -> int:
     if any(arg in ("-h", "-help", "--help") for arg in args):
         print(PEER_KEYS_USAGE)
         return 0
-    if len(args) != 1 or args[0].startswith("-"):
-        raise UsageError("usage: muster peer-keys FILE")
     from tools.muster import peer_keys
 
+    steps = [arg.lstrip("-") for arg in args if arg.startswith("-")]
+    files = [arg for arg in args if not arg.startswith("-")]
+    if len(files) != 1 or len(steps) > 1 or any(step not in peer_keys.STEPS for step in steps):
+        raise UsageError("usage: muster peer-keys [--add|--rotate|--drop] FILE")
+    path = files[0]
+    told = "copy it to every host, readable by muster only, and start each with --peer-key-file"
     try:
-        peer_keys.generate(args[0])
+        if steps:
+            told = peer_keys.change(path, steps[0])
+        else:
+            peer_keys.generate(path)
     except FileExistsError:
-        raise ConfigError(f"{args[0]} exists; it is not overwritten") from None
+        raise ConfigError(f"{path} exists; it is not overwritten") from None
     except OSError as e:
-        raise ConfigError(f"cannot write {args[0]}: {e.strerror}") from None
-    print(f"wrote {args[0]}: copy it to every host, readable by muster only, and start each with --peer-key-file")
+        raise ConfigError(f"cannot write {path}: {e.strerror}") from None
+    print(f"wrote {path}: {told}")
     return 0
 
 

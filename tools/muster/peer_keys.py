@@ -1,40 +1,85 @@
-"""The cluster's key file: one CURVE key pair that every host has, so that only they can talk as peers."""
+"""The cluster's key file: one CURVE key pair in use on every host, so that only they can talk as peers.
+
+Keys change in three steps, each a new file for every host (docs/operations.md): ``add`` prepares the next
+pair, ``rotate`` puts it in use and keeps the public part of the one before, ``drop`` forgets that. What a
+process makes of the file is in ``tools.muster.machine.zmtp.keys``.
+"""
 
 from __future__ import annotations
 
 import json
 import os
+from typing import Any
 
 import zmq
 
 from tools.muster.config.parse import ConfigError
 
+STEPS = ("add", "rotate", "drop")
+
 
 def generate(path: str) -> None:
     """Make a new key pair in ``path``, readable by this user only. FileExistsError rather than overwrite one."""
-    public, secret = zmq.curve_keypair()
-    text = json.dumps({"public": public.decode(), "secret": secret.decode()}) + "\n"
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    try:
-        os.write(fd, text.encode())
-        os.fsync(fd)
-    finally:
-        os.close(fd)
+    _write(path, _new_pair())
+
+
+def change(path: str, step: str) -> str:
+    """One step of changing a file's keys; what to do next. ConfigError, OSError."""
+    check(path)
+    with open(path, encoding="utf-8") as f:
+        keys: dict[str, Any] = json.load(f)
+    if step == "add":
+        if keys.get("next"):
+            raise ConfigError(f"{path} has its next key already: copy it to every host, then --rotate")
+        keys["next"] = _new_pair()
+        told = "copy it to every host; once all have it, --rotate"
+    elif step == "rotate":
+        if not keys.get("next"):
+            raise ConfigError(f"{path} has no next key: --add comes first")
+        keys = {**keys.pop("next"), "old": [*keys.get("old", []), keys["public"]]}
+        told = "copy it to every host and restart them one after another; once all have, --drop"
+    else:
+        if not keys.pop("old", None):
+            raise ConfigError(f"{path} has no old key")
+        told = "copy it to every host: from then on the old key opens nothing"
+    aside = f"{path}.new"
+    if os.path.exists(aside):
+        os.unlink(aside)
+    _write(aside, keys)
+    os.replace(aside, path)
+    return told
 
 
 def check(path: str) -> None:
-    """ConfigError unless ``path`` holds a usable key pair that no other user can read."""
+    """ConfigError unless ``path`` holds usable keys that no other user can read."""
     try:
         mode = os.stat(path).st_mode
         with open(path, encoding="utf-8") as f:
             raw = json.load(f)
-        public, secret = raw["public"].encode(), raw["secret"].encode()
-        matches = zmq.curve_public(secret) == public
+        pairs = [raw, *([raw["next"]] if raw.get("next") else [])]
+        matches = all(zmq.curve_public(pair["secret"].encode()) == pair["public"].encode() for pair in pairs)
+        matches = matches and all(len(key.encode()) == 40 for key in raw.get("old", []))
     except OSError as e:
         raise ConfigError(f"cannot read --peer-key-file {path}: {e.strerror}") from None
     except (ValueError, KeyError, TypeError, AttributeError, zmq.ZMQError):
-        raise ConfigError(f"--peer-key-file {path} is not a key file of muster: make one with `muster peer-keys FILE`") from None
+        raise ConfigError(
+            f"--peer-key-file {path} is not a key file of muster: make one with `muster peer-keys FILE`"
+        ) from None
     if not matches:
         raise ConfigError(f"--peer-key-file {path}: public and secret key do not belong together")
     if mode & 0o077:
         raise ConfigError(f"--peer-key-file {path} can be read by others: chmod 600 {path}")
+
+
+def _new_pair() -> dict[str, Any]:
+    public, secret = zmq.curve_keypair()
+    return {"public": public.decode(), "secret": secret.decode()}
+
+
+def _write(path: str, keys: dict[str, Any]) -> None:
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        os.write(fd, json.dumps(keys).encode() + b"\n")
+        os.fsync(fd)
+    finally:
+        os.close(fd)

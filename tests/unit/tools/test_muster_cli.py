@@ -54,7 +54,7 @@ def muster(folder: Path, *args: str, **environ: str) -> subprocess.CompletedProc
         (("local", "--colour"), 2, "flag provided but not defined: -colour"),
         (("proxy",), 1, "give either --endpoints or --initial-cluster"),
         (("proxy", "--initial-cluster-state=new"), 2, "flag provided but not defined: -initial-cluster-state"),
-        (("peer-keys",), 2, "usage: muster peer-keys FILE"),
+        (("peer-keys",), 2, "usage: muster peer-keys [--add|--rotate|--drop] FILE"),
         (("peer-keys", "/nowhere/keys"), 1, "cannot write /nowhere/keys"),
     ],
     ids=lambda v: " ".join(v) if isinstance(v, tuple) else None,

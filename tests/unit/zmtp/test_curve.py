@@ -16,7 +16,8 @@ from structlog.testing import capture_logs
 import tools.muster.machine.zmtp.curve
 from tests.unit.zmtp.test_sockets import free_port, until
 from tools.muster.machine.zmtp import hint_of
-from tools.muster.machine.zmtp.links import CurveKeys, Gatekeeper, LoopSocket, open_dealer, open_router
+from tools.muster.machine.zmtp.keys import CurveKeys
+from tools.muster.machine.zmtp.links import Gatekeeper, LoopSocket, open_dealer, open_router
 from tools.muster.machine.zmtp.sockets import NO_KEY, NO_PEER
 
 MECHANISM = b"CURVE".ljust(20, b"\0")
@@ -125,6 +126,33 @@ def test_nobody_there_is_told_from_another_key() -> None:
     (line,) = lines  # once a minute
     assert line["reason"] == NO_KEY
     assert line["address"].split(":")[0] in ("127.0.0.1", ""), "libzmq may have closed it before its address could be asked for"
+
+
+def test_while_keys_change_a_dealer_finds_the_one_that_a_router_serves_with() -> None:
+    """And the router lets in who shows the next one."""
+
+    async def scenario(world: World) -> None:
+        old, new = world.keys, zmq.curve_keypair()
+        world.keys._take(old.public, old.secret, [new[0]])  # of both, the old one in use
+        await world.router()
+        changed = CurveKeys(*new, others=[old.public])
+        dealer = world.dealer(changed)
+        await until(lambda: not dealer.trouble)
+        await until(lambda: dealer.send([b"hello"]))
+        await until(lambda: world.came)
+        again = world.dealer(changed)  # it knows by now, of every socket
+        await until(lambda: not again.trouble)
+        lost: list[str] = []
+        for keys in (CurveKeys(*new, others=[old.public]), CurveKeys(*zmq.curve_keypair(), others=[new[0]])):
+            once = open_dealer(world.loop, world.context, f"tcp://127.0.0.1:{world.port}", b"once",
+                               lambda parts: None, keys=keys, hwm=10, redials=False, lost=lost.append)
+            world.sockets.append(once)
+            await until(lambda once=once: not once.trouble or bool(lost))  # type: ignore[misc]
+        assert lost == [NO_KEY], "the first one is there at its second try"
+        stranger = world.dealer(CurveKeys(*zmq.curve_keypair(), others=[old.public]))
+        await until(lambda: stranger.trouble == NO_KEY)
+
+    run(scenario)
 
 
 @pytest.mark.parametrize("answer", [b"HTTP/1.1 400 Bad Request\r\n\r\n", b"\xff\0\0\0\0\0\0\0\x01\x7f\x03\0" + b"NULL".ljust(20, b"\0") + bytes(32)])

@@ -24,7 +24,8 @@ from tools.muster.machine.syncer import Syncer
 from tools.muster.machine.trimming import resident_bytes
 from tools.muster.machine.turns import turns
 from tools.muster.machine.zmtp import traffic
-from tools.muster.machine.zmtp.links import CurveKeys, Gatekeeper, open_dealer, open_router
+from tools.muster.machine.zmtp.keys import CurveKeys
+from tools.muster.machine.zmtp.links import Gatekeeper, open_dealer, open_router
 
 
 class RealMachine:

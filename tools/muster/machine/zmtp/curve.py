@@ -26,6 +26,7 @@ import structlog
 import zmq
 
 from cluster.repeats import Repeats
+from tools.muster.machine.zmtp.keys import CurveKeys
 from tools.muster.machine.zmtp.sockets import HELLO_S, MOST_STRANGERS, NO_KEY, NO_PEER, hint_of
 from tools.muster.machine.zmtp.stream import CLOSED
 
@@ -36,6 +37,7 @@ _FAILURES = zmq.Event.HANDSHAKE_FAILED_NO_DETAIL | zmq.Event.HANDSHAKE_FAILED_PR
 _OF_DEALERS = (zmq.Event.CONNECTED | zmq.Event.CONNECT_RETRIED | zmq.Event.DISCONNECTED | zmq.Event.HANDSHAKE_SUCCEEDED | _FAILURES)
 _OF_ROUTERS = zmq.Event.ACCEPTED | zmq.Event.DISCONNECTED | zmq.Event.CLOSED | _FAILURES
 _REDIAL_S = 2.0  # libzmq's own dials come after half a second at most
+_OTHER_KEY_S = 0.05
 _LOOK_S = 0.1
 # Of CurveZMQ, with ZMTP's frames: a greeting (64), then WELCOME (170) or, at the end, an ERROR (12). READY comes after the proof
 _MOST_TO_A_STRANGER = 64 + 170 + 12
@@ -83,12 +85,20 @@ class Monitor:
             self._pair.close(linger=0)
 
 
+def show_keys(sock: zmq.Socket[bytes], endpoint: str, keys: CurveKeys) -> None:
+    """What a dealer's next connection says, and what it expects there."""
+    sock.curve_serverkey = keys.served_by(endpoint)
+    sock.curve_publickey = keys.public
+    sock.curve_secretkey = keys.secret
+
+
 class DealerMonitor:
     """Of a dealer: why it has no connection, told to ``troubled`` ("": there is one), and another dial where libzmq has given
     up, unless the dealer is of one connection only (``redials``)."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, sock: zmq.Socket[bytes], endpoint: str, troubled: Callable[[str], None], *,
-                 redials: bool = True) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, sock: zmq.Socket[bytes], endpoint: str,
+                 troubled: Callable[[str], None], keys: CurveKeys, *, redials: bool = True) -> None:
+        self._keys = keys
         self._trouble = "not tried yet"
         self._loop = loop
         self._socket = sock
@@ -96,6 +106,8 @@ class DealerMonitor:
         self._troubled = troubled
         self._redials = redials
         self._redial: asyncio.TimerHandle | None = None
+        self._other_key: asyncio.TimerHandle | None = None
+        self._tried = 0
         self._monitor = Monitor(loop, sock, _OF_DEALERS, self._told)
 
     def _told(self, event: int, value: int) -> None:
@@ -103,32 +115,53 @@ class DealerMonitor:
             self._redial.cancel()
             self._redial = None
         if event == zmq.Event.HANDSHAKE_SUCCEEDED:
+            if self._other_key is not None:
+                self._other_key.cancel()
+                self._other_key = None
             self._is("")
         elif event & _FAILURES:
-            self._is(NO_KEY)
+            self._failed()
         elif event == zmq.Event.CONNECT_RETRIED:
             if self._trouble not in _FAILED:
                 self._is("no connection: refused, or nobody answers")
         elif event == zmq.Event.DISCONNECTED:
-            if self._trouble not in _FAILED:
+            if self._trouble not in _FAILED and self._other_key is None:
                 self._is(NO_PEER if self._trouble else CLOSED)
             if self._redial is None and self._redials:
                 self._redial = self._loop.call_later(_REDIAL_S, self._dial)
+
+    def _failed(self) -> None:
+        """Another key of the file may be the one: libzmq would go on with this. A dealer of one connection
+        says that it has none once it has tried them all."""
+        if self._other_key is not None:
+            return  # libzmq has tried once more meanwhile
+        others = self._keys.failed(self._endpoint)
+        self._tried += 1
+        again = self._redials or self._tried <= others
+        if others and again:
+            self._other_key = self._loop.call_later(_OTHER_KEY_S, self._dial)
+        if self._redials or not again:
+            self._is(NO_KEY)
 
     def _is(self, trouble: str) -> None:
         self._trouble = trouble
         self._troubled(trouble)
 
     def _dial(self) -> None:
-        self._redial = None
+        for timer in (self._redial, self._other_key):
+            if timer is not None:
+                timer.cancel()
+        self._redial = self._other_key = None
         with contextlib.suppress(zmq.ZMQError):  # it may have forgotten where it was connected to
             self._socket.disconnect(self._endpoint)
+        show_keys(self._socket, self._endpoint, self._keys)
         self._socket.connect(self._endpoint)
 
     def close(self) -> None:
         """Before the socket is closed."""
-        if self._redial is not None:
-            self._redial.cancel()
+        for timer in (self._redial, self._other_key):
+            if timer is not None:
+                timer.cancel()
         self._monitor.close()
 
 

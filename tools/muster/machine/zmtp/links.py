@@ -8,43 +8,21 @@ wake-up the socket is drained to EAGAIN, and after every send the EVENTS flag is
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
 
 import structlog
 import zmq
-from zmq.utils import z85
 
 from cluster.machine import FrameSocket, Receive
 from cluster.repeats import Repeats
 from tools.muster.machine.zmtp import Dealer, Router, end_libzmq_when_silent, traffic
-from tools.muster.machine.zmtp.curve import DealerMonitor, RouterMonitor
+from tools.muster.machine.zmtp.curve import DealerMonitor, RouterMonitor, show_keys
+from tools.muster.machine.zmtp.keys import CurveKeys
 from tools.muster.machine.zmtp.sockets import AGAIN_S, hint_of, split
 
 log = structlog.get_logger("sockets")
 
 _DRAIN_LIMIT = 1000  # messages taken in one go, so that a flood cannot starve the rest of the loop
-
-
-@dataclass(slots=True, frozen=True)
-class CurveKeys:
-    """The cluster's one key pair, z85."""
-
-    public: bytes
-    secret: bytes
-
-    @classmethod
-    def load(cls, path: str) -> CurveKeys | None:
-        """Read the key file of ``muster peer-keys``; None for no path. ValueError if it is not one."""
-        if not path:
-            return None
-        try:
-            raw = json.loads(Path(path).read_text())
-            return cls(raw["public"].encode(), raw["secret"].encode())
-        except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as e:
-            raise ValueError(f"{path} is not a peer key file") from e
 
 
 class LoopSocket:
@@ -64,7 +42,7 @@ class LoopSocket:
         loop.add_reader(self._fd, self._drain)
         self._again()
 
-    def monitor_dealer(self, endpoint: str, opened: Callable[[], None] | None) -> None:
+    def monitor_dealer(self, endpoint: str, opened: Callable[[], None] | None, keys: CurveKeys) -> None:
         """From now on know the trouble of this connection, and call ``opened`` when it stands."""
 
         def troubled(reason: str) -> None:
@@ -73,7 +51,7 @@ class LoopSocket:
                 opened()
 
         self.trouble = "not tried yet"
-        self._monitor = DealerMonitor(self._loop, self.socket, endpoint, troubled)
+        self._monitor = DealerMonitor(self._loop, self.socket, endpoint, troubled, keys)
 
     def monitor_router(self, endpoint: str) -> None:
         """From now on bear few strangers."""
@@ -169,11 +147,11 @@ class DealtOnce:
 
     def __init__(
         self, loop: asyncio.AbstractEventLoop, socket: zmq.Socket[bytes], endpoint: str, receive: Receive,
-        opened: Callable[[], None] | None, lost: Callable[[str], None] | None,
+        opened: Callable[[], None] | None, lost: Callable[[str], None] | None, keys: CurveKeys,
     ) -> None:
         self._loop = loop
         self._socket = socket
-        self._monitor = DealerMonitor(loop, socket, endpoint, self._troubled, redials=False)
+        self._monitor = DealerMonitor(loop, socket, endpoint, self._troubled, keys, redials=False)
         self._receive = receive
         self._opened = opened
         self._lost = lost
@@ -311,15 +289,16 @@ def open_dealer(
         )
     assert context is not None, "libzmq does CURVE"
     if not redials:
-        socket = _dealer(context, identity, keys=keys, hwm=hwm, silence_s=silence_s, ipv6="[" in endpoint)
+        socket = _dealer(context, endpoint, identity, keys=keys, hwm=hwm, silence_s=silence_s)
         socket.reconnect_ivl = -1
         socket.rcvhwm = 0  # whoever dials once reads always; the other side is the bounded one
-        once = DealtOnce(loop, socket, endpoint, receive, opened, lost)
+        once = DealtOnce(loop, socket, endpoint, receive, opened, lost, keys)
         socket.connect(endpoint)  # only now: what comes of it is told once
         return once
     # of names libzmq would take no IPv4 address, and that is what hosts bind: IPv6 only where an address says so
-    made = LoopSocket(loop, _dealer(context, identity, keys=keys, hwm=hwm, silence_s=silence_s, ipv6="[" in endpoint), receive)
-    made.monitor_dealer(endpoint, opened)
+    made = LoopSocket(
+        loop, _dealer(context, endpoint, identity, keys=keys, hwm=hwm, silence_s=silence_s), receive)
+    made.monitor_dealer(endpoint, opened, keys)
     made.socket.connect(endpoint)  # only now: nothing is told twice
     return made
 
@@ -351,7 +330,8 @@ def _router(context: zmq.Context[zmq.Socket[bytes]], *, keys: CurveKeys | None, 
 
 
 def _dealer(
-    context: zmq.Context[zmq.Socket[bytes]], identity: bytes, *, keys: CurveKeys | None, hwm: int, silence_s: float, ipv6: bool,
+    context: zmq.Context[zmq.Socket[bytes]], endpoint: str, identity: bytes, *, keys: CurveKeys, hwm: int,
+    silence_s: float,
 ) -> zmq.Socket[bytes]:
     """A DEALER of libzmq, not connected yet. Nothing is queued for a peer that is not there, nothing old is sent later."""
     socket = context.socket(zmq.DEALER)
@@ -363,11 +343,8 @@ def _dealer(
     socket.handshake_ivl = 5000
     socket.routing_id = identity
     end_libzmq_when_silent(socket, silence_s)
-    socket.ipv6 = ipv6
-    if keys is not None:
-        socket.curve_serverkey = keys.public
-        socket.curve_publickey = keys.public
-        socket.curve_secretkey = keys.secret
+    socket.ipv6 = "[" in endpoint
+    show_keys(socket, endpoint, keys)
     return socket
 
 
@@ -378,7 +355,7 @@ class Gatekeeper:
     def __init__(
         self, loop: asyncio.AbstractEventLoop, context: zmq.Context[zmq.Socket[bytes]], keys: CurveKeys
     ) -> None:
-        self._allowed = z85.decode(keys.public)
+        self._keys = keys
         socket = context.socket(zmq.ROUTER)
         socket.linger = 0
         socket.bind("inproc://zeromq.zap.01")
@@ -391,7 +368,7 @@ class Gatekeeper:
         # identity, empty, version, request id, domain, address, identity, mechanism, credentials...
         split = parts.index(b"")
         _, request_id, _, _, _, mechanism, *credentials = parts[split + 1 :]
-        good = mechanism == b"CURVE" and credentials[:1] == [self._allowed]
+        good = mechanism == b"CURVE" and bool(credentials) and self._keys.allows(credentials[0])
         if not good:
             self.refused += 1
             if self._refusals.news("no key", self._loop.time()):

@@ -1,0 +1,116 @@
+"""Keys of a cluster that change in three steps."""
+
+from __future__ import annotations
+
+import json
+import stat
+from pathlib import Path
+
+import pytest
+import zmq
+from zmq.utils import z85
+
+from tools.muster import peer_keys
+from tools.muster.config.parse import ConfigError
+from tools.muster.machine.zmtp.keys import CurveKeys
+
+
+def file_of(folder: Path) -> str:
+    path = folder / "keys.json"
+    peer_keys.generate(str(path))
+    return str(path)
+
+
+def keys_in(path: str) -> CurveKeys:
+    found = CurveKeys.load(path)
+    assert found is not None
+    return found
+
+
+def in_bytes(key: bytes) -> bytes:
+    found: bytes = z85.decode(key)
+    return found
+
+
+def test_a_key_is_let_in_from_the_step_that_adds_it_to_the_one_that_drops_it(tmp_path: Path) -> None:
+    path = file_of(tmp_path)
+    running = keys_in(path)
+    first = running.public
+    assert "copy it to every host" in peer_keys.change(path, "add")
+    second = json.loads(Path(path).read_text())["next"]["public"].encode()
+    stranger = in_bytes(zmq.curve_keypair()[0])
+    assert running.public == first
+    assert [running.allows(key) for key in (in_bytes(first), in_bytes(second), stranger)] == [
+        True,
+        True,
+        False,
+    ]
+    assert "restart them one after another" in peer_keys.change(path, "rotate")
+    assert [running.allows(key) for key in (in_bytes(first), in_bytes(second), stranger)] == [
+        True,
+        True,
+        False,
+    ]
+    assert running.public == second
+    assert "the old key opens nothing" in peer_keys.change(path, "drop")
+    assert [running.allows(key) for key in (in_bytes(first), in_bytes(second))] == [False, True]
+    assert json.loads(Path(path).read_text()) == {
+        "public": second.decode(),
+        "secret": running.secret.decode(),
+    }
+    assert stat.S_IMODE(Path(path).stat().st_mode) == 0o600
+
+
+def test_whoever_dials_tries_every_key_of_the_file_in_turn(tmp_path: Path) -> None:
+    path = file_of(tmp_path)
+    before = keys_in(path).public
+    peer_keys.change(path, "add")
+    peer_keys.change(path, "rotate")
+    keys = keys_in(path)
+    assert keys.served_by("tcp://a") == keys.public
+    assert keys.failed("tcp://a")
+    assert keys.served_by("tcp://a") == before
+    assert keys.served_by("tcp://b") == keys.public
+    keys.failed("tcp://a")
+    assert keys.served_by("tcp://a") == keys.public
+    peer_keys.change(path, "drop")
+    assert keys.served_by("tcp://a") == keys.public
+    assert not keys.failed("tcp://a"), "there is no other key to try"
+
+
+def test_steps_out_of_order_are_refused_and_change_nothing(tmp_path: Path) -> None:
+    path = file_of(tmp_path)
+    text = Path(path).read_text()
+    for step, words in (("rotate", "--add comes first"), ("drop", "has no old key")):
+        with pytest.raises(ConfigError, match=words):
+            peer_keys.change(path, step)
+    assert Path(path).read_text() == text
+    peer_keys.change(path, "add")
+    with pytest.raises(ConfigError, match="has its next key already"):
+        peer_keys.change(path, "add")
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        {"next": {"public": "x"}},
+        {"next": {"public": "a" * 40, "secret": "b" * 40}},
+        {"old": ["short"]},
+        {"old": 7},
+    ],
+)
+def test_a_file_with_a_broken_key_is_refused_at_the_start(tmp_path: Path, broken: dict[str, object]) -> None:
+    path = file_of(tmp_path)
+    whole = json.loads(Path(path).read_text())
+    Path(path).write_text(json.dumps({**whole, **broken}))
+    with pytest.raises(ConfigError, match="--peer-key-file"):
+        peer_keys.check(path)
+
+
+def test_a_file_that_breaks_while_a_process_runs_counts_as_it_was(tmp_path: Path) -> None:
+    path = file_of(tmp_path)
+    keys = keys_in(path)
+    Path(path).write_text("{")
+    assert keys.allows(in_bytes(keys.public))
+    Path(path).unlink()
+    assert keys.allows(in_bytes(keys.public))

@@ -1,0 +1,92 @@
+"""The cluster's key file, as a process of a host reads it: the key in use, and those beside it while keys
+change.
+
+The file (``muster peer-keys``) has one pair in use, maybe the ``next`` one, and public parts of ``old`` ones.
+It is read again when it changes, so that hosts whose keys change one after the other understand each other
+meanwhile:
+
+- who holds any of the file's keys is let in;
+- this side says the pair in use;
+- whom it dials may still serve with another key of the file, so a handshake that fails is tried with the next
+  one.
+
+A socket that listens has the pair of its process' start: a host serves with another one once it is started
+again.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from zmq.utils import z85
+
+
+class CurveKeys:
+    """One file's keys; ``public`` and ``secret`` are the pair in use, z85."""
+
+    def __init__(self, public: bytes, secret: bytes, others: Sequence[bytes] = (), path: str = "") -> None:
+        """``others``: public parts of keys that are not in use (yet, or any more)."""
+        self._path = path
+        self._stamp = _stamp(path)
+        self._dialled: dict[str, int] = {}  # endpoint -> how many handshakes have failed
+        self._take(public, secret, others)
+
+    @classmethod
+    def load(cls, path: str) -> CurveKeys | None:
+        """Read the key file of ``muster peer-keys``; None for no path. ValueError if it is not one."""
+        return cls(*_read(path), path) if path else None
+
+    def _take(self, public: bytes, secret: bytes, others: Sequence[bytes]) -> None:
+        self.public, self.secret = public, secret
+        self._others = tuple(others)
+        self._allowed = frozenset(z85.decode(key) for key in (public, *others))
+
+    def look(self) -> None:
+        """Take the file as it is now. One that cannot be read counts as it was."""
+        stamp = _stamp(self._path)
+        if stamp == self._stamp:
+            return
+        try:
+            self._take(*_read(self._path))
+        except (OSError, ValueError):
+            return
+        self._stamp = stamp
+
+    def allows(self, public: bytes) -> bool:
+        """Whether a client with this key, in bytes, is one of the cluster."""
+        self.look()
+        return public in self._allowed
+
+    def served_by(self, endpoint: str) -> bytes:
+        """The public key to expect where one dials now."""
+        self.look()
+        keys = (self.public, *self._others)
+        return keys[self._dialled.get(endpoint, 0) % len(keys)]
+
+    def failed(self, endpoint: str) -> int:
+        """A handshake has failed there; how many other keys there are to try."""
+        self._dialled[endpoint] = self._dialled.get(endpoint, 0) + 1
+        return len(self._others)
+
+
+def _read(path: str) -> tuple[bytes, bytes, list[bytes]]:
+    """Public and secret part of the pair in use, and public parts of the others."""
+    try:
+        raw = json.loads(Path(path).read_text())
+        others = [*([raw["next"]["public"]] if raw.get("next") else []), *raw.get("old", [])]
+        for key in (raw["public"], *others):
+            z85.decode(key.encode())
+        return raw["public"].encode(), raw["secret"].encode(), [key.encode() for key in others]
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise ValueError(f"{path} is not a peer key file") from error
+
+
+def _stamp(path: str) -> tuple[int, int, int, int] | None:
+    try:
+        found = os.stat(path) if path else None
+    except OSError:
+        return None
+    return (found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns) if found is not None else None
