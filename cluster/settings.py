@@ -152,6 +152,9 @@ class FrontSettings:
     host_whitelist: tuple[str, ...] = ("*",)
     gateway: bool = True  # serve JSON below /v3/
     tls: Tls | None = None
+    auth_token: str = "simple"  # or "jwt,...", or "": none
+    auth_token_ttl_s: int = 300  # of a simple token, since it was last used
+    bcrypt_cost: int = 10  # 4 to 31
 
 
 S = TypeVar("S", NodeSettings, FrontSettings)

@@ -53,6 +53,7 @@ class Front:
         self.context = Context(settings, self.router)
         self.context.hub.random = machine.random.random
         self.registry = FilteredRegistry(settings.cors, settings.host_whitelist, timed=settings.timed_calls)
+        self.registry.shown = self.context.principals.of
         register_all(self.registry, self.context)
         limits = Limits(
             max_message_bytes=common.max_request_bytes + _RECEIVE_OVERHEAD_BYTES,
@@ -160,6 +161,7 @@ class Front:
         await self.server.stop(self.settings.common.limit_s, self.router.close)
         if self.metrics_server is not None:
             await self.metrics_server.stop(0.0)
+        self.context.passwords.close()
         if self._sweeper is not None:
             self._sweeper.cancel()
         self.router.close()

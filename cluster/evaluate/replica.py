@@ -23,12 +23,13 @@ from itertools import chain
 from typing import TYPE_CHECKING, Protocol
 
 from cluster.evaluate import requests as evaluate
+from cluster.evaluate.feature_table import WRITES
 from cluster.evaluate.footprint import overlap
 from cluster.evaluate.plain_put import key_end, written
 from cluster.evaluate.requests import Current, Outcome, Version
 from cluster.evaluate.spans import Span, holds, keys_in, without
 from cluster.evaluate.transactions import Turn
-from cluster.features import downgrade
+from cluster.features.auth.state import AuthState
 from cluster.features.lessor import NEVER, Lessor
 from cluster.order import records
 from cluster.wire.messages import Method
@@ -297,6 +298,7 @@ class Leader:
         lessor: Lessor,
         new_lease_id: Callable[[], int],
         late_answers: bool = False,
+        auth: AuthState | None = None,
     ) -> None:
         """``late_answers``: outcomes may leave their answers for later (``Outcome.late``), and transactions may ask for a look
         ahead (Unlooked)."""
@@ -304,9 +306,10 @@ class Leader:
         self._weigh = store.live_count if late_answers else None
         self.view = Overlay(store)
         self.lessor = lessor
-        self._store = store
+        self.store = self._store = store
+        self.auth = auth or AuthState()  # users and roles as logged; what is applied may be behind
         self._max_txn_ops = max_txn_ops
-        self._new_lease_id = new_lease_id
+        self.new_lease_id = new_lease_id
         self._open = Batch(1, self.view.revision)
         self._sealed: list[Batch] = []
 
@@ -343,27 +346,17 @@ class Leader:
             outcome = evaluate.txn(view, body, self._max_txn_ops, self._weigh, turn)
         elif method == Method.DELETE_RANGE:
             outcome = evaluate.delete_range(view, body, self._weigh)
-        elif method == Method.LEASE_GRANT:
-            outcome, lease = evaluate.lease_grant(view, body, self.lessor.min_ttl_s, self._new_lease_id)
-            view.set_lease(lease, True)
-            self._open.leases.append(lease)
-        elif method == Method.LEASE_REVOKE:
-            outcome, lease = evaluate.lease_revoke(view, body)
-            view.set_lease(lease, False)
-            self._open.leases.append(lease)
-        elif method == Method.COMPACT:
-            outcome, revision = evaluate.compact(view, body)
-            view.compact_revision = revision
-        elif method == Method.SET_ALARM:
-            outcome = evaluate.set_alarm(view, body, self._store.alarms())
-        elif method == Method.SET_DOWNGRADE:
-            outcome = evaluate.set_downgrade(view, body, self._store.meta(downgrade.META))
-        elif method == Method.PUBLISH:
-            outcome = evaluate.publish(view, body)
+        elif (evaluation := WRITES.get(method)) is not None:
+            outcome = evaluation(self, body)
         else:
             raise ValueError(f"not a write: method {method}")
         self._take(outcome)
         return outcome
+
+    def set_lease(self, lease: int, granted: bool) -> None:
+        """A lease was granted or revoked by what is being evaluated."""
+        self.view.set_lease(lease, granted)
+        self._open.leases.append(lease)
 
     def expire(self, lease: int) -> int:
         """Revoke a lease that this term found due (H7: decided and appended in one and the same term); how many keys
@@ -372,8 +365,7 @@ class Leader:
             return 0
         outcome = evaluate.revoke(self.view, lease)
         self._take(outcome)
-        self.view.set_lease(lease, False)
-        self._open.leases.append(lease)
+        self.set_lease(lease, False)
         return len(outcome.writes)
 
     def append(self, item: bytes) -> None:

@@ -53,6 +53,7 @@ class Item(IntEnum):
     ALARM = 18  # ALARM_BODY: a member's alarm is raised or disarmed
     PUTS = 19  # R: many puts, each at a revision of its own, with KeyValues as they will be stored: see puts()
     PUTS_LATER = 20  # R: the same of a shard other than 0: see cluster.order.later_puts
+    ROWS = 21  # rows of a feature that are written or deleted: see cluster.features.rows
     DOWNGRADE = 24  # target version of a downgrade, or nothing: cluster.features.downgrade
 
 
@@ -210,6 +211,11 @@ def downgrade(target: str) -> bytes:
     """A downgrade to a version begins; "": it is cancelled."""
     data = target.encode()
     return ITEM.pack(Item.DOWNGRADE, len(data)) + data
+
+
+def rows(body: bytes) -> bytes:
+    """The item of rows of a feature (``cluster.features.rows``)."""
+    return ITEM.pack(Item.ROWS, len(body)) + body
 
 
 def publish(member: bytes) -> bytes:

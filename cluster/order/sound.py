@@ -26,6 +26,7 @@ from google.protobuf.message import DecodeError
 
 from cluster.evaluate.footprint import inverted
 from cluster.faults import faults
+from cluster.features import rows
 from cluster.features.downgrade import MOST_BYTES
 from cluster.order.log import CUT_SIZE, MULTI_HEAD, PART_HEAD, PARTICIPANT, skip
 from cluster.order.records import (
@@ -202,7 +203,7 @@ _EFFECTS: dict[int, Check] = _LONG_CHANGES | {Item.TXN: _sound_txn, Item.TXN_LON
 _CONTROLS: dict[int, Check] = {
     Item.LEASE_GRANT: _of_size(LEASE.size), Item.LEASE_REVOKE: _sound_revoke, Item.LEASE_CHECKPOINT: _of_size(LEASE.size),
     Item.COMPACT: _of_size(REVISION.size), Item.BOOTSTRAP: _of_size(BOOTSTRAP.size), Item.ALARM: _of_size(ALARM_BODY.size),
-    Item.INCARNATION: _of_size(INCARNATION.size)}
+    Item.INCARNATION: _of_size(INCARNATION.size), Item.ROWS: rows.sound}
 _ORDER: dict[int, Check] = {Item.CUT: _sound_cut, Item.MULTI: _sound_multi}
 
 

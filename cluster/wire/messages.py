@@ -46,6 +46,7 @@ class Method(IntEnum):
     LEASE_GRANT = 5
     LEASE_REVOKE = 6
     SET_ALARM = 8  # AlarmRequest that raises or disarms; to the sequencer
+    AUTH_CHANGE = 10  # cluster.features.auth.changes: its number and the request; to the sequencer
     PUBLISH = 7  # a host's name and client URLs: etcdserverpb.Member in wire form; to the sequencer
     SET_DOWNGRADE = 9  # DowngradeRequest that enables or cancels; to the sequencer
     # To the sequencer, answered after a confirmation round begun after they arrived (H2, H7).
@@ -68,6 +69,7 @@ class Method(IntEnum):
     # such in JSON: PARTIAL answers (remaining_bytes u64 | chunk), as far as CREDIT goes; last one OK: HEAD
     SNAPSHOT = 38
     ALARM = 39  # AlarmRequest: those that are raised
+    AUTH_SHOW = 56  # READ + what of users and roles (cluster.features.auth.reads), request; OK: HEAD + fields
     READ_TXN = 40  # a read-only Txn: READ + TxnRequest
     RANGE_STREAM = 41  # READ + RangeRequest; PARTIAL answers hold whole KeyValues, so each can be sent on
     # Watch (to a node of the front's own host). The rid is the subscription's.
@@ -114,6 +116,7 @@ class Status(IntEnum):
     VERSIONS = (
         14  # rid 0: SPOKEN, which versions the node speaks; in its first frame, to those who named theirs
     )
+    AUTH = 15  # rid 0, to a front: what it needs of users and roles (node.serving.guard): HELLO, changes
     LOST = 10  # a subscription ended (snapshot installed: a gap): re-join from history
 
 

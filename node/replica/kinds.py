@@ -5,12 +5,13 @@ Plain integers: comparing enum members costs three times as much.
 
 from __future__ import annotations
 
+from cluster.evaluate.feature_table import WRITES as FEATURES
 from cluster.wire.frames import PeerKind
 from cluster.wire.messages import Method
 
-WRITES = frozenset(map(int, (
-    Method.PUT, Method.DELETE_RANGE, Method.TXN, Method.COMPACT, Method.LEASE_GRANT, Method.PUBLISH,
-    Method.SET_ALARM, Method.SET_DOWNGRADE)))
+# a lease's keys are read before it is revoked
+WRITES = frozenset(map(int, (Method.PUT, Method.DELETE_RANGE, Method.TXN, *FEATURES))) - {
+    int(Method.LEASE_REVOKE)}
 QUESTIONS = frozenset(map(int, (
     Method.READ_INDEX, Method.LEASE_KEEPALIVE, Method.LEASE_KEEPALIVES, Method.LEASE_TTL)))
 FRONT = PeerKind.FRONT.byte

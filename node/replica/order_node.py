@@ -16,8 +16,10 @@ import structlog
 
 from cluster import errors
 from cluster.errors import EtcdError
+from cluster.evaluate.feature_table import EVERYWHERE
 from cluster.evaluate.range_compares import RangeCompares
 from cluster.evaluate.view import Outcome
+from cluster.features.auth.principal import SAID
 from cluster.order import log as order
 from cluster.order.leading.queued import Report
 from cluster.order.log import Change, Control, Cut, Fold
@@ -41,7 +43,6 @@ log = structlog.get_logger("sequencer")
 
 FOLD = "fold"
 _APPLY_BYTES, _APPLY_ENTRIES = 1 << 20, 256
-_CONTROLS = frozenset((Method.COMPACT, Method.SET_ALARM))
 _SHORT_S = 60.0  # between two warnings that records are kept beyond the bound
 Token = tuple[FrontLink, int]
 
@@ -75,7 +76,7 @@ class OrderNode(LinkedNode):
     def _submit(self, link: FrontLink, rid: int, method: int, timeout_ms: int, body: bytes) -> None:
         if method == Method.LEASE_REVOKE:  # its keys may hang anywhere: all shards take part (H6)
             self._wide(link, rid, method, timeout_ms, body)
-        elif method in _CONTROLS and len(self._controls) >= MAX_WAITING:
+        elif (method & ~SAID) in EVERYWHERE and len(self._controls) >= MAX_WAITING:
             self.reads.refuse(link, rid, EtcdError(errors.TOO_MANY_REQUESTS))
         else:
             self.writes.submit(link, rid, method, body)
@@ -94,7 +95,7 @@ class OrderNode(LinkedNode):
         elif method == Method.QUERY:
             self._query(link, rid, body)
         else:
-            return False
+            return super()._node_request(link, rid, method, timeout_ms, body)
         return True
 
     def _front_gone(self, link: FrontLink) -> None:

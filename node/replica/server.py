@@ -50,6 +50,7 @@ from node.replica.spin import Spin
 from node.replica.writes import Writes
 from node.serving.backups import Backups
 from node.serving.confirm import Confirmations
+from node.serving.guard import Guard
 from node.serving.lease_ids import LeaseIds
 from node.serving.looking import Looking
 from node.serving.past import Past
@@ -100,14 +101,15 @@ class Node:
             self.log, machine.random.random, self.now_ms(),
         )
         self.raft.applied(self.store.position.shard_index)
+        self.guard = Guard(self)
         self.lessor = self.lessor_kind(common.election_timeout_ms)
         self.lessor.load(self.store.leases())
         self._raft_view = RaftView(self.raft)
         self.syncer = machine.syncs(self.log.sync, self._synced)
         self.fronts = Fronts(
-            common.cluster_id, self._requests, self._greet, self._front_gone,
-            (common.shard_count, common.placement_depth), prompt=settings.shard == 0,
-            limit_s=common.limit_s, now=machine.monotonic)
+            common.cluster_id, self.guard.requests, self._greet, self._front_gone,
+            (common.shard_count, common.placement_depth), settings.shard == 0, limit_s=common.limit_s,
+            now=machine.monotonic)
         self._dirty = self.fronts.dirty
         self.slicer = Slicer(loop, lambda: self.raft.last_index, machine.perf_counter)
         self.watches = WatchSource(self.store, self._mark_dirty, self.slicer.start,
@@ -119,17 +121,16 @@ class Node:
             self._raft_view, self.store, self._dirty.add, max_txn_ops=common.max_txn_ops, lessor=self.lessor,
             new_lease_id=LeaseIds(machine, common.member_id), refusal=self.upkeep.refusal,
             pace=self.pace, control_applied=self._control_applied, answer_late=self.past.answer,
-            look=self.looking.write)
+            look=self.looking.write, auth=self.guard.copy)
         self.expiry = Expiry(self)
         self.writes.fits = self.upkeep.fits
         self.confirmations = self.confirmations_kind(
             self._raft_view, self.store, self.lessor, self._mark_dirty, applied_index=lambda: self.applied_index,
-            now=loop.time, now_ms=self.now_ms, limit_s=common.limit_s, beside=self.reads.start)
+            now=loop.time, now_ms=self.now_ms, limit_s=common.limit_s, beside=self.reads.start,
+            judged=self.guard.question)
         self._for_peers = Spin(machine, lambda: self.confirmations.open or self.writes.uncommitted > 0)
         self._for_clients = Spin(machine, lambda: True)
-        self.serve = Serve(self)
-        self.snapshots = Snapshots(self)
-        self.backups = Backups(self)
+        self.serve, self.snapshots, self.backups = Serve(self), Snapshots(self), Backups(self)
         self.streams = Streams(self.reads.start, loop.time, self.reads.refuse, common.client_stall_timeout_ms / 1000)
         self.incarnations = Incarnations(
             common.member_id, settings.incarnation, self.voters.voters, self.log, self.store.incarnations(),
@@ -137,20 +138,13 @@ class Node:
         self.applied_index = self.store.position.shard_index
         self.gathering = Gathering(loop, self._apply, self._unseen, self.wake)
         self.applies = Applies(
-            loop,
-            self.watches.gather,
-            self.gathering.go_on,
-            settings.warning_apply_ms / 1000,
-            machine.perf_counter,
-        )
+            loop, self.watches.gather, self.gathering.go_on, settings.warning_apply_ms / 1000,
+            machine.perf_counter)
         self.mail = Mail(self)
-        self._scheduled = False
-        self._running = False
-        self._requests_in_tick = 0
-        self._answered_early = False  # in this tick, before its end
-        self._gathers = False  # the frame that is being taken held nothing but writes
+        self._scheduled = self._running = False
+        self._requests_in_tick = self._wanted_revision = 0  # somebody waits for the latter
+        self._answered_early = self._gathers = False  # the latter: its frame holds nothing but writes
         self.standing = Standing(self)
-        self._wanted_revision = 0  # somebody waits for it
         self.clock = Clock(self)
         self.patience = Patience(self.raft, loop.time, lambda: len(self.reads.waiting) > 0,
                                  lambda: self.watches.active or self.awaited_elsewhere())
@@ -309,11 +303,12 @@ class Node:
         self.writes.submit(link, rid, method, body)
 
     def _node_request(self, link: FrontLink, rid: int, method: int, timeout_ms: int, body: bytes) -> bool:
-        """A request of another shard's node; False if it is none. A store of one shard has no other nodes."""
-        return False
+        """A request of another shard's node, or one with a principal; False if it is neither."""
+        return self.guard.take(link, rid, method, timeout_ms, body)
 
     def _greet(self, link: FrontLink) -> None:
         link.answer(0, Status.STATE, self.standing.state())
+        self.guard.greet(link)
         self._dirty.add(link)
         if self.left and link.watches:
             link.answer(0, Status.LEAVING, b"")
@@ -531,6 +526,8 @@ class Node:
         self._after_apply(run, applied)
 
     def _after_apply(self, run: list[tuple[int, int, bytes]], applied: Applied) -> None:
+        if applied.rows:
+            self.guard.applied(applied.rows)
         if applied.events or self.watches.holding:
             self.watches.emit(applied.events)
         self.fronts.watermark(self.store.revision, self.loop.time())
@@ -566,6 +563,7 @@ class Node:
         self.applies.abandon()
         self.applied_index = self.store.position.shard_index
         self.lessor.load(self.store.leases())
+        self.guard.replaced()
         self.watches.lost()
         self.writes.skipped_to(self.applied_index)
         self.upkeep.installed(self.applied_index)

@@ -113,7 +113,7 @@ class ShardNode(LinkedNode):
             if self.leading is not None:
                 self.leading.release(decode_attempt(body))
         else:
-            return False
+            return super()._node_request(link, rid, method, timeout_ms, body)
         return True
 
     def _prepare_for(self, leading: ShardLeader[Token], token: Token, prepare: Prepare) -> None:

@@ -20,9 +20,13 @@ import structlog
 
 from cluster import errors
 from cluster.errors import ErrorKind, EtcdError
+from cluster.evaluate.feature_table import EVERYWHERE
 from cluster.evaluate.range_compares import RangeCompares
 from cluster.evaluate.replica import AppliedState, Batch, Leader, NotYet
 from cluster.evaluate.transactions import DueAnswer, Unlooked
+from cluster.features.auth.judge import judge
+from cluster.features.auth.principal import SAID, split
+from cluster.features.auth.state import AuthState
 from cluster.features.lessor import Lessor
 from cluster.pacing.pace import MAX_ENTRY_BYTES, Pace
 from cluster.wire.messages import ANSWER, HEAD, LEADER, PUT_ANSWER, Method, Status
@@ -93,6 +97,7 @@ class Writes:
         pace: Pace | None = None,
         answer_late: AnswerLate | None = None,
         look: Look | None = None,
+        auth: Callable[[], AuthState] = AuthState,
     ) -> None:
         """``answer_late``: answers what shows many rows, beside the loop; None: all is answered in one go. ``look``, with it:
         looks at range compares ahead, and calls :meth:`resume` (``node.serving.looking``)."""
@@ -113,6 +118,7 @@ class Writes:
         self._late: list[tuple[FrontLink, int, DueAnswer]] = []
         self._answer_late = answer_late
         self._look = look
+        self._auth = auth  # users and roles as applied
         self._looking: set[tuple[FrontLink, int]] = set()  # whose range compares are being looked at
         self._looked: dict[tuple[FrontLink, int], RangeCompares] = {}  # of those in the queue, or that wait for a revision
         self._staged_bytes = 0
@@ -128,8 +134,10 @@ class Writes:
 
     def lead(self) -> Leader:
         """An entry of this replica's own term has been applied: serve from now on (I8)."""
-        self.leader = Leader(self._store, self._raft.term, max_txn_ops=self._max_txn_ops, lessor=self._lessor,
-                             new_lease_id=self._new_lease_id, late_answers=self._answer_late is not None and self._look is not None)
+        self.leader = Leader(
+            self._store, self._raft.term, max_txn_ops=self._max_txn_ops, lessor=self._lessor,
+            auth=self._auth(), new_lease_id=self._new_lease_id,
+            late_answers=self._answer_late is not None and self._look is not None)
         return self.leader
 
     def resign(self) -> None:
@@ -247,7 +255,12 @@ class Writes:
     def _execute(self, leader: Leader, link: FrontLink, rid: int, method: int, body: bytes) -> int:
         """Any write but a plain put; the bytes to be logged."""
         looked = self._looked.pop((link, rid), None) if self._looked else None
+        said, asked = method, body  # as it goes back into the queue
         try:
+            if method & SAID:
+                principal, body = split(body)
+                method &= ~SAID
+                judge(leader.auth, principal, method, body, leader.view)
             if (refusal := self._refusal(method, body)) is not None:
                 raise EtcdError(refusal)
             outcome = leader.execute(method, body, looked)
@@ -256,7 +269,7 @@ class Writes:
             self._answers.append((link, rid, ANSWER.pack(rid, Status.ERROR, len(text)) + text))
             return 0
         except NotYet as e:
-            self._later.append((e.revision, link, rid, method, body))
+            self._later.append((e.revision, link, rid, said, asked))
             if looked is not None:
                 self._looked[link, rid] = looked
             assert len(self._queue) + len(self._later) <= _MAX_QUEUED, "I23: what waits is bounded"
@@ -271,7 +284,7 @@ class Writes:
             return len(outcome.items)
         tail = outcome.tail
         reply = link, rid, ANSWER.pack(rid, 0, _HEAD_BYTES + len(tail)) + HEAD.pack(outcome.revision, leader.term) + tail
-        if method in (Method.COMPACT, Method.SET_ALARM):
+        if method in EVERYWHERE:
             self._controls.append((reply, method == Method.COMPACT and _is_physical(body)))
         else:
             self._answers.append(reply)

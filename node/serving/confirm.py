@@ -14,6 +14,7 @@ from typing import Protocol
 from cluster import errors
 from cluster.errors import EtcdError
 from cluster.faults import MISTAKES, faults
+from cluster.features.auth.principal import SAID
 from cluster.features.lessor import Lessor
 from cluster.pb import rpc_pb2
 from cluster.wire.messages import LEADER, LEASE_DUE, READ_INDEX_ANSWER, Method, Status
@@ -53,8 +54,10 @@ class Confirmations:
         now_ms: Callable[[], int],
         limit_s: float,
         beside: Callable[[FrontLink, int, Slices], None],
+        judged: Callable[[int, bytes], tuple[int, bytes]] = lambda method, body: (method & ~SAID, body),
     ) -> None:
-        """``beside``: runs in slices what would take too long."""
+        """``beside``: runs in slices what would take too long. ``judged``: takes the principal off."""
+        self._judged = judged
         self._raft = raft
         self._store = store
         self._lessor = lessor
@@ -162,12 +165,16 @@ class Confirmations:
         """A mistake here is of one question: those that share its round are others'."""
         link, rid, method, body = question
         try:
+            if method & SAID:
+                method, body = self._judged(method, body)
             if method == Method.LEASE_KEEPALIVES:
                 self._keep_alives(link, rid, body)
             elif method == Method.LEASE_KEEPALIVE:
-                self._keep_alive(question)
+                self._keep_alive((link, rid, method, body))
             else:
                 self._time_to_live(link, rid, body)
+        except EtcdError as error:
+            link.answer(rid, Status.ERROR, error.encode())
         except MISTAKES as error:
             faults.met(f"answering a question of method {method}", error)
             link.answer(rid, Status.ERROR, EtcdError(errors.INTERNAL_FAULT).encode())

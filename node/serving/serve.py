@@ -70,6 +70,7 @@ class Serve:
             Method.ALARM: self._alarms,
             Method.DOWNGRADE: self._downgrade,
             Method.DEFRAGMENT: self._defragment,
+            Method.AUTH_SHOW: node.guard.show,
         }
         self.ranges = 0
         self.hashes, self.hash_revs = Histogram(HASH_S), Histogram(HASH_S)
@@ -92,7 +93,11 @@ class Serve:
                 behind = self._store.revision - HISTORY_HEAD.unpack_from(body)[0]
                 reads.start(link, rid, reads_history, part=behind > _FAR_BEHIND)
             return
-        reads.submit(link, rid, timeout_ms, body, self._reads[Method(method)])
+        reads.submit(link, rid, timeout_ms, body, self.reading(method))
+
+    def reading(self, method: int) -> Callable[[FrontLink, int, int, bytes], Slices | None]:
+        """What answers this method."""
+        return self._reads[Method(method)]
 
     def _term(self) -> int:
         return self._node.raft.term

@@ -49,6 +49,7 @@ BOOTSTRAP_ROW = b"mbootstrap"
 MEMBER_PREFIX = b"mmember/"
 ALARM_PREFIX = b"malarm/"  # then its type and the member ID (8 bytes)
 DOWNGRADE_ROW = b"mdowngrade"  # a meta row: cluster.features.downgrade
+FEATURE_PREFIX = b"mfeature/"  # then the feature (1 byte) and the row's name
 INCARNATION_PREFIX = b"mincarnation/"  # then the member ID in hexadecimal
 LOCAL_PREFIX = b"mlocal/"  # differs between replicas: not in the state hash
 COMPACTION_ROW = LOCAL_PREFIX + b"compaction"
@@ -68,6 +69,11 @@ class Position(NamedTuple):
     term: int
     revision: int
     compact_revision: int  # 0: never compacted
+
+
+def feature_row(feature: int, name: bytes) -> bytes:
+    """A row of a feature (``cluster.features.rows``)."""
+    return FEATURE_PREFIX + bytes((feature,)) + name
 
 
 def escape(key: bytes) -> bytes:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from cluster.evaluate.replica import Leader
 from cluster.evaluate.validate import parse
+from cluster.features.auth.principal import SAID
 from cluster.pb import rpc_pb2
 from cluster.raft import Role
 from cluster.wire.messages import Method
@@ -76,10 +77,12 @@ class Expiry:
             self._read.add(lease)
             self.add([lease])
 
-    def revoke(self, link: FrontLink, rid: int, timeout_ms: int, body: bytes) -> None:
-        """A client's LeaseRevokeRequest, once the keys of its lease have been read. EtcdError if it is none."""
+    def revoke(self, link: FrontLink, rid: int, timeout_ms: int, body: bytes, said: bytes = b"") -> None:
+        """A client's LeaseRevokeRequest, once the keys of its lease have been read. ``said``: the principal
+        before it. EtcdError if it is none."""
         node, lease = self._node, parse(rpc_pb2.LeaseRevokeRequest.FromString, body).ID
-        submit = partial(node._submit, link, rid, Method.LEASE_REVOKE, timeout_ms, body)
+        method = Method.LEASE_REVOKE | (SAID if said else 0)
+        submit = partial(node._submit, link, rid, method, timeout_ms, said + body)
         if node.raft.role is Role.LEADER:
             self.when_read([lease], submit)
         else:

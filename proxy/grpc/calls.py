@@ -81,7 +81,8 @@ class Peer:
 class Call(Stream):
     """One gRPC call, as its handler sees it. See the module's docstring."""
 
-    __slots__ = ("_buffer", "_counted", "_slot", "context", "deadline", "gathered", "handler", "on_cancel", "on_drain", "started")
+    __slots__ = ("_buffer", "_counted", "_slot", "context", "deadline", "gathered", "handler",
+                 "on_cancel", "on_drain", "principal", "started")
     CUT_SHORT = wire.INTERNAL  # the status of a request that ends inside a message, as grpc-go has it
 
     def __init__(self, connection: Connection, stream_id: int, headers: HeaderBlock) -> None:
@@ -99,7 +100,9 @@ class Call(Stream):
         self.trailer = b""
         self.remote_closed = False
         self.closed = False
-        self.handler: Any = headers.route.handler
+        route = headers.route
+        self.handler: Any = route.handler
+        self.principal: Any = route.principal  # proxy.auth.shown.Shown, or None: its client shows nothing
         self.context: Any = None  # free for the handler
         self.deadline: float | None = None  # loop time
         self.on_cancel: Callable[[Call], None] | None = None  # unary: the client gave up, or the deadline passed
@@ -109,8 +112,8 @@ class Call(Stream):
         self.gathered = 0  # bytes of its answer that have come and wait for the rest
         self._counted = 0  # bytes of it that are in connection.buffered
         self._slot: Slot | None = None
-        if headers.route.timeout is not None:
-            deadline = self.deadline = connection.now + headers.route.timeout
+        if route.timeout is not None:
+            deadline = self.deadline = connection.now + route.timeout
             self._slot = connection.owner.deadlines.add(self, deadline)  # type: ignore[attr-defined]
 
     # -- what handlers use

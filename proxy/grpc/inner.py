@@ -21,6 +21,10 @@ CANCELLED = wire.CANCELLED
 class Served(Protocol):
     """Who serves a method: ``proxy.grpc.registry.Registry``."""
 
+    @property
+    def shown(self) -> Callable[[bytes, str | None], Any]:
+        """What a client shows, by his token and his certificate's name (``proxy.auth.shown``)."""
+
     def served(self, path: str) -> UnaryHandler | StreamHandler | None:
         """The method's handler, a function or an object that takes a stream of requests; None: there is
         none."""
@@ -51,6 +55,7 @@ class InnerCall:
         "on_drain",
         "path",
         "peer",
+        "principal",
     )
     id = 1
     ending = False
@@ -62,6 +67,7 @@ class InnerCall:
         self.path = path.encode()
         self.metadata = metadata
         self.peer = peer
+        self.principal: Any = None  # proxy.auth.shown.Shown; whoever makes the call may know it
         self.deadline = deadline  # loop time; whoever makes the call ends it then
         self.closed = False
         self.context: Any = None  # free for the handler
@@ -77,6 +83,9 @@ class InnerCall:
         """Begin it. ``request``: the first message, and of a method that takes one the only one; None: none
         yet."""
         path = self.path.decode()
+        if self.principal is None:
+            shown = self.metadata.get(b"token") or self.metadata.get(b"authorization", b"")
+            self.principal = registry.shown(shown, None)
         handler = registry.served(path)
         if handler is None:
             service, _, method = path[1:].partition("/")

@@ -6,6 +6,7 @@ What a header block asks for is worked out once and kept on the block, which its
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import Any
 
 from cluster.histogram import Histogram
@@ -23,15 +24,17 @@ _MOST_CLIENTS = 32  # kinds and versions that are counted apart
 class Route:
     """What a header block was found to ask for; kept on the block (``HeaderBlock.route``)."""
 
-    __slots__ = ("client", "handler", "http_status", "kind", "message", "status", "timeout", "times")
+    __slots__ = ("client", "handler", "http_status", "kind", "message", "principal", "status", "timeout", "times")
 
     def __init__(self, kind: type[Stream], handler: Any = None, timeout: float | None = None,
-                 client: Clients | None = None, times: Histogram | None = None) -> None:
+                 client: Clients | None = None, times: Histogram | None = None,
+                 principal: Any = None) -> None:
         self.kind = kind
         self.handler = handler
         self.timeout = timeout  # seconds
         self.client = client  # who asks; None: no known method
         self.times = times  # of its method, where they are measured
+        self.principal = principal  # what the client shows of who he is (proxy.auth.shown), or None
         self.http_status = 200
         self.status = wire.OK
         self.message = ""
@@ -54,6 +57,7 @@ class Registry:
         self.times: dict[str, Histogram] = {}  # by path, in seconds
         self.clients: dict[tuple[str, str], Clients] = {}  # by kind of call, unary or stream, and API version of the client
         self._timed = timed
+        self.shown: Callable[[bytes, str | None], Any] = lambda token, common_name: None
         self._methods: dict[bytes, tuple[type[Call], Any]] = {}
         self._services: set[bytes] = set()
         self._http: dict[str, HttpHandler] = {}
@@ -95,10 +99,10 @@ class Registry:
         if route is None:
             base = headers.base
             if base is None:
-                route = self._resolve(headers)
+                route = self._resolve(headers, connection)
             else:
                 if base.route is None:
-                    base.route = self._resolve(base)
+                    base.route = self._resolve(base, connection)
                 route = _with_timeout(base.route, headers.volatile)
             headers.route = route
         if route.client is not None:
@@ -114,7 +118,7 @@ class Registry:
         self._methods[name] = (kind, handler)
         self._services.add(name[1:].split(b"/")[0])
 
-    def _resolve(self, headers: HeaderBlock) -> Route:
+    def _resolve(self, headers: HeaderBlock, connection: Connection) -> Route:
         content_type = headers.field(b"content-type")
         kind = content_type.lower()
         if not kind.startswith(b"application/grpc") or kind[16:17] not in (b"", b"+", b";"):
@@ -137,7 +141,9 @@ class Registry:
             return _refused(wire.UNIMPLEMENTED, f"grpc: Decompressor is not installed for grpc-encoding {wire.quote(encoding)}")
         kind_of_call = "stream" if issubclass(found[0], StreamCall) else "unary"
         route = Route(found[0], found[1], None, self._client(kind_of_call, headers.field(b"client-api-version")),
-                      self.times.get(wire.text_of(headers.path)))
+                      self.times.get(wire.text_of(headers.path)),
+                      self.shown(headers.field(b"token") or headers.field(b"authorization"),
+                                 getattr(getattr(connection, "owner", None), "name", None)))
         if any(name == b"grpc-timeout" for name, _ in headers.fields):
             return _with_timeout(route, headers.field(b"grpc-timeout"))
         return route
@@ -161,7 +167,7 @@ def _with_timeout(route: Route, text: bytes) -> Route:
         return route
     if timeout <= 0:
         return _refused(wire.DEADLINE_EXCEEDED, "context deadline exceeded")
-    return Route(route.kind, route.handler, timeout, route.client, route.times)
+    return Route(route.kind, route.handler, timeout, route.client, route.times, route.principal)
 
 
 def _refused(status: int, message: str, http_status: int = 200) -> Route:

@@ -75,7 +75,9 @@ class ReadIndexRounds:
         for read in question.context:
             if read.key is not None:
                 link = routes[read.shard].replica
-                if link is not None and (near := link.near) is not None and near.order_index >= order_index:
+                near = link.near if link is not None else None
+                if (link is not None and near is not None and near.order_index >= order_index
+                        and not near.guarded):
                     router.get_near(link, near, read.call, read.key, read.stats)
                     continue
             elif read.method == Method.READ_INDEX:

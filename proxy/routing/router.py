@@ -24,10 +24,12 @@ import structlog
 
 from cluster import errors
 from cluster.errors import ErrorKind, EtcdError
+from cluster.features.auth.principal import SAID, read_news
 from cluster.repeats import Repeats
 from cluster.settings import Common
 from cluster.wire.messages import HEAD, LEADER, LONE_HEAD, READ, REQUEST, Method, Status
 from cluster.wire.protobuf import ResponseHeaders, header_prefix
+from proxy.auth.shown import Principals
 from proxy.routing.links import REFUSED, Link, Near
 from proxy.routing.overdue import sweep_link, sweep_waiting
 from proxy.routing.pieces import Pieces
@@ -51,7 +53,8 @@ LONE_AFTER = 3  # lone writes in a row before the next one counts as alone
 # plain integers: comparing enum members costs three times as much
 _OK, _ERROR, _NOT_LEADER, _PARTIAL, _ELSEWHERE = map(
     int, (Status.OK, Status.ERROR, Status.NOT_LEADER, Status.PARTIAL, Status.ELSEWHERE))
-_STATE, _WATERMARK, _REFUSED, _LEAVING = map(int, (Status.STATE, Status.WATERMARK, Status.REFUSED, Status.LEAVING))
+_STATE, _WATERMARK, _REFUSED, _LEAVING, _AUTH = map(
+    int, (Status.STATE, Status.WATERMARK, Status.REFUSED, Status.LEAVING, Status.AUTH))
 _SUBSCRIPTION = frozenset(map(int, (Status.EVENTS, Status.SUBSCRIBED, Status.LOST)))
 
 
@@ -87,6 +90,7 @@ class Router:
         self.recent = RecentReads(self)
         self.rounds = Rounds(loop, self._leader_links) if common.shard_count > 1 else None
         self.draining = False
+        self.principals = Principals(None)  # proxy.services.context sets them
         self._lone = 0  # writes in a row that found nothing under way
         self.lone_after = LONE_AFTER
 
@@ -139,8 +143,9 @@ class Router:
         """A read of one key's newest version and nothing else: :meth:`read`, or at once from a node in this process."""
         if serializable:
             link = self.routes[shard].replica
-            if link is not None and (near := link.near) is not None and near.revision >= self.highest:  # monotone
-                self.get_near(link, near, call, key, stats)
+            near = link.near if link is not None else None
+            if link is not None and near is not None and near.revision >= self.highest and not near.guarded:
+                self.get_near(link, near, call, key, stats)  # monotone
             else:
                 self.read(call, Method.RANGE, body, shard, True, stats)
             return
@@ -223,7 +228,11 @@ class Router:
                 limit_s = left if left > 0.001 else 0.001
         body = waiting.body
         prefix = waiting.prefix
-        if prefix:
+        principal = getattr(call, "principal", None) if call is not None else self.principals
+        if principal is not None and (said := self.principals.said(principal, waiting)):
+            size = len(said) + len(prefix) + len(body)
+            outbox.append(REQUEST.pack(rid, waiting.method | SAID, int(limit_s * 1000), size) + said + prefix)
+        elif prefix:
             outbox.append(REQUEST.pack(rid, waiting.method, int(limit_s * 1000), len(body) + 16) + prefix)
         else:
             outbox.append(REQUEST.pack(rid, waiting.method, int(limit_s * 1000), len(body)))
@@ -360,6 +369,8 @@ class Router:
                 self._watermark(link, int.from_bytes(body, "little"))
             elif status == _STATE:
                 link.state(body)
+            elif status == _AUTH:
+                self.principals.heard(*read_news(body))
             elif status == _LEAVING:
                 link.leave()
             elif status == _REFUSED:

@@ -10,6 +10,9 @@ from cluster.errors import ErrorKind, EtcdError
 from cluster.evaluate import validate
 from cluster.placement import Placement
 from cluster.settings import FrontSettings
+from proxy.auth.jwt import tokens_of
+from proxy.auth.passwords import Passwords
+from proxy.auth.shown import Principals
 from proxy.routing.router import MethodStats, Router
 from proxy.watch.hub import WatchHub
 
@@ -28,6 +31,8 @@ class Registry(Protocol):
     def stream(self, path: str, handler: Any) -> None: ...
     def http(self, path: str, handler: Callable[[Any], None]) -> None: ...
     def served(self, path: str) -> Any: ...
+    @property
+    def shown(self) -> Callable[[bytes, str | None], Any]: ...
 
 
 class Context:
@@ -42,6 +47,10 @@ class Context:
         self.hub = WatchHub(router, self.placement, settings.watch_progress_notify_interval_ms / 1000,
                             common.max_request_bytes + _RECEIVE_OVERHEAD_BYTES, settings.watch_merge_bytes)
         router.hub = self.hub
+        self.principals = Principals(tokens_of(settings.auth_token, settings.auth_token_ttl_s))
+        router.principals = self.principals
+        self.principals.changed = self.hub.permissions.changed
+        self.passwords = Passwords(router.loop, settings.bcrypt_cost)
         self.stats: dict[tuple[str, str, str], MethodStats] = {}  # (grpc_type, service, method)
         self.comparisons = self.corrupt_found = 0  # of all replicas: proxy.services.corruption
         self.stopping = False

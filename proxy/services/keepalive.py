@@ -20,8 +20,9 @@ from cluster.evaluate import validate
 from cluster.pb import rpc_pb2
 from cluster.wire.messages import HEAD, LEASE_DUE, Method
 from cluster.wire.protobuf import varint
-from proxy.routing.waiting import ASK, Waiting
+from proxy.routing.waiting import ASK, PartWaiting, Waiting
 from proxy.services.context import Call, Context
+from proxy.spanning.permissions import judged, may_write_lease
 
 _SHARD = 0
 _MAX_UNANSWERED = 10_000  # keep-alives of one stream that wait for their answer
@@ -97,6 +98,9 @@ class KeepAlive:
                 return
         asked = _Asked(call, lease.id, lease.id_field, self._router.loop.time())
         stream.waiting.append(asked)
+        if judged(self._router, call):
+            self._alone(asked)
+            return
         self._waiting.append(asked)
         if not self._gathering and self._open < _QUESTIONS:
             self._gathering = True
@@ -138,6 +142,19 @@ class KeepAlive:
                 self._open += 1
                 leases = [asked.lease for asked in batch]
                 self._question(Method.LEASE_KEEPALIVES, Struct(f"<{len(leases)}q").pack(*leases), batch)
+
+    def _alone(self, asked: _Asked) -> None:
+        """The client has to be allowed to renew the lease: it is asked for with his name."""
+        router, call = self._router, asked.call
+        request = rpc_pb2.LeaseKeepAliveRequest(ID=asked.lease).SerializeToString()
+
+        def ask() -> None:
+            router.to_leader(PartWaiting(
+                call, Method.LEASE_KEEPALIVE, request, _SHARD, ASK, asked.started, router.limit_s,
+                router.quiet, self._decided, asked))
+
+        may_write_lease(router, call, range(1, self._context.placement.shards), asked.lease, ask,
+                        lambda error: self._failed([asked], error))
 
     def _question(self, method: Method, body: bytes, batch: list[_Asked]) -> None:
         router = self._router

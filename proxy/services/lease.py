@@ -11,6 +11,7 @@ from proxy.routing.router import Waiting
 from proxy.services.context import Call, Context, Registry, UnaryHandler
 from proxy.services.keepalive import KeepAlive
 from proxy.spanning.gather import Gather, lease_keys_answer
+from proxy.spanning.permissions import may_list_leases, may_write_lease
 
 SERVICE = "etcdserverpb.Lease"
 _SHARD = 0
@@ -18,22 +19,42 @@ _SHARD = 0
 
 def register(registry: Registry, context: Context) -> None:
     """Register the service's methods."""
-    for name, method in (("LeaseGrant", Method.LEASE_GRANT), ("LeaseRevoke", Method.LEASE_REVOKE)):
-        registry.unary(f"/{SERVICE}/{name}", _write(context, name, method))
+    registry.unary(f"/{SERVICE}/LeaseGrant", _grant(context))
+    registry.unary(f"/{SERVICE}/LeaseRevoke", _revoke(context))
     registry.unary(f"/{SERVICE}/LeaseTimeToLive", _time_to_live(context))
     registry.unary(f"/{SERVICE}/LeaseLeases", _leases(context))
     registry.stream(f"/{SERVICE}/LeaseKeepAlive", KeepAlive(context, SERVICE))
 
 
-def _write(context: Context, name: str, method: Method) -> UnaryHandler:
-    stats = context.method("unary", SERVICE, name)
+def _grant(context: Context) -> UnaryHandler:
+    stats = context.method("unary", SERVICE, "LeaseGrant")
 
-    def write(call: Call, data: bytes) -> None:
+    def grant(call: Call, data: bytes) -> None:
         stats.started += 1
         if not context.no_leader(call, stats):
-            context.router.write(call, method, data, _SHARD, stats)
+            context.router.write(call, Method.LEASE_GRANT, data, _SHARD, stats)
 
-    return write
+    return grant
+
+
+def _revoke(context: Context) -> UnaryHandler:
+    stats = context.method("unary", SERVICE, "LeaseRevoke")
+    router, others = context.router, range(1, context.placement.shards)
+
+    def revoke(call: Call, data: bytes) -> None:
+        stats.started += 1
+        if context.no_leader(call, stats):
+            return
+        try:
+            lease = validate.parse(rpc_pb2.LeaseRevokeRequest.FromString, data).ID
+        except EtcdError as e:
+            context.refuse(call, stats, e)
+            return
+        may_write_lease(
+            router, call, others, lease, lambda: router.write(call, Method.LEASE_REVOKE, data, _SHARD, stats),
+            lambda error: context.refuse(call, stats, error))
+
+    return revoke
 
 
 def _time_to_live(context: Context) -> UnaryHandler:
@@ -78,6 +99,9 @@ def _leases(context: Context) -> UnaryHandler:
         if not context.no_leader(call, stats):
             # linearizable: whoever was granted a lease finds it, also at a host whose replica is behind (an etcd
             # answers a grant only once it is applied where it was asked for; a lease has no revision to wait for)
-            context.router.read(call, Method.LEASE_LEASES, data, _SHARD, False, stats)
+            may_list_leases(
+                context.router, call, range(1, context.placement.shards),
+                lambda: context.router.read(call, Method.LEASE_LEASES, data, _SHARD, False, stats),
+                lambda error: context.refuse(call, stats, error))
 
     return leases

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from proxy.services import cluster, health, kv, lease, maintenance, watch
+from proxy.services import auth, cluster, health, kv, lease, maintenance, watch
 from proxy.services.concurrency import election, lock
 from proxy.services.context import Context, Registry
 from proxy.services.watch import WatchService
@@ -11,6 +11,6 @@ from proxy.services.watch import WatchService
 def register_all(registry: Registry, context: Context) -> WatchService:
     """Register every method that this version serves; what is missing answers UNIMPLEMENTED."""
     service = watch.register(registry, context)
-    for module in (kv, lease, cluster, maintenance, health, lock, election):
+    for module in (kv, lease, auth, cluster, maintenance, health, lock, election):
         module.register(registry, context)
     return service

@@ -10,9 +10,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from itertools import islice
 from random import random
+from typing import Any
 
 import structlog
 
+from cluster.errors import EtcdError
 from cluster.placement import Placement
 from cluster.wire.messages import Status
 from cluster.wire.protobuf import response_header
@@ -24,6 +26,7 @@ from proxy.watch.ending import Ending
 from proxy.watch.history import History, Slice
 from proxy.watch.joining import Joining
 from proxy.watch.parts import Part
+from proxy.watch.permissions import Permissions
 from proxy.watch.progress import ProgressRequests
 from proxy.watch.stream import WatchStream
 from proxy.watch.subscription import Room, Subscription
@@ -54,6 +57,7 @@ class WatchHub:
         self._progress = ProgressRequests(router)
         self._joining = Joining(router)
         self._ending = Ending(router)
+        self.permissions = Permissions(router, self.streams)
         self._merging: dict[Subscription, None] = {}  # over several shards, with events that wait for watermarks
         self._looks: dict[Subscription, None] = {}  # those of them that a watermark may let go on
         self._looking = False
@@ -119,6 +123,11 @@ class WatchHub:
                 self._stalled_parts.pop(part, None)
                 self._joining.drop(part)
                 part.end(self._router)
+
+    def may_watch(self, call: Any, key: bytes, range_end: bytes,
+                  then: Callable[[EtcdError | None], None]) -> bool:
+        """Ask whether a client may watch a range; False, and nothing is asked, where nobody is judged."""
+        return self.permissions.ask(call, key, range_end, then)
 
     def merging(self, subscription: Subscription) -> None:
         """A subscription over several shards has events that some of them must bring more for."""

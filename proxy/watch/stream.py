@@ -6,11 +6,11 @@ their events come, and go on from their cursors once it reads again. Nobody else
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
 from cluster import errors
-from cluster.errors import EtcdError
+from cluster.errors import EtcdError, watch_cancel_reason
 from cluster.pb import rpc_pb2
 from proxy.watch.cohort import ClientWatch, Cohort
 from proxy.watch.encode import CANCELED, CREATED, PROGRESS_ID, cancel_reason_field, watch_id_field
@@ -32,12 +32,15 @@ class Hub(Protocol):
     def ended(self, watch: ClientWatch) -> None: ...
     def want_progress(self, stream: WatchStream) -> None: ...
     def ask_progress(self, stream: WatchStream) -> None: ...
+    def may_watch(self, call: Any, key: bytes, range_end: bytes,
+                  then: Callable[[EtcdError | None], None]) -> bool: ...
 
 
 class WatchStream:
     """One Watch call."""
 
-    __slots__ = ("_deferred_bytes", "_next_id", "blocked", "call", "closed", "deferred", "hub", "progress_at", "watches")
+    __slots__ = ("_asking", "_deferred_bytes", "_next_id", "blocked", "call", "closed", "deferred", "hub",
+                 "progress_at", "watches")
 
     def __init__(self, hub: Hub, call: Any) -> None:
         self.hub = hub
@@ -48,6 +51,7 @@ class WatchStream:
         self.progress_at = 0.0  # loop time of the next periodic progress, if a watch wants it
         self.deferred: list[Any] = []  # requests that wait until this front knows a revision at all
         self._deferred_bytes = 0
+        self._asking = False  # whether its client may watch what he asks for: what comes next waits
         self._next_id = 0
         call.on_drain = self.drained
 
@@ -55,7 +59,7 @@ class WatchStream:
 
     def request(self, request: Any) -> None:
         """One WatchRequest. EtcdError ends the stream."""
-        if self.deferred or not self.hub.store_revision():
+        if self.deferred or self._asking or not self.hub.store_revision():
             self._deferred_bytes += request.ByteSize()
             if len(self.deferred) >= _DEFERRED_MOST or self._deferred_bytes > _DEFERRED_BYTES:
                 raise EtcdError(errors.TOO_MANY_REQUESTS)
@@ -63,7 +67,7 @@ class WatchStream:
             return
         kind = request.WhichOneof("request_union")
         if kind == "create_request":
-            self._create(request.create_request)
+            self._ask(request.create_request)
         elif kind == "cancel_request":
             watch = self.watches.get(request.cancel_request.watch_id)
             if watch is not None:
@@ -78,6 +82,30 @@ class WatchStream:
         self._deferred_bytes = 0
         for request in deferred:
             self.request(request)
+
+    def _ask(self, request: Any) -> None:
+        """Create a watch, if its client may."""
+
+        def judged(error: EtcdError | None) -> None:
+            self._asking = False
+            if self.closed:
+                return
+            if error is None:
+                self._create(request)
+            else:
+                self._reject(self.hub.store_revision(), watch_cancel_reason(error))
+            self.resume_deferred()
+
+        self._asking = self.hub.may_watch(self.call, request.key or b"\0", request.range_end, judged)
+        if not self._asking:
+            self._create(request)
+
+    def cancel(self, watch: ClientWatch, error: EtcdError) -> None:
+        """Its client may not watch this any more."""
+        if self.watches.get(watch.id) is watch:
+            self.forget(watch)
+            self.send(self.hub.header(self.hub.store_revision()), watch_id_field(watch.id), CANCELED,
+                      cancel_reason_field(watch_cancel_reason(error)))
 
     def _create(self, request: Any) -> None:
         key, range_end = request.key or b"\0", request.range_end

@@ -28,7 +28,6 @@ from node.storage import (
     Applied,
     Applying,
     Compacted,
-    Event,
     FutureRevision,
     HistorySlice,
     Position,
@@ -36,6 +35,7 @@ from node.storage import (
     SnapshotRefused,
     SyncFailed,
 )
+from tests.sim.order_rows import apply_rows, feature_rows, pauses
 
 
 class Content:
@@ -65,8 +65,7 @@ class Content:
 
     def digest(self) -> tuple[object, ...]:
         """What must be the same on every replica at this order index (I19)."""
-        fold = self.metas.get("fold", b"")
-        return self.position, self.chain, fold, tuple(sorted(self.leases.items()))
+        return self.position, self.chain, self.metas.get("fold", b""), tuple(sorted(self.leases.items()))
 
 
 Changes = list[tuple[int, bytes, int, int]]
@@ -125,7 +124,7 @@ class Store:
 
     def apply_slices(self, run: Sequence[tuple[int, int, bytes]], *, want_events: bool = False,
                      meta: Mapping[str, bytes] | None = None, evaluated: object = None) -> Applying:
-        yield from _pauses(data for _, _, data in run)
+        yield from pauses(data for _, _, data in run)
         return self.apply(run, want_events=want_events, meta=meta)
 
     def apply_puts(self, prepared: PreparedPuts, index: int, term: int, *, want_events: bool) -> Applied:
@@ -141,7 +140,7 @@ class Store:
             _, data, pos, sub = changes[place]
             assert sub == -1
             assert data[pos:] == puts.encode()
-        yield from _pauses(data[pos:] for _, data, pos, _ in changes)
+        yield from pauses(data[pos:] for _, data, pos, _ in changes)
         return self.apply_changes(changes, position, want_events=want_events, meta=meta)
 
     def flush(self) -> Position:
@@ -294,6 +293,9 @@ class Store:
     def alarms(self) -> list[tuple[int, int]]:
         return sorted(self._now.alarms)
 
+    def feature_rows(self, feature: int) -> list[tuple[bytes, bytes]]:
+        return feature_rows(self._now.metas, feature)
+
     def incarnations(self) -> dict[int, int]:
         return self._now.incarnations
 
@@ -395,14 +397,6 @@ class StateDisk:
         return self.flushed.copy()
 
 
-def _pauses(found: Iterable[bytes]) -> Iterator[list[Event]]:
-    """A delete of a range takes a while: others get their turn before anything of the run shows."""
-    for data in found:
-        if any(kind in (Item.DELETE_RANGE, Item.TXN_LONG) for kind, _, _ in items(data)):
-            for _ in range(100):  # as many as make some five slices
-                yield []
-
-
 def _takes(data: bytes, kind: int, at: int, to: int) -> int:
     if kind in (Item.PUT, Item.PUT_NEW, Item.PUT_REF, Item.DELETE, Item.DELETE_RANGE):
         return 1
@@ -458,6 +452,8 @@ def apply(content: Content, changes: Iterable[tuple[int, bytes, int, int]], posi
                 raised, alarm, member_id = records.ALARM_BODY.unpack_from(data, at)
                 (content.alarms.add if raised else content.alarms.discard)((member_id, alarm))
                 out.alarms = True
+            elif kind == Item.ROWS:
+                apply_rows(content.metas, out, data, at, to)
             elif kind == Item.INCARNATION:
                 member_id, incarnation = records.INCARNATION.unpack_from(data, at)
                 if content.incarnations.setdefault(member_id, incarnation) == incarnation:

@@ -79,11 +79,12 @@ class InProcessTransport:
 class NearNode:
     """The node of this process, for reads that need no frame."""
 
-    __slots__ = ("_node", "_store", "get")
+    __slots__ = ("_guard", "_node", "_store", "get")
 
     def __init__(self, node: Node) -> None:
         self._node = node
         self._store = node.store
+        self._guard = node.guard
         self.get = node.serve.get
 
     @property
@@ -97,6 +98,11 @@ class NearNode:
         """Applied."""
         self._catch_up()
         return self._node.order_index
+
+    @property
+    def guarded(self) -> bool:
+        """Whether reads are judged: then they go by a frame."""
+        return self._guard.state.enabled
 
     def _catch_up(self) -> None:
         """A front asks within a handler, whose faults are its request's. What is applied meanwhile is everybody's."""

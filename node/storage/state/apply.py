@@ -21,13 +21,11 @@ from typing import TYPE_CHECKING
 from rocksdict import WriteBatch
 
 from cluster.faults import faults
+from cluster.features.rows import Row
 from cluster.grain import GRAIN
 from cluster.order import later_puts
 from cluster.order.log import revisions_of
 from cluster.order.records import (
-    ALARM_BODY,
-    BOOTSTRAP,
-    INCARNATION,
     ITEM,
     LEASE,
     LEASE_ID,
@@ -42,12 +40,12 @@ from cluster.order.records import (
     read_puts,
 )
 from cluster.order.sound import UnsoundItem
-from cluster.pb import rpc_pb2
 from cluster.wire.protobuf import tombstone, varint
 from node.storage import keys
 from node.storage.keys import ENTRY, LEASE_KEY, LEASE_VALUE, MAX32, MAX64, RUN, SUFFIX, Position
 from node.storage.state.deletes import LONG_KINDS, delete_range, has_many, is_long, long_item
 from node.storage.state.deletes import changes as changes_in_slices
+from node.storage.state.late import late_item
 from node.storage.state.puts import PreparedPuts, apply_later, apply_prepared, apply_puts, events_of, remember
 
 if TYPE_CHECKING:
@@ -74,6 +72,7 @@ class Applied:
     bootstrap: tuple[int, int, int] | None = None  # layout version, shard count, placement depth
     miscounted: list[tuple[bytes, int, int]] = field(default_factory=list)  # deleted spans: first key, logged, found
     alarms: bool = False  # some were raised or disarmed
+    rows: dict[int, list[Row]] = field(default_factory=dict)  # of features, as they were written
     incarnations: list[tuple[int, int]] = field(default_factory=list)  # member, incarnation: those that are new
 
     @property
@@ -243,32 +242,10 @@ class Run:
             elif revision > self.compact:
                 self.compact = revision
                 out.compacted = revision
-        elif kind == Item.BOOTSTRAP:
-            if self.store.bootstrap() is None and keys.BOOTSTRAP_ROW not in late:  # the first one counts for ever
-                late[keys.BOOTSTRAP_ROW] = data[pos:end]
-                out.bootstrap = BOOTSTRAP.unpack_from(data, pos)
         elif kind == Item.SKIP:
             self.end_run()  # its entries tell their revisions by 32 bits
             self.revision += revisions_of(data, kind, pos, end)
-        elif kind == Item.PUBLISH:
-            member = data[pos:end]
-            member_id: int = rpc_pb2.Member.FromString(member).ID
-            late[keys.MEMBER_PREFIX + member_id.to_bytes(8, "big")] = member
-            out.published.append(member)
-        elif kind == Item.ALARM:
-            raised, alarm, member_id = ALARM_BODY.unpack_from(data, pos)
-            alarm_row = keys.ALARM_PREFIX + bytes((alarm,)) + member_id.to_bytes(8, "big")
-            late[alarm_row] = b"" if raised else None
-            out.alarms = True
-        elif kind == Item.DOWNGRADE:
-            late[keys.DOWNGRADE_ROW] = data[pos:end] or None
-        elif kind == Item.INCARNATION:
-            member_id, incarnation = INCARNATION.unpack_from(data, pos)
-            # the first one counts for ever
-            if self.store.meta(f"incarnation/{member_id:x}") is None and member_id not in dict(out.incarnations):
-                late[keys.INCARNATION_PREFIX + b"%x" % member_id] = incarnation.to_bytes(8, "big")
-                out.incarnations.append((member_id, incarnation))
-        else:
+        elif not late_item(self, data, kind, pos, end):
             raise ValueError(f"unknown item of kind {kind}")
 
     def revoked(self, lease: int) -> None:

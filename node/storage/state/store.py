@@ -465,10 +465,9 @@ class StateStore:
     def meta(self, name: str) -> bytes | None:
         """What :meth:`apply` was given as ``meta`` under this name."""
         try:
-            value: bytes | None = self.database.get(b"m" + name.encode())
+            return self.database.get(b"m" + name.encode())
         except Exception as e:
             raise_read(e, self.path, f"reading {name}")
-        return value
 
     def members(self) -> dict[int, bytes]:
         """Member ID to ``etcdserverpb.Member`` in wire form, as last published."""
@@ -481,6 +480,11 @@ class StateStore:
         prefix = keys.ALARM_PREFIX
         return [(int.from_bytes(row[len(prefix) + 1 :], "big"), row[len(prefix)])
                 for row, _ in self.rows(prefix, _after(prefix)) if row[len(prefix)] in _ALARM_TYPES]
+
+    def feature_rows(self, feature: int) -> list[tuple[bytes, bytes]]:
+        """Name and value of every row of a feature (``cluster.features.rows``)."""
+        prefix = keys.feature_row(feature, b"")
+        return [(row[len(prefix) :], value) for row, value in self.rows(prefix, _after(prefix))]
 
     def incarnations(self) -> dict[int, int]:
         """Member ID to the incarnation that it is for ever (H10)."""
@@ -526,8 +530,8 @@ class StateStore:
 
     def size_in_use_bytes(self) -> int:
         """An estimate of the bytes that are live."""
-        size = self._property("rocksdb.estimate-live-data-size") + self._property("rocksdb.cur-size-all-mem-tables")
-        return min(size, self.size_bytes())
+        live = self._property("rocksdb.estimate-live-data-size")
+        return min(live + self._property("rocksdb.cur-size-all-mem-tables"), self.size_bytes())
 
     def _property(self, name: str) -> int:
         return self.database.property_int_value(name) or 0
@@ -535,17 +539,14 @@ class StateStore:
     def statistics(self) -> dict[str, int]:
         """Figures for metrics."""
         return {
-            "size_bytes": self.size_bytes(),
-            "size_in_use_bytes": self.size_in_use_bytes(),
+            "size_bytes": self.size_bytes(), "size_in_use_bytes": self.size_in_use_bytes(),
             "memtable_bytes": self._property("rocksdb.cur-size-all-mem-tables"),
             "block_cache_bytes": self._property("rocksdb.block-cache-usage"),
-            "rows_estimate": self._property("rocksdb.estimate-num-keys"),
-            "cached_versions": len(self.cache.hot) + len(self.cache.cold),
+            "rows_estimate": self._property("rocksdb.estimate-num-keys"), "compacting": int(self.compacting),
             "cached_values": len(self.cache.values),
+            "cached_versions": len(self.cache.hot) + len(self.cache.cold),
             "range_cache_bytes": self.blocks.statistics()["bytes"],
-            "compacting": int(self.compacting),
-            "durable_index": self.durable_position.order_index,
-            "applied_index": self.position.order_index,
+            "durable_index": self.durable_position.order_index, "applied_index": self.position.order_index,
         }
 
     def defragment(self) -> None:

@@ -26,6 +26,7 @@ class _Question(InnerCall):
         self, path: str, call: Call, response: type[Message], then: Then, deadline: float | None
     ) -> None:
         super().__init__(path, call.metadata, call.peer, deadline)
+        self.principal = call.principal
         self._response = response
         self._then = then
         self._answer: Message = None
@@ -47,6 +48,7 @@ class _Watch(InnerCall):
         self, loop: Loop, call: Call, take: Callable[[Message], None], end: Callable[[str], None]
     ) -> None:
         super().__init__("/etcdserverpb.Watch/Watch", call.metadata, call.peer)
+        self.principal = call.principal
         self._loop = loop
         self._call = call
         self._take = take

@@ -14,6 +14,7 @@ from tests.unit.proxy.fakes import FakeCall, Net
 class NearNode:
     revision: int = 1
     order_index: int = 1
+    guarded: bool = False
     asked: list[bytes] = field(default_factory=list)
 
     def get(self, key: bytes) -> tuple[int, int, bytes]:

@@ -62,7 +62,7 @@ def test_a_setting_that_cannot_be(args: str, message: str) -> None:
 @pytest.mark.parametrize(
     "arg",
     ["--peer-cert-file=c", "--peer-auto-tls",
-     "--discovery=http://d", "--discovery-srv=example.com", "--auth-token=jwt,sign-method=RS256", "--wal-dir=w",
+     "--discovery=http://d", "--discovery-srv=example.com", "--wal-dir=w",
      "--force-new-cluster", "--enable-distributed-tracing", "--pre-vote=false",
      "--enable-v2", "--proxy=on"],
 )  # fmt: skip

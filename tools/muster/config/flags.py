@@ -202,9 +202,10 @@ _GROUPS: dict[str, list[Flag]] = {
              "highest TLS version; empty: the highest there is", choices=("", "TLS1.2", "TLS1.3")),
         Flag("cors", L, "*", "allowed CORS origins"),
         Flag("host-whitelist", L, "*", "accepted Host names of plain HTTP"),
-        Flag("auth-token", S, "simple", "kind of token: simple, or jwt,...", LATER),
-        Flag("bcrypt-cost", U, "10", "cost of password hashes", LATER),
-        Flag("auth-token-ttl", U, "300", "life of a simple token, in seconds", LATER),
+        Flag("auth-token", S, "simple",
+             "tokens of users: simple, or jwt,sign-method=M,priv-key=F[,pub-key=F][,ttl=10m]; empty: none"),
+        Flag("bcrypt-cost", U, "10", "cost of password hashes, 4 to 31"),
+        Flag("auth-token-ttl", U, "300", "seconds that a simple token counts since its last use"),
     ],
     "profiling, metrics, tracing": [
         Flag("enable-pprof", B, "false", "serve profiles of Go's runtime, which is not here; py-spy makes them of a running muster", NO),

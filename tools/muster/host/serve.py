@@ -253,6 +253,9 @@ def _front_settings(
         cors=setting(config, "cors"),
         host_whitelist=setting(config, "host-whitelist"),
         tls=config.tls,
+        auth_token=setting(config, "auth-token"),
+        auth_token_ttl_s=setting(config, "auth-token-ttl"),
+        bcrypt_cost=setting(config, "bcrypt-cost"),
     ))  # fmt: skip
 
 

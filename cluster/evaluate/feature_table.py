@@ -1,0 +1,97 @@
+"""The replicated features, registered: what each evaluates, what it logs, and when that is acknowledged.
+
+Puts, deletes and transactions are no feature: they have fast paths of their own (``cluster.evaluate``). How
+a feature is added says ``docs/design/features.md``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from cluster.evaluate import requests as evaluate
+from cluster.evaluate.requests import Outcome
+from cluster.faults import answered
+from cluster.features import downgrade
+from cluster.features.auth import changes
+from cluster.features.rows import RowsOf, encode
+from cluster.order import records
+from cluster.order.records import Item
+from cluster.wire.messages import Method
+
+if TYPE_CHECKING:
+    from cluster.evaluate.replica import Leader
+
+Evaluate = Callable[["Leader", bytes], Outcome]
+
+
+@dataclass(frozen=True, slots=True)
+class Feature:
+    """One of them."""
+
+    name: str
+    writes: Mapping[Method, Evaluate]  # how a request is evaluated, at the leader of shard 0
+    items: frozenset[Item]  # what it logs: numbers are never reused
+    everywhere: frozenset[Method] = field(
+        default=frozenset()
+    )  # acknowledged once every shard's leader has applied it (I20)
+
+
+def _grant(leader: Leader, body: bytes) -> Outcome:
+    outcome, lease = evaluate.lease_grant(leader.view, body, leader.lessor.min_ttl_s, leader.new_lease_id)
+    leader.set_lease(lease, True)
+    return outcome
+
+
+def _revoke(leader: Leader, body: bytes) -> Outcome:
+    outcome, lease = evaluate.lease_revoke(leader.view, body)
+    leader.set_lease(lease, False)
+    return outcome
+
+
+def _compact(leader: Leader, body: bytes) -> Outcome:
+    outcome, revision = evaluate.compact(leader.view, body)
+    leader.view.compact_revision = revision
+    return outcome
+
+
+def _alarm(leader: Leader, body: bytes) -> Outcome:
+    return evaluate.set_alarm(leader.view, body, leader.store.alarms())
+
+
+def _downgrade(leader: Leader, body: bytes) -> Outcome:
+    return evaluate.set_downgrade(leader.view, body, leader.store.meta(downgrade.META))
+
+
+def _publish(leader: Leader, body: bytes) -> Outcome:
+    return evaluate.publish(leader.view, body)
+
+
+@answered
+def _auth(leader: Leader, body: bytes) -> Outcome:
+    rows = changes.evaluate(leader.auth, body)
+    leader.auth.take(rows)
+    items = records.rows(encode(RowsOf.AUTH, rows)) if rows else b""
+    return Outcome(items, False, b"", [], leader.view.revision)
+
+
+FEATURES = (
+    Feature(
+        "lease",
+        {Method.LEASE_GRANT: _grant, Method.LEASE_REVOKE: _revoke},
+        frozenset((Item.LEASE_GRANT, Item.LEASE_REVOKE, Item.LEASE_CHECKPOINT)),
+    ),
+    Feature("compact", {Method.COMPACT: _compact}, frozenset((Item.COMPACT,)), frozenset((Method.COMPACT,))),
+    Feature("alarm", {Method.SET_ALARM: _alarm}, frozenset((Item.ALARM,)), frozenset((Method.SET_ALARM,))),
+    Feature("downgrade", {Method.SET_DOWNGRADE: _downgrade}, frozenset((Item.DOWNGRADE,))),
+    Feature("members", {Method.PUBLISH: _publish}, frozenset((Item.PUBLISH, Item.INCARNATION))),
+    Feature("auth", {Method.AUTH_CHANGE: _auth}, frozenset((Item.ROWS,)), frozenset((Method.AUTH_CHANGE,))),
+)
+
+#: By method, how it is evaluated.
+WRITES: dict[int, Evaluate] = {
+    method: evaluation for feature in FEATURES for method, evaluation in feature.writes.items()
+}
+#: Acknowledged once every shard's leader has applied them.
+EVERYWHERE: frozenset[int] = frozenset(method for feature in FEATURES for method in feature.everywhere)

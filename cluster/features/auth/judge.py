@@ -1,0 +1,263 @@
+"""Whether a client may do what it asks for: the one place where that is decided.
+
+:func:`judge` is called where a request is evaluated: at the leader that logs a write, at the replica that
+answers a read, with the users and roles as they are there. What a method needs stands in one table,
+``_NEEDS``. A method that is not in it is asked by fronts and nodes for themselves, never by a client.
+
+| who | may |
+|---|---|
+| nobody has shown who he is | nothing that is judged (UserEmpty) |
+| a token that is none, or is older than its user's password or the last disabling | nothing (InvalidAuthToken) |
+| a JSON web token that names an older auth revision | keys, no more (AuthOldRevision: its client logs in again) |
+| a user with the role root | everything |
+| any other | keys as his roles' ranges say, and what shows nobody's keys |
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any, Protocol, cast
+
+from cluster import errors
+from cluster.errors import EtcdError
+from cluster.features.auth.changes import Change
+from cluster.features.auth.principal import INVALID, Kind, Principal
+from cluster.features.auth.reads import LEASE, RANGE, Show
+from cluster.features.auth.state import AuthState, User
+from cluster.features.auth.tokens import verify
+from cluster.pb import rpc_pb2 as pb
+from cluster.wire.messages import Method
+
+
+class Leases(Protocol):
+    """What hangs on a lease, where it is judged."""
+
+    def lease_keys(self, lease: int) -> Iterable[bytes]: ...
+
+
+class AllLeases(Leases, Protocol):
+    """And which leases there are, where they are listed."""
+
+    def leases(self) -> Iterable[tuple[int, int, int]]: ...
+
+
+def judge(state: AuthState, principal: Principal, method: int, body: bytes, leases: Leases) -> None:
+    """EtcdError if this client may not have this request evaluated."""
+    if not state.enabled:
+        return
+    needs = _NEEDS.get(method)
+    if needs is None or principal.kind == Kind.FRONT:
+        return
+    needs(_Asked(state, _checked(state, principal), leases), body)
+
+
+def _checked(state: AuthState, principal: Principal) -> Principal:
+    """Whoever shows a token shows one that still counts."""
+    if principal.kind == Kind.UNVERIFIED:
+        token = verify(state.secret, principal.user)
+        principal = INVALID if token is None else Principal(Kind.SIMPLE, token.user, token.revision)
+    if principal.kind == Kind.INVALID:
+        raise EtcdError(errors.INVALID_AUTH_TOKEN)
+    if principal.kind == Kind.SIMPLE:
+        user = state.users.get(principal.user)
+        if user is None or principal.revision < max(user.since, state.meta.epoch):
+            raise EtcdError(errors.INVALID_AUTH_TOKEN)
+    return principal
+
+
+class _Asked:
+    """One request, while it is judged."""
+
+    __slots__ = ("_principal", "_state", "leases")
+
+    def __init__(self, state: AuthState, principal: Principal, leases: Leases) -> None:
+        self._state = state
+        self._principal = principal
+        self.leases = leases
+
+    def _user(self) -> User:
+        principal = self._principal
+        if not principal.user:
+            raise EtcdError(errors.USER_EMPTY)
+        user = self._state.users.get(principal.user)
+        if user is None:
+            raise EtcdError(errors.PERMISSION_DENIED)
+        return user
+
+    def valid(self) -> User:
+        """The user, for what concerns keys or shows nothing."""
+        if self._principal.kind == Kind.JWT and self._principal.revision < self._state.revision:
+            raise EtcdError(errors.AUTH_OLD_REVISION)
+        return self._user()
+
+    def root(self) -> None:
+        """He has to have the role root."""
+        if not self._state.is_root(self._user()):
+            raise EtcdError(errors.PERMISSION_DENIED)
+
+    def is_named(self, name: str) -> bool:
+        """Whether he is this user."""
+        return bool(name) and self._principal.user == name
+
+    def has_role(self, name: str) -> bool:
+        """Whether he holds this role."""
+        user = self._state.users.get(self._principal.user)
+        return user is not None and name in user.roles
+
+    def reads(self, key: bytes, range_end: bytes = b"") -> None:
+        """He has to be allowed to read a range."""
+        if not self._state.may_read(self.valid(), key, range_end):
+            raise EtcdError(errors.PERMISSION_DENIED)
+
+    def writes(self, key: bytes, range_end: bytes = b"") -> None:
+        """He has to be allowed to write a range."""
+        if not self._state.may_write(self.valid(), key, range_end):
+            raise EtcdError(errors.PERMISSION_DENIED)
+
+    def reads_all(self, keys: Iterable[bytes]) -> None:
+        """He has to be allowed to read each of these keys; where there is none, nobody needs to be
+        anybody."""
+        for key in keys:
+            if self._state.is_root(self.valid()):
+                return
+            self.reads(key)
+
+    def writes_all(self, keys: Iterable[bytes]) -> None:
+        """Likewise, to write them."""
+        for key in keys:
+            if self._state.is_root(self.valid()):
+                return
+            self.writes(key)
+
+
+def _range(asked: _Asked, body: bytes) -> None:
+    request = pb.RangeRequest.FromString(body)
+    asked.reads(request.key, request.range_end)
+
+
+def _put(asked: _Asked, body: bytes) -> None:
+    _judge_put(asked, pb.PutRequest.FromString(body))
+
+
+def _judge_put(asked: _Asked, request: Any) -> None:
+    asked.writes(request.key)
+    if request.lease:  # who writes under it may make its other keys live, or go
+        asked.writes_all(asked.leases.lease_keys(request.lease))
+    if request.prev_kv:
+        asked.reads(request.key)
+
+
+def _delete(asked: _Asked, body: bytes) -> None:
+    _judge_delete(asked, pb.DeleteRangeRequest.FromString(body))
+
+
+def _judge_delete(asked: _Asked, request: Any) -> None:
+    asked.writes(request.key, request.range_end)
+    if request.prev_kv:
+        asked.reads(request.key, request.range_end)
+
+
+def _txn(asked: _Asked, body: bytes) -> None:
+    _judge_txn(asked, pb.TxnRequest.FromString(body))
+
+
+def _judge_txn(asked: _Asked, request: Any) -> None:
+    """Compares, and both branches: what is not done tells by its verdict what it would have seen."""
+    for compare in request.compare:
+        asked.reads(compare.key, compare.range_end)
+    for op in (*request.success, *request.failure):
+        kind = op.WhichOneof("request")
+        if kind == "request_range":
+            asked.reads(op.request_range.key, op.request_range.range_end)
+        elif kind == "request_put":
+            _judge_put(asked, op.request_put)
+        elif kind == "request_delete_range":
+            _judge_delete(asked, op.request_delete_range)
+        elif kind == "request_txn":
+            _judge_txn(asked, op.request_txn)
+
+
+def _valid(asked: _Asked, _: bytes) -> None:
+    asked.valid()
+
+
+def _root(asked: _Asked, _: bytes) -> None:
+    asked.root()
+
+
+def _revoke(asked: _Asked, body: bytes) -> None:
+    asked.writes_all(asked.leases.lease_keys(pb.LeaseRevokeRequest.FromString(body).ID))
+
+
+def _keep_alive(asked: _Asked, body: bytes) -> None:
+    asked.writes_all(asked.leases.lease_keys(pb.LeaseKeepAliveRequest.FromString(body).ID))
+
+
+def _time_to_live(asked: _Asked, body: bytes) -> None:
+    request = pb.LeaseTimeToLiveRequest.FromString(body)
+    asked.valid()
+    asked.reads_all(asked.leases.lease_keys(request.ID) if request.keys else ())
+
+
+def _all_leases(asked: _Asked, _: bytes) -> None:
+    leases = cast(AllLeases, asked.leases)
+    asked.reads_all(key for lease, _, _ in leases.leases() for key in leases.lease_keys(lease))
+
+
+def _show(asked: _Asked, body: bytes) -> None:
+    kind, request = body[0], body[1:]
+    if kind == Show.MAY_WATCH:
+        (length,) = RANGE.unpack_from(request)
+        at = RANGE.size + length
+        asked.reads(request[RANGE.size : at], request[at:])
+    elif kind == Show.MAY_REVOKE:
+        asked.writes_all(asked.leases.lease_keys(LEASE.unpack(request)[0]))
+    elif kind == Show.MAY_LIST:
+        _all_leases(asked, b"")
+    elif (kind == Show.USER_GET and asked.is_named(pb.AuthUserGetRequest.FromString(request).name)) or (
+        kind == Show.ROLE_GET and asked.has_role(pb.AuthRoleGetRequest.FromString(request).role)
+    ):
+        pass
+    elif kind not in (Show.LOGIN, Show.SECRET):
+        asked.root()
+
+
+def _change(asked: _Asked, body: bytes) -> None:
+    if body[0] != Change.SECRET:
+        asked.root()
+
+
+_NEEDS: dict[int, Callable[[_Asked, bytes], None]] = {
+    Method.RANGE: _range,
+    Method.RANGE_STREAM: _range,
+    Method.RANGE_ROWS: _range,
+    Method.STREAM_ROWS: _range,
+    Method.READ_TXN: _txn,
+    Method.PUT: _put,
+    Method.DELETE_RANGE: _delete,
+    Method.TXN: _txn,
+    Method.LEASE_GRANT: _valid,
+    Method.LEASE_REVOKE: _revoke,
+    Method.LEASE_KEEPALIVE: _keep_alive,
+    Method.LEASE_KEEPALIVES: _valid,
+    Method.LEASE_TTL: _time_to_live,
+    Method.LEASE_KEYS: _time_to_live,
+    Method.LEASE_LEASES: _all_leases,
+    Method.COMPACT: _root,
+    Method.SET_ALARM: _root,
+    Method.ALARM: _valid,
+    Method.MEMBER_LIST: _valid,
+    Method.STATUS: _valid,
+    Method.HASH: _root,
+    Method.HASH_KV: _root,
+    Method.SNAPSHOT: _root,
+    Method.TRANSFER_LEADER: _root,
+    Method.SET_DOWNGRADE: _root,
+    Method.DOWNGRADE: _root,
+    Method.DEFRAGMENT: _root,
+    Method.AUTH_CHANGE: _change,
+    Method.AUTH_SHOW: _show,
+}
+
+#: What a front says a principal with; the two are judged as what they carry.
+JUDGED = frozenset((*map(int, _NEEDS), int(Method.WIDE), int(Method.LONE)))

@@ -1,0 +1,54 @@
+"""Which keys a user may read and write: the union of his roles' ranges, as disjoint intervals.
+
+A range is allowed if the union covers it whole, so adjacent grants merge; a key is allowed if any interval
+holds it.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Iterable
+
+#: An end after which no key comes.
+_OPEN = None
+_Interval = tuple[bytes, bytes | None]  # first key, first key behind it
+
+
+def interval(key: bytes, range_end: bytes) -> _Interval:
+    """A key and a range_end by etcd's convention: empty is the one key, a zero byte is every key from
+    there."""
+    if not range_end:
+        return key, key + b"\0"
+    return key, _OPEN if range_end == b"\0" else range_end
+
+
+class Ranges:
+    """Disjoint intervals in key order; two that touch are one."""
+
+    __slots__ = ("_ends", "_starts")
+
+    def __init__(self, granted: Iterable[_Interval]) -> None:
+        self._starts: list[bytes] = []
+        self._ends: list[bytes | None] = []
+        for start, end in sorted(granted, key=lambda one: one[0]):
+            if end is not None and end <= start:
+                continue  # it holds no key
+            last = self._ends[-1] if self._ends else b""
+            if self._ends and (last is None or start <= last):
+                if last is not None and (end is None or end > last):
+                    self._ends[-1] = end
+            else:
+                self._starts.append(start)
+                self._ends.append(end)
+
+    def covers(self, key: bytes, range_end: bytes) -> bool:
+        """Whether every key of the range is within."""
+        start, end = interval(key, range_end)
+        at = bisect_right(self._starts, start) - 1
+        if at < 0:
+            return False
+        held = self._ends[at]
+        if end is None:
+            return held is None
+        # an inverted range holds no key, and is covered, as etcd has it, where both its bounds are
+        return self._starts[at] < end and (held is None or (start < held and end <= held))

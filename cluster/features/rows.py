@@ -1,0 +1,68 @@
+"""Rows of a feature in the log and in the state: what most features need of storage.
+
+A ROWS item holds the *effect* of one request: which rows of one feature are written or deleted. Whoever
+applies it decides nothing, so a replica that does not know the feature keeps its rows all the same. The body
+is::
+
+    feature u8 | version u8 | (name length u32 | value length u32, or DELETED | name | value) ...
+
+A feature's number is frozen. The version is the form of this body: an item of another one is not sound,
+which every replica of this program finds alike (``cluster.sound``, decision 54).
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable
+from enum import IntEnum
+
+VERSION = 1
+_HEAD = struct.Struct("<BB")
+_ROW = struct.Struct("<II")
+_DELETED = 0xFFFFFFFF
+
+Row = tuple[bytes, bytes | None]  # name, value; None: deleted
+
+
+class RowsOf(IntEnum):
+    """Who owns the rows. Numbers are never reused."""
+
+    AUTH = 1
+
+
+def encode(feature: int, rows: Iterable[Row]) -> bytes:
+    """The body of a ROWS item."""
+    parts = [_HEAD.pack(feature, VERSION)]
+    for name, value in rows:
+        parts += (_ROW.pack(len(name), _DELETED if value is None else len(value)), name, value or b"")
+    return b"".join(parts)
+
+
+def decode(data: bytes, pos: int, end: int) -> tuple[int, list[Row]]:
+    """The feature, and its rows. ValueError if the body is not sound."""
+    if not sound(data, pos, end):
+        raise ValueError("rows are cut short")
+    feature = data[pos]
+    pos += _HEAD.size
+    rows: list[Row] = []
+    while pos < end:
+        name_len, value_len = _ROW.unpack_from(data, pos)
+        at = pos + _ROW.size + name_len
+        pos = at if value_len == _DELETED else at + value_len
+        rows.append((data[at - name_len : at], None if value_len == _DELETED else data[at:pos]))
+    return feature, rows
+
+
+def sound(data: bytes, pos: int, end: int) -> bool:
+    """Whether such a body can be applied."""
+    if end - pos < _HEAD.size or data[pos + 1] != VERSION:
+        return False
+    pos += _HEAD.size
+    while pos < end:
+        if end - pos < _ROW.size:
+            return False
+        name_len, value_len = _ROW.unpack_from(data, pos)
+        pos += _ROW.size + name_len + (0 if value_len == _DELETED else value_len)
+        if not name_len:
+            return False
+    return pos == end

@@ -1,0 +1,156 @@
+"""Who may have what done here: users and roles as this replica has applied them, and the way of a request to
+its judge.
+
+A front says who asks by a bit of the method's number (``cluster.features.auth.principal``); while auth is
+on, a request without it is nobody's. Such a request is judged where it is evaluated:
+
+| request | judged with | when |
+|---|---|---|
+| a write of shard 0 | the leader's users and roles, those that are logged among them | when it is evaluated (``node.replica.writes``) |
+| a write over several shards, a lone put | the same | when it arrives |
+| a write of another shard | those applied there | when it arrives |
+| a keep-alive, a time to live | those applied at the leader | after its confirmation |
+| a read | those applied at the replica | when it is read |
+
+A change of users and roles is acknowledged once every shard's leader has applied it, as a compaction is
+(I20).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from cluster.features.auth.judge import JUDGED, judge
+from cluster.features.auth.principal import NOBODY, SAID, Kind, news, split
+from cluster.features.auth.reads import show
+from cluster.features.auth.state import AuthState
+from cluster.features.rows import RowsOf
+from cluster.wire.messages import LONE_HEAD, Method, Status
+from node.links.fronts import FrontLink
+from node.serving.reads import Slices
+
+if TYPE_CHECKING:
+    from node.replica.server import Node
+
+_NOBODY = NOBODY.encode()
+_Request = tuple[int, int, int, bytes]  # rid, method, timeout_ms, body
+_QUESTIONS = frozenset((Method.LEASE_KEEPALIVE, Method.LEASE_KEEPALIVES, Method.LEASE_TTL))
+_AT_LEADER = frozenset(
+    (
+        Method.PUT,
+        Method.DELETE_RANGE,
+        Method.TXN,
+        Method.COMPACT,
+        Method.LEASE_GRANT,
+        Method.SET_ALARM,
+        Method.SET_DOWNGRADE,
+        Method.AUTH_CHANGE,
+        Method.LEASE_REVOKE,
+    )
+)
+
+
+class Guard:
+    """Of one node."""
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+        self.state = AuthState(node.store.feature_rows(RowsOf.AUTH))
+
+    def copy(self) -> AuthState:
+        """Users and roles as applied, for a leader to go on from."""
+        return self.state.copy()
+
+    # -- requests
+
+    def requests(self, link: FrontLink, requests: list[_Request]) -> None:
+        """A frame of a front, or of another shard's node, whose own requests are nobody else's."""
+        if self.state.enabled and link.watches:
+            requests = [
+                (rid, method | SAID, timeout_ms, _NOBODY + body)
+                if method in JUDGED
+                else (rid, method, timeout_ms, body)
+                for rid, method, timeout_ms, body in requests
+            ]
+        self._node._requests(link, requests)
+
+    def take(self, link: FrontLink, rid: int, method: int, timeout_ms: int, body: bytes) -> bool:
+        """A request with a principal, if it is one. EtcdError, if that may not have it evaluated."""
+        if not method & SAID:
+            return False
+        node, inner = self._node, method & ~SAID
+        principal, request = split(body)
+        if inner not in JUDGED or principal.kind == Kind.FRONT:
+            node._requests(link, [(rid, inner, timeout_ms, request)])
+        elif inner in _QUESTIONS:
+            node.confirmations.ask(link, rid, method, body)
+        elif inner == Method.WIDE or inner == Method.LONE:
+            at = LONE_HEAD.size if inner == Method.LONE else 1
+            leader = node.writes.leader
+            if leader is not None:
+                judge(
+                    leader.auth,
+                    principal,
+                    Method.PUT if inner == Method.LONE else request[0],
+                    request[at:],
+                    node.store,
+                )
+            node._requests(link, [(rid, inner, timeout_ms, request)])
+        elif inner == Method.LEASE_REVOKE and node.settings.common.shard_count == 1:
+            node.expiry.revoke(link, rid, timeout_ms, request, body[: len(body) - len(request)])
+        elif inner in _AT_LEADER and node.settings.shard == 0 and inner != Method.LEASE_REVOKE:
+            node._submit(link, rid, method, timeout_ms, body)
+        elif inner in _AT_LEADER or inner == Method.TRANSFER_LEADER:
+            leader = node.writes.leader
+            judge(self.state if leader is None else leader.auth, principal, inner, request, node.store)
+            node._requests(link, [(rid, inner, timeout_ms, request)])
+        else:
+            serve = node.serve.reading(inner)
+
+            def judged(link: FrontLink, rid: int, revision: int, request: bytes) -> Slices | None:
+                judge(self.state, principal, inner, request, node.store)
+                return serve(link, rid, revision, request)
+
+            node.reads.submit(link, rid, timeout_ms, request, judged)
+        return True
+
+    def question(self, method: int, body: bytes) -> tuple[int, bytes]:
+        """A question that is about to be answered, without its principal. EtcdError, if that may not have it
+        answered."""
+        principal, request = split(body)
+        judge(self.state, principal, method & ~SAID, request, self._node.store)
+        return method & ~SAID, request
+
+    # -- what is shown
+
+    def show(self, link: FrontLink, rid: int, revision: int, body: bytes) -> None:
+        """Users and roles, for ``node.serving.serve``."""
+        link.ok(rid, self._node.store.revision, self._node.raft.term, show(self.state, body))
+
+    def _news(self) -> bytes:
+        state = self.state
+        return news(self._node.order_index, state.enabled, state.revision, state.secret)
+
+    def greet(self, link: FrontLink) -> None:
+        """A front's link is new."""
+        if link.watches and self.state.revision > 1:
+            link.answer(0, Status.AUTH, self._news())
+
+    # -- changes
+
+    def applied(self, rows: dict[int, list[tuple[bytes, bytes | None]]]) -> None:
+        """Rows of features were applied."""
+        if RowsOf.AUTH in rows:
+            self.state.take(rows[RowsOf.AUTH])
+            self._tell()
+
+    def replaced(self) -> None:
+        """A snapshot was installed."""
+        self.state = AuthState(self._node.store.feature_rows(RowsOf.AUTH))
+        self._tell()
+
+    def _tell(self) -> None:
+        for link in self._node.fronts.links.values():
+            if link.watches:
+                link.answer(0, Status.AUTH, self._news())
+                self._node.fronts.dirty.add(link)

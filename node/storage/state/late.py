@@ -1,0 +1,48 @@
+"""Items of rows that name no revision: who the members are, alarms, features. They show at once, so they go
+with an apply's last batch (``Run.late``)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from cluster.features.rows import decode
+from cluster.order.records import ALARM_BODY, BOOTSTRAP, INCARNATION, Item
+from cluster.pb import rpc_pb2
+from node.storage import keys
+
+if TYPE_CHECKING:
+    from node.storage.state.apply import Run
+
+
+def late_item(run: Run, data: bytes, kind: int, pos: int, end: int) -> bool:
+    """Apply such an item; False if it is none."""
+    late, out = run.late, run.out
+    if kind == Item.ROWS:
+        feature, rows = decode(data, pos, end)
+        late.update([(keys.feature_row(feature, name), value) for name, value in rows])
+        out.rows.setdefault(feature, []).extend(rows)
+    elif kind == Item.BOOTSTRAP:
+        if run.store.bootstrap() is None and keys.BOOTSTRAP_ROW not in late:  # the first one counts for ever
+            late[keys.BOOTSTRAP_ROW] = data[pos:end]
+            out.bootstrap = BOOTSTRAP.unpack_from(data, pos)
+    elif kind == Item.PUBLISH:
+        member = data[pos:end]
+        member_id: int = rpc_pb2.Member.FromString(member).ID
+        late[keys.MEMBER_PREFIX + member_id.to_bytes(8, "big")] = member
+        out.published.append(member)
+    elif kind == Item.ALARM:
+        raised, alarm, member_id = ALARM_BODY.unpack_from(data, pos)
+        alarm_row = keys.ALARM_PREFIX + bytes((alarm,)) + member_id.to_bytes(8, "big")
+        late[alarm_row] = b"" if raised else None
+        out.alarms = True
+    elif kind == Item.DOWNGRADE:
+        late[keys.DOWNGRADE_ROW] = data[pos:end] or None
+    elif kind == Item.INCARNATION:
+        member_id, incarnation = INCARNATION.unpack_from(data, pos)
+        # the first one counts for ever
+        if run.store.meta(f"incarnation/{member_id:x}") is None and member_id not in dict(out.incarnations):
+            late[keys.INCARNATION_PREFIX + b"%x" % member_id] = incarnation.to_bytes(8, "big")
+            out.incarnations.append((member_id, incarnation))
+    else:
+        return False
+    return True

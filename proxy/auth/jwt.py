@@ -1,0 +1,149 @@
+"""JSON web tokens: ``--auth-token=jwt,sign-method=M,priv-key=F[,pub-key=F][,ttl=10m]``, as etcd's."""
+
+from __future__ import annotations
+
+import re
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jwt
+from cryptography.hazmat.primitives.serialization import load_pem_private_key, load_pem_public_key
+from cryptography.x509 import load_pem_x509_certificate
+
+from cluster import errors
+from cluster.errors import EtcdError
+from cluster.features.auth.principal import INVALID, Kind, Principal
+from proxy.auth.shown import SimpleTokens, Tokens
+
+_METHODS = {
+    "HS256",
+    "HS384",
+    "HS512",
+    "RS256",
+    "RS384",
+    "RS512",
+    "PS256",
+    "PS384",
+    "PS512",
+    "ES256",
+    "ES384",
+    "ES512",
+    "EdDSA",
+}
+_OPTIONS = {"sign-method", "priv-key", "pub-key", "ttl"}
+_DEFAULT_TTL_S = 300.0
+_UNITS_S = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
+_DURATION = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(ns|us|µs|ms|s|m|h)")
+
+
+class NoTokens:
+    """``--auth-token=``: none is given, and none is one."""
+
+    def give(self, user: str, revision: int) -> str:
+        """See :class:`proxy.auth.shown.Tokens`."""
+        raise EtcdError(errors.AUTH_FAILED)
+
+    def read(self, text: str, now_s: float) -> tuple[Principal, float]:
+        """See :class:`proxy.auth.shown.Tokens`."""
+        return INVALID, now_s
+
+
+class WebTokens:
+    """Of one sign method and key."""
+
+    def __init__(self, options: dict[str, str], now_s: Callable[[], float] = time.time) -> None:
+        """ValueError if the options are none."""
+        self._now_s = now_s
+        self._method = options.get("sign-method", "")
+        if self._method not in _METHODS:
+            raise ValueError("auth: invalid auth options: unknown sign-method " + repr(self._method))
+        if unknown := set(options) - _OPTIONS:
+            raise ValueError(f"auth: invalid auth options: unknown {sorted(unknown)}")
+        self._ttl_s = _duration_s(options["ttl"]) if "ttl" in options else _DEFAULT_TTL_S
+        self._verifies, self._signs = _keys(self._method, options)
+
+    def give(self, user: str, revision: int) -> str:
+        """See :class:`proxy.auth.shown.Tokens`."""
+        if self._signs is None:
+            raise EtcdError(errors.VERIFY_ONLY_KEY)
+        claims = {"username": user, "revision": revision, "exp": int(self._now_s() + self._ttl_s)}
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # a short key is the operator's choice, and etcd's too
+            return jwt.encode(claims, self._signs, algorithm=self._method)
+
+    def read(self, text: str, now_s: float) -> tuple[Principal, float]:
+        """See :class:`proxy.auth.shown.Tokens`."""
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                claims = jwt.decode(
+                    text,
+                    self._verifies,
+                    algorithms=[self._method],
+                    options={
+                        "verify_exp": False,
+                        "verify_aud": False,
+                        "verify_sub": False,
+                        "verify_jti": False,
+                    },
+                )
+            user, revision, until_s = (
+                claims["username"],
+                int(claims["revision"]),
+                float(claims.get("exp", "inf")),
+            )
+        except (jwt.InvalidTokenError, KeyError, TypeError, ValueError, OverflowError):
+            return INVALID, now_s
+        if now_s >= until_s or not isinstance(user, str) or not 0 <= revision < 1 << 64:
+            return INVALID, now_s
+        return Principal(Kind.JWT, user, revision), until_s
+
+
+def _keys(method: str, options: dict[str, str]) -> tuple[Any, Any]:
+    """What verifies, and what signs (None: nothing does)."""
+    private = Path(options["priv-key"]).read_bytes() if options.get("priv-key") else b""
+    public = Path(options["pub-key"]).read_bytes() if options.get("pub-key") else b""
+    if method.startswith("HS"):
+        if not private:
+            raise ValueError("auth: key is required")
+        return private, private
+    if not private and not public:
+        raise ValueError("auth: missing public key" if method != "EdDSA" else "auth: key is required")
+    signs: Any = load_pem_private_key(private, None) if private else None
+    if public:
+        verifies: Any = (
+            load_pem_x509_certificate(public).public_key()
+            if b"CERTIFICATE" in public
+            else load_pem_public_key(public)
+        )
+    else:
+        verifies = signs.public_key()
+    return verifies, signs
+
+
+def _duration_s(text: str) -> float:
+    parts = _DURATION.findall(text)
+    if not parts or "".join(number + unit for number, unit in parts) != text:
+        raise ValueError(f"auth: invalid duration {text!r}")
+    return sum(float(number) * _UNITS_S[unit] for number, unit in parts)
+
+
+def tokens_of(setting: str, ttl_s: float) -> Tokens:
+    """What ``--auth-token`` says. ValueError if that is nothing."""
+    kind, _, rest = setting.partition(",")
+    if kind == "simple":
+        return SimpleTokens(ttl_s)
+    if kind == "":
+        return NoTokens()
+    if kind != "jwt":
+        raise ValueError("auth: invalid auth options: --auth-token is simple, jwt,... or empty")
+    options: dict[str, str] = {}
+    for part in rest.split(",") if rest else ():
+        name, equals, value = part.partition("=")
+        if not equals or name in options:
+            raise ValueError("auth: invalid auth options: each is name=value, once")
+        options[name] = value
+    return WebTokens(options)

@@ -1,0 +1,143 @@
+"""What clients show, and the principal that a request carries for it.
+
+A simple token counts for ``--auth-token-ttl`` since it was last used here; one that another host gave counts
+for as long since it was given. Hot path: a client's token is looked at once per connection and method, then a
+request costs two compares and an append.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from cluster.features.auth.principal import FRONT, INVALID, Kind, Principal
+from cluster.features.auth.tokens import Token, sign, unsigned, verify
+
+_KNOWN = 10_000  # tokens whose last use is kept
+_INVALID = INVALID.encode()
+_FRONT = FRONT.encode()
+_BEARER = b"Bearer "
+
+
+class Tokens(Protocol):
+    """One kind of token (``--auth-token``)."""
+
+    def give(self, user: str, revision: int) -> str:
+        """A token for a user who has shown his password. EtcdError if there is none."""
+
+    def read(self, text: str, now_s: float) -> tuple[Principal, float]:
+        """The principal, and until when it counts, in seconds of the wall clock."""
+
+
+class SimpleTokens:
+    """See ``cluster.features.auth.tokens``."""
+
+    slides = True  # it counts from its last use
+
+    def __init__(self, ttl_s: float, now_s: Callable[[], float] = time.time) -> None:
+        self.ttl_s = ttl_s
+        self.secret = b""
+        self._now_s = now_s
+
+    def give(self, user: str, revision: int) -> str:
+        """See :class:`Tokens`."""
+        return sign(self.secret, Token(user, revision, int(self._now_s())))
+
+    def read(self, text: str, now_s: float) -> tuple[Principal, float]:
+        """See :class:`Tokens`."""
+        # a token that was signed with a secret this front has not heard of yet is for the nodes to verify
+        token = verify(self.secret, text) if self.secret else unsigned(text)
+        if token is None or now_s >= token.given_s + self.ttl_s:
+            return INVALID, now_s
+        if not self.secret:
+            return Principal(Kind.UNVERIFIED, text), now_s  # looked at again the next time
+        return Principal(Kind.SIMPLE, token.user, token.revision), token.given_s + self.ttl_s
+
+
+class Shown:
+    """What one client, or several with the same token, show."""
+
+    __slots__ = ("_encoded", "_known", "_text", "_until_s", "name")
+
+    def __init__(self, known: Principals, text: str, principal: Principal | None = None) -> None:
+        self._known = known
+        self._text = text
+        self._encoded = b"" if principal is None else principal.encode()
+        self._until_s = 0.0 if principal is None else float("inf")
+        self.name = "" if principal is None else principal.user  # of the user, once it is known
+
+    def said(self) -> bytes:
+        """What stands before a request that is sent now."""
+        now_s = self._known.now_s()
+        if now_s >= self._until_s:
+            self._look(now_s)
+        elif self._known.slides and self._until_s != float("inf"):
+            self._until_s = now_s + self._known.ttl_s
+        return self._encoded
+
+    def _look(self, now_s: float) -> None:
+        if self._encoded and self._known.slides and self._until_s > 0:
+            self._encoded, self._until_s, self.name = (
+                _INVALID,
+                float("inf"),
+                "",
+            )  # nobody has used it for so long
+            return
+        principal, until_s = self._known.tokens.read(self._text, now_s)
+        self._encoded = principal.encode()
+        if principal.kind == Kind.UNVERIFIED or principal.kind == Kind.INVALID:
+            self._until_s, self.name = 0.0, ""
+        else:
+            self._until_s, self.name = until_s, principal.user
+
+
+class Principals:
+    """Of one front."""
+
+    def __init__(self, tokens: Any, now_s: Callable[[], float] = time.time) -> None:
+        self.tokens: Tokens = tokens
+        self.now_s = now_s
+        self.slides: bool = getattr(tokens, "slides", False)
+        self.ttl_s: float = getattr(tokens, "ttl_s", 0.0)
+        self.enabled = False  # as this host's node has applied it
+        self.revision = 0  # auth revision, likewise
+        self.changed: Callable[[], None] = lambda: None
+        self._heard = -1
+        self._shown: dict[str, Shown] = {}
+
+    def of(self, token: bytes, common_name: str | None) -> Shown | None:
+        """What a client shows by his metadata, or by his certificate; None: nothing."""
+        if token:
+            text = (token[len(_BEARER) :] if token.startswith(_BEARER) else token).decode("latin-1")
+            found = self._shown.pop(text, None) or Shown(self, text)
+            self._shown[text] = found  # the last one used is the last to go
+            if len(self._shown) > _KNOWN:
+                del self._shown[next(iter(self._shown))]
+            return found
+        if common_name:
+            return Shown(self, "", Principal(Kind.CERTIFICATE, common_name))
+        return None
+
+    def said(self, principal: Any, waiting: Any) -> bytes:
+        """What stands before a request: of its client's call, or of none (``principal`` is this then): of the
+        client that it is made for, or of this front. Empty: nothing."""
+        if principal is not self:
+            return principal.said()  # type: ignore[no-any-return]
+        client = waiting.client
+        if client is not None:
+            shown = getattr(client, "principal", None)
+            return shown.said() if shown is not None else b""
+        return _FRONT if self.enabled else b""
+
+    def heard(self, order_index: int, enabled: bool, revision: int, secret: bytes) -> None:
+        """A node has said how things are; nodes of several shards do, each when it comes to it."""
+        if order_index <= self._heard:
+            return
+        self._heard = order_index
+        news = (enabled, revision) != (self.enabled, self.revision)
+        self.enabled, self.revision = enabled, revision
+        if secret and isinstance(self.tokens, SimpleTokens):
+            self.tokens.secret = secret
+        if news and enabled:
+            self.changed()

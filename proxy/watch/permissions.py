@@ -1,0 +1,100 @@
+"""Whether clients may watch what they watch: asked when a watch is created, and again whenever users and
+roles change.
+
+A watch whose client has lost his permission ends. So does one that was created by nobody before auth was
+enabled. A password that changes, or a token whose time is over, ends none: the user is who he was.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Any
+
+from cluster import errors
+from cluster.errors import EtcdError
+from cluster.features.auth.principal import Kind, Principal
+from cluster.features.auth.reads import RANGE, Show
+from cluster.wire.messages import Method
+from proxy.auth.shown import Shown
+from proxy.routing.router import READ_ANY, Router
+from proxy.routing.waiting import PartWaiting, Waiting
+from proxy.spanning.permissions import judged
+from proxy.watch.cohort import ClientWatch
+from proxy.watch.stream import WatchStream
+
+_OK = 0
+_AGAIN_S = 1.0
+_LOST = (errors.PERMISSION_DENIED, errors.USER_EMPTY)
+Then = Callable[[EtcdError | None], None]
+
+
+class _Client:
+    """The user behind a watch, by his name alone."""
+
+    closed = False
+    deadline = None
+
+    def __init__(self, principal: Shown | None) -> None:
+        self.principal = principal
+
+
+class Permissions:
+    """Of one front's watches."""
+
+    def __init__(self, router: Router, streams: Iterable[WatchStream]) -> None:
+        self._router = router
+        self._streams = streams
+
+    def ask(self, call: Any, key: bytes, range_end: bytes, then: Then) -> bool:
+        """See ``WatchHub.may_watch``."""
+        if not judged(self._router, call):
+            return False
+        self._ask(call, key, range_end, then)
+        return True
+
+    def _ask(self, client: Any, key: bytes, range_end: bytes, then: Then) -> None:
+        router = self._router
+        body = bytes((Show.MAY_WATCH,)) + RANGE.pack(len(key)) + key + range_end
+        router.read_index.add(
+            PartWaiting(
+                client,
+                Method.AUTH_SHOW,
+                body,
+                0,
+                READ_ANY,
+                router.loop.time(),
+                router.limit_s,
+                router.quiet,
+                self._answered,
+                then,
+            )
+        )
+
+    def _answered(self, waiting: Waiting, status: int, body: bytes) -> None:
+        waiting.context(None if status == _OK else EtcdError.decode(body))
+
+    def changed(self) -> None:
+        """Users and roles have: each user is asked for once for each range that he watches."""
+        asked: dict[tuple[str | None, bytes, bytes], list[tuple[WatchStream, ClientWatch]]] = {}
+        for stream in self._streams:
+            shown = getattr(stream.call, "principal", None)
+            name = None if shown is None else shown.name
+            for watch in stream.watches.values():
+                subscription = watch.cohort.subscription
+                asked.setdefault((name, subscription.key, subscription.range_end), []).append((stream, watch))
+        for (name, key, range_end), watches in asked.items():
+            principal = (
+                None if not name else Shown(self._router.principals, "", Principal(Kind.CERTIFICATE, name))
+            )
+            self._ask(_Client(principal), key, range_end, partial(self._judged, watches))
+
+    def _judged(self, watches: list[tuple[WatchStream, ClientWatch]], error: EtcdError | None) -> None:
+        if error is None:
+            return
+        if error.kind not in _LOST:  # nobody could be asked: again, for all
+            self._router.loop.call_later(_AGAIN_S, self.changed)
+            return
+        for stream, watch in watches:
+            if not stream.closed:
+                stream.cancel(watch, error)
