@@ -61,9 +61,10 @@ bench-check: $(STAMP)  ## count the work of puts (log entries, syncs, frames, by
 proto: $(STAMP)  ## generate cluster/pb/*_pb2.py from the .proto files
 	$(BIN)/python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. cluster/pb/*.proto
 
-docs: $(STAMP)  ## generate docs/flags.md and docs/design/frames.md from their tables, and the Grafana dashboard
+docs: $(STAMP)  ## generate what docs/ has of tables (flags, frames, compatibility), and the Grafana dashboard
 	$(BIN)/python -m cluster.wire.frames > docs/design/frames.md
 	$(BIN)/python -m tools.muster.flag_docs > docs/flags.md
+	$(BIN)/python packaging/compatibility.py --refresh > docs/compatibility.md
 	$(BIN)/python packaging/monitoring/dashboard.py > packaging/monitoring/dashboard.json
 
 clean:  ## remove what was built and the demo's data

@@ -1,6 +1,6 @@
 """One run: client processes started, brought to the line together, measured, merged into one result.
 
-The result is a plain dictionary, the ``--json`` output; ``docs/benchmarks.md`` lists its fields.
+The result is a plain dictionary, the ``--json`` output; ``docs/benchmarks-tables.md`` lists its fields.
 """
 
 from __future__ import annotations

@@ -18,8 +18,8 @@ from proxy.watch.encode import Batch, batch_of_history, merged
 
 _OPEN = 4  # slices under way at once; the rest wait their turn
 # Per slice, and so per response (etcd's bound is 1000 revisions); nobody else is served while it is taken in.
+# In bytes a slice has what a message may have: large values come several revisions at once, as etcd's do
 _EVENTS = 200
-_BYTES = 256 << 10
 
 
 @dataclass(slots=True)
@@ -52,8 +52,9 @@ class _Question:
 class History:
     """All questions for history of this front."""
 
-    def __init__(self, router: Router) -> None:
+    def __init__(self, router: Router, most_bytes: int) -> None:
         self._router = router
+        self._most_bytes = most_bytes  # of a slice
         self._waiting: deque[_Question] = deque()
         self._open = 0
         self.slices = 0
@@ -71,7 +72,7 @@ class History:
             self.slices += 1
             question.open = len(question.shards)
             head = HISTORY_HEAD.pack(
-                question.from_revision, _EVENTS, _BYTES, 1 if question.prev_kv else 0, len(question.key))
+                question.from_revision, _EVENTS, self._most_bytes, int(question.prev_kv), len(question.key))
             for shard in question.shards:
                 self._router.history(
                     head + question.key + question.range_end, shard, self._answer, question)

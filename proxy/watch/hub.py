@@ -53,7 +53,7 @@ class WatchHub:
         self._router = router
         self._placement = placement
         self._progress_interval_s = progress_interval_s
-        self._history = History(router)
+        self._history = History(router, fragment_bytes)
         self._progress = ProgressRequests(router)
         self._joining = Joining(router)
         self._ending = Ending(router)

@@ -18,7 +18,7 @@ import pytest
 from bench.compare.systems import System
 
 NUMBER = (int, float)
-#: Field: type, for a dictionary its fields, for a list the type of its items (docs/benchmarks.md).
+#: Field: type, for a dictionary its fields, for a list the type of its items (docs/benchmarks-tables.md).
 RESULT: dict[str, Any] = {
     "schema": str, "command": str, "interrupted": bool, "started_at": str, "operations": int, "duration_s": float,
     "throughput_per_s": float, "errors": dict, "settings": dict, "machine_busy_percent": float,

@@ -1,0 +1,86 @@
+"""Watches from the past: large values come several revisions in an answer, up to the size of a message, as
+from etcd; a revision is split only for those that ask for fragments."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import groupby
+from typing import Any
+
+import grpc
+import pytest
+
+from cluster.pb import rpc_pb2 as pb
+from tests.interop.hosts import ETCD, Hosts, unary
+
+_VALUE = b"v" * (512 << 10)
+_COUNT = 10
+_MESSAGE_BYTES = 1_572_864 + 524_288  # what a server takes, and about what it sends
+_LIMIT_S = 60.0
+
+pytestmark = pytest.mark.interop
+
+
+@pytest.fixture
+def channel(hosts: Hosts) -> Iterator[grpc.Channel]:
+    options = [("grpc.max_receive_message_length", -1)]
+    with grpc.insecure_channel(hosts.endpoints[0], options=options) as channel:
+        yield channel
+
+
+def _watched(channel: grpc.Channel, prefix: bytes, start: int, fragment: bool) -> list[Any]:
+    """The answers with events, until all have come."""
+    request = pb.WatchCreateRequest(
+        key=prefix, range_end=prefix + b"\xff", start_revision=start, fragment=fragment
+    )
+    call = channel.stream_stream(
+        "/etcdserverpb.Watch/Watch",
+        request_serializer=lambda message: message.SerializeToString(),
+        response_deserializer=pb.WatchResponse.FromString,
+    )(iter([pb.WatchRequest(create_request=request)]), timeout=_LIMIT_S)
+    found: list[Any] = []
+    for answer in call:
+        if answer.events:
+            found.append(answer)
+        if sum(len(one.events) for one in found) == _COUNT:
+            break
+    call.cancel()
+    return found
+
+
+def test_large_values_of_the_past_come_several_revisions_at_once(channel: grpc.Channel) -> None:
+    put = unary(channel, "KV/Put", pb.PutResponse)
+    revisions = [
+        put(pb.PutRequest(key=b"past/%d" % i, value=_VALUE), timeout=_LIMIT_S).header.revision
+        for i in range(_COUNT)
+    ]
+    whole = _watched(channel, b"past/", revisions[0], fragment=False)
+    assert [event.kv.mod_revision for answer in whole for event in answer.events] == revisions
+    assert len(whole) < _COUNT / 2
+    assert not any(answer.fragment for answer in whole)
+    split = _watched(channel, b"past/", revisions[0], fragment=True)
+    assert [event.kv.mod_revision for answer in split for event in answer.events] == revisions
+    assert all(answer.ByteSize() <= _MESSAGE_BYTES for answer in split)
+    if not ETCD:
+        assert all(answer.ByteSize() <= _MESSAGE_BYTES + len(_VALUE) + 100 for answer in whole)
+
+
+def test_a_revision_is_whole_unless_fragments_are_asked_for(channel: grpc.Channel) -> None:
+    op, size = pb.RequestOp, 300 << 10
+    put = unary(channel, "KV/Txn", pb.TxnResponse)
+    revisions = [
+        put(
+            pb.TxnRequest(
+                success=[op(request_put=pb.PutRequest(key=b"split/%d" % i, value=b"v" * size)) for i in some]
+            ),
+            timeout=_LIMIT_S,
+        ).header.revision
+        for some in (range(5), range(5, 10))
+    ]
+    whole = _watched(channel, b"split/", revisions[0], fragment=False)
+    of_answers = [{event.kv.mod_revision for event in answer.events} for answer in whole]
+    assert sum(map(len, of_answers)) == len(revisions), "no revision in two answers"
+    split = _watched(channel, b"split/", revisions[0], fragment=True)
+    told = [event.kv.mod_revision for answer in split for event in answer.events]
+    assert [(revision, len(list(some))) for revision, some in groupby(told)] == [(r, 5) for r in revisions]
+    assert [answer.fragment for answer in split][-1] is False

@@ -1,0 +1,38 @@
+"""docs/compatibility.md: made from its table, and every test that it names is there."""
+
+from __future__ import annotations
+
+import ast
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[3]
+sys.path.append(str(ROOT / "packaging"))
+
+import compatibility  # noqa: E402  # a script beside the packages
+
+
+def test_the_page_is_made_from_the_table() -> None:
+    page = ROOT / "docs" / "compatibility.md"
+    assert page.read_text(encoding="utf-8") == compatibility.markdown() + "\n", "run `make docs`"
+
+
+@pytest.mark.parametrize("test", sorted(compatibility.tests()))
+def test_a_test_that_is_named_is_there(test: str) -> None:
+    path, _, name = test.partition("::")
+    assert (ROOT / path).is_file()
+    if name:
+        tree = ast.parse((ROOT / path).read_text(encoding="utf-8"))
+        assert name in {
+            item.name for item in ast.walk(tree) if isinstance(item, ast.FunctionDef | ast.AsyncFunctionDef)
+        }
+
+
+def test_what_is_here_names_a_test_and_what_is_not_says_why() -> None:
+    for row in compatibility.rows():
+        assert row.state in compatibility.STATES, row
+        assert row.by, row
+        if row.state == "yes":
+            assert "tests/" in row.by, row
