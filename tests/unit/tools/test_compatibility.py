@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from tools.musterctl.commands import table
+
 ROOT = Path(__file__).parents[3]
 sys.path.append(str(ROOT / "packaging"))
 
@@ -36,3 +38,20 @@ def test_what_is_here_names_a_test_and_what_is_not_says_why() -> None:
         assert row.by, row
         if row.state == "yes":
             assert "tests/" in row.by, row
+
+
+def test_every_command_and_flag_that_is_told_is_in_the_table_of_commands() -> None:
+    for row in compatibility.rows():
+        if row.area != "musterctl" or row.state != "yes":
+            continue
+        at, flags = table.root(), []
+        for word in (
+            row.name.removeprefix("(every command) ").replace("bash|zsh|fish|powershell", "bash").split()
+        ):
+            if word.startswith("--"):
+                flags.append(word.removeprefix("--"))
+            else:
+                found = [child for child in at.children if child.name == word]
+                assert found, row.name
+                at = found[0]
+        assert set(flags) <= {flag.name for flag in at.all_flags()}, row.name
