@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import json
+import signal
 import subprocess
 import sys
 import threading
@@ -15,7 +17,7 @@ from typing import Any
 import pytest
 
 from bench.compare.systems import find_etcd, start_etcd
-from tests.cluster.local_cluster import environment, free_base_port, local_cluster
+from tests.cluster.local_cluster import environment, free_base_port, local_cluster, until
 
 LIMIT_S = 120
 ETCD = Path(find_etcd())
@@ -53,13 +55,25 @@ class Content:
     leases: dict[int, tuple[int, list[str]]]
 
 
-def content(endpoint: str, revision: int, past: int) -> Content:
+def shown(endpoint: str) -> dict[str, str]:
+    """Keys and values."""
+    return {base64.b64decode(kv["key"]).decode(): kv.get("value", "")
+            for kv in found(endpoint, "get", "", "--prefix")["kvs"]}
+
+
+def leases_of(endpoint: str) -> dict[int, tuple[int, list[str]]]:
+    """Time to live and keys of every lease."""
     leases = {}
     for one in found(endpoint, "lease", "list").get("leases", []):
         told = found(endpoint, "lease", "timetolive", f"{one['id']:x}", "--keys")
         leases[one["id"]] = (told["granted-ttl"], sorted(told.get("keys") or []))
+    return leases
+
+
+def content(endpoint: str, revision: int, past: int) -> Content:
+    """All of it."""
     return Content(found(endpoint, "get", "", "--prefix", f"--rev={revision}")["kvs"],
-                   found(endpoint, "get", "", "--prefix", f"--rev={past}")["kvs"], leases)
+                   found(endpoint, "get", "", "--prefix", f"--rev={past}")["kvs"], leases_of(endpoint))
 
 
 def fill(endpoint: str) -> int:
@@ -211,6 +225,38 @@ def test_a_bumped_revision_is_compacted(saved: Saved, tmp_path: Path) -> None:
         assert now["header"]["revision"] == saved.revision + 1000
         assert now["kvs"] == saved.content.kvs
         assert is_compacted(endpoint, saved.revision)
+
+
+def test_a_running_etcd_is_imported_with_its_leases_and_followed(saved: Saved, tmp_path: Path) -> None:
+    with (etcd_of(saved.path, tmp_path / "etcd") as source,
+          local_cluster(tmp_path / "muster", 1, "--shards=2", "--fronts=0") as cluster):
+        (target,) = cluster.endpoints()
+        words = [*MUSTERCTL, f"--endpoints={target}", "import", f"--from-etcd={source}", "--follow"]
+        with subprocess.Popen(words, stderr=subprocess.PIPE, text=True, env=environment()) as copying:
+            assert copying.stderr is not None
+            try:
+                told = [copying.stderr.readline() for _ in range(2)]
+                assert f"keys and 2 leases of revision {saved.revision}" in told[1]
+                lease = found(source, "lease", "grant", "900")["ID"]
+                ctl(source, "put", "/d4/late", "x", f"--lease={lease:x}")
+                ctl(source, "del", "plain")
+                ctl(source, "put", "/last", "x")
+                until(lambda: "kvs" in found(target, "get", "/last"))
+            finally:
+                copying.send_signal(signal.SIGINT)
+            assert "ended: all is copied up to revision" in copying.stderr.read()
+        now, copied = (shown(endpoint) for endpoint in (source, target))
+        assert copied == now
+        assert leases_of(target) == leases_of(source)
+        mirrored = subprocess.Popen(
+            [*MUSTERCTL, f"--endpoints={target}", "make-mirror", source, "--prefix=/d",
+             "--dest-prefix=/mirror/d"], env=environment())
+        try:
+            wanted = {f"/mirror{key}": value for key, value in copied.items() if key.startswith("/d")}
+            until(lambda: {k: v for k, v in shown(source).items() if k.startswith("/mirror/")} == wanted)
+        finally:
+            mirrored.terminate()
+            mirrored.wait(LIMIT_S)
 
 
 @pytest.mark.parametrize("damage", ["cut", "changed"])

@@ -7,7 +7,7 @@ yet (auth, membership changes) is not in the table, and so is an unknown command
 from __future__ import annotations
 
 from tools.musterctl.command import Command, Flag
-from tools.musterctl.commands import snapshots
+from tools.musterctl.commands import copying_flags, snapshots
 
 GLOBAL_FLAGS = (
     Flag("endpoints", "list", "127.0.0.1:2379", "gRPC endpoints"),
@@ -369,6 +369,7 @@ def root() -> Command:
                 ],
             ),
             snapshots.command(),
+            *copying_flags.commands(),
             _check_command(),
             _move_leader_command(),
             _downgrade_command(),

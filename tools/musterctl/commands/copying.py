@@ -1,0 +1,238 @@
+"""``make-mirror`` and ``import``: keys of one cluster are put into another, and its changes follow.
+
+Keys and values are copied, by ``import`` leases too. Revisions and versions are the target's own: only a
+restored backup keeps them.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from itertools import groupby
+
+from cluster.pb import kv_pb2, rpc_pb2
+from tools.musterctl.client import Client, RequestError, failing_with, session
+from tools.musterctl.command import Exit, Invocation
+from tools.musterctl.commands.kv import prefix_end
+from tools.musterctl.commands.watch import Watcher, cancel_reason
+
+_PAGE = 512
+_TXN_BYTES = 1 << 20
+_MIRROR_TELLS_S = 30.0
+_IMPORT_TELLS_S = 5.0
+_EVERYTHING = (b"\0", b"\0")
+
+
+class Copier:
+    """Copies a span of keys. ``rename``: what a key is called at the target."""
+
+    def __init__(self, source: Client, target: Client, span: tuple[bytes, bytes], max_ops: int,
+                 rename: Callable[[bytes], bytes], leases: Leases | None = None) -> None:
+        self._source, self._target = source, target
+        self._span = span
+        self._max_ops = max(1, max_ops)
+        self._rename = rename
+        self._leases = leases
+        self.copied = 0
+        self.revision = 0  # of the source, up to which all is copied
+        self.on_progress: Callable[[], None] = lambda: None
+
+    def base(self) -> None:
+        """Copy what is there, all at one revision."""
+        start, end = self._span
+        more = True
+        while more:
+            request = rpc_pb2.RangeRequest(key=start, range_end=end, limit=_PAGE, revision=self.revision)
+            page = self._source.unary("KV/Range", request, rpc_pb2.RangeResponse, None, True)
+            self.revision = self.revision or page.header.revision
+            self._apply(rpc_pb2.RequestOp(request_put=self._put(kv)) for kv in page.kvs)
+            self.copied += len(page.kvs)
+            self.on_progress()
+            more = page.more and len(page.kvs) > 0
+            if more:
+                start = page.kvs[-1].key + b"\0"
+
+    def follow(self) -> None:
+        """Copy changes as they come, revision by revision, until interrupted. RequestError if it cannot."""
+        key, range_end = self._span
+        watch = rpc_pb2.WatchCreateRequest(
+            key=key, range_end=range_end, start_revision=self.revision + 1, progress_notify=True)
+        for response in Watcher(self._source, watch).responses():
+            if response.canceled:
+                raise Exit(1, cancel_reason(response))
+            for revision, events in groupby(response.events, lambda event: event.kv.mod_revision):
+                changes = list(events)
+                self._apply(self._change(event) for event in changes)
+                self.copied += len(changes)
+                self.revision = revision
+            self.revision = max(self.revision, response.header.revision)
+            self.on_progress()
+
+    def _change(self, event: kv_pb2.Event) -> rpc_pb2.RequestOp:
+        if event.type == kv_pb2.Event.PUT:
+            return rpc_pb2.RequestOp(request_put=self._put(event.kv))
+        return rpc_pb2.RequestOp(
+            request_delete_range=rpc_pb2.DeleteRangeRequest(key=self._rename(event.kv.key)))
+
+    def _put(self, kv: kv_pb2.KeyValue) -> rpc_pb2.PutRequest:
+        lease = self._leases.there(kv.lease) if self._leases is not None and kv.lease else 0
+        return rpc_pb2.PutRequest(key=self._rename(kv.key), value=kv.value, lease=lease)
+
+    def _apply(self, ops: Iterable[rpc_pb2.RequestOp]) -> None:
+        """In transactions as large as may be."""
+        some: list[rpc_pb2.RequestOp] = []
+        size = 0
+        for op in ops:
+            if some and (len(some) == self._max_ops or size + op.ByteSize() > _TXN_BYTES):
+                self._send(some)
+                some, size = [], 0
+            some.append(op)
+            size += op.ByteSize()
+        if some:
+            self._send(some)
+
+    def _send(self, ops: list[rpc_pb2.RequestOp]) -> None:
+        # the same puts and deletes again come to the same
+        self._target.unary("KV/Txn", rpc_pb2.TxnRequest(success=ops), rpc_pb2.TxnResponse, None, True)
+
+
+class Leases:
+    """Leases of the source, granted at the target with the same IDs, and kept alive there meanwhile."""
+
+    def __init__(self, source: Client, target: Client) -> None:
+        self._source, self._target = source, target
+        self._ttl_s: dict[int, int] = {}
+
+    @property
+    def granted(self) -> int:
+        """How many there are at the target."""
+        return sum(ttl > 0 for ttl in self._ttl_s.values())
+
+    def there(self, lease: int) -> int:
+        """The lease at the target; 0: the source has it no longer, and its keys will be deleted."""
+        if lease not in self._ttl_s:
+            request = rpc_pb2.LeaseTimeToLiveRequest(ID=lease)
+            found = self._source.unary(
+                "Lease/LeaseTimeToLive", request, rpc_pb2.LeaseTimeToLiveResponse, None, True)
+            self._ttl_s[lease] = ttl = found.grantedTTL if found.TTL > 0 else 0
+            if ttl:
+                try:
+                    grant = rpc_pb2.LeaseGrantRequest(ID=lease, TTL=ttl)
+                    self._target.unary("Lease/LeaseGrant", grant, rpc_pb2.LeaseGrantResponse)
+                except RequestError as error:
+                    if "already exists" not in str(error):
+                        raise
+        return lease if self._ttl_s[lease] else 0
+
+    def keep(self) -> None:
+        """Have a thread renew them as long as this program runs."""
+        threading.Thread(target=self._renew, daemon=True).start()
+
+    def _renew(self) -> None:
+        while True:
+            ttls = [ttl for ttl in list(self._ttl_s.values()) if ttl]
+            time.sleep(max(0.5, min(ttls, default=3) / 3))
+            there = [lease for lease, ttl in list(self._ttl_s.items()) if ttl]
+            requests = [rpc_pb2.LeaseKeepAliveRequest(ID=lease) for lease in there]
+            if not requests:
+                continue
+            try:
+                stream = self._target.stream(
+                    "Lease/LeaseKeepAlive", iter(requests), rpc_pb2.LeaseKeepAliveResponse)
+                for _ in stream:
+                    pass
+            except Exception as error:  # a thread's own: the copying goes on, and the next round may succeed
+                print(f"musterctl: leases were not renewed: {error}", file=sys.stderr)
+
+
+def _span(prefix: str) -> tuple[bytes, bytes]:
+    key = prefix.encode(errors="surrogateescape")
+    return (key, prefix_end(key)) if key else _EVERYTHING
+
+
+def make_mirror(invocation: Invocation) -> None:
+    """``make-mirror <destination>``: until it fails or is interrupted."""
+    flags = invocation.flags
+    if len(invocation.args) != 1:
+        raise Exit(128, "make-mirror takes one destination argument")
+    prefix, renamed = flags.string("prefix"), flags.string("dest-prefix")
+    if renamed and flags.switch("no-dest-prefix"):
+        raise Exit(128, "`--dest-prefix` and `--no-dest-prefix` cannot be set at the same time, choose one.")
+    s = session(invocation)
+    user, _, password = flags.string("dest-user").partition(":")
+    target = replace(
+        s.config, endpoints=(invocation.args[0],), cert=flags.string("dest-cert"),
+        key=flags.string("dest-key"), cacert=flags.string("dest-cacert"),
+        insecure_transport=flags.switch("dest-insecure-transport"),
+        user=user, password=flags.string("dest-password") or password)
+    old = prefix.encode(errors="surrogateescape")
+    new = renamed.encode(errors="surrogateescape") if renamed or flags.switch("no-dest-prefix") else old
+    copier = Copier(s.client(), Client(target, target.endpoints), _span(prefix), flags.number("max-txn-ops"),
+                    lambda key: key.replace(old, new, 1))
+    threading.Thread(target=_print_totals, args=(copier,), daemon=True).start()
+    with failing_with():
+        if flags.number("rev"):
+            copier.revision = flags.number("rev") - 1
+        else:
+            copier.base()
+        copier.follow()
+
+
+def _print_totals(copier: Copier) -> None:
+    while True:
+        time.sleep(_MIRROR_TELLS_S)
+        print(copier.copied, flush=True)
+
+
+def import_(invocation: Invocation) -> None:
+    """``import --from-etcd``: keys and leases; with ``--follow`` until interrupted."""
+    flags = invocation.flags
+    if invocation.args or not flags.strings("from-etcd"):
+        raise Exit(128, "import needs --from-etcd and takes no arguments")
+    s = session(invocation)
+    user, _, password = flags.string("from-user").partition(":")
+    cacert, cert, key = (flags.string(f"from-{name}") for name in ("cacert", "cert", "key"))
+    origin = replace(s.config, endpoints=tuple(flags.strings("from-etcd")), cert=cert, key=key, cacert=cacert,
+                     insecure_transport=not (cacert or cert or key), user=user, password=password)
+    source, target = Client(origin, origin.endpoints), s.client()
+    leases = Leases(source, target)
+    copier = Copier(source, target, _span(flags.string("prefix")), flags.number("max-txn-ops"),
+                    lambda key: key, leases)
+    copier.on_progress = _told_now_and_then(copier, leases)
+    _say("revisions become this cluster's own; to keep them, restore a snapshot instead")
+    with failing_with():
+        copier.base()
+        _say(f"copied {copier.copied} keys and {leases.granted} leases of revision {copier.revision}")
+        if flags.switch("follow"):
+            leases.keep()
+            for number in (signal.SIGINT, signal.SIGTERM):
+                signal.signal(number, lambda *_: _end(copier))
+            copier.follow()
+
+
+def _end(copier: Copier) -> None:
+    """Cut-over: the program's end, wherever it waits."""
+    _say(f"ended: all is copied up to revision {copier.revision}")
+    os._exit(0)
+
+
+def _told_now_and_then(copier: Copier, leases: Leases) -> Callable[[], None]:
+    told_at = time.monotonic()
+
+    def tell() -> None:
+        nonlocal told_at
+        if time.monotonic() - told_at >= _IMPORT_TELLS_S:
+            told_at = time.monotonic()
+            _say(f"copied {copier.copied} keys and changes, {leases.granted} leases, "
+                 f"revision {copier.revision}")
+
+    return tell
+
+
+def _say(text: str) -> None:
+    print(f"import: {text}", file=sys.stderr, flush=True)
