@@ -21,6 +21,7 @@ class Peer:
     host: str
     port: int
     peer_urls: tuple[str, ...] = ()
+    learner: bool = False  # when it joined; the table of members says what it is now
 
 
 def limit_s(election_timeout_ms: int) -> float:
@@ -85,6 +86,10 @@ class NodeSettings:
     client_urls: tuple[str, ...] = ()  # advertised; published to the cluster by shard 0's node
     peer_urls: tuple[str, ...] = ()
     incarnation: int = 0
+    # its host came to a running cluster: it is no voter of the configuration that its log begins with
+    joined: bool = False
+    strict_reconfig_check: bool = True  # cluster.members.checks; so is the next one
+    max_learners: int = 1
     initial_election_tick_advance: bool = True
     snapshot_count: int = 10_000  # applied entries between truncations of the log
     snapshot_catchup_entries: int = 5_000

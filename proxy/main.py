@@ -28,6 +28,7 @@ from proxy.metrics.shard_endpoints import register as register_shards
 from proxy.metrics.siblings import Siblings
 from proxy.routing.links import Connector
 from proxy.routing.router import SWEEP_S, Router
+from proxy.services import cluster
 from proxy.services.context import Context
 from proxy.services.corruption import CorruptionChecks, differs
 from proxy.services.table import register_all
@@ -50,11 +51,14 @@ class Front:
         self.status = machine.status
         self.connector = connector(machine, common)
         self.router = Router(loop, common, self.connector)
+        self.connector.follow(self.router.members)
         self.context = Context(settings, self.router)
         self.context.hub.random = machine.random.random
         self.registry = FilteredRegistry(settings.cors, settings.host_whitelist, timed=settings.timed_calls)
         self.registry.shown = self.context.principals.of
         register_all(self.registry, self.context)
+        self.router.members.subscribe(self._members_changed)
+        self._members_changed()
         limits = Limits(
             max_message_bytes=common.max_request_bytes + _RECEIVE_OVERHEAD_BYTES,
             max_concurrent_streams=settings.max_concurrent_streams,
@@ -88,6 +92,10 @@ class Front:
         self._refused = 0  # connections, as far as the log tells
         self._refusals = Repeats()
         self._sweeper: asyncio.TimerHandle | None = None
+
+    def _members_changed(self) -> None:
+        learner = self.router.members.learner(self.settings.common.member_id)
+        self.registry.gate = cluster.refused_at_learner if learner else None
 
     async def start(self) -> None:
         """Listen and connect."""

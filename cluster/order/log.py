@@ -44,7 +44,7 @@ _SKIP = struct.Struct("<Q")
 CUT_SIZE = _CUT.size
 _COUNT = struct.Struct("<Q")
 _CONTROL = frozenset((Item.LEASE_GRANT, Item.LEASE_REVOKE, Item.LEASE_CHECKPOINT, Item.COMPACT, Item.BOOTSTRAP,
-                      Item.INCARNATION, Item.ALARM, Item.ROWS))
+                      Item.INCARNATION, Item.ALARM, Item.ROWS, Item.HOST))
 # what is no effect of shard 0's own
 _ORDERING = _CONTROL | {Item.CUT, Item.MULTI, Item.SKIP, Item.PUBLISH, Item.DOWNGRADE}
 

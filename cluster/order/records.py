@@ -55,6 +55,7 @@ class Item(IntEnum):
     PUTS_LATER = 20  # R: the same of a shard other than 0: see cluster.order.later_puts
     ROWS = 21  # rows of a feature that are written or deleted: see cluster.features.rows
     DOWNGRADE = 24  # target version of a downgrade, or nothing: cluster.features.downgrade
+    HOST = 28  # a row of the table of members: see cluster.members.table
 
 
 #: Stands for the revision of an effect that is logged and not in order yet (shards other than 0); every real
@@ -221,6 +222,11 @@ def rows(body: bytes) -> bytes:
 def publish(member: bytes) -> bytes:
     """A host's name and client URLs."""
     return ITEM.pack(Item.PUBLISH, len(member)) + member
+
+
+def host(row: bytes) -> bytes:
+    """A host as it is from here on: added, changed, removed."""
+    return ITEM.pack(Item.HOST, len(row)) + row
 
 
 def incarnation(member_id: int, number: int) -> bytes:

@@ -28,6 +28,7 @@ from cluster.evaluate.footprint import inverted
 from cluster.faults import faults
 from cluster.features import rows
 from cluster.features.downgrade import MOST_BYTES
+from cluster.members.table import Host
 from cluster.order.log import CUT_SIZE, MULTI_HEAD, PART_HEAD, PARTICIPANT, skip
 from cluster.order.records import (
     ALARM_BODY,
@@ -127,6 +128,14 @@ def _sound_downgrade(data: bytes, pos: int, end: int) -> bool:
     return end - pos <= MOST_BYTES and data[pos:end].isascii()
 
 
+def _sound_host(data: bytes, pos: int, end: int) -> bool:
+    try:
+        Host.decode(data[pos:end])
+    except ValueError:
+        return False
+    return True
+
+
 def _sound_puts(data: bytes, pos: int, end: int) -> bool:
     count = _put_count(data, pos, end, 5)
     if not count:
@@ -203,7 +212,7 @@ _EFFECTS: dict[int, Check] = _LONG_CHANGES | {Item.TXN: _sound_txn, Item.TXN_LON
 _CONTROLS: dict[int, Check] = {
     Item.LEASE_GRANT: _of_size(LEASE.size), Item.LEASE_REVOKE: _sound_revoke, Item.LEASE_CHECKPOINT: _of_size(LEASE.size),
     Item.COMPACT: _of_size(REVISION.size), Item.BOOTSTRAP: _of_size(BOOTSTRAP.size), Item.ALARM: _of_size(ALARM_BODY.size),
-    Item.INCARNATION: _of_size(INCARNATION.size), Item.ROWS: rows.sound}
+    Item.INCARNATION: _of_size(INCARNATION.size), Item.ROWS: rows.sound, Item.HOST: _sound_host}
 _ORDER: dict[int, Check] = {Item.CUT: _sound_cut, Item.MULTI: _sound_multi}
 
 

@@ -303,6 +303,11 @@ class Raft(Election):
         """The one in effect: the latest in the log, committed or not."""
         return self._membership.current
 
+    @property
+    def committed_configuration(self) -> Configuration:
+        """The latest one that is committed, as far as this replica knows."""
+        return self._membership.at(self.log.commit)[1]
+
     def position_at(self, index: int) -> SnapshotPosition:
         """The snapshot position for a state that has applied exactly up to ``index``."""
         term = self.log.term(index)

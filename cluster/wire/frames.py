@@ -42,6 +42,7 @@ class PeerKind(IntEnum):
     FRONT = ord("F")
     WHO = ord("?")
     REFUSED = ord("X")
+    JOIN = ord("J")
 
     @property
     def byte(self) -> bytes:
@@ -122,6 +123,8 @@ PEER_KINDS: dict[PeerKind, Kind] = {
         "the next frame is answered again"),
     PeerKind.REFUSED: _peer(PeerKind.REFUSED, "code u8, reason in UTF-8", "HELLO again after 5 s",
         "the next frame is answered with WHO, and the hello refused again"),
+    PeerKind.JOIN: Kind("JOIN", "J", "host that is to join", "node 0", "empty: who belongs to the cluster?",
+        "JOIN: JSON of cluster ID, shards, depth, members", "asked again, of the next host", 8),
 }
 
 PEER_FRAMES = frozenset(int(k) for k in PEER_KINDS) - {
@@ -129,6 +132,7 @@ PEER_FRAMES = frozenset(int(k) for k in PEER_KINDS) - {
     PeerKind.FRONT,
     PeerKind.WHO,
     PeerKind.REFUSED,
+    PeerKind.JOIN,
 }
 """What a peer sends after its hello."""
 
@@ -170,6 +174,8 @@ REQUESTS: dict[Method, Kind] = dict(
         _write(Method.SET_ALARM, "`AlarmRequest`", "sequencer"),
         _write(Method.SET_DOWNGRADE, "`DowngradeRequest` that enables or cancels", "sequencer"),
         _write(Method.AUTH_CHANGE, "a change of users and roles: its number, the request", "sequencer"),
+        _ask(Method.MEMBERS, "front", "sequencer", "kind u8 + `MemberAddRequest` and so on",
+            "OK: HEAD + fields; ERROR, NOT_LEADER, UNKNOWN", _WRITE_LOST, 8),
     _ask(Method.PUBLISH, "node", "sequencer", "`etcdserverpb.Member`", "OK",
             "said again until the state shows it"),
         _ask(Method.READ_INDEX, "front", "sequencer", "empty", "OK: READ_INDEX_ANSWER", _READ_LOST),
@@ -230,6 +236,8 @@ REQUESTS: dict[Method, Kind] = dict(
             "PARTIAL: FEED_HEAD + projection, for ever", "the link ends, and the feed is asked for anew"),
         _node(Method.FEED_ACK, "node", "any host's node 0", "order index applied, durable u64 each, haste u8",
             _NOTHING, "the next one says more"),
+        _ask(Method.RECONFIGURE, "sequencer", "shard's leader", "kind of change u8, member ID u64",
+            "OK: JSON of where the group stands; NOT_LEADER", "asked again while it is due", 8),
         _ask(Method.CREDIT, "front", "node",
             "rid of an answer in parts: bytes u64 that may be sent of it, in all", _NOTHING,
             "the link ends, and the answer with it"),
@@ -275,6 +283,8 @@ ANSWERS: dict[Status, Kind] = dict(
             "the link speaks the hello's version", since=8),
         _said(Status.AUTH, "rid 0: order index u64, enabled u8, auth revision u64, secret of simple tokens",
             "the link ends with it", since=8),
+        _said(Status.MEMBERS, "rid 0: the table of members (`cluster.members.table`), of shard 0's nodes",
+            _LINK_ENDS, since=8),
         _said(Status.LOST, "a subscription has a gap: it is to be made anew from history", _LINK_ENDS),
     )
 )

@@ -49,6 +49,7 @@ class Method(IntEnum):
     AUTH_CHANGE = 10  # cluster.features.auth.changes: its number and the request; to the sequencer
     PUBLISH = 7  # a host's name and client URLs: etcdserverpb.Member in wire form; to the sequencer
     SET_DOWNGRADE = 9  # DowngradeRequest that enables or cancels; to the sequencer
+    MEMBERS = 12  # a change of members, to the sequencer: its kind (u8, MEMBER_ADD and so on) + the request
     # To the sequencer, answered after a confirmation round begun after they arrived (H2, H7).
     READ_INDEX = 16  # body empty; answer OK: READ_INDEX_ANSWER
     LEASE_KEEPALIVE = 17  # LeaseKeepAliveRequest; OK: HEAD + fields (TTL 0: no such lease)
@@ -90,6 +91,9 @@ class Method(IntEnum):
     REPORT = 83  # leader -> sequencer; no answer
     FEED = 84  # node -> any node 0: order records from this index on (u64); PARTIAL answers FEED_HEAD + projection
     FEED_ACK = 85  # order index applied (u64), durable (u64), haste (u8, node.replica.feed): credit for more; no answer
+    # leader of shard 0 -> a shard's leader: where its group stands, and what is due there
+    # (node.members.group)
+    RECONFIGURE = 86
     CREDIT = 52  # rid of an answer in PARTIAL records: so many bytes (u64, in all) of their bodies have been passed on, or have
     # room; as many as before: its client takes others first; rid 0: so many of all such answers have been read from this link; no answer
     FAREWELL = 54  # the answer to LEAVING: this front has every answer and asks nothing more on this link; no answer
@@ -117,8 +121,11 @@ class Status(IntEnum):
         14  # rid 0: SPOKEN, which versions the node speaks; in its first frame, to those who named theirs
     )
     AUTH = 15  # rid 0, to a front: what it needs of users and roles (node.serving.guard): HELLO, changes
+    MEMBERS = 16  # rid 0: the table of members (cluster.members.table), of shard 0's nodes
     LOST = 10  # a subscription ended (snapshot installed: a gap): re-join from history
 
+
+MEMBER_ADD, MEMBER_REMOVE, MEMBER_UPDATE, MEMBER_PROMOTE = range(1, 5)  # kinds of MEMBERS
 
 HEAD = struct.Struct("<QQ")  # revision for the response header, raft term; the response's other fields follow
 PUT_ANSWER = struct.Struct("<QBIQQ")  # ANSWER and HEAD of a put without previous value, in one

@@ -55,6 +55,8 @@ class Contacts:
                 self._is_troubled(member_id, link.peer, reason, hint, now)
             else:
                 self._is_well(member_id, link.peer, now)
+        for member_id in self._troubles.keys() - self._links.keys():
+            del self._troubles[member_id]  # it was removed
         self._look_for_leader(leader, now)
 
     def _is_troubled(self, member_id: int, peer: Peer, reason: str, hint: str, now: float) -> None:

@@ -56,7 +56,7 @@ class Incarnations:
         """Whether a hello is of the replica that is known here; the first one is remembered. Blocks for a sync."""
         if not self._is_agreed(member_id, incarnation):
             return False
-        seen = self._heard.get(member_id)
+        seen = self.heard(member_id)
         if seen is None:
             # nobody knows yet whether the tail is committed, but what it tells of the past is true
             if any(m == member_id and i != incarnation for m, i in self._in_log()):
@@ -73,6 +73,9 @@ class Incarnations:
 
     def heard(self, member_id: int) -> int | None:
         """Whom this replica takes a member for; None: it has not met it."""
+        if member_id not in self._heard and (seen := self._memory.meta(_name(member_id))) is not None:
+            # a host that was added since this replica was made
+            self._heard[member_id] = int.from_bytes(seen, "big")
         return self._heard.get(member_id)
 
     def to_log(self, term: int) -> list[tuple[int, int]]:

@@ -26,6 +26,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable
 from functools import partial
+from typing import Protocol
 
 import structlog
 
@@ -42,20 +43,31 @@ log = structlog.get_logger("peers")
 
 HELLO = struct.Struct("<HQQQI")  # protocol version, cluster ID, member ID, incarnation, shard
 REFUSED_CLUSTER, REFUSED_VERSION, REFUSED_INCARNATION, REFUSED_UNKNOWN, REFUSED_SHARD = range(1, 6)
+REFUSED_REMOVED = 6
 _HINTS = {
     REFUSED_CLUSTER: "compare --initial-cluster-token and --initial-cluster of both hosts",
     REFUSED_VERSION: "both hosts need the same version of muster",
     REFUSED_UNKNOWN: "compare --initial-cluster of both hosts",
     REFUSED_SHARD: "a host's shards take the ports from its peer port on: compare the peer URLs in --initial-cluster",
 }
-_HELLO, _WHO, _REFUSED, _FRONT, _VERSIONS = (
-    kind.byte for kind in (PeerKind.HELLO, PeerKind.WHO, PeerKind.REFUSED, PeerKind.FRONT, PeerKind.VERSIONS))
+_HELLO, _WHO, _REFUSED, _FRONT, _VERSIONS, _JOIN = (
+    kind.byte for kind in (PeerKind.HELLO, PeerKind.WHO, PeerKind.REFUSED, PeerKind.FRONT, PeerKind.VERSIONS,
+                           PeerKind.JOIN))
+REMOVED = "the member has been permanently removed from the cluster"
 RETRY_S = 5.0  # a host that is refused says hello again after so long; what is wrong is mended by people
 _SETTLED_S = 1.0  # so long after a hello a refusal would have come
 _LONGEST_REASON = 300
 _PEER_HWM = 10_000
 _MOST_EARLY, _MOST_EARLY_BYTES = 64, 4096  # frames kept for a hello that is asked for, and the size of each
 _EARLY_S = 5.0  # a hello follows within a round trip
+
+
+class Roster(Protocol):
+    """Whom this node has to do with: ``node.members.roster``."""
+
+    def reachable(self) -> dict[int, Peer]: ...
+    def is_removed(self, member_id: int) -> bool: ...
+    def described(self) -> bytes: ...
 
 
 class PeerLink:
@@ -164,7 +176,7 @@ class Peers:
         member_id: int,
         incarnation: int,
         shard: int,
-        peers: tuple[Peer, ...],
+        roster: Roster,
         listen: tuple[str, int],
         silence_s: float,
         incarnations: Incarnations,
@@ -177,12 +189,13 @@ class Peers:
         self._incarnations = incarnations
         self._on_frame = on_frame
         self._on_front = on_front
-        self._known = {p.member_id: p for p in peers if p.member_id != member_id}
+        self._roster = roster
+        self._known = roster.reachable()
         self._accepted: dict[bytes, int] = {}
         # By identity, the oldest first: when a frame came before the hello, and what it was, as a vote after a restart here
         self._early: dict[bytes, tuple[float, bytes]] = {}
         self._refusals = Repeats()
-        self._loop = loop = machine.loop
+        self._loop = machine.loop
         self.versions: dict[int, int] = dict.fromkeys(self._known, LOWEST)  # spoken with each member
         self.received_bytes: dict[int, int] = dict.fromkeys(self._known, 0)
         self.round_trips = RoundTrips(machine, self._known, self.send)
@@ -190,18 +203,41 @@ class Peers:
         def hello(version: int) -> bytes:
             return _HELLO + HELLO.pack(version, cluster_id, member_id, incarnation, shard)
 
+        self._hello = hello
         self._router = machine.listen(tcp_endpoint(*listen), self._receive, keyed=True, hwm=_PEER_HWM,
                                       silence_s=silence_s, strangers=True, gone=self._gone)
-        self.links = {
-            p.member_id: PeerLink(
-                partial(_dial, machine, tcp_endpoint(p.host, p.port + shard), silence_s),
-                p,
-                hello,
-                on_refused,
-                loop.time,
-            )
-            for p in self._known.values()
-        }
+        self._machine, self._silence_s, self._on_refused = machine, silence_s, on_refused
+        self.links = {p.member_id: self._link(p) for p in self._known.values()}
+
+    def _link(self, peer: Peer) -> PeerLink:
+        endpoint = tcp_endpoint(peer.host, peer.port + self._shard)
+        connect = partial(_dial, self._machine, endpoint, self._silence_s)
+        return PeerLink(connect, peer, self._hello, self._on_refused, self._loop.time)
+
+    def follow(self) -> None:
+        """Members have changed, perhaps: links to those that went end, others begin."""
+        known = self._roster.reachable()
+        if known == self._known:
+            return
+        before, self._known = self._known, known
+        for member_id, peer in before.items():
+            if known.get(member_id) != peer:
+                self.links.pop(member_id).close()
+        for member_id, peer in known.items():
+            if member_id not in self.links:
+                self.received_bytes.setdefault(member_id, 0)
+                self.versions.setdefault(member_id, LOWEST)
+                self.round_trips.follow(member_id)
+                self.links[member_id] = self._link(peer)
+        for identity, member_id in list(self._accepted.items()):
+            if member_id not in known:
+                self._refuse_unknown(identity, member_id)
+
+    def _refuse_unknown(self, identity: bytes, member_id: int) -> None:
+        if self._roster.is_removed(member_id):
+            self._refuse(identity, member_id, REFUSED_REMOVED, REMOVED)
+        else:
+            self._refuse(identity, member_id, REFUSED_UNKNOWN, f"member {member_id:x} is not in this cluster")
 
     def send(self, member_id: int, kind: bytes, data: bytes) -> bool:
         """Send one frame to a peer; False if it was dropped."""
@@ -214,6 +250,9 @@ class Peers:
         if kind == _FRONT:
             if self._on_front(identity, frame[1:], self._router.send):
                 self._router.trust(identity)
+            return
+        if frame == _JOIN:
+            self._router.send([identity, _JOIN + self._roster.described()])
             return
         if kind == _HELLO:
             self._on_hello(identity, frame)
@@ -263,7 +302,7 @@ class Peers:
             self._refuse(identity, member_id, REFUSED_VERSION,
                          f"incompatible version (got {version} want {LOWEST} to {HIGHEST})")
         elif member_id not in self._known:
-            self._refuse(identity, member_id, REFUSED_UNKNOWN, f"member {member_id:x} is not in this cluster")
+            self._refuse_unknown(identity, member_id)
         elif shard != self._shard:
             self._refuse(identity, member_id, REFUSED_SHARD, f"shard mismatch (got {shard} want {self._shard})")
         elif not self._incarnations.accept(member_id, incarnation):

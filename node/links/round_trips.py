@@ -30,6 +30,10 @@ class RoundTrips:
         self._send = send
         self._timer: asyncio.TimerHandle | None = None
 
+    def follow(self, member: int) -> None:
+        """A member that was added."""
+        self.took.setdefault(member, Histogram(ROUND_TRIP_S))
+
     def start(self) -> None:
         """Ask from now on. Without it, peers are answered only."""
         self._timer = self._machine.loop.call_later(INTERVAL_S, self.start)

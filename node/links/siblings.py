@@ -16,6 +16,7 @@ import structlog
 from cluster.endpoints import ipc_endpoint, tcp_endpoint
 from cluster.grain import GRAIN
 from cluster.machine import Machine
+from cluster.members.table import Table
 from cluster.settings import Common
 from cluster.wire.frames import PeerKind
 from cluster.wire.link import AskingEnd, Broken
@@ -51,6 +52,7 @@ class NodeLink:
         self.heard_at = self.used_at = links.loop.time()
         endpoint, prefix, keyed = links.route(member_id, shard)
         self._end = AskingEnd(prefix, self.heard_at)
+        self.endpoint = endpoint
         self._greeted = False
         if links.closed:  # this node is stopping: nothing leaves any more
             self.alive = False
@@ -168,14 +170,16 @@ class NodeLinks:
 
     kind = NodeLink
 
-    def __init__(self, machine: Machine, common: Common, heard: Callable[[], None]) -> None:
+    def __init__(
+        self, machine: Machine, common: Common, heard: Callable[[], None], members: Table | None = None,
+    ) -> None:
         self.machine = machine
         self.loop = machine.loop
         self.common = common
         self.heard = heard
         self.closed = False
         self.dirty: set[NodeLink] = set()
-        self._peers = {p.member_id: p for p in common.peers}
+        self._members = members or Table(common.peers)
         self._links: dict[tuple[int, int], NodeLink] = {}
         self._silence_s = common.election_timeout_ms / 1000
 
@@ -183,7 +187,7 @@ class NodeLinks:
         """Endpoint, frame prefix, and whether a key is asked for, of a host's node of a shard."""
         if member_id == self.common.member_id:
             return ipc_endpoint(self.common.run_dir, shard), b"", False
-        peer = self._peers[member_id]
+        peer = self._members.peer(member_id)
         return tcp_endpoint(peer.host, peer.port + shard), _FRONT, True
 
     def get(self, member_id: int, shard: int) -> NodeLink:
@@ -194,6 +198,12 @@ class NodeLinks:
             self.dirty.add(link)  # it hears how things are there even if nothing is ever asked on it
         link.used_at = self.loop.time()
         return link
+
+    def follow(self) -> None:
+        """Members have changed: links to where one was before end."""
+        for (member_id, shard), link in list(self._links.items()):
+            if link.endpoint != self.route(member_id, shard)[0]:
+                link.drop("its host is somewhere else now")
 
     def flush(self) -> None:
         """Send every link's requests of this tick."""

@@ -21,7 +21,6 @@ class Standing:
     def __init__(self, node: Node) -> None:
         self._node = node
         self._leader = (0, 0)  # member, term
-        self._names = {p.member_id: p.name for p in node.settings.common.peers}
         self._contacts: Contacts | None = None
         self.ready = False  # the supervisor was told so
 
@@ -32,7 +31,7 @@ class Standing:
         if now != self._leader:
             self._leader = now
             node.upkeep.leader_changes += 1 if now[0] else 0
-            name = self._names.get(now[0], "")
+            name = node.roster.name(now[0])
             log.info("leader changed", shard=node.settings.shard, leader=f"{now[0]:x}", name=name, term=now[1])
             node.status.say("leader", shard=node.settings.shard, leader=now[0], name=name, term=now[1])
             self.say_state()
@@ -45,6 +44,7 @@ class Standing:
         if self._contacts is None:
             self._contacts = Contacts(node.settings.shard, node.peers.links)
         node.peers.look()
+        node.roster.second()
         self._contacts.look(node.raft.leader_id, now)
 
     def say_ready(self) -> None:

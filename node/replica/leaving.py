@@ -69,7 +69,7 @@ class Leaving:
         node, now = self._node, self._node.loop.time()
         if now - self._told_at >= node.settings.common.heartbeat_interval_ms / 1000:
             self._told_at = now
-            for peer in node.settings.common.peers:
+            for peer in node.roster.table.peers:
                 node.peers.send(peer.member_id, FRAME, b"")
 
     @property

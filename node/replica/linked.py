@@ -13,12 +13,15 @@ class LinkedNode(Node):
     links_kind = NodeLinks
 
     def start(self) -> None:
-        self.links = self.links_kind(self.machine, self.settings.common, self.wake)
+        self.links = self.links_kind(self.machine, self.settings.common, self.wake, self.roster.table)
         super().start()
 
     def _close(self) -> None:
         self.links.close()  # only now: what was logged here gets its fate by the feed
         super()._close()
+
+    def members_changed(self) -> None:
+        self.links.follow()
 
     def _unseen(self) -> bool:
         return False  # other nodes wait for what is applied here; decision 20 says how soon each wants it

@@ -253,6 +253,13 @@ class OrderNode(LinkedNode):
             else:
                 link.request(message.method, message.body)
 
+    def ask_leader(
+        self, shard: int, method: int, body: bytes, answered: Callable[[int, bytes], bool]) -> None:
+        member_id = self._reporters.get(shard)
+        if member_id is not None and member_id in self.roster.table.hosts:
+            self.links.get(member_id, shard).request(method, body, answered)
+            self.wake()
+
     def _answered(self, link: NodeLink, shard: int, attempt: order.Attempt) -> Callable[[int, bytes], None]:
         def answered(status: int, body: bytes) -> None:
             coordinator = self.coordinator
@@ -439,7 +446,7 @@ class OrderNode(LinkedNode):
         said, now = self.feeds.floors.encode(), self.loop.time()
         if said != self._told[0] or now - self._told[1] >= REPEAT_S:
             self._told = said, now
-            for peer in self.settings.common.peers:
+            for peer in self.roster.table.peers:
                 self.peers.send(peer.member_id, FRAME, said)
 
     def _peer_said(self, member_id: int, kind: bytes, data: bytes) -> None:

@@ -14,7 +14,7 @@ covers them (I2), and an answer leaves only after the apply (I7).
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
@@ -33,19 +33,21 @@ from cluster.pacing.patience import COMMIT_RIDES_MS, HURRY_S, Patience
 from cluster.raft import Config, Configuration, EntryKind, IntegrityError, Raft, Ready, Role
 from cluster.settings import NodeSettings, Peer
 from cluster.wire.frames import PeerKind
-from cluster.wire.messages import Method, Status
+from cluster.wire.messages import Status
 from node.links.fronts import FrontLink, Fronts, PassOn, Send
 from node.links.incarnations import Incarnations
 from node.links.mail import Mail
-from node.links.peers import REFUSED_INCARNATION, Peers
+from node.links.peers import REFUSED_INCARNATION, REFUSED_REMOVED, Peers
 from node.links.standing import Standing
 from node.machine import NodeMachine
+from node.members.roster import Roster
 from node.replica.applying import Applies, is_full, one_run
 from node.replica.clock import Clock, signs_of_life_ms
-from node.replica.kinds import FRONT, QUESTIONS, RAFT, SNAPSHOT, TOLD, WRITES
+from node.replica.kinds import FRONT, RAFT, SNAPSHOT, TOLD, WRITES
 from node.replica.leaving import FRAME as LEAVING_FRAME
 from node.replica.leaving import Leaving, close
 from node.replica.raft_view import RaftView
+from node.replica.requests import take_in
 from node.replica.spin import Spin
 from node.replica.writes import Writes
 from node.serving.backups import Backups
@@ -84,7 +86,8 @@ class Node:
         self.loop = loop = machine.loop
         self.status = machine.status
         self.now_ms = machine.now_ms
-        self.voters = Configuration(frozenset(p.member_id for p in common.peers), frozenset())
+        own = {common.member_id} if settings.joined else set()
+        self.voters = Configuration(frozenset(p.member_id for p in common.peers) - own)
         self.log = machine.open_log(
             f"{settings.data_dir}/log", initial=self.voters, no_fsync=settings.unsafe_no_fsync,
             write_buffer_bytes=log_buffer_bytes(settings))
@@ -135,6 +138,7 @@ class Node:
         self.incarnations = Incarnations(
             common.member_id, settings.incarnation, self.voters.voters, self.log, self.store.incarnations(),
             self.logged_incarnations)
+        self.roster = Roster(self)
         self.applied_index = self.store.position.shard_index
         self.gathering = Gathering(loop, self._apply, self._unseen, self.wake)
         self.applies = Applies(
@@ -171,7 +175,7 @@ class Node:
         settings, common = self.settings, self.settings.common
         self.peers = Peers(
             self.machine, cluster_id=common.cluster_id, member_id=common.member_id,
-            incarnation=settings.incarnation, shard=settings.shard, peers=common.peers,
+            incarnation=settings.incarnation, shard=settings.shard, roster=self.roster,
             listen=(settings.listen_host, settings.listen_port), silence_s=common.silence_s,
             incarnations=self.incarnations, on_frame=self._peer_frame, on_front=self._remote_front, on_refused=self._refused,
         )
@@ -180,6 +184,7 @@ class Node:
         if (agreed := self.store.bootstrap()) is not None:
             self.upkeep.check_bootstrap(agreed)
         self.upkeep.incarnations_agreed(())
+        self.roster.start()
         log.info("node started", shard=settings.shard, term=self.raft.term, commit=self.raft.commit_index,
                  applied=self.applied_index, revision=self.store.revision, last_index=self.raft.last_index)
         self.wake()
@@ -263,29 +268,8 @@ class Node:
             try:
                 if write:
                     submit(link, rid, method, timeout_ms, body)
-                elif method in QUESTIONS:
-                    self.confirmations.ask(link, rid, method, body)
-                elif method == Method.SUBSCRIBE:
-                    self.watches.subscribe(link, rid, body)
-                elif method == Method.UNSUBSCRIBE:
-                    self.watches.unsubscribe(link, rid)
-                elif method == Method.CANCEL:
-                    self.reads.cancel(link, rid)
-                    self.backups.end(link, rid)
-                    self.streams.end(link, rid)
-                elif method == Method.CATCH_UP:
-                    self.hurry(link, int.from_bytes(body, "little"))
-                elif method == Method.CREDIT:
-                    self.backups.credit(link, rid, int.from_bytes(body, "little"))
-                    self.streams.credit(link, rid, int.from_bytes(body, "little"))
-                elif method == Method.FAREWELL:
-                    link.farewell = True
-                elif method == Method.TRANSFER_LEADER:
-                    self.upkeep.transfer(link, rid, body)
-                elif method >= Method.WIDE and self._node_request(link, rid, method, timeout_ms, body):
-                    pass
                 else:
-                    self.serve.request(link, rid, method, timeout_ms, body)
+                    take_in(self, link, rid, method, timeout_ms, body)
             except EtcdError as error:
                 self.reads.refuse(link, rid, error)
             except MISTAKES as error:  # the request's alone: the link is everybody's; a failing disk is none of them
@@ -309,6 +293,7 @@ class Node:
     def _greet(self, link: FrontLink) -> None:
         link.answer(0, Status.STATE, self.standing.state())
         self.guard.greet(link)
+        self.roster.greet(link)
         self._dirty.add(link)
         if self.left and link.watches:
             link.answer(0, Status.LEAVING, b"")
@@ -339,6 +324,8 @@ class Node:
     def _refused(self, peer: Peer, code: int, reason: str) -> None:
         if code == REFUSED_INCARNATION:
             self.fail(reason)
+        elif code == REFUSED_REMOVED:
+            self.roster.leave()
 
     def fail(self, reason: str) -> None:
         """End this process for a reason that a restart would not mend."""
@@ -434,6 +421,13 @@ class Node:
         elif self.raft.leader_id and self.raft.leader_id != self.settings.common.member_id:
             self.peers.send(self.raft.leader_id, PeerKind.ALARM.byte, body)
 
+    def members_changed(self) -> None:
+        """The table of members is another one."""
+
+    def ask_leader(
+        self, shard: int, method: int, body: bytes, answered: Callable[[int, bytes], bool]) -> None:
+        """Ask the leader of another shard, if it is known. A store of one shard has none."""
+
     def awaited_elsewhere(self) -> bool:
         """Whether another process waits for what is applied here."""
         return False
@@ -466,6 +460,8 @@ class Node:
         first, last = ready.committed
         if last > first:
             self.gathering.take(last)
+        if ready.configuration is not None:
+            self.roster.configured()
         for context, index in ready.reads:
             self.confirmations.confirmed(context, index)
         if ready.reads_failed:
@@ -549,6 +545,8 @@ class Node:
                       counted=counted, found=found)
         if applied.alarms:
             self.upkeep.alarms_changed()
+        if applied.hosts:
+            self.roster.applied(applied.hosts)
         if applied.incarnations:
             self.upkeep.incarnations_agreed(applied.incarnations)
         if len(self.reads.waiting):
@@ -568,6 +566,7 @@ class Node:
         self.writes.skipped_to(self.applied_index)
         self.upkeep.installed(self.applied_index)
         self.upkeep.alarms_changed()
+        self.roster.replaced()
         if self.standing.ready:
             self.upkeep.begin()
         self.upkeep.incarnations_agreed(self.store.incarnations().items())
@@ -582,6 +581,7 @@ class Node:
             common = self.settings.common
             leader.append(records.bootstrap(1, common.shard_count, common.placement_depth))
         self.upkeep.log_incarnations()
+        self.roster.changes.leading()
         self.standing.say_state()
         self.upkeep.publish()
         log.info("leading", shard=self.settings.shard, term=self.raft.term, revision=self.store.revision)
@@ -591,6 +591,7 @@ class Node:
         if self.raft.role is not Role.LEADER or (leading is not None and leading.term != self.raft.term):
             self.writes.resign()
             self.confirmations.resign()
+            self.roster.changes.resign()
             self.store.forget_versions()
             if leading is not None:
                 self.lessor.demote()

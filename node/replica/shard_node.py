@@ -395,7 +395,7 @@ class ShardNode(LinkedNode):
         self._next_feed = self._taken_index + 1
         self._headless_since = now
         # the own host's first, one that failed last
-        members = sorted((p.member_id for p in self.settings.common.peers),
+        members = sorted((p.member_id for p in self.roster.table.peers),
                          key=lambda m: (self._failed_feeds.get(m, 0.0), m != own))
         link = self._feed_link = self.links.get(better or members[0], 0)
         link.request(Method.FEED, FEED_BODY.pack(self.settings.shard, self._next_feed), self._fed(link), stays=True)
@@ -411,7 +411,7 @@ class ShardNode(LinkedNode):
         if at_home and link.leader:
             self._headless_since = now
             return 0
-        others = [p.member_id for p in common.peers if p.member_id != common.member_id] if at_home else [common.member_id]
+        others = self.roster.others if at_home else [common.member_id]
         good = [m for m in others if (known := self.links.get(m, 0)).up and known.leader]
         if not good:
             self._headless_since = now if not at_home else self._headless_since
@@ -424,13 +424,13 @@ class ShardNode(LinkedNode):
         if not self._starved:
             return
         now = self.loop.time()
-        everybody = len(self._starved) == len(self.settings.common.peers)
+        everybody = len(self._starved) == len(self.roster.table.peers)
         if not everybody and now - self._starved_since < 3 * self.settings.common.election_timeout_ms / 1000:
             return  # another host may have them still
         if self.raft.role is Role.LEADER:
             return  # it hands over first, since nothing of it is put in order (H13)
         peers = [self.raft.leader_id] if self.raft.leader_id else []
-        peers += sorted(p.member_id for p in self.settings.common.peers if p.member_id not in (*peers, self.settings.common.member_id))
+        peers += [m for m in self.roster.others if m not in peers]
         for peer in peers:
             if self.peers.send(peer, STATE_WANTED_FRAME, _INDEX.pack(self._order_index)):
                 log.info("asked a peer for its state: the order records that come next are kept nowhere",

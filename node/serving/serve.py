@@ -20,7 +20,6 @@ from cluster.evaluate.validate import parse
 from cluster.features import downgrade
 from cluster.histogram import HASH_S, Histogram
 from cluster.pb import rpc_pb2
-from cluster.raft import Role
 from cluster.version import CLUSTER_VERSION
 from cluster.wire.events import EVENT, event_field
 from cluster.wire.messages import HEAD, HISTORY_ANSWER, HISTORY_HEAD, Method, Status
@@ -298,7 +297,7 @@ class Serve:
         return answer_keys(self._store, link, rid, self._term(), answer)
 
     def _members(self, link: FrontLink, rid: int, revision: int, body: bytes) -> None:
-        answer = rpc_pb2.MemberListResponse(members=self._node.upkeep.members())
+        answer = rpc_pb2.MemberListResponse(members=self._node.roster.listed())
         link.ok(rid, 0, self._term(), answer.SerializeToString())
 
     def _status(self, link: FrontLink, rid: int, revision: int, body: bytes) -> None:
@@ -306,7 +305,8 @@ class Serve:
         answer = rpc_pb2.StatusResponse(
             dbSize=max(self._store.size_bytes(), 1), dbSizeInUse=max(self._store.size_in_use_bytes(), 1),
             leader=raft.leader_id, raftIndex=raft.commit_index, raftTerm=raft.term,
-            raftAppliedIndex=node.applied_index, isLearner=raft.role is Role.LEARNER,
+            raftAppliedIndex=node.applied_index,
+            isLearner=node.roster.table.learner(node.settings.common.member_id),
             dbSizeQuota=node.settings.quota_backend_bytes,
         )
         if not raft.leader_id:

@@ -50,6 +50,7 @@ MEMBER_PREFIX = b"mmember/"
 ALARM_PREFIX = b"malarm/"  # then its type and the member ID (8 bytes)
 DOWNGRADE_ROW = b"mdowngrade"  # a meta row: cluster.features.downgrade
 FEATURE_PREFIX = b"mfeature/"  # then the feature (1 byte) and the row's name
+HOST_PREFIX = b"mhost/"  # then the member ID (8 bytes)
 INCARNATION_PREFIX = b"mincarnation/"  # then the member ID in hexadecimal
 LOCAL_PREFIX = b"mlocal/"  # differs between replicas: not in the state hash
 COMPACTION_ROW = LOCAL_PREFIX + b"compaction"

@@ -200,7 +200,7 @@ class Upkeep:
 
     def _tell_space(self) -> None:
         if self._space is not None:
-            for peer in self._node.settings.common.peers:
+            for peer in self._node.roster.table.peers:
                 self._node.peers.send(peer.member_id, SPACE_FRAME, bytes((self._space.own,)))
 
     def peer_said(self, member_id: int, kind: int, data: bytes) -> None:
@@ -364,19 +364,6 @@ class Upkeep:
 
     # -- members
 
-    def members(self) -> list[rpc_pb2.Member]:
-        """Every member with what it has published, by ID."""
-        published = {i: rpc_pb2.Member.FromString(m) for i, m in self._node.store.members().items()}
-        members = []
-        for peer in sorted(self._node.settings.common.peers, key=lambda p: p.member_id):
-            own = published.get(peer.member_id)
-            members.append(rpc_pb2.Member(
-                ID=peer.member_id, name=own.name if own else "", peerURLs=sorted(peer.peer_urls),
-                clientURLs=list(own.clientURLs) if own else [],
-                isLearner=peer.member_id in self._node.raft.configuration.learners,
-            ))
-        return members
-
     def published(self) -> bool:
         """Whether this host's own attributes are applied here (in shard 0, which keeps them)."""
         if not self._published:
@@ -471,6 +458,7 @@ class Upkeep:
         self._expire()
         self.publish()
         self.log_incarnations()
+        self._node.roster.changes.look()
 
     def second(self) -> None:
         """Every second."""

@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
+from cluster.errors import EtcdError
 from cluster.histogram import Histogram
 from proxy.grpc import wire
 from proxy.grpc.calls import Call, RefusedCall, StreamCall, StreamHandler, UnaryCall, UnaryHandler
@@ -24,7 +25,8 @@ _MOST_CLIENTS = 32  # kinds and versions that are counted apart
 class Route:
     """What a header block was found to ask for; kept on the block (``HeaderBlock.route``)."""
 
-    __slots__ = ("client", "handler", "http_status", "kind", "message", "principal", "status", "timeout", "times")
+    __slots__ = (
+        "behind", "client", "handler", "http_status", "kind", "message", "principal", "status", "timeout", "times")
 
     def __init__(self, kind: type[Stream], handler: Any = None, timeout: float | None = None,
                  client: Clients | None = None, times: Histogram | None = None,
@@ -35,6 +37,7 @@ class Route:
         self.client = client  # who asks; None: no known method
         self.times = times  # of its method, where they are measured
         self.principal = principal  # what the client shows of who he is (proxy.auth.shown), or None
+        self.behind: Route | None = None  # what was asked for, where the gate refuses it
         self.http_status = 200
         self.status = wire.OK
         self.message = ""
@@ -56,6 +59,8 @@ class Registry:
         """``timed``: measure how long calls take, into ``times``."""
         self.times: dict[str, Histogram] = {}  # by path, in seconds
         self.clients: dict[tuple[str, str], Clients] = {}  # by kind of call, unary or stream, and API version of the client
+        # refuses gRPC methods by their path, where this host may not
+        self.gate: Callable[[bytes], EtcdError | None] | None = None
         self._timed = timed
         self.shown: Callable[[bytes, str | None], Any] = lambda token, common_name: None
         self._methods: dict[bytes, tuple[type[Call], Any]] = {}
@@ -105,6 +110,8 @@ class Registry:
                     base.route = self._resolve(base, connection)
                 route = _with_timeout(base.route, headers.volatile)
             headers.route = route
+        if self.gate is not None or route.behind is not None:
+            route = headers.route = self._at_gate(headers.path, route)
         if route.client is not None:
             route.client.calls += 1
         return route.kind(connection, stream_id, headers)  # type: ignore[no-any-return]
@@ -117,6 +124,16 @@ class Registry:
             self.times[path] = new_times()
         self._methods[name] = (kind, handler)
         self._services.add(name[1:].split(b"/")[0])
+
+    def _at_gate(self, path: bytes, route: Route) -> Route:
+        """What a header block asks for while the gate may refuse it, or no longer does."""
+        asked = route.behind or route
+        refusal = self.gate(path) if self.gate is not None and asked.kind is not HttpStream else None
+        if refusal is None:
+            return asked
+        refused = _refused(refusal.code, refusal.text)
+        refused.behind = asked
+        return refused
 
     def _resolve(self, headers: HeaderBlock, connection: Connection) -> Route:
         content_type = headers.field(b"content-type")

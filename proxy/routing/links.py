@@ -21,6 +21,7 @@ from typing import Any, Protocol
 
 from cluster.endpoints import ipc_endpoint, tcp_endpoint
 from cluster.machine import Machine
+from cluster.members.table import Table
 from cluster.settings import Common
 from cluster.wire.frames import PeerKind
 from cluster.wire.link import AskingEnd, Broken
@@ -292,7 +293,11 @@ class Connector:
         self._loop = machine.loop
         self._common = common
         self._new_session = new_session or partial(machine.random.getrandbits, 64)
-        self._peers = {p.member_id: p for p in common.peers}
+        self._members = Table(common.peers)
+
+    def follow(self, members: Table) -> None:
+        """Find hosts in this table from now on."""
+        self._members = members
 
     def __call__(self, receiver: Receiver, shard: int, member_id: int) -> Link:
         """A new link, still connecting."""
@@ -305,7 +310,7 @@ class Connector:
         if local:
             endpoint = ipc_endpoint(common.run_dir, shard)
         else:
-            peer = self._peers[member_id]
+            peer = self._members.peer(member_id)
             endpoint = tcp_endpoint(peer.host, peer.port + shard)
         link.attach(
             SocketTransport(

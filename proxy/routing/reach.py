@@ -31,6 +31,10 @@ class Reach:
         self._repeats = Repeats(AGAIN_S)
         self._next = 0.0
 
+    def follow(self, peers: Iterable[Peer]) -> None:
+        """Members have changed."""
+        self._peers = {p.member_id: p for p in peers}
+
     def name(self, member_id: int) -> str:
         """A host's name, as a log shows it."""
         peer = self._peers.get(member_id)

@@ -25,11 +25,13 @@ import structlog
 from cluster import errors
 from cluster.errors import ErrorKind, EtcdError
 from cluster.features.auth.principal import SAID, read_news
+from cluster.members.table import Table
 from cluster.repeats import Repeats
 from cluster.settings import Common
 from cluster.wire.messages import HEAD, LEADER, LONE_HEAD, READ, REQUEST, Method, Status
 from cluster.wire.protobuf import ResponseHeaders, header_prefix
 from proxy.auth.shown import Principals
+from proxy.routing.following import follow
 from proxy.routing.links import REFUSED, Link, Near
 from proxy.routing.overdue import sweep_link, sweep_waiting
 from proxy.routing.pieces import Pieces
@@ -53,8 +55,8 @@ LONE_AFTER = 3  # lone writes in a row before the next one counts as alone
 # plain integers: comparing enum members costs three times as much
 _OK, _ERROR, _NOT_LEADER, _PARTIAL, _ELSEWHERE = map(
     int, (Status.OK, Status.ERROR, Status.NOT_LEADER, Status.PARTIAL, Status.ELSEWHERE))
-_STATE, _WATERMARK, _REFUSED, _LEAVING, _AUTH = map(
-    int, (Status.STATE, Status.WATERMARK, Status.REFUSED, Status.LEAVING, Status.AUTH))
+_STATE, _WATERMARK, _REFUSED, _LEAVING, _AUTH, _MEMBERS = map(int, (
+    Status.STATE, Status.WATERMARK, Status.REFUSED, Status.LEAVING, Status.AUTH, Status.MEMBERS))
 _SUBSCRIPTION = frozenset(map(int, (Status.EVENTS, Status.SUBSCRIBED, Status.LOST)))
 
 
@@ -66,6 +68,9 @@ class Router:
         self.common = common
         self.limit_s = common.limit_s
         self.election_s = common.election_timeout_ms / 1000
+        self.members = Table(common.peers)
+        # this host stays a learner until somebody promotes it
+        self.learner = self.members.learner(common.member_id)
         members = [p.member_id for p in common.peers]
         self.routes = [ShardRoute(s, common.member_id, members, connect, self, self.election_s)
                        for s in range(common.shard_count)]
@@ -373,6 +378,8 @@ class Router:
                 self.principals.heard(*read_news(body))
             elif status == _LEAVING:
                 link.leave()
+            elif status == _MEMBERS:
+                follow(self, link, body)
             elif status == _REFUSED:
                 link.close(REFUSED + body.decode("utf-8", "replace"))
             return

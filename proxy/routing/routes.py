@@ -97,6 +97,11 @@ class ShardRoute:
         elif self.replica is None or not self.replica.up or self.replica.leaving:
             self.replica = self.leader_link or next((link for link in self.links.values() if link.up and not link.leaving), None)
 
+    def follow(self, members: Iterable[int]) -> None:
+        """Members have changed. Links to a host that went stay as long as it does: it may lead yet, and owe
+        answers."""
+        self.members = tuple(members)
+
     @property
     def has_leader(self) -> bool:
         """Whether this host knows a leader: its own node's word, if it has one that answers."""
@@ -105,7 +110,9 @@ class ShardRoute:
 
     def ensure(self, member: int, now: float) -> None:
         """Open a link to a host's node, unless there is one or the last attempt was just now."""
-        if member in self.links or member not in self.members or now < self._retry_at.get(member, 0.0):
+        if member not in self.members and member != self.leader:
+            return
+        if member in self.links or now < self._retry_at.get(member, 0.0):
             return
         self._retry_at[member] = now + self._backoff_s.get(member, _BACKOFF_FIRST_S)
         self.links[member] = self._connect(self._receiver, self.shard, member)

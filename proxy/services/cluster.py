@@ -1,23 +1,46 @@
-"""etcdserverpb.Cluster: MemberList. Changing members comes with its own issue and answers UNIMPLEMENTED until then."""
+"""etcdserverpb.Cluster: the members, and wishes to change them, which go to the leader of shard 0."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
+from cluster import errors
 from cluster.errors import EtcdError
 from cluster.evaluate import validate
+from cluster.members.checks import checked_urls
 from cluster.pb import rpc_pb2
-from cluster.wire.messages import HEAD, Method
+from cluster.wire.messages import HEAD, MEMBER_ADD, MEMBER_PROMOTE, MEMBER_REMOVE, MEMBER_UPDATE, Method
 from cluster.wire.protobuf import response_header
-from proxy.routing.router import Waiting
-from proxy.services.context import Call, Context, Registry
+from proxy.routing.router import MethodStats, Waiting
+from proxy.services.context import Call, Context, Registry, UnaryHandler
 
 SERVICE = "etcdserverpb.Cluster"
+_AT_LEARNER = frozenset(
+    (b"/etcdserverpb.KV/Range", b"/etcdserverpb.Maintenance/Status", b"/etcdserverpb.Maintenance/Snapshot")
+)
+_CHANGES: dict[str, tuple[int, Callable[[bytes], Any]]] = {
+    "MemberAdd": (MEMBER_ADD, rpc_pb2.MemberAddRequest.FromString),
+    "MemberRemove": (MEMBER_REMOVE, rpc_pb2.MemberRemoveRequest.FromString),
+    "MemberUpdate": (MEMBER_UPDATE, rpc_pb2.MemberUpdateRequest.FromString),
+    "MemberPromote": (MEMBER_PROMOTE, rpc_pb2.MemberPromoteRequest.FromString),
+}
+
+
+def refused_at_learner(path: bytes) -> EtcdError | None:
+    """What a host that stays a learner says to a method, as etcd's does: of a range the service knows
+    whether it may."""
+    return None if path in _AT_LEARNER else EtcdError(errors.NOT_SUPPORTED_FOR_LEARNER)
 
 
 def register(registry: Registry, context: Context) -> None:
     """Register the service's methods."""
-    stats = context.method("unary", SERVICE, "MemberList")
-    router = context.router
+    registry.unary(f"/{SERVICE}/MemberList", _list(context))
+    for name, (kind, parse) in _CHANGES.items():
+        registry.unary(f"/{SERVICE}/{name}", _change(context, name, kind, parse))
 
+
+def _answering(context: Context, stats: MethodStats) -> Callable[[Waiting, int, bytes], None]:
     def answer(waiting: Waiting, status: int, body: bytes) -> None:
         call = waiting.call
         if status != 0:
@@ -26,7 +49,15 @@ def register(registry: Registry, context: Context) -> None:
             return
         _, term = HEAD.unpack_from(body)
         stats.ok += 1
-        call.reply(response_header(router.header_prefix, 0, term), body[HEAD.size:])  # no revision in Cluster.*
+        # no revision in Cluster.*
+        call.reply(response_header(context.router.header_prefix, 0, term), body[HEAD.size :])
+
+    return answer
+
+
+def _list(context: Context) -> UnaryHandler:
+    stats = context.method("unary", SERVICE, "MemberList")
+    router, answer = context.router, _answering(context, stats)
 
     def member_list(call: Call, data: bytes) -> None:
         stats.started += 1
@@ -42,4 +73,24 @@ def register(registry: Registry, context: Context) -> None:
         else:
             router.local(call, Method.MEMBER_LIST, data, 0, stats, answer)
 
-    registry.unary(f"/{SERVICE}/MemberList", member_list)
+    return member_list
+
+
+def _change(context: Context, name: str, kind: int, parse: Callable[[bytes], Any]) -> UnaryHandler:
+    stats = context.method("unary", SERVICE, name)
+    router, answer, head = context.router, _answering(context, stats), bytes((kind,))
+
+    def change(call: Call, data: bytes) -> None:
+        stats.started += 1
+        if context.no_leader(call, stats):
+            return
+        try:
+            request = validate.parse(parse, data)
+            if kind in (MEMBER_ADD, MEMBER_UPDATE):
+                checked_urls(request.peerURLs)
+        except EtcdError as e:
+            context.refuse(call, stats, e)
+            return
+        router.write(call, Method.MEMBERS, head + data, 0, stats, answer)
+
+    return change

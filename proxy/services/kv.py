@@ -94,6 +94,9 @@ def _range(context: Context) -> UnaryHandler:
             return
         if (plain := plain_get(data)) is not None:
             key, serializable = plain
+            if router.learner and not serializable:
+                context.refuse(call, stats, errors.NOT_SUPPORTED_FOR_LEARNER)
+                return
             router.get(call, data, key, serializable, 0 if one_shard else shard_of(key), stats)
             return
         try:
@@ -106,7 +109,9 @@ def _range(context: Context) -> UnaryHandler:
         except EtcdError as e:
             context.refuse(call, stats, e)
             return
-        if len(shards) == 1:
+        if router.learner and not request.serializable:
+            context.refuse(call, stats, errors.NOT_SUPPORTED_FOR_LEARNER)
+        elif len(shards) == 1:
             router.read(call, Method.RANGE, data, shards[0], request.serializable, stats)
         else:
             _range_over(context, call, request, shards, stats)

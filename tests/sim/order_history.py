@@ -154,7 +154,7 @@ class Folder:
                     raise Violation("I24 compaction above the revision", f"{revision} in {index}")
                 replay.compactions.append((index, revision))
             elif kind in (Item.BOOTSTRAP, Item.PUBLISH, Item.INCARNATION, Item.LEASE_CHECKPOINT, Item.ALARM,
-                          Item.DOWNGRADE, Item.ROWS):
+                          Item.DOWNGRADE, Item.ROWS, Item.HOST):
                 pass
             else:
                 self._own(index, data, kind, at, to)

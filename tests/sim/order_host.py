@@ -61,6 +61,7 @@ class NodeProcess(Process):
             self.node.company.busy = 1  # a record waits for others as it does under load
         elif isinstance(self.node, ShardNode):
             self.node.returning.fewest = 1  # and an entry for clients
+        self.node.roster.ends = False  # a host that was removed comes back under its identity here
         self.node.start()
 
     def happens(self, source: object, event: Callable[[], object]) -> None:

@@ -1,23 +1,21 @@
-"""Hosts leave and come back, in every group, while everything else goes wrong: an operator who follows
-``cluster.members.host_changes``. The host that left keeps its disks, so that it may come back under its identity."""
+"""Hosts leave and come back, in every group, while everything else goes wrong: an operator whose wishes
+the nodes carry out. The host that left keeps its disks, so that it may come back under its identity."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from random import Random
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from order_world import Violation
 
-from cluster.members import host_changes
-from cluster.members.host_changes import HostChange, Kind
-from cluster.raft import Configuration, EntryKind, RaftError, Role
+from cluster.raft import Configuration, EntryKind
 
 if TYPE_CHECKING:
     from order_host import NodeProcess
     from order_sim import Simulation
 
 LOOK_S = 0.05
-CAUGHT_UP = 5  # entries that a learner may be behind when it is made a voter
 
 
 class Configurations:
@@ -37,21 +35,29 @@ class Configurations:
         for other, history in self.history.items():
             at = min(len(mine), len(history))
             if mine[:at] != history[:at] or abs(len(mine) - len(history)) > 1:
-                raise Violation("I21 the next change of hosts begins when all groups have the last", f"{where}, group {other}: "
-                                f"{history[-1]}")
+                raise Violation(
+                    "I21 the next change of hosts begins when all groups have the last",
+                    f"{where}, group {other}: {history[-1]}",
+                )
         members = self.history[0][-1].members()
         for other, history in self.history.items():
             if not history[-1].voters <= members:
-                raise Violation("H12 a host out of group 0 is a voter nowhere", f"{where}, group {other}: {history[-1]}")
+                raise Violation(
+                    "H12 a host out of group 0 is a voter nowhere", f"{where}, group {other}: {history[-1]}"
+                )
 
     def in_effect(self, node: str, shard: int, configuration: Configuration) -> None:
         """What a node goes by after a step (I21): committed, or one member's change away from what is."""
         if self._known.get(node) is configuration:
             return
         self._known[node] = configuration
-        if not any(len(_changed(committed, configuration)) <= 1 for committed in reversed(self.history[shard])):
-            raise Violation("I21 one change at a time in a group", f"{node} goes by {configuration}, committed is "
-                                                                   f"{self.history[shard][-1]}")
+        if not any(
+            len(_changed(committed, configuration)) <= 1 for committed in reversed(self.history[shard])
+        ):
+            raise Violation(
+                "I21 one change at a time in a group",
+                f"{node} goes by {configuration}, committed is {self.history[shard][-1]}",
+            )
 
     def now(self) -> list[Configuration]:
         """The latest committed configuration of each group."""
@@ -63,17 +69,21 @@ def _changed(before: Configuration, after: Configuration) -> set[int]:
 
 
 class Members:
-    """The operator. One change after the other: a host leaves, is added as a learner, is promoted."""
+    """The operator. One wish after the other, told to whoever leads shard 0: a host leaves, and comes back.
+    The rest is the nodes' own work (``node.members``)."""
 
     def __init__(self, simulation: Simulation) -> None:
         self._simulation = simulation
         self._random = Random(f"{simulation.seed}/members")
-        self._change: HostChange | None = None
-        self.done = 0
         self._later()
 
     def _later(self) -> None:
         self._simulation.at(LOOK_S, None, self._look)
+
+    @property
+    def done(self) -> int:
+        """Changes that every group has committed."""
+        return min(len(history) for history in self._simulation.checker.configurations.history.values()) - 1
 
     @property
     def at_rest(self) -> bool:
@@ -82,49 +92,18 @@ class Members:
 
     def _look(self) -> None:
         self._later()
-        committed = self._simulation.checker.configurations.now()
-        if self._change is None or not host_changes.next_groups(self._change, committed):
-            self.done += self._change is not None
-            self._change = None
-            if not host_changes.may_begin(committed):
-                return
-            self._change = self._choose(committed[0])
-        if self._change is not None:
-            for group in host_changes.next_groups(self._change, committed):
-                self._ask(group, self._change)
-
-    def _choose(self, current: Configuration) -> HostChange | None:
-        everybody = self._simulation.configuration.voters
-        if current.learners:
-            return HostChange(Kind.PROMOTE, min(current.learners))
-        if gone := everybody - current.voters:
-            return HostChange(Kind.ADD, min(gone))
-        if self._simulation.calm or self._random.random() < 0.7:
-            return None
-        return HostChange(Kind.REMOVE, self._random.choice(sorted(everybody)))
-
-    def _ask(self, group: int, change: HostChange) -> None:
-        leaders = self._simulation._leaders(group)
+        leaders = self._simulation._leaders(0)
         if leaders:
             leader = max(leaders, key=lambda process: process.node.raft.term)
-            leader.happens(None, lambda: self._propose(leader, change))
+            leader.happens(None, lambda: self._wish(leader))
 
-    def _propose(self, process: NodeProcess, change: HostChange) -> None:
-        raft: Any = process.node.raft
-        if raft.role is not Role.LEADER:
-            return
-        current = raft.configuration
-        if change.done(current):
-            return  # under way
-        if change.kind == Kind.PROMOTE:
-            learner = raft.peers().get(change.member_id)  # None: this one leads no more, and does not know
-            if learner is None or raft.last_index - learner.match > CAUGHT_UP:
-                return
-        try:
-            if change.kind == Kind.REMOVE and change.member_id == process.host:
-                raft.transfer_leadership(self._random.choice(sorted(current.voters - {process.host})))
-            else:
-                raft.propose_configuration(change.target(current))
-        except RaftError:
-            return  # asked again at the next look
-        process.node.wake()
+    def _wish(self, leader: NodeProcess) -> None:
+        hosts = leader.node.roster.table.hosts
+        gone = [host for _, host in sorted(hosts.items()) if host.removed]
+        if gone:
+            leader.node.roster.changes.want(replace(gone[0], removed=False))
+        elif leader.node.raft.configuration.voters != hosts.keys() or self._simulation.calm:
+            return  # the one before is to vote again first
+        elif self._random.random() > 0.7:
+            host = hosts[self._random.choice(sorted(hosts))]
+            leader.node.roster.changes.want(replace(host, removed=True))

@@ -20,21 +20,13 @@ from cluster.evaluate.row_parts import sizes_of
 from cluster.evaluate.spans import holds
 from cluster.evaluate.view import Current
 from cluster.features import downgrade
+from cluster.members.table import Host
 from cluster.order import later_puts, records
 from cluster.order.later_puts import LaterPuts
 from cluster.order.records import Item, items
 from cluster.wire.protobuf import read_varint, tombstone, varint
-from node.storage import (
-    Applied,
-    Applying,
-    Compacted,
-    FutureRevision,
-    HistorySlice,
-    Position,
-    PreparedPuts,
-    SnapshotRefused,
-    SyncFailed,
-)
+from node.storage import Applied, Applying, HistorySlice, Position, PreparedPuts
+from node.storage.errors import Compacted, FutureRevision, SnapshotRefused, SyncFailed
 from tests.sim.order_rows import apply_rows, feature_rows, pauses
 
 
@@ -296,6 +288,9 @@ class Store:
     def feature_rows(self, feature: int) -> list[tuple[bytes, bytes]]:
         return feature_rows(self._now.metas, feature)
 
+    def hosts(self) -> list[bytes]:
+        return [row for name, row in sorted(self._now.metas.items()) if name.startswith("host/")]
+
     def incarnations(self) -> dict[int, int]:
         return self._now.incarnations
 
@@ -460,6 +455,9 @@ def apply(content: Content, changes: Iterable[tuple[int, bytes, int, int]], posi
                     out.incarnations.append((member_id, incarnation))
             elif kind == Item.DOWNGRADE:
                 content.metas[downgrade.META] = data[at:to]
+            elif kind == Item.HOST:
+                content.metas[f"host/{Host.decode(data[at:to]).member_id:016x}"] = data[at:to]
+                out.hosts.append(data[at:to])
             elif kind == Item.PUBLISH:
                 content.members[read_varint(data[at:to], 1)[0]] = data[at:to]
             else:

@@ -74,6 +74,7 @@ class Applied:
     alarms: bool = False  # some were raised or disarmed
     rows: dict[int, list[Row]] = field(default_factory=dict)  # of features, as they were written
     incarnations: list[tuple[int, int]] = field(default_factory=list)  # member, incarnation: those that are new
+    hosts: list[bytes] = field(default_factory=list)  # rows of the table of members (cluster.members.table)
 
     @property
     def revoked(self) -> list[int]:

@@ -26,6 +26,7 @@ from node.storage.errors import raise_read
 from node.storage.keys import (
     ALARM_PREFIX,
     FEATURE_PREFIX,
+    HOST_PREFIX,
     KEYS_END,
     LEASE_KEY,
     LEASE_VALUE,
@@ -96,7 +97,7 @@ class StateHash:
             self.value = zlib.crc32(b"%d %d" % (self.revision, self.compact_revision), self.value)
             yield from self._leases()
             yield from self._attachments()
-            for prefix in (ALARM_PREFIX, MEMBER_PREFIX, FEATURE_PREFIX):
+            for prefix in (ALARM_PREFIX, HOST_PREFIX, MEMBER_PREFIX, FEATURE_PREFIX):
                 yield from self._plain(prefix, prefix[:-1] + bytes((prefix[-1] + 1,)))
 
     def _keys(self) -> Iterator[None]:

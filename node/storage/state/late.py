@@ -6,6 +6,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from cluster.features.rows import decode
+from cluster.members.table import Host
 from cluster.order.records import ALARM_BODY, BOOTSTRAP, INCARNATION, Item
 from cluster.pb import rpc_pb2
 from node.storage import keys
@@ -37,6 +38,10 @@ def late_item(run: Run, data: bytes, kind: int, pos: int, end: int) -> bool:
         out.alarms = True
     elif kind == Item.DOWNGRADE:
         late[keys.DOWNGRADE_ROW] = data[pos:end] or None
+    elif kind == Item.HOST:
+        row = data[pos:end]
+        late[keys.HOST_PREFIX + Host.decode(row).member_id.to_bytes(8, "big")] = row
+        out.hosts.append(row)
     elif kind == Item.INCARNATION:
         member_id, incarnation = INCARNATION.unpack_from(data, pos)
         # the first one counts for ever

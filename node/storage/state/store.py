@@ -474,6 +474,10 @@ class StateStore:
         prefix = keys.MEMBER_PREFIX
         return {int.from_bytes(row[len(prefix) :], "big"): value for row, value in self.rows(prefix, _after(prefix))}
 
+    def hosts(self) -> list[bytes]:
+        """Rows of the table of members, by ID."""
+        return [value for _, value in self.rows(keys.HOST_PREFIX, _after(keys.HOST_PREFIX))]
+
     def alarms(self) -> list[tuple[int, int]]:
         """``(member ID, etcd's type of alarm)`` of every alarm that is raised. A log may hold one of a type without a
         name, which muster once took from clients: its row is kept, alike on all replicas, and means nothing."""

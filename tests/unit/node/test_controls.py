@@ -27,7 +27,8 @@ class Sequencer(OrderNode):
     def __init__(self) -> None:
         self.sent: list[bytes] = []
         fakes: dict[str, Any] = {
-            name: MagicMock() for name in ("writes", "raft", "confirmations", "store", "lessor", "standing", "loop")}
+            name: MagicMock() for name in (
+                "writes", "raft", "confirmations", "store", "lessor", "standing", "loop", "roster")}
         self.__dict__.update(fakes)
         self.raft.role, self.raft.term, self.writes.leader.term = Role.LEADER, 4, 4
         self.writes.resign.side_effect = lambda: setattr(self.writes, "leader", None)

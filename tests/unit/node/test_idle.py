@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 
+import node.links
 import node.links.siblings
+from cluster.settings import Peer
 from cluster.wire.messages import Method, Status, answer, frame
 from node.links.siblings import NodeLink, NodeLinks
 from node.replica.clock import Clock
@@ -49,7 +51,7 @@ class Socket:
 
 @pytest.fixture
 def links() -> NodeLinks:
-    peers = [SimpleNamespace(member_id=m, host="h", port=1000) for m in (1, 2, 3)]
+    peers = [Peer(m, f"h{m}", "h", 1000) for m in (1, 2, 3)]
     common: Any = SimpleNamespace(limit_s=7.0, member_id=1, run_dir="/run", peers=peers, election_timeout_ms=1000, silence_s=1.0)
     machine: Any = SimpleNamespace(loop=Loop(), dial=lambda *args, **others: Socket(), random_bytes=bytes)
     return NodeLinks(machine, common, lambda: None)

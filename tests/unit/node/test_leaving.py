@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
 
+from cluster.members.table import Table
 from cluster.raft import Role
 from cluster.settings import Common, Peer
 from cluster.wire.messages import (
@@ -55,6 +56,7 @@ class FakeNode:
         peers = tuple(Peer(m, f"h{m}", "127.0.0.1", 1) for m in (1, 2, 3))
         common = Common(7, 1, "h", 3, 2, peers, "/nowhere", election_timeout_ms=election_ms, heartbeat_interval_ms=20)
         self.settings = SimpleNamespace(common=common, shard=1)
+        self.roster = SimpleNamespace(table=Table(peers))
         self.raft = FakeRaft()
         self.fatal: asyncio.Future[str] = self.loop.create_future()
         self.stopping = self.left = False

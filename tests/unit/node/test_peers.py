@@ -24,6 +24,23 @@ async def until(condition: Callable[[], object]) -> None:
             await asyncio.sleep(0.005)
 
 
+class Fixed:
+    """Members that nobody changes."""
+
+    def __init__(self, own: int, members: tuple[Peer, ...]) -> None:
+        self.members = {p.member_id: p for p in members if p.member_id != own}
+        self.removed: set[int] = set()
+
+    def reachable(self) -> dict[int, Peer]:
+        return dict(self.members)
+
+    def is_removed(self, member_id: int) -> bool:
+        return member_id in self.removed
+
+    def described(self) -> bytes:
+        return b"{}"
+
+
 class Accepting(Incarnations):
     """Knows nobody, and takes everybody."""
 
@@ -39,7 +56,7 @@ def peers(own: int, ports: list[int], came: list[tuple[int, int, bytes]], good: 
     members = tuple(Peer(i + 1, f"host{i}", "127.0.0.1", port) for i, port in enumerate(ports))
     machine = RealMachine(asyncio.get_running_loop(), Common(7, own, "h", 1, 2, members, "/nowhere"))
     return Peers(
-        machine, cluster_id=7, member_id=own, incarnation=own, shard=0, peers=members,
+        machine, cluster_id=7, member_id=own, incarnation=own, shard=0, roster=Fixed(own, members),
         listen=("127.0.0.1", ports[own - 1]), silence_s=1.0, incarnations=Accepting(good),
         on_frame=lambda *frame: came.append(frame), on_front=lambda *_: None, on_refused=lambda peer, code, reason: (refused if refused is not None else []).append(reason),
     )

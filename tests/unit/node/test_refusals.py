@@ -51,10 +51,11 @@ def port() -> Socket:
     machine: Any = SimpleNamespace(
         loop=ManualLoop(), listen=listen, dial=lambda *args, **options: Socket(), random_bytes=bytes
     )
-    peers = tuple(Peer(i, f"h{i}", "127.0.0.1", 2380, ()) for i in (1, 2))
+    others = {2: Peer(2, "h2", "127.0.0.1", 2380, ())}
+    roster: Any = SimpleNamespace(reachable=lambda: others, is_removed=lambda member_id: member_id == 3)
     frames: list[bytes] = []
     accepting: Any = type("All", (), {"accept": lambda self, member_id, incarnation: True})()
-    Peers(machine, cluster_id=CLUSTER, member_id=1, incarnation=1, shard=0, peers=peers,
+    Peers(machine, cluster_id=CLUSTER, member_id=1, incarnation=1, shard=0, roster=roster,
           listen=("127.0.0.1", 2380), incarnations=accepting, silence_s=1.0,
           on_frame=lambda member_id, kind, data: frames.append(data), on_front=lambda *args: None,
           on_refused=lambda *args: None)

@@ -12,6 +12,7 @@ import pytest
 
 from cluster import errors
 from cluster.features.lessor import Lessor
+from cluster.members.table import Table
 from cluster.order import records
 from cluster.pb import rpc_pb2 as pb
 from cluster.raft import Configuration, Entry, EntryKind, Role, SnapshotPosition
@@ -78,6 +79,7 @@ class Replica:
         common = Common(cluster_id=1, member_id=1, name="h1", shard_count=2, placement_depth=1, run_dir="", peers=tuple(
             Peer(i, f"h{i}", "h", 1) for i in (1, 2, 3)))
         self.settings = NodeSettings(common, shard, str(path), "h", 1, **settings)
+        self.roster = SimpleNamespace(table=Table(common.peers))
         group = Configuration(frozenset((1, 2, 3)))
         self.log = RaftLog.open(path / "log", initial=group, no_fsync=True, write_buffer_bytes=log_buffer_bytes(self.settings))
         self.store = StateStore.open(path / "state", block_cache_bytes=1 << 20, write_buffer_bytes=1 << 20)

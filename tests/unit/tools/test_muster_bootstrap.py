@@ -138,7 +138,7 @@ def test_a_crash_while_the_identity_is_written_leaves_a_first_start(tmp_path: Pa
             (f"--initial-cluster={THREE},infra0=http://127.0.0.1:5", "--name=infra0", "--initial-advertise-peer-urls=http://127.0.0.1:23800"),
             "--initial-cluster has infra0=http://127.0.0.1:23800,infra0=http://127.0.0.1:5 but missing from --initial-advertise-peer-urls=http://127.0.0.1:23800",
         ),
-        (("--initial-cluster-state=existing",), "joining a running cluster"),
+        (("--initial-cluster-state=existing",), "could not retrieve cluster information from the given URLs"),
     ],
 )  # fmt: skip
 def test_a_cluster_that_cannot_be_bootstrapped(tmp_path: Path, args: tuple[str, ...], message: str) -> None:

@@ -78,7 +78,7 @@ def test_what_is_not_there_yet_may_have_its_default(arg: str) -> None:
 
 @pytest.mark.parametrize(
     "arg",
-    ["--strict-reconfig-check=false", "--enable-pprof", "--max-learners=2"],
+    ["--enable-pprof"],
 )  # fmt: skip
 def test_what_does_nothing_is_taken_with_a_line_that_says_so(arg: str) -> None:
     name = arg.partition("=")[0]

@@ -243,5 +243,5 @@ def test_etcds_sample_of_a_configuration_file_is_taken(tmp_path: Path) -> None:
     settings = config.build(in_file(tmp_path, SAMPLE))
     assert (settings.name, settings.data_dir) == ("default", "default.muster")
     assert [w.partition(" has no effect")[0].partition(" in /")[0] for w in settings.warnings] == [
-        "unrecognized key discovery-fallback", "--strict-reconfig-check", "--enable-pprof",
+        "unrecognized key discovery-fallback", "--enable-pprof",
     ]  # fmt: skip

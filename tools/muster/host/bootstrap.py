@@ -19,11 +19,14 @@ from cluster.members import identity as ids
 from cluster.settings import Peer
 from tools.muster.config.parse import ConfigError
 from tools.muster.config.settings import ServerConfig, parse_url
+from tools.muster.host import joining
 from tools.muster.machine import seal
 from tools.muster.machine.seal import write_whole
 
-FORMAT = 1
+# the second of a host that joined: older versions must not take it for a founder
+FORMAT, JOINED_FORMAT = 1, 2
 _TOLD = 3  # paths that others may read, in a log
+REMOVED_FILE = "removed"  # in node 0's directory, written by it (node.members.roster)
 AGREED = "agreed"  # in a node's directory, written by a node (node.upkeep.upkeep): shards and depth, where they are not this host's
 HINTS = (
     ("initial-cluster", "forgot to set --initial-cluster flag?"),
@@ -40,7 +43,8 @@ class Identity:
     incarnation: int  # of this data directory: a new one is a new replica, whatever its IDs (H10)
     shard_count: int
     placement_depth: int
-    peers: tuple[Peer, ...]
+    peers: tuple[Peer, ...]  # as of the first start; the order log says what became of them
+    joined: bool = False  # it came to a running cluster
 
     @property
     def own(self) -> Peer:
@@ -114,12 +118,15 @@ def establish(config: ServerConfig) -> tuple[Identity, bool]:
     leftovers = sorted(p.name for p in path.parent.iterdir() if not _is_of_a_first_start(p))
     if leftovers:  # H10: a log without its identity must not come back as somebody
         raise ConfigError(f"{path} is missing, but {path.parent} holds {', '.join(leftovers)}: restore the file or empty the data directory")
-    if config.initial_cluster_state == "existing":
-        raise ConfigError("joining a running cluster (--initial-cluster-state=existing with an empty data directory) is not supported yet")
-    identity = identity_of(config)
+    identity = _join(config) if config.initial_cluster_state == "existing" else identity_of(config)
     _seal(config.data_dir, identity)
     write_identity(path, identity)  # from here on this host is somebody
     return identity, True
+
+
+def was_removed(data_dir: str) -> bool:
+    """Whether the cluster has removed this host for good, as its node has found."""
+    return Path(shard_dir(data_dir, 0), REMOVED_FILE).exists()
 
 
 def shard_dir(data_dir: str, shard: int) -> str:
@@ -204,8 +211,8 @@ def cluster_id_of(peers: tuple[Peer, ...]) -> int:
     return ids.cluster_id([p.member_id for p in peers])
 
 
-def identity_of(config: ServerConfig) -> Identity:
-    """The identity of a host that is new, by etcd's rules. ConfigError if its cluster does not name it."""
+def _check_own(config: ServerConfig) -> None:
+    """ConfigError unless the initial cluster names this host as it advertises itself."""
     try:
         urls = dict(config.initial_cluster).get(config.name)
         if urls is None:
@@ -214,6 +221,22 @@ def identity_of(config: ServerConfig) -> Identity:
     except ConfigError as e:
         hints = [hint for flag, hint in HINTS if not config.values.is_set(flag)]
         raise ConfigError(" ".join((str(e), *(f"({hint})" for hint in hints)))) from None
+
+
+def _join(config: ServerConfig) -> Identity:
+    """A host that was added to a running cluster, which says who it is and how the store is laid out."""
+    _check_own(config)
+    running, peers, own = joining.join(config.initial_cluster, config.name, config.peer_key_file, _resolved)
+    incarnation = secrets.randbits(64) or 1
+    identity = Identity(
+        running.cluster_id, own, incarnation, running.shards, running.depth, peers, joined=True)
+    _check_layout(config, identity)
+    return identity
+
+
+def identity_of(config: ServerConfig) -> Identity:
+    """The identity of a host that is new, by etcd's rules. ConfigError if its cluster does not name it."""
+    _check_own(config)
     peers = peers_of(config.initial_cluster, config.initial_cluster_token)
     own = next(p for p in peers if p.name == config.name)
     return Identity(
@@ -259,11 +282,13 @@ def _resolved(url: str) -> str:
 def _known(path: Path, text: str) -> Identity:
     try:
         raw = json.loads(text)
-        if raw["format"] != FORMAT:
-            raise ConfigError(f"{path} has format {raw['format']}; this muster knows {FORMAT}")
+        if raw["format"] not in (FORMAT, JOINED_FORMAT):
+            raise ConfigError(
+                f"{path} has format {raw['format']}; this muster knows {FORMAT} and {JOINED_FORMAT}")
         identity = Identity(
             int(raw["cluster_id"], 16), int(raw["member_id"], 16), int(raw["incarnation"], 16),
             raw["shard_count"], raw["placement_depth"], tuple(_peer(p) for p in raw["peers"]),
+            raw["format"] == JOINED_FORMAT,
         )  # fmt: skip
     except (ValueError, KeyError, TypeError) as e:
         raise ConfigError(f"{path} is damaged ({e!r}): restore it, or replace this host in its cluster") from None
@@ -283,20 +308,22 @@ def _check_layout(config: ServerConfig, identity: Identity) -> None:
 
 
 def _peer(raw: dict[str, Any]) -> Peer:
-    return Peer(int(raw["member_id"], 16), raw["name"], raw["host"], raw["port"], tuple(raw["peer_urls"]))
+    return Peer(int(raw["member_id"], 16), raw["name"], raw["host"], raw["port"], tuple(raw["peer_urls"]),
+                raw.get("learner", False))
 
 
 def write_identity(path: Path, identity: Identity) -> None:
     """Make a data directory somebody's."""
     document = {
-        "format": FORMAT,
+        "format": JOINED_FORMAT if identity.joined else FORMAT,
         "cluster_id": f"{identity.cluster_id:016x}",
         "member_id": f"{identity.member_id:016x}",
         "incarnation": f"{identity.incarnation:016x}",
         "shard_count": identity.shard_count,
         "placement_depth": identity.placement_depth,
         "peers": [
-            {"member_id": f"{p.member_id:016x}", "name": p.name, "host": p.host, "port": p.port, "peer_urls": p.peer_urls}
+            {"member_id": f"{p.member_id:016x}", "name": p.name, "host": p.host, "port": p.port,
+             "peer_urls": p.peer_urls, **({"learner": True} if p.learner else {})}
             for p in identity.peers
         ],
     }

@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tools.muster.machine.crash import FATAL_EXIT
+from tools.muster.machine.crash import FATAL_EXIT, REMOVED_EXIT
 from tools.muster.machine.handed import hand
 
 FIRST_DELAY_S, LONGEST_DELAY_S = 0.1, 5.0
@@ -111,7 +111,7 @@ class Child:
                 self._delay_s = 0.0
             self._delay_s = min(max(self._delay_s * 2, FIRST_DELAY_S), LONGEST_DELAY_S)
             self.on_change(self, {"event": "exited", "code": code, "ran_s": round(ran_s, 3), "again_in_s": self._delay_s})
-            if code == FATAL_EXIT or self.stopping:
+            if code in (FATAL_EXIT, REMOVED_EXIT) or self.stopping:
                 return
             await asyncio.sleep(self._delay_s)  # the back-off itself, not a wait for a condition
 

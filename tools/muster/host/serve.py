@@ -20,7 +20,7 @@ from tools.muster.config.tls import check_files
 from tools.muster.host import auto_tls, bootstrap, control, logs, nodestate, pinning, ports, rundir
 from tools.muster.host.bootstrap import Identity
 from tools.muster.host.children import ChildSpec, python
-from tools.muster.host.supervisor import Logger, StopLimits, Supervisor
+from tools.muster.host.supervisor import Logger, StopLimits, Supervisor, say_removed
 from tools.muster.machine.descriptors import raise_limit
 from tools.muster.machine.memory import for_clients, of_the_host
 
@@ -49,6 +49,9 @@ def run(config: ServerConfig) -> int:
         if not bootstrap.is_known(config.data_dir):  # a refused first start leaves nothing that the next one would go by
             ports.compare(config, config.shards, bootstrap.peers_of(config.initial_cluster, config.initial_cluster_token))
         while True:
+            if bootstrap.was_removed(config.data_dir):
+                say_removed(log)
+                return 0  # as etcd: nothing is gained by another start
             identity, is_new = bootstrap.establish(config)
             config = with_shards(config, identity.shard_count)
             ports.check(config, identity, log)
@@ -182,6 +185,9 @@ def _node_spec(config: ServerConfig, identity: Identity, run_dir: str, shard: in
             client_urls=tuple(u.text for u in config.advertise_client),
             peer_urls=identity.own.peer_urls,
             incarnation=identity.incarnation,
+            joined=identity.joined,
+            strict_reconfig_check=setting(config, "strict-reconfig-check"),
+            max_learners=setting(config, "max-learners"),
             initial_election_tick_advance=setting(config, "initial-election-tick-advance"),
             snapshot_count=setting(config, "snapshot-count"),
             snapshot_catchup_entries=setting(config, "snapshot-catchup-entries"),

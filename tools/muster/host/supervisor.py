@@ -20,7 +20,7 @@ from typing import Any, Protocol
 from cluster.settings import leave_s, limit_s
 from tools.muster.host.children import Child, ChildSpec
 from tools.muster.host.notify import notify
-from tools.muster.machine.crash import FATAL_EXIT
+from tools.muster.machine.crash import FATAL_EXIT, REMOVED_EXIT
 
 _CLOSE_S = 5.0  # for a process to close what it has open: files, connections
 
@@ -51,6 +51,12 @@ class Logger(Protocol):
     def info(self, event: str, **fields: Any) -> Any: ...
     def warning(self, event: str, **fields: Any) -> Any: ...
     def error(self, event: str, **fields: Any) -> Any: ...
+
+
+def say_removed(log: Logger) -> None:
+    """etcd's last words of a member that was removed."""
+    log.warning("server error", error="the member has been permanently removed from the cluster")
+    log.warning("data-dir used by this member must be removed")
 
 
 class Supervisor:
@@ -165,6 +171,10 @@ class Supervisor:
         how = f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
         if child.stopping:
             self._log.info("stopped", child=label, how=how)
+        elif code == REMOVED_EXIT:
+            say_removed(self._log)
+            child.stopping = True
+            self.stop()
         elif code == FATAL_EXIT:
             self._log.error("a child refuses to run; stopping this host", child=label, reason=child.fatal or "see its log")
             child.stopping = True

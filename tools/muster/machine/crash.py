@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import Any
 
 FATAL_EXIT = 3
+REMOVED_EXIT = 4  # this host was removed from its cluster: it stops as a whole, and does not start again
 FAULT_EXIT = 70  # sysexits' EX_SOFTWARE
 
 Handler = Callable[[asyncio.AbstractEventLoop, dict[str, Any]], None]

@@ -7,6 +7,7 @@ import asyncio
 import signal
 import sys
 from collections.abc import Coroutine
+from pathlib import Path
 from typing import Any
 
 import structlog
@@ -16,11 +17,12 @@ from cluster.machine import StatusSink
 from cluster.order.sound import NewerRecord
 from cluster.raft import LogContradiction
 from cluster.settings import NodeSettings, loads
+from node.members.roster import REMOVED_FILE
 from node.replica.made import make_node
 from node.replica.server import Node
 from node.storage.errors import DirectoryLocked, DiskFull, LibraryRefused, StorageCorruption, is_disk_full
 from tools.muster.machine import logs, seal
-from tools.muster.machine.crash import FATAL_EXIT, Handler, crash_handler
+from tools.muster.machine.crash import FATAL_EXIT, REMOVED_EXIT, Handler, crash_handler
 from tools.muster.machine.disks import NodesMachine
 from tools.muster.machine.handed import take
 from tools.muster.machine.scheduling import short_slices
@@ -36,6 +38,10 @@ REPLACE_HOST = (
     "This replica's log is not the one that it voted and acknowledged with, so it may not take part under its old identity. "
     "Remove the member and add it again as a new one, with an empty data directory"
 )
+
+
+class Removed(Exception):
+    """This host is no member any more."""
 
 
 class Fatal(Exception):
@@ -73,6 +79,8 @@ async def _run(settings: NodeSettings, others: set[int]) -> int:
 
 async def end(node: Node) -> None:
     """Stop a node in order; Fatal if it must not go on."""
+    if node.roster.left:
+        raise Removed(node.fatal.result())
     if node.fatal.done():
         raise Fatal(node.fatal.result())
     log.info("stopping", shard=node.settings.shard)
@@ -124,6 +132,10 @@ def guarded(settings: NodeSettings, run: Coroutine[Any, Any, int]) -> int:
     sys.setswitchinterval(_SWITCH_INTERVAL_S)
     try:
         return uvloop.run(run)
+    except Removed as e:
+        log.warning("this node ends", shard=settings.shard, reason=str(e))
+        Path(settings.data_dir, REMOVED_FILE).write_text(f"{e}\n", encoding="utf-8")
+        return REMOVED_EXIT
     except Exception as e:
         reason = fatal_reason(e)
         if not reason and is_disk_full(e):

@@ -1,0 +1,138 @@
+"""Whether a wish for members is granted, and what it makes of the table: etcd's rules, in etcd's order. Pure.
+
+Two kinds of rules. Those of the table: no ID or peer URL twice, only a learner is promoted, not too many
+learners. And, with ``--strict-reconfig-check``, those that keep the quorum: enough members have started,
+and who leads has been connected to them for a while. A host counts as started once it has published its
+name.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, replace
+from urllib.parse import urlsplit
+
+from cluster import errors
+from cluster.errors import EtcdError
+from cluster.members.identity import added_member_id
+from cluster.members.table import Host, Table
+
+HEALTHY_S = 5.0  # so long a member is connected before it counts as healthy
+_READY = 0.9  # of the leader's log: what a learner must have to be promoted
+_SCHEMES = ("http", "https", "unix", "unixs")
+
+
+@dataclass(slots=True)
+class Facts:
+    """What the leader of shard 0 knows of the hosts."""
+
+    started: Collection[int]  # have published themselves
+    # so long a member is connected; 0: it is not; the own host's is infinite
+    connected_s: Callable[[int], float]
+    # share of the log that a learner has in the worst group; -1: not known
+    match: Callable[[int], float] = lambda member_id: -1.0
+    strict: bool = True
+    max_learners: int = 1
+
+
+def add(table: Table, facts: Facts, urls: Sequence[str], learner: bool, now_s: int) -> Host:
+    """The new host of a MemberAdd. EtcdError."""
+    peer_urls = checked_urls(urls)
+    new = Host(added_member_id(peer_urls, now_s), "", peer_urls, learner)
+    voters = _voters(table)
+    if facts.strict:
+        if not learner and not _enough_to_add(voters, facts.started):
+            raise EtcdError(errors.MEMBER_NOT_ENOUGH_STARTED)
+        if any(facts.connected_s(host.member_id) < HEALTHY_S for host in voters):
+            raise EtcdError(errors.UNHEALTHY)
+    if new.member_id in table.hosts:  # one that was removed never comes back
+        raise EtcdError(errors.MEMBER_NOT_FOUND if table.removed(new.member_id) else errors.MEMBER_EXIST)
+    _free(table, new)
+    if learner and sum(host.learner for host in table.members) >= facts.max_learners:
+        raise EtcdError(errors.TOO_MANY_LEARNERS)
+    return new
+
+
+def remove(table: Table, facts: Facts, member_id: int) -> Host:
+    """What becomes of a host by a MemberRemove. EtcdError."""
+    host = table.hosts.get(member_id)
+    if facts.strict and not (host is not None and host.learner and not host.removed):
+        voters = _voters(table)
+        left = [other for other in voters if other.member_id != member_id]
+        if sum(other.member_id in facts.started for other in left) < len(left) // 2 + 1:
+            raise EtcdError(errors.MEMBER_NOT_ENOUGH_STARTED)
+        if facts.connected_s(member_id) > 0:  # one that is down is in nobody's quorum
+            active = sum(facts.connected_s(other.member_id) >= HEALTHY_S for other in voters)
+            if active - 1 < 1 + (len(voters) - 1) // 2:
+                raise EtcdError(errors.UNHEALTHY)
+    return replace(_known(table, member_id), removed=True)
+
+
+def update(table: Table, member_id: int, urls: Sequence[str]) -> Host:
+    """What becomes of a host by a MemberUpdate. EtcdError."""
+    peer_urls = checked_urls(urls)
+    new = replace(_known(table, member_id), peer_urls=peer_urls)
+    _free(table, new)
+    return new
+
+
+def promote(table: Table, facts: Facts, member_id: int) -> Host:
+    """What becomes of a learner by a MemberPromote. EtcdError."""
+    host = _known(table, member_id)
+    if host.learner and facts.match(member_id) < _READY:
+        raise EtcdError(errors.LEARNER_NOT_READY)
+    voters = _voters(table)
+    started = 1 + sum(other.member_id in facts.started for other in voters)
+    if facts.strict and started < (len(voters) + 1) // 2 + 1:
+        raise EtcdError(errors.MEMBER_NOT_ENOUGH_STARTED)
+    if not host.learner:
+        raise EtcdError(errors.MEMBER_NOT_LEARNER)
+    return replace(host, learner=False)
+
+
+def checked_urls(urls: Sequence[str]) -> tuple[str, ...]:
+    """Peer URLs as etcd takes them, in order. EtcdError."""
+    for url in urls:
+        if not _is_url(url):
+            raise EtcdError(errors.MEMBER_BAD_URLS)
+    if not urls:
+        raise EtcdError(errors.MEMBER_BAD_URLS)
+    return tuple(sorted(urls))
+
+
+def _is_url(url: str) -> bool:
+    try:
+        parts = urlsplit(url.strip())
+        port = parts.port
+    except ValueError:
+        return False
+    if parts.scheme not in _SCHEMES or parts.path or parts.query:
+        return False
+    if parts.scheme in ("http", "https"):
+        return port is not None and re.search(r":\d+$", parts.netloc) is not None
+    return bool(parts.netloc)
+
+
+def _known(table: Table, member_id: int) -> Host:
+    host = table.hosts.get(member_id)
+    if host is None or host.removed:
+        raise EtcdError(errors.MEMBER_NOT_FOUND)
+    return host
+
+
+def _free(table: Table, new: Host) -> None:
+    taken = {url for host in table.members if host.member_id != new.member_id for url in host.peer_urls}
+    if not taken.isdisjoint(new.peer_urls):
+        raise EtcdError(errors.PEER_URL_EXIST)
+
+
+def _voters(table: Table) -> list[Host]:
+    return [host for host in table.members if not host.learner]
+
+
+def _enough_to_add(voters: Sequence[Host], started: Collection[int]) -> bool:
+    running = sum(host.member_id in started for host in voters)
+    if running == 1 and len(voters) == 1:  # the first one that is added to a lone member
+        return True
+    return running >= (len(voters) + 1) // 2 + 1

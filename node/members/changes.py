@@ -1,0 +1,295 @@
+"""Wishes for members at the leader of shard 0: granted one after the other, logged, and then carried
+through all groups.
+
+A wish (add, remove, update, promote) that ``cluster.members.checks`` grants becomes a row of the table, in
+the order. It is answered once that is applied: from then on every host shows it, and it survives every
+crash. What the groups then have to do follows from the table alone (``cluster.members.goals``): the leader
+of shard 0 asks the groups' leaders where they stand, every heartbeat while anything is due, and for the
+change whose turn it is. Another leader goes on where this one ended.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import structlog
+from google.protobuf.message import Message
+
+from cluster import errors
+from cluster.errors import EtcdError
+from cluster.evaluate.validate import parse
+from cluster.members import checks, goals
+from cluster.members.host_changes import HostChange
+from cluster.members.table import Host
+from cluster.order import records
+from cluster.pb import rpc_pb2
+from cluster.raft import Role
+from cluster.wire.messages import (
+    HEAD,
+    LEADER,
+    MEMBER_ADD,
+    MEMBER_PROMOTE,
+    MEMBER_REMOVE,
+    MEMBER_UPDATE,
+    Method,
+    Status,
+)
+from node.links.fronts import FrontLink
+from node.members.group import REQUEST, Standing, carry_out, standing
+
+if TYPE_CHECKING:
+    from node.replica.server import Node
+
+log = structlog.get_logger("members")
+
+_MOST_WISHES = 64
+
+
+@dataclass(slots=True)
+class Wish:
+    """One request of a client."""
+
+    link: FrontLink | None  # None: an internal one
+    rid: int
+    kind: int
+    body: bytes
+    row: bytes = b""  # what it has become
+
+
+class Changes:
+    """Of one host's node 0. Elsewhere nothing is ever submitted, and nothing goes on."""
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+        self._wishes: deque[Wish] = deque()
+        self._logged: Wish | None = None  # its row is logged, and not applied yet
+        self._groups: dict[int, Standing] = {}
+        self._asked: dict[int, tuple[HostChange | None, float]] = {}  # by group: what for, and when
+        self._idle = False  # every group is what the table says
+
+    # -- wishes
+
+    def submit(self, link: FrontLink, rid: int, body: bytes) -> None:
+        """Take in a wish: its kind (u8) and the request."""
+        if not self._leads:
+            raft = self._node.raft
+            link.answer(
+                rid,
+                Status.NOT_LEADER,
+                LEADER.pack(0 if raft.role is Role.LEADER else raft.leader_id, raft.term),
+            )
+            self._node._mark_dirty(link)
+        elif len(self._wishes) >= _MOST_WISHES:
+            raise EtcdError(errors.TOO_MANY_REQUESTS)
+        else:
+            self._wishes.append(Wish(link, rid, body[0], body[1:]))
+            self._idle = False
+            self._look()
+
+    def want(self, host: Host) -> None:
+        """A wish of nobody's, which is granted as it is once it is its turn: for drills."""
+        if self._leads and not self._wishes and self._logged is None:
+            self._wishes.append(Wish(None, 0, 0, b"", host.encode()))
+            self._idle = False
+            self._look()
+
+    @property
+    def _leads(self) -> bool:
+        node = self._node
+        leader = node.writes.leader
+        return leader is not None and node.raft.role is Role.LEADER and node.raft.term == leader.term
+
+    def leading(self) -> None:
+        """This node begins to lead shard 0: what another one has begun goes on."""
+        self._groups.clear()
+        self._asked.clear()
+        self._idle = False
+
+    def resign(self) -> None:
+        """It leads no more: nothing that waits was logged; what was logged has an unknown fate (I23)."""
+        wishes, self._wishes = self._wishes, deque()
+        for wish in wishes:
+            self._say(wish, Status.NOT_LEADER, LEADER.pack(self._node.raft.leader_id, self._node.raft.term))
+        if self._logged is not None:
+            wish, self._logged = self._logged, None
+            self._say(wish, Status.UNKNOWN, EtcdError(errors.TIMEOUT_DUE_TO_LEADER_FAIL).encode())
+
+    def _say(self, wish: Wish, status: int, body: bytes) -> None:
+        if wish.link is not None:
+            wish.link.answer(wish.rid, status, body)
+            self._node._mark_dirty(wish.link)
+
+    def applied(self, rows: list[bytes]) -> None:
+        """Rows of the table were applied here."""
+        self._idle = False
+        wish = self._logged
+        if wish is not None and wish.row in rows:
+            self._logged = None
+            if wish.link is not None:
+                self._say(
+                    wish,
+                    Status.OK,
+                    HEAD.pack(0, self._node.raft.term) + self._answer(wish).SerializeToString(),
+                )
+        self._look()
+
+    def _answer(self, wish: Wish) -> Message:
+        members = self._node.roster.listed()
+        if wish.kind == MEMBER_ADD:
+            new = Host.decode(wish.row)
+            return rpc_pb2.MemberAddResponse(
+                member=rpc_pb2.Member(ID=new.member_id, peerURLs=new.peer_urls, isLearner=new.learner),
+                members=members,
+            )
+        kind = {
+            MEMBER_REMOVE: rpc_pb2.MemberRemoveResponse,
+            MEMBER_UPDATE: rpc_pb2.MemberUpdateResponse,
+            MEMBER_PROMOTE: rpc_pb2.MemberPromoteResponse,
+        }[wish.kind]
+        return kind(members=members)
+
+    def _grant(self) -> None:
+        """The first wish that can be granted becomes a row; those before it are refused."""
+        node = self._node
+        leader = node.writes.leader
+        assert leader is not None
+        while self._wishes:
+            wish = self._wishes.popleft()
+            if wish.link is not None:
+                if not wish.link.awaits(wish.rid):
+                    continue  # its client has been told that it took too long
+                try:
+                    wish.row = self._judged(wish).encode()
+                except EtcdError as e:
+                    node.reads.refuse(wish.link, wish.rid, e)
+                    continue
+            self._logged = wish
+            leader.append(records.host(wish.row))
+            node.wake()
+            return
+
+    def _judged(self, wish: Wish) -> Host:
+        node = self._node
+        settings, table = node.settings, node.roster.table
+        facts = checks.Facts(
+            node.roster.started(),
+            node.roster.connected_s,
+            self._share,
+            settings.strict_reconfig_check,
+            settings.max_learners,
+        )
+        if wish.kind == MEMBER_ADD:
+            new = parse(rpc_pb2.MemberAddRequest.FromString, wish.body)
+            return checks.add(table, facts, new.peerURLs, new.isLearner, int(node.machine.wall_time()))
+        if wish.kind == MEMBER_REMOVE:
+            return checks.remove(table, facts, parse(rpc_pb2.MemberRemoveRequest.FromString, wish.body).ID)
+        if wish.kind == MEMBER_UPDATE:
+            moved = parse(rpc_pb2.MemberUpdateRequest.FromString, wish.body)
+            return checks.update(table, moved.ID, moved.peerURLs)
+        return checks.promote(table, facts, parse(rpc_pb2.MemberPromoteRequest.FromString, wish.body).ID)
+
+    # -- the groups
+
+    def look(self) -> None:
+        """Every heartbeat."""
+        if self._leads and not self._idle:
+            self._ask_all()
+            self._look()
+
+    def moved(self) -> None:
+        """The table, or this group's configuration, is another one."""
+        self._idle = False
+        if self._leads:
+            self._look()
+
+    def _ask_all(self) -> None:
+        for shard in range(1, self._node.settings.common.shard_count):
+            if shard not in self._asked or self._overdue(shard):
+                self._ask(shard, None)
+
+    def _overdue(self, shard: int) -> bool:
+        return (
+            self._node.loop.time() - self._asked[shard][1]
+            >= self._node.settings.common.heartbeat_interval_ms / 1000
+        )
+
+    def _look(self) -> None:
+        """What is due now?"""
+        node = self._node
+        if not self._leads:
+            return
+        self._groups[0] = standing(node)
+        shards = range(node.settings.common.shard_count)
+        if any(shard not in self._groups for shard in shards):
+            self._ask_all()
+            return
+        hosts, committed = node.roster.table.hosts, [self._groups[shard].committed for shard in shards]
+        if self._logged is not None:
+            return  # it says what comes next, perhaps
+        due = goals.due(hosts, committed, self._caught_up, may_promote=not self._wishes)
+        if due is not None:
+            for shard in due.groups:
+                self._ask(shard, due.change)
+        elif self._wishes:
+            if goals.settled(hosts, committed):
+                self._grant()
+        else:
+            self._idle = goals.settled(hosts, committed) and not any(
+                not host.learner and host.member_id in committed[0].learners
+                for host in node.roster.table.members
+            )
+
+    def _ask(self, shard: int, change: HostChange | None) -> None:
+        node, now = self._node, self._node.loop.time()
+        asked = self._asked.get(shard)
+        if asked is not None and asked[0] == change and not self._overdue(shard):
+            return
+        self._asked[shard] = change, now
+        if shard == 0:
+            if change is not None:
+                log.info(
+                    "changing the members of a group",
+                    shard=0,
+                    change=change.kind.name.lower(),
+                    member=f"{change.member_id:x}",
+                )
+                carry_out(node, change)
+            return
+        if change is not None:
+            log.info(
+                "changing the members of a group",
+                shard=shard,
+                change=change.kind.name.lower(),
+                member=f"{change.member_id:x}",
+            )
+        body = REQUEST.pack(0, 0) if change is None else REQUEST.pack(change.kind, change.member_id)
+        node.ask_leader(shard, Method.RECONFIGURE, body, lambda status, data: self._told(shard, status, data))
+
+    def _told(self, shard: int, status: int, data: bytes) -> bool:
+        if status == Status.OK and self._leads:
+            try:
+                said = Standing.decode(data)
+            except ValueError as e:
+                log.warning("dropped a broken answer of a group's leader", shard=shard, error=str(e))
+                return False
+            known = self._groups.get(shard)
+            if known is None or said.term >= known.term:
+                self._groups[shard] = said
+                if known is None or known.committed != said.committed:
+                    self._look()
+        return False
+
+    def _caught_up(self, member_id: int) -> bool:
+        """Whether a learner is close behind every group's leader."""
+        election_ms = self._node.settings.common.election_timeout_ms
+        peers = [group.peers.get(member_id) for group in self._groups.values()]
+        return all(p is not None and p.behind <= goals.CAUGHT_UP and p.silent_ms < election_ms for p in peers)
+
+    def _share(self, member_id: int) -> float:
+        """What it has of the log of the group where it has least; -1: not known."""
+        if len(self._groups) < self._node.settings.common.shard_count:
+            return -1.0
+        peers = [group.peers.get(member_id) for group in self._groups.values()]
+        return min((p.share if p is not None else -1.0 for p in peers), default=-1.0)

@@ -1,0 +1,205 @@
+"""The table of members at one node, and everything of the node that follows it.
+
+Whom a node talks to: the members of the table, and whoever its own group still has, for a host that is
+removed takes part until its group has let it go. Messages are refused by group and by its committed
+configuration (H12): a host out of group 0, its last one, is told so, and ends for good.
+"""
+
+from __future__ import annotations
+
+import json
+from math import inf
+from typing import TYPE_CHECKING
+
+import structlog
+
+from cluster.members.table import Table
+from cluster.pb import rpc_pb2
+from cluster.raft import Role
+from cluster.settings import Peer
+from cluster.wire.messages import LEADER, Status
+from node.links.fronts import FrontLink
+from node.links.peers import REMOVED
+from node.members import group
+from node.members.changes import Changes
+
+if TYPE_CHECKING:
+    from node.replica.server import Node
+
+log = structlog.get_logger("members")
+
+REMOVED_FILE = "removed"  # in a node's directory: this host was removed, and does not start any more
+
+
+class Roster:
+    """Of one node."""
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+        self.table = Table(node.settings.common.peers, node.store.hosts())
+        self.changes = Changes(node)
+        self.left = False  # this host was removed
+        self.ends = True  # then; off in drills
+        self._running = False
+        self._connected: dict[int, float] = {}  # members that links stand to, since when
+        self.table.subscribe(self._changed)
+
+    def start(self) -> None:
+        """Peers are there, and follow from now on."""
+        self._running = True
+        self.configured()
+
+    # -- what is applied here
+
+    def applied(self, rows: list[bytes]) -> None:
+        """Rows of the table, in their order."""
+        self.table.take(rows)
+        self.changes.applied(rows)
+
+    def replaced(self) -> None:
+        """Another state was installed."""
+        self.table.replace(self._node.store.hosts())
+
+    def asked(self, link: FrontLink, rid: int, body: bytes) -> None:
+        """RECONFIGURE: the leader of shard 0 asks the leader of this group."""
+        node = self._node
+        if node.raft.role is Role.LEADER:
+            link.answer(rid, Status.OK, group.answer(node, body))
+        else:
+            link.answer(rid, Status.NOT_LEADER, LEADER.pack(node.raft.leader_id, node.raft.term))
+        node._mark_dirty(link)
+
+    def greet(self, link: FrontLink) -> None:
+        """A front's link is new: it knows the hosts that it was made with."""
+        if self._node.settings.shard == 0 and self.table.moved:
+            link.answer(0, Status.MEMBERS, self.table.encode_all())
+
+    # -- whom this node talks to
+
+    def reachable(self) -> dict[int, Peer]:
+        """Every other host that this node has to do with."""
+        node = self._node
+        raft, table = node.raft, self.table
+        wanted = {host.member_id for host in table.members}
+        wanted |= raft.configuration.members() | raft.committed_configuration.members() | raft.peers().keys()
+        wanted.discard(raft.id)
+        return {member_id: table.peer(member_id) for member_id in sorted(wanted) if member_id in table.hosts}
+
+    @property
+    def others(self) -> list[int]:
+        """The other members, by ID."""
+        return [h.member_id for h in self.table.members if h.member_id != self._node.raft.id]
+
+    def is_removed(self, member_id: int) -> bool:
+        """Whether a host was removed, and this group has let it go."""
+        node = self._node
+        return self.table.removed(member_id) and member_id not in node.raft.committed_configuration.members()
+
+    def _changed(self) -> None:
+        node = self._node
+        log.info(
+            "members",
+            shard=node.settings.shard,
+            members=[
+                f"{h.member_id:x}={','.join(h.peer_urls)}{' (learner)' if h.learner else ''}"
+                for h in self.table.members
+            ],
+        )
+        self.look()
+        node.members_changed()
+        if node.settings.shard == 0:
+            node.fronts.broadcast(Status.MEMBERS, self.table.encode_all())
+            node.wake()
+
+    def configured(self) -> None:
+        """The group has committed another configuration, or this node has found so."""
+        node = self._node
+        if node.settings.shard == 0 and self.is_removed(node.raft.id):
+            self.leave()
+            return
+        self.look()
+        self.changes.moved()
+
+    def look(self) -> None:
+        """Have peers follow; each second too, for a leader lets a removed host go only after a while."""
+        if self._running:
+            self._node.peers.follow()
+
+    def second(self) -> None:
+        """See who is connected."""
+        node = self._node
+        self.look()
+        now = node.loop.time()
+        for member_id, link in node.peers.links.items():
+            if link.trouble()[0]:
+                self._connected.pop(member_id, None)
+            else:
+                self._connected.setdefault(member_id, now)
+
+    def connected_s(self, member_id: int) -> float:
+        """How long a link to this member has stood; 0: none does."""
+        if member_id == self._node.raft.id:
+            return inf
+        since = self._connected.get(member_id)
+        return (
+            0.0
+            if since is None or member_id not in self._node.peers.links
+            else max(self._node.loop.time() - since, 0.001)
+        )
+
+    def leave(self) -> None:
+        """This host was removed: it ends, and never starts again with what it has
+        (``tools.muster.processes.node``)."""
+        if self.ends and not self.left and not self._node.settings.shard:  # group 0 is the last to let it go
+            self.left = True
+            self._node.fail(REMOVED)
+
+    # -- what others are told
+
+    def listed(self) -> list[rpc_pb2.Member]:
+        """Every member with what it has published, by ID."""
+        published = {i: rpc_pb2.Member.FromString(m) for i, m in self._node.store.members().items()}
+        members = []
+        for host in self.table.members:
+            own = published.get(host.member_id)
+            members.append(
+                rpc_pb2.Member(
+                    ID=host.member_id,
+                    name=own.name if own else "",
+                    peerURLs=sorted(host.peer_urls),
+                    clientURLs=list(own.clientURLs) if own else [],
+                    isLearner=host.learner,
+                )
+            )
+        return members
+
+    def name(self, member_id: int) -> str:
+        """A host's name; empty: it is not known."""
+        host = self.table.hosts.get(member_id)
+        if (
+            host is not None
+            and not host.name
+            and (published := self._node.store.members().get(member_id)) is not None
+        ):
+            return rpc_pb2.Member.FromString(published).name
+        return host.name if host is not None else ""
+
+    def started(self) -> set[int]:
+        """Members that have published themselves."""
+        return {member.ID for member in self.listed() if member.name}
+
+    def described(self) -> bytes:
+        """What a host that wants to join is told (``tools.muster.host.joining``)."""
+        common = self._node.settings.common
+        return json.dumps(
+            {
+                "cluster_id": f"{common.cluster_id:x}",
+                "shards": common.shard_count,
+                "depth": common.placement_depth,
+                "members": [
+                    {"id": f"{m.ID:x}", "name": m.name, "peer_urls": list(m.peerURLs), "learner": m.isLearner}
+                    for m in self.listed()
+                ],
+                "removed": [f"{i:x}" for i, h in sorted(self.table.hosts.items()) if h.removed],
+            }
+        ).encode()

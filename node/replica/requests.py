@@ -1,0 +1,43 @@
+"""What a node does with a request that is no write: the table of its methods."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from cluster.wire.messages import Method
+from node.links.fronts import FrontLink
+from node.replica.kinds import QUESTIONS
+
+if TYPE_CHECKING:
+    from node.replica.server import Node
+
+
+def take_in(node: Node, link: FrontLink, rid: int, method: int, timeout_ms: int, body: bytes) -> None:
+    """Take in one request of a front, or of another shard's node. EtcdError refuses it."""
+    if method in QUESTIONS:
+        node.confirmations.ask(link, rid, method, body)
+    elif method == Method.SUBSCRIBE:
+        node.watches.subscribe(link, rid, body)
+    elif method == Method.UNSUBSCRIBE:
+        node.watches.unsubscribe(link, rid)
+    elif method == Method.CANCEL:
+        node.reads.cancel(link, rid)
+        node.backups.end(link, rid)
+        node.streams.end(link, rid)
+    elif method == Method.CATCH_UP:
+        node.hurry(link, int.from_bytes(body, "little"))
+    elif method == Method.CREDIT:
+        node.backups.credit(link, rid, int.from_bytes(body, "little"))
+        node.streams.credit(link, rid, int.from_bytes(body, "little"))
+    elif method == Method.FAREWELL:
+        link.farewell = True
+    elif method == Method.TRANSFER_LEADER:
+        node.upkeep.transfer(link, rid, body)
+    elif method == Method.MEMBERS:
+        node.roster.changes.submit(link, rid, body)
+    elif method == Method.RECONFIGURE:
+        node.roster.asked(link, rid, body)
+    elif method >= Method.WIDE and node._node_request(link, rid, method, timeout_ms, body):
+        pass
+    else:
+        node.serve.request(link, rid, method, timeout_ms, body)

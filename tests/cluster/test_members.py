@@ -1,0 +1,338 @@
+"""Hosts are added, promoted, replaced and removed while writes go on, in real processes: nothing that was
+acknowledged is lost, and every step's duration is printed."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+
+from cluster.pb import rpc_pb2 as pb
+from tests.cluster.local_cluster import command, environment, free_base_port, until
+
+LIMIT_S = 90.0  # of a step, on a busy machine
+CALL_S = 20.0
+REMOVED = "the member has been permanently removed from the cluster"
+
+
+class Hosts:
+    """Hosts by number, each with its own flags."""
+
+    def __init__(self, folder: Path, shards: int) -> None:
+        self.folder = folder
+        self.shards = shards
+        self.base = free_base_port(9, shards + 2)
+        self.running: dict[int, subprocess.Popen[bytes]] = {}
+        self._channels: dict[int, grpc.Channel] = {}
+
+    def peer(self, host: int) -> str:
+        return f"http://127.0.0.1:{self.base + 100 * host + 1}"
+
+    def client(self, host: int) -> str:
+        return f"127.0.0.1:{self.base + 100 * host}"
+
+    def start(self, host: int, *flags: str) -> subprocess.Popen[bytes]:
+        own = f"http://{self.client(host)}"
+        with open(self.folder / f"h{host}.log", "ab") as log:
+            self.running[host] = subprocess.Popen(
+                command(
+                    f"--name=h{host}",
+                    f"--data-dir={self.folder / f'h{host}'}",
+                    f"--listen-peer-urls={self.peer(host)}",
+                    f"--initial-advertise-peer-urls={self.peer(host)}",
+                    f"--listen-client-urls={own}",
+                    f"--advertise-client-urls={own}",
+                    "--strict-reconfig-check=false",  # it wants five seconds' peace before each step
+                    "--heartbeat-interval=100",
+                    "--election-timeout=2000",
+                    "--fronts=0",
+                    *flags,
+                ),
+                stdout=log,
+                stderr=log,
+                env=environment(),
+                cwd=self.folder,
+            )
+        return self.running[host]
+
+    def log(self, host: int) -> str:
+        return (self.folder / f"h{host}.log").read_text(encoding="utf-8")
+
+    def found(self) -> None:
+        """The first host, a cluster by itself."""
+        self.start(0, f"--initial-cluster=h0={self.peer(0)}", f"--shards={self.shards}")
+        until(lambda: self.member(0).name, LIMIT_S)
+
+    def call(self, host: int, method: str, request: Any, response: Any) -> Any:
+        if host not in self._channels:
+            self._channels[host] = grpc.insecure_channel(
+                self.client(host), options=[("grpc.max_reconnect_backoff_ms", 500)]
+            )
+        return self._channels[host].unary_unary(
+            f"/etcdserverpb.{method}",
+            request_serializer=lambda m: m.SerializeToString(),
+            response_deserializer=response.FromString,
+        )(request, timeout=CALL_S, wait_for_ready=False)
+
+    def anywhere(self, method: str, request: Any, response: Any) -> Any:
+        """Asked of every host in turn until one answers: for what may be asked twice."""
+
+        def tried() -> Any:
+            for host in list(self.running):
+                with contextlib.suppress(grpc.RpcError):
+                    return self.call(host, method, request, response)
+            return None
+
+        return until(tried, LIMIT_S)
+
+    def members(self) -> list[Any]:
+        request = pb.MemberListRequest(linearizable=True)
+        return list(self.anywhere("Cluster/MemberList", request, pb.MemberListResponse).members)
+
+    def member(self, host: int) -> Any:
+        """As the cluster lists it; without an ID if it does not."""
+        listed = [m for m in self.members() if list(m.peerURLs) == [self.peer(host)]]
+        return listed[0] if listed else pb.Member()
+
+    def settle(self, wish: Callable[[], bool], method: str, request: Any, response: Any) -> None:
+        """A change of members, asked for until it is there: who asked may have lost its leader."""
+
+        def tried() -> bool:
+            for host in list(self.running):
+                if wish():
+                    return True
+                with contextlib.suppress(grpc.RpcError):
+                    self.call(host, method, request, response)
+            return wish()
+
+        until(tried, LIMIT_S)
+
+    def add(self, host: int, *, learner: bool = False) -> None:
+        request = pb.MemberAddRequest(peerURLs=[self.peer(host)], isLearner=learner)
+        self.settle(lambda: self.member(host).ID != 0, "Cluster/MemberAdd", request, pb.MemberAddResponse)
+
+    def join(self, host: int) -> None:
+        """Start one that was added, and wait until it serves."""
+        names = {self.peer(i): f"h{i}" for i in range(9)}
+        cluster = ",".join(f"{names[m.peerURLs[0]]}={m.peerURLs[0]}" for m in self.members())
+        process = self.start(host, f"--initial-cluster={cluster}", "--initial-cluster-state=existing")
+        until(lambda: self.member(host).name or process.poll() is not None, LIMIT_S)
+        assert process.poll() is None, self.log(host)
+
+    def votes(self, host: int) -> None:
+        """Wait until it is to vote in every group, as the leader of shard 0 logs it."""
+        member_id = f"{self.member(host).ID:x}"
+
+        def promoted() -> bool:
+            logs = [self.log(i) for i in self.running]
+            return all(
+                any(_says(text, "promote", member_id, shard) for text in logs) for shard in range(self.shards)
+            )
+
+        until(promoted, LIMIT_S)
+
+    def remove(self, host: int) -> int:
+        """Remove it; the exit code of its process."""
+        member_id, process = self.member(host).ID, self.running[host]
+        request = pb.MemberRemoveRequest(ID=member_id)
+        self.settle(
+            lambda: member_id not in [m.ID for m in self.members()],
+            "Cluster/MemberRemove",
+            request,
+            pb.MemberRemoveResponse,
+        )
+        until(lambda: process.poll() is not None, LIMIT_S)
+        del self.running[host]
+        return int(process.returncode)
+
+    def leader(self) -> int:
+        """The host that leads shard 0."""
+        status = self.anywhere("Maintenance/Status", pb.StatusRequest(), pb.StatusResponse)
+        return next((i for i in self.running if status.leader == self.member(i).ID), -1)
+
+    def close(self) -> None:
+        for process in self.running.values():
+            process.terminate()
+        for process in self.running.values():
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(30)
+            process.kill()
+        for channel in self._channels.values():
+            channel.close()
+
+
+def _says(text: str, change: str, member_id: str, shard: int) -> bool:
+    lines = [line for line in text.splitlines() if "changing the members of a group" in line]
+    return any(
+        f'"shard":{shard}' in line.replace(" ", "") and f'"{change}"' in line and member_id in line
+        for line in lines
+    )
+
+
+class Writer:
+    """One client that puts keys one after the other, and remembers what was acknowledged."""
+
+    def __init__(self, hosts: Hosts) -> None:
+        self._hosts = hosts
+        self._stop = threading.Event()
+        self.acknowledged: list[str] = []
+        self.longest_s = 0.0
+        self._thread = threading.Thread(target=self._run)
+        self._thread.start()
+
+    def _run(self) -> None:
+        began = time.monotonic()
+        while not self._stop.is_set():
+            key = f"/w{len(self.acknowledged) % 7}/{len(self.acknowledged)}"
+            for host in list(self._hosts.running):
+                with contextlib.suppress(grpc.RpcError):
+                    self._hosts.call(
+                        host, "KV/Put", pb.PutRequest(key=key.encode(), value=b"v"), pb.PutResponse
+                    )
+                    self.acknowledged.append(key)
+                    now = time.monotonic()
+                    self.longest_s, began = max(self.longest_s, now - began), now
+                    break
+
+    def wait(self, more: int) -> None:
+        """Until so many more puts were acknowledged."""
+        goal = len(self.acknowledged) + more
+        until(lambda: len(self.acknowledged) >= goal, LIMIT_S)
+
+    def stop(self) -> None:
+        self._stop.set()
+        self._thread.join()
+
+
+@contextlib.contextmanager
+def timed(what: str) -> Iterator[None]:
+    began = time.monotonic()
+    yield
+    print(f"{what}: {time.monotonic() - began:.1f} s")
+
+
+@pytest.fixture(scope="module", params=[1, 3], ids=["1 shard", "3 shards"])
+def hosts(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hosts]:
+    made = Hosts(tmp_path_factory.mktemp("members"), request.param)
+    try:
+        made.found()
+        yield made
+    finally:
+        made.close()
+
+
+@pytest.mark.timeout(600)
+def test_one_host_becomes_three_and_five_and_three_again_under_writes(hosts: Hosts) -> None:
+    writer = Writer(hosts)
+    try:
+        for host in (1, 2, 3, 4):
+            with timed(f"added host {host}"):
+                hosts.add(host)
+                writer.wait(3)  # a host that was added and has not started holds nobody up
+                hosts.join(host)
+                hosts.votes(host)
+        leader = hosts.leader()
+        for host in (leader, *[i for i in (3, 4) if i != leader][:1]):
+            with timed(f"removed host {host}"):
+                assert hosts.remove(host) == 0
+                assert REMOVED in hosts.log(host)
+                writer.wait(3)
+    finally:
+        writer.stop()
+    found = hosts.anywhere(
+        "KV/Range", pb.RangeRequest(key=b"/w", range_end=b"/x", keys_only=True), pb.RangeResponse
+    )
+    lost = set(writer.acknowledged) - {kv.key.decode() for kv in found.kvs}
+    print(f"{len(writer.acknowledged)} puts, the longest gap {writer.longest_s:.1f} s")
+    assert not lost
+    lists = {
+        tuple(
+            m.ID
+            for m in hosts.call(
+                i, "Cluster/MemberList", pb.MemberListRequest(), pb.MemberListResponse
+            ).members
+        )
+        for i in hosts.running
+    }
+    assert [len(ids) for ids in lists] == [3]
+
+
+@pytest.mark.timeout(300)
+def test_a_host_that_was_removed_does_not_start_again(hosts: Hosts) -> None:
+    gone = next(i for i in range(5) if i not in hosts.running)
+    process = hosts.start(gone, f"--initial-cluster=h{gone}={hosts.peer(gone)}")
+    try:
+        assert process.wait(60) == 0
+    finally:
+        del hosts.running[gone]
+    assert hosts.log(gone).count("data-dir used by this member must be removed") == 2
+
+
+@pytest.mark.timeout(300)
+def test_a_learner_reads_what_is_there_and_votes_once_it_is_promoted(hosts: Hosts) -> None:
+    if hosts.shards > 1:
+        pytest.skip("a learner of several shards differs in nothing that is looked at here")
+    with timed("added a learner"):
+        hosts.add(5, learner=True)
+    learner = hosts.member(5).ID
+    other = next(iter(hosts.running))
+    promote = pb.MemberPromoteRequest(ID=learner)
+    with pytest.raises(grpc.RpcError) as early:
+        hosts.call(other, "Cluster/MemberPromote", promote, pb.MemberPromoteResponse)
+    assert (
+        early.value.details() == "etcdserver: can only promote a learner member which is in sync with leader"
+    )
+    request = pb.MemberAddRequest(peerURLs=[hosts.peer(6)], isLearner=True)
+    with pytest.raises(grpc.RpcError) as second:
+        hosts.call(other, "Cluster/MemberAdd", request, pb.MemberAddResponse)
+    assert second.value.details() == "etcdserver: too many learner members in cluster"
+    hosts.join(5)
+    range_request = pb.RangeRequest(key=b"/w0/0", serializable=True)
+    until(lambda: hosts.call(5, "KV/Range", range_request, pb.RangeResponse).kvs, LIMIT_S)
+    for method, refused, response in (
+        ("KV/Range", pb.RangeRequest(key=b"/w0/0"), pb.RangeResponse),
+        ("KV/Put", pb.PutRequest(key=b"k"), pb.PutResponse),
+    ):
+        with pytest.raises(grpc.RpcError) as no:
+            hosts.call(5, method, refused, response)
+        assert no.value.details() == "etcdserver: rpc not supported for learner"
+    with timed("promoted it"):
+        hosts.settle(
+            lambda: not hosts.member(5).isLearner, "Cluster/MemberPromote", promote, pb.MemberPromoteResponse
+        )
+        hosts.votes(5)
+    until(lambda: _works(lambda: hosts.call(5, "KV/Put", pb.PutRequest(key=b"k"), pb.PutResponse)), LIMIT_S)
+
+
+def _works(call: Callable[[], object]) -> bool:
+    with contextlib.suppress(grpc.RpcError):
+        call()
+        return True
+    return False
+
+
+@pytest.mark.timeout(300)
+def test_a_host_that_lost_its_disk_is_replaced_though_the_leader_is_killed_meanwhile(hosts: Hosts) -> None:
+    leader = hosts.leader()
+    dead = next(i for i in hosts.running if i not in (leader, 5))
+    hosts.running[dead].kill()
+    hosts.running[dead].wait(30)
+    shutil.rmtree(hosts.folder / f"h{dead}")
+    with timed("replaced a host that lost its disk"):
+        hosts.remove(dead)
+        hosts.add(dead)  # under its old URLs
+        killed = hosts.leader()
+        hosts.running[killed].kill()
+        hosts.running[killed].wait(30)
+        hosts.start(killed)
+        hosts.join(dead)
+        hosts.votes(dead)
+    assert len(hosts.members()) == len(hosts.running)

@@ -1,0 +1,118 @@
+"""Wishes for members are granted and refused by etcd's rules."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from functools import partial
+
+import pytest
+
+from cluster import errors
+from cluster.errors import ErrorKind, EtcdError
+from cluster.members import checks
+from cluster.members.checks import Facts
+from cluster.members.table import Host, Table
+from cluster.settings import Peer
+
+
+def url(member: int) -> str:
+    return f"http://127.0.0.1:{2000 + member}"
+
+
+def cluster(voters: int, learners: int = 0) -> Table:
+    """Hosts 1, 2, ...: voters first."""
+    rows = [Host(voters + i + 1, "", (url(voters + i + 1),), learner=True).encode() for i in range(learners)]
+    return Table([Peer(i, f"h{i}", "127.0.0.1", 2000 + i, (url(i),)) for i in range(1, voters + 1)], rows)
+
+
+def facts(
+    *started: int, down: tuple[int, ...] = (), strict: bool = True, match: float = 1.0, learners: int = 1
+) -> Facts:
+    return Facts(
+        started,
+        lambda m: math.inf if m == 1 else 0.0 if m in down else 60.0,
+        lambda m: match,
+        strict,
+        learners,
+    )
+
+
+def refusal(what: Callable[[], object]) -> ErrorKind:
+    with pytest.raises(EtcdError) as found:
+        what()
+    return found.value.kind
+
+
+def test_a_lone_member_takes_a_second_one() -> None:
+    assert checks.add(cluster(1), facts(1), [url(2)], False, 1).peer_urls == (url(2),)
+
+
+def test_voters_are_added_while_enough_have_started() -> None:
+    assert (
+        refusal(lambda: checks.add(cluster(2), facts(1), [url(3)], False, 1))
+        is errors.MEMBER_NOT_ENOUGH_STARTED
+    )
+    assert checks.add(cluster(2), facts(1, down=(2,), strict=False), [url(3)], False, 1)
+    assert checks.add(cluster(2), facts(1), [url(3)], True, 1).learner  # one that does not vote is no danger
+
+
+def test_nothing_is_added_while_a_voter_is_away() -> None:
+    assert (
+        refusal(lambda: checks.add(cluster(3), facts(1, 2, 3, down=(3,)), [url(4)], False, 1))
+        is errors.UNHEALTHY
+    )
+    assert (
+        refusal(lambda: checks.add(cluster(3), facts(1, 2, 3, down=(3,)), [url(4)], True, 1))
+        is errors.UNHEALTHY
+    )
+
+
+def test_a_peer_url_belongs_to_one_member() -> None:
+    assert refusal(lambda: checks.add(cluster(2), facts(1, 2), [url(2)], False, 1)) is errors.PEER_URL_EXIST
+    assert refusal(lambda: checks.update(cluster(2), 1, [url(2)])) is errors.PEER_URL_EXIST
+    assert checks.update(cluster(2), 1, [url(1)]).peer_urls == (url(1),)
+
+
+@pytest.mark.parametrize(
+    "urls", [[], ["foo"], ["http://h"], ["ftp://h:1"], ["http://h:1/path"], ["http://h:1", "x"]]
+)
+def test_peer_urls_are_checked(urls: list[str]) -> None:
+    assert refusal(lambda: checks.add(cluster(1), facts(1), urls, False, 1)) is errors.MEMBER_BAD_URLS
+
+
+def test_there_are_few_learners() -> None:
+    assert refusal(lambda: checks.add(cluster(1, 1), facts(1), [url(9)], True, 1)) is errors.TOO_MANY_LEARNERS
+    assert checks.add(cluster(1, 1), facts(1, learners=2), [url(9)], True, 1)
+
+
+def test_a_removal_leaves_enough_that_have_started() -> None:
+    assert checks.remove(cluster(3), facts(1, 2, 3), 3).removed
+    assert refusal(lambda: checks.remove(cluster(1), facts(1), 1)) is errors.MEMBER_NOT_ENOUGH_STARTED
+    assert refusal(lambda: checks.remove(cluster(3), facts(1, 3), 3)) is errors.MEMBER_NOT_ENOUGH_STARTED
+    assert checks.remove(cluster(2, 1), facts(1), 3).removed  # a learner may always go
+
+
+def test_one_that_is_down_may_go_and_one_that_is_needed_may_not() -> None:
+    assert checks.remove(cluster(3), facts(1, 2, 3, down=(3,)), 3).removed
+    assert refusal(lambda: checks.remove(cluster(3), facts(1, 2, 3, down=(3,)), 2)) is errors.UNHEALTHY
+
+
+def test_nobody_is_changed_who_is_not_there() -> None:
+    gone = cluster(3)
+    gone.take([Host(3, "", (url(3),), removed=True).encode()])
+    for table in (cluster(2), gone):
+        members, known = table, facts(1, 2)
+        assert refusal(partial(checks.remove, members, known, 3)) is errors.MEMBER_NOT_FOUND
+        assert refusal(partial(checks.update, members, 3, [url(7)])) is errors.MEMBER_NOT_FOUND
+        assert refusal(partial(checks.promote, members, known, 3)) is errors.MEMBER_NOT_FOUND
+
+
+def test_a_learner_is_promoted_once_it_has_caught_up() -> None:
+    assert refusal(lambda: checks.promote(cluster(1, 1), facts(1, match=0.89), 2)) is errors.LEARNER_NOT_READY
+    assert not checks.promote(cluster(1, 1), facts(1, match=0.9), 2).learner
+    assert refusal(lambda: checks.promote(cluster(2), facts(1, 2), 2)) is errors.MEMBER_NOT_LEARNER
+    assert (
+        refusal(lambda: checks.promote(cluster(3, 1), facts(1, match=1.0), 4))
+        is errors.MEMBER_NOT_ENOUGH_STARTED
+    )

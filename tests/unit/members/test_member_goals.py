@@ -1,0 +1,118 @@
+"""What happens next when the groups are not what the table wants (H12, I21)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from random import Random
+
+import pytest
+
+from cluster.members import goals
+from cluster.members.host_changes import HostChange, Kind
+from cluster.members.table import Host
+from cluster.raft import Configuration
+
+URLS = ("http://h:1",)
+
+
+def group(voters: str, learners: str = "") -> Configuration:
+    """``group("AB", "C")``: hosts by letter."""
+    return Configuration(frozenset(map(ord, voters)), frozenset(map(ord, learners)))
+
+
+def table(members: str, learners: str = "", removed: str = "") -> dict[int, Host]:
+    hosts = [Host(ord(c), c, URLS) for c in members]
+    hosts += [Host(ord(c), c, URLS, learner=True) for c in learners]
+    hosts += [Host(ord(c), c, URLS, removed=True) for c in removed]
+    return {host.member_id: host for host in hosts}
+
+
+def due(
+    hosts: dict[int, Host], *groups: Configuration, caught_up: str = ""
+) -> tuple[Kind, str, list[int]] | None:
+    found = goals.due(hosts, groups, lambda member: chr(member) in caught_up)
+    return None if found is None else (found.change.kind, chr(found.change.member_id), found.groups)
+
+
+def test_nothing_is_due_where_every_group_is_what_the_table_says() -> None:
+    assert due(table("ABC"), group("ABC"), group("ABC")) is None
+    assert goals.settled(table("ABC"), [group("ABC"), group("ABC")])
+
+
+def test_a_new_host_joins_group_0_first_and_as_a_learner() -> None:
+    hosts = table("AB")
+    assert due(hosts, group("A"), group("A"), group("A")) == (Kind.ADD, "B", [0])
+    assert due(hosts, group("A", "B"), group("A"), group("A")) == (Kind.ADD, "B", [1, 2])
+    assert due(hosts, group("A", "B"), group("A", "B"), group("A")) == (Kind.ADD, "B", [2])
+    assert due(hosts, group("A", "B"), group("A", "B"), group("A", "B")) is None
+
+
+def test_it_votes_once_it_has_caught_up_everywhere() -> None:
+    hosts, learners = table("AB"), (group("A", "B"), group("A", "B"))
+    assert goals.settled(hosts, learners)  # a promotion that has not begun is in nobody's way
+    assert due(hosts, *learners, caught_up="B") == (Kind.PROMOTE, "B", [0])
+    # what has begun goes on, though it fell behind since
+    assert due(hosts, group("AB"), group("A", "B")) == (Kind.PROMOTE, "B", [1])
+    assert not goals.settled(hosts, [group("AB"), group("A", "B")])
+
+
+def test_a_host_that_is_to_stay_a_learner_is_not_promoted() -> None:
+    assert due(table("A", "B"), group("A", "B"), caught_up="B") is None
+    assert due(table("A", "B"), group("A")) == (Kind.ADD, "B", [0])
+
+
+def test_a_removed_host_leaves_group_0_last() -> None:
+    hosts = table("AB", removed="C")
+    assert due(hosts, group("ABC"), group("ABC"), group("ABC")) == (Kind.REMOVE, "C", [1, 2])
+    assert due(hosts, group("ABC"), group("AB"), group("ABC")) == (Kind.REMOVE, "C", [2])
+    assert due(hosts, group("ABC"), group("AB"), group("AB")) == (Kind.REMOVE, "C", [0])
+    assert not goals.settled(hosts, [group("ABC"), group("AB"), group("AB")])
+    assert goals.settled(hosts, [group("AB"), group("AB"), group("AB")])
+
+
+def test_a_host_that_the_table_does_not_know_is_left_alone() -> None:
+    assert due(table("AB"), group("ABC"), group("ABC")) is None
+
+
+def test_the_removed_go_before_new_ones_come() -> None:
+    assert due(table("ABD", removed="C"), group("ABC")) == (Kind.REMOVE, "C", [0])
+    assert due(table("ABD", removed="C"), group("AB")) == (Kind.ADD, "D", [0])
+
+
+def _walk(random: Random, shards: int) -> Iterator[list[list[Configuration]]]:
+    """Wishes at random, carried out group by group in any order that is due; a look now and then is an old
+    one."""
+    hosts = table("A")
+    histories = [[group("A")] for _ in range(shards)]
+    for step in range(200):
+        known = [history[-1] for history in histories]
+        if goals.settled(hosts, known) and random.random() < 0.5:
+            members = [h for h in hosts.values() if not h.removed]
+            if len(members) > 1 and random.random() < 0.4:
+                gone = random.choice(members)
+                hosts = {**hosts, gone.member_id: Host(gone.member_id, gone.name, URLS, removed=True)}
+                if not any(h.member_id in known[0].voters and not h.removed for h in hosts.values()):
+                    hosts = {**hosts, gone.member_id: gone}
+            else:
+                hosts = {**hosts, 1000 + step: Host(1000 + step, "", URLS, learner=random.random() < 0.3)}
+        found = goals.due(hosts, known, lambda member: True)
+        if found is not None:
+            chosen = random.choice(found.groups)
+            histories[chosen].append(found.change.target(known[chosen]))
+        yield histories
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_no_two_groups_are_further_apart_than_one_change(seed: int) -> None:
+    shards = 1 + seed % 4
+    for histories in _walk(Random(seed), shards):
+        for history in histories:
+            at = min(len(history), len(histories[0]))
+            assert abs(len(history) - len(histories[0])) <= 1
+            assert history[:at] == histories[0][:at]
+            assert history[-1].voters <= histories[0][-1].members()
+    assert len(histories[0]) > 10
+
+
+def test_a_change_names_no_way_back() -> None:
+    assert HostChange(Kind.ADD, ord("A")).done(group("A"))

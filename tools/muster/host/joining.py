@@ -1,0 +1,176 @@
+"""A new host asks the cluster that it is to join who belongs to it (``--initial-cluster-state existing``).
+
+The hosts that ``--initial-cluster`` names besides the own one are asked on their peer ports, one after the
+other; the first answer counts. What the flags say must then be what the cluster says, by etcd's rules: as
+many members, and for each one with its peer URLs. From that the new host has its ID, the cluster's, and the
+number of shards.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import zmq
+
+from cluster.endpoints import tcp_endpoint
+from cluster.settings import Peer
+from cluster.wire.frames import PeerKind
+from tools.muster.config.parse import ConfigError
+from tools.muster.config.settings import parse_url
+from tools.muster.machine.zmtp.keys import CurveKeys
+
+QUESTION = PeerKind.JOIN.byte
+_ONE_S = 2.0  # for an answer of one host
+_AGAIN_S, _PAUSE_S = 10.0, 0.5  # a host may be asked that has not heard yet what the cluster has agreed on
+InitialCluster = Sequence[tuple[str, tuple[str, ...]]]
+
+
+@dataclass(slots=True, frozen=True)
+class Told:
+    """One member, as the cluster says."""
+
+    member_id: int
+    name: str
+    peer_urls: tuple[str, ...]
+    learner: bool
+
+    def __str__(self) -> str:
+        """As etcd's log shows it."""
+        return (
+            f"&{{ID:{self.member_id:x} RaftAttributes:{{PeerURLs:[{' '.join(self.peer_urls)}] "
+            f"IsLearner:{str(self.learner).lower()}}} Attributes:{{Name:{self.name} ClientURLs:[]}}}}"
+        )
+
+
+@dataclass(slots=True, frozen=True)
+class Running:
+    """The cluster that is running."""
+
+    cluster_id: int
+    shards: int
+    depth: int
+    members: tuple[Told, ...]
+    removed: tuple[int, ...] = ()
+
+    @classmethod
+    def decode(cls, data: bytes) -> Running:
+        """A host's answer. ValueError if it is none."""
+        try:
+            raw: dict[str, Any] = json.loads(data)
+            return cls(
+                int(raw["cluster_id"], 16),
+                int(raw["shards"]),
+                int(raw["depth"]),
+                tuple(
+                    Told(int(m["id"], 16), str(m["name"]), tuple(sorted(m["peer_urls"])), bool(m["learner"]))
+                    for m in raw["members"]
+                ),
+                tuple(int(i, 16) for i in raw["removed"]),
+            )
+        except (KeyError, TypeError, AttributeError) as e:
+            raise ValueError(f"no answer of a member: {e!r}") from e
+
+    def __str__(self) -> str:
+        """As etcd's log shows it."""
+        members = " ".join(map(str, self.members))
+        return (
+            f"{{ClusterID:{self.cluster_id:x} Members:[{members}] "
+            f"RemovedMemberIDs:[{' '.join(f'{i:x}' for i in self.removed)}]}}"
+        )
+
+
+def ask(addresses: Iterable[tuple[str, int]], key_file: str, limit_s: float = _ONE_S) -> Running | None:
+    """What the first of these peer ports says that answers."""
+    keys = CurveKeys.load(key_file)
+    with zmq.Context(io_threads=1) as context:
+        for host, port in addresses:
+            with context.socket(zmq.DEALER) as s:
+                s.setsockopt(zmq.LINGER, 0)
+                s.setsockopt(zmq.IMMEDIATE, 1)
+                endpoint = tcp_endpoint(host, port)
+                s.setsockopt(zmq.IPV6, int("[" in endpoint))
+                if keys is not None:
+                    s.setsockopt(zmq.CURVE_SERVERKEY, keys.public)
+                    s.setsockopt(zmq.CURVE_PUBLICKEY, keys.public)
+                    s.setsockopt(zmq.CURVE_SECRETKEY, keys.secret)
+                s.connect(endpoint)
+                if (found := _answer(s, limit_s)) is not None:
+                    return found
+    return None
+
+
+def _answer(s: zmq.Socket[bytes], limit_s: float) -> Running | None:
+    deadline = time.monotonic() + limit_s
+    if not s.poll(int(limit_s * 1000), zmq.POLLOUT):
+        return None
+    s.send(QUESTION)
+    while (left_s := deadline - time.monotonic()) > 0 and s.poll(int(left_s * 1000) + 1):
+        frame = s.recv_multipart()[-1]
+        if frame[:1] == QUESTION:
+            try:
+                return Running.decode(frame[1:])
+            except ValueError:
+                return None
+    return None
+
+
+def join(
+    initial: InitialCluster, name: str, key_file: str, resolved: Callable[[str], str]
+) -> tuple[Running, tuple[Peer, ...], int]:
+    """The running cluster, its hosts with the names of the flags, and the own ID. ConfigError."""
+    others = [
+        (parse_url(url).host, parse_url(url).port) for other, urls in initial if other != name for url in urls
+    ]
+    deadline = time.monotonic() + _AGAIN_S
+    while True:
+        running = ask(others, key_file)
+        if running is None:
+            raise ConfigError(
+                "cannot fetch cluster info from peer urls: "
+                "could not retrieve cluster information from the given URLs"
+            )
+        try:
+            peers = assigned(initial, running, resolved)
+        except ConfigError:
+            if time.monotonic() >= deadline:
+                raise
+            time.sleep(_PAUSE_S)
+            continue
+        return running, peers, next(p.member_id for p in peers if p.name == name)
+
+
+def assigned(initial: InitialCluster, running: Running, resolved: Callable[[str], str]) -> tuple[Peer, ...]:
+    """The hosts that the flags name with the IDs that the cluster gave them, by ID. ConfigError if they are
+    not the same."""
+    try:
+        if len(initial) != len(running.members):
+            raise ConfigError("member count is unequal")
+        by_urls = {tuple(sorted(map(resolved, urls))): (name, urls) for name, urls in initial}
+        peers = []
+        for member in running.members:
+            found = by_urls.get(tuple(sorted(map(resolved, member.peer_urls))))
+            if found is None:
+                urls = ", ".join(f'"{url}"' for url in member.peer_urls)
+                raise ConfigError(
+                    f"PeerURLs: no match found for existing member ({member.member_id:x}, [{urls}]), "
+                    f"last resolver error ({_unequal(member, initial)})"
+                )
+            first = parse_url(found[1][0])
+            own = tuple(sorted(found[1]))
+            peers.append(Peer(member.member_id, found[0], first.host, first.port, own, member.learner))
+    except ConfigError as e:
+        raise ConfigError(f"error validating peerURLs {running}: {e}") from None
+    return tuple(sorted(peers, key=lambda p: p.member_id))
+
+
+def _unequal(member: Told, initial: InitialCluster) -> str:
+    """What etcd says of the last host that it compared."""
+    urls = initial[-1][1]
+    if len(urls) != len(member.peer_urls):
+        return f"len({[*member.peer_urls]}) != len({[*urls]})"
+    a, b = sorted(member.peer_urls), sorted(urls)
+    return next((f'resolved urls: "{x}" != "{y}"' for x, y in zip(a, b, strict=True) if x != y), "<nil>")
