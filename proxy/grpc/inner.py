@@ -60,6 +60,7 @@ class InnerCall:
     id = 1
     ending = False
     started = True
+    peer_name: str | None = None  # certificates say nothing here: calls of the gateway come by tokens
 
     def __init__(
         self, path: str, metadata: dict[bytes, bytes], peer: str, deadline: float | None = None

@@ -4,6 +4,7 @@ old path prefixes, the host whitelist against DNS rebinding, CORS headers, OPTIO
 from __future__ import annotations
 
 import posixpath
+from collections.abc import Callable
 from html import escape
 from typing import Any
 from urllib.parse import quote, unquote
@@ -22,6 +23,9 @@ To fix this, choose one of the following options:
 
 This requirement has been added to help prevent "DNS Rebinding" attacks (CVE-2018-5702).
 """
+_NAME_IGNORED = (
+    b"CommonName of client sending a request against gateway will be ignored and not used as expected\n"
+)
 
 
 class FilteredRegistry(Registry):
@@ -31,6 +35,7 @@ class FilteredRegistry(Registry):
         super().__init__(timed=timed)
         self._cors = frozenset(cors)
         self._hosts = frozenset(host_whitelist)
+        self.auth_enabled: Callable[[], bool] = lambda: False  # whether there are users
 
     def find_http(self, path: str) -> HttpHandler | None:
         """The handler of a path, filtered; an unknown path has one too."""
@@ -46,6 +51,9 @@ class FilteredRegistry(Registry):
         host = host_name(request.headers.get("host", ""))
         if self._hosts and "*" not in self._hosts and host not in self._hosts and not request.secure:
             request.respond(421, _UNKNOWN_HOST.format(host=host).encode(), [("X-Content-Type-Options", "nosniff")], _TEXT)
+            return
+        if request.peer_name and request.path.startswith("/v3/") and self.auth_enabled():
+            request.respond(400, _NAME_IGNORED, [("X-Content-Type-Options", "nosniff")], _TEXT)
             return
         origin = request.headers.get("origin", "")
         allowed = "*" if "*" in self._cors else origin if origin in self._cors else ""

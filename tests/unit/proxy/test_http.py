@@ -267,8 +267,10 @@ class Seen(HttpRequest):
     def end(self) -> None: ...
 
 
-def ask(registry: FilteredRegistry, method: str, path: str, **headers: str) -> Seen:
+def ask(registry: FilteredRegistry, method: str, path: str, *, secure: bool = False,
+        peer_name: str | None = None, **headers: str) -> Seen:
     request = Seen(method, path, headers)
+    request.secure, request.peer_name = secure, peer_name
     handler = registry.find_http(path)
     assert handler is not None
     handler(request)
@@ -299,6 +301,28 @@ def test_an_unknown_host_is_refused_when_there_is_a_whitelist() -> None:
     refused = ask(registry, "GET", "/version", host="evil.example")
     assert refused.status == 421
     assert refused.text.startswith(b"\netcd received your request, but the Host header was unrecognized.")
+
+
+def test_by_tls_every_host_is_served_whatever_the_whitelist_says() -> None:
+    registry = FilteredRegistry(("*",), ("good.example",))
+    registry.http("/version", lambda request: request.respond(200))
+    assert ask(registry, "GET", "/version", secure=True, host="evil.example").status == 200
+
+
+def test_where_there_are_users_the_gateway_refuses_a_client_that_a_certificate_names() -> None:
+    registry = FilteredRegistry(("*",), ("*",))
+    registry.http("/v3/", lambda request: request.respond(200))
+    registry.http("/version", lambda request: request.respond(200))
+    assert ask(registry, "POST", "/v3/kv/range", peer_name="alice").status == 200
+    registry.auth_enabled = lambda: True
+    refused = ask(registry, "POST", "/v3/kv/range", peer_name="alice")
+    assert refused.status == 400
+    assert refused.text == (b"CommonName of client sending a request against gateway will be ignored "
+                            b"and not used as expected\n")
+    assert ask(registry, "POST", "/v3beta/kv/range", peer_name="alice").status == 400
+    assert ask(registry, "GET", "/version", peer_name="alice").status == 200
+    assert ask(registry, "POST", "/v3/kv/range", peer_name="").status == 200
+    assert ask(registry, "POST", "/v3/kv/range").status == 200
 
 
 def test_the_old_gateway_prefix_is_rewritten() -> None:
