@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import json
 import re
+import shutil
 import subprocess
 import sys
 import urllib.error
@@ -30,6 +31,7 @@ from tests.interop.secure_hosts import (
     showing,
     trusting,
 )
+from tests.interop.toolchain import checked
 
 pytestmark = [
     pytest.mark.interop,
@@ -226,6 +228,15 @@ def test_musterctl_takes_the_same_flags(world: World) -> None:
         done = world.muster.ctl(MUSTERCTL, "get c", *flags)
         assert words in done.stderr, (flags, done.stderr)
         assert done.returncode == (1 if flags in (trust, name) else 128)
+
+
+@pytest.mark.skipif(shutil.which("go") is None, reason="needs go, not found in PATH")
+@pytest.mark.timeout(600)  # it may be the first to build Go's programs
+@pytest.mark.parametrize("version", ["3.5", "3.6"])
+def test_clientv3_works_by_tls(world: World, version: str, programs: dict[str, Path]) -> None:
+    pair, checks = world.alice, ["put-get-delete", "txn", "watch", "lease-keep-alive", "mutex", "watch-fragments"]
+    line = [programs[version] / "checks", "-endpoints", world.muster.url]
+    checked([*line, "-cacert", world.authority.file, "-cert", pair.cert, "-key", pair.key, *checks])
 
 
 def test_certificates_are_swapped_under_load_without_a_failed_request(world: World) -> None:

@@ -70,7 +70,7 @@ func equal[T comparable](found, expected T, what string) {
 }
 
 func dial(endpoints ...string) *clientv3.Client {
-	return ok(clientv3.New(clientv3.Config{Endpoints: endpoints, DialTimeout: 5 * time.Second}))("dial")
+	return ok(clientv3.New(clientv3.Config{Endpoints: endpoints, DialTimeout: 5 * time.Second, TLS: secure()}))("dial")
 }
 
 func (e *env) key(name string) string { return e.prefix + name }
