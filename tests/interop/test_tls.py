@@ -234,7 +234,8 @@ def test_musterctl_takes_the_same_flags(world: World) -> None:
 @pytest.mark.timeout(600)  # it may be the first to build Go's programs
 @pytest.mark.parametrize("version", ["3.5", "3.6"])
 def test_clientv3_works_by_tls(world: World, version: str, programs: dict[str, Path]) -> None:
-    pair, checks = world.alice, ["put-get-delete", "txn", "watch", "lease-keep-alive", "mutex", "watch-fragments"]
+    pair = world.alice
+    checks = ["put-get-delete", "txn", "watch", "lease-keep-alive", "mutex", "watch-fragments"]
     line = [programs[version] / "checks", "-endpoints", world.muster.url]
     checked([*line, "-cacert", world.authority.file, "-cert", pair.cert, "-key", pair.key, *checks])
 
