@@ -27,7 +27,12 @@ class Replica:
             records.put(b"%04d" % n, 0, 1, b"", 5) for n in range(3000)))])
         self.seconds = 0.0
         self.slicer = Slicer(asyncio.get_running_loop())
-        self.checks = LeaseChecks(self.store, self.slicer, interval_s, lambda: self.seconds, member_id)
+        self.corrupt = 0
+        self.checks = LeaseChecks(self.store, self.slicer, interval_s, lambda: self.seconds, member_id,
+                                  self._tell_corrupt)
+
+    def _tell_corrupt(self) -> None:
+        self.corrupt += 1
 
     async def until(self, seconds: float) -> None:
         """Time passes."""
@@ -49,12 +54,12 @@ def test_a_key_that_lost_its_lease_is_an_error_and_counted(tmp_path: Path) -> No
         replica = Replica(tmp_path)
         with capture_logs() as logged:
             await replica.until(INTERVAL_S)
-            assert (replica.checks.done, replica.checks.mismatches) == (1, 0)
+            assert (replica.checks.done, replica.checks.mismatches, replica.corrupt) == (1, 0, 0)
             assert not [line for line in logged if line["log_level"] == "error"]
             replica.lose(b"0007")
             await replica.until(2 * INTERVAL_S)
         errors = [line for line in logged if line["log_level"] == "error"]
-        assert (replica.checks.done, replica.checks.mismatches) == (2, 1)
+        assert (replica.checks.done, replica.checks.mismatches, replica.corrupt) == (2, 1, 1)
         assert len(errors) == 1
         assert errors[0]["mismatches"] == 1
         assert "0007" in errors[0]["examples"][0]

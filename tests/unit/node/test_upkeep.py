@@ -359,3 +359,12 @@ def test_while_a_member_is_corrupt_nothing_is_written_and_the_alarm_can_be_disar
     node.store.apply([(node.log.last_index() + 2, 1, records.alarm(False, pb.CORRUPT, 2))])
     node.upkeep.alarms_changed()
     assert {node.upkeep.refusal(method, b"") for method in writes} == {None}
+
+
+@pytest.mark.parametrize("checks", [False, True])
+def test_keys_and_leases_that_do_not_agree_raise_corrupt_if_that_is_checked(replica: Make, checks: bool) -> None:
+    node = replica(corrupt_check=checks)
+    for _ in range(2):
+        node.upkeep.lease_checks._corrupt()
+    found = [(alarm.action, alarm.memberID, alarm.alarm) for alarm in node.raised]
+    assert found == ([(pb.AlarmRequest.ACTIVATE, 1, pb.CORRUPT)] * 2 if checks else [])
