@@ -362,7 +362,7 @@ def test_while_a_member_is_corrupt_nothing_is_written_and_the_alarm_can_be_disar
 
 
 @pytest.mark.parametrize("checks", [False, True])
-def test_keys_and_leases_that_do_not_agree_raise_corrupt_if_that_is_checked(replica: Make, checks: bool) -> None:
+def test_keys_and_leases_that_do_not_agree_raise_corrupt_if_asked_for(replica: Make, checks: bool) -> None:
     node = replica(corrupt_check=checks)
     for _ in range(2):
         node.upkeep.lease_checks._corrupt()
