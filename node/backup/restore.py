@@ -15,12 +15,14 @@ from rocksdict import WriteBatch
 
 from cluster.bolt import Database
 from cluster.bolt.etcd import KEY, Around, NoBackup, key_in, read_around, read_revision
+from cluster.features.rows import RowsOf
 from cluster.grain import GRAIN
 from cluster.order.log import Cut, Fold
 from cluster.order.records import BOOTSTRAP
 from cluster.placement import Placement
 from cluster.raft.types import Configuration, HardState, SnapshotPosition
 from cluster.wire.protobuf import tombstone
+from node.backup.users import auth_rows
 from node.storage import Position, RaftLog, StateStore
 from node.storage.keys import (
     ALARM_PREFIX,
@@ -35,6 +37,7 @@ from node.storage.keys import (
     PUT,
     RUN,
     RUN_BYTES,
+    feature_row,
     parse_current,
     version_row,
 )
@@ -199,6 +202,8 @@ def _write_rest(shards: list[_Shard], depth: int, around: Around, restored: Rest
             shard.put(LEASE_KEY.pack(b"L", lease.lease), LEASE_VALUE.pack(lease.ttl_s, lease.remaining_ttl_s))
         for member, kind in around.alarms:
             shard.put(ALARM_PREFIX + bytes((kind,)) + member.to_bytes(8, "big"), b"")
+        for name, value in auth_rows(around.auth):
+            shard.put(feature_row(RowsOf.AUTH, name), value)
         shard.put(BOOTSTRAP_ROW, BOOTSTRAP.pack(LAYOUT_VERSION, len(shards), depth))
         if len(shards) > 1:
             shard.put(FOLD_ROW, fold)

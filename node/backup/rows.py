@@ -11,11 +11,14 @@ from pathlib import Path
 
 from rocksdict import AccessType, Rdict
 
-from cluster.bolt.etcd import Lease, Row, revision_key, tombstone_value
+from cluster.bolt.etcd import Auth, Lease, Row, revision_key, tombstone_value
+from cluster.features.rows import RowsOf
+from node.backup.users import auth_in
 from node.storage import StorageCorruption
 from node.storage.errors import raise_open, raise_read
 from node.storage.keys import (
     ALARM_PREFIX,
+    FEATURE_PREFIX,
     KEYS_END,
     LEASE_VALUE,
     MAX32,
@@ -91,9 +94,11 @@ class Checkpoint:
         return [(int.from_bytes(row[prefix + 1 :], "big"), row[prefix])
                 for row, _ in self._rows(ALARM_PREFIX, ALARM_PREFIX + b"\xff") if row[prefix] in (1, 2)]
 
-    def meta(self, prefix: bytes) -> Iterator[Row]:
-        """Rows beside keys and leases that begin with ``prefix``."""
-        return self._rows(prefix, prefix + b"\xff" * 8)
+    def auth(self) -> Auth:
+        """Users and roles."""
+        prefix = FEATURE_PREFIX + bytes((RowsOf.AUTH,))
+        rows = self._rows(prefix, FEATURE_PREFIX + bytes((RowsOf.AUTH + 1,)))
+        return auth_in((row[len(prefix) :], value) for row, value in rows)
 
     def _rows(self, lower: bytes, upper: bytes) -> Iterator[Row]:
         try:

@@ -53,6 +53,7 @@ class Content:
     kvs: list[dict[str, Any]]
     past: list[dict[str, Any]]
     leases: dict[int, tuple[int, list[str]]]
+    users: list[str]
 
 
 def shown(endpoint: str) -> dict[str, str]:
@@ -70,16 +71,28 @@ def leases_of(endpoint: str) -> dict[int, tuple[int, list[str]]]:
     return leases
 
 
+def users_of(endpoint: str) -> list[str]:
+    """What is told of users and roles."""
+    users = [ctl(endpoint, "user", "get", name) for name in ctl(endpoint, "user", "list").split()]
+    roles = ctl(endpoint, "role", "list").split()
+    return [*users, *roles, ctl(endpoint, "role", "get", "reader")]  # newer ones tell what root may
+
+
 def content(endpoint: str, revision: int, past: int) -> Content:
     """All of it."""
     return Content(found(endpoint, "get", "", "--prefix", f"--rev={revision}")["kvs"],
-                   found(endpoint, "get", "", "--prefix", f"--rev={past}")["kvs"], leases_of(endpoint))
+                   found(endpoint, "get", "", "--prefix", f"--rev={past}")["kvs"], leases_of(endpoint),
+                   users_of(endpoint))
 
 
 def fill(endpoint: str) -> int:
     """Keys in many directories, of several versions, on leases, deleted, by transactions over all; compacted
     once. Returns a revision that is not compacted."""
     lease, other = (found(endpoint, "lease", "grant", str(ttl))["ID"] for ttl in (3600, 7200))
+    for words in ("user add root:top", "role add root", "user grant-role root root", "role add reader",
+                  "role grant-permission reader --prefix=true read /d", "user add reader:secret",
+                  "user grant-role reader reader"):
+        ctl(endpoint, *words.split())
     for n in range(DIRECTORIES):
         ctl(endpoint, "put", f"/d{n}/a/k", "first")
     lines = [f"put /d{n}/a/k second --lease={lease:x}" for n in range(0, DIRECTORIES, 2)]
@@ -169,6 +182,7 @@ def same(endpoint: str, saved: Saved) -> None:
     assert got.kvs == saved.content.kvs
     assert got.past == saved.content.past
     assert got.leases == saved.content.leases
+    assert got.users == saved.content.users
     assert is_compacted(endpoint, saved.past - 1)
 
 
@@ -217,6 +231,12 @@ def test_musters_backup_is_restored_to_three_hosts_with_one_shard(saved: Saved, 
         ctl(endpoints[0], "lease", "revoke", f"{lease:x}")
         left = {kv["key"] for kv in found(endpoints[1], "get", "", "--prefix")["kvs"]}
         assert left == {kv["key"] for kv in saved.content.kvs} - set(hanging)
+        ctl(endpoints[0], "auth", "enable")
+        as_reader = ["--user=reader:secret", "get", "/d1/a/l", "--print-value-only"]
+        assert ctl(endpoints[2], *as_reader).startswith("vvv")
+        refused = call(tool("etcdctl"), f"--endpoints={endpoints[2]}", "--user=reader:secret", "put", "/d1/a",
+                       "x", check=False)
+        assert "permission denied" in refused.stderr
 
 
 def test_a_bumped_revision_is_compacted(saved: Saved, tmp_path: Path) -> None:
