@@ -9,6 +9,7 @@ PORT ?= 2379
 DEMO_DIR ?= .demo
 TESTS ?= tests
 SHARING := tests/sim tests/unit tests/linearizability
+PAIRED := tests/cluster tests/interop
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-shards test-all-shards soak attack lint bench bench-check proto docs clean
@@ -28,9 +29,11 @@ demo: $(STAMP)  ## three hosts on this machine, in the foreground (PORT=2379, da
 
 test: $(STAMP)  ## all tests but the long ones (TESTS=tests/unit for some); names what was skipped and why
 ifeq ($(TESTS),tests)
-	# simulations and unit tests use little but CPU, so they share the machine; whatever starts hosts has it to itself
+	# simulations and unit tests use little but CPU, so they share the machine; what starts hosts waits for most of its time, so
+	# two files run side by side, each with hosts of its own (tests/ports.py); faults and latencies have the machine to themselves
 	$(BIN)/python -m pytest -m "not soak" -q -rfEs -n auto --dist worksteal $(SHARING)
-	$(BIN)/python -m pytest -m "not soak" -rfEs --no-fold-skipped --durations=25 $(SHARING:%=--ignore=%) tests
+	$(BIN)/python -m pytest -m "not soak" -q -rfEs --no-fold-skipped --durations=25 -n 2 --dist loadfile $(PAIRED)
+	$(BIN)/python -m pytest -m "not soak" -rfEs --no-fold-skipped --durations=25 $(SHARING:%=--ignore=%) $(PAIRED:%=--ignore=%) tests
 else
 	$(BIN)/python -m pytest -m "not soak" -rfEs --no-fold-skipped $(TESTS)
 endif

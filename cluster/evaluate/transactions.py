@@ -8,9 +8,9 @@ revision; nothing can fail after that, so a refused transaction leaves no trace.
 from __future__ import annotations
 
 from bisect import insort
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol
 
 from cluster import errors
 from cluster.errors import EtcdError
@@ -23,9 +23,9 @@ from cluster.grain import GRAIN
 from cluster.order import records
 from cluster.pb import rpc_pb2 as pb
 from cluster.wire.protobuf import key_value, varint
-
-T = TypeVar("T")
-Steps = Generator[None, None, T]  # long work a step at a time, some hundred rows each
+from cluster.evaluate.steps import STEP_OPS
+from cluster.evaluate.steps import Steps as Steps
+from cluster.evaluate.steps import finish as finish
 
 Weigh = Callable[[bytes, bytes], int]  # how many keys a range has, about
 
@@ -40,16 +40,6 @@ _TARGET_FIELD = {
     _VERSION: "version", _CREATE: "create_revision", _MOD: "mod_revision", VALUE: "value", _LEASE: "lease"}
 _TARGET_AT = {_CREATE: 0, _MOD: 1, _VERSION: 2, _LEASE: 3}  # place in Current
 _ABSENT = Current(0, 0, 0, 0)
-
-
-def finish(steps: Steps[T]) -> T:
-    """All steps at once."""
-    try:
-        while True:
-            next(steps)
-    except StopIteration as e:
-        result: T = e.value
-        return result
 
 
 def field(tag: bytes, body: bytes) -> bytes:
@@ -312,7 +302,7 @@ def read_all(view: View, read: RangeRead) -> bytes:
     return b"".join(finish(range_pieces(view, read)))
 
 
-class _Plan:
+class Plan:
     """A transaction with its branches chosen: the operations of the taken one, nested plans in their places."""
 
     __slots__ = ("deleted", "ops", "succeeded")
@@ -325,7 +315,7 @@ class _Plan:
     def walk(self) -> Iterator[tuple[str, Any]]:
         """The operations, nested ones in their places."""
         for kind, body in self.ops:
-            if isinstance(body, _Plan):
+            if isinstance(body, Plan):
                 yield from body.walk()
             else:
                 yield kind, body
@@ -359,17 +349,20 @@ class Turn:
             raise Unlooked
 
 
-def _plan(view: View, request: Any, turn: Turn | None = None) -> Steps[_Plan]:
+def plan_of(view: View, request: Any, turn: Turn | None = None) -> Steps[Plan]:
+    """Its branches, chosen by its compares."""
     succeeded = True
     for compare in request.compare:
         if not (yield from holds(view, compare, turn)):
             succeeded = False
             break
-    plan = _Plan(succeeded)
-    for op in request.success if succeeded else request.failure:
+    plan = Plan(succeeded)
+    for place, op in enumerate(request.success if succeeded else request.failure, 1):
         kind: str = op.WhichOneof("request")
         body = getattr(op, kind)
-        plan.ops.append((kind, (yield from _plan(view, body, turn)) if kind == "request_txn" else body))
+        plan.ops.append((kind, (yield from plan_of(view, body, turn)) if kind == "request_txn" else body))
+        if kind == "request_txn" or not place % STEP_OPS:
+            yield
     return plan
 
 
@@ -472,22 +465,22 @@ class DueAnswer(NamedTuple):
 def txn(view: View, request: Any, weigh: Weigh | None = None, turn: Turn | None = None) -> Outcome:
     """A transaction that passed its static checks. ``weigh``: how many keys a range has, about: an answer that shows very
     many is made late; None: no answer is. ``turn``: what its range compares may take (Unlooked); None: as long as they do."""
-    plan = finish(_plan(view, request, turn))
-    _check(view, plan)
+    plan = finish(plan_of(view, request, turn))
+    finish(check_plan(view, plan))
     late = weigh is not None and _shows_many(plan, weigh)
     pending = Pending(view)
-    pieces = finish(_run(pending, plan, shows=not late, known=False))
+    pieces = finish(run_plan(pending, plan, shows=not late, known=False))
     outcome = pending.outcome(b"" if late else b"".join(pieces))
     if late:
-        outcome.late = Late(lambda before: _run(Pending(before), plan, shows=True, known=True))
+        outcome.late = Late(lambda before: run_plan(Pending(before), plan, shows=True, known=True))
     return outcome
 
 
 def read_txn(view: View, request: Any) -> Steps[list[bytes]]:
     """A transaction that changes nothing: its response after the header. The view stays as it is between steps."""
-    plan = yield from _plan(view, request)
-    _check(view, plan)
-    return (yield from _run(Pending(view), plan, shows=True, known=False))
+    plan = yield from plan_of(view, request)
+    yield from check_plan(view, plan)
+    return (yield from run_plan(Pending(view), plan, shows=True, known=False))
 
 
 def delete_range(view: View, request: Any, weigh: Weigh | None = None) -> Outcome:
@@ -506,16 +499,21 @@ def delete_range(view: View, request: Any, weigh: Weigh | None = None) -> Outcom
     return outcome
 
 
-def _check(view: View, plan: _Plan) -> None:
-    for kind, body in plan.walk():
+def check_plan(view: View, plan: Plan) -> Steps[None]:
+    """Whether its operations may be done. EtcdError."""
+    for place, (kind, body) in enumerate(plan.walk(), 1):
         if kind == "request_put":
             _check_put(view, body)
-    for kind, body in plan.walk():
+        if not place % STEP_OPS:
+            yield
+    for place, (kind, body) in enumerate(plan.walk(), 1):
         if kind == "request_range":
             _check_range(view, body)
+        if not place % STEP_OPS:
+            yield
 
 
-def _shows_many(plan: _Plan, weigh: Weigh) -> bool:
+def _shows_many(plan: Plan, weigh: Weigh) -> bool:
     """Whether the answer shows so many rows, or needs so many looked at, that it is not made in one go."""
     left = GRAIN.late_rows
     for kind, body in plan.walk():
@@ -528,11 +526,13 @@ def _shows_many(plan: _Plan, weigh: Weigh) -> bool:
     return False
 
 
-def _run(pending: Pending, plan: _Plan, *, shows: bool, known: bool) -> Steps[list[bytes]]:
+def run_plan(pending: Pending, plan: Plan, *, shows: bool, known: bool) -> Steps[list[bytes]]:
     """Run the operations of a plan: the TxnResponse after its header, in pieces. ``shows``: else the rows that it shows are
     left out. ``known``: what its deletes do was found before."""
     pieces: list[bytes] = [b"\x10\x01"] if plan.succeeded else []
     for place, (kind, body) in enumerate(plan.ops):
+        if kind == "request_txn" or place % STEP_OPS == STEP_OPS - 1:
+            yield
         if kind == "request_put":
             item, version, tail = apply_put(pending, body, pending.revision)
             pending.write(body.key, version, item)
@@ -553,7 +553,7 @@ def _run(pending: Pending, plan: _Plan, *, shows: bool, known: bool) -> Steps[li
             for key in deleted.keys:
                 pending.write(key, None, records.delete(key))
         else:
-            nested = yield from _run(pending, body, shows=shows, known=known)
+            nested = yield from run_plan(pending, body, shows=shows, known=known)
             pieces += _field(b"\x1a", _field(b"\x22", [_EMPTY_HEADER, *nested]))
             continue
         header = field(b"\x0a", b"\x18" + varint(pending.header_revision))

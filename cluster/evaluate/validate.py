@@ -16,6 +16,7 @@ from cluster.errors import EtcdError
 from cluster.evaluate.spans import Intervals
 from cluster.pb import rpc_pb2 as pb
 from cluster.wire.messages import Method
+from cluster.evaluate.steps import STEP_OPS, Steps, finish
 
 # etcd's costs against the quota: what a request adds to the database at most
 PUT_OVERHEAD_BYTES = 256
@@ -23,6 +24,7 @@ LEASE_GRANT_COST_BYTES = 64
 
 _SORT_ORDERS = 3  # NONE, ASCEND, DESCEND
 _SORT_TARGETS = 5  # KEY, VERSION, CREATE, MOD, VALUE
+_STEP_KEYS = 256  # looked up in a step
 
 M = TypeVar("M")
 # Messages are typed Any: their classes are made at run time.
@@ -87,13 +89,18 @@ def check_delete_range(request: Message) -> None:
 
 def check_txn(request: Message, max_ops: int) -> None:
     """All static rules of a transaction, nested ones included."""
-    nested = _check_fields(request, max_ops)
+    finish(checking_txn(request, max_ops))
+
+
+def checking_txn(request: Message, max_ops: int) -> Steps[None]:
+    """As :func:`check_txn`, in steps."""
+    nested = yield from _check_fields(request, max_ops)
     for ops in (request.success, request.failure):
         if nested or len(ops) > 1:
-            _check_keys(ops)
+            yield from _check_keys(ops)
 
 
-def _check_fields(request: Message, budget: int) -> bool:
+def _check_fields(request: Message, budget: int) -> Steps[bool]:
     """Check each operation; whether one of them is a transaction itself."""
     nested = False
     used = max(len(request.compare), len(request.success), len(request.failure))
@@ -103,7 +110,7 @@ def _check_fields(request: Message, budget: int) -> bool:
         if not compare.key:
             raise EtcdError(errors.EMPTY_KEY)
     for ops in (request.success, request.failure):
-        for op in ops:
+        for place, op in enumerate(ops, 1):
             kind = op.WhichOneof("request")
             if kind == "request_range":
                 check_range(op.request_range)
@@ -113,14 +120,17 @@ def _check_fields(request: Message, budget: int) -> bool:
                 check_delete_range(op.request_delete_range)
             elif kind == "request_txn":
                 # a nested transaction has what its parent left of the budget
-                _check_fields(op.request_txn, budget - used)
+                yield from _check_fields(op.request_txn, budget - used)
+                yield
                 nested = True
             else:
                 raise EtcdError(errors.KEY_NOT_FOUND)
+            if not place % STEP_OPS:
+                yield
     return nested
 
 
-def _check_keys(ops: Sequence[Message]) -> tuple[set[bytes], Intervals]:
+def _check_keys(ops: Sequence[Message]) -> Steps[tuple[set[bytes], Intervals]]:
     """No key put twice, none both put and deleted, as far as etcd looks: (puts, deletes) of this tree.
 
     Deletes of this level are collected first, so they count against the puts of nested transactions; those
@@ -131,7 +141,7 @@ def _check_keys(ops: Sequence[Message]) -> tuple[set[bytes], Intervals]:
     deletes = Intervals()
     nested: list[Message] = []
     own_puts: list[bytes] = []
-    for op in ops:
+    for place, op in enumerate(ops, 1):
         kind = op.WhichOneof("request")
         if kind == "request_delete_range":
             key, end = op.request_delete_range.key, op.request_delete_range.range_end
@@ -140,16 +150,21 @@ def _check_keys(ops: Sequence[Message]) -> tuple[set[bytes], Intervals]:
             nested.append(op.request_txn)
         elif kind == "request_put":
             own_puts.append(op.request_put.key)
+        if not place % STEP_OPS:
+            yield
 
     puts: set[bytes] = set()
     for txn in nested:
-        puts_then, deletes_then = _check_keys(txn.success)
-        puts_else, deletes_else = _check_keys(txn.failure)
+        puts_then, deletes_then = yield from _check_keys(txn.success)
+        puts_else, deletes_else = yield from _check_keys(txn.failure)
         # the two branches exclude each other: a key in both is no duplicate
-        for key in puts_then | puts_else:
+        for place, key in enumerate(puts_then | puts_else, 1):
             _check_key(key, puts, deletes)
+            if not place % _STEP_KEYS:
+                yield
         puts = _union(puts, _union(puts_then, puts_else))
-        deletes = _joined(deletes, _joined(deletes_then, deletes_else))
+        deletes = yield from _joined(deletes, (yield from _joined(deletes_then, deletes_else)))
+        yield
     for key in own_puts:
         _check_key(key, puts, deletes)
         puts.add(key)
@@ -163,10 +178,13 @@ def _union(some: set[bytes], others: set[bytes]) -> set[bytes]:
     return some
 
 
-def _joined(some: Intervals, others: Intervals) -> Intervals:
+def _joined(some: Intervals, others: Intervals) -> Steps[Intervals]:
     if len(some) < len(others):
         some, others = others, some
-    some.update(others)
+    for place, (begin, end) in enumerate(others.spans(), 1):
+        some.add(begin, end)
+        if not place % _STEP_KEYS:
+            yield
     return some
 
 

@@ -5,9 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import random
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -16,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tests.ports import free_base_port as free_base_port
 from tools.muster.host import rundir
 
 LIMIT_S = 60.0
@@ -38,17 +37,6 @@ def command(*args: str) -> list[str]:
 def shards_of_tests() -> int:
     """How many shards a test's cluster has unless it says so itself: MUSTER_TEST_SHARDS (1)."""
     return int(os.environ.get("MUSTER_TEST_SHARDS", "1"))
-
-
-def free_base_port(hosts: int, shards: int = 1) -> int:
-    """A base port whose whole plan of ports is free now (below the kernel's own choice of ports)."""
-    for _ in range(1000):
-        base = random.randrange(11_000, 31_000)
-        with contextlib.ExitStack() as stack, contextlib.suppress(OSError):
-            for port in (base + 100 * h + i for h in range(hosts) for i in range(shards + 1)):
-                stack.enter_context(socket.socket()).bind(("127.0.0.1", port))
-            return base
-    raise AssertionError("no free ports")
 
 
 def until(condition: Callable[[], Any], limit_s: float = LIMIT_S, *, look_s: float = 0.05) -> Any:

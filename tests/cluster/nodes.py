@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 import sys
 import tempfile
@@ -17,19 +16,9 @@ import zmq
 from cluster.settings import Common, NodeSettings, Peer, dumps
 from cluster.wire import messages
 from cluster.wire.messages import HELLO_BODY, STATE_BODY, Method, Status
+from tests.ports import free_ports
 from tools.muster.machine import seal
 from tools.muster.machine.handed import hand
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports that nobody listens on now."""
-    sockets = [socket.socket() for _ in range(count)]
-    for s in sockets:
-        s.bind(("127.0.0.1", 0))
-    ports = [int(s.getsockname()[1]) for s in sockets]
-    for s in sockets:
-        s.close()
-    return ports
 
 
 class Nodes:

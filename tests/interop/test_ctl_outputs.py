@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -23,6 +22,7 @@ from pathlib import Path
 import pytest
 
 from tests.interop.ctl_cases import FULL, SHARED, TWIN, Run, run
+from tests.ports import free_ports
 
 _BIN = Path(sys.executable).parent
 _ETCDCTL = [str(_BIN / "etcdctl")]
@@ -52,21 +52,10 @@ class Server:
         self.directory.cleanup()
 
 
-def _free_ports() -> list[int]:
-    sockets = [socket.socket() for _ in range(2)]
-    try:
-        for s in sockets:
-            s.bind(("127.0.0.1", 0))
-        return [s.getsockname()[1] for s in sockets]
-    finally:
-        for s in sockets:
-            s.close()
-
-
 def start_etcd(*flags: str) -> Server:
     """An etcd of one member that answers."""
     directory = tempfile.TemporaryDirectory()
-    client, peer = (f"http://127.0.0.1:{port}" for port in _free_ports())
+    client, peer = (f"http://127.0.0.1:{port}" for port in free_ports(2))
     line = [str(_BIN / "etcd"), f"--data-dir={directory.name}/data", "--unsafe-no-fsync", "--log-level=error"]
     line += [f"--listen-client-urls={client}", f"--advertise-client-urls={client}"]
     line += [f"--listen-peer-urls={peer}", f"--initial-advertise-peer-urls={peer}"]

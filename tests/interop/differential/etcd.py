@@ -3,29 +3,23 @@
 from __future__ import annotations
 
 import shutil
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from tests.ports import free_ports
+
 from .endpoints import GrpcEndpoint
 
 ETCD = Path(sys.executable).parent / "etcd"
 
 
-def free_port() -> int:
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        port: int = s.getsockname()[1]
-        return port
-
-
 @contextmanager
 def running_etcd(directory: Path, *flags: str) -> Iterator[GrpcEndpoint]:
     """A started etcd; it is stopped and its directory removed at the end."""
-    client, peer = (f"http://127.0.0.1:{free_port()}" for _ in range(2))
+    client, peer = (f"http://127.0.0.1:{port}" for port in free_ports(2))
     with (directory / "etcd.log").open("wb") as log:
         process = subprocess.Popen(
             [str(ETCD), "--data-dir", str(directory / "data"), "--log-level", "error",

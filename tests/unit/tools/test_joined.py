@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -18,15 +17,14 @@ from cluster.pb import rpc_pb2 as pb
 from cluster.settings import Common, FrontSettings, NodeSettings, Peer
 from node.replica.made import make_node
 from proxy.main import Front
+from tests.ports import free_ports
 from tools.muster.joined import make_front
 from tools.muster.machine.disks import NodesMachine
 from tools.muster.machine.real import RealMachine
 
 
 def free_port() -> int:
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return int(s.getsockname()[1])
+    return free_ports(1)[0]
 
 
 @asynccontextmanager

@@ -18,6 +18,7 @@ from structlog.testing import capture_logs
 import tools.muster.machine.zmtp.sockets
 import tools.muster.machine.zmtp.stream
 from cluster.endpoints import tcp_endpoint
+from tests.ports import free_ports
 from tools.muster.machine.zmtp import Dealer, Router
 from tools.muster.machine.zmtp.codec import GREETING, ready
 from tools.muster.machine.zmtp.sockets import split
@@ -36,9 +37,7 @@ def endpoint(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 
 def free_port() -> int:
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return int(s.getsockname()[1])
+    return free_ports(1)[0]
 
 
 async def until(condition: Callable[[], object], limit_s: float = 20.0) -> None:

@@ -1,0 +1,62 @@
+"""Ports of this machine that no other test process takes.
+
+Each process that runs tests has a block of a thousand ports to itself, by a lock that ends with it: what is free when a test
+looks is free when its hosts listen, however many run side by side. All lie below the kernel's own choice of ports.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import functools
+import os
+import random
+import socket
+import tempfile
+from pathlib import Path
+
+_FIRST, _END, _BLOCK = 11_000, 31_000, 1000
+_HOST = 100  # a host's plan: its client port, then its peer ports
+
+
+@functools.cache
+def _block() -> range:
+    """This process's block; all of them, should none be left."""
+    folder = Path(tempfile.gettempdir()) / f"muster-test-ports-{os.getuid()}"
+    folder.mkdir(exist_ok=True)
+    starts = list(range(_FIRST, _END, _BLOCK))
+    random.shuffle(starts)
+    for start in starts:
+        lock = os.open(folder / str(start), os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(lock)
+        else:
+            return range(start, start + _BLOCK)  # locked until this process ends
+    return range(_FIRST, _END)
+
+
+def free_base_port(hosts: int, shards: int = 1) -> int:
+    """A base port whose whole plan of ports is free now."""
+    block = _block()
+    plan = [_HOST * host + port for host in range(hosts) for port in range(shards + 1)]
+    for _ in range(1000):
+        base = random.randrange(block.start, block.stop - plan[-1])
+        with contextlib.ExitStack() as stack, contextlib.suppress(OSError):
+            for port in plan:
+                stack.enter_context(socket.socket()).bind(("127.0.0.1", base + port))
+            return base
+    raise AssertionError("no free ports")
+
+
+def free_ports(count: int) -> list[int]:
+    """Single ports that are free now."""
+    block, found = _block(), list[int]()
+    with contextlib.ExitStack() as stack:
+        while len(found) < count:
+            with contextlib.suppress(OSError):
+                port = random.randrange(block.start, block.stop)
+                stack.enter_context(socket.socket()).bind(("127.0.0.1", port))
+                found.append(port)
+    return found

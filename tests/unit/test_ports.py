@@ -1,0 +1,33 @@
+"""Ports of tests that run side by side."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+from tests.cluster.local_cluster import ROOT
+from tests.ports import _block, free_base_port, free_ports
+
+_ASK = "from tests.ports import _block; b = _block(); print(b.start, b.stop, flush=True); input()"
+
+
+def test_processes_that_run_side_by_side_choose_from_different_ports() -> None:
+    others = [subprocess.Popen([sys.executable, "-c", _ASK], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT)
+              for _ in range(2)]
+    blocks = [_block()]
+    for other in others:
+        assert other.stdout is not None
+        blocks.append(range(*map(int, other.stdout.readline().split())))
+    for other in others:
+        other.communicate("\n")
+    assert all(set(one).isdisjoint(another) for at, one in enumerate(blocks) for another in blocks[:at])
+
+
+def test_a_plan_of_ports_lies_in_the_block_whole() -> None:
+    block = _block()
+    for _ in range(50):
+        assert free_base_port(5, 64) in block
+        assert free_base_port(5, 64) + 464 in block
+    found = free_ports(5)
+    assert len(set(found)) == 5
+    assert all(port in block for port in found)
