@@ -1,7 +1,8 @@
 """Ports of this machine that no other test process takes.
 
-Each process that runs tests has a block of a thousand ports to itself, by a lock that ends with it: what is free when a test
-looks is free when its hosts listen, however many run side by side. All lie below the kernel's own choice of ports.
+Each process that runs tests has a block of a thousand ports to itself, by a lock that ends with it: what is
+free when a test looks is free when its hosts listen, however many run side by side. All lie below the
+kernel's own choice.
 """
 
 from __future__ import annotations

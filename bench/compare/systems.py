@@ -6,6 +6,7 @@ Each is a subprocess tree that ends with :meth:`System.stop`; data lies below th
 from __future__ import annotations
 
 import os
+import random
 import re
 import shutil
 import signal
@@ -26,6 +27,7 @@ from bench.compare.servers import discover
 from bench.counters import http_get
 
 START_LIMIT_S = 60.0
+_PORTS = (*range(8_000, 11_000), *range(31_000, 32_768))
 STOP_LIMIT_S = 3.0  # three members that stop together wait in vain to hand leadership over
 
 
@@ -117,13 +119,14 @@ def find_etcd(given: str | None = None) -> str:
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports nobody listens on now."""
+    """Ports nobody listens on now, below the kernel's own choice: a connection might take one of those."""
     with ExitStack() as stack:
-        ports = []
-        for _ in range(count):
-            probe = stack.enter_context(socket.socket())
-            probe.bind(("127.0.0.1", 0))
-            ports.append(int(probe.getsockname()[1]))
+        ports: list[int] = []
+        while len(ports) < count:
+            with suppress(OSError):
+                port = random.choice(_PORTS)
+                stack.enter_context(socket.socket()).bind(("127.0.0.1", port))
+                ports.append(port)
         return ports
 
 

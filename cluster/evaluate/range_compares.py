@@ -122,6 +122,8 @@ class _Range:
 class RangeCompares:
     """All range compares of one transaction, in both branches of each."""
 
+    fit = True  # as a draft may be no longer (``draft``)
+
     def __init__(self, request: Any) -> None:
         self._ranges: dict[Span, _Range] = {}
         self.revision = 0  # what changed after it has not been looked at

@@ -20,15 +20,16 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 from cluster.evaluate import requests as evaluate
+from cluster.evaluate.draft import Draft, large
 from cluster.evaluate.feature_table import WRITES
 from cluster.evaluate.footprint import overlap
 from cluster.evaluate.plain_put import key_end, written
 from cluster.evaluate.requests import Current, Outcome, Version
 from cluster.evaluate.spans import Span, holds, keys_in, without
-from cluster.evaluate.transactions import Turn
+from cluster.evaluate.transactions import Turn, Unlooked
 from cluster.features.auth.state import AuthState
 from cluster.features.lessor import NEVER, Lessor
 from cluster.order import records
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from cluster.evaluate.range_compares import RangeCompares
 
 LOOK = 1000  # rows passed over between two pauses
+Ahead: TypeAlias = "RangeCompares | Draft"  # what is done of a transaction ahead of its turn
 Written = tuple[bytes, Version]  # a key, and what it is since its put
 
 
@@ -137,6 +139,15 @@ class Overlay:
         if self._ranges and any(overlap(span, deleted) for _, deleted in self._ranges):
             return None
         return self.written_in(span)
+
+    def written_since(self, batch: int) -> Iterator[bytes]:
+        """The keys with pending writes of a batch and later ones."""
+        return (key for key, pending in self._writes.items() if pending[0] >= batch)
+
+    def settled(self) -> None:
+        """NotYet: a delete of a range is pending."""
+        if self._ranges:
+            raise NotYet(self.revision)
 
     def _deleted(self, key: bytes) -> bool:
         return any(holds(span, key) for _, span in self._ranges)
@@ -333,17 +344,14 @@ class Leader:
         batch.stretch.append((key, version))
         return revision
 
-    def execute(self, method: int, body: bytes, looked: RangeCompares | None = None) -> Outcome:
-        """Evaluate one write. EtcdError: the refusal, to be answered like a result (see above); NotYet; Unlooked: its range
-        compares are to be ``looked`` at ahead, or again."""
+    def execute(self, method: int, body: bytes, looked: Ahead | None = None) -> Outcome:
+        """Evaluate one write. EtcdError: the refusal, to be answered like a result (see above); NotYet;
+        Unlooked: it is to be ``looked`` at ahead, or again."""
         view = self.view
         if method == Method.PUT:
             outcome = evaluate.put(view, body)
         elif method == Method.TXN:
-            if looked is not None:
-                looked.look_again(view, self._store)
-            turn = Turn(looked) if self._weigh is not None else None
-            outcome = evaluate.txn(view, body, self._max_txn_ops, self._weigh, turn)
+            outcome = self._txn(body, looked)
         elif method == Method.DELETE_RANGE:
             outcome = evaluate.delete_range(view, body, self._weigh)
         elif (evaluation := WRITES.get(method)) is not None:
@@ -357,6 +365,25 @@ class Leader:
         """A lease was granted or revoked by what is being evaluated."""
         self.view.set_lease(lease, granted)
         self._open.leases.append(lease)
+
+    def _txn(self, body: bytes, looked: Ahead | None) -> Outcome:
+        view, weigh = self.view, self._weigh
+        if isinstance(looked, Draft):
+            if (outcome := looked.outcome()) is not None:
+                return outcome
+            if looked.fit:
+                raise Unlooked
+            looked = None
+        if looked is not None:
+            looked.look_again(view, self._store)
+        turn = Turn(looked) if weigh is not None else None
+        return evaluate.txn(view, body, self._max_txn_ops, weigh, turn)
+
+    def ahead(self, body: bytes) -> Ahead | None:
+        """What of a transaction is to be done ahead of its turn, before that is tried. EtcdError."""
+        if self._weigh is None or (request := large(body)) is None:
+            return None
+        return Draft(self.view, request, self._max_txn_ops)
 
     def expire(self, lease: int) -> int:
         """Revoke a lease that this term found due (H7: decided and appended in one and the same term); how many keys

@@ -18,14 +18,14 @@ from cluster.evaluate.footprint import inverted
 from cluster.evaluate.plain_txn import check_revision
 from cluster.evaluate.ranges import Fields, RangeRead, Row
 from cluster.evaluate.spans import Intervals, Span, keys_in
+from cluster.evaluate.steps import STEP_OPS
+from cluster.evaluate.steps import Steps as Steps
+from cluster.evaluate.steps import finish as finish
 from cluster.evaluate.view import Current, Outcome, Version, View
 from cluster.grain import GRAIN
 from cluster.order import records
 from cluster.pb import rpc_pb2 as pb
 from cluster.wire.protobuf import key_value, varint
-from cluster.evaluate.steps import STEP_OPS
-from cluster.evaluate.steps import Steps as Steps
-from cluster.evaluate.steps import finish as finish
 
 Weigh = Callable[[bytes, bytes], int]  # how many keys a range has, about
 
@@ -322,7 +322,8 @@ class Plan:
 
 
 class Unlooked(Exception):
-    """Its range compares take too long for one turn: they are looked at ahead of it (``range_compares``)."""
+    """It takes too long for one turn: its range compares are looked at ahead (``range_compares``), or all of
+    it is evaluated then (``draft``)."""
 
 
 class Decided(Protocol):

@@ -14,9 +14,9 @@ from google.protobuf.message import DecodeError
 from cluster import errors
 from cluster.errors import EtcdError
 from cluster.evaluate.spans import Intervals
+from cluster.evaluate.steps import STEP_OPS, Steps, finish
 from cluster.pb import rpc_pb2 as pb
 from cluster.wire.messages import Method
-from cluster.evaluate.steps import STEP_OPS, Steps, finish
 
 # etcd's costs against the quota: what a request adds to the database at most
 PUT_OVERHEAD_BYTES = 256

@@ -22,7 +22,7 @@ from cluster import errors
 from cluster.errors import ErrorKind, EtcdError
 from cluster.evaluate.feature_table import EVERYWHERE
 from cluster.evaluate.range_compares import RangeCompares
-from cluster.evaluate.replica import AppliedState, Batch, Leader, NotYet
+from cluster.evaluate.replica import Ahead, AppliedState, Batch, Leader, NotYet
 from cluster.evaluate.transactions import DueAnswer, Unlooked
 from cluster.features.auth.judge import judge
 from cluster.features.auth.principal import SAID, split
@@ -58,7 +58,7 @@ class Consensus(Protocol):
 
 
 AnswerLate = Callable[[FrontLink, int, DueAnswer, int], None]  # ..., term
-Look = Callable[[FrontLink, int, bytes, RangeCompares], None]
+Look = Callable[[FrontLink, int, Ahead], None]
 Reply = tuple[FrontLink, int, bytes]  # its way back, rid, the encoded answer record
 
 
@@ -119,8 +119,9 @@ class Writes:
         self._answer_late = answer_late
         self._look = look
         self._auth = auth  # users and roles as applied
-        self._looking: set[tuple[FrontLink, int]] = set()  # whose range compares are being looked at
-        self._looked: dict[tuple[FrontLink, int], RangeCompares] = {}  # of those in the queue, or that wait for a revision
+        # what is being looked at ahead, as it goes back into the queue
+        self._looking: dict[tuple[FrontLink, int], tuple[int, bytes]] = {}
+        self._looked: dict[tuple[FrontLink, int], Ahead] = {}  # of what is queued, or waits for a revision
         self._staged_bytes = 0
         self._proposals: deque[Proposal] = deque()
         self.leader: Leader | None = None
@@ -263,6 +264,8 @@ class Writes:
                 judge(leader.auth, principal, method, body, leader.view)
             if (refusal := self._refusal(method, body)) is not None:
                 raise EtcdError(refusal)
+            if looked is None and method == Method.TXN and (looked := leader.ahead(body)) is not None:
+                raise Unlooked
             outcome = leader.execute(method, body, looked)
         except EtcdError as e:
             text = e.encode()
@@ -276,8 +279,9 @@ class Writes:
             return 0
         except Unlooked:
             assert self._look is not None
-            self._looking.add((link, rid))
-            self._look(link, rid, body, looked or RangeCompares.of(body))
+            self._looking[link, rid] = said, asked  # judged anew in its turn
+            ahead = looked if looked is not None and looked.fit else RangeCompares.of(body)
+            self._look(link, rid, ahead)
             return 0
         if outcome.late is not None:
             self._late.append((link, rid, DueAnswer(outcome.late, outcome.revision - outcome.changed, outcome.revision)))
@@ -294,14 +298,13 @@ class Writes:
         """Whether a look ahead for this request is still wanted."""
         return (link, rid) in self._looking
 
-    def resume(self, link: FrontLink, rid: int, body: bytes, looked: RangeCompares | None) -> None:
+    def resume(self, link: FrontLink, rid: int, looked: Ahead | None) -> None:
         """A look ahead is done; None: it was given up, and nobody is answered here."""
-        if (link, rid) in self._looking:
-            self._looking.discard((link, rid))
-            if looked is not None:
-                self._looked[link, rid] = looked
-                self._queue.appendleft((link, rid, Method.TXN, body))
-                self._queued_bytes += len(body)
+        asked = self._looking.pop((link, rid), None)
+        if asked is not None and looked is not None:
+            self._looked[link, rid] = looked
+            self._queue.appendleft((link, rid, *asked))
+            self._queued_bytes += len(asked[1])
 
     def _propose(self, leader: Leader) -> None:
         data, batch = leader.seal()

@@ -1,19 +1,21 @@
 """Range compares of transactions that write, looked at in slices ahead of the turn that evaluates them
-(``cluster.evaluate.range_compares``). A few are looked at at a time; the others wait for these.
+(``cluster.evaluate.range_compares``), and transactions of very many operations
+(``cluster.evaluate.draft``). A few are looked at at a time; the others wait for these.
 
-A transaction whose deciding keys change faster than its ranges can be walked goes on until its front has given it up; nobody
-waits for it.
-"""
+A transaction whose deciding keys change faster than its ranges can be walked goes on until its front has
+given it up; nobody waits for it."""
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from cluster import errors
 from cluster.errors import EtcdError
+from cluster.evaluate.draft import Draft
 from cluster.evaluate.range_compares import FEW, RangeCompares
+from cluster.evaluate.replica import Ahead
 from cluster.evaluate.transactions import Steps
 from node.links.fronts import FrontLink
 from node.serving.past import PastView
@@ -27,7 +29,7 @@ MOST = 10_000  # of one node: beyond it TooManyRequests
 _ROUNDS = 8  # of what changed while what had changed before was looked at
 
 Wanted = Callable[[], bool]
-Then = Callable[[RangeCompares | None], None]
+A = TypeVar("A", RangeCompares, Draft, Ahead)
 
 
 class Looking:
@@ -36,17 +38,21 @@ class Looking:
     def __init__(self, node: Node) -> None:
         self._node = node
         self._running = 0
-        self._waiting: deque[tuple[FrontLink, int, RangeCompares, Wanted, Then]] = deque()
+        self._waiting: deque[tuple[FrontLink, int, Any, Wanted, Callable[[Any], None]]] = deque()
 
     def __len__(self) -> int:
         return self._running + len(self._waiting)
 
-    def write(self, link: FrontLink, rid: int, body: bytes, looked: RangeCompares) -> None:
+    def write(self, link: FrontLink, rid: int, looked: Ahead) -> None:
         """For a transaction of ``node.replica.writes``."""
         writes = self._node.writes
-        self.start(link, rid, looked, lambda: writes.looks(link, rid), lambda looked: writes.resume(link, rid, body, looked))
+        self.start(
+            link, rid, looked, lambda: writes.looks(link, rid),
+            lambda looked: writes.resume(link, rid, looked))
 
-    def start(self, link: FrontLink, rid: int, looked: RangeCompares, wanted: Wanted, then: Then) -> None:
+    def start(
+        self, link: FrontLink, rid: int, looked: A, wanted: Wanted, then: Callable[[A | None], None],
+    ) -> None:
         """Look at them, as long as that is ``wanted``; ``then`` is called once: with what was seen, or None if it was given
         up or refused."""
         if len(self) >= MOST:
@@ -62,8 +68,10 @@ class Looking:
             self._running += 1
             self._node.reads.start(link, rid, self._look(link, rid, looked, wanted, then))
 
-    def _look(self, link: FrontLink, rid: int, looked: RangeCompares, wanted: Wanted, then: Then) -> Slices:
-        seen: RangeCompares | None = None
+    def _look(
+        self, link: FrontLink, rid: int, looked: Any, wanted: Wanted, then: Callable[[Any], None],
+    ) -> Slices:
+        seen: Any = None
         try:
             done = yield from self._steps(link, rid, looked, wanted)
             seen = looked if done and wanted() else None
@@ -73,8 +81,14 @@ class Looking:
             self._next()
             self._node.wake()
 
-    def _steps(self, link: FrontLink, rid: int, looked: RangeCompares, wanted: Wanted) -> Steps[bool]:
+    def _steps(self, link: FrontLink, rid: int, looked: Ahead, wanted: Wanted) -> Steps[bool]:
         """Whether all was looked at: nothing may be decided by what was given up midway."""
+        if isinstance(looked, Draft):
+            for _ in looked.steps():
+                if not (wanted() and link.awaits(rid)):
+                    return False
+                yield
+            return True
         store = self._node.store
         rounds = 0
         while wanted() and link.awaits(rid):

@@ -14,7 +14,7 @@ from cluster.errors import EtcdError
 from cluster.evaluate import transactions as txn_eval
 from cluster.evaluate.ranges import Fields, Row
 from cluster.evaluate.transactions import DueAnswer
-from cluster.evaluate.validate import check_txn, parse
+from cluster.evaluate.validate import check_txn, checking_txn, parse
 from cluster.evaluate.view import Current
 from cluster.pb import rpc_pb2
 from cluster.wire.messages import HEAD, Status
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from node.replica.server import Node
 
 _LOOK = 1000  # rows passed over in a step
+_LONG_BYTES = 4096  # of a transaction that is checked in steps: some 500 operations
 
 
 class PastView:
@@ -74,15 +75,18 @@ class Past:
         node = self._node
         limit = node.settings.common.max_txn_ops
         message = parse(rpc_pb2.TxnRequest.FromString, body)
-        check_txn(message, limit)
+        many = len(body) > _LONG_BYTES
+        if not many:
+            check_txn(message, limit)
         try:
             reader = node.store.reader(revision)
         except Compacted as e:
             raise EtcdError(errors.COMPACTED) from e
         except FutureRevision as e:
             raise EtcdError(errors.FUTURE_REV) from e
-        work = self._work(link, rid, txn_eval.read_txn(PastView(reader), message), reader.revision, node.raft.term)
-        if _long(message):
+        steps = _checked_txn(reader, message, limit) if many else txn_eval.read_txn(PastView(reader), message)
+        work = self._work(link, rid, steps, reader.revision, node.raft.term)
+        if many or _long(message):
             return work
         for _ in work:
             pass
@@ -110,6 +114,11 @@ class Past:
             yield from answer.run(answer.last(pieces))
         else:
             link.pieces(rid, Status.OK, [head, *pieces])
+
+
+def _checked_txn(reader: Reader, message: rpc_pb2.TxnRequest, limit: int) -> txn_eval.Steps[list[bytes]]:
+    yield from checking_txn(message, limit)
+    return (yield from txn_eval.read_txn(PastView(reader), message))
 
 
 def _long(request: rpc_pb2.TxnRequest) -> bool:

@@ -14,6 +14,7 @@ from proxy.auth.jwt import tokens_of
 from proxy.auth.passwords import Passwords
 from proxy.auth.shown import Principals
 from proxy.routing.router import MethodStats, Router
+from proxy.services.stepped import Stepped
 from proxy.watch.hub import WatchHub
 
 # proxy.grpc.calls.Call; Any here, so that the services can be driven by tests without a connection
@@ -53,6 +54,7 @@ class Context:
         self.passwords = Passwords(router.loop, settings.bcrypt_cost)
         self.stats: dict[tuple[str, str, str], MethodStats] = {}  # (grpc_type, service, method)
         self.comparisons = self.corrupt_found = 0  # of all replicas: proxy.services.corruption
+        self.stepped = Stepped(router.loop)
         self.stopping = False
         self.on_tick: list[Callable[[float], None]] = []  # called every sweep, with the time
         self.on_stop: list[Callable[[], None]] = []  # end streams that have no end of their own

@@ -8,6 +8,7 @@ key; any other range is parsed once, for its ``serializable`` flag. A transactio
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from google.protobuf.message import DecodeError
@@ -17,6 +18,7 @@ from cluster.errors import EtcdError
 from cluster.evaluate import plain_put, plain_txn, validate
 from cluster.evaluate.footprint import is_read_only, is_serializable
 from cluster.evaluate.ranges import RangeRead, plain_get
+from cluster.evaluate.steps import STEP_OPS, Steps, finish
 from cluster.pb import rpc_pb2
 from cluster.wire.messages import HEAD, LONE_HEAD, Method, Status
 from proxy.routing.router import MethodStats, Waiting
@@ -29,6 +31,7 @@ from proxy.spanning.permissions import judged, may_write_lease
 from proxy.spanning.read_txns import is_read, read_txn
 
 Message = Any  # generated classes are made at run time
+_LONG_BYTES = 4096  # of a transaction that is checked between turns of the loop: some 500 operations
 _LONE_BYTES = 16 << 10  # of a lone put that may take the sequencer's way: larger ones would hold up its log
 _PHYSICAL_LIMIT_S = 3600.0  # of a physical compaction that is in order: etcd's member has no limit there
 
@@ -230,15 +233,29 @@ def _txn(context: Context) -> UnaryHandler:
                 else:
                     router.write(call, Method.TXN, data, shard, stats)
                 return
+        refuse = partial(context.refuse, call, stats)
         try:
             request = validate.parse(rpc_pb2.TxnRequest.FromString, data)
-            validate.check_txn(request, max_ops)
-            if len(data) > limit:
-                raise EtcdError(errors.REQUEST_TOO_LARGE)
-            shard = txn_shard(context, request)
         except EtcdError as e:
-            context.refuse(call, stats, e)
+            refuse(e)
             return
+        steps = checked(call, data, request)
+        if len(data) > _LONG_BYTES:
+            context.stepped.start(call, steps, refuse)
+            return
+        try:
+            finish(steps)
+        except EtcdError as e:
+            refuse(e)
+
+    def checked(call: Call, data: bytes, request: Message) -> Steps[None]:
+        yield from validate.checking_txn(request, max_ops)
+        if len(data) > limit:
+            raise EtcdError(errors.REQUEST_TOO_LARGE)
+        found: set[int] = set()
+        if not one_shard:
+            yield from _collect(context, request, found)
+        shard = WIDE if len(found) > 1 else found.pop() if found else 0
         if shard == WIDE and range_txns.is_read(request):
             range_txns.RangeTxn(context, call, request, stats).start()
         elif shard == WIDE:
@@ -255,29 +272,22 @@ WIDE = -1  # the place of a request over several shards
 
 
 def _plain_shard(shard_of: Callable[[bytes], int], plain: plain_txn.Plain) -> int:
-    """As :func:`txn_shard`."""
+    """The shard of all keys; WIDE if there are several."""
     found = set(map(shard_of, plain.keys()))
     return WIDE if len(found) > 1 else found.pop() if found else 0
 
 
-def txn_shard(context: Context, request: Message) -> int:
-    """The shard of everything that a transaction names; WIDE if there are several."""
-    if context.placement.shards == 1:
-        return 0
-    found: set[int] = set()
-    _collect(context, request, found)
-    if len(found) > 1:
-        return WIDE
-    return found.pop() if found else 0
-
-
-def _collect(context: Context, request: Message, found: set[int]) -> None:
+def _collect(context: Context, request: Message, found: set[int]) -> Steps[None]:
+    """The shards of everything that a transaction names."""
     for compare in request.compare:
         found.update(context.placement.shards_of(compare.key, compare.range_end))
-    for op in (*request.success, *request.failure):
+    for place, op in enumerate((*request.success, *request.failure), 1):
+        if not place % STEP_OPS:
+            yield
         kind = op.WhichOneof("request")
         if kind == "request_txn":
-            _collect(context, op.request_txn, found)
+            yield from _collect(context, op.request_txn, found)
+            yield
         elif kind == "request_put":
             found.add(context.placement.shard_of(op.request_put.key))
         elif kind is not None:

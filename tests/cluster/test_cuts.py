@@ -13,6 +13,7 @@ import pytest
 
 from bench.compare import cuts
 from bench.cpu_limit import limited
+from tests.ports import free_ports
 from tests.tries import best_of_three, within
 
 
@@ -52,7 +53,8 @@ def test_a_limited_process_gets_its_share_and_no_more() -> None:
             busy.kill()
 
 
-def test_synthetic_shards_get_real_cuts(tmp_path: Path) -> None:
+def test_synthetic_shards_get_real_cuts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cuts, "free_ports", free_ports)  # of this process alone
     result = cuts.measure([3], rate_per_s=20, duration_s=1.0, data_dir=tmp_path, said=lambda line: None)
     (step,) = result["rows"]
     assert 0 < step["cuts_per_s"] <= 1.1 * step["reports_per_s"]

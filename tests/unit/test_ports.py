@@ -12,8 +12,8 @@ _ASK = "from tests.ports import _block; b = _block(); print(b.start, b.stop, flu
 
 
 def test_processes_that_run_side_by_side_choose_from_different_ports() -> None:
-    others = [subprocess.Popen([sys.executable, "-c", _ASK], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT)
-              for _ in range(2)]
+    line, pipe = [sys.executable, "-c", _ASK], subprocess.PIPE
+    others = [subprocess.Popen(line, stdin=pipe, stdout=pipe, text=True, cwd=ROOT) for _ in range(2)]
     blocks = [_block()]
     for other in others:
         assert other.stdout is not None

@@ -51,6 +51,7 @@ class Replica:
             reads=self.reads,
             settings=SimpleNamespace(common=SimpleNamespace(max_txn_ops=128)),
             streams=Streams(self.reads.start, self.loop.time, self.reads.refuse, 60.0),
+            guard=SimpleNamespace(show=None),  # nobody asks who may do what
         )
         self.streams: Streams = node.streams
         self.past = node.past = Past(node)

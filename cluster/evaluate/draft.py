@@ -1,0 +1,226 @@
+"""A transaction of very many operations, evaluated ahead of its turn, in steps.
+
+What it does depends on the keys that it names, and these seldom change meanwhile. So the leader evaluates
+it in steps against its speculative state, as that goes on, and others' writes go on beside it. In its turn
+a look at what has changed since the first step is enough (:meth:`Draft.outcome`): if none of its keys has,
+every step has seen the state of this very turn, and only the revision is missing. Else it is evaluated
+again, a few times, and then in one turn.
+
+A refusal holds as an outcome does, and is judged anew in the turn. Rules that need no state are checked in
+the first steps; what they refuse is refused at once. The answer is made beside the loop, once the entry is
+applied (``transactions.Late``).
+
+Pure. Cost of the turn, 18,432 operations: 25 ms, where all of them take 210.
+"""
+
+from __future__ import annotations
+
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+from cluster.errors import EtcdError
+from cluster.evaluate.plain_txn import check_revision
+from cluster.evaluate.spans import Intervals
+from cluster.evaluate.steps import STEP_OPS, Steps, finish
+from cluster.evaluate.transactions import (
+    Late,
+    Pending,
+    Plan,
+    Turn,
+    Unlooked,
+    check_plan,
+    plan_of,
+    run_plan,
+)
+from cluster.evaluate.validate import checking_txn, parse
+from cluster.evaluate.view import Outcome, Version
+from cluster.faults import answered
+from cluster.order.records import PENDING_REVISION
+from cluster.pb import rpc_pb2 as pb
+from cluster.wire.protobuf import varint
+
+if TYPE_CHECKING:
+    from cluster.evaluate.replica import Overlay
+
+LARGE_OPS = 512  # of a transaction, nested ones included: 6 ms in one turn
+ROUNDS = 8  # so often it is evaluated ahead
+_LEAST_OP_BYTES = 7  # of an operation on the wire, with a key
+_LOOKS = 1024  # changes looked at in the turn: 1 ms
+_FEW = 64  # changes: then the turn may come
+_STEP_CHANGES = 128
+_PENDING_MOD = b"\x18" + varint(PENDING_REVISION)
+
+
+def large(body: bytes) -> Any | None:
+    """A TxnRequest, parsed, if it has very many operations. EtcdError."""
+    if len(body) < LARGE_OPS * _LEAST_OP_BYTES:
+        return None
+    request: Any = parse(pb.TxnRequest.FromString, body)
+    return request if _left(request, LARGE_OPS) < 0 else None
+
+
+def _left(request: Any, left: int) -> int:
+    """What is left of so many operations; below 0, no more are counted."""
+    left -= len(request.compare) + len(request.success) + len(request.failure)
+    for ops in (request.success, request.failure):
+        for op in ops:
+            if left < 0:
+                return left
+            if op.HasField("request_txn"):
+                left = _left(op.request_txn, left)
+    return left
+
+
+class Draft:
+    """See the module. Made for one leader's term: ``view`` is what that leader evaluates on."""
+
+    def __init__(self, view: Overlay, request: Any, max_ops: int) -> None:
+        self._view = view
+        self._request = request
+        self._max_ops = max_ops
+        self._checked = False
+        # what it touches, both branches of each transaction
+        self._keys: set[bytes] = set()
+        self._spans = Intervals()
+        self._leases: set[int] = set()
+        self._revisions: set[int] = set()
+        self._since = 0  # changes of later revisions are to be looked at,
+        self._batch = 0  # and what is pending of this batch and later ones
+        self._plan: Plan | None = None
+        self._outcome: Outcome | None = None  # its revision pending; None: refused
+        self._moved = True  # what it touches has changed
+        self._rounds = 0
+        self.fit = True  # else it is evaluated in one turn
+
+    def steps(self) -> Steps[None]:
+        """Evaluate it, or look at what has changed since. EtcdError: a refusal that needs no state."""
+        if not self._checked:
+            yield from checking_txn(self._request, self._max_ops)
+            yield from self._touch(self._request)
+            self._checked = True
+        if self._moved:
+            self._rounds += 1
+            yield from self._evaluate()
+        yield from self._catch_up()
+
+    def _touch(self, request: Any) -> Steps[None]:
+        for compare in request.compare:
+            self._add(compare.key, compare.range_end)
+        for ops in (request.success, request.failure):
+            for place, op in enumerate(ops, 1):
+                kind = op.WhichOneof("request")
+                if kind == "request_put":
+                    self._keys.add(op.request_put.key)
+                    if op.request_put.lease:
+                        self._leases.add(op.request_put.lease)
+                elif kind == "request_delete_range":
+                    self._add(op.request_delete_range.key, op.request_delete_range.range_end)
+                elif kind == "request_txn":
+                    yield from self._touch(op.request_txn)
+                    yield
+                elif op.request_range.revision:
+                    self._revisions.add(op.request_range.revision)
+                if not place % STEP_OPS:
+                    yield
+
+    def _add(self, key: bytes, range_end: bytes) -> None:
+        if range_end:
+            self._spans.add_span((key, range_end))
+        else:
+            self._keys.add(key)
+
+    def _evaluate(self) -> Steps[None]:
+        view = self._view
+        # what the open batch has written so far is taken for changed: which of it came before is not kept
+        self._since, self._batch = view.revision, view.batch
+        self._moved, self._outcome = False, None
+        try:
+            self._plan = yield from plan_of(view, self._request, Turn())
+            yield from check_plan(view, self._plan)
+            pending = Pending(view)
+            pending.revision = PENDING_REVISION
+            yield from run_plan(pending, self._plan, shows=False, known=False)
+            self._outcome = pending.outcome(b"")
+            yield
+        except Unlooked:  # of range compares over very many rows
+            self.fit = False
+        except EtcdError:
+            pass  # judged anew in the turn
+
+    def _touches(self, key: bytes) -> bool:
+        return key in self._keys or key in self._spans
+
+    def _catch_up(self) -> Steps[None]:
+        """Look at what has changed, up to what is applied now, until that is little."""
+        store = self._view.applied
+        looked = _FEW
+        while looked >= _FEW and not self._moved and self._since < store.revision:
+            if self._since < store.compact_revision:
+                self._moved = True  # what changed is not kept any more
+                return
+            looked, upto = 0, store.revision
+            changes = store.changes(self._since + 1)
+            while some := list(islice(changes, _STEP_CHANGES)):
+                looked += len(some)
+                self._moved = self._moved or any(self._touches(key) for _, _, _, key in some)
+                yield
+            self._since = upto
+
+    @answered
+    def outcome(self) -> Outcome | None:
+        """In its turn: what it does; None: it has to be evaluated again, or in one turn if it is not ``fit``.
+        EtcdError; NotYet: a range is being deleted."""
+        if not self.fit or self._looks_again():
+            self.fit = self.fit and self._rounds < ROUNDS
+            return None
+        assert self._plan is not None, "it was evaluated"
+        if self._outcome is None or not self._allowed():
+            finish(check_plan(self._view, self._plan))
+            if self._outcome is None:  # it would not be refused now
+                self._moved, self.fit = True, self._rounds < ROUNDS
+                return None
+        view, drafted, plan = self._view, self._outcome, self._plan
+        revision = view.revision + drafted.changed
+        writes = [(key, version and _bound(key, version, revision)) for key, version in drafted.writes]
+        late = Late(lambda before: run_plan(Pending(before), plan, shows=True, known=True))
+        return Outcome(drafted.items, drafted.changed, b"", writes, revision, drafted.ranges, late)
+
+    def _looks_again(self) -> bool:
+        """Whether anything that it touches has changed, or is about to, or too much to tell in one turn."""
+        view, store = self._view, self._view.applied
+        if self._moved:
+            return True
+        view.settled()
+        if self._since < store.revision:
+            if self._since < store.compact_revision:
+                self._moved = True
+                return True
+            changed = [key for _, _, _, key in islice(store.changes(self._since + 1), _LOOKS + 1)]
+            self._moved = any(map(self._touches, changed))
+            if self._moved or len(changed) > _LOOKS:
+                return True
+        self._moved = any(map(self._touches, view.written_since(self._batch)))
+        return self._moved
+
+    def _allowed(self) -> bool:
+        """Whether all leases are there and all revisions can be read, those of other branches among them."""
+        view = self._view
+        try:
+            for revision in self._revisions and (min(self._revisions), max(self._revisions)):
+                check_revision(view, revision)
+        except EtcdError:
+            return False
+        return all(map(view.lease_exists, self._leases))
+
+
+def _bound(key: bytes, version: Version, revision: int) -> Version:
+    """A version of a pending revision, now that this is known."""
+    create, _, number, lease, kv = version
+    head = 1 + len(varint(len(key))) + len(key)
+    rest = head + 1 + len(varint(create)) + len(_PENDING_MOD)
+    if create >= PENDING_REVISION:
+        create = revision
+    mod = varint(revision)
+    first = mod if create == revision else varint(create)
+    kv = b"".join((kv[:head], b"\x10", first, b"\x18", mod, kv[rest:]))
+    return Version(create, revision, number, lease, kv)
