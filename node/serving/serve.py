@@ -69,7 +69,7 @@ class Serve:
             Method.ALARM: self._alarms,
             Method.DOWNGRADE: self._downgrade,
             Method.DEFRAGMENT: self._defragment,
-            Method.AUTH_SHOW: node.guard.show,
+            Method.AUTH_SHOW: self._users,
         }
         self.ranges = 0
         self.hashes, self.hash_revs = Histogram(HASH_S), Histogram(HASH_S)
@@ -320,6 +320,9 @@ class Serve:
 
     def _facts(self, link: FrontLink, rid: int, revision: int, body: bytes) -> None:
         link.ok(rid, self._store.revision, self._term(), json.dumps(self.facts.now()).encode())
+
+    def _users(self, link: FrontLink, rid: int, revision: int, body: bytes) -> None:
+        self._node.guard.show(link, rid, revision, body)
 
     def _alarms(self, link: FrontLink, rid: int, revision: int, body: bytes) -> None:
         wanted = rpc_pb2.AlarmRequest.FromString(body).alarm
