@@ -335,6 +335,10 @@ SHARED = {
     ],
     "cluster": [
         *in_formats("member list"),
+        *runs("member add", "member add a b http://x", "member add x", "member add x --peer-urls=foo"),
+        *runs("member add x --peer-urls=http://h", "member remove", "member remove zz", "member remove 1234"),
+        *runs("member update 1", "member update 1 --peer-urls=http://127.0.0.1:1", "member promote"),
+        *runs("member promote 1", "member remove 1 -w fields", "member add -h", "member update -h"),
         *runs(
             "member list --hex -w json",
             "member list --hex",

@@ -247,6 +247,7 @@ _NEEDS: dict[int, Callable[[_Asked, bytes], None]] = {
     Method.SET_ALARM: _root,
     Method.ALARM: _valid,
     Method.MEMBER_LIST: _valid,
+    Method.MEMBERS: _root,
     Method.STATUS: _valid,
     Method.HASH: _root,
     Method.HASH_KV: _root,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from google.protobuf.message import Message
 
@@ -77,6 +77,10 @@ class Printer:
 
     def member_list(self, r: rpc_pb2.MemberListResponse) -> None:
         """``member list``."""
+        self._unsupported()
+
+    def member_changed(self, what: str, member_id: int, r: Any) -> None:
+        """``member add``, ``remove``, ``update``, ``promote``; ``what``: ``added`` and so on."""
         self._unsupported()
 
     def endpoint_health(self, results: list[EndpointHealth]) -> None:
@@ -182,6 +186,10 @@ class Simple(Printer):
     def member_list(self, r: rpc_pb2.MemberListResponse) -> None:
         self._rows(print_rows.members(r))
 
+    def member_changed(self, what: str, member_id: int, r: Any) -> None:
+        where = {"added": "to", "removed": "from"}.get(what, "in")
+        emit(f"Member {member_id:16x} {what} {where} cluster {r.header.cluster_id:16x}\n")
+
     def endpoint_health(self, results: list[EndpointHealth]) -> None:
         for r in results:
             if r.healthy:
@@ -261,6 +269,9 @@ class Json(Printer):
     def member_list(self, r: rpc_pb2.MemberListResponse) -> None:
         emit((print_json.member_list_hex(r) if self.as_hex else print_json.message(r)) + "\n")
 
+    def member_changed(self, what: str, member_id: int, r: Any) -> None:
+        self._message(r)
+
     def endpoint_health(self, results: list[EndpointHealth]) -> None:
         emit(print_json.endpoint_health(results) + "\n")
 
@@ -290,6 +301,9 @@ class Protobuf(Printer):
         emit(text(r.SerializeToString()))
 
     put = get = delete = txn = member_list = alarm = _message
+
+    def member_changed(self, what: str, member_id: int, r: Any) -> None:
+        self._message(r)
 
     def watch(self, r: rpc_pb2.WatchResponse) -> None:
         shown = rpc_pb2.WatchResponse()
