@@ -2,5 +2,6 @@
 
 Read in this order: ``records`` (items of a log entry), ``log`` (cuts and multis: how many logs become one order),
 ``later_puts``, ``sound`` (what of a record can be applied), ``prepare``, ``locks`` and ``overlaps`` (transactions over several
-shards), then ``sequencing`` (shard 0's leader), ``leading`` (any other shard's), ``salvage``.
+shards), then ``sequencing`` (shard 0's leader), ``leading`` (any other shard's), ``following`` (how a shard
+keeps up with the order), ``salvage``.
 """

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from cluster.leader_placement import MAX_LAG, BackOff, Candidate, LeaderPlacement
+from cluster.order.following.stuck import Stuck
 from cluster.raft import Role
 from cluster.wire.frames import PeerKind
 
@@ -28,7 +29,6 @@ log = structlog.get_logger("handover")
 FRAME = PeerKind.HAND_OVER.byte
 _QUESTION, _ANSWER = b"?", b"!"
 _LIVE = struct.Struct("<cQQ")  # answer, sequencer it can reach (0: none), order index applied
-APPLY_LIMIT = 10  # election timeouts that one apply may take (a delete of a million keys takes a few, D8)
 
 
 class HandOver:
@@ -41,11 +41,7 @@ class HandOver:
             policy, node.settings.shard, common.member_id, settle_ms=2 * common.election_timeout_ms)
         self._pauses = BackOff(5 * common.election_timeout_ms)
         self._election_ms = common.election_timeout_ms
-        self._uncut: tuple[int, int] = (0, 0)  # (term, index in order) when it last moved
-        self._uncut_since_ms = 0
-        self._order_index = 0  # at the last heartbeat
-        self._stands = False  # the order stood still here then, although more of it was committed
-        self._stands_since_ms = 0
+        self._stuck = Stuck(common.election_timeout_ms)
         self._order_lags: dict[int, int] = {}  # members with a live feed, as they said since the last second
         self.moved = 0
 
@@ -77,18 +73,9 @@ class HandOver:
         now = node.now_ms()
         report = node.leading.report(node.raft.commit_index) if node.leading is not None else None
         cut = node.fold.cut(node.settings.shard)
-        position = (cut.term, cut.index)
-        waits = report is not None and (report.term, report.index) > position
-        # The order stands still here although more of it is committed: that is a long apply, of its feed's node 0 or
-        # its own (D8). One that moves on without this shard's entries is not excused, nor one that stands for very long.
-        self._stands = node.order_known and node.order_index == self._order_index
-        self._order_index = node.order_index
-        if not self._stands:
-            self._stands_since_ms = now
-        applying = self._stands and now - self._stands_since_ms < APPLY_LIMIT * self._election_ms
-        if not waits or position != self._uncut or applying:
-            self._uncut, self._uncut_since_ms = position, now
-        elif now - self._uncut_since_ms >= self._election_ms and self._pauses.ready(now) and not node.raft.transferring:
+        committed = (report.term, report.index) if report is not None else None
+        stuck = self._stuck.look(committed, (cut.term, cut.index), node.order_index, node.order_known, now)
+        if stuck and self._pauses.ready(now) and not node.raft.transferring:
             for candidate in self._candidates():
                 if candidate.heard and candidate.lag <= MAX_LAG:
                     node.peers.send(candidate.member_id, FRAME, _QUESTION)
@@ -109,9 +96,8 @@ class HandOver:
             return
         self._order_lags[peer] = node.order_index - order_index
         now = node.now_ms()
-        stuck = node.leading is not None and now - self._uncut_since_ms >= self._election_ms
-        ahead = order_index - node.order_index >= self._stands  # one that stands at the same record is no help
-        if stuck and ahead and self._pauses.ready(now) and not node.raft.transferring:
+        helps = node.leading is not None and self._stuck.helped_by(order_index, node.order_index, now)
+        if helps and self._pauses.ready(now) and not node.raft.transferring:
             self._pauses.tried(now)
             self._hand_over(peer, "what is committed here is not put in order, and that host has a live feed")
 

@@ -8,7 +8,6 @@ cut's index has the cut's term (H3, I6).
 from __future__ import annotations
 
 import struct
-from collections import deque
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
@@ -18,9 +17,13 @@ import structlog
 from cluster.errors import EtcdError
 from cluster.evaluate.range_compares import RangeCompares
 from cluster.order import records
+from cluster.order.following.feed_queue import FeedQueue
+from cluster.order.following.questions import LockQuestions
+from cluster.order.following.reporting import Reporting
+from cluster.order.following.source import FeedSource
 from cluster.order.later_puts import LaterPuts
 from cluster.order.leading.shard_leader import ShardLeader
-from cluster.order.log import ENTRY_ITEMS, Attempt, Change, Control, Cut, Entries, cut_of, entry_count
+from cluster.order.log import ENTRY_ITEMS, Attempt, Change, Control, Entries, cut_of, entry_count
 from cluster.order.prepare import FATE, REPORT, Prepare, decode_attempt, encode_attempt
 from cluster.order.sound import NewerRecord, Place, sound
 from cluster.pacing.late_feed import LateFeed
@@ -43,10 +46,7 @@ from node.storage import Applied, ApplyFailed, StorageError
 log = structlog.get_logger("shard")
 
 Token = tuple[FrontLink, int]
-_RUN_RECORDS = 256  # order records applied in one batch
-_RUN_BYTES = 1 << 20  # or of so many bytes
 _ACK_EVERY = 200
-_REPORT_PAUSES = 5  # heartbeats between repetitions of a report that the feed has shown
 STATE_WANTED_FRAME = PeerKind.STATE_WANTED.byte
 _INDEX = struct.Struct("<Q")
 
@@ -59,24 +59,19 @@ class ShardNode(LinkedNode):
         loop = machine.loop
         self.fold = load_fold(self)
         self._count_at_applied = self.fold.cut(settings.shard).count
-        self._order_index = self._taken_index = self.store.position.order_index
-        # with what each puts in order of this shard, and its bytes in node 0's log
-        self._feed: deque[tuple[int, int, bytes, Cut | None, int]] = deque()
+        common = settings.common
+        self._order_index = self.store.position.order_index
+        self._feed = FeedQueue(self._order_index)
+        self._source = FeedSource(common.member_id, common.election_timeout_ms / 1000)
         self._feed_link: NodeLink | None = None
-        self._next_feed = self._order_index + 1
         self._acknowledged: tuple[NodeLink | None, int, int, int] = (None, 0, 0, ALL_HASTE)  # to whom, and what, of the feed
         self._unacknowledged = 0  # bytes of projections applied since then
         self._hurried_until = 0.0  # somebody waits for what is applied here, or did just now
         self.leading: ShardLeader[Token] | None = None
         self.returning = Returning(loop, self.pace, self.wake)
         self._fates = Fates(self)
-        self._reported: tuple[int, int, NodeLink | None] = (0, 0, None)  # what, and to whom
-        self._reported_at = 0.0
-        self._held_since: dict[Attempt, float] = {}
-        self._failed_feeds: dict[int, float] = {}  # member -> when its feed last failed
-        self._headless_since = 0.0  # of the feed: its node 0 knows no sequencer; or since when one at home does
-        self._starved: set[int] = set()  # members that do not keep the order records wanted here
-        self._starved_since = 0.0
+        self._reporting = Reporting(common.heartbeat_interval_ms / 1000)
+        self._questions = LockQuestions(common.heartbeat_interval_ms / 1000)
         self.handover = HandOver(self, settings.leader_placement)
         self._late_feed = LateFeed(loop, self._feed_unseen, self.wake)
 
@@ -228,23 +223,11 @@ class ShardNode(LinkedNode):
         if not self._feed or self._late_feed.may_wait(len(self._feed)):
             return
         while self._feed and not self.applies.busy:
-            run: list[tuple[int, int, bytes]] = []
-            available, ordered, size = self.raft.announced_index, 0, 0
-            for order_index, term, projection, cut, in_log in self._feed:
-                if cut is not None and cut.index > available:
-                    if self.raft.prove_committed(cut.index, cut.term):  # C6
-                        self.wake()
-                    break
-                run.append((order_index, term, projection))
-                ordered += in_log
-                size += len(projection)
-                if len(run) >= _RUN_RECORDS or size >= _RUN_BYTES:
-                    break
+            run, ordered, waits_for = self._feed.run(self.raft.announced_index)
+            if waits_for is not None and self.raft.prove_committed(waits_for.index, waits_for.term):  # C6
+                self.wake()
             if not run:
                 return
-            for _ in run:
-                self._feed.popleft()
-            self._taken_index = run[-1][0]
             self._late_feed.applied()
             try:
                 self._apply_records(run, ordered)
@@ -357,20 +340,17 @@ class ShardNode(LinkedNode):
                 return True
             if status != Status.PARTIAL:
                 # what comes next is not kept there any more: another host may have it, or a snapshot must do
-                if not self._starved:
-                    self._starved_since = self.loop.time()
-                self._starved.add(link.member_id)
+                self._source.kept_no_more(link.member_id, self.loop.time())
                 link.drop("it does not keep the order records wanted here")
                 return True
             order_index, term, in_log = FEED_HEAD.unpack_from(body)
-            if order_index != self._next_feed:
-                link.drop(f"order record {order_index} where {self._next_feed} was due")
+            if order_index != self._feed.next:
+                link.drop(f"order record {order_index} where {self._feed.next} was due")
                 return True
-            self._next_feed += 1
-            self._starved.clear()
+            self._source.fed()
             projection = sound(body[FEED_HEAD.size :], Place.FED)
             cut = cut_of(projection, self.settings.shard)
-            self._feed.append((order_index, term, projection, cut, in_log))
+            self._feed.add((order_index, term, projection, cut, in_log))
             if cut is not None:
                 self.raft.prove_committed(cut.index, cut.term)  # C6: then the tick that applies it finds it committed
             return not self._late_feed.may_wait(len(self._feed))
@@ -379,54 +359,29 @@ class ShardNode(LinkedNode):
 
     def _subscribe(self) -> None:
         """Take the feed from the own host's node 0, or from another's while that is down (H13)."""
-        own = self.settings.common.member_id
-        now = self.loop.time()
-        link = self._feed_link
+        members, source = [p.member_id for p in self.roster.table.peers], self._source
+        now, better, link = self.loop.time(), 0, self._feed_link
         if link is not None and link.alive:
-            better = self._better_feed(link, now)
+            better = source.better(link.member_id, bool(link.leader), members, self._knows_a_sequencer, now)
             if not better:
                 return
             link.drop("another host's feed is better now")
-        else:
-            better = 0
-            if link is not None:
-                self._failed_feeds[link.member_id] = now
-        self._feed.clear()
-        self._next_feed = self._taken_index + 1
-        self._headless_since = now
-        # the own host's first, one that failed last
-        members = sorted((p.member_id for p in self.roster.table.peers),
-                         key=lambda m: (self._failed_feeds.get(m, 0.0), m != own))
-        link = self._feed_link = self.links.get(better or members[0], 0)
-        link.request(Method.FEED, FEED_BODY.pack(self.settings.shard, self._next_feed), self._fed(link), stays=True)
+        elif link is not None:
+            source.failed(link.member_id, now)
+        self._feed.again()
+        link = self._feed_link = self.links.get(source.chosen(better, members, now), 0)
+        link.request(
+            Method.FEED, FEED_BODY.pack(self.settings.shard, self._feed.next), self._fed(link), stays=True
+        )
 
-    def _better_feed(self, link: NodeLink, now: float) -> int:
-        """The member whose feed to take instead of a live one; 0: keep it.
-
-        One whose node 0 knows no sequencer is cut off, perhaps, and another host's is not. And home again once
-        the own node 0 knows a sequencer: it keeps records for its siblings. Both only after a while.
-        """
-        common = self.settings.common
-        at_home = link.member_id == common.member_id
-        if at_home and link.leader:
-            self._headless_since = now
-            return 0
-        others = self.roster.others if at_home else [common.member_id]
-        good = [m for m in others if (known := self.links.get(m, 0)).up and known.leader]
-        if not good:
-            self._headless_since = now if not at_home else self._headless_since
-            return 0
-        waited_s = 2 * common.election_timeout_ms / 1000
-        return good[0] if now - self._headless_since >= waited_s else 0
+    def _knows_a_sequencer(self, member_id: int) -> bool:
+        known = self.links.get(member_id, 0)
+        return known.up and known.leader > 0
 
     def _ask_for_state(self) -> None:
         """Nobody keeps the order records that come next: a peer's state must do (H8)."""
-        if not self._starved:
+        if not self._source.wants_state(len(self.roster.table.peers), self.loop.time()):
             return
-        now = self.loop.time()
-        everybody = len(self._starved) == len(self.roster.table.peers)
-        if not everybody and now - self._starved_since < 3 * self.settings.common.election_timeout_ms / 1000:
-            return  # another host may have them still
         if self.raft.role is Role.LEADER:
             return  # it hands over first, since nothing of it is put in order (H13)
         peers = [self.raft.leader_id] if self.raft.leader_id else []
@@ -465,34 +420,24 @@ class ShardNode(LinkedNode):
         if report is None or feed is None or not feed.leader:
             return
         link = feed if feed.leader == feed.member_id else self.links.get(feed.leader, 0)
-        said = (report.term, report.index, link)
-        if said == self._reported and not force:
+        if not self._reporting.says(report.term, report.index, link, self.loop.time(), force=force):
             return
-        self._reported, self._reported_at = said, self.loop.time()
         link.request(Method.REPORT, REPORT.pack(report.shard, report.index, report.term, report.count,
                                                 report.applied_order))
 
     def _repeat_report(self) -> None:
         """Every heartbeat until the feed shows it, then now and then: what was said may be lost (a report is state)."""
-        cut = self.fold.cut(self.settings.shard)
-        uncut = (cut.term, cut.index) < self._reported[:2]
-        pause_s = _REPORT_PAUSES * self.settings.common.heartbeat_interval_ms / 1000
-        self._report(force=uncut or self.loop.time() - self._reported_at >= pause_s)
+        self._report(force=self._reporting.again(self.fold.cut(self.settings.shard), self.loop.time()))
 
     def _query_locks(self) -> None:
         """Ask the sequencer about locks that have been held for long (report, hole 3)."""
         leading, feed = self.leading, self._feed_link
         if leading is None or feed is None or not feed.leader:
-            self._held_since.clear()
+            self._questions.forget()
             return
-        now = self.loop.time()
-        held = leading.undecided()
-        self._held_since = {a: self._held_since.get(a, now) for a in held}
-        limit = self.settings.common.heartbeat_interval_ms * 10 / 1000
-        for attempt, since in self._held_since.items():
-            if now - since >= limit:
-                link = self.links.get(feed.leader, 0)
-                link.request(Method.QUERY, encode_attempt(attempt), self._fate(attempt))
+        for attempt in self._questions.due(leading.undecided(), self.loop.time()):
+            link = self.links.get(feed.leader, 0)
+            link.request(Method.QUERY, encode_attempt(attempt), self._fate(attempt))
 
     def _fate(self, attempt: Attempt) -> Callable[[int, bytes], None]:
         def told(status: int, body: bytes) -> None:
@@ -549,7 +494,13 @@ class ShardNode(LinkedNode):
     def order_known(self) -> bool:
         """Whether more of the order is committed, as the feed's node 0 says, than is applied here, and is kept there."""
         feed = self._feed_link
-        return feed is not None and feed.alive and feed.up and feed.commit > self._order_index and not self._starved
+        return (
+            feed is not None
+            and feed.alive
+            and feed.up
+            and feed.commit > self._order_index
+            and not self._source.starved
+        )
 
     @property
     def sequencer(self) -> int:
@@ -588,10 +539,11 @@ class ShardNode(LinkedNode):
 
     def state_replaced(self) -> None:
         self.fold = load_fold(self)
-        self._order_index = self._taken_index = self.store.position.order_index
+        self._order_index = self.store.position.order_index
+        self._feed.skipped_to(self._order_index)
         self._count_at_applied = self.fold.cut(self.settings.shard).count
         super().state_replaced()
-        self._starved.clear()
+        self._source.fed()
         self._fates.skipped_to(self.applied_index)
         if self._feed_link is not None:
             self._feed_link.drop("a snapshot was installed")

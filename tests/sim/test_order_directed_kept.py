@@ -112,7 +112,7 @@ def a_node_leads_that_gets_no_records(seed: int) -> tuple[Simulation, list[float
         node = simulation.nodes[host, 1].node
         assert isinstance(node, ShardNode)
         leader = max(simulation._leaders(1), key=lambda n: n.node.raft.term, default=None)
-        if node._starved and leader is not None:
+        if node._source.starved and leader is not None:
             if leader.host == host:
                 seen.append(simulation.now)
             elif not seen and not leader.node.raft.transferring:
@@ -129,7 +129,11 @@ def test_a_leader_that_gets_no_records_hands_over(seed: int) -> None:
     simulation, seen = a_node_leads_that_gets_no_records(seed)
     simulation.run()
     assert len(seen) > 5
-    assert not any(n.node.raft.role is Role.LEADER and n.node._starved for n in simulation.nodes.values() if n.shard)
+    assert not any(
+        n.node.raft.role is Role.LEADER and n.node._source.starved
+        for n in simulation.nodes.values()
+        if n.shard
+    )
 
 
 def test_if_that_passed_for_a_long_apply_it_would_keep_its_shard(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,11 +7,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from cluster.leader_placement import MAX_LAG
+from cluster.order.following.stuck import APPLY_LIMIT
 from cluster.order.leading.queued import Report
 from cluster.order.log import Cut
 from cluster.raft import Configuration, Role
 from cluster.settings import Common, NodeSettings, Peer
-from node.replica.handover import _LIVE, _QUESTION, APPLY_LIMIT, HandOver
+from node.replica.handover import _LIVE, _QUESTION, HandOver
 
 ELECTION_MS = 1000
 SHARD = 1

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,6 +10,7 @@ from typing import Any
 import pytest
 
 from cluster.order import records
+from cluster.order.following.feed_queue import FeedQueue
 from cluster.order.log import Cut, Fold, encode_cut, entry
 from cluster.pacing.late_feed import LateFeed
 from cluster.raft import Entry, EntryKind
@@ -52,11 +52,25 @@ class Replica(ShardNode):
         self.readies: list[int] = []  # what the next ones announce
         self.announced = 10
         fakes: dict[str, Any] = {
-            "store": store, "fold": Fold(), "settings": SimpleNamespace(shard=SHARD), "leading": None, "raft": self,
-            "applies": Applies(loop, lambda events: None, lambda: None), "watches": SimpleNamespace(active=False),
-            "upkeep": SimpleNamespace(logged_bytes=lambda size, ordered: None), "fronts": SimpleNamespace(drop=self.dropped.append),
-            "_late_feed": LateFeed(still, lambda: True, lambda: None), "_feed": deque(), "_fates": Fates(self), "_count_at_applied": 0,
-            "_order_index": 0, "_taken_index": 0, "_unacknowledged": 0, "applied_index": 0, "_acknowledged": (None, 0, 0, 0), "_requests_in_tick": 0}
+            "store": store,
+            "fold": Fold(),
+            "settings": SimpleNamespace(shard=SHARD),
+            "leading": None,
+            "raft": self,
+            "applies": Applies(loop, lambda events: None, lambda: None),
+            "watches": SimpleNamespace(active=False),
+            "upkeep": SimpleNamespace(logged_bytes=lambda size, ordered: None),
+            "fronts": SimpleNamespace(drop=self.dropped.append),
+            "_late_feed": LateFeed(still, lambda: True, lambda: None),
+            "_feed": FeedQueue(0),
+            "_fates": Fates(self),
+            "_count_at_applied": 0,
+            "_order_index": 0,
+            "_unacknowledged": 0,
+            "applied_index": 0,
+            "_acknowledged": (None, 0, 0, 0),
+            "_requests_in_tick": 0,
+        }
         self.__dict__.update(fakes)
 
     # Raft
@@ -90,7 +104,7 @@ class Replica(ShardNode):
 
     def fed(self, order_index: int, entry_index: int) -> None:
         cut = Cut(entry_index, 1, entry_index - 1)
-        self._feed.append((order_index, 1, encode_cut({SHARD: cut}), cut, 0))
+        self._feed.add((order_index, 1, encode_cut({SHARD: cut}), cut, 0))
 
 
 def test_records_that_could_not_be_applied_end_the_node_whoever_asked(store: StateStore, monkeypatch: pytest.MonkeyPatch) -> None:

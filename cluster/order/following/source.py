@@ -1,0 +1,66 @@
+"""Whose feed a node takes (H13): its own host's node 0, or another's while that is down, cut off, or has
+forgotten too much."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+
+class FeedSource:
+    """Of one node. Times in seconds."""
+
+    def __init__(self, own: int, election_s: float) -> None:
+        self._own = own
+        self._patience_s = 2 * election_s  # with a feed that is worse than another one
+        self._hunger_s = 3 * election_s  # until a state is asked for although somebody may have the records
+        self._failed: dict[int, float] = {}  # member -> when its feed last failed
+        self._headless_since = 0.0  # its node 0 knows no sequencer; or since when the one at home does
+        self.starved: set[int] = set()  # members that do not keep the order records wanted here
+        self._starved_since = 0.0
+
+    def better(
+        self, member: int, leads: bool, members: Iterable[int], knows: Callable[[int], bool], now: float
+    ) -> int:
+        """The member whose feed to take instead of a live one; 0: keep it.
+
+        One whose node 0 knows no sequencer (``leads``: it knows one) is cut off, perhaps, and another host's
+        is not (``knows``). And home again once the own node 0 knows a sequencer: it keeps records for its
+        siblings. Both only after a while.
+        """
+        at_home = member == self._own
+        if at_home and leads:
+            self._headless_since = now
+            return 0
+        others = [m for m in members if m != self._own] if at_home else [self._own]
+        good = [m for m in others if knows(m)]
+        if not good:
+            self._headless_since = now if not at_home else self._headless_since
+            return 0
+        return good[0] if now - self._headless_since >= self._patience_s else 0
+
+    def failed(self, member: int, now: float) -> None:
+        """A feed has ended."""
+        self._failed[member] = now
+
+    def chosen(self, better: int, members: Iterable[int], now: float) -> int:
+        """The member whose feed to take from now on: the better one, or the own host's first, one that failed
+        last."""
+        self._headless_since = now
+        return better or min(members, key=lambda m: (self._failed.get(m, 0.0), m != self._own))
+
+    def kept_no_more(self, member: int, now: float) -> None:
+        """A node 0 does not keep what comes next: another host may have it, or a state must do."""
+        if not self.starved:
+            self._starved_since = now
+        self.starved.add(member)
+
+    def fed(self) -> None:
+        """A record has come."""
+        self.starved.clear()
+
+    def wants_state(self, members: int, now: float) -> bool:
+        """Whether a state must do: nobody of so many members keeps the records, or it has taken too long to
+        find who does."""
+        return bool(self.starved) and (
+            len(self.starved) == members or now - self._starved_since >= self._hunger_s
+        )

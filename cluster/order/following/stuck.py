@@ -1,0 +1,56 @@
+"""When a shard's leader gives way because nothing of it is put in order (H13).
+
+What it has committed must be in a cut within an election timeout. If it is not, its feed or its way to the
+sequencer is dead while its group is well, and nobody would elect anew. A long apply excuses it, but not for
+ever (D8).
+"""
+
+from __future__ import annotations
+
+APPLY_LIMIT = 10  # election timeouts that one apply may take (a delete of a million keys takes a few)
+Position = tuple[int, int]  # term and index of an entry
+
+
+class Stuck:
+    """Of one node. Times in milliseconds."""
+
+    def __init__(self, election_ms: int) -> None:
+        self._election_ms = election_ms
+        self._ordered: Position = (0, 0)  # when it last moved
+        self._since_ms = 0
+        self._order_index = 0  # at the last heartbeat
+        self._stands = False  # the order stood still here then, although more of it was committed
+        self._stands_since_ms = 0
+
+    def look(
+        self, committed: Position | None, ordered: Position, order_index: int, more_known: bool, now_ms: int
+    ) -> bool:
+        """Each heartbeat: whether this leader is stuck, and has to look for who is not.
+
+        ``committed``: the last entry that it reports, None if it does not lead; ``ordered``: the last one in
+        order. ``order_index`` is applied here; ``more_known``: more of the order is committed, and comes.
+        """
+        waits = committed is not None and committed > ordered
+        # The order stands still here although more of it is committed: that is a long apply, of its feed's
+        # node 0 or its own (D8). One that moves on without this shard's entries is not excused, nor one that
+        # stands for very long.
+        self._stands = more_known and order_index == self._order_index
+        self._order_index = order_index
+        if not self._stands:
+            self._stands_since_ms = now_ms
+        applying = self._stands and now_ms - self._stands_since_ms < APPLY_LIMIT * self._election_ms
+        if not waits or ordered != self._ordered or applying:
+            self._ordered, self._since_ms = ordered, now_ms
+            return False
+        return self._is_stuck(now_ms)
+
+    def helped_by(self, peer_order_index: int, order_index: int, now_ms: int) -> bool:
+        """Whether a peer with a live feed, and so much of the order applied, is to lead instead of this
+        leader."""
+        ahead = (
+            peer_order_index - order_index >= self._stands
+        )  # one that stands at the same record is no help
+        return ahead and self._is_stuck(now_ms)
+
+    def _is_stuck(self, now_ms: int) -> bool:
+        return now_ms - self._since_ms >= self._election_ms
