@@ -22,9 +22,11 @@ from cluster.evaluate.view import Outcome
 from cluster.features.auth.principal import SAID
 from cluster.order import log as order
 from cluster.order.leading.queued import Report
-from cluster.order.log import Change, Control, Cut, Fold
+from cluster.order.log import Change, Control, Fold
 from cluster.order.prepare import FATE, REPORT, Grant, decode_attempt
+from cluster.order.sequencing.controls import Controls
 from cluster.order.sequencing.coordinator import MAX_WAITING, Coordinator, Wide
+from cluster.order.sequencing.reports import Reports
 from cluster.order.sound import Place, sound
 from cluster.pacing.pace import Company
 from cluster.placement import Placement
@@ -45,6 +47,7 @@ FOLD = "fold"
 _APPLY_BYTES, _APPLY_ENTRIES = 1 << 20, 256
 _SHORT_S = 60.0  # between two warnings that records are kept beyond the bound
 Token = tuple[FrontLink, int]
+Waits = tuple[FrontLink, bytes]  # whom to tell, and the record that says so
 
 
 class OrderNode(LinkedNode):
@@ -58,16 +61,13 @@ class OrderNode(LinkedNode):
         self.placement = Placement(common.shard_count, common.placement_depth)
         self.fold = load_fold(self)
         self.feeds = Feeds(self)
-        self.reports: dict[int, Report] = {}
-        self._reporters: dict[int, int] = {}  # shard -> member that reported last
+        self.reports = Reports()
         self.coordinator: Coordinator[Token] | None = None
         self.writes.on_logged = self._logged
-        # compactions applied here that not every shard's leader has applied yet: (index, link, record)
-        self._controls: list[tuple[int, FrontLink, bytes]] = []
+        self._controls: Controls[Waits] = Controls()
         self.cuts = 0
         self.company = Company()
         self._patience: asyncio.TimerHandle | None = None  # ends the wait for it
-        self._uncut = False  # reports have come since the last cut
         self._told = (b"", 0.0)  # other node 0s, of this host's floors: what and when
         self._short_since: float | None = None  # records are kept beyond the bound, for other hosts (I17)
 
@@ -139,13 +139,7 @@ class OrderNode(LinkedNode):
 
     def _report(self, link: FrontLink, body: bytes) -> None:
         report = Report(*REPORT.unpack(body))
-        known = self.reports.get(report.shard)
-        if known is None or (report.term, report.index, report.applied_order) >= (
-            known.term, known.index, known.applied_order
-        ):
-            self.reports[report.shard] = report
-            self._reporters[report.shard] = link.member_id
-            self._uncut = True
+        self.reports.take(report, link.member_id)
         if self.coordinator is not None:
             self.coordinator.leader_of(report.shard, report.term)
             if report.index > self.coordinator.fold.cut(report.shard).index:
@@ -191,7 +185,7 @@ class OrderNode(LinkedNode):
 
     def _expects_company(self, coordinator: Coordinator[Token]) -> bool:
         """Whether what could leave waits for reports that are about to come (``cluster.pacing.pace``)."""
-        if self.writes.uncommitted or coordinator.busy or not (self._uncut or self.writes.queued):
+        if self.writes.uncommitted or coordinator.busy or not (self.reports.uncut or self.writes.queued):
             return False
         patience_s = self.company.patience_s(self.loop.time())
         if self._patience is not None:
@@ -201,15 +195,7 @@ class OrderNode(LinkedNode):
 
     def _cut(self, coordinator: Coordinator[Token]) -> None:
         """One cut for every shard that has committed more than is in order."""
-        cuts: dict[int, Cut] = {}
-        grown: dict[int, int] = {}
-        self._uncut = False
-        for shard, report in self.reports.items():
-            old = coordinator.fold.cut(shard)
-            # I3: only committed entries of the reporting leader's own term are reported; I4: never backwards
-            if report.term >= old.term and report.index > old.index:
-                cuts[shard] = Cut(report.index, report.term, report.count)
-                grown[shard] = report.count - old.count
+        cuts, grown = self.reports.cut(coordinator.fold)
         self.company.cut(grown, self.loop.time())
         if cuts:
             item = order.encode_cut(cuts)
@@ -243,7 +229,7 @@ class OrderNode(LinkedNode):
 
     def _send_prepares(self, coordinator: Coordinator[Token]) -> None:
         for message in coordinator.take_messages():
-            member_id = self._reporters.get(message.shard)
+            member_id = self.reports.reporters.get(message.shard)
             if member_id is None:
                 continue
             link = self.links.get(member_id, message.shard)
@@ -255,7 +241,7 @@ class OrderNode(LinkedNode):
 
     def ask_leader(
         self, shard: int, method: int, body: bytes, answered: Callable[[int, bytes], bool]) -> None:
-        member_id = self._reporters.get(shard)
+        member_id = self.reports.reporters.get(shard)
         if member_id is not None and member_id in self.roster.table.hosts:
             self.links.get(member_id, shard).request(method, body, answered)
             self.wake()
@@ -337,7 +323,7 @@ class OrderNode(LinkedNode):
         self.coordinator = self.coordinator_kind(
             leader.term, self.placement, leader.view, self.fold.copy(), max_txn_ops=common.max_txn_ops,
             heartbeat_ms=common.heartbeat_interval_ms, gone=lambda token: not token[0].alive)
-        for report in self.reports.values():
+        for report in self.reports.by_shard.values():
             self.coordinator.leader_of(report.shard, report.term)
 
     def _leader_changed(self) -> None:
@@ -383,16 +369,17 @@ class OrderNode(LinkedNode):
 
     @property
     def owes(self) -> bool:
-        return super().owes or bool(self._controls) or (self.coordinator is not None and self.coordinator.awaited)
+        awaited = self.coordinator is not None and self.coordinator.awaited
+        return super().owes or len(self._controls) > 0 or awaited
 
     @property
     def needs_to_lead(self) -> bool:
-        return bool(self._controls)
+        return len(self._controls) > 0
 
     def answer_control(self, link: FrontLink, record: bytes) -> None:
         """A compaction is applied here: it is acknowledged once every shard's leader has applied it (I20)."""
         if len(self._controls) < MAX_WAITING:
-            self._controls.append((self.applied_index, link, record))
+            self._controls.add(self.applied_index, (link, record))
             self._release_controls()
             self._settle_controls()
         else:  # it was logged before so many waited
@@ -400,22 +387,18 @@ class OrderNode(LinkedNode):
         assert len(self._controls) <= MAX_WAITING, "I23: what waits is bounded"
 
     def _release_controls(self) -> None:
-        if not self._controls:
+        if not len(self._controls):
             return
-        low = min((self._applied_by(shard) for shard in range(1, self.placement.shards)), default=1 << 62)
-        due = [c for c in self._controls if c[0] <= low]
-        if due:
-            self._controls = [c for c in self._controls if c[0] > low]
-            for _, link, record in due:
-                link.put(record)
-                self._mark_dirty(link)
+        applied = self.reports.applied_by_all(range(1, self.placement.shards), self.fold)
+        for link, record in self._controls.done(applied):
+            link.put(record)
+            self._mark_dirty(link)
 
     def _settle_controls(self) -> None:
         """Who does not lead is not told any more what the shards' leaders have applied: whoever waits for that hears that
         the outcome is unknown. Not that it is lost: it is applied here, and must not be asked for again (I23)."""
-        if self._controls and self.raft.role is not Role.LEADER:
-            controls, self._controls = self._controls, []
-            for _, link, record in controls:
+        if self.raft.role is not Role.LEADER:
+            for link, record in self._controls.all():
                 self._tell_unknown(link, record)
 
     def _tell_unknown(self, link: FrontLink, record: bytes) -> None:
@@ -424,24 +407,18 @@ class OrderNode(LinkedNode):
 
     def _forget_controls(self) -> None:
         """Their fronts have told their clients that the outcome is unknown: a shard without a leader ends no wait (I23)."""
-        self._controls = [c for c in self._controls if c[1].awaits(ANSWER.unpack_from(c[2])[0])]
-
-    def _applied_by(self, shard: int) -> int:
-        report = self.reports.get(shard)
-        if report is None or report.term < self.fold.cut(shard).term:
-            return -1
-        return report.applied_order
+        self._controls.keep(lambda waits: waits[0].awaits(ANSWER.unpack_from(waits[1])[0]))
 
     # -- the tick
 
     def _finish_tick(self) -> None:
-        if self._uncut and self._sequencing and self.writes.due:
+        if self.reports.uncut and self._sequencing and self.writes.due:
             self.wake()
         self.links.flush()
 
     def heartbeat(self) -> None:
         self.links.sweep()
-        if self._controls:
+        if len(self._controls):
             self._forget_controls()
         said, now = self.feeds.floors.encode(), self.loop.time()
         if said != self._told[0] or now - self._told[1] >= REPEAT_S:

@@ -26,6 +26,7 @@ from cluster.order.leading.shard_leader import ShardLeader
 from cluster.order.locks import LockTable
 from cluster.order.prepare import Prepare, encode_attempt
 from cluster.order.sequencing.coordinator import Coordinator
+from cluster.order.sequencing.reports import Reports
 from cluster.raft import Role
 from cluster.wire.messages import Method
 from proxy.watch.subscription import Subscription
@@ -281,24 +282,19 @@ def revokes_lock_one_shard(patch: Patch) -> None:
 def cuts_anything_reported(patch: Patch) -> None:
     """I4: a cut never goes back."""
 
-    def cut(self: Any, coordinator: Any) -> None:
-        cuts = {s: order.Cut(r.index, r.term, r.count) for s, r in self.reports.items()
-                if r.index != coordinator.fold.cut(s).index}
-        if cuts:
-            growth = sum(c.count - coordinator.fold.cut(s).count for s, c in cuts.items())
-            item = order.encode_cut(cuts)
-            coordinator.fold.take(item, 0)
-            self.writes.leader.append_ordered(item, growth, [], [])
+    def cut(self: Any, fold: Any) -> Any:
+        self.uncut = False
+        cuts = {s: order.Cut(r.index, r.term, r.count) for s, r in self.by_shard.items()
+                if r.index != fold.cut(s).index}
+        return cuts, {s: c.count - fold.cut(s).count for s, c in cuts.items()}
 
-    def report(self: Any, link: Any, body: bytes) -> None:
-        found = node.replica.order_node.Report(*node.replica.order_node.REPORT.unpack(body))
-        self.reports[found.shard] = found
-        self._reporters[found.shard] = link.member_id
-        if self.coordinator is not None:
-            self.coordinator.leader_of(found.shard, found.term)
+    def take(self: Any, report: Any, member_id: int) -> None:
+        self.by_shard[report.shard] = report
+        self.reporters[report.shard] = member_id
+        self.uncut = True
 
-    patch.setattr(node.replica.order_node.OrderNode, "_cut", cut)
-    patch.setattr(node.replica.order_node.OrderNode, "_report", report)
+    patch.setattr(Reports, "cut", cut)
+    patch.setattr(Reports, "take", take)
 
 
 def reports_what_is_logged(patch: Patch) -> None:

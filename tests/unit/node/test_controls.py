@@ -12,6 +12,8 @@ from cluster import errors
 from cluster.errors import EtcdError
 from cluster.order.log import Cut, Fold
 from cluster.order.prepare import REPORT
+from cluster.order.sequencing.controls import Controls
+from cluster.order.sequencing.reports import Reports
 from cluster.placement import Placement
 from cluster.raft import Role
 from cluster.wire.messages import ANSWER, HEAD, Method, Status, decode_answers
@@ -34,9 +36,9 @@ class Sequencer(OrderNode):
         self.writes.resign.side_effect = lambda: setattr(self.writes, "leader", None)
         self._dirty: Any = set()
         self._scheduled = True
-        self._controls = []
+        self._controls = Controls()
         self.coordinator = None
-        self.reports, self._reporters = {}, {}
+        self.reports = Reports()
         self.placement, self.fold = Placement(2, 1), Fold(9, {1: Cut(20, 3, 2)})
         self.applied_index = 11
         self.link = FrontLink(b"front", self._take, b"", 1)
@@ -117,7 +119,7 @@ def test_i23_nobody_waits_longer_than_its_front_does(node: Sequencer) -> None:
     assert len(node._controls) == 1
     node.link.overdue = RID
     node._forget_controls()
-    assert node._controls == []
+    assert len(node._controls) == 0
 
 
 def test_i23_so_many_wait_and_no_more(node: Sequencer, monkeypatch: pytest.MonkeyPatch) -> None:
