@@ -12,7 +12,7 @@ SHARING := tests/sim tests/unit tests/linearizability
 PAIRED := tests/cluster tests/interop
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-shards test-all-shards soak attack lint bench bench-check proto docs clean
+.PHONY: help setup demo test test-shards test-all-shards test-kubernetes soak attack lint bench bench-check proto docs clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -48,6 +48,9 @@ test-all-shards: $(STAMP)  ## all tests of clients, clusters and faults, over 2 
 
 soak: $(STAMP)  ## the long runs: thousands of simulated clusters, kills and cut networks for ten minutes at a time, a million keys
 	MUSTER_SOAK=1 $(BIN)/python -m pytest -m "soak or longer" --timeout=7200 -rfEs -s $(TESTS)
+
+test-kubernetes: $(STAMP)  ## Kubernetes' own storage tests on muster, with 1 and 3 shards (needs Go; the first build takes minutes)
+	$(BIN)/python -m tests.interop.kubernetes.run
 
 lint: $(STAMP)  ## ruff and mypy
 	@failed=0; $(BIN)/ruff check . || failed=1; $(BIN)/mypy || failed=1; exit $$failed
