@@ -56,6 +56,7 @@ class Front:
         self.context.hub.random = machine.random.random
         self.registry = FilteredRegistry(settings.cors, settings.host_whitelist, timed=settings.timed_calls)
         self.registry.shown = self.context.principals.of
+        self.registry.auth_enabled = lambda: self.context.principals.enabled
         register_all(self.registry, self.context)
         self.router.members.subscribe(self._members_changed)
         self._members_changed()

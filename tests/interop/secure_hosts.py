@@ -73,17 +73,20 @@ def showing(pair: Pair) -> tuple[str, ...]:
     return (f"--cert={pair.cert}", f"--key={pair.key}")
 
 
-def asked(url: str, authority: Authority, pair: Pair | None = None) -> str:
-    """What a GET answers, or the kind of error."""
+def asked(url: str, authority: Authority, pair: Pair | None = None, body: bytes | None = None) -> str:
+    """What a GET, or with a body a POST, answers; an error with its status, or its kind."""
     context = ssl.create_default_context(cafile=str(authority.file))
     if pair is not None:
         context.load_cert_chain(pair.cert, pair.key)
     try:
-        with urllib.request.urlopen(url, timeout=20, context=context) as answer:
+        with urllib.request.urlopen(url, body, timeout=20, context=context) as answer:
             return str(answer.read().decode())
+    except urllib.error.HTTPError as error:
+        with error:
+            return f"{error.code} {error.read().decode()}"
     except urllib.error.URLError as error:
         return f"refused: {type(error.reason).__name__}"
-    except (OSError, urllib.error.HTTPError) as error:
+    except OSError as error:
         return f"refused: {type(error).__name__}"
 
 

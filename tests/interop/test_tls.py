@@ -309,6 +309,35 @@ def test_an_authority_is_replaced_and_a_client_revoked_without_a_restart(world: 
     assert answers(world.muster, trust, world.alice)
 
 
+def test_a_certificate_says_which_user_a_client_is(world: World) -> None:
+    bob = world.authority.issue("bob", "x")
+    root, trust = ("--user=root:pw",), trusting(world.authority)
+    mine, bobs = (*trust, *showing(world.alice)), (*trust, *showing(bob))
+    lines = [
+        *((words, mine) for words in (
+            "user add root:pw", "user grant-role root root", "user add alice:pw2", "role add r",
+            "role grant-permission r readwrite k", "user grant-role alice r", "auth enable",
+        )),
+        ("put k 1", mine), ("get k", mine), ("put other 1", mine), ("get other", mine), ("get k", bobs),
+        ("put other 1", (*mine, *root)), ("get k", (*mine, "--user=alice:wrong")),
+    ]  # fmt: skip
+    try:
+        for words, flags in lines:
+            found = [host.ctl(ETCDCTL, words, *flags, limit="20s") for host in world.hosts]
+            assert said(found[0]) == said(found[1]), words
+        body = json.dumps({"key": "aw=="}).encode()
+        refused = [
+            asked(f"{host.url}/v3/kv/range", world.authority, world.alice, body) for host in world.hosts
+        ]
+        assert refused[0] == refused[1]
+        assert refused[0].startswith("400 CommonName of client sending a request against gateway")
+    finally:
+        ends = [
+            host.ctl(ETCDCTL, "auth disable", *mine, *root, limit="20s").returncode for host in world.hosts
+        ]
+    assert ends == [0, 0]
+
+
 def answers(host: SecureHost, trust: Path, pair: Pair) -> bool:
     """Whether a client with this certificate is served."""
     return host.ctl(ETCDCTL, "get a", f"--cacert={trust}", *showing(pair)).returncode == 0
