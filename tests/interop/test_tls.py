@@ -32,6 +32,8 @@ from tests.interop.secure_hosts import (
     trusting,
 )
 from tests.interop.toolchain import checked
+from tools.muster.config.parse import ConfigError
+from tools.muster.proxy_cli import Files, layout_of, members_of
 
 pytestmark = [
     pytest.mark.interop,
@@ -238,6 +240,18 @@ def test_clientv3_works_by_tls(world: World, version: str, programs: dict[str, P
     checks = ["put-get-delete", "txn", "watch", "lease-keep-alive", "mutex", "watch-fragments"]
     line = [programs[version] / "checks", "-endpoints", world.muster.url]
     checked([*line, "-cacert", world.authority.file, "-cert", pair.cert, "-key", pair.key, *checks])
+
+
+def test_a_proxy_asks_members_by_tls(world: World) -> None:
+    files = Files(str(world.authority.file), str(world.alice.cert), str(world.alice.key))
+    for host in world.hosts:
+        _, members = members_of([host.url], files)
+        assert [member.peer_urls for member in members] == [(f"http://127.0.0.1:{host.port + 1}",)]
+    assert layout_of([world.muster.url], files) == (1, 2)
+    with pytest.raises(ConfigError, match=r"no endpoint tells how keys are placed .*CERTIFICATE_VERIFY_FAILED"):
+        layout_of([world.muster.url], Files(str(world.stranger.file)))
+    with pytest.raises(ConfigError, match="cannot use --cacert, --cert and --key: No such file or directory"):
+        members_of([world.muster.url], Files("/nosuch"))
 
 
 def test_certificates_are_swapped_under_load_without_a_failed_request(world: World) -> None:

@@ -5,10 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import ssl
 import time
 import urllib.request
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from cluster.settings import Peer
@@ -23,6 +26,9 @@ from tools.muster.flag_docs import flag_list
 from tools.muster.host import auto_tls, bootstrap, logs, pinning, ports, rundir, serve
 from tools.muster.host.bootstrap import Identity
 from tools.muster.host.supervisor import Supervisor
+
+if TYPE_CHECKING:
+    import grpc
 
 ASK_LIMIT_S = 30.0  # how long to look for a member that answers
 
@@ -67,10 +73,55 @@ Flags:
 """
 FLAGS = {
     "endpoints": Flag("endpoints", Kind.LIST, "", "client URLs of members, asked once for the members' peer URLs"),
+    "cacert": Flag("cacert", Kind.STR, "", "authorities to trust at --endpoints by https; default: the machine's"),
+    "cert": Flag("cert", Kind.STR, "", "certificate to show to --endpoints"),
+    "key": Flag("key", Kind.STR, "", "key of --cert"),
     **{name: replace(SERVER_FLAGS[name], help=_WORDS.get(name, SERVER_FLAGS[name].help)) for name in _TAKEN},
 }
 FLAGS["data-dir"] = replace(FLAGS["data-dir"], default="proxy.muster")
 FLAGS["initial-cluster"] = replace(FLAGS["initial-cluster"], default="")
+
+
+@dataclass(slots=True, frozen=True)
+class Files:
+    """What is shown to members that are asked by https, and whom one trusts there."""
+
+    cacert: str = ""  # "": the machine's authorities
+    cert: str = ""
+    key: str = ""
+
+    def url(self, endpoint: str) -> str:
+        """An endpoint with its scheme: https where it says so, or says nothing and there are files."""
+        if "://" in endpoint:
+            return endpoint.rstrip("/")
+        return f"{'https' if self.cacert or self.cert else 'http'}://{endpoint}"
+
+    def context(self, endpoint: str) -> ssl.SSLContext | None:
+        """For a request by HTTP. ConfigError for files that cannot be used."""
+        if not self.url(endpoint).startswith("https:"):
+            return None
+        try:
+            made = ssl.create_default_context(cafile=self.cacert or None)
+            if self.cert:
+                made.load_cert_chain(self.cert, self.key or None)
+        except OSError as e:
+            raise ConfigError(f"cannot use --cacert, --cert and --key: {e.strerror or e}") from None
+        return made
+
+    def channel(self, endpoint: str) -> grpc.Channel:
+        """For a request by gRPC."""
+        import grpc
+
+        url = self.url(endpoint)
+        target = urlsplit(url).netloc
+        if not url.startswith("https:"):
+            return grpc.insecure_channel(target)
+        self.context(endpoint)  # whose words are better where a file is none
+        read = [Path(file).read_bytes() if file else None for file in (self.cacert, self.key, self.cert)]
+        return grpc.secure_channel(target, grpc.ssl_channel_credentials(*read))
+
+
+NO_FILES = Files()
 
 
 def run(args: list[str]) -> int:
@@ -80,6 +131,9 @@ def run(args: list[str]) -> int:
         print(_USAGE)
         print(flag_list(FLAGS))
         return 0
+    files = Files(given["cacert"], given["cert"], given["key"])
+    if bool(files.cert) != bool(files.key):
+        raise ConfigError(f"KeyFile and CertFile must both be present[key: {files.key}, cert: {files.cert}]")
     if given.is_set("endpoints") == given.is_set("initial-cluster"):
         raise ConfigError("give either --endpoints or --initial-cluster, so that the cluster's members can be found")
     settings = config.build(_server_values(given))
@@ -89,8 +143,8 @@ def run(args: list[str]) -> int:
     for warning in settings.warnings:
         log.warning(warning)
     if given.is_set("endpoints"):
-        cluster_id, peers = members_of(given["endpoints"])
-        settings = _with_agreed_layout(settings, layout_of(given["endpoints"]))
+        cluster_id, peers = members_of(given["endpoints"], files)
+        settings = _with_agreed_layout(settings, layout_of(given["endpoints"], files))
     else:
         peers = bootstrap.peers_of(settings.initial_cluster, settings.initial_cluster_token)
         cluster_id = bootstrap.cluster_id_of(peers)
@@ -128,7 +182,7 @@ def _server_values(given: Values) -> Values:
     return values
 
 
-def members_of(endpoints: Sequence[str]) -> tuple[int, tuple[Peer, ...]]:
+def members_of(endpoints: Sequence[str], files: Files = NO_FILES) -> tuple[int, tuple[Peer, ...]]:
     """Cluster ID and members, asked of the first endpoint that answers within the limit."""
     import grpc
 
@@ -137,8 +191,7 @@ def members_of(endpoints: Sequence[str]) -> tuple[int, tuple[Peer, ...]]:
     deadline = time.monotonic() + ASK_LIMIT_S
     while True:
         for endpoint in endpoints:
-            target = urlsplit(endpoint).netloc if "://" in endpoint else endpoint
-            with grpc.insecure_channel(target) as channel:
+            with files.channel(endpoint) as channel:
                 call = channel.unary_unary(
                     "/etcdserverpb.Cluster/MemberList",
                     request_serializer=rpc_pb2.MemberListRequest.SerializeToString,
@@ -149,18 +202,19 @@ def members_of(endpoints: Sequence[str]) -> tuple[int, tuple[Peer, ...]]:
                 except grpc.RpcError as e:
                     last = f"{endpoint}: {e.details()}"
                     continue
-            return answer.header.cluster_id, tuple(_peer(m.ID, m.name, list(m.peerURLs)) for m in answer.members)
+            members = tuple(_peer(m.ID, m.name, list(m.peerURLs)) for m in answer.members)
+            return answer.header.cluster_id, members
         if time.monotonic() > deadline:
             raise ConfigError(f"no member answered within {ASK_LIMIT_S:g} s; the last: {last}")
         time.sleep(1)
 
 
-def layout_of(endpoints: Sequence[str]) -> tuple[int, int]:
+def layout_of(endpoints: Sequence[str], files: Files = NO_FILES) -> tuple[int, int]:
     """Shards and placement depth that the cluster agreed on, asked of the first endpoint that tells."""
     for endpoint in endpoints:
-        url = endpoint if "://" in endpoint else f"http://{endpoint}"
+        url = f"{files.url(endpoint)}/muster/placement"
         try:
-            with urllib.request.urlopen(f"{url.rstrip('/')}/muster/placement", timeout=5) as answer:
+            with urllib.request.urlopen(url, timeout=5, context=files.context(endpoint)) as answer:
                 found = json.load(answer)
             return int(found["shards"]), int(found["depth"])
         except (OSError, ValueError, KeyError) as e:
