@@ -248,7 +248,7 @@ def test_a_proxy_asks_members_by_tls(world: World) -> None:
         _, members = members_of([host.url], files)
         assert [member.peer_urls for member in members] == [(f"http://127.0.0.1:{host.port + 1}",)]
     assert layout_of([world.muster.url], files) == (1, 2)
-    with pytest.raises(ConfigError, match=r"no endpoint tells how keys are placed .*CERTIFICATE_VERIFY_FAILED"):
+    with pytest.raises(ConfigError, match=r"no endpoint tells how keys .*CERTIFICATE_VERIFY_FAILED"):
         layout_of([world.muster.url], Files(str(world.stranger.file)))
     with pytest.raises(ConfigError, match="cannot use --cacert, --cert and --key: No such file or directory"):
         members_of([world.muster.url], Files("/nosuch"))
