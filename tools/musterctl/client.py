@@ -308,7 +308,7 @@ class Client:
                     raise Exit(1, "this server has no users: leave out --user and --password") from None
                 if "authentication is not enabled" in str(error):  # etcd's: used without a token
                     return ()
-                raise Exit(1, str(error)) from None
+                raise Exit(2, str(error)) from None  # as etcdctl, which cannot connect then
             self._token = answer.token
         return (("token", self._token),) if self._token else ()
 

@@ -15,8 +15,7 @@ import grpc
 from cluster.pb import rpc_pb2
 from tools.musterctl.client import Client, RequestError, Session, failing_with, request_error, session
 from tools.musterctl.command import Exit, Invocation
-from tools.musterctl.commands.kv import prefix_end
-from tools.musterctl.printing.gotext import quote, raw
+from tools.musterctl.printing.gotext import prefix_end, quote, raw
 
 DURATION_S = 60
 _KEY_BYTES = 256

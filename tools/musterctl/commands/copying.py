@@ -18,8 +18,8 @@ from itertools import groupby
 from cluster.pb import kv_pb2, rpc_pb2
 from tools.musterctl.client import Client, RequestError, failing_with, session
 from tools.musterctl.command import Exit, Invocation
-from tools.musterctl.commands.kv import prefix_end
 from tools.musterctl.commands.watch import Watcher, cancel_reason
+from tools.musterctl.printing.gotext import prefix_end
 
 _PAGE = 512
 _TXN_BYTES = 1 << 20

@@ -6,16 +6,10 @@ import sys
 
 from cluster.pb import rpc_pb2
 from tools.musterctl.command import Exit, Flags, Invocation
-from tools.musterctl.printing.gotext import GoError, parse_int, quote, raw
+from tools.musterctl.printing.gotext import GoError, parse_int, prefix_end, quote, raw
 
 _SORT_TARGETS = {"CREATE": 2, "KEY": 0, "MODIFY": 3, "VALUE": 4, "VERSION": 1}
 _SORT_ORDERS = {"ASCEND": 1, "DESCEND": 2}
-
-
-def prefix_end(prefix: bytes) -> bytes:
-    """The range_end of all keys that start with ``prefix``; ``\\0`` (no end) if none is larger."""
-    stem = prefix.rstrip(b"\xff")
-    return stem[:-1] + bytes([stem[-1] + 1]) if stem else b"\0"
 
 
 def span(flags: Flags, args: list[str], command: str) -> tuple[bytes, bytes]:

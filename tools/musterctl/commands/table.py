@@ -1,13 +1,13 @@
 """The table of commands and flags: what exists, what help says about it, and which function runs it.
 
 The usage texts are etcdctl's, since scripts and people look for them. What muster's servers cannot do
-yet (auth) is not in the table, and so is an unknown command.
+yet is not in the table, and so is an unknown command.
 """
 
 from __future__ import annotations
 
 from tools.musterctl.command import Command, Flag
-from tools.musterctl.commands import copying_flags, member_flags, snapshots
+from tools.musterctl.commands import auth_table, copying_flags, member_flags, snapshots
 
 GLOBAL_FLAGS = (
     Flag("endpoints", "list", "127.0.0.1:2379", "gRPC endpoints"),
@@ -371,6 +371,7 @@ def root() -> Command:
             ),
             snapshots.command(),
             *copying_flags.commands(),
+            *auth_table.commands(),
             _check_command(),
             _move_leader_command(),
             _downgrade_command(),

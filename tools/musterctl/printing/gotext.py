@@ -246,3 +246,9 @@ def json_string(value: str) -> str:
             out.append(char)
     out.append('"')
     return "".join(out)
+
+
+def prefix_end(prefix: bytes) -> bytes:
+    """The range_end of all keys that start with ``prefix``; ``\\0`` (no end) if none is larger."""
+    stem = prefix.rstrip(b"\xff")
+    return stem[:-1] + bytes([stem[-1] + 1]) if stem else b"\0"

@@ -9,24 +9,26 @@ from tools.musterctl.printing.printer import Printer, emit
 from tools.musterctl.printing.records import EndpointHash, EndpointHealth, EndpointStatus
 
 
-def _line(name: str, value: object) -> None:
+def line(name: str, value: object) -> None:
+    """One field."""
     emit(f'"{name}" : {value}\n')
 
 
-def _header(header: rpc_pb2.ResponseHeader) -> None:
-    _line("ClusterID", header.cluster_id)
-    _line("MemberID", header.member_id)
-    _line("Revision", header.revision)
-    _line("RaftTerm", header.raft_term)
+def header(of: rpc_pb2.ResponseHeader) -> None:
+    """A response's header."""
+    line("ClusterID", of.cluster_id)
+    line("MemberID", of.member_id)
+    line("Revision", of.revision)
+    line("RaftTerm", of.raft_term)
 
 
 def _pair(prefix: str, pair: kv_pb2.KeyValue) -> None:
-    _line(f"{prefix}Key", quote(pair.key))
-    _line(f"{prefix}CreateRevision", pair.create_revision)
-    _line(f"{prefix}ModRevision", pair.mod_revision)
-    _line(f"{prefix}Version", pair.version)
-    _line(f"{prefix}Value", quote(pair.value))
-    _line(f"{prefix}Lease", pair.lease)
+    line(f"{prefix}Key", quote(pair.key))
+    line(f"{prefix}CreateRevision", pair.create_revision)
+    line(f"{prefix}ModRevision", pair.mod_revision)
+    line(f"{prefix}Version", pair.version)
+    line(f"{prefix}Value", quote(pair.value))
+    line(f"{prefix}Lease", pair.lease)
 
 
 class Fields(Printer):
@@ -35,26 +37,26 @@ class Fields(Printer):
     kind = "fields"
 
     def put(self, r: rpc_pb2.PutResponse) -> None:
-        _header(r.header)
+        header(r.header)
         if r.HasField("prev_kv"):
             _pair("Prev", r.prev_kv)
 
     def get(self, r: rpc_pb2.RangeResponse) -> None:
-        _header(r.header)
+        header(r.header)
         for pair in r.kvs:
             _pair("", pair)
-        _line("More", go_bool(r.more))
-        _line("Count", r.count)
+        line("More", go_bool(r.more))
+        line("Count", r.count)
 
     def delete(self, r: rpc_pb2.DeleteRangeResponse) -> None:
-        _header(r.header)
-        _line("Deleted", r.deleted)
+        header(r.header)
+        line("Deleted", r.deleted)
         for pair in r.prev_kvs:
             _pair("Prev", pair)
 
     def txn(self, r: rpc_pb2.TxnResponse) -> None:
-        _header(r.header)
-        _line("Succeeded", go_bool(r.succeeded))
+        header(r.header)
+        line("Succeeded", go_bool(r.succeeded))
         for op in r.responses:
             kind = op.WhichOneof("response")
             if kind == "response_put":
@@ -64,87 +66,87 @@ class Fields(Printer):
             elif kind == "response_delete_range":
                 self.delete(op.response_delete_range)
             else:
-                _line("Unknown", quote(op.SerializeToString()))
+                line("Unknown", quote(op.SerializeToString()))
 
     def watch(self, r: rpc_pb2.WatchResponse) -> None:
-        _header(r.header)
+        header(r.header)
         for event in r.events:
-            _line("Type", "DELETE" if event.type else "PUT")
+            line("Type", "DELETE" if event.type else "PUT")
             if event.HasField("prev_kv"):
                 _pair("Prev", event.prev_kv)
             _pair("", event.kv)
 
     def lease_grant(self, r: rpc_pb2.LeaseGrantResponse) -> None:
-        _header(r.header)
-        _line("ID", r.ID)
-        _line("TTL", r.TTL)
+        header(r.header)
+        line("ID", r.ID)
+        line("TTL", r.TTL)
 
     def lease_revoke(self, lease: int, r: rpc_pb2.LeaseRevokeResponse) -> None:
-        _header(r.header)
+        header(r.header)
 
     def lease_keep_alive(self, r: rpc_pb2.LeaseKeepAliveResponse) -> None:
-        _header(r.header)
-        _line("ID", r.ID)
-        _line("TTL", r.TTL)
+        header(r.header)
+        line("ID", r.ID)
+        line("TTL", r.TTL)
 
     def lease_time_to_live(self, r: rpc_pb2.LeaseTimeToLiveResponse, with_keys: bool) -> None:
-        _header(r.header)
-        _line("ID", r.ID)
-        _line("TTL", r.TTL)
-        _line("GrantedTTL", r.grantedTTL)
+        header(r.header)
+        line("ID", r.ID)
+        line("TTL", r.TTL)
+        line("GrantedTTL", r.grantedTTL)
         for key in r.keys:
-            _line("Key", quote(key))
+            line("Key", quote(key))
 
     def lease_list(self, r: rpc_pb2.LeaseLeasesResponse) -> None:
-        _header(r.header)
+        header(r.header)
         for lease in r.leases:
-            _line("ID", lease.ID)
+            line("ID", lease.ID)
 
     def member_list(self, r: rpc_pb2.MemberListResponse) -> None:
-        _header(r.header)
+        header(r.header)
         for member in r.members:
-            _line("ID", member.ID)
-            _line("Name", quote(member.name))
+            line("ID", member.ID)
+            line("Name", quote(member.name))
             for url in member.peerURLs:
-                _line("PeerURL", quote(url))
+                line("PeerURL", quote(url))
             for url in member.clientURLs:
-                _line("ClientURL", quote(url))
-            _line("IsLearner", go_bool(member.isLearner))
+                line("ClientURL", quote(url))
+            line("IsLearner", go_bool(member.isLearner))
             emit("\n")
 
     def endpoint_health(self, results: list[EndpointHealth]) -> None:
         for result in results:
-            _line("Endpoint", quote(result.endpoint))
-            _line("Health", go_bool(result.healthy))
-            _line("Took", result.took)
-            _line("Error", result.error)
+            line("Endpoint", quote(result.endpoint))
+            line("Health", go_bool(result.healthy))
+            line("Took", result.took)
+            line("Error", result.error)
             emit("\n")
 
     def endpoint_status(self, results: list[EndpointStatus]) -> None:
         for result in results:
             r = result.response
-            _header(r.header)
-            _line("Version", quote(r.version))
-            _line("DBSize", r.dbSize)
-            _line("Leader", r.leader)
-            _line("IsLearner", go_bool(r.isLearner))
-            _line("RaftIndex", r.raftIndex)
-            _line("RaftTerm", r.raftTerm)
-            _line("RaftAppliedIndex", r.raftAppliedIndex)
-            _line("Errors", f"[{' '.join(r.errors)}]")
-            _line("Endpoint", quote(result.endpoint))
+            header(r.header)
+            line("Version", quote(r.version))
+            line("DBSize", r.dbSize)
+            line("Leader", r.leader)
+            line("IsLearner", go_bool(r.isLearner))
+            line("RaftIndex", r.raftIndex)
+            line("RaftTerm", r.raftTerm)
+            line("RaftAppliedIndex", r.raftAppliedIndex)
+            line("Errors", f"[{' '.join(r.errors)}]")
+            line("Endpoint", quote(result.endpoint))
             emit("\n")
 
     def endpoint_hash(self, results: list[EndpointHash]) -> None:
         for result in results:
-            _header(result.response.header)
-            _line("Endpoint", quote(result.endpoint))
-            _line("Hash", result.response.hash)
+            header(result.response.header)
+            line("Endpoint", quote(result.endpoint))
+            line("Hash", result.response.hash)
             emit("\n")
 
     def alarm(self, r: rpc_pb2.AlarmResponse) -> None:
-        _header(r.header)
+        header(r.header)
         for alarm in r.alarms:
-            _line("MemberID", alarm.memberID)
-            _line("AlarmType", rpc_pb2.AlarmType.Name(alarm.alarm))
+            line("MemberID", alarm.memberID)
+            line("AlarmType", rpc_pb2.AlarmType.Name(alarm.alarm))
             emit("\n")

@@ -35,6 +35,10 @@ class Printer:
     def _unsupported(self) -> NoReturn:
         raise Exit(4, f"{self.kind} not supported as output format")
 
+    def message(self, r: Message) -> None:
+        """A response as it is."""
+        self._unsupported()
+
     def put(self, r: rpc_pb2.PutResponse) -> None:
         """``put``."""
         self._unsupported()
@@ -246,7 +250,7 @@ class Json(Printer):
     def _message(self, r: Message) -> None:
         emit(print_json.message(r) + "\n")
 
-    put = get = delete = txn = alarm = _message
+    message = put = get = delete = txn = alarm = _message
 
     def watch(self, r: rpc_pb2.WatchResponse) -> None:
         emit(print_json.watch(r) + "\n")
@@ -300,7 +304,7 @@ class Protobuf(Printer):
     def _message(self, r: Message) -> None:
         emit(text(r.SerializeToString()))
 
-    put = get = delete = txn = member_list = alarm = _message
+    message = put = get = delete = txn = member_list = alarm = _message
 
     def member_changed(self, what: str, member_id: int, r: Any) -> None:
         self._message(r)

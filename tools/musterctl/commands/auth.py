@@ -1,0 +1,267 @@
+"""``auth``, ``user`` and ``role``: who may do what, with etcdctl's words."""
+
+from __future__ import annotations
+
+import getpass
+import sys
+from typing import TypeVar
+
+from google.protobuf.message import Message
+
+from cluster.pb import auth_pb2
+from cluster.pb import rpc_pb2 as pb
+from tools.musterctl.client import Client, RequestError, Session, failing_with, session
+from tools.musterctl.command import Exit, Invocation
+from tools.musterctl.printing import print_auth
+from tools.musterctl.printing.gotext import prefix_end, text
+
+R = TypeVar("R", bound=Message)
+_PERMISSIONS = {"READ": 0, "WRITE": 1, "READWRITE": 2}
+
+
+def _args(invocation: Invocation, count: int, message: str) -> list[str]:
+    if len(invocation.args) != count:
+        raise Exit(128, message)
+    return invocation.args
+
+
+def _ask(s: Session, method: str, request: Message, kind: type[R], timeout_s: float | None = None) -> R:
+    with failing_with():
+        return s.client().unary(f"Auth/{method}", request, kind, timeout_s)
+
+
+# -- auth
+
+
+def status(invocation: Invocation) -> None:
+    """``auth status``."""
+    _args(invocation, 0, "auth status command does not accept any arguments")
+    s = session(invocation)
+    print_auth.status(
+        s.printer, _ask(s, "AuthStatus", pb.AuthStatusRequest(), pb.AuthStatusResponse, s.timeout_s)
+    )
+
+
+def enable(invocation: Invocation) -> None:
+    """``auth enable``: a root without its role is given it."""
+    _args(invocation, 0, "auth enable command does not accept any arguments")
+    s = session(invocation)
+    client = s.client()
+    with failing_with():
+        try:
+            _enable(s, client)
+        except RequestError as error:
+            if str(error) != "etcdserver: root user does not have root role":
+                raise
+            client.unary(
+                "Auth/RoleAdd", pb.AuthRoleAddRequest(name="root"), pb.AuthRoleAddResponse, s.timeout_s
+            )
+            grant = pb.AuthUserGrantRoleRequest(user="root", role="root")
+            client.unary("Auth/UserGrantRole", grant, pb.AuthUserGrantRoleResponse, s.timeout_s)
+            _enable(s, client)
+    print("Authentication Enabled")
+
+
+def _enable(s: Session, client: Client) -> None:
+    client.unary("Auth/AuthEnable", pb.AuthEnableRequest(), pb.AuthEnableResponse, s.timeout_s)
+
+
+def disable(invocation: Invocation) -> None:
+    """``auth disable``."""
+    _args(invocation, 0, "auth disable command does not accept any arguments")
+    s = session(invocation)
+    _ask(s, "AuthDisable", pb.AuthDisableRequest(), pb.AuthDisableResponse, s.timeout_s)
+    print("Authentication Disabled")
+
+
+# -- user
+
+
+def user_add(invocation: Invocation) -> None:
+    """``user add <name[:password]>``."""
+    (name,) = _args(invocation, 1, "user add command requires user name as its argument")
+    flags = invocation.flags
+    request = pb.AuthUserAddRequest(name=name, options=auth_pb2.UserAddOptions())
+    if flags.switch("no-password"):
+        request.options.no_password = True
+    elif flags.string("new-user-password"):
+        request.password = flags.string("new-user-password")
+    elif ":" in name:
+        request.name, _, request.password = name.partition(":")
+        if not request.name:
+            raise Exit(128, "empty user name is not allowed")
+    else:
+        request.password = _new_password(invocation, name)
+    s = session(invocation)
+    r = _ask(s, "UserAdd", request, pb.AuthUserAddResponse)
+    print_auth.done(s.printer, f"User {request.name} created\n", r)
+
+
+def _new_password(invocation: Invocation, name: str) -> str:
+    if not invocation.flags.switch("interactive"):
+        words = sys.stdin.readline().split()
+        return words[0] if words else ""
+    password = _prompt(f"Password of {name}: ")
+    if not password:
+        raise Exit(128, "empty password")
+    if password != _prompt(f"Type password of {name} again for confirmation: "):
+        raise Exit(128, "given passwords are different.")
+    return password
+
+
+def _prompt(words: str) -> str:
+    if sys.stdin.isatty():
+        return getpass.getpass(words)
+    print(words, flush=True)
+    return sys.stdin.readline().rstrip("\n")
+
+
+def user_get(invocation: Invocation) -> None:
+    """``user get <name>``."""
+    (name,) = _args(invocation, 1, "user get command requires user name as its argument")
+    s = session(invocation)
+    r = _ask(s, "UserGet", pb.AuthUserGetRequest(name=name), pb.AuthUserGetResponse)
+    if not invocation.flags.switch("detail"):
+        print_auth.user(s.printer, name, r)
+        return
+    print(f"User: {name}")
+    for role in r.roles:
+        print()
+        print_auth.role(
+            s.printer, role, _ask(s, "RoleGet", pb.AuthRoleGetRequest(role=role), pb.AuthRoleGetResponse)
+        )
+
+
+def user_list(invocation: Invocation) -> None:
+    """``user list``."""
+    _args(invocation, 0, "user list command requires no arguments")
+    s = session(invocation)
+    print_auth.users(s.printer, _ask(s, "UserList", pb.AuthUserListRequest(), pb.AuthUserListResponse))
+
+
+def user_delete(invocation: Invocation) -> None:
+    """``user delete <name>``."""
+    (name,) = _args(invocation, 1, "user delete command requires user name as its argument")
+    s = session(invocation)
+    r = _ask(s, "UserDelete", pb.AuthUserDeleteRequest(name=name), pb.AuthUserDeleteResponse)
+    print_auth.done(s.printer, f"User {name} deleted\n", r)
+
+
+def user_passwd(invocation: Invocation) -> None:
+    """``user passwd <name>``."""
+    (name,) = _args(invocation, 1, "user passwd command requires user name as its argument")
+    request = pb.AuthUserChangePasswordRequest(name=name, password=_new_password(invocation, name))
+    s = session(invocation)
+    print_auth.done(
+        s.printer,
+        "Password updated\n",
+        _ask(s, "UserChangePassword", request, pb.AuthUserChangePasswordResponse),
+    )
+
+
+def user_grant_role(invocation: Invocation) -> None:
+    """``user grant-role <user> <role>``."""
+    user, role = _args(invocation, 2, "user grant command requires user name and role name as its argument")
+    s = session(invocation)
+    r = _ask(
+        s, "UserGrantRole", pb.AuthUserGrantRoleRequest(user=user, role=role), pb.AuthUserGrantRoleResponse
+    )
+    print_auth.done(s.printer, f"Role {role} is granted to user {user}\n", r)
+
+
+def user_revoke_role(invocation: Invocation) -> None:
+    """``user revoke-role <user> <role>``."""
+    user, role = _args(invocation, 2, "user revoke-role requires user name and role name as its argument")
+    s = session(invocation)
+    r = _ask(
+        s, "UserRevokeRole", pb.AuthUserRevokeRoleRequest(name=user, role=role), pb.AuthUserRevokeRoleResponse
+    )
+    print_auth.done(s.printer, f"Role {role} is revoked from user {user}\n", r)
+
+
+# -- role
+
+
+def role_add(invocation: Invocation) -> None:
+    """``role add <role>``."""
+    (role,) = _args(invocation, 1, "role add command requires role name as its argument")
+    s = session(invocation)
+    r = _ask(s, "RoleAdd", pb.AuthRoleAddRequest(name=role), pb.AuthRoleAddResponse)
+    print_auth.done(s.printer, f"Role {role} created\n", r)
+
+
+def role_delete(invocation: Invocation) -> None:
+    """``role delete <role>``."""
+    (role,) = _args(invocation, 1, "role delete command requires role name as its argument")
+    s = session(invocation)
+    r = _ask(s, "RoleDelete", pb.AuthRoleDeleteRequest(role=role), pb.AuthRoleDeleteResponse)
+    print_auth.done(s.printer, f"Role {role} deleted\n", r)
+
+
+def role_get(invocation: Invocation) -> None:
+    """``role get <role>``."""
+    (role,) = _args(invocation, 1, "role get command requires role name as its argument")
+    s = session(invocation)
+    print_auth.role(
+        s.printer, role, _ask(s, "RoleGet", pb.AuthRoleGetRequest(role=role), pb.AuthRoleGetResponse)
+    )
+
+
+def role_list(invocation: Invocation) -> None:
+    """``role list``."""
+    _args(invocation, 0, "role list command requires no arguments")
+    s = session(invocation)
+    print_auth.roles(s.printer, _ask(s, "RoleList", pb.AuthRoleListRequest(), pb.AuthRoleListResponse))
+
+
+def role_grant_permission(invocation: Invocation) -> None:
+    """``role grant-permission <role> <type> <key> [endkey]``."""
+    if len(invocation.args) < 3:
+        raise Exit(
+            128, "role grant command requires role name, permission type, and key [endkey] as its argument"
+        )
+    role, kind = invocation.args[:2]
+    if kind.upper() not in _PERMISSIONS:
+        raise Exit(128, f"invalid permission type: {kind}")
+    key, range_end = _permission_range(invocation, invocation.args[2:])
+    perm = auth_pb2.Permission(key=key, range_end=range_end)
+    perm.permType = _PERMISSIONS[kind.upper()]  # type: ignore[assignment]  # an enum's number
+    s = session(invocation)
+    request = pb.AuthRoleGrantPermissionRequest(name=role, perm=perm)
+    print_auth.done(
+        s.printer,
+        f"Role {role} updated\n",
+        _ask(s, "RoleGrantPermission", request, pb.AuthRoleGrantPermissionResponse),
+    )
+
+
+def role_revoke_permission(invocation: Invocation) -> None:
+    """``role revoke-permission <role> <key> [endkey]``."""
+    if len(invocation.args) < 2:
+        raise Exit(128, "role revoke-permission command requires role name and key [endkey] as its argument")
+    role, shown = invocation.args[:2]
+    key, range_end = _permission_range(invocation, invocation.args[1:])
+    s = session(invocation)
+    request = pb.AuthRoleRevokePermissionRequest(role=role, key=key, range_end=range_end)
+    r = _ask(s, "RoleRevokePermission", request, pb.AuthRoleRevokePermissionResponse)
+    if not range_end:
+        said = f"Permission of key {shown} is revoked from role {role}\n"
+    elif range_end == b"\0":
+        said = f"Permission of range [{shown}, <open ended> is revoked from role {role}\n"
+    else:
+        said = f"Permission of range [{shown}, {text(range_end)}) is revoked from role {role}\n"
+    print_auth.done(s.printer, said, r)
+
+
+def _permission_range(invocation: Invocation, args: list[str]) -> tuple[bytes, bytes]:
+    prefix, from_key = invocation.flags.switch("prefix"), invocation.flags.switch("from-key")
+    key = args[0].encode("utf-8", "surrogateescape")
+    if prefix and from_key and (not key or len(args) == 1):
+        raise Exit(128, "--from-key and --prefix flags are mutually exclusive")
+    if not key:
+        return b"\0", b"\0" if prefix or from_key else b""
+    if len(args) == 1:
+        return key, prefix_end(key) if prefix else b"\0" if from_key else b""
+    if prefix or from_key:
+        raise Exit(128, f"unexpected endkey argument with --{'prefix' if prefix else 'from-key'} flag")
+    return key, args[1].encode("utf-8", "surrogateescape")
