@@ -57,6 +57,7 @@ def run(shards: int, arguments: list[str]) -> int:
         line = [
             "go",
             "test",
+            "-vet=off",
             "-count=1",
             "-timeout=30m",
             f"-overlay={overlay.name}",
