@@ -67,9 +67,10 @@ def _flag_lines(flags: Sequence[Flag]) -> str:
 
 
 def short_usage(command: Command) -> str:
-    """The form that a bad line of a txn shows: no global flags, plain alignment."""
+    """The form that a bad line of a txn shows: no global flags, none that etcdctl 3.5 has
+    not, plain alignment."""
     rows = []
-    for flag in command.local_flags():
+    for flag in (flag for flag in command.local_flags() if not flag.newer):
         name = f"  -{flag.short}, --{flag.name}" if flag.short else f"      --{flag.name}"
         kind = "" if flag.kind == "bool" else f" {flag.kind}"
         default = ""
