@@ -17,6 +17,7 @@ from tools.muster.config.flags import AUTO, GATES, SERVER_FLAGS, SETTABLE_GATES,
 from tools.muster.config.parse import ConfigError, Values, convert, duration_ms
 from tools.muster.config.rotation import Rotation, rotation_of
 from tools.muster.config.tls import tls_of
+from tools.muster.config.users import check_users
 from tools.muster.host import pinning
 
 LEAST_ORDER_LOG_BYTES = 256 << 20  # half of it is well above what a host keeps while all is well
@@ -221,6 +222,7 @@ def build(values: Values) -> ServerConfig:
     shards = shard_count(values["shards"])
     if values["shard-depth"] < 1:
         raise ConfigError("--shard-depth must be at least 1")
+    check_users(values["auth-token"], values["bcrypt-cost"])
     if values["order-log-bytes"] < LEAST_ORDER_LOG_BYTES:
         raise ConfigError(f"--order-log-bytes must be at least {LEAST_ORDER_LOG_BYTES}")
     pinning.check(values["cpus"])
