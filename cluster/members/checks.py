@@ -57,9 +57,12 @@ def add(table: Table, facts: Facts, urls: Sequence[str], learner: bool, now_s: i
 def remove(table: Table, facts: Facts, member_id: int) -> Host:
     """What becomes of a host by a MemberRemove. EtcdError."""
     host = table.hosts.get(member_id)
+    voters = _voters(table)
+    left = [other for other in voters if other.member_id != member_id]
+    # strict or not: somebody who has started has to be left, or nobody has the data (etcd's process panics)
+    if not any(other.member_id in facts.started for other in left) and host in voters:
+        raise EtcdError(errors.MEMBER_NOT_ENOUGH_STARTED)
     if facts.strict and not (host is not None and host.learner and not host.removed):
-        voters = _voters(table)
-        left = [other for other in voters if other.member_id != member_id]
         if sum(other.member_id in facts.started for other in left) < len(left) // 2 + 1:
             raise EtcdError(errors.MEMBER_NOT_ENOUGH_STARTED)
         if facts.connected_s(member_id) > 0:  # one that is down is in nobody's quorum

@@ -7,7 +7,8 @@ whatever happened before:
 * a host that the table has and the groups have not is added to every group, as a learner first;
 * a learner that is to vote is promoted once it has caught up in every group. Its quorum counts only then,
   so writes go on while a new host is empty or down;
-* a host that was removed leaves every group.
+* a host that was removed leaves every group. The only one that votes stays until another one does: it has
+  nobody to hand its leadership to, and whoever is to vote catches up from it.
 
 ``cluster.members.host_changes`` says in which group the change is due (H12), and that the next one begins
 when every group has the last (I21). A new wish for members is taken only while :func:`settled`: one that
@@ -77,7 +78,7 @@ def _next(
     hosts: Mapping[int, Host], current: Configuration, caught_up: Callable[[int], bool]
 ) -> HostChange | None:
     for member_id in sorted(current.members()):
-        if _gone(hosts, member_id):
+        if _gone(hosts, member_id) and current.voters != {member_id}:
             return HostChange(Kind.REMOVE, member_id)
     wanted = [host for _, host in sorted(hosts.items()) if not host.removed]
     for host in wanted:

@@ -10,8 +10,7 @@ gets no feed any more; s then has no quorum that could remove B until C is back,
   change, whoever has to take over;
 * a leader is not removed: it hands over first. Within a group Raft goes one step at a time (``cluster.raft``).
 
-Pure decisions; who carries them out says what each group has committed. The simulator does (``tests/sim/order_members``);
-commands of members are to come.
+Pure decisions; who carries them out (``node.members``, and the simulator) says what each group has committed.
 """
 
 from __future__ import annotations

@@ -93,6 +93,13 @@ def test_a_removal_leaves_enough_that_have_started() -> None:
     assert checks.remove(cluster(2, 1), facts(1), 3).removed  # a learner may always go
 
 
+def test_the_last_one_that_has_started_stays_whether_checks_are_strict_or_not() -> None:
+    for members in (cluster(1), cluster(3)):
+        wish = partial(checks.remove, members, facts(1, strict=False), 1)
+        assert refusal(wish) is errors.MEMBER_NOT_ENOUGH_STARTED
+    assert checks.remove(cluster(3), facts(1, strict=False), 2).removed
+
+
 def test_one_that_is_down_may_go_and_one_that_is_needed_may_not() -> None:
     assert checks.remove(cluster(3), facts(1, 2, 3, down=(3,)), 3).removed
     assert refusal(lambda: checks.remove(cluster(3), facts(1, 2, 3, down=(3,)), 2)) is errors.UNHEALTHY

@@ -70,6 +70,15 @@ def test_a_removed_host_leaves_group_0_last() -> None:
     assert goals.settled(hosts, [group("AB"), group("AB"), group("AB")])
 
 
+def test_the_only_voter_stays_until_another_host_votes() -> None:
+    hosts, groups = table("B", removed="A"), (group("A", "B"), group("A", "B"))
+    assert due(hosts, *groups) is None  # A has nobody to hand over to, and B needs it to catch up
+    assert goals.settled(hosts, groups)  # B may be given up for another one
+    assert due(hosts, *groups, caught_up="B") == (Kind.PROMOTE, "B", [0])
+    assert due(hosts, group("AB"), group("A", "B")) == (Kind.PROMOTE, "B", [1])
+    assert due(hosts, group("AB"), group("AB")) == (Kind.REMOVE, "A", [1])
+
+
 def test_a_host_that_the_table_does_not_know_is_left_alone() -> None:
     assert due(table("AB"), group("ABC"), group("ABC")) is None
 
