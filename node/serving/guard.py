@@ -8,7 +8,7 @@ on, a request without it is nobody's. Such a request is judged where it is evalu
 |---|---|---|
 | a write of shard 0 | the leader's users and roles, those that are logged among them | when it is evaluated (``node.replica.writes``) |
 | a write over several shards, a lone put | the same | when it arrives |
-| a write of another shard | those applied there | when it arrives |
+| a write of another shard, a change of members | those applied there | when it arrives |
 | a keep-alive, a time to live | those applied at the leader | after its confirmation |
 | a read | those applied at the replica | when it is read |
 
@@ -48,6 +48,7 @@ _AT_LEADER = frozenset(
         Method.LEASE_REVOKE,
     )
 )
+_ADMINISTRATION = frozenset((Method.TRANSFER_LEADER, Method.MEMBERS))
 
 
 class Guard:
@@ -86,21 +87,15 @@ class Guard:
             node.confirmations.ask(link, rid, method, body)
         elif inner == Method.WIDE or inner == Method.LONE:
             at = LONE_HEAD.size if inner == Method.LONE else 1
+            wide = Method.PUT if inner == Method.LONE else request[0]
             leader = node.writes.leader
-            if leader is not None:
-                judge(
-                    leader.auth,
-                    principal,
-                    Method.PUT if inner == Method.LONE else request[0],
-                    request[at:],
-                    node.store,
-                )
+            judge(self.state if leader is None else leader.auth, principal, wide, request[at:], node.store)
             node._requests(link, [(rid, inner, timeout_ms, request)])
         elif inner == Method.LEASE_REVOKE and node.settings.common.shard_count == 1:
             node.expiry.revoke(link, rid, timeout_ms, request, body[: len(body) - len(request)])
         elif inner in _AT_LEADER and node.settings.shard == 0 and inner != Method.LEASE_REVOKE:
             node._submit(link, rid, method, timeout_ms, body)
-        elif inner in _AT_LEADER or inner == Method.TRANSFER_LEADER:
+        elif inner in _AT_LEADER or inner in _ADMINISTRATION:
             leader = node.writes.leader
             judge(self.state if leader is None else leader.auth, principal, inner, request, node.store)
             node._requests(link, [(rid, inner, timeout_ms, request)])

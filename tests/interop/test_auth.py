@@ -82,6 +82,10 @@ class Client:
     def watch(self, key: bytes, who: str = "", range_end: bytes = b"") -> Watch:
         return Watch(self.channels[0], key, range_end, self.metadata(who))
 
+    def peer_urls(self) -> list[str]:
+        members = self.ask("Cluster/MemberList", pb.MemberListRequest(), "root").members
+        return [url for member in members for url in member.peerURLs]
+
     def arrange(self) -> None:
         """Auth is on; ``root`` may everything, ``u`` what begins with ``/d/u/`` and the key ``/d/k``."""
         self.ask("Auth/RoleAdd", pb.AuthRoleAddRequest(name="r"))
@@ -468,6 +472,36 @@ def test_only_root_changes_or_copies_the_store_whole(muster: Client) -> None:
         assert "user name is empty" in muster.ask(method, request)
         answer = muster.ask(method, request, "root")
         assert not isinstance(answer, str) or "compacted" in answer
+
+
+def test_only_root_changes_members(muster: Client) -> None:
+    """And root may: what it is told is what the cluster says of the change."""
+    requests: list[tuple[str, Any]] = [
+        ("Cluster/MemberAdd", pb.MemberAddRequest(peerURLs=muster.peer_urls()[:1])),
+        ("Cluster/MemberUpdate", pb.MemberUpdateRequest(ID=5, peerURLs=["http://127.0.0.1:1"])),
+        ("Cluster/MemberRemove", pb.MemberRemoveRequest(ID=5)),
+        ("Cluster/MemberPromote", pb.MemberPromoteRequest(ID=5)),
+    ]
+    for method, request in requests:
+        assert muster.ask(method, request, "u") == "PERMISSION_DENIED: etcdserver: permission denied"
+        assert muster.ask(method, request) == "INVALID_ARGUMENT: etcdserver: user name is empty"
+        answer = muster.ask(method, request, "root")
+        assert isinstance(answer, str)
+        said = ("member not found", "Peer URLs already exists", "unhealthy cluster")  # the last: it is young
+        assert any(words in answer for words in said)
+
+
+@pytest.mark.parametrize("who", ["", "u", "?"])
+def test_a_put_that_is_none_is_refused_and_harms_nobody(muster: Client, who: str) -> None:
+    """With one shard a front passes puts on unread: who judges them reads them first."""
+    call = muster.channels[0].unary_unary("/etcdserverpb.KV/Put")
+    before = muster.ask("Maintenance/Status", pb.StatusRequest(), "root").raftTerm
+    for data in (b"\x0a\x04/d/k\x12\xff", b"\x0a\x04/d/k\x18\xff", b"\x0a\x04/d/k\x7f"):
+        with pytest.raises(grpc.RpcError) as refused:
+            call(data, metadata=muster.metadata(who), timeout=LIMIT_S, wait_for_ready=True)
+        assert refused.value.code() in (  # type: ignore[attr-defined]
+            grpc.StatusCode.INTERNAL, grpc.StatusCode.UNAUTHENTICATED)
+    assert muster.ask("Maintenance/Status", pb.StatusRequest(), "root").raftTerm == before
 
 
 def test_a_replica_that_answers_by_itself_judges_by_itself(muster: Client) -> None:

@@ -18,8 +18,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any, Protocol, cast
 
+from google.protobuf.message import DecodeError
+
 from cluster import errors
 from cluster.errors import EtcdError
+from cluster.faults import answered
 from cluster.features.auth.changes import Change
 from cluster.features.auth.principal import INVALID, Kind, Principal
 from cluster.features.auth.reads import LEASE, RANGE, Show
@@ -41,14 +44,21 @@ class AllLeases(Leases, Protocol):
     def leases(self) -> Iterable[tuple[int, int, int]]: ...
 
 
+@answered
 def judge(state: AuthState, principal: Principal, method: int, body: bytes, leases: Leases) -> None:
-    """EtcdError if this client may not have this request evaluated."""
+    """EtcdError if this client may not have this request evaluated, or if it is none: a front passes puts on
+    unread, and nothing that a client says may end the node that judges it."""
     if not state.enabled:
         return
     needs = _NEEDS.get(method)
     if needs is None or principal.kind == Kind.FRONT:
         return
-    needs(_Asked(state, _checked(state, principal), leases), body)
+    asked = _Asked(state, _checked(state, principal), leases)
+    try:
+        needs(asked, body)
+    except DecodeError as error:
+        text = errors.MALFORMED_REQUEST.text.format(reason=error)
+        raise EtcdError(errors.MALFORMED_REQUEST, text) from None
 
 
 def _checked(state: AuthState, principal: Principal) -> Principal:
