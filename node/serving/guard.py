@@ -109,6 +109,12 @@ class Guard:
             node.reads.submit(link, rid, timeout_ms, request, judged)
         return True
 
+    def late(self, link: FrontLink, rid: int, method: int, timeout_ms: int, body: bytes) -> bool:
+        """A read without a name that waits for what is not applied here: auth may be on by then."""
+        if not link.watches or method not in JUDGED:
+            return False
+        return self.take(link, rid, method | SAID, timeout_ms, _NOBODY + body)
+
     def question(self, method: int, body: bytes) -> tuple[int, bytes]:
         """A question that is about to be answered, without its principal. EtcdError, if that may not have it
         answered."""

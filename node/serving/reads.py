@@ -178,6 +178,10 @@ class Reads:
         if not self.waiting.add(min_index, deadline, lambda: self._serve(link, rid, revision, request, serve)):
             self.refuse(link, rid, EtcdError(errors.TOO_MANY_REQUESTS))
 
+    def behind(self, body: bytes) -> bool:
+        """Whether a read has to wait for what is not applied here."""
+        return bool(READ.unpack_from(body)[0] > self._applied_index())
+
     def _serve(
         self, link: FrontLink, rid: int, revision: int, request: bytes,
         serve: Callable[[FrontLink, int, int, bytes], Slices | None],
