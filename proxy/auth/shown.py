@@ -58,14 +58,21 @@ class SimpleTokens:
 class Shown:
     """What one client, or several with the same token, show."""
 
-    __slots__ = ("_encoded", "_known", "_text", "_until_s", "name")
+    __slots__ = ("_encoded", "_known", "_name", "_text", "_until_s")
 
     def __init__(self, known: Principals, text: str, principal: Principal | None = None) -> None:
         self._known = known
         self._text = text
         self._encoded = b"" if principal is None else principal.encode()
         self._until_s = 0.0 if principal is None else float("inf")
-        self.name = "" if principal is None else principal.user  # of the user, once it is known
+        self._name = "" if principal is None else principal.user
+
+    def user(self) -> str:
+        """The user's name, as far as it was ever shown: a token whose time is over still tells who opened a
+        watch with it. Empty: nobody's."""
+        if not self._name:
+            self.said()
+        return self._name
 
     def said(self) -> bytes:
         """What stands before a request that is sent now."""
@@ -78,18 +85,15 @@ class Shown:
 
     def _look(self, now_s: float) -> None:
         if self._encoded and self._known.slides and self._until_s > 0:
-            self._encoded, self._until_s, self.name = (
-                _INVALID,
-                float("inf"),
-                "",
-            )  # nobody has used it for so long
+            self._encoded, self._until_s = _INVALID, float("inf")  # nobody has used it for so long
             return
         principal, until_s = self._known.tokens.read(self._text, now_s)
         self._encoded = principal.encode()
         if principal.kind == Kind.UNVERIFIED or principal.kind == Kind.INVALID:
-            self._until_s, self.name = 0.0, ""
+            self._until_s = 0.0
         else:
-            self._until_s, self.name = until_s, principal.user
+            self._until_s, self._name = until_s, principal.user
+            self._known.keep(self._text, self)
 
 
 class Principals:
@@ -110,14 +114,20 @@ class Principals:
         """What a client shows by his metadata, or by his certificate; None: nothing."""
         if token:
             text = (token[len(_BEARER) :] if token.startswith(_BEARER) else token).decode("latin-1")
-            found = self._shown.pop(text, None) or Shown(self, text)
+            found = self._shown.pop(text, None)
+            if found is None:
+                return Shown(self, text)
             self._shown[text] = found  # the last one used is the last to go
-            if len(self._shown) > _KNOWN:
-                del self._shown[next(iter(self._shown))]
             return found
         if common_name:
             return Shown(self, "", Principal(Kind.CERTIFICATE, common_name))
         return None
+
+    def keep(self, text: str, shown: Shown) -> None:
+        """A token that counts. What anybody may make up is not kept, or it would fill the memory here."""
+        self._shown.setdefault(text, shown)
+        if len(self._shown) > _KNOWN:
+            del self._shown[next(iter(self._shown))]
 
     def said(self, principal: Any, waiting: Any) -> bytes:
         """What stands before a request: of its client's call, or of none (``principal`` is this then): of the

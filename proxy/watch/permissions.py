@@ -79,7 +79,7 @@ class Permissions:
         asked: dict[tuple[str | None, bytes, bytes], list[tuple[WatchStream, ClientWatch]]] = {}
         for stream in self._streams:
             shown = getattr(stream.call, "principal", None)
-            name = None if shown is None else shown.name
+            name = None if shown is None else shown.user()
             for watch in stream.watches.values():
                 subscription = watch.cohort.subscription
                 asked.setdefault((name, subscription.key, subscription.range_end), []).append((stream, watch))
