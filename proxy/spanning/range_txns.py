@@ -20,6 +20,7 @@ from proxy.routing.router import MethodStats
 from proxy.services.context import Call, Context
 from proxy.spanning.gather import Gather, range_answer, range_requests, split
 from proxy.spanning.merged_ranges import MergedRange
+from proxy.spanning.permissions import judged
 
 _TRIES = 5
 _NOTHING = b""  # a transaction without operations
@@ -66,6 +67,9 @@ class RangeTxn:
             touched = {shard for ops in (self._request.success, self._request.failure) for op in ops
                        for shard in shards_of(op.request_range.key, op.request_range.range_end)}
             asked += [(shard, _NOTHING) for shard in sorted(touched - {shard for shard, _ in asked})]
+        if judged(self._context.router, self._call):  # by both branches, as etcd does: of these none is read
+            whole = rpc_pb2.TxnRequest(failure=[*self._request.success, *self._request.failure])
+            asked.append((0, whole.SerializeToString()))
         self._named = False
         self._first = Gather(self._context.router, self._call, Method.READ_TXN, asked, self._serializable, self._stats,
                              self._compared, self._failed)

@@ -346,6 +346,23 @@ def test_nested_transactions_are_judged_whole(muster: Client) -> None:
     assert not isinstance(muster.ask("KV/Txn", deep, "root"), str)
 
 
+@pytest.mark.parametrize("serializable", [False, True])
+def test_the_branch_that_is_not_taken_is_judged_too(muster: Client, serializable: bool) -> None:
+    def read(key: bytes, range_end: bytes) -> pb.RequestOp:
+        asked = pb.RangeRequest(key=key, range_end=range_end, serializable=serializable)
+        return pb.RequestOp(request_range=asked)
+
+    own, others = read(b"/d/u/", b"/d/u0"), read(b"/", b"\0")
+    absent = pb.Compare(key=b"/d/k", target=pb.Compare.VERSION, version=0)
+    denied = "PERMISSION_DENIED: etcdserver: permission denied"
+    for compares in ([absent], []):
+        txn = pb.TxnRequest(compare=compares, success=[own], failure=[others])
+        assert muster.ask("KV/Txn", txn, "u") == denied
+        assert muster.ask("KV/Txn", txn, "root").succeeded
+        allowed = pb.TxnRequest(compare=compares, success=[own], failure=[own])
+        assert muster.ask("KV/Txn", allowed, "u").succeeded
+
+
 def test_a_lease_is_his_who_may_write_all_its_keys(muster: Client) -> None:
     """Its keys hang in several shards, where there are several."""
     denied = "PERMISSION_DENIED: etcdserver: permission denied"
