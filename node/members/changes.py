@@ -85,15 +85,23 @@ class Changes:
             raise EtcdError(errors.TOO_MANY_REQUESTS)
         else:
             self._wishes.append(Wish(link, rid, body[0], body[1:]))
-            self._idle = False
+            self._awake()
             self._look()
 
     def want(self, host: Host) -> None:
         """A wish of nobody's, which is granted as it is once it is its turn: for drills."""
         if self._leads and not self._wishes and self._logged is None:
             self._wishes.append(Wish(None, 0, 0, b"", host.encode()))
-            self._idle = False
+            self._awake()
             self._look()
+
+    def _awake(self) -> None:
+        """Something is wished for. Who was idle asked nobody meanwhile: what a wish is judged by is asked
+        anew."""
+        if self._idle:
+            self._groups.clear()
+            self._asked.clear()
+        self._idle = False
 
     @property
     def _leads(self) -> bool:
