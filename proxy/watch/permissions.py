@@ -27,6 +27,9 @@ _OK = 0
 _AGAIN_S = 1.0
 _LOST = (errors.PERMISSION_DENIED, errors.USER_EMPTY)
 Then = Callable[[EtcdError | None], None]
+_Question = tuple[str | None, bytes, bytes]  # user, key, range_end
+_Watches = list[tuple[WatchStream, ClientWatch]]
+_Asked = dict[_Question, _Watches]
 
 
 class _Client:
@@ -45,6 +48,7 @@ class Permissions:
     def __init__(self, router: Router, streams: Iterable[WatchStream]) -> None:
         self._router = router
         self._streams = streams
+        self._left: _Asked = {}  # what could not be answered, to be asked again
 
     def ask(self, call: Any, key: bytes, range_end: bytes, then: Then) -> bool:
         """See ``WatchHub.may_watch``."""
@@ -76,25 +80,39 @@ class Permissions:
 
     def changed(self) -> None:
         """Users and roles have: each user is asked for once for each range that he watches."""
-        asked: dict[tuple[str | None, bytes, bytes], list[tuple[WatchStream, ClientWatch]]] = {}
+        asked: _Asked = {}
         for stream in self._streams:
             shown = getattr(stream.call, "principal", None)
             name = None if shown is None else shown.user()
             for watch in stream.watches.values():
                 subscription = watch.cohort.subscription
                 asked.setdefault((name, subscription.key, subscription.range_end), []).append((stream, watch))
-        for (name, key, range_end), watches in asked.items():
+        self._ask_for(asked)
+
+    def _ask_for(self, asked: _Asked) -> None:
+        for question, watches in asked.items():
+            name, key, range_end = question
             principal = (
                 None if not name else Shown(self._router.principals, "", Principal(Kind.CERTIFICATE, name))
             )
-            self._ask(_Client(principal), key, range_end, partial(self._judged, watches))
+            self._ask(_Client(principal), key, range_end, partial(self._judged, question, watches))
 
-    def _judged(self, watches: list[tuple[WatchStream, ClientWatch]], error: EtcdError | None) -> None:
+    def _judged(self, question: _Question, watches: _Watches, error: EtcdError | None) -> None:
         if error is None:
             return
-        if error.kind not in _LOST:  # nobody could be asked: again, for all
-            self._router.loop.call_later(_AGAIN_S, self.changed)
+        if error.kind not in _LOST:  # nobody could be asked: again, for these alone, or they would multiply
+            if not self._left:
+                self._router.loop.call_later(_AGAIN_S, self._again)
+            self._left[question] = watches
             return
         for stream, watch in watches:
             if not stream.closed:
                 stream.cancel(watch, error)
+
+    def _again(self) -> None:
+        left, self._left = self._left, {}
+        there = {
+            question: [(stream, watch) for stream, watch in watches if stream.watches.get(watch.id) is watch]
+            for question, watches in left.items()
+        }
+        self._ask_for({question: watches for question, watches in there.items() if watches})

@@ -1,0 +1,91 @@
+"""Watches are asked for again when users and roles change."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+from cluster import errors
+from cluster.errors import EtcdError
+from proxy.auth.shown import Principals
+from proxy.routing.waiting import Waiting
+from proxy.watch.permissions import Permissions
+from tests.unit.proxy.fakes import ManualLoop
+
+WATCHES = 5
+
+
+class Stream:
+    """A stream of watches that nobody shows anything for."""
+
+    closed = False
+
+    def __init__(self) -> None:
+        self.call = None
+        self.watches = {
+            number: SimpleNamespace(
+                id=number,
+                cohort=SimpleNamespace(subscription=SimpleNamespace(key=b"k%d" % number, range_end=b"")),
+            )
+            for number in range(WATCHES)
+        }
+        self.canceled: list[int] = []
+
+    def cancel(self, watch: Any, error: EtcdError) -> None:
+        self.canceled.append(watch.id)
+        del self.watches[watch.id]
+
+
+class Asked:
+    """A router's questions, answered by hand."""
+
+    def __init__(self) -> None:
+        self.loop = ManualLoop()
+        self.limit_s = 5.0
+        self.quiet: Any = None
+        self.principals = Principals(None)
+        self.read_index = self
+        self.waiting: list[Waiting] = []
+
+    def add(self, waiting: Waiting) -> None:
+        self.waiting.append(waiting)
+
+    def answer(self, *said: EtcdError | None) -> None:
+        """Each question that waits, in turn; the last answer is of all that are left."""
+        waiting, self.waiting = self.waiting, []
+        for place, question in enumerate(waiting):
+            error = said[min(place, len(said) - 1)]
+            question.tell(0 if error is None else 1, b"" if error is None else error.encode())
+
+    def later(self) -> int:
+        """Time passes; how much was to be done."""
+        due, self.loop.later = self.loop.later, []
+        for callback in due:
+            callback()
+        return len(due)
+
+
+def test_questions_that_nobody_answers_are_asked_again_and_never_multiply() -> None:
+    router, stream = Asked(), Stream()
+    permissions = Permissions(router, [stream])  # type: ignore[arg-type, list-item]
+    permissions.changed()
+    for _ in range(4):
+        assert len(router.waiting) == WATCHES
+        router.answer(EtcdError(errors.TIMEOUT))
+        assert router.later() == 1
+    router.answer(EtcdError(errors.PERMISSION_DENIED))
+    assert stream.canceled == list(range(WATCHES))
+    assert not router.later()
+
+
+def test_only_what_was_not_answered_is_asked_again() -> None:
+    router, stream = Asked(), Stream()
+    permissions = Permissions(router, [stream])  # type: ignore[arg-type, list-item]
+    permissions.changed()
+    router.answer(None, None, EtcdError(errors.TOO_MANY_REQUESTS))
+    del stream.watches[4]  # its client has ended it meanwhile
+    router.later()
+    assert len(router.waiting) == WATCHES - 3
+    router.answer(EtcdError(errors.PERMISSION_DENIED), None)
+    assert stream.canceled == [2]
+    assert not router.later()
