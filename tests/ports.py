@@ -1,6 +1,6 @@
 """Ports of this machine that no other test process takes.
 
-Each process that runs tests has a block of a thousand ports to itself, by a lock that ends with it: what is
+Each process that runs tests has a block of two thousand ports to itself, by a lock that ends with it: what is
 free when a test looks is free when its hosts listen, however many run side by side. All lie below the
 kernel's own choice.
 """
@@ -16,7 +16,7 @@ import socket
 import tempfile
 from pathlib import Path
 
-_FIRST, _END, _BLOCK = 11_000, 31_000, 1000
+_FIRST, _END, _BLOCK = 11_000, 31_000, 2000
 _HOST = 100  # a host's plan: its client port, then its peer ports
 
 
@@ -46,7 +46,10 @@ def free_base_port(hosts: int, shards: int = 1) -> int:
         base = random.randrange(block.start, block.stop - plan[-1])
         with contextlib.ExitStack() as stack, contextlib.suppress(OSError):
             for port in plan:
-                stack.enter_context(socket.socket()).bind(("127.0.0.1", base + port))
+                probe = stack.enter_context(socket.socket())
+                # as hosts bind: a connection that has ended keeps its port for a minute from those who do not
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                probe.bind(("127.0.0.1", base + port))
             return base
     raise AssertionError("no free ports")
 

@@ -263,8 +263,8 @@ def test_musterctls_own_environment_comes_before_etcdctls(shared: tuple[Tool, To
     assert b'"environment-variable":"ETCDCTL_NOSUCH=x"' in warned
 
 
-def test_what_later_versions_bring_is_an_unknown_command(shared: tuple[Tool, Tool]) -> None:
-    for command in ("user", "role", "auth"):
+def test_commands_of_the_older_api_are_unknown(shared: tuple[Tool, Tool]) -> None:
+    for command in ("mk", "ls", "setdir"):
         outcome = shared[1].run(run(f"{command} x"))
         assert outcome.code == 1
         assert f'Error: unknown command "{command}" for "musterctl"\n'.encode() in outcome.err
