@@ -27,6 +27,7 @@ from cluster.features.auth.state import AuthState
 from cluster.features.rows import RowsOf
 from cluster.wire.messages import LONE_HEAD, Method, Status
 from node.links.fronts import FrontLink
+from node.replica.kinds import WRITES
 from node.serving.reads import Slices
 
 if TYPE_CHECKING:
@@ -66,6 +67,8 @@ class Guard:
 
     def requests(self, link: FrontLink, requests: list[_Request]) -> None:
         """A frame of a front, or of another shard's node, whose own requests are nobody else's."""
+        if link.watches and not self.state.enabled and any(method not in WRITES for _, method, _, _ in requests):
+            self._node.catch_up()  # before it is asked whether auth is on: a read sees what is committed here
         if self.state.enabled and link.watches:
             requests = [
                 (rid, method | SAID, timeout_ms, _NOBODY + body)
