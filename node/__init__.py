@@ -5,6 +5,6 @@ talks to this node), ``storage`` (Raft log and MVCC state in RocksDB), ``disk`` 
 ``reads``, ``watches``, ``snapshots``, ``upkeep`` (log truncation, compaction, publication), ``leaving`` (its end). With several
 shards: ``order_node`` (the order log and its sequencer), ``feed``, ``shard_node`` (any other shard), ``links``, ``handover``.
 
-It gets its machine passed in (``node.machine``). ``python -m node`` (see ``cluster.settings``) runs one;
-``muster`` starts them.
+It gets its machine passed in (``node.machine``). ``kinds`` names who takes which request. ``python -m node``
+(see ``cluster.settings``) runs one; ``muster`` starts them.
 """

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from cluster.wire.messages import Method
+from node.kinds import QUESTIONS
 from node.links.fronts import FrontLink
-from node.replica.kinds import QUESTIONS
 
 if TYPE_CHECKING:
     from node.replica.server import Node

@@ -34,6 +34,7 @@ from cluster.raft import Config, Configuration, EntryKind, IntegrityError, Raft,
 from cluster.settings import NodeSettings, Peer
 from cluster.wire.frames import PeerKind
 from cluster.wire.messages import Status
+from node.kinds import FRONT, RAFT, SNAPSHOT, TOLD, WRITES
 from node.links.fronts import FrontLink, Fronts, PassOn, Send
 from node.links.incarnations import Incarnations
 from node.links.mail import Mail
@@ -43,7 +44,6 @@ from node.machine import NodeMachine
 from node.members.roster import Roster
 from node.replica.applying import Applies, is_full, one_run
 from node.replica.clock import Clock, signs_of_life_ms
-from node.replica.kinds import FRONT, RAFT, SNAPSHOT, TOLD, WRITES
 from node.replica.leaving import FRAME as LEAVING_FRAME
 from node.replica.leaving import Leaving, close
 from node.replica.raft_view import RaftView

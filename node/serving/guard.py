@@ -26,8 +26,8 @@ from cluster.features.auth.reads import show
 from cluster.features.auth.state import AuthState
 from cluster.features.rows import RowsOf
 from cluster.wire.messages import LONE_HEAD, Method, Status
+from node.kinds import WRITES
 from node.links.fronts import FrontLink
-from node.replica.kinds import WRITES
 from node.serving.reads import Slices
 
 if TYPE_CHECKING:
