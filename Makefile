@@ -29,11 +29,15 @@ demo: $(STAMP)  ## three hosts on this machine, in the foreground (PORT=2379, da
 
 test: $(STAMP)  ## all tests but the long ones (TESTS=tests/unit for some); names what was skipped and why
 ifeq ($(TESTS),tests)
-	# simulations and unit tests use little but CPU, so they share the machine; what starts hosts waits for most of its time, so
-	# two files run side by side, each with hosts of its own (tests/ports.py); faults and latencies have the machine to themselves
-	$(BIN)/python -m pytest -m "not soak" -q -rfEs -n auto --dist worksteal $(SHARING)
-	$(BIN)/python -m pytest -m "not soak" -q -rfEs --no-fold-skipped --durations=25 -n 2 --dist loadfile $(PAIRED)
-	$(BIN)/python -m pytest -m "not soak" -rfEs --no-fold-skipped --durations=25 $(SHARING:%=--ignore=%) $(PAIRED:%=--ignore=%) tests
+	# simulations and unit tests use little but CPU, so they share the machine; what starts hosts waits for most
+	# of its time, so two files run side by side, each with hosts of its own (tests/ports.py); faults and
+	# latencies have the machine to themselves.
+	# All three parts run whatever the others say: one run names all that fails
+	@failed=0; \
+	$(BIN)/python -m pytest -m "not soak" -q -rfEs -n auto --dist worksteal $(SHARING) || failed=1; \
+	$(BIN)/python -m pytest -m "not soak" -q -rfEs --no-fold-skipped --durations=25 -n 2 --dist loadfile $(PAIRED) || failed=1; \
+	$(BIN)/python -m pytest -m "not soak" -rfEs --no-fold-skipped --durations=25 $(SHARING:%=--ignore=%) $(PAIRED:%=--ignore=%) tests || failed=1; \
+	exit $$failed
 else
 	$(BIN)/python -m pytest -m "not soak" -rfEs --no-fold-skipped $(TESTS)
 endif

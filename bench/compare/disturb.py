@@ -27,6 +27,7 @@ from bench.load import run
 from bench.load.spec import Spec
 from bench.load.streams import CatchUps
 from bench.load.workloads import RANGE
+from bench.parent import say
 from cluster.pb import rpc_pb2 as pb
 
 _LONG_S = 60.0
@@ -109,11 +110,6 @@ def _give_way() -> None:
         os.nice(19)
 
 
-def _say(event: str, **fields: Any) -> None:
-    sys.stdout.write(json.dumps({"event": event, **fields}) + "\n")
-    sys.stdout.flush()
-
-
 async def _main(spec: Spec, disturbance: str, part: float) -> None:
     """The process of the long work: it begins, says so, and goes on until its stdin ends."""
     told = asyncio.StreamReader()
@@ -122,12 +118,12 @@ async def _main(spec: Spec, disturbance: str, part: float) -> None:
     try:
         client = await upkeep.connect(spec)
     except (OSError, TimeoutError, RpcError) as error:
-        _say("failed", reason=str(error) or type(error).__name__)
+        say("failed", reason=str(error) or type(error).__name__)
         return
 
     def begun() -> None:
         _give_way()
-        _say("begun")
+        say("begun")
 
     work = asyncio.ensure_future(_again(client, disturbance, part, done, begun))
     asked = asyncio.ensure_future(told.read())
@@ -136,8 +132,8 @@ async def _main(spec: Spec, disturbance: str, part: float) -> None:
         work.cancel()
     [outcome] = await asyncio.gather(work, return_exceptions=True)
     if isinstance(outcome, Exception):
-        _say("failed", reason=str(outcome) or type(outcome).__name__)
-    _say("end", events=done.events)
+        say("failed", reason=str(outcome) or type(outcome).__name__)
+    say("end", events=done.events)
     asked.cancel()
     await client.close()
 
@@ -158,7 +154,7 @@ async def _again(client: Client, disturbance: str, part: float, done: Done, begu
         else:
             last = await upkeep.revision_of(client)
             await upkeep.compact(client, first + round((last - first) * part), physical=True, timeout_s=_LONG_S)
-        _say("done", took_s=time.monotonic() - began)
+        say("done", took_s=time.monotonic() - began)
         if disturbance == "compaction":
             return
 

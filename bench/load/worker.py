@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
-import json
 import os
 import resource
 import signal
@@ -30,6 +29,7 @@ from bench.load.stats import Latencies
 from bench.load.streams import CatchUps
 from bench.load.watchers import Watchers
 from bench.load.workloads import PUT, RANGE, put_body, unary
+from bench.parent import say
 from cluster.pb import rpc_pb2 as pb
 
 _PROGRESS_S = 0.25
@@ -158,7 +158,7 @@ class Worker:
         while True:
             await asyncio.sleep(_PROGRESS_S)
             self._drain()
-            _say("progress", operations=len(self.latencies), errors=self._loop.errors.total())
+            say("progress", operations=len(self.latencies), errors=self._loop.errors.total())
 
     def _drain(self) -> None:
         samples = self._loop.samples_us
@@ -181,11 +181,6 @@ def _pairs(samples_us: list[int]) -> list[tuple[int, int]]:
     return latencies.pairs()
 
 
-def _say(event: str, **fields: Any) -> None:
-    sys.stdout.write(json.dumps({"event": event, **fields}, separators=(",", ":")) + "\n")
-    sys.stdout.flush()
-
-
 async def _orders() -> asyncio.StreamReader:
     reader = asyncio.StreamReader()
     await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
@@ -198,9 +193,9 @@ async def _serve(spec: Spec) -> None:
     try:
         await worker.prepare()
     except (OSError, TimeoutError, RpcError, RuntimeError) as error:
-        _say("failed", reason=str(error) or type(error).__name__)
+        say("failed", reason=str(error) or type(error).__name__)
         return
-    _say("ready")
+    say("ready")
     if await orders.readline() != b"go\n":
         return
     sending = asyncio.ensure_future(worker.send())
@@ -217,12 +212,12 @@ async def _serve(spec: Spec) -> None:
         worker.stop()
         order = asyncio.ensure_future(orders.readline())
     sending.result()
-    _say("sent", operations=len(worker.latencies))
+    say("sent", operations=len(worker.latencies))
     while (line := await order) == b"stop\n":  # it came as the last operation was answered
         order = asyncio.ensure_future(orders.readline())
     words = line.split()
     if words[:1] == [b"end"]:
-        _say("result", **await worker.finish(int(words[1])))
+        say("result", **await worker.finish(int(words[1])))
 
 
 if __name__ == "__main__":

@@ -34,9 +34,9 @@ def test_a_crowd_is_opened_served_watched_and_closed_on_a_system_of_its_own(tmp_
     assert (row["failed"], row["errors"]) == ("", {})
     assert (row["connect"]["count"], row["serve"]["count"]) == (60, 120)
     assert (row["watch"]["count"], row["watch"]["streams"], row["deliver"]["count"]) == (300, 30, 300)
-    # a few of a server's own come and go with its log files
+    # files of a server's own come and go: each of etcd's three members opens some of its log on a slow disk
     assert row["connected"]["descriptors"] >= row["empty"]["descriptors"] + 60 - 5
-    assert row["closed"]["descriptors"] <= row["empty"]["descriptors"] + 5
+    assert row["closed"]["descriptors"] <= row["empty"]["descriptors"] + 20
     for stage in ("connect", "serve", "watch", "end_watches", "close"):
         assert row[stage]["others"]["operations"] > 100  # at 100 a second, for two seconds at least
         assert row[stage]["others"]["errors"] == {}

@@ -50,7 +50,7 @@ def test_the_long_work_goes_on_over_and_over(
             if finished == 3:
                 until.set()
 
-        monkeypatch.setattr(disturb, "_say", say)
+        monkeypatch.setattr(disturb, "say", say)
         await long_work(spec, kind, done, until)
 
     asyncio.run(both())

@@ -1,0 +1,22 @@
+"""Lines of a bench process for the one that started it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+SAYING = "from bench.parent import say; say('progress', operations=1); say('sent')"
+
+
+def test_a_parent_reads_a_line_for_each_event() -> None:
+    done = subprocess.run([sys.executable, "-c", SAYING], capture_output=True, text=True, check=True)
+    assert done.stdout == '{"event":"progress","operations":1}\n{"event":"sent"}\n'
+
+
+def test_a_parent_that_has_ended_is_no_error() -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run([sys.executable, "-c", SAYING], stdout=writer, stderr=subprocess.PIPE, check=False)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (0, b"")
