@@ -38,7 +38,7 @@ from cluster.order.prepare import REPORT
 from cluster.settings import Common, NodeSettings, Peer, dumps
 from cluster.wire.messages import FEED_HEAD, Method, Status
 from node.links.siblings import NodeLink, NodeLinks
-from node.replica.feed import FEED_ACK_BODY, FEED_BODY, NO_HASTE, OWN_HASTE
+from node.replica.shards.feed import FEED_ACK_BODY, FEED_BODY, NO_HASTE, OWN_HASTE
 from tools.muster.machine import seal
 from tools.muster.machine.handed import hand
 from tools.muster.machine.real import RealMachine

@@ -1,5 +1,5 @@
 """The replica's loop: Raft, the disk, the store, and everybody who talks to it.
 
-Read in this order: ``server`` (the loop), ``writes``, ``applying``, then with several shards ``order_node`` (node 0), ``feed``,
-``shard_node`` (any other), ``fates``, ``handover``; ``leaving`` is its end.
+Read in this order: ``server`` (the loop), ``writes``, ``applying``; ``shards`` is what several shards add;
+``leaving`` is its end. ``made`` chooses the kind of node.
 """

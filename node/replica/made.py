@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from cluster.settings import NodeSettings
 from node.machine import NodeMachine
-from node.replica.order_node import OrderNode
 from node.replica.server import Node
-from node.replica.shard_node import ShardNode
+from node.replica.shards.order_node import OrderNode
+from node.replica.shards.shard_node import ShardNode
 
 
 def make_node(settings: NodeSettings, machine: NodeMachine) -> Node:

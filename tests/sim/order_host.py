@@ -24,9 +24,9 @@ from cluster.settings import Common, FrontSettings, NodeSettings, Peer
 from cluster.wire.messages import Method
 from node.links.siblings import NodeLink, NodeLinks
 from node.replica.made import kind_of
-from node.replica.order_node import OrderNode
 from node.replica.server import Node
-from node.replica.shard_node import ShardNode
+from node.replica.shards.order_node import OrderNode
+from node.replica.shards.shard_node import ShardNode
 from node.storage import StorageError
 from proxy.routing.links import Connector
 from proxy.routing.router import SWEEP_S

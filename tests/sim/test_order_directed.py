@@ -11,7 +11,7 @@ import node.replica.server
 import node.replica.writes
 from cluster.order.leading.shard_leader import ShardLeader
 from cluster.raft import Raft, Role
-from node.replica.handover import HandOver
+from node.replica.shards.handover import HandOver
 
 CUT_AT, HEALED_AT = 1.6, 6.0
 

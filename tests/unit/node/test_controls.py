@@ -7,7 +7,7 @@ from unittest.mock import MagicMock
 
 import pytest
 
-import node.replica.order_node as node_of_order
+import node.replica.shards.order_node as node_of_order
 from cluster import errors
 from cluster.errors import EtcdError
 from cluster.order.log import Cut, Fold
@@ -18,7 +18,7 @@ from cluster.placement import Placement
 from cluster.raft import Role
 from cluster.wire.messages import ANSWER, HEAD, Method, Status, decode_answers
 from node.links.fronts import FrontLink
-from node.replica.order_node import OrderNode
+from node.replica.shards.order_node import OrderNode
 
 RID = 5
 

@@ -9,7 +9,7 @@ from cluster.order import records
 from cluster.order.leading.shard_batch import ShardBatch
 from cluster.order.log import Cut
 from cluster.wire.messages import Status
-from node.replica.fates import Fates
+from node.replica.shards.fates import Fates
 
 OLD, OWN, NEW = 2, 4, 5  # terms: this replica led in the first two of them
 

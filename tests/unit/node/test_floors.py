@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from node.replica.order_node import OrderNode
+from node.replica.shards.order_node import OrderNode
 from node.upkeep.floors import Floors
 
 HOSTS = (1, 2, 3)

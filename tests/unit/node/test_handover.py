@@ -12,7 +12,7 @@ from cluster.order.leading.queued import Report
 from cluster.order.log import Cut
 from cluster.raft import Configuration, Role
 from cluster.settings import Common, NodeSettings, Peer
-from node.replica.handover import _LIVE, _QUESTION, HandOver
+from node.replica.shards.handover import _LIVE, _QUESTION, HandOver
 
 ELECTION_MS = 1000
 SHARD = 1

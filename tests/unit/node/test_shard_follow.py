@@ -17,8 +17,8 @@ from cluster.raft import Entry, EntryKind
 from cluster.wire.messages import Method
 from node.links.fronts import FrontLink
 from node.replica.applying import Applies
-from node.replica.fates import Fates
-from node.replica.shard_node import ShardNode
+from node.replica.shards.fates import Fates
+from node.replica.shards.shard_node import ShardNode
 from node.storage import ApplyFailed, StateStore
 from tests.unit.proxy.fakes import ManualLoop
 

@@ -1,7 +1,7 @@
 """Node 0 of a store with several shards: the order log, the sequencer when it leads, the feed for the others.
 
 Besides what every node does: cuts out of the other leaders' reports, transactions over several shards
-(``cluster.order.sequencing.coordinator``), and projections of what is committed for the other nodes (``node.replica.feed``). Control
+(``cluster.order.sequencing.coordinator``), and projections of what is committed for the other nodes (``node.replica.shards.feed``). Control
 records (compaction) are acknowledged only when every shard's leader has applied them (H11, I20).
 """
 
@@ -36,8 +36,8 @@ from cluster.wire.messages import ANSWER, HEAD, LEADER, LONE_HEAD, Method, Statu
 from node.links.fronts import FrontLink
 from node.links.siblings import NodeLink
 from node.machine import NodeMachine
-from node.replica.feed import Feeds
-from node.replica.linked import LinkedNode
+from node.replica.shards.feed import Feeds
+from node.replica.shards.linked import LinkedNode
 from node.storage import Applied
 from node.upkeep.floors import FRAME, REPEAT_S
 

@@ -15,7 +15,7 @@ from cluster.order.log import Cut
 from cluster.wire.messages import Status
 
 if TYPE_CHECKING:
-    from node.replica.shard_node import ShardNode
+    from node.replica.shards.shard_node import ShardNode
 
 
 class Fates:

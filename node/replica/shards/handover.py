@@ -22,7 +22,7 @@ from cluster.raft import Role
 from cluster.wire.frames import PeerKind
 
 if TYPE_CHECKING:
-    from node.replica.shard_node import ShardNode
+    from node.replica.shards.shard_node import ShardNode
 
 log = structlog.get_logger("handover")
 

@@ -36,11 +36,11 @@ from cluster.wire.messages import FEED_HEAD, HEAD, LEADER, PUT_ANSWER, Method, S
 from node.links.fronts import FrontLink
 from node.links.siblings import NodeLink
 from node.machine import NodeMachine
-from node.replica.fates import Fates
-from node.replica.feed import ACK_BYTES, ALL_HASTE, FEED_ACK_BODY, FEED_BODY, NO_HASTE, OWN_HASTE
-from node.replica.handover import HandOver
-from node.replica.linked import LinkedNode
-from node.replica.order_node import FOLD, load_fold
+from node.replica.shards.fates import Fates
+from node.replica.shards.feed import ACK_BYTES, ALL_HASTE, FEED_ACK_BODY, FEED_BODY, NO_HASTE, OWN_HASTE
+from node.replica.shards.handover import HandOver
+from node.replica.shards.linked import LinkedNode
+from node.replica.shards.order_node import FOLD, load_fold
 from node.storage import Applied, ApplyFailed, StorageError
 
 log = structlog.get_logger("shard")
@@ -402,7 +402,7 @@ class ShardNode(LinkedNode):
             link.request(Method.FEED_ACK, FEED_ACK_BODY.pack(*said[1:]))
 
     def _haste(self) -> int:
-        """How soon this node wants the order's records (``node.replica.feed``)."""
+        """How soon this node wants the order's records (``node.replica.shards.feed``)."""
         if self.watches.active or self.loop.time() < self._hurried_until or self.store.revision < self._wanted_revision:
             return ALL_HASTE
         return OWN_HASTE if self.leading is not None else NO_HASTE
@@ -514,7 +514,7 @@ class ShardNode(LinkedNode):
         return sequencer if sequencer and self.links.get(sequencer, 0).up else 0
 
     def awaited_elsewhere(self) -> bool:
-        return True  # the feed says what is applied, and it knows who waits (node.replica.feed)
+        return True  # the feed says what is applied, and it knows who waits (node.replica.shards.feed)
 
     def more_facts(self) -> dict[str, Any]:
         feed, own = self._feed_link, self.settings.common.member_id
