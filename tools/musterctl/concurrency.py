@@ -13,8 +13,8 @@ import grpc
 from cluster.pb import kv_pb2, rpc_pb2
 from tools.musterctl.client import Client, RequestError
 from tools.musterctl.command import Exit
-from tools.musterctl.commands.lease import renewals
-from tools.musterctl.commands.watch import Watcher, cancel_reason
+from tools.musterctl.commands.keys.lease import renewals
+from tools.musterctl.commands.keys.watch import Watcher, cancel_reason
 
 _CREATE = rpc_pb2.RangeRequest.CREATE
 

@@ -8,7 +8,7 @@ import time
 import pytest
 
 from tools.musterctl.client import Client, Config
-from tools.musterctl.commands.check import Load, Measured, drive, verdict
+from tools.musterctl.commands.data.check import Load, Measured, drive, verdict
 
 _LOAD = Load(puts_per_s=100, clients=10)
 

@@ -13,7 +13,7 @@ from cluster.pb import kv_pb2, rpc_pb2
 from tools.musterctl import API_VERSION, cli
 from tools.musterctl.command import Exit
 from tools.musterctl.commands import table as commands
-from tools.musterctl.commands.watch import WatchArguments, split_arguments
+from tools.musterctl.commands.keys.watch import WatchArguments, split_arguments
 from tools.musterctl.printing.print_json import message
 from tools.musterctl.usage import usage, version
 

@@ -6,7 +6,7 @@ import pytest
 
 from cluster.pb import rpc_pb2
 from tools.musterctl.command import Exit
-from tools.musterctl.commands.txn import BadLine, parse_compare, parse_request, split_words
+from tools.musterctl.commands.keys.txn import BadLine, parse_compare, parse_request, split_words
 
 
 def test_words_are_quoted_as_in_a_shell_with_gos_escapes() -> None:

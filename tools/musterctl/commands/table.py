@@ -7,7 +7,9 @@ yet is not in the table, and so is an unknown command.
 from __future__ import annotations
 
 from tools.musterctl.command import Command, Flag
-from tools.musterctl.commands import auth_table, copying_flags, member_flags, snapshots
+from tools.musterctl.commands import auth_table
+from tools.musterctl.commands.data import copying_flags, snapshots
+from tools.musterctl.commands.hosts import member_flags
 
 GLOBAL_FLAGS = (
     Flag("endpoints", "list", "127.0.0.1:2379", "gRPC endpoints"),
@@ -86,7 +88,7 @@ def get_command() -> Command:
     return Command(
         "get [options] <key> [range_end]",
         "Gets the key or a range of keys",
-        "kv:get",
+        "keys.kv:get",
         (
             Flag("consistency", "string", "l", "Linearizable(l) or Serializable(s)"),
             Flag("order", "string", "", "Order of results; ASCEND or DESCEND (ASCEND by default)"),
@@ -111,7 +113,7 @@ def put_command() -> Command:
     return Command(
         "put [options] <key> <value> (<value> can also be given from stdin)",
         "Puts the given key into the store",
-        "kv:put",
+        "keys.kv:put",
         (
             Flag("lease", "string", "0", "lease ID (in hexadecimal) to attach to the key"),
             _bool("prev-kv", "return the previous key-value pair before modification"),
@@ -127,7 +129,7 @@ def del_command() -> Command:
     return Command(
         "del [options] <key> [range_end]",
         "Removes the specified key or range of keys [key, range_end)",
-        "kv:delete",
+        "keys.kv:delete",
         (
             _bool("prefix", "delete keys with matching prefix"),
             _bool("prev-kv", "return deleted key-value pairs"),
@@ -144,7 +146,7 @@ def watch_command() -> Command:
     return Command(
         "watch [options] [key or prefix] [range_end] [--] [exec-command arg1 arg2 ...]",
         "Watches events stream on keys or prefixes",
-        "watch:watch",
+        "keys.watch:watch",
         (
             _bool("interactive", "Interactive mode", "i"),
             _bool("prefix", "Watch on a prefix if prefix is set"),
@@ -161,19 +163,19 @@ def _lease_command() -> Command:
         "lease <subcommand>",
         "Lease related commands",
         children=[
-            Command("grant <ttl>", "Creates leases", "lease:grant"),
-            Command("revoke <leaseID>", "Revokes leases", "lease:revoke"),
+            Command("grant <ttl>", "Creates leases", "keys.lease:grant"),
+            Command("revoke <leaseID>", "Revokes leases", "keys.lease:revoke"),
             Command(
                 "timetolive <leaseID> [options]",
                 "Get lease information",
-                "lease:time_to_live",
+                "keys.lease:time_to_live",
                 (_bool("keys", "Get keys attached to this lease"),),
             ),
-            Command("list", "List all active leases", "lease:list_leases"),
+            Command("list", "List all active leases", "keys.lease:list_leases"),
             Command(
                 "keep-alive [options] <leaseID>",
                 "Keeps leases alive (renew)",
-                "lease:keep_alive",
+                "keys.lease:keep_alive",
                 (_bool("once", once),),
             ),
         ],
@@ -190,18 +192,18 @@ def _endpoint_command() -> Command:
             Command(
                 "health",
                 "Checks the healthiness of endpoints specified in `--endpoints` flag",
-                "endpoint:health",
+                "hosts.endpoint:health",
             ),
             Command(
                 "status",
                 "Prints out the status of endpoints specified in `--endpoints` flag",
-                "endpoint:status",
+                "hosts.endpoint:status",
                 long=_ROW_LONG.format("status", items),
             ),
             Command(
                 "hashkv",
                 "Prints the KV history hash for each endpoint in --endpoints",
-                "endpoint:hash_kv",
+                "hosts.endpoint:hash_kv",
                 (_int("rev", "maximum revision to hash (default: all revisions)"),),
             ),
         ],
@@ -216,7 +218,7 @@ def _shard_command() -> Command:
             Command(
                 "list",
                 "Lists every shard on every host of the cluster",
-                "shard:list_shards",
+                "hosts.shard:list_shards",
                 long="Prints every shard on every host: role, term, indexes of the shard's log and of the order log, how many\n"
                 "order records it lags behind the newest host, keys, size, share of one CPU, and whose feed it takes.\n"
                 "A table, unless --write-out is simple, fields or json.",
@@ -224,7 +226,7 @@ def _shard_command() -> Command:
             Command(
                 "of [options] <key> [range_end]",
                 "Prints the shards that a key or a range can touch",
-                "shard:of",
+                "hosts.shard:of",
                 (
                     _bool("prefix", "of all keys with this prefix"),
                     _bool("from-key", "of all keys from this one on"),
@@ -239,7 +241,7 @@ def _check_command() -> Command:
     perf = Command(
         "perf [options]",
         "Check the performance of the etcd cluster",
-        "check:perf",
+        "data.check:perf",
         (
             Flag("load", "string", "s", load),
             Flag(
@@ -255,7 +257,7 @@ def _check_command() -> Command:
     scale = Command(
         "datascale [options]",
         "Check the memory usage of holding data for different workloads on a given server endpoint.",
-        "datascale:datascale",
+        "data.datascale:datascale",
         (
             Flag("load", "string", "s", load.replace("performance", "datascale")),
             Flag(
@@ -279,7 +281,7 @@ def _move_leader_command() -> Command:
     return Command(
         "move-leader <transferee-member-id>",
         "Transfers leadership to another etcd cluster member.",
-        "leading:move_leader",
+        "hosts.leading:move_leader",
     )
 
 
@@ -302,14 +304,14 @@ def _downgrade_command() -> Command:
             Command(
                 "validate <TARGET_VERSION>",
                 "Validate downgrade capability before starting downgrade",
-                "leading:downgrade_validate",
+                "hosts.leading:downgrade_validate",
             ),
             Command(
                 "enable <TARGET_VERSION>",
                 "Start a downgrade action to cluster",
-                "leading:downgrade_enable",
+                "hosts.leading:downgrade_enable",
             ),
-            Command("cancel", "Cancel the ongoing downgrade action to cluster", "leading:downgrade_cancel"),
+            Command("cancel", "Cancel the ongoing downgrade action to cluster", "hosts.leading:downgrade_cancel"),
         ],
     )
 
@@ -328,33 +330,33 @@ def root() -> Command:
             Command(
                 "txn [options]",
                 "Txn processes all the requests in one transaction",
-                "txn:txn",
+                "keys.txn:txn",
                 (_bool("interactive", "Input transaction in interactive mode", "i"),),
             ),
             Command(
                 "compaction [options] <revision>",
                 "Compacts the event history in etcd",
-                "kv:compaction",
+                "keys.kv:compaction",
                 (_bool("physical", "'true' to wait for compaction to physically remove all old revisions"),),
             ),
             Command(
                 "alarm <subcommand>",
                 "Alarm related commands",
                 children=[
-                    Command("disarm", "Disarms all alarms", "maintenance:alarm_disarm"),
-                    Command("list", "Lists all alarms", "maintenance:alarm_list"),
+                    Command("disarm", "Disarms all alarms", "hosts.maintenance:alarm_disarm"),
+                    Command("list", "Lists all alarms", "hosts.maintenance:alarm_list"),
                 ],
             ),
             Command(
                 "defrag",
                 "Defragments the storage of the etcd members with given endpoints",
-                "maintenance:defrag",
+                "hosts.maintenance:defrag",
                 (_bool("cluster", "use all endpoints from the cluster member list"),),
             ),
             _endpoint_command(),
             _shard_command(),
             watch_command(),
-            Command("version", "Prints the version of musterctl", "maintenance:version"),
+            Command("version", "Prints the version of musterctl", "hosts.maintenance:version"),
             _lease_command(),
             Command(
                 "member <subcommand>",
@@ -363,7 +365,7 @@ def root() -> Command:
                     Command(
                         "list",
                         "Lists all members in the cluster",
-                        "maintenance:member_list",
+                        "hosts.maintenance:member_list",
                         long=_ROW_LONG.format("member", item_list),
                     ),
                     *member_flags.commands(),
@@ -379,19 +381,19 @@ def root() -> Command:
             Command(
                 "lock <lockname> [exec-command arg1 arg2 ...]",
                 "Acquires a named lock",
-                "concurrency:lock",
+                "keys.concurrency:lock",
                 (Flag("ttl", "int", "10", "timeout for session"),),
             ),
             Command(
                 "elect <election-name> [proposal]",
                 "Observes and participates in leader election",
-                "concurrency:elect",
+                "keys.concurrency:elect",
                 (_bool("listen", "observation mode", "l"),),
             ),
             Command(
                 "peer-keys <filename>",
                 "Generates the key file that encrypts traffic between hosts",
-                "maintenance:peer_keys",
+                "hosts.maintenance:peer_keys",
             ),
             Command(
                 "help [command]",

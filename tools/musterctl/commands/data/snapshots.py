@@ -25,7 +25,7 @@ def command() -> Command:
             Command(
                 "restore <filename> --data-dir {output dir} [options]",
                 "Restores an etcd member snapshot to a data directory of muster",
-                "snapshots:restore",
+                "data.snapshots:restore",
                 flags=(
                     Flag("data-dir", "string", "", "Path to the output data directory"),
                     Flag("name", "string", "default", "Human-readable name for this member"),
@@ -48,9 +48,9 @@ def command() -> Command:
                 ),
             ),
             Command("save <filename>", "Stores an etcd node backend snapshot to a given file",
-                    "snapshots:save"),
+                    "data.snapshots:save"),
             Command("status <filename>", "Gets backend snapshot status of a given file",
-                    "snapshots:status"),
+                    "data.snapshots:status"),
         ],
     )
 

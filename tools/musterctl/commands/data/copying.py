@@ -18,7 +18,7 @@ from itertools import groupby
 from cluster.pb import kv_pb2, rpc_pb2
 from tools.musterctl.client import Client, RequestError, failing_with, session
 from tools.musterctl.command import Exit, Invocation
-from tools.musterctl.commands.watch import Watcher, cancel_reason
+from tools.musterctl.commands.keys.watch import Watcher, cancel_reason
 from tools.musterctl.printing.gotext import prefix_end
 
 _PAGE = 512

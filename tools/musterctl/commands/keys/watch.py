@@ -21,8 +21,8 @@ from google.protobuf.message import Message
 from cluster.pb import rpc_pb2
 from tools.musterctl.client import Client, RequestError, Session, request_error, session, stream_breaks
 from tools.musterctl.command import Exit, FlagError, Flags, Invocation
+from tools.musterctl.commands.keys.txn import split_words
 from tools.musterctl.commands.table import watch_command
-from tools.musterctl.commands.txn import split_words
 from tools.musterctl.printing.gotext import prefix_end, quote, raw, text
 
 _COMPACTED = "etcdserver: mvcc: required revision has been compacted"

@@ -12,10 +12,10 @@ _LEARNER = Flag("learner", "bool", "false", "indicates if the new member is raft
 def commands() -> list[Command]:
     """The commands, as ``member``'s table lists them."""
     return [
-        Command("add <memberName> [options]", "Adds a member into the cluster", "member:add",
+        Command("add <memberName> [options]", "Adds a member into the cluster", "hosts.member:add",
                 (_URLS, _LEARNER)),
-        Command("promote <memberID>", "Promotes a non-voting member in the cluster", "member:promote",
+        Command("promote <memberID>", "Promotes a non-voting member in the cluster", "hosts.member:promote",
                 long="Promotes a non-voting learner member to a voting one in the cluster."),
-        Command("remove <memberID>", "Removes a member from the cluster", "member:remove"),
-        Command("update <memberID> [options]", "Updates a member in the cluster", "member:update", (_MOVED,)),
+        Command("remove <memberID>", "Removes a member from the cluster", "hosts.member:remove"),
+        Command("update <memberID> [options]", "Updates a member in the cluster", "hosts.member:update", (_MOVED,)),
     ]

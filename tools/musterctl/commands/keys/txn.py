@@ -12,7 +12,7 @@ from cluster.pb import rpc_pb2
 from tools.musterctl import usage
 from tools.musterctl.command import Command, Exit, FlagError, Flags, Invocation, find
 from tools.musterctl.commands import table as commands
-from tools.musterctl.commands.kv import delete_request, get_request, put_request
+from tools.musterctl.commands.keys.kv import delete_request, get_request, put_request
 from tools.musterctl.printing.gotext import GoError, parse_int, quote, text, unquote_prefix
 
 _WORD = re.compile(

@@ -14,7 +14,7 @@ from cluster.pb import rpc_pb2
 from cluster.placement import Placement
 from tools.musterctl.client import Config, Session, failing_with, session
 from tools.musterctl.command import Exit, Invocation
-from tools.musterctl.commands.kv import span
+from tools.musterctl.commands.keys.kv import span
 from tools.musterctl.diagnose import context_of
 from tools.musterctl.printing import layout
 from tools.musterctl.printing.gotext import quote, raw, si_bytes

@@ -14,7 +14,7 @@ import grpc
 from cluster.pb import rpc_pb2
 from tools.musterctl.client import Client, RequestError, failing_with, request_error, session
 from tools.musterctl.command import Exit, Invocation
-from tools.musterctl.commands.check import ALIASES, clean_up, free_prefix, progress
+from tools.musterctl.commands.data.check import ALIASES, clean_up, free_prefix, progress
 from tools.musterctl.printing.gotext import raw
 
 _KEY_BYTES = _VALUE_BYTES = 512

@@ -11,7 +11,7 @@ def commands() -> list[Command]:
         Command(
             "import --from-etcd ENDPOINTS [options]",
             "Copies keys and leases of a running etcd, and where asked follows its changes",
-            "copying:import_",
+            "data.copying:import_",
             flags=(
                 Flag("from-etcd", "list", "", "gRPC endpoints of the etcd to copy from"),
                 Flag("from-cacert", "string", "",
@@ -27,7 +27,7 @@ def commands() -> list[Command]:
         Command(
             "make-mirror [options] <destination>",
             "Makes a mirror at the destination etcd cluster",
-            "copying:make_mirror",
+            "data.copying:make_mirror",
             flags=(
                 Flag("prefix", "string", "", "Key-value prefix to mirror"),
                 Flag("rev", "int", "0", "Specify the kv revision to start to mirror"),

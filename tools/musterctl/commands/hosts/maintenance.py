@@ -64,7 +64,7 @@ def defrag(invocation: Invocation) -> None:
     """``defrag``: each endpoint in turn."""
     from cluster.pb import rpc_pb2
     from tools.musterctl.client import RequestError, session
-    from tools.musterctl.commands.endpoint import endpoints
+    from tools.musterctl.commands.hosts.endpoint import endpoints
 
     s = session(invocation)
     failed = False
