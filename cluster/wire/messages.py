@@ -82,7 +82,8 @@ class Method(IntEnum):
     LEASE_KEYS = 42  # READ + LeaseTimeToLiveRequest: the keys of this shard on the lease; OK: HEAD + fields
     CATCH_UP = 53  # revision (u64) that a read waits for: its WATERMARK at once, and others promptly for a while; no answer
     CANCEL = 51  # rid of a read or a queued write that nobody waits for any more; no answer
-    # Between nodes, on links like a front's: see cluster.order.prepare, node.links.siblings and node.replica.shards.feed.
+    # Between nodes, on links like a front's: see cluster.order.prepare, node.links.siblings and
+    # node.replica.shards.feed.
     WIDE = 72  # a front's transaction over several shards, to the sequencer: wide method u8 + the request
     LONE = 73  # a lone client's put, to the sequencer: its shard (u16) + the request; ELSEWHERE: to its leader, rather
     PREPARE = 80
@@ -90,7 +91,9 @@ class Method(IntEnum):
     QUERY = 82  # leader -> sequencer: what became of this attempt? OK: FATE
     REPORT = 83  # leader -> sequencer; no answer
     FEED = 84  # node -> any node 0: order records from this index on (u64); PARTIAL answers FEED_HEAD + projection
-    FEED_ACK = 85  # order index applied (u64), durable (u64), haste (u8, node.replica.shards.feed): credit for more; no answer
+    # order index applied (u64), durable (u64), haste (u8, node.replica.shards.feed): credit for more;
+    # no answer
+    FEED_ACK = 85
     # leader of shard 0 -> a shard's leader: where its group stands, and what is due there
     # (node.members.group)
     RECONFIGURE = 86

@@ -1,7 +1,8 @@
 """Node 0 of a store with several shards: the order log, the sequencer when it leads, the feed for the others.
 
 Besides what every node does: cuts out of the other leaders' reports, transactions over several shards
-(``cluster.order.sequencing.coordinator``), and projections of what is committed for the other nodes (``node.replica.shards.feed``). Control
+(``cluster.order.sequencing.coordinator``), and projections of what is committed for the other nodes
+(``node.replica.shards.feed``). Control
 records (compaction) are acknowledged only when every shard's leader has applied them (H11, I20).
 """
 

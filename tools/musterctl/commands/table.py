@@ -311,7 +311,8 @@ def _downgrade_command() -> Command:
                 "Start a downgrade action to cluster",
                 "hosts.leading:downgrade_enable",
             ),
-            Command("cancel", "Cancel the ongoing downgrade action to cluster", "hosts.leading:downgrade_cancel"),
+            Command("cancel", "Cancel the ongoing downgrade action to cluster",
+                    "hosts.leading:downgrade_cancel"),
         ],
     )
 

@@ -1,1 +1,2 @@
-"""Whole stores: ``snapshots``, ``copying`` (mirrors, imports), and what puts load on one (``check``, ``datascale``)."""
+"""Whole stores: ``snapshots``, ``copying`` (mirrors, imports), and what puts load on one (``check``,
+``datascale``)."""

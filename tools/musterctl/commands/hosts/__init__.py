@@ -1,1 +1,2 @@
-"""Hosts and their cluster: ``endpoint``, ``member``, ``leading``, ``shard``, ``maintenance`` (alarms and the rest)."""
+"""Hosts and their cluster: ``endpoint``, ``member``, ``leading``, ``shard``, ``maintenance`` (alarms and
+the rest)."""

@@ -17,5 +17,6 @@ def commands() -> list[Command]:
         Command("promote <memberID>", "Promotes a non-voting member in the cluster", "hosts.member:promote",
                 long="Promotes a non-voting learner member to a voting one in the cluster."),
         Command("remove <memberID>", "Removes a member from the cluster", "hosts.member:remove"),
-        Command("update <memberID> [options]", "Updates a member in the cluster", "hosts.member:update", (_MOVED,)),
+        Command("update <memberID> [options]", "Updates a member in the cluster", "hosts.member:update",
+                (_MOVED,)),
     ]

@@ -1,1 +1,2 @@
-"""Keys and what hangs on them: ``kv``, ``txn``, ``watch``, ``lease``, and ``concurrency`` (locks, elections)."""
+"""Keys and what hangs on them: ``kv``, ``txn``, ``watch``, ``lease``, and ``concurrency`` (locks,
+elections)."""
