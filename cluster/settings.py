@@ -133,6 +133,7 @@ class FrontSettings:
     index: int
     listen: tuple[str, ...]  # client URLs to bind: http://127.0.0.1:2379
     reuse_port: bool = False  # several fronts share the port
+    socket_mode: int = 0o700  # of the files of Unix sockets
     fronts: int = 1  # of this host, this one too
     timed_calls: bool = False  # measure how long calls take, by method
     listen_metrics: tuple[str, ...] = ()

@@ -126,8 +126,12 @@ class Front:
             scheme, host, port = split_url(url)
             schemes.setdefault((host, port), set()).add(scheme)
         for (host, port), named in schemes.items():
-            await server.start(host, port, reuse_port=self.settings.reuse_port, tls=tls if "https" in named else None,
-                               plain_too="http" in named)
+            if named <= {"unix", "unixs"}:
+                await server.start_unix(host, mode=self.settings.socket_mode,
+                                        tls=tls if "unixs" in named else None, plain_too="unix" in named)
+            else:
+                await server.start(host, port, reuse_port=self.settings.reuse_port,
+                                   tls=tls if "https" in named else None, plain_too="http" in named)
 
     def _tell_unusable(self, reason: str) -> None:
         log.warning("changed files of TLS cannot be used, those from before go on to count", error=reason)
@@ -181,10 +185,13 @@ class Front:
 
 
 def split_url(url: str) -> tuple[str, str, int]:
-    """Scheme, host and port of a client URL to bind. ValueError for what cannot be served."""
+    """Scheme, host and port of a client URL to bind; of a Unix socket its path, and 0. ValueError for what
+    cannot be served."""
     parts = urlsplit(url)
+    if parts.scheme in ("unix", "unixs"):
+        return parts.scheme, url.partition("://")[2], 0
     if parts.scheme not in ("http", "https"):
-        raise ValueError(f"{url}: only http and https client URLs are served so far")
+        raise ValueError(f"{url}: only http, https, unix and unixs client URLs are served")
     if parts.port is None:
         raise ValueError(f"{url}: a client URL needs a port")
     return parts.scheme, parts.hostname or "", parts.port

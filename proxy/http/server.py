@@ -11,6 +11,7 @@ TLS lies between a connection and its socket (``proxy.tls``); without it nothing
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 from collections.abc import Callable
 from typing import Any, cast
@@ -26,6 +27,7 @@ from proxy.tls import Credentials, TlsLayer
 
 __all__ = ["Limits", "Server"]
 
+_BACKLOG = 4096  # connections that wait to be accepted
 _TICK_S = 1.0
 _TICKED = 1000  # connections looked at in a turn of the loop, some 2 ms
 _PING_S = 2.0  # for a client's sign that it has seen GOAWAY
@@ -385,6 +387,7 @@ class Server:
         # who writes the log
         self.handshake_failed: Callable[[str, str], object] = lambda address, reason: None
         self._sums = Sums()  # as of the last tick
+        self._files: list[tuple[str, int]] = []  # Unix sockets: path and inode
         self._stopping = False
 
     @property
@@ -394,26 +397,47 @@ class Server:
 
     @property
     def addresses(self) -> list[tuple[str, int]]:
-        """Host and port of every listening socket."""
-        return [socket.getsockname()[:2] for listener in self._listeners for socket in listener.sockets]
+        """Host and port of every listening socket; of a Unix socket its path, and 0."""
+        names = [socket.getsockname() for listener in self._listeners for socket in listener.sockets]
+        return [(name, 0) if isinstance(name, str) else name[:2] for name in names]
 
     async def start(self, host: str, port: int, *, reuse_port: bool = False, tls: Credentials | None = None,
                     plain_too: bool = False) -> None:
         """Listen; may be called for several addresses. Port 0 picks one (see ``addresses``). ``plain_too``:
         beside TLS."""
         self._loop = asyncio.get_running_loop()
+        self._listens(await self._loop.create_server(
+            self._protocol(tls, plain_too), host, port, reuse_port=reuse_port or None, backlog=_BACKLOG))
 
-        def secured() -> asyncio.Protocol:
-            assert tls is not None
-            return TlsLayer(_Front(self), tls, self.backlog.add, self._refuse_handshake, plain_too=plain_too)
+    async def start_unix(self, path: str, *, mode: int, tls: Credentials | None = None,
+                         plain_too: bool = False) -> None:
+        """Listen on a Unix socket, which a socket of that name gives way to: of a process that is gone, as
+        whoever starts this process has looked. :meth:`stop` removes it."""
+        self._loop = asyncio.get_running_loop()
+        listener = await self._loop.create_unix_server(self._protocol(tls, plain_too), path, backlog=_BACKLOG)
+        os.chmod(path, mode)
+        self._files.append((path, os.stat(path).st_ino))
+        self._listens(listener)
 
-        listener = await self._loop.create_server(
-            secured if tls is not None else lambda: _Front(self), host, port,
-            reuse_port=reuse_port or None, backlog=4096,
-        )
+    def _protocol(self, tls: Credentials | None, plain_too: bool) -> Callable[[], asyncio.Protocol]:
+        """What makes the protocol of a connection."""
+        if tls is None:
+            return lambda: _Front(self)
+        return lambda: TlsLayer(
+            _Front(self), tls, self.backlog.add, self._refuse_handshake, plain_too=plain_too)
+
+    def _listens(self, listener: asyncio.Server) -> None:
         self._listeners.append(listener)
         if self._tick is None:
             self._tick = self._loop.call_later(_TICK_S, self._on_tick)
+
+    def _remove_files(self) -> None:
+        """Remove the Unix sockets, unless somebody else listens there by now."""
+        for path, inode in self._files:
+            with contextlib.suppress(OSError):
+                if os.stat(path).st_ino == inode:
+                    os.unlink(path)
+        self._files.clear()
 
     async def stop(self, grace_s: float = 0.0, last: Callable[[], None] | None = None) -> None:
         """No new connections; GOAWAY; open calls finish within the grace; then everything is closed. ``last`` answers those
@@ -421,6 +445,7 @@ class Server:
         self._stopping = True
         for listener in self._listeners:
             listener.close()
+        self._remove_files()
         for front in list(self._fronts):
             front.drain()
         self.flush()

@@ -43,6 +43,11 @@ def test_the_name_names_the_data_directory_and_the_cluster() -> None:
         ("--listen-peer-urls=http://127.0.0.1", 'URL address does not have the form "host:port": http://127.0.0.1'),
         ("--listen-peer-urls=http://127.0.0.1:99999", 'URL address does not have the form "host:port"'),
         ("--listen-peer-urls=https://127.0.0.1:2380", "peers speak no TLS but CURVE"),
+        ("--listen-peer-urls=unix:///run/peer", "peers speak no TLS but CURVE"),
+        ("--listen-metrics-urls=unix:sock", 'URL address does not have the form "host:port": unix:sock'),
+        (f"--listen-metrics-urls=unix:///{'x' * 107}", f"listen unix /{'x' * 107}: bind: invalid argument"),
+        ("--listen-metrics-urls=unixs:///run/metrics",
+         "cannot listen on TLS for /run/metrics: KeyFile and CertFile are not presented"),
         ("--initial-cluster=infra0=http://a:1,http://b:1", 'error setting up initial cluster: "http://b:1" is not of the form name=URL'),
         ("--initial-cluster=infra0=http://a:1,infra1=http://a:1", "initial cluster infra0=http://a:1,infra1=http://a:1 has duplicate url"),
         ("--shards=0", "--shards must be at least 1"),
@@ -185,3 +190,11 @@ def test_a_host_has_one_front_for_every_four_cpus(
 ) -> None:
     monkeypatch.setattr("os.sched_getaffinity", lambda pid: set(range(cpus)))
     assert config.front_count(wanted, hosts) == fronts
+
+
+def test_a_unix_socket_is_one_processs() -> None:
+    url = "unix:///run/m.sock"
+    by_socket = (f"--listen-client-urls={url}", f"--advertise-client-urls={url}", "--fronts=4")
+    assert build(*by_socket).fronts == 1
+    both = build(*by_socket, f"--listen-client-urls={url},http://localhost:2379")
+    assert (both.fronts, both.listen_client[0].host, both.listen_client[0].port) == (4, "/run/m.sock", 0)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import socket
 from pathlib import Path
 
 import pytest
+import structlog
 
 from tests.unit.tools.test_muster_cli import muster
 from tools.muster.config import settings as config
@@ -62,3 +64,33 @@ def test_a_first_start_that_is_refused_leaves_nobody_behind(tmp_path: Path) -> N
     assert (done.returncode, done.stderr.count("\n")) == (1, 1)
     assert "would both listen on 127.0.0.1:2381" in done.stderr
     assert not bootstrap.is_known(str(tmp_path / "default.muster"))
+
+
+def test_a_unix_socket_that_nobody_listens_on_is_in_nobodys_way(tmp_path: Path) -> None:
+    path = tmp_path / "client.sock"
+    settings = built(f"--listen-client-urls=unix://{path}", "--port-wait=0s")
+    listener = ports.listeners(settings, 0)[0]
+    assert listener.address == str(path)
+    log = structlog.get_logger("test")
+    ports.check(settings, None, log)
+    with socket.socket(socket.AF_UNIX) as living:
+        living.bind(str(path))
+        living.listen()
+        with pytest.raises(ConfigError, match=f"^listen unix {path}: bind: address already in use$"):
+            ports.check(settings, None, log)
+    ports.check(settings, None, log)
+    path.unlink()
+    path.write_text("no socket", encoding="utf-8")
+    with pytest.raises(ConfigError, match=f"^listen unix {path}: bind: address already in use$"):
+        ports.check(settings, None, log)
+    path.unlink()
+    away = built(f"--listen-client-urls=unix://{tmp_path}/away/client.sock")
+    with pytest.raises(ConfigError, match=r"client\.sock: bind: no such file or directory$"):
+        ports.check(away, None, log)
+
+
+def test_two_urls_of_one_unix_socket_are_one_listener(tmp_path: Path) -> None:
+    path = tmp_path / "client.sock"
+    ports.compare(built(f"--listen-client-urls=unix://{path},unix://{path}"), 1)
+    with pytest.raises(ConfigError, match="would both listen on"):
+        ports.compare(built(f"--listen-client-urls=unix://{path}", f"--listen-metrics-urls=unix://{path}"), 1)

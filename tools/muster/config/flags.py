@@ -112,7 +112,7 @@ _GROUPS: dict[str, list[Flag]] = {
         Flag("election-timeout", U, "1000", "time without a leader before an election, in ms; at least 5 heartbeats, at most 50000"),
         Flag("initial-election-tick-advance", B, "true", "hold the first election after a start up to an election timeout sooner"),
         Flag("listen-peer-urls", URLS, "http://localhost:2380", "where peers are listened to: shard s binds this port + s"),
-        Flag("listen-client-urls", URLS, "http://localhost:2379", "where clients are listened to"),
+        Flag("listen-client-urls", URLS, "http://localhost:2379", "where clients are listened to: http, https, or unix and unixs with a path"),
         Flag("listen-client-http-urls", URLS, "", "listeners for HTTP only", LATER),
         Flag("max-snapshots", U, "5", "snapshot files kept", NO),
         Flag("max-wals", U, "5", "log files kept", NO),

@@ -26,11 +26,12 @@ DEFAULT_PROGRESS_INTERVAL_MS = 600_000
 MIN_PROGRESS_INTERVAL_MS = 100
 CPUS_PER_FRONT = 4  # a front takes some 165,000 puts a second on a CPU of its own, a leader some 100,000
 MAX_SHARDS = 64
+LONGEST_SOCKET_PATH = 107  # bytes; the kernel's
 
 
 @dataclass(slots=True, frozen=True)
 class Url:
-    """One URL of a flag: ``text`` as written, host and port of it."""
+    """One URL of a flag: ``text`` as written, host and port of it; of a Unix socket its path, and 0."""
 
     text: str
     host: str
@@ -42,9 +43,14 @@ class Url:
         return self.text.partition(":")[0]
 
     @property
+    def is_unix(self) -> bool:
+        """Whether it is a Unix socket's."""
+        return self.scheme in ("unix", "unixs")
+
+    @property
     def is_loopback(self) -> bool:
         """Whether only this machine can reach it."""
-        if self.host == "localhost":
+        if self.host == "localhost" or self.is_unix:
             return True
         try:
             return ipaddress.ip_address(self.host).is_loopback
@@ -79,18 +85,27 @@ class ServerConfig:
     quota_backend_bytes: int
     watch_progress_notify_interval_ms: int
     values: Values
+    socket_mode: int = 0o700  # of the files of Unix sockets for clients
     tls: Tls | None = None  # of https URLs
     rotation: Rotation | None = None  # of the log file
     warnings: tuple[str, ...] = ()
 
 
 def parse_url(text: str) -> Url:
-    """A http or https URL with a port; ConfigError in etcd's words."""
+    """A http or https URL with a port, or a Unix socket's; ConfigError in etcd's words.
+
+    etcd 3.5 takes ``unix://host:port``, which it makes a file of that name; later ones take any path, too.
+    """
     parts = urlsplit(text)
     if parts.scheme not in ("http", "https", "unix", "unixs") or (not parts.netloc and parts.scheme[:4] == "http"):
         raise ConfigError(f"URL scheme must be http, https, unix, or unixs: {text}")
-    if parts.scheme not in ("http", "https"):
-        raise ConfigError(f"{parts.scheme} URLs are not supported yet: {text}")
+    if parts.scheme in ("unix", "unixs"):
+        path = text.partition("://")[2]
+        if not path:
+            raise ConfigError(f'URL address does not have the form "host:port": {text}')
+        if len(os.fsencode(path)) > LONGEST_SOCKET_PATH:
+            raise ConfigError(f"listen unix {path}: bind: invalid argument")
+        return Url(text, path, 0)
     try:
         port = parts.port
     except ValueError:
@@ -237,7 +252,7 @@ def build(values: Values) -> ServerConfig:
         shard_depth=values["shard-depth"],
         shards_set=values.is_set("shards") and values["shards"] != AUTO,
         depth_set=values.is_set("shard-depth"),
-        fronts=front_count(values["fronts"]),
+        fronts=_fronts(front_count(values["fronts"]), listen_client),
         cpus=values["cpus"],
         listen_peer=listen_peer,
         listen_client=listen_client,
@@ -253,10 +268,23 @@ def build(values: Values) -> ServerConfig:
         quota_backend_bytes=values["quota-backend-bytes"] or DEFAULT_QUOTA_BYTES,
         watch_progress_notify_interval_ms=values["watch-progress-notify-interval"] or DEFAULT_PROGRESS_INTERVAL_MS,
         values=values,
+        socket_mode=0o777 & ~_umask(),
         tls=tls,
         rotation=_rotation(values, warnings),
         warnings=tuple(warnings),
     )
+
+
+def _umask() -> int:
+    """As this process was started with."""
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask
+
+
+def _fronts(wanted: int, listen: tuple[Url, ...]) -> int:
+    """Unix sockets are one process's: with nothing else to listen on there is at most one front."""
+    return min(wanted, 1) if all(url.is_unix for url in listen) else wanted
 
 
 def _rotation(values: Values, warnings: list[str]) -> Rotation | None:

@@ -9,6 +9,7 @@ from cluster.settings import Tls
 from proxy.tls.contexts import ALWAYS_ON, CIPHERS, NOT_HERE, Credentials
 from tools.muster.config.parse import ConfigError, Values
 
+_SECURE = ("https:", "unixs:")
 
 def tls_of(
     values: Values, client_urls: Sequence[str], metrics_urls: Sequence[str]
@@ -36,10 +37,10 @@ def tls_of(
     for url in client_urls:
         _check_url(url, bool(cert or key or auto), values, warnings)
     for url in metrics_urls:
-        if url.startswith("https:") and not (cert or key or auto):
+        if url.startswith(_SECURE) and not (cert or key or auto):
             address = url.partition("://")[2]
             raise ConfigError(f"cannot listen on TLS for {address}: KeyFile and CertFile are not presented")
-    if not any(url.startswith("https:") for url in (*client_urls, *metrics_urls)):
+    if not any(url.startswith(_SECURE) for url in (*client_urls, *metrics_urls)):
         return None, warnings
     if not auto and not (cert and key):
         raise ConfigError(f"KeyFile and CertFile must both be present[key: {key}, cert: {cert}]")
@@ -66,7 +67,7 @@ def check_files(tls: Tls) -> None:
 
 
 def _check_url(url: str, has_certificate: bool, values: Values, warnings: list[str]) -> None:
-    if url.startswith("https:"):
+    if url.startswith(_SECURE):
         if not has_certificate:
             raise ConfigError(
                 "TLS key/cert (--cert-file, --key-file) must be provided for client url "

@@ -30,7 +30,7 @@ def with_certificate(config: ServerConfig) -> ServerConfig:
     """The same, with the files of --auto-tls where that was asked for. ConfigError."""
     if config.tls is None or config.tls.cert_file:
         return config
-    hosts = [u.host for u in (*config.listen_client, *config.listen_metrics) if u.scheme == "https"]
+    hosts = [u.host for u in (*config.listen_client, *config.listen_metrics) if u.scheme in ("https", "unixs")]
     try:
         cert, key = self_signed(
             Path(config.data_dir, "fixtures", "client"), hosts, setting(config, "self-signed-cert-validity")

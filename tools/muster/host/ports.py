@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import socket
+import stat
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -28,19 +29,29 @@ class Listener:
     asked_by: str
 
     @property
+    def is_unix(self) -> bool:
+        """Whether it is a Unix socket: ``host`` is its path."""
+        return self.port == 0 and "/" in self.host
+
+    @property
     def address(self) -> str:
         """``host:port``."""
-        return f"{in_url(self.host)}:{self.port}"
+        return self.host if self.is_unix else f"{in_url(self.host)}:{self.port}"
 
     def meets(self, other: Listener) -> bool:
         """Whether only one of the two can be bound. ``::`` takes no IPv4 address here."""
+        if self.is_unix or other.is_unix:
+            return self.host == other.host
         if self.port != other.port or (":" in self.host) != (":" in other.host):
             return False
         return self.host == other.host or self.host in _EVERYWHERE or other.host in _EVERYWHERE
 
 
 def bind_address(url: Url) -> str:
-    """The address to bind for a URL; a name is resolved, IPv4 first (localhost is 127.0.0.1)."""
+    """The address to bind for a URL; a name is resolved, IPv4 first (localhost is 127.0.0.1). Of a Unix
+    socket its whole path."""
+    if url.is_unix:
+        return os.path.abspath(url.host)
     try:
         infos = socket.getaddrinfo(url.host, url.port, type=socket.SOCK_STREAM)
     except OSError:
@@ -103,10 +114,13 @@ def _wait_until_free(wanted: Sequence[Listener], limit_s: float, log: Logger) ->
             time.sleep(0.05)
         if code:
             reason = "address already in use" if code == errno.EADDRINUSE else os.strerror(code).lower()
-            raise ConfigError(f"listen tcp {listener.address}: bind: {reason}")
+            network = "unix" if listener.is_unix else "tcp"
+            raise ConfigError(f"listen {network} {listener.address}: bind: {reason}")
 
 
 def _bind_error(listener: Listener) -> int:
+    if listener.is_unix:
+        return _unix_error(listener.host)
     with socket.socket(socket.AF_INET6 if ":" in listener.host else socket.AF_INET, socket.SOCK_STREAM) as s:
         s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -115,3 +129,24 @@ def _bind_error(listener: Listener) -> int:
         except OSError as e:
             return e.errno or errno.EIO
     return 0
+
+
+def _unix_error(path: str) -> int:
+    """Whether a Unix socket can be made there. One that nobody listens on any more is in nobody's way;
+    another kind of file is, though etcd would remove it."""
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as s:
+            s.settimeout(1)
+            s.connect(path)
+        return errno.EADDRINUSE
+    except FileNotFoundError:
+        folder = os.path.dirname(path)
+        return 0 if os.access(folder, os.W_OK | os.X_OK) else _reason(folder)
+    except ConnectionRefusedError:
+        return 0 if stat.S_ISSOCK(os.stat(path).st_mode) else errno.EADDRINUSE
+    except OSError as e:
+        return e.errno or errno.EIO
+
+
+def _reason(folder: str) -> int:
+    return errno.EACCES if os.path.isdir(folder) else errno.ENOENT

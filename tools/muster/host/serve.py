@@ -232,7 +232,8 @@ def _front_settings(
     return dumps(FrontSettings(
         common=_common(config, identity, run_dir, member_id, cpu, status_fd),
         index=index,
-        listen=tuple(map(_to_bind, config.listen_client)),
+        listen=tuple(_to_bind(url) for url in config.listen_client if index == 0 or not url.is_unix),
+        socket_mode=config.socket_mode,
         fronts=max(config.fronts, 1),
         reuse_port=config.fronts > 1 or setting(config, "socket-reuse-port"),
         gateway=setting(config, "enable-grpc-gateway"),
@@ -267,6 +268,8 @@ def _front_settings(
 
 def _to_bind(url: Url) -> str:
     """A listen URL with the address that its host stands for."""
+    if url.is_unix:
+        return f"{url.scheme}://{os.path.abspath(url.host)}"
     return f"{url.scheme}://{ports.in_url(ports.bind_address(url))}:{url.port}"
 
 
@@ -304,7 +307,7 @@ def _log_facts(log: Logger, config: ServerConfig, identity: Identity, is_new: bo
             )  # fmt: skip
     log.info(f"starting member {identity.member_id:x} in cluster {identity.cluster_id:x}")
     for url in config.listen_client:
-        if url.scheme == "https":
+        if url.scheme in ("https", "unixs"):
             log.info("serving client traffic securely", address=url.text)
         else:
             log.warning("serving client traffic insecurely; this is strongly discouraged!", address=url.text)
