@@ -30,8 +30,8 @@ from proxy.routing.links import Connector
 from proxy.routing.router import SWEEP_S, Router
 from proxy.services import cluster
 from proxy.services.context import Context
-from proxy.services.corruption import CorruptionChecks, differs
 from proxy.services.table import register_all
+from proxy.services.upkeep.corruption import CorruptionChecks, differs
 from proxy.tls import Credentials
 
 log = structlog.get_logger("front")

@@ -55,7 +55,7 @@ class Context:
         self.principals.changed = self.hub.permissions.changed
         self.passwords = Passwords(router.loop, settings.bcrypt_cost)
         self.stats: dict[tuple[str, str, str], MethodStats] = {}  # (grpc_type, service, method)
-        self.comparisons = self.corrupt_found = 0  # of all replicas: proxy.services.corruption
+        self.comparisons = self.corrupt_found = 0  # of all replicas: proxy.services.upkeep.corruption
         self.stepped = Stepped(router.loop)
         self.stopping = False
         self.on_tick: list[Callable[[float], None]] = []  # called every sweep, with the time

@@ -12,7 +12,7 @@ from order_mutants import HOT, Mutant, plan
 import cluster.order.leading.shard_leader
 import node.replica.server
 import proxy.routing.router
-import proxy.services.maintenance
+import proxy.services.upkeep.maintenance
 import proxy.spanning.gather
 import proxy.watch.cohort
 import proxy.watch.hub
@@ -93,7 +93,7 @@ def hashes_are_of_half_a_compaction(patch: Patch) -> None:
         answer = pb.HashKVResponse(hash=value, compact_revision=parts[-1].compact_revision, hash_revision=revision)
         return answer.SerializeToString()
 
-    patch.setattr(proxy.services.maintenance, "hash_answer", mixed)
+    patch.setattr(proxy.services.upkeep.maintenance, "hash_answer", mixed)
 
 
 # -- watches

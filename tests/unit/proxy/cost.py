@@ -15,7 +15,8 @@ from proxy.grpc.calls import Deadlines, Peer
 from proxy.grpc.registry import Registry
 from proxy.http.http2 import PREFACE, Connection, Limits, encode_block
 from proxy.http.http2 import frames as f
-from proxy.services import lease, watch
+from proxy.services import watch
+from proxy.services.leases import lease
 from tests.events import record
 from tests.unit.proxy.fakes import Net
 

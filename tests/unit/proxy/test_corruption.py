@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from proxy.services.corruption import NOBODY, Hash, judge
+from proxy.services.upkeep.corruption import NOBODY, Hash, judge
 
 
 def _hashes(*values: int, compacted: tuple[int, ...] = ()) -> dict[int, Hash]:

@@ -12,8 +12,8 @@ from cluster.errors import EtcdError
 from cluster.pb import rpc_pb2
 from cluster.wire.messages import LEASE_DUE, Method, Status
 from cluster.wire.protobuf import varint
-from proxy.services import keepalive
-from proxy.services.keepalive import KeepAlive
+from proxy.services.leases import keepalive
+from proxy.services.leases.keepalive import KeepAlive
 from tests.unit.proxy.fakes import FakeCall, FakeNode, Net, Request
 
 

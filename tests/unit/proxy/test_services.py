@@ -11,8 +11,8 @@ from cluster import errors
 from cluster.errors import EtcdError
 from cluster.pb import rpc_pb2
 from cluster.wire.messages import HEAD, READ, Method, Status
-from proxy.services.backup import _HELD
 from proxy.services.table import register_all
+from proxy.services.upkeep.backup import _HELD
 from tests.unit.proxy.fakes import FakeCall, Net
 
 

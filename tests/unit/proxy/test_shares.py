@@ -9,8 +9,8 @@ from typing import Any
 
 from cluster import errors
 from cluster.wire.messages import Method
-from proxy.services.backup import Snapshot
 from proxy.services.shares import Shares
+from proxy.services.upkeep.backup import Snapshot
 from tests.unit.proxy.fakes import FakeCall
 from tests.unit.proxy.test_services import Served
 

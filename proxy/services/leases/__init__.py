@@ -1,0 +1,1 @@
+"""Lease's methods: ``lease`` registers them, ``keepalive`` is its stream."""

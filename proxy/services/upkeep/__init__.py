@@ -1,0 +1,1 @@
+"""Maintenance's methods: ``maintenance`` registers them, long ones have modules of their own."""
