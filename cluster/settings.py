@@ -1,4 +1,5 @@
-"""What a supervisor tells the processes it starts, as a line of JSON on their standard input (``tools.muster.machine.handed``).
+"""What a supervisor tells the processes it starts, as a line of JSON on their standard input
+(``tools.muster.machine.process.handed``).
 
 ``python -m node`` runs one node, ``python -m proxy`` one front. Units are in the names.
 """

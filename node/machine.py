@@ -12,7 +12,7 @@ from node.storage.snapshot import SnapshotSink, SnapshotSource
 
 
 class NodeMachine(Machine, Protocol):
-    """The machine as a node sees it. The real one: ``tools.muster.machine.disks``."""
+    """The machine as a node sees it. The real one: ``tools.muster.machine.disk.disks``."""
 
     def open_log(
         self, path: str, *, initial: Configuration, no_fsync: bool, write_buffer_bytes: int

@@ -1,4 +1,5 @@
-"""What is left to the garbage collector, which processes here run almost never (``tools.muster.machine.setup``)."""
+"""What is left to the garbage collector, which processes here run almost never
+(``tools.muster.machine.process.setup``)."""
 
 from __future__ import annotations
 

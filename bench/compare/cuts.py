@@ -39,8 +39,8 @@ from cluster.settings import Common, NodeSettings, Peer, dumps
 from cluster.wire.messages import FEED_HEAD, Method, Status
 from node.links.siblings import NodeLink, NodeLinks
 from node.replica.shards.feed import FEED_ACK_BODY, FEED_BODY, NO_HASTE, OWN_HASTE
-from tools.muster.machine import seal
-from tools.muster.machine.handed import hand
+from tools.muster.machine.disk import seal
+from tools.muster.machine.process.handed import hand
 from tools.muster.machine.real import RealMachine
 
 SCHEMA = "muster-bench-cuts/1"

@@ -41,7 +41,8 @@ def figures(node: Node) -> dict[str, Any]:
 def counters(node: Node) -> dict[str, int]:
     """Name: value, none of which goes down while the process lives (times in microseconds, sizes in bytes).
 
-    ``loop_long_turns``: that took longer than 20 ms (``tools.muster.machine.turns``). ``frames_*`` are of all ZeroMQ sockets of the process: to peers, to fronts and to sibling nodes.
+    ``loop_long_turns``: that took longer than 20 ms (``tools.muster.machine.process.turns``). ``frames_*``
+    are of all ZeroMQ sockets of the process: to peers, to fronts and to sibling nodes.
     """
     return {
         "syncs": node.syncer.took.count,

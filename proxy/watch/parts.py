@@ -93,7 +93,7 @@ class Part:
 
     def end(self, router: Poster) -> None:
         """Its subscription has ended. Nothing refers to that any more, so that it is freed at once: garbage that refers to
-        itself stays for hours (``tools.muster.machine.setup``)."""
+        itself stays for hours (``tools.muster.machine.process.setup``)."""
         self.leave(router)
         del self.owner
 

@@ -17,8 +17,8 @@ from cluster.settings import Common, NodeSettings, Peer, dumps
 from cluster.wire import messages
 from cluster.wire.messages import HELLO_BODY, STATE_BODY, Method, Status
 from tests.ports import free_ports
-from tools.muster.machine import seal
-from tools.muster.machine.handed import hand
+from tools.muster.machine.disk import seal
+from tools.muster.machine.process.handed import hand
 
 
 class Nodes:

@@ -16,7 +16,7 @@ from cluster.pb import rpc_pb2 as pb
 from cluster.wire.messages import HEAD, LEADER, READ, READ_INDEX_ANSWER, SUBSCRIBE_HEAD, Method, Status
 from tests import events
 from tests.cluster.nodes import Front, Nodes
-from tools.muster.machine.crash import FATAL_EXIT
+from tools.muster.machine.process.crash import FATAL_EXIT
 
 
 @pytest.fixture

@@ -1,5 +1,5 @@
 """A host's log on its disk, which loses at a crash what was not synced, and the thread that syncs it. They have the
-faces of ``node.storage.RaftLog`` and ``tools.muster.machine.syncer.Syncer``."""
+faces of ``node.storage.RaftLog`` and ``tools.muster.machine.disk.syncer.Syncer``."""
 
 from __future__ import annotations
 
@@ -180,7 +180,7 @@ class LogDisk:
 
 
 class Syncer:
-    """``tools.muster.machine.syncer.Syncer``: a sync covers what was written when it began, and takes a
+    """``tools.muster.machine.disk.syncer.Syncer``: a sync covers what was written when it began, and takes a
     while."""
 
     def __init__(self, loop: Process, sync: Callable[[], None], done: Callable[[int], None]) -> None:

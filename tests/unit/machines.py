@@ -6,7 +6,7 @@ from __future__ import annotations
 from typing import Any
 
 from cluster.settings import Common
-from tools.muster.machine.disks import NodesMachine
+from tools.muster.machine.disk.disks import NodesMachine
 
 
 def machine_on(loop: Any = None) -> NodesMachine:

@@ -23,14 +23,14 @@ from node.replica.server import Node
 from proxy.main import Front
 from proxy.routing.links import Connector, Link, Receiver
 from tools.muster.machine import logs
-from tools.muster.machine.disks import NodesMachine
-from tools.muster.machine.handed import take
+from tools.muster.machine.disk.disks import NodesMachine
+from tools.muster.machine.process.handed import take
+from tools.muster.machine.process.scheduling import short_slices
+from tools.muster.machine.process.setup import keep_aside, pin, settle_memory
+from tools.muster.machine.process.status import StatusPipe, parts
+from tools.muster.machine.process.trimming import give_back_freed
+from tools.muster.machine.process.turns import turns
 from tools.muster.machine.real import RealMachine
-from tools.muster.machine.scheduling import short_slices
-from tools.muster.machine.setup import keep_aside, pin, settle_memory
-from tools.muster.machine.status import StatusPipe, parts
-from tools.muster.machine.trimming import give_back_freed
-from tools.muster.machine.turns import turns
 from tools.muster.processes.node import end, guarded, node_crash, sealed_node
 
 log = structlog.get_logger("host")
@@ -137,7 +137,7 @@ class JoinedConnector(Connector):
 
 def _fault_in_node(loop: asyncio.AbstractEventLoop, error: Exception) -> None:
     """It ends the process. ``handle``: an OSError among them is no client's connection
-    (``tools.muster.machine.crash``)."""
+    (``tools.muster.machine.process.crash``)."""
     loop.call_exception_handler({"message": "a fault in the node", "exception": error, "handle": None})
 
 

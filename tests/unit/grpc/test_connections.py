@@ -14,7 +14,7 @@ from proxy.grpc.registry import Registry
 from proxy.http.http2 import Limits
 from tests.garbage import no_garbage
 from tests.unit.grpc.harness import Echo, serving
-from tools.muster.machine.descriptors import for_clients
+from tools.muster.machine.process.descriptors import for_clients
 
 
 @pytest.mark.parametrize(("limit", "clients"), [(300, 150), (1024, 512), (4096, 3072), (1 << 20, (1 << 20) - 1024)])

@@ -19,7 +19,7 @@ from proxy.http.memory import STEP_BYTES, STREAM_BYTES, TOO_MANY, Memory
 from tests.unit.grpc.harness import serving
 from tests.unit.grpc.test_calls import Talk, message
 from tests.unit.grpc.test_server import wait_for
-from tools.muster.machine.memory import for_clients, of_the_host
+from tools.muster.machine.process.memory import for_clients, of_the_host
 
 WINDOW = 100_000
 PIECE = 10_000

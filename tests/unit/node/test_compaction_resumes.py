@@ -15,7 +15,7 @@ from node.replica.made import make_node
 from node.replica.server import Node
 from node.storage import RaftLog, StateStore
 from node.storage.snapshot import SnapshotSink, SnapshotSource
-from tools.muster.machine.disks import NodesMachine
+from tools.muster.machine.disk.disks import NodesMachine
 
 VERSIONS = 20_000
 

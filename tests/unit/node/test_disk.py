@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tools.muster.machine.syncer import Syncer
+from tools.muster.machine.disk.syncer import Syncer
 
 LONG = 200  # syncs: as many as it takes to be sure
 

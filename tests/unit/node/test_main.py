@@ -16,8 +16,8 @@ from cluster.order.sound import NewerRecord
 from cluster.raft import LogContradiction
 from cluster.settings import Common, NodeSettings
 from node.storage import DirectoryLocked, DiskFull, StorageCorruption
-from tools.muster.machine.crash import FATAL_EXIT, FAULT_EXIT
-from tools.muster.machine.status import StatusPipe
+from tools.muster.machine.process.crash import FATAL_EXIT, FAULT_EXIT
+from tools.muster.machine.process.status import StatusPipe
 from tools.muster.processes.node import guarded, node_crash
 
 UNMENDABLE = [

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from tools.muster.machine.handed import hand
+from tools.muster.machine.process.handed import hand
 
 CHILD = """
 import sys
-from tools.muster.machine.handed import take
+from tools.muster.machine.process.handed import take
 print([len(text) for text in take(int(sys.argv[1]))], repr(sys.stdin.read()))
 """
 

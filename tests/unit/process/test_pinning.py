@@ -12,7 +12,7 @@ import pytest
 
 PROGRAM = """
 import asyncio, json, os, sys, threading
-from tools.muster.machine.setup import keep_aside, pin
+from tools.muster.machine.process.setup import keep_aside, pin
 
 usable = sorted(os.sched_getaffinity(0))
 others = pin(int(sys.argv[1]))

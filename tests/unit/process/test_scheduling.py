@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from tools.muster.machine import scheduling
+from tools.muster.machine.process import scheduling
 
 if not scheduling.slice_s():
     pytest.skip("this kernel tells no time slices (Linux before 6.12, or another system)", allow_module_level=True)
@@ -46,7 +46,7 @@ from tools.muster.machine import scheduling
 usual = scheduling.slice_s()
 scheduling.short_slices()
 from node.storage import StateStore
-from tools.muster.machine.threads import lower_compactions
+from tools.muster.machine.disk.threads import lower_compactions
 store = StateStore.open({str(tmp_path)!r} + "/state", opened=lower_compactions)
 found = {{(t / "comm").read_text().strip(): scheduling.slice_s(int(t.name)) for t in Path("/proc/self/task").iterdir()}}
 assert found["rocksdb:low"] == usual, found

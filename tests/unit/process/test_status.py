@@ -6,7 +6,7 @@ import json
 import os
 from typing import Any
 
-from tools.muster.machine.status import StatusPipe, parts
+from tools.muster.machine.process.status import StatusPipe, parts
 
 
 class Said:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
-from tools.muster.machine.trimming import GROWN_BYTES, LOOK_S, MOST_S, Trim
+from tools.muster.machine.process.trimming import GROWN_BYTES, LOOK_S, MOST_S, Trim
 
 MB = 1 << 20
 

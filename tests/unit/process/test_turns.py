@@ -7,7 +7,7 @@ import time
 
 import uvloop
 
-from tools.muster.machine.turns import BOUNDS_S, LONG_S, Turns
+from tools.muster.machine.process.turns import BOUNDS_S, LONG_S, Turns
 
 
 def held(*seconds: float) -> Turns:

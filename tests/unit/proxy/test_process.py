@@ -19,8 +19,8 @@ from cluster.settings import Common, FrontSettings, Peer, dumps
 from cluster.wire.messages import HEAD, Method, Status
 from proxy.main import split_url
 from tests.unit.proxy.test_links import RouterNode, free_port, run, until
-from tools.muster.machine.crash import FAULT_EXIT, crash_handler
-from tools.muster.machine.handed import hand
+from tools.muster.machine.process.crash import FAULT_EXIT, crash_handler
+from tools.muster.machine.process.handed import hand
 
 
 def test_a_front_says_ready_serves_and_exits_0_on_sigterm(tmp_path: Path) -> None:

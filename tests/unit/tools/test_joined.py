@@ -19,7 +19,7 @@ from node.replica.made import make_node
 from proxy.main import Front
 from tests.ports import free_ports
 from tools.muster.joined import make_front
-from tools.muster.machine.disks import NodesMachine
+from tools.muster.machine.disk.disks import NodesMachine
 from tools.muster.machine.real import RealMachine
 
 

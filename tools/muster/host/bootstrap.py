@@ -20,8 +20,8 @@ from cluster.settings import Peer
 from tools.muster.config.parse import ConfigError
 from tools.muster.config.settings import ServerConfig, parse_url
 from tools.muster.host import joining
-from tools.muster.machine import seal
-from tools.muster.machine.seal import write_whole
+from tools.muster.machine.disk import seal
+from tools.muster.machine.disk.seal import write_whole
 
 # the second of a host that joined: older versions must not take it for a founder
 FORMAT, JOINED_FORMAT = 1, 2

@@ -21,8 +21,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tools.muster.machine.crash import FATAL_EXIT, REMOVED_EXIT
-from tools.muster.machine.handed import hand
+from tools.muster.machine.process.crash import FATAL_EXIT, REMOVED_EXIT
+from tools.muster.machine.process.handed import hand
 
 FIRST_DELAY_S, LONGEST_DELAY_S = 0.1, 5.0
 STEADY_S = 10.0  # a child that ran this long starts again without having to wait for its earlier crashes
@@ -35,7 +35,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 @dataclass(slots=True, frozen=True)
 class ChildSpec:
     """What to run: ``argv(status_fd)`` gives the command line, ``settings(status_fd)`` what the child is handed
-    (``tools.muster.machine.handed``)."""
+    (``tools.muster.machine.process.handed``)."""
 
     kind: str  # "node" or "front"
     index: int  # of the shard, or of the front

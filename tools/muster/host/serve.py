@@ -21,8 +21,8 @@ from tools.muster.host import auto_tls, bootstrap, control, logs, nodestate, pin
 from tools.muster.host.bootstrap import Identity
 from tools.muster.host.children import ChildSpec, python
 from tools.muster.host.supervisor import Logger, StopLimits, Supervisor, say_removed
-from tools.muster.machine.descriptors import raise_limit
-from tools.muster.machine.memory import for_clients, of_the_host
+from tools.muster.machine.process.descriptors import raise_limit
+from tools.muster.machine.process.memory import for_clients, of_the_host
 
 _LEAST_BLOCK_CACHE_BYTES = 4 << 20  # of a shard
 _LEAST_WRITE_BUFFER_BYTES = 8 << 20

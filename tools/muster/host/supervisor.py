@@ -20,7 +20,7 @@ from typing import Any, Protocol
 from cluster.settings import leave_s, limit_s
 from tools.muster.host.children import Child, ChildSpec
 from tools.muster.host.notify import notify
-from tools.muster.machine.crash import FATAL_EXIT, REMOVED_EXIT
+from tools.muster.machine.process.crash import FATAL_EXIT, REMOVED_EXIT
 
 _CLOSE_S = 5.0  # for a process to close what it has open: files, connections
 

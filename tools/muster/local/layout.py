@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from tools.muster.config.parse import ConfigError
-from tools.muster.machine.seal import write_whole
+from tools.muster.machine.disk.seal import write_whole
 
 FILE = "local.json"
 PORT_STEP = 100

@@ -18,11 +18,11 @@ import zmq
 
 from cluster.machine import FrameSocket, Receive, StatusSink, Syncs
 from cluster.settings import Common
-from tools.muster.machine.descriptors import for_clients, raise_limit
-from tools.muster.machine.status import StatusPipe
-from tools.muster.machine.syncer import Syncer
-from tools.muster.machine.trimming import resident_bytes
-from tools.muster.machine.turns import turns
+from tools.muster.machine.disk.syncer import Syncer
+from tools.muster.machine.process.descriptors import for_clients, raise_limit
+from tools.muster.machine.process.status import StatusPipe
+from tools.muster.machine.process.trimming import resident_bytes
+from tools.muster.machine.process.turns import turns
 from tools.muster.machine.zmtp import traffic
 from tools.muster.machine.zmtp.keys import CurveKeys
 from tools.muster.machine.zmtp.links import Gatekeeper, open_dealer, open_router

@@ -1,6 +1,6 @@
 """The processes of a host: what each does from its first line to its last.
 
 ``node`` (``python -m node``), ``front`` (``python -m proxy``); ``tools.muster.joined`` is both in one.
-``tools.muster.machine.crash`` says what becomes of a fault, and with which exit code. Each makes the real
-machine (``tools.muster.machine``) and hands it to what it runs.
+``tools.muster.machine.process.crash`` says what becomes of a fault, and with which exit code. Each makes
+the real machine (``tools.muster.machine``) and hands it to what it runs.
 """

@@ -1,5 +1,5 @@
 """``python -m proxy``: run one front until it is told to stop; its settings come by
-``tools.muster.machine.handed``."""
+``tools.muster.machine.process.handed``."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ import uvloop
 from cluster.settings import FrontSettings, loads
 from proxy.main import Front
 from tools.muster.machine import logs
-from tools.muster.machine.crash import crash_handler
-from tools.muster.machine.handed import take
+from tools.muster.machine.process.crash import crash_handler
+from tools.muster.machine.process.handed import take
+from tools.muster.machine.process.scheduling import short_slices
+from tools.muster.machine.process.setup import pin, settle_memory
+from tools.muster.machine.process.trimming import give_back_freed
+from tools.muster.machine.process.turns import turns
 from tools.muster.machine.real import RealMachine
-from tools.muster.machine.scheduling import short_slices
-from tools.muster.machine.setup import pin, settle_memory
-from tools.muster.machine.trimming import give_back_freed
-from tools.muster.machine.turns import turns
 
 log = structlog.get_logger("front")
 

@@ -1,5 +1,5 @@
 """``python -m node``: run one node until it is told to stop; its settings come by
-``tools.muster.machine.handed``."""
+``tools.muster.machine.process.handed``."""
 
 from __future__ import annotations
 
@@ -21,15 +21,16 @@ from node.members.roster import REMOVED_FILE
 from node.replica.made import make_node
 from node.replica.server import Node
 from node.storage.errors import DirectoryLocked, DiskFull, LibraryRefused, StorageCorruption, is_disk_full
-from tools.muster.machine import logs, seal
-from tools.muster.machine.crash import FATAL_EXIT, REMOVED_EXIT, Handler, crash_handler
-from tools.muster.machine.disks import NodesMachine
-from tools.muster.machine.handed import take
-from tools.muster.machine.scheduling import short_slices
-from tools.muster.machine.setup import keep_aside, pin, settle_memory
-from tools.muster.machine.status import StatusPipe
-from tools.muster.machine.trimming import give_back_freed
-from tools.muster.machine.turns import turns
+from tools.muster.machine import logs
+from tools.muster.machine.disk import seal
+from tools.muster.machine.disk.disks import NodesMachine
+from tools.muster.machine.process.crash import FATAL_EXIT, REMOVED_EXIT, Handler, crash_handler
+from tools.muster.machine.process.handed import take
+from tools.muster.machine.process.scheduling import short_slices
+from tools.muster.machine.process.setup import keep_aside, pin, settle_memory
+from tools.muster.machine.process.status import StatusPipe
+from tools.muster.machine.process.trimming import give_back_freed
+from tools.muster.machine.process.turns import turns
 
 log = structlog.get_logger("node")
 

@@ -3,7 +3,8 @@
 A node has one CPU. A compaction beside it took half of that for seconds, and everybody waited twice as long. With a
 nice value 5 above the loop's it takes a quarter while the loop is busy, and all that is left otherwise; RocksDB's own
 switch (``Env.lower_thread_pool_cpu_priority``) means 19, with which a busy loop would starve it until writes stall.
-It keeps the kernel's usual time slices, so that a loop with short ones has the CPU as soon as it wakes (``tools.muster.machine.scheduling``).
+It keeps the kernel's usual time slices, so that a loop with short ones has the CPU as soon as it wakes
+(``tools.muster.machine.process.scheduling``).
 Flushes, which free memory that writes wait for, keep their priority.
 """
 
@@ -12,7 +13,7 @@ from __future__ import annotations
 import os
 from contextlib import suppress
 
-from tools.muster.machine.scheduling import set_slice
+from tools.muster.machine.process.scheduling import set_slice
 
 _NICER_BY = 5
 _NAME = b"rocksdb:low"

@@ -23,7 +23,7 @@ from collections.abc import Callable
 import structlog
 
 from cluster.histogram import DISK_S, Histogram
-from tools.muster.machine.crash import FAULT_EXIT
+from tools.muster.machine.process.crash import FAULT_EXIT
 
 log = structlog.get_logger("disk")
 

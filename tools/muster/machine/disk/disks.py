@@ -7,8 +7,8 @@ from pathlib import Path
 from cluster.raft import Configuration
 from node.storage import RaftLog, StateStore
 from node.storage.snapshot import SnapshotSink, SnapshotSource
+from tools.muster.machine.disk.threads import lower_compactions
 from tools.muster.machine.real import RealMachine
-from tools.muster.machine.threads import lower_compactions
 
 
 class NodesMachine(RealMachine):
