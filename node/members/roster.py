@@ -189,7 +189,7 @@ class Roster:
         return {member.ID for member in self.listed() if member.name}
 
     def described(self) -> bytes:
-        """What a host that wants to join is told (``tools.muster.host.joining``)."""
+        """What a host that wants to join is told (``tools.muster.host.identity.joining``)."""
         common = self._node.settings.common
         return json.dumps(
             {

@@ -24,7 +24,7 @@ from tests.cluster.local_cluster import (
 )
 from tools.muster import proxy_cli
 from tools.muster.config import settings as config
-from tools.muster.host import bootstrap
+from tools.muster.host.identity import bootstrap
 from tools.muster.local.layout import TOKEN
 
 

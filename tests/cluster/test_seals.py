@@ -20,7 +20,7 @@ from tests.cluster.one_host import started
 from tools.muster.config import settings as config
 from tools.muster.config.flags import SERVER_FLAGS
 from tools.muster.config.parse import ConfigError, resolve
-from tools.muster.host import bootstrap
+from tools.muster.host.identity import bootstrap
 
 PARTS = {
     "log": "shard-0/log/db", "mark": "shard-0/log/synced", "state": "shard-0/state", "seal": "shard-0/incarnation",

@@ -23,8 +23,9 @@ from tools.muster.config.rotation import rotating
 from tools.muster.config.settings import ServerConfig
 from tools.muster.config.tls import check_files
 from tools.muster.flag_docs import flag_list
-from tools.muster.host import auto_tls, bootstrap, logs, pinning, ports, rundir, serve
-from tools.muster.host.bootstrap import Identity
+from tools.muster.host import logs, pinning, ports, rundir, serve
+from tools.muster.host.identity import auto_tls, bootstrap
+from tools.muster.host.identity.bootstrap import Identity
 from tools.muster.host.supervisor import Supervisor
 
 if TYPE_CHECKING:

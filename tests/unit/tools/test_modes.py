@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tools.muster.host.bootstrap import prepare_data_dir
+from tools.muster.host.identity.bootstrap import prepare_data_dir
 
 
 @pytest.fixture(autouse=True)

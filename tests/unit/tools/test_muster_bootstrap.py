@@ -15,8 +15,9 @@ from tools.muster import peer_keys
 from tools.muster.config import settings as config
 from tools.muster.config.flags import SERVER_FLAGS
 from tools.muster.config.parse import ConfigError, resolve
-from tools.muster.host import bootstrap, rundir
-from tools.muster.host.bootstrap import Identity
+from tools.muster.host import rundir
+from tools.muster.host.identity import bootstrap
+from tools.muster.host.identity.bootstrap import Identity
 
 THREE = "infra0=http://127.0.0.1:23800,infra1=http://127.0.0.1:23801,infra2=http://127.0.0.1:23802"
 

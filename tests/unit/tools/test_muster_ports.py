@@ -12,7 +12,8 @@ from tests.unit.tools.test_muster_cli import muster
 from tools.muster.config import settings as config
 from tools.muster.config.flags import SERVER_FLAGS
 from tools.muster.config.parse import ConfigError, resolve
-from tools.muster.host import bootstrap, ports
+from tools.muster.host import ports
+from tools.muster.host.identity import bootstrap
 
 CLIENT = ("--listen-client-urls=http://127.0.0.1:2379", "--advertise-client-urls=http://127.0.0.1:2379")
 

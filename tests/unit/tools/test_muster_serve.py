@@ -11,7 +11,7 @@ from tools.muster.config import settings as config
 from tools.muster.config.flags import SERVER_FLAGS
 from tools.muster.config.parse import resolve
 from tools.muster.host import serve
-from tools.muster.host.bootstrap import Identity
+from tools.muster.host.identity.bootstrap import Identity
 
 MIB = 1 << 20
 

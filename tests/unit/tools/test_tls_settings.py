@@ -13,7 +13,7 @@ from tools.muster.config import settings as config
 from tools.muster.config.flags import SERVER_FLAGS
 from tools.muster.config.parse import ConfigError, resolve
 from tools.muster.config.tls import check_files
-from tools.muster.host import auto_tls
+from tools.muster.host.identity import auto_tls
 
 SECURE = ("--listen-client-urls=https://127.0.0.1:2379", "--advertise-client-urls=https://127.0.0.1:2379")
 PAIR = ("--cert-file=/c", "--key-file=/k")

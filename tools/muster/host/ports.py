@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from cluster.settings import Peer
 from tools.muster.config.parse import ConfigError
 from tools.muster.config.settings import ServerConfig, Url, setting
-from tools.muster.host.bootstrap import Identity
+from tools.muster.host.identity.bootstrap import Identity
 from tools.muster.host.supervisor import Logger
 
 _TOLD_AFTER_S = 1.0  # of waiting for a port

@@ -17,9 +17,10 @@ from tools.muster.config.parse import ConfigError
 from tools.muster.config.rotation import rotating
 from tools.muster.config.settings import ServerConfig, Url, gate, setting, with_shards
 from tools.muster.config.tls import check_files
-from tools.muster.host import auto_tls, bootstrap, control, logs, nodestate, pinning, ports, rundir
-from tools.muster.host.bootstrap import Identity
+from tools.muster.host import control, logs, nodestate, pinning, ports, rundir
 from tools.muster.host.children import ChildSpec, python
+from tools.muster.host.identity import auto_tls, bootstrap
+from tools.muster.host.identity.bootstrap import Identity
 from tools.muster.host.supervisor import Logger, StopLimits, Supervisor, say_removed
 from tools.muster.machine.process.descriptors import raise_limit
 from tools.muster.machine.process.memory import for_clients, of_the_host

@@ -1,1 +1,2 @@
-"""A node's disk: ``disks`` (its directories), ``seal`` (whose they are), ``syncer`` (the log's syncs), ``threads``."""
+"""A node's disk: ``disks`` (its directories), ``seal`` (whose they are), ``syncer`` (the log's syncs),
+``threads``."""

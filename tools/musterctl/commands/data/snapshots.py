@@ -190,7 +190,7 @@ def restore(invocation: Invocation) -> None:
     from node.backup.restore import Changed
     from node.storage import StorageError
     from tools.muster.config.parse import ConfigError
-    from tools.muster.host.restoring import NewHost, restore_host
+    from tools.muster.host.identity.restoring import NewHost, restore_host
 
     flags = invocation.flags
     if len(invocation.args) != 1:

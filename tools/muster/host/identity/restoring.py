@@ -20,7 +20,7 @@ from node.backup.restore import Changed, Restored, restore
 from tools.muster.config.flags import SERVER_FLAGS
 from tools.muster.config.parse import resolve
 from tools.muster.config.settings import build
-from tools.muster.host.bootstrap import identity_of, member_dir, shard_dir, write_identity
+from tools.muster.host.identity.bootstrap import identity_of, member_dir, shard_dir, write_identity
 from tools.muster.machine.disk import seal
 
 Tell = Callable[[int, int], None]  # bytes done, of so many

@@ -19,7 +19,7 @@ from cluster.members import identity as ids
 from cluster.settings import Peer
 from tools.muster.config.parse import ConfigError
 from tools.muster.config.settings import ServerConfig, parse_url
-from tools.muster.host import joining
+from tools.muster.host.identity import joining
 from tools.muster.machine.disk import seal
 from tools.muster.machine.disk.seal import write_whole
 

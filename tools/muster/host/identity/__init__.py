@@ -1,0 +1,5 @@
+"""Who a host is, settled before anything of it runs.
+
+``bootstrap`` makes or reads its IDs, ``joining`` asks a running cluster, ``restoring`` begins from a backup;
+``auto_tls`` makes the certificate that it shows.
+"""
