@@ -53,7 +53,7 @@ from node.replica.writes import Writes
 from node.serving.backups import Backups
 from node.serving.confirm import Confirmations
 from node.serving.guard import Guard
-from node.serving.lease_ids import LeaseIds
+from node.serving.leases.ids import LeaseIds
 from node.serving.looking import Looking
 from node.serving.past import Past
 from node.serving.reads import Reads, Slicer

@@ -19,7 +19,7 @@ from cluster.features.lessor import Lessor
 from cluster.pb import rpc_pb2
 from cluster.wire.messages import LEADER, LEASE_DUE, READ_INDEX_ANSWER, Method, Status
 from node.links.fronts import FrontLink
-from node.serving.lease_keys import Store, answer_keys
+from node.serving.leases.keys import Store, answer_keys
 from node.serving.reads import Slices, Waiting
 
 # questions without a confirmation, and those that wait for a revocation; a front asks one for all of its reads of a tick

@@ -24,8 +24,8 @@ from cluster.version import CLUSTER_VERSION
 from cluster.wire.events import EVENT, event_field
 from cluster.wire.messages import HEAD, HISTORY_ANSWER, HISTORY_HEAD, Method, Status
 from node.links.fronts import FrontLink
-from node.serving.lease_keys import answer_keys
-from node.serving.lease_list import LeaseList
+from node.serving.leases.keys import answer_keys
+from node.serving.leases.listing import LeaseList
 from node.serving.reads import Slices
 from node.serving.streams import PIECE_BYTES, Answer, RangeStream
 from node.serving.watches import PREV_KV

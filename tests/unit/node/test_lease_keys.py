@@ -17,7 +17,7 @@ from cluster.raft import Role
 from cluster.wire import messages
 from cluster.wire.messages import HEAD, Method, Status
 from node.links.fronts import FrontLink
-from node.serving.lease_keys import answer_keys
+from node.serving.leases.keys import answer_keys
 from node.storage import StateStore
 from node.storage.state.reads import Reader
 from node.upkeep.expiry import Expiry

@@ -13,8 +13,8 @@ from cluster.pb import rpc_pb2 as pb
 from cluster.wire import messages
 from cluster.wire.messages import HEAD, Status
 from node.links.fronts import FrontLink
-from node.serving import lease_list
-from node.serving.lease_list import LeaseList
+from node.serving.leases import listing as lease_list
+from node.serving.leases.listing import LeaseList
 from node.serving.reads import Slicer
 from tests.unit.proxy.fakes import ManualLoop
 
