@@ -25,8 +25,8 @@ from bench.compare import upkeep
 from bench.compare.matrix import BIG_PREFIX
 from bench.load import run
 from bench.load.spec import Spec
-from bench.load.streams import CatchUps
-from bench.load.workloads import RANGE
+from bench.load.traffic.streams import CatchUps
+from bench.load.traffic.workloads import RANGE
 from bench.parent import say
 from cluster.pb import rpc_pb2 as pb
 

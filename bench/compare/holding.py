@@ -15,8 +15,8 @@ from time import perf_counter_ns
 
 from bench.client import Endpoint, RpcError, Stream
 from bench.client.connection import Connection
-from bench.load.streams import WATCH
-from bench.load.workloads import PUT, RANGE
+from bench.load.traffic.streams import WATCH
+from bench.load.traffic.workloads import PUT, RANGE
 from cluster.pb import rpc_pb2 as pb
 
 _SPARE = 256  # descriptors of this process beside the connections

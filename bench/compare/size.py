@@ -22,7 +22,7 @@ from bench.compare import servers, upkeep
 from bench.compare.systems import System, started
 from bench.load import run
 from bench.load.spec import Spec
-from bench.load.workloads import RANGE
+from bench.load.traffic.workloads import RANGE
 from bench.report.text import number
 from cluster.pb import rpc_pb2 as pb
 

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from bench.client import Client, RpcError, parse_endpoint, tls_context
 from bench.load.spec import Spec
-from bench.load.workloads import RANGE
+from bench.load.traffic.workloads import RANGE
 from cluster.pb import rpc_pb2 as pb
 
 STATUS = "/etcdserverpb.Maintenance/Status"

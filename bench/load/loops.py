@@ -17,7 +17,7 @@ from bench.client import RpcError, Status
 from bench.client.connection import Callback
 from bench.load.spec import Spec
 from bench.load.ticker import Ticker
-from bench.load.workloads import Body
+from bench.load.traffic.workloads import Body
 
 _MIN_TICK_S = 0.0002
 _BACK_OFF_S = 0.02

@@ -8,7 +8,8 @@ from typing import Any
 
 UNARY = ("put", "range", "txn-put", "txn-compare")
 WATCHES = ("watch", "watch-latency")
-ACTED = ("lease-keepalive", "lease-grant", "mixed", "txn-mixed", "stm", "lock", "scan")  # see ``bench.load.actors``
+# see ``bench.load.traffic.actors``
+ACTED = ("lease-keepalive", "lease-grant", "mixed", "txn-mixed", "stm", "lock", "scan")
 COMMANDS = (*UNARY, *WATCHES, *ACTED, "watch-get")
 DISTRIBUTIONS = ("uniform", "zipf", "sequential")
 ISOLATIONS = ("c", "r", "s", "ss")  # read committed, repeatable reads, serializable, serializable snapshot

@@ -22,13 +22,13 @@ from typing import Any
 import uvloop
 
 from bench.client import Client, RpcError, parse_endpoint, tls_context
-from bench.load.actors import Actors, actors
 from bench.load.loops import Loop
 from bench.load.spec import ACTED, WATCHES, Spec
 from bench.load.stats import Latencies
-from bench.load.streams import CatchUps
-from bench.load.watchers import Watchers
-from bench.load.workloads import PUT, RANGE, put_body, unary
+from bench.load.traffic.actors import Actors, actors
+from bench.load.traffic.streams import CatchUps
+from bench.load.traffic.watchers import Watchers
+from bench.load.traffic.workloads import PUT, RANGE, put_body, unary
 from bench.parent import say
 from cluster.pb import rpc_pb2 as pb
 

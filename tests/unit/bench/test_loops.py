@@ -19,7 +19,7 @@ from bench.load import run
 from bench.load.loops import Loop
 from bench.load.spec import Spec
 from bench.load.ticker import Ticker
-from bench.load.workloads import PUT, put_body
+from bench.load.traffic.workloads import PUT, put_body
 
 
 class FakeCaller:

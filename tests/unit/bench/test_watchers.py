@@ -12,7 +12,7 @@ import pytest
 from bench.client import Connection, frames
 from bench.client.runs import run_at
 from bench.load.spec import Spec
-from bench.load.watchers import Watchers
+from bench.load.traffic.watchers import Watchers
 from cluster.pb import rpc_pb2 as pb
 
 WATCHERS = 150  # on a stream: ids of one and two bytes, and 0

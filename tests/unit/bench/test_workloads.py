@@ -8,8 +8,8 @@ from dataclasses import replace
 import pytest
 
 from bench.load.spec import Spec
-from bench.load.streams import prefix_end
-from bench.load.workloads import compare_body, key_format, numbers, put_body, range_body, txn_body
+from bench.load.traffic.streams import prefix_end
+from bench.load.traffic.workloads import compare_body, key_format, numbers, put_body, range_body, txn_body
 from cluster.pb import rpc_pb2 as pb
 
 SPEC = Spec("put", ("a:1", "b:2", "c:3"), total=1000, key_space=1000)

@@ -15,8 +15,8 @@ from bench.client.client import M, Message
 from bench.client.connection import Callback
 from bench.load.loops import Caller
 from bench.load.spec import Spec
-from bench.load.streams import GRANT, REVOKE, WATCH
-from bench.load.workloads import TXN, key_format, numbers, value_of
+from bench.load.traffic.streams import GRANT, REVOKE, WATCH
+from bench.load.traffic.workloads import TXN, key_format, numbers, value_of
 from cluster.pb import lock_pb2
 from cluster.pb import rpc_pb2 as pb
 

@@ -1,4 +1,5 @@
-"""Runs over streams: watchers that catch up, lease keep-alives. Watches and their delivery: ``bench.load.watchers``."""
+"""Runs over streams: watchers that catch up, lease keep-alives. Watches and their delivery:
+``bench.load.traffic.watchers``."""
 
 from __future__ import annotations
 

@@ -19,8 +19,8 @@ from bench.client.connection import Connection
 from bench.client.frames import PREFIX
 from bench.client.runs import Run, run_at
 from bench.load.spec import STAMP_BYTES, Spec
-from bench.load.streams import WATCH, prefix_end
-from bench.load.workloads import key_format
+from bench.load.traffic.streams import WATCH, prefix_end
+from bench.load.traffic.workloads import key_format
 from cluster.pb import rpc_pb2 as pb
 
 _RESPONSES_KEPT = 1_000

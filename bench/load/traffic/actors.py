@@ -1,7 +1,8 @@
 """Clients that do more than send one ready request: reads and writes mixed, paged scans, leases granted.
 
 Each answers like a connection (:class:`bench.load.loops.Caller`), so that the same loops drive it: one call is one
-operation, of one request or of several. ``bench.load.recipes`` has those that take turns with the server.
+operation, of one request or of several. ``bench.load.traffic.recipes`` has those that take turns with the
+server.
 """
 
 from __future__ import annotations
@@ -16,8 +17,8 @@ from bench.client import Client, RpcError
 from bench.client.connection import Callback
 from bench.load.loops import Caller
 from bench.load.spec import Spec
-from bench.load.streams import GRANT, KEEP_ALIVE, REVOKE, KeepAlives, prefix_end
-from bench.load.workloads import PUT, RANGE, TXN, Body, put_body
+from bench.load.traffic.streams import GRANT, KEEP_ALIVE, REVOKE, KeepAlives, prefix_end
+from bench.load.traffic.workloads import PUT, RANGE, TXN, Body, put_body
 from cluster.pb import rpc_pb2 as pb
 from cluster.wire.protobuf import varint
 
@@ -227,7 +228,7 @@ class _Grant:
 
 def actors(spec: Spec, client: Client) -> tuple[str, Actors]:
     """The clients of one of :data:`bench.load.spec.ACTED`, and the path that their loop names."""
-    from bench.load.recipes import Locks, Stms
+    from bench.load.traffic.recipes import Locks, Stms
 
     kinds: dict[str, type[Actors]] = {
         "mixed": Mixed, "txn-mixed": Mixed, "scan": Scan, "lease-grant": Grants, "lease-keepalive": KeepAlives,

@@ -1,0 +1,3 @@
+"""What clients send: ``workloads`` (unary requests), ``actors`` and ``recipes`` (several in turn), ``streams``,
+``watchers``.
+"""
