@@ -1,3 +1,4 @@
-"""What clients send: ``workloads`` (unary requests), ``actors`` and ``recipes`` (several in turn), ``streams``,
+"""What clients send: ``workloads`` (unary requests), ``actors`` and ``recipes`` (several in turn),
+``streams``,
 ``watchers``.
 """
