@@ -23,7 +23,7 @@ def in_a_process(code: str) -> str:
 def test_threads_started_later_have_short_slices_too_and_nothing_else_changes() -> None:
     assert in_a_process("""
 import os, threading
-from tools.muster.machine import scheduling
+from tools.muster.machine.process import scheduling
 before = os.sched_getscheduler(0), os.getpriority(os.PRIO_PROCESS, 0), scheduling.slice_s()
 assert scheduling.short_slices()
 assert (os.sched_getscheduler(0), os.getpriority(os.PRIO_PROCESS, 0)) == before[:2]
@@ -42,7 +42,7 @@ print("as it should be")
 def test_compactions_of_rocksdb_keep_the_usual_slices_and_flushes_have_short_ones(tmp_path: os.PathLike[str]) -> None:
     assert in_a_process(f"""
 from pathlib import Path
-from tools.muster.machine import scheduling
+from tools.muster.machine.process import scheduling
 usual = scheduling.slice_s()
 scheduling.short_slices()
 from node.storage import StateStore
@@ -59,7 +59,7 @@ print("as it should be")
 def test_a_thread_under_another_policy_is_left_alone() -> None:
     assert in_a_process("""
 import os
-from tools.muster.machine import scheduling
+from tools.muster.machine.process import scheduling
 os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
 assert not scheduling.short_slices()
 assert os.sched_getscheduler(0) == os.SCHED_BATCH

@@ -74,7 +74,7 @@ def test_the_c_librarys_free_memory_goes_back_to_the_kernel() -> None:
     """60 MB freed before a block that is in use: all that the library gives back by itself is the end of its heap."""
     code = """
 import asyncio
-from tools.muster.machine import trimming
+from tools.muster.machine.process import trimming
 
 trimming.LOOK_S = 0.02
 
