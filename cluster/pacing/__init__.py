@@ -1,5 +1,6 @@
 """When may work leave? Pure policies, each with what it costs to wait.
 
-``pace`` (group commit), ``gathering`` and ``late_feed`` (what nobody looks at is applied together), ``patience`` (whether a
-replica can wait for news of commits), ``returning`` (a moment for the clients that were just answered).
+``pace`` (group commit), ``gathering`` and ``late_feed`` (what nobody looks at is applied together),
+``patience`` (whether a replica can wait for news of commits), ``returning`` (a moment for the clients that
+were just answered), ``turns`` (a window that its owners use in turn).
 """

@@ -1,14 +1,35 @@
-"""A front follows the table of members as a node tells it."""
+"""What a node tells a front unasked: how it stands, its watermark, users, the table of members."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from cluster.features.auth.principal import read_news
 from cluster.members.table import decode_all
-from proxy.routing.links import Link
+from cluster.wire.messages import Status
+from proxy.routing.links import REFUSED, Link
 
 if TYPE_CHECKING:
     from proxy.routing.router import Router
+
+_STATE, _WATERMARK, _REFUSED, _LEAVING, _AUTH, _MEMBERS = map(int, (
+    Status.STATE, Status.WATERMARK, Status.REFUSED, Status.LEAVING, Status.AUTH, Status.MEMBERS))
+
+
+def heard(router: Router, link: Link, status: int, body: bytes) -> None:
+    """One such record."""
+    if status == _WATERMARK:
+        router.watermark(link, int.from_bytes(body, "little"))
+    elif status == _STATE:
+        link.state(body)
+    elif status == _AUTH:
+        router.principals.heard(*read_news(body))
+    elif status == _LEAVING:
+        link.leave()
+    elif status == _MEMBERS:
+        follow(router, link, body)
+    elif status == _REFUSED:
+        link.close(REFUSED + body.decode("utf-8", "replace"))
 
 
 def follow(router: Router, link: Link, body: bytes) -> None:

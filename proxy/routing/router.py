@@ -24,14 +24,15 @@ import structlog
 
 from cluster import errors
 from cluster.errors import ErrorKind, EtcdError
-from cluster.features.auth.principal import SAID, read_news
+from cluster.features.auth.principal import SAID
 from cluster.members.table import Table
 from cluster.repeats import Repeats
 from cluster.settings import Common
 from cluster.wire.messages import HEAD, LEADER, LONE_HEAD, READ, REQUEST, Method, Status
 from cluster.wire.protobuf import ResponseHeaders, header_prefix
 from proxy.auth.shown import Principals
-from proxy.routing.following import follow
+from proxy.routing.following import heard
+from proxy.routing.large import LARGE_BYTES, LargeWrites
 from proxy.routing.links import REFUSED, Link, Near
 from proxy.routing.overdue import sweep_link, sweep_waiting
 from proxy.routing.pieces import Pieces
@@ -55,15 +56,14 @@ LONE_AFTER = 3  # lone writes in a row before the next one counts as alone
 # plain integers: comparing enum members costs three times as much
 _OK, _ERROR, _NOT_LEADER, _PARTIAL, _ELSEWHERE = map(
     int, (Status.OK, Status.ERROR, Status.NOT_LEADER, Status.PARTIAL, Status.ELSEWHERE))
-_STATE, _WATERMARK, _REFUSED, _LEAVING, _AUTH, _MEMBERS = map(int, (
-    Status.STATE, Status.WATERMARK, Status.REFUSED, Status.LEAVING, Status.AUTH, Status.MEMBERS))
 _SUBSCRIPTION = frozenset(map(int, (Status.EVENTS, Status.SUBSCRIBED, Status.LOST)))
 
 
 class Router:
     """Requests to the nodes. ``limit_s``: the server's own time limit."""
 
-    def __init__(self, loop: Loop, common: Common, connect: Connect) -> None:
+    def __init__(self, loop: Loop, common: Common, connect: Connect,
+                 large_write_window_bytes: int = 1 << 20) -> None:
         self.loop = loop
         self.common = common
         self.limit_s = common.limit_s
@@ -89,6 +89,7 @@ class Router:
         self._scheduled = False
         self._late: list[Link] = []
         self._gathering: list[Callable[[], None]] = []
+        self.large = LargeWrites(self, large_write_window_bytes)
         self.pieces = Pieces(self, common.client_stall_timeout_ms / 1000)
         self.read_index = ReadIndexRounds(self)
         self.slow = SlowRequests(common.warning_request_ms / 1000)
@@ -105,6 +106,8 @@ class Router:
               then: Callable[[Waiting, int, bytes], None] | None = None, context: Any = None) -> None:
         """A request that may change something, to the shard's leader."""
         waiting = Waiting(call, method, body, shard, WRITE, self.loop.time(), self.limit_s, stats, then, context)
+        if len(body) > LARGE_BYTES and not self.large.lets_in(waiting):
+            return
         link = self.routes[shard].leader_link
         if link is not None:
             self.send(link, waiting)
@@ -370,18 +373,7 @@ class Router:
 
     def _other(self, link: Link, rid: int, status: int, body: bytes) -> None:
         if rid == 0:
-            if status == _WATERMARK:
-                self._watermark(link, int.from_bytes(body, "little"))
-            elif status == _STATE:
-                link.state(body)
-            elif status == _AUTH:
-                self.principals.heard(*read_news(body))
-            elif status == _LEAVING:
-                link.leave()
-            elif status == _MEMBERS:
-                follow(self, link, body)
-            elif status == _REFUSED:
-                link.close(REFUSED + body.decode("utf-8", "replace"))
+            heard(self, link, status, body)
             return
         if status in _SUBSCRIPTION:
             if self.hub is not None:
@@ -432,7 +424,8 @@ class Router:
             route.leader_link = None  # asking the same node at once would only spin
         self.to_leader(waiting)
 
-    def _watermark(self, link: Link, revision: int) -> None:
+    def watermark(self, link: Link, revision: int) -> None:
+        """Every event of its shard up to this revision has come on a link."""
         if revision > link.watermark:
             link.watermark = revision
             if revision > link.revision:
@@ -520,6 +513,7 @@ class Router:
         """Every ``SWEEP_S``: links, time limits, requests whose clients have gone."""
         now = self.loop.time()
         self.pieces.sweep(now)
+        self.large.sweep(now)
         for route in self.routes:
             if not self.draining:
                 route.upkeep(now)
@@ -577,6 +571,7 @@ class Router:
     def close(self) -> None:
         """End every link. What is still open is answered as of unknown fate."""
         self.draining = True
+        self.large.close()
         for route in self.routes:
             for link in tuple(route.links.values()):
                 link.close("shutting down")
@@ -592,6 +587,7 @@ class Router:
             "queued": sum(len(r.queue) + len(r.reads) for r in self.routes),
             "read_index_rounds": self.read_index.rounds, "read_index_slow": self.read_index.slow,
             "read_index_failed": self.read_index.failed,
+            "large_writes_waiting": self.large.waiting,
             "links_up": sum(link.up for r in self.routes for link in r.links.values()),
         }
 

@@ -89,6 +89,10 @@ _GROUPS: dict[str, list[Flag]] = {
         Flag("max-unanswered-bytes", U, "4194304", "requests of one connection that are complete and not answered: so much window a client has for them (small and unfinished ones aside); at least 64 KiB"),
         Flag("max-unfinished-bytes", U, "67108864", "requests of one connection of which a part is to come; one more is refused"),
         Flag("max-untaken-bytes", U, "33554432", "answers of one connection that its client has not taken: beyond it its next large ranges wait, and new calls are refused at eight times as much"),
+        Flag("large-write-window-bytes", U, "1048576",
+             "writes of more than 16 KiB that clients of a host may have on their way to the leaders "
+             "together, shared among its fronts; the rest wait, and clients take turns. One that is larger "
+             "goes alone"),
         Flag("max-connection-snapshots", U, "2", "snapshots that one connection may have under way; a host makes 4 at once"),
         Flag("max-connection-range-streams", U, "64", "RangeStreams that one connection may have under way"),
         Flag("client-stall-timeout", D, "1m", "a client that takes nothing of a stream, a snapshot or a range for so long is answered with an error; of one that holds more than its share of --max-client-memory-bytes when that is used up, the connection ends"),
