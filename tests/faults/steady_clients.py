@@ -11,13 +11,12 @@ import asyncio
 import time
 from collections.abc import Sequence
 from types import TracebackType
-from typing import Any
+from typing import Any, Protocol
 
 import grpc
 import grpc.aio
 
 from cluster.pb import rpc_pb2 as pb
-from tests.faults.hosts import Hosts
 from tests.faults.shards import keys_of
 
 _KV = "/etcdserverpb.KV/"
@@ -30,6 +29,12 @@ AGREE_LIMIT_S = 60.0
 
 class Failed(Exception):
     """A request was not answered with its outcome."""
+
+
+class Hosts(Protocol):
+    """Where the hosts serve clients: addresses and ports."""
+
+    endpoints: list[tuple[str, int]]
 
 
 class SteadyClient:
