@@ -64,10 +64,12 @@ class Turns(Generic[Item]):
 
     def next(self) -> tuple[Hashable, int, Item] | None:
         """What begins now: its owner, its size and itself; None if there is nothing, or no room."""
-        owner = next(iter(self._waiting), None)
-        if owner is None or not self._fits(self._waiting[owner][0][0]):
+        if not self._waiting:
             return None
-        queue = self._waiting.pop(owner)
+        owner, queue = next(iter(self._waiting.items()))
+        if not self._fits(queue[0][0]):
+            return None
+        del self._waiting[owner]
         size, item = queue.popleft()
         self._begin(owner, size)
         if queue:

@@ -12,6 +12,7 @@ that have got the event stay, the others go on as a cohort of their own.
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from typing import TYPE_CHECKING
 
 from proxy.grpc.wire import PREFIX
@@ -76,6 +77,11 @@ class Cohort:
         del self.members[watch_id_field(watch.id)]
         self._ids = ()
         return not self.members and self.subscription.remove(self)
+
+    @property
+    def client(self) -> Hashable:
+        """Whose connection the stream is on."""
+        return getattr(self.stream.call, "peer", None)
 
     @property
     def blocked(self) -> bool:

@@ -1,17 +1,18 @@
-"""Reading the past of a range, in slices: at most so many questions at once, each bounded, in turn.
+"""Reading the past of a range, in slices: at most so many questions at once, each bounded, clients in turn.
 
-A slice over several shards asks each from the same revision and is complete up to where the slowest got; what
-others brought beyond that is asked again.
+A client with very many watches that catch up waits for himself: another's first slice is read after one of
+each client's before it (decision 82). A slice over several shards asks each from the same revision and is
+complete up to where the slowest got; what others brought beyond that is asked again.
 """
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 
 from cluster import errors
 from cluster.errors import EtcdError
+from cluster.pacing.turns import Turns
 from cluster.wire.messages import HISTORY_ANSWER, HISTORY_HEAD
 from proxy.routing.router import Router, Waiting
 from proxy.watch.encode import Batch, batch_of_history, merged
@@ -38,6 +39,7 @@ class _Question:
     key: bytes
     range_end: bytes
     prev_kv: bool
+    client: Hashable
     shards: tuple[int, ...]
     from_revision: int
     then: Callable[[Slice], None]
@@ -55,27 +57,23 @@ class History:
     def __init__(self, router: Router, most_bytes: int) -> None:
         self._router = router
         self._most_bytes = most_bytes  # of a slice
-        self._waiting: deque[_Question] = deque()
-        self._open = 0
+        self._turns: Turns[_Question] = Turns(_OPEN)
         self.slices = 0
 
-    def ask(self, key: bytes, range_end: bytes, prev_kv: bool, shards: tuple[int, ...], from_revision: int,
-            then: Callable[[Slice], None]) -> None:
-        """Read the events of a range from a revision on; ``then`` gets one slice."""
-        self._waiting.append(_Question(key, range_end, prev_kv, shards, from_revision, then))
-        self._start()
+    def ask(self, key: bytes, range_end: bytes, prev_kv: bool, client: Hashable, shards: tuple[int, ...],
+            from_revision: int, then: Callable[[Slice], None]) -> None:
+        """Read the events of a range from a revision on, for a client; ``then`` gets one slice."""
+        question = _Question(key, range_end, prev_kv, client, shards, from_revision, then)
+        if self._turns.enter(client, 1, question):
+            self._start(question)
 
-    def _start(self) -> None:
-        while self._waiting and self._open < _OPEN:
-            question = self._waiting.popleft()
-            self._open += 1
-            self.slices += 1
-            question.open = len(question.shards)
-            head = HISTORY_HEAD.pack(
-                question.from_revision, _EVENTS, self._most_bytes, int(question.prev_kv), len(question.key))
-            for shard in question.shards:
-                self._router.history(
-                    head + question.key + question.range_end, shard, self._answer, question)
+    def _start(self, question: _Question) -> None:
+        self.slices += 1
+        question.open = len(question.shards)
+        head = HISTORY_HEAD.pack(
+            question.from_revision, _EVENTS, self._most_bytes, int(question.prev_kv), len(question.key))
+        for shard in question.shards:
+            self._router.history(head + question.key + question.range_end, shard, self._answer, question)
 
     def _answer(self, waiting: Waiting, status: int, body: bytes) -> None:
         question: _Question = waiting.context
@@ -94,9 +92,10 @@ class History:
                 question.failed = True
         if question.open:
             return
-        self._open -= 1
+        self._turns.leave(question.client, 1)
         question.then(self._finish(question))
-        self._start()
+        while (found := self._turns.next()) is not None:
+            self._start(found[2])
 
     def _finish(self, question: _Question) -> Slice:
         acknowledged = self._router.compacted

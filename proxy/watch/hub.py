@@ -148,8 +148,8 @@ class WatchHub:
                 part.filling = True  # until the tick asks again
                 self._stalled_parts[part] = None
 
-        self._history.ask(subscription.key, subscription.range_end, subscription.prev_kv, (part.shard,),
-                          part.position + 1, answer)
+        self._history.ask(subscription.key, subscription.range_end, subscription.prev_kv,
+                          subscription.client(), (part.shard,), part.position + 1, answer)
 
     def _compacted(self, subscription: Subscription, part: Part, revision: int) -> None:
         """A gap was compacted away: whoever needs it ends; the others go on from the compaction."""
@@ -181,7 +181,7 @@ class WatchHub:
             else:
                 subscription.resume(cohort)
 
-        self._history.ask(subscription.key, subscription.range_end, subscription.prev_kv,
+        self._history.ask(subscription.key, subscription.range_end, subscription.prev_kv, cohort.client,
                           tuple(p.shard for p in subscription.parts), cohort.cursor + 1, answer)
 
     # -- from the links -----------------------------------------------------------------------------

@@ -16,7 +16,8 @@ The rules (I16)
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
+from itertools import chain
 from typing import TYPE_CHECKING, Protocol
 
 from proxy.watch.encode import Batch, joined, merged
@@ -260,6 +261,11 @@ class Subscription:
     def cohorts(self) -> list[Cohort]:
         """All of them."""
         return [*self.live.values(), *self.ahead, *self.lagging]
+
+    def client(self) -> Hashable:
+        """One of those who watch: what it costs to bring its events is put down to him."""
+        cohort = next(chain(self.live.values(), self.ahead, self.lagging), None)
+        return None if cohort is None else cohort.client
 
     def remove(self, cohort: Cohort) -> bool:
         """A cohort has ended. True if nobody is left."""

@@ -55,6 +55,14 @@ def test_what_is_beyond_a_share_makes_nobody_else_wait() -> None:
     assert began(turns) == ["a3"]
 
 
+def test_nobody_in_particular_is_an_owner_too() -> None:
+    turns: Turns[str] = Turns(1)
+    assert turns.enter(None, 1, "first")
+    turns.enter(None, 1, "second")
+    turns.leave(None, 1)
+    assert began(turns) == ["second"]
+
+
 def test_what_is_not_wanted_any_more_leaves_the_line() -> None:
     turns: Turns[str] = Turns(1)
     assert turns.enter("a", 1, "a0")

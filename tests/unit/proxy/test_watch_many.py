@@ -170,3 +170,25 @@ def test_nothing_of_watches_that_have_ended_is_left_to_the_garbage_collector() -
             world.settle()
             del client
         assert not world.net.context.hub.subscriptions
+
+
+def test_who_watches_one_key_of_the_past_does_not_wait_behind_who_watches_very_many() -> None:
+    world = World()
+    for _ in range(3):
+        world.write((0, b"k"))
+    many, few = Client(world), Client(world)
+    many.call.peer, few.call.peer = "10.0.0.1:1", "10.0.0.2:1"  # type: ignore[attr-defined]
+    for number in range(400):
+        many.create(b"a%d" % number, start=2)
+    few.create(b"k", start=2)
+    world.net.run()
+    source, asked = world.sources[1], 0
+    while not few.events():
+        asked += sum(request.method == Method.HISTORY for request in source.node.requests)
+        source.serve()
+        source.send_late()
+        world.net.run()
+    assert asked <= 12  # four at once: those before it, and those beside it
+    assert [revision for revision, _, _ in few.events()] == [2, 3, 4]
+    world.settle()
+    assert world.net.context.hub.statistics()["slow"] == 0
