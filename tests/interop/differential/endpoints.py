@@ -67,6 +67,7 @@ class GrpcEndpoint:
 
     def __init__(self, address: str) -> None:
         self.address = address
+        self.address = address
         self._channel = grpc.insecure_channel(address, options=[("grpc.max_receive_message_length", -1)])
         grpc.channel_ready_future(self._channel).result(timeout=TIMEOUT_S)
         self._calls = {

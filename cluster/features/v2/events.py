@@ -1,0 +1,167 @@
+"""What happened to a node of the tree: an event, as rows hold it and as fronts get it."""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from enum import IntEnum
+
+
+class Action(IntEnum):
+    """What was done. Numbers are never reused."""
+
+    GET = 0
+    SET = 1
+    CREATE = 2
+    UPDATE = 3
+    COMPARE_AND_SWAP = 4
+    DELETE = 5
+    COMPARE_AND_DELETE = 6
+    EXPIRE = 7
+
+
+NAMES = {
+    Action.GET: "get",
+    Action.SET: "set",
+    Action.CREATE: "create",
+    Action.UPDATE: "update",
+    Action.COMPARE_AND_SWAP: "compareAndSwap",
+    Action.DELETE: "delete",
+    Action.COMPARE_AND_DELETE: "compareAndDelete",
+    Action.EXPIRE: "expire",
+}
+_HEAD = struct.Struct("<QBBqQqqQQI")
+# index, action, flags, at, created, expires; of the previous node: expires, modified, created; key length
+_LENGTH = struct.Struct("<I")
+_REFRESH, _DIR, _GONE, _PREV, _PREV_DIR = 1, 2, 4, 8, 16
+
+
+@dataclass(slots=True, frozen=True)
+class Shown:
+    """A node, as an event shows it."""
+
+    key: bytes
+    directory: bool
+    value: bytes | None  # None: it is a directory, or gone
+    expires_ns: int  # 0: never
+    modified: int
+    created: int
+
+
+@dataclass(slots=True, frozen=True)
+class Event:
+    """A change that took place."""
+
+    action: Action
+    node: Shown
+    prev: Shown | None
+    at_ns: int  # the clock of whoever asked for it: what is left of a TTL is shown from there
+    refresh: bool = False  # nobody is woken
+
+    @property
+    def index(self) -> int:
+        """The index that it gave the tree."""
+        return self.node.modified
+
+    @property
+    def created(self) -> bool:
+        """Whether the key is new: 201."""
+        return self.action == Action.CREATE or (self.action == Action.SET and self.prev is None)
+
+    @property
+    def sweeps(self) -> bool:
+        """Whether what was below went with it."""
+        return _sweeps(self.action) and self.prev is not None and self.prev.directory
+
+    def encode(self) -> bytes:
+        """The value of its row."""
+        node, prev = self.node, self.prev
+        gone = not node.directory and node.value is None
+        flags = self.refresh * _REFRESH + node.directory * _DIR + gone * _GONE
+        value = node.value or b""
+        if prev is None:
+            head = _HEAD.pack(
+                node.modified,
+                self.action,
+                flags,
+                self.at_ns,
+                node.created,
+                node.expires_ns,
+                0,
+                0,
+                0,
+                len(node.key),
+            )
+            return b"".join((head, node.key, _LENGTH.pack(len(value)), value))
+        flags += _PREV + prev.directory * _PREV_DIR
+        head = _HEAD.pack(
+            node.modified,
+            self.action,
+            flags,
+            self.at_ns,
+            node.created,
+            node.expires_ns,
+            prev.expires_ns,
+            prev.modified,
+            prev.created,
+            len(node.key),
+        )
+        return b"".join((head, node.key, _LENGTH.pack(len(value)), value, prev.value or b""))
+
+    @classmethod
+    def decode(cls, row: bytes) -> Event:
+        """The event of such a row. struct.error, ValueError: it is none."""
+        index, action, flags, at_ns, created, expires, prev_expires, modified, prev_created, length = (
+            _HEAD.unpack_from(row)
+        )
+        at = _HEAD.size + length
+        key = row[_HEAD.size : at]
+        (value_length,) = _LENGTH.unpack_from(row, at)
+        at += _LENGTH.size
+        value = None if flags & (_DIR | _GONE) else row[at : at + value_length]
+        node = Shown(key, bool(flags & _DIR), value, expires, index, created)
+        prev = None
+        if flags & _PREV:
+            directory = bool(flags & _PREV_DIR)
+            before = None if directory else row[at + value_length :]
+            prev = Shown(key, directory, before, prev_expires, modified, prev_created)
+        return cls(Action(action), node, prev, at_ns, bool(flags & _REFRESH))
+
+
+@dataclass(slots=True, frozen=True)
+class Brief:
+    """What of an event says whom it concerns."""
+
+    index: int
+    key: bytes
+    refresh: bool
+    sweeps: bool
+
+    @classmethod
+    def of(cls, row: bytes) -> Brief:
+        """Without the values. struct.error, ValueError: it is no event's row."""
+        head = _HEAD.unpack_from(row)
+        flags = head[2]
+        key = row[_HEAD.size : _HEAD.size + head[-1]]
+        swept = _sweeps(head[1]) and bool(flags & _PREV_DIR)
+        return cls(head[0], key, bool(flags & _REFRESH), swept)
+
+
+def _sweeps(action: int) -> bool:
+    return action in (Action.DELETE, Action.EXPIRE)
+
+
+def below(path: bytes) -> bytes:
+    """What the paths of everything below a directory begin with."""
+    return path if path.endswith(b"/") else path + b"/"
+
+
+def concerns(watched: bytes, recursive: bool, event: Brief, swept: bool) -> bool:
+    """Whether somebody who waits at a path is woken. ``swept``: what he waits at went with the directory."""
+    if event.refresh:
+        return False
+    if event.key == watched or swept:
+        return True
+    if not recursive or not event.key.startswith(below(watched)):
+        return False
+    return b"/_" not in event.key[len(below(watched)) - 1 :]  # what is hidden below shows nobody above

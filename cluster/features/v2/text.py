@@ -1,0 +1,37 @@
+"""Text as Go's ``encoding/json`` writes it, and moments."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime
+
+NS = 10**9
+_SPECIAL = re.compile('[\x00-\x1f"\\\\<>&\u2028\u2029\udc80-\udcff]')
+_NAMED = {'"': '\\"', "\\": "\\\\", "\n": "\\n", "\r": "\\r", "\t": "\\t"}
+
+
+def quoted(text: bytes) -> str:
+    """A string of JSON. What is no UTF-8 becomes ``\\ufffd``, byte by byte."""
+    shown = text.decode("utf-8", "surrogateescape")
+    if _SPECIAL.search(shown):
+        shown = _SPECIAL.sub(_escaped, shown)
+    return f'"{shown}"'
+
+
+def _escaped(found: re.Match[str]) -> str:
+    character = found[0]
+    if character >= "\udc80":
+        return "\\ufffd"
+    return _NAMED.get(character) or f"\\u{ord(character):04x}"
+
+
+def moment(ns: int) -> str:
+    """A moment (nanoseconds since 1970) in RFC 3339, UTC, as short as it goes."""
+    seconds, rest = divmod(ns, NS)
+    text = datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+    return f"{text}.{rest:09d}".rstrip("0") + "Z" if rest else text + "Z"
+
+
+def seconds_left(expires_ns: int, now_ns: int) -> int:
+    """The ``ttl`` of a node: rounded up."""
+    return -((now_ns - expires_ns) // NS)

@@ -1,0 +1,232 @@
+"""The tree: a fold of rows, the same at every replica at the same place of the order.
+
+Rows, by name (``cluster.features.rows``)::
+
+    c             index u64 | what was counted, u32 each, in the order of ``COUNTED``
+    h<slot u16>   an event (``events.Event``): the last ``KEPT`` ones, by their index
+    n<path>       flags u8 | created u64 | modified u64 | expires i64 (ns since 1970, 0: never) | value
+
+The row of a directory stands before those of what it holds. One request writes the nodes that it changes, its
+event and the counters, in this order, so its cost does not grow with the tree.
+"""
+
+from __future__ import annotations
+
+import heapq
+import struct
+from collections.abc import Iterable
+
+from cluster.faults import faults
+from cluster.features.rows import Row
+from cluster.features.v2.history import History
+from cluster.features.v2.refusals import Code, V2Error
+
+KEYS, AUTH = b"/1", b"/2"  # etcd's namespaces
+FIRST_INDEX = 3  # of a tree that nobody has written: what a single etcd spends on its own records
+COUNTER_ROW = b"c"
+_NODE, _EVENT = b"n", b"h"
+_INDEX = struct.Struct("<Q")
+_SLOT = struct.Struct(">H")
+_HEAD = struct.Struct("<BQQq")
+_DIR = 1
+COUNTED = (
+    "setsSuccess",
+    "setsFail",
+    "deleteSuccess",
+    "deleteFail",
+    "updateSuccess",
+    "updateFail",
+    "createSuccess",
+    "createFail",
+    "compareAndSwapSuccess",
+    "compareAndSwapFail",
+    "compareAndDeleteSuccess",
+    "compareAndDeleteFail",
+    "expireCount",
+)
+_COUNTS = struct.Struct(f"<Q{len(COUNTED)}I")
+_LEAST_STALE = 64
+
+
+class Node:
+    """A file or a directory."""
+
+    __slots__ = ("children", "created", "expires_ns", "key", "modified", "value")
+
+    def __init__(
+        self, key: bytes, directory: bool, created: int, modified: int, expires_ns: int, value: bytes
+    ) -> None:
+        self.key = key  # its whole path
+        self.children: dict[bytes, Node] | None = {} if directory else None  # None: a file
+        self.created = created
+        self.modified = modified
+        self.expires_ns = expires_ns  # 0: never
+        self.value = value
+
+    @property
+    def hidden(self) -> bool:
+        """Whether no list shows it."""
+        return self.key[self.key.rfind(b"/") + 1 :].startswith(b"_")
+
+
+def node_row(key: bytes, directory: bool, created: int, modified: int, expires_ns: int, value: bytes) -> Row:
+    """The row of a node."""
+    return _NODE + key, _HEAD.pack(_DIR if directory else 0, created, modified, expires_ns) + value
+
+
+def gone_row(key: bytes) -> Row:
+    """The row of a node that is deleted."""
+    return _NODE + key, None
+
+
+def event_row(index: int, event: bytes) -> Row:
+    """The row of an event, in the place of the one that is forgotten for it."""
+    return _EVENT + _SLOT.pack(index % History.KEPT), event
+
+
+def counter_row(index: int, counts: Iterable[int]) -> Row:
+    """The row of the index and of what is counted."""
+    return COUNTER_ROW, _COUNTS.pack(index, *[count & 0xFFFFFFFF for count in counts])
+
+
+Swept = tuple[bytes, ...]  # the paths of everything that went with a directory, its own among them
+
+
+class Tree:
+    """All nodes. Whoever changes them does it by rows."""
+
+    def __init__(self, rows: Iterable[Row] = (), *, keep_events: bool = True) -> None:
+        """``keep_events``: for those who look back; who only evaluates has no use for them."""
+        self.root = Node(b"/", True, 0, 0, 0, b"")
+        assert self.root.children is not None
+        self.root.children[KEYS[1:]] = Node(KEYS, True, 0, 0, 0, b"")
+        self.index = FIRST_INDEX
+        self.written = False  # whether anybody ever wrote: the index is that of a row
+        self.counts = [0] * len(COUNTED)
+        self.history = History() if keep_events else None
+        self._expiring: dict[bytes, int] = {}  # by path, when
+        self._heap: list[tuple[int, bytes]] = []  # some are stale
+        self.take(rows)
+
+    # -- reading
+
+    def find(self, path: bytes) -> Node:
+        """The node there. V2Error: there is none."""
+        node = self.root
+        if path == b"/":
+            return node
+        for name in path.split(b"/")[1:]:
+            if node.children is None:
+                raise V2Error(Code.NOT_DIR, node.key, self.index)
+            child = node.children.get(name)
+            if child is None:
+                missing = (b"" if node is self.root else node.key) + b"/" + name
+                raise V2Error(Code.KEY_NOT_FOUND, missing, self.index)
+            node = child
+        return node
+
+    def first_due(self, now_ns: int) -> Node | None:
+        """The node whose time was over first; None: there is none."""
+        while 0 < self.next_expiry_ns <= now_ns:
+            path = self._heap[0][1]
+            try:
+                return self.find(path)
+            except V2Error:  # of rows that no change of ours writes
+                del self._expiring[path]
+        return None
+
+    @property
+    def next_expiry_ns(self) -> int:
+        """When the first node's time is over; 0: none has one."""
+        heap = self._heap
+        while heap and self._expiring.get(heap[0][1]) != heap[0][0]:
+            heapq.heappop(heap)
+        return heap[0][0] if heap else 0
+
+    # -- the fold
+
+    def take(self, rows: Iterable[Row]) -> list[tuple[bytes, Swept]]:
+        """Take rows in; the events among them, and what each swept. A row that nobody can read changes
+        nothing, here as at every other replica."""
+        events: list[tuple[bytes, Swept]] = []
+        removed: list[bytes] = []
+        for name, value in rows:
+            try:
+                kind = name[:1]
+                if kind == _NODE:
+                    if value is None:
+                        removed.append(name[1:])
+                        self._remove(name[1:])
+                    else:
+                        self._put(name[1:], value)
+                elif kind == _EVENT and value is not None:
+                    if self.history is not None:
+                        brief = self.history.add(value)
+                        events.append((value, tuple(removed) if brief.sweeps else ()))
+                    removed = []
+                elif name == COUNTER_ROW and value is not None:
+                    index, *self.counts = _COUNTS.unpack(value)
+                    self.index = index
+                    self.written = True
+            except (struct.error, ValueError, IndexError) as error:
+                faults.met("taking a row of the v2 tree", error)
+        return events
+
+    def _put(self, path: bytes, row: bytes) -> None:
+        flags, created, modified, expires_ns = _HEAD.unpack_from(row)
+        names = path.split(b"/")[1:]
+        parent = self._directory(names[:-1])
+        assert parent.children is not None
+        directory = bool(flags & _DIR)
+        value = row[_HEAD.size :]
+        node = parent.children.get(names[-1])
+        if node is None or (node.children is None) == directory:
+            self._forget_below(node)
+            parent.children[names[-1]] = Node(path, directory, created, modified, expires_ns, value)
+        else:
+            node.created, node.modified, node.expires_ns, node.value = created, modified, expires_ns, value
+        if expires_ns:
+            if self._expiring.get(path) != expires_ns:
+                self._expiring[path] = expires_ns
+                heapq.heappush(self._heap, (expires_ns, path))
+                if len(self._heap) > 2 * len(self._expiring) + _LEAST_STALE:
+                    self._heap = [(when, of) for of, when in self._expiring.items()]
+                    heapq.heapify(self._heap)
+        elif self._expiring:
+            self._expiring.pop(path, None)
+
+    def _directory(self, names: list[bytes]) -> Node:
+        """The directory there. One that is missing, or a file in its place, no row of ours leaves behind: it
+        is made, the same at every replica."""
+        node = self.root
+        path = b""
+        for name in names:
+            path += b"/" + name
+            assert node.children is not None
+            child = node.children.get(name)
+            if child is None or child.children is None:
+                child = node.children[name] = Node(path, True, 0, 0, 0, b"")
+                self._expiring.pop(path, None)
+            node = child
+        return node
+
+    def _remove(self, path: bytes) -> None:
+        node = self.root
+        *above, last = path.split(b"/")[1:]
+        for name in above:
+            child = None if node.children is None else node.children.get(name)
+            if child is None:
+                return
+            node = child
+        if node.children is not None:
+            self._forget_below(node.children.pop(last, None))
+
+    def _forget_below(self, node: Node | None) -> None:
+        """Nothing of these expires any more."""
+        if not self._expiring:
+            return
+        left = [] if node is None else [node]
+        while left:
+            some = left.pop()
+            self._expiring.pop(some.key, None)
+            left.extend((some.children or {}).values())

@@ -1,0 +1,57 @@
+"""Changes of a v2 tree by chance, most of which mean something there."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+
+from cluster.features.v2.refusals import V2Error
+from cluster.features.v2.requests import Op, Write
+from cluster.features.v2.tree import KEYS, Tree
+
+S = 10**9
+NOW_NS = 1_800_000_000 * S
+_NAMES = (b"a", b"b", b"c", b"_h", b"\xc3\xa4<&>", b"x y")
+_VALUES = (b"", b"1", b"2", b'<&>"\\\n\t\x01\x7f', b"\xff\xe2\x28", "\u2028\ufffd".encode())
+
+
+def random_path(rng: random.Random) -> bytes:
+    """Some path below the keys, or their root."""
+    return KEYS + b"".join(b"/" + rng.choice(_NAMES) for _ in range(rng.choice((0, 1, 1, 1, 2, 2, 2, 3))))
+
+
+def random_write(
+    rng: random.Random, tree: Tree, now_ns: int = NOW_NS, ttls: Sequence[int] = (1, 30)
+) -> Write:
+    """Some change."""
+    op = rng.choice(list(Op) + [Op.SET] * 4)
+    path = random_path(rng)
+    removes = op in (Op.DELETE, Op.COMPARE_AND_DELETE)
+    value = rng.choice(_VALUES)
+    refresh = op in (Op.SET, Op.UPDATE, Op.COMPARE_AND_SWAP) and rng.random() < 0.2
+    directory = rng.random() < (0.3 if removes else 0.1) and not refresh
+    expires_ns = now_ns + rng.choice(ttls) * S if refresh or rng.random() < 0.2 else 0
+    prev_value, prev_index = b"", 0
+    if op in (Op.COMPARE_AND_SWAP, Op.COMPARE_AND_DELETE):
+        try:
+            node = tree.find(path)
+            likely_value, likely_index = node.value, node.modified
+        except V2Error:
+            likely_value, likely_index = b"", 0
+        if rng.random() < 0.6:
+            prev_value = rng.choice((likely_value, b"2", b"other"))
+        if not prev_value or rng.random() < 0.4:
+            prev_index = rng.choice((likely_index, tree.index)) or 1
+        directory = False
+    return Write(
+        op,
+        path,
+        b"" if refresh or directory or removes else value,
+        directory,
+        prev_value,
+        prev_index,
+        0 if removes else expires_ns,
+        refresh,
+        op == Op.DELETE and rng.random() < 0.3,
+        now_ns,
+    )
