@@ -110,9 +110,10 @@ class Principals:
         self._heard = -1
         self._shown: dict[str, Shown] = {}
 
-    def of(self, token: bytes, common_name: str | None) -> Shown | None:
-        """What a client shows by his metadata, or by his certificate; None: nothing."""
-        if token:
+    def of(self, token: bytes | None, common_name: str | None) -> Shown | None:
+        """What a client shows by his metadata, or by his certificate; None: nothing. An empty token is one
+        that does not count, as etcd has it."""
+        if token is not None:
             text = (token[len(_BEARER) :] if token.startswith(_BEARER) else token).decode("latin-1")
             found = self._shown.pop(text, None)
             if found is None:

@@ -27,7 +27,7 @@ class Served(Protocol):
         """What refuses a method by its path where this host may not serve it; None: nothing."""
 
     @property
-    def shown(self) -> Callable[[bytes, str | None], Any]:
+    def shown(self) -> Callable[[bytes | None, str | None], Any]:
         """What a client shows, by his token and his certificate's name (``proxy.auth.shown``)."""
 
     def served(self, path: str) -> UnaryHandler | StreamHandler | None:
@@ -90,7 +90,7 @@ class InnerCall:
         yet."""
         path = self.path.decode()
         if self.principal is None:
-            shown = self.metadata.get(b"token") or self.metadata.get(b"authorization", b"")
+            shown = self.metadata.get(b"token", self.metadata.get(b"authorization"))
             self.principal = registry.shown(shown, None)
         handler = registry.served(path)
         refusal = registry.gate(self.path) if registry.gate is not None else None

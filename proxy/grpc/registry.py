@@ -62,7 +62,7 @@ class Registry:
         # refuses gRPC methods by their path, where this host may not
         self.gate: Callable[[bytes], EtcdError | None] | None = None
         self._timed = timed
-        self.shown: Callable[[bytes, str | None], Any] = lambda token, common_name: None
+        self.shown: Callable[[bytes | None, str | None], Any] = lambda token, common_name: None
         self._methods: dict[bytes, tuple[type[Call], Any]] = {}
         self._services: set[bytes] = set()
         self._http: dict[str, HttpHandler] = {}
@@ -157,9 +157,10 @@ class Registry:
         if encoding not in (b"identity", b"gzip", b""):
             return _refused(wire.UNIMPLEMENTED, f"grpc: Decompressor is not installed for grpc-encoding {wire.quote(encoding)}")
         kind_of_call = "stream" if issubclass(found[0], StreamCall) else "unary"
+        fields = headers.metadata
         route = Route(found[0], found[1], None, self._client(kind_of_call, headers.field(b"client-api-version")),
                       self.times.get(wire.text_of(headers.path)),
-                      self.shown(headers.field(b"token") or headers.field(b"authorization"),
+                      self.shown(fields.get(b"token", fields.get(b"authorization")),
                                  getattr(getattr(connection, "owner", None), "name", None)))
         if any(name == b"grpc-timeout" for name, _ in headers.fields):
             return _with_timeout(route, headers.field(b"grpc-timeout"))

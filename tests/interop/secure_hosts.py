@@ -39,7 +39,7 @@ class SecureHost:
     @property
     def metrics(self) -> str:
         """For metrics and health."""
-        return f"https://127.0.0.1:{self.port + 2}"
+        return f"https://127.0.0.1:{self.port + 5}"
 
     def ctl(
         self, program: tuple[str, ...], words: str, *flags: str, limit: str = "2s"
@@ -96,7 +96,7 @@ def secure_host(
 ) -> Iterator[SecureHost]:
     """A host that serves ``https`` clients and metrics at 127.0.0.1. ``ready``: whom to trust when asking
     whether it does; None: anybody."""
-    port = free_base_port(1, 4)
+    port = free_base_port(1, 5)  # four shards at most
     url, peer = f"https://127.0.0.1:{port}", f"http://127.0.0.1:{port + 1}"
     folder.mkdir(parents=True, exist_ok=True)
     log = folder / f"{name}.log"
@@ -107,7 +107,7 @@ def secure_host(
         f"--listen-peer-urls={peer}",
         f"--initial-advertise-peer-urls={peer}",
         f"--initial-cluster=default={peer}",
-        f"--listen-metrics-urls=https://127.0.0.1:{port + 2}",
+        f"--listen-metrics-urls=https://127.0.0.1:{port + 5}",
         "--unsafe-no-fsync",
         *flags,
     ]

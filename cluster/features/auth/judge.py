@@ -101,7 +101,9 @@ class _Asked:
         return self._user()
 
     def root(self) -> None:
-        """He has to have the role root."""
+        """He has to have the role root. Of a user who is none etcd says so here, and only here."""
+        if self._principal.user and self._principal.user not in self._state.users:
+            raise EtcdError(errors.USER_NOT_FOUND)
         if not self._state.is_root(self._user()):
             raise EtcdError(errors.PERMISSION_DENIED)
 
