@@ -33,6 +33,7 @@ from proxy.services.context import Context
 from proxy.services.table import register_all
 from proxy.services.upkeep.corruption import CorruptionChecks, differs
 from proxy.tls import Credentials
+from proxy.v2.endpoints import register_v2
 
 log = structlog.get_logger("front")
 
@@ -89,6 +90,8 @@ class Front:
             gateway = Gateway(self.registry, room, lambda: named and self.context.principals.enabled)
             self.registry.http("/v3/", gateway.serve)
             self.registry.http("/v3", lambda request: redirect(request, "/v3/"))
+        if settings.v2:
+            register_v2(self.registry, self.context)
         self.metrics_server: Server | None = None
         self._loop = loop
         self._ready = False

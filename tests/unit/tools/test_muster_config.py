@@ -69,7 +69,7 @@ def test_a_setting_that_cannot_be(args: str, message: str) -> None:
     ["--peer-cert-file=c", "--peer-auto-tls",
      "--discovery=http://d", "--discovery-srv=example.com", "--wal-dir=w",
      "--force-new-cluster", "--enable-distributed-tracing", "--pre-vote=false",
-     "--enable-v2", "--proxy=on"],
+     "--proxy=on"],
 )  # fmt: skip
 def test_what_is_not_there_yet_is_refused_by_name(arg: str) -> None:
     with pytest.raises(ConfigError, match=r"^--[a-z0-9-]+ is not supported yet"):

@@ -134,6 +134,7 @@ _GROUPS: dict[str, list[Flag]] = {
         Flag("socket-reuse-port", B, "false", "SO_REUSEPORT on the client port (always, with several fronts)", yaml="socket-options/reuse-port"),
         Flag("socket-reuse-address", B, "false", "SO_REUSEADDR; always set", NO, yaml="socket-options/reuse-address"),
         Flag("enable-grpc-gateway", B, "true", "serve the JSON gateway (/v3/...)"),
+        Flag("enable-v2", B, "true", "serve etcd's API of version 2 (/v2/...); etcd's default is false"),
         Flag("raft-read-timeout", D, "5s", "read time-out of a peer connection", NO, yaml=""),
         Flag("raft-write-timeout", D, "5s", "write time-out of a peer connection", NO, yaml=""),
         Flag("feature-gates", S, "", "gate=bool,...; etcd's gates. InitialCorruptCheck (compare "
@@ -254,7 +255,6 @@ _GROUPS: dict[str, list[Flag]] = {
         Flag("help", B, "false", "print this and exit", yaml=""),
     ],
     "removed from etcd": [
-        Flag("enable-v2", B, "false", "v2 API", LATER),
         Flag("experimental-enable-v2v3", S, "", "v2 emulation", LATER),
         Flag("proxy", S, "off", "v2 proxy mode: see `muster proxy`", LATER),
         Flag("proxy-failure-wait", U, "5000", "v2 proxy", NO),

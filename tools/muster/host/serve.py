@@ -238,6 +238,7 @@ def _front_settings(
         fronts=max(config.fronts, 1),
         reuse_port=config.fronts > 1 or setting(config, "socket-reuse-port"),
         gateway=setting(config, "enable-grpc-gateway"),
+        v2=setting(config, "enable-v2"),
         timed_calls=setting(config, "metrics") == "extensive",
         # one process answers there
         listen_metrics=tuple(map(_to_bind, config.listen_metrics)) if index == 0 else (),

@@ -1,0 +1,14 @@
+"""The paths of version 2, registered."""
+
+from __future__ import annotations
+
+from proxy.services.context import Context, Registry
+from proxy.v2.members import PATH, Members
+
+
+def register_v2(registry: Registry, context: Context) -> None:
+    """Serve ``/v2/...``."""
+    members = Members(context)
+    registry.http(PATH, members.serve)
+    registry.http(f"{PATH}/", members.serve)
+    registry.http("/v2/machines", members.machines)

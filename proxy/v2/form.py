@@ -1,0 +1,107 @@
+"""A query and a form as Go's net/http reads them (``Request.ParseForm`` of Go 1.16, which etcd 3.5.1 is built with).
+
+Text is UTF-8; bytes that are none survive as surrogates, so that a value is stored as it was sent.
+"""
+
+from __future__ import annotations
+
+import re
+from urllib.parse import unquote_to_bytes
+
+from proxy.grpc.wire import quote
+
+MAX_FORM_BYTES = 10 << 20  # Go's limit to a form
+_FORM = "application/x-www-form-urlencoded"
+_ESCAPE = re.compile(rb"%(?![0-9A-Fa-f]{2})")
+_TOKEN = r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
+_PARAMETER = re.compile(rf'\s*;\s*({_TOKEN})\s*=\s*({_TOKEN}|"(?:[^"\\\r\n]|\\.)*")')
+
+
+class BadForm(ValueError):
+    """It cannot be read; the text is Go's."""
+
+
+def form_of(method: str, query: str, body: bytes, content_type: str) -> dict[str, str]:
+    """The first value of each name, the body's before the query's. Only POST and PUT have a body."""
+    wrong: BadForm | None = None
+    found: dict[str, str] = {}
+    if method in ("POST", "PUT"):
+        kind = ""
+        try:
+            kind = media_type(content_type or "application/octet-stream")
+        except BadForm as error:
+            wrong, kind = error, error.args[1] if len(error.args) > 1 else ""
+        if kind == _FORM:
+            if len(body) > MAX_FORM_BYTES:
+                raise BadForm("http: POST too large")
+            wrong = _values(body, found) or wrong
+    wrong = wrong or _values(query.encode("latin-1", "replace"), found)
+    if wrong is not None:
+        raise wrong
+    return found
+
+
+def text_of(data: bytes) -> str:
+    """Bytes of a client as text; what is not UTF-8 survives."""
+    return data.decode("utf-8", "surrogateescape")
+
+
+def _values(data: bytes, found: dict[str, str]) -> BadForm | None:
+    """Add what ``data`` names and ``found`` lacks. What cannot be read is left out, the first fault told."""
+    wrong: BadForm | None = None
+    if not data:
+        return None
+    for pair in data.replace(b";", b"&").split(b"&"):
+        if pair:
+            name, _, value = pair.partition(b"=")
+            try:
+                key, text = _unescaped(name), _unescaped(value)
+            except BadForm as error:
+                wrong = wrong or error
+            else:
+                found.setdefault(key, text)
+    return wrong
+
+
+def _unescaped(data: bytes) -> str:
+    if b"+" in data:
+        data = data.replace(b"+", b" ")
+    if b"%" in data:
+        broken = _ESCAPE.search(data)
+        if broken is not None:
+            raise BadForm(f"invalid URL escape {quote(data[broken.start() : broken.start() + 3])}")
+        data = unquote_to_bytes(data)
+    return text_of(data)
+
+
+def media_type(text: str) -> str:
+    """The type that a Content-Type names, in lower case."""
+    head, semicolon, rest = text.partition(";")
+    kind = head.strip().lower()
+    main = re.match(_TOKEN, kind)
+    if main is None:
+        raise BadForm("mime: no media type")
+    sub = kind[main.end() :]
+    if sub:
+        if not sub.startswith("/"):
+            raise BadForm("mime: expected slash after first token")
+        token = re.match(_TOKEN, sub[1:])
+        if token is None:
+            raise BadForm("mime: expected token after slash")
+        if token.end() != len(sub) - 1:
+            raise BadForm("mime: unexpected content after media subtype")
+    rest = semicolon + rest
+    names: set[str] = set()
+    while rest.strip():
+        parameter = _PARAMETER.match(rest)
+        if parameter is None:
+            if rest.strip() == ";":
+                break
+            # Go reads the form all the same, then tells this
+            raise BadForm("mime: invalid media parameter", kind)
+        name = parameter[1].lower()
+        if name in names:
+            raise BadForm("mime: duplicate parameter name")
+        names.add(name)
+        rest = rest[parameter.end() :]
+    return kind

@@ -1,0 +1,163 @@
+"""What a request for ``/v2/keys`` asks for: the checks of etcd's ``parseKeyRequest``, in its order."""
+
+from __future__ import annotations
+
+import posixpath
+import re
+from dataclasses import dataclass
+
+from proxy.v2.form import BadForm, form_of
+
+PREFIX = "/v2/keys"
+
+# etcd's numbers of faults in a request
+PREV_VALUE_REQUIRED, TTL_NAN, INDEX_NAN, INVALID_FIELD, INVALID_FORM, REFRESH_VALUE, REFRESH_TTL = (
+    201,
+    202,
+    203,
+    209,
+    210,
+    211,
+    212,
+)
+
+_BOOLS = {
+    **dict.fromkeys(("1", "t", "T", "TRUE", "true", "True"), True),
+    **dict.fromkeys(("0", "f", "F", "FALSE", "false", "False"), False),
+}
+_DIGITS = re.compile(r"[0-9]+")
+_SECOND_NS = 1_000_000_000
+_HALF, _WHOLE = 1 << 63, 1 << 64
+
+
+class BadRequest(ValueError):
+    """A parameter that cannot be: etcd's code and cause."""
+
+    def __init__(self, code: int, cause: str) -> None:
+        super().__init__(cause)
+        self.code = code
+        self.cause = cause
+
+
+@dataclass(slots=True)
+class KeyRequest:
+    """One request. Its path begins with "/" and is clean."""
+
+    method: str
+    path: str
+    value: str
+    directory: bool
+    prev_value: str
+    prev_index: int
+    prev_exist: bool | None
+    refresh: bool | None
+    expiration_ns: int  # since 1970; 0: none. Go's arithmetic: what does not fit 64 bits wraps
+    wait: bool
+    since: int
+    recursive: bool
+    sort: bool
+    quorum: bool
+    stream: bool
+    no_value: bool  # the answer is to name the action only
+
+
+def parse_key_request(
+    method: str, path: str, query: str, body: bytes, content_type: str, now_ns: int
+) -> KeyRequest:
+    """``path`` is decoded, with ``/v2/keys``; ``query`` is as it came. BadRequest for what etcd refuses."""
+    try:
+        form = form_of(method, query, body, content_type)
+    except BadForm as error:
+        raise BadRequest(INVALID_FORM, str(error.args[0])) from None
+    if not path.startswith(PREFIX):
+        raise BadRequest(INVALID_FORM, "incorrect key prefix")
+    prev_index = _number(form, "prevIndex")
+    since = _number(form, "waitIndex")
+    recursive = _flag(form, "recursive")
+    sort = _flag(form, "sorted")
+    wait = _flag(form, "wait")
+    directory = _flag(form, "dir")
+    quorum = _flag(form, "quorum")
+    stream = _flag(form, "stream")
+    if wait and method != "GET":
+        raise BadRequest(INVALID_FIELD, '"wait" can only be used with GET requests')
+    prev_value = form.get("prevValue")
+    if prev_value == "":
+        raise BadRequest(PREV_VALUE_REQUIRED, '"prevValue" cannot be empty')
+    no_value = _flag(form, "noValueOnSuccess")
+    ttl: int | None = None
+    if form.get("ttl"):
+        ttl = _unsigned(form["ttl"])
+        if ttl is None:
+            raise BadRequest(TTL_NAN, 'invalid value for "ttl"')
+    value = form.get("value", "")
+    prev_exist = _maybe(form, "prevExist")
+    refresh = _maybe(form, "refresh")
+    if refresh:
+        if value:
+            raise BadRequest(REFRESH_VALUE, "A value was provided on a refresh")
+        if ttl is None:
+            raise BadRequest(REFRESH_TTL, "No TTL value set")
+    return KeyRequest(
+        method=method,
+        path=clean(path[len(PREFIX) :]),
+        value=value,
+        directory=directory,
+        prev_value=prev_value or "",
+        prev_index=prev_index,
+        prev_exist=prev_exist,
+        refresh=refresh,
+        expiration_ns=0 if ttl is None else _signed(now_ns + _signed(ttl * _SECOND_NS)),
+        wait=wait,
+        since=since,
+        recursive=recursive,
+        sort=sort,
+        quorum=quorum,
+        stream=stream,
+        no_value=no_value,
+    )
+
+
+def clean(path: str) -> str:
+    """A key without empty and dotted parts, with one "/" before it."""
+    return posixpath.normpath("/" + path.lstrip("/")) if path.strip("/") else "/"
+
+
+def _number(form: dict[str, str], name: str) -> int:
+    if name not in form:
+        return 0
+    found = _unsigned(form[name])
+    if found is None:
+        raise BadRequest(INDEX_NAN, f'invalid value for "{name}"')
+    return found
+
+
+def _unsigned(text: str) -> int | None:
+    """Decimal digits that make 64 bits at most."""
+    if (len(text) > 20 and len(text.lstrip("0")) > 20) or _DIGITS.fullmatch(text) is None:
+        return None
+    found = int(text.lstrip("0") or "0")
+    return found if found < _WHOLE else None
+
+
+def _flag(form: dict[str, str], name: str) -> bool:
+    if name not in form:
+        return False
+    found = _BOOLS.get(form[name])
+    if found is None:
+        raise BadRequest(INVALID_FIELD, f'invalid value for "{name}"')
+    return found
+
+
+def _maybe(form: dict[str, str], name: str) -> bool | None:
+    """A flag that need not be there; etcd does not quote these two names."""
+    if name not in form:
+        return None
+    found = _BOOLS.get(form[name])
+    if found is None:
+        raise BadRequest(INVALID_FIELD, f"invalid value for {name}")
+    return found
+
+
+def _signed(number: int) -> int:
+    return (number + _HALF) % _WHOLE - _HALF

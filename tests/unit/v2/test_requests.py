@@ -1,0 +1,109 @@
+"""What a request for /v2/keys asks for, and what is wrong with it (proxy.v2.request, proxy.v2.form)."""
+
+from __future__ import annotations
+
+import pytest
+
+from proxy.v2.form import BadForm, form_of, media_type
+from proxy.v2.request import BadRequest, KeyRequest, clean, parse_key_request
+
+FORM = "application/x-www-form-urlencoded"
+
+
+def parsed(
+    method: str, query: str = "", body: str = "", kind: str = FORM, path: str = "/v2/keys/a"
+) -> KeyRequest:
+    return parse_key_request(method, path, query, body.encode(), kind, 1_000)
+
+
+@pytest.mark.parametrize(
+    ("method", "query", "body", "code", "cause"),
+    [
+        ("GET", "x=%zz", "", 210, 'invalid URL escape "%zz"'),
+        ("GET", "x=%z", "", 210, 'invalid URL escape "%z"'),
+        ("PUT", "recursive=x", "v=%", 210, 'invalid URL escape "%"'),
+        ("GET", "prevIndex=x&waitIndex=x&recursive=x", "", 203, 'invalid value for "prevIndex"'),
+        ("GET", "waitIndex=&recursive=x", "", 203, 'invalid value for "waitIndex"'),
+        ("GET", "waitIndex=18446744073709551616", "", 203, 'invalid value for "waitIndex"'),
+        ("GET", "waitIndex=%2B1", "", 203, 'invalid value for "waitIndex"'),
+        ("GET", "recursive=yes&sorted=x", "", 209, 'invalid value for "recursive"'),
+        ("GET", "sorted=&wait=x", "", 209, 'invalid value for "sorted"'),
+        ("GET", "wait=2&dir=x", "", 209, 'invalid value for "wait"'),
+        ("GET", "dir=tRUE&quorum=x", "", 209, 'invalid value for "dir"'),
+        ("GET", "quorum=x&stream=x", "", 209, 'invalid value for "quorum"'),
+        ("GET", "stream=x", "", 209, 'invalid value for "stream"'),
+        ("PUT", "wait=true&prevValue=", "", 209, '"wait" can only be used with GET requests'),
+        ("HEAD", "wait=true", "", 209, '"wait" can only be used with GET requests'),
+        ("PUT", "prevValue=&noValueOnSuccess=x", "", 201, '"prevValue" cannot be empty'),
+        ("PUT", "noValueOnSuccess=x", "ttl=x", 209, 'invalid value for "noValueOnSuccess"'),
+        ("PUT", "prevExist=x", "ttl=-1", 202, 'invalid value for "ttl"'),
+        ("PUT", "refresh=x", "prevExist=", 209, "invalid value for prevExist"),
+        ("PUT", "", "refresh=x", 209, "invalid value for refresh"),
+        ("PUT", "", "refresh=true&value=x", 211, "A value was provided on a refresh"),
+        ("PUT", "", "refresh=true&value=", 212, "No TTL value set"),
+    ],
+)
+def test_a_wrong_parameter_is_refused_in_the_order_of_etcd(
+    method: str, query: str, body: str, code: int, cause: str
+) -> None:
+    with pytest.raises(BadRequest) as refused:
+        parsed(method, query, body)
+    assert (refused.value.code, refused.value.cause) == (code, cause)
+
+
+def test_the_body_wins_over_the_query_and_the_first_value_over_others() -> None:
+    found = parsed("PUT", "value=query&ttl=1&value=other", "value=body&value=again")
+    assert (found.value, found.expiration_ns) == ("body", 1_000_001_000)
+
+
+def test_only_post_and_put_have_a_body_and_only_a_form() -> None:
+    assert parsed("DELETE", "", "prevValue=x").prev_value == ""
+    assert parsed("PUT", "", "value=x", "application/json").value == ""
+    assert parsed("PUT", "", "value=x", "multipart/form-data; boundary=a").value == ""
+    assert parsed("PUT", "", "value=x", "").value == ""
+    assert parsed("POST", "", "value=x", "Application/X-WWW-form-urlencoded; charset=utf-8").value == "x"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("x y", "mime: expected slash after first token"),
+        (";", "mime: no media type"),
+        ("a/", "mime: expected token after slash"),
+        ("a/b c", "mime: unexpected content after media subtype"),
+        ("a/b; c", "mime: invalid media parameter"),
+        ("a/b; c=d; C=e", "mime: duplicate parameter name"),
+    ],
+)
+def test_a_content_type_that_is_none_is_refused_in_words_of_go(text: str, said: str) -> None:
+    with pytest.raises(BadForm) as refused:
+        media_type(text)
+    assert refused.value.args[0] == said
+
+
+def test_a_form_is_read_up_to_ten_megabytes() -> None:
+    with pytest.raises(BadForm, match="http: POST too large"):
+        form_of("PUT", "", b"value=" + b"x" * (10 << 20), FORM)
+    assert len(form_of("PUT", "", b"value=" + b"x" * ((10 << 20) - 6), FORM)["value"]) == (10 << 20) - 6
+
+
+def test_bytes_that_are_no_text_survive() -> None:
+    assert parsed("PUT", "", "value=%ff%00+%2B").value.encode("utf-8", "surrogateescape") == b"\xff\x00 +"
+
+
+@pytest.mark.parametrize(
+    ("ttl", "expiration"), [("0", 1_000), ("5", 5_000_001_000), ("18446744073709551615", -999_999_000)]
+)
+def test_a_ttl_becomes_a_time_in_the_arithmetic_of_go(ttl: str, expiration: int) -> None:
+    assert parsed("PUT", f"ttl={ttl}").expiration_ns == expiration
+
+
+def test_an_empty_ttl_is_none() -> None:
+    assert parsed("PUT", "ttl=").expiration_ns == 0
+
+
+@pytest.mark.parametrize(
+    ("path", "key"), [("", "/"), ("/", "/"), ("/a/", "/a"), ("//a/./b/../c", "/a/c"), ("/..", "/")]
+)
+def test_a_key_is_clean(path: str, key: str) -> None:
+    assert clean(path) == key
