@@ -291,8 +291,8 @@ class Serve:
 
     # -- the rest
 
-    def _leases(self, link: FrontLink, rid: int, revision: int, body: bytes) -> None:
-        self.lease_list.ask(link, rid)
+    def _leases(self, link: FrontLink, rid: int, revision: int, body: bytes) -> Slices | None:
+        return self.lease_list.ask(link, rid)
 
     def _lease_keys(self, link: FrontLink, rid: int, revision: int, body: bytes) -> Slices | None:
         answer = rpc_pb2.LeaseTimeToLiveResponse(ID=rpc_pb2.LeaseTimeToLiveRequest.FromString(body).ID)

@@ -15,7 +15,8 @@ from cluster.wire.messages import HEAD, Status
 from node.links.fronts import FrontLink
 from node.serving.leases import listing as lease_list
 from node.serving.leases.listing import LeaseList
-from node.serving.reads import Slicer
+from node.serving.reads import Reads, Slicer
+from node.serving.streams import LINK_BYTES, PIECE_BYTES, Streams
 from tests.unit.proxy.fakes import ManualLoop
 
 
@@ -23,13 +24,18 @@ class Registry:
     """A replica with leases, and a front."""
 
     def __init__(self, leases: int) -> None:
-        self.loop: Any = ManualLoop()
+        loop: Any = ManualLoop()
+        self.loop = loop
         self.lessor = Lessor(1000)
         for lease in range(1, leases + 1):
             self.lessor.granted(lease * 7919 % 1_000_003, 60, 0)
         self.store = SimpleNamespace(revision=7)
+        slicer = Slicer(self.loop)
+        self.reads = Reads(loop, slicer, lambda link: None, lambda: 0)
+        self.streams = Streams(self.reads.start, self.loop.time, self.reads.refuse, 60.0)
         node: Any = SimpleNamespace(store=self.store, raft=SimpleNamespace(term=1), lessor=self.lessor,
-                                    slicer=Slicer(self.loop), _mark_dirty=lambda link: None)
+                                    slicer=slicer, reads=self.reads, streams=self.streams,
+                                    _mark_dirty=lambda link: None)
         self.list = LeaseList(node)
         self.answers: list[tuple[int, int, bytes]] = []
         self.heads: dict[int, tuple[int, ...]] = {}  # revision and term of each answer
@@ -39,17 +45,34 @@ class Registry:
         self.answers += messages.decode_answers(parts[-1])[1]
         return True
 
+    def ask(self, rid: int) -> None:
+        """As a front's question is served."""
+        work = self.list.ask(self.link, rid)
+        if work is not None:
+            self.reads.start(self.link, rid, work)
+
     def said(self) -> dict[int, list[int]]:
-        """The leases of each answer since the last call."""
-        if self.link.pending:
-            self.link.flush()
-        found = {}
-        for rid, status, body in self.answers:
-            assert status == Status.OK
-            self.heads[rid] = HEAD.unpack_from(body)
-            found[rid] = [lease.ID for lease in pb.LeaseLeasesResponse.FromString(body[HEAD.size :]).leases]
-        self.answers.clear()
-        return found
+        """The leases of each answer since the last call, to a front that takes all of it at once."""
+        bodies: dict[int, bytes] = {}
+        found: dict[int, list[int]] = {}
+        read: dict[bytes, list[int]] = {}
+        while True:
+            self.loop.run()
+            if self.link.pending:
+                self.link.flush()
+            if not self.answers:
+                return found
+            for rid, status, body in self.answers:
+                assert status in (Status.PARTIAL, Status.OK)
+                bodies[rid] = bodies.get(rid, b"") + body
+                if status == Status.OK:
+                    whole = bodies.pop(rid)
+                    self.heads[rid], listed = HEAD.unpack_from(whole), whole[HEAD.size :]
+                    if listed not in read:
+                        read[listed] = [one.ID for one in pb.LeaseLeasesResponse.FromString(listed).leases]
+                    found[rid] = read[listed]
+            self.answers.clear()
+            self.streams.credit(self.link, 0, self.link.pieces_sent)
 
 
 def test_all_who_ask_share_an_answer_that_is_made_in_steps(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -64,7 +87,7 @@ def test_all_who_ask_share_an_answer_that_is_made_in_steps(monkeypatch: pytest.M
 
     monkeypatch.setattr(Lessor, "rank", counted)
     for rid in range(1, 201):
-        registry.list.ask(registry.link, rid)
+        registry.ask(rid)
     assert not ranks
     for _ in registry.list._work():
         steps.append(len(ranks))
@@ -73,19 +96,19 @@ def test_all_who_ask_share_an_answer_that_is_made_in_steps(monkeypatch: pytest.M
     assert set(found) == set(range(1, 201))
     wanted = sorted(registry.lessor.unordered(), key=lambda lease: rank(registry.lessor, lease))
     assert all(leases == wanted for leases in found.values())
-    registry.list.ask(registry.link, 300)
+    registry.ask(300)
     assert registry.said() == {300: wanted}
     assert (len(ranks), registry.list.made) == (30_000, 1)
 
 
 def test_a_lease_that_was_granted_before_a_question_is_in_its_answer() -> None:
     registry = Registry(5000)
-    registry.list.ask(registry.link, 1)
+    registry.ask(1)
     work = registry.list._work()
     next(work)
     registry.lessor.granted(5, 60, 0)
     registry.lessor.revoked(7919)
-    registry.list.ask(registry.link, 2)
+    registry.ask(2)
     for _ in work:
         pass
     found = registry.said()
@@ -98,21 +121,35 @@ def test_the_sequencers_answer_is_in_the_order_of_the_time_left() -> None:
     registry.lessor.promote(0)
     for lease, ttl_s in ((1, 30), (-2, 10), (3, 20)):
         registry.lessor.granted(lease, ttl_s, 0)
-    registry.list.ask(registry.link, 1)
+    registry.ask(1)
     registry.loop.run()
     assert registry.said() == {1: [-2, 3, 1]}
 
 
 def test_a_header_is_not_older_than_the_leases_that_are_listed_under_it() -> None:
     registry = Registry(600)
-    registry.list.ask(registry.link, 1)
+    registry.ask(1)
     registry.store.revision = 8
     registry.lessor.granted(5, 60, 0)  # before the list is made, and so in it
     work = registry.list._work()
     next(work)
     registry.store.revision = 9  # another key: the leases are those that they were
-    registry.list.ask(registry.link, 2)
+    registry.ask(2)
     for _ in work:
         pass
     assert all(5 in leases for leases in registry.said().values())
     assert registry.heads == {1: (8, 1), 2: (9, 1)}
+
+
+def test_long_answers_leave_as_far_as_their_front_takes_them() -> None:
+    """200 of them were 84 MB, put on their front's link in one turn."""
+    registry = Registry(60_000)
+    for rid in range(1, 201):
+        registry.ask(rid)
+    registry.loop.run()
+    first = 200 * (PIECE_BYTES + PIECE_BYTES // 4)  # a piece of each that has begun
+    assert LINK_BYTES <= registry.link.in_flight <= first
+    assert registry.streams.count > 50  # these wait
+    found = registry.said()
+    assert [len(leases) for leases in found.values()] == [60_000] * 200
+    assert registry.link.in_flight == 0 == registry.streams.count
