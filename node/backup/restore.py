@@ -41,7 +41,7 @@ from node.storage.keys import (
     parse_current,
     version_row,
 )
-from node.storage.state.compaction import PROGRESS
+from node.storage.state.slices.compaction import PROGRESS
 
 LAYOUT_VERSION = 1
 FOLD_ROW = b"mfold"

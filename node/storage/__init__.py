@@ -20,10 +20,10 @@ from node.storage.errors import (
 )
 from node.storage.keys import Position
 from node.storage.log import RaftLog
-from node.storage.state.apply import Applied, Applying, Event
 from node.storage.state.blocks import LEAST_ROWS
+from node.storage.state.changes.apply import Applied, Applying, Event
+from node.storage.state.changes.puts import PreparedPuts
 from node.storage.state.history import HistorySlice
-from node.storage.state.puts import PreparedPuts
 from node.storage.state.reads import PAUSE, Reader
 from node.storage.state.store import StateStore
 

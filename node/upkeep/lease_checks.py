@@ -1,8 +1,9 @@
-"""From time to time, each replica looks whether its keys and leases agree (``node.storage.state.lease_check``).
+"""From time to time, each replica looks whether its keys and leases agree
+(``node.storage.state.slices.lease_check``).
 
 Beside requests, in slices, and each host at a time of its own. What does not agree is logged as an error and counted
 (``muster_node_lease_mismatches_total``): nothing else is done about it yet. Rows that are true no longer are removed afterwards, if
-they are many (``node.storage.state.stale_rows``).
+they are many (``node.storage.state.slices.stale_rows``).
 """
 
 from __future__ import annotations
@@ -13,8 +14,8 @@ from typing import TYPE_CHECKING
 import structlog
 
 from node.serving.reads import Slicer, Slices
-from node.storage.state.lease_check import SLICE_US, check_leases
-from node.storage.state.stale_rows import drop_stale_rows
+from node.storage.state.slices.lease_check import SLICE_US, check_leases
+from node.storage.state.slices.stale_rows import drop_stale_rows
 
 if TYPE_CHECKING:
     from node.storage import StateStore

@@ -305,7 +305,7 @@ class Store:
 
 
 class KeysHash:
-    """``node.storage.state.hashing.StateHash`` of the versions of keys."""
+    """``node.storage.state.slices.hashing.StateHash`` of the versions of keys."""
 
     def __init__(self, content: Content, revision: int) -> None:
         self.revision, self.compact_revision = revision, content.position.compact_revision

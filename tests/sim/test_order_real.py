@@ -12,7 +12,7 @@ from order_real import LEASE_ROWS
 from order_sim import SOAK, Simulation, hard_plan_of
 from order_world import Violation
 
-import node.storage.state.compaction
+import node.storage.state.slices.compaction
 from node.storage import SnapshotRefused, StateStore
 from node.upkeep.snapshots import Snapshots
 
@@ -70,7 +70,7 @@ def test_a_key_ends_with_its_lease_whatever_is_compacted_meanwhile(seed: int) ->
 
 
 def test_if_compaction_looked_at_no_newer_put_it_would_not(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(node.storage.state.compaction, "find", lambda *anything: None)
+    monkeypatch.setattr(node.storage.state.slices.compaction, "find", lambda *anything: None)
     with pytest.raises(Violation) as caught:
         leased_keys_come_and_go(3).run()
     assert caught.value.rule == LEASE_ROWS

@@ -1,5 +1,6 @@
 """The MVCC state of a shard in RocksDB.
 
-Read in this order: ``store`` (its face), ``apply`` with ``puts`` and ``deletes`` (order records into rows), ``reads`` with
-``blocks`` and ``counts``, ``history``, ``compaction`` with ``stale_rows``, ``hashing``, ``lease_check``.
+Read in this order: ``store`` (its face), ``changes`` (order records into rows), ``reads`` with ``blocks`` and
+``counts``, ``history``, ``slices`` (long work over all of it); ``version_cache`` and ``made`` serve
+``store``.
 """

@@ -40,7 +40,8 @@ from node.storage.errors import (
 )
 from node.storage.keys import LEASE_KEY, LEASE_VALUE, MAX64, Position, escape, parse_current, range_rows
 from node.storage.options import BRIEF, UNLOGGED, bounded, state_options
-from node.storage.state.apply import (
+from node.storage.state.blocks import RowBlocks
+from node.storage.state.changes.apply import (
     Applied,
     Applying,
     Evaluated,
@@ -50,19 +51,18 @@ from node.storage.state.apply import (
     drained,
     nothing_evaluated,
 )
-from node.storage.state.blocks import RowBlocks
-from node.storage.state.compaction import Compaction
 from node.storage.state.counts import KeyCounts
-from node.storage.state.hashing import Covers, StateHash
 from node.storage.state.history import HistorySlice, all_changes, history_slices
 from node.storage.state.made import made
 from node.storage.state.reads import Cursor, Reader, check_revision, count_rows, find, position_of, scan_rows
+from node.storage.state.slices.compaction import Compaction
+from node.storage.state.slices.hashing import Covers, StateHash
 from node.storage.state.version_cache import VersionCache
 
 if TYPE_CHECKING:
     from cluster.order.later_puts import LaterPuts
     from node.storage.snapshot import SnapshotSink
-    from node.storage.state.puts import PreparedPuts
+    from node.storage.state.changes.puts import PreparedPuts
 
 _MISS: Any = object()
 _ALARM_TYPES = (1, 2)  # etcd's NOSPACE and CORRUPT

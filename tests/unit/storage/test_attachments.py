@@ -10,7 +10,7 @@ import pytest
 from cluster.grain import GRAIN
 from cluster.order import records
 from node.storage import Applying, StateStore
-from node.storage.state.stale_rows import drop_stale_rows
+from node.storage.state.slices.stale_rows import drop_stale_rows
 from tests.unit.storage.conftest import OpenStore
 from tests.unit.storage.test_state import compact, do
 

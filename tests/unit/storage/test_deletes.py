@@ -12,7 +12,7 @@ from cluster.grain import GRAIN
 from cluster.order import records
 from node.storage import PAUSE, Applied, Compacted, StateStore, StorageCorruption
 from node.storage.keys import run_entries
-from node.storage.state import deletes
+from node.storage.state.changes import deletes
 
 KEYS = 3 * GRAIN.delete_slice_rows + 17
 

@@ -12,8 +12,8 @@ from rocksdict import WriteBatch
 from cluster.order import records
 from node.storage import StateStore
 from node.storage.keys import LEASE_KEY, LEASE_VALUE
-from node.storage.state.apply import Run
-from node.storage.state.lease_check import Fault, LeaseCheck, check_leases
+from node.storage.state.changes.apply import Run
+from node.storage.state.slices.lease_check import Fault, LeaseCheck, check_leases
 from tests.unit.storage.conftest import OpenStore
 from tests.unit.storage.test_attachments import CHANGES, LEASE, filled, pauses, sliced
 from tests.unit.storage.test_state import do

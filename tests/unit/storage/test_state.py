@@ -16,7 +16,7 @@ from cluster.order import records
 from cluster.order.records import Item
 from cluster.wire import protobuf as wire
 from node.storage import Compacted, DirectoryLocked, Position, StateStore, keys
-from node.storage.state import apply
+from node.storage.state.changes import apply
 from tests.unit.machines import machine_on
 from tests.unit.storage.conftest import OpenStore
 

@@ -27,7 +27,7 @@ from node.storage.keys import ENTRY, MAX32, MAX64, RUN, SUFFIX
 
 if TYPE_CHECKING:
     from cluster.order.later_puts import LaterPuts
-    from node.storage.state.apply import Event, Run
+    from node.storage.state.changes.apply import Event, Run
     from node.storage.state.version_cache import VersionCache
 
 _current: Callable[[tuple[int, int, int, int]], Current] = partial(tuple.__new__, Current)

@@ -43,10 +43,17 @@ from cluster.order.sound import UnsoundItem
 from cluster.wire.protobuf import tombstone, varint
 from node.storage import keys
 from node.storage.keys import ENTRY, LEASE_KEY, LEASE_VALUE, MAX32, MAX64, RUN, SUFFIX, Position
-from node.storage.state.deletes import LONG_KINDS, delete_range, has_many, is_long, long_item
-from node.storage.state.deletes import changes as changes_in_slices
-from node.storage.state.late import late_item
-from node.storage.state.puts import PreparedPuts, apply_later, apply_prepared, apply_puts, events_of, remember
+from node.storage.state.changes.deletes import LONG_KINDS, delete_range, has_many, is_long, long_item
+from node.storage.state.changes.deletes import changes as changes_in_slices
+from node.storage.state.changes.late import late_item
+from node.storage.state.changes.puts import (
+    PreparedPuts,
+    apply_later,
+    apply_prepared,
+    apply_puts,
+    events_of,
+    remember,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping

@@ -29,7 +29,7 @@ from node.storage.state.reads import Cursor
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from node.storage.state.apply import Event, Run
+    from node.storage.state.changes.apply import Event, Run
 
 LONG_KINDS = frozenset(map(int, (Item.TXN, Item.LEASE_REVOKE, Item.DELETE_RANGE, Item.TXN_LONG)))  # that may be long
 _MANY = 1000  # changes at one revision; to apply so many takes 10 ms

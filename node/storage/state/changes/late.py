@@ -12,7 +12,7 @@ from cluster.pb import rpc_pb2
 from node.storage import keys
 
 if TYPE_CHECKING:
-    from node.storage.state.apply import Run
+    from node.storage.state.changes.apply import Run
 
 
 def late_item(run: Run, data: bytes, kind: int, pos: int, end: int) -> bool:
