@@ -10,8 +10,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from cluster.evaluate import plain_put, plain_txn
+from cluster.evaluate import plain_put
 from cluster.evaluate.spans import Span, meet
+from cluster.evaluate.txns import plain_txn
 from cluster.evaluate.validate import parse
 from cluster.faults import answered
 from cluster.pb import rpc_pb2 as pb

@@ -23,20 +23,20 @@ from itertools import chain
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 from cluster.evaluate import requests as evaluate
-from cluster.evaluate.draft import Draft, large
 from cluster.evaluate.feature_table import WRITES
 from cluster.evaluate.footprint import overlap
 from cluster.evaluate.plain_put import key_end, written
 from cluster.evaluate.requests import Current, Outcome, Version
 from cluster.evaluate.spans import Span, holds, keys_in, without
-from cluster.evaluate.transactions import Turn, Unlooked
+from cluster.evaluate.txns.draft import Draft, large
+from cluster.evaluate.txns.transactions import Turn, Unlooked
 from cluster.features.auth.state import AuthState
 from cluster.features.lessor import NEVER, Lessor
 from cluster.order import records
 from cluster.wire.messages import Method
 
 if TYPE_CHECKING:
-    from cluster.evaluate.range_compares import RangeCompares
+    from cluster.evaluate.txns.range_compares import RangeCompares
 
 LOOK = 1000  # rows passed over between two pauses
 Ahead: TypeAlias = "RangeCompares | Draft"  # what is done of a transaction ahead of its turn

@@ -13,10 +13,11 @@ from typing import Any
 
 from cluster import errors
 from cluster.errors import EtcdError
-from cluster.evaluate import plain_put, plain_txn, validate
-from cluster.evaluate import transactions as txn_eval
-from cluster.evaluate.ranges import RangeRead
-from cluster.evaluate.transactions import apply_put
+from cluster.evaluate import plain_put, validate
+from cluster.evaluate.reading.ranges import RangeRead
+from cluster.evaluate.txns import plain_txn
+from cluster.evaluate.txns import transactions as txn_eval
+from cluster.evaluate.txns.transactions import apply_put
 from cluster.evaluate.validate import check_alarm, parse
 from cluster.evaluate.view import Current, Outcome, Version, View
 from cluster.faults import answered

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 from cluster.evaluate.spans import Span
 
 if TYPE_CHECKING:
-    from cluster.evaluate.transactions import Late
+    from cluster.evaluate.txns.transactions import Late
 
 
 class Current(NamedTuple):

@@ -21,9 +21,9 @@ import structlog
 from cluster import errors
 from cluster.errors import ErrorKind, EtcdError
 from cluster.evaluate.feature_table import EVERYWHERE
-from cluster.evaluate.range_compares import RangeCompares
 from cluster.evaluate.replica import Ahead, AppliedState, Batch, Leader, NotYet
-from cluster.evaluate.transactions import DueAnswer, Unlooked
+from cluster.evaluate.txns.range_compares import RangeCompares
+from cluster.evaluate.txns.transactions import DueAnswer, Unlooked
 from cluster.features.auth.judge import judge
 from cluster.features.auth.principal import SAID, split
 from cluster.features.auth.state import AuthState

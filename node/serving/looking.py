@@ -1,6 +1,6 @@
 """Range compares of transactions that write, looked at in slices ahead of the turn that evaluates them
-(``cluster.evaluate.range_compares``), and transactions of very many operations
-(``cluster.evaluate.draft``). A few are looked at at a time; the others wait for these.
+(``cluster.evaluate.txns.range_compares``), and transactions of very many operations
+(``cluster.evaluate.txns.draft``). A few are looked at at a time; the others wait for these.
 
 A transaction whose deciding keys change faster than its ranges can be walked goes on until its front has
 given it up; nobody waits for it."""
@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from cluster import errors
 from cluster.errors import EtcdError
-from cluster.evaluate.draft import Draft
-from cluster.evaluate.range_compares import FEW, RangeCompares
 from cluster.evaluate.replica import Ahead
-from cluster.evaluate.transactions import Steps
+from cluster.evaluate.txns.draft import Draft
+from cluster.evaluate.txns.range_compares import FEW, RangeCompares
+from cluster.evaluate.txns.transactions import Steps
 from node.links.fronts import FrontLink
 from node.serving.past import PastView
 from node.serving.reads import Slices

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 
 from cluster import errors
 from cluster.errors import EtcdError
-from cluster.evaluate import transactions as txn_eval
-from cluster.evaluate.ranges import Fields, Row
-from cluster.evaluate.transactions import DueAnswer
+from cluster.evaluate.reading.ranges import Fields, Row
+from cluster.evaluate.txns import transactions as txn_eval
+from cluster.evaluate.txns.transactions import DueAnswer
 from cluster.evaluate.validate import check_txn, checking_txn, parse
 from cluster.evaluate.view import Current
 from cluster.pb import rpc_pb2

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 
 from cluster import errors
 from cluster.errors import EtcdError
-from cluster.evaluate import plain_txn
 from cluster.evaluate import requests as evaluate
-from cluster.evaluate.ranges import RangeRead, RowSource, plain_answer, plain_get
+from cluster.evaluate.reading.ranges import RangeRead, RowSource, plain_answer, plain_get
 from cluster.evaluate.replica import Overlay
+from cluster.evaluate.txns import plain_txn
 from cluster.evaluate.validate import parse
 from cluster.features import downgrade
 from cluster.histogram import HASH_S, Histogram

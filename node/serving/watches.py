@@ -16,7 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from cluster.evaluate.ranges import is_creation
+from cluster.evaluate.reading.ranges import is_creation
 from cluster.wire.events import EVENT, EVENTS_HEAD, MORE_EVENTS, event_field
 from cluster.wire.messages import SUBSCRIBE_HEAD, SUBSCRIBED_BODY, Status
 from node.links.fronts import FrontLink

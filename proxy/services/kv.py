@@ -2,7 +2,7 @@
 
 Hot path: a put is not parsed here (with one shard) beyond the check that it begins with a key, nor is a read of one
 key; any other range is parsed once, for its ``serializable`` flag. A transaction of single keys is read by
-``cluster.evaluate.plain_txn``. What a request means is evaluated at the leader or the replica.
+``cluster.evaluate.txns.plain_txn``. What a request means is evaluated at the leader or the replica.
 """
 
 from __future__ import annotations
@@ -15,10 +15,11 @@ from google.protobuf.message import DecodeError
 
 from cluster import errors
 from cluster.errors import EtcdError
-from cluster.evaluate import plain_put, plain_txn, validate
+from cluster.evaluate import plain_put, validate
 from cluster.evaluate.footprint import is_read_only, is_serializable
-from cluster.evaluate.ranges import RangeRead, plain_get
+from cluster.evaluate.reading.ranges import RangeRead, plain_get
 from cluster.evaluate.steps import STEP_OPS, Steps, finish
+from cluster.evaluate.txns import plain_txn
 from cluster.pb import rpc_pb2
 from cluster.wire.messages import HEAD, LONE_HEAD, Method, Status
 from proxy.routing.router import MethodStats, Waiting

@@ -19,7 +19,7 @@ from typing import Any
 
 from cluster import errors
 from cluster.errors import EtcdError
-from cluster.evaluate.ranges import RangeRead, Row
+from cluster.evaluate.reading.ranges import RangeRead, Row
 from cluster.pb import rpc_pb2
 from cluster.wire.messages import HEAD, READ, READ_INDEX_ANSWER
 from cluster.wire.protobuf import read_varint, varint

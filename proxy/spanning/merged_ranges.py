@@ -1,6 +1,7 @@
 """Ranges over several shards whose rows come in the order of their keys: merged as they come, passed on as they stand.
 
-Nodes send rows in the form of ``cluster.evaluate.row_parts``; ``proxy.spanning.row_merge`` puts them in order. What is asked in another order
+Nodes send rows in the form of ``cluster.evaluate.reading.row_parts``; ``proxy.spanning.row_merge`` puts
+them in order. What is asked in another order
 must be sorted as a whole (``proxy.spanning.gather.range_answer``).
 """
 
@@ -10,8 +11,8 @@ from collections.abc import Callable
 from typing import Any
 
 from cluster.errors import EtcdError
-from cluster.evaluate.ranges import RangeRead, end_fields
-from cluster.evaluate.row_parts import read_part
+from cluster.evaluate.reading.ranges import RangeRead, end_fields
+from cluster.evaluate.reading.row_parts import read_part
 from cluster.wire.messages import HEAD, Method
 from proxy.routing.router import MethodStats, Router, Waiting
 from proxy.spanning.gather import Gather, range_requests

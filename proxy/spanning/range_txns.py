@@ -12,7 +12,7 @@ from typing import Any
 from cluster import errors
 from cluster.errors import EtcdError
 from cluster.evaluate.footprint import is_read_only, is_serializable
-from cluster.evaluate.ranges import RangeRead
+from cluster.evaluate.reading.ranges import RangeRead
 from cluster.pb import rpc_pb2
 from cluster.wire.messages import Method
 from cluster.wire.protobuf import varint

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from cluster.evaluate import plain_txn
-from cluster.evaluate.plain_txn import Plain
-from cluster.evaluate.ranges import Fields, Row
+from cluster.evaluate.reading.ranges import Fields, Row
+from cluster.evaluate.txns import plain_txn
+from cluster.evaluate.txns.plain_txn import Plain
 from cluster.evaluate.view import Current
 from cluster.wire.messages import Method
 from cluster.wire.protobuf import varint

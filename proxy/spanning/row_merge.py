@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import deque
 from heapq import heapify, heappop, heapreplace
 
-from cluster.evaluate.row_parts import row_key
+from cluster.evaluate.reading.row_parts import row_key
 
 _NO_LIMIT = 1 << 62
 

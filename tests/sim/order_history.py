@@ -26,7 +26,7 @@ from order_leases import check_keys, check_list
 from order_watching import WatchHistory
 from order_world import Violation
 
-from cluster.evaluate.ranges import Fields
+from cluster.evaluate.reading.ranges import Fields
 from cluster.evaluate.spans import holds
 from cluster.order import later_puts, records
 from cluster.order import log as order

@@ -17,7 +17,7 @@ import proxy.spanning.gather
 import proxy.watch.cohort
 import proxy.watch.hub
 import proxy.watch.stream
-from cluster.evaluate.range_compares import RangeCompares
+from cluster.evaluate.txns.range_compares import RangeCompares
 from cluster.pb import rpc_pb2 as pb
 from cluster.wire.messages import Method
 

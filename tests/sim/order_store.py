@@ -15,8 +15,8 @@ from random import Random
 from types import SimpleNamespace
 from typing import Any
 
-from cluster.evaluate.ranges import Fields, is_creation, row_tags
-from cluster.evaluate.row_parts import sizes_of
+from cluster.evaluate.reading.ranges import Fields, is_creation, row_tags
+from cluster.evaluate.reading.row_parts import sizes_of
 from cluster.evaluate.spans import holds
 from cluster.evaluate.view import Current
 from cluster.features import downgrade

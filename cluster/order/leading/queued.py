@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from cluster.evaluate.range_compares import RangeCompares
+from cluster.evaluate.txns.range_compares import RangeCompares
 from cluster.order.prepare import Prepare
 
 T = TypeVar("T")

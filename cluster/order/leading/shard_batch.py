@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from cluster.evaluate.transactions import DueAnswer, Late
+from cluster.evaluate.txns.transactions import DueAnswer, Late
 from cluster.order.later_puts import LaterPuts, single
 from cluster.order.records import Item
 from cluster.wire.messages import HEAD, Status

@@ -23,13 +23,13 @@ from typing import Any, Generic, TypeVar
 
 from cluster import errors
 from cluster.errors import EtcdError
-from cluster.evaluate import plain_txn
 from cluster.evaluate import requests as evaluate
 from cluster.evaluate.footprint import Footprint, footprint
 from cluster.evaluate.plain_put import key_end, pending
-from cluster.evaluate.range_compares import RangeCompares
 from cluster.evaluate.replica import AppliedState
-from cluster.evaluate.transactions import Turn, Unlooked
+from cluster.evaluate.txns import plain_txn
+from cluster.evaluate.txns.range_compares import RangeCompares
+from cluster.evaluate.txns.transactions import Turn, Unlooked
 from cluster.evaluate.view import Outcome
 from cluster.faults import answered, whole
 from cluster.order.later_puts import LaterPuts

@@ -1,7 +1,8 @@
 """Range compares of transactions over several shards that write: each shard decides them for its own keys.
 
 So rows that are only compared are not sent. A shard looks at very many of them ahead of its lock, and the sequencer at those
-of shard 0 ahead of its prepares, in slices (``cluster.evaluate.range_compares``); what has changed since is looked at under the lock,
+of shard 0 ahead of its prepares, in slices (``cluster.evaluate.txns.range_compares``); what has changed
+since is looked at under the lock,
 and in the turn of the evaluation. A compare holds if it holds for the keys of every shard that has any.
 """
 
@@ -12,9 +13,9 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from cluster.evaluate.range_compares import RangeCompares, is_of_range
 from cluster.evaluate.replica import Overlay
-from cluster.evaluate.transactions import VALUE, Turn, finish, given_of, holds, matches
+from cluster.evaluate.txns.range_compares import RangeCompares, is_of_range
+from cluster.evaluate.txns.transactions import VALUE, Turn, finish, given_of, holds, matches
 from cluster.evaluate.view import View
 from cluster.grain import GRAIN
 from cluster.order.leading.pending import Blocked

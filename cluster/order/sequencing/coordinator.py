@@ -24,14 +24,14 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Generic, TypeVar
 
 from cluster.errors import EtcdError
-from cluster.evaluate import plain_txn
 from cluster.evaluate import requests as evaluate
 from cluster.evaluate.footprint import Footprint, footprint, plain_footprint
-from cluster.evaluate.plain_txn import Plain
-from cluster.evaluate.range_compares import RangeCompares, compares_of
 from cluster.evaluate.replica import NotYet, Overlay
 from cluster.evaluate.spans import Span, merged
-from cluster.evaluate.transactions import Turn, Unlooked
+from cluster.evaluate.txns import plain_txn
+from cluster.evaluate.txns.plain_txn import Plain
+from cluster.evaluate.txns.range_compares import RangeCompares, compares_of
+from cluster.evaluate.txns.transactions import Turn, Unlooked
 from cluster.evaluate.validate import parse
 from cluster.evaluate.view import Outcome, Version
 from cluster.faults import answered

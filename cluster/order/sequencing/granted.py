@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from cluster.evaluate.footprint import inverted, overlap
-from cluster.evaluate.ranges import Fields
+from cluster.evaluate.reading.ranges import Fields
 from cluster.evaluate.replica import AppliedState, Overlay
 from cluster.evaluate.spans import Span, keys_in
 from cluster.evaluate.view import Current, Version

@@ -18,7 +18,7 @@ import structlog
 from cluster import errors
 from cluster.errors import EtcdError
 from cluster.evaluate.feature_table import EVERYWHERE
-from cluster.evaluate.range_compares import RangeCompares
+from cluster.evaluate.txns.range_compares import RangeCompares
 from cluster.evaluate.view import Outcome
 from cluster.features.auth.principal import SAID
 from cluster.order import log as order

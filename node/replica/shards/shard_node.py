@@ -15,7 +15,7 @@ from typing import Any
 import structlog
 
 from cluster.errors import EtcdError
-from cluster.evaluate.range_compares import RangeCompares
+from cluster.evaluate.txns.range_compares import RangeCompares
 from cluster.order import records
 from cluster.order.following.feed_queue import FeedQueue
 from cluster.order.following.questions import LockQuestions

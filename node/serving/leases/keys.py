@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import Protocol
 
-from cluster.evaluate.transactions import field
+from cluster.evaluate.txns.transactions import field
 from cluster.grain import GRAIN
 from cluster.pb import rpc_pb2
 from cluster.wire.messages import HEAD, Status

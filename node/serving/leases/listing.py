@@ -10,7 +10,7 @@ from __future__ import annotations
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from cluster.evaluate.sorting import SortedRows
+from cluster.evaluate.reading.sorting import SortedRows
 from cluster.wire.messages import HEAD, Status
 from cluster.wire.protobuf import varint
 from node.links.fronts import FrontLink

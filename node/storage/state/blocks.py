@@ -19,8 +19,8 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Iterable
 from typing import Protocol
 
-from cluster.evaluate.ranges import RowSource
-from cluster.evaluate.row_parts import sizes_in, sizes_of
+from cluster.evaluate.reading.ranges import RowSource
+from cluster.evaluate.reading.row_parts import sizes_in, sizes_of
 from node.storage.keys import escape
 
 LEAST_ROWS = 64  # shorter ranges do not look here: they cost less than the look
@@ -72,8 +72,8 @@ class Block:
         return _size(self.rows, self.data)
 
     def sizes(self) -> bytes:
-        """Of its rows, for who merges them with others (``cluster.evaluate.row_parts``); kept from the first time on."""
-        if self._sizes is None:
+        """Of its rows, for who merges them with others (``cluster.evaluate.reading.row_parts``); kept from
+        the first time on.""" if self._sizes is None:
             self._sizes = sizes_in(self.data)
         return self._sizes
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from rocksdict import Rdict
 
-from cluster.evaluate.ranges import is_creation
+from cluster.evaluate.reading.ranges import is_creation
 from cluster.wire.protobuf import tombstone
 from node.storage.errors import Compacted, StorageCorruption, raise_read
 from node.storage.keys import (

@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING
 
 from rocksdict import Rdict
 
-from cluster.evaluate.ranges import row_tags
-from cluster.evaluate.row_parts import sizes_of
+from cluster.evaluate.reading.ranges import row_tags
+from cluster.evaluate.reading.row_parts import sizes_of
 from node.storage.errors import Compacted, FutureRevision, StorageCorruption, raise_read
 from node.storage.keys import (
     INVERTED,
@@ -174,7 +174,7 @@ class Splicer:
              ) -> tuple[int, bytes | None, bool]:
         """Append the next rows as fields ``kvs`` of a RangeResponse, at most so many and about so many bytes (none if
         very many are passed over): their number, the last one's key, and whether the range is at its end. ``sizes``: gets
-        the rows' sizes (``cluster.evaluate.row_parts``)."""
+        the rows' sizes (``cluster.evaluate.reading.row_parts``)."""
         cursor, upper, oldest, mixed = self._cursor, self.upper, self._oldest, self._mixed
         if self._lower >= upper:
             return 0, None, True

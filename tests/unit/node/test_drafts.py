@@ -11,12 +11,13 @@ import pytest
 
 from cluster import errors
 from cluster.errors import EtcdError
-from cluster.evaluate import draft, steps, validate
 from cluster.evaluate import requests as evaluate
-from cluster.evaluate import transactions as txn_eval
-from cluster.evaluate.draft import Draft
+from cluster.evaluate import steps, validate
 from cluster.evaluate.replica import Leader, NotYet
-from cluster.evaluate.transactions import Unlooked
+from cluster.evaluate.txns import draft
+from cluster.evaluate.txns import transactions as txn_eval
+from cluster.evaluate.txns.draft import Draft
+from cluster.evaluate.txns.transactions import Unlooked
 from cluster.features.auth.principal import SAID, Kind, Principal
 from cluster.grain import GRAIN
 from cluster.pb import rpc_pb2 as pb

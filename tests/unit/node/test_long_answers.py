@@ -13,8 +13,8 @@ import pytest
 from cluster import errors
 from cluster.errors import EtcdError
 from cluster.evaluate import requests as evaluate
-from cluster.evaluate import transactions as txn_eval
 from cluster.evaluate.replica import Leader, Overlay
+from cluster.evaluate.txns import transactions as txn_eval
 from cluster.features.lessor import Lessor
 from cluster.grain import GRAIN
 from cluster.order import records

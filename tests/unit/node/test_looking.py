@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 
 from cluster.errors import EtcdError
-from cluster.evaluate import range_compares
 from cluster.evaluate import requests as evaluate
-from cluster.evaluate import transactions as txn_eval
 from cluster.evaluate.replica import Leader, NotYet
-from cluster.evaluate.transactions import Unlooked
+from cluster.evaluate.txns import range_compares
+from cluster.evaluate.txns import transactions as txn_eval
+from cluster.evaluate.txns.transactions import Unlooked
 from cluster.grain import GRAIN
 from cluster.pb import rpc_pb2 as pb
 from cluster.wire.messages import HEAD, Method, Status

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from cluster.errors import EtcdError
 from cluster.evaluate import requests as evaluate
 from cluster.evaluate.footprint import inverted
-from cluster.evaluate.range_compares import RangeCompares
 from cluster.evaluate.replica import Overlay
 from cluster.evaluate.spans import Span, holds, merged
-from cluster.evaluate.transactions import finish
+from cluster.evaluate.txns.range_compares import RangeCompares
+from cluster.evaluate.txns.transactions import finish
 from cluster.evaluate.view import Outcome
 from cluster.grain import GRAIN
 from cluster.order.leading.shard_leader import ShardLeader

@@ -209,7 +209,7 @@ def test_a_mistake_in_evaluating_a_transaction_is_its_answer_and_nothing_is_logg
     def mistaken(*args: Any) -> Any:
         raise KeyError("a mistake")
 
-    monkeypatch.setattr("cluster.evaluate.plain_txn.run", mistaken)
+    monkeypatch.setattr("cluster.evaluate.txns.plain_txn.run", mistaken)
     shard = leader()
     shard.submit("writer", Method.TXN, write(b"k", b"v"))
     shard.run()

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from cluster import errors
 from cluster.errors import EtcdError
-from cluster.evaluate.ranges import RangeRead
+from cluster.evaluate.reading.ranges import RangeRead
 from cluster.pb import rpc_pb2
 from cluster.wire.messages import HEAD, READ, READ_INDEX_ANSWER, Method, Status
 from cluster.wire.protobuf import key_value

@@ -10,8 +10,8 @@ import pytest
 
 from cluster.errors import EtcdError
 from cluster.evaluate import requests as evaluate
-from cluster.evaluate.ranges import RangeRead
-from cluster.evaluate.transactions import read_all
+from cluster.evaluate.reading.ranges import RangeRead
+from cluster.evaluate.txns.transactions import read_all
 from cluster.pb import rpc_pb2 as pb
 from cluster.placement import Placement
 from cluster.wire.messages import READ, Method, Status

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from cluster.evaluate import requests as evaluate
-from cluster.evaluate.ranges import plain_answer
+from cluster.evaluate.reading.ranges import plain_answer
 from cluster.pb import rpc_pb2
 from cluster.placement import Placement
 from cluster.wire.messages import READ, Method

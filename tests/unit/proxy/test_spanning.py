@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from cluster import errors
 from cluster.errors import EtcdError
-from cluster.evaluate.ranges import RangeRead, Row
-from cluster.evaluate.row_parts import read_part, sizes_in
+from cluster.evaluate.reading.ranges import RangeRead, Row
+from cluster.evaluate.reading.row_parts import read_part, sizes_in
 from cluster.pb import rpc_pb2
 from cluster.wire.messages import HEAD, READ, Method, Status
 from cluster.wire.protobuf import key_value

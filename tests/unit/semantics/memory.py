@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 
 from cluster.errors import EtcdError
 from cluster.evaluate import requests as evaluate
-from cluster.evaluate.ranges import Fields
+from cluster.evaluate.reading.ranges import Fields
 from cluster.evaluate.spans import holds
 from cluster.evaluate.view import Current, Outcome
 from cluster.order import records

@@ -9,8 +9,8 @@ import pytest
 from cluster import errors
 from cluster.errors import EtcdError
 from cluster.evaluate import requests as evaluate
-from cluster.evaluate import transactions as txn_eval
 from cluster.evaluate.replica import NotYet
+from cluster.evaluate.txns import transactions as txn_eval
 from cluster.faults import Faults, faults
 from cluster.pb import rpc_pb2 as pb
 from tests.unit.semantics.memory import MemoryShard

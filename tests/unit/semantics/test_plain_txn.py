@@ -11,10 +11,11 @@ from hypothesis import strategies as st
 
 from cluster import errors
 from cluster.errors import EtcdError
-from cluster.evaluate import plain_txn, validate
 from cluster.evaluate import requests as evaluate
-from cluster.evaluate import transactions as txn_eval
+from cluster.evaluate import validate
 from cluster.evaluate.footprint import footprint, is_read_only, is_serializable, txn_footprint
+from cluster.evaluate.txns import plain_txn
+from cluster.evaluate.txns import transactions as txn_eval
 from cluster.evaluate.view import Outcome
 from cluster.order.leading.pending import Blocked, Elsewhere
 from cluster.order.leading.shard_leader import ShardLeader

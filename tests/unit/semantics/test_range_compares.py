@@ -10,12 +10,12 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from cluster.errors import EtcdError
-from cluster.evaluate import range_compares
 from cluster.evaluate import requests as evaluate
-from cluster.evaluate import transactions as txn_eval
-from cluster.evaluate.range_compares import RangeCompares
 from cluster.evaluate.replica import Leader, NotYet
-from cluster.evaluate.transactions import Turn, Unlooked
+from cluster.evaluate.txns import range_compares
+from cluster.evaluate.txns import transactions as txn_eval
+from cluster.evaluate.txns.range_compares import RangeCompares
+from cluster.evaluate.txns.transactions import Turn, Unlooked
 from cluster.features.lessor import Lessor
 from cluster.grain import GRAIN
 from cluster.pb import rpc_pb2 as pb

@@ -9,7 +9,14 @@ from hypothesis import strategies as st
 
 from cluster import errors
 from cluster.evaluate import requests as evaluate
-from cluster.evaluate.ranges import Fields, RangeRead, is_creation, plain_answer, plain_get, without_value
+from cluster.evaluate.reading.ranges import (
+    Fields,
+    RangeRead,
+    is_creation,
+    plain_answer,
+    plain_get,
+    without_value,
+)
 from cluster.pb import kv_pb2
 from cluster.pb import rpc_pb2 as pb
 from cluster.wire.protobuf import key_value

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cluster.evaluate.ranges import Fields, RangeRead
-from cluster.evaluate.sorting import _RUN, SortedRows
+from cluster.evaluate.reading.ranges import Fields, RangeRead
+from cluster.evaluate.reading.sorting import _RUN, SortedRows
 from cluster.pb import rpc_pb2 as pb
 from cluster.wire.protobuf import key_value
 
@@ -19,7 +19,7 @@ from cluster.wire.protobuf import key_value
 def test_rows_come_as_out_of_a_stable_sort(ranks: list[int], descending: bool, limit: int, run: int) -> None:
     rows = [(b"%03d" % at, b"%d" % rank) for at, rank in enumerate(ranks)]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("cluster.evaluate.sorting._RUN", run)
+        patch.setattr("cluster.evaluate.reading.sorting._RUN", run)
         found = SortedRows(lambda row: row[1], descending, limit)
         for at in range(0, len(rows), 7):
             found.add(rows[at : at + 7])

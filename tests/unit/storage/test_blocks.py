@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from cluster.evaluate.ranges import RangeRead
-from cluster.evaluate.row_parts import rows_head, sizes_in
+from cluster.evaluate.reading.ranges import RangeRead
+from cluster.evaluate.reading.row_parts import rows_head, sizes_in
 from cluster.order import records
 from cluster.pb import rpc_pb2
 from node.storage import Reader, StateStore

@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from cluster.evaluate.ranges import RangeRead
+from cluster.evaluate.reading.ranges import RangeRead
 from cluster.order import records
 from cluster.pb import rpc_pb2
 from node.storage import Reader, StateStore

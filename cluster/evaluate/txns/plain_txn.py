@@ -1,7 +1,8 @@
 """The transaction that nearly all are: compares of single keys, then puts, reads and deletes of single keys.
 
 Hot path. :func:`read` takes such a TxnRequest out of its wire form without a message object; it is strict: anything it does
-not know to the last byte, and anything that would be refused for its form, is None and goes through ``cluster.evaluate.transactions``,
+not know to the last byte, and anything that would be refused for its form, is None and goes through
+``cluster.evaluate.txns.transactions``,
 which says the same of it (``tests/unit/semantics/test_plain_txn.py``). A compare, a put and a get of one key (256 B):
 read 2.4 us, evaluated 2.1, answered 1.2; through messages 17 us in all (and 6.3 at the front, which only reads it).
 
@@ -16,7 +17,7 @@ from typing import NamedTuple
 
 from cluster import errors
 from cluster.errors import EtcdError
-from cluster.evaluate.ranges import Fields, row_tags
+from cluster.evaluate.reading.ranges import Fields, row_tags
 from cluster.evaluate.view import Current, Outcome, Version, View
 from cluster.order import records
 from cluster.wire.protobuf import read_varint, varint

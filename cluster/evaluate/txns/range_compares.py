@@ -19,10 +19,10 @@ from itertools import islice
 from typing import Any
 
 from cluster.evaluate.footprint import inverted
-from cluster.evaluate.ranges import Fields
+from cluster.evaluate.reading.ranges import Fields
 from cluster.evaluate.replica import AppliedState, NotYet, Overlay
 from cluster.evaluate.spans import Span, bounds
-from cluster.evaluate.transactions import VALUE, Steps, Unlooked, given_of, is_known, matches, some_rows
+from cluster.evaluate.txns.transactions import VALUE, Steps, Unlooked, given_of, is_known, matches, some_rows
 from cluster.evaluate.view import Current, Version, View
 from cluster.faults import answered
 from cluster.pb import rpc_pb2 as pb

@@ -19,10 +19,10 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from cluster.errors import EtcdError
-from cluster.evaluate.plain_txn import check_revision
 from cluster.evaluate.spans import Intervals
 from cluster.evaluate.steps import STEP_OPS, Steps, finish
-from cluster.evaluate.transactions import (
+from cluster.evaluate.txns.plain_txn import check_revision
+from cluster.evaluate.txns.transactions import (
     Late,
     Pending,
     Plan,

@@ -21,9 +21,9 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from typing import Any, Protocol
 
-from cluster.evaluate.row_parts import rows_head, sizes_of
-from cluster.evaluate.sorting import Row as Row
-from cluster.evaluate.sorting import SortedRows
+from cluster.evaluate.reading.row_parts import rows_head, sizes_of
+from cluster.evaluate.reading.sorting import Row as Row
+from cluster.evaluate.reading.sorting import SortedRows
 from cluster.evaluate.validate import parse
 from cluster.pb import rpc_pb2 as pb
 from cluster.wire.protobuf import read_varint, varint

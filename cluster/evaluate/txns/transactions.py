@@ -15,12 +15,12 @@ from typing import Any, NamedTuple, Protocol
 from cluster import errors
 from cluster.errors import EtcdError
 from cluster.evaluate.footprint import inverted
-from cluster.evaluate.plain_txn import check_revision
-from cluster.evaluate.ranges import Fields, RangeRead, Row
+from cluster.evaluate.reading.ranges import Fields, RangeRead, Row
 from cluster.evaluate.spans import Intervals, Span, keys_in
 from cluster.evaluate.steps import STEP_OPS
 from cluster.evaluate.steps import Steps as Steps
 from cluster.evaluate.steps import finish as finish
+from cluster.evaluate.txns.plain_txn import check_revision
 from cluster.evaluate.view import Current, Outcome, Version, View
 from cluster.grain import GRAIN
 from cluster.order import records
