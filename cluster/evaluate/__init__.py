@@ -2,6 +2,5 @@
 
 Read in this order: ``view`` (what evaluation reads and produces), ``validate``, ``requests`` (each kind of request),
 ``plain_put`` (a fast path), ``txns``, ``reading`` (ranges), ``footprint`` and ``spans`` (what a request
-touches),
-``replica`` (a leader between two moments), ``feature_table``.
+touches), ``replica`` (a leader between two moments), ``feature_table``.
 """

@@ -210,12 +210,12 @@ REQUESTS: dict[Method, Kind] = dict(
         _ask(Method.HISTORY, "front", "node of its host", "HISTORY_HEAD + key + range_end",
             "OK: HISTORY_ANSWER + events; ERROR", _ASKED_AGAIN),
         _read(
-            Method.RANGE_ROWS, "`RangeRequest`", "PARTIAL..., OK: HEAD + rows
-            (`cluster.evaluate.reading.row_parts`)"
+            Method.RANGE_ROWS, "`RangeRequest`",
+            "PARTIAL..., OK: HEAD + rows (`cluster.evaluate.reading.row_parts`)"
         ),
         _read(
-            Method.STREAM_ROWS, "`RangeRequest`", "PARTIAL..., OK: HEAD + rows
-            (`cluster.evaluate.reading.row_parts`)"
+            Method.STREAM_ROWS, "`RangeRequest`",
+            "PARTIAL..., OK: HEAD + rows (`cluster.evaluate.reading.row_parts`)"
         ),
         _read(Method.LEASE_KEYS, "`LeaseTimeToLiveRequest`"),
         _ask(Method.CATCH_UP, "front", "node of its host", "revision u64 that a read waits for", "WATERMARK",

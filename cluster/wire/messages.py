@@ -77,7 +77,8 @@ class Method(IntEnum):
     SUBSCRIBE = 48  # SUBSCRIBE_HEAD + key + range_end; answered by EVENTS for ever, first SUBSCRIBED
     UNSUBSCRIBE = 49  # rid of the subscription; no answer
     HISTORY = 50  # HISTORY_HEAD + key + range_end; answered once: HISTORY_ANSWER + events (cluster.wire.events), or ERROR Compacted
-    # as RANGE, of which a front makes one answer out of several shards': every answer is HEAD + cluster.evaluate.reading.row_parts
+    # as RANGE, of which a front makes one answer out of several shards': every answer is HEAD +
+    # cluster.evaluate.reading.row_parts
     RANGE_ROWS = 43
     STREAM_ROWS = 44  # as RANGE_STREAM, likewise
     LEASE_KEYS = 42  # READ + LeaseTimeToLiveRequest: the keys of this shard on the lease; OK: HEAD + fields

@@ -1,3 +1,2 @@
-"""Transactions: ``transactions`` (any), ``plain_txn`` (the fast path), ``draft`` (very long ones, in
-steps), and
+"""Transactions: ``transactions`` (any), ``plain_txn`` (the fast path), ``draft`` (very long ones, in steps),
 ``range_compares``."""

@@ -73,7 +73,8 @@ class Block:
 
     def sizes(self) -> bytes:
         """Of its rows, for who merges them with others (``cluster.evaluate.reading.row_parts``); kept from
-        the first time on.""" if self._sizes is None:
+        the first time on."""
+        if self._sizes is None:
             self._sizes = sizes_in(self.data)
         return self._sizes
 
