@@ -5,17 +5,25 @@ need not be committed): a node would wait for them for ever. So the order is kep
 cut that the host's own logs do not match, in index and in term, which proves the prefix (log matching). What stands behind
 it is dropped, and said to be; shards' entries behind their last kept cut have no place in the order and go with it.
 
-Pure. The simulator applies it to what crashes leave on one host; the start option that is to use it (``--force-new-cluster``)
-is to come, and with it the state's way back to that revision and the groups' new configurations.
+A state never goes back. Where a node of this host has applied more of the order than that, the order is kept
+up to there, and entries that are nowhere on this host are *made up*: they take the revisions that their cut
+says, and change nothing. Every node can then apply what is left.
+
+Pure. ``--force-new-cluster`` carries it out (``tools.muster.host.identity.forcing``); the simulator applies
+it to what crashes leave on one host.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from cluster.order.log import Cut, decode_cut
+from cluster.order.log import Cut, decode_cut, decode_multi, entry
 from cluster.order.records import Item, items
+from cluster.raft.types import Entry, EntryKind
+
+Records = Iterable[tuple[int, bytes]]
 
 
 class Kept(NamedTuple):
@@ -27,7 +35,7 @@ class Kept(NamedTuple):
 
 
 def kept(
-    records: Iterable[tuple[int, bytes]], applied: Mapping[int, int], term_at: Callable[[int, int], int | None],
+    records: Records, applied: Mapping[int, int], term_at: Callable[[int, int], int | None],
 ) -> Kept:
     """``records``: the host's order records, ascending, each with its index, those that its least node has applied among
     them; ``applied``: the log index that each shard's state covers; ``term_at(shard, index)``: of the entry in the host's
@@ -42,3 +50,50 @@ def kept(
                         return Kept(last, shard, cut)
         last = index
     return Kept(last)
+
+
+class CannotBeKept(Exception):
+    """The order as this host has it says of a shard what nobody here can apply."""
+
+
+@dataclass(slots=True)
+class Plan:
+    """What becomes of the logs of one host."""
+
+    order_index: int  # the last record that is kept
+    last: dict[int, int]  # shard -> its last entry in order: what is behind it goes
+    # shard -> entries that take the place of what it has
+    made_up: dict[int, list[Entry]] = field(default_factory=dict)
+    # shard -> the highest term that the order names
+    terms: dict[int, int] = field(default_factory=dict)
+
+
+def planned(
+    records: Callable[[], Records], applied: Mapping[int, int], ordered: Iterable[int],
+    term_at: Callable[[int, int], int | None],
+) -> Plan:
+    """``records()``, ``applied``, ``term_at``: as of :func:`kept`; ``ordered``: how much of the order each
+    node has applied. Raises CannotBeKept."""
+    found = Plan(max(kept(records(), applied, term_at).order_index, *ordered), dict(applied))
+    for index, data in records():
+        for kind, pos, end in items(data):
+            if kind == Item.CUT:
+                for shard, cut in decode_cut(data, pos, end):
+                    found.terms[shard] = max(found.terms.get(shard, 0), cut.term)
+                    if index <= found.order_index and cut.index > applied[shard]:
+                        if shard in found.made_up or term_at(shard, cut.index) != cut.term:
+                            found.made_up.setdefault(shard, []).extend(_made_up(cut, found.last[shard]))
+                        found.last[shard] = cut.index
+            elif kind == Item.MULTI and index <= found.order_index and found.made_up:
+                for part in decode_multi(data, pos, end).parts:
+                    if part.shard in found.made_up:
+                        raise CannotBeKept(
+                            f"order record {index} changes shard {part.shard}, of which this host has not "
+                            f"the entries that the order names before it (up to {found.last[part.shard]})")
+    return found
+
+
+def _made_up(cut: Cut, last: int) -> list[Entry]:
+    """Entries behind ``last`` that match a cut and change nothing."""
+    made = [Entry(index, cut.term, EntryKind.NOOP, b"") for index in range(last + 1, cut.index)]
+    return [*made, Entry(cut.index, cut.term, EntryKind.RECORD, entry(cut.count, b""))]

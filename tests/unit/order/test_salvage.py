@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
+
 from cluster.order import records
-from cluster.order.log import Cut, encode_cut
-from cluster.order.salvage import Kept, kept
+from cluster.order.log import Attempt, Cut, Multi, Part, encode_cut, encode_multi, entry
+from cluster.order.salvage import CannotBeKept, Kept, Plan, kept, planned
+from cluster.raft.types import Entry, EntryKind
 
 OWN = records.put(b"a", 0, 1, b"v", 0)
 ORDER = [(1, b""), (2, OWN + encode_cut({1: Cut(3, 1, 2)})), (3, OWN), (4, encode_cut({1: Cut(5, 2, 4), 2: Cut(2, 1, 1)})), (5, OWN)]
@@ -27,3 +30,30 @@ def test_the_first_cut_that_is_not_matched_ends_it_with_the_record_before() -> N
 
 def test_what_is_applied_need_not_be_in_the_log_any_more() -> None:
     assert salvaged({(1, 5): 2}, {1: 3, 2: 2}) == Kept(5)
+
+
+def plan_of(ordered: int, logs: dict[tuple[int, int], int], order: list[tuple[int, bytes]] = ORDER) -> Plan:
+    return planned(lambda: order, {1: 0, 2: 0}, [0, ordered], lambda shard, index: logs.get((shard, index)))
+
+
+def test_what_is_behind_the_last_cut_goes_from_every_log() -> None:
+    assert plan_of(0, LOGS) == Plan(5, {1: 5, 2: 2}, {}, {1: 2, 2: 1})
+    assert plan_of(3, {(1, 3): 1}) == Plan(3, {1: 3, 2: 0}, {}, {1: 2, 2: 1})
+
+
+def test_what_a_node_has_applied_is_kept_with_entries_that_are_made_up() -> None:
+    found = plan_of(4, {**LOGS, (1, 5): 1})  # another leader's entry
+    assert (found.order_index, found.last) == (4, {1: 5, 2: 2})
+    assert found.made_up == {
+        1: [Entry(4, 2, EntryKind.NOOP, b""), Entry(5, 2, EntryKind.RECORD, entry(4, b""))]}
+    assert plan_of(4, {(1, 3): 1, (1, 5): 2}).made_up == {
+        2: [Entry(1, 1, EntryKind.NOOP, b""), Entry(2, 1, EntryKind.RECORD, entry(1, b""))]}
+
+
+def test_a_transaction_over_several_shards_that_stands_on_what_is_lost_cannot_be_kept() -> None:
+    change = Multi(Attempt(1, 1), 1, {2: 1}, [Part(0, 2, 0, OWN)])
+    order = [*ORDER, (6, encode_multi(change))]
+    lost = {(1, 3): 1, (1, 5): 2}
+    assert plan_of(5, lost, order).order_index == 5
+    with pytest.raises(CannotBeKept, match="order record 6 changes shard 2"):
+        plan_of(6, lost, order)

@@ -68,7 +68,7 @@ def test_a_setting_that_cannot_be(args: str, message: str) -> None:
     "arg",
     ["--peer-cert-file=c", "--peer-auto-tls",
      "--discovery=http://d", "--discovery-srv=example.com", "--wal-dir=w",
-     "--force-new-cluster", "--enable-distributed-tracing", "--pre-vote=false",
+     "--enable-distributed-tracing", "--pre-vote=false",
      "--proxy=on"],
 )  # fmt: skip
 def test_what_is_not_there_yet_is_refused_by_name(arg: str) -> None:

@@ -246,7 +246,8 @@ _GROUPS: dict[str, list[Flag]] = {
         Flag("bootstrap-defrag-threshold-megabytes", U, "0", "defragment at boot", NO),
     ],
     "unsafe": [
-        Flag("force-new-cluster", B, "false", "restart as a cluster of one, keeping the data", LATER),
+        Flag("force-new-cluster", B, "false",
+             "restart as a cluster of one with the data that this host has; the other members are removed"),
         Flag("unsafe-no-fsync", B, "false", "never sync: a crash of the machine loses acknowledged writes"),
     ],
     "meta": [

@@ -49,6 +49,7 @@ def run(config: ServerConfig) -> int:
             check_files(config.tls)
         if not bootstrap.is_known(config.data_dir):  # a refused first start leaves nothing that the next one would go by
             ports.compare(config, config.shards, bootstrap.peers_of(config.initial_cluster, config.initial_cluster_token))
+        force = setting(config, "force-new-cluster") and bootstrap.is_known(config.data_dir)
         while True:
             if bootstrap.was_removed(config.data_dir):
                 say_removed(log)
@@ -56,6 +57,12 @@ def run(config: ServerConfig) -> int:
             identity, is_new = bootstrap.establish(config)
             config = with_shards(config, identity.shard_count)
             ports.check(config, identity, log)
+            if force:
+                # it loads RocksDB, which a supervisor has no other use for
+                from tools.muster.host.identity import forcing
+
+                forcing.force(config.data_dir, identity, log)
+                force = False
             run_dir = rundir.make_run_dir(config.data_dir, config.run_dir)
             try:
                 supervisor = Supervisor(child_specs(config, identity, run_dir), log, stop_limits(config))

@@ -1,0 +1,168 @@
+"""``--force-new-cluster``: the one host that is left goes on alone with what it has, and grows again."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import grpc
+import pytest
+
+from cluster.pb import rpc_pb2 as pb
+from tests.cluster.local_cluster import until
+from tests.cluster.test_members import LIMIT_S, Hosts
+
+SHARDS = 2
+FORCED = "--force-new-cluster"
+EVERYTHING: dict[str, Any] = {"key": b"\0", "range_end": b"\0"}
+
+
+class Writers:
+    """Clients that put and transact over both shards until their hosts are gone."""
+
+    def __init__(self, hosts: Hosts, count: int) -> None:
+        self._hosts = hosts
+        self._stop = threading.Event()
+        self._lock = threading.Lock()
+        self.acknowledged: dict[bytes, tuple[bytes, int]] = {}  # key -> value and revision
+        self._threads = [threading.Thread(target=self._run, args=(i,)) for i in range(count)]
+        for thread in self._threads:
+            thread.start()
+
+    def _run(self, number: int) -> None:
+        turn = 0
+        while not self._stop.is_set():
+            turn += 1
+            keys = [b"/w%d/%d" % (number, turn)]
+            if turn % 5 == 0:  # a transaction over several directories, hence perhaps over both shards
+                keys += [b"/t%d/%d" % (n, number) for n in range(3)]
+            value = b"%d" % turn
+            puts = [pb.RequestOp(request_put=pb.PutRequest(key=key, value=value)) for key in keys]
+            with contextlib.suppress(grpc.RpcError):
+                done = self._hosts.call(turn % 3, "KV/Txn", pb.TxnRequest(success=puts), pb.TxnResponse)
+                with self._lock:
+                    self.acknowledged.update(dict.fromkeys(keys, (value, done.header.revision)))
+
+    def wait(self, goal: int) -> None:
+        until(lambda: len(self.acknowledged) >= goal, LIMIT_S)
+
+    def stop(self) -> None:
+        self._stop.set()
+        for thread in self._threads:
+            thread.join()
+
+
+@pytest.fixture(scope="module")
+def hosts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hosts]:
+    made = Hosts(tmp_path_factory.mktemp("forced"), SHARDS)
+    cluster = ",".join(f"h{i}={made.peer(i)}" for i in range(3))
+    try:
+        for host in range(3):
+            made.start(host, f"--initial-cluster={cluster}", f"--shards={SHARDS}")
+        until(lambda: all(made.member(host).name for host in range(3)), LIMIT_S)
+        yield made
+    finally:
+        made.close()
+
+
+def kill(hosts: Hosts, *numbers: int) -> None:
+    """At once, as far as can be."""
+    for host in numbers:
+        hosts.running[host].kill()
+    for host in numbers:
+        hosts.running.pop(host).wait(30)
+
+
+def everything(hosts: Hosts, host: int, **more: Any) -> pb.RangeResponse:
+    found: pb.RangeResponse = hosts.call(
+        host, "KV/Range", pb.RangeRequest(**EVERYTHING, **more), pb.RangeResponse
+    )
+    return found
+
+
+@pytest.mark.timeout(400)
+def test_the_host_that_is_left_keeps_what_it_has_and_grows_again(hosts: Hosts) -> None:
+    before = hosts.anywhere("Maintenance/Status", pb.StatusRequest(), pb.StatusResponse).header
+    first = hosts.member(0)
+    lease = hosts.anywhere(
+        "Lease/LeaseGrant", pb.LeaseGrantRequest(TTL=3600, ID=77), pb.LeaseGrantResponse
+    ).ID
+    quiet = {b"/q%d/k" % n: b"%d" % n for n in range(40)}
+    for key, value in quiet.items():
+        hosts.call(1, "KV/Put", pb.PutRequest(key=key, value=value, lease=lease), pb.PutResponse)
+    last = everything(hosts, 1).header.revision
+    until(lambda: everything(hosts, 0, serializable=True).header.revision >= last, LIMIT_S)
+
+    writers = Writers(hosts, 6)
+    try:
+        writers.wait(200)
+        kill(hosts, 1, 2)  # in the midst of it
+    finally:
+        writers.stop()
+    kill(hosts, 0)
+    hosts.start(0, FORCED)
+    until(lambda: hosts.member(0).name, LIMIT_S)
+
+    # the longest beginning of the order that it has: all that was acknowledged up to that revision
+    found = everything(hosts, 0)
+    assert found.header.revision >= last
+    assert (found.header.cluster_id, hosts.members()) == (before.cluster_id, [first])
+    kvs = {kv.key: kv for kv in found.kvs}
+    assert {key: kvs[key].value for key in quiet} == quiet
+    for key, (value, revision) in writers.acknowledged.items():
+        if revision <= found.header.revision:
+            kv = kvs[key]
+            assert (
+                kv.mod_revision >= revision
+            )  # a transaction whose answer nobody got may have come behind it
+            assert kv.mod_revision > revision or kv.value == value
+    history = [
+        revision for _, revision in writers.acknowledged.values() if revision <= found.header.revision
+    ]
+    print(f"kept {len(history)} of {len(writers.acknowledged)} keys put in the last moments")
+    left = hosts.call(
+        0,
+        "Lease/LeaseTimeToLive",
+        pb.LeaseTimeToLiveRequest(ID=lease, keys=True),
+        pb.LeaseTimeToLiveResponse,
+    )
+    assert sorted(left.keys) == sorted(quiet)
+    for key in (b"/w0/1", b"/q3/k", b"/new/1", b"/other/2"):
+        hosts.call(0, "KV/Put", pb.PutRequest(key=key, value=b"after"), pb.PutResponse)
+
+    # as etcd's, the flag may stay while the host is alone
+    kill(hosts, 0)
+    hosts.start(0, FORCED)
+    until(lambda: hosts.member(0).name, LIMIT_S)
+    assert "this host is the only member already" in hosts.log(0)
+
+    hosts.add(3)
+    hosts.join(3)
+    hosts.votes(3)
+    want = everything(hosts, 0)
+    until(
+        lambda: everything(hosts, 3, serializable=True).header.revision >= want.header.revision, LIMIT_S
+    )
+    assert list(everything(hosts, 3, serializable=True, revision=want.header.revision).kvs) == list(
+        want.kvs
+    )
+    hashes = [
+        hosts.call(
+            i, "Maintenance/HashKV", pb.HashKVRequest(revision=want.header.revision), pb.HashKVResponse
+        )
+        for i in (0, 3)
+    ]
+    assert hashes[0].hash == hashes[1].hash
+
+
+@pytest.mark.timeout(200)
+def test_a_host_that_was_given_up_is_not_let_in_again(hosts: Hosts) -> None:
+    process = hosts.start(1)
+    try:
+        assert process.wait(LIMIT_S) == 0
+    finally:
+        process.kill()
+        del hosts.running[1]
+    assert "the member has been permanently removed from the cluster" in hosts.log(1)

@@ -1,0 +1,174 @@
+"""A host that goes on alone with what it has (``--force-new-cluster``): the other members are lost for good.
+
+Its logs are changed before any node runs, so that every group has this host as its only member. What Raft
+does then is what it always does: the only voter elects itself, and all that its logs hold is committed.
+``cluster.order.salvage`` says how much of the logs can be kept where the last seconds of the other hosts have
+not all come here (H18).
+
+Each group's log gets the entry of its new configuration, in a term that nobody has seen; the order log
+besides the rows of the members that are gone. A crash in the midst leaves logs of which the same is made once
+more.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from cluster.members.table import Table
+from cluster.order import records
+from cluster.order.salvage import CannotBeKept, Plan, planned
+from cluster.raft import Configuration, Entry, EntryKind, HardState
+from node.storage import Position, RaftLog, StateStore
+from node.storage.errors import StorageError
+from tools.muster.config.parse import ConfigError
+from tools.muster.host.identity.bootstrap import Identity, shard_dir
+from tools.muster.host.supervisor import Logger
+from tools.muster.machine.disk import seal
+
+_CHUNK_BYTES = 4 << 20
+_CACHE_BYTES = 1 << 20
+
+
+@dataclass(slots=True)
+class _Replica:
+    """Log and applied position of one node."""
+
+    log: RaftLog
+    position: Position
+
+
+def force(data_dir: str, identity: Identity, log: Logger) -> None:
+    """Make this host the only member of its cluster. ConfigError; then nothing that counts was changed."""
+    for shard in range(identity.shard_count):
+        if seal.read(shard_dir(data_dir, shard))[1] == seal.NEW:
+            raise ConfigError(
+                f"--force-new-cluster: no node of this host has begun ({shard_dir(data_dir, shard)}), so "
+                "there is nothing to keep: empty the data directory, and start a new cluster"
+            )
+    with contextlib.ExitStack() as opened:
+        try:
+            replicas, table = _open(data_dir, identity, opened)
+            _force(replicas, table, identity, log)
+        except (StorageError, CannotBeKept) as e:
+            raise ConfigError(f"--force-new-cluster cannot go on with this host: {e}") from None
+
+
+def _open(
+    data_dir: str, identity: Identity, opened: contextlib.ExitStack
+) -> tuple[dict[int, _Replica], Table]:
+    replicas: dict[int, _Replica] = {}
+    table = Table(identity.peers)
+    for shard in range(identity.shard_count):
+        folder = shard_dir(data_dir, shard)
+        store = StateStore.open(
+            os.path.join(folder, "state"), block_cache_bytes=_CACHE_BYTES, range_cache_bytes=0
+        )
+        with contextlib.closing(store):
+            position = store.position
+            if shard == 0:
+                table = Table(identity.peers, store.hosts())
+        log = RaftLog.open(
+            os.path.join(folder, "log"), initial=Configuration(frozenset({identity.member_id}))
+        )
+        opened.callback(log.close)
+        log.verify(position.shard_index)
+        replicas[shard] = _Replica(log, position)
+    return replicas, table
+
+
+def _force(replicas: dict[int, _Replica], table: Table, identity: Identity, log: Logger) -> None:
+    found = _planned(replicas)
+    order = replicas[0]
+    first = order.log.first_index()
+    table.take(
+        [
+            data[pos:end]
+            for _, data in _records(order.log, order.position.order_index + 1, found.order_index)
+            for kind, pos, end in records.items(data)
+            if kind == records.Item.HOST
+        ]
+    )
+    only = Configuration(frozenset({identity.member_id}))
+    rows = [
+        replace(host, removed=True).encode()
+        for host in table.members
+        if host.member_id != identity.member_id
+    ]
+    rows += [
+        replace(host, learner=False).encode()
+        for host in table.members
+        if host.member_id == identity.member_id and host.learner
+    ]
+    if not rows and not found.made_up and all(_is_alone(r.log, only) for r in replicas.values()):
+        log.info("--force-new-cluster: this host is the only member already")
+        return
+    dropped = order.log.last_index() - found.order_index
+    log.warning(
+        "forcing a new cluster of this host alone: the other members are removed",
+        member=f"{identity.member_id:x}",
+        removed=[f"{h.member_id:x}" for h in table.members if h.member_id != identity.member_id],
+        order_records=[first, found.order_index],
+        dropped_records=dropped,
+        lost_entries={
+            shard: [entries[0].index, entries[-1].index] for shard, entries in found.made_up.items()
+        },
+    )
+    # the order last: it says what the others hold
+    for shard in sorted(replicas, reverse=True):
+        replica = replicas[shard]
+        end = found.last[shard] if shard else found.order_index
+        term = max(replica.log.hard_state().term, found.terms.get(shard, 0)) + 1
+        entries = [*found.made_up.get(shard, ()), Entry(end + 1, term, EntryKind.CONFIG, only.encode())]
+        if not shard and rows:
+            entries.append(Entry(end + 2, term, EntryKind.RECORD, b"".join(map(records.host, rows))))
+        commit = min(replica.log.hard_state().commit, entries[0].index - 1)
+        replica.log.append(entries, HardState(term, identity.member_id, commit))
+        replica.log.sync()
+
+
+def _planned(replicas: dict[int, _Replica]) -> Plan:
+    order = replicas[0].log
+    begins = order.snapshot_position().index
+    for shard, replica in replicas.items():
+        if replica.position.order_index < begins:
+            raise CannotBeKept(
+                f"its node of shard {shard} has applied the order up to {replica.position.order_index}, "
+                f"and it keeps the order's records behind {begins} only"
+            )
+
+    def term_at(shard: int, index: int) -> int | None:
+        log = replicas[shard].log
+        return log.term(index) if log.snapshot_position().index <= index <= log.last_index() else None
+
+    return planned(
+        lambda: _records(order, order.first_index(), order.last_index()),
+        {shard: replica.position.shard_index for shard, replica in replicas.items()},
+        [begins, *(replica.position.order_index for replica in replicas.values())],
+        term_at,
+    )
+
+
+def _records(log: RaftLog, first: int, last: int) -> Iterator[tuple[int, bytes]]:
+    while first <= last:
+        for entry in log.entries(first, last, _CHUNK_BYTES):
+            yield entry.index, entry.data if entry.kind == EntryKind.RECORD else b""
+            first = entry.index + 1
+
+
+def _is_alone(log: RaftLog, only: Configuration) -> bool:
+    """Whether its configuration is this host alone."""
+    return _configuration(log) == only
+
+
+def _configuration(log: RaftLog) -> Configuration:
+    found = log.snapshot_position().configuration
+    first = log.first_index()
+    while first <= log.last_index():
+        for entry in log.entries(first, log.last_index(), _CHUNK_BYTES):
+            if entry.kind == EntryKind.CONFIG:
+                found = Configuration.decode(entry.data)
+            first = entry.index + 1
+    return found
