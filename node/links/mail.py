@@ -4,22 +4,24 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from cluster.raft import Message, decode_messages, encode_messages
+from cluster.raft import Kind, Message, decode_messages, encode_messages
 from cluster.wire.frames import PeerKind
 
 if TYPE_CHECKING:
     from node.replica.server import Node
 
 _RAFT = PeerKind.RAFT.byte
+_APPEND = int(Kind.APPEND)
 
 
 class Mail:
     """Of one node."""
 
-    __slots__ = ("_after_sync", "_node", "_outbox")
+    __slots__ = ("_after_sync", "_node", "_outbox", "appends_received", "appends_sent")
 
     def __init__(self, node: Node) -> None:
         self._node = node
+        self.appends_received = self.appends_sent = 0
         self._outbox: dict[int, list[Message]] = {}
         self._after_sync: list[tuple[int, list[Message]]] = []  # the sequence that must be on disk before
 
@@ -27,6 +29,8 @@ class Mail:
         """A frame of a peer. Whether it gives a tick anything to do. IntegrityError."""
         raft, now, due = self._node.raft, self._node.now_ms(), False
         for message in decode_messages(data):
+            if message.kind == _APPEND:
+                self.appends_received += 1
             if message.sender == member_id and raft.step(message, now):
                 due = True
         if not due and (answers := raft.take_answers()):  # to a question about leadership: it waits for no tick
@@ -38,6 +42,8 @@ class Mail:
         """These leave with the next :meth:`send`."""
         outbox = self._outbox
         for message in messages:
+            if message.kind == _APPEND:
+                self.appends_sent += 1
             outbox.setdefault(message.to, []).append(message)
 
     def send(self) -> None:

@@ -65,6 +65,8 @@ class Facts:
             "defragmenting": int(node.serve.defragments.running),
             "cpu_share": self._cpu.now(),
             "resident_bytes": node.machine.resident_bytes(),
+            "appends_received": node.mail.appends_received,
+            "appends_sent": node.mail.appends_sent,
             # entries that each other member is not known to have; a leader's view
             "behind": {
                 f"{member:x}": raft.last_index - peer.match for member, peer in raft.peers().items()

@@ -139,7 +139,7 @@ class Registry:
         content_type = headers.field(b"content-type")
         kind = content_type.lower()
         if not kind.startswith(b"application/grpc") or kind[16:17] not in (b"", b"+", b";"):
-            handler = self.find_http(wire.text_of(headers.path.partition(b"?")[0]))
+            handler = self.find_http(headers.path.partition(b"?")[0].decode("latin-1"))
             if handler is not None:
                 return Route(HttpStream, handler)
             return _refused(wire.INVALID_ARGUMENT, f"invalid gRPC request content-type: {wire.quote(content_type)}", 415)

@@ -4,15 +4,17 @@ old path prefixes, the host whitelist against DNS rebinding, CORS headers, OPTIO
 from __future__ import annotations
 
 import posixpath
+import re
 from collections.abc import Callable
 from html import escape
 from typing import Any
-from urllib.parse import quote, unquote
+from urllib.parse import quote, unquote_to_bytes
 
 from proxy.grpc.registry import Registry
 from proxy.http.requests import Headers, HttpHandler, HttpRequest
 
 _TEXT = "text/plain; charset=utf-8"
+_BROKEN = re.compile("%(?![0-9A-Fa-f]{2})")
 _UNKNOWN_HOST = """
 etcd received your request, but the Host header was unrecognized.
 
@@ -39,7 +41,10 @@ class FilteredRegistry(Registry):
 
     def find_http(self, path: str) -> HttpHandler | None:
         """The handler of a path, filtered; an unknown path has one too."""
-        plain = _modern(unquote(path))
+        plain = decoded(path)
+        if plain is None:
+            return malformed
+        plain = _modern(plain)
         clean = _cleaned(plain)
         if clean != plain:
             return lambda request: self._filter(request, lambda answered: redirect(answered, clean))
@@ -47,7 +52,7 @@ class FilteredRegistry(Registry):
         return lambda request: self._filter(request, handler)
 
     def _filter(self, request: HttpRequest, handler: HttpHandler) -> None:
-        request.path = _modern(unquote(request.path))
+        request.path = _modern(decoded(request.path) or "")
         host = host_name(request.headers.get("host", ""))
         if self._hosts and "*" not in self._hosts and host not in self._hosts and not request.secure:
             request.respond(421, _UNKNOWN_HOST.format(host=host).encode(), [("X-Content-Type-Options", "nosniff")], _TEXT)
@@ -113,9 +118,23 @@ def not_found(request: HttpRequest) -> None:
     request.respond(404, b"404 page not found\n", [("X-Content-Type-Options", "nosniff")], _TEXT)
 
 
+def malformed(request: HttpRequest) -> None:
+    """A path with an escape that is none: Go's servers answer it before any handler."""
+    request.respond(400, b"400 Bad Request", [("Connection", "close")], _TEXT)
+
+
+def decoded(path: str) -> str | None:
+    """A path without escapes, None where one is broken. ``path`` has a character for each byte that came;
+    what is not UTF-8 survives as surrogates."""
+    if "%" in path and _BROKEN.search(path):
+        return None
+    return unquote_to_bytes(path.encode("latin-1", "replace")).decode("utf-8", "surrogateescape")
+
+
 def redirect(request: HttpRequest, path: str) -> None:
     """The same elsewhere: Go's servers send whoever asks for ``//a`` or ``/b/../a`` to ``/a``."""
-    target = quote(path) + (f"?{request.query}" if request.query else "")
+    target = quote(path, safe="/$&+,:;=@", errors="surrogateescape")
+    target += f"?{request.query}" if request.query else ""
     if request.method in ("GET", "HEAD"):
         body = f'<a href="{escape(target)}">Moved Permanently</a>.\n\n'.encode()
         request.respond(301, body, [("Location", target)], "text/html; charset=utf-8")

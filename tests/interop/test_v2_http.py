@@ -115,3 +115,29 @@ def test_a_member_is_added_updated_and_removed(one: Server) -> None:
     until(lambda: len(json.loads(one.ask("GET", "/v2/members").body)["members"]) == 1)
     gone = one.ask("DELETE", path)
     assert (gone.status, gone.body) == (410, f'{{"message":"Member permanently removed: {new["id"]}"}}')
+
+
+STATS: list[tuple[str, str, str | None, str | None]] = [
+    ("GET", "/v2/stats/leader", None, None),
+    ("POST", "/v2/stats/self", "", None),
+    ("HEAD", "/v2/stats/leader", None, None),
+    ("GET", "/v2/stats", None, None),
+    ("GET", "/v2/state/store", None, None),
+]
+
+
+def test_statistics_are_those_of_etcd(etcd: Server, one: Server) -> None:
+    for method, path, body, kind in STATS:
+        wanted, found = (server.shown(server.ask(method, path, body, kind)) for server in (etcd, one))
+        assert found == wanted, (method, path)
+    wanted_self, found_self = (json.loads(s.ask("GET", "/v2/stats/self").body) for s in (etcd, one))
+    assert list(found_self) == list(wanted_self)
+    assert list(found_self["leaderInfo"]) == list(wanted_self["leaderInfo"])
+    assert found_self["state"] == "StateLeader"
+    assert found_self["leaderInfo"]["leader"] == found_self["id"]
+
+
+def test_a_path_with_a_broken_escape_is_refused_as_by_go(etcd: Server, one: Server) -> None:
+    wanted, found = (server.ask("GET", "/v2/members%zz") for server in (etcd, one))
+    assert (found.status, found.body.strip()) == (wanted.status, wanted.body.strip())
+    assert found.headers["connection"] == wanted.headers["connection"] == "close"

@@ -1,0 +1,145 @@
+"""``/v2/stats/self`` and ``/v2/stats/leader``: how this host takes part in the group of shard 0."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import orjson
+
+from cluster.features.v2.text import moment
+from cluster.histogram import Histogram
+from cluster.wire.messages import HEAD, Method
+from proxy.http.requests import HttpRequest
+from proxy.routing.router import MethodStats, Waiting
+from proxy.services.context import Context
+from proxy.v2.call import JSON, HttpCall, allowed, said
+
+_STATES = {"leader": "StateLeader", "candidate": "StateCandidate", "pre_candidate": "StatePreCandidate"}
+
+
+class Stats:
+    """Of one front."""
+
+    def __init__(self, context: Context, now_ns: Callable[[], int] = time.time_ns) -> None:
+        self._context = context
+        self._router = context.router
+        self._now_ns = now_ns
+        self._started_ns = now_ns()
+        self._stats = MethodStats()
+
+    def itself(self, request: HttpRequest) -> None:
+        """``/v2/stats/self``."""
+        if allowed(request, "GET"):
+            self._ask(request, Method.FACTS, lambda facts: self._itself(request, facts))
+
+    def _itself(self, request: HttpRequest, facts: dict[str, Any]) -> None:
+        common, router = self._context.common, self._router
+        name = next((host.name for host in router.members.members if host.member_id == common.member_id), "")
+        led_ns = max(int((router.loop.time() - router.routes[0].leader_since) * 1e9), 0)
+        request.respond(
+            200,
+            orjson.dumps(
+                {
+                    "name": name,
+                    "id": f"{common.member_id:x}",
+                    "state": _STATES.get(facts["role"], "StateFollower"),
+                    "startTime": moment(self._started_ns),
+                    "leaderInfo": {
+                        "leader": facts["leader"] or "0",
+                        "uptime": duration(led_ns),
+                        "startTime": moment(self._now_ns() - led_ns),
+                    },
+                    "recvAppendRequestCnt": facts.get("appends_received", 0),
+                    "sendAppendRequestCnt": facts.get("appends_sent", 0),
+                }
+            ),
+            (),
+            JSON,
+        )
+
+    def leader(self, request: HttpRequest) -> None:
+        """``/v2/stats/leader``: how long a frame takes to each follower and back."""
+        if not allowed(request, "GET"):
+            return
+        own = f"{self._context.common.member_id:x}"
+
+        def with_facts(facts: dict[str, Any]) -> None:
+            if facts["role"] != "leader" or not facts["leader"]:
+                said(request, 403, "not current leader")
+            else:
+                self._ask(request, Method.COUNTERS, with_figures)
+
+        def with_figures(figures: dict[str, Any]) -> None:
+            members = self._router.members
+            peers = {m: found for m, found in figures["peers"].items() if not members.removed(int(m, 16))}
+            request.respond(200, orjson.dumps({"leader": own, "followers": followers(peers)}), (), JSON)
+
+        self._ask(request, Method.FACTS, with_facts)
+
+    def _ask(self, request: HttpRequest, method: int, then: Callable[[dict[str, Any]], None]) -> None:
+        """What this host's node of shard 0 says of itself."""
+
+        def answer(waiting: Waiting, status: int, body: bytes) -> None:
+            if request.closed:
+                return
+            if status != 0:
+                said(request, 503, "During election")
+            else:
+                then(orjson.loads(body[HEAD.size :]))
+
+        self._router.local(HttpCall(request), method, b"", 0, self._stats, answer)
+
+
+def followers(peers: dict[str, Any]) -> dict[str, Any]:
+    """By member ID, as etcd shows them; in milliseconds, as far as a histogram tells."""
+    found = {}
+    for member, figures in peers.items():
+        trips = Histogram(figures["round_trips"]["bounds"])
+        trips.add(figures["round_trips"])
+        mean = trips.sum / trips.count * 1000 if trips.count else 0.0
+        found[member] = {
+            "latency": spread(figures["round_trips"], mean),
+            "counts": {"fail": figures["send_failures"], "success": trips.count},
+        }
+    return found
+
+
+def spread(observed: dict[str, Any], mean_ms: float) -> dict[str, float]:
+    """Least, most and deviation, by the bounds of the buckets that something fell into."""
+    bounds_ms = [bound * 1000 for bound in observed["bounds"]]
+    lower, upper = [0.0, *bounds_ms], [*bounds_ms, bounds_ms[-1]]
+    hit = [i for i, count in enumerate(observed["counts"]) if count]
+    total = sum(observed["counts"])
+    least, most = (lower[hit[0]], upper[hit[-1]]) if hit else (0.0, 0.0)
+    variance = (
+        sum(observed["counts"][i] * ((lower[i] + upper[i]) / 2 - mean_ms) ** 2 for i in hit) / total
+        if hit
+        else 0.0
+    )
+    return {
+        "current": mean_ms,
+        "average": mean_ms,
+        "standardDeviation": variance**0.5,
+        "minimum": min(least, mean_ms),
+        "maximum": max(most, mean_ms),
+    }
+
+
+def duration(ns: int) -> str:
+    """As Go writes a duration."""
+    if ns < 1_000_000_000:
+        for unit, size in (("ms", 1_000_000), ("µs", 1_000), ("ns", 1)):
+            if ns >= size:
+                return _decimal(ns, size) + unit
+        return "0s"
+    minutes, rest = divmod(ns, 60_000_000_000)
+    hours, minutes = divmod(minutes, 60)
+    text = f"{hours}h" if hours else ""
+    return text + (f"{minutes}m" if minutes or hours else "") + _decimal(rest, 1_000_000_000) + "s"
+
+
+def _decimal(value: int, unit: int) -> str:
+    whole, rest = divmod(value, unit)
+    return str(whole) if not rest else f"{whole}.{rest:0{len(str(unit)) - 1}d}".rstrip("0")

@@ -1,0 +1,45 @@
+"""/v2/stats/self and /v2/stats/leader (proxy.v2.stats)."""
+
+from __future__ import annotations
+
+import pytest
+
+from cluster.histogram import ROUND_TRIP_S, Histogram
+from proxy.v2.stats import duration, followers
+
+
+@pytest.mark.parametrize(
+    ("ns", "text"),
+    [
+        (0, "0s"),
+        (7, "7ns"),
+        (1_500, "1.5µs"),
+        (651_504_815, "651.504815ms"),
+        (39_285_342_962, "39.285342962s"),
+        (659_300_000_000, "10m59.3s"),
+        (3_600_000_000_000, "1h0m0s"),
+    ],
+)
+def test_a_duration_is_written_as_by_go(ns: int, text: str) -> None:
+    assert duration(ns) == text
+
+
+def test_a_follower_is_shown_by_its_round_trips() -> None:
+    trips = Histogram(ROUND_TRIP_S)
+    for seconds in (0.001, 0.002, 0.003):
+        trips.observe(seconds)
+    shown = followers({"abc": {"round_trips": trips.observed(), "send_failures": 2}})["abc"]
+    assert shown["counts"] == {"fail": 2, "success": 3}
+    latency = shown["latency"]
+    assert latency["average"] == pytest.approx(2.0)
+    assert latency["minimum"] <= 1.0
+    assert latency["maximum"] >= 3.0
+    assert 0 < latency["standardDeviation"] < 3.0
+
+
+def test_a_follower_that_never_answered_has_no_latency() -> None:
+    trips = Histogram(ROUND_TRIP_S)
+    shown = followers({"abc": {"round_trips": trips.observed(), "send_failures": 0}})["abc"]
+    assert shown["latency"] == dict.fromkeys(
+        ("current", "average", "standardDeviation", "minimum", "maximum"), 0.0
+    )
