@@ -10,14 +10,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from cluster.effects import records
+from cluster.effects.records import Item
 from cluster.evaluate import requests as evaluate
 from cluster.evaluate.requests import Outcome
 from cluster.faults import answered
 from cluster.features import downgrade
 from cluster.features.auth import changes
 from cluster.features.rows import RowsOf, encode
-from cluster.order import records
-from cluster.order.records import Item
 from cluster.wire.messages import Method
 
 if TYPE_CHECKING:

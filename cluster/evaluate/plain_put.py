@@ -11,8 +11,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
+from cluster.effects import records
 from cluster.evaluate.view import Current, Version, View
-from cluster.order import records
 from cluster.wire.protobuf import varint
 
 Put = tuple[bytes, Version, tuple[bytes, ...]]  # key, what it is then, its item of the record in pieces

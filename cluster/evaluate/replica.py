@@ -22,6 +22,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
+from cluster.effects import records
 from cluster.evaluate import requests as evaluate
 from cluster.evaluate.feature_table import WRITES
 from cluster.evaluate.footprint import overlap
@@ -32,7 +33,6 @@ from cluster.evaluate.txns.draft import Draft, large
 from cluster.evaluate.txns.transactions import Turn, Unlooked
 from cluster.features.auth.state import AuthState
 from cluster.features.lessor import NEVER, Lessor
-from cluster.order import records
 from cluster.wire.messages import Method
 
 if TYPE_CHECKING:

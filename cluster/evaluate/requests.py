@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from cluster import errors
+from cluster.effects import records
 from cluster.errors import EtcdError
 from cluster.evaluate import plain_put, validate
 from cluster.evaluate.reading.ranges import RangeRead
@@ -23,7 +24,6 @@ from cluster.evaluate.view import Current, Outcome, Version, View
 from cluster.faults import answered
 from cluster.features import downgrade
 from cluster.features.lessor import choose_id, effective_ttl_s
-from cluster.order import records
 from cluster.pb import rpc_pb2 as pb
 from cluster.version import CLUSTER_VERSION
 from cluster.wire.protobuf import varint

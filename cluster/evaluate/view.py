@@ -70,7 +70,7 @@ class View(Protocol):
 class Outcome:
     """What a request did: its effect to log, its answer, and what later requests must see."""
 
-    items: bytes  # a ``cluster.order.records`` item; empty if there is nothing to log
+    items: bytes  # a ``cluster.effects.records`` item; empty if there is nothing to log
     changed: bool  # takes the revision view.revision + 1
     tail: bytes  # the response in wire form after its header field
     writes: list[tuple[bytes, Version | None]]  # for the leader's overlay, in order; None = deleted

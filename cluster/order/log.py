@@ -17,7 +17,7 @@ entry at that index has that term, which by log matching proves the whole prefix
 A node of shard s needs not shard 0's values: it is fed a *projection* of each record, in which own effects
 have become their number (D9). Projections need no state, so any host's node 0 can serve any record.
 
-Items, little-endian (``cluster.order.records`` has the frame ``kind u8 | length u32 | body``)::
+Items, little-endian (``cluster.effects.records`` has the frame ``kind u8 | length u32 | body``)::
 
     CUT     (shard u16 | index u64 | term u64 | count u64) ...           shards ascending
     MULTI   attempt term u64 | attempt number u64 | groups u16 | participants u16
@@ -34,7 +34,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from cluster.order.records import ITEM, LEASE_ID, PUTS_HEAD, Item, items
+from cluster.effects.records import ITEM, LEASE_ID, PUTS_HEAD, Item, items
 
 _CUT = struct.Struct("<HQQQ")
 MULTI_HEAD = struct.Struct("<QQHH")

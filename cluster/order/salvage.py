@@ -19,8 +19,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from cluster.effects.records import Item, items
 from cluster.order.log import Cut, decode_cut, decode_multi, entry
-from cluster.order.records import Item, items
 from cluster.raft.types import Entry, EntryKind
 
 Records = Iterable[tuple[int, bytes]]

@@ -24,13 +24,7 @@ from enum import Enum
 
 from google.protobuf.message import DecodeError
 
-from cluster.evaluate.footprint import inverted
-from cluster.faults import faults
-from cluster.features import rows
-from cluster.features.downgrade import MOST_BYTES
-from cluster.members.table import Host
-from cluster.order.log import CUT_SIZE, MULTI_HEAD, PART_HEAD, PARTICIPANT, skip
-from cluster.order.records import (
+from cluster.effects.records import (
     ALARM_BODY,
     BOOTSTRAP,
     INCARNATION,
@@ -44,6 +38,12 @@ from cluster.order.records import (
     Item,
     key_offset,
 )
+from cluster.evaluate.footprint import inverted
+from cluster.faults import faults
+from cluster.features import rows
+from cluster.features.downgrade import MOST_BYTES
+from cluster.members.table import Host
+from cluster.order.log import CUT_SIZE, MULTI_HEAD, PART_HEAD, PARTICIPANT, skip
 from cluster.pb import rpc_pb2
 
 _PUT_BODY = struct.Struct("<IIq")  # of PUT_HEAD, what belongs to the body: key length, head length, lease

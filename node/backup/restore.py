@@ -15,10 +15,10 @@ from rocksdict import WriteBatch
 
 from cluster.bolt import Database
 from cluster.bolt.etcd import KEY, Around, NoBackup, key_in, read_around, read_revision
+from cluster.effects.records import BOOTSTRAP
 from cluster.features.rows import RowsOf
 from cluster.grain import GRAIN
 from cluster.order.log import Cut, Fold
-from cluster.order.records import BOOTSTRAP
 from cluster.placement import Placement
 from cluster.raft.types import Configuration, HardState, SnapshotPosition
 from cluster.wire.protobuf import tombstone

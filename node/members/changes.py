@@ -18,12 +18,12 @@ import structlog
 from google.protobuf.message import Message
 
 from cluster import errors
+from cluster.effects import records
 from cluster.errors import EtcdError
 from cluster.evaluate.validate import parse
 from cluster.members import checks, goals
 from cluster.members.host_changes import HostChange
 from cluster.members.table import Host
-from cluster.order import records
 from cluster.pb import rpc_pb2
 from cluster.raft import Role
 from cluster.wire.messages import (

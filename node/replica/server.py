@@ -21,12 +21,12 @@ from typing import Any
 import structlog
 
 from cluster import errors
+from cluster.effects import records
 from cluster.endpoints import ipc_endpoint
 from cluster.errors import EtcdError
 from cluster.faults import MISTAKES, faults
 from cluster.features.lessor import Lessor
 from cluster.machine import FrameSocket
-from cluster.order import records
 from cluster.pacing.gathering import Gathering
 from cluster.pacing.pace import Pace
 from cluster.pacing.patience import COMMIT_RIDES_MS, HURRY_S, Patience

@@ -24,8 +24,8 @@ from __future__ import annotations
 import struct
 from typing import TYPE_CHECKING, NamedTuple
 
+from cluster.effects.records import key_offset
 from cluster.evaluate.view import Current
-from cluster.order.records import key_offset
 from cluster.wire.protobuf import read_varint
 
 if TYPE_CHECKING:
@@ -102,7 +102,8 @@ def range_rows(start: bytes, end: bytes) -> tuple[bytes, bytes]:
 
 
 def parse_current(kv: bytes, key_len: int) -> Current:
-    """Create, mod, version and lease out of a KeyValue in the wire form that ``cluster.order.records`` writes. One that cannot be
+    """Create, mod, version and lease out of a KeyValue in the wire form that ``cluster.effects.records``
+    writes. One that cannot be
     read (decision 54) names no lease: nobody may end for it who compacts, hashes or checks what hangs on leases."""
     try:
         return _parse_current(kv, key_len)

@@ -14,11 +14,11 @@ import structlog
 from google.protobuf.message import DecodeError
 
 from cluster import errors
+from cluster.effects import records
 from cluster.errors import ErrorKind, EtcdError
 from cluster.evaluate.validate import parse
 from cluster.faults import faults
 from cluster.features.autocompact import AutoCompactor
-from cluster.order import records
 from cluster.order.sequencing.coordinator import MAX_WAITING
 from cluster.pacing.pace import MAX_ENTRY_BYTES
 from cluster.pb import rpc_pb2

@@ -21,8 +21,8 @@ from random import Random
 import grpc
 import pytest
 
+from cluster.effects import records
 from cluster.faults import faults
-from cluster.order import records
 from cluster.order.log import ENTRY_ITEMS, count_revisions, entry, entry_count
 from cluster.order.sound import NewerRecord, Place, sound
 from cluster.pb import rpc_pb2

@@ -26,11 +26,11 @@ from order_leases import check_keys, check_list
 from order_watching import WatchHistory
 from order_world import Violation
 
+from cluster.effects import later_puts, records
+from cluster.effects.records import Item, items
 from cluster.evaluate.reading.ranges import Fields
 from cluster.evaluate.spans import holds
-from cluster.order import later_puts, records
 from cluster.order import log as order
-from cluster.order.records import Item, items
 from cluster.pb import kv_pb2
 from cluster.wire.protobuf import varint
 from tests.unit.semantics.model import Model, Refused

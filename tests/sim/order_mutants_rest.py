@@ -16,15 +16,15 @@ import proxy.routing.router
 import proxy.spanning.gather
 import proxy.watch.parts
 from cluster import errors
+from cluster.effects import records
+from cluster.effects.records import Item
 from cluster.errors import EtcdError
 from cluster.evaluate.replica import Leader
 from cluster.evaluate.view import Outcome
-from cluster.order import records
 from cluster.order.leading.pending import PendingOverlay
 from cluster.order.leading.shard_batch import Reply
 from cluster.order.leading.shard_leader import ShardLeader
 from cluster.order.log import Attempt, Multi, encode_multi
-from cluster.order.records import Item
 from cluster.order.sequencing.coordinator import Coordinator
 from cluster.order.sequencing.reports import Reports
 from cluster.pb import rpc_pb2 as pb

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
+from cluster.effects.records import Item, items
 from cluster.features.rows import decode
-from cluster.order.records import Item, items
 from node.storage import Applied, Event
 
 

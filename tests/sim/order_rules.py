@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 from order_world import Violation
 
+from cluster.effects import later_puts, records
+from cluster.effects.records import Item, items
 from cluster.evaluate.footprint import Footprint
-from cluster.order import later_puts, records
 from cluster.order import log as order
 from cluster.order.leading.queued import Preparing
 from cluster.order.leading.shard_leader import ShardLeader
 from cluster.order.locks import Queued
 from cluster.order.log import Attempt
-from cluster.order.records import Item, items
 from cluster.raft import EntryKind
 
 if TYPE_CHECKING:

@@ -15,15 +15,15 @@ from random import Random
 from types import SimpleNamespace
 from typing import Any
 
+from cluster.effects import later_puts, records
+from cluster.effects.later_puts import LaterPuts
+from cluster.effects.records import Item, items
 from cluster.evaluate.reading.ranges import Fields, is_creation, row_tags
 from cluster.evaluate.reading.row_parts import sizes_of
 from cluster.evaluate.spans import holds
 from cluster.evaluate.view import Current
 from cluster.features import downgrade
 from cluster.members.table import Host
-from cluster.order import later_puts, records
-from cluster.order.later_puts import LaterPuts
-from cluster.order.records import Item, items
 from cluster.wire.protobuf import read_varint, tombstone, varint
 from node.storage import Applied, Applying, HistorySlice, Position, PreparedPuts
 from node.storage.errors import Compacted, FutureRevision, SnapshotRefused, SyncFailed

@@ -11,8 +11,8 @@ from order_mutants import plan
 from order_sim import HOSTS, Simulation
 from order_world import Violation
 
+from cluster.effects.records import Item, items
 from cluster.order.log import Entries, Fold, decode_cut, entry_count, project
-from cluster.order.records import Item, items
 from cluster.order.salvage import CannotBeKept, Kept, Plan, kept, planned
 
 SEEDS = 12

@@ -7,10 +7,10 @@ import struct
 from hypothesis import strategies as st
 from hypothesis.strategies import DrawFn
 
-from cluster.order import records
-from cluster.order.later_puts import LaterPuts
+from cluster.effects import records
+from cluster.effects.later_puts import LaterPuts
+from cluster.effects.records import ITEM, PENDING_REVISION
 from cluster.order.log import Attempt, Cut, Multi, Part, encode_cut, encode_multi, skip
-from cluster.order.records import ITEM, PENDING_REVISION
 from cluster.pb import kv_pb2, rpc_pb2
 
 KEYS = (b"a", b"b/c", b"\0", b"k" * 127, b"long" * 40)

@@ -18,6 +18,7 @@ from __future__ import annotations
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
+from cluster.effects.records import PENDING_REVISION
 from cluster.errors import EtcdError
 from cluster.evaluate.spans import Intervals
 from cluster.evaluate.steps import STEP_OPS, Steps, finish
@@ -35,7 +36,6 @@ from cluster.evaluate.txns.transactions import (
 from cluster.evaluate.validate import checking_txn, parse
 from cluster.evaluate.view import Outcome, Version
 from cluster.faults import answered
-from cluster.order.records import PENDING_REVISION
 from cluster.pb import rpc_pb2 as pb
 from cluster.wire.protobuf import varint
 

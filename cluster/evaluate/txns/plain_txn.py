@@ -17,10 +17,10 @@ from functools import partial
 from typing import NamedTuple
 
 from cluster import errors
+from cluster.effects import records
 from cluster.errors import EtcdError
 from cluster.evaluate.reading.ranges import Fields, row_tags
 from cluster.evaluate.view import Current, Outcome, Version, View
-from cluster.order import records
 from cluster.wire.protobuf import read_varint, varint
 
 GET, PUT, DELETE = 0x0A, 0x12, 0x1A  # RequestOp's tags

@@ -13,6 +13,7 @@ from itertools import chain
 from typing import Any, NamedTuple, Protocol
 
 from cluster import errors
+from cluster.effects import records
 from cluster.errors import EtcdError
 from cluster.evaluate.footprint import inverted
 from cluster.evaluate.reading.ranges import Fields, RangeRead, Row
@@ -23,7 +24,6 @@ from cluster.evaluate.steps import finish as finish
 from cluster.evaluate.txns.plain_txn import check_revision
 from cluster.evaluate.view import Current, Outcome, Version, View
 from cluster.grain import GRAIN
-from cluster.order import records
 from cluster.pb import rpc_pb2 as pb
 from cluster.wire.protobuf import key_value, varint
 

@@ -7,12 +7,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from cluster.effects.records import PENDING_REVISION
 from cluster.evaluate.footprint import overlap
 from cluster.evaluate.replica import LOOK, AppliedState, Overlay
 from cluster.evaluate.spans import Span
 from cluster.evaluate.view import Current, Version
 from cluster.order.prepare import Row
-from cluster.order.records import PENDING_REVISION
 
 
 class Blocked(Exception):

@@ -1,6 +1,7 @@
 """What a shard's leader evaluated for one of its entries, and whom it owes an answer.
 
-Nearly every entry holds nothing but plain puts, each a change of its own. They are logged together (``cluster.order.later_puts``). No answer
+Nearly every entry holds nothing but plain puts, each a change of its own. They are logged together
+(``cluster.effects.later_puts``). No answer
 is made before it can be given: the place in the entry is all that it depends on. And the leader keeps what it evaluated, so that
 it need not read its own entry back when a cut puts it in order: only the revisions are missing (decision 32).
 """
@@ -10,9 +11,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from cluster.effects.later_puts import LaterPuts, single
+from cluster.effects.records import Item
 from cluster.evaluate.txns.transactions import DueAnswer, Late
-from cluster.order.later_puts import LaterPuts, single
-from cluster.order.records import Item
 from cluster.wire.messages import HEAD, Status
 
 Answer = tuple[Any, int, bytes | DueAnswer]  # token, status, body

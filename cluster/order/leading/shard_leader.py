@@ -22,6 +22,7 @@ from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
 from cluster import errors
+from cluster.effects.later_puts import LaterPuts
 from cluster.errors import EtcdError
 from cluster.evaluate import requests as evaluate
 from cluster.evaluate.footprint import Footprint, footprint
@@ -32,7 +33,6 @@ from cluster.evaluate.txns.range_compares import RangeCompares
 from cluster.evaluate.txns.transactions import Turn, Unlooked
 from cluster.evaluate.view import Outcome
 from cluster.faults import answered, whole
-from cluster.order.later_puts import LaterPuts
 from cluster.order.leading.pending import Blocked, Elsewhere, PendingOverlay, Recorder, shows_past, shows_rows
 from cluster.order.leading.queued import Preparing, Report, Waiting
 from cluster.order.leading.shard_batch import Answer, PendingPut, Reply, ShardBatch

@@ -23,6 +23,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any, Generic, TypeVar
 
+from cluster.effects import records
 from cluster.errors import EtcdError
 from cluster.evaluate import requests as evaluate
 from cluster.evaluate.footprint import Footprint, footprint, plain_footprint
@@ -35,7 +36,6 @@ from cluster.evaluate.txns.transactions import Turn, Unlooked
 from cluster.evaluate.validate import parse
 from cluster.evaluate.view import Outcome, Version
 from cluster.faults import answered
-from cluster.order import records
 from cluster.order.leading.verdicts import Verdicts, are_many
 from cluster.order.log import Attempt, Fold, Multi, Part, encode_multi
 from cluster.order.overlaps import Overlaps

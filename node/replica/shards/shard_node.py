@@ -14,14 +14,14 @@ from typing import Any
 
 import structlog
 
+from cluster.effects import records
+from cluster.effects.later_puts import LaterPuts
 from cluster.errors import EtcdError
 from cluster.evaluate.txns.range_compares import RangeCompares
-from cluster.order import records
 from cluster.order.following.feed_queue import FeedQueue
 from cluster.order.following.questions import LockQuestions
 from cluster.order.following.reporting import Reporting
 from cluster.order.following.source import FeedSource
-from cluster.order.later_puts import LaterPuts
 from cluster.order.leading.shard_leader import ShardLeader
 from cluster.order.log import ENTRY_ITEMS, Attempt, Change, Control, Entries, cut_of, entry_count
 from cluster.order.prepare import FATE, REPORT, Prepare, decode_attempt, encode_attempt

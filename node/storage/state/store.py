@@ -60,7 +60,7 @@ from node.storage.state.slices.hashing import Covers, StateHash
 from node.storage.state.version_cache import VersionCache
 
 if TYPE_CHECKING:
-    from cluster.order.later_puts import LaterPuts
+    from cluster.effects.later_puts import LaterPuts
     from node.storage.snapshot import SnapshotSink
     from node.storage.state.changes.puts import PreparedPuts
 
@@ -222,7 +222,7 @@ class StateStore:
     ) -> Applying:
         """As :meth:`apply_changes`, with pauses: see :meth:`apply_slices`. ``evaluated``: what the leader that made some of
         the changes knows of them without reading them, by their place
-        (``cluster.order.later_puts``)."""
+        (``cluster.effects.later_puts``)."""
         return apply_changes(self, changes, position, want_events, meta, evaluated or {})
 
     def write(self, batch: WriteBatch) -> None:

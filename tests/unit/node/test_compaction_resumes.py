@@ -7,7 +7,7 @@ import socket
 import tempfile
 from pathlib import Path
 
-from cluster.order import records
+from cluster.effects import records
 from cluster.raft import Configuration, Entry, EntryKind
 from cluster.raft.types import HardState
 from cluster.settings import Common, NodeSettings, Peer

@@ -5,7 +5,7 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any
 
-from cluster.order import records
+from cluster.effects import records
 from cluster.order.leading.shard_batch import ShardBatch
 from cluster.order.log import Cut
 from cluster.wire.messages import Status

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
-from cluster.order import records
+from cluster.effects import records
 from cluster.order.log import Attempt, Multi, Part, encode_multi
 from cluster.raft import EntryKind
 from cluster.wire.messages import FEED_HEAD, SEQUENCE, Status, decode_answers

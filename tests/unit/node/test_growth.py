@@ -13,11 +13,11 @@ from typing import Any
 
 import pytest
 
+from cluster.effects import records
 from cluster.evaluate.footprint import Footprint, footprint
 from cluster.evaluate.replica import Leader
 from cluster.evaluate.validate import check_txn
 from cluster.features.lessor import Lessor
-from cluster.order import records
 from cluster.pb import rpc_pb2 as pb
 from cluster.wire.messages import Method
 from node.storage import StateStore

@@ -9,7 +9,7 @@ import pytest
 from rocksdict import WriteBatch
 from structlog.testing import capture_logs
 
-from cluster.order import records
+from cluster.effects import records
 from node.serving.reads import Slicer
 from node.storage import StateStore
 from node.storage.keys import LEASE_KEY

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
+from cluster.effects import records
 from cluster.errors import EtcdError
 from cluster.grain import GRAIN
-from cluster.order import records
 from cluster.pb import rpc_pb2 as pb
 from cluster.raft import Role
 from cluster.wire import messages

@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 
 from cluster import errors
+from cluster.effects import records
 from cluster.errors import EtcdError
 from cluster.evaluate import requests as evaluate
 from cluster.evaluate.replica import Leader, Overlay
 from cluster.evaluate.txns import transactions as txn_eval
 from cluster.features.lessor import Lessor
 from cluster.grain import GRAIN
-from cluster.order import records
 from cluster.pb import rpc_pb2 as pb
 from cluster.wire import messages
 from cluster.wire.messages import HEAD, READ, Method, Status

@@ -11,7 +11,7 @@ from collections.abc import Callable
 import pytest
 from structlog.testing import capture_logs
 
-from cluster.order.records import Item
+from cluster.effects.records import Item
 from cluster.order.sound import NewerRecord
 from cluster.raft import LogContradiction
 from cluster.settings import Common, NodeSettings

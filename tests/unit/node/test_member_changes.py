@@ -5,8 +5,8 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any, cast
 
+from cluster.effects import records
 from cluster.members.table import Table
-from cluster.order import records
 from cluster.pb import rpc_pb2
 from cluster.raft import Configuration, Role
 from cluster.settings import Peer

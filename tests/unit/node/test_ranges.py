@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
+from cluster.effects import records
 from cluster.evaluate.reading.ranges import end_fields
 from cluster.evaluate.reading.row_parts import read_part, sizes_in
-from cluster.order import records
 from cluster.pb import rpc_pb2
 from cluster.wire import messages
 from cluster.wire.messages import HEAD, READ, Method, Status

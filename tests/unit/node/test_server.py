@@ -9,9 +9,9 @@ import pytest
 from structlog.testing import capture_logs
 
 from cluster import errors
+from cluster.effects import records
 from cluster.errors import EtcdError
 from cluster.faults import faults
-from cluster.order import records
 from cluster.pacing.gathering import Gathering
 from cluster.raft import Entry, EntryKind, IntegrityError
 from cluster.wire.messages import Method

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from cluster.order import records
+from cluster.effects import records
 from cluster.order.following.feed_queue import FeedQueue
 from cluster.order.log import Cut, Fold, encode_cut, entry
 from cluster.pacing.late_feed import LateFeed

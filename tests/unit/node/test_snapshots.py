@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from cluster.order import records
+from cluster.effects import records
 from cluster.raft import Configuration, Role
 from node.storage import StateStore, snapshot
 from node.storage.snapshot import SnapshotSink, SnapshotSource

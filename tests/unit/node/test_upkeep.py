@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from cluster import errors
+from cluster.effects import records
 from cluster.features.lessor import Lessor
 from cluster.members.table import Table
-from cluster.order import records
 from cluster.pb import rpc_pb2 as pb
 from cluster.raft import Configuration, Entry, EntryKind, Role, SnapshotPosition
 from cluster.raft.types import PeerStatus

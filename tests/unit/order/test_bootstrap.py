@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cluster.order import records
+from cluster.effects import records
 from cluster.order.log import Cut, encode_cut
 
 

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
+from cluster.effects import records
 from cluster.evaluate.replica import Batch, Leader, Overlay
 from cluster.evaluate.view import Outcome, Version
 from cluster.features.lessor import Lessor
-from cluster.order import records
 from cluster.order.log import Cut, Fold
 from cluster.order.prepare import Grant, Prepare
 from cluster.order.sequencing import expiries

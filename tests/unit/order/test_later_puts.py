@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cluster.order import later_puts, records
-from cluster.order.later_puts import LaterPuts
+from cluster.effects import later_puts, records
+from cluster.effects.later_puts import LaterPuts
+from cluster.effects.records import ITEM, Item
 from cluster.order.log import revisions_of
-from cluster.order.records import ITEM, Item
 from cluster.wire.protobuf import varint, varints
 
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cluster.order import records
+from cluster.effects import records
 from cluster.order.log import (
     Attempt,
     Change,

@@ -8,12 +8,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cluster.effects import later_puts
+from cluster.effects.records import ITEM, Item
 from cluster.evaluate.view import Current
-from cluster.order import later_puts
 from cluster.order.leading.shard_leader import ShardLeader
 from cluster.order.log import ENTRY_ITEMS, Attempt
 from cluster.order.prepare import Prepare, Touch
-from cluster.order.records import ITEM, Item
 from cluster.pb import rpc_pb2 as pb
 from cluster.wire.messages import Method
 from tests.unit.order.stores import answers

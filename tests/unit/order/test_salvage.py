@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from cluster.order import records
+from cluster.effects import records
 from cluster.order.log import Attempt, Cut, Multi, Part, encode_cut, encode_multi, entry
 from cluster.order.salvage import CannotBeKept, Kept, Plan, kept, planned
 from cluster.raft.types import Entry, EntryKind

@@ -8,10 +8,10 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import given
 
+from cluster.effects import records
+from cluster.effects.records import ITEM, Item, items
 from cluster.faults import faults
-from cluster.order import records
 from cluster.order.log import Fold, project, revisions_of, skip
-from cluster.order.records import ITEM, Item, items
 from cluster.order.sound import NewerRecord, Place, sound
 from tests.unit.odd_records import EXAMPLES, odd_records
 

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
+from cluster.effects import records
 from cluster.errors import EtcdError
 from cluster.evaluate import requests as evaluate
 from cluster.evaluate.reading.ranges import Fields
 from cluster.evaluate.spans import holds
 from cluster.evaluate.view import Current, Outcome
-from cluster.order import records
 from cluster.wire.messages import Method
 from cluster.wire.protobuf import tombstone, varint
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from cluster import errors
+from cluster.effects.records import Item, items
 from cluster.errors import ErrorKind, EtcdError
 from cluster.evaluate import requests
 from cluster.features import downgrade
-from cluster.order.records import Item, items
 from cluster.pb import rpc_pb2 as pb
 
 

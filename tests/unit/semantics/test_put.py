@@ -5,10 +5,10 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from cluster import errors
+from cluster.effects import records
 from cluster.errors import EtcdError
 from cluster.evaluate import requests as evaluate
 from cluster.evaluate.plain_put import key_end, key_of
-from cluster.order import records
 from cluster.pb import kv_pb2, rpc_pb2
 from cluster.wire.messages import Method
 from cluster.wire.protobuf import key_value, varint

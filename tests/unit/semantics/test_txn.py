@@ -5,9 +5,9 @@ from typing import Any
 import pytest
 
 from cluster import errors
+from cluster.effects import records
 from cluster.evaluate import requests as evaluate
 from cluster.evaluate import validate
-from cluster.order import records
 from cluster.pb import rpc_pb2 as pb
 from cluster.wire.messages import Method
 

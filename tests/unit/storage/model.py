@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from cluster.order import records
+from cluster.effects import records
 from cluster.wire import protobuf as wire
 
 

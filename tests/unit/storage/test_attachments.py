@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from cluster.effects import records
 from cluster.grain import GRAIN
-from cluster.order import records
 from node.storage import Applying, StateStore
 from node.storage.state.slices.stale_rows import drop_stale_rows
 from tests.unit.storage.conftest import OpenStore

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from cluster.effects import records
 from cluster.evaluate.reading.ranges import RangeRead
 from cluster.evaluate.reading.row_parts import rows_head, sizes_in
-from cluster.order import records
 from cluster.pb import rpc_pb2
 from node.storage import Reader, StateStore
 from node.storage.state import blocks as blocks_module

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from cluster.order import records
+from cluster.effects import records
 from node.storage.state import counts
 from node.storage.state.counts import KeyCounts
 from tests.unit.storage.conftest import OpenStore

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from cluster.order import records
+from cluster.effects import records
 from cluster.raft.types import Configuration, Entry, HardState
 from node.storage import RaftLog, StateStore, StorageCorruption
 from node.storage.errors import raise_read

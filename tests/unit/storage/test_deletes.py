@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from cluster.effects import records
 from cluster.grain import GRAIN
-from cluster.order import records
 from node.storage import PAUSE, Applied, Compacted, StateStore, StorageCorruption
 from node.storage.keys import run_entries
 from node.storage.state.changes import deletes

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from cluster.order import records
+from cluster.effects import records
 from cluster.raft import Configuration, Entry, EntryKind
 from node.storage import DiskFull, RaftLog, StateStore, SyncFailed
 from tests.small_disk import mounted

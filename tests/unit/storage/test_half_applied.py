@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from cluster.effects import records
 from cluster.grain import GRAIN
-from cluster.order import records
 from node.storage import StateStore
 from node.storage.snapshot import SnapshotSink, SnapshotSource
 from tests.unit.storage.conftest import OpenStore

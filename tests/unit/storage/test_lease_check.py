@@ -9,7 +9,7 @@ from collections.abc import Callable
 import pytest
 from rocksdict import WriteBatch
 
-from cluster.order import records
+from cluster.effects import records
 from node.storage import StateStore
 from node.storage.keys import LEASE_KEY, LEASE_VALUE
 from node.storage.state.changes.apply import Run

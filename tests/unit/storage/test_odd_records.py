@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, reject, settings
 from hypothesis import strategies as st
 
+from cluster.effects import records
 from cluster.faults import faults
-from cluster.order import records
 from cluster.order.log import ENTRY_ITEMS, Change, Cut, Entries, Fold, encode_cut, entry, project
 from cluster.order.sound import NewerRecord, Place, sound
 from cluster.raft import Entry, EntryKind

@@ -7,8 +7,8 @@ from random import Random
 
 import pytest
 
+from cluster.effects.later_puts import LaterPuts
 from cluster.grain import GRAIN
-from cluster.order.later_puts import LaterPuts
 from cluster.order.leading.shard_leader import ShardLeader
 from cluster.order.log import ENTRY_ITEMS
 from cluster.pb import rpc_pb2

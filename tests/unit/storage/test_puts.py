@@ -6,10 +6,10 @@ from random import Random
 
 import pytest
 
+from cluster.effects import records
 from cluster.evaluate.replica import Batch, Leader
 from cluster.features.lessor import Lessor
 from cluster.grain import GRAIN
-from cluster.order import records
 from cluster.pb import rpc_pb2
 from cluster.wire.messages import Method
 from cluster.wire.protobuf import key_value

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from cluster.order import records
+from cluster.effects import records
 from node.storage import Position, SnapshotRefused, StateStore, directory
 from node.storage.snapshot import SnapshotSink, SnapshotSource
 from node.storage.state import store as state

@@ -6,8 +6,8 @@ import random
 
 import pytest
 
+from cluster.effects import records
 from cluster.evaluate.reading.ranges import RangeRead
-from cluster.order import records
 from cluster.pb import rpc_pb2
 from node.storage import Reader, StateStore
 from tests.unit.storage.conftest import OpenStore

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from cluster.effects import records
+from cluster.effects.records import Item
 from cluster.evaluate.view import Current
 from cluster.faults import faults
 from cluster.grain import GRAIN
-from cluster.order import records
-from cluster.order.records import Item
 from cluster.wire import protobuf as wire
 from node.storage import Compacted, DirectoryLocked, Position, StateStore, keys
 from node.storage.state.changes import apply

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from rocksdict import WriteBatch
 
-from cluster.order import records
+from cluster.effects import records
 from node.storage.keys import LEASE_KEY
 from tests.unit.storage.conftest import OpenStore
 from tests.unit.storage.test_state import do, versions

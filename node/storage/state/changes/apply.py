@@ -20,12 +20,8 @@ from typing import TYPE_CHECKING
 
 from rocksdict import WriteBatch
 
-from cluster.faults import faults
-from cluster.features.rows import Row
-from cluster.grain import GRAIN
-from cluster.order import later_puts
-from cluster.order.log import revisions_of
-from cluster.order.records import (
+from cluster.effects import later_puts
+from cluster.effects.records import (
     ITEM,
     LEASE,
     LEASE_ID,
@@ -39,6 +35,10 @@ from cluster.order.records import (
     read_put_ref,
     read_puts,
 )
+from cluster.faults import faults
+from cluster.features.rows import Row
+from cluster.grain import GRAIN
+from cluster.order.log import revisions_of
 from cluster.order.sound import UnsoundItem
 from cluster.wire.protobuf import tombstone, varint
 from node.storage import keys
@@ -58,7 +58,7 @@ from node.storage.state.changes.puts import (
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
-    from cluster.order.later_puts import LaterPuts
+    from cluster.effects.later_puts import LaterPuts
     from node.storage.state.store import StateStore
 
 

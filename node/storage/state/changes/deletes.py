@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING
 
 from rocksdict import WriteBatch
 
+from cluster.effects.records import ITEM, LEASE_ID, Item, items, read_delete_range
 from cluster.grain import GRAIN
-from cluster.order.records import ITEM, LEASE_ID, Item, items, read_delete_range
 from cluster.wire.protobuf import tombstone, varint
 from node.storage import keys
 from node.storage.errors import StorageCorruption, raise_read

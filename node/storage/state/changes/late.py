@@ -5,9 +5,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from cluster.effects.records import ALARM_BODY, BOOTSTRAP, INCARNATION, Item
 from cluster.features.rows import decode
 from cluster.members.table import Host
-from cluster.order.records import ALARM_BODY, BOOTSTRAP, INCARNATION, Item
 from cluster.pb import rpc_pb2
 from node.storage import keys
 

@@ -18,15 +18,15 @@ from typing import TYPE_CHECKING
 
 from rocksdict import WriteBatch
 
+from cluster.effects.records import Puts
 from cluster.evaluate.replica import Written
 from cluster.evaluate.view import Current
 from cluster.grain import GRAIN
-from cluster.order.records import Puts
 from node.storage import keys
 from node.storage.keys import ENTRY, MAX32, MAX64, RUN, SUFFIX
 
 if TYPE_CHECKING:
-    from cluster.order.later_puts import LaterPuts
+    from cluster.effects.later_puts import LaterPuts
     from node.storage.state.changes.apply import Event, Run
     from node.storage.state.version_cache import VersionCache
 

@@ -17,8 +17,8 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
+from cluster.effects import records
 from cluster.members.table import Table
-from cluster.order import records
 from cluster.order.salvage import CannotBeKept, Plan, planned
 from cluster.raft import Configuration, Entry, EntryKind, HardState
 from node.storage import Position, RaftLog, StateStore

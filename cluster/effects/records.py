@@ -52,7 +52,7 @@ class Item(IntEnum):
     TXN_LONG = 17  # R: as TXN, DELETE_RANGE items among them
     ALARM = 18  # ALARM_BODY: a member's alarm is raised or disarmed
     PUTS = 19  # R: many puts, each at a revision of its own, with KeyValues as they will be stored: see puts()
-    PUTS_LATER = 20  # R: the same of a shard other than 0: see cluster.order.later_puts
+    PUTS_LATER = 20  # R: the same of a shard other than 0: see cluster.effects.later_puts
     ROWS = 21  # rows of a feature that are written or deleted: see cluster.features.rows
     DOWNGRADE = 24  # target version of a downgrade, or nothing: cluster.features.downgrade
     HOST = 28  # a row of the table of members: see cluster.members.table

@@ -1,6 +1,7 @@
 """Plain puts of a shard other than 0, logged together: a PUTS_LATER item.
 
-As shard 0's PUTS (``cluster.order.records.puts``), but that their revisions are told later, by a cut: so each KeyValue lies there in two
+As shard 0's PUTS (``cluster.effects.records.puts``), but that their revisions are told later, by a cut: so
+each KeyValue lies there in two
 pieces, cut where ``mod_revision`` goes (for a new key, where both revisions go)::
 
     PUTS_HEAD, its revision 0 | key length and whether it is new, u8 each | head lengths, u8 each |
@@ -20,7 +21,7 @@ from collections.abc import Sequence
 from itertools import accumulate, pairwise
 from typing import NamedTuple
 
-from cluster.order.records import ITEM, PUT_HEAD, PUTS_HEAD, Item, Puts
+from cluster.effects.records import ITEM, PUT_HEAD, PUTS_HEAD, Item, Puts
 from cluster.wire.protobuf import varints
 
 _NEW = 0x80  # beside a key's length
