@@ -1,5 +1,7 @@
 """musterctl's entry: match the command line, take the environment, run the command, exit as etcdctl does.
 
+With ``--api 2``, MUSTERCTL_API=2 or ETCDCTL_API=2 the line is one of the v2 API (``v2``).
+
 Exit codes: 0 done, 1 the request failed, 2 no client, 3 bad input, 4 unsupported value,
 5 interrupted by the server, 128 wrong arguments.
 """
@@ -44,8 +46,12 @@ def run(line: list[str]) -> int:
         if reconfigure is not None:
             reconfigure(encoding="utf-8", errors="surrogateescape", newline="\n")
     try:
-        _check_api_version()
-        _dispatch(commands.root(), line)
+        version, words = _api_version(line)
+        if version == "2":
+            start = import_module("tools.musterctl.v2.start").start
+            start(words)
+        else:
+            _dispatch(commands.root(), words)
     except Exit as end:
         sys.stdout.flush()
         if end.message is not None:
@@ -54,11 +60,17 @@ def run(line: list[str]) -> int:
     return 0
 
 
-def _check_api_version() -> None:
-    version = os.environ.get("ETCDCTL_API", "")
-    if version not in ("", "3"):
+def _api_version(line: list[str]) -> tuple[str, list[str]]:
+    """Which API the line is for, and the line without ``--api``, which stands first."""
+    version = os.environ.get("MUSTERCTL_API", "") or os.environ.get("ETCDCTL_API", "") or "3"
+    if line and line[0] == "--api":
+        version, line = (line[1] if len(line) > 1 else ""), line[2:]
+    elif line and line[0].startswith("--api="):
+        version, line = line[0].removeprefix("--api="), line[1:]
+    if version not in ("2", "3"):
         print(f"unsupported API version: {version}", file=sys.stderr)
         raise Exit(1)
+    return version, line
 
 
 def _dispatch(root: Command, line: list[str]) -> None:

@@ -1,0 +1,70 @@
+"""Lines of the v2 API are split as etcdctl splits them; tests/interop compares whole commands with it."""
+
+from __future__ import annotations
+
+import pytest
+
+from tools.musterctl.v2.keys import canonical
+from tools.musterctl.v2.line import LineError, Option, options_first, parse
+
+TTL = Option(("ttl",), "int", "", "0")
+RECURSIVE = Option(("recursive", "r"), "bool", "")
+ROLES = Option(("roles",), "list", "")
+OPTIONS = [TTL, RECURSIVE, ROLES]
+
+
+def split(*words: str) -> tuple[int, bool, list[str]]:
+    values, rest = parse(OPTIONS, options_first(OPTIONS, words))
+    return values.number("ttl"), values.switch("recursive"), rest
+
+
+@pytest.mark.parametrize(
+    ("words", "found"),
+    [
+        ("k v --ttl 5", (5, False, ["k", "v"])),
+        ("-ttl=0x10 k -r v", (16, True, ["k", "v"])),
+        ("k -v", (0, False, ["k", "-v"])),
+        ("-- k -r", (0, False, ["k", "-r"])),
+        ("k -- -r", (0, False, ["k", "--", "-r"])),
+        ("-r k --ttl 3 v", (3, True, ["k", "v"])),
+        ("-r=false k", (0, False, ["k"])),
+        ("-", (0, False, ["-"])),
+    ],
+)
+def test_options_stand_before_or_after_arguments(words: str, found: tuple[int, bool, list[str]]) -> None:
+    assert split(*words.split()) == found
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("-x k", "flag provided but not defined: -x"),
+        ("--ttl", "flag needs an argument: -ttl"),
+        ("k --ttl", 'invalid value "k" for flag -ttl: parse error'),
+        ("k --ttl x", 'invalid value "x" for flag -ttl: parse error'),
+        (
+            "k --ttl 99999999999999999999",
+            'invalid value "99999999999999999999" for flag -ttl: value out of range',
+        ),
+        ("-r=maybe", 'invalid boolean value "maybe" for -r: parse error'),
+        ("---x", "bad flag syntax: ---x"),
+        ("-r --recursive", "Cannot use two forms of the same flag: r recursive"),
+    ],
+)
+def test_a_wrong_line_is_told_in_gos_words(words: str, message: str) -> None:
+    with pytest.raises(LineError) as error:
+        split(*words.split())
+    assert str(error.value) == message
+
+
+def test_a_list_grows_with_every_option() -> None:
+    values, rest = parse(OPTIONS, ["--roles", "a", "--roles=b,c", "u"])
+    assert (values.strings("roles"), rest) == (["a", "b,c"], ["u"])
+
+
+@pytest.mark.parametrize(
+    ("path", "clean"),
+    [("a", "/a"), ("/a/", "/a/"), ("//a/./b/../c", "/a/c"), ("/", "/"), ("", "/"), ("/..", "/"), ("//", "/")],
+)
+def test_paths_are_cleaned(path: str, clean: str) -> None:
+    assert canonical(path) == clean

@@ -1,0 +1,254 @@
+"""auth, user and role."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import Any, TypeVar
+from urllib.parse import quote
+
+from tools.musterctl.printing.gotext import json_string, raw
+from tools.musterctl.v2.client import (
+    Client,
+    Refused,
+    ask_password,
+    connect,
+    expect,
+    parsed,
+    refuse,
+    tell_endpoints,
+)
+from tools.musterctl.v2.exchange import Request, RequestError, Response
+from tools.musterctl.v2.keys import canonical
+from tools.musterctl.v2.start import Run
+
+_JSON = {"Content-Type": "application/json"}
+
+T = TypeVar("T")
+
+
+def _connect(run: Run) -> Client:
+    client = connect(run.globals)
+    tell_endpoints(client, run.globals)  # once more, as etcdctl does
+    return client
+
+
+def _done(request: Callable[[], T]) -> T:
+    try:
+        return request()
+    except (RequestError, Refused) as error:
+        refuse(error)
+
+
+def _no_arguments(run: Run) -> None:
+    if run.args:
+        refuse("No arguments accepted")
+
+
+def _name(run: Run, what: str) -> str:
+    if len(run.args) != 1:
+        refuse(f"Please provide a {what}")
+    return run.args[0]
+
+
+def _told(answer: Response, *statuses: int) -> dict[str, Any]:
+    """What an answer says; Refused with the server's words if it is a refusal."""
+    if answer.status not in statuses:
+        raise Refused(str(parsed(answer.body).get("message", "")))
+    return parsed(answer.body) if answer.body else {}
+
+
+def _names(names: list[str] | None) -> str:
+    return "null" if names is None else f"[{','.join(map(json_string, names))}]"
+
+
+def enable(run: Run) -> None:
+    """Ask for users and passwords from now on."""
+    _no_arguments(run)
+    client = _connect(run)
+    _done(lambda: _told(client.ask(Request("PUT", "/v2/auth/enable")), 200, 201))
+    print("Authentication Enabled")
+
+
+def disable(run: Run) -> None:
+    """Ask for no users any more."""
+    _no_arguments(run)
+    client = _connect(run)
+    _done(lambda: _told(client.ask(Request("DELETE", "/v2/auth/enable")), 200, 201))
+    print("Authentication Disabled")
+
+
+def _path(kind: str, name: str) -> str:
+    return f"/v2/auth/{kind}/{quote(raw(name), safe='$&+,:;=@')}"
+
+
+def _put_user(
+    client: Client, name: str, password: str, verb: str = "", roles: list[str] | None = None
+) -> None:
+    members = [f'"user":{json_string(name)}']
+    if password:
+        members.append(f'"password":{json_string(password)}')
+    members.append('"roles":null')
+    if verb:
+        members.append(f'"{verb}":{_names(roles)}')
+    body = raw("{" + ",".join(members) + "}")
+    _told(client.ask(Request("PUT", _path("users", name), "", body, _JSON)), 200, 201)
+
+
+def user_add(run: Run) -> None:
+    """Make a user, or give one another password."""
+    given = _name(run, "username")
+    client = _connect(run)
+    name, colon, password = given.partition(":")
+    if not colon:
+        password = ask_password("New password: ")
+    _done(lambda: _put_user(client, name, password))
+    print(f"User {name} created")
+
+
+def user_passwd(run: Run) -> None:
+    """Give a user another password."""
+    name = _name(run, "username")
+    client = _connect(run)
+    password = ask_password("New password: ")
+    _done(lambda: _put_user(client, name, password))
+    print("Password updated")
+
+
+def user_get(run: Run) -> None:
+    """Print a user's roles."""
+    name = _name(run, "username")
+    client = _connect(run)
+    found = _done(lambda: _told(client.ask(Request("GET", _path("users", name))), 200))
+    roles = [
+        str(role.get("role", "") if isinstance(role, dict) else role) for role in found.get("roles") or []
+    ]
+    # etcdctl joins as many empty names first
+    print(f"User: {found.get('user', '')}\nRoles: {' ' * len(roles)}{' '.join(roles)}")
+
+
+def _all(client: Client, kind: str, strict: bool) -> list[str]:
+    answer = client.ask(Request("GET", f"/v2/auth/{kind}", headers=_JSON))
+    if strict:
+        expect(answer, 200)
+    single = kind.removesuffix("s")
+    found = _told(answer, 200).get(kind) or []
+    return [str(one.get(single, "") if isinstance(one, dict) else one) for one in found]
+
+
+def user_list(run: Run) -> None:
+    """Print all users."""
+    _no_arguments(run)
+    client = _connect(run)
+    for name in _done(lambda: _all(client, "users", strict=False)):
+        print(name)
+
+
+def user_remove(run: Run) -> None:
+    """Remove a user."""
+    name = _name(run, "username")
+    client = _connect(run)
+    _done(lambda: _told(client.ask(Request("DELETE", _path("users", name))), 200))
+    print(f"User {name} removed")
+
+
+def user_grant(run: Run) -> None:
+    """Give a user roles."""
+    _user_roles(run, "grant")
+
+
+def user_revoke(run: Run) -> None:
+    """Take roles from a user."""
+    _user_roles(run, "revoke")
+
+
+def _user_roles(run: Run, verb: str) -> None:
+    roles = [role for text in run.options.strings("roles") for role in text.split(",")]
+    if not roles:
+        refuse("No roles specified; please use `--roles`")
+    name = _name(run, "username")
+    client = _connect(run)
+    _done(lambda: _put_user(client, name, "", verb, roles))
+    print(f"User {name} updated")
+
+
+def _role(client: Client, name: str) -> dict[str, Any]:
+    return _told(client.ask(Request("GET", _path("roles", name))), 200)
+
+
+def _put_role(client: Client, name: str, change: str = "") -> dict[str, Any]:
+    none = '{"kv":{"read":null,"write":null}}'
+    body = raw(f'{{"role":{json_string(name)},"permissions":{none}{change}}}')
+    return _told(client.ask(Request("PUT", _path("roles", name), "", body, _JSON)), 200, 201)
+
+
+def role_add(run: Run) -> None:
+    """Make a role."""
+    name = _name(run, "role name")
+    client = _connect(run)
+    try:
+        _role(client, name)
+    except (RequestError, Refused):
+        _done(lambda: _put_role(client, name))
+        print(f"Role {name} created")
+    else:
+        refuse(f"Role {name} already exists")
+
+
+def role_get(run: Run) -> None:
+    """Print what a role may do."""
+    name = _name(run, "role name")
+    client = _connect(run)
+    role = _done(lambda: _role(client, name))
+    kv = (role.get("permissions") or {}).get("kv") or {}
+    print(f"Role: {role.get('role', '')}")
+    for title in ("Read", "Write"):
+        print(f"KV {title}:")
+        for pattern in kv.get(title.lower()) or []:
+            print(f"\t{pattern}")
+
+
+def role_list(run: Run) -> None:
+    """Print all roles."""
+    _no_arguments(run)
+    client = _connect(run)
+    for name in _done(lambda: _all(client, "roles", strict=True)):
+        print(name)
+
+
+def role_remove(run: Run) -> None:
+    """Remove a role."""
+    name = _name(run, "role name")
+    client = _connect(run)
+    _done(lambda: _told(client.ask(Request("DELETE", _path("roles", name))), 200))
+    print(f"Role {name} removed")
+
+
+def role_grant(run: Run) -> None:
+    """Let a role read or write below a path."""
+    _permit(run, "grant")
+
+
+def role_revoke(run: Run) -> None:
+    """Take that from a role."""
+    _permit(run, "revoke")
+
+
+def _permit(run: Run, verb: str) -> None:
+    path = run.options.string("path")
+    if not path:
+        refuse("No path specified; please use `--path`")
+    if canonical(path) != path:
+        refuse(f"Not canonical path; please use `--path={canonical(path)}`")
+    read, write, both = (run.options.switch(name) for name in ("read", "write", "readwrite"))
+    if read + write + both != 1:
+        refuse("Please specify exactly one of --read, --write or --readwrite")
+    name = _name(run, "role name")
+    client = _connect(run)
+    before = _done(lambda: _role(client, name))
+    reads, writes = [path] if read or both else None, [path] if write or both else None
+    change = f',"{verb}":{{"kv":{{"read":{_names(reads)},"write":{_names(writes)}}}}}'
+    after = _done(lambda: _put_role(client, name, change))
+    if before == after:
+        sys.stdout.write(f"Role unchanged; already {'granted' if verb == 'grant' else 'revoked'}")
+    print(f"Role {name} updated")

@@ -1,0 +1,316 @@
+"""The cluster as a client of the v2 API sees it: which endpoints there are, and which one answers.
+
+An endpoint that fails is passed over. Creations and deletes are tried at one endpoint only, since a second
+try could meet what the first one did. Before a command the endpoints are replaced by those that the members
+publish.
+"""
+
+from __future__ import annotations
+
+import base64
+import http.client
+import json
+import os
+import random
+import ssl
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, NoReturn
+from urllib.parse import urlsplit
+
+from tools.musterctl.command import Exit
+from tools.musterctl.printing import gotext
+from tools.musterctl.v2 import discovery
+from tools.musterctl.v2.exchange import Connections, DeadlineExceeded, Request, RequestError, Response
+from tools.musterctl.v2.line import Values
+from tools.musterctl.v2.table import DEFAULT_ENDPOINTS
+
+BAD_CONNECTION, SERVER_ERROR, NOT_HEALTHY, BAD_ARGS = 2, 4, 5, 128
+_NS = 1e9
+
+
+class ClusterError(RequestError):
+    """No endpoint answered; one reason for each."""
+
+    def __init__(self, errors: list[RequestError]) -> None:
+        reasons = "".join(f"; error #{i}: {error}\n" for i, error in enumerate(errors))
+        connecting = all(error.connecting for error in errors)
+        super().__init__(f"client: etcd cluster is unavailable or misconfigured{reasons}", connecting)
+        self.detail = "".join(f"error #{i}: {error}\n" for i, error in enumerate(errors))
+
+
+class Refused(Exception):
+    """The server answered with a refusal, or with what cannot be understood."""
+
+
+def fail(code: int, error: Exception | str) -> NoReturn:
+    """Say what is wrong as commands on keys do, and end."""
+    print(f"Error:  {error}", file=sys.stderr)
+    if isinstance(error, ClusterError):
+        print(error.detail, file=sys.stderr)
+    raise Exit(code)
+
+
+def refuse(text: Exception | str) -> NoReturn:
+    """Say what is wrong as all other commands do, and end."""
+    print(text, file=sys.stderr)
+    raise Exit(1)
+
+
+@dataclass(slots=True)
+class Client:
+    """Requests to whichever endpoint answers."""
+
+    endpoints: list[str]
+    connections: Connections
+    header_s: float
+    total_s: float
+    authorization: str = ""
+    pinned: int = 0
+
+    def ask(self, request: Request, bounded: bool = True, once: bool = False) -> Response:
+        """The answer of the first endpoint that has one, the last one that did first. RequestError."""
+        if self.authorization:
+            request = replace(request, headers={**request.headers, "Authorization": self.authorization})
+        deadline = time.monotonic() + self.total_s if bounded else None
+        if bounded and self.total_s <= 0:
+            raise DeadlineExceeded
+        errors: list[RequestError] = []
+        for step in range(len(self.endpoints)):
+            at = (self.pinned + step) % len(self.endpoints)
+            endpoint = self.endpoints[at]
+            try:
+                answer = self.connections.send(endpoint, request, self.header_s, deadline)
+            except DeadlineExceeded:
+                raise
+            except RequestError as error:
+                errors.append(error)
+            else:
+                if answer.status // 100 != 5:
+                    self.pinned = at
+                    return answer
+                errors.append(_server_error(endpoint, answer.status))
+            if once:
+                self.pinned = (at + 1) % len(self.endpoints)
+                raise errors[-1]
+        raise ClusterError(errors)
+
+    def members(self, bounded: bool = True) -> list[Member]:
+        """All members. RequestError, Refused."""
+        answer = self.ask(Request("GET", "/v2/members"), bounded)
+        expect(answer, 200)
+        return [Member.of(found) for found in parsed(answer.body).get("members") or []]
+
+    def sync(self) -> None:
+        """Take the endpoints that the members publish."""
+        try:
+            found = [url for member in self.members() for url in member.client_urls]
+        except RequestError as error:
+            if error.connecting:
+                fail(BAD_CONNECTION, error)
+            return
+        except Refused:
+            return
+        if not found:
+            listed = ",".join(self.endpoints)
+            print("etcd cluster has no published client endpoints.", file=sys.stderr)
+            print(
+                f"Try '--no-sync' if you want to access non-published client endpoints({listed}).",
+                file=sys.stderr,
+            )
+            fail(SERVER_ERROR, "client: no endpoints available")
+        if sorted(found) != sorted(self.endpoints):
+            random.shuffle(found)
+            self.endpoints, self.pinned = found, 0
+
+
+@dataclass(slots=True, frozen=True)
+class Member:
+    """A member, as /v2/members tells of it."""
+
+    id: str
+    name: str
+    peer_urls: list[str]
+    client_urls: list[str]
+
+    @classmethod
+    def of(cls, found: dict[str, Any]) -> Member:
+        """From its JSON."""
+        return cls(
+            str(found.get("id", "")),
+            str(found.get("name", "")),
+            [str(url) for url in found.get("peerURLs") or []],
+            [str(url) for url in found.get("clientURLs") or []],
+        )
+
+
+def _server_error(endpoint: str, status: int) -> RequestError:
+    if status in (500, 503):
+        return RequestError(f"client: etcd member {endpoint} has no leader")
+    name = http.client.responses.get(status, "")
+    return RequestError(f"client: etcd member {endpoint} returns server error [{name}]")
+
+
+def expect(answer: Response, *statuses: int) -> None:
+    """Refused unless the answer has one of these."""
+    if answer.status not in statuses:
+        raise Refused(f"unexpected status code {answer.status}")
+
+
+def parsed(body: bytes) -> dict[str, Any]:
+    """A JSON object; Refused with Go's words otherwise."""
+    text = body.decode("utf-8", "replace")
+    try:
+        value = json.loads(text)
+    except ValueError as error:
+        if not text.strip():
+            raise Refused("unexpected end of JSON input") from None
+        at = error.pos if isinstance(error, json.JSONDecodeError) else 0
+        if at >= len(text):
+            raise Refused("unexpected end of JSON input") from None
+        raise Refused(f"invalid character {text[at]!r} looking for beginning of value") from None
+    return value if isinstance(value, dict) else {}
+
+
+def connect(given: Values, sync: bool = True) -> Client:
+    """A client with what the global options and the environment say, its endpoints those of the cluster."""
+    try:
+        client = _client(given)
+    except Refused as error:
+        refuse(error)
+    debug = given.switch("debug")
+    if sync and not given.switch("no-sync"):
+        _say(debug, f"start to sync cluster using endpoints({','.join(client.endpoints)})")
+        client.sync()
+        _say(debug, f"got endpoints({','.join(client.endpoints)}) after sync")
+    tell_endpoints(client, given)
+    return client
+
+
+def tell_endpoints(client: Client, given: Values) -> None:
+    """Name the endpoints, if asked to."""
+    _say(given.switch("debug"), f"Cluster-Endpoints: {', '.join(client.endpoints)}")
+
+
+def _say(debug: bool, text: str) -> None:
+    if debug:
+        print(text, file=sys.stderr)
+
+
+def _client(given: Values) -> Client:
+    domain = variable(given, "discovery-srv")
+    insecure = given.switch("insecure-discovery") or bool(_environment("INSECURE_DISCOVERY"))
+    endpoints = _endpoints(given, domain, insecure)
+    tls = _tls(*(variable(given, name) for name in ("cert-file", "key-file", "ca-file")))
+    connections = Connections(tls, "" if insecure else domain, given.switch("debug"))
+    client = Client(
+        endpoints, connections, given.number("timeout") / _NS, given.number("total-timeout") / _NS
+    )
+    if user := variable(given, "username"):
+        name, password = credentials(user, "Password: ")
+        token = base64.b64encode(gotext.raw(f"{name}:{password}")).decode()
+        client.authorization = f"Basic {token}"
+    random.shuffle(client.endpoints)
+    return client
+
+
+def variable(given: Values, name: str) -> str:
+    """A global option, or its variable."""
+    return given.string(name) or _environment(name.upper().replace("-", "_"))
+
+
+def _environment(key: str) -> str:
+    return os.environ.get(f"MUSTERCTL_{key}", "") or os.environ.get(f"ETCDCTL_{key}", "")
+
+
+def _endpoints(given: Values, domain: str, insecure: bool) -> list[str]:
+    found: list[str] = []
+    if domain:
+        try:
+            found = discovery.endpoints(domain)
+        except discovery.NotFound as error:
+            raise Refused(str(error)) from None
+        if not insecure:
+            for endpoint in found:
+                if endpoint.startswith("http://"):
+                    print(f"ignoring discovered insecure endpoint {gotext.quote(endpoint)}", file=sys.stderr)
+            found = [endpoint for endpoint in found if not endpoint.startswith("http://")]
+    if not found:
+        listed = next(
+            (text for name in ("endpoints", "endpoint", "peers") if (text := variable(given, name))), ""
+        )
+        found = (listed or DEFAULT_ENDPOINTS).split(",")
+    return [_checked(endpoint.strip()) for endpoint in found]
+
+
+def _checked(endpoint: str) -> str:
+    """An endpoint as a URL; ``host:port`` means http, as in etcdctl before it was built with a newer Go. Refused."""
+    url = endpoint if "://" in endpoint else f"http://{endpoint}"
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        raise Refused(f"parse {gotext.quote(endpoint)}: missing ']' in host") from None
+    try:
+        _ = parts.port
+    except ValueError:
+        port = parts.netloc.rpartition(":")[2]
+        raise Refused(
+            f"parse {gotext.quote(endpoint)}: invalid port {gotext.quote(':' + port)} after host"
+        ) from None
+    return url.rstrip("/")
+
+
+def _tls(cert: str, key: str, ca: str) -> ssl.SSLContext | None:
+    """What https needs; None: nothing is asked for. Refused."""
+    if not (cert or key or ca):
+        return None
+    if bool(cert) != bool(key):
+        raise Refused(f"KeyFile and CertFile must both be present[key: {key}, cert: {cert}]")
+    for name in (cert, key, ca):
+        try:
+            if name:
+                Path(name).read_bytes()
+        except OSError as error:
+            raise Refused(f"open {name}: {(error.strerror or '').lower()}") from None
+    try:
+        context = ssl.create_default_context(cafile=ca or None)
+        if cert:
+            context.load_cert_chain(cert, key)
+    except (ssl.SSLError, ValueError) as error:
+        raise Refused(f"tls: failed to load {cert or ca}: {error}") from None
+    return context
+
+
+def credentials(text: str, prompt: str) -> tuple[str, str]:
+    """``name:password``, or a name whose password is asked for."""
+    name, colon, password = text.partition(":")
+    return name, password if colon else ask_password(prompt)
+
+
+def ask_password(prompt: str) -> str:
+    """A line from standard input, not shown where that is a terminal."""
+    sys.stdout.write(prompt)
+    sys.stdout.flush()
+    restore: Callable[[], None] | None = None
+    if sys.stdin.isatty():
+        import termios
+
+        before = termios.tcgetattr(sys.stdin)
+        hidden = [*before]
+        hidden[3] &= ~termios.ECHO
+        termios.tcsetattr(sys.stdin, termios.TCSADRAIN, hidden)
+
+        def shown() -> None:
+            termios.tcsetattr(sys.stdin, termios.TCSADRAIN, before)
+
+        restore = shown
+    try:
+        return sys.stdin.readline().rstrip("\r\n")
+    finally:
+        if restore is not None:
+            restore()
+        sys.stdout.write("\n")
+        sys.stdout.flush()

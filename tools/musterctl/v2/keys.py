@@ -1,0 +1,198 @@
+"""/v2/keys: requests as etcd's client sends them, and what comes back."""
+
+from __future__ import annotations
+
+import json
+import posixpath
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import quote, quote_plus
+
+from tools.musterctl.printing import gotext
+from tools.musterctl.v2.client import Client, Refused
+from tools.musterctl.v2.exchange import Request, Response
+
+_FORM = {"Content-Type": "application/x-www-form-urlencoded"}
+NOT_A_FILE = 102
+_UINT64 = (1 << 64) - 1
+
+
+class KeyRefused(Refused):
+    """An error of the store."""
+
+    def __init__(self, code: int, message: str, cause: str, index: int) -> None:
+        super().__init__(f"{code}: {message} ({cause}) [{index}]")
+        self.code = code
+
+
+class NotJson(Refused):
+    """The endpoint is none of etcd's."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "client: response is invalid json. The endpoint is probably not valid etcd cluster endpoint"
+        )
+
+
+class Empty(Refused):
+    """An answer without a body: a wait that the server ended."""
+
+    def __init__(self) -> None:
+        super().__init__("client: response body is empty")
+
+
+@dataclass(slots=True, frozen=True)
+class Node:
+    """A file or a directory."""
+
+    key: str
+    dir: bool
+    value: str
+    nodes: list[Node] | None
+    created: int
+    modified: int
+    expiration: str
+    ttl: int
+
+    @classmethod
+    def of(cls, found: dict[str, Any]) -> Node:
+        """From its JSON."""
+        nodes = found.get("nodes")
+        return cls(
+            _text(found.get("key")),
+            bool(found.get("dir")),
+            _text(found.get("value")),
+            None if nodes is None else [cls.of(node) for node in nodes],
+            int(found.get("createdIndex") or 0),
+            int(found.get("modifiedIndex") or 0),
+            _text(found.get("expiration")),
+            int(found.get("ttl") or 0),
+        )
+
+
+@dataclass(slots=True, frozen=True)
+class Change:
+    """An answer of the store: a read, a change, or an event."""
+
+    action: str
+    node: Node
+    previous: Node | None
+    index: int  # of the whole store
+
+
+def _text(value: object) -> str:
+    """A JSON string without halves of surrogate pairs, which Go does not keep either."""
+    text = value if isinstance(value, str) else ""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+def canonical(path: str) -> str:
+    """A path from the root without empty or dotted parts; a slash at its end stays."""
+    clean = posixpath.normpath("/" + path.lstrip("/"))
+    return f"{clean}/" if path.endswith("/") and clean != "/" else clean
+
+
+def change(answer: Response) -> Change:
+    """What an answer says. Refused."""
+    if answer.status not in (200, 201):
+        try:
+            found = json.loads(answer.body)
+            code, index = int(found.get("errorCode") or 0), int(found.get("index") or 0)
+            raise KeyRefused(code, _text(found.get("message")), _text(found.get("cause")), index)
+        except (ValueError, AttributeError, TypeError):
+            raise NotJson from None
+    if not answer.body:
+        raise Empty
+    try:
+        found = json.loads(answer.body.decode("utf-8", "replace"))
+        previous = found.get("prevNode")
+        return Change(
+            _text(found.get("action")),
+            Node.of(found["node"]),
+            None if previous is None else Node.of(previous),
+            int(answer.headers.get("x-etcd-index") or 0),
+        )
+    except (ValueError, AttributeError, TypeError, KeyError):
+        raise NotJson from None
+
+
+def _path(key: str) -> str:
+    key = key if key.startswith("/") else f"/{key}"
+    return quote(gotext.raw(canonical(f"/v2/keys{key}")), safe="/$&+,:;=@")
+
+
+def _pairs(**values: str | None) -> str:
+    """What is not None, by name, as a query or a form."""
+    return "&".join(
+        f"{name}={quote_plus(gotext.raw(value))}"
+        for name, value in sorted(values.items())
+        if value is not None
+    )
+
+
+def _flag(value: bool) -> str:
+    return "true" if value else "false"
+
+
+class Keys:
+    """The requests. RequestError, Refused."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+
+    def get(self, key: str, recursive: bool = False, sort: bool = False, quorum: bool = False) -> Change:
+        """Read."""
+        query = _pairs(recursive=_flag(recursive), sorted=_flag(sort), quorum=_flag(quorum))
+        return change(self._client.ask(Request("GET", _path(key), query)))
+
+    def put(
+        self,
+        key: str,
+        value: str | None,
+        ttl: int = 0,
+        exist: bool | None = None,
+        previous_value: str = "",
+        previous_index: int = 0,
+    ) -> Change:
+        """Write a file, or a directory (``value`` None)."""
+        query = _pairs(
+            dir="true" if value is None else None,
+            prevExist=None if exist is None else _flag(exist),
+            prevValue=previous_value or None,
+            prevIndex=str(previous_index & _UINT64) if previous_index else None,
+        )
+        form = _pairs(value=value, ttl=str(ttl) if ttl > 0 else None)
+        request = Request("PUT", _path(key), query, form.encode(), _FORM)
+        return change(self._client.ask(request, once=exist is False))
+
+    def create_in_order(self, directory: str, value: str, ttl: int = 0) -> Change:
+        """Write a file whose name is the next index."""
+        form = _pairs(value=value, ttl=str(ttl) if ttl > 0 else None)
+        return change(self._client.ask(Request("POST", _path(directory), "", form.encode(), _FORM)))
+
+    def delete(
+        self,
+        key: str,
+        directory: bool = False,
+        recursive: bool = False,
+        previous_value: str = "",
+        previous_index: int = 0,
+    ) -> Change:
+        """Delete."""
+        query = _pairs(
+            dir="true" if directory else None,
+            recursive="true" if recursive else None,
+            prevValue=previous_value or None,
+            prevIndex=str(previous_index & _UINT64) if previous_index else None,
+        )
+        return change(self._client.ask(Request("DELETE", _path(key), query), once=True))
+
+    def wait(self, key: str, index: int, recursive: bool) -> Change:
+        """The next event at or after an index (0: from now on), however long it takes."""
+        query = _pairs(recursive=_flag(recursive), wait="true", waitIndex=str(index))
+        request = Request("GET", _path(key), query, waits=True)
+        while True:
+            try:
+                return change(self._client.ask(request, bounded=False))
+            except Empty:
+                continue
