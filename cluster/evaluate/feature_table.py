@@ -18,6 +18,7 @@ from cluster.faults import answered
 from cluster.features import downgrade
 from cluster.features.auth import changes
 from cluster.features.rows import RowsOf, encode
+from cluster.features.v2 import changes as v2
 from cluster.wire.messages import Method
 
 if TYPE_CHECKING:
@@ -76,6 +77,14 @@ def _auth(leader: Leader, body: bytes) -> Outcome:
     return Outcome(items, False, b"", [], leader.view.revision)
 
 
+@answered
+def _v2(leader: Leader, body: bytes) -> Outcome:
+    rows, answer = v2.answered(leader.v2, body)
+    leader.v2.take(rows)
+    items = records.rows(encode(RowsOf.V2, rows)) if rows else b""
+    return Outcome(items, False, answer, [], leader.view.revision)
+
+
 FEATURES = (
     Feature(
         "lease",
@@ -86,6 +95,7 @@ FEATURES = (
     Feature("alarm", {Method.SET_ALARM: _alarm}, frozenset((Item.ALARM,)), frozenset((Method.SET_ALARM,))),
     Feature("downgrade", {Method.SET_DOWNGRADE: _downgrade}, frozenset((Item.DOWNGRADE,))),
     Feature("members", {Method.PUBLISH: _publish}, frozenset((Item.PUBLISH, Item.INCARNATION))),
+    Feature("v2", {Method.V2_WRITE: _v2}, frozenset((Item.ROWS,))),
     Feature("auth", {Method.AUTH_CHANGE: _auth}, frozenset((Item.ROWS,)), frozenset((Method.AUTH_CHANGE,))),
 )
 

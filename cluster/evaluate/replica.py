@@ -33,6 +33,7 @@ from cluster.evaluate.txns.draft import Draft, large
 from cluster.evaluate.txns.transactions import Turn, Unlooked
 from cluster.features.auth.state import AuthState
 from cluster.features.lessor import NEVER, Lessor
+from cluster.features.v2.tree import Tree
 from cluster.wire.messages import Method
 
 if TYPE_CHECKING:
@@ -310,6 +311,7 @@ class Leader:
         new_lease_id: Callable[[], int],
         late_answers: bool = False,
         auth: AuthState | None = None,
+        v2: Callable[[], Tree] = Tree,
     ) -> None:
         """``late_answers``: outcomes may leave their answers for later (``Outcome.late``), and transactions may ask for a look
         ahead (Unlooked)."""
@@ -319,10 +321,20 @@ class Leader:
         self.lessor = lessor
         self.store = self._store = store
         self.auth = auth or AuthState()  # users and roles as logged; what is applied may be behind
+        self._v2 = v2
+        self._v2_tree: Tree | None = None
         self._max_txn_ops = max_txn_ops
         self.new_lease_id = new_lease_id
         self._open = Batch(1, self.view.revision)
         self._sealed: list[Batch] = []
+
+    @property
+    def v2(self) -> Tree:
+        """The v2 tree as logged. It is copied where it is first asked for: until then this leader has logged
+        nothing of it, and what others have logged is applied (I8)."""
+        if self._v2_tree is None:
+            self._v2_tree = self._v2()
+        return self._v2_tree
 
     @property
     def dirty(self) -> bool:

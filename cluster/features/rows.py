@@ -28,6 +28,11 @@ class RowsOf(IntEnum):
     """Who owns the rows. Numbers are never reused."""
 
     AUTH = 1
+    V2 = 2
+
+
+OF_SHARD_0 = frozenset((int(RowsOf.V2),))
+"""What no other shard evaluates with: the order log's projections leave it out."""
 
 
 def encode(feature: int, rows: Iterable[Row]) -> bytes:

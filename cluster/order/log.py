@@ -35,6 +35,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from cluster.effects.records import ITEM, LEASE_ID, PUTS_HEAD, Item, items
+from cluster.features.rows import OF_SHARD_0
 
 _CUT = struct.Struct("<HQQQ")
 MULTI_HEAD = struct.Struct("<QQHH")
@@ -45,6 +46,7 @@ CUT_SIZE = _CUT.size
 _COUNT = struct.Struct("<Q")
 _CONTROL = frozenset((Item.LEASE_GRANT, Item.LEASE_REVOKE, Item.LEASE_CHECKPOINT, Item.COMPACT, Item.BOOTSTRAP,
                       Item.INCARNATION, Item.ALARM, Item.ROWS, Item.HOST))
+_OF_SHARD_0 = frozenset(bytes((feature,)) for feature in OF_SHARD_0)
 # what is no effect of shard 0's own
 _ORDERING = _CONTROL | {Item.CUT, Item.MULTI, Item.SKIP, Item.PUBLISH, Item.DOWNGRADE}
 
@@ -203,6 +205,11 @@ def _project_multi(data: bytes, pos: int, end: int, shard: int) -> bytes:
     return ITEM.pack(Item.MULTI, len(body)) + body
 
 
+def _is_of_shard_0(data: bytes, kind: int, pos: int) -> bool:
+    """Whether an item that changes no key is no other shard's affair."""
+    return kind == Item.ROWS and data[pos : pos + 1] in _OF_SHARD_0
+
+
 def project(data: bytes, shard: int) -> bytes:
     """What a node of ``shard`` (not 0) needs of an order record: order, cuts, its own parts, control items."""
     out: list[bytes] = []
@@ -212,7 +219,7 @@ def project(data: bytes, shard: int) -> bytes:
             piece = _project_multi(data, pos, end, shard)
         elif kind == Item.CUT:
             piece = data[pos - ITEM.size : end]
-        elif kind in _CONTROL:
+        elif kind in _CONTROL and not _is_of_shard_0(data, kind, pos):
             if kind == Item.LEASE_REVOKE:  # its keys, if any, are shard 0's own
                 skipped += revisions_of(data, kind, pos, end)
                 end = pos + LEASE_ID.size
@@ -303,7 +310,7 @@ class Fold:
                 self.revision += revisions_of(data, kind, pos, end)
             else:
                 steps.append(Control(data[pos - ITEM.size : end], self.revision))
-                self.concerns_all = True
+                self.concerns_all = self.concerns_all or not _is_of_shard_0(data, kind, pos)
                 self.revision += revisions_of(data, kind, pos, end)
         if own >= 0:
             steps.append(Change(data[own:own_end], own_revision, None))

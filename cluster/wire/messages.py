@@ -49,6 +49,7 @@ class Method(IntEnum):
     AUTH_CHANGE = 10  # cluster.features.auth.changes: its number and the request; to the sequencer
     PUBLISH = 7  # a host's name and client URLs: etcdserverpb.Member in wire form; to the sequencer
     SET_DOWNGRADE = 9  # DowngradeRequest that enables or cancels; to the sequencer
+    V2_WRITE = 11  # cluster.features.v2.requests.Write, to the sequencer; OK: HEAD + Answer, of a refusal too
     MEMBERS = 12  # a change of members, to the sequencer: its kind (u8, MEMBER_ADD and so on) + the request
     # To the sequencer, answered after a confirmation round begun after they arrived (H2, H7).
     READ_INDEX = 16  # body empty; answer OK: READ_INDEX_ANSWER
@@ -71,6 +72,11 @@ class Method(IntEnum):
     SNAPSHOT = 38
     ALARM = 39  # AlarmRequest: those that are raised
     AUTH_SHOW = 56  # READ + what of users and roles (cluster.features.auth.reads), request; OK: HEAD + fields
+    # READ + what of the v2 tree (cluster.features.v2.requests.Kind), the index to wait for, the request;
+    # OK: HEAD + Answer
+    V2_READ = 57
+    # u8: whether this front wants the events of the v2 tree, all of them, from now on; answered by V2_EVENTS
+    V2_FOLLOW = 58
     READ_TXN = 40  # a read-only Txn: READ + TxnRequest
     RANGE_STREAM = 41  # READ + RangeRequest; PARTIAL answers hold whole KeyValues, so each can be sent on
     # Watch (to a node of the front's own host). The rid is the subscription's.
@@ -127,6 +133,8 @@ class Status(IntEnum):
     )
     AUTH = 15  # rid 0, to a front: what it needs of users and roles (node.serving.guard): HELLO, changes
     MEMBERS = 16  # rid 0: the table of members (cluster.members.table), of shard 0's nodes
+    # rid 0, to a front that follows the v2 tree: FOLLOWED, the events that were applied since the last one
+    V2_EVENTS = 17
     LOST = 10  # a subscription ended (snapshot installed: a gap): re-join from history
 
 

@@ -26,6 +26,8 @@ def take_in(node: Node, link: FrontLink, rid: int, method: int, timeout_ms: int,
         node.streams.end(link, rid)
     elif method == Method.CATCH_UP:
         node.hurry(link, int.from_bytes(body, "little"))
+    elif method == Method.V2_FOLLOW:
+        node.serve.v2.follow(link, body)
     elif method == Method.CREDIT:
         node.backups.credit(link, rid, int.from_bytes(body, "little"))
         node.streams.credit(link, rid, int.from_bytes(body, "little"))

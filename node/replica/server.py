@@ -124,7 +124,7 @@ class Node:
             self._raft_view, self.store, self._dirty.add, max_txn_ops=common.max_txn_ops, lessor=self.lessor,
             new_lease_id=LeaseIds(machine, common.member_id), refusal=self.upkeep.refusal,
             pace=self.pace, control_applied=self._control_applied, answer_late=self.past.answer,
-            look=self.looking.write, auth=self.guard.copy)
+            look=self.looking.write, auth=self.guard.copy, v2=lambda: self.serve.v2.tree.copy())
         self.expiry = Expiry(self)
         self.writes.fits = self.upkeep.fits
         self.confirmations = self.confirmations_kind(
@@ -151,7 +151,7 @@ class Node:
         self.standing = Standing(self)
         self.clock = Clock(self)
         self.patience = Patience(self.raft, loop.time, lambda: len(self.reads.waiting) > 0,
-                                 lambda: self.watches.active or self.awaited_elsewhere())
+                                 lambda: self.serve.watched or self.awaited_elsewhere())
         self.stopping = self.left = False  # left: nothing is owed any more, and fronts were told
         self.fatal: asyncio.Future[str] = loop.create_future()
         self.peers: Peers
@@ -507,7 +507,7 @@ class Node:
 
     def _unseen(self) -> bool:
         """Whether nobody waits here for what is committed, so that it may be applied a little later (``cluster.pacing.gathering``)."""
-        return (self.raft.role is Role.FOLLOWER and not self.watches.active and not self.writes.uncommitted
+        return (self.raft.role is Role.FOLLOWER and not self.serve.watched and not self.writes.uncommitted
                 and not len(self.reads.waiting) and self.store.revision >= self._wanted_revision and self.standing.ready)
 
     def catch_up(self) -> None:
@@ -523,7 +523,7 @@ class Node:
 
     def _after_apply(self, run: list[tuple[int, int, bytes]], applied: Applied) -> None:
         if applied.rows:
-            self.guard.applied(applied.rows)
+            self.serve.applied(applied.rows)
         if applied.events or self.watches.holding:
             self.watches.emit(applied.events)
         self.fronts.watermark(self.store.revision, self.loop.time())
@@ -561,7 +561,7 @@ class Node:
         self.applies.abandon()
         self.applied_index = self.store.position.shard_index
         self.lessor.load(self.store.leases())
-        self.guard.replaced()
+        self.serve.replaced()
         self.watches.lost()
         self.writes.skipped_to(self.applied_index)
         self.upkeep.installed(self.applied_index)

@@ -28,6 +28,7 @@ from cluster.features.auth.judge import judge
 from cluster.features.auth.principal import SAID, split
 from cluster.features.auth.state import AuthState
 from cluster.features.lessor import Lessor
+from cluster.features.v2.tree import Tree
 from cluster.pacing.pace import MAX_ENTRY_BYTES, Pace
 from cluster.wire.messages import ANSWER, HEAD, LEADER, PUT_ANSWER, Method, Status
 from node.links.fronts import FrontLink
@@ -98,6 +99,7 @@ class Writes:
         answer_late: AnswerLate | None = None,
         look: Look | None = None,
         auth: Callable[[], AuthState] = AuthState,
+        v2: Callable[[], Tree] = Tree,
     ) -> None:
         """``answer_late``: answers what shows many rows, beside the loop; None: all is answered in one go. ``look``, with it:
         looks at range compares ahead, and calls :meth:`resume` (``node.serving.looking``)."""
@@ -119,6 +121,7 @@ class Writes:
         self._answer_late = answer_late
         self._look = look
         self._auth = auth  # users and roles as applied
+        self._v2 = v2  # the v2 tree as applied
         # what is being looked at ahead, as it goes back into the queue
         self._looking: dict[tuple[FrontLink, int], tuple[int, bytes]] = {}
         self._looked: dict[tuple[FrontLink, int], Ahead] = {}  # of what is queued, or waits for a revision
@@ -137,7 +140,7 @@ class Writes:
         """An entry of this replica's own term has been applied: serve from now on (I8)."""
         self.leader = Leader(
             self._store, self._raft.term, max_txn_ops=self._max_txn_ops, lessor=self._lessor,
-            auth=self._auth(), new_lease_id=self._new_lease_id,
+            auth=self._auth(), v2=self._v2, new_lease_id=self._new_lease_id,
             late_answers=self._answer_late is not None and self._look is not None)
         return self.leader
 

@@ -18,13 +18,14 @@ A change of users and roles is acknowledged once every shard's leader has applie
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from cluster.features.auth.judge import JUDGED, judge
 from cluster.features.auth.principal import NOBODY, SAID, Kind, news, split
 from cluster.features.auth.reads import show
 from cluster.features.auth.state import AuthState
-from cluster.features.rows import RowsOf
+from cluster.features.rows import Row, RowsOf
 from cluster.wire.messages import LONE_HEAD, Method, Status
 from node.kinds import WRITES
 from node.links.fronts import FrontLink
@@ -142,7 +143,7 @@ class Guard:
 
     # -- changes
 
-    def applied(self, rows: dict[int, list[tuple[bytes, bytes | None]]]) -> None:
+    def applied(self, rows: Mapping[int, list[Row]]) -> None:
         """Rows of features were applied."""
         if RowsOf.AUTH in rows:
             self.state.take(rows[RowsOf.AUTH])

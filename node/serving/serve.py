@@ -7,7 +7,7 @@ may be long is a generator for ``node.serving.reads``.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from cluster import errors
@@ -18,6 +18,7 @@ from cluster.evaluate.replica import Overlay
 from cluster.evaluate.txns import plain_txn
 from cluster.evaluate.validate import parse
 from cluster.features import downgrade
+from cluster.features.rows import Row
 from cluster.histogram import HASH_S, Histogram
 from cluster.pb import rpc_pb2
 from cluster.version import CLUSTER_VERSION
@@ -28,6 +29,7 @@ from node.serving.leases.keys import answer_keys
 from node.serving.leases.listing import LeaseList
 from node.serving.reads import Slices
 from node.serving.streams import PIECE_BYTES, Answer, RangeStream
+from node.serving.v2 import V2Tree
 from node.serving.watches import PREV_KV
 from node.storage import LEAST_ROWS, PAUSE, Compacted, FutureRevision, Reader
 from node.upkeep.counters import figures
@@ -70,7 +72,9 @@ class Serve:
             Method.DOWNGRADE: self._downgrade,
             Method.DEFRAGMENT: self._defragment,
             Method.AUTH_SHOW: self._users,
+            Method.V2_READ: self._v2,
         }
+        self.v2 = V2Tree(node)
         self.ranges = 0
         self.hashes, self.hash_revs = Histogram(HASH_S), Histogram(HASH_S)
         self.lease_list = LeaseList(node)
@@ -99,6 +103,24 @@ class Serve:
     def reading(self, method: int) -> Callable[[FrontLink, int, int, bytes], Slices | None]:
         """What answers this method."""
         return self._reads[Method(method)]
+
+    def applied(self, rows: Mapping[int, list[Row]]) -> None:
+        """Rows of features were applied."""
+        self._node.guard.applied(rows)
+        self.v2.applied(rows)
+
+    def replaced(self) -> None:
+        """A snapshot was installed."""
+        self._node.guard.replaced()
+        self.v2.replaced()
+
+    @property
+    def watched(self) -> bool:
+        """Whether somebody looks at what is applied here, as it is applied."""
+        return self._node.watches.active or self.v2.awaited
+
+    def _v2(self, link: FrontLink, rid: int, revision: int, body: bytes) -> None:
+        self.v2.read(link, rid, body)
 
     def _term(self) -> int:
         return self._node.raft.term

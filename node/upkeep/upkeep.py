@@ -19,6 +19,7 @@ from cluster.errors import ErrorKind, EtcdError
 from cluster.evaluate.validate import parse
 from cluster.faults import faults
 from cluster.features.autocompact import AutoCompactor
+from cluster.features.v2.requests import grows
 from cluster.order.sequencing.coordinator import MAX_WAITING
 from cluster.pacing.pace import MAX_ENTRY_BYTES
 from cluster.pb import rpc_pb2
@@ -119,6 +120,7 @@ class Upkeep:
     def _expire(self) -> None:
         if self._node.lessor.primary and not self.corrupt:
             self._node.revoke_expired(self._node.lessor.due(self._node.now_ms()))
+        self._node.serve.v2.look()
 
     # -- quota and alarms
 
@@ -143,7 +145,7 @@ class Upkeep:
             return True
         if self._short >= VERY_SHORT and method in (Method.DELETE_RANGE, Method.TXN):
             return True
-        return method in (Method.PUT, Method.LEASE_GRANT) or (
+        return method in (Method.PUT, Method.LEASE_GRANT) or (method == Method.V2_WRITE and grows(body)) or (
             method == Method.TXN and _has_put(rpc_pb2.TxnRequest.FromString(body))
         )
 
@@ -502,6 +504,8 @@ def _cost(method: int, body: bytes) -> int:
             return _put_cost(rpc_pb2.PutRequest.FromString(body))
         if method == Method.TXN:
             return _txn_cost(rpc_pb2.TxnRequest.FromString(body))
+        if method == Method.V2_WRITE and grows(body):
+            return _PUT_COST + 2 * len(body)  # a node and an event
     except DecodeError:
         return 0
     return _LEASE_COST if method == Method.LEASE_GRANT else 0

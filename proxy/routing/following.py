@@ -12,8 +12,9 @@ from proxy.routing.links import REFUSED, Link
 if TYPE_CHECKING:
     from proxy.routing.router import Router
 
-_STATE, _WATERMARK, _REFUSED, _LEAVING, _AUTH, _MEMBERS = map(int, (
-    Status.STATE, Status.WATERMARK, Status.REFUSED, Status.LEAVING, Status.AUTH, Status.MEMBERS))
+_STATE, _WATERMARK, _REFUSED, _LEAVING, _AUTH, _MEMBERS, _V2_EVENTS = map(int, (
+    Status.STATE, Status.WATERMARK, Status.REFUSED, Status.LEAVING, Status.AUTH, Status.MEMBERS,
+    Status.V2_EVENTS))
 
 
 def heard(router: Router, link: Link, status: int, body: bytes) -> None:
@@ -28,6 +29,9 @@ def heard(router: Router, link: Link, status: int, body: bytes) -> None:
         link.leave()
     elif status == _MEMBERS:
         follow(router, link, body)
+    elif status == _V2_EVENTS:
+        if router.v2_news is not None:
+            router.v2_news(link, body)
     elif status == _REFUSED:
         link.close(REFUSED + body.decode("utf-8", "replace"))
 

@@ -12,8 +12,19 @@ from dataclasses import dataclass
 from cluster.features.rows import Row
 from cluster.features.v2.events import Action, Event, Shown
 from cluster.features.v2.refusals import Code, V2Error
-from cluster.features.v2.requests import Op, Write
-from cluster.features.v2.tree import COUNTED, KEYS, Node, Tree, counter_row, event_row, gone_row, node_row
+from cluster.features.v2.requests import Answer, Op, Write
+from cluster.features.v2.shown import event_json
+from cluster.features.v2.tree import (
+    COUNTED,
+    KEYS,
+    Node,
+    Tree,
+    counter_row,
+    event_row,
+    gone_row,
+    namespace,
+    node_row,
+)
 
 _LONG_PAST_NS = 946_684_800 * 10**9  # what expires before 2000 never does, as in etcd
 _READ_ONLY = frozenset((b"/", KEYS))
@@ -40,6 +51,20 @@ _COUNTED_AS = {
 _DONE = {op: _PLACE[f"{name}Success"] for op, name in _COUNTED_AS.items()}
 _FAILED = {op: _PLACE[f"{name}Fail"] for op, name in _COUNTED_AS.items()}
 _EXPIRED = _PLACE["expireCount"]
+
+
+def answered(tree: Tree, body: bytes) -> tuple[list[Row], bytes]:
+    """The rows that a request writes, which the tree is to take, and its answer; none, and the refusal.
+    struct.error, ValueError: it is no request."""
+    write = Write.decode(body)
+    prefix = namespace(write.path)
+    try:
+        change = evaluate(tree, write)
+    except V2Error as refused:
+        return [], Answer(refused.index, refused.json(prefix), refused.code).encode()
+    event = change.event
+    answer = Answer(event.index, event_json(event, prefix), 0, event.action, event.created)
+    return change.rows, answer.encode()
 
 
 def evaluate(tree: Tree, write: Write) -> Change:

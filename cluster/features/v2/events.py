@@ -165,3 +165,32 @@ def concerns(watched: bytes, recursive: bool, event: Brief, swept: bool) -> bool
     if not recursive or not event.key.startswith(below(watched)):
         return False
     return b"/_" not in event.key[len(below(watched)) - 1 :]  # what is hidden below shows nobody above
+
+
+_FOLLOWED = struct.Struct("<QB")  # index, whether there is a gap before
+_NEWS = struct.Struct("<II")  # lengths of the event and of what it swept
+Swept = tuple[bytes, ...]  # the paths of everything that went with a directory, its own among them
+
+
+def encode_news(index: int, gap: bool, events: list[tuple[bytes, Swept]]) -> bytes:
+    """V2_EVENTS: events that were applied, and what each swept. ``gap``: others before are not told."""
+    parts = [_FOLLOWED.pack(index, gap)]
+    for row, swept in events:
+        paths = b"\0".join(swept)
+        parts += (_NEWS.pack(len(row), len(paths)), row, paths)
+    return b"".join(parts)
+
+
+def decode_news(body: bytes) -> tuple[int, bool, list[tuple[bytes, Swept]]]:
+    """The tree's index, whether there is a gap before, events with what each swept."""
+    index, gap = _FOLLOWED.unpack_from(body)
+    at = _FOLLOWED.size
+    events: list[tuple[bytes, Swept]] = []
+    while at < len(body):
+        size, swept_size = _NEWS.unpack_from(body, at)
+        at += _NEWS.size
+        middle = at + size
+        end = middle + swept_size
+        events.append((body[at:middle], tuple(body[middle:end].split(b"\0")) if swept_size else ()))
+        at = end
+    return index, bool(gap), events

@@ -19,8 +19,17 @@ class Op(IntEnum):
     COMPARE_AND_DELETE = 7
 
 
+class Kind(IntEnum):
+    """Which read. Numbers are never reused."""
+
+    GET = 1
+    SCAN = 2
+    COUNTS = 3
+
+
 _WRITE = struct.Struct("<BBQqqII")  # op, flags, prev index, expires, now, lengths of path and previous value
 _DIR, _REFRESH, _RECURSIVE = 1, 2, 4
+_READ = struct.Struct("<BQ")  # kind, index to wait for
 _GET = struct.Struct("<Bq")  # flags, now
 _SORTED = 8
 _SCAN = struct.Struct("<BQ")  # flags, since
@@ -85,6 +94,11 @@ def checked(path: bytes) -> bytes:
     return path
 
 
+def grows(write: bytes) -> bool:
+    """Whether an encoded change may take space."""
+    return write[:1] not in (b"\x06", b"\x07")  # DELETE, COMPARE_AND_DELETE
+
+
 @dataclass(slots=True, frozen=True)
 class Get:
     """A read (V2_GET)."""
@@ -145,3 +159,15 @@ class Answer:
         """Off the wire, from a place on."""
         index, raft_index, code, action, created = _ANSWER.unpack_from(data, at)
         return cls(index, data[at + _ANSWER.size :], code, action, bool(created), raft_index)
+
+
+def read_body(kind: Kind, after: int, request: bytes = b"") -> bytes:
+    """What stands behind READ. ``after``: the tree's index that this front has shown; the answer is to be no
+    older."""
+    return _READ.pack(kind, after) + request
+
+
+def split_read(body: bytes) -> tuple[Kind, int, bytes]:
+    """Kind, index to wait for, request. struct.error, ValueError: it is none."""
+    kind, after = _READ.unpack_from(body)
+    return Kind(kind), after, body[_READ.size :]

@@ -18,6 +18,7 @@ from collections.abc import Iterable
 
 from cluster.faults import faults
 from cluster.features.rows import Row
+from cluster.features.v2.events import Swept
 from cluster.features.v2.history import History
 from cluster.features.v2.refusals import Code, V2Error
 
@@ -46,6 +47,11 @@ COUNTED = (
 )
 _COUNTS = struct.Struct(f"<Q{len(COUNTED)}I")
 _LEAST_STALE = 64
+
+
+def namespace(path: bytes) -> bytes:
+    """What stands before a path that clients do not see."""
+    return path[:2] if path[:3] in (KEYS, AUTH, KEYS + b"/", AUTH + b"/") else b""
 
 
 class Node:
@@ -89,9 +95,6 @@ def counter_row(index: int, counts: Iterable[int]) -> Row:
     return COUNTER_ROW, _COUNTS.pack(index, *[count & 0xFFFFFFFF for count in counts])
 
 
-Swept = tuple[bytes, ...]  # the paths of everything that went with a directory, its own among them
-
-
 class Tree:
     """All nodes. Whoever changes them does it by rows."""
 
@@ -107,6 +110,23 @@ class Tree:
         self._expiring: dict[bytes, int] = {}  # by path, when
         self._heap: list[tuple[int, bytes]] = []  # some are stale
         self.take(rows)
+
+    def copy(self) -> Tree:
+        """Another one that starts out the same, without events: for who evaluates."""
+        made = Tree(keep_events=False)
+        made.index, made.written, made.counts = self.index, self.written, list(self.counts)
+        made._expiring, made._heap = dict(self._expiring), list(self._heap)
+        left = [(self.root, made.root)]
+        while left:
+            node, like = left.pop()
+            children = like.children = {}
+            for name, child in (node.children or {}).items():
+                twin = children[name] = Node(
+                    child.key, False, child.created, child.modified, child.expires_ns, child.value
+                )
+                if child.children is not None:
+                    left.append((child, twin))
+        return made
 
     # -- reading
 

@@ -1,0 +1,168 @@
+"""The v2 tree as this replica has applied it: reads, the past of who waits, events for fronts that follow.
+
+A front that has somebody waiting follows: it gets every event of the tree with the tick that applied it, and
+wakes its own. A wait begins with a look back (SCAN), whose answer names the tree's index: events up to it are
+in the answer, later ones come behind it on the same link. So nothing is missed, and nothing comes twice.
+
+Other shards' nodes have a tree, too, which stays empty.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import deque
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from cluster.effects import records
+from cluster.errors import TOO_MANY_REQUESTS, EtcdError
+from cluster.faults import answered
+from cluster.features.rows import Row, RowsOf, encode
+from cluster.features.v2.changes import expire
+from cluster.features.v2.events import encode_news
+from cluster.features.v2.refusals import V2Error
+from cluster.features.v2.requests import Answer, Get, Kind, Scan, split_read
+from cluster.features.v2.shown import get_json
+from cluster.features.v2.tree import COUNTED, Tree, namespace
+from cluster.wire.messages import Status
+from node.links.fronts import FrontLink
+
+if TYPE_CHECKING:
+    from node.replica.server import Node
+
+_PATIENCE_S = 0.5  # a read waits so long for what its front has shown; who is cut off answers all the same
+_MOST_WAITING = 20_000
+_AT_ONCE = 256  # nodes whose time is over that go in one entry, at most
+
+
+class V2Tree:
+    """Of one node."""
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+        self.tree = Tree(node.store.feature_rows(RowsOf.V2))
+        self._followers: set[FrontLink] = set()
+        # (until, index, link, rid, body), the oldest first
+        self._waiting: deque[tuple[float, int, FrontLink, int, bytes]] = deque()
+
+    @property
+    def awaited(self) -> bool:
+        """Whether somebody looks at what is applied, or waits for it."""
+        return bool(self._followers or self._waiting)
+
+    # -- what is applied
+
+    def applied(self, rows: Mapping[int, list[Row]]) -> None:
+        """Rows of features were applied."""
+        own = rows.get(RowsOf.V2)
+        if own is None:
+            return
+        events = self.tree.take(own)
+        if self._followers:
+            self._tell(encode_news(self.tree.index, False, events))
+        self._release()
+
+    def replaced(self) -> None:
+        """A snapshot was installed: events were jumped over."""
+        self.tree = Tree(self._node.store.feature_rows(RowsOf.V2))
+        if self._followers:
+            self._tell(encode_news(self.tree.index, True, []))
+        self._release()
+
+    def follow(self, link: FrontLink, body: bytes) -> None:
+        """A front wants the events from now on, or no more."""
+        if body[:1] == b"\1":
+            self._followers.add(link)
+        else:
+            self._followers.discard(link)
+
+    def _tell(self, news: bytes) -> None:
+        self._followers = {link for link in self._followers if link.alive}
+        for link in self._followers:
+            link.answer(0, Status.V2_EVENTS, news)
+            self._node._mark_dirty(link)
+
+    # -- reads
+
+    def read(self, link: FrontLink, rid: int, body: bytes) -> None:
+        """A read of a front, once this replica has what the front has shown."""
+        _, after, _ = split_read(body)
+        if after <= self.tree.index:
+            self._answer(link, rid, body)
+            return
+        if len(self._waiting) >= _MOST_WAITING:
+            raise EtcdError(TOO_MANY_REQUESTS)
+        self._waiting.append((self._node.loop.time() + _PATIENCE_S, after, link, rid, body))
+        self._node.patience.hurried()
+
+    def _release(self) -> None:
+        if not self._waiting:
+            return
+        now, index = self._node.loop.time(), self.tree.index
+        waiting, self._waiting = self._waiting, deque()
+        for entry in waiting:
+            until, after, link, rid, body = entry
+            if after > index and now < until:
+                self._waiting.append(entry)
+            elif link.awaits(rid):
+                try:
+                    self._answer(link, rid, body)
+                except EtcdError as error:
+                    self._node.reads.refuse(link, rid, error)
+
+    def _answer(self, link: FrontLink, rid: int, body: bytes) -> None:
+        node = self._node
+        link.ok(rid, node.store.revision, node.raft.term, self._answered(body))
+        node._mark_dirty(link)
+
+    @answered
+    def _answered(self, body: bytes) -> bytes:
+        kind, _, request = split_read(body)
+        if kind == Kind.GET:
+            answer = self._get(Get.decode(request))
+        elif kind == Kind.SCAN:
+            answer = self._scan(Scan.decode(request))
+        else:
+            counts = dict(zip(COUNTED, self.tree.counts, strict=True))
+            answer = self._made(json.dumps(counts, separators=(",", ":")).encode())
+        return answer.encode()
+
+    def _made(self, body: bytes, code: int = 0) -> Answer:
+        return Answer(self.tree.index, body, code, raft_index=self._node.applied_index)
+
+    def _get(self, get: Get) -> Answer:
+        prefix = namespace(get.path)
+        try:
+            node = self.tree.find(get.path)
+        except V2Error as error:
+            return self._made(error.json(prefix), error.code)
+        return self._made(get_json(node, prefix, get.recursive, get.sorted, get.now_ns))
+
+    def _scan(self, scan: Scan) -> Answer:
+        history, index = self.tree.history, self.tree.index
+        assert history is not None, "a replica keeps events"
+        if not scan.since:
+            return self._made(b"")
+        try:
+            found = history.scan(scan.path, scan.recursive, scan.since, index)
+        except V2Error as error:
+            return self._made(error.json(namespace(scan.path)), error.code)
+        return self._made(found or b"")
+
+    # -- clockwork
+
+    def look(self) -> None:
+        """Every heartbeat interval: those whose time is over, if this node leads; reads that have waited."""
+        self._release()
+        if self._followers:
+            self._followers = {link for link in self._followers if link.alive}
+        leader = self._node.writes.leader
+        if leader is None or not self.tree.next_expiry_ns > 0:
+            return
+        now_ns = int(self._node.machine.wall_time() * 1e9)
+        if self.tree.next_expiry_ns > now_ns:
+            return  # what is logged and not applied has its turn once it is
+        rows = expire(leader.v2, now_ns, _AT_ONCE)
+        if rows:  # H7: decided and appended in one and the same term
+            leader.append(records.rows(encode(RowsOf.V2, rows)))
+            self._node.wake()

@@ -1,0 +1,294 @@
+"""Those who wait for changes of the v2 tree at this front, and what wakes them.
+
+While anybody waits, the front follows the tree at one node, its own host's as a rule: it gets every event, in
+order, on that link. A wait begins with a look back on the same link (``node.serving.v2``), so it misses
+nothing and gets nothing twice. When the link is another one, or the node had a gap, all look back again from
+where they were.
+
+One event costs a look-up for each part of its path, however many wait elsewhere; those it wakes get their
+turns in slices. Its JSON is made once.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable
+from functools import cached_property
+from itertools import islice
+
+from cluster.faults import HANDLER_MISTAKES, faults
+from cluster.features.v2.events import Brief, Event, concerns, decode_news
+from cluster.features.v2.requests import Answer, Kind, Scan, read_body
+from cluster.features.v2.shown import event_json
+from cluster.features.v2.tree import namespace
+from cluster.wire.messages import HEAD, READ, Method
+from proxy.routing.links import Link
+from proxy.routing.router import READ_ANY, Router, Waiting
+
+_AT_ONCE = 200  # who is woken in a turn of the loop
+_NOW = READ.pack(0, 0)
+_FOLLOW, _LEAVE = b"\1", b"\0"
+
+
+class Fired:
+    """An event that wakes somebody."""
+
+    def __init__(self, row: bytes) -> None:
+        self._row = row
+
+    @cached_property
+    def event(self) -> Event:
+        """What has happened."""
+        return Event.decode(self._row)
+
+    @cached_property
+    def json(self) -> bytes:
+        """As clients read it."""
+        return event_json(self.event, namespace(self.event.node.key))
+
+
+Started = Callable[["Answer | None"], None]
+Woken = Callable[["Fired | None"], None]
+
+
+class Waiter:
+    """Somebody who waits at a path."""
+
+    __slots__ = ("_started", "alive", "path", "recursive", "since", "stream", "woken")
+
+    def __init__(
+        self, path: bytes, recursive: bool, since: int, stream: bool, started: Started, woken: Woken
+    ) -> None:
+        self.path = path
+        self.recursive = recursive
+        self.since = since  # the first index that wakes it; 0: what comes from now on
+        self.stream = stream
+        self.woken = woken
+        self.alive = True
+        self._started: Started | None = started
+
+    def start(self, answer: Answer | None) -> None:
+        """It waits from now on; only the first look back says so."""
+        started, self._started = self._started, None
+        if started is not None:
+            started(answer)
+
+    @property
+    def begun(self) -> bool:
+        """Whether it has been told so."""
+        return self._started is None
+
+
+class Feed:
+    """All of one front."""
+
+    def __init__(self, router: Router) -> None:
+        self._router = router
+        router.v2_news = self._news
+        self.highest = 0  # the highest index of the tree that this front has shown
+        self._link: Link | None = None  # followed
+        self._epoch = 0  # of looks back: those of another link or before a gap say nothing
+        self._all: dict[Waiter, None] = {}
+        self._here: dict[bytes, dict[Waiter, None]] = {}  # by path: those who have looked back
+        self._deep: dict[bytes, dict[Waiter, None]] = {}  # of them those who wait for what is below, too
+        self._again: dict[Waiter, None] = {}  # have to look back, once there is a link
+        self._firing: deque[tuple[Waiter, Fired | None]] = deque()
+        self._scheduled = False
+
+    def __len__(self) -> int:
+        return len(self._all)
+
+    def shown(self, index: int) -> None:
+        """A client is about to see this index."""
+        if index > self.highest:
+            self.highest = index
+
+    # -- waits
+
+    def wait(
+        self, path: bytes, recursive: bool, since: int, stream: bool, started: Started, woken: Woken
+    ) -> Waiter:
+        """Wait for the first event from an index on (0: from now on); ``stream``: for all of them.
+
+        ``started`` is called first, once: with the answer that says the tree's index, or the refusal (then
+        nothing follows), or with None: it cannot be told now. ``woken`` then gets what has happened; None
+        ends the wait: what comes next cannot be told.
+        """
+        waiter = Waiter(path, recursive, since, stream, started, woken)
+        self._all[waiter] = None
+        self._look_back(waiter)
+        return waiter
+
+    def cancel(self, waiter: Waiter) -> None:
+        """Nobody waits there any more."""
+        if waiter.alive:
+            waiter.alive = False
+            self._all.pop(waiter, None)
+            self._again.pop(waiter, None)
+            self._drop(waiter)
+            if not self._all and self._link is not None:
+                self._leave()
+
+    def _leave(self) -> None:
+        if self._link is not None and not self._link.closed:
+            self._router.post(self._link, 0, Method.V2_FOLLOW, _LEAVE)
+        self._link = None
+        self._epoch += 1
+
+    def _add(self, waiter: Waiter) -> None:
+        self._here.setdefault(waiter.path, {})[waiter] = None
+        if waiter.recursive:
+            self._deep.setdefault(waiter.path, {})[waiter] = None
+
+    def _drop(self, waiter: Waiter) -> None:
+        for index in (self._here, self._deep):
+            same = index.get(waiter.path)
+            if same is not None and same.pop(waiter, self) is None and not same:
+                del index[waiter.path]
+
+    # -- looking back
+
+    def _follow(self) -> Link | None:
+        """The link that is followed; another one than before makes all look back."""
+        link = self._router.routes[0].replica
+        if link is not self._link or (link is not None and link.closed):
+            self._leave()
+            if link is None or link.closed:
+                return None
+            self._link = link
+            self._router.post(link, 0, Method.V2_FOLLOW, _FOLLOW)
+            self._anew()
+        return self._link
+
+    def _anew(self) -> None:
+        self._epoch += 1
+        self._here.clear()
+        self._deep.clear()
+        self._again.update(self._all)
+
+    def tick(self, now: float) -> None:
+        """Every sweep."""
+        if self._all:
+            link = self._follow()
+            again, self._again = self._again, {}
+            for waiter in again:
+                if link is None:
+                    self._again[waiter] = None
+                else:
+                    self._look_back(waiter)
+
+    def _look_back(self, waiter: Waiter) -> None:
+        link = self._follow()
+        if link is None:
+            self._again[waiter] = None
+            return
+        self._again.pop(waiter, None)
+        router = self._router
+        body = read_body(Kind.SCAN, self.highest, Scan(waiter.path, waiter.recursive, waiter.since).encode())
+        router.send(
+            link,
+            Waiting(
+                None, Method.V2_READ, body, 0, READ_ANY, router.loop.time(), router.limit_s, router.quiet,
+                self._looked_back, (waiter, self._epoch), _NOW),
+        )  # fmt: skip
+
+    def _looked_back(self, waiting: Waiting, status: int, body: bytes) -> None:
+        waiter, epoch = waiting.context
+        if not waiter.alive:
+            return
+        if status != 0:
+            if waiter.begun:
+                self._again[waiter] = None
+            else:
+                self.cancel(waiter)
+                waiter.start(None)
+            return
+        link = self._link
+        if epoch != self._epoch or link is None or link.closed:
+            self._again[waiter] = None  # of a link that is not followed any more
+            return
+        answer = Answer.decode(body, HEAD.size)
+        self.shown(answer.index)
+        if answer.code:
+            begun = waiter.begun
+            self.cancel(waiter)
+            waiter.start(answer)
+            if begun:
+                waiter.woken(None)
+            return
+        if not waiter.since:
+            waiter.since = answer.index + 1
+        waiter.start(answer)
+        if not waiter.alive:
+            return
+        if not answer.body:
+            self._add(waiter)
+            return
+        fired = Fired(answer.body)
+        waiter.since = fired.event.index + 1
+        self._fire(waiter, fired)
+        if waiter.stream and waiter.alive:
+            self._look_back(waiter)
+
+    # -- events
+
+    def _news(self, link: Link, body: bytes) -> None:
+        """V2_EVENTS."""
+        if link is not self._link:
+            return
+        index, gap, events = decode_news(body)
+        self.shown(index)
+        if gap:
+            self._anew()
+            return
+        for row, swept in events:
+            brief = Brief.of(row)
+            if brief.refresh:
+                continue
+            fired: Fired | None = None
+            for waiter in self._concerned(brief, swept):
+                if brief.index < waiter.since or not waiter.alive:
+                    continue
+                waiter.since = brief.index + 1
+                fired = fired or Fired(row)
+                self._firing.append((waiter, fired))
+                if not waiter.stream:
+                    self._drop(waiter)
+        if self._firing:
+            self._wake()
+
+    def _concerned(self, brief: Brief, swept: Iterable[bytes]) -> list[Waiter]:
+        key = brief.key
+        found = list(self._here.get(key, ()))
+        if self._deep:
+            end = key.rfind(b"/")
+            while end >= 0:
+                path = key[:end] or b"/"
+                if path in self._deep and concerns(path, True, brief, False):
+                    found += self._deep[path]
+                end = key.rfind(b"/", 0, end)
+        for path in swept:
+            if path != key and path in self._here:
+                found += self._here[path]
+        return found
+
+    def _fire(self, waiter: Waiter, fired: Fired | None) -> None:
+        if not waiter.stream:
+            self.cancel(waiter)
+        try:
+            waiter.woken(fired)
+        except HANDLER_MISTAKES as error:  # of this client's answer alone
+            faults.met("waking who waits for the v2 tree", error)
+            self.cancel(waiter)
+
+    def _wake(self) -> None:
+        """Some of those who are to be woken; the others in the next turns."""
+        self._scheduled = False
+        firing = self._firing
+        for waiter, fired in list(islice(firing, _AT_ONCE)):
+            firing.popleft()
+            if waiter.alive:
+                self._fire(waiter, fired)
+        if firing and not self._scheduled:
+            self._scheduled = True
+            self._router.loop.call_soon(self._wake)
