@@ -43,9 +43,12 @@ def log_buffer_bytes(settings: NodeSettings) -> int:
 
 
 def free_bytes(path: str) -> int:
-    """What an ordinary user may still write to the file system of ``path``; OSError."""
-    found = os.statvfs(path)
-    return found.f_bavail * found.f_frsize
+    """What an ordinary user may still write to the file system of ``path``; or to that of its log, where that
+    is less. OSError."""
+    found = [os.statvfs(path)]
+    with suppress(FileNotFoundError):
+        found.append(os.statvfs(os.path.join(path, "log")))
+    return min(system.f_bavail * system.f_frsize for system in found)
 
 
 class Space:

@@ -67,7 +67,7 @@ def test_a_setting_that_cannot_be(args: str, message: str) -> None:
 @pytest.mark.parametrize(
     "arg",
     ["--peer-cert-file=c", "--peer-auto-tls",
-     "--discovery=http://d", "--discovery-srv=example.com", "--wal-dir=w",
+     "--discovery=http://d", "--discovery-srv=example.com",
      "--enable-distributed-tracing", "--pre-vote=false",
      "--proxy=on"],
 )  # fmt: skip

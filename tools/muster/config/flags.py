@@ -109,7 +109,8 @@ _GROUPS: dict[str, list[Flag]] = {
     "member": [
         Flag("name", S, "default", "this host's name; the key of its entry in --initial-cluster"),
         Flag("data-dir", S, "${name}.muster", "directory of all this host keeps"),
-        Flag("wal-dir", S, "", "separate directory for the log", LATER),
+        Flag("wal-dir", S, "",
+             "directory of the logs, on another device, say: a host keeps to the one that it began with"),
         Flag("snapshot-count", U, "10000", "applied entries between truncations of the log"),
         Flag("snapshot-catchup-entries", U, "5000", "log entries kept for followers that are behind"),
         Flag("heartbeat-interval", U, "100", "time between a leader's heartbeats, in ms"),

@@ -1,5 +1,6 @@
 """Who a host is, settled before anything of it runs.
 
 ``bootstrap`` makes or reads its IDs, ``joining`` asks a running cluster, ``restoring`` begins from a backup;
-``auto_tls`` makes the certificate that it shows.
+``forcing`` has a host go on alone, ``wal_dir`` has logs lie elsewhere; ``auto_tls`` makes the certificate
+that it shows.
 """

@@ -20,6 +20,7 @@ from cluster.settings import Peer
 from tools.muster.config.parse import ConfigError
 from tools.muster.config.settings import ServerConfig, parse_url
 from tools.muster.host.identity import joining
+from tools.muster.host.identity.wal_dir import place_logs
 from tools.muster.machine.disk import seal
 from tools.muster.machine.disk.seal import write_whole
 
@@ -111,8 +112,11 @@ def establish(config: ServerConfig) -> tuple[Identity, bool]:
         raise ConfigError(f"cannot read {path}: {e.strerror}") from None
     else:
         identity = _known(path, text)
+        _place_logs(config, identity)
         _check_seals(config.data_dir, identity)
-        identity = _follow_agreed(config.data_dir, path, identity)
+        if (followed := _follow_agreed(config.data_dir, path, identity)) != identity:
+            identity = followed
+            _place_logs(config, identity)
         _check_layout(config, identity)
         return identity, False
     leftovers = sorted(p.name for p in path.parent.iterdir() if not _is_of_a_first_start(p))
@@ -121,7 +125,13 @@ def establish(config: ServerConfig) -> tuple[Identity, bool]:
     identity = _join(config) if config.initial_cluster_state == "existing" else identity_of(config)
     _seal(config.data_dir, identity)
     write_identity(path, identity)  # from here on this host is somebody
+    _place_logs(config, identity)
     return identity, True
+
+
+def _place_logs(config: ServerConfig, identity: Identity) -> None:
+    shards = range(identity.shard_count)
+    place_logs(config.values["wal-dir"], [shard_dir(config.data_dir, shard) for shard in shards])
 
 
 def was_removed(data_dir: str) -> bool:

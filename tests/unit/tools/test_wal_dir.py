@@ -1,0 +1,77 @@
+"""``--wal-dir``: logs lie where the first start put them, and nowhere else."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.unit.tools.test_muster_bootstrap import establish
+from tools.muster.config.parse import ConfigError
+from tools.muster.host.identity import bootstrap
+from tools.muster.machine.disk import seal
+
+
+def shard(data_dir: Path, number: int = 0) -> Path:
+    return Path(bootstrap.shard_dir(str(data_dir), number))
+
+
+def begin(data_dir: Path) -> None:
+    """As a node does."""
+    for file in seal.PARTS.values():
+        path = shard(data_dir) / file
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("", encoding="utf-8")
+    seal.begin(shard(data_dir), seal.read(shard(data_dir))[0])
+
+
+def test_every_nodes_log_is_a_link_into_it(tmp_path: Path) -> None:
+    data_dir, logs = tmp_path / "data", tmp_path / "logs"
+    establish(data_dir, f"--wal-dir={logs}", "--shards=2")
+    for number in range(2):
+        assert (shard(data_dir, number) / "log").readlink() == logs / f"shard-{number}"
+    begin(data_dir)
+    assert (logs / "shard-0" / "db" / "CURRENT").is_file()
+    establish(data_dir, f"--wal-dir={logs}")
+    establish(data_dir)  # the link remembers
+
+
+def test_another_directory_than_that_of_the_first_start_is_refused(tmp_path: Path) -> None:
+    data_dir = tmp_path / "data"
+    establish(data_dir, f"--wal-dir={tmp_path / 'logs'}")
+    with pytest.raises(ConfigError, match=r"lies in .*/logs/shard-0, and .* asks for .*/other/shard-0$"):
+        establish(data_dir, f"--wal-dir={tmp_path / 'other'}")
+
+
+def test_a_log_that_is_lost_with_its_device_is_not_made_anew(tmp_path: Path) -> None:
+    data_dir, logs = tmp_path / "data", tmp_path / "logs"
+    establish(data_dir, f"--wal-dir={logs}")
+    begin(data_dir)
+    shutil.rmtree(logs)
+    for flags in ([f"--wal-dir={logs}"], []):
+        with pytest.raises(ConfigError, match=r"has lost the log \(log/db\)"):
+            establish(data_dir, *flags)
+
+
+def test_a_log_moves_when_the_operator_has_moved_it(tmp_path: Path) -> None:
+    data_dir, logs = tmp_path / "data", tmp_path / "logs"
+    establish(data_dir)
+    begin(data_dir)
+    with pytest.raises(ConfigError, match=r"log holds the log\. .* move that directory to .*/logs/shard-0"):
+        establish(data_dir, f"--wal-dir={logs}")
+    logs.mkdir()
+    (shard(data_dir) / "log").rename(logs / "shard-0")
+    establish(data_dir, f"--wal-dir={logs}")
+    assert (shard(data_dir) / "log" / "synced").is_file()
+
+
+def test_a_new_host_takes_nobodys_logs(tmp_path: Path) -> None:
+    logs = tmp_path / "logs"
+    establish(tmp_path / "one", f"--wal-dir={logs}")
+    begin(tmp_path / "one")
+    with pytest.raises(ConfigError, match="is not empty, and this host is new"):
+        establish(tmp_path / "two", f"--wal-dir={logs}")
+    (tmp_path / "file").write_text("", encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"cannot use --wal-dir=.*/file: Not a directory"):
+        establish(tmp_path / "three", f"--wal-dir={tmp_path / 'file'}")

@@ -1,0 +1,51 @@
+"""Logs in a directory of their own (``--wal-dir``): each node's ``log`` is a link to its folder there.
+
+The link remembers where the log is, so that a later start without the flag, or one of a tool, finds it. One
+that names another directory is refused: a log that is not found is a replica that has lost its votes (H10).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from tools.muster.config.parse import ConfigError
+from tools.muster.machine.disk import seal
+
+LOG = "log"  # in a node's directory
+_WHOLE = "db/CURRENT"  # is there as long as a log is
+
+
+def place_logs(wal_dir: str, folders: Sequence[str]) -> None:
+    """Have the logs of these nodes' directories, by shard, in ``wal_dir``; "": where they are.
+    ConfigError."""
+    for shard, folder in enumerate(folders) if wal_dir else ():
+        try:
+            _place(Path(folder, LOG), Path(os.path.abspath(wal_dir), f"shard-{shard}"))
+        except OSError as e:
+            raise ConfigError(f"cannot use --wal-dir={wal_dir}: {e.strerror}: {e.filename}") from None
+
+
+def _place(log: Path, wanted: Path) -> None:
+    if log.is_symlink():
+        if (there := os.readlink(log)) != str(wanted):
+            raise ConfigError(f"the log of {log.parent} lies in {there}, and --wal-dir asks for {wanted}")
+        return
+    if log.exists():
+        raise ConfigError(
+            f"{log} holds the log. To have it in --wal-dir, stop this host, move that directory to {wanted}, "
+            "and start it"
+        )
+    begun = seal.read(log.parent)[1] != seal.NEW
+    if begun and not (wanted / _WHOLE).is_file():
+        return  # the seal says what is missing
+    if not begun and wanted.exists() and any(wanted.iterdir()):
+        raise ConfigError(f"{wanted} is not empty, and this host is new: is it another one's --wal-dir?")
+    wanted.mkdir(mode=0o700, parents=True, exist_ok=True)
+    log.symlink_to(wanted)
+    made = os.open(log.parent, os.O_RDONLY)
+    try:
+        os.fsync(made)
+    finally:
+        os.close(made)
