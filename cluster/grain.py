@@ -21,6 +21,7 @@ class Grain:
     turn_rows: int = (
         256  # of a transaction that writes, looked at to decide its range compares; more: ahead of its turn
     )
+    piece_rows: int = 256  # that another shard shows, sent at once
     lease_keys: int = 256  # no more keys of a lease are listed at once
     apply_slice_s: float = 0.002  # of a run of records
     apply_slice_bytes: int = 8 << 20  # of one batch

@@ -13,6 +13,8 @@ RELEASE      sequencer -> leader     the leader asks (QUERY) about a lock held f
 QUERY        leader -> sequencer     asked again
 (answer OK)  FATE: release once you  asked again
              have applied this index
+SHOWN        sequencer -> leader     asked again: the next piece of rows that a grant has only pinned
+                                     (``cluster.order.shown``)
 REPORT       leader -> sequencer     sent again every heartbeat until the feed shows it
 ===========  ======================  =====================================================================
 """
@@ -34,7 +36,7 @@ _PREPARE = struct.Struct("<QQQQQ")  # attempt, floor: attempt numbers of this te
 _RANGE = struct.Struct("<QBII")  # revision to read at (0 latest), flags, key length, end length
 REPORT = struct.Struct("<HQQQQ")  # shard, index, term, count, applied order index
 FATE = struct.Struct("<Q")  # order index of the attempt's multi, 0: it has and will have none
-WRITE, COUNT = 1, 2
+WRITE, COUNT, SHOWN = 1, 2, 4
 _MANY = 0xFFFFFFFF  # in the place of a number of rows: only their number follows, u64
 
 Row = tuple[bytes, bytes]  # key, KeyValue in wire form
@@ -49,6 +51,7 @@ class Touch:
     write: bool = False
     revision: int = 0
     count: bool = False  # many rows need only be counted: they are deleted
+    shown: bool = False  # many rows need only be pinned: the answer shows them, no more
 
 
 @dataclass(slots=True)
@@ -75,7 +78,7 @@ class Prepare:
     def encode(self) -> bytes:
         parts = [_PREPARE.pack(*self.attempt, self.floor, self.order_index, len(self.touches))]
         for t in self.touches:
-            flags = (WRITE if t.write else 0) | (COUNT if t.count else 0)
+            flags = (WRITE if t.write else 0) | (COUNT if t.count else 0) | (SHOWN if t.shown else 0)
             parts.append(_RANGE.pack(t.revision, flags, len(t.key), len(t.range_end)))
             parts += (t.key, t.range_end)
         parts.append(_U32.pack(len(self.compares)))
@@ -97,7 +100,8 @@ class Prepare:
             pos += _RANGE.size
             key, range_end = data[pos : pos + key_len], data[pos + key_len : pos + key_len + end_len]
             pos += key_len + end_len
-            touches.append(Touch(key, range_end, bool(flags & WRITE), revision, bool(flags & COUNT)))
+            write, counted, shown = bool(flags & WRITE), bool(flags & COUNT), bool(flags & SHOWN)
+            touches.append(Touch(key, range_end, write, revision, counted, shown))
         (count,) = _U32.unpack_from(data, pos)
         pos += 4
         compares = []
@@ -117,8 +121,10 @@ class Grant:
     term: int
     rows: list[list[Row]]
     lease_keys: list[list[bytes]]
-    counts: dict[int, int] = field(default_factory=dict)  # of touches that were only counted: their rows are empty
+    # of touches that were only counted, or pinned: their rows are empty
+    counts: dict[int, int] = field(default_factory=dict)
     verdicts: bytes = b""  # of each compare one (``cluster.order.leading.verdicts``)
+    member_id: int = 0  # of the host that said so; not sent
 
     def encode(self) -> bytes:
         parts = [_ATTEMPT.pack(self.term, len(self.rows)), _U32.pack(len(self.verdicts)), self.verdicts]

@@ -247,6 +247,8 @@ REQUESTS: dict[Method, Kind] = dict(
             "PARTIAL: FEED_HEAD + projection, for ever", "the link ends, and the feed is asked for anew"),
         _node(Method.FEED_ACK, "node", "any host's node 0", "order index applied, durable u64 each, haste u8",
             _NOTHING, "the next one says more"),
+        _ask(Method.SHOWN, "sequencer", "who granted the attempt", "attempt, number of the piece u32",
+            "OK: a piece of rows (`cluster.order.shown`); UNKNOWN: they are kept no more", _ASKED_AGAIN, 8),
         _ask(Method.RECONFIGURE, "sequencer", "shard's leader", "kind of change u8, member ID u64",
             "OK: JSON of where the group stands; NOT_LEADER", "asked again while it is due", 8),
         _ask(Method.CREDIT, "front", "node",

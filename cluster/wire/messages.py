@@ -105,6 +105,7 @@ class Method(IntEnum):
     # leader of shard 0 -> a shard's leader: where its group stands, and what is due there
     # (node.members.group)
     RECONFIGURE = 86
+    SHOWN = 87  # sequencer -> who granted: the next piece of rows that it has pinned (cluster.order.shown)
     CREDIT = 52  # rid of an answer in PARTIAL records: so many bytes (u64, in all) of their bodies have been passed on, or have
     # room; as many as before: its client takes others first; rid 0: so many of all such answers have been read from this link; no answer
     FAREWELL = 54  # the answer to LEAVING: this front has every answer and asks nothing more on this link; no answer

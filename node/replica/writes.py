@@ -326,6 +326,10 @@ class Writes:
         """An answer of what was appended besides: it leaves with the open entry."""
         self._answers.append((link, rid, record))
 
+    def stage_late(self, link: FrontLink, rid: int, due: DueAnswer) -> None:
+        """As :meth:`stage`, of one that is made once it is applied."""
+        self._late.append((link, rid, due))
+
     # -- fates
 
     def prepare(self) -> None:

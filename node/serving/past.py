@@ -96,7 +96,19 @@ class Past:
         """A request whose answer shows many rows was applied in this turn."""
         node = self._node
         view = PastView(node.store.reader_before(due.before))
-        node.reads.start(link, rid, self._work(link, rid, due.late.pieces(view), due.revision, term, written=True))
+        work = self._work(link, rid, due.late.pieces(view), due.revision, term, written=True)
+
+        def fetched(there: bool) -> None:
+            if there:
+                node.reads.start(link, rid, work)
+            else:
+                link.answer(rid, Status.UNKNOWN, EtcdError(errors.TIMEOUT_DUE_TO_LEADER_FAIL).encode())
+                node._mark_dirty(link)
+
+        if due.late.fetch is None:
+            fetched(True)
+        else:
+            due.late.fetch(fetched)
 
     def deliver(self, link: FrontLink, rid: int, status: int, body: bytes | DueAnswer, term: int) -> None:
         """An answer as a shard's leader gives it."""

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 HEARTBEAT_MS = 50
 ELECTION_MS = 400
-_REPEATED = frozenset((Method.PREPARE, Method.RELEASE, Method.QUERY, Method.REPORT))
+_REPEATED = frozenset((Method.PREPARE, Method.RELEASE, Method.QUERY, Method.REPORT, Method.SHOWN))
 
 
 class NodeProcess(Process):
@@ -175,6 +175,7 @@ def fine_grained(simulation: Simulation) -> Iterator[None]:
         "many_keys": plan.many,
         "late_rows": plan.many,
         "turn_rows": plan.turn_rows,
+        "piece_rows": min(plan.many, 2),
         "lease_keys": plan.turn_rows,
         "unused_link_s": 0.5,
     }

@@ -4,12 +4,14 @@ own name. As ``order_mutants``."""
 from __future__ import annotations
 
 import zlib
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from order_mutants import HOT, Mutant, plan
 
 import cluster.order.leading.shard_leader
+import cluster.order.shown
 import node.replica.server
 import proxy.routing.router
 import proxy.services.upkeep.maintenance
@@ -18,12 +20,55 @@ import proxy.watch.cohort
 import proxy.watch.hub
 import proxy.watch.stream
 from cluster.evaluate.txns.range_compares import RangeCompares
+from cluster.order.sequencing.fetching import Fetching
+from cluster.order.shown import ShownRows
 from cluster.pb import rpc_pb2 as pb
 from cluster.wire.messages import Method
 
 Patch = pytest.MonkeyPatch
 CALM = {"fault_every_s": 9.0}
 LEASES = {"grant": 6, "lease_put": 10, "put": 4, "keep": 4, "ttl": 10}
+
+
+# -- rows that are fetched
+
+
+def no_rows_are_pinned(patch: Patch) -> None:
+    """I22: what a transaction over several shards shows was there before it, whenever it is fetched."""
+    keep = ShownRows.keep
+
+    def anew(self: Any, attempt: Any, store: Any, touches: Any, places: Any) -> None:
+        keep(self, attempt, store, touches, places)
+        self._kept[attempt].pieces = _of_the_latest(store, [(place, touches[place]) for place in places])
+
+    patch.setattr(ShownRows, "keep", anew)
+
+
+def _of_the_latest(store: Any, touches: Any) -> Iterator[bytes]:
+    for place, touch in touches:
+        last = b""
+        while True:
+            rows = store.scan(touch.key, touch.range_end, touch.revision)
+            row = next((row for row in rows if row[0] > last), None)
+            if row is None:
+                break
+            last = row[0]
+            yield cluster.order.shown.encode_piece(True, place, [row])
+    yield cluster.order.shown.encode_piece(False, 0, ())
+
+
+def pieces_are_left_out(patch: Patch) -> None:
+    """I22: an answer is made of every row that was fetched."""
+    came = Fetching.came
+
+    def fewer(self: Any, ask: Any, piece: Any, now_ms: int) -> None:
+        came(self, ask, piece, now_ms)
+        if ask.attempt in self._running and piece is not None:
+            more, place, rows = cluster.order.shown.decode_piece(piece)
+            if more and ask.number == 0:
+                self._running[ask.attempt].rows[ask.shard, place] = rows[1:]
+
+    patch.setattr(Fetching, "came", fewer)
 
 
 # -- leases
@@ -163,9 +208,12 @@ def compactions_are_misnamed(patch: Patch) -> None:
 
 
 WATCHES = {**HOT, "watch": 3, "progress": 6}
+SHOWN = {"put": 6, "wide": 20}
 MUTANTS = [
     Mutant(compares_are_looked_at_once, ("I22",), plan(mix={"put": 10, "txn": 14, "delete": 3}, turn_rows=0, **CALM)),
     Mutant(no_shard_decides_range_compares, ("I22",), plan(mix={"put": 10, "txn": 14, "delete": 3}, turn_rows=0, **CALM)),
+    Mutant(no_rows_are_pinned, ("I22",), plan(mix=SHOWN, many=1, clients=12, repeats=0.0, **CALM), first=1),
+    Mutant(pieces_are_left_out, ("I22",), plan(mix=SHOWN, many=1, **CALM)),
     Mutant(no_lease_ever_expires, ("I15 a lease ends",), plan(mix=LEASES, **CALM)),
     Mutant(leases_end_late, ("I15 a lease ends",), plan(mix=LEASES, faults=("heal",))),
     Mutant(time_to_live_is_always_the_same, ("I15 time to live",), plan(mix=LEASES, **CALM)),

@@ -330,7 +330,12 @@ class Reader:
         self.position = store.position
         self.revision = revision
         self._rows = store.rows_at(revision)
-        self._older = store.rows_at
+        # whatever is compacted meanwhile
+        self._versions = {key: list(versions) for key, versions in sorted(store._now.versions.items())}
+
+    def _older(self, revision: int) -> dict[bytes, bytes]:
+        found = {key: [kv for at, _, kv in some if at <= revision] for key, some in self._versions.items()}
+        return {key: kv for key, kvs in found.items() if kvs and (kv := kvs[-1]) is not None}
 
     def scan(self, start: bytes, end: bytes, look: int = 0, revision: int = 0) -> Iterator[tuple[bytes, bytes]]:
         return iter([(k, kv) for k, kv in (self._older(revision) if revision else self._rows).items()

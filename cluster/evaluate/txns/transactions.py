@@ -445,10 +445,12 @@ class Late:
 
     What the request did is logged and does not depend on the rows that it shows."""
 
-    __slots__ = ("_run",)
+    __slots__ = ("_run", "fetch")
 
     def __init__(self, run: Callable[[View], Steps[list[bytes]]]) -> None:
         self._run = run
+        # brings the rows that lie elsewhere, and says then whether they are there; None: all are here
+        self.fetch: Callable[[Callable[[bool], None]], None] | None = None
 
     def pieces(self, view: View) -> Steps[list[bytes]]:
         """The response after its header. ``view``: the applied state at the revision before the request."""
@@ -542,6 +544,8 @@ def run_plan(pending: Pending, plan: Plan, *, shows: bool, known: bool) -> Steps
             tag, inner = b"\x0a", []
             if shows:
                 inner = yield from range_pieces(pending, RangeRead(body))
+                if body.range_end:
+                    yield  # many of few rows are many rows
         elif kind == "request_delete_range":
             if not known:
                 plan.deleted[place] = find_deleted(pending, body)
@@ -549,6 +553,8 @@ def run_plan(pending: Pending, plan: Plan, *, shows: bool, known: bool) -> Steps
             tag, inner = b"\x1a", []
             if shows:
                 inner = yield from deleted_pieces(pending, body, deleted)
+                if body.prev_kv:
+                    yield
             for span in deleted.ranges:
                 pending.delete(span[:2], records.delete_range(*span))
             for key in deleted.keys:

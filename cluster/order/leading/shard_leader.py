@@ -41,6 +41,7 @@ from cluster.order.locks import LockTable, Queued, Refused
 from cluster.order.log import Attempt, entry
 from cluster.order.prepare import Grant, Prepare, encode_attempt
 from cluster.order.sequencing.granted import rows_of
+from cluster.order.shown import ShownRows
 from cluster.pacing.pace import MAX_ENTRY_BYTES, Pace
 from cluster.pb import rpc_pb2 as pb
 from cluster.wire.messages import LEADER, Method, Status
@@ -63,7 +64,9 @@ class ShardLeader(Generic[T]):
     def __init__(
         self, store: AppliedState, shard: int, term: int, *, first_index: int, inherited_count: int, max_txn_ops: int,
         max_queued: int = 50_000, max_unordered: int = 64, pace: Pace | None = None,
+        shown: ShownRows | None = None,
     ) -> None:
+        """``shown``: where it keeps the rows of its grants that are fetched later."""
         self.term = term
         self.shard = shard
         self.serving = False
@@ -72,6 +75,7 @@ class ShardLeader(Generic[T]):
         self._max_queued = max_queued
         self._max_unordered = max_unordered
         self._pace = pace or Pace()
+        self.shown = ShownRows() if shown is None else shown
         self._queue: deque[tuple[T, int, bytes]] = deque()
         self._queued_bytes = 0
         self._table: LockTable[Waiting[T] | Preparing[T]] = LockTable()
@@ -365,6 +369,10 @@ class ShardLeader(Generic[T]):
         # changed nothing: its answer shows the state before the lock, so it must not be bound to a later revision
         held.payload.batch = self._open.number if self.dirty else self._open.number - 1
 
+    def let_go(self) -> None:
+        """Rows that were pinned are not any more: others may be."""
+        self._grant()
+
     def _grant(self) -> None:
         for attempt, held in list(self._ungranted.items()):
             payload = held.payload
@@ -377,6 +385,8 @@ class ShardLeader(Generic[T]):
             prepare, store = payload.prepare, self._store
             if any(t.revision > store.revision for t in prepare.touches):
                 continue
+            if self.shown.full and any(t.shown for t in prepare.touches):
+                continue
             del self._ungranted[attempt]
             try:
                 if payload.looked is not None:
@@ -386,7 +396,9 @@ class ShardLeader(Generic[T]):
                 looked = payload.looked or RangeCompares(pb.TxnRequest(compare=prepare.compares))
                 self._unlooked.append((payload.token, attempt, looked))
                 continue
-            rows, counts = rows_of(store, prepare)
+            rows, counts, pinned = rows_of(store, prepare)
+            if pinned:
+                self.shown.keep(attempt, store, prepare.touches, pinned)
             keys = [store.lease_keys(lease) for lease in prepare.leases]
             payload.answer = Grant(self.term, rows, keys, counts, verdicts).encode()
             self._answers.append((payload.token, Status.OK, payload.answer))

@@ -41,6 +41,7 @@ from cluster.order.log import Attempt, Fold, Multi, Part, encode_multi
 from cluster.order.overlaps import Overlaps
 from cluster.order.prepare import Grant, Prepare, Touch, encode_attempt
 from cluster.order.sequencing.expiries import Expiries
+from cluster.order.sequencing.fetching import Fetched
 from cluster.order.sequencing.granted import GrantedView, Uncounted, Unread, shown_ranges, shows_deleted
 from cluster.pacing.pace import MAX_ENTRY_BYTES
 from cluster.pb import rpc_pb2 as pb
@@ -76,11 +77,22 @@ class Wide(Generic[T]):
     leaderless: int = 0  # the shard whose leader it was last found to wait for; 0: none
     deadline_ms: int = NEVER  # its client has been told by then that it timed out
     rows: bool = False  # it must see the rows that it deletes, however many
+    # the lowest revision that it names and that was in the future when its rows were asked for
+    ahead: int = NEVER
     plain: Plain | None = None  # what it is, if it is a transaction of single keys at the latest revision
     compares: list[Any] = field(default_factory=list)  # its range compares, each once
     asked: dict[int, list[Any]] = field(default_factory=dict)  # of these, in this attempt
     looked: RangeCompares | None = None  # they were looked at in shard 0, ahead of its turn
     looking: bool = False  # they are being looked at
+    fetched: Fetched | None = None  # what its answer needs besides, once it is fetched
+
+    @property
+    def pinned(self) -> dict[int, int]:
+        """The shards that have pinned rows for its answer, and the hosts there."""
+        return {
+            shard: grant.member_id for shard, grant in self.grants.items()
+            if any(self.touches[shard][at].shown for at in grant.counts)
+        }
 
 
 @dataclass(slots=True, frozen=True)
@@ -318,7 +330,8 @@ class Coordinator(Generic[T]):
                 if shard := self._placement.shard_of(key):
                     found.setdefault(shard, []).append(Touch(key, b"", key in written))
             return found
-        count = not wide.rows and not shows_deleted(wide.method, wide.body)
+        brief = not wide.rows
+        shown_too = brief and shows_deleted(wide.method, wide.body)
         shards_of = self._placement.shards_of
 
         def ask(touch: Touch) -> None:
@@ -327,7 +340,7 @@ class Coordinator(Generic[T]):
                     found.setdefault(shard, []).append(touch)
 
         for key, end in dict.fromkeys(wide.footprint.writes):
-            ask(Touch(key, end, True, 0, count and bool(end)))
+            ask(Touch(key, end, True, 0, brief and not shown_too and bool(end), shown_too and bool(end)))
         shown: dict[tuple[bytes, bytes, int], None] = {}
         if wide.method == Method.TXN:
             ranges = shown_ranges(pb.TxnRequest.FromString(wide.body))
@@ -341,11 +354,15 @@ class Coordinator(Generic[T]):
                     rows.append(span)
         for shard, spans in reads.items():
             if shard:
-                found.setdefault(shard, []).extend([Touch(key, end) for key, end in merged(spans)])
+                # a key that is named by itself may decide something, whatever range shows it
+                found.setdefault(shard, []).extend([Touch(key, b"") for key, end in spans if not end])
+                whole = merged(span for span in spans if span[1])
+                found[shard].extend([Touch(key, end, shown=True) for key, end in whole])
         low, high = max(self._view.compact_revision, 1), self._view.revision
         for key, end, revision in shown:
             if low <= revision <= high:  # outside of these bounds the evaluation refuses it
-                ask(Touch(key, end, False, revision))
+                ask(Touch(key, end, False, revision, shown=bool(end)))
+        wide.ahead = min((revision for _, _, revision in shown if revision > high), default=NEVER)
         return found
 
     def _send(self, wide: Wide[T], now_ms: int) -> None:
@@ -435,11 +452,15 @@ class Coordinator(Generic[T]):
         elif wide.method == Method.PUT:
             outcome = evaluate.put(view, wide.body)
         elif wide.method == Method.DELETE_RANGE:
-            outcome = evaluate.delete_range(view, wide.body)
+            outcome = evaluate.delete_range(view, wide.body, view.weigh)
         elif wide.method == Method.TXN:
             outcome = self._txn(view, wide)
         else:
             raise ValueError(f"method {wide.method} is no transaction over several shards")
+        if outcome.late is not None:
+            if wide.ahead <= view.revision:
+                raise Unread
+            outcome.late, wide.fetched = view.behind(outcome.late)
         parts = self._parts(view, 0, outcome.items)
         return encode_multi(Multi(attempt, int(outcome.changed), participants, parts)), outcome
 
@@ -447,7 +468,7 @@ class Coordinator(Generic[T]):
         if wide.looked is not None:
             wide.looked.look_again(self._view, self._view.applied)
         verdicts = Verdicts(self._view, self._placement, wide.asked, wide.grants, wide.looked)
-        return evaluate.txn(view, wide.body, self._max_txn_ops, turn=Turn(verdicts))
+        return evaluate.txn(view, wide.body, self._max_txn_ops, view.weigh, Turn(verdicts))
 
     def _look(self, wide: Wide[T]) -> None:
         wide.looking = True

@@ -6,16 +6,20 @@ Pure. The messages are in ``cluster.order.prepare``.
 from __future__ import annotations
 
 import heapq
+from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from cluster.evaluate.footprint import inverted, overlap
 from cluster.evaluate.reading.ranges import Fields
 from cluster.evaluate.replica import AppliedState, Overlay
-from cluster.evaluate.spans import Span, keys_in
-from cluster.evaluate.view import Current, Version
+from cluster.evaluate.spans import Span, bounds, keys_in
+from cluster.evaluate.txns.transactions import Late
+from cluster.evaluate.view import Current, Version, View
 from cluster.grain import GRAIN
 from cluster.order.prepare import Grant, Prepare, Row, Touch
+from cluster.order.sequencing.fetching import Fetched
+from cluster.order.shown import few_rows
 from cluster.pb import rpc_pb2 as pb
 from cluster.placement import Placement
 from cluster.wire.messages import Method
@@ -45,10 +49,18 @@ class GrantedView:
         self._at: dict[tuple[int, bytes, bytes, int], list[Row]] = {}
         self._lease_keys: dict[int, list[bytes]] = {}
         self._counts: dict[Span, dict[int, int]] = {}  # spans of which shards have only counted the keys
+        # of which this shard has rows for the answer that are not here
+        self._pinned: list[tuple[int, Span]] = []
+        self._written: set[Span] = set()  # whatever is shown of these besides
         for shard, grant in grants.items():
             for at, (touch, rows) in enumerate(zip(touches[shard], grant.rows, strict=True)):
+                if touch.write:
+                    self._written.add((touch.key, touch.range_end))
                 if at in grant.counts:
-                    self._counts.setdefault((touch.key, touch.range_end), {})[shard] = grant.counts[at]
+                    if touch.shown:
+                        self._pinned.append((shard, (touch.key, touch.range_end)))
+                    if touch.write:
+                        self._counts.setdefault((touch.key, touch.range_end), {})[shard] = grant.counts[at]
                 elif touch.revision:
                     self._at[shard, touch.key, touch.range_end, touch.revision] = rows
                 else:
@@ -56,6 +68,31 @@ class GrantedView:
             for lease, keys in zip(leases, grant.lease_keys, strict=False):
                 self._lease_keys.setdefault(lease, []).extend(keys)
         self._keys = sorted(self._rows)
+        self._touches = touches
+
+    def _has_all(self, span: Span) -> bool:
+        shards = self._placement.shards_of(*span)
+        if not any(shard in shards and overlap(span, other) for shard, other in self._pinned):
+            return True
+        low, high = bounds(span)
+        return any(
+            first <= low and (last is None or (high is not None and high <= last))
+            for first, last in map(bounds, self._written)
+        )
+
+    def weigh(self, start: bytes, end: bytes) -> int:
+        """How many rows a range shows, about; if any are not here, more than an answer at once may."""
+        span = (start, end)
+        if any(overlap(span, other) for _, other in self._pinned):
+            return GRAIN.late_rows + 1
+        own = self._own.applied.live_count(start, end) if 0 in self._placement.shards_of(start, end) else 0
+        return own + len(keys_in(self._keys, span))
+
+    def behind(self, late: Late) -> tuple[Late, Fetched]:
+        """An answer that is made once it is applied: of shard 0 as it was before it, of what was granted, and
+        of what is fetched by then."""
+        fetched: Fetched = {}
+        return Late(lambda before: late.pieces(ShownView(before, self, fetched))), fetched
 
     def current(self, key: bytes) -> Current | Version | None:
         kv = self._rows.get(key)
@@ -83,6 +120,7 @@ class GrantedView:
         else:
             if any(overlap((start, end), span) for span in self._counts):
                 raise Uncounted
+            assert self._has_all((start, end)), "an answer with rows that are not here is made late"
             granted = self._rows
             parts.append((key, granted[key]) for key in keys_in(self._keys, (start, end)))
         return heapq.merge(*parts)
@@ -112,26 +150,107 @@ class GrantedView:
         return sorted((*self._own.lease_keys(lease), *self._lease_keys.get(lease, ())))
 
 
-def rows_of(store: AppliedState, prepare: Prepare) -> tuple[list[list[Row]], dict[int, int]]:
+class ShownView:
+    """The store before a transaction that is done, as far as its answer shows it."""
+
+    def __init__(self, own: View, granted: GrantedView, fetched: Fetched) -> None:
+        """``own``: shard 0, as :meth:`cluster.evaluate.txns.transactions.Late.pieces` has it."""
+        self._own = own
+        self._placement = granted._placement
+        self._rows, self._keys, self._at = granted._rows, granted._keys, granted._at
+        self._touches, self._fetched = granted._touches, fetched  # which comes later than this
+        self.revision = own.revision
+        self.compact_revision = own.compact_revision
+
+    def current(self, key: bytes) -> Current | Version | None:
+        if self._placement.shard_of(key) == 0:
+            return self._own.current(key)
+        kv = self._rows.get(key)
+        if kv is None:
+            return None
+        fields = Fields(kv)
+        return Current(fields.create, fields.mod, fields.version, fields.lease)
+
+    def get(self, key: bytes) -> bytes | None:
+        return self._own.get(key) if self._placement.shard_of(key) == 0 else self._rows.get(key)
+
+    def scan(self, start: bytes, end: bytes, revision: int = 0) -> Iterator[Row]:
+        """And pauses."""
+        parts: list[Iterable[Row]] = []
+        for shard in self._placement.shards_of(start, end):
+            if not shard:
+                parts.append(self._own.scan(start, end, revision))
+            elif revision:
+                parts.append(self._at.get((shard, start, end, revision), ()))
+        if not revision:
+            granted = self._rows
+            parts.append((key, granted[key]) for key in keys_in(self._keys, (start, end)))
+        for (shard, place), rows in self._fetched.items():
+            touch = self._touches[shard][place]
+            if touch.revision == revision and (not revision or (touch.key, touch.range_end) == (start, end)):
+                parts.append(_rows_in(rows, (start, end)))
+        return _each_once(heapq.merge(*parts))
+
+    def count(self, start: bytes, end: bytes) -> int:
+        raise NotImplementedError("what is deleted was counted before")
+
+    def lease_exists(self, lease: int) -> bool:
+        raise NotImplementedError("puts were checked before")
+
+    def lease_keys(self, lease: int) -> list[bytes]:
+        raise NotImplementedError("no lease is revoked")
+
+
+def _rows_in(rows: list[Row], span: Span) -> Iterator[Row]:
+    low, high = bounds(span)
+    for at in range(bisect_left(rows, (low, b"")), len(rows)):
+        if high is not None and rows[at][0] >= high:
+            return
+        yield rows[at]
+
+
+def _each_once(rows: Iterable[Row]) -> Iterator[Row]:
+    """Rows of several touches, which may be of the same keys, and are equal then. Pauses stay."""
+    last = b""
+    for row in rows:
+        if row[0] != last or not last:
+            yield row
+        last = row[0] or last
+
+
+def rows_of(store: AppliedState, prepare: Prepare) -> tuple[list[list[Row]], dict[int, int], list[int]]:
     """What a shard's leader grants: the rows of each touch; of those that need only be counted, and hold many, their number
-    instead."""
+    instead; the places of those whose many rows are only shown: these are to be pinned."""
     rows: list[list[Row]] = []
     counts: dict[int, int] = {}
+    pinned: list[int] = []
+    left = GRAIN.late_rows  # of all that are shown: what is fetched later need not be here
     for at, touch in enumerate(prepare.touches):
         key, range_end, revision = touch.key, touch.range_end, touch.revision
         found: list[Row] = []
         if inverted((key, range_end)):
             pass
-        elif touch.count and (count := store.live_count(key, range_end)) > GRAIN.many_keys:
+        elif (touch.count or (touch.shown and touch.write)) and (
+                count := store.live_count(key, range_end)) > GRAIN.many_keys:
             counts[at] = count
+            if touch.shown:
+                pinned.append(at)
         elif 0 < revision < store.compact_revision:
             pass  # the sequencer knows the compaction and refuses
+        elif touch.shown and not touch.write:
+            few = few_rows(store, touch, left)
+            if few is None:
+                counts[at] = left + 1  # at least
+                pinned.append(at)
+            else:
+                found = few
+                left -= len(few)
         elif range_end or revision:
             found = list(store.scan(key, range_end, revision))
         elif (kv := store.get(key)) is not None:
             found = [(key, kv)]
         rows.append(found)
-    return rows, counts
+    return rows, counts, pinned
 
 
 def shows_deleted(method: int, body: bytes) -> bool:

@@ -19,6 +19,7 @@ from cluster import errors
 from cluster.errors import EtcdError
 from cluster.evaluate.feature_table import EVERYWHERE
 from cluster.evaluate.txns.range_compares import RangeCompares
+from cluster.evaluate.txns.transactions import DueAnswer
 from cluster.evaluate.view import Outcome
 from cluster.features.auth.principal import SAID
 from cluster.order import log as order
@@ -27,6 +28,7 @@ from cluster.order.log import Change, Control, Fold
 from cluster.order.prepare import FATE, REPORT, Grant, decode_attempt
 from cluster.order.sequencing.controls import Controls
 from cluster.order.sequencing.coordinator import MAX_WAITING, Coordinator, Wide
+from cluster.order.sequencing.fetching import Ask, Fetched, Fetching
 from cluster.order.sequencing.reports import Reports
 from cluster.order.sound import Place, sound
 from cluster.pacing.pace import Company
@@ -63,6 +65,7 @@ class OrderNode(LinkedNode):
         self.fold = load_fold(self)
         self.feeds = Feeds(self)
         self.reports = Reports()
+        self.fetching = Fetching(common.heartbeat_interval_ms)
         self.coordinator: Coordinator[Token] | None = None
         self.writes.on_logged = self._logged
         self._controls: Controls[Waits] = Controls()
@@ -214,15 +217,42 @@ class OrderNode(LinkedNode):
         own = [(key, version) for key, version in outcome.writes if self.placement.shard_of(key) == 0]
         leader.append_ordered(item, coordinator.fold.revision - before, own, wide.leases, outcome.ranges)
         self.writes.weigh(len(item))
+        pinned = wide.pinned
+        if outcome.late is None and pinned and wide.attempt is not None:
+            self.fetching.enough(wide.attempt, pinned)
         if wide.token is None:
             return
         link, rid = wide.token
+        if outcome.late is not None:
+            late = outcome.late
+            if pinned and wide.attempt is not None and wide.fetched is not None:
+                late.fetch = partial(self._fetch, wide.attempt, pinned, wide.fetched, link, rid)
+            before = outcome.revision - outcome.changed
+            self.writes.stage_late(link, rid, DueAnswer(late, before, outcome.revision))
+            return
         if outcome.revision < 0:  # a refusal, logged so that it is as linearizable as any answer
             record = ANSWER.pack(rid, Status.ERROR, len(outcome.tail)) + outcome.tail
         else:
             record = ANSWER.pack(rid, Status.OK, HEAD.size + len(outcome.tail)) + HEAD.pack(
                 outcome.revision, leader.term) + outcome.tail
         self.writes.stage(link, rid, record)
+
+    def _fetch(
+        self, attempt: order.Attempt, members: dict[int, int], rows: Fetched, link: FrontLink, rid: int,
+        then: Callable[[bool], None],
+    ) -> None:
+        self.fetching.start(attempt, members, rows, lambda: link.awaits(rid), then, self.now_ms())
+        self.wake()
+
+    def _send_asks(self) -> None:
+        for ask in self.fetching.take_messages():
+            if ask.member_id in self.roster.table.hosts:
+                link = self.links.get(ask.member_id, ask.shard)
+                link.request(Method.SHOWN, ask.body, partial(self._came, ask) if ask.answered else None)
+
+    def _came(self, ask: Ask, status: int, body: bytes) -> None:
+        self.fetching.came(ask, body if status == Status.OK else None, self.now_ms())
+        self.wake()
 
     def _logged(self, index: int) -> None:
         if self.coordinator is not None:
@@ -253,7 +283,9 @@ class OrderNode(LinkedNode):
             if coordinator is None or attempt.term != coordinator.term:
                 return
             if status == Status.OK:
-                coordinator.granted(attempt, shard, Grant.decode(body))
+                grant = Grant.decode(body)
+                grant.member_id = link.member_id
+                coordinator.granted(attempt, shard, grant)
             elif status == Status.LOCKED:
                 coordinator.refused(attempt, shard, decode_attempt(body), self.now_ms())
 
@@ -371,7 +403,7 @@ class OrderNode(LinkedNode):
     @property
     def owes(self) -> bool:
         awaited = self.coordinator is not None and self.coordinator.awaited
-        return super().owes or len(self._controls) > 0 or awaited
+        return super().owes or len(self._controls) > 0 or len(self.fetching) > 0 or awaited
 
     @property
     def needs_to_lead(self) -> bool:
@@ -415,10 +447,12 @@ class OrderNode(LinkedNode):
     def _finish_tick(self) -> None:
         if self.reports.uncut and self._sequencing and self.writes.due:
             self.wake()
+        self._send_asks()
         self.links.flush()
 
     def heartbeat(self) -> None:
         self.links.sweep()
+        self.fetching.again(self.now_ms())
         if len(self._controls):
             self._forget_controls()
         said, now = self.feeds.floors.encode(), self.loop.time()

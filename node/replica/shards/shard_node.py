@@ -25,6 +25,7 @@ from cluster.order.following.source import FeedSource
 from cluster.order.leading.shard_leader import ShardLeader
 from cluster.order.log import ENTRY_ITEMS, Attempt, Change, Control, Entries, cut_of, entry_count
 from cluster.order.prepare import FATE, REPORT, Prepare, decode_attempt, encode_attempt
+from cluster.order.shown import ENOUGH, ShownRows, decode_ask
 from cluster.order.sound import NewerRecord, Place, sound
 from cluster.pacing.late_feed import LateFeed
 from cluster.pacing.patience import HURRY_S
@@ -41,6 +42,7 @@ from node.replica.shards.feed import ACK_BYTES, ALL_HASTE, FEED_ACK_BODY, FEED_B
 from node.replica.shards.handover import HandOver
 from node.replica.shards.linked import LinkedNode
 from node.replica.shards.order_node import FOLD, load_fold
+from node.serving.reads import Slices
 from node.storage import Applied, ApplyFailed, StorageError
 
 log = structlog.get_logger("shard")
@@ -68,6 +70,7 @@ class ShardNode(LinkedNode):
         self._unacknowledged = 0  # bytes of projections applied since then
         self._hurried_until = 0.0  # somebody waits for what is applied here, or did just now
         self.leading: ShardLeader[Token] | None = None
+        self.shown = ShownRows()
         self.returning = Returning(loop, self.pace, self.wake)
         self._fates = Fates(self)
         self._reporting = Reporting(common.heartbeat_interval_ms / 1000)
@@ -77,6 +80,7 @@ class ShardNode(LinkedNode):
 
     def _close(self) -> None:
         self._late_feed.close()
+        self.shown.clear()
         super()._close()
 
     @property
@@ -107,9 +111,29 @@ class ShardNode(LinkedNode):
         elif method == Method.RELEASE:
             if self.leading is not None:
                 self.leading.release(decode_attempt(body))
+            self.shown.drop(decode_attempt(body))
+        elif method == Method.SHOWN:
+            self._show(link, rid, *decode_ask(body))
         else:
             return super()._node_request(link, rid, method, timeout_ms, body)
         return True
+
+    def _show(self, link: FrontLink, rid: int, attempt: Attempt, number: int) -> None:
+        if number == ENOUGH:
+            self.shown.drop(attempt)
+            self._pin_others()
+        else:
+            self.reads.start(link, rid, self._piece(link, rid, attempt, number))
+
+    def _piece(self, link: FrontLink, rid: int, attempt: Attempt, number: int) -> Slices:
+        piece = self.shown.piece(attempt, number)
+        link.answer(rid, Status.UNKNOWN if piece is None else Status.OK, piece or b"")
+        return
+        yield  # one step
+
+    def _pin_others(self) -> None:
+        if self.leading is not None:
+            self.leading.let_go()
 
     def _prepare_for(self, leading: ShardLeader[Token], token: Token, prepare: Prepare) -> None:
         if leading is self.leading:
@@ -139,7 +163,8 @@ class ShardNode(LinkedNode):
         if self.leading is None and self.raft.role is Role.LEADER:
             self.leading = ShardLeader(
                 self.store, self.settings.shard, self.raft.term, first_index=self.raft.last_index,
-                inherited_count=self._inherited_count(), max_txn_ops=self.settings.common.max_txn_ops, pace=self.pace)
+                inherited_count=self._inherited_count(), max_txn_ops=self.settings.common.max_txn_ops,
+                pace=self.pace, shown=self.shown)
             self.leading.order_index = self._order_index
         super()._leader_changed()
 
@@ -477,6 +502,10 @@ class ShardNode(LinkedNode):
         self.handover.heartbeat()
         if self.leading is not None:
             self.leading.forget(lambda token: not token[0].awaits(token[1]))
+        if len(self.shown):
+            undecided = self.leading.undecided() if self.leading is not None else ()
+            if self.shown.sweep(self.loop.time(), self.settings.common.limit_s, undecided):
+                self._pin_others()
 
     def second(self) -> None:
         self.links.drop_unused(self._feed_link)
