@@ -20,18 +20,18 @@ from cluster.settings import Common, FrontSettings
 from proxy.gateway.calls import Room
 from proxy.gateway.serve import Gateway
 from proxy.grpc.registry import Registry
-from proxy.http.endpoints import register_http
-from proxy.http.filter import FilteredRegistry, redirect
-from proxy.http.server import Limits, Server
+from proxy.listener.endpoints import register_http
+from proxy.listener.filter import FilteredRegistry, redirect
+from proxy.listener.server import Limits, Server
+from proxy.listener.shard_endpoints import register as register_shards
 from proxy.metrics.exposition import Metrics
-from proxy.metrics.shard_endpoints import register as register_shards
 from proxy.metrics.siblings import Siblings
 from proxy.routing.links import Connector
 from proxy.routing.router import SWEEP_S, Router
 from proxy.services import cluster
-from proxy.services.context import Context
 from proxy.services.table import register_all
 from proxy.services.upkeep.corruption import CorruptionChecks, differs
+from proxy.shared.context import Context
 from proxy.tls import Credentials
 from proxy.v2.endpoints import register_v2
 

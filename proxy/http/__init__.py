@@ -1,5 +1,5 @@
 """HTTP as clients speak it to a front: bytes in, requests out.
 
-Read in this order: ``http2`` (frames and streams), ``http1``, ``server`` (one port for both) with ``backlog`` and ``memory``,
-``requests`` and ``http2_requests`` (what a handler sees), ``filter``, ``endpoints``.
+Read in this order: ``http2`` (frames and streams), ``http1``, ``backlog`` and ``memory`` (limits),
+``requests`` and ``http2_requests`` (what a handler sees). ``proxy.listener`` puts them behind a port.
 """

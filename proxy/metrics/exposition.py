@@ -35,11 +35,11 @@ from proxy.http.requests import HttpRequest
 from proxy.metrics.node_metrics import Figures, node_samples
 from proxy.metrics.shard_facts import ShardFacts, gather, samples
 from proxy.routing.router import Waiting
-from proxy.services.context import Context
+from proxy.shared.context import Context
 
 
 class ServerFigures(Protocol):
-    """What is read of ``proxy.http.server.Server``."""
+    """What is read of ``proxy.listener.server.Server``."""
 
     def statistics(self) -> dict[str, int]: ...
 

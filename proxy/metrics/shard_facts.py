@@ -10,7 +10,7 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 
 from cluster.wire.messages import HEAD, Method
 from proxy.routing.router import READ_ANY, Waiting
-from proxy.services.context import Context
+from proxy.shared.context import Context
 
 _LIMIT_S = 2.0
 _NO_INDEX = bytes(16)  # READ: any index, any revision

@@ -1,5 +1,5 @@
 """What each gRPC method does, one module per service.
 
-``context`` holds what they share. A handler takes ``(call, message bytes)``, hands the request to the router and
-returns; the router splices the answer. ``table.register_all`` is what the process calls.
+``proxy.shared.context`` is what they share. A handler takes ``(call, message bytes)``, hands the request to
+the router and returns; the router splices the answer. ``table.register_all`` is what the process calls.
 """

@@ -23,7 +23,7 @@ from cluster.wire.messages import HEAD, Method, Status
 from proxy.auth.shown import SimpleTokens
 from proxy.routing.router import MethodStats
 from proxy.routing.waiting import Waiting
-from proxy.services.context import Call, Context, Registry, UnaryHandler
+from proxy.shared.context import Call, Context, Registry, UnaryHandler
 
 SERVICE = "etcdserverpb.Auth"
 _SHARD = 0

@@ -13,7 +13,7 @@ from cluster.pb import rpc_pb2
 from cluster.wire.messages import HEAD, MEMBER_ADD, MEMBER_PROMOTE, MEMBER_REMOVE, MEMBER_UPDATE, Method
 from cluster.wire.protobuf import response_header
 from proxy.routing.router import MethodStats, Waiting
-from proxy.services.context import Call, Context, Registry, UnaryHandler
+from proxy.shared.context import Call, Context, Registry, UnaryHandler
 
 SERVICE = "etcdserverpb.Cluster"
 _AT_LEARNER = frozenset(

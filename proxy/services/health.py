@@ -6,7 +6,7 @@ from cluster import errors
 from cluster.errors import EtcdError
 from cluster.evaluate import validate
 from cluster.pb import rpc_pb2
-from proxy.services.context import Call, Context, Registry
+from proxy.shared.context import Call, Context, Registry
 
 SERVICE = "grpc.health.v1.Health"
 _SERVING = b"\x08\x01"

@@ -23,8 +23,8 @@ from cluster.evaluate.txns import plain_txn
 from cluster.pb import rpc_pb2
 from cluster.wire.messages import HEAD, LONE_HEAD, Method, Status
 from proxy.routing.router import MethodStats, Waiting
-from proxy.services.context import Call, Context, Registry, UnaryHandler
 from proxy.services.range_stream import SERVICE, RangeStream
+from proxy.shared.context import Call, Context, Registry, UnaryHandler
 from proxy.spanning import range_txns
 from proxy.spanning.gather import Gather, range_answer, range_requests
 from proxy.spanning.merged_ranges import MergedRange

@@ -18,8 +18,8 @@ from cluster.wire.messages import HEAD, Method
 from cluster.wire.protobuf import varint
 from proxy.routing.pieces import KEEP_S
 from proxy.routing.router import MethodStats, Waiting
-from proxy.services.context import Call, Context
 from proxy.services.shares import Shares
+from proxy.shared.context import Call, Context
 from proxy.spanning.merged_ranges import RowGather, ending
 
 SERVICE = "etcdserverpb.KV"

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from proxy.services import auth, cluster, health, kv, watch
 from proxy.services.concurrency import election, lock
-from proxy.services.context import Context, Registry
 from proxy.services.leases import lease
 from proxy.services.upkeep import maintenance
 from proxy.services.watch import WatchService
+from proxy.shared.context import Context, Registry
 
 
 def register_all(registry: Registry, context: Context) -> WatchService:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from cluster import errors
 from cluster.errors import EtcdError
 from cluster.evaluate import validate
-from proxy.services.context import Call, Context, Registry
+from proxy.shared.context import Call, Context, Registry
 from proxy.watch.stream import WatchRequest, WatchStream
 
 SERVICE = "etcdserverpb.Watch"

@@ -17,7 +17,7 @@ from cluster.pb import rpc_pb2
 from cluster.wire.messages import Method
 from cluster.wire.protobuf import varint
 from proxy.routing.router import MethodStats
-from proxy.services.context import Call, Context
+from proxy.shared.context import Call, Context
 from proxy.spanning.gather import Gather, range_answer, range_requests, split
 from proxy.spanning.merged_ranges import MergedRange
 from proxy.spanning.permissions import judged

@@ -14,7 +14,7 @@ from cluster.evaluate.view import Current
 from cluster.wire.messages import Method
 from cluster.wire.protobuf import varint
 from proxy.routing.router import MethodStats
-from proxy.services.context import Call, Context
+from proxy.shared.context import Call, Context
 from proxy.spanning.gather import Gather, range_rows, split
 
 

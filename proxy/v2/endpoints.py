@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from proxy.services.context import Context, Registry
+from proxy.shared.context import Context, Registry
 from proxy.v2.members import PATH, Members
 from proxy.v2.stats import Stats
 

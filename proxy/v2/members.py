@@ -14,7 +14,7 @@ from proxy.gateway.encode import text
 from proxy.gateway.go_json import Mistake, loads
 from proxy.http.requests import HttpRequest
 from proxy.routing.router import MethodStats, Waiting
-from proxy.services.context import Context
+from proxy.shared.context import Context
 from proxy.v2.call import JSON, TEXT, HttpCall, allowed, said
 
 PATH = "/v2/members"

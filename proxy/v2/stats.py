@@ -13,7 +13,7 @@ from cluster.histogram import Histogram
 from cluster.wire.messages import HEAD, Method
 from proxy.http.requests import HttpRequest
 from proxy.routing.router import MethodStats, Waiting
-from proxy.services.context import Context
+from proxy.shared.context import Context
 from proxy.v2.call import JSON, HttpCall, allowed, said
 
 _STATES = {"leader": "StateLeader", "candidate": "StateCandidate", "pre_candidate": "StatePreCandidate"}

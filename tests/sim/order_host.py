@@ -31,8 +31,8 @@ from node.storage import StorageError
 from proxy.routing.links import Connector
 from proxy.routing.router import SWEEP_S
 from proxy.routing.router import Router as FrontRouter
-from proxy.services.context import Context
 from proxy.services.table import register_all
+from proxy.shared.context import Context
 
 if TYPE_CHECKING:
     from order_sim import Simulation

@@ -17,7 +17,7 @@ from proxy.services.concurrency.session import (
     put_op,
     range_op,
 )
-from proxy.services.context import Call, Context, Registry
+from proxy.shared.context import Call, Context, Registry
 
 SERVICE = "v3lockpb.Lock"
 

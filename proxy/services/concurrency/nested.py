@@ -11,7 +11,7 @@ from cluster import errors
 from cluster.pb import rpc_pb2
 from proxy.grpc.inner import InnerCall, Served
 from proxy.routing.waiting import Loop
-from proxy.services.context import Call
+from proxy.shared.context import Call
 
 Message = Any  # generated classes are made at run time
 Then = Callable[[Message, str], None]  # the answer, or None and what went wrong

@@ -17,7 +17,7 @@ from cluster.pb import rpc_pb2
 from proxy.grpc.inner import Served
 from proxy.routing.waiting import MethodStats
 from proxy.services.concurrency.nested import Message, Nested, Then
-from proxy.services.context import Call, Context
+from proxy.shared.context import Call, Context
 
 SESSION_TTL_S = 60
 _CREATED = rpc_pb2.RangeRequest.CREATE

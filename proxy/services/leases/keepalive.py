@@ -21,7 +21,7 @@ from cluster.pb import rpc_pb2
 from cluster.wire.messages import HEAD, LEASE_DUE, Method
 from cluster.wire.protobuf import varint
 from proxy.routing.waiting import ASK, PartWaiting, Waiting
-from proxy.services.context import Call, Context
+from proxy.shared.context import Call, Context
 from proxy.spanning.permissions import judged, may_write_lease
 
 _SHARD = 0

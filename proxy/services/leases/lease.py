@@ -8,8 +8,8 @@ from cluster.evaluate import validate
 from cluster.pb import rpc_pb2
 from cluster.wire.messages import HEAD, Method
 from proxy.routing.router import Waiting
-from proxy.services.context import Call, Context, Registry, UnaryHandler
 from proxy.services.leases.keepalive import KeepAlive
+from proxy.shared.context import Call, Context, Registry, UnaryHandler
 from proxy.spanning.gather import Gather, lease_keys_answer
 from proxy.spanning.permissions import may_list_leases, may_write_lease
 

@@ -22,8 +22,8 @@ from cluster.wire.messages import READ, Method
 from cluster.wire.protobuf import varint
 from proxy.routing.pieces import KEEP_S
 from proxy.routing.router import READ_ANY, Waiting
-from proxy.services.context import Call, Context
 from proxy.services.shares import Shares
+from proxy.shared.context import Call, Context
 
 log = structlog.get_logger("backups")
 

@@ -19,7 +19,7 @@ from cluster.pb import rpc_pb2
 from cluster.wire.messages import HEAD, READ, READ_INDEX_ANSWER, Method
 from proxy.metrics.shard_facts import ShardFacts, gather
 from proxy.routing.router import READ_ANY, Router, Waiting
-from proxy.services.context import Context
+from proxy.shared.context import Context
 
 log = structlog.get_logger("corruption")
 

@@ -7,7 +7,7 @@ from cluster.errors import EtcdError
 from cluster.pb import rpc_pb2
 from cluster.wire.messages import Method
 from proxy.routing.router import Waiting
-from proxy.services.context import Call, Context, UnaryHandler
+from proxy.shared.context import Call, Context, UnaryHandler
 
 _LIMIT_S = 3600.0  # of one shard: etcd's member has no limit, its client has
 

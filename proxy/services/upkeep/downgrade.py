@@ -9,7 +9,7 @@ from cluster.evaluate import validate
 from cluster.features import downgrade
 from cluster.pb import rpc_pb2
 from cluster.wire.messages import Method
-from proxy.services.context import Call, Context, UnaryHandler
+from proxy.shared.context import Call, Context, UnaryHandler
 
 
 def downgrades(context: Context, service: str) -> UnaryHandler:

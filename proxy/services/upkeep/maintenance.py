@@ -10,11 +10,11 @@ from cluster.version import ETCD_VERSION
 from cluster.wire.messages import HEAD, Method
 from proxy.metrics.shard_facts import ShardFacts, gather
 from proxy.routing.router import MethodStats, Waiting
-from proxy.services.context import Call, Context, Registry, UnaryHandler
 from proxy.services.upkeep.backup import Snapshot
 from proxy.services.upkeep.defragment import defragment
 from proxy.services.upkeep.downgrade import downgrades
 from proxy.services.upkeep.moving import MoveLeader
+from proxy.shared.context import Call, Context, Registry, UnaryHandler
 from proxy.spanning.gather import Gather, hash_answer
 
 SERVICE = "etcdserverpb.Maintenance"

@@ -12,7 +12,7 @@ from cluster.evaluate import validate
 from cluster.pb import rpc_pb2
 from cluster.wire.messages import Method
 from proxy.routing.router import MethodStats, Waiting
-from proxy.services.context import Call, Context
+from proxy.shared.context import Call, Context
 
 
 @dataclass(slots=True, frozen=True)

@@ -11,7 +11,7 @@ import uvloop
 
 from proxy.grpc.calls import Call
 from proxy.grpc.registry import Registry
-from proxy.http.server import Limits, Server
+from proxy.listener.server import Limits, Server
 from proxy.tls import Credentials
 
 

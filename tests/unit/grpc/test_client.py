@@ -11,7 +11,7 @@ import pytest
 
 from proxy.grpc.calls import Call
 from proxy.grpc.registry import Registry
-from proxy.http.server import Limits
+from proxy.listener.server import Limits
 from tests.unit.grpc.harness import Echo, Running, serving
 
 

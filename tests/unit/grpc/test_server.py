@@ -23,7 +23,7 @@ from proxy.grpc.registry import Registry
 from proxy.http.http2 import PREFACE
 from proxy.http.http2 import frames as f
 from proxy.http.requests import HttpRequest
-from proxy.http.server import Limits, _Front
+from proxy.listener.server import Limits, _Front
 from proxy.tls import Credentials
 from tests.unit.grpc.harness import Echo, Running, serving
 

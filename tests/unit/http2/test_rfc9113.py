@@ -1,6 +1,6 @@
 """One test per rule of RFC 9113 sections 3 to 8 that a peer can break, in the manner of h2spec.
 
-h2spec itself (2.6, against ``proxy.http.server`` with a plain HTTP handler): 143 of 145 pass, 1 is
+h2spec itself (2.6, against ``proxy.listener.server`` with a plain HTTP handler): 143 of 145 pass, 1 is
 skipped; the one that fails sends a bad preface, which this port takes for HTTP/1.1 and answers
 with 400 before it closes.
 """

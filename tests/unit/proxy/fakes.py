@@ -13,7 +13,7 @@ from proxy.grpc.calls import BACKLOG_BYTES
 from proxy.grpc.wire import split_messages
 from proxy.routing.links import Link
 from proxy.routing.router import SWEEP_S, Router
-from proxy.services.context import Context
+from proxy.shared.context import Context
 
 
 class ManualLoop:

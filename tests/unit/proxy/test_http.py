@@ -10,9 +10,9 @@ from prometheus_client.parser import text_string_to_metric_families
 from cluster.pb import rpc_pb2
 from cluster.wire.messages import Method
 from proxy.grpc.registry import Clients, Registry
-from proxy.http.endpoints import register_http
-from proxy.http.filter import FilteredRegistry
 from proxy.http.requests import HttpRequest
+from proxy.listener.endpoints import register_http
+from proxy.listener.filter import FilteredRegistry
 from proxy.metrics.exposition import Metrics, go_numbers
 from tests.unit.proxy.fakes import Net
 

@@ -10,8 +10,8 @@ import pytest
 
 from proxy.grpc.deadlines import Deadlines
 from proxy.grpc.registry import Registry
-from proxy.http import server as server_module
-from proxy.http.server import Server
+from proxy.listener import server as server_module
+from proxy.listener.server import Server
 from proxy.metrics.exposition import Metrics
 from proxy.routing.overdue import AT_ONCE, sweep_link
 from proxy.routing.waiting import READ_ANY, MethodStats, Waiting

@@ -20,7 +20,7 @@ from cluster.settings import Tls
 from proxy.grpc.calls import Call
 from proxy.grpc.registry import Registry
 from proxy.http.requests import HttpRequest
-from proxy.http.server import Limits
+from proxy.listener.server import Limits
 from proxy.tls import Credentials
 from tests.authority import Authority
 from tests.unit.grpc.harness import Running, serving

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import orjson
 
-from proxy.http.endpoints import only_get
 from proxy.http.requests import HttpRequest
+from proxy.listener.endpoints import only_get
 from proxy.metrics.shard_facts import ShardFacts, gather
-from proxy.services.context import Context, Registry
+from proxy.shared.context import Context, Registry
 
 LAYOUT_VERSION = 1
 _JSON = "application/json"

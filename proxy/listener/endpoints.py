@@ -17,7 +17,7 @@ from cluster.wire.messages import HEAD, Method
 from proxy.http.requests import HttpRequest
 from proxy.metrics.exposition import Metrics
 from proxy.routing.router import Waiting
-from proxy.services.context import Context, Registry
+from proxy.shared.context import Context, Registry
 
 _TEXT = "text/plain; charset=utf-8"
 _ALARM_NAMES = {1: "NOSPACE", 2: "CORRUPT"}

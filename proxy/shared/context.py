@@ -14,7 +14,7 @@ from proxy.auth.jwt import tokens_of
 from proxy.auth.passwords import Passwords
 from proxy.auth.shown import Principals
 from proxy.routing.router import MethodStats, Router
-from proxy.services.stepped import Stepped
+from proxy.shared.stepped import Stepped
 from proxy.watch.hub import WatchHub
 
 # proxy.grpc.calls.Call; Any here, so that the services can be driven by tests without a connection

@@ -1,0 +1,2 @@
+"""What services and handlers share: ``context`` (router, settings, counters), ``stepped`` (long checks in
+steps)."""
