@@ -24,6 +24,7 @@ _LOOK_S = 0.2
 _TOLD_AFTER_S = 1.0  # of waiting without a time limit
 _TOLD_AGAIN_S = 30.0
 _EXPLAINED_IN_S = 1.0
+MAX_REQUEST_BYTES = 2 * 1024 * 1024  # clientv3's default
 
 
 def say(text: str) -> None:
@@ -48,6 +49,9 @@ class Config:
     dial_timeout_ms: int = 2_000
     debug: bool = False
     skip_verify: bool = False
+    server_name: str = ""  # that certificates must name; "": the endpoint's host
+    max_request_bytes: int = MAX_REQUEST_BYTES
+    max_recv_bytes: int = -1  # of an answer; -1: any
 
     def target(self, endpoint: str) -> Target:
         """Where an endpoint is; its scheme decides about TLS, then the other flags."""
@@ -182,7 +186,7 @@ class Channels:
         config, target = self._config, self._config.target(endpoint)
         where = f"unix:{target.address}" if target.unix else f"dns:///{target.address}"
         options: list[tuple[str, Any]] = [
-            ("grpc.max_receive_message_length", -1),
+            ("grpc.max_receive_message_length", config.max_recv_bytes),
             ("grpc.max_send_message_length", -1),  # the limit is checked by the client, with etcd's message
             ("grpc.keepalive_time_ms", config.keepalive_ms),
             ("grpc.keepalive_timeout_ms", config.keepalive_timeout_ms),
@@ -198,6 +202,8 @@ class Channels:
         if target.tls is None:
             return grpc.insecure_channel(where, options)
         trusted: bytes | None = None
+        if config.server_name:
+            options.append(("grpc.ssl_target_name_override", config.server_name))
         if target.tls.unchecked and (shown := shown_by(target, config.dial_timeout_ms / 1000)) is not None:
             trusted = shown.pem
             options.append(("grpc.ssl_target_name_override", shown.name))

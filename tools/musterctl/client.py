@@ -17,7 +17,7 @@ import grpc
 from google.protobuf.message import Message
 
 from cluster.pb import rpc_pb2
-from tools.musterctl.channels import Channels, Config, Waiting, say
+from tools.musterctl.channels import MAX_REQUEST_BYTES, Channels, Config, Waiting, say
 from tools.musterctl.cli import take_environment
 from tools.musterctl.command import Exit, Flags, Invocation
 from tools.musterctl.printing.printer import Printer, choose
@@ -26,7 +26,6 @@ R = TypeVar("R", bound=Message)
 
 __all__ = ["Client", "Config", "RequestError", "Session", "Stream", "failing_with", "request_error", "session", "stream_breaks"]
 
-_MAX_SEND_BYTES = 2 * 1024 * 1024  # clientv3's default limit of a request
 _RETRY_PAUSE_S = 0.05
 _STREAM_PAUSE_S = 0.1
 _MIN_KEEPALIVE_MS = 10_000  # gRPC allows no client to ping more often
@@ -74,6 +73,9 @@ def request_error(error: grpc.RpcError) -> RequestError:
         return RequestError(details, code)
     if code is grpc.StatusCode.DEADLINE_EXCEEDED:
         return RequestError("context deadline exceeded", code)
+    if "Received message larger than max" in details:  # as clientv3's library says it
+        sizes = details.partition("larger than max (")[2].partition(")")[0]
+        details = f"grpc: received message larger than max ({sizes})"
     name = _CODE_NAMES.get(code.name, code.name.capitalize())
     return RequestError(f"rpc error: code = {name} desc = {details}", code)
 
@@ -107,11 +109,15 @@ def session(invocation: Invocation) -> Session:
     for name in ("cert", "key", "cacert"):
         if name in flags.given and not flags.string(name):
             raise Exit(128, f"empty string is passed to --{name} option")
-    if "discovery-srv" in flags.given and flags.value("discovery-srv"):
-        raise Exit(128, "--discovery-srv is not supported")
+    domain, insecure = flags.string("discovery-srv"), flags.switch("insecure-discovery")
+    found: list[str] = []
+    if domain:
+        from tools.musterctl.discovery import endpoints_of
+
+        found = endpoints_of(domain, flags.string("discovery-srv-name"), insecure=insecure)
     user, password = _credentials(flags)
     config = Config(
-        endpoints=tuple(flags.strings("endpoints")),
+        endpoints=tuple(found or flags.strings("endpoints")),
         insecure_transport=flags.switch("insecure-transport"),
         cert=flags.string("cert"),
         key=flags.string("key"),
@@ -123,6 +129,9 @@ def session(invocation: Invocation) -> Session:
         dial_timeout_ms=max(1, flags.number("dial-timeout") // 1_000_000),
         debug=flags.switch("debug"),
         skip_verify=flags.switch("insecure-skip-tls-verify"),
+        server_name="" if insecure else domain,
+        max_request_bytes=flags.number("max-request-bytes") or MAX_REQUEST_BYTES,
+        max_recv_bytes=flags.number("max-recv-bytes") or -1,
     )
     if not config.endpoints:
         raise Exit(2, "etcdclient: no available endpoints")
@@ -134,7 +143,7 @@ def _show_flags(flags: Flags) -> None:
     from tools.musterctl.commands.table import GLOBAL_FLAGS
     from tools.musterctl.printing.gotext import duration
 
-    for flag in sorted(GLOBAL_FLAGS, key=lambda flag: flag.name):
+    for flag in sorted((flag for flag in GLOBAL_FLAGS if not flag.newer), key=lambda flag: flag.name):
         value = flags.value(flag.name)
         if isinstance(value, bool):
             shown = "true" if value else "false"
@@ -198,8 +207,9 @@ class Client:
 
         A failure that is an endpoint's is said on stderr, with the endpoint.
         """
-        if request.ByteSize() > _MAX_SEND_BYTES:
-            text = f"trying to send message larger than max ({request.ByteSize()} vs. {_MAX_SEND_BYTES})"
+        if request.ByteSize() > self._config.max_request_bytes:
+            sizes = f"({request.ByteSize()} vs. {self._config.max_request_bytes})"
+            text = f"trying to send message larger than max {sizes}"
             code = grpc.StatusCode.RESOURCE_EXHAUSTED
             raise RequestError(f"rpc error: code = ResourceExhausted desc = {text}", code)
         deadline = None if timeout_s is None else time.monotonic() + timeout_s

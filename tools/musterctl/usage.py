@@ -38,7 +38,10 @@ def usage(command: Command) -> str:
     if newer := [flag for flag in command.local_flags() if flag.newer]:
         blocks.append("\nOPTIONS OF ETCDCTL 3.6:\n" + _flag_lines(newer))
     if command.parent is not None:
-        blocks.append("\nGLOBAL OPTIONS:\n" + _flag_lines(command.global_flags()))
+        above = command.global_flags()
+        blocks.append("\nGLOBAL OPTIONS:\n" + _flag_lines([flag for flag in above if not flag.newer]))
+        if newer := [flag for flag in above if flag.newer]:
+            blocks.append("\nGLOBAL OPTIONS OF ETCDCTL 3.6:\n" + _flag_lines(newer))
     return align_tabs("".join(blocks) + "\n")
 
 

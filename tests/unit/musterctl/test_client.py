@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import socket
 import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import grpc
 import pytest
@@ -78,3 +80,38 @@ def test_nobody_answering_ends_with_the_deadline(endpoints: int) -> None:
     client.close()
     for s in sockets:
         s.close()
+
+
+def test_the_limits_of_messages_are_flags() -> None:
+    client = Client(replace(_CONFIG, max_request_bytes=100), ("127.0.0.1:1",))
+    with pytest.raises(RequestError, match=r"trying to send message larger than max \(203 vs\. 100\)$"):
+        client.unary("KV/Put", rpc_pb2.PutRequest(value=bytes(200)), rpc_pb2.PutResponse, 1.0)
+    client.close()
+    said = _Failure(grpc.StatusCode.RESOURCE_EXHAUSTED, "CLIENT: Received message larger than max (33 vs. 5)")
+    assert str(request_error(said)) == (
+        "rpc error: code = ResourceExhausted desc = grpc: received message larger than max (33 vs. 5)"
+    )
+
+
+def test_an_answer_beyond_the_limit_is_refused() -> None:
+    answer = rpc_pb2.PutResponse(prev_kv={"value": bytes(200)}).SerializeToString()
+    handler = grpc.method_handlers_generic_handler(
+        "etcdserverpb.KV", {"Put": grpc.unary_unary_rpc_method_handler(lambda request, context: answer)}
+    )
+    server = grpc.server(ThreadPoolExecutor(1), handlers=(handler,))
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    try:
+        for limit, refused in ((100, True), (-1, False)):
+            client = Client(replace(_CONFIG, max_recv_bytes=limit), (f"127.0.0.1:{port}",))
+            try:
+                if refused:
+                    text = r"desc = grpc: received message larger than max \(\d+ vs\. 100\)$"
+                    with pytest.raises(RequestError, match=text):
+                        client.unary("KV/Put", rpc_pb2.PutRequest(), rpc_pb2.PutResponse, 60.0)
+                else:
+                    client.unary("KV/Put", rpc_pb2.PutRequest(), rpc_pb2.PutResponse, 60.0)
+            finally:
+                client.close()
+    finally:
+        server.stop(None)

@@ -48,6 +48,14 @@ GLOBAL_FLAGS = (
         "d",
     ),
     Flag("discovery-srv-name", "string", "", "service name to query when using DNS discovery"),
+    Flag(
+        "max-request-bytes",
+        "int",
+        "0",
+        "client-side request size limit in bytes (0: 2 MiB)",
+        newer=True,
+    ),
+    Flag("max-recv-bytes", "int", "0", "client-side answer size limit in bytes (0: none)", newer=True),
 )
 
 

@@ -1,0 +1,119 @@
+"""Endpoints out of SRV records, from a name server of the test's own."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+from collections.abc import Iterator
+
+import dns.flags
+import dns.message
+import dns.rcode
+import dns.resolver
+import dns.rrset
+import pytest
+
+from tools.musterctl.client import session
+from tools.musterctl.command import Exit, Flags, Invocation, find
+from tools.musterctl.commands import table
+from tools.musterctl.discovery import endpoints_of
+
+ZONE = {
+    "_etcd-client._tcp.plain.test.": [
+        "10 0 2379 b.plain.test.",
+        "0 1 2379 a.plain.test.",
+        "0 5 2380 c.plain.test.",
+    ],
+    "_etcd-client-ssl._tcp.both.test.": ["0 0 2379 s.both.test."],
+    "_etcd-client._tcp.both.test.": ["0 0 2378 p.both.test."],
+    "_etcd-client-ssl-blue._tcp.both.test.": ["0 0 1 blue.both.test."],
+}
+
+
+@pytest.fixture(autouse=True)
+def name_server(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
+    """Its port."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
+        server.bind(("127.0.0.1", 0))
+        thread = threading.Thread(target=_answer, args=(server,))
+        thread.start()
+        resolver = dns.resolver.Resolver(configure=False)
+        resolver.nameservers, resolver.port = ["127.0.0.1"], server.getsockname()[1]
+        monkeypatch.setattr(dns.resolver, "default_resolver", resolver)
+        yield resolver.port
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as last:
+            last.sendto(b"", server.getsockname())
+        thread.join()
+
+
+def _answer(server: socket.socket) -> None:
+    while True:
+        data, client = server.recvfrom(65_536)
+        if not data:
+            return
+        query = dns.message.from_wire(data)
+        name = query.question[0].name
+        answer = dns.message.make_response(query)
+        answer.flags |= dns.flags.RA
+        if (records := ZONE.get(str(name))) is not None:
+            answer.answer.append(dns.rrset.from_text(name, 60, "IN", "SRV", *records))
+        else:
+            answer.set_rcode(dns.rcode.SERVFAIL if "broken" in str(name) else dns.rcode.NXDOMAIN)
+        with contextlib.suppress(OSError):
+            server.sendto(answer.to_wire(), client)
+
+
+def test_endpoints_come_by_https_first_and_in_the_order_of_their_records() -> None:
+    assert endpoints_of("plain.test", "", insecure=True) == [
+        "http://c.plain.test.:2380", "http://a.plain.test.:2379", "http://b.plain.test.:2379"]  # fmt: skip
+    assert endpoints_of("both.test", "", insecure=True) == [
+        "https://s.both.test.:2379",
+        "http://p.both.test.:2378",
+    ]
+    assert endpoints_of("both.test", "blue", insecure=True) == ["https://blue.both.test.:1"]
+
+
+def test_endpoints_in_clear_may_be_left_out(capsys: pytest.CaptureFixture[str]) -> None:
+    assert endpoints_of("both.test", "", insecure=False) == ["https://s.both.test.:2379"]
+    assert 'ignoring discovered insecure endpoint "http://p.both.test.:2378"' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("domain", "reason"), [("nosuch.test", "no such host"), ("broken.test", "server misbehaving")]
+)
+def test_a_domain_without_records_is_told_in_etcdctls_words(
+    domain: str, reason: str, name_server: int
+) -> None:
+    with pytest.raises(Exit) as end:
+        endpoints_of(domain, "x", insecure=True)
+    server = f"on 127.0.0.1:{name_server}: {reason}"
+    assert (end.value.code, end.value.message) == (
+        1,
+        f"dns lookup errors: lookup _etcd-client-ssl-x._tcp.{domain} {server} and "
+        f"lookup _etcd-client-x._tcp.{domain} {server}",
+    )
+
+
+def _session(*line: str) -> tuple[tuple[str, ...], str]:
+    command, rest = find(table.root(), [*line, "get", "a"])
+    flags = Flags(command.all_flags())
+    args = flags.parse(rest)
+    config = session(Invocation(command, flags, args, list(line))).config
+    return config.endpoints, config.server_name
+
+
+def test_the_flags_of_a_command_line() -> None:
+    assert _session() == (("127.0.0.1:2379",), "")
+    found = "https://s.both.test.:2379"
+    assert _session("--discovery-srv=both.test")[0][0] == found
+    # certificates must name the domain then, as etcdctl wants it
+    assert _session("--discovery-srv=both.test", "--insecure-discovery=false") == (
+        (found,),
+        "both.test",
+    )
+    # nothing is left: the flag's endpoints
+    assert _session("-d", "plain.test", "--insecure-discovery=false") == (
+        ("127.0.0.1:2379",),
+        "plain.test",
+    )
