@@ -9,9 +9,11 @@ from collections.abc import Callable
 from proxy.gateway.calls import GatewayCall, Room
 from proxy.gateway.encode import error, http_status
 from proxy.gateway.paths import TARGETS
+from proxy.gateway.talk import Conversation, TalkedCall
 from proxy.grpc import wire
 from proxy.grpc.inner import Served
 from proxy.http.requests import HttpRequest
+from proxy.http.upgrade import wanted
 
 _FORM = "application/x-www-form-urlencoded"
 _UNITS_NS = {
@@ -48,6 +50,9 @@ class Gateway:
         if request.peer_name and self._by_certificate():
             _refuse(request, 400, _NAMED)
             return
+        if wanted(request):
+            self._converse(request)
+            return
         target = TARGETS.get(request.path)
         method = request.method
         override = request.headers.get("x-http-method-override", "")
@@ -68,6 +73,17 @@ class Gateway:
             GatewayCall(self._room, request, target, metadata_of(request), timeout_s or None).begin(
                 self._registry
             )
+
+    def _converse(self, request: HttpRequest) -> None:
+        """A request by WebSocket, with messages as long as the client sends them."""
+        talk = Conversation(request)
+        if not talk.accept():
+            return
+        target = TARGETS.get(request.path)
+        if target is None:
+            _refuse(talk, 404, "Not Found")
+        else:
+            talk.call = TalkedCall(self._room, talk, target, metadata_of(talk), self._registry)
 
 
 def metadata_of(request: HttpRequest) -> dict[bytes, bytes]:

@@ -16,8 +16,9 @@ import h11
 
 from proxy.http.http2 import Limits
 from proxy.http.memory import TOO_MANY
-from proxy.http.requests import Headers, HttpHandler, HttpRequest
+from proxy.http.requests import Headers, HttpHandler, HttpRequest, Switched
 
+_MIGHT_SWITCH = h11.MIGHT_SWITCH_PROTOCOL  # type: ignore[attr-defined]  # documented, and not in __all__
 TURN_REQUESTS = 16  # of one connection in a turn of the loop, some 2 ms
 FindHandler = Callable[[str], "HttpHandler | None"]
 
@@ -67,6 +68,12 @@ class Http1Request(HttpRequest):
             self.closed = True
             self._connection.send_end()
 
+    def switch(self, headers: Headers, to: Switched) -> bool:
+        if self.closed or self.started or not self._connection.switch(headers, to):
+            return False
+        self.started = True
+        return True
+
     def pending_bytes(self) -> int:
         return 0 if self.closed else self._connection.output.unsent_bytes()
 
@@ -75,8 +82,8 @@ class Http1Connection:
     """The server's end of one HTTP/1.1 connection."""
 
     __slots__ = ("_advancing", "_body", "_body_bytes", "_draining", "_find", "_h11", "_head", "_held",
-                 "_limits", "_peer", "_served", "last_active", "now", "output", "peer_name", "request",
-                 "secure")
+                 "_limits", "_peer", "_served", "_switched", "last_active", "now", "output", "peer_name",
+                 "request", "secure")
 
     def __init__(self, find: FindHandler, limits: Limits, output: Output, peer: str, now: float) -> None:
         self._find = find
@@ -94,12 +101,16 @@ class Http1Connection:
         self._advancing = False
         self.request: Http1Request | None = None  # being answered
         self._served = 0  # requests since the last turn of the loop began
+        self._switched: Switched | None = None  # what is spoken since a request changed that
         self.now = now
         self.last_active = now
 
     def receive(self, data: bytes, now: float) -> None:
         """What the socket gave; b"" at its end."""
         self.now = self.last_active = now
+        if self._switched is not None:
+            self._switched.received(data)
+            return
         try:
             self._h11.receive_data(data)
         except RuntimeError:  # data after EOF was given: the socket layer is closing
@@ -109,7 +120,9 @@ class Http1Connection:
     def go_on(self) -> None:
         """Another turn of the loop, for what has been read (``Output.again``)."""
         self._served = 0
-        if self.request is None:
+        if self._switched is not None:
+            self._switched.go_on()
+        elif self.request is None:
             self._advance()
 
     @property
@@ -120,6 +133,8 @@ class Http1Connection:
     @property
     def backlog(self) -> int:
         """Bytes read and not yet looked at, because an answer is still being written."""
+        if self._switched is not None:
+            return self._switched.held_bytes
         return len(self._h11.trailing_data[0]) if self._h11.their_state is not h11.ERROR else 0
 
     def lost(self) -> None:
@@ -220,8 +235,20 @@ class Http1Connection:
             request.respond(404, b"404 page not found\n", [("x-content-type-options", "nosniff")], "text/plain; charset=utf-8")
         else:
             request.serve(handler)
+        if self._switched is not None and (early := self._h11.trailing_data[0]):
+            self._switched.received(early)
 
     # -- the answer
+
+    def switch(self, headers: Headers, to: Switched) -> bool:
+        """From here on another protocol, which its client has asked for. False: it has not."""
+        if self._h11.their_state is not _MIGHT_SWITCH:
+            return False
+        fields = [(field.encode("latin-1"), value.encode("latin-1")) for field, value in headers]
+        self._send(h11.InformationalResponse(status_code=101, headers=fields, reason=_reason(101)))
+        self._switched = to
+        to.begin(self.output, self._limits.max_body_bytes, self._limits.max_unsent_bytes)
+        return True
 
     def send_start(self, status: int, headers: Headers) -> None:
         """Status line and fields; ``date`` added, ``connection: close`` where it must be."""

@@ -3,11 +3,43 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, Protocol
 
 from cluster.faults import HANDLER_MISTAKES, faults
 
 Headers = Iterable[tuple[str, str]]
+
+
+class Below(Protocol):
+    """The connection, once it speaks HTTP no more."""
+
+    def write(self, data: bytes) -> None:
+        """Send."""
+
+    def close(self) -> None:
+        """Close once everything written is sent."""
+
+    def unsent_bytes(self) -> int:
+        """Written and not yet taken by the socket."""
+
+    def again(self) -> None:
+        """Call ``go_on`` in another turn of the loop; read nothing until then."""
+
+
+class Switched(Protocol):
+    """What a connection speaks instead of HTTP."""
+
+    held_bytes: int  # that have come and are not dealt with
+
+    def begin(self, below: Below, limit_bytes: int, max_unsent_bytes: int) -> None:
+        """The connection is this one's. ``limit_bytes``: of a message. ``max_unsent_bytes``: when a client
+        has so many answers to take, nothing more of it is looked at."""
+
+    def received(self, data: bytes) -> None:
+        """What the socket gave; b"" at its end."""
+
+    def go_on(self) -> None:
+        """Look at what has been read, as far as this turn of the loop allows."""
 
 
 class HttpRequest:
@@ -63,6 +95,11 @@ class HttpRequest:
     def pending_bytes(self) -> int:
         """Bytes written that the client has not taken yet."""
         raise NotImplementedError
+
+    def switch(self, headers: Headers, to: Switched) -> bool:
+        """Answer with 101, and have the connection speak another protocol from now on. False: it cannot, and
+        nothing is answered. The end of the connection is still told by ``on_close``."""
+        return False
 
     def serve(self, handler: HttpHandler) -> None:
         """Have it answered. A fault of this program in the handler ends this request alone, with 500."""

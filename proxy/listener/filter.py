@@ -11,7 +11,7 @@ from typing import Any
 from urllib.parse import quote, unquote_to_bytes
 
 from proxy.grpc.registry import Registry
-from proxy.http.requests import Headers, HttpHandler, HttpRequest
+from proxy.http.requests import Headers, HttpHandler, HttpRequest, Switched
 
 _TEXT = "text/plain; charset=utf-8"
 _BROKEN = re.compile("%(?![0-9A-Fa-f]{2})")
@@ -102,6 +102,10 @@ class WithHeaders(HttpRequest):
     def pending_bytes(self) -> int:
         """Bytes that the client has not taken yet."""
         return self._request.pending_bytes()
+
+    def switch(self, headers: Headers, to: Switched) -> bool:
+        """Begins another protocol, without the additional fields, as etcd does."""
+        return self._request.switch(headers, to)
 
     def _closed(self, request: HttpRequest) -> None:
         self.closed = True
