@@ -160,6 +160,7 @@ class FrontSettings:
     host_whitelist: tuple[str, ...] = ("*",)
     gateway: bool = True  # serve JSON below /v3/
     v2: bool = True  # serve etcd's API of version 2
+    max_v2_waits: int = 200_000  # of this front
     tls: Tls | None = None
     auth_token: str = "simple"  # or "jwt,...", or "": none
     auth_token_ttl_s: int = 300  # of a simple token, since it was last used

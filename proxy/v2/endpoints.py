@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 from proxy.shared.context import Context, Registry
+from proxy.v2.keys import Keys
 from proxy.v2.members import PATH, Members
+from proxy.v2.request import PREFIX
 from proxy.v2.stats import Stats
 
 
 def register_v2(registry: Registry, context: Context) -> None:
     """Serve ``/v2/...``."""
+    keys = Keys(context)
     members = Members(context)
     stats = Stats(context)
+    registry.http(PREFIX, keys.serve)
+    registry.http(f"{PREFIX}/", keys.serve)
     registry.http(PATH, members.serve)
     registry.http(f"{PATH}/", members.serve)
     registry.http("/v2/machines", members.machines)
     registry.http("/v2/stats/self", stats.itself)
     registry.http("/v2/stats/leader", stats.leader)
+    registry.http("/v2/stats/store", keys.counts)
+    context.on_stop.append(keys.waits.end)

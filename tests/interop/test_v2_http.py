@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import http.client
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
 from tests.cluster.local_cluster import local_cluster, until
-from tests.interop.v2_hosts import ETCD, Server, etcd_with_v2, serves
+from tests.interop.v2_cases import CASES
+from tests.interop.v2_hosts import ETCD, FORM, Server, Shown, etcd_with_v2, serves
+from tests.interop.v2_waits import SCENARIOS, Scenario, Scene
 
 pytestmark = [
     pytest.mark.interop,
@@ -33,6 +37,15 @@ def one(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         until(lambda: serves(server))
         _mask(server)
         yield server
+
+
+@pytest.fixture(scope="module")
+def three(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Server]]:
+    """A muster of three hosts and two shards."""
+    with local_cluster(tmp_path_factory.mktemp("three") / "muster", 3, "--shards=2") as cluster:
+        servers = [Server(endpoint) for endpoint in cluster.endpoints()]
+        until(lambda: all(serves(server) for server in servers))
+        yield servers
 
 
 def _mask(server: Server) -> None:
@@ -141,3 +154,77 @@ def test_a_path_with_a_broken_escape_is_refused_as_by_go(etcd: Server, one: Serv
     wanted, found = (server.ask("GET", "/v2/members%zz") for server in (etcd, one))
     assert (found.status, found.body.strip()) == (wanted.status, wanted.body.strip())
     assert found.headers["connection"] == wanted.headers["connection"] == "close"
+
+
+@pytest.mark.parametrize("name", sorted(CASES))
+def test_keys_are_written_and_read_as_at_etcd(
+    name: str, etcd: Server, one: Server, three: list[Server]
+) -> None:
+    for server in (etcd, one, three[0]):
+        server.ask("DELETE", "/v2/keys/t?recursive=true")
+        server.begin()
+    for number, (method, path, body, kind) in enumerate(CASES[name]):
+        wanted = etcd.shown(etcd.ask(method, path, body, kind))
+        found = one.shown(one.ask(method, path, body, kind))
+        assert found == wanted, (method, path, body)
+        host = three[number % 3]  # any host, and each sees what was written at another
+        host.base = three[0].base
+        if method in ("GET", "HEAD"):
+            until(lambda host=host, wanted=wanted: host.index() >= host.base + _index(wanted))
+        found = host.shown(host.ask(method, path, body, kind))
+        assert found == wanted, (number % 3, method, path, body)
+
+
+def _index(shown: Shown) -> int:
+    return int(shown.headers.get("x-etcd-index", "0"))
+
+
+@pytest.fixture
+def played() -> Iterator[Callable[[Scenario, Server, Server], list[Shown]]]:
+    """Plays a scenario; all its waits end with the test."""
+    with contextlib.ExitStack() as stack:
+
+        def play(scenario: Scenario, writes: Server, waits: Server) -> list[Shown]:
+            scene = Scene(writes, waits)
+            stack.callback(scene.close)
+            return scenario(scene)
+
+        yield play
+
+
+@pytest.mark.parametrize("name", sorted(SCENARIOS))
+def test_waits_see_what_they_see_at_etcd(
+    name: str, played: Callable[[Scenario, Server, Server], list[Shown]],
+    etcd: Server, one: Server, three: list[Server],
+) -> None:  # fmt: skip
+    scenario = SCENARIOS[name]
+    wanted = played(scenario, etcd, etcd)
+    assert played(scenario, one, one) == wanted
+    assert played(scenario, three[0], three[1]) == wanted
+    assert played(scenario, three[2], three[2]) == wanted
+
+
+def test_an_index_that_is_forgotten_is_refused(etcd: Server, one: Server) -> None:
+    found = []
+    for server in (etcd, one):
+        first = server.index()
+        connection = http.client.HTTPConnection(server.address, timeout=60)
+        with contextlib.closing(connection):
+            for _ in range(1001):
+                connection.request("PUT", "/v2/keys/w/many", "value=x", {"Content-Type": FORM})
+                assert connection.getresponse().read()
+        server.base = first
+        found.append(server.shown(server.ask("GET", f"/v2/keys/w/many?wait=true&waitIndex={first + 1}")))
+        found.append(server.shown(server.ask("GET", f"/v2/keys/w/many?wait=true&waitIndex={first + 2}")))
+    assert found[2:] == found[:2]
+
+
+def test_a_wait_ends_with_its_client(one: Server) -> None:
+    def watchers() -> int:
+        return int(json.loads(one.ask("GET", "/v2/stats/store").body)["watchers"])
+
+    connections = [one.wait("/v2/keys/w/nobody?wait=true")[0] for _ in range(3)]
+    until(lambda: watchers() == 3)
+    for connection in connections:
+        connection.close()
+    until(lambda: watchers() == 0)

@@ -100,6 +100,9 @@ _GROUPS: dict[str, list[Flag]] = {
         Flag("port-wait", D, "10s", "how long a start waits for ports that are still taken, by processes of a host that was killed, say, before it gives up"),
         Flag("order-log-bytes", U, "4294967296", "what the order log of a host with several shards may take of the disk; an eighth is kept for nodes of the own host that are behind (beyond, they install a state), three eighths for replicas that get a state; at half, which a shard without a majority leads to, NOSPACE is raised; at least 256 MiB"),
         Flag("min-free-disk-bytes", U, "536870912", "a host with less free space on its data directory's file system is short of it: NOSPACE is raised before such hosts leave the store without a majority; 0: not looked at"),
+        Flag("max-v2-waits", U, "200000",
+             "requests of version 2 that may wait for changes at a host, shared among its fronts; "
+             "one more is refused"),
         Flag("peer-insecure", B, "false", "listen for peers beyond this machine without a --peer-key-file: whoever reaches that port may read, write and vote"),
         Flag("client-cert-allowed-cn", L, "",
              "common names of which a client certificate must have one; etcd has this in its file only",

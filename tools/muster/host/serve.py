@@ -246,6 +246,7 @@ def _front_settings(
         reuse_port=config.fronts > 1 or setting(config, "socket-reuse-port"),
         gateway=setting(config, "enable-grpc-gateway"),
         v2=setting(config, "enable-v2"),
+        max_v2_waits=setting(config, "max-v2-waits") // max(config.fronts, 1),
         timed_calls=setting(config, "metrics") == "extensive",
         # one process answers there
         listen_metrics=tuple(map(_to_bind, config.listen_metrics)) if index == 0 else (),

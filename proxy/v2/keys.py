@@ -1,0 +1,240 @@
+"""``/v2/keys``: a request becomes a question to the tree (``cluster.features.v2``), its answer etcd's.
+
+Writes go to the leader of shard 0; a read is the own host's replica's unless it says ``quorum``. A replica
+waits until it has what this front has shown: clients read what they wrote.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import orjson
+
+from cluster import errors
+from cluster.errors import EtcdError
+from cluster.features.v2.refusals import Code, V2Error, http_status
+from cluster.features.v2.requests import Answer, Get, Kind, Op, Write, read_body
+from cluster.features.v2.shown import short_json
+from cluster.features.v2.tree import KEYS
+from cluster.wire.messages import HEAD, Method
+from proxy.http.requests import HttpRequest
+from proxy.routing.router import MethodStats, Waiting
+from proxy.shared.context import Context
+from proxy.v2.call import JSON, HttpCall, allowed, said, told
+from proxy.v2.feed import Feed
+from proxy.v2.request import BadRequest, KeyRequest, parse_key_request
+from proxy.v2.waits import Waits
+
+_WRITES = frozenset(("PUT", "POST", "DELETE"))
+
+
+class Keys:
+    """Of one front."""
+
+    def __init__(self, context: Context, now_ns: Callable[[], int] = time.time_ns) -> None:
+        settings = context.settings
+        self._context = context
+        self._router = context.router
+        self._now_ns = now_ns
+        self._stats = MethodStats()
+        self._cluster = [("X-Etcd-Cluster-Id", f"{context.common.cluster_id:x}")]
+        self.gets = self.gets_failed = 0
+        self._feed = Feed(context.router)
+        context.on_tick.append(self._feed.tick)
+        self.waits = Waits(self._feed, settings.max_v2_waits, settings.max_untaken_bytes, self._begun)
+
+    def serve(self, request: HttpRequest) -> None:
+        """``/v2/keys`` and all below it."""
+        if not allowed(request, "HEAD", "GET", "PUT", "POST", "DELETE"):
+            return
+        now_ns = self._now_ns()
+        try:
+            asked = parse_key_request(
+                request.method,
+                request.path,
+                request.query,
+                request.body,
+                request.headers.get("content-type", ""),
+                now_ns,
+            )
+        except BadRequest as wrong:
+            self._refuse(request, V2Error(wrong.code, wrong.cause.encode("utf-8", "surrogateescape")))
+            return
+        if len(asked.value) > self._context.common.max_request_bytes:
+            self._refuse(request, V2Error(Code.RAFT_INTERNAL, errors.REQUEST_TOO_LARGE.text))
+        elif self._context.principals.enabled:  # users of version 3 are none of version 2's: nobody may
+            self._refuse(request, V2Error(Code.UNAUTHORIZED, b"Insufficient credentials"))
+        elif request.method in _WRITES:
+            self._write(request, asked, now_ns)
+        elif asked.wait:
+            self._wait(request, asked)
+        else:
+            self._read(request, asked, now_ns)
+
+    # -- writes
+
+    def _write(self, request: HttpRequest, asked: KeyRequest, now_ns: int) -> None:
+        wish = Write(
+            op=operation(asked),
+            path=path_of(asked),
+            value=_bytes(asked.value),
+            directory=asked.directory,
+            prev_value=_bytes(asked.prev_value),
+            prev_index=asked.prev_index,
+            expires_ns=asked.expiration_ns,
+            refresh=bool(asked.refresh),
+            recursive=asked.recursive,
+            now_ns=now_ns,
+        )
+
+        def answer(waiting: Waiting, status: int, body: bytes) -> None:
+            if status != 0:
+                self._unavailable(request, EtcdError.decode(body))
+            else:
+                self._answer(request, body, asked.no_value)
+
+        self._router.write(HttpCall(request), Method.V2_WRITE, wish.encode(), 0, self._stats, answer)
+
+    # -- reads
+
+    def _read(self, request: HttpRequest, asked: KeyRequest, now_ns: int) -> None:
+        question = Get(path_of(asked), asked.recursive, asked.sort, now_ns).encode()
+
+        def answer(waiting: Waiting, status: int, body: bytes) -> None:
+            if status != 0:
+                self._unavailable(request, EtcdError.decode(body))
+                return
+            if Answer.decode(body, HEAD.size).code:
+                self.gets_failed += 1
+            else:
+                self.gets += 1
+            self._answer(request, body)
+
+        self._router.read(
+            HttpCall(request),
+            Method.V2_READ,
+            read_body(Kind.GET, self._feed.highest, question),
+            0,
+            not asked.quorum,
+            self._stats,
+            answer,
+        )
+
+    def counts(self, request: HttpRequest) -> None:
+        """``/v2/stats/store``: writes are the cluster's, reads and waits this front's."""
+        if not allowed(request, "GET"):
+            return
+
+        def answer(waiting: Waiting, status: int, body: bytes) -> None:
+            if request.closed:
+                return
+            if status != 0:
+                said(request, 500, "Internal Server Error")
+                return
+            writes = orjson.loads(Answer.decode(body, HEAD.size).body)
+            request.respond(
+                200,
+                orjson.dumps(
+                    {
+                        "getsSuccess": self.gets,
+                        "getsFail": self.gets_failed,
+                        **writes,
+                        "watchers": len(self.waits),
+                    }
+                ),
+                (),
+                JSON,
+            )
+
+        self._router.local(
+            HttpCall(request), Method.V2_READ, read_body(Kind.COUNTS, 0, b""), 0, self._stats, answer
+        )
+
+    # -- waits
+
+    def _wait(self, request: HttpRequest, asked: KeyRequest) -> None:
+        if self.waits.full:
+            self._refuse(request, V2Error(Code.RAFT_INTERNAL, b"etcdserver: too many requests"))
+        elif self._context.stopping:
+            self._refuse(request, V2Error(Code.RAFT_INTERNAL, b"etcdserver: server stopped"))
+        else:
+            self.waits.add(request, path_of(asked), asked.recursive, asked.stream, asked.since)
+
+    def _begun(self, request: HttpRequest, answer: Answer | None) -> bool:
+        if answer is None:
+            self._refuse(request, V2Error(Code.RAFT_INTERNAL, errors.TIMEOUT.text))
+            return False
+        if answer.code:
+            self._refused(request, answer)
+            return False
+        fields = self._indexes(answer.index, answer.raft_index, self._router.term)
+        request.start(200, [*fields, ("content-type", JSON)])
+        return True
+
+    # -- answers
+
+    def _answer(self, request: HttpRequest, body: bytes, no_value: bool = False) -> None:
+        if request.closed:
+            return
+        answer = Answer.decode(body, HEAD.size)
+        self._feed.shown(answer.index)
+        if answer.code:
+            self._refused(request, answer)
+            return
+        shown = short_json(answer.action) if no_value and answer.action in _SHORT else answer.body
+        term = HEAD.unpack_from(body)[1]
+        request.respond(
+            201 if answer.created else 200, shown, self._indexes(answer.index, answer.raft_index, term), JSON
+        )
+
+    def _indexes(self, index: int, raft_index: int, term: int) -> list[tuple[str, str]]:
+        if not raft_index:
+            link = self._router.routes[0].leader_link
+            raft_index = link.commit if link is not None else 0
+        return [
+            *self._cluster,
+            ("X-Etcd-Index", str(index)),
+            ("X-Raft-Index", str(raft_index)),
+            ("X-Raft-Term", str(term)),
+        ]
+
+    def _refused(self, request: HttpRequest, answer: Answer) -> None:
+        request.respond(
+            http_status(answer.code), answer.body, [*self._cluster, ("X-Etcd-Index", str(answer.index))], JSON
+        )
+
+    def _refuse(self, request: HttpRequest, error: V2Error) -> None:
+        request.respond(
+            http_status(error.code), error.json(), [*self._cluster, ("X-Etcd-Index", str(error.index))], JSON
+        )
+
+    def _unavailable(self, request: HttpRequest, error: EtcdError) -> None:
+        if not request.closed:
+            self._refuse(request, V2Error(Code.RAFT_INTERNAL, told(error)))
+
+
+_SHORT = frozenset((1, 2, 3, 4))
+
+
+def operation(asked: KeyRequest) -> Op:
+    """Which change a request is: etcd's ``applyV2Request``."""
+    compared = bool(asked.prev_index or asked.prev_value)
+    if asked.method == "POST":
+        return Op.CREATE_IN_ORDER
+    if asked.method == "DELETE":
+        return Op.COMPARE_AND_DELETE if compared else Op.DELETE
+    if asked.prev_exist is False:
+        return Op.CREATE
+    if compared:
+        return Op.COMPARE_AND_SWAP
+    return Op.UPDATE if asked.prev_exist else Op.SET
+
+
+def path_of(asked: KeyRequest) -> bytes:
+    """Where the key is in the tree."""
+    return KEYS if asked.path == "/" else KEYS + _bytes(asked.path)
+
+
+def _bytes(text: str) -> bytes:
+    return text.encode("utf-8", "surrogateescape")

@@ -1,0 +1,88 @@
+"""Those who wait for a change: long polls and streams of ``/v2/keys``.
+
+``feed`` knows what happens, whom it concerns and whose turn it is; here an event becomes the next line of an
+answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from cluster.features.v2.requests import Answer
+from proxy.http.requests import HttpRequest
+from proxy.v2.feed import Feed, Fired, Waiter
+
+Begin = Callable[
+    [HttpRequest, Answer | None], bool
+]  # sends the head of an answer; False: a refusal, nobody waits
+
+
+class Wait:
+    """One request that waits."""
+
+    __slots__ = ("begun", "request", "stream", "waiter")
+
+    def __init__(self, request: HttpRequest, stream: bool) -> None:
+        self.request = request
+        self.stream = stream
+        self.begun = False  # the head of its answer has been sent
+        self.waiter: Waiter | None = None
+
+
+class Waits:
+    """Of one front. ``most``: so many at once; ``most_unsent_bytes``: who leaves more untaken is cut off."""
+
+    def __init__(self, feed: Feed, most: int, most_unsent_bytes: int, begin: Begin) -> None:
+        self._feed = feed
+        self._most = most
+        self._most_unsent_bytes = most_unsent_bytes
+        self._begin = begin
+        self._open: dict[Wait, None] = {}
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    @property
+    def full(self) -> bool:
+        """There are as many as may be."""
+        return len(self._open) >= self._most
+
+    def add(self, request: HttpRequest, path: bytes, recursive: bool, stream: bool, since: int) -> None:
+        """A request that waits from now on; ``since`` 0: for what is to come."""
+        wait = Wait(request, stream)
+        self._open[wait] = None
+        request.on_close = lambda request: self._drop(wait)
+        wait.waiter = self._feed.wait(
+            path, recursive, since, stream,
+            lambda answer: self._started(wait, answer),
+            lambda fired: self._happened(wait, fired))  # fmt: skip
+
+    def _started(self, wait: Wait, answer: Answer | None) -> None:
+        if wait in self._open:
+            wait.begun = self._begin(wait.request, answer)
+            if not wait.begun:
+                self._drop(wait)
+
+    def _happened(self, wait: Wait, fired: Fired | None) -> None:
+        """An event. None: there may have been one that is forgotten, so the client has to look for itself."""
+        if wait not in self._open:
+            return
+        request = wait.request
+        if fired is not None:
+            request.write(fired.json)
+        if fired is None or not wait.stream or request.pending_bytes() > self._most_unsent_bytes:
+            self._drop(wait)
+            request.end()
+
+    def _drop(self, wait: Wait) -> None:
+        if self._open.pop(wait, wait) is None and wait.waiter is not None:
+            self._feed.cancel(wait.waiter)
+
+    def end(self) -> None:
+        """The front shuts down: clients take an answer without an event as "try again"."""
+        for wait in tuple(self._open):
+            self._drop(wait)
+            if wait.begun:
+                wait.request.end()
+            else:
+                self._begin(wait.request, None)
