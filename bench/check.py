@@ -19,10 +19,10 @@ from rich.console import Console
 from rich.table import Table
 
 from bench import counters
-from bench.compare import servers
-from bench.compare.systems import System, started
 from bench.load import run
 from bench.load.spec import Spec
+from bench.systems import servers
+from bench.systems.systems import System, started
 
 SCHEMA = "muster-bench-check/1"
 PUTS = 1000

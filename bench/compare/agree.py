@@ -20,10 +20,10 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.compare.matrix import CONNS
-from bench.compare.systems import System, started
 from bench.load import run
 from bench.load.spec import Spec
 from bench.report.text import number
+from bench.systems.systems import System, started
 
 SCHEMA = "muster-bench-agree/1"
 KEY_SPACE = 10_000

@@ -20,12 +20,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from bench.client import RpcError
 from bench.compare import comparison as comparing
+from bench.compare import html
 from bench.compare import report as compare_report
-from bench.compare import systems
 from bench.compare.matrix import CONNS, PRESETS, Preset, Sizes, choose
 from bench.load import run
-from bench.report import html
 from bench.report.text import output
+from bench.systems import systems
 
 _errors = Console(stderr=True, highlight=False)
 Option = typer.Option

@@ -22,12 +22,13 @@ from typing import Any
 import psutil
 
 from bench import counters
-from bench.compare import servers, upkeep
+from bench.compare import upkeep
 from bench.compare.disturb import disturbed_run
 from bench.compare.matrix import BIG_KEY_BYTES, BIG_PREFIX, Cell, Sizes
-from bench.compare.systems import System
 from bench.load import run
 from bench.load.spec import WATCHES, Spec
+from bench.systems import servers
+from bench.systems.systems import System
 from cluster.placement import Placement
 
 SCHEMA = "muster-bench-compare/2"

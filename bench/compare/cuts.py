@@ -28,10 +28,10 @@ import uvloop
 from rich.console import Console
 from rich.table import Table
 
-from bench.compare.systems import free_ports
 from bench.cpu_limit import limited
 from bench.load import run
 from bench.report.text import number
+from bench.systems.systems import free_ports
 from cluster.machine import Machine
 from cluster.order.log import Fold
 from cluster.order.prepare import REPORT

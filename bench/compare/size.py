@@ -18,12 +18,13 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.client import RpcError
-from bench.compare import servers, upkeep
-from bench.compare.systems import System, started
+from bench.compare import upkeep
 from bench.load import run
 from bench.load.spec import Spec
 from bench.load.traffic.workloads import RANGE
 from bench.report.text import number
+from bench.systems import servers
+from bench.systems.systems import System, started
 from cluster.pb import rpc_pb2 as pb
 
 SCHEMA = "muster-bench-size/1"

@@ -21,13 +21,13 @@ from rich.table import Table
 
 from bench import counters
 from bench.client import parse_endpoint
-from bench.compare import servers
-from bench.compare.holding import Crowd, allow_descriptors
-from bench.compare.systems import System, started
 from bench.load import run
 from bench.load.spec import Spec
 from bench.load.stats import Latencies
+from bench.load.traffic.holding import Crowd, allow_descriptors
 from bench.report.text import number
+from bench.systems import servers
+from bench.systems.systems import System, started
 
 SCHEMA = "muster-bench-crowd/1"
 _KEYS = {"key_prefix": "/load/", "key_size_bytes": 14, "key_space": 10_000}

@@ -21,9 +21,9 @@ from typing import Any
 import psutil
 
 from bench.client import Endpoint
-from bench.compare import servers
 from bench.load.spec import WATCHES, Spec
 from bench.load.stats import Latencies
+from bench.systems import servers
 
 SCHEMA = "muster-bench/1"
 START_LIMIT_S = 60.0

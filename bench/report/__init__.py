@@ -1,2 +1,1 @@
-"""How a run reads: ``text`` for terminals, ``html`` with ``svg`` for browsers.
-"""
+"""How a run reads: ``text`` for terminals, ``svg`` for pages (``bench.compare.html``)."""

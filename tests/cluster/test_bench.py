@@ -13,8 +13,8 @@ import pytest
 
 from bench import check, counters
 from bench.client import parse_endpoint
-from bench.compare import servers
-from bench.compare.systems import System, start_muster, started
+from bench.systems import servers
+from bench.systems.systems import System, start_muster, started
 
 
 @pytest.fixture(scope="module", params=["0", "1"], ids=["front in node 0", "front of its own"])

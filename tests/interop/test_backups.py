@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from bench.compare.systems import find_etcd, start_etcd
+from bench.systems.systems import find_etcd, start_etcd
 from tests.cluster.local_cluster import environment, free_base_port, local_cluster, until
 
 LIMIT_S = 120

@@ -22,7 +22,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.compare.systems import start_etcd
+from bench.systems.systems import start_etcd
 from tests.cluster.local_cluster import ROOT, STEADY, local_cluster, until
 from tests.interop.ctl_cases import SHARED, TWIN, Run, in_formats, run, runs, txns
 

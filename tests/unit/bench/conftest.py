@@ -13,7 +13,7 @@ import h2.events
 import h2.settings
 import pytest
 
-from bench.compare.systems import System, start_etcd
+from bench.systems.systems import System, start_etcd
 
 
 @pytest.fixture(scope="session")

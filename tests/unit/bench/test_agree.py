@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from bench.compare import agree
-from bench.compare.systems import System
+from bench.systems.systems import System
 
 REPORT = """
 Summary:

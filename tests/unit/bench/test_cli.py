@@ -15,7 +15,7 @@ from typing import Any
 import psutil
 import pytest
 
-from bench.compare.systems import System
+from bench.systems.systems import System
 
 NUMBER = (int, float)
 #: Field: type, for a dictionary its fields, for a list the type of its items (docs/benchmarks-tables.md).

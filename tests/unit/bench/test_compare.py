@@ -11,11 +11,12 @@ import pytest
 
 from bench import check, counters
 from bench.compare import comparison as compare
+from bench.compare import html
 from bench.compare import report as compare_report
 from bench.compare.comparison import Plan, _Clock, _key_of_shard
 from bench.compare.matrix import PRESETS, Sizes, Target, cells, choose
 from bench.load.spec import Spec
-from bench.report import html, svg
+from bench.report import svg
 from cluster.placement import Placement
 
 METRICS = """# HELP x y

@@ -12,7 +12,7 @@ import pytest
 import uvloop
 
 from bench.client import Client, Connection, RpcError, Status, parse_endpoint
-from bench.compare.systems import System
+from bench.systems.systems import System
 from cluster.pb import rpc_pb2 as pb
 from tests.unit.bench.conftest import ScriptedServer
 

@@ -14,9 +14,9 @@ import pytest
 import uvloop
 
 from bench.client import parse_endpoint
-from bench.compare.holding import Crowd, key_of
-from bench.compare.systems import System
 from bench.load import crowd
+from bench.load.traffic.holding import Crowd, key_of
+from bench.systems.systems import System
 
 
 def bench(*arguments: str) -> subprocess.CompletedProcess[str]:

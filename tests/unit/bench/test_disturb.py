@@ -11,9 +11,9 @@ import psutil
 import pytest
 
 from bench.compare import disturb, upkeep
-from bench.compare.systems import System, free_ports
 from bench.load import run
 from bench.load.spec import Spec
+from bench.systems.systems import System, free_ports
 
 KEYS = 20
 

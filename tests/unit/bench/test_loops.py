@@ -14,12 +14,12 @@ import uvloop
 
 from bench.client import Client, RpcError, Status, parse_endpoint
 from bench.client.connection import Callback
-from bench.compare.systems import System
 from bench.load import run
 from bench.load.loops import Loop
 from bench.load.spec import Spec
 from bench.load.ticker import Ticker
 from bench.load.traffic.workloads import PUT, put_body
+from bench.systems.systems import System
 
 
 class FakeCaller:

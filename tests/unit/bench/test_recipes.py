@@ -14,12 +14,12 @@ import pytest
 import uvloop
 
 from bench.client import Client, RpcError, parse_endpoint, tls_context
-from bench.compare.systems import System, find_etcd, free_ports
 from bench.load.spec import Spec
 from bench.load.traffic.actors import Scan
 from bench.load.traffic.recipes import Mutex, Stms
 from bench.load.traffic.streams import GRANT, CatchUps
 from bench.load.traffic.workloads import PUT, RANGE
+from bench.systems.systems import System, find_etcd, free_ports
 from cluster.pb import rpc_pb2 as pb
 
 T = TypeVar("T")

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from bench.compare import size
-from bench.compare.systems import System
+from bench.systems.systems import System
 
 PAGE = Path(__file__).parents[3] / "docs" / "benchmarks-tables.md"
 

@@ -32,7 +32,6 @@ MACHINE = SOCKETS | {
 }
 # folders that still know each other: what is taken out of here does not come back
 CIRCLES = {
-    ("bench.compare", "bench.load"), ("bench.compare", "bench.report"),
     ("node.serving", "node.upkeep")}
 
 

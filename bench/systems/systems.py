@@ -23,8 +23,8 @@ from pathlib import Path
 import psutil
 
 from bench.client import parse_endpoint
-from bench.compare.servers import discover
 from bench.counters import http_get
+from bench.systems.servers import discover
 
 START_LIMIT_S = 60.0
 _PORTS = (*range(8_000, 11_000), *range(31_000, 32_768))
