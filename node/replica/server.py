@@ -56,10 +56,11 @@ from node.serving.guard import Guard
 from node.serving.leases.ids import LeaseIds
 from node.serving.looking import Looking
 from node.serving.past import Past
-from node.serving.reads import Reads, Slicer
+from node.serving.reads import Reads
 from node.serving.serve import Serve
 from node.serving.streams import Streams
 from node.serving.watches import WatchSource
+from node.slicing.slicer import Slicer
 from node.storage import Applied
 from node.upkeep.expiry import Expiry
 from node.upkeep.snapshots import Snapshots

@@ -20,7 +20,8 @@ from cluster.pb import rpc_pb2
 from cluster.wire.messages import LEADER, LEASE_DUE, READ_INDEX_ANSWER, Method, Status
 from node.links.fronts import FrontLink
 from node.serving.leases.keys import Store, answer_keys
-from node.serving.reads import Slices, Waiting
+from node.serving.reads import Waiting
+from node.slicing.slicer import Slices
 
 # questions without a confirmation, and those that wait for a revocation; a front asks one for all of its reads of a tick
 MOST_OPEN = 100_000

@@ -29,7 +29,7 @@ from cluster.features.rows import Row, RowsOf
 from cluster.wire.messages import LONE_HEAD, Method, Status
 from node.kinds import WRITES
 from node.links.fronts import FrontLink
-from node.serving.reads import Slices
+from node.slicing.slicer import Slices
 
 if TYPE_CHECKING:
     from node.replica.server import Node

@@ -19,7 +19,7 @@ from cluster.evaluate.txns.range_compares import FEW, RangeCompares
 from cluster.evaluate.txns.transactions import Steps
 from node.links.fronts import FrontLink
 from node.serving.past import PastView
-from node.serving.reads import Slices
+from node.slicing.slicer import Slices
 
 if TYPE_CHECKING:
     from node.replica.server import Node

@@ -19,8 +19,8 @@ from cluster.evaluate.view import Current
 from cluster.pb import rpc_pb2
 from cluster.wire.messages import HEAD, Status
 from node.links.fronts import FrontLink
-from node.serving.reads import Slices
 from node.serving.streams import PIECE_BYTES
+from node.slicing.slicer import Slices
 from node.storage import Compacted, FutureRevision, Reader
 
 if TYPE_CHECKING:

@@ -2,8 +2,8 @@
 
 A read names the order index that it must reflect (from the sequencer's read index) or none (serializable).
 What must wait is kept in a heap by index. Long reads (a range of many keys, a hash, history) run as
-generators in slices of a few hundred microseconds, each slice followed by a turn of the event loop, from one
-RocksDB snapshot: they never hold up an apply or a heartbeat. The memory of one request is bounded by the
+generators in slices (``node.slicing``), from one RocksDB snapshot: they never hold up an apply or a
+heartbeat. The memory of one request is bounded by the
 answers the front has to buffer: slices leave as PARTIAL records.
 """
 
@@ -11,9 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import heapq
-from collections import deque
-from collections.abc import Callable, Generator
-from time import perf_counter
+from collections.abc import Callable
 
 import structlog
 
@@ -22,98 +20,9 @@ from cluster.errors import EtcdError
 from cluster.faults import MISTAKES, faults
 from cluster.wire.messages import READ, Status
 from node.links.fronts import FrontLink
-from node.upkeep.yielding import Others
+from node.slicing.slicer import Slicer, Slices
 
 log = structlog.get_logger("reads")
-
-SLICE_S = 0.0004
-BESIDE_SLICE_S = 0.0002  # beside writes: what comes in one turn of the loop waits for one slice
-_FRESH_SLICES = 4  # so many before work counts as long
-_BURST = 2  # slices of long work beside writes, each in a turn of the loop of its own, and then a pause
-_PAUSE_S = 0.001  # it has a fourth of the CPU then
-Slices = Generator[None, None, None]
-
-
-class Slicer:
-    """Runs generators a slice at a time, round robin, with the loop served in between. Those that turn out long go on by
-    themselves: with pauses and in shorter slices while there are writes, and without holding up the others."""
-
-    def __init__(self, loop: asyncio.AbstractEventLoop, writes: Callable[[], object] = lambda: None,
-                 perf_counter: Callable[[], float] = perf_counter) -> None:
-        """``writes``: differs when something was written since."""
-        self._loop = loop
-        self._perf_counter = perf_counter
-        self._fresh: deque[tuple[Slices, int]] = deque()  # with the number of their slices so far
-        self._long: deque[Slices] = deque()
-        self._writers = Others(perf_counter, writes)
-        self._scheduled = self._long_scheduled = False
-        self._burst = 0
-        self.slices = 0
-
-    def start(self, work: Slices, part: bool = False) -> None:
-        """Begin a piece of work. ``part``: of something long, which has been cut into requests."""
-        if part:
-            self._long.append(work)
-            if not self._long_scheduled:
-                self._later()
-            return
-        self._fresh.append((work, 1))
-        if not self._scheduled:
-            self._scheduled = True
-            self._loop.call_soon(self._slice)
-
-    def _slice(self) -> None:
-        self._scheduled = False
-        work, slices = self._fresh.popleft()
-        if self._goes_on(work, self._slice_s()):
-            if slices < _FRESH_SLICES:
-                self._fresh.append((work, slices + 1))
-            else:
-                self._long.append(work)
-                if not self._long_scheduled:
-                    self._later()
-        if self._fresh and not self._scheduled:  # else the work has begun another
-            self._scheduled = True
-            self._loop.call_soon(self._slice)
-
-    def _slice_long(self) -> None:
-        self._long_scheduled = False
-        work = self._long.popleft()
-        if self._goes_on(work, self._slice_s()):
-            self._long.append(work)
-        if self._long and not self._long_scheduled:
-            self._later()
-
-    def _later(self) -> None:
-        self._long_scheduled = True
-        self._burst += 1
-        if self._burst >= _BURST and self._writers.about():
-            self._burst = 0
-            self._loop.call_later(_PAUSE_S, self._slice_long)
-        else:
-            self._loop.call_soon(self._slice_long)
-
-    def _slice_s(self) -> float:
-        return BESIDE_SLICE_S if self._writers.about() else SLICE_S
-
-    def _goes_on(self, work: Slices, slice_s: float) -> bool:
-        self.slices += 1
-        now = self._perf_counter()
-        until = now + slice_s
-        try:
-            while True:
-                began = now
-                next(work)
-                now = self._perf_counter()
-                if now + (now - began) / 2 >= until:  # a step is not begun that would end far behind it
-                    return True
-        except StopIteration:
-            return False
-
-    @property
-    def pending(self) -> int:
-        """How many pieces of work are under way."""
-        return len(self._fresh) + len(self._long)
 
 
 class Waiting:

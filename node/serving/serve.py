@@ -27,10 +27,10 @@ from cluster.wire.messages import HEAD, HISTORY_ANSWER, HISTORY_HEAD, Method, St
 from node.links.fronts import FrontLink
 from node.serving.leases.keys import answer_keys
 from node.serving.leases.listing import LeaseList
-from node.serving.reads import Slices
 from node.serving.streams import PIECE_BYTES, Answer, RangeStream
 from node.serving.v2 import V2Tree
 from node.serving.watches import PREV_KV
+from node.slicing.slicer import Slices
 from node.storage import LEAST_ROWS, PAUSE, Compacted, FutureRevision, Reader
 from node.upkeep.counters import figures
 from node.upkeep.defragments import Defragments

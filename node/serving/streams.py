@@ -19,7 +19,7 @@ from cluster import errors
 from cluster.errors import EtcdError
 from cluster.wire.messages import Status
 from node.links.fronts import FrontLink
-from node.serving.reads import Slices
+from node.slicing.slicer import Slices
 
 WINDOW_BYTES = 1 << 20
 LINK_BYTES = 32 << 20

@@ -21,7 +21,7 @@ from cluster.wire.events import EVENT, EVENTS_HEAD, MORE_EVENTS, event_field
 from cluster.wire.messages import SUBSCRIBE_HEAD, SUBSCRIBED_BODY, Status
 from node.links.fronts import FrontLink
 from node.serving.range_index import RangeIndex
-from node.serving.reads import Slices
+from node.slicing.slicer import Slices
 
 PREV_KV = 1
 _NEVER = 1 << 63  # no revision

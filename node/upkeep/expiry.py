@@ -19,7 +19,7 @@ from cluster.pb import rpc_pb2
 from cluster.raft import Role
 from cluster.wire.messages import Method
 from node.links.fronts import FrontLink
-from node.serving.reads import Slices
+from node.slicing.slicer import Slices
 
 if TYPE_CHECKING:
     from node.replica.server import Node

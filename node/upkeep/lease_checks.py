@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from node.serving.reads import Slicer, Slices
+from node.slicing.slicer import Slicer, Slices
 from node.storage.state.slices.lease_check import SLICE_US, check_leases
 from node.storage.state.slices.stale_rows import drop_stale_rows
 

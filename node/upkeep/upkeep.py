@@ -28,12 +28,12 @@ from cluster.wire.frames import PeerKind
 from cluster.wire.messages import ANSWER, Method, Status
 from node.links.fronts import FrontLink
 from node.links.incarnations import REFUSED
-from node.serving.reads import Slices
+from node.slicing.slicer import Slices
+from node.slicing.yielding import Others
 from node.upkeep.giving_back import GivingBack
 from node.upkeep.lease_checks import LeaseChecks
 from node.upkeep.space import ENOUGH, GONE, SHORT, VERY_SHORT, Space, of_store
 from node.upkeep.space import FRAME as SPACE_FRAME
-from node.upkeep.yielding import Others
 
 if TYPE_CHECKING:
     from node.replica.server import Node
@@ -48,8 +48,8 @@ _KEEP_AT_MOST = 20
 _KEEP_SHARE = 8
 _TRANSFER_SHARE = 3, 8  # of the same, of any leader's log, for who gets a state
 _FLUSH_SHARE = 16  # of the same: a sibling of node 0 flushes so often at least, that what is kept for it may go
-# A compaction has time, requests have not: while there are any (node.upkeep.yielding) it takes a fifth of the loop, as etcd
-# pauses between batches, in short slices: what comes waits for one
+# A compaction has time, requests have not: while there are any (node.slicing.yielding) it takes a fifth of
+# the loop, as etcd pauses between batches, in short slices: what comes waits for one
 _COMPACT_SLICE_US = 500
 _COMPACT_BESIDE_US = 200
 _COMPACT_PAUSE_S = 0.001

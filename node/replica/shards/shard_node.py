@@ -42,7 +42,7 @@ from node.replica.shards.feed import ACK_BYTES, ALL_HASTE, FEED_ACK_BODY, FEED_B
 from node.replica.shards.handover import HandOver
 from node.replica.shards.linked import LinkedNode
 from node.replica.shards.order_node import FOLD, load_fold
-from node.serving.reads import Slices
+from node.slicing.slicer import Slices
 from node.storage import Applied, ApplyFailed, StorageError
 
 log = structlog.get_logger("shard")

@@ -11,7 +11,7 @@ from cluster.grain import GRAIN
 from cluster.pb import rpc_pb2
 from cluster.wire.messages import HEAD, Status
 from node.links.fronts import FrontLink
-from node.serving.reads import Slices
+from node.slicing.slicer import Slices
 
 _STEP = 32  # up to 15 us each
 _KEYS = b"\x2a"  # LeaseTimeToLiveResponse.keys, its last field

@@ -14,7 +14,7 @@ from cluster.evaluate.reading.sorting import SortedRows
 from cluster.wire.messages import HEAD, Status
 from cluster.wire.protobuf import varint
 from node.links.fronts import FrontLink
-from node.serving.reads import Slices
+from node.slicing.slicer import Slices
 
 if TYPE_CHECKING:
     from node.replica.server import Node

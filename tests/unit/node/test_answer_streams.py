@@ -11,8 +11,9 @@ from cluster.wire import messages
 from cluster.wire.messages import Status
 from node.links.fronts import FrontLink
 from node.serving import streams
-from node.serving.reads import Reads, Slicer, Slices
+from node.serving.reads import Reads
 from node.serving.streams import LINK_BYTES, PIECE_BYTES, SLOW_AFTER_S, WINDOW_BYTES, RangeStream, Streams
+from node.slicing.slicer import Slicer, Slices
 from tests.unit.proxy.fakes import ManualLoop
 
 PART = b"p" * 100_000

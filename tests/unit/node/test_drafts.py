@@ -23,7 +23,7 @@ from cluster.grain import GRAIN
 from cluster.pb import rpc_pb2 as pb
 from cluster.wire.messages import HEAD, Method, Status
 from node.replica import writes
-from node.serving import reads
+from node.slicing import slicer
 from tests.tries import best_of_three
 from tests.unit.many_ops import very_many
 from tests.unit.node.test_long_answers import KEYS, Replica, transaction
@@ -84,7 +84,7 @@ def test_a_draft_does_what_an_evaluation_in_its_turn_does(
     for module, name, value in (
         (draft, "LARGE_OPS", 0), (draft, "_LOOKS", rng.choice((1, 4, 1024))),
         (draft, "_FEW", rng.choice((0, 1, 64))),
-        (draft, "_STEP_CHANGES", 2), (draft, "ROUNDS", rng.choice((1, 8, 8))), (reads, "SLICE_S", 0.0),
+        (draft, "_STEP_CHANGES", 2), (draft, "ROUNDS", rng.choice((1, 8, 8))), (slicer, "SLICE_S", 0.0),
         (GRAIN, "many_keys", rng.choice((4, 256))), (GRAIN, "turn_rows", rng.choice((9, 256))),
         (txn_eval, "STEP_OPS", 2), (draft, "STEP_OPS", 2), (validate, "STEP_OPS", 2), (steps, "STEP_OPS", 2),
     ):

@@ -10,7 +10,7 @@ from rocksdict import WriteBatch
 from structlog.testing import capture_logs
 
 from cluster.effects import records
-from node.serving.reads import Slicer
+from node.slicing.slicer import Slicer
 from node.storage import StateStore
 from node.storage.keys import LEASE_KEY
 from node.upkeep.lease_checks import LeaseChecks

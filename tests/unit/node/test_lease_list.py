@@ -15,8 +15,9 @@ from cluster.wire.messages import HEAD, Status
 from node.links.fronts import FrontLink
 from node.serving.leases import listing as lease_list
 from node.serving.leases.listing import LeaseList
-from node.serving.reads import Reads, Slicer
+from node.serving.reads import Reads
 from node.serving.streams import LINK_BYTES, PIECE_BYTES, Streams
+from node.slicing.slicer import Slicer
 from tests.unit.proxy.fakes import ManualLoop
 
 

@@ -25,9 +25,10 @@ from node.links.fronts import FrontLink
 from node.replica.writes import Writes
 from node.serving.looking import Looking
 from node.serving.past import Past
-from node.serving.reads import Reads, Slicer
+from node.serving.reads import Reads
 from node.serving.serve import Serve
 from node.serving.streams import Streams
+from node.slicing.slicer import Slicer
 from node.storage import StateStore
 from tests.unit.machines import machine_on
 from tests.unit.node.test_writes import FakeRaft

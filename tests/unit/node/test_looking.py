@@ -18,7 +18,8 @@ from cluster.evaluate.txns.transactions import Unlooked
 from cluster.grain import GRAIN
 from cluster.pb import rpc_pb2 as pb
 from cluster.wire.messages import HEAD, Method, Status
-from node.serving import looking, reads
+from node.serving import looking
+from node.slicing import slicer
 from tests.unit.node.test_long_answers import KEYS, Replica, fill, span, transaction, watched_steps
 
 
@@ -107,7 +108,7 @@ def test_a_look_ahead_decides_what_a_look_in_the_turn_decides(
         (range_compares, "_STEP_CHANGES", 2),
         (range_compares, "_STEP_CHECKS", 3),
         (looking, "FEW", rng.choice((0, 64))),
-        (reads, "SLICE_S", 0.0),
+        (slicer, "SLICE_S", 0.0),
     ):
         monkeypatch.setattr(module, name, value)
     for key in rng.sample(KEYS, rng.choice((0, 2, 40))):
@@ -192,7 +193,7 @@ def test_a_look_ahead_that_is_given_up_midway_decides_nothing(
     replica: Replica, monkeypatch: pytest.MonkeyPatch, slices: int,
 ) -> None:
     """Its front has given the request up by then. The key that fails is the last one of the range."""
-    monkeypatch.setattr(reads, "SLICE_S", 0.0)
+    monkeypatch.setattr(slicer, "SLICE_S", 0.0)
     fill(replica, 5000)
     replica.write(Method.PUT, pb.PutRequest(key=b"f~", value=b"x"))
     replica.write(Method.PUT, pb.PutRequest(key=b"f~", value=b"y"))

@@ -16,9 +16,10 @@ from cluster.pb import rpc_pb2
 from cluster.wire import messages
 from cluster.wire.messages import HEAD, READ, Method, Status
 from node.links.fronts import FrontLink
-from node.serving.reads import Reads, Slicer
+from node.serving.reads import Reads
 from node.serving.serve import Serve
 from node.serving.streams import Streams
+from node.slicing.slicer import Slicer
 from node.storage import StateStore
 from tests.unit.machines import machine_on
 from tests.unit.proxy.fakes import ManualLoop

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from node.serving import reads
-from node.serving.reads import Slicer, Slices
-from node.upkeep.yielding import Others
+from node.slicing import slicer
+from node.slicing.slicer import Slicer, Slices
+from node.slicing.yielding import Others
 from tests.unit.proxy.fakes import ManualLoop
 
 
@@ -16,8 +16,8 @@ class Node:
     """A slicer whose every slice is one step."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(reads, "SLICE_S", 0.0)
-        monkeypatch.setattr(reads, "BESIDE_SLICE_S", 0.0)
+        monkeypatch.setattr(slicer, "SLICE_S", 0.0)
+        monkeypatch.setattr(slicer, "BESIDE_SLICE_S", 0.0)
         self.loop = ManualLoop()
         self.written = 0
         loop: Any = self.loop
@@ -44,7 +44,7 @@ class Node:
 
 @pytest.fixture
 def node(monkeypatch: pytest.MonkeyPatch) -> Node:
-    monkeypatch.setattr("node.upkeep.yielding._HOLD_S", 3600.0)
+    monkeypatch.setattr("node.slicing.yielding._HOLD_S", 3600.0)
     return Node(monkeypatch)
 
 
@@ -63,7 +63,7 @@ def test_beside_writes_long_work_pauses_after_every_second_slice_once_it_is_long
     for pause in range(1, 11):
         assert len(node.loop.later) == 1
         node.pass_pause()
-        assert len(node.steps) == begun + reads._BURST * pause
+        assert len(node.steps) == begun + slicer._BURST * pause
     assert node.slicer.pending == 1
 
 
@@ -88,7 +88,7 @@ def test_parts_of_something_long_pause_together_as_one_whole_would(node: Node) -
             node.pass_pause()
     # a part is two slices, the second of which finds its end
     assert (len(node.steps), node.slicer.slices) == (20, 40)
-    assert node.pauses == 40 // reads._BURST
+    assert node.pauses == 40 // slicer._BURST
 
 
 def test_beside_writes_slices_are_shorter_and_begin_no_step_that_would_end_far_behind(
@@ -96,8 +96,8 @@ def test_beside_writes_slices_are_shorter_and_begin_no_step_that_would_end_far_b
 ) -> None:
     now = 0.0
     node.slicer = Slicer(node.slicer._loop, lambda: node.written, lambda: now)
-    monkeypatch.setattr(reads, "BESIDE_SLICE_S", 0.2)
-    monkeypatch.setattr(reads, "SLICE_S", 0.4)
+    monkeypatch.setattr(slicer, "BESIDE_SLICE_S", 0.2)
+    monkeypatch.setattr(slicer, "SLICE_S", 0.4)
 
     def work(step_s: float) -> Slices:
         nonlocal now
@@ -128,7 +128,7 @@ def test_short_work_does_not_wait_for_the_pause_of_long_work(node: Node) -> None
     for _ in range(10):
         assert len(node.loop.later) == 1, "one pause for all of them"
         node.pass_pause()
-    assert sorted(node.steps) == ["another long"] * 5 * reads._BURST + ["long"] * 5 * reads._BURST
+    assert sorted(node.steps) == ["another long"] * 5 * slicer._BURST + ["long"] * 5 * slicer._BURST
 
 
 def test_work_that_ends_in_a_pause_leaves_nothing_behind(node: Node) -> None:
