@@ -84,6 +84,7 @@ class NodeSettings:
     data_dir: str  # this node's own directory: <data-dir>/member/shard-<s>
     listen_host: str  # bind address of the peer transport
     listen_port: int  # of this shard (base port + shard)
+    listen_also: tuple[str, ...] = ()  # further endpoints of the same
     client_urls: tuple[str, ...] = ()  # advertised; published to the cluster by shard 0's node
     peer_urls: tuple[str, ...] = ()
     incarnation: int = 0

@@ -24,7 +24,7 @@ not say it.
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Protocol
 
@@ -37,6 +37,7 @@ from cluster.settings import Peer
 from cluster.wire.frames import HIGHEST, LOWEST, PEER_FRAMES, PeerKind, agreed
 from cluster.wire.messages import SPOKEN
 from node.links.incarnations import REFUSED, Incarnations
+from node.links.listeners import Listeners
 from node.links.round_trips import RoundTrips
 
 log = structlog.get_logger("peers")
@@ -177,7 +178,7 @@ class Peers:
         incarnation: int,
         shard: int,
         roster: Roster,
-        listen: tuple[str, int],
+        listen: Sequence[str],
         silence_s: float,
         incarnations: Incarnations,
         on_frame: Callable[[int, int, bytes], None],
@@ -204,8 +205,14 @@ class Peers:
             return _HELLO + HELLO.pack(version, cluster_id, member_id, incarnation, shard)
 
         self._hello = hello
-        self._router = machine.listen(tcp_endpoint(*listen), self._receive, keyed=True, hwm=_PEER_HWM,
-                                      silence_s=silence_s, strangers=True, gone=self._gone)
+
+        def listening(endpoint: str, receive: Receive, gone: Callable[[bytes], None]) -> FrameSocket:
+            return machine.listen(endpoint, receive, keyed=True, hwm=_PEER_HWM, silence_s=silence_s,
+                                  strangers=True, gone=gone)
+
+        self._router: FrameSocket = (
+            Listeners(listening, listen, self._receive, self._gone) if len(listen) > 1
+            else listening(listen[0], self._receive, self._gone))
         self._machine, self._silence_s, self._on_refused = machine, silence_s, on_refused
         self.links = {p.member_id: self._link(p) for p in self._known.values()}
 

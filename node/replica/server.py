@@ -22,7 +22,7 @@ import structlog
 
 from cluster import errors
 from cluster.effects import records
-from cluster.endpoints import ipc_endpoint
+from cluster.endpoints import ipc_endpoint, tcp_endpoint
 from cluster.errors import EtcdError
 from cluster.faults import MISTAKES, faults
 from cluster.features.lessor import Lessor
@@ -177,7 +177,8 @@ class Node:
         self.peers = Peers(
             self.machine, cluster_id=common.cluster_id, member_id=common.member_id,
             incarnation=settings.incarnation, shard=settings.shard, roster=self.roster,
-            listen=(settings.listen_host, settings.listen_port), silence_s=common.silence_s,
+            listen=[tcp_endpoint(settings.listen_host, settings.listen_port), *settings.listen_also],
+            silence_s=common.silence_s,
             incarnations=self.incarnations, on_frame=self._peer_frame, on_front=self._remote_front, on_refused=self._refused,
         )
         self._local = self.machine.listen(

@@ -57,7 +57,7 @@ def peers(own: int, ports: list[int], came: list[tuple[int, int, bytes]], good: 
     machine = RealMachine(asyncio.get_running_loop(), Common(7, own, "h", 1, 2, members, "/nowhere"))
     return Peers(
         machine, cluster_id=7, member_id=own, incarnation=own, shard=0, roster=Fixed(own, members),
-        listen=("127.0.0.1", ports[own - 1]), silence_s=1.0, incarnations=Accepting(good),
+        listen=[f"tcp://127.0.0.1:{ports[own - 1]}"], silence_s=1.0, incarnations=Accepting(good),
         on_frame=lambda *frame: came.append(frame), on_front=lambda *_: None, on_refused=lambda peer, code, reason: (refused if refused is not None else []).append(reason),
     )
 

@@ -56,7 +56,7 @@ def port() -> Socket:
     frames: list[bytes] = []
     accepting: Any = type("All", (), {"accept": lambda self, member_id, incarnation: True})()
     Peers(machine, cluster_id=CLUSTER, member_id=1, incarnation=1, shard=0, roster=roster,
-          listen=("127.0.0.1", 2380), incarnations=accepting, silence_s=1.0,
+          listen=["tcp://127.0.0.1:2380"], incarnations=accepting, silence_s=1.0,
           on_frame=lambda member_id, kind, data: frames.append(data), on_front=lambda *args: None,
           on_refused=lambda *args: None)
     socket.frames = frames  # type: ignore[attr-defined]

@@ -228,8 +228,6 @@ def build(values: Values) -> ServerConfig:
         raise ConfigError("--listen-peer-urls must not be empty")
     if not listen_client:
         raise ConfigError("--listen-client-urls must not be empty")
-    if len(listen_peer) > 1:
-        raise ConfigError("several --listen-peer-urls are not supported yet")
     advertise_peer = _advertised(values, "initial-advertise-peer-urls", listen_peer)
     cluster_text = values["initial-cluster"]
     if not values.is_set("initial-cluster"):

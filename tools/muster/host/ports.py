@@ -70,8 +70,7 @@ def listeners(config: ServerConfig, shards: int) -> list[Listener]:
     found = [Listener(bind_address(url), url.port, f"--{flag}={url.text}")
              for flag, urls in (("listen-client-urls", config.listen_client), ("listen-metrics-urls", config.listen_metrics))
              for url in {(u.host, u.port): u for u in urls}.values()]  # http and https may share an address
-    if shards:
-        peer = config.listen_peer[0]
+    for peer in config.listen_peer if shards else ():
         host = bind_address(peer)
         found += [Listener(host, peer.port + shard, f"shard {shard} of --listen-peer-urls={peer.text}") for shard in range(shards)]
     return found

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+from cluster.endpoints import tcp_endpoint
 from cluster.settings import Common, FrontSettings, NodeSettings, Peer, dumps
 from cluster.version import ETCD_VERSION, MUSTER_VERSION
 from tools.muster import peer_keys
@@ -180,7 +181,7 @@ def _common(config: ServerConfig, identity: Identity, run_dir: str, member_id: i
 
 def _node_spec(config: ServerConfig, identity: Identity, run_dir: str, shard: int, cpu: int) -> ChildSpec:
     """A node's process; node 0's holds the front too when there are no front processes (``tools.muster.joined``)."""
-    listen = config.listen_peer[0]
+    listen, *also = config.listen_peer
     serves = shard == 0 and config.fronts == 0
 
     def settings(status_fd: int) -> Sequence[str]:
@@ -190,6 +191,7 @@ def _node_spec(config: ServerConfig, identity: Identity, run_dir: str, shard: in
             data_dir=os.path.abspath(bootstrap.shard_dir(config.data_dir, shard)),
             listen_host=ports.bind_address(listen),
             listen_port=listen.port + shard,
+            listen_also=tuple(tcp_endpoint(ports.bind_address(url), url.port + shard) for url in also),
             client_urls=tuple(u.text for u in config.advertise_client),
             peer_urls=identity.own.peer_urls,
             incarnation=identity.incarnation,
