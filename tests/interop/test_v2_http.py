@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from tests.cluster.local_cluster import local_cluster, until
-from tests.interop.v2_cases import CASES
+from tests.interop import v2_python
+from tests.interop.v2_cases import CASES, generated
 from tests.interop.v2_hosts import ETCD, FORM, Server, Shown, etcd_with_v2, serves
 from tests.interop.v2_waits import SCENARIOS, Scenario, Scene
 
@@ -175,6 +176,16 @@ def test_keys_are_written_and_read_as_at_etcd(
         assert found == wanted, (number % 3, method, path, body)
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_requests_of_chance_are_answered_as_by_etcd(seed: int, etcd: Server, one: Server) -> None:
+    for server in (etcd, one):
+        server.ask("DELETE", "/v2/keys/t?recursive=true")
+        server.begin()
+    for number, (method, path, body, kind) in enumerate(generated(seed, 200)):
+        wanted, found = (server.shown(server.ask(method, path, body, kind)) for server in (etcd, one))
+        assert found == wanted, (seed, number, method, path, body)
+
+
 def _index(shown: Shown) -> int:
     return int(shown.headers.get("x-etcd-index", "0"))
 
@@ -228,3 +239,12 @@ def test_a_wait_ends_with_its_client(one: Server) -> None:
     for connection in connections:
         connection.close()
     until(lambda: watchers() == 0)
+
+
+@pytest.mark.filterwarnings("ignore")  # of the client, which is from 2017
+def test_python_etcd_works_at_any_host(three: list[Server]) -> None:
+    first, second = (v2_python.client(server.address) for server in three[:2])
+    v2_python.keys(first, second)
+    v2_python.waits(first, second)
+    v2_python.lock(first, second)
+    v2_python.cluster(first)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from random import Random
+
 from tests.interop.v2_hosts import FORM
 
 Request = tuple[str, str, str | bytes | None, str | None]
@@ -121,3 +124,30 @@ CASES = {
     "timed": TIMED,
     "wrong": WRONG,
 }
+
+
+def generated(seed: int, count: int) -> Iterator[Request]:
+    """Requests of chance on few keys. What etcd 3.5.1 has wrong is left out: it cannot update a directory."""
+    chance = Random(seed)
+
+    def some(name: str, values: Sequence[str], share: float) -> list[str]:
+        return [f"{name}={chance.choice(values)}"] if chance.random() < share else []
+
+    for _ in range(count):
+        parts = [chance.choice("ab_"), chance.choice("ab")][: chance.randint(0, 2)]
+        path = "".join(f"/{part}" for part in parts)
+        method = chance.choice(("GET", "PUT", "PUT", "PUT", "POST", "DELETE"))
+        query = some("recursive", ("true", "false", "x"), 0.3) + some("dir", ("true", "false"), 0.3)
+        query += some("prevValue", ("1", "2", ""), 0.2) + some("prevIndex", ("0", "1", "y"), 0.1)
+        form: list[str] = []
+        if method == "GET":
+            query += [*some("quorum", ("true",), 0.3), "sorted=true"]
+        elif method != "DELETE":
+            value = some("value", ("1", "2", "3 <&>"), 0.7)
+            form = value + some("ttl", ("500", "", "z"), 0.2) + some("noValueOnSuccess", ("true",), 0.1)
+            if value:
+                query += some("prevExist", ("true", "false"), 0.3)
+            else:
+                query += some("prevExist", ("false",), 0.2) + some("refresh", ("true",), 0.1)
+        body = "&".join(form) if method in ("PUT", "POST") else None
+        yield (method, f"/v2/keys/t{path}?{'&'.join(query)}", body, FORM)
