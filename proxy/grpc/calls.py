@@ -64,16 +64,17 @@ class StreamHandler(Protocol):
 
 
 class Peer:
-    """What the calls of one connection share: the client's address and the server's deadlines."""
+    """What the calls of one connection share: the client's address, the server's deadlines and turns."""
 
-    __slots__ = ("address", "deadlines", "name", "secure")
+    __slots__ = ("address", "deadlines", "name", "secure", "spent")
 
     def __init__(self, address: str, deadlines: Deadlines, name: str | None = None, *,
-                 secure: bool = False) -> None:
+                 secure: bool = False, spent: Callable[[], bool] = lambda: False) -> None:
         """``name``: who the client is by its certificate, where --client-cert-auth asks for one. ``secure``:
-        by TLS."""
+        by TLS. ``spent``: whether messages of streams wait for a later turn (``proxy.http.backlog``)."""
         self.address = address
         self.deadlines = deadlines
+        self.spent = spent
         self.name = name
         self.secure = secure
 
@@ -471,6 +472,12 @@ class StreamCall(Call):
             and len(data) == PREFIX.unpack_from(data)[1] + 5
             and len(data) - 5 <= self.connection.limits.max_message_bytes
         ):
+            connection = self.connection
+            if connection.owner.spent():  # type: ignore[attr-defined]
+                self._held, self._ended = [data[5:]], ended
+                self._wait()
+                return
+            connection.work += MESSAGE_WORK
             self.handler.message(self, data[5:])
             if self.closed or self.ending:
                 return
@@ -480,7 +487,10 @@ class StreamCall(Call):
                 return
             messages.reverse()
             self._held, self._ended = messages, ended
-            self._hand_over()
+            if messages and self.connection.owner.spent():  # type: ignore[attr-defined]
+                self._wait()
+            else:
+                self._hand_over()
             return
         elif ended and self._buffer:
             self._refuse(wire.INTERNAL, "unexpected EOF")
@@ -494,6 +504,11 @@ class StreamCall(Call):
         queued, connection = self.queued, self.connection
         limits = connection.limits
         return queued > limits.max_unsent_bytes or (queued > limits.drain_mark_bytes and connection.crowded)
+
+    def _wait(self) -> None:
+        """What is held comes in a later turn, and so does whatever was read behind it."""
+        self.connection.held_back = self
+        self.connection.work = TURN_WORK
 
     def _hand_over(self) -> None:
         """What is held, as far as this turn's work allows."""

@@ -196,7 +196,8 @@ class _Front(asyncio.Protocol):
             self.dirty = True
             self.http2 = Connection(
                 self.server.registry.open, self.server.limits, self.loop.time(), self.mark,
-                Peer(self.peer, self.server.deadlines, self.peer_name, secure=self.secure),
+                Peer(self.peer, self.server.deadlines, self.peer_name, secure=self.secure,
+                     spent=self.server.backlog.spent),
                 self.server.memory,
             )
             self.data_received(data)

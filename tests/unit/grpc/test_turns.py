@@ -6,14 +6,16 @@ import hpack
 import pytest
 
 from proxy.grpc import wire
-from proxy.grpc.calls import MESSAGE_WORK, Call
+from proxy.grpc.calls import MESSAGE_WORK, Call, Peer
 from proxy.grpc.registry import Registry
+from proxy.http.backlog import SHARED_S
 from proxy.http.http1 import TURN_REQUESTS, Http1Connection
 from proxy.http.http2 import Limits
 from proxy.http.http2 import frames as f
 from proxy.http.http2.blocks import HeaderDecoder
 from proxy.http.http2.connection import TURN_WORK
 from proxy.http.requests import HttpRequest
+from tests.unit.grpc.test_backlog import Loop
 from tests.unit.grpc.test_calls import Talk, message
 from tests.unit.grpc.test_http1_fuzz import Output
 
@@ -131,6 +133,48 @@ def test_held_messages_end_with_their_call(how: str) -> None:
         assert handler.heard.count("cancelled") == 1
         assert how != "lost" or len(handler.heard) == heard + 1
     assert talk.server.held_back is None
+
+
+class Slow(Heard):
+    """Each message takes a fourth of what all share in a turn."""
+
+    def __init__(self, loop: Loop) -> None:
+        super().__init__()
+        self.loop = loop
+
+    def message(self, call: Call, data: bytes) -> None:
+        self.loop.now += SHARED_S / 4
+        super().message(call, data)
+
+
+@pytest.mark.parametrize("framed", ["a frame each", "one frame"])
+def test_messages_of_very_many_connections_share_a_turn(framed: str) -> None:
+    """256 connections that create ten watches each held everybody else's puts up for 0.3 s."""
+    loop = Loop()
+    handlers = [Slow(loop) for _ in range(20)]
+    talks = [stream_of(handler) for handler in handlers]
+    sent = [b"%d" % number for number in range(3)]
+    read = list(map(message, sent)) if framed == "a frame each" else [b"".join(map(message, sent))]
+
+    def go_on(talk: Talk) -> None:
+        talk.server.receive(b"", 100.0)
+        if talk.server.more:
+            loop.backlog.add(lambda: go_on(talk))
+
+    began = loop.now
+    for talk in talks:
+        assert isinstance(talk.server.owner, Peer)
+        talk.server.owner.spent = loop.backlog.spent
+        talk.server.receive(b"".join(f.frame(f.DATA, 0, 1, data) for data in read), 100.0)
+        if talk.server.more:
+            loop.backlog.add(lambda talk=talk: go_on(talk))  # type: ignore[misc]
+    assert loop.now - began <= SHARED_S + 3 * SHARED_S / 4
+    assert handlers[0].heard == ["opened", *sent]
+    assert handlers[-1].heard == ["opened"]
+    while loop.due:
+        assert loop.turn() <= SHARED_S + 3 * SHARED_S / 4
+    assert all(handler.heard == ["opened", *sent] for handler in handlers)
+    assert all(talk.server.held_back is None for talk in talks)
 
 
 class Turns(Output):
