@@ -2,18 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
-import socket
-import threading
 from collections.abc import Iterator
 
-import dns.flags
-import dns.message
-import dns.rcode
-import dns.resolver
-import dns.rrset
 import pytest
 
+from tests.name_server import serving
 from tools.musterctl.client import session
 from tools.musterctl.command import Exit, Flags, Invocation, find
 from tools.musterctl.commands import table
@@ -34,34 +27,8 @@ ZONE = {
 @pytest.fixture(autouse=True)
 def name_server(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
     """Its port."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
-        server.bind(("127.0.0.1", 0))
-        thread = threading.Thread(target=_answer, args=(server,))
-        thread.start()
-        resolver = dns.resolver.Resolver(configure=False)
-        resolver.nameservers, resolver.port = ["127.0.0.1"], server.getsockname()[1]
-        monkeypatch.setattr(dns.resolver, "default_resolver", resolver)
-        yield resolver.port
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as last:
-            last.sendto(b"", server.getsockname())
-        thread.join()
-
-
-def _answer(server: socket.socket) -> None:
-    while True:
-        data, client = server.recvfrom(65_536)
-        if not data:
-            return
-        query = dns.message.from_wire(data)
-        name = query.question[0].name
-        answer = dns.message.make_response(query)
-        answer.flags |= dns.flags.RA
-        if (records := ZONE.get(str(name))) is not None:
-            answer.answer.append(dns.rrset.from_text(name, 60, "IN", "SRV", *records))
-        else:
-            answer.set_rcode(dns.rcode.SERVFAIL if "broken" in str(name) else dns.rcode.NXDOMAIN)
-        with contextlib.suppress(OSError):
-            server.sendto(answer.to_wire(), client)
+    with serving(ZONE, monkeypatch) as port:
+        yield port
 
 
 def test_endpoints_come_by_https_first_and_in_the_order_of_their_records() -> None:

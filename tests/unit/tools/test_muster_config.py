@@ -67,8 +67,8 @@ def test_a_setting_that_cannot_be(args: str, message: str) -> None:
 @pytest.mark.parametrize(
     "arg",
     ["--peer-cert-file=c", "--peer-auto-tls",
-     "--discovery=http://d", "--discovery-srv=example.com",
-     "--enable-distributed-tracing", "--pre-vote=false",
+     "--discovery=http://d", "--discovery-token=t",
+     "--enable-distributed-tracing",
      "--proxy=on"],
 )  # fmt: skip
 def test_what_is_not_there_yet_is_refused_by_name(arg: str) -> None:

@@ -228,6 +228,10 @@ def build(values: Values) -> ServerConfig:
         raise ConfigError("--listen-peer-urls must not be empty")
     if not listen_client:
         raise ConfigError("--listen-client-urls must not be empty")
+    if values["discovery-srv"] and values.is_set("initial-cluster"):
+        raise ConfigError(
+            "multiple discovery or bootstrap flags are set. "
+            'Choose one of "initial-cluster", "discovery" or "discovery-srv"')
     advertise_peer = _advertised(values, "initial-advertise-peer-urls", listen_peer)
     cluster_text = values["initial-cluster"]
     if not values.is_set("initial-cluster"):

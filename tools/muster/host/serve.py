@@ -20,7 +20,7 @@ from tools.muster.config.settings import ServerConfig, Url, gate, setting, with_
 from tools.muster.config.tls import check_files
 from tools.muster.host import control, logs, nodestate, pinning, ports, rundir
 from tools.muster.host.children import ChildSpec, python
-from tools.muster.host.identity import auto_tls, bootstrap
+from tools.muster.host.identity import auto_tls, bootstrap, by_srv
 from tools.muster.host.identity.bootstrap import Identity
 from tools.muster.host.supervisor import Logger, StopLimits, Supervisor, say_removed
 from tools.muster.machine.process.descriptors import raise_limit
@@ -48,7 +48,9 @@ def run(config: ServerConfig) -> int:
         config = auto_tls.with_certificate(config)
         if config.tls is not None:
             check_files(config.tls)
-        if not bootstrap.is_known(config.data_dir):  # a refused first start leaves nothing that the next one would go by
+        if not bootstrap.is_known(config.data_dir):
+            config = by_srv.with_cluster(config, log)
+            # a refused first start leaves nothing that the next one would go by
             ports.compare(config, config.shards, bootstrap.peers_of(config.initial_cluster, config.initial_cluster_token))
         force = setting(config, "force-new-cluster") and bootstrap.is_known(config.data_dir)
         while True:

@@ -1,0 +1,87 @@
+"""``--discovery-srv`` at a first start: the initial cluster is what a domain's SRV records name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import structlog
+
+from tests.name_server import serving
+from tools.muster.config import settings as config
+from tools.muster.config.flags import SERVER_FLAGS
+from tools.muster.config.parse import ConfigError, resolve
+from tools.muster.host.identity import bootstrap, by_srv
+
+ZONE = {
+    "_etcd-server._tcp.three.test.": ["0 1 23801 localhost.", "0 0 23800 localhost.", "9 0 23802 localhost."],
+    "_etcd-server-blue._tcp.three.test.": ["0 0 23800 localhost."],
+    "_etcd-server-ssl._tcp.secure.test.": ["0 0 23800 localhost."],
+    "_etcd-server._tcp.nowhere.test.": ["0 0 23800 nosuch.invalid."],
+}
+
+
+@pytest.fixture(autouse=True)
+def name_server(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
+    """Its port."""
+    with serving(ZONE, monkeypatch) as port:
+        yield port
+
+
+def found(tmp_path: Path, domain: str, *more: str, number: int = 0) -> config.ServerConfig:
+    flags = (f"--name=h{number}", f"--data-dir={tmp_path / str(number)}", f"--discovery-srv={domain}",
+             f"--initial-advertise-peer-urls=http://127.0.0.1:{23800 + number}", *more)  # fmt: skip
+    built = config.build(resolve(SERVER_FLAGS, flags, {}))
+    return by_srv.with_cluster(built, structlog.get_logger("test"))
+
+
+def test_a_host_knows_itself_by_its_address_and_gives_the_others_numbers(tmp_path: Path) -> None:
+    assert found(tmp_path, "three.test").initial_cluster_text == (
+        "0=http://localhost:23801,h0=http://localhost:23800,1=http://localhost:23802"
+    )
+    assert found(tmp_path, "three.test", "--discovery-srv-name=blue").initial_cluster_text == (
+        "h0=http://localhost:23800"
+    )
+
+
+def test_hosts_of_one_domain_have_the_same_ids(tmp_path: Path) -> None:
+    identities = []
+    for number in range(3):
+        settings = found(tmp_path, "three.test", number=number)
+        bootstrap.prepare_data_dir(settings.data_dir)
+        identities.append(bootstrap.establish(settings)[0])
+    assert len({i.cluster_id for i in identities}) == 1
+    assert len({i.member_id for i in identities}) == 3
+    assert {tuple(p.member_id for p in i.peers) for i in identities} == {
+        tuple(p.member_id for p in identities[0].peers)
+    }
+
+
+def test_what_etcd_refuses_is_refused_in_its_words(tmp_path: Path, name_server: int) -> None:
+    with pytest.raises(ConfigError, match=r'cannot find local etcd member "h9" in SRV records$'):
+        found(tmp_path, "three.test", number=9)
+    with pytest.raises(ConfigError) as nothing:
+        found(tmp_path, "nosuch.test")
+    server = f"nosuch.test on 127.0.0.1:{name_server}: no such host"
+    assert str(nothing.value) == (
+        "error setting up initial cluster: error querying DNS SRV records for _etcd-server-ssl "
+        f"lookup _etcd-server-ssl._tcp.{server}; error querying DNS SRV records for _etcd-server "
+        f"lookup _etcd-server._tcp.{server}"
+    )
+    with pytest.raises(ConfigError, match=r"^multiple discovery or bootstrap flags are set"):
+        found(tmp_path, "three.test", "--initial-cluster=h0=http://127.0.0.1:23800")
+    with pytest.raises(ConfigError, match=r"DNS SRV records for _etcd-server lookup nosuch\.invalid\."):
+        found(tmp_path, "nowhere.test")
+
+
+def test_records_of_peers_by_tls_are_of_no_use(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"scheme mismatch with expected peer http://127\.0\.0\.1:23800; "):
+        found(tmp_path, "secure.test")
+    with pytest.raises(ConfigError, match="peers speak no TLS but CURVE"):
+        found(tmp_path, "secure.test", number=1)
+
+
+def test_without_the_flag_nobody_is_asked(tmp_path: Path) -> None:
+    built = config.build(resolve(SERVER_FLAGS, (f"--data-dir={tmp_path}",), {}))
+    assert by_srv.with_cluster(built, structlog.get_logger("test")) is built
