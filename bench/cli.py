@@ -416,12 +416,12 @@ def _fail(reason: str) -> NoReturn:
     raise typer.Exit(2)
 
 
-def main() -> None:
-    """Entry point of the console script."""
+def main(ground: object = None) -> None:
+    """Run a command line. ``ground``: a ``bench.compare.cuts.Ground``, which only ``cuts`` needs."""
     from bench.compare import cli as compare_cli
 
     compare_cli.register(app)
-    app(args=command_first(sys.argv[1:]))
+    app(args=command_first(sys.argv[1:]), obj=ground)
 
 
 if __name__ == "__main__":

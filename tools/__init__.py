@@ -1,4 +1,5 @@
-"""The programs: ``muster`` (server, supervisor, local clusters) and ``musterctl`` (the client).
+"""The programs: ``muster`` (server, supervisor, local clusters), ``musterctl`` (the client), and the start of
+``muster-bench`` (``muster_bench``; all else of it is in ``bench``).
 
 They may use every other folder; nothing imports them.
 """

@@ -243,6 +243,7 @@ def crowd(
 
 
 def cuts(
+    context: typer.Context,
     shards: Annotated[str, Option(help="Comma-separated: numbers of shards, each a step.")] = "2,4,8,16,32,64",
     rate: Annotated[float, Option(min=1, help="Commits a second that each shard reports.")] = 200.0,
     duration: Annotated[float, Option(min=0.1, help="Seconds of one step.")] = 3.0,
@@ -254,9 +255,11 @@ def cuts(
     """What the order log of a store with several shards costs, and how many shards one sequencer can order."""
     from bench.compare import cuts as ordering
 
+    if context.obj is None:
+        raise typer.BadParameter("cuts starts muster's own nodes: run it as muster-bench cuts")
     with _failures():
-        result = ordering.measure([int(n) for n in shards.split(",")], rate_per_s=rate, duration_s=duration,
-                                  data_dir=data_dir, cpu_limit=cpu_limit,
+        result = ordering.measure(context.obj, [int(n) for n in shards.split(",")], rate_per_s=rate,
+                                  duration_s=duration, data_dir=data_dir, cpu_limit=cpu_limit,
                                   said=_said(quiet=as_json))
     if page and not as_json:
         sys.stdout.write(ordering.markdown(result))

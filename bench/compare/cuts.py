@@ -4,6 +4,9 @@ The nodes of the other shards are played by this process: they take the feed, an
 a commit so many times a second, as leaders of busy shards do. What the sequencer's process then uses is the price of
 the order alone: reports taken, cuts written to the order log and replicated, projections fed. From it follows how many
 shards one sequencer can order; a step with that many shards shows whether it is so.
+
+The bench is a client and knows no node's code. Who calls :func:`measure` passes in how nodes are started and
+asked (:class:`Ground`): ``tools.muster_bench`` does.
 """
 
 from __future__ import annotations
@@ -14,14 +17,13 @@ import os
 import shutil
 import statistics
 import subprocess
-import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import psutil
 import uvloop
@@ -32,16 +34,10 @@ from bench.cpu_limit import limited
 from bench.load import run
 from bench.report.text import number
 from bench.systems.systems import free_ports
-from cluster.machine import Machine
 from cluster.order.log import Fold
 from cluster.order.prepare import REPORT
-from cluster.settings import Common, NodeSettings, Peer, dumps
-from cluster.wire.messages import FEED_HEAD, Method, Status
-from node.links.siblings import NodeLink, NodeLinks
-from node.replica.shards.feed import FEED_ACK_BODY, FEED_BODY, NO_HASTE, OWN_HASTE
-from tools.muster.machine.disk import seal
-from tools.muster.machine.process.handed import hand
-from tools.muster.machine.real import RealMachine
+from cluster.settings import Common, NodeSettings, Peer
+from cluster.wire.messages import FEED_ACK_BODY, FEED_BODY, FEED_HEAD, NO_HASTE, OWN_HASTE, Method, Status
 
 SCHEMA = "muster-bench-cuts/1"
 HOSTS = 3
@@ -50,6 +46,52 @@ _CUTS_PER_S = 3 * 1000 / LATE_MS  # so rare that a report just comes in time: it
 _START_LIMIT_S = 30.0
 _TURN_S = 0.005  # between two looks at which shards have something to report
 _SETTLE_S = 0.5
+
+
+class Link(Protocol):
+    """A link to a node, as a node of another shard has it."""
+
+    @property
+    def alive(self) -> bool:
+        """Whether it stands."""
+
+    def request(
+        self, method: int, body: bytes, answered: Callable[[int, bytes], object] | None = None
+    ) -> int:
+        """Queue a request; ``answered(status, body)`` for every answer."""
+
+
+class Links(Protocol):
+    """The links of one node."""
+
+    def get(self, member_id: int, shard: int) -> Link:
+        """The link to that node."""
+
+    def flush(self) -> None:
+        """Send what is queued."""
+
+    def close(self) -> None:
+        """Close them all."""
+
+
+class Asking(Protocol):
+    """What this process is on one host, in place of nodes."""
+
+    def links(self) -> Links:
+        """Those of one more node."""
+
+    def close(self) -> None:
+        """The end of it."""
+
+
+class Ground(Protocol):
+    """Nodes, and links to them."""
+
+    def start(self, settings: NodeSettings) -> subprocess.Popen[bytes]:
+        """The process of a new node."""
+
+    def asking(self, loop: asyncio.AbstractEventLoop, common: Common) -> Asking:
+        """In place of nodes of that host."""
 
 
 @dataclass(slots=True)
@@ -62,11 +104,12 @@ class _Host:
 class _Shard:
     """A shard's node on one host: takes the feed, and reports if it is told to lead."""
 
-    def __init__(self, machine: Machine, common: Common, shard: int, waits_ms: list[float] | None) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, links: Links, common: Common, shard: int,
+                 waits_ms: list[float] | None) -> None:
         self.shard = shard
-        self.links = NodeLinks(machine, common, lambda: None)
+        self.links = links
         self.records = 0
-        self._loop = machine.loop
+        self._loop = loop
         self._fold = Fold()
         self._waits_ms = waits_ms
         self._index = 0
@@ -104,12 +147,13 @@ class _Shard:
         self.links.flush()
 
     @property
-    def link(self) -> NodeLink:
+    def link(self) -> Link:
         return self._link
 
 
-def measure(shards: Sequence[int], *, rate_per_s: float, duration_s: float, data_dir: Path | None = None,
-            cpu_limit: float = 1.0, said: Callable[[str], None] = print) -> dict[str, Any]:
+def measure(ground: Ground, shards: Sequence[int], *, rate_per_s: float, duration_s: float,
+            data_dir: Path | None = None, cpu_limit: float = 1.0,
+            said: Callable[[str], None] = print) -> dict[str, Any]:
     """Load sequencers of stores with so many shards (2 at least), each of the others reporting at that rate. With a
     ``cpu_limit`` below 1 the sequencer's process gets no more of a CPU, so that a step can saturate it.
 
@@ -121,7 +165,7 @@ def measure(shards: Sequence[int], *, rate_per_s: float, duration_s: float, data
     rows = []
     for count in shards:
         said(f"{count} shards")
-        rows.append(uvloop.run(_step(count, rate_per_s, duration_s, data_dir, cpu_limit)))
+        rows.append(uvloop.run(_step(ground, count, rate_per_s, duration_s, data_dir, cpu_limit)))
     result = {"schema": SCHEMA, "started_at": began.isoformat(timespec="seconds"), "machine": run.machine(),
               "rate_per_s": rate_per_s, "duration_s": duration_s, "cpu_limit": cpu_limit, "rows": rows}
     return {**result, "saturates_at_shards": saturation(rows, rate_per_s, cpu_limit)}
@@ -147,19 +191,21 @@ def saturation(rows: Sequence[dict[str, Any]], rate_per_s: float, cpu: float = 1
     return float(1 + max(0.0, cpu - of_a_cut * _CUTS_PER_S) / of_a_report / rate_per_s)
 
 
-async def _step(count: int, rate_per_s: float, duration_s: float, data_dir: Path | None, cpu_limit: float) -> dict[str, Any]:
+async def _step(
+    ground: Ground, count: int, rate_per_s: float, duration_s: float, data_dir: Path | None, cpu_limit: float,
+) -> dict[str, Any]:
     loop = asyncio.get_running_loop()
-    with _started(count, data_dir) as hosts, ExitStack() as stack:
+    with _started(ground, count, data_dir) as hosts, ExitStack() as stack:
         leader = await asyncio.wait_for(asyncio.to_thread(_leader, hosts), _START_LIMIT_S)
         if cpu_limit < 1:
             stack.enter_context(limited(leader.process.pid, cpu_limit))
         waits_ms: list[float] = []
-        machines = {host.common.member_id: RealMachine(loop, host.common) for host in hosts}
+        asking = {host.common.member_id: ground.asking(loop, host.common) for host in hosts}
         reporting = [
-            _Shard(machines[leader.common.member_id], leader.common, shard, waits_ms)
+            _Shard(loop, asking[leader.common.member_id].links(), leader.common, shard, waits_ms)
             for shard in range(1, count)
         ]
-        others = [_Shard(machines[host.common.member_id], host.common, shard, None)
+        others = [_Shard(loop, asking[host.common.member_id].links(), host.common, shard, None)
                   for host in hosts if host is not leader for shard in range(1, count)]
         everyone = [*reporting, *others]
         try:
@@ -178,8 +224,8 @@ async def _step(count: int, rate_per_s: float, duration_s: float, data_dir: Path
         finally:
             for shard in everyone:
                 shard.links.close()
-            for machine in machines.values():
-                machine.close()
+            for one in asking.values():
+                one.close()
     sequencer = used.pop(leader.common.member_id)
     ordered = sorted(waits_ms)
     return {
@@ -217,7 +263,7 @@ async def _pace(loop: asyncio.AbstractEventLoop, everyone: Sequence[_Shard], rep
 
 
 @contextmanager
-def _started(count: int, data_dir: Path | None) -> Iterator[list[_Host]]:
+def _started(ground: Ground, count: int, data_dir: Path | None) -> Iterator[list[_Host]]:
     """Node 0 of three hosts of a store with so many shards."""
     directory = Path(tempfile.mkdtemp(prefix="muster-cuts-", dir=data_dir or os.environ.get("TMPDIR", "/var/tmp")))
     ports = free_ports(HOSTS)
@@ -227,17 +273,16 @@ def _started(count: int, data_dir: Path | None) -> Iterator[list[_Host]]:
         for peer in peers:
             own = directory / peer.name
             (own / "run").mkdir(parents=True)
-            seal.seal(own / "shard-0", peer.member_id)
             reading, writing = os.pipe()
             common = Common(cluster_id=1, member_id=peer.member_id, name=peer.name, shard_count=count,
                             placement_depth=2, peers=peers, run_dir=str(own / "run"), log_level="error",
                             status_fd=writing)
             settings = NodeSettings(common=common, shard=0, data_dir=str(own / "shard-0"), listen_host="127.0.0.1",
                                     listen_port=peer.port, incarnation=peer.member_id)
-            with os.fdopen(hand([dumps(settings)])) as handed:
-                process = subprocess.Popen([sys.executable, "-P", "-m", "node"], pass_fds=(writing,), stdin=handed,
-                                           stdout=subprocess.DEVNULL)
-            os.close(writing)
+            try:
+                process = ground.start(settings)
+            finally:
+                os.close(writing)
             hosts.append(_Host(replace(common, status_fd=-1), process, os.fdopen(reading)))
         yield hosts
     finally:

@@ -155,6 +155,10 @@ HISTORY_HEAD = struct.Struct("<QIIBI")  # from revision, at most so many events,
 HISTORY_ANSWER = struct.Struct("<QQQI")  # next revision to ask from, applied revision, compact revision, events
 STATE_BODY = struct.Struct("<QQQQQQ")  # shard, leader member ID (0 unknown), term, commit, applied, revision
 FEED_HEAD = struct.Struct("<QQI")  # order index and term of the record, its bytes in node 0's log; its projection follows
+FEED_BODY = struct.Struct("<HQ")  # shard, first order index wanted
+FEED_ACK_BODY = struct.Struct("<QQB")  # applied order index, durable order index, haste
+# haste: records may come late; those that concern the own shard may not; none may
+NO_HASTE, OWN_HASTE, ALL_HASTE = 0, 1, 2
 # protocol version, cluster ID, member ID of the front's host (0: none), session, then how it places keys: shards and
 # depth (0, 0: it places none). One that placed keys otherwise than the cluster agreed would write to the wrong shard.
 HELLO_BODY = struct.Struct("<HQQQHH")

@@ -110,6 +110,10 @@ class Principals:
         self._heard = -1
         self._shown: dict[str, Shown] = {}
 
+    def judged(self, call: Any) -> bool:
+        """Whether a call is judged, as far as this front knows."""
+        return self.enabled or getattr(call, "principal", None) is not None
+
     def of(self, token: bytes | None, common_name: str | None) -> Shown | None:
         """What a client shows by his metadata, or by his certificate; None: nothing. An empty token is one
         that does not count, as etcd has it."""

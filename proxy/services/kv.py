@@ -28,7 +28,7 @@ from proxy.shared.context import Call, Context, Registry, UnaryHandler
 from proxy.spanning import range_txns
 from proxy.spanning.gather import Gather, range_answer, range_requests
 from proxy.spanning.merged_ranges import MergedRange
-from proxy.spanning.permissions import judged, may_write_lease
+from proxy.spanning.permissions import may_write_lease
 from proxy.spanning.read_txns import is_read, read_txn
 
 Message = Any  # generated classes are made at run time
@@ -72,7 +72,7 @@ def _put(context: Context) -> UnaryHandler:
                 return
             key = request.key
         shard = shard_of(key)
-        if judged(router, call) and (lease := parse(data).lease):
+        if router.principals.judged(call) and (lease := parse(data).lease):
             may_write_lease(router, call, range(context.placement.shards), lease,
                             lambda: router.write(call, Method.PUT, data, shard, stats),
                             lambda error: context.refuse(call, stats, error))

@@ -18,11 +18,6 @@ from proxy.spanning.gather import Gather
 Failed = Callable[[EtcdError], None]
 
 
-def judged(router: Router, call: Any) -> bool:
-    """Whether a call is judged, as far as this front knows."""
-    return router.principals.enabled or getattr(call, "principal", None) is not None
-
-
 def may_write_lease(
     router: Router, call: Any, shards: range, lease: int, then: Callable[[], None], failed: Failed
 ) -> None:
@@ -40,7 +35,7 @@ def may_list_leases(
 def _ask(
     router: Router, call: Any, shards: range, body: bytes, then: Callable[[], None], failed: Failed
 ) -> None:
-    if not shards or not judged(router, call):
+    if not shards or not router.principals.judged(call):
         then()
         return
     Gather(

@@ -20,7 +20,6 @@ from proxy.routing.router import MethodStats
 from proxy.shared.context import Call, Context
 from proxy.spanning.gather import Gather, range_answer, range_requests, split
 from proxy.spanning.merged_ranges import MergedRange
-from proxy.spanning.permissions import judged
 
 _TRIES = 5
 _NOTHING = b""  # a transaction without operations
@@ -67,7 +66,8 @@ class RangeTxn:
             touched = {shard for ops in (self._request.success, self._request.failure) for op in ops
                        for shard in shards_of(op.request_range.key, op.request_range.range_end)}
             asked += [(shard, _NOTHING) for shard in sorted(touched - {shard for shard, _ in asked})]
-        if judged(self._context.router, self._call):  # by both branches, as etcd does: of these none is read
+        # by both branches, as etcd does: of these none is read
+        if self._context.router.principals.judged(self._call):
             whole = rpc_pb2.TxnRequest(failure=[*self._request.success, *self._request.failure])
             asked.append((0, whole.SerializeToString()))
         self._named = False

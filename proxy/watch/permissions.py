@@ -19,7 +19,6 @@ from cluster.wire.messages import Method
 from proxy.auth.shown import Shown
 from proxy.routing.router import READ_ANY, Router
 from proxy.routing.waiting import PartWaiting, Waiting
-from proxy.spanning.permissions import judged
 from proxy.watch.cohort import ClientWatch
 from proxy.watch.stream import WatchStream
 
@@ -52,7 +51,7 @@ class Permissions:
 
     def ask(self, call: Any, key: bytes, range_end: bytes, then: Then) -> bool:
         """See ``WatchHub.may_watch``."""
-        if not judged(self._router, call):
+        if not self._router.principals.judged(call):
             return False
         self._ask(call, key, range_end, then)
         return True

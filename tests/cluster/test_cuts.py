@@ -16,6 +16,7 @@ from bench.compare import cuts
 from bench.cpu_limit import limited
 from tests.ports import free_ports
 from tests.tries import best_of_three, within
+from tools.muster_bench import RealGround
 
 
 def row(cuts_per_s: float, reports_per_s: float, *, kept_up: bool = True, us: tuple[float, float] = (1000, 10)) -> dict[str, Any]:
@@ -36,7 +37,7 @@ def test_a_sequencer_saturates_where_cuts_that_come_just_in_time_leave_no_cpu_fo
 
 def test_one_shard_has_no_cuts() -> None:
     with pytest.raises(ValueError, match="no cuts"):
-        cuts.measure([1], rate_per_s=1, duration_s=0.1)
+        cuts.measure(RealGround(), [1], rate_per_s=1, duration_s=0.1)
 
 
 @best_of_three
@@ -57,7 +58,8 @@ def test_a_limited_process_gets_its_share_and_no_more() -> None:
 def test_synthetic_shards_get_real_cuts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cuts, "free_ports", free_ports)  # of this process alone
     with tempfile.TemporaryDirectory(prefix="m-") as short:  # a path of a socket has at most 107 bytes
-        result = cuts.measure([3], rate_per_s=20, duration_s=1.0, data_dir=Path(short), said=lambda line: None)
+        result = cuts.measure(RealGround(), [3], rate_per_s=20, duration_s=1.0, data_dir=Path(short),
+                              said=lambda line: None)
         assert list(Path(short).iterdir()) == []
     (step,) = result["rows"]
     assert 0 < step["cuts_per_s"] <= 1.1 * step["reports_per_s"]

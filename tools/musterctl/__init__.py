@@ -1,6 +1,7 @@
 """musterctl: etcdctl's commands, flags, output and exit codes for a muster (or etcd) cluster.
 
-Read in this order: ``cli`` (what happens to a command line), ``commands`` (the table of commands and
+Read in this order: ``cli`` (what happens to a command line), ``global_flags``, ``commands`` (the table of
+commands and
 flags), ``command`` (how a line is matched to it), ``client`` (requests, failover, errors), ``channels``
 (which endpoint is connected), ``diagnose`` (why one is not), one module per group of commands (``kv``,
 ``txn``, ``watch``, ``lease``, ``endpoint``, ``maintenance``, ``check``), and the output: ``printer`` chooses, ``print_simple``, ``print_fields``, ``print_rows``, ``print_json``

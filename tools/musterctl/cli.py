@@ -8,19 +8,15 @@ Exit codes: 0 done, 1 the request failed, 2 no client, 3 bad input, 4 unsupporte
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import sys
-import time
 from importlib import import_module
 from typing import NoReturn
 
 from tools.musterctl.command import Command, Exit, FlagError, Flags, Invocation, find
 from tools.musterctl.commands import table as commands
 from tools.musterctl.usage import usage
-
-_NOT_FLAGS = ("API", "WATCH_KEY", "WATCH_RANGE_END")
 
 
 def main() -> NoReturn:
@@ -93,31 +89,3 @@ def _dispatch(root: Command, line: list[str]) -> None:
     module, function = command.run.split(":")
     invocation = Invocation(command, flags, args, line)
     getattr(import_module(f"tools.musterctl.commands.{module}"), function)(invocation)
-
-
-def take_environment(flags: Flags) -> None:
-    """Set the global flags that the command line left out from MUSTERCTL_* or ETCDCTL_* variables."""
-    names = {}
-    for flag in commands.GLOBAL_FLAGS:
-        key = flag.name.upper().replace("-", "_")
-        names[key] = flag
-        if flag.name in flags.given:
-            continue  # the command line wins
-        for prefix in ("MUSTERCTL_", "ETCDCTL_"):
-            value = os.environ.get(prefix + key, "")
-            if value:
-                try:
-                    flags.set(flag, value)
-                except FlagError as error:
-                    raise Exit(128, f"{prefix}{key}: {error}") from None
-                break
-    for variable, value in os.environ.items():
-        prefix, _, key = variable.partition("_")
-        if prefix in ("ETCDCTL", "MUSTERCTL") and key not in names and key not in _NOT_FLAGS:
-            warning = {
-                "level": "warn",
-                "ts": time.time(),
-                "msg": "unrecognized environment variable",
-                "environment-variable": f"{variable}={value}",
-            }
-            print(json.dumps(warning, separators=(",", ":")), file=sys.stderr)

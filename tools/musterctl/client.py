@@ -18,8 +18,8 @@ from google.protobuf.message import Message
 
 from cluster.pb import rpc_pb2
 from tools.musterctl.channels import MAX_REQUEST_BYTES, Channels, Config, Waiting, say
-from tools.musterctl.cli import take_environment
 from tools.musterctl.command import Exit, Flags, Invocation
+from tools.musterctl.global_flags import GLOBAL_FLAGS, take_environment
 from tools.musterctl.printing.printer import Printer, choose
 
 R = TypeVar("R", bound=Message)
@@ -140,7 +140,6 @@ def session(invocation: Invocation) -> Session:
 
 
 def _show_flags(flags: Flags) -> None:
-    from tools.musterctl.commands.table import GLOBAL_FLAGS
     from tools.musterctl.printing.gotext import duration
 
     for flag in sorted((flag for flag in GLOBAL_FLAGS if not flag.newer), key=lambda flag: flag.name):

@@ -14,7 +14,6 @@ what a node has acknowledged.
 
 from __future__ import annotations
 
-import struct
 from collections import deque
 from collections.abc import Container
 from dataclasses import dataclass, field
@@ -25,16 +24,13 @@ from cluster.errors import EtcdError
 from cluster.order.log import project
 from cluster.order.sound import Place, sound
 from cluster.raft import EntryKind
-from cluster.wire.messages import FEED_HEAD, Status
+from cluster.wire.messages import ALL_HASTE, FEED_ACK_BODY, FEED_BODY, FEED_HEAD, NO_HASTE, OWN_HASTE, Status
 from node.links.fronts import FrontLink
 from node.upkeep.floors import Floors
 
 if TYPE_CHECKING:
     from node.replica.server import Node
 
-FEED_BODY = struct.Struct("<HQ")  # shard, first order index wanted
-FEED_ACK_BODY = struct.Struct("<QQB")  # applied order index, durable order index, haste
-NO_HASTE, OWN_HASTE, ALL_HASTE = 0, 1, 2  # records may come late; those that concern the own shard may not; none may
 _LATE_S = 0.05
 _WINDOW = 2000  # records sent beyond the acknowledged one
 _WINDOW_BYTES = 8 << 20  # the same in bytes of projections, or one record; a receiver acknowledges each quarter of it

@@ -33,12 +33,24 @@ from cluster.pacing.returning import Returning
 from cluster.raft import EntryKind, Role
 from cluster.settings import NodeSettings
 from cluster.wire.frames import PeerKind
-from cluster.wire.messages import FEED_HEAD, HEAD, LEADER, PUT_ANSWER, Method, Status
+from cluster.wire.messages import (
+    ALL_HASTE,
+    FEED_ACK_BODY,
+    FEED_BODY,
+    FEED_HEAD,
+    HEAD,
+    LEADER,
+    NO_HASTE,
+    OWN_HASTE,
+    PUT_ANSWER,
+    Method,
+    Status,
+)
 from node.links.fronts import FrontLink
 from node.links.siblings import NodeLink
 from node.machine import NodeMachine
 from node.replica.shards.fates import Fates
-from node.replica.shards.feed import ACK_BYTES, ALL_HASTE, FEED_ACK_BODY, FEED_BODY, NO_HASTE, OWN_HASTE
+from node.replica.shards.feed import ACK_BYTES
 from node.replica.shards.handover import HandOver
 from node.replica.shards.linked import LinkedNode
 from node.replica.shards.order_node import FOLD, load_fold

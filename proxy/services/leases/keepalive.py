@@ -22,7 +22,7 @@ from cluster.wire.messages import HEAD, LEASE_DUE, Method
 from cluster.wire.protobuf import varint
 from proxy.routing.waiting import ASK, PartWaiting, Waiting
 from proxy.shared.context import Call, Context
-from proxy.spanning.permissions import judged, may_write_lease
+from proxy.spanning.permissions import may_write_lease
 
 _SHARD = 0
 _MAX_UNANSWERED = 10_000  # keep-alives of one stream that wait for their answer
@@ -98,7 +98,7 @@ class KeepAlive:
                 return
         asked = _Asked(call, lease.id, lease.id_field, self._router.loop.time())
         stream.waiting.append(asked)
-        if judged(self._router, call):
+        if self._router.principals.judged(call):
             self._alone(asked)
             return
         self._waiting.append(asked)

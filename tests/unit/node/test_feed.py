@@ -9,9 +9,19 @@ from typing import Any
 from cluster.effects import records
 from cluster.order.log import Attempt, Multi, Part, encode_multi
 from cluster.raft import EntryKind
-from cluster.wire.messages import FEED_HEAD, SEQUENCE, Status, decode_answers
+from cluster.wire.messages import (
+    ALL_HASTE,
+    FEED_ACK_BODY,
+    FEED_BODY,
+    FEED_HEAD,
+    NO_HASTE,
+    OWN_HASTE,
+    SEQUENCE,
+    Status,
+    decode_answers,
+)
 from node.links.fronts import FrontLink, Fronts
-from node.replica.shards.feed import ALL_HASTE, FEED_ACK_BODY, FEED_BODY, NO_HASTE, OWN_HASTE, Feeds
+from node.replica.shards.feed import Feeds
 
 
 class NodeZero:

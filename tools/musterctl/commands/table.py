@@ -10,53 +10,7 @@ from tools.musterctl.command import Command, Flag
 from tools.musterctl.commands import auth_table
 from tools.musterctl.commands.data import copying_flags, snapshots
 from tools.musterctl.commands.hosts import member_flags
-
-GLOBAL_FLAGS = (
-    Flag("endpoints", "list", "127.0.0.1:2379", "gRPC endpoints"),
-    Flag("debug", "bool", "false", "enable client-side debug logging"),
-    Flag(
-        "write-out", "string", "simple", "set the output format (fields, json, protobuf, simple, table)", "w"
-    ),
-    Flag("hex", "bool", "false", "print byte strings as hex encoded strings"),
-    Flag("dial-timeout", "duration", "2s", "dial timeout for client connections"),
-    Flag("command-timeout", "duration", "5s", "timeout for short running command (excluding dial timeout)"),
-    Flag("keepalive-time", "duration", "2s", "keepalive time for client connections"),
-    Flag("keepalive-timeout", "duration", "6s", "keepalive timeout for client connections"),
-    Flag("insecure-transport", "bool", "true", "disable transport security for client connections"),
-    Flag("insecure-discovery", "bool", "true", "accept insecure SRV records describing cluster endpoints"),
-    Flag(
-        "insecure-skip-tls-verify",
-        "bool",
-        "false",
-        "skip server certificate verification (CAUTION: this option should be enabled only for testing purposes)",
-    ),
-    Flag("cert", "string", "", "identify secure client using this TLS certificate file"),
-    Flag("key", "string", "", "identify secure client using this TLS key file"),
-    Flag("cacert", "string", "", "verify certificates of TLS-enabled secure servers using this CA bundle"),
-    Flag("user", "string", "", "username[:password] for authentication (prompt if password is not supplied)"),
-    Flag(
-        "password",
-        "string",
-        "",
-        "password for authentication (if this option is used, --user option shouldn't include password)",
-    ),
-    Flag(
-        "discovery-srv",
-        "string",
-        "",
-        "domain name to query for SRV records describing cluster endpoints",
-        "d",
-    ),
-    Flag("discovery-srv-name", "string", "", "service name to query when using DNS discovery"),
-    Flag(
-        "max-request-bytes",
-        "int",
-        "0",
-        "client-side request size limit in bytes (0: 2 MiB)",
-        newer=True,
-    ),
-    Flag("max-recv-bytes", "int", "0", "client-side answer size limit in bytes (0: none)", newer=True),
-)
+from tools.musterctl.global_flags import GLOBAL_FLAGS
 
 
 def _bool(name: str, usage: str, short: str = "") -> Flag:
