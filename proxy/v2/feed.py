@@ -54,7 +54,7 @@ Woken = Callable[["Fired | None"], None]
 class Waiter:
     """Somebody who waits at a path."""
 
-    __slots__ = ("_started", "alive", "path", "recursive", "since", "stream", "woken")
+    __slots__ = ("_started", "alive", "asked", "path", "recursive", "since", "stream", "woken")
 
     def __init__(
         self, path: bytes, recursive: bool, since: int, stream: bool, started: Started, woken: Woken
@@ -65,6 +65,7 @@ class Waiter:
         self.stream = stream
         self.woken = woken
         self.alive = True
+        self.asked = 0  # how often it has looked back: only the last answer counts
         self._started: Started | None = started
 
     def start(self, answer: Answer | None) -> None:
@@ -183,19 +184,20 @@ class Feed:
             self._again[waiter] = None
             return
         self._again.pop(waiter, None)
+        waiter.asked += 1
         router = self._router
         body = read_body(Kind.SCAN, self.highest, Scan(waiter.path, waiter.recursive, waiter.since).encode())
         router.send(
             link,
             Waiting(
                 None, Method.V2_READ, body, 0, READ_ANY, router.loop.time(), router.limit_s, router.quiet,
-                self._looked_back, (waiter, self._epoch), _NOW),
+                self._looked_back, (waiter, waiter.asked, self._epoch), _NOW),
         )  # fmt: skip
 
     def _looked_back(self, waiting: Waiting, status: int, body: bytes) -> None:
-        waiter, epoch = waiting.context
-        if not waiter.alive:
-            return
+        waiter, asked, epoch = waiting.context
+        if not waiter.alive or asked != waiter.asked:
+            return  # it looks back anew
         if status != 0:
             if waiter.begun:
                 self._again[waiter] = None

@@ -51,6 +51,11 @@ class History:
         """The oldest index that is kept, as etcd says it."""
         return max(self.last - self.KEPT + 1, 1)
 
+    def since(self, index: int) -> list[bytes]:
+        """The events from an index on, as far as they are kept."""
+        kept = (self._events[at % self.KEPT] for at in range(max(index, self.first), self.last + 1))
+        return [one[1] for one in kept if one is not None]
+
     def scan(self, path: bytes, recursive: bool, since: int, now: int) -> bytes | None:
         """The first event from an index on that wakes who waits at a path: its row. V2Error: it may be
         forgotten. ``now``: the index of the tree."""
