@@ -14,6 +14,7 @@ auth           authEnabled, authRevision          0 or 1; 8 bytes
 authUsers      name                               authpb.User
 authRoles      name                               authpb.Role
 alarm          etcdserverpb.AlarmMember           nothing
+muster_v2      a row of the v2 tree               not there while nobody has used version 2
 ============== ================================== ==========================================================
 
 Numbers are big-endian. A backup is such a database and the SHA-256 of it behind. etcd passes over other
@@ -43,6 +44,7 @@ _U64 = struct.Struct(">Q")
 _I64 = struct.Struct(">q")
 KEY, LEASE, META, MEMBERS, CLUSTER, ALARM = b"key", b"lease", b"meta", b"members", b"cluster", b"alarm"
 MEMBERS_REMOVED, AUTH, USERS, ROLES = b"members_removed", b"auth", b"authUsers", b"authRoles"
+V2 = b"muster_v2"  # our own: the rows of the v2 tree, which etcd keeps in a file of another kind
 SCHEDULED, FINISHED = b"scheduledCompactRev", b"finishedCompactRev"
 Row = tuple[bytes, bytes]
 
@@ -82,6 +84,7 @@ class Around:
     members: list[rpc_pb2.Member] = field(default_factory=list)
     alarms: list[tuple[int, int]] = field(default_factory=list)  # member, type
     auth: Auth = field(default_factory=Auth)
+    v2: list[Row] = field(default_factory=list)  # cluster.features.v2.tree
 
 
 # -- writing
@@ -112,6 +115,8 @@ def write(file: Writer, rows: Iterable[Row], around: Around, cluster_version: st
     file.bucket(AUTH, [(b"authEnabled", bytes((auth.enabled,))), (b"authRevision", _U64.pack(auth.revision))])
     file.bucket(USERS, sorted((user.name, user.SerializeToString()) for user in auth.users))
     file.bucket(ROLES, sorted((role.name, role.SerializeToString()) for role in auth.roles))
+    if around.v2:
+        file.bucket(V2, around.v2)
     return file.finish()
 
 
@@ -208,7 +213,8 @@ def _read_around(database: Database) -> Around:
         members=[_read_member(value) for _, value in database.rows(MEMBERS)],
         auth=Auth(auth.get(b"authEnabled") == b"\x01", _number(auth.get(b"authRevision")) or 1,
                   [auth_pb2.User.FromString(value) for _, value in database.rows(USERS)],
-                  [auth_pb2.Role.FromString(value) for _, value in database.rows(ROLES)]))
+                  [auth_pb2.Role.FromString(value) for _, value in database.rows(ROLES)]),
+        v2=list(database.rows(V2)))
     for key, _ in database.rows(ALARM):
         alarm = rpc_pb2.AlarmMember.FromString(key)
         around.alarms.append((alarm.memberID, alarm.alarm))

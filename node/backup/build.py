@@ -67,7 +67,7 @@ def build(job: Job, alive: Iterator[None]) -> dict[str, int]:
         around = Around(
             consistent_index=position.order_index, term=position.term, compact_revision=compacted,
             finished_compact_revision=compacted, leases=shards[0].leases(), alarms=shards[0].alarms(),
-            auth=shards[0].auth(),
+            auth=shards[0].auth(), v2=shards[0].v2(),
             members=[rpc_pb2.Member.FromString(bytes.fromhex(member)) for member in job.members])
         counted = _Counted(sorter.rows(), alive)
         head = write(Writer(file.write), counted, around)

@@ -197,6 +197,8 @@ def _write_rest(shards: list[_Shard], depth: int, around: Around, restored: Rest
     fold = Fold(restored.revision, cuts).encode()
     position = Position(INDEX, INDEX, TERM, restored.revision, restored.compact_revision)
     done = around.finished_compact_revision
+    for name, value in around.v2:
+        shards[0].put(feature_row(RowsOf.V2, name), value)
     for shard in shards:
         for lease in around.leases:
             shard.put(LEASE_KEY.pack(b"L", lease.lease), LEASE_VALUE.pack(lease.ttl_s, lease.remaining_ttl_s))

@@ -96,9 +96,16 @@ class Checkpoint:
 
     def auth(self) -> Auth:
         """Users and roles."""
-        prefix = FEATURE_PREFIX + bytes((RowsOf.AUTH,))
-        rows = self._rows(prefix, FEATURE_PREFIX + bytes((RowsOf.AUTH + 1,)))
-        return auth_in((row[len(prefix) :], value) for row, value in rows)
+        return auth_in(self._feature(RowsOf.AUTH))
+
+    def v2(self) -> list[Row]:
+        """The v2 tree."""
+        return list(self._feature(RowsOf.V2))
+
+    def _feature(self, feature: int) -> Iterator[Row]:
+        prefix = FEATURE_PREFIX + bytes((feature,))
+        rows = self._rows(prefix, FEATURE_PREFIX + bytes((feature + 1,)))
+        return ((row[len(prefix) :], value) for row, value in rows)
 
     def _rows(self, lower: bytes, upper: bytes) -> Iterator[Row]:
         try:

@@ -9,6 +9,11 @@ import pytest
 
 from cluster.bolt import Database
 from cluster.bolt.etcd import NoBackup, checked_size, read_around
+from cluster.effects import records
+from cluster.features.rows import RowsOf, encode
+from cluster.features.v2.changes import evaluate
+from cluster.features.v2.requests import Op, Write
+from cluster.features.v2.tree import Tree
 from cluster.order.log import Fold
 from cluster.placement import Placement
 from node.backup.restore import INDEX, Changed, restore
@@ -16,6 +21,8 @@ from node.storage import Position, RaftLog, StateStore
 from tests.unit.backup.test_build import built, checkpoint, filled
 from tests.unit.storage.conftest import OpenStore, open_store
 from tests.unit.storage.workload import CONFIGURATION
+from tests.unit.v2.random_writes import NOW_NS
+from tests.unit.v2.test_tree import everything
 
 __all__ = ["open_store"]
 KEYS = [b"/%d/%d" % (a, b) for a in range(3) for b in range(40)]
@@ -123,3 +130,21 @@ def test_a_row_that_is_not_of_its_revision_is_refused(open_store: OpenStore, tmp
     swapped = path.read_bytes().replace(rows[0][1], rows[1][1][:size].ljust(size, b"\0"), 1)
     with pytest.raises(NoBackup):
         restored(Database(swapped), tmp_path / "new", 1)
+
+
+def test_the_v2_tree_goes_along_to_shard_0(open_store: OpenStore, tmp_path: Path) -> None:
+    store, tree = open_store(), Tree()
+    for number in range(1200):  # more than its history keeps
+        write = Write(Op.SET, b"/1/%d/k" % (number % 40), b"%d" % number, expires_ns=NOW_NS * (number % 2))
+        rows = evaluate(tree, write).rows
+        tree.take(rows)
+        store.apply([(number + 1, 1, records.rows(encode(RowsOf.V2, rows)))])
+    path, _ = built(tmp_path / "out", [checkpoint(store, tmp_path)])
+    database = Database(path.read_bytes())
+    assert database.check() == []
+    first, *others = restored(database, tmp_path / "new", 2)
+    again = Tree(first.feature_rows(RowsOf.V2))
+    assert everything(again) == everything(tree)
+    assert not any(one.feature_rows(RowsOf.V2) for one in others)
+    for one in (first, *others):
+        one.close()
