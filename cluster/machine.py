@@ -19,6 +19,8 @@ from cluster.histogram import Histogram
 if TYPE_CHECKING:
     import asyncio
 
+    from cluster.settings import Tracing
+
 Receive = Callable[[list[bytes]], None]
 
 
@@ -99,6 +101,30 @@ class Syncs(Protocol):
 
     def close(self) -> None:
         """End after the sync that is under way."""
+
+
+class Span(Protocol):
+    """What is told of one call to a collector of traces."""
+
+    def received(self, size_bytes: int) -> None:
+        """A request has come."""
+
+    def sent(self, size_bytes: int) -> None:
+        """An answer goes."""
+
+    def end(self, status: int, message: str) -> None:
+        """The call has ended, with gRPC's status."""
+
+
+class Tracer(Protocol):
+    """Makes spans of calls, and sends them to a collector, beside the loop."""
+
+    def begin(self, path: bytes, field: Callable[[bytes], bytes], peer: str) -> Span | None:
+        """The span of a call to ``/package.Service/Method`` by ``peer`` (``host:port``), a child of the one
+        that the call's fields name. None: it is not sampled."""
+
+    async def close(self) -> None:
+        """Send what is left, for a moment."""
 
 
 class Machine(Protocol):
@@ -188,6 +214,9 @@ class Machine(Protocol):
         be told."""
 
     # -- the process
+
+    def tracer(self, settings: Tracing) -> Tracer:
+        """Sends spans to a collector."""
 
     def client_descriptors(self) -> int:
         """How many connections of clients this process can take."""

@@ -128,6 +128,16 @@ class Tls:
 
 
 @dataclass(slots=True, frozen=True)
+class Tracing:
+    """Where a front sends spans of its calls, and of which."""
+
+    address: str  # of a collector that speaks OTLP over gRPC, in clear: host:port
+    service_name: str = "etcd"
+    instance_id: str = ""  # "": none is told
+    sampling_rate: int = 0  # of a million calls that no sampled one made
+
+
+@dataclass(slots=True, frozen=True)
 class FrontSettings:
     """One front process."""
 
@@ -163,6 +173,7 @@ class FrontSettings:
     v2: bool = True  # serve etcd's API of version 2
     max_v2_waits: int = 200_000  # of this front
     tls: Tls | None = None
+    tracing: Tracing | None = None
     auth_token: str = "simple"  # or "jwt,...", or "": none
     auth_token_ttl_s: int = 300  # of a simple token, since it was last used
     bcrypt_cost: int = 10  # 4 to 31
@@ -184,6 +195,8 @@ def loads(kind: type[S], text: str) -> S:
     common["log_outputs"] = tuple(common["log_outputs"])
     if raw.get("tls") is not None:
         raw["tls"] = Tls(**_with_tuples(raw["tls"]))
+    if raw.get("tracing") is not None:
+        raw["tracing"] = Tracing(**raw["tracing"])
     _with_tuples(raw)
     return kind(common=Common(**common), **raw)
 

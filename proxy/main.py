@@ -55,7 +55,9 @@ class Front:
         self.connector.follow(self.router.members)
         self.context = Context(settings, self.router)
         self.context.hub.random = machine.random.random
-        self.registry = FilteredRegistry(settings.cors, settings.host_whitelist, timed=settings.timed_calls)
+        self.tracer = machine.tracer(settings.tracing) if settings.tracing is not None else None
+        self.registry = FilteredRegistry(
+            settings.cors, settings.host_whitelist, timed=settings.timed_calls, tracer=self.tracer)
         self.registry.shown = self.context.principals.of
         self.registry.auth_enabled = lambda: self.context.principals.enabled
         register_all(self.registry, self.context)
@@ -179,6 +181,8 @@ class Front:
         await self.server.stop(self.settings.common.limit_s, self.router.close)
         if self.metrics_server is not None:
             await self.metrics_server.stop(0.0)
+        if self.tracer is not None:
+            await self.tracer.close()
         self.context.passwords.close()
         if self._sweeper is not None:
             self._sweeper.cancel()

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 from cluster.faults import faults
+from cluster.machine import Span
 from proxy.gateway.decode import fill
 from proxy.gateway.encode import encode, error, http_status, stream_error
 from proxy.gateway.go_json import Mistake, Values
@@ -66,6 +67,7 @@ class GatewayCall(InnerCall):
         "_queued",
         "_request",
         "_room",
+        "_span",
         "_status",
         "_target",
         "_timer",
@@ -94,9 +96,32 @@ class GatewayCall(InnerCall):
         self.counted = 0
         self.gone = False  # the request is answered, or its client has left
         self.started_http = False
+        self._span: Span | None = None  # of a trace, if it is sampled
         self._timer = None if timeout_s is None else room.loop.call_later(timeout_s, self._expire)
         request.on_close = self._left
         request.on_drain = self._drained
+
+    # -- its span: a service's own calls have none, as in etcd
+
+    def open(self, registry: Served, request: bytes | None) -> None:
+        if registry.tracer is not None:
+            self._span = registry.tracer.begin(self.path, self.field, self.peer)
+            if self._span is not None and request is not None:
+                self._span.received(len(request))
+        super().open(registry, request)
+
+    def finish(self, status: int = wire.OK, message: str = "") -> None:
+        self._end_span(status, message)
+        super().finish(status, message)
+
+    def cancel(self) -> None:
+        self._end_span(wire.CANCELLED, "context canceled")
+        super().cancel()
+
+    def _end_span(self, status: int, message: str) -> None:
+        if self._span is not None:
+            span, self._span = self._span, None
+            span.end(status, message)
 
     # -- the request
 
@@ -161,6 +186,8 @@ class GatewayCall(InnerCall):
 
     def answered(self, message: bytes) -> None:
         self.gathered = 0
+        if self._span is not None:
+            self._span.sent(len(message))
         self._queue.append(message)
         self._queued += len(message)
         self._count(self._queued)

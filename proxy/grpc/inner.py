@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 from cluster.errors import EtcdError
 from cluster.faults import HANDLER_MISTAKES, faults
+from cluster.machine import Tracer
 from proxy.grpc import wire
 from proxy.grpc.calls import BACKLOG_BYTES, StreamHandler, UnaryHandler
 
@@ -29,6 +30,10 @@ class Served(Protocol):
     @property
     def shown(self) -> Callable[[bytes | None, str | None], Any]:
         """What a client shows, by his token and his certificate's name (``proxy.auth.shown``)."""
+
+    @property
+    def tracer(self) -> Tracer | None:
+        """What makes spans of calls; None: nothing."""
 
     def served(self, path: str) -> UnaryHandler | StreamHandler | None:
         """The method's handler, a function or an object that takes a stream of requests; None: there is

@@ -11,9 +11,11 @@ from typing import Any
 
 from cluster.errors import EtcdError
 from cluster.histogram import Histogram
+from cluster.machine import Tracer
 from proxy.grpc import wire
 from proxy.grpc.calls import Call, RefusedCall, StreamCall, StreamHandler, UnaryCall, UnaryHandler
 from proxy.grpc.timed_calls import KINDS, new_times
+from proxy.grpc.traced_calls import traced
 from proxy.http.http2 import Connection, HeaderBlock, Stream
 from proxy.http.http2_requests import HttpStream
 from proxy.http.requests import HttpHandler
@@ -55,13 +57,14 @@ class Clients:
 class Registry:
     """Who serves which path."""
 
-    def __init__(self, *, timed: bool = False) -> None:
-        """``timed``: measure how long calls take, into ``times``."""
+    def __init__(self, *, timed: bool = False, tracer: Tracer | None = None) -> None:
+        """``timed``: measure how long calls take, into ``times``. ``tracer``: makes spans of calls."""
         self.times: dict[str, Histogram] = {}  # by path, in seconds
         self.clients: dict[tuple[str, str], Clients] = {}  # by kind of call, unary or stream, and API version of the client
         # refuses gRPC methods by their path, where this host may not
         self.gate: Callable[[bytes], EtcdError | None] | None = None
         self._timed = timed
+        self.tracer = tracer
         self.shown: Callable[[bytes | None, str | None], Any] = lambda token, common_name: None
         self._methods: dict[bytes, tuple[type[Call], Any]] = {}
         self._services: set[bytes] = set()
@@ -122,6 +125,8 @@ class Registry:
         if self._timed:
             kind = KINDS[kind]
             self.times[path] = new_times()
+        if self.tracer is not None:
+            kind = traced(kind, self.tracer)
         self._methods[name] = (kind, handler)
         self._services.add(name[1:].split(b"/")[0])
 

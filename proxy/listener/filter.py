@@ -10,6 +10,7 @@ from html import escape
 from typing import Any
 from urllib.parse import quote, unquote_to_bytes
 
+from cluster.machine import Tracer
 from proxy.grpc.registry import Registry
 from proxy.http.requests import Headers, HttpHandler, HttpRequest, Switched
 
@@ -33,8 +34,11 @@ _NAME_IGNORED = (
 class FilteredRegistry(Registry):
     """A registry whose HTTP handlers are behind the filter; gRPC is not touched."""
 
-    def __init__(self, cors: tuple[str, ...], host_whitelist: tuple[str, ...], *, timed: bool = False) -> None:
-        super().__init__(timed=timed)
+    def __init__(
+        self, cors: tuple[str, ...], host_whitelist: tuple[str, ...], *, timed: bool = False,
+        tracer: Tracer | None = None,
+    ) -> None:
+        super().__init__(timed=timed, tracer=tracer)
         self._cors = frozenset(cors)
         self._hosts = frozenset(host_whitelist)
         self.auth_enabled: Callable[[], bool] = lambda: False  # whether there are users

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 from cluster import errors
 from cluster.errors import ErrorKind, EtcdError
 from cluster.evaluate import validate
+from cluster.machine import Tracer
 from cluster.placement import Placement
 from cluster.settings import FrontSettings
 from proxy.auth.jwt import tokens_of
@@ -36,6 +37,9 @@ class Registry(Protocol):
     def gate(self) -> Callable[[bytes], EtcdError | None] | None: ...
     @property
     def shown(self) -> Callable[[bytes | None, str | None], Any]: ...
+
+    @property
+    def tracer(self) -> Tracer | None: ...
 
 
 class Context:

@@ -41,6 +41,8 @@ _TAKEN = (
     "cert-file", "key-file", "client-cert-auth", "trusted-ca-file", "client-crl-file",
     "client-cert-allowed-hostname", "client-cert-allowed-cn", "auto-tls", "self-signed-cert-validity",
     "cipher-suites", "tls-min-version", "tls-max-version",
+    "enable-distributed-tracing", "distributed-tracing-address", "distributed-tracing-service-name",
+    "distributed-tracing-instance-id", "distributed-tracing-sampling-rate",
     "host-whitelist", "log-level", "log-format", "log-outputs",
     "enable-log-rotation", "log-rotation-config-json", "help",
 )  # fmt: skip

@@ -64,11 +64,17 @@ def test_a_setting_that_cannot_be(args: str, message: str) -> None:
     assert message in str(e.value)
 
 
+def test_a_rate_of_traces_is_of_a_million() -> None:
+    rate = "--distributed-tracing-sampling-rate=1000001"
+    build(rate)  # and of none without tracing
+    with pytest.raises(ConfigError, match="tracing sampling rate must be less than 1000000"):
+        build(rate, "--enable-distributed-tracing")
+
+
 @pytest.mark.parametrize(
     "arg",
     ["--peer-cert-file=c", "--peer-auto-tls",
      "--discovery=http://d", "--discovery-token=t",
-     "--enable-distributed-tracing",
      "--proxy=on"],
 )  # fmt: skip
 def test_what_is_not_there_yet_is_refused_by_name(arg: str) -> None:

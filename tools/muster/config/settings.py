@@ -17,6 +17,7 @@ from tools.muster.config.flags import AUTO, GATES, SERVER_FLAGS, SETTABLE_GATES,
 from tools.muster.config.parse import ConfigError, Values, convert, duration_ms
 from tools.muster.config.rotation import Rotation, rotation_of
 from tools.muster.config.tls import tls_of
+from tools.muster.config.tracing import tracing_of
 from tools.muster.config.users import check_users
 from tools.muster.host import pinning
 
@@ -240,6 +241,7 @@ def build(values: Values) -> ServerConfig:
     if values["shard-depth"] < 1:
         raise ConfigError("--shard-depth must be at least 1")
     check_users(values["auth-token"], values["bcrypt-cost"])
+    tracing_of(values)
     if values["order-log-bytes"] < LEAST_ORDER_LOG_BYTES:
         raise ConfigError(f"--order-log-bytes must be at least {LEAST_ORDER_LOG_BYTES}")
     pinning.check(values["cpus"])

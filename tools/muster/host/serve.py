@@ -18,6 +18,7 @@ from tools.muster.config.parse import ConfigError
 from tools.muster.config.rotation import rotating
 from tools.muster.config.settings import ServerConfig, Url, gate, setting, with_shards
 from tools.muster.config.tls import check_files
+from tools.muster.config.tracing import tracing_of
 from tools.muster.host import control, logs, nodestate, pinning, ports, rundir
 from tools.muster.host.children import ChildSpec, python
 from tools.muster.host.identity import auto_tls, bootstrap, by_srv
@@ -275,6 +276,7 @@ def _front_settings(
         cors=setting(config, "cors"),
         host_whitelist=setting(config, "host-whitelist"),
         tls=config.tls,
+        tracing=tracing_of(config.values),
         auth_token=setting(config, "auth-token"),
         auth_token_ttl_s=setting(config, "auth-token-ttl"),
         bcrypt_cost=setting(config, "bcrypt-cost"),

@@ -16,8 +16,8 @@ from functools import cached_property
 
 import zmq
 
-from cluster.machine import FrameSocket, Receive, StatusSink, Syncs
-from cluster.settings import Common
+from cluster.machine import FrameSocket, Receive, StatusSink, Syncs, Tracer
+from cluster.settings import Common, Tracing
 from tools.muster.machine.disk.syncer import Syncer
 from tools.muster.machine.process.descriptors import for_clients, raise_limit
 from tools.muster.machine.process.status import StatusPipe
@@ -52,6 +52,12 @@ class RealMachine:
     def now_ms(self) -> int:
         """Monotonic milliseconds."""
         return int(time.monotonic() * 1000)
+
+    def tracer(self, settings: Tracing) -> Tracer:
+        """See ``cluster.machine.Machine``. Imported here: it takes 0.1 s and 20 MB."""
+        from tools.muster.machine.process.tracing import OtlpTracer
+
+        return OtlpTracer(settings, self.loop)
 
     # -- links
 
