@@ -155,7 +155,8 @@ class FrontSettings:
     max_unanswered_bytes: int = 4_194_304  # of a connection, as the two below
     max_unfinished_bytes: int = 67_108_864
     max_untaken_bytes: int = 33_554_432
-    large_write_window_bytes: int = 1_048_576  # of this front: proxy.routing.large
+    large_write_window_bytes: int = 1_048_576  # of this front: proxy.routing.in_turn
+    max_connection_range_compares: int = 16
     max_connection_snapshots: int = 2
     max_connection_range_streams: int = 64
     grpc_keepalive_min_time_ms: int = 5_000

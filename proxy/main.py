@@ -51,7 +51,8 @@ class Front:
         loop = machine.loop
         self.status = machine.status
         self.connector = connector(machine, common)
-        self.router = Router(loop, common, self.connector, settings.large_write_window_bytes)
+        self.router = Router(loop, common, self.connector, settings.large_write_window_bytes,
+                             settings.max_connection_range_compares)
         self.connector.follow(self.router.members)
         self.context = Context(settings, self.router)
         self.context.hub.random = machine.random.random

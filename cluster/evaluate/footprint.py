@@ -163,6 +163,13 @@ def is_read_only(request: Any) -> bool:
     return all(op.HasField("request_range") for ops in (request.success, request.failure) for op in ops)
 
 
+def compares_ranges(request: Any) -> bool:
+    """Whether a TxnRequest has a compare of a range anywhere."""
+    return any(compare.range_end for compare in request.compare) or any(
+        op.HasField("request_txn") and compares_ranges(op.request_txn)
+        for ops in (request.success, request.failure) for op in ops)
+
+
 def is_serializable(request: Any) -> bool:
     """Whether a read-only TxnRequest may be answered locally: all its ranges say so, or there are none."""
     return all(op.request_range.serializable for ops in (request.success, request.failure) for op in ops)

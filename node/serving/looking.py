@@ -1,13 +1,12 @@
 """Range compares of transactions that write, looked at in slices ahead of the turn that evaluates them
 (``cluster.evaluate.txns.range_compares``), and transactions of very many operations
-(``cluster.evaluate.txns.draft``). A few are looked at at a time; the others wait for these.
+(``cluster.evaluate.txns.draft``). A few are looked at at a time; the others wait for these, links in turn.
 
 A transaction whose deciding keys change faster than its ranges can be walked goes on until its front has
 given it up; nobody waits for it."""
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -17,6 +16,7 @@ from cluster.evaluate.replica import Ahead
 from cluster.evaluate.txns.draft import Draft
 from cluster.evaluate.txns.range_compares import FEW, RangeCompares
 from cluster.evaluate.txns.transactions import Steps
+from cluster.pacing.turns import Turns
 from node.links.fronts import FrontLink
 from node.serving.past import PastView
 from node.slicing.slicer import Slices
@@ -24,11 +24,13 @@ from node.slicing.slicer import Slices
 if TYPE_CHECKING:
     from node.replica.server import Node
 
-AT_ONCE = 16  # each keeps an iterator of RocksDB
+# the shares of two connections (``--max-connection-range-compares``); each keeps an iterator of RocksDB
+AT_ONCE = 32
 MOST = 10_000  # of one node: beyond it TooManyRequests
 _ROUNDS = 8  # of what changed while what had changed before was looked at
 
 Wanted = Callable[[], bool]
+Look = tuple[FrontLink, int, Any, Wanted, Callable[[Any], None]]
 A = TypeVar("A", RangeCompares, Draft, Ahead)
 
 
@@ -37,11 +39,10 @@ class Looking:
 
     def __init__(self, node: Node) -> None:
         self._node = node
-        self._running = 0
-        self._waiting: deque[tuple[FrontLink, int, Any, Wanted, Callable[[Any], None]]] = deque()
+        self._turns: Turns[Look] = Turns(AT_ONCE)
 
     def __len__(self) -> int:
-        return self._running + len(self._waiting)
+        return self._turns.used + len(self._turns)
 
     def write(self, link: FrontLink, rid: int, looked: Ahead) -> None:
         """For a transaction of ``node.replica.writes``."""
@@ -59,14 +60,13 @@ class Looking:
             then(None)
             self._node.reads.refuse(link, rid, EtcdError(errors.TOO_MANY_REQUESTS))
             return
-        self._waiting.append((link, rid, looked, wanted, then))
-        self._next()
+        look = link, rid, looked, wanted, then
+        if self._turns.enter(link.identity, 1, look):
+            self._begin(look)
 
-    def _next(self) -> None:
-        while self._waiting and self._running < AT_ONCE:
-            link, rid, looked, wanted, then = self._waiting.popleft()
-            self._running += 1
-            self._node.reads.start(link, rid, self._look(link, rid, looked, wanted, then))
+    def _begin(self, look: Look) -> None:
+        link, rid, *_ = look
+        self._node.reads.start(link, rid, self._look(*look))
 
     def _look(
         self, link: FrontLink, rid: int, looked: Any, wanted: Wanted, then: Callable[[Any], None],
@@ -76,9 +76,10 @@ class Looking:
             done = yield from self._steps(link, rid, looked, wanted)
             seen = looked if done and wanted() else None
         finally:
-            self._running -= 1
+            self._turns.leave(link.identity, 1)
             then(seen)
-            self._next()
+            while (found := self._turns.next()) is not None:
+                self._begin(found[2])
             self._node.wake()
 
     def _steps(self, link: FrontLink, rid: int, looked: Ahead, wanted: Wanted) -> Steps[bool]:

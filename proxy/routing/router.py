@@ -32,7 +32,7 @@ from cluster.wire.messages import HEAD, LEADER, LONE_HEAD, READ, REQUEST, Method
 from cluster.wire.protobuf import ResponseHeaders, header_prefix
 from proxy.auth.shown import Principals
 from proxy.routing.following import heard
-from proxy.routing.large import LARGE_BYTES, LargeWrites
+from proxy.routing.in_turn import LARGE_BYTES, InTurn
 from proxy.routing.links import REFUSED, Link, Near
 from proxy.routing.overdue import sweep_link, sweep_waiting
 from proxy.routing.pieces import Pieces
@@ -63,7 +63,7 @@ class Router:
     """Requests to the nodes. ``limit_s``: the server's own time limit."""
 
     def __init__(self, loop: Loop, common: Common, connect: Connect,
-                 large_write_window_bytes: int = 1 << 20) -> None:
+                 large_write_window_bytes: int = 1 << 20, range_compares: int = 16) -> None:
         self.loop = loop
         self.common = common
         self.limit_s = common.limit_s
@@ -89,7 +89,7 @@ class Router:
         self._scheduled = False
         self._late: list[Link] = []
         self._gathering: list[Callable[[], None]] = []
-        self.large = LargeWrites(self, large_write_window_bytes)
+        self.in_turn = InTurn(self, large_write_window_bytes, range_compares)
         self.pieces = Pieces(self, common.client_stall_timeout_ms / 1000)
         self.read_index = ReadIndexRounds(self)
         self.slow = SlowRequests(common.warning_request_ms / 1000)
@@ -106,7 +106,7 @@ class Router:
               then: Callable[[Waiting, int, bytes], None] | None = None, context: Any = None) -> None:
         """A request that may change something, to the shard's leader."""
         waiting = Waiting(call, method, body, shard, WRITE, self.loop.time(), self.limit_s, stats, then, context)
-        if len(body) > LARGE_BYTES and not self.large.lets_in(waiting):
+        if len(body) > LARGE_BYTES and not self.in_turn.large.lets_in(waiting, len(body)):
             return
         link = self.routes[shard].leader_link
         if link is not None:
@@ -513,7 +513,7 @@ class Router:
         """Every ``SWEEP_S``: links, time limits, requests whose clients have gone."""
         now = self.loop.time()
         self.pieces.sweep(now)
-        self.large.sweep(now)
+        self.in_turn.sweep(now)
         for route in self.routes:
             if not self.draining:
                 route.upkeep(now)
@@ -571,7 +571,7 @@ class Router:
     def close(self) -> None:
         """End every link. What is still open is answered as of unknown fate."""
         self.draining = True
-        self.large.close()
+        self.in_turn.close()
         for route in self.routes:
             for link in tuple(route.links.values()):
                 link.close("shutting down")
@@ -587,7 +587,7 @@ class Router:
             "queued": sum(len(r.queue) + len(r.reads) for r in self.routes),
             "read_index_rounds": self.read_index.rounds, "read_index_slow": self.read_index.slow,
             "read_index_failed": self.read_index.failed,
-            "large_writes_waiting": self.large.waiting,
+            **self.in_turn.statistics(),
             "links_up": sum(link.up for r in self.routes for link in r.links.values()),
         }
 

@@ -16,7 +16,7 @@ from google.protobuf.message import DecodeError
 from cluster import errors
 from cluster.errors import EtcdError
 from cluster.evaluate import plain_put, validate
-from cluster.evaluate.footprint import is_read_only, is_serializable
+from cluster.evaluate.footprint import compares_ranges, is_read_only, is_serializable
 from cluster.evaluate.reading.ranges import RangeRead, plain_get
 from cluster.evaluate.steps import STEP_OPS, Steps, finish
 from cluster.evaluate.txns import plain_txn
@@ -257,14 +257,15 @@ def _txn(context: Context) -> UnaryHandler:
         if not one_shard:
             yield from _collect(context, request, found)
         shard = WIDE if len(found) > 1 else found.pop() if found else 0
+        write = router.in_turn.compare if compares_ranges(request) else router.write
         if shard == WIDE and range_txns.is_read(request):
             range_txns.RangeTxn(context, call, request, stats).start()
         elif shard == WIDE:
-            router.wide(call, Method.TXN, data, stats)
+            write(call, Method.WIDE, bytes((Method.TXN,)) + data, 0, stats)
         elif is_read_only(request):
             router.read(call, Method.READ_TXN, data, shard, is_serializable(request), stats)
         else:
-            router.write(call, Method.TXN, data, shard, stats)
+            write(call, Method.TXN, data, shard, stats)
 
     return txn
 

@@ -18,6 +18,7 @@ from cluster.evaluate.txns.transactions import Unlooked
 from cluster.grain import GRAIN
 from cluster.pb import rpc_pb2 as pb
 from cluster.wire.messages import HEAD, Method, Status
+from node.links.fronts import FrontLink
 from node.serving import looking
 from node.slicing import slicer
 from tests.unit.node.test_long_answers import KEYS, Replica, fill, span, transaction, watched_steps
@@ -217,3 +218,24 @@ def test_looks_that_wait_and_are_given_up_end_one_after_the_other(replica: Repli
     replica.link.overdue = replica.rid
     replica.settle()
     assert not len(replica.looking)
+
+
+def test_fronts_take_turns_with_the_looks_that_wait(
+    replica: Replica, monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    fill(replica, 600)
+    order: list[bytes] = []
+    resume = replica.writes.resume
+
+    def resumed(link: FrontLink, rid: int, looked: Any) -> None:
+        order.append(link.identity)
+        resume(link, rid, looked)
+
+    monkeypatch.setattr(replica.writes, "resume", resumed)
+    for _ in range(3 * looking.AT_ONCE):
+        replica.write(Method.TXN, pb.TxnRequest(compare=[FULL], success=[PUT]))
+    replica.link = FrontLink(b"other", replica._frame, b"", 2)
+    replica.write(Method.TXN, pb.TxnRequest(compare=[FULL], success=[PUT]))
+    replica.settle()
+    assert len(order) == 3 * looking.AT_ONCE + 1
+    assert order.index(b"other") <= 2 * looking.AT_ONCE

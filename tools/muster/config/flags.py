@@ -93,6 +93,9 @@ _GROUPS: dict[str, list[Flag]] = {
              "writes of more than 16 KiB that clients of a host may have on their way to the leaders "
              "together, shared among its fronts; the rest wait, and clients take turns. One that is larger "
              "goes alone"),
+        Flag("max-connection-range-compares", U, "16",
+             "transactions that compare ranges and write, that one connection may have on their way; the "
+             "rest wait"),
         Flag("max-connection-snapshots", U, "2", "snapshots that one connection may have under way; a host makes 4 at once"),
         Flag("max-connection-range-streams", U, "64", "RangeStreams that one connection may have under way"),
         Flag("client-stall-timeout", D, "1m", "a client that takes nothing of a stream, a snapshot or a range for so long is answered with an error; of one that holds more than its share of --max-client-memory-bytes when that is used up, the connection ends"),

@@ -262,6 +262,7 @@ def _front_settings(
         max_unfinished_bytes=setting(config, "max-unfinished-bytes"),
         max_untaken_bytes=setting(config, "max-untaken-bytes"),
         large_write_window_bytes=setting(config, "large-write-window-bytes") // max(config.fronts, 1),
+        max_connection_range_compares=setting(config, "max-connection-range-compares"),
         max_connection_snapshots=setting(config, "max-connection-snapshots"),
         max_connection_range_streams=setting(config, "max-connection-range-streams"),
         grpc_keepalive_min_time_ms=setting(config, "grpc-keepalive-min-time"),

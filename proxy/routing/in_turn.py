@@ -1,20 +1,23 @@
-"""Large writes take turns: so many bytes of them are on their way at once, client after client.
+"""Writes that take turns: so much of them is on its way at once, client after client (decision 82).
 
-A write of a megabyte takes its turn of every log and disk on its way, and whatever comes behind it waits.
-Four of them beside small puts made these take 200 ms instead of 4. So a front lets in no more than a window
-of them (``--large-write-window-bytes``), and gives it back as they are answered (decision 82). Small writes
-never wait here.
+- *Large writes.* One of a megabyte takes its turn of every log and disk on its way, and whatever comes behind
+  it waits. Four of them beside small puts made these take 200 ms instead of 4. So a front lets in no more
+  than a window of them (``--large-write-window-bytes``), and gives it back as they are answered.
+- *Transactions with compares of ranges.* Leaders look at a few of them at a time. A connection has a share
+  (``--max-connection-range-compares``), so that one that sends very many leaves the others' room.
+
+Other writes never wait here.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from cluster import errors
-from cluster.pacing.turns import Turns
+from cluster.pacing.turns import NO_LIMIT, Turns
 from cluster.wire.messages import HEAD, Status
-from proxy.routing.waiting import Waiting
+from proxy.routing.waiting import WRITE, MethodStats, Waiting
 
 if TYPE_CHECKING:
     from proxy.routing.router import Router
@@ -24,17 +27,19 @@ _PARTIAL, _OK = int(Status.PARTIAL), int(Status.OK)
 Then = Callable[[Waiting, int, bytes], None] | None
 
 
-class LargeWrites:
-    """Those of a front. A client is a connection."""
+class WritesInTurn:
+    """One kind of them. A client is a connection."""
 
-    def __init__(self, router: Router, window_bytes: int) -> None:
+    def __init__(self, router: Router, turns: Turns[Waiting], go: Callable[[Waiting], None]) -> None:
+        """``go``: takes one whose turn has come."""
         self._router = router
-        self._turns: Turns[Waiting] = Turns(window_bytes)
+        self._turns = turns
+        self._go = go
         self._under_way: dict[Waiting, tuple[object, int, Then]] = {}
 
-    def lets_in(self, waiting: Waiting) -> bool:
-        """Whether a write may go to its leader now. One that may not is sent when its turn comes."""
-        owner, size = getattr(waiting.call, "peer", None), len(waiting.body)
+    def lets_in(self, waiting: Waiting, size: int) -> bool:
+        """Whether a write of that size goes on now. One that does not is passed on when its turn comes."""
+        owner = getattr(waiting.call, "peer", None)
         if not self._turns.enter(owner, size, waiting):
             return False
         self._begin(waiting, owner, size)
@@ -69,14 +74,14 @@ class LargeWrites:
             waiting.stats.ok += 1
 
     def go_on(self) -> None:
-        """What there is room for now is sent."""
+        """What there is room for now is passed on."""
         while (found := self._turns.next()) is not None:
             owner, size, waiting = found
             self._begin(waiting, owner, size)
             if waiting.call is not None and waiting.call.closed:
                 self._router.gone(waiting)
             else:
-                self._router.to_leader(waiting)
+                self._go(waiting)
 
     def sweep(self, now: float) -> None:
         """Every ``router.SWEEP_S``: what nobody waits for, or has waited too long, leaves the line."""
@@ -98,6 +103,41 @@ class LargeWrites:
     def waiting(self) -> int:
         """How many wait for their turn."""
         return len(self._turns)
+
+
+class InTurn:
+    """Both kinds of a front."""
+
+    def __init__(self, router: Router, large_write_window_bytes: int, range_compares: int) -> None:
+        self._router = router
+        self.large = WritesInTurn(router, Turns(large_write_window_bytes), router.to_leader)
+        self.compares = WritesInTurn(router, Turns(NO_LIMIT, range_compares), self._admit)
+
+    def compare(self, call: Any, method: int, body: bytes, shard: int, stats: MethodStats) -> None:
+        """A transaction that compares ranges, and may change something: ``Router.write``, in turn."""
+        router = self._router
+        waiting = Waiting(call, method, body, shard, WRITE, router.loop.time(), router.limit_s, stats)
+        if self.compares.lets_in(waiting, 1):
+            self._admit(waiting)
+
+    def _admit(self, waiting: Waiting) -> None:
+        size = len(waiting.body)
+        if size <= LARGE_BYTES or self.large.lets_in(waiting, size):
+            self._router.to_leader(waiting)
+
+    def sweep(self, now: float) -> None:
+        """See :meth:`WritesInTurn.sweep`."""
+        self.compares.sweep(now)
+        self.large.sweep(now)
+
+    def close(self) -> None:
+        """The front stops."""
+        self.compares.close()
+        self.large.close()
+
+    def statistics(self) -> dict[str, int]:
+        """How many wait."""
+        return {"large_writes_waiting": self.large.waiting, "range_compares_waiting": self.compares.waiting}
 
 
 def _over(waiting: Waiting, now: float) -> bool:

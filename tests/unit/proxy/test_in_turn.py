@@ -1,11 +1,16 @@
-"""Large writes of a front take turns: so many bytes at once, one client after the other (decision 82)."""
+"""Large writes of a front take turns, and so do transactions that compare ranges (decision 82)."""
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
+from cluster.pb import rpc_pb2 as pb
 from cluster.wire.messages import HEAD, Method, Status
+from proxy.grpc.registry import Registry
 from proxy.routing.router import MethodStats, Router, Waiting
+from proxy.services import kv
 from tests.unit.proxy.fakes import FakeCall, FakeNode, Net
 
 LARGE = 400_000
@@ -52,7 +57,7 @@ def test_a_client_with_many_large_writes_has_a_window_of_them_on_their_way(net: 
     a, leader = Client(net, "a"), net.nodes[2]
     calls = [a.put(number) for number in range(6)]
     assert names(leader) == ["a0", "a1"]
-    assert net.router.large.waiting == 4
+    assert net.router.in_turn.large.waiting == 4
     assert [answer(net, leader) for _ in calls] == [f"a{number}" for number in range(6)]
     assert [call.status for call in calls] == [(0, "")] * 6
     assert a.stats.ok == 6
@@ -115,7 +120,7 @@ def test_what_nobody_waits_for_any_more_leaves_the_line(net: Net) -> None:
     calls[0].closed = calls[2].closed = True
     net.pass_time(0.1)
     assert names(leader) == ["a0", "a1"]  # the first one is on its way: nobody can take it back
-    assert net.router.large.waiting == 1
+    assert net.router.in_turn.large.waiting == 1
     assert a.stats.codes == {1: 2}
 
 
@@ -159,3 +164,33 @@ def test_those_in_line_are_told_that_the_front_stops(net: Net) -> None:
     net.router.close()
     assert [call.status for call in calls[1:]] == [(14, "etcdserver: server stopped")] * 2
     assert calls[0].closed
+
+
+def comparing(name: str, size: int = 10) -> bytes:
+    compare = pb.Compare(key=b"a", range_end=b"z", target=pb.Compare.VERSION)
+    put = pb.RequestOp(request_put=pb.PutRequest(key=name.encode(), value=bytes(size)))
+    nested = pb.RequestOp(request_txn=pb.TxnRequest(compare=[compare], success=[put]))
+    return pb.TxnRequest(success=[nested]).SerializeToString()
+
+
+def test_transactions_that_compare_ranges_have_a_share_of_each_connection(net: Net) -> None:
+    """Who sent many over very large ranges had others' wait until they were given up."""
+    leader, calls = net.nodes[2], {}
+    registry = Registry()
+    net.context.router = net.router
+    kv.register(registry, net.context)
+    transact: Any = registry.served("/etcdserverpb.KV/Txn")
+    for client, count in (("a", 20), ("b", 2)):
+        for number in range(count):
+            call = calls[client, number] = FakeCall()
+            call.peer = client  # type: ignore[attr-defined]
+            transact(call, comparing(f"{client}{number:02}", LARGE if client == "b" else 10))
+    net.run()
+    assert [sum(b"%b0" % client in r.body for r in leader.requests) for client in (b"a", b"b")] == [10, 2]
+    assert len(leader.requests) == 18
+    assert net.router.in_turn.compares.waiting == 4
+    for _ in range(22):
+        leader.ok(leader.requests.pop(0))
+        net.run()
+    assert all(call.status == (0, "") for call in calls.values())
+    assert not net.router.in_turn.compares.waiting
