@@ -1,25 +1,28 @@
-"""HTTP/1.1 on ``h11``: keep-alive, pipelining, chunked bodies both ways. Pure but for its callbacks.
+"""HTTP/1.1: keep-alive, pipelining, chunked bodies both ways. Pure but for its callbacks.
 
 ``Http1Connection`` is fed by ``receive`` and calls ``write(bytes)`` and ``close()`` of its
 owner. Requests are handed over whole, one at a time: the next pipelined one waits for the
-answer. Not a hot path: about 100 us a request.
+answer. What is plain is ``http1_plain``'s; all else, about 100 us a request, is ``h11``'s.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from email.utils import formatdate
 from http import HTTPStatus
 from typing import Protocol
 
 import h11
 
+from proxy.http.http1_plain import Plain, PlainRequest, take
 from proxy.http.http2 import Limits
 from proxy.http.memory import TOO_MANY
 from proxy.http.requests import Headers, HttpHandler, HttpRequest, Switched
 
 _MIGHT_SWITCH = h11.MIGHT_SWITCH_PROTOCOL  # type: ignore[attr-defined]  # documented, and not in __all__
 TURN_REQUESTS = 16  # of one connection in a turn of the loop, some 2 ms
+_TEXT = "text/plain; charset=utf-8"
 FindHandler = Callable[[str], "HttpHandler | None"]
 
 
@@ -81,9 +84,9 @@ class Http1Request(HttpRequest):
 class Http1Connection:
     """The server's end of one HTTP/1.1 connection."""
 
-    __slots__ = ("_advancing", "_body", "_body_bytes", "_draining", "_find", "_h11", "_head", "_held",
-                 "_limits", "_peer", "_served", "_switched", "last_active", "now", "output", "peer_name",
-                 "request", "secure")
+    __slots__ = ("_advancing", "_body", "_body_bytes", "_draining", "_ended", "_find", "_h11", "_head",
+                 "_held", "_limits", "_peer", "_raw", "_served", "_switched", "last_active", "now", "output",
+                 "peer_name", "request", "secure")
 
     def __init__(self, find: FindHandler, limits: Limits, output: Output, peer: str, now: float) -> None:
         self._find = find
@@ -99,7 +102,9 @@ class Http1Connection:
         self._body_bytes = 0
         self._draining = False
         self._advancing = False
-        self.request: Http1Request | None = None  # being answered
+        self.request: HttpRequest | None = None  # being answered
+        self._raw = b""  # read, and neither looked at nor given to h11
+        self._ended = False  # behind that the client has ended its side
         self._served = 0  # requests since the last turn of the loop began
         self._switched: Switched | None = None  # what is spoken since a request changed that
         self.now = now
@@ -111,11 +116,18 @@ class Http1Connection:
         if self._switched is not None:
             self._switched.received(data)
             return
-        try:
-            self._h11.receive_data(data)
-        except RuntimeError:  # data after EOF was given: the socket layer is closing
-            return
+        if data:
+            self._raw = self._raw + data if self._raw else data
+        elif self._raw:
+            self._ended = True
+        else:
+            self._give(b"")
         self._advance()
+
+    def _give(self, data: bytes) -> None:
+        """To h11."""
+        with suppress(RuntimeError):  # data after EOF was given: the socket layer is closing
+            self._h11.receive_data(data)
 
     def go_on(self) -> None:
         """Another turn of the loop, for what has been read (``Output.again``)."""
@@ -135,7 +147,8 @@ class Http1Connection:
         """Bytes read and not yet looked at, because an answer is still being written."""
         if self._switched is not None:
             return self._switched.held_bytes
-        return len(self._h11.trailing_data[0]) if self._h11.their_state is not h11.ERROR else 0
+        given = len(self._h11.trailing_data[0]) if self._h11.their_state is not h11.ERROR else 0
+        return len(self._raw) + given
 
     def lost(self) -> None:
         """The socket is gone."""
@@ -180,6 +193,16 @@ class Http1Connection:
                 return
             if self._h11.their_state is h11.ERROR or self._h11.our_state in (h11.ERROR, h11.MUST_CLOSE, h11.CLOSED):
                 return
+            if self._raw:
+                if isinstance(self.request, PlainRequest):
+                    return
+                if (plain := self._plain()) is not None:
+                    self._serve_plain(plain)
+                    continue
+                raw, self._raw = self._raw, b""
+                self._give(raw)
+                if self._ended:
+                    self._give(b"")
             try:
                 event = self._h11.next_event()
             except h11.RemoteProtocolError as error:
@@ -210,6 +233,27 @@ class Http1Connection:
             else:  # NEED_DATA, PAUSED
                 return
 
+    def _plain(self) -> Plain | None:
+        """A request that h11 need not see: it is in the middle of none."""
+        conn = self._h11
+        if conn.their_state is not h11.IDLE or conn.our_state is not h11.IDLE or conn.trailing_data[0]:
+            return None
+        if self._ended or self.output.crowded:
+            return None
+        return take(self._raw, self._limits.max_http1_header_bytes, self._limits.max_body_bytes)
+
+    def _serve_plain(self, plain: Plain) -> None:
+        self._served += 1
+        self._raw = plain.rest
+        request = PlainRequest(self, plain, self._peer)
+        request.secure, request.peer_name = self.secure, self.peer_name
+        self.request = request
+        handler = self._find(request.path)
+        if handler is None:
+            request.respond(404, b"404 page not found\n", [("x-content-type-options", "nosniff")], _TEXT)
+        else:
+            request.serve(handler)
+
     def _dispatch(self) -> None:
         self._served += 1
         head = self._head
@@ -232,13 +276,37 @@ class Http1Connection:
         self.request = request
         handler = self._find(path)
         if handler is None:
-            request.respond(404, b"404 page not found\n", [("x-content-type-options", "nosniff")], "text/plain; charset=utf-8")
+            request.respond(404, b"404 page not found\n", [("x-content-type-options", "nosniff")], _TEXT)
         else:
             request.serve(handler)
         if self._switched is not None and (early := self._h11.trailing_data[0]):
             self._switched.received(early)
 
-    # -- the answer
+    # -- the answer to a plain request
+
+    def write(self, data: bytes) -> None:
+        """Send."""
+        self.output.write(data)
+
+    def unsent_bytes(self) -> int:
+        """Written and not yet taken by the socket."""
+        return self.output.unsent_bytes()
+
+    @property
+    def closes(self) -> bool:
+        """This answer is the last."""
+        return self._draining
+
+    def answered(self) -> None:
+        """It is complete."""
+        self.request = None
+        self.last_active = self.now
+        if self._draining:
+            self.output.close()
+        else:
+            self._advance()
+
+    # -- the answer to another one
 
     def switch(self, headers: Headers, to: Switched) -> bool:
         """From here on another protocol, which its client has asked for. False: it has not."""

@@ -1,0 +1,120 @@
+"""Plain HTTP/1.1 requests, which h11 does not see: what their clients get is what it would have said."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from cluster.faults import faults
+from proxy.http import http1
+from proxy.http.http1 import Http1Connection
+from proxy.http.http1_plain import take
+from proxy.http.http2 import Limits
+from proxy.http.requests import HttpHandler, HttpRequest
+from tests.unit.grpc.test_http1_fuzz import Output
+
+GET = b"GET /a?b=c HTTP/1.1\r\nHost: x\r\n\r\n"
+PUT = b"PUT /a HTTP/1.1\r\nHost: x\r\nContent-Type: text/plain\r\nContent-Length: 5\r\n\r\nhello"
+KEPT = b"POST /pieces HTTP/1.1\r\nHost:x\r\nConnection: Keep-Alive\r\nContent-Length: 0\r\n\r\n"
+SEEDS = (
+    GET, PUT, KEPT, GET.replace(b"GET", b"HEAD"),
+    KEPT.replace(b"POST", b"HEAD"), GET.replace(b"/a", b"/none"),
+    GET.replace(b"/a", b"/empty"), GET.replace(b"/a", b"/later"), PUT.replace(b"hello", b"GET /"),
+    b"POST /a HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n",
+    b"GET /a HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n",
+)  # fmt: skip
+
+
+def pieces(request: HttpRequest) -> None:
+    request.start(200)
+    request.write(b"one")
+    request.write(request.query.encode() + b"two")
+    request.end()
+
+
+def empty(request: HttpRequest) -> None:
+    request.start(204)
+    request.end()
+
+
+def answers(data: list[bytes]) -> tuple[bytes, bool, list[HttpRequest]]:
+    """What a client gets that sends these pieces, and what waits for its answer."""
+    output, later = Output(), list[HttpRequest]()
+    handlers: dict[str, HttpHandler] = {
+        "/a": lambda request: request.respond(200, request.method.encode() + request.body, [("X-B", "c")]),
+        "/pieces": pieces, "/empty": empty, "/later": later.append}  # fmt: skip
+    connection = Http1Connection(handlers.get, Limits(), output, "p", 0.0)
+    for piece in data:
+        connection.receive(piece, 0.0)
+    for request in later:
+        request.respond(200, b"late")
+    return output.data, output.closed, later
+
+
+def lines(data: bytes) -> list[bytes]:
+    """Lines without the order of fields, the case of their names, and the date."""
+    found = [line for line in data.split(b"\r\n") if not line.lower().startswith(b"date:")]
+    return sorted(line.lower() if b": " in line else line for line in found)
+
+
+@pytest.mark.parametrize("seed", range(200))
+def test_what_clients_get_is_what_h11_would_have_said(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    chance = random.Random(seed)
+    data = bytearray(b"".join(chance.choices(SEEDS, k=chance.randint(1, 4))))
+    if seed % 2:
+        for _ in range(chance.randint(1, 3)):
+            data[chance.randrange(len(data))] = chance.choice(b"\r\n :/\0\xffaG1")
+    cuts = sorted(chance.sample(range(len(data)), min(len(data), chance.randint(0, 3))))
+    sent = [bytes(data[a:b]) for a, b in zip([0, *cuts], [*cuts, len(data)], strict=True) if a < b]
+    found, closed, _ = answers(sent)
+    monkeypatch.setattr(http1, "take", lambda *args: None)
+    wanted, wanted_closed, _ = answers(sent)
+    assert (lines(found), closed) == (lines(wanted), wanted_closed), sent
+
+
+@pytest.mark.parametrize("request_", [GET, PUT, KEPT])
+def test_a_plain_request_is_taken_with_its_body_and_no_more(request_: bytes) -> None:
+    plain = take(request_ + b"rest", 10_000, 10_000)
+    assert plain is not None
+    assert plain.rest == b"rest"
+    assert take(request_[:-1], 10_000, 10_000) is None
+
+
+@pytest.mark.parametrize("field", [
+    b"Transfer-Encoding: chunked", b"Expect: 100-continue", b"Upgrade: h2c", b"Connection: close",
+    b"Connection: upgrade",
+    b"Host: y", b"Content-Length: 1x", b"Content-Length: -1", b" Folded: x", b"Bad Name: x",
+    b"X: \0", b"TE: trailers",
+])  # fmt: skip
+def test_what_is_not_plain_is_left_to_h11(field: bytes) -> None:
+    assert take(GET[:-2] + field + b"\r\n\r\n", 10_000, 10_000) is None
+
+
+@pytest.mark.parametrize("request_", [
+    b"GET /a HTTP/1.0\r\nHost: x\r\n\r\n", b"GET /a HTTP/1.1\r\n\r\n", b"GET http://x/a HTTP/1.1\r\nHost: x\r\n\r\n",
+    b"get /a HTTP/1.1\r\nHost: x\r\n\r\n", b"GET /\xff HTTP/1.1\r\nHost: x\r\n\r\n",
+    b"GET /a HTTP/1.1\nHost: x\n\n",
+])  # fmt: skip
+def test_an_odd_request_line_is_left_to_h11(request_: bytes) -> None:
+    assert take(request_, 10_000, 10_000) is None
+
+
+def test_large_heads_and_bodies_are_left_to_h11() -> None:
+    assert take(GET, len(GET) - 1, 10) is None
+    assert take(PUT, 1000, 4) is None
+
+
+def test_a_field_with_a_line_end_in_it_is_never_sent() -> None:
+    output = Output()
+    connection = Http1Connection(
+        lambda path: lambda request: request.respond(200, b"", [("X", "a\r\nSet-Cookie: b")]),
+        Limits(),
+        output,
+        "p",
+        0.0,
+    )
+    connection.receive(GET, 0.0)
+    assert [type(met[1]) for met in faults.take()] == [ValueError]
+    assert output.data.startswith(b"HTTP/1.1 500 ")
+    assert b"Set-Cookie" not in output.data
