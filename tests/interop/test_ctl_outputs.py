@@ -96,19 +96,19 @@ class Outcome:
 class Tool:
     """etcdctl or musterctl on one server, with what ``{…}`` stands for."""
 
-    def __init__(self, line: list[str], server: Server, **names: str) -> None:
+    def __init__(self, line: list[str], server: str, **names: str) -> None:
         self._line = line
-        self._server = server
-        self._names = {"lease": "0", "rev": "0", "ep": server.address, **names}
+        self._address = server
+        self.names = {"lease": "0", "rev": "0", "ep": server, **names}
 
     def _fill(self, word: str) -> str:
-        for name, value in self._names.items():
+        for name, value in self.names.items():
             word = word.replace("{" + name + "}", value)
         return word
 
     def run(self, case: Run) -> Outcome:
         """Run it to its end, or until it has shown enough."""
-        environment = {**_clean_environment(), "ETCDCTL_ENDPOINTS": self._server.address}
+        environment = {**_clean_environment(), "ETCDCTL_ENDPOINTS": self._address}
         for name, value in case.env.items():
             environment[name] = self._fill(value)
         environment = {name: value for name, value in environment.items() if value or name == "PATH"}
@@ -139,7 +139,7 @@ class Tool:
         outcome = Outcome(process.returncode, out + rest, err)
         granted = re.search(rb"lease ([0-9a-f]{16}) granted", outcome.out)
         if granted and case.args[1].startswith("gra"):
-            self._names["lease"] = granted[1].decode()
+            self.names["lease"] = granted[1].decode()
         return outcome
 
     def mask(self, data: bytes, ids: bool) -> str:
@@ -187,7 +187,7 @@ def _compare(cases: list[Run], real: Tool, ours: Tool, ids: bool) -> None:
 @pytest.fixture(scope="module")
 def twins() -> Iterator[tuple[Tool, Tool]]:
     servers = [start_etcd(), start_etcd()]
-    yield Tool(_ETCDCTL, servers[0]), Tool(_MUSTERCTL, servers[1])
+    yield Tool(_ETCDCTL, servers[0].address), Tool(_MUSTERCTL, servers[1].address)
     for server in servers:
         server.stop()
 
@@ -206,7 +206,7 @@ def shared() -> Iterator[tuple[Tool, Tool]]:
         ("put", "w/z", "end"),
     ):
         assert etcdctl(server, *words).returncode == 0
-    yield Tool(_ETCDCTL, server, rev="3"), Tool(_MUSTERCTL, server, rev="3")
+    yield Tool(_ETCDCTL, server.address, rev="3"), Tool(_MUSTERCTL, server.address, rev="3")
     server.stop()
 
 
@@ -218,7 +218,7 @@ def full() -> Iterator[tuple[Tool, Tool]]:
             break
     else:
         raise AssertionError("the server never ran out of space")
-    yield Tool(_ETCDCTL, server), Tool(_MUSTERCTL, server)
+    yield Tool(_ETCDCTL, server.address), Tool(_MUSTERCTL, server.address)
     server.stop()
 
 

@@ -22,11 +22,14 @@ import pytest
 
 from tests.interop.ctl_cases import Run, run
 from tests.interop.ctl_v2_cases import SHARED, TWIN
-from tests.interop.test_ctl_outputs import Server, Tool, start_etcd
+from tests.interop.test_ctl_outputs import Tool, start_etcd
 
 _BIN = Path(sys.executable).parent
 _ETCDCTL = [str(_BIN / "etcdctl")]
 _MUSTERCTL = [sys.executable, "-m", "tools.musterctl"]
+
+# a busy machine may take longer than the 2 s that are the default; a later option of the same name wins
+_PATIENT = ("--timeout", "40s", "--total-timeout", "40s")
 
 pytestmark = [
     pytest.mark.interop,
@@ -38,22 +41,24 @@ pytestmark = [
 class V2Tool(Tool):
     """A tool that speaks the v2 API with one server."""
 
-    def __init__(self, line: list[str], server: Server, **names: str) -> None:
-        super().__init__(line, server, ep=f"http://{server.address}", **names)
-        self._address = f"http://{server.address}"
+    def __init__(self, line: list[str], server: str, **names: str) -> None:
+        super().__init__(line, server, ep=f"http://{server}", **names)
+        self.server = server
+        self.url = f"http://{server}"
 
     def run(self, case: Run) -> tuple[int, str, str]:  # type: ignore[override]
         """Code, stdout and stderr, masked."""
-        env = {"ETCDCTL_API": "2", "ETCDCTL_ENDPOINTS": self._address, **case.env}
-        found = super().run(Run(case.args, case.stdin, env, case.until))
+        env = {"ETCDCTL_API": "2", "ETCDCTL_ENDPOINTS": self.url, **case.env}
+        patient = () if case.args[0].startswith("--api") else _PATIENT
+        found = super().run(Run((*patient, *case.args), case.stdin, env, case.until))
         return found.code, _masked(found.out), _masked(found.err)
 
     def wipe(self) -> None:
         """Delete all keys, the same ones on both servers."""
-        with urllib.request.urlopen(f"{self._address}/v2/keys/?sorted=true", timeout=30) as answer:
+        with urllib.request.urlopen(f"{self.url}/v2/keys/?sorted=true", timeout=30) as answer:
             nodes = json.load(answer)["node"].get("nodes", [])
         for key in [node["key"] for node in nodes] + ["/_hidden"]:
-            url = f"{self._address}/v2/keys{urllib.parse.quote(key)}?recursive=true"
+            url = f"{self.url}/v2/keys{urllib.parse.quote(key)}?recursive=true"
             with contextlib.suppress(urllib.error.HTTPError):
                 urllib.request.urlopen(urllib.request.Request(url, method="DELETE"), timeout=30).close()
 
@@ -68,8 +73,9 @@ def _masked(data: bytes) -> str:
     return re.sub(r"\b[0-9a-f]{15,16}\b", "ID", text)
 
 
-def _put(server: Server, key: str, value: str) -> int:
-    url = f"http://{server.address}/v2/keys/{key}"
+def put(address: str, key: str, value: str) -> int:
+    """Set a key; its index."""
+    url = f"http://{address}/v2/keys/{key}"
     request = urllib.request.Request(url, f"value={value}".encode(), method="PUT")
     request.add_header("Content-Type", "application/x-www-form-urlencoded")
     with urllib.request.urlopen(request, timeout=30) as answer:
@@ -79,7 +85,7 @@ def _put(server: Server, key: str, value: str) -> int:
 @pytest.fixture(scope="module")
 def twins() -> Iterator[tuple[V2Tool, V2Tool]]:
     servers = [start_etcd("--enable-v2"), start_etcd("--enable-v2")]
-    yield V2Tool(_ETCDCTL, servers[0]), V2Tool(_MUSTERCTL, servers[1])
+    yield V2Tool(_ETCDCTL, servers[0].address), V2Tool(_MUSTERCTL, servers[1].address)
     for server in servers:
         server.stop()
 
@@ -87,14 +93,16 @@ def twins() -> Iterator[tuple[V2Tool, V2Tool]]:
 @pytest.fixture(scope="module")
 def shared() -> Iterator[tuple[V2Tool, V2Tool]]:
     server = start_etcd("--enable-v2")
-    before = _put(server, "k", "v")
+    before = put(server.address, "k", "v")
     for key, value in (("w/a", "1"), ("w/b", "x+y"), ("w/z", "end")):
-        _put(server, key, value)
-    yield V2Tool(_ETCDCTL, server, index=str(before)), V2Tool(_MUSTERCTL, server, index=str(before))
+        put(server.address, key, value)
+    tools = [V2Tool(line, server.address, index=str(before)) for line in (_ETCDCTL, _MUSTERCTL)]
+    yield tools[0], tools[1]
     server.stop()
 
 
-def _compare(cases: list[Run], real: V2Tool, ours: V2Tool) -> None:
+def compare(cases: list[Run], real: V2Tool, ours: V2Tool) -> None:
+    """Run every case with both tools and fail with all that differs."""
     differences = []
     with ThreadPoolExecutor(2) as pool:
         for case in cases:
@@ -110,12 +118,12 @@ def _compare(cases: list[Run], real: V2Tool, ours: V2Tool) -> None:
 def test_changes_are_answered_as_by_etcdctl(scenario: str, twins: tuple[V2Tool, V2Tool]) -> None:
     for tool in twins:
         tool.wipe()
-    _compare(TWIN[scenario], *twins)
+    compare(TWIN[scenario], *twins)
 
 
 @pytest.mark.parametrize("scenario", SHARED)
 def test_questions_are_answered_as_by_etcdctl(scenario: str, shared: tuple[V2Tool, V2Tool]) -> None:
-    _compare(SHARED[scenario], *shared)
+    compare(SHARED[scenario], *shared)
 
 
 def test_more_than_two_hundred_command_lines_are_compared() -> None:
@@ -131,7 +139,7 @@ def test_a_switch_takes_no_word_along(shared: tuple[V2Tool, V2Tool]) -> None:
 
 def test_an_endpoint_without_a_scheme_is_http(shared: tuple[V2Tool, V2Tool]) -> None:
     """As the articles write it; etcdctl refuses it since it is built with a newer Go."""
-    address = shared[1]._address.removeprefix("http://")
+    address = shared[1].url.removeprefix("http://")
     assert shared[1].run(run(f"--endpoints {address} get k")) == (0, "v\n", "")
 
 

@@ -11,6 +11,9 @@ from tools.musterctl.client import session
 from tools.musterctl.command import Exit, Flags, Invocation, find
 from tools.musterctl.commands import table
 from tools.musterctl.discovery import endpoints_of
+from tools.musterctl.v2.client import connect
+from tools.musterctl.v2.line import parse
+from tools.musterctl.v2.table import GLOBAL
 
 ZONE = {
     "_etcd-client._tcp.plain.test.": [
@@ -84,3 +87,27 @@ def test_the_flags_of_a_command_line() -> None:
         ("127.0.0.1:2379",),
         "plain.test",
     )
+
+
+@pytest.mark.parametrize(
+    ("line", "found"),
+    [
+        ("-D plain.test --insecure-discovery", ["http://a.plain.test.:2379", "http://b.plain.test.:2379"]),
+        ("-D both.test", ["https://s.both.test.:2379"]),
+        ("-D plain.test", ["http://127.0.0.1:2379", "http://127.0.0.1:4001"]),
+        ("-D plain.test --endpoints h:1", ["http://h:1"]),
+    ],
+)
+def test_the_v2_api_takes_them_too(line: str, found: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    given, _ = parse(GLOBAL, [*line.split(), "--no-sync", "get", "a"])
+    assert set(found) <= set(connect(given).endpoints)
+    ignored = 'ignoring discovered insecure endpoint "http://a.plain.test.:2379"\n'
+    assert (ignored in capsys.readouterr().err) == (line.startswith("-D plain") and "insecure" not in line)
+
+
+def test_the_v2_api_tells_of_a_domain_without_records(capsys: pytest.CaptureFixture[str]) -> None:
+    given, _ = parse(GLOBAL, ["-D", "nosuch.test", "get", "a"])
+    with pytest.raises(Exit) as end:
+        connect(given)
+    assert end.value.code == 1
+    assert capsys.readouterr().err.startswith("dns lookup errors: lookup _etcd-client-ssl._tcp.nosuch.test ")

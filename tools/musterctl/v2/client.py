@@ -23,7 +23,6 @@ from urllib.parse import urlsplit
 
 from tools.musterctl.command import Exit
 from tools.musterctl.printing import gotext
-from tools.musterctl.v2 import discovery
 from tools.musterctl.v2.exchange import Connections, DeadlineExceeded, Request, RequestError, Response
 from tools.musterctl.v2.line import Values
 from tools.musterctl.v2.table import DEFAULT_ENDPOINTS
@@ -229,10 +228,12 @@ def _environment(key: str) -> str:
 def _endpoints(given: Values, domain: str, insecure: bool) -> list[str]:
     found: list[str] = []
     if domain:
+        from tools.musterctl.discovery import endpoints_of
+
         try:
-            found = discovery.endpoints(domain)
-        except discovery.NotFound as error:
-            raise Refused(str(error)) from None
+            found = endpoints_of(domain, "", insecure=True)
+        except Exit as end:
+            raise Refused(end.message or "") from None
         if not insecure:
             for endpoint in found:
                 if endpoint.startswith("http://"):
