@@ -69,6 +69,12 @@ def test_the_console_scripts_run(installed: Installed) -> None:
         assert "usage" in done.stdout.lower()
 
 
+def test_the_wheel_claims_five_names_and_no_others(installed: Installed) -> None:
+    """Decision 76: it is installed into an environment of its own, and says which names it takes there."""
+    names = {p.name for p in installed.folder.iterdir() if not p.name.endswith(".dist-info")}
+    assert names == {"cluster", "node", "proxy", "tools", "bench"}
+
+
 @pytest.mark.parametrize("fronts", ["0", "1"])
 def test_a_host_of_two_shards_serves(installed: Installed, tmp_path: Path, fronts: str) -> None:
     base = free_base_port(1, 2)
