@@ -9,7 +9,8 @@ Rules
 - I23: a write is sent again only after the node said that it was certainly not logged (NOT_LEADER). One whose link
   broke after it was sent has an unknown fate: its client is told so, as etcd tells it.
 - Reads, and questions that change nothing, are sent again freely.
-- H2, I13: reads that are linearizable share rounds of read-index questions (``proxy.routing.read_index``).
+- H2, I13: reads that are linearizable share rounds of read-index questions
+  (``proxy.routing.reads.read_index``).
 - Monotone: a serializable read waits, briefly, until the replica has caught up with the highest revision
   that this front has shown; programs rely on etcd's member having applied a put before it answers it.
 """
@@ -37,8 +38,8 @@ from proxy.routing.links import REFUSED, Link, Near
 from proxy.routing.overdue import sweep_link, sweep_waiting
 from proxy.routing.pieces import Pieces
 from proxy.routing.reach import Reach
-from proxy.routing.read_index import ReadIndexRounds
-from proxy.routing.recent import RecentReads
+from proxy.routing.reads.read_index import ReadIndexRounds
+from proxy.routing.reads.recent import RecentReads
 from proxy.routing.rounds import Rounds
 from proxy.routing.routes import Connect, ShardRoute
 from proxy.routing.slow import SlowRequests
@@ -171,7 +172,7 @@ class Router:
         stats.ok += 1
 
     def when_caught_up(self, shards: tuple[int, ...], then: Callable[[], None]) -> None:
-        """See ``proxy.routing.recent``."""
+        """See ``proxy.routing.reads.recent``."""
         self.recent.when_caught_up(shards, then)
 
     def local(self, call: Any, method: int, body: bytes, shard: int, stats: MethodStats,

@@ -2,7 +2,7 @@
 
 A range is read at one revision everywhere: a read index gives ``(order index, revision R)``, every shard's replica on
 this host answers at exactly R once it has applied that order index, and the rows are merged by key (section 4). Its round is
-the one that other reads of the tick share (``proxy.routing.read_index``).
+the one that other reads of the tick share (``proxy.routing.reads.read_index``).
 A serializable one reads at the lowest revision that all of the host's replicas have applied (H17), once that is what
 this front has shown already. A latest-read that meets a compaction starts over with a new R (H16).
 

@@ -38,7 +38,8 @@ if TYPE_CHECKING:
 
 KEEP_AT_MOST = 20  # snapshot counts of order records that are kept for siblings (node.upkeep.upkeep)
 GIVE_UP_MS = 500  # ten heartbeats: an attempt that is not complete by then lets go of its locks
-BEHIND_S = 0.5  # what a serializable read waits for a replica that lacks what its front has shown (proxy.routing.recent)
+# what a serializable read waits for a replica that lacks what its front has shown (proxy.routing.reads)
+BEHIND_S = 0.5
 
 
 class Locks:

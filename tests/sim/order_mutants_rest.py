@@ -11,7 +11,7 @@ import pytest
 from order_clients import Clients
 from order_mutants import CHANGES, HOT, SEQUENCERS, WIDE, WRONG, Mutant, _LatestRead, plan
 
-import proxy.routing.read_index
+import proxy.routing.reads.read_index
 import proxy.routing.router
 import proxy.spanning.gather
 import proxy.watch.parts
@@ -273,7 +273,7 @@ def installs_are_no_gaps_for_watches(patch: Patch) -> None:
 
 def reads_join_a_question_under_way(patch: Patch) -> None:
     """H2, at the front: a question stands for the reads that came before it left."""
-    ask = proxy.routing.read_index.ReadIndexRounds.ask
+    ask = proxy.routing.reads.read_index.ReadIndexRounds.ask
 
     def join(self: Any) -> None:
         if self._questions:
@@ -282,7 +282,7 @@ def reads_join_a_question_under_way(patch: Patch) -> None:
         else:
             ask(self)
 
-    patch.setattr(proxy.routing.read_index.ReadIndexRounds, "ask", join)
+    patch.setattr(proxy.routing.reads.read_index.ReadIndexRounds, "ask", join)
 
 
 def fronts_forget_what_they_showed(patch: Patch) -> None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from cluster.pb import rpc_pb2
 from cluster.wire.messages import LEADER, LONE_HEAD, READ, Method, Status
 from cluster.wire.protobuf import header_prefix, response_header
-from proxy.routing import read_index, recent
+from proxy.routing.reads import read_index, recent
 from proxy.routing.router import READ_ANY, MethodStats, Waiting
 from tests.unit.proxy.fakes import FakeCall, Net
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import ast
+from collections import Counter
 from collections.abc import Iterator
 from functools import cache
 from graphlib import CycleError, TopologicalSorter
@@ -110,6 +111,12 @@ def test_no_rooms_import_each_other_over_whatever_others() -> None:
         TopologicalSorter(known).prepare()
     except CycleError as circle:
         pytest.fail(" <- ".join(circle.args[1]))
+
+
+def test_a_folder_of_many_modules_has_folders() -> None:
+    """A dozen are enough for one folder; two more may come before it is sorted."""
+    held = Counter(path.parent for package in OURS for path in modules(package) if path.stem != "__init__")
+    assert not {str(folder.relative_to(ROOT)): count for folder, count in held.items() if count > 14}
 
 
 def test_no_more_than_two_modules_stand_in_a_circle() -> None:
