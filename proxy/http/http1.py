@@ -303,7 +303,7 @@ class Http1Connection:
         self.last_active = self.now
         if self._draining:
             self.output.close()
-        else:
+        elif self._raw:
             self._advance()
 
     # -- the answer to another one

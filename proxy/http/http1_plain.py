@@ -158,6 +158,13 @@ class PlainRequest(HttpRequest):
         self._flush()
         self._owner.answered()
 
+    def finish(self, chunk: bytes) -> None:
+        if self._chunked and chunk and not self.closed:
+            self._out.append(b"%x\r\n%b\r\n" % (len(chunk), chunk))
+        else:
+            self.write(chunk)
+        self.end()
+
     def pending_bytes(self) -> int:
         return 0 if self.closed else self._owner.unsent_bytes()
 

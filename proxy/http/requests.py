@@ -92,6 +92,11 @@ class HttpRequest:
         """The body is complete."""
         raise NotImplementedError
 
+    def finish(self, chunk: bytes) -> None:
+        """The last piece of the body."""
+        self.write(chunk)
+        self.end()
+
     def pending_bytes(self) -> int:
         """Bytes written that the client has not taken yet."""
         raise NotImplementedError

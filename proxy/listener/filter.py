@@ -103,6 +103,10 @@ class WithHeaders(HttpRequest):
         """The body is complete."""
         self._request.end()
 
+    def finish(self, chunk: bytes) -> None:
+        """The last piece of the body."""
+        self._request.finish(chunk)
+
     def pending_bytes(self) -> int:
         """Bytes that the client has not taken yet."""
         return self._request.pending_bytes()

@@ -68,11 +68,17 @@ class Waits:
         if wait not in self._open:
             return
         request = wait.request
-        if fired is not None:
-            request.write(fired.json)
-        if fired is None or not wait.stream or request.pending_bytes() > self._most_unsent_bytes:
+        if fired is None:
             self._drop(wait)
             request.end()
+        elif not wait.stream:
+            self._drop(wait)
+            request.finish(fired.json)
+        else:
+            request.write(fired.json)
+            if request.pending_bytes() > self._most_unsent_bytes:
+                self._drop(wait)
+                request.end()
 
     def _drop(self, wait: Wait) -> None:
         if self._open.pop(wait, wait) is None and wait.waiter is not None:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from tests.cluster.local_cluster import local_cluster, until
+from tests.cluster.local_cluster import LocalCluster, local_cluster, until
 from tests.interop import v2_python
 from tests.interop.v2_cases import CASES, generated
 from tests.interop.v2_hosts import ETCD, FORM, Server, Shown, etcd_with_v2, serves
@@ -41,12 +41,18 @@ def one(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 
 @pytest.fixture(scope="module")
-def three(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Server]]:
+def trio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalCluster]:
     """A muster of three hosts and two shards."""
     with local_cluster(tmp_path_factory.mktemp("three") / "muster", 3, "--shards=2") as cluster:
-        servers = [Server(endpoint) for endpoint in cluster.endpoints()]
-        until(lambda: all(serves(server) for server in servers))
-        yield servers
+        yield cluster
+
+
+@pytest.fixture(scope="module")
+def three(trio: LocalCluster) -> list[Server]:
+    """Its hosts."""
+    servers = [Server(endpoint) for endpoint in trio.endpoints()]
+    until(lambda: all(serves(server) for server in servers))
+    return servers
 
 
 def _mask(server: Server) -> None:
@@ -246,5 +252,20 @@ def test_python_etcd_works_at_any_host(three: list[Server]) -> None:
     first, second = (v2_python.client(server.address) for server in three[:2])
     v2_python.keys(first, second)
     v2_python.waits(first, second)
-    v2_python.lock(first, second)
+    v2_python.lock(first)
     v2_python.cluster(first)
+
+
+def test_a_wait_goes_on_when_the_leader_is_killed(trio: LocalCluster, three: list[Server]) -> None:
+    leader = trio.leader()
+    left = [server for host, server in enumerate(three) if host != leader]
+    waits = [server.wait("/v2/keys/w/failover?wait=true") for server in left]
+    trio.ok("kill", str(leader))
+    try:
+        until(lambda: left[0].ask("PUT", "/v2/keys/w/failover", "value=x", FORM).status in (200, 201))
+        assert [json.loads(response.read())["node"]["value"] for _, response in waits] == ["x", "x"]
+    finally:
+        for connection, _ in waits:
+            connection.close()
+        trio.ok("start", str(leader), "--wait=60s")
+        until(lambda: all(serves(server) for server in three))

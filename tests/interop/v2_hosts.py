@@ -21,6 +21,8 @@ LIMIT_S = 60.0
 _COMPARED = ("content-type", "allow", "x-etcd-index", "location", "x-content-type-options")
 _PRESENT = ("x-etcd-cluster-id", "x-raft-index", "x-raft-term", "content-length")
 _MOMENT = re.compile(r'("(?:expiration|startTime)":)"[^"]+"')
+_LEFT = re.compile(r'("ttl":)(\d+)')  # a slow machine shows less
+_OVER = re.compile(r'"ttl":-\d+,')  # or that it is over
 _INDEX = re.compile(r'("(?:modifiedIndex|createdIndex|index)":)(\d+)')
 _IN_ORDER = re.compile(r"/(0{8}\d{12})\b")
 _CLEARED = re.compile(r"\[\d+/\d+\]")
@@ -81,7 +83,8 @@ class Server:
         headers = {name: answer.headers[name] for name in _COMPARED if name in answer.headers}
         if headers.get("x-etcd-index", "0") != "0":
             headers["x-etcd-index"] = str(int(headers["x-etcd-index"]) - self.base)
-        body = _MOMENT.sub(r'\1"T"', answer.body)
+        body = _LEFT.sub(lambda m: m[1] + str(-(-int(m[2]) // 100) * 100), _MOMENT.sub(r'\1"T"', answer.body))
+        body = _OVER.sub("", body)
         body = _INDEX.sub(lambda m: m[1] + (str(int(m[2]) - self.base) if m[2] != "0" else "0"), body)
         body = _IN_ORDER.sub(lambda m: f"/+{int(m[1]) - self.base}", _CLEARED.sub("[N]", body))
         for text, name in self.masks.items():

@@ -32,7 +32,8 @@ class Scene:
         return self._writes.index() + 1 + plus
 
     def wait(self, key: str) -> http.client.HTTPResponse:
-        """A wait whose head has come: nothing after this is missed."""
+        """A wait whose head has come: nothing after this is missed, and nothing before it seen."""
+        self._waits.index()  # through the log: its host has what was written at the other one
         connection, response = self._waits.wait(f"/v2/keys/w{key}")
         self._open.append(connection)
         return response
