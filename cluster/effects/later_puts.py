@@ -1,8 +1,8 @@
 """Plain puts of a shard other than 0, logged together: a PUTS_LATER item.
 
 As shard 0's PUTS (``cluster.effects.records.puts``), but that their revisions are told later, by a cut: so
-each KeyValue lies there in two
-pieces, cut where ``mod_revision`` goes (for a new key, where both revisions go)::
+each KeyValue lies there in two pieces, cut where ``mod_revision`` goes (for a new key, where both revisions
+go)::
 
     PUTS_HEAD, its revision 0 | key length and whether it is new, u8 each | head lengths, u8 each |
     tail lengths, u32 each | heads | tails

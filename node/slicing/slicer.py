@@ -21,10 +21,10 @@ Slices = Generator[None, None, None]
 
 
 class Slicer:
-    """Runs generators a slice at a time, round robin, with the loop served in between. Those that turn out
-    long go on by
-    themselves: with pauses and in shorter slices while there are writes, and without holding up the
-    others."""
+    """Runs generators a slice at a time, round robin, with the loop served in between.
+
+    Those that turn out long go on by themselves: with pauses and in shorter slices while there are writes,
+    and without holding up the others."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, writes: Callable[[], object] = lambda: None,
                  perf_counter: Callable[[], float] = perf_counter) -> None:

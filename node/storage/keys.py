@@ -103,8 +103,10 @@ def range_rows(start: bytes, end: bytes) -> tuple[bytes, bytes]:
 
 def parse_current(kv: bytes, key_len: int) -> Current:
     """Create, mod, version and lease out of a KeyValue in the wire form that ``cluster.effects.records``
-    writes. One that cannot be
-    read (decision 54) names no lease: nobody may end for it who compacts, hashes or checks what hangs on leases."""
+    writes.
+
+    One that cannot be read (decision 54) names no lease: nobody may end for it who compacts, hashes or checks
+    what hangs on leases."""
     try:
         return _parse_current(kv, key_len)
     except IndexError:

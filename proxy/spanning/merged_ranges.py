@@ -1,8 +1,8 @@
 """Ranges over several shards whose rows come in the order of their keys: merged as they come, passed on as they stand.
 
 Nodes send rows in the form of ``cluster.evaluate.reading.row_parts``; ``proxy.spanning.row_merge`` puts
-them in order. What is asked in another order
-must be sorted as a whole (``proxy.spanning.gather.range_answer``).
+them in order. What is asked in another order must be sorted as a whole
+(``proxy.spanning.gather.range_answer``).
 """
 
 from __future__ import annotations

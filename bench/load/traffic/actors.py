@@ -1,8 +1,8 @@
 """Clients that do more than send one ready request: reads and writes mixed, paged scans, leases granted.
 
-Each answers like a connection (:class:`bench.load.loops.Caller`), so that the same loops drive it: one call is one
-operation, of one request or of several. ``bench.load.traffic.recipes`` has those that take turns with the
-server.
+Each answers like a connection (:class:`bench.load.loops.Caller`), so that the same loops drive it: one call
+is one operation, of one request or of several. ``bench.load.traffic.recipes`` has those that take turns
+with the server.
 """
 
 from __future__ import annotations

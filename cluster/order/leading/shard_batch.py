@@ -1,9 +1,9 @@
 """What a shard's leader evaluated for one of its entries, and whom it owes an answer.
 
 Nearly every entry holds nothing but plain puts, each a change of its own. They are logged together
-(``cluster.effects.later_puts``). No answer
-is made before it can be given: the place in the entry is all that it depends on. And the leader keeps what it evaluated, so that
-it need not read its own entry back when a cut puts it in order: only the revisions are missing (decision 32).
+(``cluster.effects.later_puts``). No answer is made before it can be given: the place in the entry is all
+that it depends on. And the leader keeps what it evaluated, so that it need not read its own entry back when
+a cut puts it in order: only the revisions are missing (decision 32).
 """
 
 from __future__ import annotations

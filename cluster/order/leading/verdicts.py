@@ -1,9 +1,9 @@
 """Range compares of transactions over several shards that write: each shard decides them for its own keys.
 
-So rows that are only compared are not sent. A shard looks at very many of them ahead of its lock, and the sequencer at those
-of shard 0 ahead of its prepares, in slices (``cluster.evaluate.txns.range_compares``); what has changed
-since is looked at under the lock,
-and in the turn of the evaluation. A compare holds if it holds for the keys of every shard that has any.
+So rows that are only compared are not sent. A shard looks at very many of them ahead of its lock, and the
+sequencer at those of shard 0 ahead of its prepares, in slices (``cluster.evaluate.txns.range_compares``);
+what has changed since is looked at under the lock, and in the turn of the evaluation. A compare holds if it
+holds for the keys of every shard that has any.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
 Besides what every node does: cuts out of the other leaders' reports, transactions over several shards
 (``cluster.order.sequencing.coordinator``), and projections of what is committed for the other nodes
-(``node.replica.shards.feed``). Control
-records (compaction) are acknowledged only when every shard's leader has applied them (H11, I20).
+(``node.replica.shards.feed``). Control records (compaction) are acknowledged only when every shard's leader
+has applied them (H11, I20).
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Serializable reads never go back at one front (I14): they wait for the replica to have what the front has shown.
 
-They wait a while at most: a replica that is cut off still serves. One that is behind may be so only because nobody asked
-(records come late where nobody waits, ``node.replica.shards.feed``): so it is asked, with CATCH_UP, and
-tells as soon as it is there.
+They wait a while at most: a replica that is cut off still serves. One that is behind may be so only because
+nobody asked (records come late where nobody waits, ``node.replica.shards.feed``): so it is asked, with
+CATCH_UP, and tells as soon as it is there.
 """
 
 from __future__ import annotations
