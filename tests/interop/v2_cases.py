@@ -98,7 +98,6 @@ TIMED: list[Request] = [
     put("/ttl", "value=x"), get("/ttl"), put("/td?dir=true&ttl=500"), get("/td"),
     put("/td?ttl=300&refresh=true"), put("/td/x", "value=1&ttl=100"), get("/td?recursive=true"),
     post("/td", "value=1&ttl=100"), delete("/td?recursive=true"),
-    put("/late", "value=x&ttl=18446744073709551615"),
 ]  # fmt: skip
 
 WRONG: list[Request] = [
