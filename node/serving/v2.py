@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 from collections import deque
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from cluster.effects import records
@@ -22,16 +23,18 @@ from cluster.features.v2.changes import expire
 from cluster.features.v2.events import encode_news
 from cluster.features.v2.refusals import V2Error
 from cluster.features.v2.requests import Answer, Get, Kind, Scan, split_read
-from cluster.features.v2.shown import get_json
+from cluster.features.v2.shown import Listing, get_json
 from cluster.features.v2.tree import COUNTED, Tree, namespace
 from cluster.wire.messages import Status
 from node.links.fronts import FrontLink
+from node.slicing.slicer import Slices
 
 if TYPE_CHECKING:
     from node.replica.server import Node
 
 _PATIENCE_S = 0.5  # a read waits so long for what its front has shown; who is cut off answers all the same
 _MOST_WAITING = 20_000
+_SLICE = 200  # nodes of a list that are shown in a step: 0.5 ms
 _AT_ONCE = 256  # nodes whose time is over that go in one entry, at most
 
 
@@ -112,8 +115,37 @@ class V2Tree:
 
     def _answer(self, link: FrontLink, rid: int, body: bytes) -> None:
         node = self._node
+        if (long := self._long(body)) is not None:
+            node.reads.start(link, rid, self._in_slices(link, rid, *long))
+            return
         link.ok(rid, node.store.revision, node.raft.term, self._answered(body))
         node._mark_dirty(link)
+
+    @answered
+    def _long(self, body: bytes) -> tuple[Listing, Answer] | None:
+        """A list that is answered in slices, as the tree is now."""
+        kind, _, request = split_read(body)
+        if kind != Kind.GET:
+            return None
+        get = Get.decode(request)
+        try:
+            node = self.tree.find(get.path)
+        except V2Error:
+            return None
+        if not node.children or (not get.recursive and len(node.children) < _SLICE):
+            return None
+        listing = Listing(node, namespace(get.path), get.recursive, get.sorted, get.now_ns)
+        return (listing, self._made(b"")) if listing.size > _SLICE else None
+
+    def _in_slices(self, link: FrontLink, rid: int, listing: Listing, answer: Answer) -> Slices:
+        revision, term = self._node.store.revision, self._node.raft.term
+        parts = []
+        for part in listing.parts(_SLICE):
+            if part:
+                parts.append(part.encode())
+            else:
+                yield
+        link.ok(rid, revision, term, replace(answer, body=b"".join(parts)).encode())
 
     @answered
     def _answered(self, body: bytes) -> bytes:

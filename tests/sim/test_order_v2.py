@@ -21,6 +21,7 @@ from proxy.v2.feed import Feed
 def _walls_agree(monkeypatch: pytest.MonkeyPatch) -> None:
     """TTLs are moments on the wall: here all hosts have the same."""
     monkeypatch.setattr(Process, "wall_time", lambda self: BASE_S + self.world.now)
+    monkeypatch.setattr("node.serving.v2._SLICE", 2)  # most lists take their turns
 
 
 def plan_for(seed: int, shards: int) -> Plan:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from operator import attrgetter
+
 from cluster.features.v2.events import NAMES, Action, Event, Shown
 from cluster.features.v2.text import moment, quoted, seconds_left
 from cluster.features.v2.tree import Node
@@ -49,31 +52,63 @@ def _closed(fields: str, modified: int, created: int) -> str:
     return f"{{{fields[:-1]}}}"
 
 
+class Listing:
+    """A read of a node and of what a directory holds: as it was when this was made, and shown in steps."""
+
+    def __init__(self, node: Node, prefix: bytes, recursive: bool, in_order: bool, now_ns: int) -> None:
+        self._node = node
+        self._prefix = prefix
+        self._in_order = in_order
+        self._now_ns = now_ns
+        self._lists: dict[Node, list[Node]] = {}  # by directory; a change puts another node there
+        self.size = 1
+        left = [node]
+        while left:
+            some = left.pop()
+            children = list((some.children or {}).values())
+            self._lists[some] = children
+            self.size += len(children)
+            if recursive:
+                left += [child for child in children if child.children]
+
+    def parts(self, step: int) -> Iterator[str]:
+        """The text of the answer; an empty part after so many nodes."""
+        prefix, now_ns, lists = self._prefix, self._now_ns, self._lists
+        yield '{"action":"get","node":'
+        left: list[Node | str] = [self._node]  # what is still to be shown, the next one last
+        count = 0
+        while left:
+            some = left.pop()
+            if isinstance(some, str):
+                yield some
+                continue
+            count += 1
+            if count % step == 0:
+                yield ""
+            directory = some.children is not None
+            value = None if directory else some.value
+            fields = _first(some.key, value, directory, some.expires_ns, prefix, now_ns)
+            shown = [child for child in lists.get(some, ()) if not child.hidden]
+            if not shown:
+                yield _closed(fields, some.modified, some.created)
+                continue
+            shown.sort(key=_key, reverse=True) if self._in_order else shown.reverse()
+            yield f'{{{fields}"nodes":['
+            rest = _closed("", some.modified, some.created)
+            left.append("]}" if rest == "{}" else f"],{rest[1:]}")
+            for at, child in enumerate(shown):
+                if at:
+                    left.append(",")
+                left.append(child)
+        yield "}\n"
+
+
 def get_json(node: Node, prefix: bytes, recursive: bool, in_order: bool, now_ns: int) -> bytes:
-    """The answer to a read: a node, and what a directory holds."""
-    parts = ['{"action":"get","node":']
-    left: list[Node | str] = [node]  # what is still to be shown, the next one last
-    listed = True
-    while left:
-        some = left.pop()
-        if isinstance(some, str):
-            parts.append(some)
-            continue
-        children = some.children
-        value = some.value if children is None else None
-        fields = _first(some.key, value, children is not None, some.expires_ns, prefix, now_ns)
-        shown = [child for child in children.values() if not child.hidden] if children and listed else []
-        listed = recursive
-        if not shown:
-            parts.append(_closed(fields, some.modified, some.created))
-            continue
-        shown.sort(key=lambda child: child.key, reverse=True) if in_order else shown.reverse()
-        parts.append(f'{{{fields}"nodes":[')
-        rest = _closed("", some.modified, some.created)
-        left.append("]}" if rest == "{}" else f"],{rest[1:]}")
-        for at, child in enumerate(shown):
-            if at:
-                left.append(",")
-            left.append(child)
-    parts.append("}\n")
-    return "".join(parts).encode()
+    """The answer to a read, at once."""
+    if node.children is None:
+        fields = _first(node.key, node.value, False, node.expires_ns, prefix, now_ns)
+        return f'{{"action":"get","node":{_closed(fields, node.modified, node.created)}}}\n'.encode()
+    return "".join(Listing(node, prefix, recursive, in_order, now_ns).parts(1 << 62)).encode()
+
+
+_key = attrgetter("key")

@@ -55,7 +55,7 @@ def namespace(path: bytes) -> bytes:
 
 
 class Node:
-    """A file or a directory."""
+    """A file or a directory. A change puts another one in its place; only what a directory holds changes."""
 
     __slots__ = ("children", "created", "expires_ns", "key", "modified", "value")
 
@@ -119,12 +119,11 @@ class Tree:
         left = [(self.root, made.root)]
         while left:
             node, like = left.pop()
-            children = like.children = {}
-            for name, child in (node.children or {}).items():
-                twin = children[name] = Node(
-                    child.key, False, child.created, child.modified, child.expires_ns, child.value
-                )
+            children = like.children = dict(node.children or {})
+            for name, child in children.items():
                 if child.children is not None:
+                    twin = Node(child.key, True, child.created, child.modified, child.expires_ns, child.value)
+                    children[name] = twin
                     left.append((child, twin))
         return made
 
@@ -200,11 +199,11 @@ class Tree:
         directory = bool(flags & _DIR)
         value = row[_HEAD.size :]
         node = parent.children.get(names[-1])
-        if node is None or (node.children is None) == directory:
+        made = parent.children[names[-1]] = Node(path, directory, created, modified, expires_ns, value)
+        if node is not None and directory and node.children is not None:
+            made.children = node.children
+        elif node is not None and (directory or node.children is not None):
             self._forget_below(node)
-            parent.children[names[-1]] = Node(path, directory, created, modified, expires_ns, value)
-        else:
-            node.created, node.modified, node.expires_ns, node.value = created, modified, expires_ns, value
         if expires_ns:
             if self._expiring.get(path) != expires_ns:
                 self._expiring[path] = expires_ns

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import struct
+from contextlib import suppress
 
 import pytest
 from hypothesis import given
@@ -15,7 +16,7 @@ from cluster.features.v2.changes import Change, evaluate, expire
 from cluster.features.v2.events import Brief, Event, concerns
 from cluster.features.v2.refusals import MESSAGES, Code, V2Error
 from cluster.features.v2.requests import Answer, Get, Op, Scan, Write
-from cluster.features.v2.shown import event_json, get_json, short_json
+from cluster.features.v2.shown import Listing, event_json, get_json, short_json
 from cluster.features.v2.tree import FIRST_INDEX, KEYS, Tree
 from tests.unit.v2.random_writes import NOW_NS, S, random_write
 
@@ -190,3 +191,35 @@ def test_answers_and_reads_come_back_as_they_went() -> None:
         assert type(asked).decode(asked.encode()) == asked
     assert short_json(1) == b'{"action":"set"}\n'
     assert all(code in MESSAGES for code in Code)
+
+
+def test_a_list_shows_the_tree_as_it_was_when_it_was_begun() -> None:
+    tree = Tree()
+    done(tree, *(Write(Op.SET, b"/1/d/%d" % n, b"old") for n in range(1000)))
+    listing = Listing(tree.find(KEYS), KEYS, True, True, NOW_NS)
+    whole = get_json(tree.find(KEYS), KEYS, True, True, NOW_NS)
+    parts = []
+    for part in listing.parts(100):
+        if not part:  # others have their turn
+            done(tree, Write(Op.SET, b"/1/d/%d" % len(parts), b"new"), Write(Op.SET, b"/1/e/%d" % len(parts)))
+            done(tree, Write(Op.UPDATE, b"/1/d", expires_ns=NOW_NS + S))
+        parts.append(part)
+    assert parts.count("") == 10
+    assert "".join(parts).encode() == whole
+    done(tree, Write(Op.DELETE, b"/1/d", recursive=True))
+
+
+def test_a_copy_goes_its_own_way() -> None:
+    tree, rng = Tree(), random.Random(8)
+    for _ in range(500):
+        with suppress(V2Error):
+            done(tree, random_write(rng, tree))
+    before = everything(tree)
+    other = tree.copy()
+    assert get_json(other.root, b"", True, True, 0) == get_json(tree.root, b"", True, True, 0)
+    for _ in range(500):
+        with suppress(V2Error):
+            done(other, random_write(rng, other))
+    expire(other, NOW_NS + 10**6 * S)
+    assert everything(tree) == before
+    assert not other.next_expiry_ns
