@@ -431,10 +431,12 @@ class Upkeep:
         """Voters that are reachable and not about to end, the one that is furthest along first."""
         raft, now = self._node.raft, self._node.now_ms()
         election_ms = self._node.settings.common.election_timeout_ms
+        voters = raft.configuration.voters  # a leader serves one that was removed for a while
         found = [
             (-peer.match, member_id) for member_id, peer in raft.peers().items()
             # who ends says so every heartbeat until it has gone, and is not heard any more then
-            if now - peer.heard_ms < election_ms <= now - self.leaving.get(member_id, -election_ms) and not peer.learner
+            if now - peer.heard_ms < election_ms <= now - self.leaving.get(member_id, -election_ms)
+            and member_id in voters
         ]
         return [member_id for _, member_id in sorted(found)]
 

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import signal
 import threading
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import grpc
+import psutil
 import pytest
 
 from cluster.pb import rpc_pb2 as pb
+from cluster.placement import Placement
 from tests.cluster.local_cluster import until
 from tests.cluster.test_members import LIMIT_S, Hosts
 
@@ -20,10 +25,10 @@ EVERYTHING: dict[str, Any] = {"key": b"\0", "range_end": b"\0"}
 
 
 class Writers:
-    """Clients that put and transact over both shards until their hosts are gone."""
+    """Clients that write transactions to both shards until they are stopped."""
 
-    def __init__(self, hosts: Hosts, count: int) -> None:
-        self._hosts = hosts
+    def __init__(self, hosts: Hosts, count: int, *, at: Sequence[int], over_shards: bool) -> None:
+        self._hosts, self._at, self._over_shards = hosts, at, over_shards
         self._stop = threading.Event()
         self._lock = threading.Lock()
         self.acknowledged: dict[bytes, tuple[bytes, int]] = {}  # key -> value and revision
@@ -35,15 +40,20 @@ class Writers:
         turn = 0
         while not self._stop.is_set():
             turn += 1
-            keys = [b"/w%d/%d" % (number, turn)]
-            if turn % 5 == 0:  # a transaction over several directories, hence perhaps over both shards
+            keys = [b"/w%d/%d%c" % (number, turn, c) for c in b"ab"]  # of one directory
+            if self._over_shards and turn % 5 == 0:  # of several, hence perhaps of both shards
                 keys += [b"/t%d/%d" % (n, number) for n in range(3)]
             value = b"%d" % turn
             puts = [pb.RequestOp(request_put=pb.PutRequest(key=key, value=value)) for key in keys]
             with contextlib.suppress(grpc.RpcError):
-                done = self._hosts.call(turn % 3, "KV/Txn", pb.TxnRequest(success=puts), pb.TxnResponse)
+                host = self._at[turn % len(self._at)]
+                done = self._hosts.call(host, "KV/Txn", pb.TxnRequest(success=puts), pb.TxnResponse)
                 with self._lock:
                     self.acknowledged.update(dict.fromkeys(keys, (value, done.header.revision)))
+
+    def keys(self) -> list[bytes]:
+        with self._lock:
+            return list(self.acknowledged)
 
     def wait(self, goal: int) -> None:
         until(lambda: len(self.acknowledged) >= goal, LIMIT_S)
@@ -54,9 +64,10 @@ class Writers:
             thread.join()
 
 
-@pytest.fixture(scope="module")
-def hosts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hosts]:
-    made = Hosts(tmp_path_factory.mktemp("forced"), SHARDS)
+@contextlib.contextmanager
+def three(folder: Path) -> Iterator[Hosts]:
+    """Hosts of one cluster, which serve."""
+    made = Hosts(folder, SHARDS)
     cluster = ",".join(f"h{i}={made.peer(i)}" for i in range(3))
     try:
         for host in range(3):
@@ -65,6 +76,12 @@ def hosts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hosts]:
         yield made
     finally:
         made.close()
+
+
+@pytest.fixture(scope="module")
+def hosts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hosts]:
+    with three(tmp_path_factory.mktemp("forced")) as made:
+        yield made
 
 
 def kill(hosts: Hosts, *numbers: int) -> None:
@@ -95,7 +112,7 @@ def test_the_host_that_is_left_keeps_what_it_has_and_grows_again(hosts: Hosts) -
     last = everything(hosts, 1).header.revision
     until(lambda: everything(hosts, 0, serializable=True).header.revision >= last, LIMIT_S)
 
-    writers = Writers(hosts, 6)
+    writers = Writers(hosts, 6, at=(0, 1, 2), over_shards=True)
     try:
         writers.wait(200)
         kill(hosts, 1, 2)  # in the midst of it
@@ -166,3 +183,50 @@ def test_a_host_that_was_given_up_is_not_let_in_again(hosts: Hosts) -> None:
         process.kill()
         del hosts.running[1]
     assert "the member has been permanently removed from the cluster" in hosts.log(1)
+
+
+def _node_of_shard_1(hosts: Hosts, host: int) -> psutil.Process:
+    children = psutil.Process(hosts.running[host].pid).children(recursive=True)
+    return next(child for child in children if "shard=1" in child.cmdline())
+
+
+@pytest.mark.timeout(400)
+def test_entries_that_one_shard_never_got_are_made_up_where_the_other_went_on(tmp_path: Path) -> None:
+    """H18: the state of shard 0 does not go back."""
+    with three(tmp_path) as hosts:
+        put = pb.PutRequest(key=b"/q/k", value=b"before")
+        last = hosts.anywhere("KV/Put", put, pb.PutResponse).header.revision
+        until(lambda: everything(hosts, 0, serializable=True).header.revision >= last, LIMIT_S)
+        _node_of_shard_1(hosts, 0).send_signal(signal.SIGSTOP)
+        writers = Writers(hosts, 8, at=(1, 2), over_shards=False)
+        placement = Placement(SHARDS, 2)
+
+        def written() -> list[int]:
+            """To each shard."""
+            keys = Counter(map(placement.shard_of, writers.keys()))
+            return [keys[shard] for shard in range(SHARDS)]
+
+        try:
+            # another host may have to be elected in the one shard first
+            until(lambda: min(written()) >= 100, LIMIT_S)
+            kill(hosts, 1, 2)
+        finally:
+            writers.stop()
+        process = hosts.running.pop(0)
+        process.terminate()  # in order, so that what is applied is written
+        process.wait(LIMIT_S)
+        hosts.start(0, FORCED)
+        until(lambda: hosts.member(0).name, LIMIT_S)
+        assert '"lost_entries": {"1": [' in hosts.log(0)
+
+        found = everything(hosts, 0)
+        kvs = {kv.key: kv for kv in found.kvs}
+        assert kvs[b"/q/k"].value == b"before"
+        kept = {key: put for key, put in writers.acknowledged.items() if key in kvs}
+        for key, (value, revision) in kept.items():
+            assert (kvs[key].value, kvs[key].mod_revision) == (value, revision)
+        lost = writers.acknowledged.keys() - kept.keys()
+        print(f"kept {len(kept)} keys, {len(lost)} were only on the hosts that are lost")
+        assert kept
+        for key in (b"/q/k", min(lost), min(kept)):
+            hosts.call(0, "KV/Put", pb.PutRequest(key=key, value=b"after"), pb.PutResponse)

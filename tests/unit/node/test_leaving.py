@@ -9,7 +9,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from cluster.members.table import Table
-from cluster.raft import Role
+from cluster.raft import Configuration, Role
 from cluster.settings import Common, Peer
 from cluster.wire.messages import (
     HELLO_BODY,
@@ -38,6 +38,7 @@ class FakeRaft:
     stuck: bool = False
     targets: list[int] = field(default_factory=list)
     heard: dict[int, int] = field(default_factory=lambda: {2: 0, 3: 0})  # ms ago
+    configuration: Configuration = field(default_factory=lambda: Configuration(frozenset({1, 2, 3})))
 
     def transfer_leadership(self, target: int) -> None:
         self.transferring = target != 1  # to itself: given up
@@ -130,6 +131,20 @@ def test_it_hands_over_then_answers_then_tells_its_fronts_and_waits_for_their_fa
         node.farewell()
 
     leave(steps, election_ms=60_000)
+
+
+def test_nobody_is_handed_to_who_was_removed_and_is_served_yet() -> None:
+    def removed(node: FakeNode) -> None:
+        node.raft.configuration = Configuration(frozenset({1, 2}))
+
+    async def steps(node: FakeNode, task: asyncio.Task[None]) -> None:
+        await until(lambda: bool(node.raft.targets))
+        assert node.raft.targets == [2]  # though 3 is further along
+        node.raft.role, node.raft.transferring = Role.FOLLOWER, False
+        await until(lambda: FRONT in node.heard)
+        node.farewell()
+
+    leave(steps, removed)
 
 
 def test_leadership_that_comes_back_is_handed_over_again() -> None:
