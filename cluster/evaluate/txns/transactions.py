@@ -245,7 +245,7 @@ def deleted_pieces(view: View, request: Any, deleted: Deleted) -> Steps[list[byt
     ended = False
     while not ended:
         some, ended = some_rows(rows)
-        pieces += [field(b"\x1a", kv) for _, kv in some]
+        pieces.append(b"".join([field(b"\x1a", kv) for _, kv in some]))
         if not ended:
             yield
     return pieces
