@@ -129,12 +129,16 @@ class Draft:
         else:
             self._keys.add(key)
 
+    def _begin(self) -> None:
+        """Note what the first step sees. What is not part of it has changed when it comes."""
+        # what the open batch has written so far is taken for changed: which of it came before is not kept
+        self._since, self._batch = self._view.revision, self._view.batch
+
     def _evaluate(self) -> Steps[None]:
         view = self._view
-        # what the open batch has written so far is taken for changed: which of it came before is not kept
-        self._since, self._batch = view.revision, view.batch
         self._moved, self._outcome = False, None
         try:
+            self._begin()
             self._plan = yield from plan_of(view, self._request, Turn())
             yield from check_plan(view, self._plan)
             pending = Pending(view)

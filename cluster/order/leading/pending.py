@@ -63,6 +63,11 @@ class PendingOverlay(Overlay):
             raise Blocked
         return self._store.live_count(start, end)
 
+    def settled(self) -> None:
+        """Blocked: a delete of a range is pending."""
+        if self._ranges:
+            raise Blocked
+
     def touches(self, start: bytes, end: bytes) -> bool:
         """Whether any key of a range is pending."""
         if self._ranges and any(overlap((start, end), span) for _, span in self._ranges):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
+from cluster.evaluate.replica import Ahead
 from cluster.evaluate.txns.range_compares import RangeCompares
 from cluster.order.prepare import Prepare
 
@@ -19,7 +20,7 @@ class Waiting(Generic[T]):
     method: int
     body: bytes
     batch: int = 0  # must be applied before it is tried again
-    looked: RangeCompares | None = None
+    looked: Ahead | None = None
 
 
 @dataclass(slots=True)

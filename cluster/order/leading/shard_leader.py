@@ -27,12 +27,14 @@ from cluster.errors import EtcdError
 from cluster.evaluate import requests as evaluate
 from cluster.evaluate.footprint import Footprint, footprint
 from cluster.evaluate.plain_put import key_end, pending
-from cluster.evaluate.replica import AppliedState
+from cluster.evaluate.replica import Ahead, AppliedState
 from cluster.evaluate.txns import plain_txn
+from cluster.evaluate.txns.draft import Draft
 from cluster.evaluate.txns.range_compares import RangeCompares
 from cluster.evaluate.txns.transactions import Turn, Unlooked
 from cluster.evaluate.view import Outcome
 from cluster.faults import answered, whole
+from cluster.order.leading.drafts import draft_of
 from cluster.order.leading.pending import Blocked, Elsewhere, PendingOverlay, Recorder, shows_past, shows_rows
 from cluster.order.leading.queued import Preparing, Report, Waiting
 from cluster.order.leading.shard_batch import Answer, PendingPut, Reply, ShardBatch
@@ -54,7 +56,7 @@ _CREATE, _MOD = 1, 2  # Compare.CompareTarget
 _METHODS = frozenset((Method.PUT, Method.DELETE_RANGE, Method.TXN))
 _PUT = int(Method.PUT)
 _NOTHING = Outcome(b"", False, b"", [], 0)
-Unlooking = tuple[Any, bytes | Attempt, RangeCompares]  # token, TxnRequest or whose prepare it is
+Unlooking = tuple[Any, bytes | Attempt, Ahead]  # token, TxnRequest or whose prepare it is
 PutAnswers = tuple[list[PendingPut], int]  # in order, the revision before the first
 
 
@@ -117,14 +119,16 @@ class ShardLeader(Generic[T]):
             self._queue.append((token, method, body))
             self._queued_bytes += len(body)
 
-    def resume(self, token: T, body: bytes, looked: RangeCompares) -> None:
-        """Evaluate a transaction of :meth:`take_unlooked`, now that its range compares were looked at."""
-        wanted = footprint(Method.TXN, body)
-        if self._table.conflicts(wanted) or not self._may_log or self._open.size >= MAX_ENTRY_BYTES:
-            held = self._table.wait(wanted, Waiting(token, Method.TXN, body, 0, looked), active=True)
-            self._held_up = self._held_up or held.active
-        else:
-            self._evaluate(token, Method.TXN, body, None, looked)
+    def resume(self, token: T, body: bytes, looked: Ahead) -> None:
+        """Evaluate a transaction of :meth:`take_unlooked`, now that what it asked for was done ahead."""
+        full = not self._may_log or self._open.size >= MAX_ENTRY_BYTES
+        if full or len(self._table):
+            wanted = footprint(Method.TXN, body)
+            if full or self._table.conflicts(wanted):
+                held = self._table.wait(wanted, Waiting(token, Method.TXN, body, 0, looked), active=True)
+                self._held_up = self._held_up or held.active
+                return
+        self._evaluate(token, Method.TXN, body, None, looked)
 
     def run(self) -> None:
         """Evaluate what is queued, as far as entries may still be logged ahead of the order; first what has waited in
@@ -209,7 +213,7 @@ class ShardLeader(Generic[T]):
         return len(self._queue)
 
     def _evaluate(self, token: T, method: int, body: bytes, queued: Queued[Waiting[T] | Preparing[T]] | None,
-                  looked: RangeCompares | None = None) -> None:
+                  looked: Ahead | None = None) -> None:
         view, batch = self.view, self._open
         late: Callable[[int], bytes] | None = None
         error: bytes | None = None
@@ -218,6 +222,8 @@ class ShardLeader(Generic[T]):
                 outcome = evaluate.put(view, body)
             elif method == Method.DELETE_RANGE:
                 outcome = evaluate.delete_range(view, body, self._store.live_count)
+            elif looked is None and (looked := draft_of(view, body, self._max_txn_ops)) is not None:
+                raise Unlooked
             else:
                 outcome, late = self._txn(body, looked)
         except EtcdError as e:
@@ -229,7 +235,8 @@ class ShardLeader(Generic[T]):
             queued.payload.batch = batch.number if batch.items or batch.puts else batch.number - 1
             return
         except Unlooked:
-            self._unlooked.append((token, body, looked or RangeCompares.of(body)))
+            ahead = looked if looked is not None and looked.fit else RangeCompares.of(body)
+            self._unlooked.append((token, body, ahead))
             if queued is not None:
                 self._table.remove(queued)
             return
@@ -255,7 +262,13 @@ class ShardLeader(Generic[T]):
         view.take(outcome)
 
     @answered
-    def _txn(self, body: bytes, looked: RangeCompares | None = None) -> tuple[Outcome, Callable[[int], bytes] | None]:
+    def _txn(self, body: bytes, looked: Ahead | None = None) -> tuple[Outcome, Callable[[int], bytes] | None]:
+        if isinstance(looked, Draft):
+            if (outcome := looked.outcome()) is not None:
+                return outcome, None
+            if looked.fit:
+                raise Unlooked
+            looked = None
         plain = plain_txn.read(body)
         if plain is not None and plain.ops() <= self._max_txn_ops:
             self._check_plain(plain)

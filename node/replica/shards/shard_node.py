@@ -17,6 +17,7 @@ import structlog
 from cluster.effects import records
 from cluster.effects.later_puts import LaterPuts
 from cluster.errors import EtcdError
+from cluster.evaluate.replica import Ahead
 from cluster.evaluate.txns.range_compares import RangeCompares
 from cluster.order.following.feed_queue import FeedQueue
 from cluster.order.following.questions import LockQuestions
@@ -204,10 +205,13 @@ class ShardNode(LinkedNode):
     def _looks(self, leading: ShardLeader[Token], what: bytes | Attempt) -> bool:
         return leading is self.leading and (not isinstance(what, Attempt) or leading.looks(what))
 
-    def _looked(self, leading: ShardLeader[Token], token: Token, what: bytes | Attempt, looked: RangeCompares | None) -> None:
+    def _looked(
+        self, leading: ShardLeader[Token], token: Token, what: bytes | Attempt, looked: Ahead | None
+    ) -> None:
         if leading is not self.leading:
             self._not_leader(*token)
         elif isinstance(what, Attempt):
+            assert looked is None or isinstance(looked, RangeCompares)
             leading.looked_at(what, looked)
         elif looked is not None:
             leading.resume(token, what, looked)

@@ -1,0 +1,51 @@
+"""A transaction of very many operations at the leader of a shard other than 0, evaluated ahead of its turn.
+
+As on shard 0 (``cluster.evaluate.txns.draft``), but nobody knows the revision of what is pending, and much
+cannot be told from it. So the steps are taken while nothing is pending that the transaction touches, and what
+is when its turn comes has come since. What cannot be told all the same is left to the turn.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from cluster.evaluate.steps import Steps
+from cluster.evaluate.txns.draft import Draft, large
+from cluster.evaluate.view import Outcome
+from cluster.order.leading.pending import Blocked, Elsewhere, PendingOverlay, shows_past
+
+
+class ShardDraft(Draft):
+    """See the module."""
+
+    def __init__(self, view: PendingOverlay, request: Any, max_ops: int) -> None:
+        super().__init__(view, request, max_ops)
+        self._blocked = False  # something that it touches was pending
+
+    def _begin(self) -> None:
+        self._since, self._batch = self._view.applied.revision, 0
+        if any(map(self._touches, self._view.written_since(0))):
+            raise Blocked
+        self._view.settled()
+
+    def _evaluate(self) -> Steps[None]:
+        try:
+            yield from super()._evaluate()
+        except Blocked:
+            self._moved = self._blocked = True
+        except Elsewhere:
+            self.fit = False  # the turn says so
+
+    def outcome(self) -> Outcome | None:
+        """As there. Blocked, instead of NotYet: something that it touches is pending."""
+        if self._blocked:
+            self._blocked = False
+            raise Blocked
+        return super().outcome()
+
+
+def draft_of(view: PendingOverlay, body: bytes, max_ops: int) -> Draft | None:
+    """What of a transaction is to be done ahead of its turn, before that is tried. EtcdError."""
+    request: Any = large(body)
+    # of the past is read in the turn: a compaction may come before it in the order of all shards
+    return None if request is None or shows_past(request) else ShardDraft(view, request, max_ops)
