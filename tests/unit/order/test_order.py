@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cluster.effects import records
+from cluster.features.rows import RowsOf, encode
 from cluster.order.log import (
     Attempt,
     Change,
@@ -76,6 +77,17 @@ def test_control_items_reach_every_shard_and_a_grant_takes_no_revision() -> None
     fold = Fold(5)
     assert fold.take(project(record, 4), 4) == [Control(grant, 6), Control(compact, 6), Control(incarnation, 6)]
     assert fold.revision == 6
+
+
+def test_rows_of_the_v2_tree_reach_no_other_shard_and_wake_none() -> None:
+    tree, users = (records.rows(encode(feature, [(b"c", b"1")])) for feature in (RowsOf.V2, RowsOf.AUTH))
+    assert project(PUT + tree + PUT, 4) == project(PUT + PUT, 4)
+    fold = Fold(5)
+    assert fold.take(tree, 0) == [Control(tree, 5)]
+    assert not fold.concerns_all
+    fold.take(users, 0)
+    assert fold.concerns_all
+    assert project(users, 4) == users
 
 
 def test_a_run_of_shard_0s_own_effects_is_one_step() -> None:
