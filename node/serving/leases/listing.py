@@ -14,6 +14,7 @@ from cluster.evaluate.reading.sorting import SortedRows
 from cluster.wire.messages import HEAD, Status
 from cluster.wire.protobuf import varint
 from node.links.fronts import FrontLink
+from node.serving.streams import Answer
 from node.slicing.slicer import Slices
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ class LeaseList:
             link.pieces(rid, Status.OK, [HEAD.pack(*head), *parts])
             return None
         answer = self._node.streams.answer(link, rid, [HEAD.pack(*head)])
-        return answer.run(answer.last(parts))
+        return answer.run(_in_turn(answer, parts))
 
     def _now(self) -> Head:
         return self._node.store.revision, self._node.raft.term
@@ -98,3 +99,9 @@ class LeaseList:
             yield
         self._parts = [*made, b"".join(parts)] if parts else made
         self._of, self._head = of, head
+
+
+def _in_turn(answer: Answer, parts: list[bytes]) -> Slices:
+    """An answer, once its link has room: very many begin at once."""
+    yield
+    yield from answer.last(parts)
