@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from cluster.faults import faults
+from cluster.faults import HANDLER_MISTAKES, faults
 from cluster.machine import Span
 from proxy.gateway.decode import fill
 from proxy.gateway.encode import encode, error, http_status, stream_error
@@ -277,7 +277,10 @@ class GatewayCall(InnerCall):
         self._queue.clear()
         if self._status is None:
             self._status = (wire.DEADLINE_EXCEEDED, "context deadline exceeded")
-            self._pump()
+            try:
+                self._pump()
+            except HANDLER_MISTAKES as error:
+                faults.met(f"ending {self.path.decode()}", error)
 
     def _left(self, request: HttpRequest) -> None:
         self._done()

@@ -101,6 +101,7 @@ def _enum(field: FieldDescriptor, value: Any) -> int:
     kind = field.enum_type
     assert kind is not None, "only fields of enums come here"
     if isinstance(value, str) and not isinstance(value, Number):
+        value = _in_utf8(value)
         found = kind.values_by_name.get(value)
         if found is None:
             quoted = '"\\"' + value.replace("\\", "\\\\").replace('"', '\\"') + '\\""'
@@ -120,9 +121,12 @@ def _string(value: Any) -> str:
         return ""
     if not isinstance(value, str) or isinstance(value, Number):
         raise _wrong_type(value, "string")
-    return value.encode("utf-16", "surrogatepass").decode(
-        "utf-16", "replace"
-    )  # half a pair has no place in UTF-8
+    return _in_utf8(value)
+
+
+def _in_utf8(value: str) -> str:
+    """Half a pair, which JSON can name, has no place there."""
+    return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def _bytes(value: Any) -> bytes:

@@ -11,6 +11,7 @@ import contextlib
 import json
 import os
 import secrets
+import select
 import socket
 import time
 import urllib.request
@@ -30,7 +31,7 @@ from cluster.raft import Configuration, Entry, EntryKind
 from node.storage import RaftLog
 from tests.cluster.local_cluster import STEADY, LocalCluster, local_cluster, until
 from tests.cluster.one_host import started
-from tests.faults.fuzz import connections, messages, peers
+from tests.faults.fuzz import connections, gateway, messages, peers
 from tests.faults.hosts import SOAK
 from tests.unit.odd_records import EXAMPLES
 
@@ -120,6 +121,26 @@ def _bytes_to(port: int, data: bytes) -> None:
                 break
 
 
+def talk_to_the_gateway(r: Random, target: Target) -> None:
+    """Ten connections at once, each read for a moment."""
+    port = int(target.endpoints[0].rpartition(":")[2])
+    with contextlib.ExitStack() as stack:
+        talking: list[socket.socket] = []
+        for _ in range(10):
+            data = gateway.request(r)
+            with contextlib.suppress(OSError):
+                connection = socket.create_connection(("127.0.0.1", port), timeout=LIMIT_S)
+                talking.append(stack.enter_context(connection))
+                connection.sendall(data)
+        until_s = time.monotonic() + 0.1
+        while talking and (left_s := until_s - time.monotonic()) > 0:
+            for connection in select.select(talking, [], [], left_s)[0]:
+                with contextlib.suppress(OSError):
+                    if connection.recv(65_536):
+                        continue
+                talking.remove(connection)
+
+
 def to_clients_port(make: Callable[[Random], bytes]) -> Send:
     """What it makes, to the port for clients, in three connections."""
     def send(r: Random, target: Target) -> None:
@@ -142,7 +163,8 @@ def talk_as_peer(r: Random, target: Target) -> None:
 
 KINDS: dict[str, Send] = {
     "methods": call_methods, "http2": to_clients_port(connections.http2), "http1": to_clients_port(connections.http1),
-    "anything": to_clients_port(connections.anything), "stranger": talk_as_stranger, "peer": talk_as_peer,
+    "anything": to_clients_port(connections.anything), "gateway": talk_to_the_gateway,
+    "stranger": talk_as_stranger, "peer": talk_as_peer,
 }
 #: Whoever holds the peer port may send what a node has to call a mistake: it is counted, and the sender hears INTERNAL.
 MAY_FAULT = frozenset(("peer",))

@@ -124,3 +124,28 @@ def test_the_head_of_an_answer_in_pieces_does_not_wait_for_them() -> None:
     assert output.data.endswith(b"\r\n\r\n")
     later[0].write(b"piece")
     assert b"piece" in output.data
+
+
+@pytest.mark.parametrize("behind", [b"x", b"\0\r\n\r\n", b"GET /a HTTP/1.1\r\nHost: x\r\n\r\n", b"x" * 3000])
+@pytest.mark.parametrize("head", [b"Connection: close\r\n", b"", b"Upgrade: h2c\r\n"])
+def test_what_follows_a_request_does_not_take_its_answer(head: bytes, behind: bytes) -> None:
+    """Not even what must not follow, since the request was to be the last one."""
+    output, later = Output(), list[HttpRequest]()
+    find = {"/later": later.append, "/a": lambda request: request.respond(200)}.get
+    connection = Http1Connection(find, Limits(), output, "peer", 0.0)
+    request = b"POST /later HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\n%b\r\n1" % head
+    connection.receive(request + behind, 0.0)
+    connection.receive(behind, 0.0)
+    assert output.data == b""
+    later[0].respond(200, b"late")
+    assert output.data.startswith(b"HTTP/1.1 200 ")
+    assert output.closed or b"close" not in head
+
+
+def test_a_request_for_no_body_that_cannot_be_read_gets_none() -> None:
+    output = Output()
+    connection = Http1Connection(lambda path: None, Limits(), output, "peer", 0.0)
+    connection.receive(b"HEAD /a HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nxPO", 0.0)
+    assert output.data.startswith(b"HTTP/1.1 400 ")
+    assert output.data.endswith(b"\r\n\r\n")
+    assert output.closed
