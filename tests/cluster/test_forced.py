@@ -92,10 +92,20 @@ def kill(hosts: Hosts, *numbers: int) -> None:
         hosts.running.pop(host).wait(30)
 
 
+def asked(hosts: Hosts, host: int, method: str, request: Any, response: Any) -> Any:
+    """Until it is answered: a group may have no leader yet."""
+
+    def tried() -> Any:
+        with contextlib.suppress(grpc.RpcError):
+            return hosts.call(host, method, request, response)
+        return None
+
+    return until(tried, LIMIT_S)
+
+
 def everything(hosts: Hosts, host: int, **more: Any) -> pb.RangeResponse:
-    found: pb.RangeResponse = hosts.call(
-        host, "KV/Range", pb.RangeRequest(**EVERYTHING, **more), pb.RangeResponse
-    )
+    request = pb.RangeRequest(**EVERYTHING, **more)
+    found: pb.RangeResponse = asked(hosts, host, "KV/Range", request, pb.RangeResponse)
     return found
 
 
@@ -108,7 +118,7 @@ def test_the_host_that_is_left_keeps_what_it_has_and_grows_again(hosts: Hosts) -
     ).ID
     quiet = {b"/q%d/k" % n: b"%d" % n for n in range(40)}
     for key, value in quiet.items():
-        hosts.call(1, "KV/Put", pb.PutRequest(key=key, value=value, lease=lease), pb.PutResponse)
+        asked(hosts, 1, "KV/Put", pb.PutRequest(key=key, value=value, lease=lease), pb.PutResponse)
     last = everything(hosts, 1).header.revision
     until(lambda: everything(hosts, 0, serializable=True).header.revision >= last, LIMIT_S)
 
@@ -139,7 +149,8 @@ def test_the_host_that_is_left_keeps_what_it_has_and_grows_again(hosts: Hosts) -
         revision for _, revision in writers.acknowledged.values() if revision <= found.header.revision
     ]
     print(f"kept {len(history)} of {len(writers.acknowledged)} keys put in the last moments")
-    left = hosts.call(
+    left = asked(
+        hosts,
         0,
         "Lease/LeaseTimeToLive",
         pb.LeaseTimeToLiveRequest(ID=lease, keys=True),
@@ -147,7 +158,7 @@ def test_the_host_that_is_left_keeps_what_it_has_and_grows_again(hosts: Hosts) -
     )
     assert sorted(left.keys) == sorted(quiet)
     for key in (b"/w0/1", b"/q3/k", b"/new/1", b"/other/2"):
-        hosts.call(0, "KV/Put", pb.PutRequest(key=key, value=b"after"), pb.PutResponse)
+        asked(hosts, 0, "KV/Put", pb.PutRequest(key=key, value=b"after"), pb.PutResponse)
 
     # as etcd's, the flag may stay while the host is alone
     kill(hosts, 0)
@@ -166,8 +177,12 @@ def test_the_host_that_is_left_keeps_what_it_has_and_grows_again(hosts: Hosts) -
         want.kvs
     )
     hashes = [
-        hosts.call(
-            i, "Maintenance/HashKV", pb.HashKVRequest(revision=want.header.revision), pb.HashKVResponse
+        asked(
+            hosts,
+            i,
+            "Maintenance/HashKV",
+            pb.HashKVRequest(revision=want.header.revision),
+            pb.HashKVResponse,
         )
         for i in (0, 3)
     ]
@@ -229,4 +244,4 @@ def test_entries_that_one_shard_never_got_are_made_up_where_the_other_went_on(tm
         print(f"kept {len(kept)} keys, {len(lost)} were only on the hosts that are lost")
         assert kept
         for key in (b"/q/k", min(lost), min(kept)):
-            hosts.call(0, "KV/Put", pb.PutRequest(key=key, value=b"after"), pb.PutResponse)
+            asked(hosts, 0, "KV/Put", pb.PutRequest(key=key, value=b"after"), pb.PutResponse)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 from pathlib import Path
 
+import grpc
 import pytest
 
 from cluster.pb import rpc_pb2 as pb
@@ -44,8 +46,10 @@ def test_peers_come_by_every_address(keys: bool, tmp_path: Path) -> None:
 
         def everywhere() -> bool:
             request = pb.RangeRequest(key=b"/", range_end=b"0", serializable=True)
-            found = [hosts.call(i, "KV/Range", request, pb.RangeResponse) for i in (0, 1)]
-            return [[kv.key for kv in one.kvs] for one in found] == [put, put]
+            with contextlib.suppress(grpc.RpcError):
+                found = [hosts.call(i, "KV/Range", request, pb.RangeResponse) for i in (0, 1)]
+                return [[kv.key for kv in one.kvs] for one in found] == [put, put]
+            return False
 
         until(everywhere, LIMIT_S)
     finally:
