@@ -185,6 +185,9 @@ COMMANDS = {
         "watchers": (Annotated[int, Option(help="Watchers in all.")], 10_000),
         "events": (Annotated[int, Option(help="Events that each has to catch up with.")], 8),
     }, {"streams": 1}, 0),
+    "v2-set": Command("Set single keys by version 2 of the API, over HTTP/1.1.", {**_KEYS}),
+    "v2-get": Command("Read single keys by version 2 of the API. Consistency l: with quorum=true.", {
+        **_CONSISTENCY, **_KEYS}, {"consistency": "s", "key_space": 1000}),
     "lease-keepalive": Command("Keep leases alive, each client on a stream of its own.", {
         "leases": (Annotated[int, Option(help="Leases, granted first and revoked after.")], 100),
         "lease_ttl_s": (Annotated[int, Option("--ttl", help="Of the leases, in seconds.")], 60)}),

@@ -8,9 +8,10 @@ from typing import Any
 
 UNARY = ("put", "range", "txn-put", "txn-compare")
 WATCHES = ("watch", "watch-latency")
+V2 = ("v2-set", "v2-get")  # over HTTP/1.1: ``bench.load.traffic.v2``
 # see ``bench.load.traffic.actors``
 ACTED = ("lease-keepalive", "lease-grant", "mixed", "txn-mixed", "stm", "lock", "scan")
-COMMANDS = (*UNARY, *WATCHES, *ACTED, "watch-get")
+COMMANDS = (*UNARY, *WATCHES, *ACTED, *V2, "watch-get")
 DISTRIBUTIONS = ("uniform", "zipf", "sequential")
 ISOLATIONS = ("c", "r", "s", "ss")  # read committed, repeatable reads, serializable, serializable snapshot
 LOCKERS = ("stm", "lock-client", "lock-rpc")

@@ -23,10 +23,11 @@ import uvloop
 
 from bench.client import Client, RpcError, parse_endpoint, tls_context
 from bench.load.loops import Loop
-from bench.load.spec import ACTED, WATCHES, Spec
+from bench.load.spec import ACTED, V2, WATCHES, Spec
 from bench.load.stats import Latencies
 from bench.load.traffic.actors import Actors, actors
 from bench.load.traffic.streams import CatchUps
+from bench.load.traffic.v2 import V2Client, v2_body
 from bench.load.traffic.watchers import Watchers
 from bench.load.traffic.workloads import PUT, RANGE, put_body, unary
 from bench.parent import say
@@ -45,6 +46,7 @@ class Worker:
         self.timeline: list[tuple[float, int]] = []  # seconds since the start, operations since the last one
         self._client: Client
         self._loop: Loop
+        self._v2: V2Client | None = None
         self._watchers: Watchers | None = None
         self._actors: Actors | None = None
         self._catch_up: pb.WatchCreateRequest | None = None
@@ -54,6 +56,9 @@ class Worker:
     async def prepare(self) -> None:
         """Connect; create watchers or leases."""
         spec = self.spec
+        if spec.command in V2:
+            await self._prepare_v2()
+            return
         tls = None
         if spec.cacert or spec.cert or spec.insecure_skip_verify:
             tls = tls_context(cacert=spec.cacert, cert=spec.cert, key=spec.key,
@@ -79,6 +84,16 @@ class Worker:
             self._loop = Loop(spec, connections, path, body)
         gc.collect()
         gc.freeze()
+
+    async def _prepare_v2(self) -> None:
+        spec, endpoints = self.spec, [parse_endpoint(e) for e in self.spec.endpoints]
+        if spec.user or any(endpoint.secure for endpoint in endpoints):
+            raise RuntimeError("loads of version 2 are without TLS and users")
+        self._client = Client(endpoints)
+        self._v2 = await V2Client.open(endpoints, spec.conns, spec.dial_timeout_s)
+        if spec.command == "v2-get":
+            await self._v2.populate(spec)
+        self._loop = Loop(spec, self._v2.connections, "", v2_body(spec))
 
     async def send(self) -> None:
         """Run the operations to their end."""
@@ -144,6 +159,8 @@ class Worker:
             self._catch_ups.close()
         if self._actors is not None:
             await self._actors.close()
+        if self._v2 is not None:
+            await self._v2.close()
         reconnects = self._client.reconnects
         await self._client.close()
         return {

@@ -156,7 +156,7 @@ def redirect(request: HttpRequest, path: str) -> None:
 
 def _cleaned(path: str) -> str:
     """Without empty and dotted parts."""
-    if not path.startswith("/"):
+    if not path.startswith("/") or ("//" not in path and "/." not in path):
         return path
     clean = posixpath.normpath("/" + path.lstrip("/"))
     return f"{clean}/" if path.endswith("/") and clean != "/" else clean

@@ -28,7 +28,7 @@ def form_of(method: str, query: str, body: bytes, content_type: str) -> dict[str
     if method in ("POST", "PUT"):
         kind = ""
         try:
-            kind = media_type(content_type or "application/octet-stream")
+            kind = _FORM if content_type == _FORM else media_type(content_type or "application/octet-stream")
         except BadForm as error:
             wrong, kind = error, error.args[1] if len(error.args) > 1 else ""
         if kind == _FORM:

@@ -120,6 +120,8 @@ def parse_key_request(
 
 def clean(path: str) -> str:
     """A key without empty and dotted parts, with one "/" before it."""
+    if path[:1] == "/" and path[-1:] != "/" and "//" not in path and "/." not in path:
+        return path
     return posixpath.normpath("/" + path.lstrip("/")) if path.strip("/") else "/"
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -234,6 +236,17 @@ def test_an_index_that_is_forgotten_is_refused(etcd: Server, one: Server) -> Non
         found.append(server.shown(server.ask("GET", f"/v2/keys/w/many?wait=true&waitIndex={first + 1}")))
         found.append(server.shown(server.ask("GET", f"/v2/keys/w/many?wait=true&waitIndex={first + 2}")))
     assert found[2:] == found[:2]
+
+
+@pytest.mark.parametrize("command", ["v2-set", "v2-get"])
+def test_loads_of_version_2_are_answered(command: str, etcd: Server, one: Server) -> None:
+    for server in (etcd, one):
+        made = subprocess.run(
+            [sys.executable, "-m", "bench.cli", command, "--total=300", "--clients=10", "--conns=5",
+             "--keys=50", f"--endpoints={server.address}", "--json"],
+            capture_output=True, text=True, timeout=100, check=True)  # fmt: skip
+        found = json.loads(made.stdout)
+        assert (found["operations"], found["errors"]) == (300, {})
 
 
 def test_a_wait_ends_with_its_client(one: Server) -> None:
