@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.interop.hosts import Hosts
+from tests.cluster.local_cluster import STEADY, local_cluster, until
+from tests.interop.hosts import answers
 
 _EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
 _WEB = [f"10.0.0.{i}:80" for i in (1, 2, 3)]
@@ -43,9 +45,17 @@ PRINTS = {
 }
 
 
+@pytest.fixture(scope="module")
+def endpoints(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Three hosts that stay with their leader."""
+    with local_cluster(tmp_path_factory.mktemp("examples") / "muster", 3, extra=STEADY) as cluster:
+        until(lambda: all(answers(endpoint) for endpoint in cluster.endpoints()))
+        yield ",".join(cluster.endpoints())
+
+
 @pytest.mark.parametrize("name", PRINTS)
-def test_example(name: str, hosts: Hosts) -> None:
-    line = [sys.executable, str(_EXAMPLES / f"{name}.py"), hosts.all]
+def test_example(name: str, endpoints: str) -> None:
+    line = [sys.executable, str(_EXAMPLES / f"{name}.py"), endpoints]
     done = subprocess.run(line, capture_output=True, text=True, timeout=200, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines() == PRINTS[name]
