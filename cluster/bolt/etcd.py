@@ -82,6 +82,7 @@ class Around:
     finished_compact_revision: int = 0
     leases: list[Lease] = field(default_factory=list)
     members: list[rpc_pb2.Member] = field(default_factory=list)
+    removed: list[int] = field(default_factory=list)  # IDs of former members
     alarms: list[tuple[int, int]] = field(default_factory=list)  # member, type
     auth: Auth = field(default_factory=Auth)
     v2: list[Row] = field(default_factory=list)  # cluster.features.v2.tree
@@ -107,7 +108,7 @@ def write(file: Writer, rows: Iterable[Row], around: Around, cluster_version: st
     file.bucket(LEASE, sorted((_I64.pack(one.lease), _lease(one)) for one in around.leases))
     file.bucket(META, sorted(_meta(around)))
     file.bucket(MEMBERS, sorted((b"%x" % one.ID, _member(one)) for one in around.members))
-    file.bucket(MEMBERS_REMOVED, ())
+    file.bucket(MEMBERS_REMOVED, sorted((b"%x" % one, b"removed") for one in around.removed))
     downgrade = b'{"target-version":"","enabled":false}'
     file.bucket(CLUSTER, [(b"clusterVersion", cluster_version.encode()), (b"downgrade", downgrade)])
     file.bucket(ALARM, sorted((_alarm(member, kind), b"") for member, kind in around.alarms))

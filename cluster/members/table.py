@@ -144,6 +144,11 @@ class Table:
         # a seed may name the address otherwise than its URL does
         return seed[1] if seed is not None and seed[0].peer_urls == host.peer_urls else host.peer
 
+    @property
+    def former(self) -> list[int]:
+        """IDs of those that were removed."""
+        return sorted(i for i, host in self.hosts.items() if host.removed)
+
     def removed(self, member_id: int) -> bool:
         """Whether it was a member once and is none any more."""
         host = self.hosts.get(member_id)

@@ -13,7 +13,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from cluster.bolt import Writer
@@ -39,6 +39,7 @@ class Job:
     output: str  # the file; what is sorted lies beside it meanwhile
     members: list[str]  # etcdserverpb.Member, in hexadecimal
     budget_bytes: int  # of rows in memory
+    removed: list[int] = field(default_factory=list)  # IDs of former members
 
     def encode(self) -> bytes:
         """For standard input."""
@@ -68,7 +69,8 @@ def build(job: Job, alive: Iterator[None]) -> dict[str, int]:
             consistent_index=position.order_index, term=position.term, compact_revision=compacted,
             finished_compact_revision=compacted, leases=shards[0].leases(), alarms=shards[0].alarms(),
             auth=shards[0].auth(), v2=shards[0].v2(),
-            members=[rpc_pb2.Member.FromString(bytes.fromhex(member)) for member in job.members])
+            members=[rpc_pb2.Member.FromString(bytes.fromhex(member)) for member in job.members],
+            removed=job.removed)
         counted = _Counted(sorter.rows(), alive)
         head = write(Writer(file.write), counted, around)
         size = file.size_bytes

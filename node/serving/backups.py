@@ -177,7 +177,8 @@ class Backups:
             checkpoints = [str(own.with_name(f"shard-{shard}") / "outgoing" / name)
                            for shard, name in enumerate(backup.names)]
             members = [member.SerializeToString().hex() for member in self._node.roster.listed()]
-            job = Job(checkpoints, str(backup.folder / "backup.db"), members, _BUDGET_BYTES)
+            removed = self._node.roster.table.former
+            job = Job(checkpoints, str(backup.folder / "backup.db"), members, _BUDGET_BYTES, removed)
             done = self._node.loop.run_in_executor(None, _run, backup, job)
             done.add_done_callback(partial(self._built, backup))
 

@@ -115,3 +115,14 @@ def test_rows_come_in_order_whatever_the_memory(tmp_path: Path) -> None:
             sorter.add(rows[at : at + 100])
         assert list(sorter.rows()) == sorted(rows)
         assert not list(tmp_path.iterdir())
+
+
+def test_members_that_were_removed_are_named(open_store: OpenStore, tmp_path: Path) -> None:
+    """In hexadecimal, as etcd does, so that none of them is taken for a new one."""
+    store = open_store()
+    filled(store, 1, 20)
+    output = tmp_path / "backup.db"
+    build(Job([str(checkpoint(store, tmp_path))], str(output), [], BUDGET, [0xB00, 5]), ALIVE)
+    database = Database(output.read_bytes())
+    assert database.check() == []
+    assert list(database.rows(b"members_removed")) == [(b"5", b"removed"), (b"b00", b"removed")]

@@ -33,6 +33,7 @@ def test_rows_add_change_and_remove_hosts() -> None:
     assert told == [3, 3, 2]
     assert [(p.member_id, p.name, p.port) for p in table.peers] == [(1, "a", 9380), (3, "", 4380)]
     assert table.removed(2)
+    assert table.former == [2]
     assert table.peer(2).port == 3380  # known until every group has let it go
     table.take([row(2, 3380, removed=True)])
     assert told == [3, 3, 2]  # that is no news
