@@ -36,6 +36,7 @@ class WritesInTurn:
         self._turns = turns
         self._go = go
         self._under_way: dict[Waiting, tuple[object, int, Then]] = {}
+        self._going_on = False
 
     def lets_in(self, waiting: Waiting, size: int) -> bool:
         """Whether a write of that size goes on now. One that does not is passed on when its turn comes."""
@@ -74,14 +75,21 @@ class WritesInTurn:
             waiting.stats.ok += 1
 
     def go_on(self) -> None:
-        """What there is room for now is passed on."""
-        while (found := self._turns.next()) is not None:
-            owner, size, waiting = found
-            self._begin(waiting, owner, size)
-            if waiting.call is not None and waiting.call.closed:
-                self._router.gone(waiting)
-            else:
-                self._go(waiting)
+        """What there is room for now is passed on. One that ends at once makes room for the next: this loop
+        goes on with that, however many there are."""
+        if self._going_on:
+            return
+        self._going_on = True
+        try:
+            while (found := self._turns.next()) is not None:
+                owner, size, waiting = found
+                self._begin(waiting, owner, size)
+                if waiting.call is not None and waiting.call.closed:
+                    self._router.gone(waiting)
+                else:
+                    self._go(waiting)
+        finally:
+            self._going_on = False
 
     def sweep(self, now: float) -> None:
         """Every ``router.SWEEP_S``: what nobody waits for, or has waited too long, leaves the line."""

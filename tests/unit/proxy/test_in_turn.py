@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from cluster.faults import faults
 from cluster.pb import rpc_pb2 as pb
 from cluster.wire.messages import HEAD, Method, Status
 from proxy.grpc.registry import Registry
@@ -122,6 +123,21 @@ def test_what_nobody_waits_for_any_more_leaves_the_line(net: Net) -> None:
     assert names(leader) == ["a0", "a1"]  # the first one is on its way: nobody can take it back
     assert net.router.in_turn.large.waiting == 1
     assert a.stats.codes == {1: 2}
+
+
+def test_very_many_whose_client_has_gone_leave_the_line_at_once(net: Net) -> None:
+    """Each made room for the next by a call within the one before: that ended by recursion, and the window
+    was lost."""
+    a, leader = Client(net, "a"), net.nodes[2]
+    a.put(0, size=WINDOW)
+    calls = [a.put(number, size=20_000) for number in range(1, 1000)]
+    for call in calls:
+        call.closed = True
+    answer(net, leader)
+    assert faults.take() == []
+    assert a.stats.codes == {1: 999}
+    a.put(1000, size=WINDOW)
+    assert names(leader) == ["a1000"]
 
 
 def test_who_waits_too_long_is_told_that_nothing_was_logged(net: Net) -> None:
