@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from cluster.effects import records
 from cluster.effects.records import Item
+from cluster.errors import PERMISSION_DENIED, EtcdError
 from cluster.evaluate import requests as evaluate
 from cluster.evaluate.requests import Outcome
 from cluster.faults import answered
@@ -79,6 +80,8 @@ def _auth(leader: Leader, body: bytes) -> Outcome:
 
 @answered
 def _v2(leader: Leader, body: bytes) -> Outcome:
+    if leader.auth.enabled:  # users of version 3 are none of version 2's; a front may not know of them yet
+        raise EtcdError(PERMISSION_DENIED)
     rows, answer = v2.answered(leader.v2, body)
     leader.v2.take(rows)
     items = records.rows(encode(RowsOf.V2, rows)) if rows else b""

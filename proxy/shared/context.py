@@ -56,7 +56,8 @@ class Context:
         router.hub = self.hub
         self.principals = Principals(tokens_of(settings.auth_token, settings.auth_token_ttl_s))
         router.principals = self.principals
-        self.principals.changed = self.hub.permissions.changed
+        self._guarded: list[Callable[[], None]] = [self.hub.permissions.changed]
+        self.principals.changed = self._users_changed
         self.passwords = Passwords(router.loop, settings.bcrypt_cost)
         self.stats: dict[tuple[str, str, str], MethodStats] = {}  # (grpc_type, service, method)
         self.comparisons = self.corrupt_found = 0  # of all replicas: proxy.services.upkeep.corruption
@@ -69,6 +70,14 @@ class Context:
     def method(self, grpc_type: str, service: str, method: str) -> MethodStats:
         """The counters of one method, made when it is registered so that it is exported as 0 from the start."""
         return self.stats.setdefault((grpc_type, service, method), MethodStats())
+
+    def when_guarded(self, then: Callable[[], None]) -> None:
+        """Have ``then`` called whenever users or roles change while auth is on."""
+        self._guarded.append(then)
+
+    def _users_changed(self) -> None:
+        for then in self._guarded:
+            then()
 
     def stop(self) -> None:
         """The front shuts down: streams end, so that their clients go elsewhere. Calls are answered as ever."""

@@ -11,6 +11,7 @@ from urllib.parse import unquote_to_bytes
 from proxy.grpc.wire import quote
 
 MAX_FORM_BYTES = 10 << 20  # Go's limit to a form
+MAX_PARAMETERS = 10_000  # a form of single letters would hold the loop for seconds
 _FORM = "application/x-www-form-urlencoded"
 _ESCAPE = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 _TOKEN = r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
@@ -51,7 +52,10 @@ def _values(data: bytes, found: dict[str, str]) -> BadForm | None:
     wrong: BadForm | None = None
     if not data:
         return None
-    for pair in data.replace(b";", b"&").split(b"&"):
+    data = data.replace(b";", b"&")
+    if data.count(b"&") >= MAX_PARAMETERS:
+        return BadForm("too many parameters")
+    for pair in data.split(b"&"):
         if pair:
             name, _, value = pair.partition(b"=")
             try:

@@ -43,6 +43,7 @@ class Keys:
         self._feed = Feed(context.router)
         context.on_tick.append(self._feed.tick)
         self.waits = Waits(self._feed, settings.max_v2_waits, settings.max_untaken_bytes, self._begun)
+        context.when_guarded(self._guarded)
 
     def serve(self, request: HttpRequest) -> None:
         """``/v2/keys`` and all below it."""
@@ -61,10 +62,10 @@ class Keys:
         except BadRequest as wrong:
             self._refuse(request, V2Error(wrong.code, wrong.cause.encode("utf-8", "surrogateescape")))
             return
-        if len(asked.value) > self._context.common.max_request_bytes:
+        if len(_bytes(asked.value)) + len(_bytes(asked.prev_value)) > self._context.common.max_request_bytes:
             self._refuse(request, V2Error(Code.RAFT_INTERNAL, errors.REQUEST_TOO_LARGE.text))
         elif self._context.principals.enabled:  # users of version 3 are none of version 2's: nobody may
-            self._refuse(request, V2Error(Code.UNAUTHORIZED, b"Insufficient credentials"))
+            self._refuse(request, _nobody_may())
         elif request.method in _WRITES:
             self._write(request, asked, now_ns)
         elif asked.wait:
@@ -163,7 +164,8 @@ class Keys:
 
     def _begun(self, request: HttpRequest, answer: Answer | None) -> bool:
         if answer is None:
-            self._refuse(request, V2Error(Code.RAFT_INTERNAL, errors.TIMEOUT.text))
+            unknown = V2Error(Code.RAFT_INTERNAL, errors.TIMEOUT.text)
+            self._refuse(request, _nobody_may() if self._context.principals.enabled else unknown)
             return False
         if answer.code:
             self._refused(request, answer)
@@ -171,6 +173,11 @@ class Keys:
         fields = self._indexes(answer.index, answer.raft_index, self._router.term)
         request.start(200, [*fields, ("content-type", JSON)])
         return True
+
+    def _guarded(self) -> None:
+        """There are users of version 3 from now on: who waits would see what nobody may."""
+        if self._context.principals.enabled:
+            self.waits.end()
 
     # -- answers
 
@@ -211,10 +218,16 @@ class Keys:
 
     def _unavailable(self, request: HttpRequest, error: EtcdError) -> None:
         if not request.closed:
-            self._refuse(request, V2Error(Code.RAFT_INTERNAL, told(error)))
+            # denied: there are users, which this front did not know yet
+            denied = error.kind is errors.PERMISSION_DENIED
+            self._refuse(request, _nobody_may() if denied else V2Error(Code.RAFT_INTERNAL, told(error)))
 
 
 _SHORT = frozenset((1, 2, 3, 4))
+
+
+def _nobody_may() -> V2Error:
+    return V2Error(Code.UNAUTHORIZED, b"Insufficient credentials")
 
 
 def operation(asked: KeyRequest) -> Op:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import http.client
 import json
 import subprocess
 import sys
@@ -262,6 +263,46 @@ def test_a_wait_ends_with_its_client(one: Server) -> None:
     for connection in connections:
         connection.close()
     until(lambda: watchers() == 0)
+
+
+def _v3(server: Server, path: str, body: object, token: str = "") -> dict[str, str]:
+    connection = http.client.HTTPConnection(server.address, timeout=60)
+    with contextlib.closing(connection):
+        headers = {"Content-Type": JSON} | ({"Authorization": token} if token else {})
+        connection.request("POST", path, json.dumps(body), headers)
+        answer = connection.getresponse()
+        found: dict[str, str] = json.loads(answer.read())
+        assert answer.status == 200, (path, found)
+        return found
+
+
+def test_nobody_reads_the_tree_once_there_are_users_of_version_3(one: Server) -> None:
+    one.ask("PUT", "/v2/keys/w/secret", "value=x", FORM)
+    waits = [one.wait(f"/v2/keys/w/secret?wait=true{more}") for more in ("", "&stream=true")]
+    _v3(one, "/v3/auth/user/add", {"name": "root", "password": "x"})
+    _v3(one, "/v3/auth/role/add", {"name": "root"})
+    _v3(one, "/v3/auth/user/grant", {"user": "root", "role": "root"})
+    _v3(one, "/v3/auth/enable", {})
+    try:
+        assert [response.read() for _, response in waits] == [b"", b""]  # those that were open end
+        for method, path in (("GET", ""), ("GET", "?wait=true"), ("GET", "?quorum=true"), ("DELETE", "")):
+            assert one.ask(method, f"/v2/keys/w/secret{path}").status == 401
+        free = ("members", "members/leader", "machines", "stats/self", "stats/store", "stats/leader")
+        assert [one.ask("GET", f"/v2/{path}").status for path in free] == [200] * len(free)
+        wanted = (401, '{"message":"Insufficient credentials"}')
+        changed = one.ask("POST", "/v2/members", '{"peerURLs":["http://127.0.0.1:9"]}', JSON)
+        assert (changed.status, changed.body) == wanted
+    finally:
+        for connection, _ in waits:
+            connection.close()
+        token = _v3(one, "/v3/auth/authenticate", {"name": "root", "password": "x"})["token"]
+        _v3(one, "/v3/auth/disable", {}, token)
+    until(lambda: one.ask("GET", "/v2/keys/w/secret").status == 200)
+
+
+def test_a_value_is_as_long_as_its_bytes(one: Server) -> None:
+    answer = one.ask("PUT", "/v2/keys/w/long", ("value=" + "\N{GRINNING FACE}" * 500_000).encode(), FORM)
+    assert (answer.status, "etcdserver: request is too large" in answer.body) == (500, True)
 
 
 @pytest.mark.filterwarnings("ignore")  # of the client, which is from 2017

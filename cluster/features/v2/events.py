@@ -176,7 +176,7 @@ def encode_news(index: int, gap: bool, events: list[tuple[bytes, Swept]]) -> byt
     """V2_EVENTS: events that were applied, and what each swept. ``gap``: others before are not told."""
     parts = [_FOLLOWED.pack(index, gap)]
     for row, swept in events:
-        paths = b"\0".join(swept)
+        paths = b"/".join(swept)  # each begins with "/", and none holds two in a row
         parts += (_NEWS.pack(len(row), len(paths)), row, paths)
     return b"".join(parts)
 
@@ -191,6 +191,8 @@ def decode_news(body: bytes) -> tuple[int, bool, list[tuple[bytes, Swept]]]:
         at += _NEWS.size
         middle = at + size
         end = middle + swept_size
-        events.append((body[at:middle], tuple(body[middle:end].split(b"\0")) if swept_size else ()))
+        first, *others = body[middle:end].split(b"//")
+        swept = (first, *[b"/" + path for path in others]) if swept_size else ()
+        events.append((body[at:middle], swept))
         at = end
     return index, bool(gap), events

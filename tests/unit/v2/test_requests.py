@@ -107,3 +107,9 @@ def test_an_empty_ttl_is_none() -> None:
 )
 def test_a_key_is_clean(path: str, key: str) -> None:
     assert clean(path) == key
+
+
+def test_a_form_of_very_many_parameters_is_refused_at_once() -> None:
+    with pytest.raises(BadForm, match="too many parameters"):
+        form_of("PUT", "", b"a&" * 10_001, FORM)
+    assert form_of("PUT", "", b"a&" * 9_000 + b"value=x", FORM)["value"] == "x"

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from cluster.faults import faults
 from cluster.features.rows import Row
 from cluster.features.v2.changes import Change, evaluate, expire
-from cluster.features.v2.events import Brief, Event, concerns
+from cluster.features.v2.events import Brief, Event, concerns, decode_news, encode_news
 from cluster.features.v2.refusals import MESSAGES, Code, V2Error
 from cluster.features.v2.requests import Answer, Get, Op, Scan, Write
 from cluster.features.v2.shown import Listing, event_json, get_json, short_json
@@ -223,3 +223,9 @@ def test_a_copy_goes_its_own_way() -> None:
     expire(other, NOW_NS + 10**6 * S)
     assert everything(tree) == before
     assert not other.next_expiry_ns
+
+
+def test_news_say_whose_directory_went_whatever_a_path_holds() -> None:
+    swept = (b"/1/d", b"/1/d/x\0", b"/1/d/x\0/1", b"/1/d/x\0/1/victim")
+    told = [(b"row", swept), (b"other", ()), (b"one", (b"/1/d",))]
+    assert decode_news(encode_news(7, False, told)) == (7, False, told)
