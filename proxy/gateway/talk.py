@@ -11,7 +11,8 @@ from __future__ import annotations
 from collections import deque
 from functools import partial
 
-from proxy.gateway.calls import GatewayCall, Room
+from cluster.faults import HANDLER_MISTAKES
+from proxy.gateway.calls import LARGE_BYTES, TURN_REQUESTS, GatewayCall, Room
 from proxy.gateway.decode import fill
 from proxy.gateway.go_json import Mistake, Values
 from proxy.gateway.paths import BOTH, Target
@@ -86,16 +87,29 @@ class Conversation(HttpRequest):
 class TalkedCall(GatewayCall):
     """A call whose requests come one by one."""
 
-    __slots__ = ("_begun", "_deaf", "_inbox", "_reading", "_registry", "_unread")
+    __slots__ = (
+        "_begun",
+        "_deaf",
+        "_found",
+        "_inbox",
+        "_mistake",
+        "_reading",
+        "_registry",
+        "_size",
+        "_unread",
+    )
 
     def __init__(
         self, room: Room, talk: Conversation, target: Target, metadata: dict[bytes, bytes], registry: Served
     ) -> None:
         super().__init__(room, talk, target, metadata, None)
         self._registry = registry
-        self._inbox: deque[bytes] = deque()  # messages behind the one that is being read in a thread
-        self._unread = 0  # bytes of these
-        self._reading = False
+        self._inbox: deque[bytes] = deque()  # messages that nobody has read
+        self._unread = 0  # bytes of these, and of the one whose requests are taken
+        self._size = 0  # of that one
+        self._found: deque[bytes] = deque()  # requests in it that are not taken
+        self._mistake: Mistake | None = None  # behind them
+        self._reading = False  # a message is read, or its requests taken: the next one comes after it
         self._begun = False  # a request has come
         self._deaf = False  # nothing more is taken
 
@@ -109,14 +123,42 @@ class TalkedCall(GatewayCall):
         if self._unread > self._room.max_untaken_bytes or self._room.memory.crowded(self):
             self._deaf = True
             self.finish(wire.RESOURCE_EXHAUSTED, TOO_MANY)
-            return
-        self._read()
-
-    def _read(self) -> None:
-        while self._inbox and not (self._reading or self._deaf):
-            text = self._inbox.popleft()
+        elif not self._reading:
             self._reading = True
-            self._room.work(len(text), partial(self._requests, text), self._found)
+            self._go_on()
+
+    def _go_on(self) -> None:
+        """Read messages and take their requests, as far as a turn of the loop allows."""
+        for _ in range(TURN_REQUESTS):
+            if self._deaf or self.gone or self.closed:
+                return
+            if self._found:
+                self._take(self._found.popleft())
+            elif self._mistake is not None:
+                self._misread(self._mistake)
+            elif not self._next():
+                return
+        self._room.loop.call_soon(self._again)
+
+    def _again(self) -> None:
+        try:
+            self._go_on()
+        except HANDLER_MISTAKES as error:
+            self._deaf = True
+            self._fault(error)
+
+    def _next(self) -> bool:
+        """Read a message. False: there is none, or it is read in a thread."""
+        self._unread -= self._size
+        self._size = 0
+        self._count(self._unread)
+        if not self._inbox:
+            self._reading = False
+            return False
+        text = self._inbox.popleft()
+        self._size = len(text)
+        self._room.work(len(text), partial(self._requests, text), self._read)
+        return len(text) <= LARGE_BYTES
 
     def _requests(self, text: bytes) -> tuple[int, list[bytes], Mistake | None]:
         """The requests in a message, as far as the first mistake."""
@@ -133,27 +175,25 @@ class TalkedCall(GatewayCall):
             return len(text), found, mistake
         return len(text), found, None
 
-    def _found(self, read: tuple[int, list[bytes], Mistake | None] | Exception) -> None:
-        self._reading = False
+    def _read(self, read: tuple[int, list[bytes], Mistake | None] | Exception) -> None:
         if self.gone or self.closed:
             return
         if isinstance(read, Exception):
             self._deaf = True
             self._fault(read)
             return
-        size, found, mistake = read
-        self._unread -= size
-        self._count(self._unread)
-        for message in found:
-            self._take(message)
-        if mistake is not None and not self._deaf:
-            self._deaf = True
-            if self._begun:
-                self.half_close()
-            else:
-                code = wire.UNKNOWN if self._target.kind == BOTH else wire.INVALID_ARGUMENT
-                self._refuse(code, str(mistake))
-        self._read()
+        size, found, self._mistake = read
+        self._found.extend(found)
+        if size > LARGE_BYTES:  # it was in a thread: nobody else goes on
+            self._again()
+
+    def _misread(self, mistake: Mistake) -> None:
+        self._deaf = True
+        if self._begun:
+            self.half_close()
+        else:
+            code = wire.UNKNOWN if self._target.kind == BOTH else wire.INVALID_ARGUMENT
+            self._refuse(code, str(mistake))
 
     def _take(self, message: bytes) -> None:
         if self._deaf or self.gone or self.closed:

@@ -135,8 +135,8 @@ class PlainRequest(HttpRequest):
         head = "".join(fields)
         if not head.count("\r") == head.count("\n") == len(fields):
             raise ValueError("a header field with a line end in it")
-        self.started = True
         self._out.append(f"{head}\r\n".encode("latin-1"))
+        self.started = True
         if not told:
             self._chunked = self.method != "HEAD"
             self._flush()

@@ -63,7 +63,7 @@ class WebSocket:
     def __init__(self, receive: Callable[[bytes], None]) -> None:
         self._receive = receive
         self._machine = Connection(ConnectionType.SERVER)
-        self._parts: list[bytes] = []  # of a message that is not whole
+        self._message = bytearray()  # that is not whole
         self._below: Below | None = None  # None: it is closed
         self._limit_bytes = 0
         self._max_unsent_bytes = 0
@@ -129,9 +129,9 @@ class WebSocket:
                 self._below.write(self._machine.send(CloseConnection(code=CloseReason.MESSAGE_TOO_BIG)))
             self.close()
             return
-        self._parts.append(part)
+        self._message += part
         if last:
-            message = b"".join(self._parts)
-            self._parts, self.held_bytes = [], 0
+            message, self._message = bytes(self._message), bytearray()
+            self.held_bytes = 0
             if message:
                 self._receive(message)

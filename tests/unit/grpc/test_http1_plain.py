@@ -118,3 +118,16 @@ def test_a_field_with_a_line_end_in_it_is_never_sent() -> None:
     assert [type(met[1]) for met in faults.take()] == [ValueError]
     assert output.data.startswith(b"HTTP/1.1 500 ")
     assert b"Set-Cookie" not in output.data
+
+
+def test_a_field_that_cannot_be_written_is_answered_with_a_fault_and_no_answer_is_left_out() -> None:
+    output = Output()
+    handlers: dict[str, HttpHandler] = {
+        "/a": lambda request: request.respond(200, b"", [("X", "\u0100")]),
+        "/b": lambda request: request.respond(200, b"next")}  # fmt: skip
+    connection = Http1Connection(handlers.get, Limits(), output, "p", 0.0)
+    connection.receive(GET + GET.replace(b"/a", b"/b"), 0.0)
+    assert [type(met[1]) for met in faults.take()] == [UnicodeEncodeError]
+    first, _, second = output.data.partition(b"HTTP/1.1 200 ")
+    assert first.startswith(b"HTTP/1.1 500 ")
+    assert second.endswith(b"next")

@@ -1,0 +1,110 @@
+"""Very many requests in a call of the gateway: each turn of the loop takes some of them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from typing import Any
+
+from wsproto.connection import Connection, ConnectionType
+from wsproto.events import TextMessage
+
+from proxy.gateway.calls import LARGE_BYTES, TURN_REQUESTS, GatewayCall, Room
+from proxy.gateway.paths import TARGETS
+from proxy.gateway.talk import Conversation, TalkedCall
+from proxy.grpc.registry import Registry
+from proxy.http.http1 import Http1Connection
+from proxy.http.http2 import Limits
+from proxy.http.memory import Memory
+from proxy.http.requests import HttpRequest
+from tests.unit.grpc.test_websocket import ASK, Output
+
+WATCH = TARGETS["/v3/watch"]
+CREATE = '{"create_request":{"key":"YQ=="}}'
+MANY = 2000
+LIMIT_S = 30.0
+
+
+class Watches:
+    """A stream that counts its requests by turns of the loop."""
+
+    def __init__(self) -> None:
+        self.got: Counter[int] = Counter()
+        self.turn = 0
+        self.ended = False
+
+    def opened(self, call: Any) -> None: ...
+
+    def message(self, call: Any, data: bytes) -> None:
+        self.got[self.turn] += 1
+
+    def half_closed(self, call: Any) -> None:
+        self.ended = True
+
+    def cancelled(self, call: Any) -> None: ...
+
+
+class Front:
+    """A connection of HTTP/1.1, with the gateway's watches behind it."""
+
+    def __init__(self) -> None:
+        self.loop = asyncio.get_running_loop()
+        self.faults: list[Any] = []
+        self.loop.set_exception_handler(lambda _, context: self.faults.append(context))
+        self.room = Room(self.loop, Memory(1 << 30), 1 << 20, 8 << 20)
+        self.watches = Watches()
+        self.registry = Registry()
+        self.registry.stream(WATCH.method, self.watches)
+        self.output = Output()
+        limits = Limits(max_body_bytes=4 << 20)
+        self.http1 = Http1Connection(lambda path: self.serve, limits, self.output, "peer", 0.0)
+
+    def serve(self, request: HttpRequest) -> None:
+        if "upgrade" not in request.headers:
+            GatewayCall(self.room, request, WATCH, {}, None).begin(self.registry)
+            return
+        talk = Conversation(request)
+        assert talk.accept()
+        talk.call = TalkedCall(self.room, talk, WATCH, {}, self.registry)
+
+    async def until(self, count: int) -> None:
+        """Go on until so many requests have been taken."""
+        async with asyncio.timeout(LIMIT_S):
+            while self.watches.got.total() < count and not self.faults:
+                await asyncio.sleep(0)
+                self.watches.turn += 1
+                turns, self.output.turns = self.output.turns, 0
+                if turns:
+                    self.http1.go_on()
+        assert not self.faults
+        assert max(self.watches.got.values()) <= 2 * TURN_REQUESTS
+
+
+def test_very_many_messages_behind_a_large_one_are_taken_in_turns() -> None:
+    """They were read by calls within calls: the recursion ended the process."""
+    asyncio.run(_messages())
+
+
+async def _messages() -> None:
+    front, client = Front(), Connection(ConnectionType.CLIENT)
+    front.http1.receive(ASK, 0.0)
+    large = CREATE * (1 + LARGE_BYTES // len(CREATE))
+    front.http1.receive(client.send(TextMessage(data=large)), 0.0)
+    front.http1.receive(b"".join(client.send(TextMessage(data=CREATE)) for _ in range(MANY)), 0.0)
+    while front.output.turns:  # all of them wait for the thread
+        front.output.turns = 0
+        front.http1.go_on()
+    await front.until(MANY + len(large) // len(CREATE))
+
+
+def test_a_body_with_very_many_requests_is_taken_in_turns() -> None:
+    """40,000 watches in a body held the loop for 2 s."""
+    asyncio.run(_body())
+
+
+async def _body() -> None:
+    front, body = Front(), (CREATE * MANY).encode()
+    head = b"POST /v3/watch HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(body)
+    front.http1.receive(head + body, 0.0)
+    await front.until(MANY)
+    assert front.watches.ended
