@@ -16,7 +16,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from cluster.effects import records
-from cluster.errors import PERMISSION_DENIED, TOO_MANY_REQUESTS, EtcdError
+from cluster.errors import PERMISSION_DENIED, REQUEST_TOO_LARGE, TOO_MANY_REQUESTS, EtcdError
 from cluster.faults import answered
 from cluster.features.rows import Row, RowsOf, encode
 from cluster.features.v2.changes import expire
@@ -35,7 +35,8 @@ if TYPE_CHECKING:
 _PATIENCE_S = 0.5  # a read waits so long for what its front has shown; who is cut off answers all the same
 _MOST_WAITING = 20_000
 _SLICE = 200  # nodes of a list that are shown in a step: 0.5 ms
-_AT_ONCE = 256  # nodes whose time is over that go in one entry, at most
+_MOST_LIST_BYTES = 256 << 20  # of an answer: a link takes no frame of 1 GiB
+_AT_ONCE = 1024  # nodes whose time is over that go in one entry, at most: 10 ms each heartbeat interval
 
 
 class V2Tree:
@@ -134,7 +135,7 @@ class V2Tree:
             node = self.tree.find(get.path)
         except V2Error:
             return None
-        if not node.children or (not get.recursive and len(node.children) < _SLICE):
+        if not node.children:
             return None
         listing = Listing(node, namespace(get.path), get.recursive, get.sorted, get.now_ns)
         return (listing, self._made(b"")) if listing.size > _SLICE else None
@@ -142,9 +143,13 @@ class V2Tree:
     def _in_slices(self, link: FrontLink, rid: int, listing: Listing, answer: Answer) -> Slices:
         revision, term = self._node.store.revision, self._node.raft.term
         parts = []
+        size = 0
         for part in listing.parts(_SLICE):
             if part:
                 parts.append(part.encode())
+                size += len(parts[-1])
+            elif size > _MOST_LIST_BYTES:
+                raise EtcdError(REQUEST_TOO_LARGE)
             else:
                 yield
         link.ok(rid, revision, term, replace(answer, body=b"".join(parts)).encode())

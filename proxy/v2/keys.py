@@ -27,6 +27,7 @@ from proxy.v2.request import BadRequest, KeyRequest, parse_key_request
 from proxy.v2.waits import Waits
 
 _WRITES = frozenset(("PUT", "POST", "DELETE"))
+_MOST_PATH = 4096  # no etcd reads a longer request line; who deletes a directory logs the paths of all below
 
 
 class Keys:
@@ -62,7 +63,8 @@ class Keys:
         except BadRequest as wrong:
             self._refuse(request, V2Error(wrong.code, wrong.cause.encode("utf-8", "surrogateescape")))
             return
-        if len(_bytes(asked.value)) + len(_bytes(asked.prev_value)) > self._context.common.max_request_bytes:
+        size = len(_bytes(asked.value)) + len(_bytes(asked.prev_value))
+        if size > self._context.common.max_request_bytes or len(asked.path) > _MOST_PATH:
             self._refuse(request, V2Error(Code.RAFT_INTERNAL, errors.REQUEST_TOO_LARGE.text))
         elif self._context.principals.enabled:  # users of version 3 are none of version 2's: nobody may
             self._refuse(request, _nobody_may())

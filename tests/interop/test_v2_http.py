@@ -300,6 +300,12 @@ def test_nobody_reads_the_tree_once_there_are_users_of_version_3(one: Server) ->
     until(lambda: one.ask("GET", "/v2/keys/w/secret").status == 200)
 
 
+def test_a_path_is_no_longer_than_etcd_reads_it(one: Server) -> None:
+    path = "/v2/keys/w/" + 1000 * "p"
+    longest, longer = (one.ask("PUT", path + more * "p", "value=x", FORM) for more in (3000, 4000))
+    assert (longest.status, longer.status) == (201, 500)
+
+
 def test_a_value_is_as_long_as_its_bytes(one: Server) -> None:
     answer = one.ask("PUT", "/v2/keys/w/long", ("value=" + "\N{GRINNING FACE}" * 500_000).encode(), FORM)
     assert (answer.status, "etcdserver: request is too large" in answer.body) == (500, True)

@@ -25,6 +25,7 @@ from cluster.features.v2.tree import (
     namespace,
     node_row,
 )
+from cluster.pacing.pace import MAX_ENTRY_BYTES
 
 _LONG_PAST_NS = 946_684_800 * 10**9  # what expires before 2000 never does, as in etcd
 _READ_ONLY = frozenset((b"/", KEYS))
@@ -79,9 +80,13 @@ def evaluate(tree: Tree, write: Write) -> Change:
 
 
 def expire(tree: Tree, now_ns: int, most: int = 1000) -> list[Row]:
-    """The rows that end those nodes whose time is over, the first ones first; the tree has taken them."""
+    """The rows that end those nodes whose time is over, the first ones first; the tree has taken them. So
+    many at most, and not many more bytes than an entry has: each event holds the value that is gone."""
     logged: list[Row] = []
+    size = 0
     for _ in range(most):
+        if size >= MAX_ENTRY_BYTES:
+            break
         node = tree.first_due(now_ns)
         if node is None:
             break
@@ -89,6 +94,7 @@ def expire(tree: Tree, now_ns: int, most: int = 1000) -> list[Row]:
         rows = _logged(tree, event, _removed(node), _EXPIRED).rows
         tree.take(rows)
         logged += rows
+        size += sum([len(name) + len(value or b"") for name, value in rows])
     return logged
 
 

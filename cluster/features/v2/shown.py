@@ -53,7 +53,8 @@ def _closed(fields: str, modified: int, created: int) -> str:
 
 
 class Listing:
-    """A read of a node and of what a directory holds: as it was when this was made, and shown in steps."""
+    """A read of a node and of what a directory holds: as it was when this was made, and shown in steps.
+    ``size``: of nodes; a long value counts like many."""
 
     def __init__(self, node: Node, prefix: bytes, recursive: bool, in_order: bool, now_ns: int) -> None:
         self._node = node
@@ -61,18 +62,18 @@ class Listing:
         self._in_order = in_order
         self._now_ns = now_ns
         self._lists: dict[Node, list[Node]] = {}  # by directory; a change puts another node there
-        self.size = 1
+        self.size = 1 + len(node.value) // _VALUE_BYTES
         left = [node]
         while left:
             some = left.pop()
             children = list((some.children or {}).values())
             self._lists[some] = children
-            self.size += len(children)
+            self.size += len(children) + sum([len(child.value) for child in children]) // _VALUE_BYTES
             if recursive:
                 left += [child for child in children if child.children]
 
     def parts(self, step: int) -> Iterator[str]:
-        """The text of the answer; an empty part after so many nodes."""
+        """The text of the answer; an empty part each time that so much of the size is shown."""
         prefix, now_ns, lists = self._prefix, self._now_ns, self._lists
         yield '{"action":"get","node":'
         left: list[Node | str] = [self._node]  # what is still to be shown, the next one last
@@ -82,8 +83,9 @@ class Listing:
             if isinstance(some, str):
                 yield some
                 continue
-            count += 1
-            if count % step == 0:
+            count += 1 + len(some.value) // _VALUE_BYTES
+            if count >= step:
+                count = 0
                 yield ""
             directory = some.children is not None
             value = None if directory else some.value
@@ -112,3 +114,4 @@ def get_json(node: Node, prefix: bytes, recursive: bool, in_order: bool, now_ns:
 
 
 _key = attrgetter("key")
+_VALUE_BYTES = 2048  # of values take as long as one more node

@@ -229,3 +229,23 @@ def test_news_say_whose_directory_went_whatever_a_path_holds() -> None:
     swept = (b"/1/d", b"/1/d/x\0", b"/1/d/x\0/1", b"/1/d/x\0/1/victim")
     told = [(b"row", swept), (b"other", ()), (b"one", (b"/1/d",))]
     assert decode_news(encode_news(7, False, told)) == (7, False, told)
+
+
+def test_what_ends_together_ends_in_entries_of_bounded_size() -> None:
+    leader, steps = Tree(keep_events=False), 0
+    for number in range(12):
+        write = Write(Op.SET, KEYS + b"/k%d" % number, b"x" * 1_000_000, expires_ns=NOW_NS + S, now_ns=NOW_NS)
+        leader.take(evaluate(leader, write).rows)
+    while rows := expire(leader, NOW_NS + 2 * S):
+        assert sum(len(value or b"") for _, value in rows) < 6_000_000
+        steps += 1
+    assert (steps, leader.find(KEYS).children) == (3, {})
+
+
+def test_long_values_make_a_list_long() -> None:
+    tree = Tree()
+    for number in range(20):
+        tree.take(evaluate(tree, Write(Op.SET, KEYS + b"/k%d" % number, b"x" * 1_000_000)).rows)
+    listing = Listing(tree.find(KEYS), KEYS, False, False, NOW_NS)
+    assert listing.size > 9_000
+    assert sum(not part for part in listing.parts(200)) >= 20
