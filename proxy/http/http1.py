@@ -15,6 +15,7 @@ from typing import Protocol
 
 import h11
 
+from cluster.faults import faults
 from proxy.http.http1_plain import Plain, PlainRequest, take
 from proxy.http.http2 import Limits
 from proxy.http.memory import TOO_MANY
@@ -121,6 +122,7 @@ class Http1Connection:
         elif self._raw:
             self._ended = True
         else:
+            self._ended = True
             self._give(b"")
         self._advance()
 
@@ -214,6 +216,9 @@ class Http1Connection:
                 if self.output.crowded:
                     self._reject(429, TOO_MANY)
                     return
+                if event.method == b"CONNECT":  # a yes to it has no body: handlers know nothing of that
+                    self._reject(405, "this is no proxy")
+                    return
                 self._head = event
                 if self._h11.they_are_waiting_for_100_continue:
                     self._send(h11.InformationalResponse(status_code=100, headers=[], reason=b"Continue"))
@@ -305,7 +310,7 @@ class Http1Connection:
         self.last_active = self.now
         if self._draining:
             self.output.close()
-        elif self._raw:
+        elif self._raw or self._ended:
             self._advance()
 
     # -- the answer to another one
@@ -347,8 +352,10 @@ class Http1Connection:
     def _send(self, event: h11.Event, held: bool = False) -> None:
         try:
             data = self._held + (self._h11.send(event) or b"")
-        except h11.LocalProtocolError as error:  # a mistake of this program's: it ends no more than a request
-            raise RuntimeError(f"HTTP/1.1 has no place for this: {error}") from error
+        except h11.LocalProtocolError as error:  # of this program: it ends a connection
+            faults.met("answering over HTTP/1.1", RuntimeError(f"HTTP/1.1 has no place for this: {error}"))
+            self.output.close()
+            return
         self._held = data if held else b""
         if data and not held:
             self.output.write(data)

@@ -131,3 +131,35 @@ def test_a_field_that_cannot_be_written_is_answered_with_a_fault_and_no_answer_i
     first, _, second = output.data.partition(b"HTTP/1.1 200 ")
     assert first.startswith(b"HTTP/1.1 500 ")
     assert second.endswith(b"next")
+
+
+def test_connect_is_refused_whatever_a_handler_would_say() -> None:
+    """Its handler's answer had no place in HTTP/1.1: where that came from a thread, the process ended."""
+    output = Output()
+    handlers: dict[str, HttpHandler] = {"/metrics": lambda request: request.respond(200, b"x")}
+    connection = Http1Connection(handlers.get, Limits(), output, "p", 0.0)
+    connection.receive(b"CONNECT /metrics HTTP/1.1\r\nHost: x\r\n\r\n", 0.0)
+    assert output.data.startswith(b"HTTP/1.1 405 ")
+    assert output.closed
+
+
+def test_an_answer_that_http_has_no_place_for_ends_its_connection_alone() -> None:
+    output, later = Output(), list[HttpRequest]()
+    connection = Http1Connection(lambda path: later.append, Limits(), output, "p", 0.0)
+    connection.receive(b"GET /a HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", 0.0)
+    later[0].start(200, [("content-length", "1")])
+    later[0].write(b"two")
+    assert output.closed
+    assert {type(met[1]) for met in faults.take()} == {RuntimeError}
+    later[0].end()
+    faults.take()
+
+
+def test_who_has_ended_his_side_is_answered_and_his_connection_ends() -> None:
+    output, later = Output(), list[HttpRequest]()
+    connection = Http1Connection(lambda path: later.append, Limits(), output, "p", 0.0)
+    connection.receive(GET, 0.0)
+    connection.receive(b"", 0.0)
+    later[0].respond(200, b"late")
+    assert output.data.endswith(b"late")
+    assert output.closed
