@@ -17,7 +17,7 @@ LIMIT_MB = 400 if SOAK else 250
 _SCRIPT = """
 import json, os, sys
 import psutil
-from cluster.order import records
+from cluster.effects import records
 from cluster.raft.types import Configuration, Entry, HardState, SnapshotPosition
 from node.storage import RaftLog, StateStore
 path, count = sys.argv[1], int(sys.argv[2])
