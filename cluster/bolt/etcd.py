@@ -28,6 +28,7 @@ import json
 import struct
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import chain
 from mmap import mmap
 from typing import Any
 
@@ -85,7 +86,7 @@ class Around:
     removed: list[int] = field(default_factory=list)  # IDs of former members
     alarms: list[tuple[int, int]] = field(default_factory=list)  # member, type
     auth: Auth = field(default_factory=Auth)
-    v2: list[Row] = field(default_factory=list)  # cluster.features.v2.tree
+    v2: Iterable[Row] = ()  # cluster.features.v2.tree; taken once, so that memory need not hold them
 
 
 # -- writing
@@ -116,8 +117,9 @@ def write(file: Writer, rows: Iterable[Row], around: Around, cluster_version: st
     file.bucket(AUTH, [(b"authEnabled", bytes((auth.enabled,))), (b"authRevision", _U64.pack(auth.revision))])
     file.bucket(USERS, sorted((user.name, user.SerializeToString()) for user in auth.users))
     file.bucket(ROLES, sorted((role.name, role.SerializeToString()) for role in auth.roles))
-    if around.v2:
-        file.bucket(V2, around.v2)
+    v2 = iter(around.v2)
+    if (first := next(v2, None)) is not None:
+        file.bucket(V2, chain((first,), v2))
     return file.finish()
 
 

@@ -98,9 +98,9 @@ class Checkpoint:
         """Users and roles."""
         return auth_in(self._feature(RowsOf.AUTH))
 
-    def v2(self) -> list[Row]:
+    def v2(self) -> Iterator[Row]:
         """The v2 tree."""
-        return list(self._feature(RowsOf.V2))
+        return self._feature(RowsOf.V2)
 
     def _feature(self, feature: int) -> Iterator[Row]:
         prefix = FEATURE_PREFIX + bytes((feature,))

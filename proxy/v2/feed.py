@@ -26,6 +26,8 @@ from proxy.routing.links import Link
 from proxy.routing.router import READ_ANY, Router, Waiting
 
 _AT_ONCE = 200  # who is woken in a turn of the loop
+_LOOKS_AT_ONCE = 2000  # who looks back again in one frame: some 20 ms of a node
+_PAUSE_S = 0.03  # until the next ones do
 _NOW = READ.pack(0, 0)
 _FOLLOW, _LEAVE = b"\1", b"\0"
 
@@ -94,7 +96,7 @@ class Feed:
         self._deep: dict[bytes, dict[Waiter, None]] = {}  # of them those who wait for what is below, too
         self._again: dict[Waiter, None] = {}  # have to look back, once there is a link
         self._firing: deque[tuple[Waiter, Fired | None]] = deque()
-        self._scheduled = False
+        self._scheduled = self._pausing = False
 
     def __len__(self) -> int:
         return len(self._all)
@@ -169,14 +171,19 @@ class Feed:
 
     def tick(self, now: float) -> None:
         """Every sweep."""
-        if self._all:
-            link = self._follow()
-            again, self._again = self._again, {}
-            for waiter in again:
-                if link is None:
-                    self._again[waiter] = None
-                else:
-                    self._look_back(waiter)
+        if not self._pausing:
+            self._look_again()
+
+    def _look_again(self) -> None:
+        self._pausing = False
+        if not self._all or self._follow() is None:
+            return
+        if len(self._again) > _LOOKS_AT_ONCE:  # the others in turns: all at once would hold a node for long
+            self._pausing = True
+            self._router.loop.call_later(_PAUSE_S, self._look_again)
+        for waiter in list(islice(self._again, _LOOKS_AT_ONCE)):
+            if waiter.alive:
+                self._look_back(waiter)
 
     def _look_back(self, waiter: Waiter) -> None:
         link = self._follow()
