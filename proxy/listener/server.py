@@ -76,9 +76,10 @@ class _Front(asyncio.Protocol):
         if transport.get_extra_info("tls_layer") is None:
             self.in_clear(self.transport)
         name = transport.get_extra_info("peername")
-        self.peer = f"{name[0]}:{name[1]}" if isinstance(name, tuple) else str(name or "")
         self.accepted = self.taken_at = self.loop.time()
-        self.server.opened(self)
+        number = self.server.opened(self)
+        # a client of a Unix socket has no address: connections have shares by it (proxy.routing.in_turn)
+        self.peer = f"{name[0]}:{name[1]}" if isinstance(name, tuple) else f"@{number}"
 
     def in_clear(self, transport: asyncio.Transport) -> None:
         """There is nothing between this and the socket."""
@@ -509,13 +510,15 @@ class Server:
             self._loop.call_soon(self.flush)
         self._dirty.append(front)
 
-    def opened(self, front: _Front) -> None:
-        """A connection was accepted. One too many is closed: descriptors are left to the disk and to peers."""
+    def opened(self, front: _Front) -> int:
+        """A connection was accepted; its number. One too many is closed: descriptors are left to the disk and
+        to peers."""
         self._accepted += 1
         self._fronts.add(front)
         if len(self._fronts) > self.limits.max_connections:
             self.refused += 1
             front.refuse()
+        return self._accepted
 
     def gone(self, front: _Front) -> None:
         """A connection is closed."""

@@ -7,6 +7,7 @@ import http.client
 import shutil
 import socket
 import subprocess
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -23,7 +24,7 @@ from proxy.grpc.registry import Registry
 from proxy.http.http2 import PREFACE
 from proxy.http.http2 import frames as f
 from proxy.http.requests import HttpRequest
-from proxy.listener.server import Limits, _Front
+from proxy.listener.server import Limits, Server, _Front
 from proxy.tls import Credentials
 from tests.unit.grpc.harness import Echo, Running, serving
 
@@ -177,6 +178,34 @@ def test_a_client_that_pipelines_and_does_not_read_is_bounded_and_gets_all_in_th
         while piece := sock.recv(1 << 20):
             got += piece.count(b"z")
         assert got == 1_000 * 100_000
+
+
+def test_clients_of_a_unix_socket_are_told_from_each_other() -> None:
+    """Shares of connections go by their addresses, and these had none."""
+    registry, peers = Registry(), list[str]()
+
+    def serve(request: HttpRequest) -> None:
+        peers.append(request.peer)
+        request.respond(200)
+
+    registry.http("/", serve)
+
+    async def ask(path: str) -> asyncio.StreamWriter:
+        reader, writer = await asyncio.open_unix_connection(path)
+        writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 30)
+        return writer
+
+    async def main() -> None:
+        server, path = Server(registry), f"{folder}/s"
+        await server.start_unix(path, mode=0o600)
+        for writer in [await ask(path), await ask(path)]:
+            writer.close()
+        await server.stop()
+
+    with tempfile.TemporaryDirectory() as folder:  # a short name: the kernel allows 107 bytes
+        asyncio.run(main())
+    assert peers == ["@1", "@2"]
 
 
 @pytest.mark.parametrize("junk", [b"NONSENSE\r\n\r\n", b"GET / HTTP/1.1\r\n\r\n", b"PRI /x HTTP/1.1\r\nbad header\r\n\r\n", b"\x16\x03\x01\0\0\0\0\r\n\r\n"])
