@@ -198,6 +198,8 @@ class V2Tree:
         leader = self._node.writes.leader
         if leader is None or not self.tree.next_expiry_ns > 0:
             return
+        if leader.dirty and not self._node.writes.has_room:
+            return  # what was logged the last time has not left: the entry is not to grow
         now_ns = int(self._node.machine.wall_time() * 1e9)
         if self.tree.next_expiry_ns > now_ns:
             return  # what is logged and not applied has its turn once it is
