@@ -149,7 +149,11 @@ class _Front(asyncio.Protocol):
 
     def eof_received(self) -> bool:
         if self.http1 is not None:
-            self.http1.receive(b"", self.loop.time())  # a client that ends its side has gone, as Go's servers see it
+            try:
+                # a client that ends its side has gone, as Go's servers see it
+                self.http1.receive(b"", self.loop.time())
+            except HANDLER_MISTAKES as error:
+                self._fault(error)
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -169,10 +173,14 @@ class _Front(asyncio.Protocol):
 
     def resume_writing(self) -> None:
         self.unwritable = False
-        if self.http2 is not None:
-            self.http2.resume_writing()
-        if self.http1 is not None:
-            self.http1.drained()
+        try:
+            if self.http2 is not None:
+                self.http2.resume_writing()
+            if self.http1 is not None:
+                self.http1.drained()
+        except HANDLER_MISTAKES as error:
+            self.loop.call_soon(self._fault, error)  # asyncio cannot bear an abort within this
+            return
         if self.waits:
             self.again()
         self._resume_reading()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import http.client
 import shutil
 import socket
@@ -18,6 +19,7 @@ import grpc
 import hpack
 import pytest
 
+from cluster.faults import faults
 from cluster.settings import Tls
 from proxy.grpc.calls import Call
 from proxy.grpc.registry import Registry
@@ -178,6 +180,39 @@ def test_a_client_that_pipelines_and_does_not_read_is_bounded_and_gets_all_in_th
         while piece := sock.recv(1 << 20):
             got += piece.count(b"z")
         assert got == 1_000 * 100_000
+
+
+def test_a_handler_that_fails_as_its_client_reads_on_ends_that_connection_alone() -> None:
+    """What comes out of a callback of the loop ends the process."""
+    registry, ended = Registry(), list[object]()
+
+    def serve(request: HttpRequest) -> None:
+        def on_drain() -> None:
+            raise RuntimeError("a mistake")
+
+        request.on_drain = on_drain
+        request.start(200)
+        request.write(bytes(32 << 20))
+
+    registry.http("/", serve)
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(lambda _, context: ended.append(context["message"]))
+        server = Server(registry)
+        await server.start("127.0.0.1", 0)
+        reader, writer = await asyncio.open_connection(*server.addresses[0])
+        writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        async with asyncio.timeout(60):
+            with contextlib.suppress(ConnectionError):
+                while await reader.read(1 << 20):
+                    pass
+        writer.close()
+        await server.stop()
+
+    asyncio.run(main())
+    assert ended == []
+    assert [type(met[1]) for met in faults.take()] == [RuntimeError]
 
 
 def test_clients_of_a_unix_socket_are_told_from_each_other() -> None:
