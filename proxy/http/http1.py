@@ -152,6 +152,14 @@ class Http1Connection:
         given = len(self._h11.trailing_data[0]) if self._h11.their_state is not h11.ERROR else 0
         return len(self._raw) + given
 
+    @property
+    def overrun(self) -> bool:
+        """Whether more lies behind an answer in pieces, which may never end, than is held. Not read any
+        further, nobody would see that its client has gone."""
+        request = self.request
+        return (request is not None and request.started and self._switched is None
+                and self.backlog > self._limits.max_body_bytes)
+
     def lost(self) -> None:
         """The socket is gone."""
         request, self.request = self.request, None

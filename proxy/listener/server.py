@@ -107,7 +107,9 @@ class _Front(asyncio.Protocol):
                 self._fault(error)
                 return
             self._count()
-            if self.http1.backlog > self.server.limits.max_body_bytes:
+            if self.http1.overrun:
+                self.refuse()
+            elif self.http1.backlog > self.server.limits.max_body_bytes:
                 self._pause_reading()
         else:
             self._sniff(data)
@@ -307,6 +309,8 @@ class _Front(asyncio.Protocol):
             if self.http2.finished:
                 self.flush()
         elif self.http1 is not None:
+            if self.http1.overrun:  # it was paused before the answer began
+                self.refuse()
             self.http1.tick(now)
             self._count()
             if self.http1.backlog == 0:

@@ -12,6 +12,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -117,6 +118,17 @@ def test_chunked_bodies_both_ways(client: http.client.HTTPConnection) -> None:
     response = client.getresponse()
     assert response.headers["transfer-encoding"] == "chunked"
     assert response.read() == b"".join(b"%d," % i for i in range(1000))
+
+
+def test_nobody_hides_behind_an_answer_without_an_end(service: Service, running: Running) -> None:
+    """Requests behind it are held up to a limit. A connection that is not read any more would stay."""
+    request = b"GET /park HTTP/1.1\r\nHost: x\r\n\r\n"
+    with socket.create_connection(("127.0.0.1", running.port), timeout=30) as client:
+        client.sendall(request)
+        wait_for(lambda: len(service.streams) == 1)
+        with suppress(ConnectionError):
+            client.sendall(request * 20_000)
+        wait_for(lambda: len(service.closed) == 1)
 
 
 def test_prefixes_and_paths_nobody_serves(client: http.client.HTTPConnection) -> None:
