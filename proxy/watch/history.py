@@ -58,6 +58,7 @@ class History:
         self._router = router
         self._most_bytes = most_bytes  # of a slice
         self._turns: Turns[_Question] = Turns(_OPEN)
+        self._going_on = False
         self.slices = 0
 
     def ask(self, key: bytes, range_end: bytes, prev_kv: bool, client: Hashable, shards: tuple[int, ...],
@@ -93,9 +94,22 @@ class History:
         if question.open:
             return
         self._turns.leave(question.client, 1)
-        question.then(self._finish(question))
-        while (found := self._turns.next()) is not None:
-            self._start(found[2])
+        try:
+            question.then(self._finish(question))
+        finally:
+            self._go_on()
+
+    def _go_on(self) -> None:
+        """Those begin that there is room for. One that fails at once makes room for the next: this loop goes
+        on with that, however many there are."""
+        if self._going_on:
+            return
+        self._going_on = True
+        try:
+            while (found := self._turns.next()) is not None:
+                self._start(found[2])
+        finally:
+            self._going_on = False
 
     def _finish(self, question: _Question) -> Slice:
         acknowledged = self._router.compacted

@@ -1,0 +1,64 @@
+"""Questions for history take turns, whatever becomes of each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from cluster import errors
+from cluster.errors import EtcdError
+from cluster.faults import faults
+from cluster.wire.messages import Method, Status
+from proxy.routing.router import MethodStats, Waiting
+from proxy.routing.waiting import READ_ANY
+from proxy.watch.history import History, Slice
+
+FAILED = EtcdError(errors.TOO_MANY_REQUESTS).encode()
+
+
+class Replicas:
+    """Answers that nobody has any more, or at once."""
+
+    compacted = 0
+
+    def __init__(self) -> None:
+        self.asked: list[Waiting] = []
+        self.full = False
+
+    def history(
+        self, body: bytes, shard: int, then: Callable[[Waiting, int, bytes], None], context: Any
+    ) -> None:
+        waiting = Waiting(None, Method.HISTORY, body, shard, READ_ANY, 0.0, 7.0, MethodStats(), then, context)
+        if self.full:
+            waiting.tell(Status.ERROR, FAILED)
+        else:
+            self.asked.append(waiting)
+
+
+def asked(count: int, then: Callable[[Slice], None]) -> Replicas:
+    """So many questions, of which the first ones are under way."""
+    replicas = Replicas()
+    history = History(replicas, 1 << 20)  # type: ignore[arg-type]  # what it needs of a router
+    for number in range(count):
+        history.ask(b"k", b"", False, number, (0,), 1, then)
+    return replicas
+
+
+def test_very_many_that_fail_at_once_are_all_told() -> None:
+    found: list[Slice] = []
+    replicas = asked(2000, found.append)
+    replicas.full = True
+    for waiting in replicas.asked:
+        waiting.tell(Status.ERROR, FAILED)
+    assert [one.failed for one in found] == [True] * 2000
+
+
+def test_others_begin_whatever_who_was_told_makes_of_it() -> None:
+    def fails(one: Slice) -> None:
+        raise EtcdError(errors.TOO_MANY_REQUESTS)
+
+    replicas = asked(8, fails)
+    for waiting in list(replicas.asked):
+        waiting.tell(Status.ERROR, FAILED)
+    assert len(replicas.asked) == 8
+    assert [type(met[1]) for met in faults.take()] == [EtcdError]
