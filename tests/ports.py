@@ -1,6 +1,6 @@
 """Ports of this machine that no other test process takes.
 
-Each process that runs tests has a block of two thousand ports to itself, by a lock that ends with it: what is
+Each process that runs tests has a block of a thousand ports to itself, by a lock that ends with it: what is
 free when a test looks is free when its hosts listen, however many run side by side. All lie below the
 kernel's own choice.
 """
@@ -16,7 +16,7 @@ import socket
 import tempfile
 from pathlib import Path
 
-_FIRST, _END, _BLOCK = 11_000, 31_000, 2000
+_FIRST, _END, _BLOCK = 11_000, 31_000, 1000
 _HOST = 100  # a host's plan: its client port, then its peer ports
 
 

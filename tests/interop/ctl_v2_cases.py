@@ -119,7 +119,7 @@ TWIN: dict[str, list[Run]] = {
             ls --sort --recursive
             ls -r -p --sort /
             ls /d/
-            -o extended ls
+            -o extended ls --sort
             -o json ls --sort d
             ls e
             set /_hidden/x 1
@@ -330,7 +330,7 @@ SHARED: dict[str, list[Run]] = {
         *lines("""
             --debug get k
             --debug --no-sync get k
-            --debug ls -r w
+            --debug ls --sort -r w
             --debug member list
             --debug user list
             --debug --no-sync --output json get --quorum --sort nokey
