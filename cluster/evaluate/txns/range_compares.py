@@ -178,6 +178,7 @@ class RangeCompares:
         end = b"\0" if upto is None else upto
         rows = view.scan(edges[-1], end)
         seen = 0  # rows since ``here`` changed
+        skipped_to = b""  # the edge up to which nothing had to be looked at
         ended = False
         while not ended:
             some, ended = some_rows(rows)
@@ -198,9 +199,11 @@ class RangeCompares:
                 if self._checks > _STEP_CHECKS:
                     self._checks = 0
                     yield
-            if here and not tests and not ended:
+            if here and not tests and not ended and (not edges or edges[-1] != skipped_to):
                 ended = not edges or edges[-1] == upto
-                rows = iter(()) if ended else view.scan(edges[-1], end)
+                if not ended:  # once: a scan may begin with pauses
+                    skipped_to = edges[-1]
+                    rows = view.scan(skipped_to, end)
             if not ended:
                 yield
         _count(here, seen)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import islice
 from typing import Any
 from unittest.mock import patch
 
@@ -226,3 +227,15 @@ def test_where_the_keys_that_failed_have_changed_the_range_is_walked_anew() -> N
         run.act(("look", 40))
         run.act(("evaluate",))
     assert run.decided
+
+
+def test_a_walk_that_skips_to_where_many_keys_are_gone_comes_to_its_end() -> None:
+    store = Store()
+    for key in [*(b"a%03d" % at for at in range(60)), b"x"]:
+        store.execute(Method.PUT, pb.PutRequest(key=key, value=b"1").SerializeToString())
+    looked = RangeCompares(pb.TxnRequest(compare=[
+        pb.Compare(key=b"a", range_end=b"z", target=0, result=0, version=9),
+        pb.Compare(key=b"x", range_end=b"y", target=0, result=0, version=9),
+    ]))
+    assert sum(1 for _ in islice(looked.walk(Pinned(store)), 500)) < 200  # type: ignore[arg-type]
+    assert not looked.unwalked(0)
