@@ -40,6 +40,16 @@ def pytest_configure() -> None:
 
 
 @pytest.fixture(autouse=True)
+def _files_as_before() -> Iterator[None]:
+    """A host's start, which some tests call in this process, has new files for its user alone: none of the tests
+    after it inherits that."""
+    mask = os.umask(0o022)
+    os.umask(mask)
+    yield
+    os.umask(mask)
+
+
+@pytest.fixture(autouse=True)
 def _no_fault_goes_unnoticed() -> Iterator[None]:
     """A fault of the program ends a request only; a test that expects one takes it (``faults.take``)."""
     vars(faults).update(vars(Faults()))  # each test begins with none
