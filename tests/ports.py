@@ -1,6 +1,6 @@
 """Ports of this machine that no other test process takes.
 
-Each process that runs tests has a block of a thousand ports to itself, by a lock that ends with it: what is
+Each process that runs tests has a block of 1,500 ports to itself, by a lock that ends with it: what is
 free when a test looks is free when its hosts listen, however many run side by side. All lie below the
 kernel's own choice.
 """
@@ -14,10 +14,14 @@ import os
 import random
 import socket
 import tempfile
+from collections import deque
 from pathlib import Path
 
-_FIRST, _END, _BLOCK = 11_000, 31_000, 1000
+_FIRST, _END, _BLOCK = 11_000, 32_000, 1500
 _HOST = 100  # a host's plan: its client port, then its peer ports
+# given lately, and perhaps not listened on yet: a test that asks twice gets others
+_LATELY = 200
+_lately: deque[int] = deque(maxlen=_LATELY)
 
 
 @functools.cache
@@ -50,7 +54,12 @@ def free_base_port(hosts: int, shards: int = 1) -> int:
                 # as hosts bind: a connection that has ended keeps its port for a minute from those who do not
                 probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                 probe.bind(("127.0.0.1", base + port))
-            return base
+            if len(plan) > _LATELY // 4:  # larger than it could be kept apart from others
+                return base
+            ports = [base + port for port in plan]
+            if set(ports).isdisjoint(_lately):
+                _lately.extend(ports)
+                return base
     raise AssertionError("no free ports")
 
 
@@ -61,6 +70,9 @@ def free_ports(count: int) -> list[int]:
         while len(found) < count:
             with contextlib.suppress(OSError):
                 port = random.randrange(block.start, block.stop)
+                if port in _lately:
+                    continue
                 stack.enter_context(socket.socket()).bind(("127.0.0.1", port))
                 found.append(port)
+    _lately.extend(found)
     return found
