@@ -79,21 +79,11 @@ class Event:
         gone = not node.directory and node.value is None
         flags = self.refresh * _REFRESH + node.directory * _DIR + gone * _GONE
         value = node.value or b""
-        if prev is None:
-            head = _HEAD.pack(
-                node.modified,
-                self.action,
-                flags,
-                self.at_ns,
-                node.created,
-                node.expires_ns,
-                0,
-                0,
-                0,
-                len(node.key),
-            )
-            return b"".join((head, node.key, _LENGTH.pack(len(value)), value))
-        flags += _PREV + prev.directory * _PREV_DIR
+        expires_ns, modified, created, before = 0, 0, 0, b""
+        if prev is not None:
+            flags += _PREV + prev.directory * _PREV_DIR
+            expires_ns, modified, created = prev.expires_ns, prev.modified, prev.created
+            before = prev.value or b""
         head = _HEAD.pack(
             node.modified,
             self.action,
@@ -101,12 +91,12 @@ class Event:
             self.at_ns,
             node.created,
             node.expires_ns,
-            prev.expires_ns,
-            prev.modified,
-            prev.created,
+            expires_ns,
+            modified,
+            created,
             len(node.key),
         )
-        return b"".join((head, node.key, _LENGTH.pack(len(value)), value, prev.value or b""))
+        return b"".join((head, node.key, _LENGTH.pack(len(value)), value, before))
 
     @classmethod
     def decode(cls, row: bytes) -> Event:

@@ -136,19 +136,27 @@ def _all(client: Client, kind: str, strict: bool) -> list[str]:
     return [str(one.get(single, "") if isinstance(one, dict) else one) for one in found]
 
 
-def user_list(run: Run) -> None:
-    """Print all users."""
+def _list(run: Run, kind: str, strict: bool) -> None:
     _no_arguments(run)
     client = _connect(run)
-    for name in _done(lambda: _all(client, "users", strict=False)):
+    for name in _done(lambda: _all(client, kind, strict)):
         print(name)
+
+
+def _remove(run: Run, kind: str, name: str) -> None:
+    client = _connect(run)
+    _done(lambda: _told(client.ask(Request("DELETE", _path(kind, name))), 200))
+
+
+def user_list(run: Run) -> None:
+    """Print all users."""
+    _list(run, "users", strict=False)
 
 
 def user_remove(run: Run) -> None:
     """Remove a user."""
     name = _name(run, "username")
-    client = _connect(run)
-    _done(lambda: _told(client.ask(Request("DELETE", _path("users", name))), 200))
+    _remove(run, "users", name)
     print(f"User {name} removed")
 
 
@@ -210,17 +218,13 @@ def role_get(run: Run) -> None:
 
 def role_list(run: Run) -> None:
     """Print all roles."""
-    _no_arguments(run)
-    client = _connect(run)
-    for name in _done(lambda: _all(client, "roles", strict=True)):
-        print(name)
+    _list(run, "roles", strict=True)
 
 
 def role_remove(run: Run) -> None:
     """Remove a role."""
     name = _name(run, "role name")
-    client = _connect(run)
-    _done(lambda: _told(client.ask(Request("DELETE", _path("roles", name))), 200))
+    _remove(run, "roles", name)
     print(f"Role {name} removed")
 
 
