@@ -1,5 +1,6 @@
-"""Patroni 4 with PostgreSQL, by its ``etcd3`` configuration, which speaks to the JSON gateway: a primary is
-killed, the replica takes over, and the old one joins it again."""
+"""Patroni 4 with PostgreSQL, by its ``etcd3`` configuration, which speaks to the JSON gateway, and by its
+``etcd`` configuration, which speaks version 2: a primary is killed, the replica takes over, and the old one
+joins it again."""
 
 from __future__ import annotations
 
@@ -62,8 +63,9 @@ class Member:
     """One PostgreSQL with its Patroni."""
 
     def __init__(
-        self, index: int, directory: Path, endpoints: list[str], port: int, prefix: list[str]
+        self, index: int, directory: Path, store: dict[str, Any], port: int, prefix: list[str]
     ) -> None:
+        """``store``: the part of its configuration that says where it keeps who leads."""
         self._prefix = prefix
         self.port, self._rest = port, port + 1
         self._data = directory / f"data{index}"
@@ -79,7 +81,7 @@ class Member:
                 {
                     "scope": "tried",
                     "name": f"member{index}",
-                    "etcd3": {"hosts": endpoints},
+                    **store,
                     "restapi": {
                         "listen": f"127.0.0.1:{self._rest}",
                         "connect_address": f"127.0.0.1:{self._rest}",
@@ -168,9 +170,9 @@ class Member:
         return self._log.read_text()[-3000:] if self._log.exists() else ""
 
 
-@pytest.fixture
-def members(hosts: Hosts) -> Iterator[list[Member]]:
-    """Two, on three hosts of muster."""
+@pytest.fixture(params=["etcd3", "etcd"])
+def members(hosts: Hosts, request: pytest.FixtureRequest) -> Iterator[list[Member]]:
+    """Two, on three hosts of muster, by either version."""
     if not _PATRONI.exists() or not (_programs() / "initdb").exists():
         unavailable("needs Patroni and PostgreSQL")
     prefix = _prefix()
@@ -178,7 +180,8 @@ def members(hosts: Hosts) -> Iterator[list[Member]]:
     if prefix:
         shutil.chown(directory, "postgres", "postgres")
     port = free_base_port(1, 4)
-    found = [Member(i, directory, hosts.endpoints, port + 2 * i, prefix) for i in range(2)]
+    store = {request.param: {"hosts": hosts.endpoints}}
+    found = [Member(i, directory, store, port + 2 * i, prefix) for i in range(2)]
     try:
         yield found
     finally:
