@@ -8,13 +8,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from cluster.faults import faults
+from cluster.features.v2.tree import COUNTED
 
 if TYPE_CHECKING:
     from node.replica.server import Node
 
 
 def figures(node: Node) -> dict[str, Any]:
-    """All that a front exports of this node, as JSON. ``histograms``: by etcd's names, in seconds. ``peers``: by member ID."""
+    """All that a front exports of this node, as JSON. ``histograms``: by etcd's names, in seconds.
+    ``peers``: by member ID. ``v2``: of the tree of version 2, since it was made."""
     peers = node.peers
     return {
         "counters": counters(node),
@@ -35,6 +37,7 @@ def figures(node: Node) -> dict[str, Any]:
             }
             for member, link in peers.links.items()
         },
+        "v2": dict(zip(COUNTED, node.serve.v2.tree.counts, strict=True)),
     }
 
 

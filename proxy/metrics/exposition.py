@@ -94,6 +94,8 @@ class Metrics:
         self._of_fronts: list[Metric] = []  # of the scrape under way
         # asks the other fronts of this host for theirs, if there are any (proxy.metrics.siblings)
         self.gather: Callable[[Callable[[Iterable[Metric]], None]], None] = self._alone
+        # what requests of version 2 came to, where they are served
+        self.of_v2: Callable[[], Iterable[Metric]] = tuple
         # does the first and then, on the loop, the second
         self.in_thread: Callable[[Callable[[], None], Callable[[], None]], None] = _at_once
 
@@ -159,6 +161,7 @@ class Metrics:
         yield from self._grpc()
         yield from self._front()
         yield from self._requests()
+        yield from self.of_v2()
         yield from self._health()
         yield from self._of_process
 

@@ -21,6 +21,7 @@ def node_samples(nodes: Mapping[int, Figures], member_id: int) -> Iterator[Metri
         return
     yield from _histograms(nodes)
     yield from _peers(nodes)
+    yield from _tree(nodes)
     for name, text, counter in _SUMS:
         yield CounterMetricFamily(name, text, sum(found["counters"].get(counter, 0) for found in nodes.values()))
     for name in next(iter(nodes.values()))["counters"]:
@@ -44,6 +45,20 @@ def _histograms(nodes: Mapping[int, Figures]) -> Iterator[Metric]:
             family = HistogramMetricFamily(name, text, labels=list(labels))
             family.add_metric(list(labels.values()), total.buckets(), total.sum)
             yield family
+
+
+def _tree(nodes: Mapping[int, Figures]) -> Iterator[Metric]:
+    """Of version 2, which lies on shard 0."""
+    counts = nodes[0].get("v2") if 0 in nodes else None
+    if not counts:
+        return
+    writes = CounterMetricFamily(
+        "etcd_debugging_store_writes", "Writes to the tree of version 2, by whomever.", labels=["action"])
+    for action, counted in _WRITES:
+        writes.add_metric([action], counts[f"{counted}Success"] + counts[f"{counted}Fail"])
+    yield writes
+    yield CounterMetricFamily(
+        "etcd_debugging_store_expires", "Keys of version 2 whose time was over.", counts["expireCount"])
 
 
 def _peers(nodes: Mapping[int, Figures]) -> Iterator[Metric]:
@@ -77,6 +92,16 @@ _HISTOGRAMS: tuple[tuple[str, str, dict[str, str]], ...] = (
     ("etcd_disk_backend_defrag_duration_seconds", "How long a defragmentation of a shard takes.", {}),
     ("etcd_mvcc_hash_duration_seconds", "How long a hash of all that is stored takes.", {}),
     ("etcd_mvcc_hash_rev_duration_seconds", "How long a hash at a revision takes.", {}),
+)
+
+# action, how /v2/stats/store calls it
+_WRITES = (
+    ("set", "sets"),
+    ("create", "create"),
+    ("update", "update"),
+    ("delete", "delete"),
+    ("compareAndSwap", "compareAndSwap"),
+    ("compareAndDelete", "compareAndDelete"),
 )
 
 # name, help, label, figure

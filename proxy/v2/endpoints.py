@@ -7,10 +7,11 @@ from proxy.v2.keys import Keys
 from proxy.v2.members import PATH, Members
 from proxy.v2.request import PREFIX
 from proxy.v2.stats import Stats
+from proxy.v2.traffic import Traffic
 
 
-def register_v2(registry: Registry, context: Context) -> None:
-    """Serve ``/v2/...``."""
+def register_v2(registry: Registry, context: Context) -> Traffic:
+    """Serve ``/v2/...``; what its requests come to."""
     keys = Keys(context)
     members = Members(context)
     stats = Stats(context)
@@ -23,3 +24,4 @@ def register_v2(registry: Registry, context: Context) -> None:
     registry.http("/v2/stats/leader", stats.leader)
     registry.http("/v2/stats/store", keys.counts)
     context.on_stop.append(keys.waits.end)
+    return keys.traffic

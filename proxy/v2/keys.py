@@ -24,6 +24,7 @@ from proxy.shared.context import Context
 from proxy.v2.call import JSON, HttpCall, allowed, said, told
 from proxy.v2.feed import Feed
 from proxy.v2.request import BadRequest, KeyRequest, parse_key_request
+from proxy.v2.traffic import Traffic
 from proxy.v2.waits import Waits
 
 _WRITES = frozenset(("PUT", "POST", "DELETE"))
@@ -40,10 +41,11 @@ class Keys:
         self._now_ns = now_ns
         self._stats = MethodStats()
         self._cluster = [("X-Etcd-Cluster-Id", f"{context.common.cluster_id:x}")]
-        self.gets = self.gets_failed = 0
+        self.traffic = Traffic()
         self._feed = Feed(context.router)
         context.on_tick.append(self._feed.tick)
         self.waits = Waits(self._feed, settings.max_v2_waits, settings.max_untaken_bytes, self._begun)
+        self.traffic.waiting = lambda: len(self.waits)
         context.when_guarded(self._guarded)
 
     def serve(self, request: HttpRequest) -> None:
@@ -90,12 +92,16 @@ class Keys:
             recursive=asked.recursive,
             now_ns=now_ns,
         )
+        came = self.traffic.received(asked)
 
         def answer(waiting: Waiting, status: int, body: bytes) -> None:
             if status != 0:
+                self.traffic.ended(asked, came, 500)
                 self._unavailable(request, EtcdError.decode(body))
             else:
-                self._answer(request, body, asked.no_value)
+                found = Answer.decode(body, HEAD.size)
+                self.traffic.ended(asked, came, _refusal(found))
+                self._answer(request, found, HEAD.unpack_from(body)[1], asked.no_value)
 
         self._router.write(HttpCall(request), Method.V2_WRITE, wish.encode(), 0, self._stats, answer)
 
@@ -103,16 +109,17 @@ class Keys:
 
     def _read(self, request: HttpRequest, asked: KeyRequest, now_ns: int) -> None:
         question = Get(path_of(asked), asked.recursive, asked.sort, now_ns).encode()
+        came = self.traffic.received(asked)
 
         def answer(waiting: Waiting, status: int, body: bytes) -> None:
             if status != 0:
+                self.traffic.ended(asked, came, 500)
                 self._unavailable(request, EtcdError.decode(body))
                 return
-            if Answer.decode(body, HEAD.size).code:
-                self.gets_failed += 1
-            else:
-                self.gets += 1
-            self._answer(request, body)
+            found = Answer.decode(body, HEAD.size)
+            self.traffic.read(asked, not found.code)
+            self.traffic.ended(asked, came, _refusal(found))
+            self._answer(request, found, HEAD.unpack_from(body)[1])
 
         self._router.read(
             HttpCall(request),
@@ -140,8 +147,8 @@ class Keys:
                 200,
                 orjson.dumps(
                     {
-                        "getsSuccess": self.gets,
-                        "getsFail": self.gets_failed,
+                        "getsSuccess": self.traffic.gets,
+                        "getsFail": self.traffic.gets_failed,
                         **writes,
                         "watchers": len(self.waits),
                     }
@@ -162,6 +169,7 @@ class Keys:
         elif self._context.stopping:
             self._refuse(request, V2Error(Code.RAFT_INTERNAL, b"etcdserver: server stopped"))
         else:
+            self.traffic.received(asked)
             self.waits.add(request, path_of(asked), asked.recursive, asked.stream, asked.since)
 
     def _begun(self, request: HttpRequest, answer: Answer | None) -> bool:
@@ -183,16 +191,14 @@ class Keys:
 
     # -- answers
 
-    def _answer(self, request: HttpRequest, body: bytes, no_value: bool = False) -> None:
+    def _answer(self, request: HttpRequest, answer: Answer, term: int, no_value: bool = False) -> None:
         if request.closed:
             return
-        answer = Answer.decode(body, HEAD.size)
         self._feed.shown(answer.index)
         if answer.code:
             self._refused(request, answer)
             return
         shown = short_json(answer.action) if no_value and answer.action in _SHORT else answer.body
-        term = HEAD.unpack_from(body)[1]
         request.respond(
             201 if answer.created else 200, shown, self._indexes(answer.index, answer.raft_index, term), JSON
         )
@@ -226,6 +232,11 @@ class Keys:
 
 
 _SHORT = frozenset((1, 2, 3, 4))
+
+
+def _refusal(answer: Answer) -> int:
+    """The status of a refusal; 0 for what was done."""
+    return http_status(answer.code) if answer.code else 0
 
 
 def _nobody_may() -> V2Error:

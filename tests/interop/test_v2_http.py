@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -13,8 +14,8 @@ from typing import Any
 import pytest
 
 from tests.cluster.local_cluster import LocalCluster, local_cluster, until
-from tests.interop import v2_python
-from tests.interop.v2_cases import CASES, generated
+from tests.interop import v2_python, v2_web
+from tests.interop.v2_cases import CASES, delete, generated, get, post, put
 from tests.interop.v2_hosts import ETCD, FORM, Server, Shown, etcd_with_v2, serves
 from tests.interop.v2_waits import SCENARIOS, Scenario, Scene
 
@@ -24,11 +25,12 @@ pytestmark = [
     pytest.mark.timeout(300),
 ]
 JSON = "application/json"
+CORS = f"--cors={v2_web.ALLOWED},http://other.example:80"
 
 
 @pytest.fixture(scope="module")
 def etcd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with etcd_with_v2(tmp_path_factory.mktemp("etcd")) as server:
+    with etcd_with_v2(tmp_path_factory.mktemp("etcd"), CORS) as server:
         _mask(server)
         yield server
 
@@ -36,7 +38,7 @@ def etcd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 @pytest.fixture(scope="module")
 def one(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A muster of one host."""
-    with local_cluster(tmp_path_factory.mktemp("one") / "muster", 1, "--shards=1") as cluster:
+    with local_cluster(tmp_path_factory.mktemp("one") / "muster", 1, "--shards=1", extra=[CORS]) as cluster:
         server = Server(cluster.endpoints()[0])
         until(lambda: serves(server))
         _mask(server)
@@ -164,6 +166,84 @@ def test_a_path_with_a_broken_escape_is_refused_as_by_go(etcd: Server, one: Serv
     wanted, found = (server.ask("GET", "/v2/members%zz") for server in (etcd, one))
     assert (found.status, found.body.strip()) == (wanted.status, wanted.body.strip())
     assert found.headers["connection"] == wanted.headers["connection"] == "close"
+
+
+def test_the_web_interface_etcd_browser_is_answered_as_by_etcd(etcd: Server, one: Server) -> None:
+    for server in (etcd, one):
+        server.ask("DELETE", "/v2/keys/t?recursive=true")
+        server.begin()
+    for method, path in v2_web.BROWSER:
+        wanted, found = (server.shown(v2_web.pieces(server, method, path)) for server in (etcd, one))
+        assert found == wanted, (method, path)
+    for server in (etcd, one):
+        top = json.loads(v2_web.pieces(server, "GET", "/v2/keys/").body)["node"]
+        assert ("key" in top, top["dir"]) == (False, True)
+    for path in ("/v2/stats/store", "/v2/stats/self"):
+        wanted_answer, found_answer = (v2_web.pieces(server, "GET", path) for server in (etcd, one))
+        assert found_answer.status == wanted_answer.status == 200
+        assert sorted(json.loads(found_answer.body)) == sorted(json.loads(wanted_answer.body))
+
+
+def test_the_web_interface_etcdkeeper_is_answered_as_by_etcd(etcd: Server, one: Server) -> None:
+    for server in (etcd, one):
+        server.ask("DELETE", "/v2/keys/t?recursive=true")
+        server.begin()
+    for method, path, body, kind in v2_web.KEEPER:
+        wanted, found = (server.shown(server.ask(method, path, body, kind)) for server in (etcd, one))
+        assert found == wanted, (method, path)
+    for path, request in v2_web.KEEPER_3:
+        assert v2_web.keeper_3(one, path, request) == v2_web.keeper_3(etcd, path, request), path
+
+
+@pytest.mark.parametrize("origin", ["", v2_web.ALLOWED, "http://other.example:80", "http://else.example:8000"])
+def test_browsers_are_told_who_may_ask_as_by_etcd(
+    origin: str, etcd: Server, one: Server, three: list[Server]
+) -> None:
+    asked = (("GET", "/v2/keys/"), ("OPTIONS", "/v2/keys/t"), ("GET", "/v2/none"), ("GET", "/version"))
+    for method, path in asked:
+        wanted, found = (v2_web.cors(server, method, path, origin) for server in (etcd, one))
+        assert found == wanted, (method, path)
+        assert ("access-control-allow-origin" in found) == (origin in (v2_web.ALLOWED, "http://other.example:80"))
+        anybody = v2_web.cors(three[0], method, path, origin)  # without --cors
+        assert anybody["access-control-allow-origin"] == "*"
+
+
+def _counted(server: Server) -> dict[str, float]:
+    """What etcd's metrics of version 2 count."""
+    text = server.ask("GET", "/metrics").body
+    found = re.findall(r"^(etcd_(?:http|debugging_store)_\w+)(\S*) (\S+)$", text, re.MULTILINE)
+    return {
+        f"{name}{{{','.join(sorted(labels.strip('{}').split(',')))}}}": float(value)
+        for name, labels, value in found
+        if not name.endswith(("_bucket", "_sum", "_created"))
+    }
+
+
+def test_requests_are_counted_as_by_etcd(etcd: Server, one: Server) -> None:
+    before = {}
+    for server in (etcd, one):
+        server.ask("DELETE", "/v2/keys/t?recursive=true")
+        server.ask("PUT", "/v2/keys/t/begun", "value=1", FORM)  # muster shows refusals with the next change
+        before[server.address] = _counted(server)
+        for method, path, body, kind in (
+            put("/m", "value=1"), put("/m?prevExist=true", "value=2"), put("/m?prevValue=x", "value=3"),
+            put("/m?prevValue=2", "value=3"), put("/d?dir=true"), post("/d", "value=1"), get("/m"),
+            get("/none"), get("/m?quorum=true"), get("?recursive=true"), put("/m?ttl=x", ""),
+            get("/m?wait=true&waitIndex=x"), delete("/m?prevValue=y"), delete("/m?prevValue=3"),
+            delete("/d"), get("/d?wait=true&waitIndex=1&recursive=true"), put("/end", "value=1"),
+        ):  # fmt: skip
+            server.ask(method, path, body, kind)
+
+    def changes(server: Server) -> dict[str, float]:
+        counts = _counted(server)
+        found = {name: count - before[server.address].get(name, 0.0) for name, count in counts.items()}
+        # etcd counts what it reads for itself, too
+        found.pop('etcd_debugging_store_reads_total{action="get"}')
+        return {name: count for name, count in found.items() if count}
+
+    wanted = changes(etcd)
+    assert wanted['etcd_http_failed_total{code="412",method="PUT"}'] == 1
+    until(lambda: changes(one) == wanted)
 
 
 @pytest.mark.parametrize("name", sorted(CASES))

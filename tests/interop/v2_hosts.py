@@ -93,7 +93,7 @@ class Server:
 
 
 @contextlib.contextmanager
-def etcd_with_v2(directory: Path) -> Iterator[Server]:
+def etcd_with_v2(directory: Path, *flags: str) -> Iterator[Server]:
     """A real etcd that serves version 2."""
     client, peer = (f"http://127.0.0.1:{port}" for port in free_ports(2))
     line = [
@@ -108,6 +108,7 @@ def etcd_with_v2(directory: Path) -> Iterator[Server]:
         f"--listen-peer-urls={peer}",
         f"--initial-advertise-peer-urls={peer}",
         f"--initial-cluster=host0={peer}",
+        *flags,
     ]
     process = subprocess.Popen(line, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:

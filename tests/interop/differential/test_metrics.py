@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import subprocess
+import urllib.error
 import urllib.request
 from pathlib import Path
 
@@ -17,7 +19,6 @@ from tests.interop.differential.etcd import running_etcd
 ELSEWHERE = {
     r"go_.*|promhttp_.*": "of Go and its HTTP library; Python's are python_*",
     r"etcd_grpc_proxy_.*": "of etcd's gRPC proxy",
-    r"etcd_debugging_store_.*": "of the v2 store, which is not there yet",
     r"etcd_debugging_auth_revision": "there are no users yet",
     r"etcd_debugging_disk_backend_commit_.*": "parts of a commit to bbolt; RocksDB has none of them",
     r"etcd_debugging_snap_save_.*|etcd_snap_.*": "of etcd's snapshot files; a state is flushed instead",
@@ -38,13 +39,18 @@ def names(port: int, path: str = "/metrics") -> set[str]:
 
 def use(port: int) -> None:
     """Series with labels are exported once there is something to count."""
+    keys = f"http://127.0.0.1:{port}/v2/keys/metrics"
+    for method, status in (("PUT", 201), ("GET", 200), ("DELETE", 200), ("GET", 404)):
+        with contextlib.suppress(urllib.error.HTTPError):
+            request = urllib.request.Request(keys, b"value=x" if method == "PUT" else None, method=method)
+            assert urllib.request.urlopen(request, timeout=30).status == status
     for words in (("put", "k", "v"), ("get", "k"), ("lease", "grant", "60")):
         subprocess.run([str(ROOT / ".venv/bin/etcdctl"), f"--endpoints=127.0.0.1:{port}", *words], check=True, timeout=30)
 
 
 @pytest.mark.parametrize("shards", [1, 2])
 def test_no_series_of_etcd_is_missing(tmp_path: Path, shards: int) -> None:
-    with running_etcd(tmp_path, "--metrics=extensive") as etcd:
+    with running_etcd(tmp_path, "--metrics=extensive", "--enable-v2") as etcd:
         port = int(etcd.address.rpartition(":")[2])
         use(port)
         wanted = {name for name in names(port) if not any(re.fullmatch(p, name) for p in ELSEWHERE)}
