@@ -91,11 +91,13 @@ class Link:
         "rounds",
         "seen_at",
         "session",
+        "settled",
         "shard",
         "term",
         "trouble",
         "unseen",
         "up",
+        "up_at",
         "watermark",
     )
 
@@ -106,6 +108,8 @@ class Link:
         self.prefix = prefix
         self.greeted = False  # the connection stands, HELLO was sent
         self.up = False
+        self.up_at = 0.0  # loop time
+        self.settled = False  # it has had what this front had shown by then (proxy.routing.reads.recent)
         self.trouble = ""  # why there was no connection
         self.leaving = False  # the node is about to end: nothing more is asked on this link
         self.left = False  # and nothing is waited for: it was told FAREWELL

@@ -153,7 +153,8 @@ class Router:
         if serializable:
             link = self.routes[shard].replica
             near = link.near if link is not None else None
-            if link is not None and near is not None and near.revision >= self.highest and not near.guarded:
+            if (link is not None and near is not None and near.revision >= self.highest and not near.guarded
+                    and self.recent.knows):
                 self.get_near(link, near, call, key, stats)  # monotone
             else:
                 self.read(call, Method.RANGE, body, shard, True, stats)
@@ -455,7 +456,8 @@ class Router:
         """A link has said its first STATE."""
         log.info("link up", shard=link.shard, peer=self.reach.name(link.member_id), member=f"{link.member_id:x}")
         link.rounds = self.rounds
-        self.routes[link.shard].opened(link, self.loop.time())
+        link.up_at = self.loop.time()
+        self.routes[link.shard].opened(link, link.up_at)
         if self.hub is not None:
             self.hub.link_up(link)
 

@@ -3,6 +3,9 @@
 They wait a while at most: a replica that is cut off still serves. One that is behind may be so only because
 nobody asked (records come late where nobody waits, ``node.replica.shards.feed``): so it is asked, with
 CATCH_UP, and tells as soon as it is there.
+
+Nor does a restart take a host back (decision 83). A front that has just started asks once how far the order
+is before its first serializable read. A replica that has just started reads its log: it is waited for longer.
 """
 
 from __future__ import annotations
@@ -13,13 +16,15 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from cluster import errors
-from cluster.wire.messages import Method
+from cluster.wire.messages import READ_INDEX_ANSWER, Method, Status
 from proxy.routing.waiting import Waiting
 
 if TYPE_CHECKING:
     from proxy.routing.router import Router
 
 WAIT_S = 0.5
+START_S = 5.0  # for a replica that came up so lately, and has not had yet what was shown before
+_OK = int(Status.OK)
 _LIMIT = 20_000
 _REVISION = struct.Struct("<Q")
 
@@ -28,6 +33,8 @@ class RecentReads:
     """The reads of one front that wait so."""
 
     def __init__(self, router: Router) -> None:
+        self.knows = False  # how far the order was when this front started, or later
+        self._asked = False  # a question about it is under way
         self._router = router
         # (since, shards, what to do then)
         self._behind: deque[tuple[float, tuple[int, ...], Callable[[], None]]] = deque()
@@ -53,6 +60,11 @@ class RecentReads:
     def _caught_up(self, shards: tuple[int, ...]) -> bool:
         """Whether the replicas of these shards have what this front has shown; one that has not is asked to hurry."""
         router = self._router
+        if not self.knows:
+            if not self._asked:
+                self._asked = True
+                router.index(self._heard)
+            return False
         highest, behind = router.highest, False
         for shard in shards:
             link = router.routes[shard].replica
@@ -63,7 +75,27 @@ class RecentReads:
                 if link.hurried < highest:
                     link.hurried = highest
                     router.post(link, 0, Method.CATCH_UP, _REVISION.pack(highest))
+            else:
+                link.settled = True
         return not behind
+
+    def _heard(self, _: Waiting, status: int, body: bytes) -> None:
+        """How far the order is; where nobody could say, the next read asks again."""
+        self._asked = False
+        if status != _OK:
+            return
+        _, latest, _ = READ_INDEX_ANSWER.unpack(body)
+        self.knows = True
+        self._router.highest = max(self._router.highest, latest)
+        self.release()
+
+    def _patient(self, shards: tuple[int, ...], now: float) -> bool:
+        """Whether one of these shards' replicas has only just come up, and may have to read its log."""
+        for shard in shards:
+            link = self._router.routes[shard].replica
+            if link is not None and not link.settled and now - link.up_at < START_S:
+                return True
+        return False
 
     def release(self) -> None:
         """Replicas have got further, or time has passed."""
@@ -72,7 +104,7 @@ class RecentReads:
         now = self._router.loop.time()
         behind, self._behind = self._behind, deque()
         for entry in behind:
-            if now - entry[0] > WAIT_S or self._caught_up(entry[1]):
+            if self._caught_up(entry[1]) or (now - entry[0] > WAIT_S and not self._patient(entry[1], now)):
                 entry[2]()
             else:
                 self._behind.append(entry)

@@ -223,6 +223,7 @@ class Net:
         self.sessions = 0
         self._connecting: list[Link] = []
         self.router = Router(self.loop, common, self._connect)
+        self.router.recent.knows = True  # as after a first serializable read
         self.context = Context(self.settings, self.router)
 
     def _connect(self, receiver: Any, shard: int, member: int) -> Link:

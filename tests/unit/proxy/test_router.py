@@ -243,36 +243,6 @@ def test_a_read_index_question_survives_the_loss_of_the_leader() -> None:
     assert call.status == (0, "")
 
 
-def test_a_serializable_read_waits_for_what_this_front_has_shown() -> None:
-    net = Net().started(leader=2)
-    put(net)
-    (request,) = net.nodes[2].take()
-    net.nodes[2].ok(request, 50)
-    net.run()
-    call = read(net, serializable=True)
-    net.run()
-    assert net.nodes[1].take(Method.RANGE) == []
-    (hurry,) = net.nodes[1].take(Method.CATCH_UP)  # a replica that nobody waits for does not say so soon
-    assert hurry.body == (50).to_bytes(8, "little")
-    net.nodes[1].watermark(50)
-    net.run()
-    (served,) = net.nodes[1].take(Method.RANGE)
-    net.nodes[1].ok(served, 50)
-    net.run()
-    assert call.status == (0, "")
-
-
-def test_a_serializable_read_is_served_anyway_when_the_replica_is_cut_off() -> None:
-    net = Net().started(leader=2)
-    put(net)
-    (request,) = net.nodes[2].take()
-    net.nodes[2].ok(request, 50)
-    net.run()
-    read(net, serializable=True)
-    net.pass_time(0.7)
-    assert len(net.nodes[1].take(Method.RANGE)) == 1
-
-
 def test_a_long_answer_comes_in_parts_and_leaves_whole() -> None:
     net = Net().started(leader=1)
     call = read(net, serializable=True)
