@@ -169,7 +169,8 @@ class WatchHistory:
             raise Violation("I16 progress is told when asked for", f"{w}: {w.stream.asked}")
         # a replica whose state is being installed is behind, and so are its host's watches
         installed_at = self._simulation.checker.installed_at.get(w.front, 0.0)
-        quiet_s = self._simulation.now - max(last_event_at, self._simulation.calm_at, installed_at)
+        began_at = self._committed_at(w.request.start_revision)  # nothing is told before
+        quiet_s = self._simulation.now - max(last_event_at, self._simulation.calm_at, installed_at, began_at)
         if w.request.progress_notify and quiet_s > NOTIFIED_S and w.progress_at < self._simulation.now - NOTIFIED_S:
             raise Violation("I16 progress is told from time to time", f"{w}: at {w.progress_at}")
 
@@ -189,6 +190,11 @@ class WatchHistory:
             if event.prev_kv != old if event.HasField("prev_kv") else old is not None and not self._compacted(revision - 1, at):
                 raise Violation("I16 what was there before", f"{w} {revision}: {event}, before: {old}")
             kinds["watch: what was there before"] += old is not None
+
+    def _committed_at(self, revision: int) -> float:
+        """When the store came to a revision; 0.0 for those that need no record."""
+        record = self._replay.record_of.get(revision)
+        return 0.0 if record is None else self._simulation.checker.committed_at[record]
 
     def _compacted(self, revision: int, time: float) -> bool:
         """Whether a revision may have been compacted away by then."""

@@ -35,6 +35,7 @@ MENDED = {
     4088: "a write that shows many rows showed those of its own revision, which its range had named beforehand",
     20319: "a lock of an attempt that was over: its leader and the sequencer refused and asked without a pause, ever more often",
     30167: "the checker's: two snapshots that were superseded within 10 ms were just being removed",
+    60216: "the checker's: a watch that begins at a revision to come is told of progress only then",
 }
 
 
