@@ -74,7 +74,7 @@ def test_a_rate_of_traces_is_of_a_million() -> None:
 @pytest.mark.parametrize(
     "arg",
     ["--peer-cert-file=c", "--peer-auto-tls",
-     "--discovery=http://d", "--discovery-token=t",
+     "--discovery-token=t",
      "--proxy=on"],
 )  # fmt: skip
 def test_what_is_not_there_yet_is_refused_by_name(arg: str) -> None:

@@ -177,8 +177,10 @@ _GROUPS: dict[str, list[Flag]] = {
         Flag("discovery-cacert", S, "", "v3 discovery", LATER, yaml=_DISCOVERY + "secure/cacert"),
         Flag("discovery-user", S, "", "v3 discovery", LATER, yaml=_DISCOVERY + "auth/username"),
         Flag("discovery-password", S, "", "v3 discovery", LATER, yaml=_DISCOVERY + "auth/password"),
-        Flag("discovery", S, "", "v2 discovery URL", LATER),
-        Flag("discovery-proxy", S, "", "HTTP proxy to the v2 discovery service", LATER),
+        Flag("discovery", S, "",
+             "URL of a directory of the v2 API where the first hosts find each other, "
+             "instead of --initial-cluster"),
+        Flag("discovery-proxy", S, "", "HTTP proxy on the way to --discovery"),
         Flag("discovery-fallback", E, "exit", "when the discovered cluster is full", NO, yaml="", choices=("exit", "proxy")),
         Flag("v2-deprecation", E, "write-only", "phase of etcd's v2 store", NO, choices=("not-yet", "write-only", "write-only-skip-check", "write-only-drop-data", "gone")),
     ],

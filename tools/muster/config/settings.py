@@ -229,10 +229,11 @@ def build(values: Values) -> ServerConfig:
         raise ConfigError("--listen-peer-urls must not be empty")
     if not listen_client:
         raise ConfigError("--listen-client-urls must not be empty")
-    if values["discovery-srv"] and values.is_set("initial-cluster"):
+    if (values["discovery-srv"] != "") + (values["discovery"] != "") + values.is_set("initial-cluster") > 1:
         raise ConfigError(
             "multiple discovery or bootstrap flags are set. "
             'Choose one of "initial-cluster", "discovery" or "discovery-srv"')
+    _check_discovery(values["discovery"])
     advertise_peer = _advertised(values, "initial-advertise-peer-urls", listen_peer)
     cluster_text = values["initial-cluster"]
     if not values.is_set("initial-cluster"):
@@ -277,6 +278,18 @@ def build(values: Values) -> ServerConfig:
         rotation=_rotation(values, warnings),
         warnings=tuple(warnings),
     )
+
+
+def _check_discovery(url: str) -> None:
+    if not url:
+        return
+    parts = urlsplit(url)
+    try:
+        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        usable = False
+    if not usable:
+        raise ConfigError(f"--discovery={url} is no URL of http or https")
 
 
 def _umask() -> int:

@@ -100,10 +100,15 @@ def check(config: ServerConfig, identity: Identity | None, log: Logger) -> None:
     ``identity``: None of a proxy."""
     shards = identity.shard_count if identity is not None else 0
     compare(config, shards, identity.peers if identity is not None else ())
-    _wait_until_free(listeners(config, shards), setting(config, "port-wait") / 1000, log)
+    wait_until_free(config, shards, log)
 
 
-def _wait_until_free(wanted: Sequence[Listener], limit_s: float, log: Logger) -> None:
+def wait_until_free(config: ServerConfig, shards: int, log: Logger) -> None:
+    """Of all that a host of so many shards listens on. ConfigError as above."""
+    _wait(listeners(config, shards), setting(config, "port-wait") / 1000, log)
+
+
+def _wait(wanted: Sequence[Listener], limit_s: float, log: Logger) -> None:
     began, told = time.monotonic(), False
     for listener in wanted:
         while (code := _bind_error(listener)) == errno.EADDRINUSE and time.monotonic() < began + limit_s:

@@ -21,7 +21,7 @@ from tools.muster.config.tls import check_files
 from tools.muster.config.tracing import tracing_of
 from tools.muster.host import control, logs, nodestate, pinning, ports, rundir
 from tools.muster.host.children import ChildSpec, python
-from tools.muster.host.identity import auto_tls, bootstrap, by_srv
+from tools.muster.host.identity import auto_tls, bootstrap, by_srv, by_url
 from tools.muster.host.identity.bootstrap import Identity
 from tools.muster.host.supervisor import Logger, StopLimits, Supervisor, say_removed
 from tools.muster.machine.process.descriptors import raise_limit
@@ -50,9 +50,16 @@ def run(config: ServerConfig) -> int:
         if config.tls is not None:
             check_files(config.tls)
         if not bootstrap.is_known(config.data_dir):
-            config = by_srv.with_cluster(config, log)
+            if setting(config, "discovery"):  # whoever is registered there has to come
+                ports.compare(config, config.shards)
+                ports.wait_until_free(config, config.shards, log)
+            config = by_url.with_cluster(by_srv.with_cluster(config, log), log)
             # a refused first start leaves nothing that the next one would go by
             ports.compare(config, config.shards, bootstrap.peers_of(config.initial_cluster, config.initial_cluster_token))
+        elif setting(config, "discovery"):
+            log.warning(
+                "discovery token ignored since a cluster has already been initialized. "
+                f'Valid log found at "{bootstrap.member_dir(config.data_dir)}"')
         force = setting(config, "force-new-cluster") and bootstrap.is_known(config.data_dir)
         while True:
             if bootstrap.was_removed(config.data_dir):
