@@ -1,5 +1,5 @@
 """docs/compatibility.md out of docs/compatibility.tsv: what of etcd is here, held by which test, and what is
-not, and why.
+not, and why. Behind it the rows of docs/articles.tsv: what articles about etcd show.
 
 python packaging/compatibility.py > docs/compatibility.md
 
@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 ROOT = Path(__file__).parents[1]
 TABLE = ROOT / "docs" / "compatibility.tsv"
+ARTICLES = ROOT / "docs" / "articles.tsv"
 HEAD = """# Compatibility
 
 What etcd 3.4 to 3.6 has, and where muster stands: every RPC, path, flag and command. `make docs` makes it of
@@ -21,6 +22,16 @@ tests ask a real etcd the same and compare. What is not here says why.
 
 | part | rows | here | with limits | without effect | not here |
 |---|---|---|---|---|---|"""
+ARTICLES_HEAD = """
+## Articles
+
+What four articles about etcd show, row by row, of the v2 API for the most part. A row is tried in real
+processes, at members and through a proxy (`tests/interop/rows`, where the test of a row bears its name), by
+the test that is named, or as other rows. `make docs` makes the table of [articles.tsv](articles.tsv).
+
+| row | what | | held by, or why not |
+|---|---|---|---|"""
+_ROWS = "tests/interop/rows/test_rows.py"
 STATES = ("yes", "partly", "no effect", "no")
 _FLAG_TEST = "tests/unit/tools/test_muster_flags.py"
 
@@ -40,9 +51,16 @@ def rows() -> list[Row]:
     return [Row(*line.split("\t")) for line in lines if not line.startswith("#")]
 
 
+def articles() -> list[Row]:
+    """The rows of articles: name, what, how (here, test, as, page, missing, n/a), by."""
+    lines = ARTICLES.read_text(encoding="utf-8").splitlines()
+    return [Row(*line.split("\t")) for line in lines if not line.startswith("#")]
+
+
 def tests() -> set[str]:
     """The tests that rows name."""
-    return {word for row in rows() for word in row.by.split() if word.startswith("tests/")}
+    every = [row.by for row in (*rows(), *articles())]
+    return {word for by in every for word in by.split() if word.startswith("tests/")}
 
 
 def markdown() -> str:
@@ -59,7 +77,28 @@ def markdown() -> str:
         lines += [
             f"| `{_cell(row.name)}` | {row.state} | {_by(row.by)} |" for row in found if row.area == area
         ]
-    return "\n".join(lines)
+    return "\n".join([*lines, ARTICLES_HEAD, *_articles()])
+
+
+def _articles() -> list[str]:
+    found = articles()
+    missing = {row.area for row in found if row.state == "missing"}
+    lines = []
+    for name, what, how, by in found:
+        if how == "here":
+            state, by = "yes", f"{_ROWS}::test_row"
+        elif how == "as":
+            lacks = missing & set(by.split())
+            state = "partly" if lacks else "yes"
+            by = f"as {', '.join(by.split())}" + (f"; not {', '.join(sorted(lacks))}" if lacks else "")
+        elif how == "page":
+            page = by.split()[0]
+            link = page.removeprefix("docs/") if page.startswith("docs/") else f"../{page}"
+            state, by = "told", f"[{page}]({link})"
+        else:
+            state = {"test": "yes", "missing": "no", "n/a": "n/a"}[how]
+        lines.append(f"| {name} | {_cell(what)} | {state} | {_by(by)} |")
+    return lines
 
 
 def _anchor(area: str) -> str:

@@ -19,6 +19,7 @@ from proxy.v2.call import JSON, TEXT, HttpCall, allowed, said
 
 PATH = "/v2/members"
 _SCHEMES = ("http", "https", "unix", "unixs")
+_BEHIND_S, _AGAIN_S = 0.5, 0.01
 _UNREADABLE = "json: cannot unmarshal {} into Go {}"
 
 
@@ -178,12 +179,42 @@ class Members:
             said(request, 500, "Internal Server Error", self._headers)
 
     def _added(self, request: HttpRequest, body: bytes) -> None:
-        member = rpc_pb2.MemberAddResponse.FromString(body).member
-        request.respond(201, f"{_shown(member)}\n".encode(), self._headers, JSON)
+        answer = rpc_pb2.MemberAddResponse.FromString(body)
+
+        def respond() -> None:
+            request.respond(201, f"{_shown(answer.member)}\n".encode(), self._headers, JSON)
+
+        self._once_listed(request, answer.members, respond)
 
     def _changed(self, request: HttpRequest, body: bytes) -> None:
-        request.start(204, self._headers)
-        request.end()
+        def respond() -> None:
+            request.start(204, self._headers)
+            request.end()
+
+        # the answers to an update and to a removal list the members in the same place
+        self._once_listed(request, rpc_pb2.MemberUpdateResponse.FromString(body).members, respond)
+
+    def _once_listed(self, request: HttpRequest, wanted: Sequence[Any], then: Callable[[], None]) -> None:
+        """Answer when this host lists the members as they were changed, half a second later at most: clients
+        read what they wrote, and a host that is behind still answers."""
+        loop = self._router.loop
+        end = loop.time() + _BEHIND_S
+        ids = {member.ID: list(member.peerURLs) for member in wanted}
+
+        def look() -> None:
+            self._router.local(None, Method.MEMBER_LIST, b"", 0, self._stats, answer)
+
+        def answer(waiting: Waiting, status: int, body: bytes) -> None:
+            if request.closed:
+                return
+            if status == 0 and loop.time() < end:
+                found = rpc_pb2.MemberListResponse.FromString(body[HEAD.size :]).members
+                if {member.ID: list(member.peerURLs) for member in found} != ids:
+                    loop.call_later(_AGAIN_S, look)
+                    return
+            then()
+
+        look()
 
 
 def peer_urls(body: bytes) -> list[str]:
