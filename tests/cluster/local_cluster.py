@@ -61,7 +61,7 @@ class LocalCluster:
         """Another ``muster local`` command on it."""
         return subprocess.run(
             command("local", *words, f"--data-dir={self.data_dir}"), capture_output=True, text=True, check=False,
-            timeout=LIMIT_S, cwd=self.data_dir.parent, env=environment(),
+            timeout=2 * LIMIT_S, cwd=self.data_dir.parent, env=environment(),
         )  # fmt: skip
 
     def ok(self, *words: str) -> str:
@@ -132,7 +132,7 @@ def local_cluster(
         finally:
             process.send_signal(signal.SIGTERM)
             try:
-                process.wait(30)
+                process.wait(LIMIT_S)
             except subprocess.TimeoutExpired:
                 process.kill()
                 raise

@@ -125,7 +125,7 @@ class Front:
         self.sequence += 1
         self.socket.send(messages.frame(self.sequence, records))
 
-    def request(self, method: int, body: bytes, timeout_ms: int = 5000) -> int:
+    def request(self, method: int, body: bytes, timeout_ms: int = 30_000) -> int:
         """Send one request; its rid."""
         self.rid += 1
         self.post([messages.request(self.rid, method, timeout_ms, body)])
@@ -143,11 +143,11 @@ class Front:
                 self.answers.setdefault(rid, []).append((status, body))
         return True
 
-    def call(self, method: int, body: bytes, limit_s: float = 5.0) -> tuple[int, bytes]:
+    def call(self, method: int, body: bytes, limit_s: float = 30.0) -> tuple[int, bytes]:
         """One request and its (last) answer. TimeoutError."""
         return self.wait(self.request(method, body, int(limit_s * 1000)), limit_s)
 
-    def wait(self, rid: int, limit_s: float = 5.0) -> tuple[int, bytes]:
+    def wait(self, rid: int, limit_s: float = 30.0) -> tuple[int, bytes]:
         until = time.monotonic() + limit_s
         while time.monotonic() < until:
             if self.answers.get(rid):

@@ -138,7 +138,7 @@ def test_ctrl_c_stops_everything_and_exits_0(tmp_path: Path) -> None:
         pids = cluster.pids()
         assert len(pids) == 2 + shards_of_tests()
         cluster.process.send_signal(signal.SIGINT)
-        assert cluster.process.wait(STOP_LIMIT_S) == 0
+        assert cluster.process.wait(LIMIT_S) == 0
         assert not any(map(alive, pids))
 
 
@@ -157,7 +157,7 @@ def test_everything_ends_with_the_foreground_process(tmp_path: Path) -> None:
     with local_cluster(tmp_path / "c", 1) as cluster:
         pids = cluster.pids()
         cluster.process.kill()
-        until(lambda: not any(map(alive, pids)), STOP_LIMIT_S)
+        until(lambda: not any(map(alive, pids)))
 
 
 def test_a_host_that_cannot_start_ends_the_cluster_and_tells_why(tmp_path: Path) -> None:
@@ -193,7 +193,7 @@ def test_a_server_is_a_good_citizen_under_systemd(tmp_path: Path) -> None:
                     socket.create_connection(("127.0.0.1", base), 5).close()
                     process.send_signal(signal.SIGTERM)
                     assert notified.recv(100) == b"STOPPING=1"
-                    assert process.wait(STOP_LIMIT_S) == 0
+                    assert process.wait(LIMIT_S) == 0
                 finally:
                     process.kill()
         finally:

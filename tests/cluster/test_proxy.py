@@ -83,7 +83,7 @@ def test_a_proxy_serves_and_stops_in_order(cluster: LocalCluster, tmp_path: Path
                     put(rpc_pb2.PutRequest(key=key, value=b"through"), timeout=LIMIT_S)
                     assert get(rpc_pb2.RangeRequest(key=key), timeout=LIMIT_S).kvs[0].value == b"through"
                 process.send_signal(signal.SIGTERM)
-                assert process.wait(15) == 0
+                assert process.wait(LIMIT_S) == 0
             finally:
                 process.kill()
 

@@ -28,7 +28,7 @@ def etcdctl(endpoint: str, *words: str) -> str:
 
 def refused(put: Callable[..., Any], key: bytes = b"k", value: bytes = VALUE) -> bool:
     try:
-        put(pb.PutRequest(key=key, value=value), timeout=10)
+        put(pb.PutRequest(key=key, value=value), timeout=30)
     except grpc.RpcError as e:
         if e.details() != NO_SPACE:
             raise
@@ -45,20 +45,22 @@ def test_a_store_over_its_quota_takes_puts_again_after_a_compaction_and_the_alar
         alarm = method(channel, "Maintenance/Alarm", pb.AlarmRequest, pb.AlarmResponse)
 
         def alarms() -> list[tuple[int, int]]:
-            return [(a.memberID, a.alarm) for a in alarm(pb.AlarmRequest(), timeout=10).alarms]
+            return [(a.memberID, a.alarm) for a in alarm(pb.AlarmRequest(), timeout=30).alarms]
 
         assert alarms() == []
         until(lambda: any(refused(put) for _ in range(100)))
         until(alarms)
-        revision = get(pb.RangeRequest(key=b"k"), timeout=10).header.revision
-        member_id = get(pb.RangeRequest(key=b"k"), timeout=10).header.member_id
+        revision = get(pb.RangeRequest(key=b"k"), timeout=30).header.revision
+        member_id = get(pb.RangeRequest(key=b"k"), timeout=30).header.member_id
         assert alarms() == [(member_id, pb.NOSPACE)]
         assert refused(put, value=b"")
         compact(pb.CompactionRequest(revision=revision, physical=True), timeout=30)
 
         def again() -> bool:
             for held in alarms():
-                alarm(pb.AlarmRequest(action=pb.AlarmRequest.DEACTIVATE, memberID=held[0], alarm=held[1]), timeout=10)
+                request = pb.AlarmRequest(
+                    action=pb.AlarmRequest.DEACTIVATE, memberID=held[0], alarm=held[1])
+                alarm(request, timeout=30)
             return not refused(put)
 
         until(again)
@@ -73,7 +75,7 @@ def test_an_alarm_refuses_puts_on_every_host_until_it_is_disarmed(tmp_path: Path
             puts = [method(channel, "KV/Put", pb.PutRequest, pb.PutResponse) for channel in channels]
             alarm = method(channels[0], "Maintenance/Alarm", pb.AlarmRequest, pb.AlarmResponse)
             request = pb.AlarmRequest(action=pb.AlarmRequest.ACTIVATE, memberID=7, alarm=pb.NOSPACE)
-            assert [(a.memberID, a.alarm) for a in alarm(request, timeout=10).alarms] == [(7, pb.NOSPACE)]
+            assert [(a.memberID, a.alarm) for a in alarm(request, timeout=30).alarms] == [(7, pb.NOSPACE)]
             for put in puts:
                 assert refused(put, b"/a/1")
                 assert refused(put, b"b")

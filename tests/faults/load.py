@@ -25,7 +25,7 @@ from tests.linearizability.history import Pairs
 _KV = "/etcdserverpb.KV/"
 _LINES = 12  # of problems shown
 CALL_LIMIT_S = 12.0  # a front gives up by itself before
-CATCH_UP_LIMIT_S = 40.0
+CATCH_UP_LIMIT_S = 60.0
 A = TypeVar("A", rpc_pb2.PutResponse, rpc_pb2.RangeResponse, rpc_pb2.DeleteRangeResponse, rpc_pb2.TxnResponse)
 
 
@@ -141,14 +141,16 @@ class Load:
         """Load as usual for a while: this is the time of exposure, not a wait for something."""
         await asyncio.sleep(seconds)
 
-    async def acknowledged(self, count: int, limit_s: float = 30.0) -> None:
+    async def acknowledged(self, count: int, limit_s: float = 60.0) -> None:
         """Wait until so many more writes were acknowledged."""
         target = count + sum(bool(o.writes) and o.outcome is Outcome.OK for o in self.operations)
         async with asyncio.timeout(limit_s):
             while sum(bool(o.writes) and o.outcome is Outcome.OK for o in self.operations) < target:
                 await asyncio.sleep(0.02)
 
-    async def resumed_after_s(self, since_ns: int, gone_ns: int, not_host: int = -1, limit_s: float = 30.0) -> float:
+    async def resumed_after_s(
+        self, since_ns: int, gone_ns: int, not_host: int = -1, limit_s: float = 60.0
+    ) -> float:
         """How long after a moment a write was acknowledged at another host that began after ``gone_ns``, when
         what was done at that moment had certainly happened."""
         async with asyncio.timeout(limit_s):

@@ -81,7 +81,8 @@ class Hosts:
     def get(self, key: str, host: int = 0) -> str | None:
         """A linearizable read."""
         with grpc.insecure_channel(self.endpoints[host]) as channel:
-            found = unary(channel, "KV/Range", pb.RangeResponse)(pb.RangeRequest(key=key.encode()), timeout=10)
+            read = unary(channel, "KV/Range", pb.RangeResponse)
+            found = read(pb.RangeRequest(key=key.encode()), timeout=30)
         return str(found.kvs[0].value.decode()) if found.kvs else None
 
     def gone(self, key: str, limit_s: float) -> float:

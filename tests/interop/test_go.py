@@ -13,10 +13,12 @@ import pytest
 from tests.interop.conftest import GO_VERSIONS as VERSIONS
 from tests.interop.hosts import APART, Hosts
 from tests.interop.toolchain import Program, checked, skip_without
+from tests.tries import TooSlow, best_of_three, within
 
 skip_without("go")
 pytestmark = [pytest.mark.interop, pytest.mark.timeout(600)]
 
+LIMIT_S = 60.0
 TTL_S = 5.0
 TICK_S = 1.5  # what a lease may take beyond its time: etcd looks twice a second, and then it must commit
 KEPT_ALIVE_S = 60.0 if os.environ.get("MUSTER_SOAK") else 6.0
@@ -29,47 +31,51 @@ CHECKS = [
 
 
 @pytest.mark.longer
+@best_of_three
 def test_a_registration_is_found_and_goes_with_its_process(programs: dict[str, Path], hosts: Hosts) -> None:
     with (
         Program([programs["3.5"] / "discover", "-endpoints", hosts.endpoints[1]]) as discover,
         Program([programs["3.5"] / "register", "-endpoints", hosts.endpoints[0]]) as register,
     ):
-        discover.wait_for("set data key : /node/111 val: heiheihei$", 10)
+        discover.wait_for("set data key : /node/111 val: heiheihei$", LIMIT_S)
         assert hosts.get("/node/111", host=2) == "heiheihei"
-        register.wait_for("^续租成功$", 10)
+        register.wait_for("^续租成功$", LIMIT_S)
         discover.say("")
-        discover.wait_for("^list 1: heiheihei$", 5)
+        discover.wait_for("^list 1: heiheihei$", LIMIT_S)
         until = time.monotonic() + KEPT_ALIVE_S
         while time.monotonic() < until:
-            register.wait_for("^续租成功$", 3, count=len(register.times("续租成功")) + 1)
+            register.wait_for("^续租成功$", LIMIT_S, count=len(register.times("续租成功")) + 1)
         answers = register.times("^续租成功$")
         gaps = [later - earlier for earlier, later in itertools.pairwise(answers)]
-        assert all(0.9 < gap < 2.5 for gap in gaps), gaps
         assert discover.times("del data key") == []
 
         killed = time.monotonic()
         register.signal(signal.SIGKILL)
-        deleted = discover.wait_for("del data key: /node/111$", TTL_S + TICK_S)
-        assert deleted - killed < TTL_S + TICK_S
+        deleted = discover.wait_for("del data key: /node/111$", LIMIT_S)
         assert deleted - register.times("^续租成功$")[-1] > TTL_S - 0.5
         assert hosts.get("/node/111") is None
         discover.say("")
-        discover.wait_for("^list 0: $", 5)
+        discover.wait_for("^list 0: $", LIMIT_S)
+        within(deleted - killed, TTL_S + TICK_S, "the end of the lease")
+        if not all(0.9 < gap < 2.5 for gap in gaps):
+            raise TooSlow(f"renewals came so many seconds apart: {gaps}")
 
 
+@best_of_three
 def test_a_revoked_registration_is_gone_at_once(programs: dict[str, Path], hosts: Hosts) -> None:
     with (
         Program([programs["3.6"] / "discover", "-endpoints", hosts.endpoints[2]]) as discover,
         Program([programs["3.6"] / "register", "-endpoints", hosts.endpoints[1]]) as register,
     ):
-        discover.wait_for("set data key : /node/111 val: heiheihei$", 10)
-        register.wait_for("^续租成功$", 10)
+        discover.wait_for("set data key : /node/111 val: heiheihei$", LIMIT_S)
+        register.wait_for("^续租成功$", LIMIT_S)
         register.signal(signal.SIGUSR1)
-        closed = register.wait_for("^已经关闭续租功能$", 5)
-        register.finish(10)
+        closed = register.wait_for("^已经关闭续租功能$", LIMIT_S)
+        register.finish(LIMIT_S)
         assert hosts.get("/node/111") is None
-        deleted = discover.wait_for("del data key: /node/111$", 5)
-        assert 1.5 < deleted - closed < 3.2  # by the revoke after 2 s, not by the end of the lease
+        deleted = discover.wait_for("del data key: /node/111$", LIMIT_S)
+        assert deleted - closed > 1.5
+        within(deleted - closed, 3.2)  # by the revoke after 2 s, not by the end of the lease
 
 
 def test_a_registration_started_before_the_discovery_is_listed(programs: dict[str, Path], hosts: Hosts) -> None:
@@ -79,12 +85,12 @@ def test_a_registration_started_before_the_discovery_is_listed(programs: dict[st
         Program([*line, "-key", "/nodes/b", "-value", "10.0.0.2:80"]) as two,
     ):
         for register in (one, two):
-            register.wait_for("^续租成功$", 10)
+            register.wait_for("^续租成功$", LIMIT_S)
         with Program([programs["3.5"] / "discover", "-endpoints", hosts.all, "-prefix", "/nodes/"]) as discover:
-            discover.wait_for("set data key : /nodes/a", 10)
-            discover.wait_for("set data key : /nodes/b", 10)
+            discover.wait_for("set data key : /nodes/a", LIMIT_S)
+            discover.wait_for("set data key : /nodes/b", LIMIT_S)
             discover.say("")
-            discover.wait_for("^list 2: 10.0.0.1:80 10.0.0.2:80$", 5)
+            discover.wait_for("^list 2: 10.0.0.1:80 10.0.0.2:80$", LIMIT_S)
 
 
 def test_every_check_is_run(programs: dict[str, Path]) -> None:
@@ -102,10 +108,10 @@ def test_clientv3(check: str, version: str, programs: dict[str, Path], hosts: Ho
 def test_clientv3_goes_on_when_the_leader_is_killed(version: str, programs: dict[str, Path], hosts: Hosts) -> None:
     leader = hosts.leader()
     with Program([programs[version] / "failover", *APART, "-endpoints", hosts.all]) as program:
-        program.wait_for("^running$", 20)
+        program.wait_for("^running$", LIMIT_S)
         hosts.kill(leader)
         program.say("killed")
-        program.finish(45)
+        program.finish(LIMIT_S)
         print(program.text())
 
 
@@ -117,10 +123,10 @@ def test_clientv3_sees_nothing_of_a_rolling_restart(version: str, programs: dict
         def more() -> None:
             program.wait_for("^more$", 60, count=len(program.times("^more$")) + 2)
 
-        program.wait_for("^running$", 20)
+        program.wait_for("^running$", LIMIT_S)
         for host in range(3):
             hosts.restart(host, more)
             more()
         program.say("stop")
-        program.finish(45)
+        program.finish(LIMIT_S)
         print(program.text())

@@ -86,11 +86,11 @@ async def lease(client: aetcd.Client) -> None:
 
 async def lock(client: aetcd.Client) -> None:
     host, port = addresses()[1]
-    async with aetcd.Client(host=host, port=port, timeout=10) as other:
+    async with aetcd.Client(host=host, port=port, timeout=30) as other:
         first, second = client.lock(key("lock"), ttl=30), other.lock(key("lock"), ttl=30)
         equal(await first.acquire(), True, "acquire")
         equal(await second.acquire(timeout=1), False, "acquire of a held lock")
-        waiting = asyncio.create_task(second.acquire(timeout=10))
+        waiting = asyncio.create_task(second.acquire(timeout=30))
         equal(await first.release(), True, "release")
         equal(await waiting, True, "acquire of a lock that was given back")
         equal(await first.is_acquired(), False, "the first does not hold it")
@@ -101,7 +101,7 @@ async def lock(client: aetcd.Client) -> None:
 
 async def main() -> None:
     host, port = addresses()[0]
-    async with aetcd.Client(host=host, port=port, timeout=10) as client:
+    async with aetcd.Client(host=host, port=port, timeout=30) as client:
         for check in (kv, transaction, watch, lease, lock):
             await check(client)
             print("ok", check.__name__, flush=True)

@@ -90,12 +90,12 @@ def lease(client: etcd3.Etcd3Client) -> None:
 
 def lock(client: etcd3.Etcd3Client) -> None:
     host, port = addresses()[1]
-    other = etcd3.client(host=host, port=port, timeout=10)
+    other = etcd3.client(host=host, port=port, timeout=30)
     first, second = client.lock(PREFIX + "lock", ttl=30), other.lock(PREFIX + "lock", ttl=30)
     equal(first.acquire(), True, "acquire")
     equal(first.is_acquired(), True, "is_acquired")
     equal(second.acquire(timeout=1), False, "acquire of a held lock")
-    waiting = threading.Thread(target=second.acquire, kwargs={"timeout": 10})
+    waiting = threading.Thread(target=second.acquire, kwargs={"timeout": 30})
     waiting.start()
     equal(first.release(), True, "release")
     waiting.join()
@@ -109,7 +109,7 @@ def lock(client: etcd3.Etcd3Client) -> None:
 
 def main() -> None:
     host, port = addresses()[0]
-    client = etcd3.client(host=host, port=port, timeout=10)
+    client = etcd3.client(host=host, port=port, timeout=30)
     for check in (kv, transaction, watch, lease, lock):
         check(client)
         print("ok", check.__name__, flush=True)

@@ -39,7 +39,7 @@ def with_server(server: ScriptedServer, work: Callable[[Connection], Awaitable[T
         port = await server.start()
         connection = await Connection.open("127.0.0.1", port)
         try:
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(60):
                 return await work(connection)
         finally:
             connection.close()
@@ -61,7 +61,7 @@ async def calls(connection: Connection, bodies: list[bytes], path: str = PUT) ->
 
     for place, body in enumerate(bodies):
         connection.call(path, body, lambda e, b, place=place: answered(place, e, b))
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         await done
     return [answers[i] for i in range(len(bodies))]
 
@@ -151,7 +151,7 @@ def test_a_watch_stream_brings_its_messages_in_order(etcd: System) -> None:
 
         stream = client.connections[0].stream(WATCH, message, ended)
         stream.send(pb.WatchRequest(create_request=pb.WatchCreateRequest(key=b"watched")).SerializeToString())
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             await created.wait()
             for i in range(50):
                 await client.unary(PUT, pb.PutRequest(key=b"watched", value=b"%d" % i), pb.PutResponse)
@@ -170,7 +170,7 @@ def test_a_stream_ends_with_ok_once_this_side_has_closed_it(etcd: System) -> Non
         stream.send(pb.LeaseKeepAliveRequest(ID=404).SerializeToString())
         stream.close_send()
         stream.send(b"dropped")
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             return answers, await ended
 
     (answer,), error = with_client(etcd, work)
@@ -398,7 +398,7 @@ def test_a_client_reconnects_to_another_member_when_its_own_is_gone(etcd: System
         client = await Client.open(endpoints, 2)
         own_etcd.processes[0].kill()
         try:
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(60):
                 while not client.reconnects:
                     await asyncio.sleep(0.01)
             assert client.connections[0].authority == etcd.endpoints[0]

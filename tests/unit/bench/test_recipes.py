@@ -112,7 +112,7 @@ def test_watchers_from_an_old_revision_have_caught_up_when_each_had_every_event(
             await put(client, b"/past")
         watchers = CatchUps(client, pb.WatchCreateRequest(key=b"/past", start_revision=first), 10, streams=2,
                             watchers_per_stream=3)
-        good = await watchers.wait(20)
+        good = await watchers.wait(60)
         watchers.close()
         return good, watchers.received, len(watchers.caught_up_us)
 
@@ -125,7 +125,7 @@ def test_watchers_of_a_compacted_revision_say_so(own_etcd: System) -> None:
         last = await put(client, b"/gone")
         await client.unary("/etcdserverpb.KV/Compact", pb.CompactionRequest(revision=last), pb.CompactionResponse)
         watchers = CatchUps(client, pb.WatchCreateRequest(key=b"/gone", start_revision=1), 2)
-        assert not await watchers.wait(20)
+        assert not await watchers.wait(60)
         watchers.close()
         return watchers.errors
 
@@ -154,7 +154,7 @@ def secure_endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 async def opened(endpoint: str, **tls: Any) -> Client:
     """A client, as soon as the server is there."""
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while True:
             try:
                 return await Client.open([parse_endpoint(endpoint)], tls=tls_context(**tls))
@@ -185,7 +185,7 @@ def test_a_certificate_that_nobody_vouches_for_is_refused(secure_endpoint: str) 
 def test_a_user_logs_in_and_a_wrong_password_does_not(own_etcd: System) -> None:
     def etcdctl(*words: str) -> None:
         subprocess.run([str(Path(sys.executable).parent / "etcdctl"), "--endpoints", own_etcd.endpoints[0], *words],
-                       check=True, capture_output=True, timeout=20)
+                       check=True, capture_output=True, timeout=60)
 
     etcdctl("user", "add", "root:secret")
     etcdctl("user", "grant-role", "root", "root")

@@ -16,7 +16,7 @@ import trustme
 from tools.musterctl.channels import Config, Waiting
 from tools.musterctl.diagnose import REACHABLE, Target, Tls, explain, explain_all
 
-_LIMIT_S = 5.0
+_LIMIT_S = 30.0
 
 
 @contextlib.contextmanager
@@ -95,8 +95,8 @@ def test_all_are_asked_at_once() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         address = f"127.0.0.1:{listener.getsockname()[1]}"
         began = time.monotonic()
-        found = explain_all([Target(str(n), address) for n in range(8)], 0.5)
-        assert time.monotonic() - began < 0.5 * 4
+        found = explain_all([Target(str(n), address) for n in range(8)], 2.0)
+        assert time.monotonic() - began < 2.0 * 6
         assert [name for name, _ in found] == [str(n) for n in range(8)]
 
 

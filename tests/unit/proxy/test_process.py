@@ -42,7 +42,7 @@ def test_a_front_says_ready_serves_and_exits_0_on_sigterm(tmp_path: Path) -> Non
         assert not said.done()  # no node, no leader: not ready
         node = RouterNode(context, f"ipc://{tmp_path}/node-0.sock", b"")
         try:
-            assert await asyncio.wait_for(said, 20) == b'{"event": "ready"}\n'
+            assert await asyncio.wait_for(said, 60) == b'{"event": "ready"}\n'
             async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
                 put = channel.unary_unary(
                     "/etcdserverpb.KV/Put", request_serializer=rpc_pb2.PutRequest.SerializeToString,
@@ -59,7 +59,7 @@ def test_a_front_says_ready_serves_and_exits_0_on_sigterm(tmp_path: Path) -> Non
                 assert (await watch.read()).created
                 process.send_signal(signal.SIGTERM)
                 assert await watch.code() is grpc.StatusCode.UNAVAILABLE
-            assert await asyncio.wait_for(process.wait(), 10) == 0
+            assert await asyncio.wait_for(process.wait(), 60) == 0
         finally:
             if process.returncode is None:
                 process.kill()

@@ -43,7 +43,7 @@ async def host(data: Path) -> AsyncIterator[tuple[Front, Client]]:
     front = make_front(node, FrontSettings(common=common, index=0, listen=(url,)), RealMachine(loop, common))
     node.start()
     await front.start()
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while not front.router.ready or node.writes.leader is None:
             await asyncio.sleep(0.01)
     client = await Client.open([parse_endpoint(f"127.0.0.1:{client_port}")], connections=1)

@@ -180,7 +180,7 @@ def test_a_process_that_was_killed_holds_nothing(tmp_path: Path) -> None:
         assert holder.stdout.readline() == b"held\n"
         assert rundir.holder_of(str(tmp_path)) == holder.pid
         holder.kill()
-        holder.wait(10)
+        holder.wait(60)
     assert rundir.holder_of(str(tmp_path)) == 0
 
 

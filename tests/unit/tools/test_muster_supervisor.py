@@ -21,7 +21,7 @@ from tools.muster.host.children import ChildSpec
 from tools.muster.host.supervisor import StopLimits, Supervisor
 
 LIMIT_S = 60.0
-LIMITS = StopLimits(front_s=5.0, node_s=5.0)
+LIMITS = StopLimits(front_s=30.0, node_s=30.0)
 
 PRELUDE = """
 import json, os, signal, sys, time
@@ -170,8 +170,10 @@ def test_a_front_in_node_0s_process_ends_before_all_nodes(tmp_path: Path) -> Non
     assert host.noted()[-4:] == ["node_0 drains", "node_0 drained", "node_1 down", "node_0 down"]
 
 
-@pytest.mark.usefixtures("quick")
-def test_a_front_that_does_not_end_holds_the_nodes_up_for_its_limit_only(tmp_path: Path) -> None:
+def test_a_front_that_does_not_end_holds_the_nodes_up_for_its_limit_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(globals(), "LIMITS", StopLimits(front_s=1.0, node_s=30.0))
     host = Host(tmp_path, node_0=DRAINS % "", node_1=GOOD, serving="node_0")
 
     async def scenario() -> None:

@@ -66,7 +66,7 @@ def test_a_dial_that_hangs_is_given_up_and_made_anew() -> None:
             for s in waiting:
                 s.close()
         assert lost[:2] == ["no connection in time"] * 2
-        assert took_s < 5.0  # the limit of one dial without ``silence_s``
+        assert took_s < 9.5  # two dials without ``silence_s`` take 10 s
 
     run(scenario)
 
