@@ -22,7 +22,7 @@ from node.links.fronts import FrontLink
 from node.slicing.slicer import Slices
 
 WINDOW_BYTES = 1 << 20
-LINK_BYTES = 32 << 20
+LINK_BYTES = 4 << 20  # whatever else the link brings, a small answer too, comes behind them
 PIECE_BYTES = 256 << 10
 _MOST = 4096  # under way at once; each keeps an iterator, hence what it shows from being dropped
 SLOW_AFTER_S = 10.0
