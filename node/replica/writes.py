@@ -25,7 +25,7 @@ from cluster.evaluate.replica import Ahead, AppliedState, Batch, Leader, NotYet
 from cluster.evaluate.txns.range_compares import RangeCompares
 from cluster.evaluate.txns.transactions import DueAnswer, Unlooked
 from cluster.features.auth.judge import judge
-from cluster.features.auth.principal import SAID, split
+from cluster.features.auth.principal import NOBODY, SAID, split
 from cluster.features.auth.state import AuthState
 from cluster.features.lessor import Lessor
 from cluster.features.v2.tree import Tree
@@ -241,8 +241,8 @@ class Writes:
         queue, put = self._queue, leader.put
         answers, pack, term = self._answers, PUT_ANSWER.pack, leader.term
         size, queued_bytes = self._staged_bytes, self._queued_bytes
-        # near the quota each is judged with its own size
-        puts = self._refusal(_PUT, b"") is None and self.fits(queued_bytes)
+        # near the quota each is judged with its own size; where users are enabled, by who asks
+        puts = not leader.auth.enabled and self._refusal(_PUT, b"") is None and self.fits(queued_bytes)
         while queue and size < MAX_ENTRY_BYTES:
             link, rid, method, body = queue.popleft()
             queued_bytes -= len(body)
@@ -254,6 +254,7 @@ class Writes:
                 size += len(body)
             else:
                 size += self._execute(leader, link, rid, method, body)
+                puts = puts and not leader.auth.enabled  # that may have been what it did
         self._staged_bytes, self._queued_bytes = size, queued_bytes
 
     def _execute(self, leader: Leader, link: FrontLink, rid: int, method: int, body: bytes) -> int:
@@ -265,6 +266,8 @@ class Writes:
                 principal, body = split(body)
                 method &= ~SAID
                 judge(leader.auth, principal, method, body, leader.view)
+            elif leader.auth.enabled and link.watches:  # since it came, it may be
+                judge(leader.auth, NOBODY, method, body, leader.view)
             if (refusal := self._refusal(method, body)) is not None:
                 raise EtcdError(refusal)
             if looked is None and method == Method.TXN and (looked := leader.ahead(body)) is not None:

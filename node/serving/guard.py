@@ -85,7 +85,7 @@ class Guard:
             return False
         node, inner = self._node, method & ~SAID
         principal, request = split(body)
-        if inner not in JUDGED or principal.kind == Kind.FRONT:
+        if inner not in JUDGED or (principal.kind == Kind.FRONT and inner not in _AT_LEADER):
             node._requests(link, [(rid, inner, timeout_ms, request)])
         elif inner in _QUESTIONS:
             node.confirmations.ask(link, rid, method, body)

@@ -76,6 +76,7 @@ class Call:
         self.closed = False
         self.gone = False  # the client has closed it: what the front says then goes nowhere
         self.context: Any = None
+        self.principal: Any = None
         self.on_drain: Callable[[], None] | None = None
         self.unread = 0
         self.reads = True
@@ -374,6 +375,7 @@ class Clients:
             self._later()
 
         call = Call(lambda data: answers.append(data) if data else None, ended)
+        self.dress(operation, call, front)
         self.waiting[operation.number] = operation, call, front
 
         def start() -> None:
@@ -396,6 +398,9 @@ class Clients:
         if self.random.random() >= self.patience:  # the others show whether everything is answered
             simulation.at(self.random.uniform(0.3, 1.5), None, give_up)
         return operation
+
+    def dress(self, operation: Operation, call: Call, front: FrontProcess) -> None:
+        """Before a request leaves: who asks (``order_users``)."""
 
     def front_died(self, front: FrontProcess) -> None:
         """Its clients' connections broke."""

@@ -23,6 +23,7 @@ from order_clients import Operation
 from order_hashes import Hashes
 from order_kinds import kinds_of
 from order_leases import check_keys, check_list
+from order_users import CHANGES, Permissions
 from order_watching import WatchHistory
 from order_world import Violation
 
@@ -63,6 +64,7 @@ class Replay:
     ttls: dict[int, int] = field(default_factory=dict)  # lease -> seconds
     live: dict[int, None] = field(default_factory=dict)  # leases that are there now
     ended: dict[int, int] = field(default_factory=dict)
+    rows: list[tuple[int, bytes]] = field(default_factory=list)  # order index, body of a ROWS item
     compactions: list[tuple[int, int]] = field(default_factory=list)  # order index, revision
     leases_at: dict[int, frozenset[int]] = field(default_factory=dict)  # revision -> leases just after it
     multis: dict[order.Attempt, int] = field(default_factory=dict)  # attempt -> order index
@@ -153,8 +155,10 @@ class Folder:
                 if revision > replay.revision:
                     raise Violation("I24 compaction above the revision", f"{revision} in {index}")
                 replay.compactions.append((index, revision))
+            elif kind == Item.ROWS:
+                replay.rows.append((index, data[at:to]))
             elif kind in (Item.BOOTSTRAP, Item.PUBLISH, Item.INCARNATION, Item.LEASE_CHECKPOINT, Item.ALARM,
-                          Item.DOWNGRADE, Item.ROWS, Item.HOST):
+                          Item.DOWNGRADE, Item.HOST):
                 pass
             else:
                 self._own(index, data, kind, at, to)
@@ -301,6 +305,7 @@ class History:
         self._owner: dict[int, Operation] = {}
         self._hashes = Hashes(replay)
         self.checked = 0
+        self._users: Permissions | None = getattr(simulation.clients, "permissions", None)
         # committed revision at a time: steps of (time, revision)
         checker = simulation.checker
         at: dict[int, float] = {r: checker.committed_at[i] for r, i in replay.record_of.items()}
@@ -313,13 +318,19 @@ class History:
 
     def answer(self, o: Operation) -> None:
         """One request's answer."""
+        users = self._users
+        if users is not None and o.ok:
+            users.answered(o)
+            if o.method in CHANGES:
+                return
         if o.ok:
             self.checked += 1
             check = getattr(self, f"_ok_{o.method.lower()}")
             check(o)
         elif o.refused:
             self.checked += 1
-            self._refusal(o)
+            if users is None or not users.refused(o):
+                self._refusal(o)
         self._simulation.checker.kinds.update(kinds_of(o))
 
     def _real_time(self, o: Operation, revision: int, changed: bool) -> None:
@@ -503,6 +514,13 @@ class History:
                 asked = [o for o in self._simulation.clients.operations if written & set(_values(o))]
                 raise Violation("I22 each revision belongs to one request",
                                 f"{revision} (record {replay.record_of[revision]}): {replay.changes[revision]}; {asked}")
+        if self._users is not None:
+            for revision, o in self._owner.items():
+                self._users.owned(o, revision)
+            for revision, named in candidates.items():
+                if len(named) == 1:
+                    self._users.owned(named[0], revision)
+            self._users.check()
 
     def _did(self, o: Operation, revision: int) -> bool:
         """Whether this may be what a request without an answer did."""

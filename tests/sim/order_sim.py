@@ -40,6 +40,7 @@ from order_host import (
 from order_members import Members
 from order_real import RealDisk, RealSink, RealSources, check_stores, make_root
 from order_store import Sink, Source, StateDisk, Store
+from order_users import UserClients
 from order_watching import TOLD_S
 from order_world import Process, Violation, World
 
@@ -91,6 +92,7 @@ class Plan:
     tcp: bool = False  # connections back off, are half open, and are full
     buffer: int = 10_000  # frames that a connection takes for one that does not read
     dies: float = 0.0  # chance of a process to die at a point where it hurts
+    users: bool = False  # clients are somebody, and what they may changes
     lone_after: int | None = None  # lone writes before one counts as alone at a front (decision 22); None: by chance
 
 
@@ -456,7 +458,8 @@ class Simulation(World):
             for shard in self.shards:
                 self.start_node(host, shard)
             self.start_front(host)
-        self.clients = Clients(self, self.plan.clients, self.plan.think_s, self.plan.mix or MIX)
+        kind = UserClients if self.plan.users else Clients
+        self.clients = kind(self, self.plan.clients, self.plan.think_s, self.plan.mix or MIX)
         self.at(1.0, None, self.nemesis)
         self.members = Members(self) if self.plan.members else None
         self.run_until(self.plan.seconds)
