@@ -1,0 +1,106 @@
+"""The units for systemd are well formed, and an article's one starts a host that says when it serves."""
+
+from __future__ import annotations
+
+import configparser
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.cluster.local_cluster import ROOT, environment
+from tests.ports import free_ports
+
+_LIMIT_S = 90.0
+_PACKAGING = ROOT / "packaging"
+_UNITS = ("muster.service", "article/etcd.service")
+_MUSTER = Path(sys.executable).parent / "muster"
+
+
+def unit(path: Path) -> dict[str, str]:
+    """Its section [Service]."""
+    found = configparser.ConfigParser(strict=False, interpolation=None)
+    found.optionxform = str  # type: ignore[assignment,method-assign]
+    found.read(path)
+    return dict(found["Service"])
+
+
+def variables(path: Path) -> dict[str, str]:
+    """What systemd reads in an environment file."""
+    lines = path.read_text().splitlines()
+    return dict(line.split("=", 1) for line in lines if line and not line.startswith("#"))
+
+
+@pytest.mark.parametrize("name", _UNITS)
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="needs systemd-analyze")
+def test_systemd_finds_nothing_wrong_with_the_unit(name: str, tmp_path: Path) -> None:
+    text = (_PACKAGING / name).read_text()
+    started = unit(_PACKAGING / name)["ExecStart"]
+    copy = tmp_path / Path(name).name
+    copy.write_text(text.replace(f"ExecStart={started}", "ExecStart=/bin/true"))  # it is not installed here
+    made = subprocess.run(
+        ["systemd-analyze", "verify", "--man=no", str(copy)], capture_output=True, text=True, check=False
+    )
+    said = [line for line in made.stderr.splitlines() if copy.name in line]
+    assert said == []
+
+
+@pytest.fixture
+def told(tmp_path: Path) -> Iterator[socket.socket]:
+    """What systemd would listen to. Its path is short: a socket's has 108 bytes."""
+    path = f"/tmp/muster-unit-{os.getpid()}"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
+        listener.bind(path)
+        listener.settimeout(_LIMIT_S)
+        try:
+            yield listener
+        finally:
+            os.unlink(path)
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.skipif(not _MUSTER.exists(), reason="needs make setup")
+def test_the_unit_of_an_article_starts_a_host_that_says_when_it_serves(
+    told: socket.socket, tmp_path: Path
+) -> None:
+    service = unit(_PACKAGING / "article/etcd.service")
+    assert (service["Type"], service["EnvironmentFile"]) == ("notify", "-/opt/etcd/config/etcd.conf")
+    (tmp_path / "etcd").symlink_to(_MUSTER)  # as the article's binary lies in /opt/etcd
+    (tmp_path / "etcdctl").symlink_to(_MUSTER.with_name("musterctl"))
+    client, peer = (f"http://127.0.0.1:{port}" for port in free_ports(2))
+    settings = variables(_PACKAGING / "article/etcd.conf") | {
+        "ETCD_NAME": "box",
+        "ETCD_DATA_DIR": str(tmp_path / "data"),
+        "ETCD_LISTEN_CLIENT_URLS": client,
+        "ETCD_ADVERTISE_CLIENT_URLS": client,
+        "ETCD_LISTEN_PEER_URLS": peer,
+        "ETCD_INITIAL_ADVERTISE_PEER_URLS": peer,
+    }
+    line = service["ExecStart"].replace("/opt/etcd", str(tmp_path)).split()
+    notified = {"NOTIFY_SOCKET": str(told.getsockname())}
+    with (tmp_path / "log").open("wb") as log:
+        process = subprocess.Popen(line, env=environment() | settings | notified, stderr=log, cwd=tmp_path)
+    try:
+        assert told.recv(100) == b"READY=1"
+
+        def ctl(*words: str) -> str:
+            made = subprocess.run(
+                [str(tmp_path / "etcdctl"), "--endpoints", client, "--total-timeout", "60s", *words],
+                env=environment() | {"ETCDCTL_API": "2"}, capture_output=True, text=True, check=True,
+                timeout=_LIMIT_S)  # fmt: skip
+            return made.stdout
+
+        assert ctl("set", "/testdir/testkey", "Hello world") == "Hello world\n"
+        assert "name=box" in ctl("member", "list")
+        process.send_signal(signal.SIGTERM)
+        assert told.recv(100) == b"STOPPING=1"
+        assert process.wait(_LIMIT_S) == 0
+    finally:
+        process.kill()
+        process.wait()
