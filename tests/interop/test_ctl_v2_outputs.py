@@ -195,7 +195,17 @@ def test_a_saved_store_is_imported(shared: tuple[V2Tool, V2Tool], tmp_path: Path
     assert ours.run(run("import --snap /nope")) == (1, "cannot read snapshot file /nope\n", "")
 
 
-def test_a_backup_of_files_is_refused_with_what_to_do(shared: tuple[V2Tool, V2Tool]) -> None:
-    code, out, err = shared[1].run(run("backup --data-dir /x --backup-dir /y"))
-    assert (code, out) == (1, "")
-    assert "musterctl snapshot save" in err
+def test_a_backup_is_refused_where_it_cannot_be(shared: tuple[V2Tool, V2Tool], tmp_path: Path) -> None:
+    ours, empty = shared[1], tmp_path / "empty"
+    assert ours.run(run(f"backup --data-dir {empty} --backup-dir /y")) == (
+        1, "", f"open {empty}/member/identity.json: no such file or directory\n")  # fmt: skip
+    for name in ("snap", "wal"):
+        (tmp_path / "etcd/member" / name).mkdir(parents=True)
+    code, out, err = ours.run(run(f"backup --data-dir {tmp_path}/etcd --backup-dir /y"))
+    assert (code, out, "musterctl snapshot restore" in err) == (1, "", True)
+    (tmp_path / "muster/member").mkdir(parents=True)
+    (tmp_path / "muster/member/identity.json").touch()
+    copied = f"backup --data-dir {tmp_path}/muster --backup-dir"
+    assert ours.run(run(f"{copied} {tmp_path}")) == (1, "", f"{tmp_path} is not empty\n")
+    code, out, err = ours.run(run(f"{copied} {tmp_path}/new --backup-wal-dir /z"))
+    assert (code, out, "--wal-dir" in err) == (1, "", True)

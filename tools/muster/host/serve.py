@@ -21,7 +21,7 @@ from tools.muster.config.tls import check_files
 from tools.muster.config.tracing import tracing_of
 from tools.muster.host import control, logs, nodestate, pinning, ports, rundir
 from tools.muster.host.children import ChildSpec, python
-from tools.muster.host.identity import auto_tls, bootstrap, by_srv, by_url
+from tools.muster.host.identity import auto_tls, bootstrap, by_srv, by_url, copies
 from tools.muster.host.identity.bootstrap import Identity
 from tools.muster.host.supervisor import Logger, StopLimits, Supervisor, say_removed
 from tools.muster.machine.process.descriptors import raise_limit
@@ -61,6 +61,7 @@ def run(config: ServerConfig) -> int:
                 "discovery token ignored since a cluster has already been initialized. "
                 f'Valid log found at "{bootstrap.member_dir(config.data_dir)}"')
         force = setting(config, "force-new-cluster") and bootstrap.is_known(config.data_dir)
+        copies.check(config.data_dir, force)
         while True:
             if bootstrap.was_removed(config.data_dir):
                 say_removed(log)
@@ -73,6 +74,7 @@ def run(config: ServerConfig) -> int:
                 from tools.muster.host.identity import forcing
 
                 forcing.force(config.data_dir, identity, log)
+                copies.taken(config.data_dir)
                 force = False
             run_dir = rundir.make_run_dir(config.data_dir, config.run_dir)
             try:

@@ -1,4 +1,4 @@
-"""backup and import."""
+"""import."""
 
 from __future__ import annotations
 
@@ -12,20 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from tools.musterctl.command import Exit
-from tools.musterctl.v2.client import SERVER_ERROR, Refused, connect, fail, refuse
+from tools.musterctl.v2.client import SERVER_ERROR, Refused, connect, fail
 from tools.musterctl.v2.exchange import RequestError
 from tools.musterctl.v2.keys import Keys
 from tools.musterctl.v2.start import Run
 
 _SHORTEST_S = 300
-
-
-def backup(run: Run) -> None:
-    """Refuse: a host's files are not etcd's, and a copy of them under way would not be whole."""
-    refuse(
-        "backup reads the data directory of an etcd member, which a muster host does not have; "
-        "save a backup of the running cluster: musterctl snapshot save <file>"
-    )
 
 
 def import_(run: Run) -> None:

@@ -95,7 +95,7 @@ COMMANDS = (
         "backup",
         "--data-dir=... --backup-dir={output}",
         "",
-        "copying:backup",
+        "backup:backup",
         (
             Option(("data-dir",), "string", "Path to the etcd data dir"),
             Option(("wal-dir",), "string", "Path to the etcd wal dir"),

@@ -1,0 +1,184 @@
+"""``backup``: a directory that ``muster --force-new-cluster`` starts from, out of a host's data directory.
+
+Of a host that runs the copy is made by the host itself, at one revision; it is a new cluster's. Of one that
+does not run the files are copied, with its IDs. Decision 90 says why.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import secrets
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+from tools.musterctl.v2.client import credentials, refuse, variable
+from tools.musterctl.v2.start import Run
+
+_STATUS_S = 30.0
+_NS = 1e9
+_OF_ETCD = ("snap", "wal")
+_LOCK = "LOCK"  # RocksDB's
+
+
+def backup(run: Run) -> None:
+    """``backup --data-dir D --backup-dir B``. What version 3 holds is always in it."""
+    data_dir, backup_dir = (Path(run.options.string(name)) for name in ("data-dir", "backup-dir"))
+    if run.options.string("backup-wal-dir"):
+        refuse("--backup-wal-dir: a copy has its logs inside; to have them elsewhere start it with --wal-dir")
+    if not run.options.string("backup-dir"):
+        refuse("--backup-dir: where to put the copy")
+    if all((data_dir / "member" / name).is_dir() for name in _OF_ETCD):
+        refuse(
+            f"{data_dir} is an etcd member's: etcdutl snapshot save, then musterctl snapshot restore, "
+            "or musterctl import while it runs"
+        )
+    try:
+        (data_dir / "member" / "identity.json").read_bytes()
+        if run.options.string("wal-dir"):
+            os.listdir(run.options.string("wal-dir"))  # where the logs are the data directory says itself
+        if backup_dir.exists() and any(backup_dir.iterdir()):
+            refuse(f"{backup_dir} is not empty")
+        _copy(run, data_dir, backup_dir)
+    except OSError as error:
+        refuse(f"open {error.filename}: {(error.strerror or '').lower()}")
+
+
+def _copy(run: Run, data_dir: Path, backup_dir: Path) -> None:
+    from tools.muster.config.parse import ConfigError
+    from tools.muster.host import rundir
+
+    if rundir.holder_of(str(data_dir)):
+        _of_running(run, data_dir, backup_dir)
+        return
+    try:
+        lock = rundir.DataDirLock(str(data_dir))  # it must not start meanwhile
+    except ConfigError as error:
+        refuse(error)
+    try:
+        _of_files(data_dir, backup_dir)
+    finally:
+        lock.release()
+
+
+def _of_files(data_dir: Path, backup_dir: Path) -> None:
+    from tools.muster.host.identity.copies import mark
+
+    aside = _aside(backup_dir)
+    stores = _held(data_dir / "member")
+    left_out = shutil.ignore_patterns(_LOCK, "backups")  # a lock ends with any descriptor of its file
+    try:
+        os.umask(0o077)
+        # links of --wal-dir are followed: the copy has its logs inside
+        shutil.copytree(data_dir / "member", aside / "member", ignore=left_out)
+        mark(str(aside))
+        _take_place(aside, backup_dir)
+    except shutil.Error as error:
+        refuse("; ".join(reason for *_, reason in error.args[0][:3]))
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+        for fd in stores:
+            os.close(fd)
+    _say(f"copied the files of a host that does not run to {backup_dir}: it keeps its IDs")
+
+
+def _held(member: Path) -> list[int]:
+    """Locks on the stores of all nodes: those of a host that was killed may live a little longer."""
+    found = []
+    for folder, _, names in os.walk(member, followlinks=True):
+        if _LOCK in names:
+            found.append(os.open(Path(folder, _LOCK), os.O_RDWR | os.O_CLOEXEC))
+            try:
+                fcntl.lockf(found[-1], fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                refuse(f"{folder} is in use: processes of the host still run")
+    return found
+
+
+def _of_running(run: Run, data_dir: Path, backup_dir: Path) -> None:
+    from cluster.bolt.etcd import NoBackup
+    from node.backup.restore import Changed
+    from node.storage import StorageError
+    from tools.muster.config.parse import ConfigError
+    from tools.muster.host.identity.restoring import NewHost, restore_host
+
+    status = _status(data_dir)
+    aside = _aside(backup_dir)
+    identity = json.loads((data_dir / "member" / "identity.json").read_bytes())
+    new = NewHost(
+        "default", str(aside), "default=http://localhost:2380", secrets.token_hex(16),
+        "http://localhost:2380", int(identity["shard_count"]), int(identity["placement_depth"]),
+    )  # fmt: skip
+    file = backup_dir.with_name(backup_dir.name + ".snapshot")
+    backup_dir.absolute().parent.mkdir(parents=True, exist_ok=True)
+    try:
+        _save(run, status, file)
+        restored = restore_host(file, new, Changed(), False, lambda done, total: None)
+        _take_place(aside, backup_dir)
+    except (NoBackup, ConfigError, StorageError) as error:
+        refuse(error)
+    finally:
+        file.unlink(missing_ok=True)
+        shutil.rmtree(aside, ignore_errors=True)
+    _say(f"saved what the host holds at revision {restored.revision} to {backup_dir}: a new cluster's")
+
+
+def _status(data_dir: Path) -> dict[str, Any]:
+    """What the host says of itself."""
+    from tools.muster.host import control, rundir
+
+    try:
+        found = control.ask(
+            os.path.join(rundir.run_dir_of(str(data_dir)), "control.sock"), {"do": "status"}, _STATUS_S
+        )
+    except control.Unreachable as error:
+        refuse(f"the host of {data_dir} runs and does not answer: {error}")
+    return found
+
+
+def _save(run: Run, status: dict[str, Any], file: Path) -> None:
+    """A backup in etcd's form from the host's own client port."""
+    import grpc
+
+    from cluster.pb import rpc_pb2
+    from tools.musterctl.client import Client, Config, RequestError, request_error
+
+    user = variable(run.globals, "username")
+    name, password = credentials(user, "Password: ") if user else ("", "")
+    urls = tuple(status["client_urls"])
+    cert, key, ca = (variable(run.globals, flag) for flag in ("cert-file", "key-file", "ca-file"))
+    config = Config(urls, True, cert, key, ca, name, password, 10_000, 6_000)
+    client = Client(config, urls)
+    limit_s = max(run.globals.number("total-timeout") / _NS, _STATUS_S)
+    try:
+        answer = client.unary("Maintenance/Status", rpc_pb2.StatusRequest(), rpc_pb2.StatusResponse, limit_s)
+        if f"{answer.header.cluster_id:x}" != status["cluster_id"]:
+            refuse(f"{urls[0]} is another cluster's than the data directory")
+        with file.open("wb") as out:
+            request = rpc_pb2.SnapshotRequest()
+            for chunk in client.responses("Maintenance/Snapshot", request, rpc_pb2.SnapshotResponse, None):
+                out.write(chunk.blob)
+            out.flush()
+            os.fsync(out.fileno())
+    except (grpc.RpcError, RequestError) as error:
+        failure = request_error(error) if isinstance(error, grpc.RpcError) else error
+        refuse(f"{failure} (a host that cannot answer: stop it, then its files are copied)")
+
+
+def _aside(backup_dir: Path) -> Path:
+    aside = backup_dir.with_name(backup_dir.name + ".copying")
+    shutil.rmtree(aside, ignore_errors=True)
+    return aside
+
+
+def _take_place(aside: Path, backup_dir: Path) -> None:
+    if backup_dir.exists():
+        backup_dir.rmdir()
+    os.replace(aside, backup_dir)
+
+
+def _say(text: str) -> None:
+    sys.stderr.write(f"{text}\n")
