@@ -172,6 +172,7 @@ class FrontSettings:
     host_whitelist: tuple[str, ...] = ("*",)
     gateway: bool = True  # serve JSON below /v3/
     v2: bool = True  # serve etcd's API of version 2
+    read_only: bool = False  # answer GET alone, as etcd's proxy of version 2 with --proxy readonly
     max_v2_waits: int = 200_000  # of this front
     tls: Tls | None = None
     tracing: Tracing | None = None

@@ -21,7 +21,7 @@ from proxy.gateway.calls import Room
 from proxy.gateway.serve import Gateway
 from proxy.grpc.registry import Registry
 from proxy.listener.endpoints import register_http
-from proxy.listener.filter import FilteredRegistry, redirect
+from proxy.listener.filter import FilteredRegistry, redirect, refused_read_only
 from proxy.listener.server import Limits, Server
 from proxy.listener.shard_endpoints import register as register_shards
 from proxy.metrics.exposition import Metrics
@@ -58,7 +58,8 @@ class Front:
         self.context.hub.random = machine.random.random
         self.tracer = machine.tracer(settings.tracing) if settings.tracing is not None else None
         self.registry = FilteredRegistry(
-            settings.cors, settings.host_whitelist, timed=settings.timed_calls, tracer=self.tracer)
+            settings.cors, settings.host_whitelist, timed=settings.timed_calls, tracer=self.tracer,
+            read_only=settings.read_only)
         self.registry.shown = self.context.principals.of
         self.registry.auth_enabled = lambda: self.context.principals.enabled
         register_all(self.registry, self.context)
@@ -104,7 +105,10 @@ class Front:
 
     def _members_changed(self) -> None:
         learner = self.router.members.learner(self.settings.common.member_id)
-        self.registry.gate = cluster.refused_at_learner if learner else None
+        if self.settings.read_only:
+            self.registry.gate = refused_read_only
+        else:
+            self.registry.gate = cluster.refused_at_learner if learner else None
 
     async def start(self) -> None:
         """Listen and connect."""

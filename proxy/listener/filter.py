@@ -10,6 +10,8 @@ from html import escape
 from typing import Any
 from urllib.parse import quote, unquote_to_bytes
 
+from cluster import errors
+from cluster.errors import EtcdError
 from cluster.machine import Tracer
 from proxy.grpc.registry import Registry
 from proxy.http.requests import Headers, HttpHandler, HttpRequest, Switched
@@ -36,9 +38,10 @@ class FilteredRegistry(Registry):
 
     def __init__(
         self, cors: tuple[str, ...], host_whitelist: tuple[str, ...], *, timed: bool = False,
-        tracer: Tracer | None = None,
+        tracer: Tracer | None = None, read_only: bool = False,
     ) -> None:
         super().__init__(timed=timed, tracer=tracer)
+        self._read_only = read_only
         self._cors = frozenset(cors)
         self._hosts = frozenset(host_whitelist)
         self.auth_enabled: Callable[[], bool] = lambda: False  # whether there are users
@@ -56,6 +59,9 @@ class FilteredRegistry(Registry):
         return lambda request: self._filter(request, handler)
 
     def _filter(self, request: HttpRequest, handler: HttpHandler) -> None:
+        if self._read_only and request.method != "GET":
+            request.respond(501)
+            return
         request.path = _modern(decoded(request.path) or "")
         host = host_name(request.headers.get("host", ""))
         if self._hosts and "*" not in self._hosts and host not in self._hosts and not request.secure:
@@ -75,6 +81,11 @@ class FilteredRegistry(Registry):
             answered.respond(200)
         else:
             handler(answered)
+
+
+def refused_read_only(path: bytes) -> EtcdError | None:
+    """What a front that answers GET alone says to a method of gRPC: etcd's proxy of version 2 has none."""
+    return EtcdError(errors.UNKNOWN_METHOD, "this proxy is read-only: it serves the v2 API alone")
 
 
 class WithHeaders(HttpRequest):

@@ -20,6 +20,8 @@ def register_v2(registry: Registry, context: Context) -> Traffic:
     registry.http(PATH, members.serve)
     registry.http(f"{PATH}/", members.serve)
     registry.http("/v2/machines", members.machines)
+    if context.common.member_id == 0:
+        registry.http("/v2/config/local/proxy", members.endpoints)
     registry.http("/v2/stats/self", stats.itself)
     registry.http("/v2/stats/leader", stats.leader)
     registry.http("/v2/stats/store", keys.counts)

@@ -86,6 +86,16 @@ class Members:
 
             self._listed(request, answer)
 
+    def endpoints(self, request: HttpRequest) -> None:
+        """``/v2/config/local/proxy``: whom a proxy serves, by their client URLs."""
+        if allowed(request, "GET"):
+
+            def answer(members: Sequence[Any]) -> None:
+                urls = sorted(url for member in members for url in member.clientURLs)
+                request.respond(200, f'{{"endpoints":{_list(urls)}}}\n'.encode(), content_type=TEXT)
+
+            self._listed(request, answer)
+
     # -- reads
 
     def _get(self, request: HttpRequest, rest: str) -> None:

@@ -80,9 +80,9 @@ def _server(args: list[str]) -> int:
         settings = config.build(values)
     except ConfigError as e:
         raise ConfigError(f"error verifying flags, {e}. See 'muster --help'.") from None
-    from tools.muster.host import serve
+    from tools.muster.proxy_mode import start
 
-    return serve.run(settings)
+    return start.run(settings)
 
 
 PEER_KEYS_USAGE = """Usage:

@@ -214,7 +214,9 @@ def build(values: Values) -> ServerConfig:
         raise ConfigError(f"'{values.rest[0]}' is not a valid flag")
     warnings = values.warnings + _check_support(values)
     _check_timing(values)
-    if values.is_set("listen-client-urls") and not values.is_set("advertise-client-urls"):
+    falls_back = values["discovery"] != "" and values["discovery-fallback"] == "proxy"
+    unsaid = values.is_set("listen-client-urls") and not values.is_set("advertise-client-urls")
+    if unsaid and values["proxy"] == "off" and not falls_back:
         raise ConfigError(
             "--advertise-client-urls is required when --listen-client-urls is set explicitly. When listening on specific "
             "address(es), this process must advertise accessible url(s) to each connected client"

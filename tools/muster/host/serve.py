@@ -260,6 +260,7 @@ def _front_settings(
         reuse_port=config.fronts > 1 or setting(config, "socket-reuse-port"),
         gateway=setting(config, "enable-grpc-gateway"),
         v2=setting(config, "enable-v2"),
+        read_only=member_id == 0 and setting(config, "proxy") == "readonly",
         max_v2_waits=setting(config, "max-v2-waits") // max(config.fronts, 1),
         timed_calls=setting(config, "metrics") == "extensive",
         # one process answers there

@@ -18,8 +18,9 @@ from tools.srv import LookupFailed, lookup
 _SERVICE = "etcd-server"
 
 
-def with_cluster(config: ServerConfig, log: Logger) -> ServerConfig:
-    """The same with the initial cluster that the domain names, if one is given. ConfigError."""
+def with_cluster(config: ServerConfig, log: Logger, *, member: bool = True) -> ServerConfig:
+    """The same with the initial cluster that the domain names, if one is given; a host that is to be a
+    ``member`` is in it. ConfigError."""
     domain = setting(config, "discovery-srv")
     if not domain:
         return config
@@ -44,7 +45,7 @@ def with_cluster(config: ServerConfig, log: Logger) -> ServerConfig:
         log.info("got bootstrap from DNS for etcd-server", node=node)
     text = ",".join(nodes)
     cluster = parse_initial_cluster(text)
-    if config.name not in dict(cluster):
+    if member and config.name not in dict(cluster):
         raise ConfigError(
             f'error setting up initial cluster: cannot find local etcd member "{config.name}" in SRV records'
         )

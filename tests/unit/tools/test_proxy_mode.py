@@ -1,0 +1,192 @@
+"""``--proxy``: what a data directory says, whom a proxy asks, and what it writes down."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+import structlog
+
+from tools.muster.config import settings as config
+from tools.muster.config.flags import SERVER_FLAGS
+from tools.muster.config.parse import ConfigError, UsageError, resolve
+from tools.muster.host import serve
+from tools.muster.host.identity import bootstrap
+from tools.muster.host.identity.by_url import ClusterFull
+from tools.muster.host.identity.joining import Running, Told
+from tools.muster.proxy_mode import kind, start
+from tools.muster.proxy_mode import run as proxy
+from tools.muster.proxy_mode.found import Members, peers_of
+from tools.muster.proxy_mode.kind import Kind, kind_of
+
+LOG = structlog.wrap_logger(structlog.testing.CapturingLogger())
+ONE, TWO, THREE = (f"http://127.0.0.1:{port}" for port in (1, 2, 3))
+
+
+def built(tmp_path: Path, *flags: str) -> config.ServerConfig:
+    return config.build(resolve(SERVER_FLAGS, (f"--data-dir={tmp_path / 'd'}", *flags), {}))
+
+
+def running(*urls: str, cluster_id: int = 7) -> Running:
+    told = tuple(Told(i + 10, f"m{i}", (url,), learner=False) for i, url in enumerate(urls))
+    return Running(cluster_id, 2, 3, told)
+
+
+# -- what a data directory says
+
+
+def test_a_data_directory_says_whose_it_is(tmp_path: Path) -> None:
+    data = tmp_path / "d"
+    assert kind_of(str(data)) is Kind.NOBODY
+    (data / "member").mkdir(parents=True)
+    assert kind_of(str(data)) is Kind.NOBODY, "a first start that was refused leaves this"
+    kind.write(str(data), [ONE, TWO])
+    assert kind_of(str(data)) is Kind.PROXY
+    assert (data / "proxy" / "cluster").read_text() == f'{{"PeerURLs":["{ONE}","{TWO}"]}}'
+    assert kind.read(str(data)) == (ONE, TWO)
+    (data / "member" / "identity.json").write_text("{}")
+    with pytest.raises(ConfigError, match=r"^invalid datadir; both member and proxy directories exist$"):
+        kind_of(str(data))
+    (data / "proxy" / "cluster").unlink()
+    assert kind_of(str(data)) is Kind.MEMBER
+    assert kind.read(str(data)) is None
+
+
+@pytest.mark.parametrize("text", ["", "{}", "[]", '{"PeerURLs":"x"}', '{"PeerURLs":[1]}', "[" * 100_000])
+def test_a_damaged_file_is_told(tmp_path: Path, text: str) -> None:
+    kind.write(str(tmp_path), [])
+    kind.cluster_file(str(tmp_path)).write_text(text)
+    with pytest.raises(ConfigError, match=r"cluster is damaged .*: remove it"):
+        kind.read(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("flags", "data", "wanted"),
+    [
+        ((), "", "member"),
+        (("--proxy=on",), "", "proxy"),
+        (("--proxy=readonly",), "", "proxy"),
+        ((), "proxy", "proxy"),  # it stays one, until its folder is removed
+        (("--proxy=on",), "member", "member"),
+        (("--discovery=http://d/t",), "full", "proxy"),
+        (("--discovery=http://d/t", "--discovery-fallback=exit"), "full", "refused"),
+    ],
+)
+def test_what_a_host_runs_as(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flags: tuple[str, ...], data: str, wanted: str
+) -> None:
+    settings = built(tmp_path, *flags)
+    if data == "proxy":
+        kind.write(settings.data_dir, [ONE])
+    if data == "member":
+        bootstrap.prepare_data_dir(settings.data_dir)
+        bootstrap.establish(settings)
+    ran = []
+
+    def member(settings: config.ServerConfig) -> int:
+        bootstrap.prepare_data_dir(settings.data_dir)
+        if data == "full":
+            raise ClusterFull("failed to join discovery cluster (discovery: cluster is full)")
+        ran.append("member")
+        return 0
+
+    monkeypatch.setattr(serve, "run", member)
+    monkeypatch.setattr(proxy, "run", lambda settings, log: ran.append("proxy") or 0)
+    if wanted == "refused":
+        with pytest.raises(ClusterFull):
+            start.run(settings)
+        return
+    start.run(settings)
+    assert ran == [wanted]
+    if data == "full":
+        assert not (tmp_path / "d" / "member").exists(), "the next start would find a member there"
+
+
+def test_what_may_be_a_proxy_need_not_say_what_it_advertises(tmp_path: Path) -> None:
+    listen = "--listen-client-urls=http://127.0.0.1:1"
+    for more in ("--proxy=on", "--proxy=readonly", "--discovery=http://d/t"):
+        built(tmp_path, listen, more)
+    for more in ("--proxy=off", "--discovery-fallback=proxy"):
+        with pytest.raises(ConfigError, match="--advertise-client-urls is required"):
+            built(tmp_path, listen, more)
+    with pytest.raises(UsageError, match='invalid value "maybe" for flag -proxy'):
+        built(tmp_path, "--proxy=maybe")
+
+
+# -- whom it asks
+
+
+class Cluster:
+    """What members say by port; those that are missing do not answer."""
+
+    def __init__(self) -> None:
+        self.says: dict[int, Running] = {}
+        self.asked: list[int] = []
+        self.limits: set[float] = set()
+
+    def ask(self, addresses: Sequence[tuple[str, int]], key_file: str, limit_s: float) -> Running | None:
+        ((_, port),) = addresses
+        self.asked.append(port)
+        self.limits.add(limit_s)
+        return self.says.get(port)
+
+
+def test_a_start_waits_until_a_member_answers(tmp_path: Path) -> None:
+    cluster, slept = Cluster(), list[float]()
+
+    def sleep(pause_s: float) -> None:
+        slept.append(pause_s)
+        if len(slept) == 3:
+            cluster.says[2] = running(ONE, TWO)
+
+    members = Members(built(tmp_path, "--proxy-dial-timeout=250"), [ONE, TWO], LOG, cluster.ask, lambda: 0.0)
+    assert members.first(sleep) == running(ONE, TWO)
+    assert slept == [1.0] * 3
+    assert cluster.limits == {0.25}
+    assert set(cluster.asked[:6]) == {1, 2}
+
+
+def test_who_does_not_answer_is_left_alone_for_a_while(tmp_path: Path) -> None:
+    cluster, now = Cluster(), [0.0]
+    settings = built(tmp_path, "--proxy-failure-wait=5000")
+    members = Members(settings, [ONE, TWO], LOG, cluster.ask, lambda: now[0])
+    assert members.now() is None
+    assert sorted(cluster.asked) == [1, 2]
+    now[0] = 4.9
+    assert members.now() is None
+    assert len(cluster.asked) == 2
+    now[0] = 5.0
+    cluster.says = {1: running(ONE), 2: running(ONE)}
+    assert members.now() == running(ONE)
+    assert len(cluster.asked) == 3
+
+
+def test_members_that_come_and_go_are_written_down(tmp_path: Path) -> None:
+    settings = built(tmp_path, "--proxy-refresh-interval=100")
+    cluster = Cluster()
+    members = Members(settings, [ONE], LOG, cluster.ask)
+    members.keep(running(ONE))
+    assert kind.read(settings.data_dir) == (ONE,)
+    cluster.says = {1: running(THREE, ONE, TWO)}
+
+    async def until_written(*urls: str) -> None:
+        task = asyncio.ensure_future(members.refresh(7))
+        async with asyncio.timeout(60):
+            while kind.read(settings.data_dir) != urls:
+                await asyncio.sleep(0.01)
+        task.cancel()
+
+    asyncio.run(until_written(ONE, TWO, THREE))
+    assert json.loads(kind.cluster_file(settings.data_dir).read_text()) == {"PeerURLs": [ONE, TWO, THREE]}
+    # those of another cluster are none
+    cluster.says = {port: running(ONE, cluster_id=8) for port in (1, 2)} | {3: running(TWO, THREE)}
+    asyncio.run(until_written(TWO, THREE))
+
+
+def test_members_are_peers_of_a_front() -> None:
+    first, second = peers_of(running(ONE, TWO))
+    assert (first.member_id, first.name, first.host, first.port) == (10, "m0", "127.0.0.1", 1)
+    assert second.peer_urls == (TWO,)

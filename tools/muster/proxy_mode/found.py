@@ -1,0 +1,116 @@
+"""The cluster that a proxy serves: its members are asked on their peer ports who belongs to it.
+
+At a start they are asked once a second until one answers. Later they are asked at every interval, in another
+order each time, so that the proxy's file names those who are members then. Fronts that run hear of changes
+from the members themselves.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Callable, Iterable, Sequence
+
+from cluster.repeats import Repeats
+from cluster.settings import Peer
+from tools.muster.config.parse import ConfigError
+from tools.muster.config.settings import ServerConfig, parse_url, setting
+from tools.muster.host.identity.joining import Running, ask
+from tools.muster.host.supervisor import Logger
+from tools.muster.proxy_mode import kind
+
+_AGAIN_S, _TOLD_S = 1.0, 30.0
+
+Ask = Callable[[Sequence[tuple[str, int]], str, float], Running | None]
+
+
+class Members:
+    """Peer URLs, and who answers there. ``ask``: :func:`tools.muster.host.identity.joining.ask`."""
+
+    def __init__(
+        self, config: ServerConfig, peer_urls: Sequence[str], log: Logger, ask: Ask = ask,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.peer_urls = tuple(peer_urls)
+        self._config = config
+        self._log = log
+        self._ask = ask
+        self._clock = clock
+        self._dial_s = max(setting(config, "proxy-dial-timeout"), 1) / 1000
+        self._failure_s = setting(config, "proxy-failure-wait") / 1000
+        self._aside: dict[str, float] = {}  # URLs that did not answer, until when they are left alone
+
+    def first(self, sleep: Callable[[float], None] = time.sleep) -> Running:
+        """What the first member says that answers, however long that takes."""
+        told = Repeats(_TOLD_S)
+        while True:
+            self._aside.clear()
+            if (running := self.now()) is not None:
+                return running
+            if told.news("unanswered", self._clock()):
+                self._log.warning(
+                    "failed to get cluster from remote peers; asking again every second",
+                    peer_urls=list(self.peer_urls),
+                    error="could not retrieve cluster information from the given URLs",
+                )
+            sleep(_AGAIN_S)
+
+    def now(self) -> Running | None:
+        """What a member says; None: none answers that is not left alone."""
+        urls = list(self.peer_urls)
+        random.shuffle(urls)
+        for url in urls:
+            if self._aside.get(url, 0.0) > self._clock():
+                continue
+            try:
+                at = parse_url(url)
+            except ConfigError:
+                continue
+            running = self._ask([(at.host, at.port)], self._config.peer_key_file, self._dial_s)
+            if running is not None and running.members:
+                self._aside.pop(url, None)
+                return running
+            self._aside[url] = self._clock() + self._failure_s
+        return None
+
+    def keep(self, running: Running) -> None:
+        """Write down who the members are."""
+        urls = sorted({url for member in running.members for url in member.peer_urls})
+        if tuple(urls) != self.peer_urls:
+            self._log.info("updated peer URLs", was=list(self.peer_urls), now=urls)
+        elif kind.cluster_file(self._config.data_dir).exists():
+            return
+        self.peer_urls = tuple(urls)
+        self._aside = {url: until for url, until in self._aside.items() if url in urls}
+        try:
+            kind.write(self._config.data_dir, urls)
+        except OSError as e:
+            self._log.warning("cannot write the members' URLs", error=e.strerror or str(e))
+
+    async def refresh(self, cluster_id: int) -> None:
+        """Look again at every interval, for ever."""
+        interval_s = max(setting(self._config, "proxy-refresh-interval"), 100) / 1000
+        while True:
+            await asyncio.sleep(interval_s)
+            running = await asyncio.to_thread(self.now)
+            if running is None:
+                self._log.warning("failed to get cluster from remote peers", peer_urls=list(self.peer_urls))
+            elif running.cluster_id != cluster_id:
+                self._log.warning(
+                    "a member of another cluster answers at the members' URLs",
+                    got=f"{running.cluster_id:x}", want=f"{cluster_id:x}",
+                )  # fmt: skip
+            else:
+                self.keep(running)
+
+
+def peers_of(running: Running) -> tuple[Peer, ...]:
+    """The members as fronts find them."""
+    return tuple(sorted(_peers(running), key=lambda p: p.member_id))
+
+
+def _peers(running: Running) -> Iterable[Peer]:
+    for member in running.members:
+        first = parse_url(member.peer_urls[0])
+        yield Peer(member.member_id, member.name, first.host, first.port, member.peer_urls, member.learner)

@@ -1,0 +1,66 @@
+"""What a data directory was used as: a member's holds a folder ``member``, a proxy's one ``proxy``, as
+etcd's do.
+
+In the latter the file ``cluster`` has the members' peer URLs. A proxy that has it needs no other word about
+its cluster.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from enum import Enum
+from pathlib import Path
+
+from tools.muster.config.parse import ConfigError
+from tools.muster.host.identity import bootstrap
+from tools.muster.machine.disk.seal import write_whole
+
+
+class Kind(Enum):
+    """Whose it is."""
+
+    NOBODY = "new"
+    MEMBER = "member"
+    PROXY = "proxy"
+
+
+def cluster_file(data_dir: str) -> Path:
+    """Where a proxy keeps its members' URLs."""
+    return Path(data_dir, "proxy", "cluster")
+
+
+def kind_of(data_dir: str) -> Kind:
+    """Whose a data directory is. An empty ``member`` is a first start's that was refused. ConfigError."""
+    try:
+        member = bool(os.listdir(bootstrap.member_dir(data_dir)))
+    except OSError:
+        member = False
+    proxy = cluster_file(data_dir).exists()
+    if member and proxy:
+        raise ConfigError("invalid datadir; both member and proxy directories exist")
+    return Kind.MEMBER if member else Kind.PROXY if proxy else Kind.NOBODY
+
+
+def read(data_dir: str) -> tuple[str, ...] | None:
+    """The peer URLs that a proxy keeps; None: it is new. ConfigError."""
+    path = cluster_file(data_dir)
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))["PeerURLs"]
+        if not isinstance(found, list) or not all(isinstance(url, str) for url in found):
+            raise ValueError("no list of URLs")
+    except FileNotFoundError:
+        return None
+    except OSError as e:
+        raise ConfigError(f"cannot read {path}: {e.strerror}") from None
+    except (ValueError, KeyError, TypeError, RecursionError) as e:
+        raise ConfigError(f"{path} is damaged ({e}): remove it, and name the cluster by flags") from None
+    return tuple(found)
+
+
+def write(data_dir: str, peer_urls: Sequence[str]) -> None:
+    """Keep them. OSError."""
+    path = cluster_file(data_dir)
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    write_whole(path, json.dumps({"PeerURLs": list(peer_urls)}, separators=(",", ":")))
