@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -13,6 +14,7 @@ from tests.faults.attacking.raw import Raw
 from tests.faults.attacking.rows import MANY, MANY_END
 
 pytestmark = pytest.mark.timeout(300)
+REQUEST_S = 5.0  # a server gives a request this time, and two elections
 _TXN, _RANGE = "/etcdserverpb.KV/Txn", "/etcdserverpb.KV/Range"
 
 
@@ -23,10 +25,14 @@ def cluster(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
 
 
 def answered(endpoint: str, path: str, *bodies: bytes) -> int:
-    """Calls side by side on one connection, all of which succeed. Their answers are read and dropped; the octets of these."""
+    """Calls side by side on one connection. Their answers are read and dropped; the octets of these. All
+    succeed, or are told after the time that a request has (UNAVAILABLE) that they took longer: on a busy
+    machine the last of 84 MB may."""
+    began = time.monotonic()
     with Raw(endpoint) as raw:
         raw.read_until_ended(*[raw.call_in_turn(path, body) for body in bodies])
-        assert set(raw.ended.values()) == {"0"}
+        late = {"14"} if time.monotonic() - began > REQUEST_S else set()
+        assert set(raw.ended.values()) - late <= {"0"}
         return sum(raw.received.values())
 
 
