@@ -6,20 +6,30 @@ member, and with a real etcdctl at another one and through the proxy.
 
 from __future__ import annotations
 
-import re
+import contextlib
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 
+from tests.faults.netns import Namespace
+from tests.faults.netns import need as need_namespaces
+from tests.interop.rows import timed
+from tests.interop.rows.cluster import CLUSTER, course
 from tests.interop.rows.commands import COMMANDS
 from tests.interop.rows.keys import KEYS
-from tests.interop.rows.table import ROOT, Row, rows
+from tests.interop.rows.scenarios import SCENARIOS, SERVICES
+from tests.interop.rows.starts import STARTS
+from tests.interop.rows.table import rows
 from tests.interop.rows.waits import WAITS
 from tests.interop.rows.world import BIN, World, world
 from tests.interop.toolchain import need
 
 ROWS = rows()
 BY_SITE = {**KEYS.of, **WAITS.of}
+CHECKS = {**BY_SITE, **COMMANDS.of, **SCENARIOS.of, **SERVICES.of}
+TIMED = {**timed.TIMED_KEYS.of, **timed.TIMED_COMMANDS.of}
 
 pytestmark = [
     pytest.mark.interop,
@@ -36,35 +46,73 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
 
 
 def tried() -> list[str]:
-    """The rows that have a check here."""
-    return [row.name for row in ROWS.values() if row.how == "here"]
+    """The rows that have a check here; those that kill members come last."""
+    found = [row.name for row in ROWS.values() if row.how == "here"]
+    return sorted(found, key=lambda name: name in CLUSTER.of)
 
 
 def test_every_row_that_is_to_be_tried_here_has_a_check() -> None:
-    assert set(tried()) == {*BY_SITE, *COMMANDS.of}
+    kinds = (
+        KEYS,
+        WAITS,
+        COMMANDS,
+        timed.TIMED_KEYS,
+        timed.TIMED_COMMANDS,
+        SCENARIOS,
+        SERVICES,
+        STARTS,
+        CLUSTER,
+    )
+    assert sorted(tried()) == sorted(name for kind in kinds for name in kind.of)
 
 
-@pytest.mark.parametrize("name", tried())
+@pytest.mark.parametrize("name", [name for name in tried() if name not in STARTS.of])
 def test_row(name: str, shared: World) -> None:
-    check = BY_SITE.get(name) or COMMANDS.of[name]
-
-    def every() -> None:
-        for of in shared.sites if name in BY_SITE else shared.tools:
-            shared.members[0].wipe()
-            check(of, shared)
-
-    shared.once(f"{check.__module__}.{check.__name__}", every)
-
-
-def _told(row: Row) -> bool:
-    page, _, sentence = row.by.partition(" ")
-    text = re.sub(r"\s+", " ", (ROOT / page).read_text(encoding="utf-8"))
-    return sentence in text
+    if name in TIMED:
+        error = shared.once("timed", lambda: timed.run(shared))[TIMED[name].__name__]
+        if error is not None:
+            raise error
+    elif name in CLUSTER.of:
+        CLUSTER.of[name](shared, shared.once("course", lambda: course(shared)))
+    else:
+        shared.once(
+            f"{CHECKS[name].__module__}.{CHECKS[name].__name__}", lambda: _everywhere(name, shared)
+        )
 
 
-@pytest.mark.parametrize("name", [row.name for row in ROWS.values() if row.how == "page"])
-def test_a_page_says_it(name: str) -> None:
-    assert _told(ROWS[name])
+def _everywhere(name: str, shared: World) -> None:
+    """A check at every place where it is tried, each time with an empty tree."""
+    check = CHECKS[name]
+    places: list[tuple[Any, ...]] = [(shared,)]
+    if name in BY_SITE:
+        places = [(site, shared) for site in shared.sites]
+    elif name in COMMANDS.of:
+        places = [(tool, shared) for tool in shared.tools]
+    elif name in SERVICES.of:
+        places = [(site, shared) for site in shared.sites[1:]]
+    for place in places:
+        shared.members[0].wipe()
+        check(*place)
+
+
+@pytest.fixture(scope="module")
+def network() -> Iterator[Namespace]:
+    need_namespaces()
+    with contextlib.closing(Namespace()) as made:
+        yield made
+
+
+_STARTED: dict[str, bool] = {}
+
+
+@pytest.mark.parametrize("name", STARTS.of)
+def test_row_of_a_start(name: str, network: Namespace, tmp_path: Path) -> None:
+    check = STARTS.of[name]
+    if check.__name__ not in _STARTED:
+        _STARTED[check.__name__] = False
+        check(network, tmp_path)
+        _STARTED[check.__name__] = True
+    assert _STARTED[check.__name__], "another row of the same check failed"
 
 
 @pytest.mark.parametrize("name", [row.name for row in ROWS.values() if row.how == "missing"])

@@ -32,6 +32,25 @@ def test_a_test_that_is_named_is_there(test: str) -> None:
         }
 
 
+_TOLD = [row for row in compatibility.articles() if row.state == "page"]
+
+
+@pytest.mark.parametrize("row", _TOLD, ids=lambda row: row.area)
+def test_a_page_says_what_a_row_of_articles_wants(row: compatibility.Row) -> None:
+    page, _, sentence = row.by.partition(" ")
+    assert sentence in " ".join((ROOT / page).read_text(encoding="utf-8").split())
+
+
+def test_a_row_of_articles_says_how_it_is_held() -> None:
+    found = {row.area: row for row in compatibility.articles()}
+    for row in found.values():
+        assert row.state in ("here", "as", "test", "page", "missing", "n/a"), row
+        if row.state == "as":
+            assert "n/a" not in {found[name].state for name in row.by.split()}, row
+        else:
+            assert row.by or row.state == "here", row
+
+
 def test_what_is_here_names_a_test_and_what_is_not_says_why() -> None:
     for row in compatibility.rows():
         assert row.state in compatibility.STATES, row
