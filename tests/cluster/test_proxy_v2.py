@@ -80,6 +80,29 @@ def upstream(host: Host, cluster: LocalCluster) -> int:
     return sum(c.raddr.port in ports for c in connections)
 
 
+@contextlib.contextmanager
+def descriptors(wanted: int) -> Iterator[None]:
+    """So many files and sockets may be open here for a while."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard < 2 * wanted:
+        pytest.skip("too few descriptors")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, wanted), hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def put(server: Server, key: str, value: str) -> None:
+    """A write that has come into effect."""
+    until(lambda: server.ask("PUT", f"/v2/keys/{key}", f"value={value}").status in (200, 201))
+
+
+def has(server: Server, key: str, value: str) -> bool:
+    """Whether a key has a value, read through the log."""
+    return f'"value":"{value}"' in server.ask("GET", f"/v2/keys/{key}?quorum=true").body
+
+
 def stop(host: Host) -> None:
     host.process.send_signal(signal.SIGTERM)
     assert host.process.wait(LIMIT_S) == 0
@@ -88,11 +111,10 @@ def stop(host: Host) -> None:
 def test_a_thousand_waiters_at_a_proxy_are_no_more_to_the_members_than_one(
     cluster: LocalCluster, read_write: Host
 ) -> None:
-    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     host, server = read_write, Server(f"127.0.0.1:{read_write.port}")
-    assert server.ask("PUT", "/v2/keys/w", "value=0").status == 201
+    put(server, "w", "0")
     with contextlib.ExitStack() as stack:
+        stack.enter_context(descriptors(2 * WAITERS))
         waiting = []
         for _ in range(WAITERS):
             s = stack.enter_context(socket.create_connection(("127.0.0.1", host.port), LIMIT_S))
@@ -102,7 +124,7 @@ def test_a_thousand_waiters_at_a_proxy_are_no_more_to_the_members_than_one(
             assert answer.readline() == b"HTTP/1.1 200 OK\r\n"  # the head: it waits
         # a few for each shard, and one that is dialled anew may be counted twice
         assert 0 < upstream(host, cluster) < 10 * shards_of_tests()
-        assert Server(cluster.endpoints()[0]).ask("PUT", "/v2/keys/w", "value=1").status == 200
+        put(Server(cluster.endpoints()[0]), "w", "1")
         for answer in waiting:
             assert b'"value":"1"' in answer.read()
 
@@ -111,8 +133,8 @@ def test_a_proxy_serves_both_versions_and_tells_whom_it_serves(
     cluster: LocalCluster, read_write: Host
 ) -> None:
     server = Server(f"127.0.0.1:{read_write.port}")
-    assert server.ask("PUT", "/v2/keys/on", "value=v").status == 201
-    assert '"value":"v"' in Server(cluster.endpoints()[1]).ask("GET", "/v2/keys/on?quorum=true").body
+    put(server, "on", "v")
+    until(lambda: has(Server(cluster.endpoints()[1]), "on", "v"))
     # a host tells its client URLs once it serves
     urls = sorted(f"http://{endpoint}" for endpoint in cluster.endpoints())
     until(lambda: json.loads(server.ask("GET", "/v2/config/local/proxy").body) == {"endpoints": urls})
@@ -121,7 +143,7 @@ def test_a_proxy_serves_both_versions_and_tells_whom_it_serves(
     assert shown.body.endswith("]}\n")
     assert server.ask("PUT", "/v2/config/local/proxy", "x=y").status == 405
     assert Server(cluster.endpoints()[0]).ask("GET", "/v2/config/local/proxy").status == 404
-    assert len(json.loads(server.ask("GET", "/v2/members").body)["members"]) == 3
+    until(lambda: server.ask("GET", "/v2/members").body.count('"peerURLs"') == 3)
     with grpc.insecure_channel(f"127.0.0.1:{read_write.port}") as channel:
         assert read(channel, b"none").count == 0
     kept = read_write.data_dir / "proxy" / "cluster"
@@ -138,10 +160,10 @@ def read(channel: grpc.Channel, key: bytes) -> rpc_pb2.RangeResponse:
 
 
 def test_a_readonly_proxy_answers_get_alone(cluster: LocalCluster, tmp_path: Path) -> None:
-    Server(cluster.endpoints()[0]).ask("PUT", "/v2/keys/ro", "value=v")
+    put(Server(cluster.endpoints()[0]), "ro", "v")
     with proxy(tmp_path / "p", "--proxy=readonly", f"--initial-cluster={initial(cluster)}") as host:
         server = server_of(host)
-        assert '"value":"v"' in server.ask("GET", "/v2/keys/ro?quorum=true").body
+        until(lambda: has(server, "ro", "v"))
         for method, path, body in (
             ("PUT", "/v2/keys/ro", "value=w"),
             ("POST", "/v2/keys/ro", "value=w"),
@@ -158,7 +180,7 @@ def test_a_readonly_proxy_answers_get_alone(cluster: LocalCluster, tmp_path: Pat
             with pytest.raises(grpc.RpcError) as refused:
                 read(channel, b"k")
             assert refused.value.code() == grpc.StatusCode.UNIMPLEMENTED
-        assert '"value":"v"' in server.ask("GET", "/v2/keys/ro?quorum=true").body
+        until(lambda: has(server, "ro", "v"))
 
 
 def test_a_proxy_stays_one_until_it_is_made_a_member(cluster: LocalCluster, tmp_path: Path) -> None:
@@ -182,8 +204,28 @@ def test_a_proxy_stays_one_until_it_is_made_a_member(cluster: LocalCluster, tmp_
     members = f"{initial(cluster)},m3={own}"
     flags = ("--name=m3", "--initial-cluster-state=existing", f"--initial-cluster={members}",
              f"--initial-advertise-peer-urls={own}")  # fmt: skip
-    with started(*begin, *flags) as member:
+    with joined(*begin, *flags) as member:
         server = server_of(member)
         until(lambda: '"name":"m3"' in server.ask("GET", "/v2/members").body)
         assert (data / "member").exists()
         assert not (data / "proxy").exists()
+
+
+@contextlib.contextmanager
+def joined(data_dir: Path, port: int, shards: int, *flags: str) -> Iterator[Host]:
+    """A host that joins: it is started again while nobody tells it in time who the members are."""
+    host = Host(data_dir, port, shards, *flags)
+    try:
+
+        def is_in() -> bool:
+            nonlocal host
+            if host.process.poll() is None:
+                return serves(Server(f"127.0.0.1:{port}"))
+            assert "cannot fetch cluster info" in host.log.read_text(), host.log.read_text()
+            host = Host(data_dir, port, shards, *flags)
+            return False
+
+        until(is_in, 4 * LIMIT_S)
+        yield host
+    finally:
+        host.kill()

@@ -75,6 +75,17 @@ def test_what_etcd_refuses_is_refused_in_its_words(tmp_path: Path, name_server: 
         found(tmp_path, "nowhere.test")
 
 
+def test_a_proxy_need_not_find_itself(tmp_path: Path) -> None:
+    flags = (f"--data-dir={tmp_path}", "--discovery-srv=three.test", "--proxy=on")
+    built = config.build(resolve(SERVER_FLAGS, flags, {}))
+    log = structlog.get_logger("test")
+    assert by_srv.with_cluster(built, log, member=False).initial_cluster_text == (
+        "0=http://localhost:23801,1=http://localhost:23800,2=http://localhost:23802"
+    )
+    with pytest.raises(ConfigError, match="cannot find local etcd member"):
+        by_srv.with_cluster(built, log)
+
+
 def test_records_of_peers_by_tls_are_of_no_use(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"scheme mismatch with expected peer http://127\.0\.0\.1:23800; "):
         found(tmp_path, "secure.test")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import ssl
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,6 +15,7 @@ from typing import Any
 import pytest
 import structlog
 
+from tests.authority import Authority, Pair
 from tools.muster.config import settings as config
 from tools.muster.config.flags import SERVER_FLAGS
 from tools.muster.config.parse import ConfigError, resolve
@@ -181,7 +183,9 @@ def test_a_proxy_finds_the_cluster_without_an_entry_of_its_own() -> None:
 
 
 @contextmanager
-def serving(answers: dict[str, tuple[int, Any]]) -> Iterator[tuple[str, list[str]]]:
+def serving(
+    answers: dict[str, tuple[int, Any]], tls: Pair | None = None
+) -> Iterator[tuple[str, list[str]]]:
     """A server with fixed answers by method and path; what it was asked."""
     asked: list[str] = []
 
@@ -204,9 +208,13 @@ def serving(answers: dict[str, tuple[int, Any]]) -> Iterator[tuple[str, list[str
             pass
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    if tls is not None:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(tls.cert, tls.key)
+        server.socket = context.wrap_socket(server.socket, server_side=True)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     try:
-        yield f"http://127.0.0.1:{server.server_port}", asked
+        yield f"http{'s' * (tls is not None)}://127.0.0.1:{server.server_port}", asked
     finally:
         server.shutdown()
         server.server_close()
@@ -244,6 +252,19 @@ def test_a_proxy_of_http_is_asked_in_the_services_place() -> None:
         for proxy in (url, url.removeprefix("http://")):
             assert Service("http://service.invalid/t", proxy).get("_config/size").value == "3"
     assert len(asked) == 2
+
+
+def test_a_service_by_https_is_believed_with_the_machines_authorities(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    authority = Authority(tmp_path)
+    pair = authority.issue("service", "127.0.0.1")
+    with serving({"GET /t/_config/size": (200, NODE)}, pair) as (url, asked):
+        with pytest.raises(Unreachable, match="certificate verify failed"):
+            Service(f"{url}/t").get("_config/size")
+        assert asked == []
+        monkeypatch.setenv("SSL_CERT_FILE", str(authority.file))
+        assert Service(f"{url}/t").get("_config/size").value == "3"
 
 
 def test_answers_that_are_none() -> None:

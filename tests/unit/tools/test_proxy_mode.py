@@ -84,13 +84,14 @@ def test_what_a_host_runs_as(
     if data == "member":
         bootstrap.prepare_data_dir(settings.data_dir)
         bootstrap.establish(settings)
-    ran = []
+    ran, told = [], list[str]()
 
     def member(settings: config.ServerConfig) -> int:
         bootstrap.prepare_data_dir(settings.data_dir)
         if data == "full":
             raise ClusterFull("failed to join discovery cluster (discovery: cluster is full)")
         ran.append("member")
+        told.extend(settings.warnings)
         return 0
 
     monkeypatch.setattr(serve, "run", member)
@@ -101,6 +102,7 @@ def test_what_a_host_runs_as(
         return
     start.run(settings)
     assert ran == [wanted]
+    assert ["already initialized as member" in warning for warning in told] == [True] * (data == "member")
     if data == "full":
         assert not (tmp_path / "d" / "member").exists(), "the next start would find a member there"
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from dataclasses import replace
 
 from tools.muster.config.parse import ConfigError
 from tools.muster.config.settings import ServerConfig, setting
@@ -31,6 +32,9 @@ def run(config: ServerConfig) -> int:
         if not wanted:
             log.info("the server is already initialized as proxy before, starting as etcd proxy...")
         return proxy.run(config, log)
+    if wanted:
+        was = "the server is already initialized as member before, starting as etcd member..."
+        config = replace(config, warnings=(*config.warnings, was))
     try:
         return serve.run(config)
     except ClusterFull as full:
