@@ -20,6 +20,7 @@ from cluster.features import downgrade
 from cluster.features.auth import changes
 from cluster.features.rows import RowsOf, encode
 from cluster.features.v2 import changes as v2
+from cluster.features.v2 import user_changes as v2_users
 from cluster.wire.messages import Method
 
 if TYPE_CHECKING:
@@ -82,7 +83,8 @@ def _auth(leader: Leader, body: bytes) -> Outcome:
 def _v2(leader: Leader, body: bytes) -> Outcome:
     if leader.auth.enabled:  # users of version 3 are none of version 2's; a front may not know of them yet
         raise EtcdError(PERMISSION_DENIED)
-    rows, answer = v2.answered(leader.v2, body)
+    evaluate_v2 = v2_users.changed if v2_users.concerns_users(body) else v2.answered
+    rows, answer = evaluate_v2(leader.v2, body)
     leader.v2.take(rows)
     items = records.rows(encode(RowsOf.V2, rows)) if rows else b""
     return Outcome(items, False, answer, [], leader.view.revision)

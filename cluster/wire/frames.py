@@ -175,7 +175,7 @@ REQUESTS: dict[Method, Kind] = dict(
         _write(Method.SET_DOWNGRADE, "`DowngradeRequest` that enables or cancels", "sequencer"),
         _write(Method.AUTH_CHANGE, "a change of users and roles: its number, the request", "sequencer"),
         _ask(Method.V2_WRITE, "front", "sequencer",
-            "a change of the v2 tree (`cluster.features.v2.requests`)",
+            "a change of the v2 tree (`cluster.features.v2.requests`), or of its users (`.user_changes`)",
             "OK: HEAD + `Answer`, of a refusal too; ERROR, NOT_LEADER, UNKNOWN", _WRITE_LOST, 8),
         _ask(Method.V2_READ, "front", "replica of shard 0",
             "READ + kind u8, index of the v2 tree to wait for u64, the request",

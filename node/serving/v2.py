@@ -25,6 +25,7 @@ from cluster.features.v2.refusals import V2Error
 from cluster.features.v2.requests import Answer, Get, Kind, Scan, split_read
 from cluster.features.v2.shown import Listing, get_json
 from cluster.features.v2.tree import COUNTED, Tree, namespace
+from cluster.features.v2.users import Show, enabled, refusal, shown
 from cluster.wire.messages import Status
 from node.links.fronts import FrontLink
 from node.slicing.slicer import Slices
@@ -118,11 +119,24 @@ class V2Tree:
         node = self._node
         if node.guard.state.enabled and body[0] != Kind.COUNTS:  # a front may not know of it yet
             raise EtcdError(PERMISSION_DENIED)
+        if enabled(self.tree) and (refused := self._refused(body)) is not None:
+            link.ok(rid, node.store.revision, node.raft.term, refused.encode())
+            node._mark_dirty(link)
+            return
         if (long := self._long(body)) is not None:
             node.reads.start(link, rid, self._in_slices(link, rid, *long))
             return
         link.ok(rid, node.store.revision, node.raft.term, self._answered(body))
         node._mark_dirty(link)
+
+    @answered
+    def _refused(self, body: bytes) -> Answer | None:
+        """What is said instead of an answer to a user of version 2 who may not have it."""
+        kind, _, request = split_read(body)
+        if kind not in (Kind.GET, Kind.SCAN):
+            return None
+        asked = Get.decode(request) if kind == Kind.GET else Scan.decode(request)
+        return refusal(self.tree, asked.who, asked.path, asked.slash, asked.recursive, write=False)
 
     @answered
     def _long(self, body: bytes) -> tuple[Listing, Answer] | None:
@@ -161,6 +175,8 @@ class V2Tree:
             answer = self._get(Get.decode(request))
         elif kind == Kind.SCAN:
             answer = self._scan(Scan.decode(request))
+        elif kind == Kind.USERS:
+            answer = shown(self.tree, Show.decode(request))
         else:
             counts = dict(zip(COUNTED, self.tree.counts, strict=True))
             answer = self._made(json.dumps(counts, separators=(",", ":")).encode())

@@ -12,7 +12,7 @@ import bcrypt
 from cluster import errors
 from cluster.errors import EtcdError
 
-_MOST_BYTES = 72  # of a password that bcrypt looks at
+MOST_BYTES = 72  # of a password that bcrypt looks at
 _MOST_WAITING = 1_000  # beyond it TooManyRequests
 _THREADS = 2
 T = TypeVar("T")
@@ -27,16 +27,16 @@ class Passwords:
         self._threads: ThreadPoolExecutor | None = None
         self._waiting = 0
 
-    def hash(self, password: str, then: Callable[[bytes], None]) -> None:
+    def hash(self, password: str | bytes, then: Callable[[bytes], None]) -> None:
         """Hash a new password; empty: that failed. EtcdError if it cannot be one."""
-        data = password.encode()
-        if len(data) > _MOST_BYTES:
+        data = password if isinstance(password, bytes) else password.encode()
+        if len(data) > MOST_BYTES:
             raise EtcdError(errors.BCRYPT_LENGTH)
         self._run(lambda: bcrypt.hashpw(data, bcrypt.gensalt(self._cost)), then, b"")
 
-    def check(self, password: str, known: bytes, then: Callable[[bool], None]) -> None:
+    def check(self, password: str | bytes, known: bytes, then: Callable[[bool], None]) -> None:
         """Whether it is the password of a hash."""
-        data = password.encode()[:_MOST_BYTES]
+        data = (password if isinstance(password, bytes) else password.encode())[:MOST_BYTES]
 
         def compare() -> bool:
             try:

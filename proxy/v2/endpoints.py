@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from proxy.shared.context import Context, Registry
+from proxy.v2.auth import PREFIX as AUTH
+from proxy.v2.auth import Auth
 from proxy.v2.keys import Keys
 from proxy.v2.members import PATH, Members
 from proxy.v2.request import PREFIX
@@ -13,12 +15,17 @@ from proxy.v2.traffic import Traffic
 def register_v2(registry: Registry, context: Context) -> Traffic:
     """Serve ``/v2/...``; what its requests come to."""
     keys = Keys(context)
-    members = Members(context)
+    auth = Auth(context, keys.credentials, keys.feed)
+    members = Members(context, auth)
     stats = Stats(context)
     registry.http(PREFIX, keys.serve)
     registry.http(f"{PREFIX}/", keys.serve)
     registry.http(PATH, members.serve)
     registry.http(f"{PATH}/", members.serve)
+    registry.http(f"{AUTH}/enable", auth.enable)
+    for path, handler in ((f"{AUTH}/users", auth.users), (f"{AUTH}/roles", auth.roles)):
+        registry.http(path, handler)
+        registry.http(f"{path}/", handler)
     registry.http("/v2/machines", members.machines)
     if context.common.member_id == 0:
         registry.http("/v2/config/local/proxy", members.endpoints)

@@ -18,9 +18,9 @@ from itertools import islice
 
 from cluster.faults import HANDLER_MISTAKES, faults
 from cluster.features.v2.events import Brief, Event, concerns, decode_news
-from cluster.features.v2.requests import Answer, Kind, Scan, read_body
+from cluster.features.v2.requests import Answer, Kind, Scan, Who, read_body
 from cluster.features.v2.shown import event_json
-from cluster.features.v2.tree import namespace
+from cluster.features.v2.tree import AUTH, namespace
 from cluster.wire.messages import HEAD, READ, Method
 from proxy.routing.links import Link
 from proxy.routing.router import READ_ANY, Router, Waiting
@@ -56,16 +56,30 @@ Woken = Callable[["Fired | None"], None]
 class Waiter:
     """Somebody who waits at a path."""
 
-    __slots__ = ("_started", "alive", "asked", "path", "recursive", "since", "stream", "woken")
+    __slots__ = (
+        "_started",
+        "alive",
+        "asked",
+        "path",
+        "recursive",
+        "since",
+        "slash",
+        "stream",
+        "who",
+        "woken",
+    )
 
     def __init__(
-        self, path: bytes, recursive: bool, since: int, stream: bool, started: Started, woken: Woken
-    ) -> None:
+        self, path: bytes, recursive: bool, since: int, stream: bool, started: Started, woken: Woken,
+        who: Who | None, slash: bool,
+    ) -> None:  # fmt: skip
         self.path = path
         self.recursive = recursive
         self.since = since  # the first index that wakes it; 0: what comes from now on
         self.stream = stream
         self.woken = woken
+        self.who = who
+        self.slash = slash
         self.alive = True
         self.asked = 0  # how often it has looked back: only the last answer counts
         self._started: Started | None = started
@@ -109,15 +123,16 @@ class Feed:
     # -- waits
 
     def wait(
-        self, path: bytes, recursive: bool, since: int, stream: bool, started: Started, woken: Woken
-    ) -> Waiter:
+        self, path: bytes, recursive: bool, since: int, stream: bool, started: Started, woken: Woken,
+        who: Who | None = None, slash: bool = False,
+    ) -> Waiter:  # fmt: skip
         """Wait for the first event from an index on (0: from now on); ``stream``: for all of them.
 
         ``started`` is called first, once: with the answer that says the tree's index, or the refusal (then
         nothing follows), or with None: it cannot be told now. ``woken`` then gets what has happened; None
         ends the wait: what comes next cannot be told.
         """
-        waiter = Waiter(path, recursive, since, stream, started, woken)
+        waiter = Waiter(path, recursive, since, stream, started, woken, who, slash)
         self._all[waiter] = None
         self._look_back(waiter)
         return waiter
@@ -193,7 +208,8 @@ class Feed:
         self._again.pop(waiter, None)
         waiter.asked += 1
         router = self._router
-        body = read_body(Kind.SCAN, self.highest, Scan(waiter.path, waiter.recursive, waiter.since).encode())
+        scan = Scan(waiter.path, waiter.recursive, waiter.since, waiter.who, waiter.slash)
+        body = read_body(Kind.SCAN, self.highest, scan.encode())
         router.send(
             link,
             Waiting(
@@ -252,6 +268,9 @@ class Feed:
             return
         for row, swept in events:
             brief = Brief.of(row)
+            if brief.key.startswith(AUTH) and namespace(brief.key) == AUTH:
+                self._judge_anew(brief.index)
+                break
             if brief.refresh:
                 continue
             fired: Fired | None = None
@@ -265,6 +284,14 @@ class Feed:
                     self._drop(waiter)
         if self._firing:
             self._wake()
+
+    def _judge_anew(self, index: int) -> None:
+        """Users or roles have changed: all look back again, and are judged by it. They have seen what was
+        before."""
+        for waiter in self._all:
+            if waiter in self._here.get(waiter.path, ()):
+                waiter.since = max(waiter.since, index)
+        self._anew()
 
     def _concerned(self, brief: Brief, swept: Iterable[bytes]) -> list[Waiter]:
         key = brief.key

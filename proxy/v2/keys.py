@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import partial
 
 import orjson
 
 from cluster import errors
 from cluster.errors import EtcdError
 from cluster.features.v2.refusals import Code, V2Error, http_status
-from cluster.features.v2.requests import Answer, Get, Kind, Op, Write, read_body
+from cluster.features.v2.requests import PROVE, Answer, Get, Kind, Op, Who, Write, read_body
 from cluster.features.v2.shown import short_json
 from cluster.features.v2.tree import KEYS
 from cluster.wire.messages import HEAD, Method
@@ -22,6 +23,7 @@ from proxy.http.requests import HttpRequest
 from proxy.routing.router import MethodStats, Waiting
 from proxy.shared.context import Context
 from proxy.v2.call import JSON, HttpCall, allowed, said, told
+from proxy.v2.credentials import Credentials
 from proxy.v2.feed import Feed
 from proxy.v2.request import BadRequest, KeyRequest, parse_key_request
 from proxy.v2.traffic import Traffic
@@ -42,9 +44,10 @@ class Keys:
         self._stats = MethodStats()
         self._cluster = [("X-Etcd-Cluster-Id", f"{context.common.cluster_id:x}")]
         self.traffic = Traffic()
-        self._feed = Feed(context.router)
-        context.on_tick.append(self._feed.tick)
-        self.waits = Waits(self._feed, settings.max_v2_waits, settings.max_untaken_bytes, self._begun)
+        self.feed = Feed(context.router)
+        self.credentials = Credentials(context.passwords)
+        context.on_tick.append(self.feed.tick)
+        self.waits = Waits(self.feed, settings.max_v2_waits, settings.max_untaken_bytes)
         self.traffic.waiting = lambda: len(self.waits)
         context.when_guarded(self._guarded)
 
@@ -70,16 +73,36 @@ class Keys:
             self._refuse(request, V2Error(Code.RAFT_INTERNAL, errors.REQUEST_TOO_LARGE.text))
         elif self._context.principals.enabled:  # users of version 3 are none of version 2's: nobody may
             self._refuse(request, _nobody_may())
-        elif request.method in _WRITES:
-            self._write(request, asked, now_ns)
-        elif asked.wait:
-            self._wait(request, asked)
         else:
-            self._read(request, asked, now_ns)
+            self._ask(request, asked, now_ns, self.credentials.of(request))
+
+    def _ask(self, request: HttpRequest, asked: KeyRequest, now_ns: int, who: Who | None) -> None:
+        if request.method in _WRITES:
+            self._write(request, asked, now_ns, who)
+        elif asked.wait:
+            self._wait(request, asked, who)
+        else:
+            self._read(request, asked, now_ns, who)
+
+    def _prove(self, request: HttpRequest, answer: Answer, asked: KeyRequest, now_ns: int) -> None:
+        """There are users of version 2, and a password is to be compared first."""
+        before = request.context if isinstance(request.context, int) else 0
+        request.context = before + 1
+
+        def proven(who: Who | None) -> None:
+            if who is None or before >= _MOST_PROOFS:
+                self._refuse(request, _nobody_may())
+            else:
+                self._ask(request, asked, now_ns, who)
+
+        try:
+            self.credentials.prove(request, answer.body, proven)
+        except EtcdError as error:
+            self._unavailable(request, error)
 
     # -- writes
 
-    def _write(self, request: HttpRequest, asked: KeyRequest, now_ns: int) -> None:
+    def _write(self, request: HttpRequest, asked: KeyRequest, now_ns: int, who: Who | None) -> None:
         wish = Write(
             op=operation(asked),
             path=path_of(asked),
@@ -91,40 +114,45 @@ class Keys:
             refresh=bool(asked.refresh),
             recursive=asked.recursive,
             now_ns=now_ns,
+            who=who,
+            slash=_slash(request),
         )
-        came = self.traffic.received(asked)
+        came = self.traffic.now()
 
         def answer(waiting: Waiting, status: int, body: bytes) -> None:
             if status != 0:
+                self.traffic.received(asked)
                 self.traffic.ended(asked, came, 500)
                 self._unavailable(request, EtcdError.decode(body))
-            else:
-                found = Answer.decode(body, HEAD.size)
-                self.traffic.ended(asked, came, _refusal(found))
-                self._answer(request, found, HEAD.unpack_from(body)[1], asked.no_value)
+                return
+            self._answer(
+                request, Answer.decode(body, HEAD.size), HEAD.unpack_from(body)[1], asked, now_ns, came
+            )
 
         self._router.write(HttpCall(request), Method.V2_WRITE, wish.encode(), 0, self._stats, answer)
 
     # -- reads
 
-    def _read(self, request: HttpRequest, asked: KeyRequest, now_ns: int) -> None:
-        question = Get(path_of(asked), asked.recursive, asked.sort, now_ns).encode()
-        came = self.traffic.received(asked)
+    def _read(self, request: HttpRequest, asked: KeyRequest, now_ns: int, who: Who | None) -> None:
+        get = Get(path_of(asked), asked.recursive, asked.sort, now_ns, who, _slash(request))
+        question = get.encode()
+        came = self.traffic.now()
 
         def answer(waiting: Waiting, status: int, body: bytes) -> None:
             if status != 0:
+                self.traffic.received(asked)
                 self.traffic.ended(asked, came, 500)
                 self._unavailable(request, EtcdError.decode(body))
                 return
             found = Answer.decode(body, HEAD.size)
-            self.traffic.read(asked, not found.code)
-            self.traffic.ended(asked, came, _refusal(found))
-            self._answer(request, found, HEAD.unpack_from(body)[1])
+            if found.code not in _DENIED:
+                self.traffic.read(asked, not found.code)
+            self._answer(request, found, HEAD.unpack_from(body)[1], asked, now_ns, came)
 
         self._router.read(
             HttpCall(request),
             Method.V2_READ,
-            read_body(Kind.GET, self._feed.highest, question),
+            read_body(Kind.GET, self.feed.highest, question),
             0,
             not asked.quorum,
             self._stats,
@@ -163,19 +191,25 @@ class Keys:
 
     # -- waits
 
-    def _wait(self, request: HttpRequest, asked: KeyRequest) -> None:
+    def _wait(self, request: HttpRequest, asked: KeyRequest, who: Who | None) -> None:
         if self.waits.full:
             self._refuse(request, V2Error(Code.RAFT_INTERNAL, b"etcdserver: too many requests"))
         elif self._context.stopping:
             self._refuse(request, V2Error(Code.RAFT_INTERNAL, b"etcdserver: server stopped"))
         else:
-            self.traffic.received(asked)
-            self.waits.add(request, path_of(asked), asked.recursive, asked.stream, asked.since)
+            begun = partial(self._begun, request, asked)
+            path, slash = path_of(asked), _slash(request)
+            self.waits.add(request, path, asked.recursive, asked.stream, asked.since, begun, who, slash)
 
-    def _begun(self, request: HttpRequest, answer: Answer | None) -> bool:
+    def _begun(self, request: HttpRequest, asked: KeyRequest, answer: Answer | None) -> bool:
+        if answer is None or answer.code not in _DENIED:
+            self.traffic.received(asked)
         if answer is None:
             unknown = V2Error(Code.RAFT_INTERNAL, errors.TIMEOUT.text)
             self._refuse(request, _nobody_may() if self._context.principals.enabled else unknown)
+            return False
+        if answer.code == PROVE:
+            self._prove(request, answer, asked, 0)
             return False
         if answer.code:
             self._refused(request, answer)
@@ -191,14 +225,22 @@ class Keys:
 
     # -- answers
 
-    def _answer(self, request: HttpRequest, answer: Answer, term: int, no_value: bool = False) -> None:
+    def _answer(
+        self, request: HttpRequest, answer: Answer, term: int, asked: KeyRequest, now_ns: int, came: float
+    ) -> None:
+        if answer.code not in _DENIED:  # who may not ask does not count, as at etcd
+            self.traffic.received(asked)
+            self.traffic.ended(asked, came, _refusal(answer))
         if request.closed:
             return
-        self._feed.shown(answer.index)
+        self.feed.shown(answer.index)
+        if answer.code == PROVE:
+            self._prove(request, answer, asked, now_ns)
+            return
         if answer.code:
             self._refused(request, answer)
             return
-        shown = short_json(answer.action) if no_value and answer.action in _SHORT else answer.body
+        shown = short_json(answer.action) if asked.no_value and answer.action in _SHORT else answer.body
         request.respond(
             201 if answer.created else 200, shown, self._indexes(answer.index, answer.raft_index, term), JSON
         )
@@ -232,6 +274,8 @@ class Keys:
 
 
 _SHORT = frozenset((1, 2, 3, 4))
+_DENIED = frozenset((PROVE, int(Code.UNAUTHORIZED)))
+_MOST_PROOFS = 3  # a password that changes again and again meanwhile is none
 
 
 def _refusal(answer: Answer) -> int:
@@ -260,6 +304,11 @@ def operation(asked: KeyRequest) -> Op:
 def path_of(asked: KeyRequest) -> bytes:
     """Where the key is in the tree."""
     return KEYS if asked.path == "/" else KEYS + _bytes(asked.path)
+
+
+def _slash(request: HttpRequest) -> bool:
+    """Whether the path, as it was sent, has a slash behind the key: patterns of roles see it."""
+    return request.path.endswith("/")
 
 
 def _bytes(text: str) -> bytes:

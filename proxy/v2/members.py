@@ -15,6 +15,7 @@ from proxy.gateway.go_json import Mistake, loads
 from proxy.http.requests import HttpRequest
 from proxy.routing.router import MethodStats, Waiting
 from proxy.shared.context import Context
+from proxy.v2.auth import Auth
 from proxy.v2.call import JSON, TEXT, HttpCall, allowed, said
 
 PATH = "/v2/members"
@@ -30,8 +31,9 @@ class BadUrls(ValueError):
 class Members:
     """Of one front."""
 
-    def __init__(self, context: Context) -> None:
+    def __init__(self, context: Context, auth: Auth) -> None:
         self._context = context
+        self._auth = auth
         self._router = context.router
         self._stats = MethodStats()
         self._headers = [("X-Etcd-Cluster-Id", f"{context.common.cluster_id:x}")]
@@ -43,7 +45,13 @@ class Members:
         rest = request.path.removeprefix(PATH).removeprefix("/")
         if request.method == "GET":
             self._get(request, rest)
-        elif request.method == "POST":
+        else:
+            self._auth.if_root(request, lambda: self._wished(request, rest))
+
+    def _wished(self, request: HttpRequest, rest: str) -> None:
+        if request.closed:
+            return
+        if request.method == "POST":
             self._with_urls(
                 request,
                 lambda urls: self._change(

@@ -8,22 +8,21 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from cluster.features.v2.requests import Answer
+from cluster.features.v2.requests import Answer, Who
 from proxy.http.requests import HttpRequest
 from proxy.v2.feed import Feed, Fired, Waiter
 
-Begin = Callable[
-    [HttpRequest, Answer | None], bool
-]  # sends the head of an answer; False: a refusal, nobody waits
+Begin = Callable[[Answer | None], bool]  # sends the head of an answer; False: a refusal, nobody waits
 
 
 class Wait:
     """One request that waits."""
 
-    __slots__ = ("begun", "request", "stream", "waiter")
+    __slots__ = ("begin", "begun", "request", "stream", "waiter")
 
-    def __init__(self, request: HttpRequest, stream: bool) -> None:
+    def __init__(self, request: HttpRequest, stream: bool, begin: Begin) -> None:
         self.request = request
+        self.begin = begin
         self.stream = stream
         self.begun = False  # the head of its answer has been sent
         self.waiter: Waiter | None = None
@@ -32,11 +31,10 @@ class Wait:
 class Waits:
     """Of one front. ``most``: so many at once; ``most_unsent_bytes``: who leaves more untaken is cut off."""
 
-    def __init__(self, feed: Feed, most: int, most_unsent_bytes: int, begin: Begin) -> None:
+    def __init__(self, feed: Feed, most: int, most_unsent_bytes: int) -> None:
         self._feed = feed
         self._most = most
         self._most_unsent_bytes = most_unsent_bytes
-        self._begin = begin
         self._open: dict[Wait, None] = {}
 
     def __len__(self) -> int:
@@ -47,19 +45,23 @@ class Waits:
         """There are as many as may be."""
         return len(self._open) >= self._most
 
-    def add(self, request: HttpRequest, path: bytes, recursive: bool, stream: bool, since: int) -> None:
-        """A request that waits from now on; ``since`` 0: for what is to come."""
-        wait = Wait(request, stream)
+    def add(
+        self, request: HttpRequest, path: bytes, recursive: bool, stream: bool, since: int, begin: Begin,
+        who: Who | None, slash: bool,
+    ) -> None:  # fmt: skip
+        """A request that waits from now on; ``since`` 0: for what is to come. ``who``, ``slash``: by what it
+        is judged."""
+        wait = Wait(request, stream, begin)
         self._open[wait] = None
         request.on_close = lambda request: self._drop(wait)
         wait.waiter = self._feed.wait(
             path, recursive, since, stream,
             lambda answer: self._started(wait, answer),
-            lambda fired: self._happened(wait, fired))  # fmt: skip
+            lambda fired: self._happened(wait, fired), who, slash)  # fmt: skip
 
     def _started(self, wait: Wait, answer: Answer | None) -> None:
         if wait in self._open:
-            wait.begun = self._begin(wait.request, answer)
+            wait.begun = wait.begin(answer)
             if not wait.begun:
                 self._drop(wait)
 
@@ -91,4 +93,4 @@ class Waits:
             if wait.begun:
                 wait.request.end()
             else:
-                self._begin(wait.request, None)
+                wait.begin(None)

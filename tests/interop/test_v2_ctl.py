@@ -84,10 +84,7 @@ def pair(etcd: Server, muster: str) -> tuple[Counting, Counting]:
     return tools
 
 
-_WITHOUT_USERS = [name for name in TWIN if name != "users_and_roles"]
-
-
-@pytest.mark.parametrize("scenario", _WITHOUT_USERS)
+@pytest.mark.parametrize("scenario", TWIN)
 def test_changes_look_as_on_etcd(scenario: str, pair: tuple[Counting, Counting]) -> None:
     compare(TWIN[scenario], *pair)
 

@@ -25,6 +25,7 @@ _LEFT = re.compile(r'("ttl":)(\d+)')  # a slow machine shows less
 _OVER = re.compile(r'"ttl":-\d+,')  # or that it is over
 _INDEX = re.compile(r'("(?:modifiedIndex|createdIndex|index)":)(\d+)')
 _IN_ORDER = re.compile(r"/(0{8}\d{12})\b")
+_COMPARED_INDEX = re.compile(r"(?<=\[1 != )\d+(?=\])")
 _CLEARED = re.compile(r"\[\d+/\d+\]")
 
 
@@ -87,6 +88,9 @@ class Server:
         body = _OVER.sub("", body)
         body = _INDEX.sub(lambda m: m[1] + (str(int(m[2]) - self.base) if m[2] != "0" else "0"), body)
         body = _IN_ORDER.sub(lambda m: f"/+{int(m[1]) - self.base}", _CLEARED.sub("[N]", body))
+        body = _COMPARED_INDEX.sub(
+            lambda m: f"+{int(m[0]) - self.base}" if int(m[0]) > self.base else m[0], body
+        )
         for text, name in self.masks.items():
             body = body.replace(text, name)
         return Shown(answer.status, headers, [name for name in _PRESENT if name in answer.headers], body)

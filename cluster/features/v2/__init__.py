@@ -4,6 +4,8 @@
 changes them; ``events`` and ``history`` are what has happened, for those who wait; ``shown`` is the JSON that
 clients read, ``refusals`` are etcd's errors.
 
+``users`` says who may do what, and shows it; ``user_changes`` changes users, roles and the switch.
+
 Paths are bytes, absolute and clean, with etcd's namespace before them: keys live below ``/1``, users and
 roles of v2 below ``/2``. Nobody writes a namespace itself.
 """

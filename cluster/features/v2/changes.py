@@ -25,6 +25,7 @@ from cluster.features.v2.tree import (
     namespace,
     node_row,
 )
+from cluster.features.v2.users import refusal
 from cluster.pacing.pace import MAX_ENTRY_BYTES
 
 _LONG_PAST_NS = 946_684_800 * 10**9  # what expires before 2000 never does, as in etcd
@@ -58,6 +59,9 @@ def answered(tree: Tree, body: bytes) -> tuple[list[Row], bytes]:
     """The rows that a request writes, which the tree is to take, and its answer; none, and the refusal.
     struct.error, ValueError: it is no request."""
     write = Write.decode(body)
+    denied = refusal(tree, write.who, write.path, write.slash, write.recursive, write=True)
+    if denied is not None:
+        return [], denied.encode()
     prefix = namespace(write.path)
     try:
         change = evaluate(tree, write)

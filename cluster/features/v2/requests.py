@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass
 from enum import IntEnum
+from typing import NamedTuple
 
 
 class Op(IntEnum):
@@ -25,15 +26,40 @@ class Kind(IntEnum):
     GET = 1
     SCAN = 2
     COUNTS = 3
+    USERS = 4  # cluster.features.v2.users.Show
 
 
 _WRITE = struct.Struct("<BBQqqII")  # op, flags, prev index, expires, now, lengths of path and previous value
 _DIR, _REFRESH, _RECURSIVE = 1, 2, 4
+_SLASH, _NAMED = 16, 32  # of every request for a key
 _READ = struct.Struct("<BQ")  # kind, index to wait for
 _GET = struct.Struct("<Bq")  # flags, now
 _SORTED = 8
 _SCAN = struct.Struct("<BQ")  # flags, since
 _ANSWER = struct.Struct("<QQHBB")  # index, raft index, error code, action, whether the key is new
+_WHO = struct.Struct("<HQB")  # length of the name, proof, whether a certificate says it
+
+PROVE = 1  # a code of none but us: compare the password with the hash in the body, and ask again
+MOST_NAME_BYTES = 4096  # of a user
+
+
+class Who(NamedTuple):
+    """The user of version 2 who asks. One without a name is nobody."""
+
+    name: bytes
+    proof: int = 0  # the fingerprint of the hash that his password was compared with; 0: it was not
+    certified: bool = False  # the name is his certificate's
+
+    def encode(self) -> bytes:
+        """On the wire."""
+        return _WHO.pack(len(self.name), self.proof, self.certified) + self.name
+
+    @classmethod
+    def decode(cls, data: bytes, at: int) -> tuple[Who, int]:
+        """Off the wire, from a place on; and where it ends. struct.error: it is none."""
+        length, proof, certified = _WHO.unpack_from(data, at)
+        at += _WHO.size
+        return cls(data[at : at + length], proof, bool(certified)), at + length
 
 
 @dataclass(slots=True, frozen=True)
@@ -50,10 +76,13 @@ class Write:
     refresh: bool = False
     recursive: bool = False
     now_ns: int = 0  # the front's clock
+    who: Who | None = None  # None: he says nothing
+    slash: bool = False  # the path was asked for with a slash behind it
 
     def encode(self) -> bytes:
         """On the wire."""
         flags = self.directory * _DIR + self.refresh * _REFRESH + self.recursive * _RECURSIVE
+        flags += self.slash * _SLASH
         head = _WRITE.pack(
             self.op,
             flags,
@@ -63,18 +92,24 @@ class Write:
             len(self.path),
             len(self.prev_value),
         )
-        return b"".join((head, self.path, self.prev_value, self.value))
+        if self.who is None:
+            return b"".join((head, self.path, self.prev_value, self.value))
+        named = head[:1] + bytes((flags + _NAMED,)) + head[2:]
+        return b"".join((named, self.path, self.prev_value, self.who.encode(), self.value))
 
     @classmethod
     def decode(cls, data: bytes) -> Write:
         """Off the wire. struct.error, ValueError: it is none."""
         op, flags, prev_index, expires_ns, now_ns, path_length, prev_length = _WRITE.unpack_from(data)
         at = _WRITE.size + path_length
-        end = at + prev_length
+        end = value_at = at + prev_length
+        who = None
+        if flags & _NAMED:
+            who, value_at = Who.decode(data, end)
         return cls(
             Op(op),
             checked(data[_WRITE.size : at]),
-            data[end:],
+            data[value_at:],
             bool(flags & _DIR),
             data[at:end],
             prev_index,
@@ -82,6 +117,8 @@ class Write:
             bool(flags & _REFRESH),
             bool(flags & _RECURSIVE),
             now_ns,
+            who,
+            bool(flags & _SLASH),
         )
 
 
@@ -96,7 +133,11 @@ def checked(path: bytes) -> bytes:
 
 def grows(write: bytes) -> bool:
     """Whether an encoded change may take space."""
-    return write[:1] not in (b"\x06", b"\x07")  # DELETE, COMPARE_AND_DELETE
+    return write[:1] not in _SHRINKS
+
+
+#: DELETE, COMPARE_AND_DELETE, and of ``cluster.features.v2.user_changes`` DELETE_USER, DELETE_ROLE, DISABLE
+_SHRINKS = frozenset((b"\x06", b"\x07", b"\x41", b"\x43", b"\x45"))
 
 
 @dataclass(slots=True, frozen=True)
@@ -107,17 +148,24 @@ class Get:
     recursive: bool = False
     sorted: bool = False
     now_ns: int = 0
+    who: Who | None = None
+    slash: bool = False
 
     def encode(self) -> bytes:
         """On the wire."""
-        return _GET.pack(self.recursive * _RECURSIVE + self.sorted * _SORTED, self.now_ns) + self.path
+        flags = self.recursive * _RECURSIVE + self.sorted * _SORTED + self.slash * _SLASH
+        if self.who is None:
+            return _GET.pack(flags, self.now_ns) + self.path
+        return _GET.pack(flags + _NAMED, self.now_ns) + self.who.encode() + self.path
 
     @classmethod
     def decode(cls, data: bytes) -> Get:
         """Off the wire. struct.error, ValueError: it is none."""
         flags, now_ns = _GET.unpack_from(data)
-        path = checked(data[_GET.size :])
-        return cls(path, bool(flags & _RECURSIVE), bool(flags & _SORTED), now_ns)
+        who, at = Who.decode(data, _GET.size) if flags & _NAMED else (None, _GET.size)
+        path = checked(data[at:])
+        slash = bool(flags & _SLASH)
+        return cls(path, bool(flags & _RECURSIVE), bool(flags & _SORTED), now_ns, who, slash)
 
 
 @dataclass(slots=True, frozen=True)
@@ -127,16 +175,22 @@ class Scan:
     path: bytes
     recursive: bool = False
     since: int = 0  # 0: nothing that is past is wanted, only the index
+    who: Who | None = None
+    slash: bool = False
 
     def encode(self) -> bytes:
         """On the wire."""
-        return _SCAN.pack(self.recursive * _RECURSIVE, self.since) + self.path
+        flags = self.recursive * _RECURSIVE + self.slash * _SLASH
+        if self.who is None:
+            return _SCAN.pack(flags, self.since) + self.path
+        return _SCAN.pack(flags + _NAMED, self.since) + self.who.encode() + self.path
 
     @classmethod
     def decode(cls, data: bytes) -> Scan:
         """Off the wire. struct.error, ValueError: it is none."""
         flags, since = _SCAN.unpack_from(data)
-        return cls(checked(data[_SCAN.size :]), bool(flags & _RECURSIVE), since)
+        who, at = Who.decode(data, _SCAN.size) if flags & _NAMED else (None, _SCAN.size)
+        return cls(checked(data[at:]), bool(flags & _RECURSIVE), since, who, bool(flags & _SLASH))
 
 
 @dataclass(slots=True, frozen=True)
@@ -145,7 +199,7 @@ class Answer:
 
     index: int  # X-Etcd-Index
     body: bytes  # JSON with its end of line; of a scan that found nothing: empty
-    code: int = 0  # errorCode; 0: none
+    code: int = 0  # errorCode; 0: none; PROVE; of what concerns users: the HTTP status
     action: int = 0  # cluster.features.v2.events.Action
     created: bool = False  # 201
     raft_index: int = 0  # what was applied; of a write: 0

@@ -6,7 +6,13 @@ from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
-from cluster.wire.messages import Method
+from cluster.features.v2.changes import evaluate
+from cluster.features.v2.events import encode_news
+from cluster.features.v2.refusals import Code, V2Error
+from cluster.features.v2.requests import Answer, Op, Scan, Who, Write, split_read
+from cluster.features.v2.tree import KEYS, Tree
+from cluster.features.v2.user_changes import UserChange, UserOp, UserWish, changed
+from cluster.wire.messages import HEAD, Method
 from proxy.routing.router import Waiting
 from proxy.v2.feed import Feed
 
@@ -61,3 +67,37 @@ def test_those_who_wait_look_back_in_turns_when_their_link_is_lost() -> None:
     for waiter in waiters:
         feed.cancel(waiter)
     assert router.posted[-1] == (other, Method.V2_FOLLOW, b"\0")
+
+
+def test_all_are_judged_anew_when_users_change() -> None:
+    """They look back from behind what they have seen; what follows the change comes by that look."""
+    router = Router()
+    feed = Feed(router)  # type: ignore[arg-type]
+    woken: list[Any] = []
+    waiters = [
+        feed.wait(b"/1/k", False, 0, True, lambda _: None, woken.append, Who(b"a", 7)) for _ in range(3)
+    ]
+    link = router.routes[0].replica
+    for _, waiting in router.sent[:2]:  # the third one has no answer yet
+        waiting.then(waiting, 0, bytes(HEAD.size) + Answer(5, b"").encode())
+    router.sent.clear()
+    tree = Tree()
+    tree.index = 5
+    rows = [evaluate(tree, Write(Op.SET, KEYS + b"/k", b"1")).rows]
+    tree.take(rows[0])
+    rows.append(changed(tree, UserChange(UserOp.PUT_USER, b"a", UserWish("h").encode()).encode())[0])
+    tree.take(rows[1])
+    rows.append(evaluate(tree, Write(Op.SET, KEYS + b"/k", b"2")).rows)
+    events = [
+        (value, ()) for taken in rows for name, value in taken if name[:1] == b"h" and value is not None
+    ]
+    router.v2_news(link, encode_news(tree.index + 1, False, events))
+    assert [fired.event.node.value for fired in woken] == [b"1", b"1"]
+    feed.tick(1)
+    scans = [Scan.decode(split_read(waiting.body)[2]) for _, waiting in router.sent]
+    assert [(scan.who, scan.since) for scan in scans] == [(Who(b"a", 7), 7)] * 2 + [(Who(b"a", 7), 0)]
+    denied = V2Error(Code.UNAUTHORIZED, b"Insufficient credentials")
+    _, waiting = router.sent[0]
+    waiting.then(waiting, 0, bytes(HEAD.size) + Answer(0, denied.json(), denied.code).encode())
+    assert woken[2:] == [None]  # that wait ends
+    assert [waiter.alive for waiter in waiters] == [False, True, True]

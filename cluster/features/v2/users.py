@@ -1,0 +1,345 @@
+"""Users and roles of version 2: who may do what, as the tree says it.
+
+They are files of the tree below ``/2``, as in etcd: ``/2/users/<name>``, ``/2/roles/<name>`` and
+``/2/enabled``, whose values are etcd's JSON. So whoever holds a tree can judge a request, and does it by the
+same tree that he answers it from: the leader a write, a replica a read.
+
+A password is compared by the front (it takes long). The front then shows the fingerprint of the hash; where
+that is not the user's, the answer is PROVE, with the hash, for the front alone.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+from hashlib import sha256
+
+from cluster.features.v2.refusals import Code, V2Error
+from cluster.features.v2.requests import PROVE, Answer, Who
+from cluster.features.v2.text import quoted
+from cluster.features.v2.tree import AUTH, KEYS, Node, Tree
+
+USERS, ROLES, ENABLED = AUTH + b"/users", AUTH + b"/roles", AUTH + b"/enabled"
+ROOT, GUEST = "root", "guest"
+
+Names = tuple[str, ...] | None  # None: JSON's null
+
+
+@dataclass(slots=True, frozen=True)
+class User:
+    """``/2/users/<name>``."""
+
+    name: str
+    password: str  # bcrypt's hash
+    roles: Names
+
+    def json(self, *, stored: bool) -> str:
+        """As it is stored, or as clients read it."""
+        secret = f'"password":{_text(self.password)},' if stored and self.password else ""
+        return f'{{"user":{_text(self.name)},{secret}"roles":{_list(self.roles)}}}'
+
+
+@dataclass(slots=True, frozen=True)
+class Permissions:
+    """Patterns of keys: what ends with ``*`` is a prefix."""
+
+    read: Names = None
+    write: Names = None
+
+    @property
+    def empty(self) -> bool:
+        """Whether there is none."""
+        return not self.read and not self.write
+
+    def json(self) -> str:
+        """As it is stored, and as clients read it."""
+        return f'{{"kv":{{"read":{_list(self.read)},"write":{_list(self.write)}}}}}'
+
+
+@dataclass(slots=True, frozen=True)
+class Role:
+    """``/2/roles/<name>``."""
+
+    name: str
+    permissions: Permissions
+    grant: Permissions | None = None  # of one that was made with an empty one, as etcd keeps it
+    revoke: Permissions | None = None
+
+    def json(self) -> str:
+        """As it is stored, and as clients read it."""
+        more = "".join(
+            f',"{name}":{found.json()}'
+            for name, found in (("grant", self.grant), ("revoke", self.revoke))
+            if found is not None
+        )
+        return f'{{"role":{_text(self.name)},"permissions":{self.permissions.json()}{more}}}'
+
+
+_ALL = Permissions(("/*",), ("/*",))
+ROOT_ROLE, GUEST_ROLE = Role(ROOT, _ALL), Role(GUEST, _ALL)
+
+
+def _text(text: str) -> str:
+    return quoted(text.encode("utf-8", "surrogatepass"))
+
+
+def _list(names: Names) -> str:
+    return "null" if names is None else f"[{','.join(map(_text, names))}]"
+
+
+# -- what the tree holds
+
+
+def held(tree: Tree, path: bytes) -> Node | None:
+    """The node there, if there is one."""
+    try:
+        return tree.find(path)
+    except V2Error:
+        return None
+
+
+def enabled(tree: Tree) -> bool:
+    """Whether requests are judged. Asked for each of them."""
+    assert tree.root.children is not None
+    below = tree.root.children.get(b"2")
+    if below is None or below.children is None:
+        return False
+    switch = below.children.get(b"enabled")
+    return switch is not None and switch.value == b"true"
+
+
+def find_user(tree: Tree, name: bytes) -> User | None:
+    """A user; root always has the role of his name."""
+    node = held(tree, USERS + b"/" + name) if name else None
+    if node is None or node.children is not None:
+        return None
+    found = json.loads(node.value)
+    user = User(found["user"], found.get("password", ""), _names(found["roles"]))
+    return User(ROOT, user.password, with_root(user.roles)) if user.name == ROOT else user
+
+
+def with_root(roles: Names) -> Names:
+    """What root has."""
+    return roles if roles and ROOT in roles else (*(roles or ()), ROOT)
+
+
+def find_role(tree: Tree, name: str) -> Role | None:
+    """A role; that of root is nowhere, and cannot be changed."""
+    if name == ROOT:
+        return ROOT_ROLE
+    encoded = name.encode("utf-8", "surrogatepass")
+    if not encoded or b"/" in encoded:
+        return None
+    node = held(tree, ROLES + b"/" + encoded)
+    if node is None or node.children is not None:
+        return None
+    found = json.loads(node.value)
+    permissions = _permissions(found["permissions"])
+    return Role(found["role"], permissions or Permissions(), *map(_permissions, map(found.get, _CHANGES)))
+
+
+_CHANGES = ("grant", "revoke")
+
+
+def _permissions(found: dict[str, dict[str, list[str] | None]] | None) -> Permissions | None:
+    return None if found is None else Permissions(*(_names(found["kv"][name]) for name in ("read", "write")))
+
+
+def _names(found: list[str] | None) -> Names:
+    return None if found is None else tuple(found)
+
+
+def fingerprint(known: bytes) -> int:
+    """What a front shows of a hash that a password was compared with."""
+    return int.from_bytes(sha256(known).digest()[:8]) | 1
+
+
+# -- who may
+
+
+class Unproven(Exception):
+    """A password is to be compared with this hash first."""
+
+    def __init__(self, known: bytes) -> None:
+        self.known = known
+        super().__init__("a password is to be compared")
+
+
+def _asking(tree: Tree, who: Who) -> User | None:
+    """The user who asks; None: there is none of this name. Unproven."""
+    user = find_user(tree, who.name)
+    if user is None or who.certified:
+        return user
+    known = user.password.encode()
+    if who.proof != fingerprint(known):
+        raise Unproven(known)
+    return user
+
+
+def refusal(
+    tree: Tree, who: Who | None, path: bytes, slash: bool, recursive: bool, write: bool
+) -> Answer | None:
+    """What is answered instead of a request for a key, since he who asks may not; None: he may."""
+    if not enabled(tree):
+        return None
+    try:
+        user = None if who is None else _asking(tree, who)
+    except Unproven as unproven:
+        return Answer(tree.index, unproven.known, PROVE)
+    key = path.removeprefix(KEYS) + (b"/" if slash else b"")
+    if user is not None:
+        allowed = any(_may(find_role(tree, role), key, recursive, write) for role in user.roles or ())
+    elif who is None or who.certified:
+        allowed = _may(find_role(tree, GUEST), key, False, write)
+    else:
+        allowed = False
+    if allowed:
+        return None
+    return Answer(0, V2Error(Code.UNAUTHORIZED, b"Insufficient credentials").json(), Code.UNAUTHORIZED)
+
+
+def _may(role: Role | None, key: bytes, recursive: bool, write: bool) -> bool:
+    if role is None:
+        return False
+    if role.name == ROOT:
+        return True
+    patterns = role.permissions.write if write else role.permissions.read
+    for pattern in patterns or ():
+        if pattern.endswith("*"):
+            if key.startswith(pattern[:-1].encode("utf-8", "surrogatepass")):
+                return True
+        elif not recursive and pattern and key == pattern.encode("utf-8", "surrogatepass"):
+            return True
+    return False
+
+
+def root_refusal(tree: Tree, who: Who | None) -> Answer | None:
+    """What is answered instead of what only a user with the role root may; None: he may."""
+    if not enabled(tree):
+        return None
+    try:
+        user = None if who is None else _asking(tree, who)
+    except Unproven as unproven:
+        return Answer(tree.index, unproven.known, PROVE)
+    if user is not None and ROOT in (user.roles or ()):
+        return None
+    return Answer(tree.index, message("Insufficient credentials"), 401)
+
+
+# -- what is shown
+
+
+def message(text: str | bytes) -> bytes:
+    """The body of a refusal."""
+    told = text if isinstance(text, bytes) else text.encode("utf-8", "surrogateescape")
+    return f'{{"message":{quoted(told)}}}'.encode()
+
+
+class What(IntEnum):
+    """What is asked of users and roles. Numbers are never reused."""
+
+    ENABLED = 1  # whoever asks
+    MAY = 2  # whether he who asks has the role root
+    USERS = 3
+    USER = 4
+    ROLES = 5
+    ROLE = 6
+
+
+_SHOW = struct.Struct("<BB")  # what, whether somebody is named
+
+
+@dataclass(slots=True, frozen=True)
+class Show:
+    """A question about users and roles (V2_READ, Kind.USERS)."""
+
+    what: What
+    who: Who | None = None
+    name: bytes = b""
+
+    def encode(self) -> bytes:
+        """On the wire."""
+        named = b"" if self.who is None else self.who.encode()
+        return _SHOW.pack(self.what, self.who is not None) + named + self.name
+
+    @classmethod
+    def decode(cls, data: bytes) -> Show:
+        """Off the wire. struct.error, ValueError: it is none."""
+        what, named = _SHOW.unpack_from(data)
+        who, at = Who.decode(data, _SHOW.size) if named else (None, _SHOW.size)
+        return cls(What(what), who, data[at:])
+
+
+def shown(tree: Tree, asked: Show) -> Answer:
+    """Its answer; the code is the HTTP status."""
+    if asked.what == What.ENABLED:
+        return Answer(tree.index, b'{"enabled":%b}\n' % (b"true" if enabled(tree) else b"false"), 200)
+    refused = root_refusal(tree, asked.who)
+    if refused is not None:
+        return refused
+    status, body = _SHOWN[asked.what](tree, asked.name)
+    return Answer(tree.index, body, status)
+
+
+def _user(tree: Tree, name: bytes) -> tuple[int, bytes]:
+    user = find_user(tree, name)
+    if user is None:
+        return 404, message(b"auth: User %b does not exist." % name)
+    roles = []
+    for role in user.roles or ():
+        found = find_role(tree, role)
+        if found is None:
+            return 404, message(f"auth: Role {role} does not exist.")
+        roles.append(found)
+    return 200, f"{_with_roles(user, roles)}\n".encode()
+
+
+def _role(tree: Tree, name: bytes) -> tuple[int, bytes]:
+    role = find_role(tree, name.decode("utf-8", "surrogateescape"))
+    if role is None:
+        return 404, message(b"auth: Role %b does not exist." % name)
+    return 200, f"{role.json()}\n".encode()
+
+
+def _with_roles(user: User, roles: Sequence[Role]) -> str:
+    listed = f',"roles":[{",".join(role.json() for role in roles)}]' if roles else ""
+    return f'{{"user":{_text(user.name)}{listed}}}'
+
+
+def _users(tree: Tree, _: bytes) -> tuple[int, bytes]:
+    found = []
+    for name in _below(tree, USERS):
+        user = find_user(tree, name)
+        if user is not None:
+            roles = [
+                role for role in (find_role(tree, name) for name in user.roles or ()) if role is not None
+            ]
+            found.append(_with_roles(user, roles))
+    listed = f"[{','.join(found)}]" if found else "null"
+    return 200, f'{{"users":{listed}}}\n'.encode()
+
+
+def _roles(tree: Tree, _: bytes) -> tuple[int, bytes]:
+    names = sorted([ROOT.encode(), *_below(tree, ROLES)])
+    found = (find_role(tree, name.decode("utf-8", "surrogatepass")) for name in names)
+    listed = ",".join(role.json() for role in found if role is not None)
+    return 200, f'{{"roles":[{listed}]}}\n'.encode()
+
+
+def _below(tree: Tree, path: bytes) -> Iterable[bytes]:
+    """The names there, in order; hidden ones are not listed, as in etcd."""
+    node = held(tree, path)
+    children = {} if node is None else node.children or {}
+    return sorted(name for name, child in children.items() if not child.hidden)
+
+
+_SHOWN = {
+    What.MAY: lambda tree, name: (200, b""),
+    What.USERS: _users,
+    What.USER: _user,
+    What.ROLES: _roles,
+    What.ROLE: _role,
+}

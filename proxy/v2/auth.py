@@ -1,0 +1,210 @@
+"""``/v2/auth``: users, roles and whether they count.
+
+What a request asks for is read here; nodes judge it, change users and roles, and show them
+(``cluster.features.v2``).
+"""
+
+from __future__ import annotations
+
+import posixpath
+import time
+from collections.abc import Callable
+
+from cluster import errors
+from cluster.errors import EtcdError
+from cluster.features.v2.requests import MOST_NAME_BYTES, PROVE, Answer, Kind, Who, read_body
+from cluster.features.v2.user_changes import UserChange, UserOp, UserWish
+from cluster.features.v2.users import Show, What, message
+from cluster.wire.messages import HEAD, Method
+from proxy.auth.passwords import MOST_BYTES
+from proxy.http.requests import HttpRequest
+from proxy.routing.router import MethodStats, Waiting
+from proxy.shared.context import Context
+from proxy.v2.auth_bodies import BadBody, role_of, user_of
+from proxy.v2.call import JSON, HttpCall, allowed
+from proxy.v2.credentials import Credentials
+from proxy.v2.feed import Feed
+
+PREFIX = "/v2/auth"
+_MOST_PROOFS = 3  # a password that changes again and again meanwhile is none
+
+Answered = Callable[[Answer], None]
+Send = Callable[[Who | None, Callable[[Waiting, int, bytes], None]], None]
+
+
+class Auth:
+    """Of one front."""
+
+    def __init__(self, context: Context, credentials: Credentials, feed: Feed) -> None:
+        self._context = context
+        self._router = context.router
+        self._credentials = credentials
+        self._feed = feed
+        self._stats = MethodStats()
+        self._headers = [("X-Etcd-Cluster-Id", f"{context.common.cluster_id:x}")]
+
+    # -- what is served
+
+    def enable(self, request: HttpRequest) -> None:
+        """``/v2/auth/enable``."""
+        if not allowed(request, "GET", "PUT", "DELETE"):
+            return
+        if request.method == "GET":
+            self._show(request, What.ENABLED)
+        else:
+            op = UserOp.ENABLE if request.method == "PUT" else UserOp.DISABLE
+            self._change(request, op)
+
+    def users(self, request: HttpRequest) -> None:
+        """``/v2/auth/users`` and below."""
+        name = self._name(request, What.USERS)
+        if name is None or not allowed(request, "GET", "PUT", "DELETE"):
+            return
+        if request.method == "GET":
+            self._show(request, What.USER, name)
+        elif request.method == "DELETE":
+            self._change(request, UserOp.DELETE_USER, name)
+        else:
+            self.if_root(request, lambda: self._put_user(request, name))
+
+    def roles(self, request: HttpRequest) -> None:
+        """``/v2/auth/roles`` and below."""
+        name = self._name(request, What.ROLES)
+        if name is None or not allowed(request, "GET", "PUT", "DELETE"):
+            return
+        if request.method == "GET":
+            self._show(request, What.ROLE, name)
+        elif request.method == "DELETE":
+            self._change(request, UserOp.DELETE_ROLE, name)
+        else:
+            self.if_root(request, lambda: self._put_role(request, name))
+
+    def _name(self, request: HttpRequest, everything: What) -> bytes | None:
+        """Whom the path names; None: it is answered."""
+        pieces = posixpath.normpath(request.path.removeprefix(PREFIX)).split("/")
+        name = pieces[-1].encode("utf-8", "surrogateescape")
+        if len(pieces) == 2:
+            if allowed(request, "GET"):
+                self._show(request, everything)
+        elif len(pieces) != 3 or len(name) > MOST_NAME_BYTES:
+            request.respond(400, message("Invalid path"), (), JSON)
+        else:
+            return name
+        return None
+
+    def _put_user(self, request: HttpRequest, name: bytes) -> None:
+        try:
+            user, password, roles, grant, revoke = user_of(request.body)
+        except BadBody:
+            self._refuse(request, 400, "Invalid JSON in request body.")
+            return
+        if user.encode() != name:
+            self._refuse(request, 400, "User JSON name does not match the name in the URL")
+            return
+
+        def hashed(known: bytes) -> None:
+            if request.closed:
+                return
+            if password and not known:
+                self._refuse(request, 500, "Internal Server Error")
+                return
+            wish = UserWish(known.decode(), roles, grant, revoke)
+            self._change(request, UserOp.PUT_USER, name, wish.encode())
+
+        if not password:
+            hashed(b"")
+            return
+        try:
+            self._context.passwords.hash(password.encode()[:MOST_BYTES], hashed)
+        except EtcdError:
+            self._refuse(request, 500, "Internal Server Error")
+
+    def _put_role(self, request: HttpRequest, name: bytes) -> None:
+        try:
+            role, wish = role_of(request.body)
+        except BadBody:
+            self._refuse(request, 400, "Invalid JSON in request body.")
+            return
+        if role.encode() != name:
+            self._refuse(request, 400, "Role JSON name does not match the name in the URL")
+        else:
+            self._change(request, UserOp.PUT_ROLE, name, wish.encode())
+
+    # -- what nodes are asked
+
+    def if_root(self, request: HttpRequest, then: Callable[[], None]) -> None:
+        """Go on if he who asks has the role root, or users do not count; else it is answered."""
+        self._ask(request, self._shows(request, What.MAY, b""), lambda answer: then())
+
+    def _show(self, request: HttpRequest, what: What, name: bytes = b"") -> None:
+        self._ask(request, self._shows(request, what, name), lambda answer: self._respond(request, answer))
+
+    def _shows(self, request: HttpRequest, what: What, name: bytes) -> Send:
+        def send(who: Who | None, then: Callable[[Waiting, int, bytes], None]) -> None:
+            body = read_body(Kind.USERS, self._feed.highest, Show(what, who, name).encode())
+            self._router.read(HttpCall(request), Method.V2_READ, body, 0, True, self._stats, then)
+
+        return send
+
+    def _change(self, request: HttpRequest, op: UserOp, name: bytes = b"", wish: bytes = b"") -> None:
+        if len(wish) > self._context.common.max_request_bytes:
+            self._refuse(request, 500, errors.REQUEST_TOO_LARGE.text)
+            return
+
+        def send(who: Who | None, then: Callable[[Waiting, int, bytes], None]) -> None:
+            body = UserChange(op, name, wish, who, time.time_ns()).encode()
+            self._router.write(HttpCall(request), Method.V2_WRITE, body, 0, self._stats, then)
+
+        self._ask(request, send, lambda answer: self._respond(request, answer))
+
+    def _ask(self, request: HttpRequest, send: Send, then: Answered) -> None:
+        """Ask, again with a password that was compared if need be."""
+        if self._context.principals.enabled:  # users of version 3 are none of version 2's: nobody may
+            self._denied(request)
+            return
+        left = _MOST_PROOFS
+
+        def proven(who: Who | None) -> None:
+            if who is None or left <= 0:
+                self._denied(request)
+            else:
+                send(who, answered)
+
+        def answered(waiting: Waiting, status: int, body: bytes) -> None:
+            nonlocal left
+            if request.closed:
+                return
+            if status != 0:
+                if EtcdError.decode(body).kind is errors.PERMISSION_DENIED:
+                    self._denied(request)  # of users of version 3, which this front did not know yet
+                else:
+                    self._refuse(request, 500, "Internal Server Error")
+                return
+            answer = Answer.decode(body, HEAD.size)
+            self._feed.shown(answer.index)
+            if answer.code == PROVE:
+                left -= 1
+                try:
+                    self._credentials.prove(request, answer.body, proven)
+                except EtcdError:
+                    self._refuse(request, 500, "Internal Server Error")
+            elif answer.code == 401:
+                self._denied(request)
+            else:
+                then(answer)
+
+        send(self._credentials.of(request), answered)
+
+    # -- answers
+
+    def _respond(self, request: HttpRequest, answer: Answer) -> None:
+        if not request.closed:
+            request.respond(answer.code, answer.body, self._headers, JSON)
+
+    def _refuse(self, request: HttpRequest, status: int, text: str) -> None:
+        if not request.closed:
+            request.respond(status, message(text), self._headers, JSON)
+
+    def _denied(self, request: HttpRequest) -> None:
+        if not request.closed:
+            request.respond(401, message("Insufficient credentials"), (), JSON)

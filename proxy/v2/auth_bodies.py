@@ -1,0 +1,74 @@
+"""The bodies of ``/v2/auth``, as Go's ``encoding/json`` reads them into etcd's structs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from cluster.features.v2.user_changes import RoleWish
+from cluster.features.v2.users import Names, Permissions
+from proxy.gateway.go_json import Mistake, Number, Values
+
+
+class BadBody(ValueError):
+    """It cannot be read."""
+
+
+def user_of(body: bytes) -> tuple[str, str, Names, Names, Names]:
+    """Name, password, roles, roles to grant and to revoke."""
+    found = _first(body)
+    roles, grant, revoke = (_list(_field(found, name)) for name in ("roles", "grant", "revoke"))
+    return _text(_field(found, "user")), _text(_field(found, "password")), roles, grant, revoke
+
+
+def role_of(body: bytes) -> tuple[str, RoleWish]:
+    """Name, and what it is to become."""
+    found = _first(body)
+    permissions, grant, revoke = (_permissions(_field(found, n)) for n in ("permissions", "grant", "revoke"))
+    return _text(_field(found, "role")), RoleWish(permissions or Permissions(), grant, revoke)
+
+
+def _first(body: bytes) -> dict[str, Any]:
+    """The first value; what follows is not looked at."""
+    try:
+        found = Values(body).next()
+    except (Mistake, EOFError):
+        raise BadBody from None
+    return _struct(found)
+
+
+def _struct(found: Any) -> dict[str, Any]:
+    if found is None:
+        return {}
+    if not isinstance(found, dict):
+        raise BadBody
+    return found
+
+
+def _field(found: dict[str, Any], name: str) -> Any:
+    """The last one of this name, however it is written."""
+    values = [value for key, value in found.items() if key.lower() == name]
+    return values[-1] if values else None
+
+
+def _permissions(found: Any) -> Permissions | None:
+    if found is None:
+        return None
+    kv = _struct(_field(_struct(found), "kv"))
+    return Permissions(_list(_field(kv, "read")), _list(_field(kv, "write")))
+
+
+def _list(found: Any) -> Names:
+    if found is None:
+        return None
+    if not isinstance(found, list):
+        raise BadBody
+    return tuple(_text(each) for each in found)
+
+
+def _text(found: Any) -> str:
+    """A string; half a character of UTF-16 is none, as in Go."""
+    if found is None:
+        return ""
+    if not isinstance(found, str) or isinstance(found, Number):
+        raise BadBody
+    return found.encode("utf-16", "surrogatepass").decode("utf-16", "replace")

@@ -1,0 +1,81 @@
+"""Who asks, by version 2's users: HTTP Basic, or a certificate's name.
+
+Nodes judge (``cluster.features.v2.users``); the front compares passwords, which takes long, once: it then
+shows the fingerprint of the hash, and keeps it for the next requests with the same name and password.
+"""
+
+from __future__ import annotations
+
+import binascii
+import hashlib
+import os
+from base64 import b64decode
+from collections.abc import Callable
+
+from cluster.features.v2.requests import MOST_NAME_BYTES, Who
+from cluster.features.v2.users import fingerprint
+from proxy.auth.passwords import Passwords
+from proxy.http.requests import HttpRequest
+
+_NOBODY = Who(b"")
+_MOST_KEPT = 10_000
+
+
+class Credentials:
+    """Of one front."""
+
+    def __init__(self, passwords: Passwords) -> None:
+        self._passwords = passwords
+        self._salt = os.urandom(32)
+        self._proofs: dict[bytes, int] = {}  # by name and password: of the hash that these were compared with
+
+    def of(self, request: HttpRequest) -> Who | None:
+        """Who a request says that he is; None: it says nothing."""
+        header = request.headers.get("authorization")
+        if not header:
+            return Who(_bytes(request.peer_name), 0, True) if request.peer_name else None
+        found = basic(header)
+        if found is None:
+            return _NOBODY
+        return Who(found[0], self._proofs.get(self._key(*found), 0))
+
+    def prove(self, request: HttpRequest, known: bytes, then: Callable[[Who | None], None]) -> None:
+        """Compare a request's password with a hash. ``then`` gets who may ask again, or None: it is wrong.
+        EtcdError: too many wait for that."""
+        found = basic(request.headers.get("authorization", ""))
+        if found is None:
+            then(None)
+            return
+        name, password = found
+
+        def compared(right: bool) -> None:
+            if request.closed:
+                return
+            if not right:
+                then(None)
+                return
+            if len(self._proofs) >= _MOST_KEPT:
+                self._proofs.clear()
+            proof = self._proofs[self._key(name, password)] = fingerprint(known)
+            then(Who(name, proof))
+
+        self._passwords.check(password, known, compared)
+
+    def _key(self, name: bytes, password: bytes) -> bytes:
+        made = hashlib.blake2b(b"%d:" % len(name) + name + password, digest_size=32, key=self._salt)
+        return made.digest()
+
+
+def basic(header: str) -> tuple[bytes, bytes] | None:
+    """Name and password of an Authorization field as Go reads it; None: it has none."""
+    if header[:6].lower() != "basic ":
+        return None
+    try:
+        name, colon, password = b64decode(header[6:].encode("latin-1"), validate=True).partition(b":")
+    except (binascii.Error, ValueError):
+        return None
+    return (name, password) if colon and len(name) <= MOST_NAME_BYTES and b"/" not in name else None
+
+
+def _bytes(text: str) -> bytes:
+    return text.encode("utf-8", "surrogateescape")[:MOST_NAME_BYTES]

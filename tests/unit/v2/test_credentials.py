@@ -1,0 +1,115 @@
+"""Who a request says that he is, and what bodies of /v2/auth say (proxy.v2.credentials, auth_bodies)."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import json
+from collections.abc import Callable
+from random import Random
+from typing import Any
+
+import pytest
+
+from cluster.features.v2.requests import Who
+from cluster.features.v2.users import Permissions, fingerprint
+from proxy.http.requests import HttpRequest
+from proxy.v2.auth_bodies import BadBody, role_of, user_of
+from proxy.v2.credentials import Credentials, basic
+
+
+class Passwords:
+    """Every password is right that the hash ends with."""
+
+    def __init__(self) -> None:
+        self.compared: list[bytes] = []
+
+    def check(self, password: bytes, known: bytes, then: Callable[[bool], None]) -> None:
+        self.compared.append(password)
+        then(known.endswith(password))
+
+
+def request(header: str | None = None, name: str | None = None) -> HttpRequest:
+    made = HttpRequest("GET", "/v2/keys/a", "", {} if header is None else {"authorization": header}, b"", "")
+    made.peer_name = name
+    return made
+
+
+def shown(name: str, password: str) -> str:
+    return "Basic " + base64.b64encode(f"{name}:{password}".encode()).decode()
+
+
+def test_names_are_those_of_go() -> None:
+    plain = base64.b64encode(b"a:b:c").decode()
+    assert basic(f"Basic {plain}") == basic(f"bASIC {plain}") == (b"a", b"b:c")
+    assert basic(shown("", "")) == (b"", b"")
+    for header in (
+        "",
+        "Basic",
+        "Basic ",
+        f"Bearer {plain}",
+        f"Basic  {plain}",
+        f"Basic {plain}x",
+        "Basic eA==",
+        "Basic \xff",
+    ):
+        assert basic(header) is None
+    assert basic(shown("a/b", "x")) is None
+    assert basic(shown("a" * 5000, "x")) is None
+
+
+def test_who_says_nothing_is_his_certificates_name_or_nobody_known() -> None:
+    credentials: Any = Credentials(Passwords())  # type: ignore[arg-type]
+    assert credentials.of(request()) is None
+    assert credentials.of(request("")) is None
+    assert credentials.of(request(name="cn")) == Who(b"cn", 0, True)
+    assert credentials.of(request("Bearer x", "cn")) == Who(b"")
+
+
+def test_a_password_is_compared_once_for_a_hash() -> None:
+    passwords = Passwords()
+    credentials: Any = Credentials(passwords)  # type: ignore[arg-type]
+    asked = request(shown("a", "pw"))
+    assert credentials.of(asked) == Who(b"a", 0)
+    told: list[Who | None] = []
+    credentials.prove(asked, b"hash-pw", told.append)
+    assert told == [Who(b"a", fingerprint(b"hash-pw"))]
+    assert credentials.of(asked) == told[0]
+    for other in (shown("a", "pw2"), shown("b", "pw"), shown("ap", "w")):
+        assert credentials.of(request(other)).proof == 0
+    credentials.prove(request(shown("a", "x")), b"hash-pw", told.append)
+    assert told[1:] == [None]
+    assert passwords.compared == [b"pw", b"x"]
+
+
+def test_bodies_are_read_as_by_go() -> None:
+    body = b'{"USER":"a","password":"p","roles":null,"Grant":["x",null],"revoke":[]} {'
+    assert user_of(body) == ("a", "p", None, ("x", ""), ())
+    assert user_of(b"null") == ("", "", None, None, None)
+    assert user_of(b'{"user":"\\ud800\xff"}')[0] == "\ufffd\ufffd"
+    name, wish = role_of(b'{"role":"r","permissions":{"kv":{"read":["/a"]}},"grant":{},"revoke":null}')
+    assert (name, wish.permissions, wish.grant, wish.revoke) == (
+        "r",
+        Permissions(("/a",)),
+        Permissions(),
+        None,
+    )
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_no_body_ends_more_than_its_request(seed: int) -> None:
+    chance = Random(seed)
+    pieces = [b"{", b"}", b"[", b"]", b'"user"', b'"role"', b'"grant"', b'"kv"', b'"permissions"', b":", b",",
+              b"1", b"null", b'"\\ud800"', b"\xff", b"true", b" ", b'"', b"1e999", b"-"]  # fmt: skip
+    good = json.dumps({"user": "a", "role": "b", "grant": {"kv": {"read": ["x"]}}, "roles": ["r"]}).encode()
+    for _ in range(2000):
+        if chance.random() < 0.5:
+            body = b"".join(chance.choices(pieces, k=chance.randint(0, 12)))
+        else:
+            at = chance.randrange(len(good))
+            body = good[:at] + bytes(chance.choices(range(256), k=2)) + good[at + chance.randint(0, 3) :]
+        for read in (user_of, role_of):
+            with contextlib.suppress(BadBody):
+                read(body)
+    with pytest.raises(BadBody):
+        user_of(b"[" * 200_000)
