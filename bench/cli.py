@@ -188,6 +188,10 @@ COMMANDS = {
     "v2-set": Command("Set single keys by version 2 of the API, over HTTP/1.1.", {**_KEYS}),
     "v2-get": Command("Read single keys by version 2 of the API. Consistency l: with quorum=true.", {
         **_CONSISTENCY, **_KEYS}, {"consistency": "s", "key_space": 1000}),
+    "v2-wait": Command("Set a key that many requests of version 2 wait for, each on a connection of its "
+                       "own; an operation is one change delivered. All wait before the next change.", {
+        "waiters": (Annotated[int, Option(help="Requests that wait.")], 1000),
+        "key_size_bytes": _SIZES["key_size_bytes"], "val_size_bytes": _SIZES["val_size_bytes"]}, total=10),
     "lease-keepalive": Command("Keep leases alive, each client on a stream of its own.", {
         "leases": (Annotated[int, Option(help="Leases, granted first and revoked after.")], 100),
         "lease_ttl_s": (Annotated[int, Option("--ttl", help="Of the leases, in seconds.")], 60)}),

@@ -8,7 +8,7 @@ from typing import Any
 
 UNARY = ("put", "range", "txn-put", "txn-compare")
 WATCHES = ("watch", "watch-latency")
-V2 = ("v2-set", "v2-get")  # over HTTP/1.1: ``bench.load.traffic.v2``
+V2 = ("v2-set", "v2-get", "v2-wait")  # over HTTP/1.1: ``bench.load.traffic.v2``
 # see ``bench.load.traffic.actors``
 ACTED = ("lease-keepalive", "lease-grant", "mixed", "txn-mixed", "stm", "lock", "scan")
 COMMANDS = (*UNARY, *WATCHES, *ACTED, *V2, "watch-get")
@@ -70,6 +70,8 @@ class Spec:
     progress_notify: bool = False
     # watch-get: events put before, which every watcher has to catch up with
     events: int = 8
+    # v2-wait
+    waiters: int = 1  # requests that wait for one key
     # lease-keepalive, lease-grant
     leases: int = 1
     lease_ttl_s: int = 60
@@ -85,7 +87,7 @@ class Spec:
         if self.command not in COMMANDS:
             raise ValueError(f"unknown command {self.command}")
         for name in ("conns", "clients", "key_size_bytes", "key_space", "txn_ops", "streams", "watchers_per_stream",
-                     "leases", "lease_ttl_s", "keys_per_txn", "names", "events"):
+                     "leases", "lease_ttl_s", "keys_per_txn", "names", "events", "waiters"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1")
         if self.total <= 0 and self.duration_s <= 0 and self.command != "watch-get":  # that ends with its watchers
@@ -105,6 +107,8 @@ class Spec:
         for name, choices in (("isolation", ISOLATIONS), ("locker", LOCKERS)):
             if getattr(self, name) not in choices:
                 raise ValueError(f"{name} must be one of {', '.join(choices)}")
+        if self.command == "v2-wait" and self.clients != 1:
+            raise ValueError("v2-wait has one client, which sets the key that all wait for")
         if self.keys_per_txn > self.key_space:
             raise ValueError("a transaction reads a key only once: key space smaller than the keys per transaction")
         if not 0 <= self.write_percent <= 100:

@@ -28,8 +28,9 @@ from bench.load.stats import Latencies
 from bench.load.traffic.actors import Actors, actors
 from bench.load.traffic.streams import CatchUps
 from bench.load.traffic.v2 import V2Client, v2_body
+from bench.load.traffic.v2_waits import Waiters
 from bench.load.traffic.watchers import Watchers
-from bench.load.traffic.workloads import PUT, RANGE, put_body, unary
+from bench.load.traffic.workloads import PUT, RANGE, key_format, put_body, unary
 from bench.parent import say
 from cluster.pb import rpc_pb2 as pb
 
@@ -47,7 +48,7 @@ class Worker:
         self._client: Client
         self._loop: Loop
         self._v2: V2Client | None = None
-        self._watchers: Watchers | None = None
+        self._watchers: Watchers | Waiters | None = None
         self._actors: Actors | None = None
         self._catch_up: pb.WatchCreateRequest | None = None
         self._catch_ups: CatchUps | None = None
@@ -67,8 +68,8 @@ class Worker:
                                          user=spec.user, timeout_s=spec.dial_timeout_s)
         connections = self._client.connections
         if spec.command in WATCHES:
-            self._watchers = Watchers(spec, self._client)
-            await self._watchers.create()
+            self._watchers = watchers = Watchers(spec, self._client)
+            await watchers.create()
             puts = replace(spec, key_space=spec.watched_keys, distribution="sequential") if spec.watched_keys else spec
             self._loop = Loop(spec, connections, PUT, put_body(puts, stamped=True))
         elif spec.command == "watch-get":
@@ -90,6 +91,11 @@ class Worker:
         if spec.user or any(endpoint.secure for endpoint in endpoints):
             raise RuntimeError("loads of version 2 are without TLS and users")
         self._client = Client(endpoints)
+        if spec.command == "v2-wait":
+            self._watchers = waiters = Waiters(spec, key_format(spec)(0))
+            await waiters.open(endpoints)
+            self._loop = Loop(spec, [waiters], "", lambda now: b"")
+            return
         self._v2 = await V2Client.open(endpoints, spec.conns, spec.dial_timeout_s)
         if spec.command == "v2-get":
             await self._v2.populate(spec)
@@ -145,7 +151,7 @@ class Worker:
             ended_ns = max(ended_ns, self._watchers.last_event_ns)
             errors.update(self._watchers.errors)
             extra["watch_created"] = _pairs(self._watchers.created_us)
-            extra["put"] = self.latencies.pairs()
+            extra["round" if self.spec.command == "v2-wait" else "put"] = self.latencies.pairs()
             extra["to_all"] = _pairs(self._watchers.to_all_us)
         if self._catch_ups is not None:
             errors.update(self._catch_ups.errors)

@@ -59,7 +59,8 @@ def _table(*columns: str) -> Table:
 
 
 def _latency(result: dict[str, Any], number: Callable[[float], str]) -> Table:
-    main = "delivery" if result["command"].startswith("watch") else "latency"
+    delivers = result["command"].startswith("watch") or result["command"] == "v2-wait"
+    main = "delivery" if delivers else "latency"
     table = _table("ms", *result["latency_ms"])
     table.add_row(main, *(number(value) for value in result["latency_ms"].values()))
     for name, values in result["extra"].items():

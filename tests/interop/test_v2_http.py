@@ -334,6 +334,13 @@ def test_loads_of_version_2_are_answered(command: str, etcd: Server, one: Server
         assert found["operations"] == 300
 
 
+def test_changes_are_delivered_to_many_who_wait(etcd: Server, one: Server) -> None:
+    for server in (etcd, one):
+        found = _load(server, "v2-wait", "--total=3", "--waiters=100")
+        assert found["operations"] == 300
+        assert found["extra"]["to_all"]["count"] == 3
+
+
 def test_a_wait_ends_with_its_client(one: Server) -> None:
     def watchers() -> int:
         return int(json.loads(one.ask("GET", "/v2/stats/store").body)["watchers"])
