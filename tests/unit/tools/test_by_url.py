@@ -271,11 +271,14 @@ def test_answers_that_are_none() -> None:
     error = {"errorCode": 100, "message": "Key not found", "cause": "/d", "index": 3}
     answers: dict[str, tuple[int, Any]] = {
         "GET /error": (404, error), "GET /text": (200, "<html>"), "GET /other": (200, {"health": "true"}),
+        "GET /secret": (401, {"message": "Insufficient credentials"}),
         "GET /deep": (200, "[" * 100_000), "GET /list": (200, []), "GET /down": (503, "{}"),
     }  # fmt: skip
     with serving(answers) as (url, _):
         with pytest.raises(Refused, match=r"^100: Key not found \(/d\) \[3\]$"):
             Service(f"{url}/error").get()
+        with pytest.raises(Refused, match=r"^0: Insufficient credentials \(\) \[0\]$"):
+            Service(f"{url}/secret").get()
         for path in ("text", "other", "deep", "list", "nowhere"):
             with pytest.raises(NotJson):
                 Service(f"{url}/{path}").get()

@@ -14,12 +14,14 @@ from tools.muster.config import settings as config
 from tools.muster.config.flags import SERVER_FLAGS
 from tools.muster.config.parse import ConfigError, UsageError, resolve
 from tools.muster.host import serve
+from tools.muster.host.children import ChildSpec
 from tools.muster.host.identity import bootstrap
+from tools.muster.host.identity.bootstrap import Identity
 from tools.muster.host.identity.by_url import ClusterFull
 from tools.muster.host.identity.joining import Running, Told
 from tools.muster.proxy_mode import kind, start
 from tools.muster.proxy_mode import run as proxy
-from tools.muster.proxy_mode.found import Members, peers_of
+from tools.muster.proxy_mode.found import Members
 from tools.muster.proxy_mode.kind import Kind, kind_of
 
 LOG = structlog.wrap_logger(structlog.testing.CapturingLogger())
@@ -188,7 +190,22 @@ def test_members_that_come_and_go_are_written_down(tmp_path: Path) -> None:
     asyncio.run(until_written(TWO, THREE))
 
 
-def test_members_are_peers_of_a_front() -> None:
-    first, second = peers_of(running(ONE, TWO))
-    assert (first.member_id, first.name, first.host, first.port) == (10, "m0", "127.0.0.1", 1)
-    assert second.peer_urls == (TWO,)
+def test_a_front_that_is_started_again_is_told_the_members_of_today(tmp_path: Path) -> None:
+    settings = built(tmp_path, "--proxy=readonly", "--fronts=2", "--shards=2")
+    members = Members(settings, [ONE], LOG, Cluster().ask)
+    members.keep(running(TWO, ONE))
+    first, second = members.peers
+    assert (first.member_id, first.name, first.host, first.port) == (10, "m0", "127.0.0.1", 2)
+    assert second.peer_urls == (ONE,)
+    identity = Identity(7, 0, 0, 2, 3, members.peers)
+    specs = proxy._specs(settings, identity, "/run", members)
+    assert [peers(spec) for spec in specs] == [[2, 1]] * 2
+    members.keep(running(THREE))
+    assert [peers(spec) for spec in specs] == [[3]] * 2
+    assert json.loads(specs[1].settings(3)[0])["index"] == 1
+    assert json.loads(specs[0].settings(3)[0])["read_only"] is True
+
+
+def peers(spec: ChildSpec) -> list[int]:
+    """The ports that a front is told."""
+    return [peer["port"] for peer in json.loads(spec.settings(3)[0])["common"]["peers"]]

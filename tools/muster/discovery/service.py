@@ -129,7 +129,7 @@ def _read(found: tuple[int, bytes, str]) -> Answer:
                 int(index),
                 tuple(_node(n) for n in node.get("nodes", ())),
             )
-        code = int(raw["errorCode"])
+        code = int(raw.get("errorCode", 0))  # none where the client lacks a password
         text = f"{code}: {raw['message']} ({raw.get('cause', '')}) [{raw.get('index', 0)}]"
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as e:
         raise NotJson(repr(e)) from None

@@ -33,6 +33,7 @@ class Members:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.peer_urls = tuple(peer_urls)
+        self.peers: tuple[Peer, ...] = ()  # of the last answer that was kept
         self._config = config
         self._log = log
         self._ask = ask
@@ -75,7 +76,8 @@ class Members:
         return None
 
     def keep(self, running: Running) -> None:
-        """Write down who the members are."""
+        """Remember who the members are, and write it down."""
+        self.peers = _peers_of(running)
         urls = sorted({url for member in running.members for url in member.peer_urls})
         if tuple(urls) != self.peer_urls:
             self._log.info("updated peer URLs", was=list(self.peer_urls), now=urls)
@@ -105,8 +107,7 @@ class Members:
                 self.keep(running)
 
 
-def peers_of(running: Running) -> tuple[Peer, ...]:
-    """The members as fronts find them."""
+def _peers_of(running: Running) -> tuple[Peer, ...]:
     return tuple(sorted(_peers(running), key=lambda p: p.member_id))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -15,13 +15,14 @@ from tools.muster.config.rotation import rotating
 from tools.muster.config.settings import ServerConfig, setting, with_shards
 from tools.muster.config.tls import check_files
 from tools.muster.host import pinning, ports, rundir, serve
+from tools.muster.host.children import ChildSpec
 from tools.muster.host.identity import auto_tls, by_srv, by_url
 from tools.muster.host.identity.bootstrap import Identity
 from tools.muster.host.identity.joining import Running
 from tools.muster.host.supervisor import Logger, Supervisor
 from tools.muster.machine.process.descriptors import raise_limit
 from tools.muster.proxy_mode import kind
-from tools.muster.proxy_mode.found import Members, peers_of
+from tools.muster.proxy_mode.found import Members
 
 
 def run(config: ServerConfig, log: Logger) -> int:
@@ -48,9 +49,8 @@ def run(config: ServerConfig, log: Logger) -> int:
         run_dir = rundir.make_run_dir(config.data_dir, config.run_dir)
         try:
             identity = Identity(
-                running.cluster_id, 0, 0, config.shards, config.shard_depth, peers_of(running))
-            specs = serve.front_specs(
-                config, identity, run_dir, 0, pinning.assign(config.cpus, config.fronts))
+                running.cluster_id, 0, 0, config.shards, config.shard_depth, members.peers)
+            specs = _specs(config, identity, run_dir, members)
             log.info(f"starting a proxy of cluster {running.cluster_id:x}", peer_urls=list(members.peer_urls))
             work = serve.supervise(
                 Supervisor(specs, log, serve.stop_limits(config)), config, identity, run_dir)
@@ -88,6 +88,19 @@ def _laid_out(config: ServerConfig, running: Running) -> ServerConfig:
         raise ConfigError(f"--shard-depth={config.shard_depth}, but this cluster has {running.depth}")
     return with_shards(
         replace(config, shard_depth=running.depth, fronts=max(config.fronts, 1)), running.shards)
+
+
+def _specs(config: ServerConfig, identity: Identity, run_dir: str, members: Members) -> list[ChildSpec]:
+    """The fronts; one that is started again is told who the members are by then."""
+    pins = pinning.assign(config.cpus, config.fronts)
+
+    def now() -> list[ChildSpec]:
+        return serve.front_specs(config, replace(identity, peers=members.peers), run_dir, 0, pins)
+
+    def told(index: int) -> Callable[[int], Sequence[str]]:
+        return lambda status_fd: now()[index].settings(status_fd)
+
+    return [replace(spec, settings=told(index)) for index, spec in enumerate(now())]
 
 
 async def _beside(more: Coroutine[Any, Any, None], work: Coroutine[Any, Any, int]) -> int:
