@@ -21,6 +21,7 @@ import pytest
 from bench.client import Client, parse_endpoint, tls_context
 from cluster.pb import rpc_pb2 as pb
 from tests.authority import Authority, Pair, replace
+from tests.cluster.local_cluster import LIMIT_S, environment
 from tests.interop.secure_hosts import (
     ETCDCTL,
     MUSTERCTL,
@@ -355,3 +356,27 @@ def test_a_certificate_says_which_user_a_client_is(world: World) -> None:
 def answers(host: SecureHost, trust: Path, pair: Pair) -> bool:
     """Whether a client with this certificate is served."""
     return host.ctl(ETCDCTL, "get a", f"--cacert={trust}", *showing(pair)).returncode == 0
+
+
+def test_the_v2_api_wants_the_same_certificates(world: World) -> None:
+    """Row S0-064 of docs/articles.tsv, by both command lines and by plain HTTP."""
+    host = world.muster
+    trust = ("--ca-file", str(world.authority.file))
+    certificate = ("--cert-file", str(world.alice.cert), "--key-file", str(world.alice.key))
+    limits = ("--timeout", "40s", "--total-timeout", "60s")
+    for program in (ETCDCTL, MUSTERCTL):
+        codes = []
+        for flags, words in (
+            ((*trust, *certificate), ("set", "/a", "1")),
+            ((*trust, *certificate), ("get", "/a")),
+            (trust, ("get", "/a")),
+        ):
+            done = subprocess.run(
+                [*program, "--no-sync", *limits, "--endpoints", host.url, *flags, *words],
+                capture_output=True, text=True, env={**environment(), "ETCDCTL_API": "2"},
+                timeout=LIMIT_S * 2, check=False,
+            )  # fmt: skip
+            codes.append((done.returncode, done.stdout))
+        assert codes == [(0, "1\n"), (0, "1\n"), (4, "")]
+    assert '"value":"1"' in asked(f"{host.url}/v2/keys/a", world.authority, world.alice)
+    assert asked(f"{host.url}/v2/keys/a", world.authority).startswith("refused: ")
