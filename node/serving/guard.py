@@ -7,13 +7,14 @@ on, a request without it is nobody's. Such a request is judged where it is evalu
 | request | judged with | when |
 |---|---|---|
 | a write of shard 0 | the leader's users and roles, those that are logged among them | when it is evaluated (``node.replica.writes``) |
-| a write over several shards, a lone put | the same | when it arrives |
-| a write of another shard, a change of members | those applied there | when it arrives |
+| a write over several shards, a lone put | the same | when it is evaluated (``cluster.order.sequencing``) |
+| a write of another shard | those applied at its leader | when it is evaluated (``cluster.order.leading``) |
+| a change of members | those applied there | when it arrives |
 | a keep-alive, a time to live | those applied at the leader | after its confirmation |
 | a read | those applied at the replica | when it is read |
 
 A change of users and roles is acknowledged once every shard's leader has applied it, as a compaction is
-(I20).
+(I20), and what it had evaluated before is in order (``cluster.order.leading.rights``).
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from cluster.features.auth.principal import NOBODY, SAID, Kind, news, split
 from cluster.features.auth.reads import show
 from cluster.features.auth.state import AuthState
 from cluster.features.rows import Row, RowsOf
-from cluster.wire.messages import LONE_HEAD, Method, Status
+from cluster.wire.messages import Method, Status
 from node.kinds import WRITES
 from node.links.fronts import FrontLink
 from node.slicing.slicer import Slices
@@ -50,6 +51,8 @@ _AT_LEADER = frozenset(
         Method.LEASE_REVOKE,
     )
 )
+_KEYS = frozenset((Method.PUT, Method.DELETE_RANGE, Method.TXN))
+_WRITES = _AT_LEADER | {Method.WIDE, Method.LONE}
 _ADMINISTRATION = frozenset((Method.TRANSFER_LEADER, Method.MEMBERS))
 
 
@@ -85,19 +88,18 @@ class Guard:
             return False
         node, inner = self._node, method & ~SAID
         principal, request = split(body)
-        if inner not in JUDGED or (principal.kind == Kind.FRONT and inner not in _AT_LEADER):
+        if inner not in JUDGED or (principal.kind == Kind.FRONT and inner not in _WRITES):
             node._requests(link, [(rid, inner, timeout_ms, request)])
         elif inner in _QUESTIONS:
             node.confirmations.ask(link, rid, method, body)
         elif inner == Method.WIDE or inner == Method.LONE:
-            at = LONE_HEAD.size if inner == Method.LONE else 1
-            wide = Method.PUT if inner == Method.LONE else request[0]
-            leader = node.writes.leader
-            judge(self.state if leader is None else leader.auth, principal, wide, request[at:], node.store)
-            node._requests(link, [(rid, inner, timeout_ms, request)])
-        elif inner == Method.LEASE_REVOKE and node.settings.common.shard_count == 1:
+            if node.settings.shard == 0 and node.settings.common.shard_count > 1:
+                node._submit(link, rid, method, timeout_ms, body)
+            else:  # nobody here takes it
+                node._requests(link, [(rid, inner, timeout_ms, request)])
+        elif inner == Method.LEASE_REVOKE and node.settings.shard == 0:
             node.expiry.revoke(link, rid, timeout_ms, request, body[: len(body) - len(request)])
-        elif inner in _AT_LEADER and node.settings.shard == 0 and inner != Method.LEASE_REVOKE:
+        elif inner in (_AT_LEADER if node.settings.shard == 0 else _KEYS):
             node._submit(link, rid, method, timeout_ms, body)
         elif inner in _AT_LEADER or inner in _ADMINISTRATION:
             leader = node.writes.leader

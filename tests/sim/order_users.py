@@ -369,17 +369,19 @@ class Permissions:
     def _between(self, o: Operation, until: float) -> list[State]:
         states = self.states()
         local = o.method == "HashKV" or (o.method in ("Range", "Txn") and _serializable(o))
-        least = 0 if local else self._least(o.asked_at)
+        least = self._least(o.asked_at)
+        if local:  # a replica that is behind may answer: it knew the users of the revision that it showed
+            record = self._replay.record_of.get(o.response.header.revision if o.ok else 0, 0)
+            least = max((at for at, state in enumerate(states) if state.index < record), default=0)
         return [state for state in states[least:] if self._committed_at(state) <= until] or [states[least]]
 
     def _at_revision(self, o: Operation, revision: int) -> list[State]:
-        """The states in which a write may have been judged that changed something."""
+        """The states in which a write may have been judged that changed something: none that was known to be
+        over when it came into effect."""
         index, states = self._replay.record_of[revision], self.states()
-        first = self._least(o.asked_at)
+        first = self._least(self._simulation.checker.committed_at[index])
         if self._one:  # evaluated where it stands in the order
-            first = max(
-                first, max(place for place, state in enumerate(states) if state.index < index or not place)
-            )
+            first = max(first, *(at for at, state in enumerate(states) if state.index < index or not at))
         return [state for state in states[first:] if state.index <= index] or [states[first]]
 
     # -- what hangs on a lease

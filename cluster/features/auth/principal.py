@@ -61,6 +61,14 @@ def split(body: bytes) -> tuple[Principal, bytes]:
     return Principal(kind, body[_HEAD.size : at].decode(), revision), body[at:]
 
 
+def named(method: int, body: bytes) -> tuple[Principal | None, int, bytes]:
+    """Who asks, if that is said, and what is asked without him."""
+    if method & SAID:
+        who, body = split(body)
+        return who, method & ~SAID, body
+    return None, method, body
+
+
 def news(order_index: int, enabled: bool, revision: int, secret: bytes) -> bytes:
     """What a node tells fronts of its users and roles (``Status.AUTH``)."""
     return _NEWS.pack(order_index, enabled, revision) + secret

@@ -7,6 +7,7 @@ from typing import Generic, TypeVar
 
 from cluster.evaluate.replica import Ahead
 from cluster.evaluate.txns.range_compares import RangeCompares
+from cluster.features.auth.principal import Principal
 from cluster.order.prepare import Prepare
 
 T = TypeVar("T")
@@ -21,6 +22,7 @@ class Waiting(Generic[T]):
     body: bytes
     batch: int = 0  # must be applied before it is tried again
     looked: Ahead | None = None
+    who: Principal | None = None  # asks, if that was said
 
 
 @dataclass(slots=True)
@@ -42,4 +44,5 @@ class Report:
     index: int
     term: int
     count: int
-    applied_order: int
+    applied_order: int  # as far as it counts (cluster.order.leading.rights)
+    urgent: bool = False  # that is news

@@ -6,13 +6,12 @@ What is logged here gets its revision when a cut of the order log covers it. Unt
 * most are decided at once: blind puts, deletes, compares of values, versions, leases, and of revisions that are
   applied; their answers are bound to revisions when their entry is applied;
 * those that must show or compare a pending revision wait until it is applied, in the lock table (H14);
-* those that only the whole store can answer (an unknown lease, a revision above the applied one) are handed to
-  the sequencer, as a transaction over several shards (review (b), Negative knowledge).
+* those that only the whole store can answer (an unknown lease, a revision above the applied one) go to the
+  sequencer, as transactions over several shards (review (b), Negative knowledge), which lock their keys here
+  by ``prepare`` and are met again in the feed.
 
-Transactions over several shards lock their keys here by ``prepare`` and are met again in the feed.
-
-The driver feeds in requests and what was applied, and takes out a record to propose (:meth:`ShardLeader.seal`) and
-answers (:meth:`ShardLeader.take_answers`). Nothing is evaluated before :meth:`ShardLeader.serve` (I8).
+The driver feeds in requests and what was applied, and takes out a record to propose and answers. Nothing is
+evaluated before :meth:`ShardLeader.serve` (I8).
 """
 
 from __future__ import annotations
@@ -34,9 +33,12 @@ from cluster.evaluate.txns.range_compares import RangeCompares
 from cluster.evaluate.txns.transactions import Turn, Unlooked
 from cluster.evaluate.view import Outcome
 from cluster.faults import answered, whole
+from cluster.features.auth.principal import SAID, Principal, named
+from cluster.features.auth.state import AuthState
 from cluster.order.leading.drafts import draft_of
 from cluster.order.leading.pending import Blocked, Elsewhere, PendingOverlay, Recorder, shows_past, shows_rows
 from cluster.order.leading.queued import Preparing, Report, Waiting
+from cluster.order.leading.rights import Rights
 from cluster.order.leading.shard_batch import Answer, PendingPut, Reply, ShardBatch
 from cluster.order.leading.verdicts import are_many, decide
 from cluster.order.locks import LockTable, Queued, Refused
@@ -53,8 +55,7 @@ T = TypeVar("T")
 _MAX_UNORDERED_BYTES = 32 << 20  # of logged entries without a place in the order; Raft drops proposals beyond 64 MiB
 _MAX_EARLY = 1000  # prepares that may not lock yet
 _CREATE, _MOD = 1, 2  # Compare.CompareTarget
-_METHODS = frozenset((Method.PUT, Method.DELETE_RANGE, Method.TXN))
-_PUT = int(Method.PUT)
+_METHODS, _PUT = frozenset((Method.PUT, Method.DELETE_RANGE, Method.TXN)), int(Method.PUT)
 _NOTHING = Outcome(b"", False, b"", [], 0)
 Unlooking = tuple[Any, bytes | Attempt, Ahead]  # token, TxnRequest or whose prepare it is
 PutAnswers = tuple[list[PendingPut], int]  # in order, the revision before the first
@@ -66,9 +67,9 @@ class ShardLeader(Generic[T]):
     def __init__(
         self, store: AppliedState, shard: int, term: int, *, first_index: int, inherited_count: int, max_txn_ops: int,
         max_queued: int = 50_000, max_unordered: int = 64, pace: Pace | None = None,
-        shown: ShownRows | None = None,
+        shown: ShownRows | None = None, users: Callable[[], AuthState] | None = None,
     ) -> None:
-        """``shown``: where it keeps the rows of its grants that are fetched later."""
+        """``shown``: where it keeps the rows of its grants that are fetched later; ``users``: as applied."""
         self.term = term
         self.shard = shard
         self.serving = False
@@ -95,11 +96,11 @@ class ShardLeader(Generic[T]):
         self._sealed: deque[tuple[int, ShardBatch]] = deque()
         self._unordered_bytes = 0
         self._count = inherited_count
-        # (index, count up to it) of this term's entries that are not cut yet
-        self._counts: deque[tuple[int, int]] = deque([(first_index, inherited_count)])
+        self._counts: deque[tuple[int, int]] = deque([(first_index, inherited_count)])  # not cut yet
         self._answers: list[Answer] = []
         self._put_answers: list[PutAnswers] = []
         self._unlooked: list[Unlooking] = []
+        self._rights: Rights[T] = Rights(users)
 
     # -- requests
 
@@ -107,11 +108,12 @@ class ShardLeader(Generic[T]):
         """A cut of this term has been applied: everything inherited is in the store (I8)."""
         assert not self.serving
         self.view = PendingOverlay(self._store)
+        self._rights.serve()
         self.serving = True
 
     def submit(self, token: T, method: int, body: bytes) -> None:
         """Take in one write; its answer comes with :meth:`take_answers`, now or later."""
-        if method not in _METHODS:  # a front that is none: leases and the like are the sequencer's
+        if method & ~SAID not in _METHODS:  # a front that is none: leases and the like are the sequencer's
             self._refuse(token, EtcdError(errors.UNKNOWN_METHOD))
         elif len(self._queue) + len(self._table) >= self._max_queued:
             self._refuse(token, EtcdError(errors.TOO_MANY_REQUESTS))
@@ -121,14 +123,14 @@ class ShardLeader(Generic[T]):
 
     def resume(self, token: T, body: bytes, looked: Ahead) -> None:
         """Evaluate a transaction of :meth:`take_unlooked`, now that what it asked for was done ahead."""
-        full = not self._may_log or self._open.size >= MAX_ENTRY_BYTES
-        if full or len(self._table):
+        who = self._rights.whose.pop(token, None)
+        if (full := not self._may_log or self._open.size >= MAX_ENTRY_BYTES) or len(self._table):
             wanted = footprint(Method.TXN, body)
             if full or self._table.conflicts(wanted):
-                held = self._table.wait(wanted, Waiting(token, Method.TXN, body, 0, looked), active=True)
+                held = self._table.wait(wanted, Waiting(token, Method.TXN, body, 0, looked, who), active=True)
                 self._held_up = self._held_up or held.active
                 return
-        self._evaluate(token, Method.TXN, body, None, looked)
+        self._evaluate(token, Method.TXN, body, None, looked, who)
 
     def run(self) -> None:
         """Evaluate what is queued, as far as entries may still be logged ahead of the order; first what has waited in
@@ -137,14 +139,15 @@ class ShardLeader(Generic[T]):
             return
         if self._held_up:
             self._advance()
-        queue, table = self._queue, self._table
+        queue, table, judged = self._queue, self._table, self._rights.enabled
         while queue and self._open.size < MAX_ENTRY_BYTES:
-            if not len(table):
+            if not (len(table) or judged):
                 self._puts()
                 if not queue or self._open.size >= MAX_ENTRY_BYTES:
                     return
             token, method, body = queue.popleft()
             self._queued_bytes -= len(body)
+            who, method, body = named(method, body)
             if len(table):
                 try:
                     wanted = footprint(method, body)
@@ -152,9 +155,9 @@ class ShardLeader(Generic[T]):
                     self._refuse(token, e)
                     continue
                 if table.conflicts(wanted):
-                    table.wait(wanted, Waiting(token, method, body))
+                    table.wait(wanted, Waiting(token, method, body, who=who))
                     continue
-            self._evaluate(token, method, body, None)
+            self._evaluate(token, method, body, None, None, who)
 
     def _puts(self) -> None:
         """Evaluate the plain puts that stand first, as most are, where nothing is locked. Hot path: 1.1 us a put, where
@@ -213,11 +216,12 @@ class ShardLeader(Generic[T]):
         return len(self._queue)
 
     def _evaluate(self, token: T, method: int, body: bytes, queued: Queued[Waiting[T] | Preparing[T]] | None,
-                  looked: Ahead | None = None) -> None:
+                  looked: Ahead | None = None, who: Principal | None = None) -> None:
         view, batch = self.view, self._open
         late: Callable[[int], bytes] | None = None
         error: bytes | None = None
         try:
+            self._rights.judge(who, method, body, view)
             if method == Method.PUT:
                 outcome = evaluate.put(view, body)
             elif method == Method.DELETE_RANGE:
@@ -230,13 +234,15 @@ class ShardLeader(Generic[T]):
             outcome, error = _NOTHING, e.encode()
         except Blocked:
             if queued is None:
-                queued = self._table.wait(footprint(method, body), Waiting(token, method, body, 0, looked), active=True)
+                waiting = Waiting(token, method, body, 0, looked, who)
+                queued = self._table.wait(footprint(method, body), waiting, active=True)
             assert isinstance(queued.payload, Waiting)
             queued.payload.batch = batch.number if batch.items or batch.puts else batch.number - 1
             return
         except Unlooked:
             ahead = looked if looked is not None and looked.fit else RangeCompares.of(body)
             self._unlooked.append((token, body, ahead))
+            self._rights.looks(token, who)
             if queued is not None:
                 self._table.remove(queued)
             return
@@ -456,8 +462,8 @@ class ShardLeader(Generic[T]):
                     if self._open.size >= MAX_ENTRY_BYTES or not self._may_log:
                         self._held_up = True  # :meth:`run` goes on with it, before what is queued
                         break
-                    before = len(self._table)
-                    self._evaluate(payload.token, payload.method, payload.body, held, payload.looked)
+                    before, p = len(self._table), payload
+                    self._evaluate(p.token, p.method, p.body, held, p.looked, p.who)
                     progress = progress or len(self._table) < before
         self._grant()
 
@@ -518,8 +524,8 @@ class ShardLeader(Generic[T]):
             counts.popleft()
         if not counts or counts[0][0] > commit_index:
             return None
-        index, count = counts[0]
-        return Report(self.shard, index, self.term, count, self.order_index)
+        (index, count), said = counts[0], self._rights.said(self._applied_batch, self.order_index)
+        return Report(self.shard, index, self.term, count, *said)
 
     def applied_entries(self, last_index: int, base: int) -> None:
         """A cut of this term was applied: entries up to ``last_index``; ``base`` is the revision before the first
@@ -537,6 +543,7 @@ class ShardLeader(Generic[T]):
 
     def applied_record(self, order_index: int, order_term: int, attempts: list[Attempt]) -> None:
         """A whole order record was applied here: ``attempts`` are the multis it held."""
+        self._rights.applied(self._open.number - (not self.dirty), self._applied_batch, self.order_index)
         self.order_index = order_index
         if self.serving:
             self.view.compact_revision = self._store.compact_revision
@@ -582,6 +589,7 @@ class ShardLeader(Generic[T]):
         """Drop waiting requests whose asker is gone or whose time is over."""
         self._queue = deque(q for q in self._queue if not gone(q[0]))
         self._queued_bytes = sum(len(q[2]) for q in self._queue)
+        self._rights.forget(gone)
         for held in [h for h in self._table if isinstance(h.payload, Waiting) and gone(h.payload.token)]:
             self._table.remove(held)
         if self.serving:

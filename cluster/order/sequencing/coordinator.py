@@ -36,6 +36,9 @@ from cluster.evaluate.txns.transactions import Turn, Unlooked
 from cluster.evaluate.validate import parse
 from cluster.evaluate.view import Outcome, Version
 from cluster.faults import answered
+from cluster.features.auth.judge import judge
+from cluster.features.auth.principal import NOBODY, Principal
+from cluster.features.auth.state import AuthState
 from cluster.order.leading.verdicts import Verdicts, are_many
 from cluster.order.log import Attempt, Fold, Multi, Part, encode_multi
 from cluster.order.overlaps import Overlaps
@@ -84,6 +87,7 @@ class Wide(Generic[T]):
     asked: dict[int, list[Any]] = field(default_factory=dict)  # of these, in this attempt
     looked: RangeCompares | None = None  # they were looked at in shard 0, ahead of its turn
     looking: bool = False  # they are being looked at
+    who: Principal = NOBODY  # asks
     fetched: Fetched | None = None  # what its answer needs besides, once it is fetched
 
     @property
@@ -110,8 +114,9 @@ class Coordinator(Generic[T]):
     def __init__(
         self, term: int, placement: Placement, view: Overlay, fold: Fold, *, max_txn_ops: int, heartbeat_ms: int,
         max_waiting: int = MAX_WAITING, gone: Callable[[T], bool] = lambda token: False,
+        users: AuthState | None = None,
     ) -> None:
-        """``gone``: whether whoever asked, by its token, cannot be answered any more."""
+        """``gone``: whether whoever asked, by its token, cannot be answered; ``users``: as logged."""
         self.term = term
         self.fold = fold  # of this sequencer's whole log tail (H15); the owner folds what it appends
         self._placement = placement
@@ -121,6 +126,7 @@ class Coordinator(Generic[T]):
         self._give_up_ms = 10 * heartbeat_ms
         self._max_waiting = max_waiting
         self._gone = gone
+        self._users = users or AuthState()
         self._number = 0
         self._queue: deque[Wide[T]] = deque()
         self._running: dict[Attempt, Wide[T]] = {}  # by number: an attempt begins under the next one
@@ -140,6 +146,7 @@ class Coordinator(Generic[T]):
 
     def submit(
         self, token: T | None, method: int, body: bytes, leases: list[int] | None = None, deadline_ms: int = NEVER,
+        who: Principal = NOBODY,
     ) -> bool:
         """A transaction of a client, or an expiry of leases. What is not logged by its deadline is dropped without a word, as its
         front has answered it then. False: too many wait. EtcdError: malformed."""
@@ -160,7 +167,7 @@ class Coordinator(Generic[T]):
             wanted = plain_footprint(plain)
         else:
             wanted = Footprint(leases=set(revoked)) if revoked else footprint(method, body)
-        wide = Wide(token, method, body, wanted, revoked, plain=plain, deadline_ms=deadline_ms)
+        wide = Wide(token, method, body, wanted, revoked, plain=plain, deadline_ms=deadline_ms, who=who)
         if method == Method.TXN and plain is None:
             found = compares_of(pb.TxnRequest.FromString(body))
             wide.compares = list({compare.SerializeToString(): compare for compare in found}.values())
@@ -418,6 +425,8 @@ class Coordinator(Generic[T]):
         participants = {shard: grant.term for shard, grant in wide.grants.items()}
         view = GrantedView(self._view, self._placement, wide.touches, wide.grants, wide.leases)
         try:
+            if self._users.enabled and wide.token is not None:
+                judge(self._users, wide.who, wide.method, wide.body, view)
             item, outcome = self._evaluate(view, wide, attempt, participants)
         except NotYet:  # it reads shard 0 at a revision that is logged and not applied: again at the next run
             return

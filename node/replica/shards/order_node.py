@@ -21,7 +21,7 @@ from cluster.evaluate.feature_table import EVERYWHERE
 from cluster.evaluate.txns.range_compares import RangeCompares
 from cluster.evaluate.txns.transactions import DueAnswer
 from cluster.evaluate.view import Outcome
-from cluster.features.auth.principal import SAID
+from cluster.features.auth.principal import FRONT, NOBODY, SAID, Principal, named
 from cluster.order import log as order
 from cluster.order.leading.queued import Report
 from cluster.order.log import Change, Control, Fold
@@ -48,6 +48,7 @@ log = structlog.get_logger("sequencer")
 
 FOLD = "fold"
 _APPLY_BYTES, _APPLY_ENTRIES = 1 << 20, 256
+_WIDE = frozenset((Method.WIDE, Method.LONE, Method.LEASE_REVOKE))
 _SHORT_S = 60.0  # between two warnings that records are kept beyond the bound
 Token = tuple[FrontLink, int]
 Waits = tuple[FrontLink, bytes]  # whom to tell, and the record that says so
@@ -78,9 +79,16 @@ class OrderNode(LinkedNode):
     # -- requests
 
     def _submit(self, link: FrontLink, rid: int, method: int, timeout_ms: int, body: bytes) -> None:
-        if method == Method.LEASE_REVOKE:  # its keys may hang anywhere: all shards take part (H6)
-            self._wide(link, rid, method, timeout_ms, body)
-        elif (method & ~SAID) in EVERYWHERE and len(self._controls) >= MAX_WAITING:
+        inner = method & ~SAID
+        if inner in _WIDE:
+            who, inner, body = named(method, body)
+            if inner == Method.LONE:
+                self._lone(link, rid, timeout_ms, body, who)
+            elif inner == Method.WIDE:
+                self._wide(link, rid, body[0], timeout_ms, body[1:], who)
+            else:  # its keys may hang anywhere: all shards take part (H6)
+                self._wide(link, rid, inner, timeout_ms, body, who)
+        elif inner in EVERYWHERE and len(self._controls) >= MAX_WAITING:
             self.reads.refuse(link, rid, EtcdError(errors.TOO_MANY_REQUESTS))
         else:
             self.writes.submit(link, rid, method, body)
@@ -106,7 +114,9 @@ class OrderNode(LinkedNode):
         super()._front_gone(link)
         self.feeds.gone(link)
 
-    def _lone(self, link: FrontLink, rid: int, timeout_ms: int, body: bytes) -> None:
+    def _lone(
+        self, link: FrontLink, rid: int, timeout_ms: int, body: bytes, who: Principal | None = None
+    ) -> None:
         """A put that is alone at its front: as a transaction over its shard, unless it would have to wait for another."""
         (shard,), request = LONE_HEAD.unpack_from(body), body[LONE_HEAD.size :]
         try:
@@ -115,12 +125,15 @@ class OrderNode(LinkedNode):
             self.reads.refuse(link, rid, e)
             return
         if free:
-            self._wide(link, rid, Method.PUT, timeout_ms, request)
+            self._wide(link, rid, Method.PUT, timeout_ms, request, who)
         else:
             link.answer(rid, Status.ELSEWHERE, LEADER.pack(0, 0))
             self._mark_dirty(link)
 
-    def _wide(self, link: FrontLink, rid: int, method: int, timeout_ms: int, body: bytes) -> None:
+    def _wide(
+        self, link: FrontLink, rid: int, method: int, timeout_ms: int, body: bytes,
+        who: Principal | None = None,
+    ) -> None:
         coordinator = self.coordinator
         if coordinator is None:
             # elected and not serving yet, or no leader at all: the front asks again
@@ -129,7 +142,9 @@ class OrderNode(LinkedNode):
         try:
             if (refusal := self.upkeep.refusal(method, body)) is not None:
                 raise EtcdError(refusal)
-            accepted = coordinator.submit((link, rid), method, body, deadline_ms=self.now_ms() + timeout_ms)
+            accepted = coordinator.submit(
+                (link, rid), method, body, deadline_ms=self.now_ms() + timeout_ms,
+                who=who or (NOBODY if link.watches else FRONT))
         except EtcdError as e:
             self.reads.refuse(link, rid, e)
             return
@@ -355,7 +370,8 @@ class OrderNode(LinkedNode):
         # H15: nothing is in the log's tail beyond what is applied: this leader's own first entry was its last
         self.coordinator = self.coordinator_kind(
             leader.term, self.placement, leader.view, self.fold.copy(), max_txn_ops=common.max_txn_ops,
-            heartbeat_ms=common.heartbeat_interval_ms, gone=lambda token: not token[0].alive)
+            heartbeat_ms=common.heartbeat_interval_ms, gone=lambda token: not token[0].alive,
+            users=leader.auth)
         for report in self.reports.by_shard.values():
             self.coordinator.leader_of(report.shard, report.term)
 

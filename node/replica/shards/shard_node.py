@@ -16,9 +16,10 @@ import structlog
 
 from cluster.effects import records
 from cluster.effects.later_puts import LaterPuts
-from cluster.errors import EtcdError
+from cluster.errors import ErrorKind, EtcdError
 from cluster.evaluate.replica import Ahead
 from cluster.evaluate.txns.range_compares import RangeCompares
+from cluster.features.auth.principal import SAID, named
 from cluster.order.following.feed_queue import FeedQueue
 from cluster.order.following.questions import LockQuestions
 from cluster.order.following.reporting import Reporting
@@ -109,10 +110,13 @@ class ShardNode(LinkedNode):
     def _submit(self, link: FrontLink, rid: int, method: int, timeout_ms: int, body: bytes) -> None:
         if self.leading is None:
             self._not_leader(link, rid)
-        elif (refusal := self.upkeep.refusal(method, body)) is not None:
+        elif (refusal := self._refusal(method, body)) is not None:
             self.reads.refuse(link, rid, EtcdError(refusal))
         else:
             self.leading.submit((link, rid), method, body)
+
+    def _refusal(self, method: int, body: bytes) -> ErrorKind | None:
+        return self.upkeep.refusal(*(named(method, body)[1:] if method & SAID else (method, body)))
 
     def _node_request(self, link: FrontLink, rid: int, method: int, timeout_ms: int, body: bytes) -> bool:
         if method == Method.PREPARE:
@@ -177,7 +181,7 @@ class ShardNode(LinkedNode):
             self.leading = ShardLeader(
                 self.store, self.settings.shard, self.raft.term, first_index=self.raft.last_index,
                 inherited_count=self._inherited_count(), max_txn_ops=self.settings.common.max_txn_ops,
-                pace=self.pace, shown=self.shown)
+                pace=self.pace, shown=self.shown, users=lambda: self.guard.state)
             self.leading.order_index = self._order_index
         super()._leader_changed()
 
@@ -461,6 +465,7 @@ class ShardNode(LinkedNode):
         if report is None or feed is None or not feed.leader:
             return
         link = feed if feed.leader == feed.member_id else self.links.get(feed.leader, 0)
+        force = force or report.urgent
         if not self._reporting.says(report.term, report.index, link, self.loop.time(), force=force):
             return
         link.request(Method.REPORT, REPORT.pack(report.shard, report.index, report.term, report.count,

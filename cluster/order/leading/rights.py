@@ -1,0 +1,77 @@
+"""Who may write at a shard's leader, and how far what it has applied counts for what it has logged.
+
+A request is judged when it is evaluated, by users and roles as applied here. What was evaluated before a
+change of them was applied, and is not in order yet, may come into effect behind it. So the leader says that
+it has applied the change once that is in order, too, and the change is acknowledged then (I20).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Generic, TypeVar
+
+from cluster.features.auth.judge import Leases, judge
+from cluster.features.auth.principal import NOBODY, Principal
+from cluster.features.auth.state import AuthState
+
+T = TypeVar("T")
+
+
+class Rights(Generic[T]):
+    """At one leader. Batches are what its entries are made of, by number. ``T``: what names a request."""
+
+    def __init__(self, users: Callable[[], AuthState] | None) -> None:
+        """``users``: as applied; None: there are none."""
+        nobody = AuthState()
+        self._users = users or (lambda: nobody)
+        self._meta = self._users().meta
+        self._serves = False
+        self._batch = 0  # the last one that was begun before the last change was applied
+        self._before = 0  # the order index that counts until that batch is in order
+        self._held = True
+        self.whose: dict[T, Principal] = {}  # of what is being looked at ahead
+
+    def serve(self) -> None:
+        """What was logged in older terms is in order."""
+        self._serves = True
+
+    @property
+    def enabled(self) -> bool:
+        """Whether anybody is judged."""
+        return self._users().enabled
+
+    def judge(self, who: Principal | None, method: int, body: bytes, leases: Leases) -> None:
+        """EtcdError if he may not, or nobody was said and somebody has to be."""
+        users = self._users()
+        if users.enabled:
+            judge(users, who or NOBODY, method, body, leases)
+
+    def applied(self, begun: int, ordered: int, order_index: int) -> None:
+        """A record was applied behind ``order_index``. ``begun``, ``ordered``: the last batch that
+        anything is in, and that is in order."""
+        meta = self._users().meta
+        if meta is not self._meta:
+            self._before, self._batch, self._meta = self._counts(ordered, order_index), begun, meta
+
+    def said(self, ordered: int, order_index: int) -> tuple[int, bool]:
+        """The order index up to which what is applied counts for all that was logged, and whether it has come
+        to count again since the last call."""
+        held, self._held = self._held, not self._serves or ordered < self._batch
+        return self._counts(ordered, order_index), held and not self._held
+
+    def _counts(self, ordered: int, order_index: int) -> int:
+        if not self._serves:
+            return 0
+        return self._before if ordered < self._batch else order_index
+
+    # -- what is looked at ahead
+
+    def looks(self, token: T, who: Principal | None) -> None:
+        """This one's request is, and is judged again when that is done."""
+        if who is not None:
+            self.whose[token] = who
+
+    def forget(self, gone: Callable[[T], bool]) -> None:
+        """Drop what is of requests that nobody waits for."""
+        if self.whose:
+            self.whose = {token: who for token, who in self.whose.items() if not gone(token)}
