@@ -25,7 +25,7 @@ from cluster.features.v2.refusals import V2Error
 from cluster.features.v2.requests import Answer, Get, Kind, Scan, split_read
 from cluster.features.v2.shown import Listing, get_json
 from cluster.features.v2.tree import COUNTED, Tree, namespace
-from cluster.features.v2.users import Show, enabled, refusal, shown
+from cluster.features.v2.users import Show, enabled, lists, refusal, shown, steps
 from cluster.wire.messages import Status
 from node.links.fronts import FrontLink
 from node.slicing.slicer import Slices
@@ -126,8 +126,27 @@ class V2Tree:
         if (long := self._long(body)) is not None:
             node.reads.start(link, rid, self._in_slices(link, rid, *long))
             return
+        if (asked := self._lists(body)) is not None:
+            node.reads.start(link, rid, self._in_steps(link, rid, asked))
+            return
         link.ok(rid, node.store.revision, node.raft.term, self._answered(body))
         node._mark_dirty(link)
+
+    @answered
+    def _lists(self, body: bytes) -> Show | None:
+        """A list of users or roles."""
+        kind, _, request = split_read(body)
+        if kind != Kind.USERS:
+            return None
+        asked = Show.decode(request)
+        return asked if lists(asked) else None
+
+    def _in_steps(self, link: FrontLink, rid: int, asked: Show) -> Slices:
+        for answer in steps(self.tree, asked):
+            if answer is None:
+                yield
+            else:
+                link.ok(rid, self._node.store.revision, self._node.raft.term, answer.encode())
 
     @answered
     def _refused(self, body: bytes) -> Answer | None:

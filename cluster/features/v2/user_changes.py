@@ -20,6 +20,7 @@ from cluster.features.v2.users import (
     ENABLED,
     GUEST,
     GUEST_ROLE,
+    MOST_BYTES,
     ROLES,
     ROOT,
     USERS,
@@ -35,9 +36,6 @@ from cluster.features.v2.users import (
     root_refusal,
     with_root,
 )
-
-_MOST_BYTES = 1 << 20  # of a user or a role: each request of his is judged by it
-
 
 _NONE = Permissions()
 
@@ -190,7 +188,7 @@ class Files:
     def put(self, path: bytes, value: str) -> None:
         """Write a file. Refused: it is too long."""
         data = value.encode("utf-8", "surrogatepass")
-        if len(data) > _MOST_BYTES:
+        if len(data) > MOST_BYTES:
             raise Refused(500, "etcdserver: request is too large")
         self.make()
         self._put(path, data, held(self.tree, path))

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from enum import IntEnum
 from hashlib import sha256
@@ -24,6 +24,10 @@ from cluster.features.v2.tree import AUTH, KEYS, Node, Tree
 
 USERS, ROLES, ENABLED = AUTH + b"/users", AUTH + b"/roles", AUTH + b"/enabled"
 ROOT, GUEST = "root", "guest"
+MOST_BYTES = 128 << 10  # of a user or a role
+_MOST_JUDGED_BYTES = 256 << 10  # of the roles by which one request is judged: some 20 ms
+_MOST_SHOWN_BYTES = 1 << 20  # of a user with his roles
+_MOST_LISTED_BYTES = 16 << 20
 
 Names = tuple[str, ...] | None  # None: JSON's null
 
@@ -126,16 +130,23 @@ def with_root(roles: Names) -> Names:
     return roles if roles and ROOT in roles else (*(roles or ()), ROOT)
 
 
-def find_role(tree: Tree, name: str) -> Role | None:
-    """A role; that of root is nowhere, and cannot be changed."""
-    if name == ROOT:
-        return ROOT_ROLE
+def _role_node(tree: Tree, name: str) -> Node | None:
     encoded = name.encode("utf-8", "surrogatepass")
     if not encoded or b"/" in encoded:
         return None
     node = held(tree, ROLES + b"/" + encoded)
-    if node is None or node.children is not None:
-        return None
+    return None if node is None or node.children is not None else node
+
+
+def find_role(tree: Tree, name: str) -> Role | None:
+    """A role; that of root is nowhere, and cannot be changed."""
+    if name == ROOT:
+        return ROOT_ROLE
+    node = _role_node(tree, name)
+    return None if node is None else _role_in(node)
+
+
+def _role_in(node: Node) -> Role:
     found = json.loads(node.value)
     permissions = _permissions(found["permissions"])
     return Role(found["role"], permissions or Permissions(), *map(_permissions, map(found.get, _CHANGES)))
@@ -191,7 +202,7 @@ def refusal(
         return Answer(tree.index, unproven.known, PROVE)
     key = path.removeprefix(KEYS) + (b"/" if slash else b"")
     if user is not None:
-        allowed = any(_may(find_role(tree, role), key, recursive, write) for role in user.roles or ())
+        allowed = any(_may(role, key, recursive, write) for role in _judging(tree, user))
     elif who is None or who.certified:
         allowed = _may(find_role(tree, GUEST), key, False, write)
     else:
@@ -199,6 +210,21 @@ def refusal(
     if allowed:
         return None
     return Answer(0, V2Error(Code.UNAUTHORIZED, b"Insufficient credentials").json(), Code.UNAUTHORIZED)
+
+
+def _judging(tree: Tree, user: User) -> Iterator[Role]:
+    """His roles, as many as count: what a request costs a node is bounded."""
+    if ROOT in (user.roles or ()):
+        yield ROOT_ROLE
+        return
+    left = _MOST_JUDGED_BYTES
+    for name in dict.fromkeys(user.roles or ()):
+        node = _role_node(tree, name)
+        left -= 64 if node is None else 64 + len(node.value)
+        if left < 0:
+            return
+        if node is not None:
+            yield _role_in(node)
 
 
 def _may(role: Role | None, key: bytes, recursive: bool, write: bool) -> bool:
@@ -238,6 +264,9 @@ def message(text: str | bytes) -> bytes:
     return f'{{"message":{quoted(told)}}}'.encode()
 
 
+_TOO_LARGE = message("etcdserver: request is too large"), 500
+
+
 class What(IntEnum):
     """What is asked of users and roles. Numbers are never reused."""
 
@@ -275,26 +304,65 @@ class Show:
 
 def shown(tree: Tree, asked: Show) -> Answer:
     """Its answer; the code is the HTTP status."""
+    *_, answer = steps(tree, asked)
+    assert answer is not None, "it is the last one"
+    return answer
+
+
+def lists(asked: Show) -> bool:
+    """Whether the answer may take long."""
+    return asked.what in (What.USERS, What.ROLES)
+
+
+def steps(tree: Tree, asked: Show) -> Iterator[Answer | None]:
+    """Its answer in the end, in steps that are short."""
+    index = tree.index
     if asked.what == What.ENABLED:
-        return Answer(tree.index, b'{"enabled":%b}\n' % (b"true" if enabled(tree) else b"false"), 200)
+        yield Answer(index, b'{"enabled":%b}\n' % (b"true" if enabled(tree) else b"false"), 200)
+        return
     refused = root_refusal(tree, asked.who)
     if refused is not None:
-        return refused
-    status, body = _SHOWN[asked.what](tree, asked.name)
-    return Answer(tree.index, body, status)
+        yield refused
+    elif lists(asked):
+        listed = None
+        for listed in (_users if asked.what == What.USERS else _roles)(tree):
+            if listed is None:
+                yield None
+        yield Answer(index, *_TOO_LARGE) if listed is None else Answer(index, listed, 200)
+    else:
+        status, body = _SHOWN[asked.what](tree, asked.name)
+        yield Answer(index, body, status)
+
+
+class _Roles:
+    """What is shown of roles, each read once."""
+
+    def __init__(self, tree: Tree) -> None:
+        self._tree = tree
+        self._texts: dict[str, str | None] = {}
+
+    def text(self, name: str) -> str | None:
+        """None: there is none of this name."""
+        if name not in self._texts:
+            role = find_role(self._tree, name)
+            self._texts[name] = None if role is None else role.json()
+        return self._texts[name]
 
 
 def _user(tree: Tree, name: bytes) -> tuple[int, bytes]:
     user = find_user(tree, name)
     if user is None:
         return 404, message(b"auth: User %b does not exist." % name)
-    roles = []
+    roles, texts, size = _Roles(tree), [], 0
     for role in user.roles or ():
-        found = find_role(tree, role)
-        if found is None:
+        text = roles.text(role)
+        if text is None:
             return 404, message(f"auth: Role {role} does not exist.")
-        roles.append(found)
-    return 200, f"{_with_roles(user, roles)}\n".encode()
+        texts.append(text)
+        size += len(text)
+        if size > _MOST_SHOWN_BYTES:
+            return _TOO_LARGE[1], _TOO_LARGE[0]
+    return 200, f"{_with_roles(user, texts)}\n".encode()
 
 
 def _role(tree: Tree, name: bytes) -> tuple[int, bytes]:
@@ -304,29 +372,46 @@ def _role(tree: Tree, name: bytes) -> tuple[int, bytes]:
     return 200, f"{role.json()}\n".encode()
 
 
-def _with_roles(user: User, roles: Sequence[Role]) -> str:
-    listed = f',"roles":[{",".join(role.json() for role in roles)}]' if roles else ""
+def _with_roles(user: User, roles: list[str]) -> str:
+    listed = f',"roles":[{",".join(roles)}]' if roles else ""
     return f'{{"user":{_text(user.name)}{listed}}}'
 
 
-def _users(tree: Tree, _: bytes) -> tuple[int, bytes]:
-    found = []
+def _users(tree: Tree) -> Iterator[bytes | None]:
+    """The list in the end; only None: it is too long."""
+    roles, found, size = _Roles(tree), [], 0
     for name in _below(tree, USERS):
         user = find_user(tree, name)
-        if user is not None:
-            roles = [
-                role for role in (find_role(tree, name) for name in user.roles or ()) if role is not None
-            ]
-            found.append(_with_roles(user, roles))
+        if user is None:
+            continue
+        texts = []
+        for role in user.roles or ():
+            text = roles.text(role)
+            if text is not None:
+                texts.append(text)
+                size += len(text)
+            if size > _MOST_LISTED_BYTES:
+                return
+            yield None
+        found.append(_with_roles(user, texts))
+        size += len(found[-1])
+        yield None
     listed = f"[{','.join(found)}]" if found else "null"
-    return 200, f'{{"users":{listed}}}\n'.encode()
+    yield f'{{"users":{listed}}}\n'.encode()
 
 
-def _roles(tree: Tree, _: bytes) -> tuple[int, bytes]:
-    names = sorted([ROOT.encode(), *_below(tree, ROLES)])
-    found = (find_role(tree, name.decode("utf-8", "surrogatepass")) for name in names)
-    listed = ",".join(role.json() for role in found if role is not None)
-    return 200, f'{{"roles":[{listed}]}}\n'.encode()
+def _roles(tree: Tree) -> Iterator[bytes | None]:
+    """The list in the end; only None: it is too long."""
+    found, size = [], 0
+    for name in sorted([ROOT.encode(), *_below(tree, ROLES)]):
+        role = find_role(tree, name.decode("utf-8", "surrogatepass"))
+        if role is not None:
+            found.append(role.json())
+            size += len(found[-1])
+        if size > _MOST_LISTED_BYTES:
+            return
+        yield None
+    yield f'{{"roles":[{",".join(found)}]}}\n'.encode()
 
 
 def _below(tree: Tree, path: bytes) -> Iterable[bytes]:
@@ -338,8 +423,6 @@ def _below(tree: Tree, path: bytes) -> Iterable[bytes]:
 
 _SHOWN = {
     What.MAY: lambda tree, name: (200, b""),
-    What.USERS: _users,
     What.USER: _user,
-    What.ROLES: _roles,
     What.ROLE: _role,
 }

@@ -146,6 +146,27 @@ def test_a_role_is_bounded(tree: Tree) -> None:
     assert may(tree, ALICE, "/a/x") == 0
 
 
+def test_a_user_who_names_a_long_role_often_is_refused_and_not_shown() -> None:
+    tree = Tree()
+    role(tree, "long", tuple(f"/k{i}" for i in range(10_000)))
+    user(tree, "bob", *("long",) * 15_000)
+    assert shown(tree, Show(What.USER, None, b"bob")).code == 500
+    assert shown(tree, Show(What.USERS)).code == 500
+    assert shown(tree, Show(What.ROLES)).code == 200
+
+
+def test_a_request_is_judged_by_a_bounded_part_of_the_roles() -> None:
+    tree = Tree()
+    for i in range(20):
+        role(tree, f"r{i:02}", (*(f"/{i}/{at}" for at in range(9_000)), f"/{i}"))
+    user(tree, "root")
+    user(tree, "alice", *(f"r{i:02}" for i in range(20)))
+    assert change(tree, UserOp.ENABLE).code == 200
+    assert may(tree, ALICE, "/0") == 0
+    assert may(tree, ALICE, "/19") == Code.UNAUTHORIZED
+    assert may(tree, ROOT, "/19") == 0
+
+
 def test_what_is_folded_from_rows_is_judged_alike() -> None:
     """A replica that starts from its rows, and one that has followed, are equal."""
     rng = random.Random(7)
