@@ -238,7 +238,7 @@ class Ctl:
         kept = {k: v for k, v in os.environ.items() if not k.startswith(("ETCDCTL_", "MUSTERCTL_"))}
         return {**kept, "ETCDCTL_API": "2", "ETCDCTL_ENDPOINTS": self.site.url}
 
-    def bare(self, *words: str, stdin: str = "", limit_s: float = LIMIT_S, **env: str) -> Done:
+    def bare(self, *words: str, stdin: str = "", limit_s: float = 2 * LIMIT_S, **env: str) -> Done:
         """A line as it stands."""
         done = subprocess.run([*self.line, *words], input=stdin, env={**self.env, **env}, capture_output=True,
                               text=True, timeout=limit_s, check=False)  # fmt: skip
