@@ -10,6 +10,7 @@ import subprocess
 import sys
 import urllib.request
 from collections.abc import Iterator
+from pathlib import Path
 
 import psutil
 import pytest
@@ -42,6 +43,23 @@ def backup(hosts: Hosts, host: int, to: int, code: int = 0) -> str:
     made = ctl(hosts, host, "backup", f"--data-dir={data_dir}", f"--backup-dir={backup_dir}", code=code)
     assert made.stdout == ""
     return made.stderr
+
+
+def in_place(data_dir: Path, backup_dir: Path) -> str:
+    """The same of files, asked for in the empty directory itself."""
+    backup_dir.mkdir()
+    words = ("--api=2", "backup", f"--data-dir={data_dir}", "--backup-dir=.")
+    made = subprocess.run(
+        [sys.executable, "-m", "tools.musterctl", *words], env=environment(), cwd=backup_dir,
+        capture_output=True, text=True, check=False, timeout=200)  # fmt: skip
+    assert (made.returncode, made.stdout) == (0, ""), made.stderr
+    return made.stderr
+
+
+def is_private(folder: Path) -> bool:
+    """Whether a copy is its user's alone, and nothing lies there besides."""
+    found = [path for path in folder.rglob("*") if path.stat().st_mode & 0o077]
+    return not found and [path.name for path in folder.iterdir()] == ["member"]
 
 
 def serves(hosts: Hosts, host: int) -> bool:
@@ -95,7 +113,11 @@ def holds_all(hosts: Hosts, host: int) -> None:
 
 
 def test_a_copy_of_a_host_that_runs_is_a_new_cluster_which_grows(hosts: Hosts) -> None:
+    other = hosts.folder / "h1.snapshot"
+    other.write_text("somebody else's")
     assert "a new cluster's" in backup(hosts, 0, to=1)
+    assert other.read_text() == "somebody else's"
+    assert is_private(hosts.folder / "h1")
     assert "is not empty" in backup(hosts, 0, to=1, code=1)
     hosts.start(1, FORCED)
     until(lambda: serves(hosts, 1), LIMIT_S)
@@ -122,7 +144,8 @@ def test_a_copy_of_a_host_that_runs_is_a_new_cluster_which_grows(hosts: Hosts) -
 
 def test_a_copy_of_a_host_that_does_not_run_starts_as_a_cluster_alone(hosts: Hosts) -> None:
     kill(hosts, 0)
-    assert "keeps its IDs" in backup(hosts, 0, to=3)
+    assert "keeps its IDs" in in_place(hosts.folder / "h0", hosts.folder / "h3")
+    assert is_private(hosts.folder / "h3")
     process = hosts.start(3)
     assert process.wait(LIMIT_S) == 1
     assert "it starts with --force-new-cluster" in hosts.log(3)

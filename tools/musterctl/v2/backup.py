@@ -22,6 +22,7 @@ _STATUS_S = 30.0
 _NS = 1e9
 _OF_ETCD = ("snap", "wal")
 _LOCK = "LOCK"  # RocksDB's
+_ASIDE = ".copying"  # in the backup's directory: what is not whole yet
 
 
 def backup(run: Run) -> None:
@@ -40,7 +41,7 @@ def backup(run: Run) -> None:
         (data_dir / "member" / "identity.json").read_bytes()
         if run.options.string("wal-dir"):
             os.listdir(run.options.string("wal-dir"))  # where the logs are the data directory says itself
-        if backup_dir.exists() and any(backup_dir.iterdir()):
+        if backup_dir.exists() and any(path.name != _ASIDE for path in backup_dir.iterdir()):
             refuse(f"{backup_dir} is not empty")
         _copy(run, data_dir, backup_dir)
     except OSError as error:
@@ -51,6 +52,7 @@ def _copy(run: Run, data_dir: Path, backup_dir: Path) -> None:
     from tools.muster.config.parse import ConfigError
     from tools.muster.host import rundir
 
+    os.umask(0o077)  # what is copied has all keys, and hashes of passwords
     if rundir.holder_of(str(data_dir)):
         _of_running(run, data_dir, backup_dir)
         return
@@ -67,14 +69,13 @@ def _copy(run: Run, data_dir: Path, backup_dir: Path) -> None:
 def _of_files(data_dir: Path, backup_dir: Path) -> None:
     from tools.muster.host.identity.copies import mark
 
-    aside = _aside(backup_dir)
     stores = _held(data_dir / "member")
+    aside = _aside(backup_dir)
     left_out = shutil.ignore_patterns(_LOCK, "backups")  # a lock ends with any descriptor of its file
     try:
-        os.umask(0o077)
         # links of --wal-dir are followed: the copy has its logs inside
-        shutil.copytree(data_dir / "member", aside / "member", ignore=left_out)
-        mark(str(aside))
+        shutil.copytree(data_dir / "member", aside / "data" / "member", ignore=left_out)
+        mark(str(aside / "data"))
         _take_place(aside, backup_dir)
     except shutil.Error as error:
         refuse("; ".join(reason for *_, reason in error.args[0][:3]))
@@ -106,14 +107,13 @@ def _of_running(run: Run, data_dir: Path, backup_dir: Path) -> None:
     from tools.muster.host.identity.restoring import NewHost, restore_host
 
     status = _status(data_dir)
-    aside = _aside(backup_dir)
     identity = json.loads((data_dir / "member" / "identity.json").read_bytes())
+    aside = _aside(backup_dir)
+    file = aside / "snapshot"
     new = NewHost(
-        "default", str(aside), "default=http://localhost:2380", secrets.token_hex(16),
+        "default", str(aside / "data"), "default=http://localhost:2380", secrets.token_hex(16),
         "http://localhost:2380", int(identity["shard_count"]), int(identity["placement_depth"]),
     )  # fmt: skip
-    file = backup_dir.with_name(backup_dir.name + ".snapshot")
-    backup_dir.absolute().parent.mkdir(parents=True, exist_ok=True)
     try:
         _save(run, status, file)
         restored = restore_host(file, new, Changed(), False, lambda done, total: None)
@@ -121,7 +121,6 @@ def _of_running(run: Run, data_dir: Path, backup_dir: Path) -> None:
     except (NoBackup, ConfigError, StorageError) as error:
         refuse(error)
     finally:
-        file.unlink(missing_ok=True)
         shutil.rmtree(aside, ignore_errors=True)
     _say(f"saved what the host holds at revision {restored.revision} to {backup_dir}: a new cluster's")
 
@@ -169,15 +168,15 @@ def _save(run: Run, status: dict[str, Any], file: Path) -> None:
 
 
 def _aside(backup_dir: Path) -> Path:
-    aside = backup_dir.with_name(backup_dir.name + ".copying")
+    """A new folder in the backup's directory, which may be the working directory, or a disk of its own."""
+    aside = backup_dir / _ASIDE
     shutil.rmtree(aside, ignore_errors=True)
+    aside.mkdir(parents=True)
     return aside
 
 
 def _take_place(aside: Path, backup_dir: Path) -> None:
-    if backup_dir.exists():
-        backup_dir.rmdir()
-    os.replace(aside, backup_dir)
+    os.replace(aside / "data" / "member", backup_dir / "member")
 
 
 def _say(text: str) -> None:
