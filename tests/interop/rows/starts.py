@@ -76,13 +76,14 @@ def default_start(net: Namespace, folder: Path) -> None:
         until(lambda: host.ask("GET", "/v2/members").body == _DEFAULT)
         assert host.ask("GET", "/v2/keys/").headers["x-etcd-cluster-id"] == "cdf818194e3a8c32"
         assert host.ask("GET", "/v2/stats/self").json["state"] == "StateLeader"
+        until(lambda: "ready to serve client requests" in host.log())  # another process says so
         log = host.log()
         assert [text for text in (
             f"{folder}/default.muster/member", '"name": "default"', '"heartbeat": "100ms"',
             '"election": "1000ms"',
             '"snapshot_count": 10000', '"peer_urls": ["http://localhost:2380"]',
             '"client_urls": ["http://localhost:2379"]', '"initial_cluster": "default=http://localhost:2380"',
-            "starting member 8e9e05c52164694d in cluster cdf818194e3a8c32", "ready to serve client requests",
+            "starting member 8e9e05c52164694d in cluster cdf818194e3a8c32",
         ) if text not in log] == []  # fmt: skip
         listening = net.run(
             lambda: subprocess.run(["ss", "-ltn"], capture_output=True, text=True, check=True)
