@@ -333,6 +333,17 @@ def test_a_start_that_fails_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyP
         by_url.with_cluster(built(tmp_path, "http://d/t"), LOG)
 
 
+def test_the_password_of_a_url_is_in_no_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = Store()
+    monkeypatch.setattr(by_url, "Service", lambda url, proxy: store)
+    settings = built(tmp_path, "http://root:secret@d:1/t")
+    store.size = None
+    with structlog.testing.capture_logs() as lines, pytest.raises(ConfigError) as failed:
+        by_url.with_cluster(settings, structlog.get_logger())
+    assert lines[0]["event"] == "discovery token http://d:1/t was used, but failed to bootstrap the cluster."
+    assert "secret" not in f"{lines} {failed.value}"
+
+
 @pytest.mark.parametrize("more", ["--initial-cluster=h0=http://127.0.0.1:23800", "--discovery-srv=example.com"])
 def test_one_way_to_a_cluster_is_enough(tmp_path: Path, more: str) -> None:
     with pytest.raises(ConfigError, match=r"^multiple discovery or bootstrap flags are set"):

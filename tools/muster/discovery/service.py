@@ -58,8 +58,7 @@ class Service:
 
     def __init__(self, url: str, proxy: str = "") -> None:
         parts = urlsplit(url)
-        host = parts.netloc.rpartition("@")[2]
-        self.base = f"{parts.scheme}://{host}"
+        self.base = f"{parts.scheme}://{_host(url)}"
         self.path = "/" + parts.path.strip("/")
         self._headers: dict[str, str] = {}
         if parts.username is not None:
@@ -109,6 +108,15 @@ class Service:
         if found[0] >= 500:
             raise Unreachable(f"{self.base} returns server error [{found[0]}]")
         return found
+
+
+def shown(url: str) -> str:
+    """A URL as logs may have it: without the user and the password."""
+    return urlsplit(url)._replace(netloc=_host(url)).geturl()
+
+
+def _host(url: str) -> str:
+    return urlsplit(url).netloc.rpartition("@")[2]
 
 
 def _because(error: object) -> str:

@@ -12,7 +12,7 @@ from tools.muster.config.parse import ConfigError
 from tools.muster.config.settings import ServerConfig, parse_initial_cluster, setting
 from tools.muster.discovery import directory
 from tools.muster.discovery.directory import Cluster, Directory, DirectoryFailed
-from tools.muster.discovery.service import Service
+from tools.muster.discovery.service import Service, shown
 from tools.muster.host.supervisor import Logger
 
 
@@ -64,7 +64,7 @@ def _with(config: ServerConfig, cluster: Cluster) -> ServerConfig:
 
 def _told(config: ServerConfig, reason: str, log: Logger) -> ConfigError:
     """The log says what to do about it."""
-    url = setting(config, "discovery")
+    url = shown(setting(config, "discovery"))
     text = f"failed to join discovery cluster ({reason})"
     if reason == directory.FULL:
         return ClusterFull(text)
