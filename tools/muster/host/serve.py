@@ -19,6 +19,7 @@ from tools.muster.config.rotation import rotating
 from tools.muster.config.settings import ServerConfig, Url, gate, setting, with_shards
 from tools.muster.config.tls import check_files
 from tools.muster.config.tracing import tracing_of
+from tools.muster.discovery.service import shown
 from tools.muster.host import control, logs, nodestate, pinning, ports, rundir
 from tools.muster.host.children import ChildSpec, python
 from tools.muster.host.identity import auto_tls, bootstrap, by_srv, by_url, copies
@@ -318,12 +319,14 @@ def _log_facts(log: Logger, config: ServerConfig, identity: Identity, is_new: bo
     if not config.values.is_set("data-dir"):
         log.info("no data-dir provided, using default data-dir", data_dir=os.path.abspath(config.data_dir))
     log.info("listening", peer_urls=[u.text for u in config.listen_peer], client_urls=[u.text for u in config.listen_client])
+    url = setting(config, "discovery")
+    token = shown(url) if url else config.initial_cluster_token
     log.info(
         "settings", name=config.name, data_dir=os.path.abspath(config.data_dir), member_dir=os.path.abspath(bootstrap.member_dir(config.data_dir)),
         heartbeat=f"{setting(config, 'heartbeat-interval')}ms", election=f"{setting(config, 'election-timeout')}ms",
         snapshot_count=setting(config, "snapshot-count"), advertise_client_urls=[u.text for u in config.advertise_client],
         initial_advertise_peer_urls=[u.text for u in config.advertise_peer], initial_cluster=config.initial_cluster_text if is_new else "",
-        initial_cluster_token=config.initial_cluster_token, shards=identity.shard_count, fronts=config.fronts,
+        initial_cluster_token=token, shards=identity.shard_count, fronts=config.fronts,
     )  # fmt: skip
     if not is_new and config.initial_cluster_set:
         log.info("the member has been initialized before: the initial-* flags are ignored")
