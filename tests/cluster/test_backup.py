@@ -71,6 +71,14 @@ def serves(hosts: Hosts, host: int) -> bool:
     return False
 
 
+def publishes(hosts: Hosts, host: int) -> bool:
+    """Whether it lists itself with its client URL: it has caught up with what the members are."""
+    with contextlib.suppress(OSError):
+        answer = urllib.request.urlopen(f"http://{hosts.client(host)}/v2/members", timeout=5)
+        return any(hosts.client(host) in " ".join(m["clientURLs"]) for m in json.load(answer)["members"])
+    return False
+
+
 def put(hosts: Hosts, host: int, key: bytes, value: bytes) -> None:
     asked(hosts, host, "KV/Put", pb.PutRequest(key=key, value=value), pb.PutResponse)
 
@@ -97,7 +105,7 @@ def hosts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hosts]:
     made = Hosts(tmp_path_factory.mktemp("copied"), SHARDS)
     try:
         made.found()
-        until(lambda: serves(made, 0), LIMIT_S)
+        until(lambda: serves(made, 0) and publishes(made, 0), LIMIT_S)
         ctl(made, 0, "set", "/testdir/testkey", "Hello world")
         for number in range(4):
             put(made, 0, b"/old/%d/key" % number, b"%d" % number)
@@ -120,7 +128,7 @@ def test_a_copy_of_a_host_that_runs_is_a_new_cluster_which_grows(hosts: Hosts) -
     assert is_private(hosts.folder / "h1")
     assert "is not empty" in backup(hosts, 0, to=1, code=1)
     hosts.start(1, FORCED)
-    until(lambda: serves(hosts, 1), LIMIT_S)
+    until(lambda: serves(hosts, 1) and publishes(hosts, 1), LIMIT_S)
     holds_all(hosts, 1)
     (old,) = ctl(hosts, 0, "member", "list").stdout.splitlines()
     (new,) = ctl(hosts, 1, "member", "list").stdout.splitlines()
@@ -136,7 +144,7 @@ def test_a_copy_of_a_host_that_runs_is_a_new_cluster_which_grows(hosts: Hosts) -
     hosts.start(
         2, f"--initial-cluster={settings['ETCD_INITIAL_CLUSTER']}", "--initial-cluster-state=existing"
     )
-    until(lambda: serves(hosts, 2), LIMIT_S)
+    until(lambda: serves(hosts, 2) and publishes(hosts, 2), LIMIT_S)
     holds_all(hosts, 2)
     ctl(hosts, 2, "set", "/testdir/new", "1")
     assert ctl(hosts, 1, "get", "--quorum", "/testdir/new").stdout == "1\n"
@@ -150,6 +158,6 @@ def test_a_copy_of_a_host_that_does_not_run_starts_as_a_cluster_alone(hosts: Hos
     assert process.wait(LIMIT_S) == 1
     assert "it starts with --force-new-cluster" in hosts.log(3)
     hosts.start(3, FORCED)
-    until(lambda: serves(hosts, 3), LIMIT_S)
+    until(lambda: serves(hosts, 3) and publishes(hosts, 3), LIMIT_S)
     holds_all(hosts, 3)
     assert not (hosts.folder / "h3/member/copied").exists()  # from then on it is a host like any other
