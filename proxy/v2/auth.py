@@ -57,27 +57,25 @@ class Auth:
 
     def users(self, request: HttpRequest) -> None:
         """``/v2/auth/users`` and below."""
-        name = self._name(request, What.USERS)
-        if name is None or not allowed(request, "GET", "PUT", "DELETE"):
-            return
-        if request.method == "GET":
-            self._show(request, What.USER, name)
-        elif request.method == "DELETE":
-            self._change(request, UserOp.DELETE_USER, name)
-        else:
-            self.if_root(request, lambda: self._put_user(request, name))
+        self._serve(request, What.USERS, What.USER, UserOp.DELETE_USER, self._put_user)
 
     def roles(self, request: HttpRequest) -> None:
         """``/v2/auth/roles`` and below."""
-        name = self._name(request, What.ROLES)
+        self._serve(request, What.ROLES, What.ROLE, UserOp.DELETE_ROLE, self._put_role)
+
+    def _serve(
+        self, request: HttpRequest, everything: What, one: What, delete: UserOp,
+        put: Callable[[HttpRequest, bytes], None],
+    ) -> None:  # fmt: skip
+        name = self._name(request, everything)
         if name is None or not allowed(request, "GET", "PUT", "DELETE"):
             return
         if request.method == "GET":
-            self._show(request, What.ROLE, name)
+            self._show(request, one, name)
         elif request.method == "DELETE":
-            self._change(request, UserOp.DELETE_ROLE, name)
+            self._change(request, delete, name)
         else:
-            self.if_root(request, lambda: self._put_role(request, name))
+            self.if_root(request, lambda: put(request, name))
 
     def _name(self, request: HttpRequest, everything: What) -> bytes | None:
         """Whom the path names; None: it is answered."""

@@ -89,8 +89,7 @@ class Members:
         if allowed(request, "GET", "HEAD"):
 
             def answer(members: Sequence[Any]) -> None:
-                urls = sorted(url for member in members for url in member.clientURLs)
-                request.respond(200, ", ".join(urls).encode(), content_type=TEXT)
+                request.respond(200, ", ".join(_client_urls(members)).encode(), content_type=TEXT)
 
             self._listed(request, answer)
 
@@ -99,8 +98,8 @@ class Members:
         if allowed(request, "GET"):
 
             def answer(members: Sequence[Any]) -> None:
-                urls = sorted(url for member in members for url in member.clientURLs)
-                request.respond(200, f'{{"endpoints":{_list(urls)}}}\n'.encode(), content_type=TEXT)
+                shown = f'{{"endpoints":{_list(_client_urls(members))}}}\n'
+                request.respond(200, shown.encode(), content_type=TEXT)
 
             self._listed(request, answer)
 
@@ -233,6 +232,10 @@ class Members:
             then()
 
         look()
+
+
+def _client_urls(members: Sequence[Any]) -> list[str]:
+    return sorted(url for member in members for url in member.clientURLs)
 
 
 def peer_urls(body: bytes) -> list[str]:

@@ -29,13 +29,12 @@ class Traffic:
         self._failed: Counter[tuple[str, int]] = Counter()
         self._took: dict[str, Histogram] = {}
 
-    def received(self, asked: KeyRequest) -> float:
-        """A request that could be read, and may be asked; when it came."""
+    def received(self, asked: KeyRequest) -> None:
+        """A request that could be read, and may be asked."""
         if asked.wait:
             self.waits += 1
         else:
             self._received[_kind(asked)] += 1
-        return self.now()
 
     def read(self, asked: KeyRequest, found: bool) -> None:
         """A read was answered."""

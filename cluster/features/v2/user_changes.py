@@ -222,6 +222,15 @@ def _before(node: Node) -> Shown:
 _Done = tuple[int, bytes]
 
 
+def _deleted(files: Files, path: bytes, missing: bytes) -> _Done:
+    files.make()
+    node = held(files.tree, path)
+    if node is None:
+        raise Refused(404, missing)
+    files.delete(node)
+    return 200, b""
+
+
 # -- users
 
 
@@ -278,12 +287,7 @@ def _sorted(names: set[str]) -> tuple[str, ...]:
 def _delete_user(files: Files, change: UserChange) -> _Done:
     if enabled(files.tree) and change.name == ROOT.encode():
         raise Refused(403, "auth: Cannot delete root user while auth is enabled.")
-    files.make()
-    node = held(files.tree, USERS + b"/" + change.name)
-    if node is None:
-        raise Refused(404, b"auth: User %b does not exist" % change.name)
-    files.delete(node)
-    return 200, b""
+    return _deleted(files, USERS + b"/" + change.name, b"auth: User %b does not exist" % change.name)
 
 
 # -- roles
@@ -345,12 +349,7 @@ def _revoked(known: Permissions, less: Permissions | None) -> Permissions:
 def _delete_role(files: Files, change: UserChange) -> _Done:
     if change.name == ROOT.encode():
         _changeable(ROOT)
-    files.make()
-    node = held(files.tree, ROLES + b"/" + change.name)
-    if node is None:
-        raise Refused(404, b"auth: Role %b doesn't exist." % change.name)
-    files.delete(node)
-    return 200, b""
+    return _deleted(files, ROLES + b"/" + change.name, b"auth: Role %b doesn't exist." % change.name)
 
 
 # -- the switch

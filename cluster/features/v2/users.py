@@ -171,23 +171,14 @@ def fingerprint(known: bytes) -> int:
 # -- who may
 
 
-class Unproven(Exception):
-    """A password is to be compared with this hash first."""
-
-    def __init__(self, known: bytes) -> None:
-        self.known = known
-        super().__init__("a password is to be compared")
-
-
-def _asking(tree: Tree, who: Who) -> User | None:
-    """The user who asks; None: there is none of this name. Unproven."""
-    user = find_user(tree, who.name)
-    if user is None or who.certified:
-        return user
+def _asking(tree: Tree, who: Who | None) -> tuple[User | None, Answer | None]:
+    """The user who asks, None: nobody is said, or there is none of this name; and what is answered instead
+    while his password is to be compared."""
+    user = None if who is None else find_user(tree, who.name)
+    if who is None or user is None or who.certified:
+        return user, None
     known = user.password.encode()
-    if who.proof != fingerprint(known):
-        raise Unproven(known)
-    return user
+    return user, None if who.proof == fingerprint(known) else Answer(tree.index, known, PROVE)
 
 
 def refusal(
@@ -196,10 +187,9 @@ def refusal(
     """What is answered instead of a request for a key, since he who asks may not; None: he may."""
     if not enabled(tree):
         return None
-    try:
-        user = None if who is None else _asking(tree, who)
-    except Unproven as unproven:
-        return Answer(tree.index, unproven.known, PROVE)
+    user, unproven = _asking(tree, who)
+    if unproven is not None:
+        return unproven
     key = path.removeprefix(KEYS) + (b"/" if slash else b"")
     if user is not None:
         allowed = any(_may(role, key, recursive, write) for role in _judging(tree, user))
@@ -246,10 +236,9 @@ def root_refusal(tree: Tree, who: Who | None) -> Answer | None:
     """What is answered instead of what only a user with the role root may; None: he may."""
     if not enabled(tree):
         return None
-    try:
-        user = None if who is None else _asking(tree, who)
-    except Unproven as unproven:
-        return Answer(tree.index, unproven.known, PROVE)
+    user, unproven = _asking(tree, who)
+    if unproven is not None:
+        return unproven
     if user is not None and ROOT in (user.roles or ()):
         return None
     return Answer(tree.index, message("Insufficient credentials"), 401)

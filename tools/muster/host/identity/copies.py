@@ -11,7 +11,7 @@ from pathlib import Path
 
 from tools.muster.config.parse import ConfigError
 from tools.muster.host.identity.bootstrap import member_dir
-from tools.muster.machine.disk.seal import write_whole
+from tools.muster.machine.disk.seal import sync_directory, write_whole
 
 FILE = "copied"
 
@@ -36,8 +36,4 @@ def taken(data_dir: str) -> None:
     path = Path(member_dir(data_dir), FILE)
     if path.exists():
         path.unlink()
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        sync_directory(path.parent)

@@ -44,8 +44,4 @@ def _place(log: Path, wanted: Path) -> None:
         raise ConfigError(f"{wanted} is not empty, and this host is new: is it another one's --wal-dir?")
     wanted.mkdir(mode=0o700, parents=True, exist_ok=True)
     log.symlink_to(wanted)
-    made = os.open(log.parent, os.O_RDONLY)
-    try:
-        os.fsync(made)
-    finally:
-        os.close(made)
+    seal.sync_directory(log.parent)

@@ -42,7 +42,12 @@ def write_whole(path: Path, text: str, mode: int = 0o600) -> None:
     finally:
         os.close(fd)
     os.replace(aside, path)
-    directory = os.open(path.parent, os.O_RDONLY)
+    sync_directory(path.parent)
+
+
+def sync_directory(path: Path) -> None:
+    """Make renames, new names and removals in a directory last."""
+    directory = os.open(path, os.O_RDONLY)
     try:
         os.fsync(directory)
     finally:
