@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -24,8 +24,8 @@ from cluster.features.v2.events import encode_news
 from cluster.features.v2.refusals import V2Error
 from cluster.features.v2.requests import Answer, Get, Kind, Scan, split_read
 from cluster.features.v2.shown import Listing, get_json
-from cluster.features.v2.tree import COUNTED, Tree, namespace
-from cluster.features.v2.users import Show, enabled, lists, refusal, shown, steps
+from cluster.features.v2.tree import Tree, namespace
+from cluster.features.v2.users import Show, lists, refusal, shown, steps
 from cluster.wire.messages import Status
 from node.links.fronts import FrontLink
 from node.slicing.slicer import Slices
@@ -38,6 +38,13 @@ _MOST_WAITING = 20_000
 _SLICE = 200  # nodes of a list that are shown in a step: 0.5 ms
 _MOST_LIST_BYTES = 256 << 20  # of an answer: a link takes no frame of 1 GiB
 _AT_ONCE = 1024  # nodes whose time is over that go in one entry, at most: 10 ms each heartbeat interval
+
+_Asked = Get | Scan | Show | None  # None: the counts
+_REQUESTS: dict[int, Callable[[bytes], _Asked]] = {
+    Kind.GET: Get.decode,
+    Kind.SCAN: Scan.decode,
+    Kind.USERS: Show.decode,
+}
 
 
 class V2Tree:
@@ -119,27 +126,24 @@ class V2Tree:
         node = self._node
         if node.guard.state.enabled and body[0] != Kind.COUNTS:  # a front may not know of it yet
             raise EtcdError(PERMISSION_DENIED)
-        if enabled(self.tree) and (refused := self._refused(body)) is not None:
-            link.ok(rid, node.store.revision, node.raft.term, refused.encode())
-            node._mark_dirty(link)
-            return
-        if (long := self._long(body)) is not None:
-            node.reads.start(link, rid, self._in_slices(link, rid, *long))
-            return
-        if (asked := self._lists(body)) is not None:
-            node.reads.start(link, rid, self._in_steps(link, rid, asked))
-            return
-        link.ok(rid, node.store.revision, node.raft.term, self._answered(body))
+        asked = self._asked(body)
+        answer = self._refused(asked)
+        if answer is None:
+            if isinstance(asked, Show) and lists(asked):
+                node.reads.start(link, rid, self._in_steps(link, rid, asked))
+                return
+            if isinstance(asked, Get) and (long := self._long(asked)) is not None:
+                node.reads.start(link, rid, self._in_slices(link, rid, *long))
+                return
+            answer = self._answered(asked)
+        link.ok(rid, node.store.revision, node.raft.term, answer.encode())
         node._mark_dirty(link)
 
     @answered
-    def _lists(self, body: bytes) -> Show | None:
-        """A list of users or roles."""
+    def _asked(self, body: bytes) -> _Asked:
         kind, _, request = split_read(body)
-        if kind != Kind.USERS:
-            return None
-        asked = Show.decode(request)
-        return asked if lists(asked) else None
+        decode = _REQUESTS.get(kind)
+        return None if decode is None else decode(request)
 
     def _in_steps(self, link: FrontLink, rid: int, asked: Show) -> Slices:
         for answer in steps(self.tree, asked):
@@ -149,21 +153,15 @@ class V2Tree:
                 link.ok(rid, self._node.store.revision, self._node.raft.term, answer.encode())
 
     @answered
-    def _refused(self, body: bytes) -> Answer | None:
+    def _refused(self, asked: _Asked) -> Answer | None:
         """What is said instead of an answer to a user of version 2 who may not have it."""
-        kind, _, request = split_read(body)
-        if kind not in (Kind.GET, Kind.SCAN):
+        if asked is None or isinstance(asked, Show):
             return None
-        asked = Get.decode(request) if kind == Kind.GET else Scan.decode(request)
         return refusal(self.tree, asked.who, asked.path, asked.slash, asked.recursive, write=False)
 
     @answered
-    def _long(self, body: bytes) -> tuple[Listing, Answer] | None:
+    def _long(self, get: Get) -> tuple[Listing, Answer] | None:
         """A list that is answered in slices, as the tree is now."""
-        kind, _, request = split_read(body)
-        if kind != Kind.GET:
-            return None
-        get = Get.decode(request)
         try:
             node = self.tree.find(get.path)
         except V2Error:
@@ -188,18 +186,14 @@ class V2Tree:
         link.ok(rid, revision, term, replace(answer, body=b"".join(parts)).encode())
 
     @answered
-    def _answered(self, body: bytes) -> bytes:
-        kind, _, request = split_read(body)
-        if kind == Kind.GET:
-            answer = self._get(Get.decode(request))
-        elif kind == Kind.SCAN:
-            answer = self._scan(Scan.decode(request))
-        elif kind == Kind.USERS:
-            answer = shown(self.tree, Show.decode(request))
-        else:
-            counts = dict(zip(COUNTED, self.tree.counts, strict=True))
-            answer = self._made(json.dumps(counts, separators=(",", ":")).encode())
-        return answer.encode()
+    def _answered(self, asked: _Asked) -> Answer:
+        if isinstance(asked, Get):
+            return self._get(asked)
+        if isinstance(asked, Scan):
+            return self._scan(asked)
+        if isinstance(asked, Show):
+            return shown(self.tree, asked)
+        return self._made(json.dumps(self.tree.counted(), separators=(",", ":")).encode())
 
     def _made(self, body: bytes, code: int = 0) -> Answer:
         return Answer(self.tree.index, body, code, raft_index=self._node.applied_index)

@@ -8,7 +8,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from cluster.faults import faults
-from cluster.features.v2.tree import COUNTED
 
 if TYPE_CHECKING:
     from node.replica.server import Node
@@ -37,7 +36,7 @@ def figures(node: Node) -> dict[str, Any]:
             }
             for member, link in peers.links.items()
         },
-        "v2": dict(zip(COUNTED, node.serve.v2.tree.counts, strict=True)),
+        "v2": node.serve.v2.tree.counted(),
     }
 
 

@@ -120,14 +120,7 @@ class Keys:
         came = self.traffic.now()
 
         def answer(waiting: Waiting, status: int, body: bytes) -> None:
-            if status != 0:
-                self.traffic.received(asked)
-                self.traffic.ended(asked, came, 500)
-                self._unavailable(request, EtcdError.decode(body))
-                return
-            self._answer(
-                request, Answer.decode(body, HEAD.size), HEAD.unpack_from(body)[1], asked, now_ns, came
-            )
+            self._answered(request, status, body, asked, now_ns, came)
 
         self._router.write(HttpCall(request), Method.V2_WRITE, wish.encode(), 0, self._stats, answer)
 
@@ -139,15 +132,7 @@ class Keys:
         came = self.traffic.now()
 
         def answer(waiting: Waiting, status: int, body: bytes) -> None:
-            if status != 0:
-                self.traffic.received(asked)
-                self.traffic.ended(asked, came, 500)
-                self._unavailable(request, EtcdError.decode(body))
-                return
-            found = Answer.decode(body, HEAD.size)
-            if found.code not in _DENIED:
-                self.traffic.read(asked, not found.code)
-            self._answer(request, found, HEAD.unpack_from(body)[1], asked, now_ns, came)
+            self._answered(request, status, body, asked, now_ns, came, read=True)
 
         self._router.read(
             HttpCall(request),
@@ -225,12 +210,22 @@ class Keys:
 
     # -- answers
 
-    def _answer(
-        self, request: HttpRequest, answer: Answer, term: int, asked: KeyRequest, now_ns: int, came: float
-    ) -> None:
+    def _answered(
+        self, request: HttpRequest, status: int, body: bytes, asked: KeyRequest, now_ns: int, came: float, *,
+        read: bool = False,
+    ) -> None:  # fmt: skip
+        """A node has answered."""
+        if status != 0:
+            self.traffic.received(asked)
+            self.traffic.ended(asked, came, 500)
+            self._unavailable(request, EtcdError.decode(body))
+            return
+        answer = Answer.decode(body, HEAD.size)
         if answer.code not in _DENIED:  # who may not ask does not count, as at etcd
             self.traffic.received(asked)
             self.traffic.ended(asked, came, _refusal(answer))
+            if read:
+                self.traffic.read(asked, not answer.code)
         if request.closed:
             return
         self.feed.shown(answer.index)
@@ -241,6 +236,7 @@ class Keys:
             self._refused(request, answer)
             return
         shown = short_json(answer.action) if asked.no_value and answer.action in _SHORT else answer.body
+        term = HEAD.unpack_from(body)[1]
         request.respond(
             201 if answer.created else 200, shown, self._indexes(answer.index, answer.raft_index, term), JSON
         )

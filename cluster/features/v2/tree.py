@@ -111,6 +111,10 @@ class Tree:
         self._heap: list[tuple[int, bytes]] = []  # some are stale
         self.take(rows)
 
+    def counted(self) -> dict[str, int]:
+        """What was done to it since it was made, by the names of /v2/stats/store."""
+        return dict(zip(COUNTED, self.counts, strict=True))
+
     def copy(self) -> Tree:
         """Another one that starts out the same, without events: for who evaluates."""
         made = Tree(keep_events=False)
