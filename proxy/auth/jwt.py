@@ -1,4 +1,7 @@
-"""JSON web tokens: ``--auth-token=jwt,sign-method=M,priv-key=F[,pub-key=F][,ttl=10m]``, as etcd's."""
+"""JSON web tokens: ``--auth-token=jwt,sign-method=M,priv-key=F[,pub-key=F][,ttl=10m]``, as etcd's.
+
+``proxy.auth.tokens`` imports this where such tokens are asked for: ``jwt`` and ``cryptography`` take 10 MB.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,6 @@ from cryptography.x509 import load_pem_x509_certificate
 from cluster import errors
 from cluster.errors import EtcdError
 from cluster.features.auth.principal import INVALID, Kind, Principal
-from proxy.auth.shown import SimpleTokens, Tokens
 
 _METHODS = {
     "HS256",
@@ -37,18 +39,6 @@ _OPTIONS = {"sign-method", "priv-key", "pub-key", "ttl"}
 _DEFAULT_TTL_S = 300.0
 _UNITS_S = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
 _DURATION = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(ns|us|µs|ms|s|m|h)")
-
-
-class NoTokens:
-    """``--auth-token=``: none is given, and none is one."""
-
-    def give(self, user: str, revision: int) -> str:
-        """See :class:`proxy.auth.shown.Tokens`."""
-        raise EtcdError(errors.AUTH_FAILED)
-
-    def read(self, text: str, now_s: float) -> tuple[Principal, float]:
-        """See :class:`proxy.auth.shown.Tokens`."""
-        return INVALID, now_s
 
 
 class WebTokens:
@@ -129,21 +119,3 @@ def _duration_s(text: str) -> float:
     if not parts or "".join(number + unit for number, unit in parts) != text:
         raise ValueError(f"auth: invalid duration {text!r}")
     return sum(float(number) * _UNITS_S[unit] for number, unit in parts)
-
-
-def tokens_of(setting: str, ttl_s: float) -> Tokens:
-    """What ``--auth-token`` says. ValueError if that is nothing."""
-    kind, _, rest = setting.partition(",")
-    if kind == "simple":
-        return SimpleTokens(ttl_s)
-    if kind == "":
-        return NoTokens()
-    if kind != "jwt":
-        raise ValueError("auth: invalid auth options: --auth-token is simple, jwt,... or empty")
-    options: dict[str, str] = {}
-    for part in rest.split(",") if rest else ():
-        name, equals, value = part.partition("=")
-        if not equals or name in options:
-            raise ValueError("auth: invalid auth options: each is name=value, once")
-        options[name] = value
-    return WebTokens(options)

@@ -11,9 +11,9 @@ from cluster.evaluate import validate
 from cluster.machine import Tracer
 from cluster.placement import Placement
 from cluster.settings import FrontSettings
-from proxy.auth.jwt import tokens_of
 from proxy.auth.passwords import Passwords
 from proxy.auth.shown import Principals
+from proxy.auth.tokens import tokens_of
 from proxy.routing.router import MethodStats, Router
 from proxy.shared.stepped import Stepped
 from proxy.watch.hub import WatchHub

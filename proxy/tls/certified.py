@@ -15,9 +15,6 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from cryptography import x509
-from cryptography.x509.oid import NameOID
-
 _REMEMBERED = 1024  # certificates: a client dials again with the one it had
 _DER = 2  # _ssl.ENCODING_DER
 
@@ -45,6 +42,9 @@ class Certificate:
 @lru_cache(_REMEMBERED)
 def read(der: bytes) -> Certificate:
     """A certificate out of its bytes. ValueError if these are none."""
+    from cryptography import x509  # 8 MB of memory that a front without client certificates does not need
+    from cryptography.x509.oid import NameOID
+
     found = x509.load_der_x509_certificate(der)
     names = found.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
     try:
@@ -80,6 +80,8 @@ def _chain(tls: ssl.SSLObject) -> list[bytes]:
 
 def revoked_serials(text: bytes) -> frozenset[int]:
     """Serial numbers of a revocation list, in PEM or DER. ValueError if it is none."""
+    from cryptography import x509  # see ``read``
+
     load = x509.load_pem_x509_crl if text.lstrip().startswith(b"-----") else x509.load_der_x509_crl
     return frozenset(entry.serial_number for entry in load(text))
 

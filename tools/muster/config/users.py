@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from proxy.auth.jwt import tokens_of
+from proxy.auth.tokens import tokens_of
 from tools.muster.config.parse import ConfigError
 
 _LEAST_COST, _MOST_COST = 4, 31  # bcrypt's

@@ -7,29 +7,19 @@ ends.
 
 from __future__ import annotations
 
-import datetime
-import ipaddress
-import os
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from cryptography import x509
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
-from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
-
 from tools.muster.config.parse import ConfigError
 from tools.muster.config.settings import ServerConfig, setting
-
-_YEAR = datetime.timedelta(days=365)
 
 
 def with_certificate(config: ServerConfig) -> ServerConfig:
     """The same, with the files of --auto-tls where that was asked for. ConfigError."""
     if config.tls is None or config.tls.cert_file:
         return config
+    from tools.muster.host.identity.self_signed import self_signed  # 8 MB that other hosts do not need
+
     hosts = [u.host for u in (*config.listen_client, *config.listen_metrics) if u.scheme in ("https", "unixs")]
     try:
         cert, key = self_signed(
@@ -40,76 +30,3 @@ def with_certificate(config: ServerConfig) -> ServerConfig:
             f"cannot write the certificate of --auto-tls {error.filename}: {error.strerror}"
         ) from None
     return replace(config, tls=replace(config.tls, cert_file=cert, key_file=key))
-
-
-def self_signed(folder: Path, hosts: Sequence[str], years: int) -> tuple[str, str]:
-    """The certificate's and the key's file in ``folder``, made if they are not there. ConfigError,
-    OSError."""
-    cert_file, key_file = folder / "cert.pem", folder / "key.pem"
-    if not (cert_file.is_file() and key_file.is_file()):
-        if years < 1:
-            raise ConfigError("selfSignedCertValidity is invalid,it should be greater than 0")
-        key, cert = _make(hosts, years)
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        _write(key_file, key, 0o600)
-        _write(cert_file, cert, 0o644)  # last: a pair counts once both are there
-    return str(cert_file.absolute()), str(key_file.absolute())
-
-
-def _make(hosts: Sequence[str], years: int) -> tuple[bytes, bytes]:
-    """Key and certificate in PEM."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.ORGANIZATION_NAME, "etcd")])
-    now = datetime.datetime.now(datetime.UTC)
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now)
-        .not_valid_after(now + years * _YEAR)
-        .add_extension(
-            x509.SubjectAlternativeName([_name_of(host) for host in dict.fromkeys(hosts)]), critical=False
-        )
-        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-        .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
-        .add_extension(
-            x509.KeyUsage(
-                digital_signature=True,
-                key_encipherment=True,
-                content_commitment=False,
-                data_encipherment=False,
-                key_agreement=False,
-                key_cert_sign=False,
-                crl_sign=False,
-                encipher_only=False,
-                decipher_only=False,
-            ),
-            critical=True,
-        )
-        .sign(key, SHA256())
-    )
-    return (
-        key.private_bytes(Encoding.PEM, PrivateFormat.TraditionalOpenSSL, NoEncryption()),
-        certificate.public_bytes(Encoding.PEM),
-    )
-
-
-def _name_of(host: str) -> x509.GeneralName:
-    try:
-        return x509.IPAddress(ipaddress.ip_address(host))
-    except ValueError:
-        return x509.DNSName(host)
-
-
-def _write(path: Path, content: bytes, mode: int) -> None:
-    aside = path.with_name(path.name + ".new")
-    aside.unlink(missing_ok=True)
-    fd = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
-    try:
-        os.write(fd, content)
-        os.fsync(fd)
-    finally:
-        os.close(fd)
-    os.replace(aside, path)
