@@ -325,13 +325,14 @@ class Writes:
         """So many bytes were appended besides: the open entry has less room for what is queued."""
         self._staged_bytes += size
 
-    def stage(self, link: FrontLink, rid: int, record: bytes) -> None:
+    def stage(self, token: tuple[FrontLink, int], status: int, body: bytes) -> None:
         """An answer of what was appended besides: it leaves with the open entry."""
-        self._answers.append((link, rid, record))
+        link, rid = token
+        self._answers.append((link, rid, ANSWER.pack(rid, status, len(body)) + body))
 
-    def stage_late(self, link: FrontLink, rid: int, due: DueAnswer) -> None:
+    def stage_late(self, token: tuple[FrontLink, int], due: DueAnswer) -> None:
         """As :meth:`stage`, of one that is made once it is applied."""
-        self._late.append((link, rid, due))
+        self._late.append((*token, due))
 
     # -- fates
 

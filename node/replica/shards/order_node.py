@@ -9,7 +9,7 @@ has applied them (H11, I20).
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Container
+from collections.abc import Callable, Container, Mapping
 from functools import partial
 from typing import Any
 
@@ -19,23 +19,21 @@ from cluster import errors
 from cluster.errors import EtcdError
 from cluster.evaluate.feature_table import EVERYWHERE
 from cluster.evaluate.txns.range_compares import RangeCompares
-from cluster.evaluate.txns.transactions import DueAnswer
-from cluster.evaluate.view import Outcome
 from cluster.features.auth.principal import FRONT, NOBODY, SAID, Principal, named
-from cluster.order import log as order
 from cluster.order.leading.queued import Report
-from cluster.order.log import Change, Control, Fold
+from cluster.order.log import Attempt, Change, Control, Fold
 from cluster.order.prepare import FATE, REPORT, Grant, decode_attempt
 from cluster.order.sequencing.controls import Controls
 from cluster.order.sequencing.coordinator import MAX_WAITING, Coordinator, Wide
 from cluster.order.sequencing.fetching import Ask, Fetched, Fetching
 from cluster.order.sequencing.reports import Reports
+from cluster.order.sequencing.sequencer import Sequencer, Tail
 from cluster.order.sound import Place, sound
 from cluster.pacing.pace import Company
 from cluster.placement import Placement
 from cluster.raft import EntryKind, Role
 from cluster.settings import NodeSettings
-from cluster.wire.messages import ANSWER, HEAD, LEADER, LONE_HEAD, Method, Status
+from cluster.wire.messages import ANSWER, LEADER, LONE_HEAD, Method, Status
 from node.links.fronts import FrontLink
 from node.links.siblings import NodeLink
 from node.machine import NodeMachine
@@ -67,7 +65,7 @@ class OrderNode(LinkedNode):
         self.feeds = Feeds(self)
         self.reports = Reports()
         self.fetching = Fetching(common.heartbeat_interval_ms)
-        self.coordinator: Coordinator[Token] | None = None
+        self.sequencer: Sequencer[Token] | None = None  # once this node leads and serves
         self.writes.on_logged = self._logged
         self._controls: Controls[Waits] = Controls()
         self.cuts = 0
@@ -75,6 +73,11 @@ class OrderNode(LinkedNode):
         self._patience: asyncio.TimerHandle | None = None  # ends the wait for it
         self._told = (b"", 0.0)  # other node 0s, of this host's floors: what and when
         self._short_since: float | None = None  # records are kept beyond the bound, for other hosts (I17)
+
+    @property
+    def coordinator(self) -> Coordinator[Token] | None:
+        """Of the transactions over several shards, once this node leads and serves."""
+        return None if self.sequencer is None else self.sequencer.coordinator
 
     # -- requests
 
@@ -174,14 +177,14 @@ class OrderNode(LinkedNode):
     # -- the sequencer
 
     def _evaluate(self) -> None:
-        coordinator = self.coordinator
+        sequencer = self.sequencer
         self.pace.held = False
-        if coordinator is not None and self._sequencing and self.writes.has_room:
-            # cuts gather as writes do, but what a lock waits for does not wait for its turn
+        if sequencer is not None and self._sequencing and self.writes.has_room:
+            coordinator = sequencer.coordinator
             self.pace.held = self._expects_company(coordinator)
-            if self.writes.due or coordinator.busy:
-                self._cut(coordinator)
-            coordinator.run(self.now_ms(), self._append)
+            if grown := sequencer.run(self.now_ms(), due=self.writes.due):
+                self.cuts += 1
+                self.company.cut(grown, self.loop.time())
             self._send_prepares(coordinator)
             for wide, looked in coordinator.take_unlooked():
                 assert wide.token is not None
@@ -212,50 +215,11 @@ class OrderNode(LinkedNode):
         self._patience = self.loop.call_later(patience_s, self.wake) if patience_s else None
         return patience_s > 0
 
-    def _cut(self, coordinator: Coordinator[Token]) -> None:
-        """One cut for every shard that has committed more than is in order."""
-        cuts, grown = self.reports.cut(coordinator.fold)
-        self.company.cut(grown, self.loop.time())
-        if cuts:
-            item = order.encode_cut(cuts)
-            coordinator.fold.take(item, 0)
-            self.cuts += 1
-            assert self.writes.leader is not None
-            self.writes.leader.append_ordered(item, sum(grown.values()), [], [])
-
-    def _append(self, item: bytes, outcome: Outcome, wide: Wide[Token]) -> None:
-        leader, coordinator = self.writes.leader, self.coordinator
-        assert leader is not None
-        assert coordinator is not None
-        before = coordinator.fold.revision
-        coordinator.fold.take(item, 0)
-        own = [(key, version) for key, version in outcome.writes if self.placement.shard_of(key) == 0]
-        leader.append_ordered(item, coordinator.fold.revision - before, own, wide.leases, outcome.ranges)
-        self.writes.weigh(len(item))
-        pinned = wide.pinned
-        if outcome.late is None and pinned and wide.attempt is not None:
-            self.fetching.enough(wide.attempt, pinned)
-        if wide.token is None:
-            return
-        link, rid = wide.token
-        if outcome.late is not None:
-            late = outcome.late
-            if pinned and wide.attempt is not None and wide.fetched is not None:
-                late.fetch = partial(self._fetch, wide.attempt, pinned, wide.fetched, link, rid)
-            before = outcome.revision - outcome.changed
-            self.writes.stage_late(link, rid, DueAnswer(late, before, outcome.revision))
-            return
-        if outcome.revision < 0:  # a refusal, logged so that it is as linearizable as any answer
-            record = ANSWER.pack(rid, Status.ERROR, len(outcome.tail)) + outcome.tail
-        else:
-            record = ANSWER.pack(rid, Status.OK, HEAD.size + len(outcome.tail)) + HEAD.pack(
-                outcome.revision, leader.term) + outcome.tail
-        self.writes.stage(link, rid, record)
-
     def _fetch(
-        self, attempt: order.Attempt, members: dict[int, int], rows: Fetched, link: FrontLink, rid: int,
+        self, attempt: Attempt, members: Mapping[int, int], rows: Fetched, token: Token,
         then: Callable[[bool], None],
     ) -> None:
+        link, rid = token
         self.fetching.start(attempt, members, rows, lambda: link.awaits(rid), then, self.now_ms())
         self.wake()
 
@@ -292,7 +256,7 @@ class OrderNode(LinkedNode):
             self.links.get(member_id, shard).request(method, body, answered)
             self.wake()
 
-    def _answered(self, link: NodeLink, shard: int, attempt: order.Attempt) -> Callable[[int, bytes], None]:
+    def _answered(self, link: NodeLink, shard: int, attempt: Attempt) -> Callable[[int, bytes], None]:
         def answered(status: int, body: bytes) -> None:
             coordinator = self.coordinator
             if coordinator is None or attempt.term != coordinator.term:
@@ -368,19 +332,20 @@ class OrderNode(LinkedNode):
         assert leader is not None
         common = self.settings.common
         # H15: nothing is in the log's tail beyond what is applied: this leader's own first entry was its last
-        self.coordinator = self.coordinator_kind(
-            leader.term, self.placement, leader.view, self.fold.copy(), max_txn_ops=common.max_txn_ops,
+        tail = Tail(leader, self.fold.copy())
+        coordinator = self.coordinator_kind(
+            leader.term, self.placement, leader.view, tail.fold, max_txn_ops=common.max_txn_ops,
             heartbeat_ms=common.heartbeat_interval_ms, gone=lambda token: not token[0].alive,
             users=leader.auth)
-        for report in self.reports.by_shard.values():
-            self.coordinator.leader_of(report.shard, report.term)
+        self.sequencer = Sequencer(
+            tail, coordinator, self.placement, self.reports, self.writes, self.fetching, self._fetch)
 
     def _leader_changed(self) -> None:
         super()._leader_changed()
         if self.coordinator is not None and self.writes.leader is None:
             for link, rid in self.coordinator.resign():
                 self._not_leader(link, rid)
-            self.coordinator = None
+            self.sequencer = None
             self.company, self.pace.held = Company(self.company.busy), False
         self._settle_controls()
 

@@ -37,7 +37,7 @@ class Sequencer(OrderNode):
         self._dirty: Any = set()
         self._scheduled = True
         self._controls = Controls()
-        self.coordinator = None
+        self.sequencer = None
         self.reports = Reports()
         self.placement, self.fold = Placement(2, 1), Fold(9, {1: Cut(20, 3, 2)})
         self.applied_index = 11

@@ -268,7 +268,7 @@ def test_what_is_queued_waits_for_the_next_entry_where_something_else_fills_this
     """D9: a record that holds several large transactions over many shards holds up everybody's cut for long enough."""
     replica.lead(1)
     replica.writes.weigh(4 << 20)
-    replica.writes.stage(replica.link, 1, b"")
+    replica.writes.stage((replica.link, 1), Status.OK, b"")
     replica.put(2)
     (_, first), (_, second) = replica.raft.entries[2], replica.raft.entries[3]
     assert not first
