@@ -68,10 +68,16 @@ def _list(context: Context) -> UnaryHandler:
         except EtcdError as e:
             context.refuse(call, stats, e)
             return
-        if request.linearizable:
-            router.read(call, Method.MEMBER_LIST, data, 0, False, stats, answer)
-        else:
-            router.local(call, Method.MEMBER_LIST, data, 0, stats, answer)
+
+        def ask() -> None:
+            if call.closed:
+                stats.failed(errors.CONTEXT_CANCELED.code)
+            elif request.linearizable:
+                router.read(call, Method.MEMBER_LIST, data, 0, False, stats, answer)
+            else:
+                router.local(call, Method.MEMBER_LIST, data, 0, stats, answer)
+
+        context.listing.when_listed(ask)
 
     return member_list
 

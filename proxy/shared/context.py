@@ -14,6 +14,7 @@ from cluster.settings import FrontSettings
 from proxy.auth.passwords import Passwords
 from proxy.auth.shown import Principals
 from proxy.auth.tokens import tokens_of
+from proxy.routing.reads.listing import Listing
 from proxy.routing.router import MethodStats, Router
 from proxy.shared.stepped import Stepped
 from proxy.watch.hub import WatchHub
@@ -62,8 +63,9 @@ class Context:
         self.stats: dict[tuple[str, str, str], MethodStats] = {}  # (grpc_type, service, method)
         self.comparisons = self.corrupt_found = 0  # of all replicas: proxy.services.upkeep.corruption
         self.stepped = Stepped(router.loop)
+        self.listing = Listing(router)
         self.stopping = False
-        self.on_tick: list[Callable[[float], None]] = []  # called every sweep, with the time
+        self.on_tick: list[Callable[[float], None]] = [self.listing.tick]  # called every sweep, with the time
         self.on_stop: list[Callable[[], None]] = []  # end streams that have no end of their own
         self.guarded: dict[Call, Callable[[Call], None]] = {}  # streams with hasleader -> how to end one
 

@@ -136,7 +136,9 @@ class Members:
             then(rpc_pb2.MemberListResponse.FromString(body[HEAD.size :]).members)
 
         # as the front itself: everybody may see them, also while there are users
-        self._router.local(None, Method.MEMBER_LIST, b"", 0, self._stats, answer)
+        self._context.listing.when_listed(
+            lambda: self._router.local(None, Method.MEMBER_LIST, b"", 0, self._stats, answer)
+        )
 
     # -- changes
 

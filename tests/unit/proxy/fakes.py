@@ -225,6 +225,7 @@ class Net:
         self.router = Router(self.loop, common, self._connect)
         self.router.recent.knows = True  # as after a first serializable read
         self.context = Context(self.settings, self.router)
+        self.context.listing.stands = True  # as once this host has been seen to list itself
 
     def _connect(self, receiver: Any, shard: int, member: int) -> Link:
         self.sessions += 1

@@ -1,0 +1,71 @@
+"""A host lists members once it stands among them: an etcd serves only then.
+
+A host that has just joined applies what the cluster has agreed on, and then publishes its name and client
+URLs. Until its own node lists it so, questions for the members wait here, ``LIMIT_S`` at most and once: a
+host without a majority answers all the same. One that is restarted is listed from before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from cluster.pb import rpc_pb2
+from cluster.wire.messages import HEAD, Method
+
+if TYPE_CHECKING:
+    from proxy.routing.router import Router
+    from proxy.routing.waiting import Waiting
+
+LIMIT_S = 5.0
+_MOST_WAITING = 20_000
+
+
+class Listing:
+    """Of one front."""
+
+    def __init__(self, router: Router) -> None:
+        self.stands = not router.common.member_id  # a proxy is no member
+        self._router = router
+        self._waiting: list[Callable[[], None]] = []
+        self._asking = False
+        self._until: float | None = None  # set by the first question
+
+    def when_listed(self, then: Callable[[], None]) -> None:
+        """Call back once this host lists itself, or has tried for long enough."""
+        if self.stands or len(self._waiting) >= _MOST_WAITING:
+            then()
+            return
+        if self._until is None:
+            self._until = self._router.loop.time() + LIMIT_S
+        self._waiting.append(then)
+        self._ask()
+
+    def tick(self, now: float) -> None:
+        """Ask anew, or be content."""
+        if self._until is None or self.stands:
+            return
+        if now >= self._until:
+            self._release()
+        else:
+            self._ask()
+
+    def _ask(self) -> None:
+        if not self._asking:
+            self._asking = True
+            router = self._router
+            router.local(None, Method.MEMBER_LIST, b"", 0, router.quiet, self._heard)
+
+    def _heard(self, _: Waiting, status: int, body: bytes) -> None:
+        self._asking = False
+        if self.stands or status != 0:
+            return
+        members = rpc_pb2.MemberListResponse.FromString(body[HEAD.size :]).members
+        if self._router.common.member_id in {m.ID for m in members if m.name or m.clientURLs}:
+            self._release()
+
+    def _release(self) -> None:
+        self.stands = True
+        waiting, self._waiting = self._waiting, []
+        for then in waiting:
+            then()
