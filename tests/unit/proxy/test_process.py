@@ -18,7 +18,7 @@ from cluster.pb import rpc_pb2
 from cluster.settings import Common, FrontSettings, Peer, dumps
 from cluster.wire.messages import HEAD, Method, Status
 from proxy.main import split_url
-from tests.unit.proxy.test_links import RouterNode, free_port, run, until
+from tests.unit.proxy.routing.test_links import RouterNode, free_port, run, until
 from tools.muster.machine.process.crash import FAULT_EXIT, crash_handler
 from tools.muster.machine.process.handed import hand
 

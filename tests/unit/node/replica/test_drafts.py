@@ -1,0 +1,199 @@
+"""Transactions of very many operations, evaluated ahead of their turn: as if they were evaluated in it."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cluster import errors
+from cluster.errors import EtcdError
+from cluster.evaluate import requests as evaluate
+from cluster.evaluate import steps, validate
+from cluster.evaluate.replica import Leader, NotYet
+from cluster.evaluate.txns import draft
+from cluster.evaluate.txns import transactions as txn_eval
+from cluster.evaluate.txns.draft import Draft
+from cluster.evaluate.txns.transactions import Unlooked
+from cluster.features.auth.principal import SAID, Kind, Principal
+from cluster.grain import GRAIN
+from cluster.pb import rpc_pb2 as pb
+from cluster.wire.messages import HEAD, Method, Status
+from node.replica import writes
+from node.slicing import slicer
+from tests.tries import best_of_three
+from tests.unit.many_ops import very_many
+from tests.unit.node.serving.test_long_answers import KEYS, Replica, transaction
+from tests.unit.node.serving.test_looking import compare, noise
+from tests.unit.turns import short_turns
+
+
+@pytest.fixture
+def replica(tmp_path: Path) -> Iterator[Replica]:
+    replica = Replica(tmp_path / "state")
+    yield replica
+    replica.store.close()
+
+
+def compared(monkeypatch: pytest.MonkeyPatch) -> tuple[list[bytes], list[bool]]:
+    """Each evaluation of a draft is compared with one in its turn: answers that are due, which were fit."""
+    txn = Leader._txn
+    answers: list[bytes] = []
+    fit: list[bool] = []
+
+    def both(self: Leader, body: bytes, looked: Any) -> Any:
+        if not isinstance(looked, Draft):
+            return txn(self, body, looked)
+        expected: Any = None
+        try:
+            expected = evaluate.txn(self.view, body, 128)
+        except EtcdError as e:
+            expected = e.encode()
+        except NotYet:
+            pass
+        try:
+            outcome = txn(self, body, looked)
+        except EtcdError as e:
+            answers.append(e.encode())
+            fit.append(answers[-1] == expected)
+            raise
+        except (Unlooked, NotYet):
+            fit.append(False)
+            raise
+        fit.append(looked.fit)
+        assert expected is not None
+        assert (outcome.items, outcome.revision) == (expected.items, expected.revision)
+        assert outcome.changed == expected.changed
+        assert (outcome.writes, list(outcome.ranges)) == (expected.writes, list(expected.ranges))
+        answers.append(HEAD.pack(outcome.revision, self.term) + expected.tail)
+        return outcome
+
+    monkeypatch.setattr(Leader, "_txn", both)
+    return answers, fit
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_a_draft_does_what_an_evaluation_in_its_turn_does(
+    replica: Replica, seed: int, monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Beside writes that are logged, applied and compacted, and leases that end, at any moment of it."""
+    rng = random.Random(seed)
+    for module, name, value in (
+        (draft, "LARGE_OPS", 0), (draft, "_LOOKS", rng.choice((1, 4, 1024))),
+        (draft, "_FEW", rng.choice((0, 1, 64))),
+        (draft, "_STEP_CHANGES", 2), (draft, "ROUNDS", rng.choice((1, 8, 8))), (slicer, "SLICE_S", 0.0),
+        (GRAIN, "many_keys", rng.choice((4, 256))), (GRAIN, "turn_rows", rng.choice((9, 256))),
+        (txn_eval, "STEP_OPS", 2), (draft, "STEP_OPS", 2), (validate, "STEP_OPS", 2), (steps, "STEP_OPS", 2),
+    ):
+        monkeypatch.setattr(module, name, value)
+    replica.write(Method.LEASE_GRANT, pb.LeaseGrantRequest(ID=1, TTL=60))
+    for key in rng.sample(KEYS, rng.choice((0, 2, 40))):
+        replica.write(Method.PUT, pb.PutRequest(key=key, value=b"%d" % rng.randrange(4)))
+    replica.settle()
+    answers, fit = compared(monkeypatch)
+    for _ in range(15):
+        request = transaction(rng, replica.store.revision, 2, False)
+        if rng.random() < 0.5:
+            request.compare.append(compare(rng, replica.store.revision))
+        for op in request.success:
+            if op.HasField("request_put") and rng.random() < 0.3:
+                op.request_put.lease = rng.choice((1, 1, 2))
+        judged = len(answers)
+        rid = replica.write(Method.TXN, request)
+        for _ in range(rng.choice((0, 5, 30))):
+            replica.loop.turn()
+            if rng.random() < 0.4:
+                noise(rng, replica)
+            if rng.random() < 0.05:
+                if rng.random() < 0.5:
+                    replica.write(Method.LEASE_GRANT, pb.LeaseGrantRequest(ID=1, TTL=60))
+                else:
+                    replica.write(Method.LEASE_REVOKE, pb.LeaseRevokeRequest(ID=1))
+            replica.writes.run()
+        _, body = replica.settle()[rid]
+        assert len(answers) == judged or body == answers[-1]
+    assert True in fit
+
+
+@best_of_three
+def test_18_432_operations_hold_nobodys_puts_up(replica: Replica) -> None:
+    """They took 0.2 s of the leader's loop, beside 0.06 s of the front's."""
+    for _ in range(2):  # of keys that are new, then of keys that are there
+        replica.settle()
+        request = very_many()
+        with short_turns(0.06) as turns:
+            with turns.turn():
+                rid = replica.write(Method.TXN, request)
+            done, others = False, 0
+            while not done:
+                with turns.turn():
+                    replica.loop.turn()
+                with turns.turn():
+                    other = replica.write(Method.PUT, pb.PutRequest(key=b"other", value=b"v"))
+                done = not replica.looking and not replica.writes.queued
+                if not done:
+                    replica.apply(replica.index + 1)
+                    replica.link.flush()
+                    assert (other, Status.OK) in [answer[:2] for answer in replica.answers]
+                    replica.answers.clear()
+                    others += 1
+            assert others > 50, "it is done in steps, and others' puts between them"
+        answers = replica.settle()
+        assert answers[rid][0] == Status.OK
+        found = pb.TxnResponse.FromString(answers[rid][1][HEAD.size :])
+        assert len(found.responses) == 24
+        assert replica.store.live_count(b"t", b"u") == 24 * 24 * 16
+
+
+def test_what_needs_no_state_is_refused_at_once(replica: Replica) -> None:
+    request = very_many(1024)
+    request.success.append(request.success[0])
+    rid = replica.write(Method.TXN, request)
+    assert replica.settle()[rid] == (Status.ERROR, EtcdError(errors.DUPLICATE_KEY).encode())
+    assert replica.store.live_count(b"t", b"u") == 0
+
+
+def test_a_draft_ends_with_the_term(replica: Replica) -> None:
+    rid = replica.write(Method.TXN, very_many(1024))
+    replica.loop.turn()
+    replica.raft.term += 1
+    replica.writes.resign()
+    assert replica.settle()[rid][0] == Status.NOT_LEADER
+    assert replica.store.live_count(b"t", b"u") == 0
+
+
+def test_keys_that_others_write_all_the_time_have_it_evaluated_in_one_turn(replica: Replica) -> None:
+    rid = replica.write(Method.TXN, very_many(1024))
+    for _ in range(10_000):
+        replica.loop.turn()
+        replica.write(Method.PUT, pb.PutRequest(key=b"t00000", value=b"hot"))
+        replica.apply(replica.index + 1)
+        if not replica.looking and not replica.writes.queued:
+            break
+    assert replica.settle()[rid][0] == Status.OK
+
+
+@pytest.mark.parametrize("revoked", [False, True])
+def test_who_asks_is_judged_anew_in_the_turn(
+    replica: Replica, monkeypatch: pytest.MonkeyPatch, revoked: bool,
+) -> None:
+    """A permission may be revoked while his transaction is looked at ahead."""
+    judged: list[str] = []
+
+    def judge(auth: Any, principal: Principal, method: int, body: bytes, view: Any) -> None:
+        judged.append(principal.user)
+        if revoked and len(judged) > 1:
+            raise EtcdError(errors.PERMISSION_DENIED)
+
+    monkeypatch.setattr(writes, "judge", judge)
+    replica.rid += 1
+    body = Principal(Kind.SIMPLE, "anna", 1).encode() + very_many(1024).SerializeToString()
+    replica.writes.submit(replica.link, replica.rid, Method.TXN | SAID, body)
+    replica.writes.run()
+    status, _ = replica.settle()[replica.rid]
+    assert judged == ["anna"] * 2
+    assert status == (Status.ERROR if revoked else Status.OK)
+    assert replica.store.live_count(b"t", b"u") == (0 if revoked else 512)

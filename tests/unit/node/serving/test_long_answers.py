@@ -1,0 +1,339 @@
+"""Transactions that read or show many rows: the same answers as in one go, made in short steps at one revision."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from cluster import errors
+from cluster.effects import records
+from cluster.errors import EtcdError
+from cluster.evaluate import requests as evaluate
+from cluster.evaluate.replica import Leader, Overlay
+from cluster.evaluate.txns import transactions as txn_eval
+from cluster.features.lessor import Lessor
+from cluster.grain import GRAIN
+from cluster.pb import rpc_pb2 as pb
+from cluster.wire import messages
+from cluster.wire.messages import HEAD, READ, Method, Status
+from node.links.fronts import FrontLink
+from node.replica.writes import Writes
+from node.serving.looking import Looking
+from node.serving.past import Past
+from node.serving.reads import Reads
+from node.serving.serve import Serve
+from node.serving.streams import Streams
+from node.slicing.slicer import Slicer
+from node.storage import StateStore
+from tests.unit.machines import machine_on
+from tests.unit.node.replica.test_writes import FakeRaft
+from tests.unit.proxy.fakes import ManualLoop
+
+KEYS = [b"k%03d" % n for n in range(60)]
+
+
+class Replica:
+    """A store of one shard that leads, and its front; every step of its slicer is a turn of the loop."""
+
+    def __init__(self, path: Path) -> None:
+        self.store = StateStore.open(path)
+        self.loop: Any = ManualLoop()
+        self.raft = FakeRaft()
+        self.reads = Reads(self.loop, Slicer(self.loop), lambda link: None, lambda: 0)
+        node: Any = SimpleNamespace(
+            machine=machine_on(),
+            store=self.store,
+            raft=self.raft,
+            reads=self.reads,
+            settings=SimpleNamespace(common=SimpleNamespace(max_txn_ops=128)),
+            streams=Streams(self.reads.start, self.loop.time, self.reads.refuse, 60.0),
+            guard=SimpleNamespace(show=None),  # nobody asks who may do what
+        )
+        self.streams: Streams = node.streams
+        self.past = node.past = Past(node)
+        self.looking = Looking(node)
+        self.serve = Serve(node)
+        self.writes = Writes(
+            self.raft, self.store, lambda link: None, max_txn_ops=128, lessor=Lessor(1000), new_lease_id=lambda: 7,
+            refusal=lambda method, body: None, control_applied=lambda link, record, physical: None,
+            answer_late=self.past.answer, look=self.looking.write)
+        node.writes, node.wake = self.writes, lambda: None
+        self.answers: list[tuple[int, int, bytes]] = []
+        self.link = FrontLink(b"front", self._frame, b"", 1)
+        self.index = 0
+        self.rid = 0
+        self.apply(self.raft.propose(b""))
+        self.writes.lead()
+
+    def _frame(self, parts: list[bytes]) -> bool:
+        self.answers += messages.decode_answers(parts[-1])[1]
+        return True
+
+    def apply(self, index: int) -> None:
+        term, data = self.raft.entries[index]
+        self.store.apply([(index, term, data)], want_events=False)
+        self.writes.applied(index, term)
+        self.index = index
+
+    def write(self, method: int, request: Any) -> int:
+        """Log one write; its request ID."""
+        self.rid += 1
+        self.writes.submit(self.link, self.rid, method, request.SerializeToString())
+        self.writes.run()
+        return self.rid
+
+    def settle(self) -> dict[int, tuple[int, bytes]]:
+        """Apply what is logged and finish what is under way: status and body of each answer."""
+        while self.index < self.raft.last or len(self.looking) or self.writes.queued:
+            while self.index < self.raft.last:
+                self.apply(self.index + 1)
+                self.writes.run()
+            self.loop.run()
+            self.writes.run()
+        found: dict[int, tuple[int, bytes]] = {}
+        self.loop.run()
+        while self.link.pending:
+            self.link.flush()
+            answers, self.answers = self.answers, []
+            for rid, status, body in answers:  # as a front, which puts the pieces together
+                whole = found.get(rid, (0, b""))[1] + body
+                found[rid] = (status, whole)
+                if status == Status.PARTIAL:
+                    self.streams.credit(self.link, rid, len(whole))
+            self.loop.run()
+        return found
+
+    def read(self, request: pb.TxnRequest) -> tuple[int, bytes]:
+        self.rid += 1
+        self.serve.request(self.link, self.rid, Method.READ_TXN, 1000, READ.pack(0, 0) + request.SerializeToString())
+        return self.settle()[self.rid]
+
+
+@pytest.fixture
+def replica(tmp_path: Path) -> Iterator[Replica]:
+    replica = Replica(tmp_path / "state")
+    yield replica
+    replica.store.close()
+
+
+def span(rng: random.Random) -> tuple[bytes, bytes]:
+    start, end = sorted(rng.sample(KEYS, 2))
+    return start, rng.choice((b"", end, end, b"\0", start))
+
+
+def operation(rng: random.Random, revision: int, used: set[bytes], depth: int, reads_only: bool) -> pb.RequestOp | None:
+    what = rng.random()
+    key, end = span(rng)
+    if reads_only or what < 0.4:
+        return pb.RequestOp(request_range=pb.RangeRequest(
+            key=key, range_end=end, limit=rng.choice((0, 0, 1, 7)), count_only=rng.random() < 0.1,
+            sort_order=rng.choice((0, 0, 1, 2)), sort_target=rng.choice((0, 0, 3, 4)),  # type: ignore[arg-type]  # numbers
+            revision=rng.choice((0, 0, 0, rng.randint(1, revision), revision + 99)), min_mod_revision=rng.choice((0, 0, 3))))
+    if what < 0.6:
+        if key in used:
+            return None
+        used.add(key)
+        return pb.RequestOp(request_put=pb.PutRequest(key=key, value=b"%d" % rng.randrange(99), prev_kv=rng.random() < 0.3))
+    if what < 0.85:
+        return pb.RequestOp(request_delete_range=pb.DeleteRangeRequest(key=key, range_end=end, prev_kv=rng.random() < 0.6))
+    if depth:
+        return pb.RequestOp(request_txn=transaction(rng, revision, depth - 1, False))
+    return None
+
+
+def transaction(rng: random.Random, revision: int, depth: int, reads_only: bool) -> pb.TxnRequest:
+    request = pb.TxnRequest()
+    for _ in range(rng.choice((0, 0, 1, 2))):
+        key, end = span(rng)
+        target = rng.choice((0, 1, 2, 3))
+        compare = pb.Compare(key=key, range_end=end, result=rng.choice((0, 1, 2, 3)), target=target)  # type: ignore[arg-type]
+        if target == 3:
+            compare.value = b"5"
+        elif target == 2:
+            compare.mod_revision = rng.randint(0, revision)
+        elif target == 1:
+            compare.create_revision = rng.randint(0, revision)
+        else:
+            compare.version = 1
+        request.compare.append(compare)
+    for ops in (request.success, request.failure):
+        used: set[bytes] = set()
+        ops.extend(op for op in (operation(rng, revision, used, depth, reads_only) for _ in range(rng.choice((0, 1, 2, 4))))
+                   if op is not None)
+    return request
+
+
+def whole(outcome: Any, revision: int) -> tuple[int, bytes]:
+    return Status.OK, HEAD.pack(revision, 1) + outcome
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_late_answers_say_what_answers_in_one_go_say(
+    replica: Replica, seed: int, monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Writes that show rows, three of them in each entry, beside a leader that answers everything at once."""
+    rng = random.Random(seed)
+    for place, name, value in (
+        (GRAIN, "late_rows", rng.choice((0, 3, 9))),
+        (GRAIN, "many_keys", rng.choice((4, 256))),
+        (txn_eval, "_STEP_ROWS", rng.choice((1, 7))),
+    ):
+        monkeypatch.setattr(place, name, value)
+    for key in KEYS[::2]:
+        replica.write(Method.PUT, pb.PutRequest(key=key, value=b"5"))
+    replica.settle()
+    late = 0
+    for _ in range(12):
+        expected: dict[int, tuple[int, bytes]] = {}
+        plain = Leader(replica.store, 1, max_txn_ops=128, lessor=Lessor(1000), new_lease_id=lambda: 7)
+        for _ in range(3):
+            revision = replica.store.revision
+            if rng.random() < 0.2:
+                key, end = span(rng)
+                method, request = Method.DELETE_RANGE, pb.DeleteRangeRequest(key=key, range_end=end, prev_kv=True)
+            else:
+                method, request = Method.TXN, transaction(rng, revision, 2, False)  # type: ignore[assignment]
+            rid = replica.write(method, request)
+            late += bool(replica.writes._late) or any(p.late for p in replica.writes._proposals)
+            try:
+                outcome = plain.execute(method, request.SerializeToString())
+                expected[rid] = whole(outcome.tail, outcome.revision)
+            except EtcdError as e:
+                expected[rid] = Status.ERROR, e.encode()
+        assert replica.settle() == expected
+    assert late
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_reads_in_steps_say_what_reads_in_one_go_say(replica: Replica, seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = random.Random(seed)
+    monkeypatch.setattr(txn_eval, "_STEP_ROWS", rng.choice((1, 3)))
+    for number in range(80):
+        replica.write(Method.PUT, pb.PutRequest(key=rng.choice(KEYS), value=b"%d" % (number % 10)))
+    replica.write(Method.DELETE_RANGE, pb.DeleteRangeRequest(key=KEYS[10], range_end=KEYS[20]))
+    replica.write(Method.COMPACT, pb.CompactionRequest(revision=3))
+    replica.settle()
+    for _ in range(20):
+        request = transaction(rng, replica.store.revision, 0, True)
+        try:
+            outcome = evaluate.txn(Overlay(replica.store), request.SerializeToString(), 128)
+            expected = whole(outcome.tail, outcome.revision)
+        except EtcdError as e:
+            expected = Status.ERROR, e.encode()
+        assert replica.read(request) == expected
+
+
+def fill(replica: Replica, keys: int) -> None:
+    """In one entry each some hundred."""
+    for first in range(0, keys, 500):
+        data = b"".join(records.put(b"f%06d" % n, 0, 1, b"v" * 20, 0) for n in range(first, min(first + 500, keys)))
+        replica.apply(replica.raft.propose(data))
+    replica.writes.resign()
+    replica.writes.lead()
+
+
+ALL = pb.RequestOp(request_range=pb.RangeRequest(key=b"f", range_end=b"g"))
+
+
+@pytest.mark.parametrize("request_", [
+    pb.TxnRequest(success=[ALL] * 15),
+    pb.TxnRequest(compare=[pb.Compare(key=b"f", range_end=b"g", target=pb.Compare.VERSION, version=1)] * 50, success=[ALL]),
+    pb.TxnRequest(success=[pb.RequestOp(request_range=pb.RangeRequest(
+        key=b"f", range_end=b"g", sort_order=2, sort_target=4, limit=1))] * 10),
+], ids=["ranges", "compares", "sorts"])
+def test_a_read_only_transaction_over_many_keys_is_read_in_slices(
+    replica: Replica, request_: pb.TxnRequest, monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """315 bytes with 15 full ranges held the leader for 3.8 s; writes between its slices are not seen."""
+    fill(replica, 5000)
+    steps = watched_steps(monkeypatch)
+    replica.serve.request(replica.link, 99, Method.READ_TXN, 1000, READ.pack(0, 0) + request_.SerializeToString())
+    assert not replica.link.pending
+    revision = replica.store.revision
+    replica.write(Method.DELETE_RANGE, pb.DeleteRangeRequest(key=b"f", range_end=b"g"))
+    status, body = replica.settle()[99]
+    assert (status, HEAD.unpack_from(body)[0]) == (Status.OK, revision)
+    answer = pb.TxnResponse.FromString(body[HEAD.size :])
+    assert {r.response_range.count for r in answer.responses} == {5000}
+    assert len(steps) > 15
+    assert max(steps) <= 256
+
+
+@pytest.mark.parametrize(("method", "request_"), [
+    (Method.TXN, pb.TxnRequest(success=[pb.RequestOp(request_put=pb.PutRequest(key=b"f000001", value=b"new")), ALL])),
+    (Method.TXN, pb.TxnRequest(success=[pb.RequestOp(request_delete_range=pb.DeleteRangeRequest(
+        key=b"f", range_end=b"f004999", prev_kv=True)), ALL])),
+    (Method.DELETE_RANGE, pb.DeleteRangeRequest(key=b"f", range_end=b"g", prev_kv=True)),
+], ids=["put and range", "delete and range", "delete"])
+def test_a_write_that_shows_many_rows_reads_none_of_them_in_its_turn(
+    replica: Replica, method: int, request_: Any, monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """50,000 rows held the loop for 0.12 s. They are read once the write is applied, as they were before it; what comes
+    after it does not wait, a compaction neither."""
+    fill(replica, 5000)
+    plain = Leader(replica.store, 1, max_txn_ops=128, lessor=Lessor(1000), new_lease_id=lambda: 7)
+    expected = plain.execute(method, request_.SerializeToString())
+    steps = watched_steps(monkeypatch)
+    rid = replica.write(method, request_)
+    after = replica.write(Method.PUT, pb.PutRequest(key=b"f000002", value=b"after"))
+    compacted = replica.write(Method.COMPACT, pb.CompactionRequest(revision=replica.store.revision + 2))
+    assert not steps
+    found = replica.settle()
+    assert found[rid] == whole(expected.tail, expected.revision)
+    assert {found[after][0]} == {Status.OK}
+    assert compacted
+    assert len(steps) > 15
+    assert max(steps) <= 256
+
+
+def test_a_late_answer_of_a_term_that_is_lost_is_not_given(replica: Replica) -> None:
+    fill(replica, 600)
+    rid = replica.write(Method.DELETE_RANGE, pb.DeleteRangeRequest(key=b"f", range_end=b"g", prev_kv=True))
+    assert replica.writes._proposals[-1].late
+    replica.raft.term += 1
+    replica.raft.entries[replica.raft.last] = (replica.raft.term, b"")
+    replica.writes.resign()
+    assert replica.settle()[rid][0] == Status.NOT_LEADER
+
+
+def watched_steps(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many rows each step takes."""
+    steps: list[int] = []
+    some_rows = txn_eval.some_rows
+
+    def counted(rows: Any) -> Any:
+        found = some_rows(rows)
+        steps.append(len(found[0]))
+        return found
+
+    monkeypatch.setattr(txn_eval, "some_rows", counted)
+    return steps
+
+
+@pytest.mark.parametrize("given_up", [False, True], ids=["no room", "given up"])
+def test_a_write_whose_long_answer_finds_no_room_is_not_told_that_it_was_not_done(
+    replica: Replica, given_up: bool, monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(GRAIN, "late_rows", 3)
+    monkeypatch.setattr(txn_eval, "_STEP_ROWS", 7)
+    for key in KEYS:
+        replica.write(Method.PUT, pb.PutRequest(key=key, value=b"v" * 50_000))
+    replica.settle()
+    if not given_up:
+        monkeypatch.setattr("node.serving.streams._MOST", 0)
+    monkeypatch.setattr(replica.streams, "credit", lambda *given: None)
+    rid = replica.write(Method.DELETE_RANGE, pb.DeleteRangeRequest(key=b"k", range_end=b"l", prev_kv=True))
+    found = replica.settle()
+    if given_up:
+        replica.loop.now += 61.0
+        replica.streams.sweep()
+        found = replica.settle()
+    status, body = found[rid]
+    assert status == Status.ERROR
+    assert EtcdError.decode(body).kind is errors.TIMEOUT
+    assert replica.store.get(KEYS[0]) is None

@@ -1,0 +1,152 @@
+"""A transaction of very many operations on a shard other than 0, evaluated ahead of its turn."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from cluster.evaluate.steps import STEP_OPS
+from cluster.evaluate.txns.draft import Draft
+from cluster.evaluate.view import Current
+from cluster.order.leading.shard_leader import ShardLeader
+from cluster.pb import rpc_pb2 as pb
+from cluster.wire.messages import Method, Status
+from tests.unit.many_ops import very_many
+from tests.unit.order.leading.test_granted import Part
+from tests.unit.order.leading.test_shown import leader_of
+
+OPS = 4000
+BODY = very_many(OPS).SerializeToString()
+
+
+class Counting(Part):
+    """How many keys were looked at."""
+
+    keys = 0
+
+    def current(self, key: bytes) -> Current | None:
+        self.keys += 1
+        return super().current(key)
+
+
+class Turns:
+    """A leader, and what each turn of its loop looks at."""
+
+    def __init__(self) -> None:
+        self.part = Counting()
+        self.leader: ShardLeader[str] = leader_of(self.part)
+        self.leader._pace.full_requests = 1  # an entry may leave while another one is under way
+        self.longest = 0
+
+    def over(self) -> None:
+        """A turn is over."""
+        self.longest, self.part.keys = max(self.longest, self.part.keys), 0
+
+    def submit(self) -> Draft:
+        self.leader.submit("large", Method.TXN, BODY)
+        self.leader.run()
+        self.over()
+        ((token, body, ahead),) = self.leader.take_unlooked()
+        assert (token, body) == ("large", BODY)
+        assert isinstance(ahead, Draft)
+        return ahead
+
+    def steps(self, draft: Draft) -> Iterator[int]:
+        """How many there were of the evaluation."""
+        evaluated = 0
+        for _ in draft.steps():
+            evaluated += self.part.keys > 0
+            self.over()
+            yield evaluated
+        self.over()
+
+    def work_off(self, draft: Draft) -> None:
+        for _ in self.steps(draft):
+            pass
+
+    def put(self, key: bytes) -> None:
+        """Another's, which is logged and not applied."""
+        self.leader.submit("put", Method.PUT, pb.PutRequest(key=key, value=b"v").SerializeToString())
+        self.leader.run()
+        self.leader.seal()
+        self.leader.logged(9)
+        self.over()
+
+
+@pytest.fixture
+def turns() -> Turns:
+    return Turns()
+
+
+def test_no_turn_looks_at_more_keys_than_a_step(turns: Turns) -> None:
+    draft = turns.submit()
+    turns.work_off(draft)
+    assert 0 < turns.longest <= 2 * STEP_OPS
+    turns.leader.resume("large", BODY, draft)
+    turns.over()
+    assert turns.longest <= 2 * STEP_OPS
+    assert turns.leader.seal()
+    assert not turns.leader.take_unlooked()
+
+
+def test_others_puts_go_on_beside_it(turns: Turns) -> None:
+    draft = turns.submit()
+    puts = 0
+    for at in turns.steps(draft):
+        if at == 5 and not puts:
+            turns.put(b"elsewhere")
+            puts += 1
+    assert puts
+    turns.leader.resume("large", BODY, draft)
+    assert turns.leader.dirty
+
+
+@pytest.mark.parametrize("applied", [True, False])
+def test_what_changed_meanwhile_has_it_evaluated_again(applied: bool, turns: Turns) -> None:
+    draft = turns.submit()
+    puts = 0
+    for at in turns.steps(draft):
+        if at < 5 or puts:
+            continue
+        puts += 1
+        if applied:
+            turns.part.execute(Method.PUT, pb.PutRequest(key=b"t00000", value=b"v").SerializeToString())
+        else:
+            turns.put(b"t00000")
+    turns.leader.resume("large", BODY, draft)
+    ((_, _, again),) = turns.leader.take_unlooked()
+    assert again is draft
+    assert not turns.leader.dirty
+
+
+def test_it_waits_for_what_is_pending(turns: Turns) -> None:
+    """Whose revision nobody knows yet."""
+    turns.put(b"t00000")
+    draft = turns.submit()
+    turns.work_off(draft)
+    turns.leader.resume("large", BODY, draft)
+    assert not turns.leader.take_unlooked()
+    assert len(turns.leader._table) == 1
+    turns.part.execute(Method.PUT, pb.PutRequest(key=b"t00000", value=b"v").SerializeToString())
+    turns.leader.applied_entries(9, turns.part.revision - 1)
+    turns.leader.applied_record(2, 5, [])
+    ((_, _, again),) = turns.leader.take_unlooked()
+    assert again is draft
+    turns.work_off(draft)
+    turns.leader.resume("large", BODY, draft)
+    assert turns.leader.dirty
+
+
+def test_a_lease_that_is_not_known_here_is_the_sequencers_to_look_for(turns: Turns) -> None:
+    request = very_many(OPS)
+    request.success.add().request_put.CopyFrom(pb.PutRequest(key=b"leased", lease=7))
+    body = request.SerializeToString()
+    turns.leader.submit("large", Method.TXN, body)
+    turns.leader.run()
+    ((_, _, draft),) = turns.leader.take_unlooked()
+    assert isinstance(draft, Draft)
+    turns.work_off(draft)
+    turns.leader.resume("large", body, draft)
+    ((token, status, _),) = turns.leader.take_answers()
+    assert (token, status) == ("large", Status.ELSEWHERE)

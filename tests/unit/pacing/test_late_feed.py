@@ -1,0 +1,93 @@
+"""Records that nobody looks at are applied together, and before anybody looks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from cluster.pacing.late_feed import MOST_RECORDS, PAUSE_S, LateFeed
+from tests.unit.pacing.test_gathering import Clock
+
+
+class Replica:
+    """A follower with a clock that is told; it applies all that it has when it may not wait."""
+
+    def __init__(self) -> None:
+        self.clock = Clock()
+        self.records = 0
+        self.applied: list[int] = []
+        self.unseen = True
+        loop: Any = self.clock
+        self.late = LateFeed(loop, lambda: self.unseen, self.tick)
+
+    def tick(self) -> None:
+        if self.records and not self.late.may_wait(self.records):
+            self.late.applied()
+            self.applied.append(self.records)
+            self.records = 0
+
+    def fed(self, records: int = 1) -> None:
+        self.records += records
+        self.tick()
+
+
+@pytest.fixture
+def replica() -> Replica:
+    return Replica()
+
+
+def test_the_first_after_a_pause_is_applied_at_once_and_what_follows_together(replica: Replica) -> None:
+    replica.fed()
+    assert replica.applied == [1]
+    for _ in range(3):
+        replica.fed()
+    assert replica.applied == [1]
+    assert replica.late.waits
+    replica.clock.pass_(PAUSE_S)
+    assert replica.applied == [1, 3]
+    assert not replica.late.waits
+    replica.clock.pass_(PAUSE_S)
+    replica.fed()
+    assert replica.applied == [1, 3, 1]
+
+
+def test_nothing_waits_where_somebody_looks(replica: Replica) -> None:
+    replica.unseen = False
+    for _ in range(3):
+        replica.fed()
+    assert replica.applied == [1, 1, 1]
+    assert not replica.clock.timers
+
+
+def test_who_begins_to_look_finds_all(replica: Replica) -> None:
+    replica.fed()
+    replica.fed(2)
+    replica.late.hasten()
+    replica.tick()
+    assert replica.applied == [1, 2]
+    assert not replica.late.waits
+    replica.clock.pass_(PAUSE_S)
+    assert replica.applied == [1, 2]
+
+
+def test_many_records_wait_for_nothing(replica: Replica) -> None:
+    replica.fed()
+    replica.fed(MOST_RECORDS - 1)
+    assert replica.applied == [1]
+    replica.fed()
+    assert replica.applied == [1, MOST_RECORDS]
+
+
+def test_what_cannot_be_applied_yet_is_tried_again_by_the_next_tick(replica: Replica) -> None:
+    assert not replica.late.may_wait(1)
+    assert not replica.late.may_wait(1)
+    assert not replica.late.waits
+
+
+def test_a_replica_that_ends_leaves_what_waits(replica: Replica) -> None:
+    replica.fed()
+    replica.fed()
+    replica.late.close()
+    replica.clock.pass_(2 * PAUSE_S)
+    assert replica.applied == [1]

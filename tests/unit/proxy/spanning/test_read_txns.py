@@ -1,0 +1,83 @@
+"""Read-only transactions over several shards are put together by the front, at one revision."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from cluster.evaluate import requests as evaluate
+from cluster.evaluate.reading.ranges import plain_answer
+from cluster.pb import rpc_pb2
+from cluster.placement import Placement
+from cluster.wire.messages import READ, Method
+from proxy.services.table import register_all
+from tests.unit.proxy.fakes import FakeCall, Net
+from tests.unit.proxy.test_services import Methods
+from tests.unit.semantics.memory import MemoryShard
+
+SHARDS = 3
+PLACEMENT = Placement(SHARDS, 2)
+KEYS = [next(key for key in (b"k%d" % i for i in range(100)) if PLACEMENT.shard_of(key) == shard) for shard in range(SHARDS)]
+
+
+def get(key: bytes, **more: Any) -> Any:
+    return rpc_pb2.RequestOp(request_range=rpc_pb2.RangeRequest(key=key, **more))
+
+
+def existed(key: bytes) -> Any:
+    return rpc_pb2.Compare(key=key, target=rpc_pb2.Compare.CREATE, result=rpc_pb2.Compare.GREATER, create_revision=0)
+
+
+def call_txn(net: Net, txn: Any) -> FakeCall:
+    methods, call = Methods(), FakeCall(None)
+    register_all(methods, net.context)
+    methods.handlers["Txn"](call, txn.SerializeToString())
+    net.run()
+    return call
+
+
+def test_all_keys_are_read_at_the_revision_of_one_read_index_and_the_answer_is_a_single_shards() -> None:
+    net = Net(shards=SHARDS).started()
+    store = MemoryShard()
+    for key in KEYS[:2]:
+        store.execute(Method.PUT, rpc_pb2.PutRequest(key=key, value=b"of " + key).SerializeToString())
+    txn = rpc_pb2.TxnRequest(
+        compare=[existed(KEYS[0]), existed(KEYS[1])], success=[get(KEYS[0]), get(KEYS[2]), get(KEYS[1])], failure=[get(KEYS[2])])
+    call = call_txn(net, txn)
+    sequencer = net.nodes[1]
+    (question,) = sequencer.take()
+    assert question.method == Method.READ_INDEX
+    sequencer.index(question, 9, store.revision)
+    net.run()
+    for shard, key in enumerate(KEYS):
+        node = net.every[shard, 1]
+        (read,) = node.take()
+        assert read.method == Method.RANGE
+        assert READ.unpack_from(read.body) == (9, store.revision)  # applied that far, at exactly this revision
+        assert rpc_pb2.RangeRequest.FromString(read.body[READ.size :]) == rpc_pb2.RangeRequest(key=key)
+        node.ok(read, store.revision + 5, plain_answer(store.get(key)))  # it has applied more by now
+        net.run()
+    response = rpc_pb2.TxnResponse.FromString(call.replies[0])
+    assert response.header.revision == store.revision
+    response.ClearField("header")
+    assert response.succeeded
+    assert response.SerializeToString() == evaluate.txn(store, txn.SerializeToString(), 128).tail
+
+
+def test_a_serializable_one_asks_nobody() -> None:
+    net = Net(shards=SHARDS).started()
+    for (shard, _), node in net.every.items():
+        node.watermark(5 + shard)
+    net.run()
+    call_txn(net, rpc_pb2.TxnRequest(success=[get(key, serializable=True) for key in KEYS]))
+    for shard in range(SHARDS):
+        (read,) = net.every[shard, 1].take()
+        assert READ.unpack_from(read.body) == (0, 5)  # the lowest that is applied
+
+
+def test_what_writes_goes_to_the_sequencer_and_what_names_a_revision_or_a_range_asks_it_for_a_read_index() -> None:
+    put = rpc_pb2.RequestOp(request_put=rpc_pb2.PutRequest(key=KEYS[0]))
+    for last, method in ((put, Method.WIDE), (get(KEYS[0], revision=1), Method.READ_INDEX),
+                         (get(KEYS[0], range_end=KEYS[0] + b"\0"), Method.READ_INDEX)):
+        net = Net(shards=SHARDS).started()
+        call_txn(net, rpc_pb2.TxnRequest(success=[get(KEYS[1]), get(KEYS[2]), last]))
+        assert [r.method for r in net.nodes[1].take()] == [method]

@@ -1,0 +1,261 @@
+"""A range over several shards is what one shard with all the keys would answer."""
+
+from __future__ import annotations
+
+from itertools import islice
+from random import Random
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cluster import errors
+from cluster.errors import EtcdError
+from cluster.evaluate.reading.ranges import RangeRead, Row
+from cluster.evaluate.reading.row_parts import read_part, sizes_in
+from cluster.pb import rpc_pb2
+from cluster.wire.messages import HEAD, READ, Method, Status
+from cluster.wire.protobuf import key_value
+from proxy.routing.router import MethodStats
+from proxy.spanning.gather import Gather, hash_answer, join, range_answer, range_requests, range_rows
+from proxy.spanning.merged_ranges import MergedRange
+from proxy.spanning.row_merge import RowMerge
+from tests.unit.proxy.fakes import FakeCall, Net
+from tests.unit.proxy.services.test_range_stream import Shards
+
+KEYS = st.binary(min_size=1, max_size=2)
+SMALL = st.integers(0, 6)
+LIMITS = st.one_of(st.integers(0, 5), st.sampled_from([-(1 << 63), 1 << 31, (1 << 63) - 2, (1 << 63) - 1]))
+
+
+@st.composite
+def requests(draw: st.DrawFn) -> Any:
+    return rpc_pb2.RangeRequest(
+        key=b"\0", range_end=b"\0", limit=draw(LIMITS), sort_order=draw(st.integers(0, 2)),
+        sort_target=draw(st.integers(0, 4)), keys_only=draw(st.booleans()), count_only=draw(st.booleans()),
+        min_mod_revision=draw(SMALL), max_mod_revision=draw(SMALL), min_create_revision=draw(SMALL),
+        max_create_revision=draw(SMALL))
+
+
+def answer(request: Any, rows: list[Row]) -> bytes:
+    """As a replica with these rows answers."""
+    read = RangeRead(request)
+    read.feed(iter(rows))
+    read.add_count(len(rows) - read.count)
+    return read.finish()
+
+
+@settings(max_examples=300, deadline=None)
+@given(requests(), st.dictionaries(KEYS, st.tuples(SMALL, SMALL, st.integers(1, 3), KEYS, st.integers(0, 2)), max_size=20))
+def test_it_is_what_one_shard_would_answer(request: Any, store: dict[bytes, tuple[int, int, int, bytes, int]]) -> None:
+    rows = [(key, key_value(key, 1 + create, 1 + mod, version, value, 0), shard)
+            for key, (create, mod, version, value, shard) in sorted(store.items())]
+    asked = range_requests(request, (0, 1, 2))
+    tails = [answer(rpc_pb2.RangeRequest.FromString(body), [r[:2] for r in rows if r[2] == s]) for s, body in asked]
+    assert range_answer(request, join(tails)) == answer(request, [r[:2] for r in rows])
+
+
+@pytest.mark.parametrize("order", [0, 1, 2])
+@pytest.mark.parametrize("target", [0, 1, 4])
+def test_shards_are_asked_within_the_limits_type_where_one_more_is_wanted(order: Any, target: Any) -> None:
+    asked = {"limit": (1 << 63) - 1, "sort_order": order, "sort_target": target}
+    request = rpc_pb2.RangeRequest(key=b"\0", range_end=b"\0", **asked)
+    assert len(range_requests(request, (0, 1))) == 2
+
+
+def parts(request: Any, rows: list[Row], random: Random) -> list[bytes]:
+    """As a replica with these rows answers who merges them: in parts of any size, the last one OK."""
+    read = RangeRead(request, sized=True)
+    found = []
+    left = iter(rows)
+    while not read.satisfied and (some := list(islice(left, random.choice((1, 2, 7))))):
+        read.feed(some)
+        if not random.randrange(3):
+            found.append(b"".join([HEAD.pack(9, 2), *read.take_sized()]))
+    read.add_count(len(rows) - read.count)
+    read.end()
+    return [*found, b"".join([HEAD.pack(9, 2), *read.take_sized()])]
+
+
+@settings(max_examples=300, deadline=None)
+@given(requests(), st.dictionaries(KEYS, st.tuples(SMALL, SMALL, st.integers(1, 3), KEYS, st.integers(0, 2)), max_size=40),
+       st.integers())
+def test_rows_that_are_merged_in_runs_are_what_one_shard_would_answer(
+        request: Any, store: dict[bytes, tuple[int, int, int, bytes, int]], seed: int) -> None:
+    request.sort_order, request.sort_target = min(request.sort_order, 1), 0
+    random = Random(seed)
+    rows = [(key, key_value(key, 1 + create, 1 + mod, version, value, 0), shard)
+            for key, (create, mod, version, value, shard) in sorted(store.items())]
+    shards, call = Shards(3), FakeCall()
+    replied: list[tuple[int, int, bytes]] = []
+    merged = MergedRange(
+        shards, call, request, (0, 1, 2), MethodStats(),  # type: ignore[arg-type]
+        lambda call, revision, term, pieces: replied.append((revision, term, b"".join(pieces))),
+        lambda call, stats, error: call.finish(error.code, error.text))
+    merged.start()
+    left = {s: parts(rpc_pb2.RangeRequest.FromString(w.body), [r[:2] for r in rows if r[2] == s], random)
+            for s, w in shards.asked.items()}
+    assert {w.method for w in shards.asked.values()} == {Method.RANGE_ROWS}
+    while left:
+        shard = random.choice(list(left))
+        assert not replied
+        body = left[shard].pop(0)
+        shards.answer(shard, Status.PARTIAL if left[shard] else Status.OK, body)
+        if not left[shard]:
+            del left[shard]
+    assert replied == [(9, 2, answer(request, [r[:2] for r in rows]))]
+
+
+@pytest.mark.parametrize("merged", [False, True])
+def test_i14_an_answer_of_a_replica_that_lacks_what_was_asked_for_is_not_shown(merged: bool) -> None:
+    shards, call, stats = Shards(2), FakeCall(), MethodStats()
+    request = rpc_pb2.RangeRequest(key=b"\0", range_end=b"\0")
+    shown: list[int] = []
+    if merged:
+        MergedRange(shards, call, request, (0, 1), stats, lambda *given: shown.append(1), lambda *given: None).start()  # type: ignore[arg-type]
+    else:
+        Gather(shards, call, Method.RANGE, range_requests(request, (0, 1)), False, stats, lambda *given: shown.append(1),  # type: ignore[arg-type]
+               lambda *given: None).start()
+    nothing = parts(request, [], Random(0))[0][HEAD.size :] if merged else b""
+    shards.answer(0, Status.OK, HEAD.pack(10, 2) + nothing)  # further on than it need be
+    with pytest.raises(AssertionError, match="I14"):
+        shards.answer(1, Status.OK, HEAD.pack(8, 2) + nothing)  # they are asked at 9
+    assert not shown
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.integers(), st.integers(2, 4), st.sampled_from((0, 0, 1, 7, 40)), st.sampled_from((1, 3, 50)))
+def test_runs_of_any_length_are_merged_in_order_and_as_few_as_there_are(
+        seed: int, sources: int, limit: int, most: int) -> None:
+    random = Random(seed)
+    directories = [(b"%03d/" % d, random.randrange(sources), random.randint(1, most)) for d in range(12)]
+    rows = [(name + b"%0*d" % (random.choice((3, 3, 3, 150)), n), source)
+            for name, source, size in directories for n in range(size)]
+    rows.sort()
+    merge = RowMerge(sources, limit)
+    own = [[k for k, s in rows if s == source] for source in range(sources)]
+    read = [RangeRead(rpc_pb2.RangeRequest(key=b"\0", range_end=b"\0"), sized=True) for _ in own]
+    runs: list[bytes] = []
+    while not merge.ended:
+        source = random.randrange(sources)
+        some, own[source] = own[source][: (size := random.choice((1, 5, 100)))], own[source][size:]
+        if not some and merge._sources[source].ended:
+            continue
+        read[source].feed((key, key_value(key, 2, 2, 1, bytes(random.choice((0, 5, 300))), 0)) for key in some)
+        body = b"".join(read[source].take_sized())
+        merge.add(source, body, read_part(body, 0)[0], last=not own[source])
+        while merge.take(runs, random.choice((1, 100, 1 << 30))):
+            pass
+    whole = b"".join(runs)
+    assert [key for key, _ in range_rows(whole)[0]] == [k for k, _ in rows][: limit or None]
+    assert merge.rows == len(rows)
+
+
+def test_a_run_out_of_one_shard_is_one_piece_however_many_rows_it_has() -> None:
+    merge = RowMerge(2)
+    runs: list[bytes] = []
+    for source, keys in enumerate(([b"a%04d" % n for n in range(1000)] + [b"c"], [b"b%04d" % n for n in range(500)])):
+        read = RangeRead(rpc_pb2.RangeRequest(key=b"\0", range_end=b"\0"), sized=True)
+        read.feed((key, key_value(key, 2, 2, 1, b"v", 0)) for key in keys)
+        body = b"".join(read.take_sized())
+        merge.add(source, body, read_part(body, 0)[0], last=True)
+    merge.take(runs)
+    assert [len(sizes_in(run)) // 4 for run in runs] == [1000, 500, 1]
+
+
+def test_the_last_row_of_many_costs_two_rows_of_each_shard() -> None:
+    """What locks and elections ask for."""
+    request = rpc_pb2.RangeRequest(key=b"\0", range_end=b"\0", limit=1, sort_order=2, sort_target=2)
+    asked = range_requests(request, (0, 1))
+    rows = [(b"k%03d" % i, key_value(b"k%03d" % i, 2 + i, 2 + i, 1, b"v", 0)) for i in range(500)]
+    sent = [len(range_rows(answer(rpc_pb2.RangeRequest.FromString(body), rows[s::2]))[0]) for s, body in asked]
+    assert sent == [2, 2]
+
+
+def test_ranges_over_several_shards_and_other_reads_of_a_tick_share_one_read_index() -> None:
+    net = Net(shards=3).started(leader=2)
+    sequencer = net.nodes[2]
+    answered: list[int] = []
+
+    def span() -> None:
+        requests = [(shard, b"") for shard in range(3)]
+        Gather(net.router, FakeCall(), Method.RANGE, requests, False, MethodStats(),
+               lambda call, revision, term, tail: answered.append(revision), lambda *_: None).start()
+
+    for _ in range(10):
+        span()
+        net.router.get(FakeCall(), b"", b"k", False, 0, MethodStats())
+    net.run()
+    (question,) = sequencer.take(Method.READ_INDEX)
+    span()  # H2: it has come while a question is under way, and belongs to a later one
+    net.run()
+    (later,) = sequencer.take(Method.READ_INDEX)
+    sequencer.index(question, 7, revision=5)
+    net.run()
+    own = [net.every[shard, 1] for shard in range(3)]
+    for node in own:
+        asked = node.take(Method.RANGE)
+        assert [READ.unpack_from(r.body)[0] for r in asked] == [7] * (20 if node.shard == 0 else 10)
+        for request in asked:
+            node.ok(request, revision=5)
+    net.run()
+    assert answered == [5] * 10
+    sequencer.index(later, 9, revision=6)
+    net.run()
+    for node in own:
+        (request,) = node.take(Method.RANGE)
+        assert READ.unpack_from(request.body)[0] == 9
+        node.ok(request, revision=6)
+    net.run()
+    assert answered[10:] == [6]
+    assert net.router.read_index.rounds == 2
+
+
+def test_h16_the_latest_is_never_compacted_however_far_behind_a_replica_of_the_host_is() -> None:
+    shards, answered, failed = Shards(2), [], []  # type: ignore[var-annotated]
+    shards.routes[0].replica.revision = 3
+    Gather(shards, FakeCall(), Method.RANGE, [(0, b""), (1, b"")], True, MethodStats(),  # type: ignore[arg-type]
+           lambda call, revision, term, tail: answered.append(revision), lambda call, stats, error: failed.append(error)).start()
+    while shards.prefixes[-1] == (0, 3):
+        assert len(shards.prefixes) < 100
+        shards.answer(1, Status.ERROR, EtcdError(errors.COMPACTED).encode())
+        assert not failed
+    assert shards.prefixes[-1] == (5, 9)  # a quorum was asked
+    for shard in range(2):
+        shards.answer(shard, Status.OK, HEAD.pack(9, 2))
+    assert answered == [9]
+
+
+def gathered(shards: Shards, method: int, revision: int) -> tuple[list[int], list[EtcdError]]:
+    """A serializable question to all shards: where the revisions of its answer and its refusal will be."""
+    answered: list[int] = []
+    refused: list[EtcdError] = []
+    Gather(shards, FakeCall(), method, [(shard, b"") for shard in range(len(shards.routes))], True, MethodStats(),  # type: ignore[arg-type]
+           lambda call, revision, term, tail: answered.append(revision), lambda call, stats, error: refused.append(error)).start(revision)
+    return answered, refused
+
+
+def test_a_revision_that_the_replicas_have_is_not_in_the_future_because_the_front_has_not_heard_of_it() -> None:
+    shards = Shards(2)  # the front knows of 9
+    answered, refused = gathered(shards, Method.HASH_KV, 11)
+    assert shards.prefixes == [(0, 11)] * 2
+    for shard in range(2):
+        shards.answer(shard, Status.OK, HEAD.pack(12, 2))
+    assert (answered, refused) == ([11], [])
+    answered, refused = gathered(shards, Method.HASH_KV, 13)
+    shards.answer(0, Status.ERROR, EtcdError(errors.FUTURE_REV).encode())  # a replica knows
+    assert not answered
+    assert [e.kind for e in refused] == [errors.FUTURE_REV]
+
+
+def test_hashes_of_shards_that_have_removed_different_versions_make_none() -> None:
+    def part(value: int, compacted: int) -> bytes:
+        return rpc_pb2.HashKVResponse(hash=value, compact_revision=compacted, hash_revision=9).SerializeToString()
+
+    assert hash_answer(join([part(1, 4), part(2, -1)]), 9) is None
+    assert hash_answer(join([part(1, -1), part(2, 4)]), 9) is None
+    whole = hash_answer(join([part(1, 4), part(2, 4)]), 9)
+    assert whole is not None
+    assert rpc_pb2.HashKVResponse.FromString(whole).compact_revision == 4
+    assert whole != hash_answer(join([part(2, 4), part(1, 4)]), 9)

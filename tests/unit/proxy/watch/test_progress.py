@@ -1,0 +1,136 @@
+"""Progress of watches, asked for and periodic, through the real hub, router and frames."""
+
+from __future__ import annotations
+
+import pytest
+
+from proxy.watch.stream import WatchStream
+from tests.unit.proxy.watch.watching import Client, World
+
+PUT = 0
+
+
+def test_progress_asked_for_promises_what_was_delivered_and_is_not_given_while_anybody_lags() -> None:
+    world = World()
+    client = Client(world)
+    client.ask_progress()
+    world.net.run()
+    assert client.responses() == []  # no watcher, no answer
+    client.create(b"k")
+    world.settle()
+    for _ in range(3):
+        world.write((PUT, b"other"))
+    client.fresh()
+    client.ask_progress()
+    world.net.run()
+    (progress,) = client.fresh()
+    assert progress.watch_id == -1
+    assert progress.header.revision == 4
+    assert not progress.events
+    client.create(b"other", start=2)
+    client.fresh()
+    client.ask_progress()  # the second watch reads history still
+    world.net.run()
+    assert client.fresh() == []
+    world.settle()
+    world.net.pass_time(0.1)
+    assert [r.watch_id for r in client.fresh()] == [1, -1]
+    client.create(b"k", start=1000)
+    client.fresh()
+    client.ask_progress()  # a watch from the future: not reached yet
+    world.net.pass_time(0.1)
+    assert client.fresh() == []
+
+
+@pytest.mark.parametrize("shards", [1, 3])
+def test_progress_is_not_older_than_what_this_front_told_anyone_before(shards: int) -> None:
+    world = World(shards=shards)
+    client = Client(world)
+    client.create(b"/", b"0")
+    client.create(b"/", b"0", prev_kv=True)
+    world.settle()
+    revision = world.store.write((PUT, b"/x"))
+    world.net.router.header(revision, 1)  # the put was answered; its events have not arrived here
+    client.fresh()
+    client.ask_progress()
+    world.net.pass_time(0.3)
+    assert client.fresh() == [], "events up to the promised revision are not sent yet"
+    world.settle()
+    *events, progress = client.fresh()
+    assert sorted((r.watch_id, r.header.revision) for r in events) == [(0, revision), (1, revision)]
+    assert (progress.watch_id, progress.header.revision) == (-1, revision)
+
+
+def test_progress_requests_that_wait_share_an_answer_and_later_ones_do_not_put_it_off(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    world = World()
+    client = Client(world)
+    client.create(b"k")
+    world.settle()
+    looks = []
+    tell = WatchStream.tell_progress
+    monkeypatch.setattr(WatchStream, "tell_progress", lambda stream, owed: looks.append(owed) or tell(stream, owed))
+    for _ in range(3):
+        world.net.router.header(world.store.write((PUT, b"k")), 1)
+        for _ in range(10_000):
+            client.ask_progress()
+    client.fresh()
+    world.net.run()
+    assert looks == [2]
+    world.sources[1].serve()
+    world.sources[1].apply(2)
+    world.net.run()
+    assert [r.header.revision for r in client.fresh()] == [2, 2]  # the event; the first requests' answer
+    world.settle()
+    assert [(r.watch_id, r.header.revision) for r in client.fresh() if not r.events] == [(-1, 4)]
+    assert len(looks) < 10
+
+
+def test_a_stream_that_ends_asks_for_no_progress_any_more() -> None:
+    world = World()
+    client = Client(world)
+    client.create(b"k")
+    world.settle()
+    world.net.router.header(world.store.write((PUT, b"k")), 1)
+    client.ask_progress()
+    world.net.run()
+    client.leave()
+    world.settle()
+    assert not world.net.context.hub._progress._due
+
+
+def test_periodic_progress_skips_a_watch_that_got_events() -> None:
+    world = World(progress_ms=1000)
+    client = Client(world)
+    client.create(b"busy", progress_notify=True)
+    client.create(b"quiet", progress_notify=True)
+    client.create(b"mute")
+    world.settle()
+    world.net.pass_time(0.1)
+    world.write((PUT, b"busy"))
+    client.fresh()
+    world.net.pass_time(1.2)
+    first = client.fresh()
+    assert [(r.watch_id, r.header.revision, len(r.events)) for r in first] == [(1, 2, 0)]
+    world.net.pass_time(1.2)
+    assert sorted(r.watch_id for r in client.fresh()) == [0, 1]
+
+
+def test_progress_is_never_behind_events_that_a_watch_was_sent_from_the_past() -> None:
+    """A replica that is ahead of what the front has emitted answers a question for history."""
+    world = World(progress_ms=1000)
+    client = Client(world)
+    client.create(b"k")
+    world.settle()
+    for _ in range(4):
+        world.store.write((PUT, b"k"))
+    world.sources[1].node.revision = world.store.revision  # applied, and not told yet
+    client.create(b"k", start=1, progress_notify=True)
+    world.settle(apply=False)
+    sent = max(event.kv.mod_revision for response in client.fresh() for event in response.events)
+    assert sent > 2
+    client.ask_progress()
+    for _ in range(3):
+        world.net.pass_time(1.2)
+        assert [r.header.revision for r in client.fresh() if r.header.revision < sent] == []

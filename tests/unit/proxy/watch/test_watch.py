@@ -1,0 +1,541 @@
+"""Watches, by etcd's rules (contract section 2), through the real hub, router and frames."""
+
+from __future__ import annotations
+
+import pytest
+
+from cluster import errors
+from cluster.wire.messages import Method
+from proxy.watch.subscription import Ring
+from tests.unit.proxy.watch.watching import Client, World
+
+PUT, DELETE = 0, 1
+
+
+def test_a_watch_is_told_that_it_was_created_and_then_gets_what_is_written() -> None:
+    world = World()
+    world.write((PUT, b"a"))
+    client = Client(world)
+    client.create(b"a")
+    world.settle()
+    world.write((PUT, b"b"))
+    world.write((PUT, b"a"))
+    world.write((DELETE, b"a"))
+    created, put, delete = client.responses()
+    assert created.created
+    assert created.watch_id == 0
+    assert created.header.revision == 2
+    assert (put.header.revision, put.events[0].type, put.events[0].kv.key) == (4, PUT, b"a")
+    assert (delete.header.revision, delete.events[0].type, delete.events[0].kv.mod_revision) == (5, DELETE, 5)
+
+
+def test_a_watch_from_an_old_revision_gets_the_past_once_and_then_the_present() -> None:
+    world = World()
+    for _ in range(10):
+        world.write((PUT, b"k"))
+    client = Client(world)
+    client.create(b"k", start=3)
+    world.settle()
+    world.write((PUT, b"k"))
+    assert [e[0] for e in client.events()] == list(range(3, 13))
+    assert all(r.header.revision == 11 for r in client.responses() if r.events and r.events[0].kv.mod_revision < 12)
+
+
+def test_events_applied_while_history_is_read_are_not_lost_or_repeated() -> None:
+    world = World()
+    for _ in range(5):
+        world.write((PUT, b"k"))
+    client = Client(world)
+    client.create(b"k", start=2)
+    world.net.run()
+    source = world.sources[1]
+    source.serve()  # history is read up to revision 6 ...
+    world.store.write((PUT, b"k"))
+    source.apply(7)  # ... and revision 7 is emitted before the answer leaves
+    source.send_late()
+    world.settle()
+    world.write((PUT, b"k"))
+    assert [e[0] for e in client.events()] == [2, 3, 4, 5, 6, 7, 8]
+
+
+def test_r0_what_this_front_has_answered_is_in_the_past_of_a_new_watch() -> None:
+    world = World()
+    world.store.write((PUT, b"k"))
+    world.net.router.highest = 2  # a put was answered by the leader; the own node has not applied it yet
+    client = Client(world)
+    client.create(b"k")
+    world.settle()
+    world.write((PUT, b"k"))
+    assert [e[0] for e in client.events()] == [3]
+
+
+def test_a_node_that_is_ahead_of_what_the_front_knows_leaves_no_gap() -> None:
+    world = World()
+    world.net.nodes[1].revision = world.store.revision
+    client = Client(world)
+    client.create(b"k")  # R0 = 1
+    world.store.write((PUT, b"k"))
+    world.sources[1].node.revision = 2  # applied before the SUBSCRIBE is served, nothing emitted to anybody
+    world.settle()
+    assert [e[0] for e in client.events()] == [2]
+
+
+def test_a_watch_from_the_future_gets_nothing_before_its_start() -> None:
+    world = World()
+    client = Client(world)
+    client.create(b"k", start=4)
+    for _ in range(4):
+        world.write((PUT, b"k"))
+    assert [e[0] for e in client.events()] == [4, 5]
+
+
+def test_a_watch_from_a_compacted_revision_is_created_and_then_ends_with_the_compact_revision() -> None:
+    world = World()
+    for _ in range(6):
+        world.write((PUT, b"k"))
+    world.store.compacted = 5
+    client = Client(world)
+    client.create(b"k", start=3)
+    client.create(b"k", start=5)
+    world.settle()
+    created, other, ended, *_ = client.responses()
+    assert created.created
+    assert not created.canceled
+    assert other.watch_id == 1
+    assert ended.canceled
+    assert ended.compact_revision == 5
+    assert ended.header.revision == 0
+    assert ended.cancel_reason == ""
+    assert [e[0] for e in client.events(1)] == [5, 6, 7]
+
+
+def test_a_watch_below_a_compaction_that_this_front_acknowledged_ends_though_the_replica_is_behind() -> None:
+    world = World()
+    for _ in range(6):
+        world.write((PUT, b"k"))
+    world.net.router.compacted = 5  # the replica still has all of it
+    client = Client(world)
+    client.create(b"k", start=4)
+    client.create(b"k", start=5)
+    world.settle()
+    responses = client.responses()
+    assert [(r.watch_id, r.compact_revision) for r in responses if r.canceled] == [(0, 5)]
+    assert [(r.watch_id, e.kv.mod_revision) for r in responses for e in r.events] == [(1, 5), (1, 6), (1, 7)]
+
+
+def test_a_negative_start_an_empty_range_and_a_used_id_are_rejected_and_the_stream_stays() -> None:
+    world = World()
+    client = Client(world)
+    client.create(b"k", start=-1)
+    client.create(b"b", b"a")
+    client.create(b"k", watch_id=7)
+    client.create(b"k", watch_id=7)
+    negative, empty, created, duplicate = client.responses()
+    for rejected in (negative, empty, duplicate):
+        assert rejected.created
+        assert rejected.canceled
+        assert rejected.watch_id == -1
+        assert rejected.header.revision == 1
+    assert negative.cancel_reason == "etcdserver: mvcc: required revision has been compacted"
+    assert empty.cancel_reason == "mvcc: watcher range is empty"
+    assert duplicate.cancel_reason == "mvcc: duplicate watch ID provided on the WatchStream"
+    assert created.watch_id == 7
+    assert created.created
+    assert not created.canceled
+    world.settle()
+    world.write((PUT, b"k"))
+    assert len(client.events(7)) == 1
+
+
+def test_ids_are_the_smallest_free_counter() -> None:
+    world = World()
+    client = Client(world)
+    client.create(b"k", watch_id=1)
+    for _ in range(3):
+        client.create(b"k")
+    assert [r.watch_id for r in client.responses()] == [1, 0, 2, 3]
+
+
+def test_an_empty_key_watches_from_the_beginning_and_zero_end_to_the_end() -> None:
+    world = World()
+    client = Client(world)
+    client.create(b"", b"\0")
+    world.settle()
+    world.write((PUT, b"a"), (PUT, b"\xff\xff"))
+    assert len(client.events()) == 2
+
+
+def test_a_cancelled_watch_says_so_once_and_gets_nothing_more() -> None:
+    world = World()
+    client = Client(world)
+    client.create(b"k")
+    world.settle()
+    client.cancel(0)
+    client.cancel(0)
+    client.cancel(99)
+    world.settle()
+    world.write((PUT, b"k"))
+    _, canceled = client.responses()
+    assert canceled.canceled
+    assert canceled.watch_id == 0
+    assert not canceled.cancel_reason
+    assert not world.net.context.hub.subscriptions
+    assert not world.sources[1].subs
+
+
+def test_filters_drop_puts_or_deletes_and_empty_responses_are_not_sent() -> None:
+    world = World()
+    client = Client(world)
+    client.create(b"a", b"z", filters=[0])
+    client.create(b"a", b"z", filters=[1])
+    client.create(b"a", b"z", filters=[0, 1])
+    world.settle()
+    world.write((PUT, b"k"), (DELETE, b"l"))
+    world.write((PUT, b"k"))
+    assert [(r, k) for r, k, _ in client.events(0)] == [(2, DELETE)]
+    assert [(r, k) for r, k, _ in client.events(1)] == [(2, PUT), (3, PUT)]
+    assert client.events(2) == []
+    assert len([r for r in client.responses() if r.watch_id == 0 and not r.created]) == 1
+
+
+def test_a_thousand_watches_of_a_range_are_one_subscription() -> None:
+    world = World()
+    clients = [Client(world) for _ in range(10)]
+    for client in clients:
+        for _ in range(100):
+            client.create(b"a", b"b")
+    world.settle()
+    assert len(world.sources[1].subs) == 1
+    world.write((PUT, b"ab"))
+    assert all(len(c.events(i)) == 1 for c in clients for i in range(100))
+    for client in clients:
+        client.leave()
+    world.settle()
+    assert not world.sources[1].subs
+    assert world.net.context.hub.statistics()["watches"] == 0
+
+
+def test_prev_kv_is_a_subscription_of_its_own() -> None:
+    world = World()
+    client = Client(world)
+    client.create(b"k")
+    client.create(b"k", prev_kv=True)
+    world.settle()
+    assert len(world.sources[1].subs) == 2
+
+
+def test_i16_a_revision_arrives_whole_and_in_one_response() -> None:
+    world = World()
+    client = Client(world)
+    client.create(b"a", b"z")
+    world.settle()
+    world.write((PUT, b"k"), (DELETE, b"c"), (PUT, b"d"))
+    _, response = client.responses()
+    assert [e.kv.key for e in response.events] == [b"k", b"c", b"d"]
+
+
+def test_a_slow_client_is_bounded_catches_up_from_history_and_holds_nobody_back() -> None:
+    world = World()
+    slow, fast = Client(world), Client(world)
+    slow.create(b"k")
+    fast.create(b"k")
+    world.settle()
+    slow.call.reads = False
+    slow.call.unread = 2 << 20
+    for _ in range(50):
+        world.write((PUT, b"k"))
+    assert len(fast.events()) == 50
+    assert len(slow.events()) <= 1
+    slow.call.read_all()
+    world.settle()
+    assert [e[0] for e in slow.events()] == list(range(2, 52))
+    world.write((PUT, b"k"))
+    assert slow.events()[-1][0] == 52
+    assert world.net.context.hub.statistics()["slow"] == 0
+
+
+def test_a_slow_client_far_behind_reads_history_when_the_ring_is_too_short() -> None:
+    world = World()
+    client = Client(world)
+    client.create(b"k")
+    world.settle()
+    client.call.reads = False
+    client.call.unread = 2 << 20
+    world.write((PUT, b"k"))
+    (subscription,) = world.net.context.hub.subscriptions.values()
+    for _ in range(30):
+        world.write((PUT, b"k"))
+    subscription._ring = Ring(world.store.revision + 1)  # as if the bound had dropped them
+    client.call.read_all()
+    world.settle()
+    assert [e[0] for e in client.events()] == list(range(2, 33))
+
+
+def test_the_ring_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("proxy.watch.subscription._RING_BYTES", 500)
+    world = World()
+    client = Client(world)
+    client.create(b"k")
+    world.settle()
+    client.call.reads = False
+    client.call.unread = 2 << 20
+    (subscription,) = world.net.context.hub.subscriptions.values()
+    for _ in range(100):
+        world.write((PUT, b"k"))
+        assert subscription.statistics()["ring_bytes"] <= 500
+    client.call.read_all()
+    world.settle()
+    assert [e[0] for e in client.events()] == list(range(2, 102))
+
+
+def test_a_lost_link_costs_no_event_and_repeats_none() -> None:
+    world = World()
+    client = Client(world)
+    client.create(b"k")
+    world.settle()
+    world.write((PUT, b"k"))
+    world.cut(1)
+    for _ in range(3):
+        world.store.write((PUT, b"k"))
+    world.net.pass_time(1.0)
+    world.settle()
+    world.write((PUT, b"k"))
+    assert [e[0] for e in client.events()] == [2, 3, 4, 5, 6]
+
+
+def test_watches_go_home_to_the_own_node_and_a_node_that_replays_old_records_repeats_nothing() -> None:
+    world = World()
+    client = Client(world)
+    client.create(b"k")
+    world.settle()
+    world.write((PUT, b"k"))
+    world.cut(1)
+    world.net.pass_time(1.0)
+    world.settle()
+    world.write((PUT, b"k"))
+    world.restart(1, revision=1)  # it restarts at revision 1 and applies its log anew
+    world.settle()
+    world.write((PUT, b"k"))
+    assert len(world.sources[1].subs) == 1
+    assert len(world.sources[2].subs) == 0
+    assert [e[0] for e in client.events()] == [2, 3, 4]
+
+
+def where(world: World) -> set[int]:
+    """The hosts whose nodes the front takes events from."""
+    return {part.link.member_id if part.link is not None else 0
+            for subscription in world.net.context.hub.subscriptions.values() for part in subscription.parts}
+
+
+def test_watches_go_home_also_if_the_own_node_does_not_know_a_leader_when_it_comes_back() -> None:
+    world = World(shards=2)
+    client = Client(world)
+    client.create(b"\0", b"\0")
+    world.settle()
+    assert where(world) == {1}
+    for shard in (0, 1):
+        world.cut(1, shard)
+        world.net.every[shard, 1].leader = 0  # it has just been started
+        world.restart(1, shard=shard)
+    world.net.pass_time(5.0)
+    world.write((0, b"a"), (0, b"b"))
+    assert where(world) == {2}
+    for shard in (0, 1):
+        world.net.every[shard, 1].leader = 2
+    world.net.pass_time(0.3)
+    world.settle()
+    assert where(world) == {1}
+    world.write((0, b"a"))
+    assert client.events() == [(2, 0, b"a"), (2, 0, b"b"), (3, 0, b"a")]
+
+
+def test_a_node_that_is_cut_off_from_its_group_holds_up_the_hosts_watches_for_two_election_timeouts() -> None:
+    world = World(shards=2)
+    client = Client(world)
+    client.create(b"\0", b"\0")
+    world.settle()
+    cut_off = world.every[1, 1]
+    cut_off.node.leader = 0
+    for n in range(3):
+        world.store.write((0, b"%d" % n))
+        for source in world.every.values():
+            if source is not cut_off:
+                source.apply(world.store.revision)
+    world.net.pass_time(1.0)
+    assert where(world) == {1}, "an election is no reason to go elsewhere"
+    assert client.events() == []
+    world.net.pass_time(1.5)
+    for _ in range(5):
+        for source in world.every.values():
+            source.serve()
+            source.send_late()
+        world.net.run()
+    assert where(world) == {1, 2}
+    assert client.events() == [(2, 0, b"0"), (3, 0, b"1"), (4, 0, b"2")]
+    cut_off.node.leader = 2
+    world.net.pass_time(0.3)
+    world.settle()
+    assert where(world) == {1}
+    world.write((0, b"0"), (0, b"1"))
+    assert [revision for revision, _, _ in client.events()] == [2, 3, 4, 5, 5]
+
+
+def test_h8_a_snapshot_installed_at_the_node_is_a_gap_that_history_fills() -> None:
+    world = World()
+    client = Client(world)
+    client.create(b"k")
+    world.settle()
+    for _ in range(5):
+        world.store.write((PUT, b"k"))
+    world.sources[1].install(6)
+    world.settle()
+    world.write((PUT, b"k"))
+    assert [e[0] for e in client.events()] == [2, 3, 4, 5, 6, 7]
+
+
+def test_a_gap_that_was_compacted_ends_the_watches_that_need_it() -> None:
+    world = World()
+    client = Client(world)
+    client.create(b"k")
+    client.create(b"k", start=50)
+    world.settle()
+    for _ in range(10):
+        world.store.write((PUT, b"k"))
+    world.store.compacted = 8
+    world.sources[1].install(11)
+    world.settle()
+    ended = [r for r in client.responses() if r.canceled]
+    assert [(r.watch_id, r.compact_revision) for r in ended] == [(0, 8)]
+
+
+def test_an_idle_watch_is_not_ended_by_a_compaction_below_what_it_has_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("proxy.watch.subscription._RING_BYTES", 0)
+    world = World()
+    client = Client(world)
+    client.create(b"quiet")
+    world.settle()
+    for _ in range(10):
+        world.write((PUT, b"other"))
+    world.store.compacted = 8
+    world.cut(1)
+    world.net.pass_time(1.0)
+    world.settle()
+    (stream,) = world.net.context.hub.streams
+    stream.blocked = True
+    client.call.unread = 2 << 20
+    world.write((PUT, b"quiet"))
+    client.call.read_all()
+    world.settle()
+    assert not any(r.canceled for r in client.responses())
+    assert [e[0] for e in client.events()] == [12]
+
+
+def test_fragments_split_a_large_revision_between_events_only() -> None:
+    world = World()
+    world.net.context.hub.fragment_bytes = 100
+    client = Client(world)
+    client.create(b"a", b"z", fragment=True)
+    client.create(b"a", b"z")
+    world.settle()
+    world.write(*[(PUT, b"k%02d" % i) for i in range(20)])
+    parts = [r for r in client.responses() if r.watch_id == 0 and r.events]
+    assert len(parts) > 1
+    assert [p.fragment for p in parts] == [True] * (len(parts) - 1) + [False]
+    assert sum(len(p.events) for p in parts) == 20
+    assert all(p.ByteSize() < 100 for p in parts)
+    (whole,) = [r for r in client.responses() if r.watch_id == 1 and r.events]
+    assert len(whole.events) == 20
+    assert not whole.fragment
+
+
+def test_a_stream_that_asks_for_a_leader_is_refused_without_one_and_ended_after_three_election_timeouts() -> None:
+    world = World()
+    client = Client(world, {b"hasleader": b"true"})
+    client.create(b"k")
+    plain = Client(world)
+    plain.create(b"k")
+    world.settle()
+    for node in world.net.nodes.values():
+        node.leader = 0
+    world.net.pass_time(2.5)
+    assert not client.call.closed
+    world.net.pass_time(1.0)
+    assert client.call.status == (14, "etcdserver: no leader")
+    assert not plain.call.closed
+    refused = Client(world, {b"hasleader": b"true"})
+    assert refused.call.status == (14, "etcdserver: no leader")
+
+
+def test_watches_made_before_any_node_was_heard_begin_once_one_is() -> None:
+    world = World()
+    fresh = World.__new__(World)
+    fresh.__dict__.update(world.__dict__)
+    for link in list(world.net.router.routes[0].links.values()):
+        link.close("gone")
+    world.net.router.highest = 0
+    world.net.router.routes[0].replica = None
+    client = Client(world)
+    client.create(b"k")
+    client.cancel(0)
+    assert client.responses() == []
+    world.net.pass_time(1.0)
+    created, canceled = client.responses()
+    assert created.created
+    assert canceled.canceled
+
+
+@pytest.mark.parametrize(("requests", "key"), [(10_000, b"k"), (9, bytes(100_000) + b"k")], ids=["many", "large"])
+def test_what_waits_for_a_node_is_bounded(requests: int, key: bytes) -> None:
+    world = World()
+    for link in list(world.net.router.routes[0].links.values()):
+        link.close("gone")
+    world.net.router.highest = 0
+    world.net.router.routes[0].replica = None
+    client = Client(world)
+    for _ in range(requests):
+        client.create(key)
+    assert client.call.status is None
+    for _ in range(2):
+        client.create(key)
+    assert client.call.status == (errors.TOO_MANY_REQUESTS.code, "etcdserver: too many requests")
+    assert not world.net.context.hub.streams
+
+
+def test_half_closed_streams_go_on() -> None:
+    world = World()
+    client = Client(world)
+    client.create(b"k")
+    world.settle()
+    world.service.half_closed(client.call)
+    world.write((PUT, b"k"))
+    assert len(client.events()) == 1
+
+
+def test_history_that_nobody_could_answer_for_long_is_asked_again() -> None:
+    world = World()
+    for number in range(12):
+        world.write((PUT, b"%d" % (number % 6)))
+    clients = [Client(world) for _ in range(6)]
+    for number, client in enumerate(clients):
+        client.create(b"%d" % number, start=2)
+    for member in world.sources:
+        world.cut(member)
+    world.net.pass_time(20)  # beyond the time limit of a question, several times
+    for member in world.sources:
+        world.restart(member)
+    world.settle()
+    for number, client in enumerate(clients):
+        assert [e[0] for e in client.events()] == [number + 2, number + 8]
+
+
+def test_history_questions_are_bounded() -> None:
+    world = World()
+    for _ in range(3):
+        world.write((PUT, b"k"))
+    client = Client(world)
+    for i in range(40):
+        client.create(b"k%d" % i, start=1)
+    world.net.run()
+    assert sum(r.method == Method.HISTORY for r in world.net.nodes[1].requests) <= 4
+    world.settle()
+    assert world.net.context.hub.statistics()["slow"] == 0

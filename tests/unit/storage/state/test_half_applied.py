@@ -1,0 +1,62 @@
+"""A process that dies between two slices of an apply leaves rows above its position: nobody reads them before they are applied."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from cluster.effects import records
+from cluster.grain import GRAIN
+from node.storage import StateStore
+from node.storage.snapshot import SnapshotSink, SnapshotSource
+from tests.unit.storage.conftest import OpenStore
+from tests.unit.storage.state.test_attachments import MANY, filled, sliced
+from tests.unit.storage.state.test_state import do
+
+
+def rows(store: StateStore) -> list[bytes]:
+    """The keys that a range at the newest revision answers with."""
+    parts: list[bytes] = []
+    splicer = store.reader().splicer(b"\0", b"\0", 1 << 30)
+    while not splicer.more(parts, 1 << 30, 1 << 30)[2]:
+        pass
+    return parts[1::2]
+
+
+def half_applied(store: StateStore) -> list[bytes]:
+    """Some slices of a put and a delete of a span; what a range said before them."""
+    before = rows(store)
+    work = sliced(store, records.put(b"new", 0, 1, b"", 0))
+    for _ in range(3):
+        next(work)
+    assert 2 * GRAIN.delete_slice_rows < MANY
+    assert rows(store) == before  # while it lasts
+    return before
+
+
+@pytest.mark.parametrize("way", ["killed", "sent"])
+def test_half_of_an_apply_is_not_seen_where_the_store_is_opened(open_store: OpenStore, tmp_path: Path, way: str) -> None:
+    store = filled(open_store())
+    before = half_applied(store)
+    store.flush()
+    if way == "killed":
+        shutil.copytree(store.root, tmp_path / "copy")
+        other = StateStore.open(tmp_path / "copy")
+    else:  # as a snapshot
+        other = StateStore.open(tmp_path / "copy")
+        source, sink = SnapshotSource.create(store, tmp_path / "outgoing"), SnapshotSink(tmp_path / "copy")
+        while chunk := source.next_chunk(1 << 20):
+            sink.write(chunk)
+        sink.finish()
+        other.install(sink)
+    assert rows(other) == before
+    do(other, b"")  # a shorter run than the one that was cut off
+    assert rows(other) == before
+    for _ in sliced(other, records.put(b"new", 0, 1, b"", 0)):
+        assert rows(other) == before
+    assert len(rows(other)) == len(before) - MANY + 1
+    assert not other.applying
+    other.close()
+    assert not StateStore.open(tmp_path / "copy").applying
