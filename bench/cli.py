@@ -22,7 +22,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from bench.client import parse_endpoint
-from bench.compare import upkeep
+from bench.compare.loads import upkeep
 from bench.load import outcome, run
 from bench.load.spec import UNARY, Spec
 from bench.report import text as report
@@ -424,7 +424,7 @@ def _fail(reason: str) -> NoReturn:
 
 
 def main(ground: object = None) -> None:
-    """Run a command line. ``ground``: a ``bench.compare.cuts.Ground``, which only ``cuts`` needs."""
+    """Run a command line. ``ground``: a ``bench.compare.loads.cuts.Ground``, which only ``cuts`` needs."""
     from bench.compare import cli as compare_cli
 
     compare_cli.register(app)

@@ -34,7 +34,7 @@ class _Asking:
 
 
 class RealGround:
-    """See ``bench.compare.cuts.Ground``."""
+    """See ``bench.compare.loads.cuts.Ground``."""
 
     def start(self, settings: NodeSettings) -> subprocess.Popen[bytes]:
         """A node in an empty directory."""

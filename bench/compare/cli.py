@@ -172,7 +172,7 @@ def agree(
     as_json: _JSON = False,
 ) -> None:
     """Run the same work by muster-bench and by etcd's own benchmark tool, to see that both tell the same ratios."""
-    from bench.compare import agree as agreeing
+    from bench.compare.loads import agree as agreeing
 
     with _failures():
         names, counts = shlex.split(systems_), [int(n) for n in clients.split(",")]
@@ -200,7 +200,7 @@ def size(
     as_json: _JSON = False,
 ) -> None:
     """Load keys; tell bytes on disk and in memory, and the time of a restart, a compaction, a defragmentation."""
-    from bench.compare import size as sizing
+    from bench.compare.loads import size as sizing
 
     with _failures():
         result = sizing.measure(
@@ -253,7 +253,7 @@ def cuts(
     as_json: _JSON = False,
 ) -> None:
     """What the order log of a store with several shards costs, and how many shards one sequencer can order."""
-    from bench.compare import cuts as ordering
+    from bench.compare.loads import cuts as ordering
 
     if context.obj is None:
         raise typer.BadParameter("cuts starts muster's own nodes: run it as muster-bench cuts")

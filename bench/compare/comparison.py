@@ -22,8 +22,8 @@ from typing import Any
 import psutil
 
 from bench import counters
-from bench.compare import upkeep
-from bench.compare.disturb import disturbed_run
+from bench.compare.loads import upkeep
+from bench.compare.loads.disturb import disturbed_run
 from bench.compare.matrix import BIG_KEY_BYTES, BIG_PREFIX, Cell, Sizes
 from bench.load import run
 from bench.load.spec import WATCHES, Spec

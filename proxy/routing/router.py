@@ -98,7 +98,7 @@ class Router:
         self.rounds = Rounds(loop, self._leader_links) if common.shard_count > 1 else None
         self.draining, self._lone = False, 0  # the latter: writes in a row that found nothing under way
         self.principals = Principals(None)  # proxy.shared.context sets them
-        self.v2_news: Callable[[Link, bytes], None] | None = None  # takes V2_EVENTS: proxy.v2.feed
+        self.v2_news: Callable[[Link, bytes], None] | None = None  # takes V2_EVENTS: proxy.v2.waiting.feed
         self.lone_after = LONE_AFTER
 
     # -- requests -----------------------------------------------------------------------------------

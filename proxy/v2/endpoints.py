@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from proxy.shared.context import Context, Registry
-from proxy.v2.auth import PREFIX as AUTH
-from proxy.v2.auth import Auth
 from proxy.v2.keys import Keys
 from proxy.v2.members import PATH, Members
 from proxy.v2.request import PREFIX
 from proxy.v2.stats import Stats
 from proxy.v2.traffic import Traffic
+from proxy.v2.users.auth import PREFIX as AUTH
+from proxy.v2.users.auth import Auth
 
 
 def register_v2(registry: Registry, context: Context) -> Traffic:

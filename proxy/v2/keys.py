@@ -23,11 +23,11 @@ from proxy.http.requests import HttpRequest
 from proxy.routing.router import MethodStats, Waiting
 from proxy.shared.context import Context
 from proxy.v2.call import JSON, HttpCall, allowed, said, told
-from proxy.v2.credentials import Credentials
-from proxy.v2.feed import Feed
 from proxy.v2.request import BadRequest, KeyRequest, parse_key_request
 from proxy.v2.traffic import Traffic
-from proxy.v2.waits import Waits
+from proxy.v2.users.credentials import Credentials
+from proxy.v2.waiting.feed import Feed
+from proxy.v2.waiting.waits import Waits
 
 _WRITES = frozenset(("PUT", "POST", "DELETE"))
 _MOST_PATH = 4096  # no etcd reads a longer request line; who deletes a directory logs the paths of all below

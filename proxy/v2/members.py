@@ -15,8 +15,8 @@ from proxy.gateway.go_json import Mistake, loads
 from proxy.http.requests import HttpRequest
 from proxy.routing.router import MethodStats, Waiting
 from proxy.shared.context import Context
-from proxy.v2.auth import Auth
 from proxy.v2.call import JSON, TEXT, HttpCall, allowed, said
+from proxy.v2.users.auth import Auth
 
 PATH = "/v2/members"
 _SCHEMES = ("http", "https", "unix", "unixs")

@@ -12,7 +12,7 @@ from typing import Any
 import psutil
 import pytest
 
-from bench.compare import cuts
+from bench.compare.loads import cuts
 from bench.cpu_limit import limited
 from tests.ports import free_ports
 from tests.tries import best_of_three, within

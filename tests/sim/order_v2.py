@@ -15,7 +15,7 @@ from cluster.features.v2.shown import event_json, get_json
 from cluster.features.v2.tree import KEYS, Tree, namespace
 from cluster.wire.messages import HEAD, Method
 from proxy.routing.router import MethodStats, Waiting
-from proxy.v2.feed import Feed, Fired, Waiter
+from proxy.v2.waiting.feed import Feed, Fired, Waiter
 from tests.unit.v2.random_writes import NOW_NS, random_path, random_write
 
 if TYPE_CHECKING:

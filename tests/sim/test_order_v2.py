@@ -14,7 +14,7 @@ from cluster.evaluate.replica import Leader
 from cluster.features.v2.tree import Tree
 from node.replica.writes import Writes
 from node.serving.v2 import V2Tree
-from proxy.v2.feed import Feed
+from proxy.v2.waiting.feed import Feed
 
 
 @pytest.fixture(autouse=True)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.compare import agree
+from bench.compare.loads import agree
 from bench.systems.systems import System
 
 REPORT = """

@@ -10,7 +10,7 @@ from typing import Any
 import psutil
 import pytest
 
-from bench.compare import disturb, upkeep
+from bench.compare.loads import disturb, upkeep
 from bench.load import run
 from bench.load.spec import Spec
 from bench.systems.systems import System, free_ports
@@ -82,7 +82,7 @@ def test_the_process_of_the_long_work_gives_way_and_ends_with_its_run(etcd: Syst
     async def begun() -> list[psutil.Process]:
         await run.populate(spec)
         async with disturb._long_work(spec, "full-range", 1.0):
-            found = [p for p in psutil.Process().children() if "bench.compare.disturb" in p.cmdline()]
+            found = [p for p in psutil.Process().children() if "bench.compare.loads.disturb" in p.cmdline()]
             if sys.platform == "linux":
                 policies = [int(Path(f"/proc/{p.pid}/stat").read_text().rpartition(")")[2].split()[38]) for p in found]
                 assert policies == [5]  # SCHED_IDLE
@@ -109,7 +109,7 @@ def test_long_work_that_dies_fails_the_run(etcd: System, monkeypatch: pytest.Mon
 
     async def run_and_kill(*args: Any, **options: Any) -> dict[str, Any]:
         for process in psutil.Process().children():
-            if "bench.compare.disturb" in process.cmdline():
+            if "bench.compare.loads.disturb" in process.cmdline():
                 process.kill()
                 killed.append(process.pid)
         return await real(*args, **options)

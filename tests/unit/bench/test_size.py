@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from bench.compare import size
+from bench.compare.loads import size
 from bench.systems.systems import System
 
 PAGE = Path(__file__).parents[3] / "docs" / "benchmarks-tables.md"

@@ -14,7 +14,7 @@ from pathlib import Path
 from cluster.grain import GRAIN
 from cluster.raft.types import Configuration, Entry, EntryKind, HardState, SnapshotPosition
 from node.storage import RaftLog, StateStore
-from tests.unit.storage.state.model import Model
+from tests.unit.storage.model import Model
 
 CONFIGURATION = Configuration(frozenset({1, 2, 3}))
 

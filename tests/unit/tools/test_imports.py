@@ -113,10 +113,16 @@ def test_no_rooms_import_each_other_over_whatever_others() -> None:
         pytest.fail(" <- ".join(circle.args[1]))
 
 
+# folders of tests that are still to be sorted
+UNSORTED = {"tests/cluster", "tests/faults", "tests/interop", "tests/sim", "tests/unit/bench",
+            "tests/unit/grpc", "tests/unit/semantics", "tests/unit/tools"}
+
+
 def test_a_folder_of_many_modules_has_folders() -> None:
     """A dozen are enough for one folder; two more may come before it is sorted."""
-    held = Counter(path.parent for package in OURS for path in modules(package) if path.stem != "__init__")
-    assert not {str(folder.relative_to(ROOT)): count for folder, count in held.items() if count > 14}
+    paths = [path for package in OURS for path in modules(package)] + [*(ROOT / "tests").rglob("*.py")]
+    held = Counter(str(path.parent.relative_to(ROOT)) for path in paths if path.stem != "__init__")
+    assert not {folder: count for folder, count in held.items() if count > 14 and folder not in UNSORTED}
 
 
 def test_no_more_than_two_modules_stand_in_a_circle() -> None:

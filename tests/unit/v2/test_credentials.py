@@ -1,4 +1,4 @@
-"""Who a request says that he is, and what bodies of /v2/auth say (proxy.v2.credentials, auth_bodies)."""
+"""Who a request says that he is, and what bodies of /v2/auth say (proxy.v2.users)."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ import pytest
 from cluster.features.v2.requests import Who
 from cluster.features.v2.users import Permissions, fingerprint
 from proxy.http.requests import HttpRequest
-from proxy.v2.auth_bodies import BadBody, role_of, user_of
-from proxy.v2.credentials import Credentials, basic
+from proxy.v2.users.bodies import BadBody, role_of, user_of
+from proxy.v2.users.credentials import Credentials, basic
 
 
 class Passwords:

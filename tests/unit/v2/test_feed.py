@@ -1,4 +1,4 @@
-"""Those who wait at a front, when the node that told them of changes is gone (proxy.v2.feed)."""
+"""Those who wait at a front, when the node that told them of changes is gone (proxy.v2.waiting.feed)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from cluster.features.v2.tree import KEYS, Tree
 from cluster.features.v2.user_changes import UserChange, UserOp, UserWish, changed
 from cluster.wire.messages import HEAD, Method
 from proxy.routing.router import Waiting
-from proxy.v2.feed import Feed
+from proxy.v2.waiting.feed import Feed
 
 
 class Router:

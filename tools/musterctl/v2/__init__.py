@@ -2,5 +2,5 @@
 
 Read in this order: ``start`` (what happens to a command line), ``table`` (commands and options), ``line``
 (how a line is matched to them), ``help``, ``client`` (endpoints, failover, errors), ``exchange`` (one
-request), ``keys`` (what /v2/keys answers), ``output``, then one module for each group of commands.
+request), ``keys`` (what /v2/keys answers), ``output``, then ``commands``.
 """

@@ -72,7 +72,7 @@ def _one(command: Command, parent: Command | None, given: Values, words: list[st
     if options.switch("help"):
         return _show(text)
     module, function = command.run.split(":")
-    getattr(import_module(f"tools.musterctl.v2.{module}"), function)(Run(given, options, args))
+    getattr(import_module(f"tools.musterctl.v2.commands.{module}"), function)(Run(given, options, args))
 
 
 def _topic(words: list[str], commands: tuple[Command, ...], parent: Command | None) -> None:

@@ -47,7 +47,7 @@ class Command:
     name: str
     usage: str
     args: str = ""
-    run: str = ""  # "module:function" in this package, imported when it runs
+    run: str = ""  # "module:function" of ``commands``, imported when it runs
     options: tuple[Option, ...] = ()
     description: str = ""
     children: tuple[Command, ...] = ()

@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from node.storage import Compacted, FutureRevision, StateStore
-from tests.unit.storage.state.model import Model
+from tests.unit.storage.model import Model
 
 # Keys that test the escaping and the bounds: prefixes of each other, zero bytes, 0xff
 KEYS = [b"a", b"a\0", b"a\0\0", b"a\0\xff", b"a\x01", b"a\xff", b"a\xff\xff", b"ab", b"b", b"\0", b"\0\0", b"\xff", b"\xff" * 9, b"k/1"]

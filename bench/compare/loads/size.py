@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.client import RpcError
-from bench.compare import upkeep
+from bench.compare.loads import upkeep
 from bench.load import run
 from bench.load.spec import Spec
 from bench.load.traffic.workloads import RANGE

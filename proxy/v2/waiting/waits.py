@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from cluster.features.v2.requests import Answer, Who
 from proxy.http.requests import HttpRequest
-from proxy.v2.feed import Feed, Fired, Waiter
+from proxy.v2.waiting.feed import Feed, Fired, Waiter
 
 Begin = Callable[[Answer | None], bool]  # sends the head of an answer; False: a refusal, nobody waits
 

@@ -20,10 +20,10 @@ from proxy.auth.passwords import MOST_BYTES
 from proxy.http.requests import HttpRequest
 from proxy.routing.router import MethodStats, Waiting
 from proxy.shared.context import Context
-from proxy.v2.auth_bodies import BadBody, role_of, user_of
 from proxy.v2.call import JSON, HttpCall, allowed
-from proxy.v2.credentials import Credentials
-from proxy.v2.feed import Feed
+from proxy.v2.users.bodies import BadBody, role_of, user_of
+from proxy.v2.users.credentials import Credentials
+from proxy.v2.waiting.feed import Feed
 
 PREFIX = "/v2/auth"
 _MOST_PROOFS = 3  # a password that changes again and again meanwhile is none

@@ -2,8 +2,9 @@
 
 The result is that of the second run, with the first one's latencies as ``before``: what counts is how much the
 long work adds to the others' waiting. What takes the answers of the long work is a process of its own
-(``python -m bench.compare.disturb SPEC KIND PART``) that gives way to every other: it stands for a client on another machine. To parse
-an answer of 28 MB takes it 25 ms, and on CPUs that it shares with the servers these were most of the puts' waiting.
+(``python -m bench.compare.loads.disturb SPEC KIND PART``) that gives way to every other: it stands for a
+client on another machine. To parse an answer of 28 MB takes it 25 ms, and on CPUs that it shares with the
+servers these were most of the puts' waiting.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from typing import Any
 import uvloop
 
 from bench.client import Client, RpcError
-from bench.compare import upkeep
+from bench.compare.loads import upkeep
 from bench.compare.matrix import BIG_PREFIX
 from bench.load import run
 from bench.load.spec import Spec
@@ -64,8 +65,8 @@ async def disturbed_run(spec: Spec, disturbance: str, server_roots: Sequence[int
 async def _long_work(spec: Spec, disturbance: str, part: float) -> AsyncIterator[tuple[Done, asyncio.Future[None]]]:
     """The process of the long work, from when it is under way on; what it has done is told at the end."""
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "bench.compare.disturb", spec.dumps(), disturbance, str(part), stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE)
+        sys.executable, "-m", "bench.compare.loads.disturb", spec.dumps(), disturbance, str(part),
+        stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE)
     assert process.stdin is not None
     assert process.stdout is not None
     stdout = process.stdout

@@ -12,9 +12,9 @@ from typing import NoReturn
 
 from tools.musterctl.printing import gotext
 from tools.musterctl.v2.client import BAD_ARGS, SERVER_ERROR, Refused, connect, fail
+from tools.musterctl.v2.commands.kv import key_of
 from tools.musterctl.v2.exchange import RequestError
 from tools.musterctl.v2.keys import Change, Keys
-from tools.musterctl.v2.kv import key_of
 from tools.musterctl.v2.output import show
 from tools.musterctl.v2.start import Run
 
