@@ -1,7 +1,7 @@
 """What a supervisor tells the processes it starts, as a line of JSON on their standard input
 (``tools.muster.machine.process.handed``).
 
-``python -m node`` runs one node, ``python -m proxy`` one front. Units are in the names.
+``tools.muster.processes`` has what reads them. Units are in the names.
 """
 
 from __future__ import annotations

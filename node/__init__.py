@@ -5,6 +5,6 @@ several shards), ``links`` (who talks to this node), ``storage`` (Raft log and M
 ``serving`` (reads, watches, long answers), ``upkeep`` (log truncation, compaction, snapshots), ``slicing``
 (long work beside requests), ``members``, ``backup``.
 
-It gets its machine passed in (``node.machine``). ``kinds`` names who takes which request. ``python -m node``
-(see ``cluster.settings``) runs one; ``muster`` starts them.
+It gets its machine passed in (``node.machine``). ``kinds`` names who takes which request. What runs
+one, as ``cluster.settings`` say, is ``tools.muster.processes.node``.
 """

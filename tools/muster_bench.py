@@ -41,8 +41,8 @@ class RealGround:
         seal.seal(Path(settings.data_dir), settings.common.member_id)
         with os.fdopen(hand([dumps(settings)])) as handed:
             return subprocess.Popen(
-                [sys.executable, "-P", "-m", "node"], pass_fds=(settings.common.status_fd,), stdin=handed,
-                stdout=subprocess.DEVNULL)
+                [sys.executable, "-P", "-m", "tools.muster.processes.node"],
+                pass_fds=(settings.common.status_fd,), stdin=handed, stdout=subprocess.DEVNULL)
 
     def asking(self, loop: asyncio.AbstractEventLoop, common: Common) -> _Asking:
         """Links over ZeroMQ."""

@@ -14,7 +14,8 @@ import psutil
 
 from bench.client import Endpoint
 
-_FRONTS = ("proxy", "tools.muster.joined")  # what serves clients of muster: alone, or with node 0 in one process
+_OURS = "tools.muster.processes."
+_FRONTS = (f"{_OURS}front", "tools.muster.joined")  # serve clients: alone, or with node 0 in one process
 
 
 @dataclass(slots=True, frozen=True)
@@ -117,7 +118,7 @@ def _label(process: psutil.Process) -> str:
     """``etcd``; for one of our own, the module that ``python -m`` runs."""
     words = process.cmdline()
     if "-m" in words[:-1]:
-        return words[words.index("-m") + 1].removesuffix(".cli")
+        return words[words.index("-m") + 1].removeprefix(_OURS).removesuffix(".cli")
     return process.name()
 
 

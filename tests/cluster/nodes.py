@@ -58,7 +58,8 @@ class Nodes:
             seal.seal(settings.data_dir, settings.incarnation)
         with open(Path(settings.data_dir) / "stderr.log", "ab") as log, os.fdopen(hand([dumps(settings)])) as handed:
             self.processes[member_id] = subprocess.Popen(
-                [sys.executable, "-m", "node"], stdin=handed, stderr=log, cwd=Path(__file__).parents[2])
+                [sys.executable, "-m", "tools.muster.processes.node"], stdin=handed, stderr=log,
+                cwd=Path(__file__).parents[2])
 
     def start_all(self) -> None:
         for member_id in self.settings:

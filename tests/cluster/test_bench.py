@@ -35,7 +35,7 @@ def bench(muster: System, *arguments: str) -> dict[str, Any]:
 def test_all_processes_of_a_host_are_found_behind_its_endpoint(muster: System) -> None:
     roots = servers.discover([parse_endpoint(e) for e in muster.endpoints])
     names = sorted(usage.name for usage in servers.sample(roots).values())
-    fronts = ["proxy"] if "1" in muster.flags else []
+    fronts = ["front"] if "1" in muster.flags else []
     nodes = ["node", "node"] if fronts else ["node", "tools.muster.joined"]
     assert names == sorted([*fronts, *nodes, "tools.muster"])
 

@@ -33,7 +33,8 @@ def test_all_processes_of_a_host_follow_a_log_file_that_was_set_aside(tmp_path: 
         else:
             os.rename(path, tmp_path / "aside.log")
         # the supervisor tells of the front's end; the next front and the node write where the name leads
-        front = next(p for p in psutil.Process(host.process.pid).children() if "proxy" in p.cmdline())
+        children = psutil.Process(host.process.pid).children()
+        front = next(p for p in children if "tools.muster.processes.front" in p.cmdline())
         front.kill()
         until(lambda: "muster/supervisor" in callers())
         os.kill(host.process.pid, signal.SIGTERM)

@@ -13,9 +13,10 @@ from tests.cluster.local_cluster import environment, until
 from tools.muster import peer_keys
 
 LONGEST = 200  # bytes of a command line, the interpreter's path apart
+NODE, FRONT = "tools.muster.processes.node", "tools.muster.processes.front"
 OF_TWO_SHARDS = {
-    0: {"tools.muster.joined shard=0 host=default", "node shard=1 host=default"},
-    1: {"node shard=0 host=default", "node shard=1 host=default", "proxy front=0 host=default"},
+    0: {"tools.muster.joined shard=0 host=default", f"{NODE} shard=1 host=default"},
+    1: {f"{NODE} shard=0 host=default", f"{NODE} shard=1 host=default", f"{FRONT} front=0 host=default"},
 }
 
 

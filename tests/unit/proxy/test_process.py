@@ -32,7 +32,8 @@ def test_a_front_says_ready_serves_and_exits_0_on_sigterm(tmp_path: Path) -> Non
         settings = FrontSettings(common=common, index=0, listen=(f"http://127.0.0.1:{port}",))
         with os.fdopen(hand([dumps(settings)])) as handed:
             process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "proxy", pass_fds=(write,), stdin=handed, stderr=asyncio.subprocess.PIPE)
+                sys.executable, "-m", "tools.muster.processes.front", pass_fds=(write,), stdin=handed,
+                stderr=asyncio.subprocess.PIPE)
         os.close(write)
         reader = asyncio.StreamReader()
         transport, _ = await asyncio.get_running_loop().connect_read_pipe(

@@ -36,10 +36,8 @@ MACHINE = SOCKETS | {
 
 
 def modules(package: str) -> list[Path]:
-    """All but the commands (``python -m node``), which run what ``tools`` makes of a node."""
-    return sorted(
-        p for p in (ROOT / package).rglob("*.py") if p.name != "__main__.py" and not p.stem.endswith("_pb2")
-    )
+    """All but those that protoc makes."""
+    return sorted(p for p in (ROOT / package).rglob("*.py") if not p.stem.endswith("_pb2"))
 
 
 @cache

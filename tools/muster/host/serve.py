@@ -232,7 +232,8 @@ def _node_spec(config: ServerConfig, identity: Identity, run_dir: str, shard: in
             return of_node, _front_settings(config, identity, run_dir, identity.member_id, 0, cpu, status_fd)
         return (of_node,)
 
-    argv = python("tools.muster.joined" if serves else "node", f"shard={shard}", f"host={config.name}")
+    module = "tools.muster.joined" if serves else "tools.muster.processes.node"
+    argv = python(module, f"shard={shard}", f"host={config.name}")
     return ChildSpec("node", shard, cpu, lambda status_fd: argv, settings, serves=serves)
 
 
@@ -243,7 +244,7 @@ def front_specs(config: ServerConfig, identity: Identity, run_dir: str, member_i
         def settings(status_fd: int) -> Sequence[str]:
             return (_front_settings(config, identity, run_dir, member_id, index, cpu, status_fd),)
 
-        argv = python("proxy", f"front={index}", f"host={config.name}")
+        argv = python("tools.muster.processes.front", f"front={index}", f"host={config.name}")
         return ChildSpec("front", index, cpu, lambda status_fd: argv, settings)
 
     return [spec(index, cpu) for index, cpu in enumerate(pins)]

@@ -1,4 +1,4 @@
-"""``python -m proxy``: run one front until it is told to stop; its settings come by
+"""``python -m tools.muster.processes.front``: run one front until it is told to stop; its settings come by
 ``tools.muster.machine.process.handed``."""
 
 from __future__ import annotations
@@ -50,3 +50,7 @@ def main() -> None:
     pin(common.cpu)
     short_slices()
     uvloop.run(serve(settings))
+
+
+if __name__ == "__main__":
+    main()

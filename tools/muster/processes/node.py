@@ -1,9 +1,10 @@
-"""``python -m node``: run one node until it is told to stop; its settings come by
+"""``python -m tools.muster.processes.node``: run one node until it is told to stop; its settings come by
 ``tools.muster.machine.process.handed``."""
 
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import sys
 from collections.abc import Coroutine
@@ -145,3 +146,9 @@ def guarded(settings: NodeSettings, run: Coroutine[Any, Any, int]) -> int:
             raise
         refuse(settings.shard, reason, StatusPipe(common.status_fd))
         return FATAL_EXIT
+
+
+if __name__ == "__main__":
+    code = main()
+    sys.stderr.flush()
+    os._exit(code)  # threads of RocksDB and ZeroMQ must not hold up an ordered end
