@@ -192,6 +192,29 @@ COMMANDS = {
                        "own; an operation is one change delivered. All wait before the next change.", {
         "waiters": (Annotated[int, Option(help="Requests that wait.")], 1000),
         "key_size_bytes": _SIZES["key_size_bytes"], "val_size_bytes": _SIZES["val_size_bytes"]}, total=10),
+    "kubernetes": Command(
+        "What a Kubernetes cluster's API servers ask for, at fixed rates: renewals of nodes' leases and "
+        "updates of pods by guarded transactions, keep-alives, lists of all pods in pages and whole, watches "
+        "of every kind.", {
+            "scale": (Annotated[float, Option(help="Of all rates.")], 1.0),
+            "pods": (Annotated[int, Option(help="Pods, of 2 to 4 KB each.")], 10_000),
+            "nodes": (Annotated[int, Option(help="Nodes, each with a lease.")], 5_000),
+            "watches": (Annotated[int, Option(help="Watches of all API servers, a stream for each.")], 1_000),
+            "kinds": (Annotated[int, Option(help="Kinds of objects that each API server watches.")], 200),
+            "renewals_per_s": (Annotated[float, Option("--renewals", help="Renewals of nodes' leases a "
+                                                                          "second.")], 5_000.0),
+            "keep_alives_per_s": (Annotated[float, Option(
+                "--keep-alives", help="Keep-alives of etcd's own leases a second.")], 1_000.0),
+            "statuses_per_s": (Annotated[float, Option("--statuses", help="Status updates of pods a "
+                                                                          "second.")], 500.0),
+            "lists_per_s": (Annotated[float, Option("--lists", help="Lists in pages a second, and as many "
+                                                                    "whole.")], 1.0),
+            "progress_per_s": (Annotated[float, Option("--progress", help="Questions a second how far a "
+                                                                          "watch is.")], 50.0),
+            "page": (Annotated[int, Option(help="Keys of a page.")], 500),
+            "leases": (Annotated[int, Option(help="Leases of etcd's that are kept alive.")], 1_000),
+            "lease_ttl_s": (Annotated[int, Option("--ttl", help="Of these, in seconds.")], 600),
+        }, {"conns": 100, "duration": "10s"}, 0),
     "lease-keepalive": Command("Keep leases alive, each client on a stream of its own.", {
         "leases": (Annotated[int, Option(help="Leases, granted first and revoked after.")], 100),
         "lease_ttl_s": (Annotated[int, Option("--ttl", help="Of the leases, in seconds.")], 60)}),

@@ -57,7 +57,8 @@ def compare(
     with_: Annotated[str, Option("--with", help="etcd=ENDPOINTS or etcd=PATH: the baseline.")] = "",
     preset: Annotated[str, Option(help="issue2 (puts and ranges by clients), issue3 (by shards), issue4 (the whole "
                                        "matrix), keys (peer keys), several with commas, or all. Bounded in time: 6, "
-                                       "6, 10 and 5 minutes.")] = "",
+                                       "6, 10 and 5 minutes. kubernetes, which all "
+                                       "leaves out: what its API servers ask for.")] = "",
     only: Annotated[str, Option(help="Comma-separated cells or shell patterns, such as put-*,range-l-1000. Default: "
                                      "the preset's, or put and both ranges with 1, 100 and 1000 clients.")] = "",
     rounds: Annotated[int, Option(min=1, help="Turns of each system in each cell.")] = 3,
@@ -70,6 +71,8 @@ def compare(
     watchers: Annotated[int, Option(help="Watchers of one key; twice as many idle ones.")] = 10_000,
     watch_rate: Annotated[float, Option(help="Puts per second below a watched prefix.")] = 10_000.0,
     disturbed_rate: Annotated[float, Option(help="Puts per second beside long work.")] = 300.0,
+    scale: Annotated[float, Option(help="Of a Kubernetes cluster's rates (5,000 renewals a second).")] = 0.2,
+    hosts: Annotated[int, Option(min=1, max=7, help="Members of each system.")] = 3,
     processes: Annotated[int, Option(help="Client processes that share the work.")] = 1,
     leader_only: Annotated[bool, Option("--leader-only", help="Connect to the leader's member only.")] = False,
     data_dir: _DATA_DIR = None,
@@ -84,7 +87,7 @@ def compare(
     """Run the same work on several systems in turns, and print ratios."""
     names = [name for name in preset.split(",") if name]
     if names == ["all"]:
-        names = list(PRESETS)
+        names = [name for name, one in PRESETS.items() if one.budget_s]
     for name in names:
         if name not in PRESETS:
             _fail(f"no preset {name}; there are {', '.join(PRESETS)}, all")
@@ -96,10 +99,10 @@ def compare(
     with _failures():
         for name in names or [""]:
             chosen = PRESETS[name] if name else Preset("", "", ("etcd", "muster"), 0.0)
-            sizes = Sizes(big_keys or chosen.big_keys, watchers, watch_rate, disturbed_rate)
+            sizes = Sizes(big_keys or chosen.big_keys, watchers, watch_rate, disturbed_rate, scale)
             plan = comparing.Plan(
                 choose([p for p in only.split(",") if p], sizes, name), rounds, duration, warm_up, processes,
-                leader_only, key_space, sizes=sizes, budget_s=budget or chosen.budget_s, preset=name,
+                leader_only, hosts, key_space, sizes=sizes, budget_s=budget or chosen.budget_s, preset=name,
                 title=chosen.title)
             if name:
                 plan = replace(plan, warm_up_s=min(warm_up, 0.5))
@@ -125,7 +128,8 @@ def _compare(plan: comparing.Plan, names: list[str], data_dir: Path | None, etcd
         if flags:
             plan.notes[name] = flags
     with systems.started(names, data_dir=data_dir, etcd_flags=shlex.split(etcd_flags),
-                         muster_flags=shlex.split(muster_flags)) as running, _Bar(plan.preset, quiet) as told:
+                         muster_flags=shlex.split(muster_flags),
+                         hosts=plan.hosts) as running, _Bar(plan.preset, quiet) as told:
         return asyncio.run(comparing.compare(plan, running, told, began=began))
 
 

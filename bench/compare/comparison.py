@@ -22,6 +22,7 @@ from typing import Any
 import psutil
 
 from bench import counters
+from bench.compare import kinds
 from bench.compare.loads import upkeep
 from bench.compare.loads.disturb import disturbed_run
 from bench.compare.matrix import BIG_KEY_BYTES, BIG_PREFIX, Cell, Sizes
@@ -52,6 +53,7 @@ class Plan:
     warm_up_s: float = 1.0
     processes: int = 1
     leader_only: bool = False
+    hosts: int = 3
     key_space: int = 10_000
     idle_s: float = 2.0
     sizes: Sizes = field(default_factory=Sizes)
@@ -87,7 +89,8 @@ async def compare(plan: Plan, systems: Sequence[System], told: Told, *, began: f
         "started_at": started_at.isoformat(timespec="seconds"), "took_s": time.monotonic() - began,
         "machine": run.machine(), "storage": storage(systems[0].data_dir), "notes": plan.notes,
         "plan": {"rounds": plan.rounds, "duration_s": plan.duration_s, "warm_up_s": plan.warm_up_s,
-                 "processes": plan.processes, "leader_only": plan.leader_only, "key_space": plan.key_space,
+                 "processes": plan.processes, "leader_only": plan.leader_only, "hosts": plan.hosts,
+                 "key_space": plan.key_space,
                  "budget_s": plan.budget_s, "sizes": asdict(plan.sizes)},
         "systems": [{"name": s.name, "version": s.version, "endpoints": s.endpoints, "shards": s.shards,
                      "flags": list(s.flags), "idle_cpu_percent": idle[s.name],
@@ -134,6 +137,8 @@ async def _passes(plan: Plan, systems: Sequence[System], told: Told, clock: _Clo
             rows.append({"name": cell.name, "title": cell.title, "duration_s": lengths[cell.name],
                          "runs": runs[cell.name], "ratios": found,
                          "targets": targets(cell, runs[cell.name], found, names) if plan.preset else []})
+            if cell.spec.command == "kubernetes":
+                rows += [row | {"ratios": ratios(row["runs"], names)} for row in kinds.split(rows[-1], names)]
     return rows
 
 
@@ -189,6 +194,8 @@ def _warms_up(cell: Cell) -> bool:
 
 async def _fill(plan: Plan, systems: Sequence[System], told: Told) -> None:
     """The keys that reads find: the key space, and the big range where a cell needs it."""
+    if all(cell.spec.command == "kubernetes" for cell in plan.cells):
+        return  # which puts its own
     for system in systems:
         told.say(f"{system.name}: put {plan.key_space} keys")
         blank = Spec("put", tuple(system.endpoints), key_space=plan.key_space)

@@ -57,6 +57,7 @@ class Sizes:
     watchers: int = 10_000
     watch_rate_per_s: float = 10_000.0
     disturbed_rate_per_s: float = 300.0
+    scale: float = 0.2  # of a Kubernetes cluster's rates
 
 
 _BLANK = Spec("put", ())
@@ -177,6 +178,14 @@ def by_shards() -> list[Cell]:
     ]
 
 
+def kubernetes(sizes: Sizes) -> list[Cell]:
+    """What a Kubernetes cluster asks for; pods are listed as often at any scale, or too seldom."""
+    spec = replace(_BLANK, command="kubernetes", conns=100, page=500, leases=1000, lease_ttl_s=600,
+                   scale=sizes.scale, lists_per_s=0.5 / sizes.scale, timeout_s=30.0)
+    return [Cell("kubernetes", f"Kubernetes, {sizes.scale * spec.renewals_per_s:,.0f} renewals/s", spec,
+                 targets=(_at_most(0, "errors", ratio=False),))]
+
+
 @dataclass(slots=True, frozen=True)
 class Preset:
     """A named comparison: its cells, what it compares by default, and how long it may take."""
@@ -192,6 +201,8 @@ PRESETS = {
     "issue2": Preset("issue2", "Three members, one shard: puts and ranges", ("etcd", "muster"), 345),
     "issue3": Preset("issue3", "By the number of shards", ("muster:1", "muster:2", "muster:4"), 345, 20_000),
     "issue4": Preset("issue4", "The whole matrix beside etcd", ("etcd", "muster"), 580),
+    "kubernetes": Preset("kubernetes", "What a Kubernetes cluster asks for",
+                         ("etcd", "muster", "muster:3"), 0),
     "keys": Preset("keys", "What peer keys cost", ("muster", "muster+keys", "etcd"), 300),
 }
 
@@ -204,10 +215,12 @@ def cells(sizes: Sizes, preset: str = "") -> list[Cell]:
         return by_shards()
     if preset == "issue4":
         return [idle_watchers(sizes), *by_clients(), *others(sizes), *large_reads(sizes), *disturbed(sizes)]
+    if preset == "kubernetes":
+        return kubernetes(sizes)
     if preset == "keys":
         return [replace(cell, targets=()) for cell in by_clients() if not cell.name.startswith("range-s")]
     found = {cell.name: cell for group in (by_shards(), [idle_watchers(sizes)], by_clients(), others(sizes), large_reads(sizes),
-                                           disturbed(sizes)) for cell in group}
+                                           disturbed(sizes), kubernetes(sizes)) for cell in group}
     return list(found.values())
 
 

@@ -29,6 +29,8 @@ FIGURE_NAMES = {"throughput_per_s": "throughput", "mean_ms": "mean latency", "p9
 def marks(result: dict[str, Any]) -> tuple[str, str]:
     """The lines of a page between which this comparison's tables go."""
     name = "compare " + result["preset"] if result["preset"] else "compare"
+    if (hosts := result["plan"].get("hosts", 3)) != 3:
+        name += f", {hosts} host" + ("s" if hosts > 1 else "")
     return f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
 
 

@@ -23,6 +23,7 @@ import psutil
 from bench.client import Endpoint
 from bench.load.spec import WATCHES, Spec
 from bench.load.stats import Latencies
+from bench.load.traffic import kubernetes
 from bench.systems import servers
 
 SCHEMA = "muster-bench/1"
@@ -155,6 +156,7 @@ def _merge(spec: Spec, results: list[dict[str, Any]]) -> dict[str, Any]:
         "errors": dict(errors), "latency_ms": latencies.summary_ms(), "histogram_us": latencies.buckets(),
         "timeline": [[second, seconds[second]] for second in range(max(seconds, default=-1) + 1)],
         "extra": {name: {"count": len(values), "latency_ms": values.summary_ms()} for name, values in extra.items()},
+        **({"asked_per_s": kubernetes.rates(spec)} if spec.command == "kubernetes" else {}),
         "client": {"processes": client, "cpu_s": cpu_s, "us_per_op": cpu_s / operations * 1e6 if operations else 0.0,
                    "busiest_percent": max(c["busy_percent"] for c in client),
                    "reconnects": sum(r["reconnects"] for r in results)},

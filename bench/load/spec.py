@@ -11,7 +11,8 @@ WATCHES = ("watch", "watch-latency")
 V2 = ("v2-set", "v2-get", "v2-wait")  # over HTTP/1.1: ``bench.load.traffic.v2``
 # see ``bench.load.traffic.actors``
 ACTED = ("lease-keepalive", "lease-grant", "mixed", "txn-mixed", "stm", "lock", "scan")
-COMMANDS = (*UNARY, *WATCHES, *ACTED, *V2, "watch-get")
+COMMANDS = (*UNARY, *WATCHES, *ACTED, *V2, "watch-get", "kubernetes")
+PARTS = ("writes", "lists", "watches")  # of kubernetes, a client process each
 DISTRIBUTIONS = ("uniform", "zipf", "sequential")
 ISOLATIONS = ("c", "r", "s", "ss")  # read committed, repeatable reads, serializable, serializable snapshot
 LOCKERS = ("stm", "lock-client", "lock-rpc")
@@ -75,6 +76,18 @@ class Spec:
     # lease-keepalive, lease-grant
     leases: int = 1
     lease_ttl_s: int = 60
+    # kubernetes: see ``bench.load.traffic.kubernetes``
+    part: str = ""  # what one of its client processes does; "": all
+    scale: float = 1.0  # of all rates below
+    pods: int = 10_000
+    nodes: int = 5_000  # each with a lease, an object that is updated
+    watches: int = 1_000
+    kinds: int = 200  # of objects; each is watched by as many API servers as there are watches for it
+    renewals_per_s: float = 5_000.0
+    keep_alives_per_s: float = 1_000.0
+    statuses_per_s: float = 500.0
+    lists_per_s: float = 1.0  # in pages, and as many in one request
+    progress_per_s: float = 50.0
     # how to connect
     user: str = ""  # name:password
     cacert: str = ""
@@ -123,9 +136,25 @@ class Spec:
             raise ValueError("a transaction may put a key only once: key space smaller than the operations")
         if not self.endpoints:
             raise ValueError("no endpoint")
+        if self.command == "kubernetes":
+            self._check_kubernetes()
+
+    def _check_kubernetes(self) -> None:
+        if self.total or self.rate_per_s:
+            raise ValueError("kubernetes has a rate for each kind of request and a duration, no total")
+        if min(self.pods, self.nodes, self.kinds, self.page) < 1 or self.kinds < 2:
+            raise ValueError("pods, nodes and keys of a page must be at least 1, kinds at least 2")
+        if self.watches < self.kinds or self.watches % self.kinds:
+            raise ValueError("every API server watches every kind: watches must be a multiple of kinds")
+        if self.scale <= 0 or min(self.renewals_per_s, self.keep_alives_per_s, self.statuses_per_s,
+                                  self.lists_per_s, self.progress_per_s) < 0:
+            raise ValueError("the scale must be positive, and no rate negative")
 
     def split(self, processes: int) -> list[Spec]:
         """The shares of ``processes`` client processes; fewer where there are not enough clients."""
+        if self.command == "kubernetes":
+            of_part = {"writes": max(1, self.conns // 5), "lists": min(self.conns, 8), "watches": self.conns}
+            return [replace(self, part=part, conns=of_part[part]) for part in PARTS]
         processes = max(1, min(processes, self.clients))
         shares = []
         conns_before = ops_before = 0

@@ -26,6 +26,7 @@ from bench.load.loops import Loop
 from bench.load.spec import ACTED, V2, WATCHES, Spec
 from bench.load.stats import Latencies
 from bench.load.traffic.actors import Actors, actors
+from bench.load.traffic.kubernetes import Mix
 from bench.load.traffic.streams import CatchUps
 from bench.load.traffic.v2 import V2Client, v2_body
 from bench.load.traffic.v2_waits import Waiters
@@ -46,7 +47,8 @@ class Worker:
         self.delivery = Latencies()
         self.timeline: list[tuple[float, int]] = []  # seconds since the start, operations since the last one
         self._client: Client
-        self._loop: Loop
+        self._loop: Loop | Mix
+        self._mix: Mix | None = None
         self._v2: V2Client | None = None
         self._watchers: Watchers | Waiters | None = None
         self._actors: Actors | None = None
@@ -72,6 +74,9 @@ class Worker:
             await watchers.create()
             puts = replace(spec, key_space=spec.watched_keys, distribution="sequential") if spec.watched_keys else spec
             self._loop = Loop(spec, connections, PUT, put_body(puts, stamped=True))
+        elif spec.command == "kubernetes":
+            self._loop = self._mix = Mix(spec, self._client)
+            await self._mix.create()
         elif spec.command == "watch-get":
             await self._put_history()
             get = pb.RangeRequest(key=b"abc", serializable=True).SerializeToString()
@@ -118,6 +123,11 @@ class Worker:
         """Start no more operations; :meth:`send` returns once the open ones are answered."""
         self._loop.stop()
 
+    @property
+    def puts(self) -> int:
+        """Operations that watches have to get an event of, where there are watches."""
+        return len(self.latencies) if self._mix is None else self._mix.committed
+
     async def _put_history(self) -> None:
         """What the watchers of ``watch-get`` have to catch up with; each process watches a key of its own."""
         key = b"watchkey/%d" % os.getpid()
@@ -142,7 +152,10 @@ class Worker:
 
     async def finish(self, puts: int) -> dict[str, Any]:
         """Wait for what is still to be delivered, close, and say what was measured."""
-        loop, errors = self._loop, Counter(self._loop.errors)
+        loop = self._loop
+        if self._mix is not None:
+            await self._mix.wait_for(puts)
+        errors = Counter(loop.errors)
         extra: dict[str, list[tuple[int, int]]] = {}
         ended_ns = loop.ended_ns
         if self._watchers is not None:
@@ -158,6 +171,8 @@ class Worker:
             extra["caught_up"] = _pairs(self._catch_ups.caught_up_us)
         if self._actors is not None:
             extra.update({name: _pairs(values) for name, values in self._actors.extra_us.items()})
+        if self._mix is not None:
+            extra.update({name: _pairs(values) for name, values in self._mix.extra_us.items()})
         cpu_s = [after - before for after, before in zip(_cpu_s(), self._cpu_before, strict=True)]
         if self._watchers is not None:
             self._watchers.close()
@@ -165,6 +180,8 @@ class Worker:
             self._catch_ups.close()
         if self._actors is not None:
             await self._actors.close()
+        if self._mix is not None:
+            await self._mix.close()
         if self._v2 is not None:
             await self._v2.close()
         reconnects = self._client.reconnects
@@ -235,7 +252,7 @@ async def _serve(spec: Spec) -> None:
         worker.stop()
         order = asyncio.ensure_future(orders.readline())
     sending.result()
-    say("sent", operations=len(worker.latencies))
+    say("sent", operations=worker.puts)
     while (line := await order) == b"stop\n":  # it came as the last operation was answered
         order = asyncio.ensure_future(orders.readline())
     words = line.split()

@@ -63,8 +63,12 @@ def _latency(result: dict[str, Any], number: Callable[[float], str]) -> Table:
     main = "delivery" if delivers else "latency"
     table = _table("ms", *result["latency_ms"])
     table.add_row(main, *(number(value) for value in result["latency_ms"].values()))
+    asked = result.get("asked_per_s", {})
     for name, values in result["extra"].items():
-        table.add_row(f"{name} ({values['count']})", *(number(v) for v in values["latency_ms"].values()))
+        count = f"{values['count']}"
+        if name in asked:
+            count += f", {values['count'] / result['duration_s']:,.1f} of {asked[name]:,g}/s"
+        table.add_row(f"{name} ({count})", *(number(v) for v in values["latency_ms"].values()))
     return table
 
 

@@ -197,7 +197,7 @@ def given(name: str, endpoints: Sequence[str], data_dir: Path) -> System:
 
 @contextmanager
 def started(names: Sequence[str], *, data_dir: Path | None = None, etcd_flags: Sequence[str] = (),
-            muster_flags: Sequence[str] = ()) -> Iterator[list[System]]:
+            muster_flags: Sequence[str] = (), hosts: int = 3) -> Iterator[list[System]]:
     """Systems as ``muster-bench compare`` names them, side by side below one new directory, stopped at the end.
 
     ``etcd``, ``muster``, ``muster:4`` (with so many shards), ``muster+keys`` (with a peer key file), the path of an etcd, or ``NAME=HOST:PORT,...``.
@@ -219,10 +219,11 @@ def started(names: Sequence[str], *, data_dir: Path | None = None, etcd_flags: S
                 system = given(name, endpoints.split(","), directory)
             elif text.startswith("muster"):
                 shards = int(text.removesuffix("+keys").partition(":")[2] or 1)
-                system = start_muster(own, shards=shards, flags=muster_flags, name=text.replace(":", "-"),
-                                      keys=text.endswith("+keys"))
+                system = start_muster(own, hosts=hosts, shards=shards, flags=muster_flags,
+                                      name=text.replace(":", "-"), keys=text.endswith("+keys"))
             else:
-                system = start_etcd(own, binary=None if text == "etcd" else text, flags=etcd_flags)
+                system = start_etcd(own, members=hosts, binary=None if text == "etcd" else text,
+                                    flags=etcd_flags)
             while any(system.name == other.name for other in running):
                 system.name += f"-{place + 1}"
             stack.callback(system.stop)

@@ -108,6 +108,10 @@ def test_every_preset_is_told_on_page_and_chart(preset: str, tmp_path: Path) -> 
     assert report.count("<script>") == 1
     assert 'name="viewport"' in report
     assert report.index("verdict</h2>") < report.index("<svg")
+    if preset == "kubernetes":  # all of it at fixed rates: nobody has more of it a second
+        with pytest.raises(ValueError, match="headline"):
+            html.headline([result])
+        return
     chart = ElementTree.fromstring(html.headline([result]))
     bars = [bar.find("{*}title") for bar in chart.iter("{http://www.w3.org/2000/svg}rect")]
     assert any(bar is not None and (bar.text or "").endswith(": 1.00 ") for bar in bars)  # the first system's
