@@ -85,9 +85,9 @@ class Http1Request(HttpRequest):
 class Http1Connection:
     """The server's end of one HTTP/1.1 connection."""
 
-    __slots__ = ("_advancing", "_body", "_body_bytes", "_draining", "_ended", "_find", "_h11", "_head",
-                 "_held", "_limits", "_peer", "_raw", "_served", "_switched", "last_active", "now", "output",
-                 "peer_name", "request", "secure")
+    __slots__ = ("_advancing", "_body", "_body_bytes", "_draining", "_ended", "_find", "_h11", "_half_since",
+                 "_head", "_held", "_limits", "_peer", "_raw", "_served", "_switched", "last_active", "now",
+                 "output", "peer_name", "request", "secure")
 
     def __init__(self, find: FindHandler, limits: Limits, output: Output, peer: str, now: float) -> None:
         self._find = find
@@ -110,6 +110,7 @@ class Http1Connection:
         self._switched: Switched | None = None  # what is spoken since a request changed that
         self.now = now
         self.last_active = now
+        self._half_since = 0.0  # when a head was found that is not whole; 0: none is
 
     def receive(self, data: bytes, now: float) -> None:
         """What the socket gave; b"" at its end."""
@@ -183,7 +184,15 @@ class Http1Connection:
 
     def tick(self, now: float) -> None:
         """Closes what has been idle, or slow to send its request, for too long."""
-        if self.request is None and now - self.last_active > self._limits.http1_idle_timeout_s:
+        if self.request is not None:
+            return
+        if now - self.last_active > self._limits.http1_idle_timeout_s:
+            self.output.close()
+        elif self._head is not None or self._switched is not None or not self.backlog:
+            self._half_since = 0.0
+        elif not self._half_since or self.output.unsent_bytes():  # requests may wait until their client reads
+            self._half_since = now
+        elif now - self._half_since > self._limits.head_timeout_s:
             self.output.close()
 
     def _advance(self) -> None:
@@ -259,6 +268,7 @@ class Http1Connection:
 
     def _serve_plain(self, plain: Plain) -> None:
         self._served += 1
+        self._half_since = 0.0
         self._raw = plain.rest
         request = PlainRequest(self, plain, self._peer)
         request.secure, request.peer_name = self.secure, self.peer_name
@@ -271,6 +281,7 @@ class Http1Connection:
 
     def _dispatch(self) -> None:
         self._served += 1
+        self._half_since = 0.0
         head = self._head
         assert head is not None, "h11 gives EndOfMessage only after Request"
         body = b"".join(self._body)

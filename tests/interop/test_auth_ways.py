@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 from cluster.pb import rpc_pb2 as pb
 from tests.authority import Authority, Pair
-from tests.cluster.local_cluster import until
+from tests.cluster.local_cluster import local_cluster, until
 from tests.cluster.one_host import started
 from tests.interop.differential.etcd import ETCD, running_etcd
 from tests.interop.secure_hosts import secure_host
@@ -207,3 +207,23 @@ def test_web_tokens_of_asymmetric_keys_count_as_in_etcd(tmp_path: Path, method: 
         )
         assert asked(muster, "u") == [line.replace(old, of_later_etcds) for line in asked(etcd, "u")]
         assert of_later_etcds in asked(muster, "u")[0]
+
+
+def test_web_tokens_are_void_once_users_or_roles_change(tmp_path: Path) -> None:
+    key = tmp_path / "key"
+    key.write_text("a secret of the cluster's operators, long enough for anybody")
+    with local_cluster(
+        tmp_path / "data",
+        1,
+        "--shards=1",
+        extra=("--bcrypt-cost=4", f"--auth-token=jwt,sign-method=HS256,priv-key={key},ttl=10m"),
+    ) as hosts:
+        client = Client(*hosts.endpoints())
+        client.arrange()
+        assert not isinstance(client.get(b"/d/k", "u"), str)
+        client.grant("r", b"/d/x", who="root")
+        assert client.get(b"/d/x", "u") == "INVALID_ARGUMENT: etcdserver: revision of auth store is old"
+        assert not client.login("u", "u")
+        assert not isinstance(client.get(b"/d/x", "u"), str)
+        client.tokens["u"] = client.tokens["u"][:-2]
+        assert client.get(b"/d/x", "u") == "UNAUTHENTICATED: etcdserver: invalid auth token"

@@ -262,7 +262,7 @@ class Connection(Outbound):
         else:
             depends_on = 0
         ended = bool(flags & frames.END_STREAM)
-        partial = PartialBlock(stream_id, ended, depends_on == stream_id, payload)
+        partial = PartialBlock(stream_id, ended, depends_on == stream_id, payload, self.now)
         if flags & frames.END_HEADERS:
             self._block_complete(partial)
         else:
@@ -481,15 +481,15 @@ class Connection(Outbound):
         self._finish_if_idle("drained")
 
     def tick(self, now: float) -> None:
-        """About once a second: keep-alive of a silent client."""
+        """About once a second: keep-alive of a silent client, and an end of one that is slow."""
         if self.finished:
             return
         self.now = now
         verdict = self._keepalive.check(now, self._last_read)
         if verdict == "ping":
             self.write(frames.ping(_KEEPALIVE_PING))
-        elif verdict == "dead":
-            self.lost("keep-alive timeout")
+        elif verdict == "dead" or (self._block is not None and self._block.late(now, self.limits)):
+            self.lost("keep-alive timeout" if verdict == "dead" else "header block not whole in time")
 
     def lost(self, reason: str = "connection lost") -> None:
         """The socket is gone (or given up): every open stream is cancelled."""

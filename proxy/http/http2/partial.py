@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 from proxy.http.http2.frames import ConnectionFault, ErrorCode
+from proxy.http.http2.guard import Limits
 
 
 class PartialBlock:
     """A header block whose CONTINUATION frames have not all come."""
 
-    __slots__ = ("ended", "fragments", "self_dependent", "size", "stream_id")
+    __slots__ = ("began", "ended", "fragments", "self_dependent", "size", "stream_id")
 
-    def __init__(self, stream_id: int, ended: bool, self_dependent: bool, first: bytes) -> None:
+    def __init__(self, stream_id: int, ended: bool, self_dependent: bool, first: bytes, now: float) -> None:
         self.stream_id = stream_id
         self.ended = ended
         self.self_dependent = self_dependent
         self.fragments = [first]
         self.size = len(first)
+        self.began = now
+
+    def late(self, now: float, limits: Limits) -> bool:
+        """Whether the rest has taken too long."""
+        return now - self.began > limits.head_timeout_s
 
 
 def unpad(payload: bytes) -> bytes:

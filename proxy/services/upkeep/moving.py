@@ -14,6 +14,8 @@ from cluster.wire.messages import Method
 from proxy.routing.router import MethodStats, Waiting
 from proxy.shared.context import Call, Context
 
+_NOBODY = 0  # no member's ID: what is asked for it is judged, and refused
+
 
 @dataclass(slots=True, frozen=True)
 class _Moving:
@@ -38,20 +40,25 @@ class MoveLeader:
         try:
             target = validate.parse(rpc_pb2.MoveLeaderRequest.FromString, data).targetID
             home = context.router.routes[0].home
-            if home is None or home.leader != context.common.member_id:
+            if home is None:
                 raise EtcdError(errors.NOT_LEADER)
+            leads = home.leader == context.common.member_id
         except EtcdError as e:
             context.refuse(call, stats, e)
             return
         context.router.ask(
-            call, Method.TRANSFER_LEADER, target.to_bytes(8, "little"), 0, stats, self._told, target
+            call, Method.TRANSFER_LEADER, (target if leads else _NOBODY).to_bytes(8, "little"), 0, stats,
+            self._told, target if leads else None,
         )
 
     def _told(self, waiting: Waiting, status: int, body: bytes) -> None:
         if waiting.call.closed:
             return
         if status != 0:
-            self._context.refuse(waiting.call, self._stats, EtcdError.decode(body))
+            error = EtcdError.decode(body)
+            if waiting.context is None and error.kind is errors.BAD_LEADER_TRANSFEREE:
+                error = EtcdError(errors.NOT_LEADER)  # who may not ask was not even told that
+            self._context.refuse(waiting.call, self._stats, error)
             return
         router = self._context.router
         self._moving.append(_Moving(waiting.call, waiting.context, router.loop.time() + router.limit_s))

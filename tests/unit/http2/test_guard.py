@@ -179,3 +179,32 @@ def test_a_client_that_answers_lives_on() -> None:
         client.send(f.ping(ping.payload, ack=True))
         client.server.tick(client.now + 60)
     assert client.goaway() is None
+
+
+# -- a header block that does not end
+
+
+def test_a_header_block_has_a_time_limit_however_its_fragments_trickle() -> None:
+    client = Client(Limits(head_timeout_s=20))
+    other = client.request(1)
+    client.send(f.frame(f.HEADERS, 0, 3, b"\x82"))
+    for second in range(1, 20):
+        client.now += 1
+        client.send(f.frame(f.CONTINUATION, 0, 3, b"\x82"))
+        client.server.tick(client.now)
+        assert not client.server.finished, second
+    client.server.tick(client.now + 2)
+    assert client.server.finished
+    assert other.events[-1][0] == "cancelled"
+
+
+def test_a_header_block_that_ends_in_time_is_a_request_like_any() -> None:
+    client = Client(Limits(head_timeout_s=20))
+    block = client.block(REQUEST)
+    client.send(f.frame(f.HEADERS, 0, 1, block[:4]))
+    client.now += 19
+    client.server.tick(client.now)
+    client.send(f.frame(f.CONTINUATION, f.END_HEADERS, 1, block[4:]))
+    client.now += 19
+    client.server.tick(client.now)
+    assert not client.server.finished

@@ -1,0 +1,66 @@
+"""A request of HTTP/1.1 that does not end: its head has a limit in time, however its octets trickle."""
+
+from __future__ import annotations
+
+import pytest
+
+from proxy.http.http1 import Http1Connection
+from proxy.http.http2 import Limits
+from proxy.http.requests import HttpRequest
+from tests.unit.grpc.test_http1_fuzz import Output
+
+HEAD = b"GET /x HTTP/1.1\r\nHost: x\r\nX-Long: " + b"y" * 200 + b"\r\n\r\n"
+
+
+def serve(request: HttpRequest) -> None:
+    request.respond(200, b"ok", [], "text/plain")
+
+
+def connection(output: Output) -> Http1Connection:
+    return Http1Connection(lambda path: serve, Limits(head_timeout_s=20), output, "peer", 0.0)
+
+
+@pytest.mark.parametrize("before", [b"", HEAD, HEAD * 3])
+@pytest.mark.parametrize("field", [b"", b"Transfer-Encoding: chunked\r\n"])
+def test_a_head_has_a_time_limit_however_it_trickles(before: bytes, field: bytes) -> None:
+    output = Output()
+    http = connection(output)
+    http.receive(before + b"POST /x HTTP/1.1\r\n" + field, 0.5)
+    for second in range(1, 21):
+        http.receive(b"a", float(second))
+        http.tick(float(second))
+        assert not output.closed, second
+    http.tick(22.0)
+    assert output.closed
+
+
+def test_heads_that_end_in_time_may_be_halves_whenever_they_are_looked_at() -> None:
+    output = Output()
+    http = connection(output)
+    http.receive(HEAD[:40], 0.0)
+    for second in range(1, 100):
+        http.tick(float(second))
+        http.go_on()  # a turn of the loop begins
+        http.receive(HEAD[40:] + HEAD[:40], second + 0.5)
+        assert not output.closed, second
+    assert output.data.count(b"HTTP/1.1 200") == 99
+
+
+def test_a_body_may_take_longer_than_a_head() -> None:
+    output = Output()
+    http = connection(output)
+    http.receive(b"POST /x HTTP/1.1\r\nHost: x\r\nContent-Length: 60\r\n\r\n", 0.0)
+    for second in range(1, 61):
+        http.tick(float(second))
+        http.receive(b"a", second + 0.5)
+        assert not output.closed, second
+    assert output.data.count(b"HTTP/1.1 200") == 1
+
+
+def test_an_idle_connection_is_no_slow_one() -> None:
+    output = Output()
+    http = connection(output)
+    http.receive(HEAD, 0.0)
+    for second in range(1, 60):
+        http.tick(float(second))
+    assert not output.closed
