@@ -23,9 +23,9 @@ from cluster.features.v2.changes import expire
 from cluster.features.v2.events import encode_news
 from cluster.features.v2.refusals import V2Error
 from cluster.features.v2.requests import Answer, Get, Kind, Scan, split_read
-from cluster.features.v2.shown import Listing, get_json
+from cluster.features.v2.shown import LatelyShown, Listing, get_json
 from cluster.features.v2.tree import Tree, namespace
-from cluster.features.v2.users import Show, lists, refusal, shown, steps
+from cluster.features.v2.users import Show, enabled, lists, refusal, shown, steps
 from cluster.wire.messages import Status
 from node.links.fronts import FrontLink
 from node.slicing.slicer import Slices
@@ -53,6 +53,7 @@ class V2Tree:
     def __init__(self, node: Node) -> None:
         self._node = node
         self.tree = Tree(node.store.feature_rows(RowsOf.V2))
+        self._shown = LatelyShown()
         self._followers: set[FrontLink] = set()
         # (until, index, link, rid, body), the oldest first
         self._waiting: deque[tuple[float, int, FrontLink, int, bytes]] = deque()
@@ -77,6 +78,7 @@ class V2Tree:
     def replaced(self) -> None:
         """A snapshot was installed: events were jumped over."""
         self.tree = Tree(self._node.store.feature_rows(RowsOf.V2))
+        self._shown = LatelyShown()
         if self._followers:
             self._tell(encode_news(self.tree.index, True, []))
         self._release()
@@ -95,6 +97,26 @@ class V2Tree:
             self._node._mark_dirty(link)
 
     # -- reads
+
+    def file(self, path: bytes, after: int, now_ns: int) -> tuple[int, int, int, bytes] | None:
+        """For a front in this very process, which has shown an index (``after``): the tree's index, the raft
+        index, the term, and the answer to a read of a file. None: there is none, it is not for all to read,
+        or this replica has not got so far."""
+        tree = self.tree
+        if tree.index < after or enabled(tree):
+            return None
+        try:
+            node = tree.find(path)
+        except V2Error:
+            return None
+        if node.children is not None:
+            return None
+        body = self._shown.get(node)
+        if body is None:
+            body = get_json(node, namespace(path), False, False, now_ns)
+            if not node.expires_ns:  # what is left of a TTL is told anew
+                self._shown.keep(node, body)
+        return tree.index, self._node.applied_index, self._node.raft.term, body
 
     def read(self, link: FrontLink, rid: int, body: bytes) -> None:
         """A read of a front, once this replica has what the front has shown."""

@@ -18,7 +18,7 @@ from proxy.grpc.timed_calls import KINDS, new_times
 from proxy.grpc.traced_calls import traced
 from proxy.http.http2 import Connection, HeaderBlock, Stream
 from proxy.http.http2_requests import HttpStream
-from proxy.http.requests import HttpHandler
+from proxy.http.requests import AtOnce, HttpHandler
 
 _VERSION = re.compile(rb"[0-9]{1,4}\.[0-9]{1,4}(\.[0-9A-Za-z.+-]{1,24})?")
 _MOST_CLIENTS = 32  # kinds and versions that are counted apart
@@ -70,6 +70,7 @@ class Registry:
         self._services: set[bytes] = set()
         self._http: dict[str, HttpHandler] = {}
         self._http_prefixes: list[tuple[str, HttpHandler]] = []
+        self.at_once: AtOnce | None = None  # answers requests of HTTP/1.1 as they are read
 
     def unary(self, path: str, handler: UnaryHandler) -> None:
         """Serve ``/package.Service/Method`` by a function (server-streaming answers are fine too)."""

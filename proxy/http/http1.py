@@ -15,11 +15,11 @@ from typing import Protocol
 
 import h11
 
-from cluster.faults import faults
+from cluster.faults import HANDLER_MISTAKES, faults
 from proxy.http.http1_plain import Plain, PlainRequest, take
 from proxy.http.http2 import Limits
 from proxy.http.memory import TOO_MANY
-from proxy.http.requests import Headers, HttpHandler, HttpRequest, Switched
+from proxy.http.requests import AtOnce, Headers, HttpHandler, HttpRequest, Switched
 
 _MIGHT_SWITCH = h11.MIGHT_SWITCH_PROTOCOL  # type: ignore[attr-defined]  # documented, and not in __all__
 TURN_REQUESTS = 16  # of one connection in a turn of the loop, some 2 ms
@@ -32,6 +32,9 @@ class Output(Protocol):
 
     def write(self, data: bytes) -> None:
         """Send; buffered without bound, see ``unsent_bytes``."""
+
+    def write_now(self, data: bytes) -> None:
+        """The same, before the turn of the loop ends."""
 
     def close(self) -> None:
         """Close once everything written is sent."""
@@ -85,12 +88,14 @@ class Http1Request(HttpRequest):
 class Http1Connection:
     """The server's end of one HTTP/1.1 connection."""
 
-    __slots__ = ("_advancing", "_body", "_body_bytes", "_draining", "_ended", "_find", "_h11", "_half_since",
-                 "_head", "_held", "_limits", "_peer", "_raw", "_served", "_switched", "last_active", "now",
-                 "output", "peer_name", "request", "secure")
+    __slots__ = ("_advancing", "_at_once", "_body", "_body_bytes", "_draining", "_ended", "_find", "_given",
+                 "_h11", "_half_since", "_head", "_held", "_limits", "_peer", "_raw", "_served", "_switched",
+                 "last_active", "now", "output", "peer_name", "request", "secure")
 
-    def __init__(self, find: FindHandler, limits: Limits, output: Output, peer: str, now: float) -> None:
+    def __init__(self, find: FindHandler, limits: Limits, output: Output, peer: str, now: float,
+                 at_once: AtOnce | None = None) -> None:
         self._find = find
+        self._at_once = at_once
         self._limits = limits
         self.output = output
         self._peer = peer
@@ -105,6 +110,7 @@ class Http1Connection:
         self._advancing = False
         self.request: HttpRequest | None = None  # being answered
         self._raw = b""  # read, and neither looked at nor given to h11
+        self._given = False  # h11 may be in the middle of a request: it has been given something
         self._ended = False  # behind that the client has ended its side
         self._served = 0  # requests since the last turn of the loop began
         self._switched: Switched | None = None  # what is spoken since a request changed that
@@ -112,9 +118,41 @@ class Http1Connection:
         self.last_active = now
         self._half_since = 0.0  # when a head was found that is not whole; 0: none is
 
-    def receive(self, data: bytes, now: float) -> None:
-        """What the socket gave; b"" at its end."""
+    def receive(self, data: bytes, now: float) -> bool:
+        """What the socket gave; b"" at its end. Whether all of it has been answered, and nothing is held."""
+        if now != self.now:  # time passes between turns of the loop
+            self._served = 0
         self.now = self.last_active = now
+        if self._at_once is not None and not (self._given or self._raw or self.request is not None) and data:
+            data = self._answer_at_once(data, self._at_once)
+            if not data:
+                return True
+        self._receive(data)
+        return False
+
+    def _answer_at_once(self, data: bytes, at_once: AtOnce) -> bytes:
+        """Answer what needs no request, as far as this turn of the loop allows; what is left."""
+        output = self.output
+        if self._draining or output.crowded or output.unsent_bytes() > self._limits.max_unsent_bytes:
+            return data
+        answers: list[bytes] = []
+        at = 0
+        while at < len(data) and self._served < TURN_REQUESTS:
+            try:
+                found = at_once(data, at)
+            except HANDLER_MISTAKES as error:  # of this program: the request goes the usual way
+                faults.met("answering at once", error)
+                break
+            if found is None:
+                break
+            answer, at = found
+            answers.append(answer)
+            self._served += 1
+        if answers:
+            output.write_now(answers[0] if len(answers) == 1 else b"".join(answers))
+        return data[at:] if at else data
+
+    def _receive(self, data: bytes) -> None:
         if self._switched is not None:
             self._switched.received(data)
             return
@@ -129,6 +167,7 @@ class Http1Connection:
 
     def _give(self, data: bytes) -> None:
         """To h11."""
+        self._given = True
         with suppress(RuntimeError):  # data after EOF was given: the socket layer is closing
             self._h11.receive_data(data)
 
@@ -138,6 +177,8 @@ class Http1Connection:
         if self._switched is not None:
             self._switched.go_on()
         elif self.request is None:
+            if self._at_once is not None and self._raw and not (self._given or self._ended):
+                self._raw = self._answer_at_once(self._raw, self._at_once)
             self._advance()
 
     @property
@@ -262,6 +303,7 @@ class Http1Connection:
         conn = self._h11
         if conn.their_state is not h11.IDLE or conn.our_state is not h11.IDLE or conn.trailing_data[0]:
             return None
+        self._given = False
         if self._ended or self.output.crowded:
             return None
         return take(self._raw, self._limits.max_http1_header_bytes, self._limits.max_body_bytes)

@@ -127,7 +127,7 @@ class PlainRequest(HttpRequest):
         for name, value in headers:
             fields.append(f"{name}: {value}\r\n")
             told = told or name.lower() == "content-length"
-        fields.append(f"date: {_now()}\r\n")
+        fields.append(f"date: {date(int(time.time()))}\r\n")
         if not told:
             fields.append("transfer-encoding: chunked\r\n")
         if self._owner.closes:
@@ -183,10 +183,9 @@ def _line(status: int) -> str:
     return line
 
 
-def _now() -> str:
-    """The date, made once a second."""
+def date(second: int) -> str:
+    """The date of such a second since 1970, which is now: made once a second."""
     global _date
-    second = int(time.time())
     if second != _date[0]:
         _date = (second, formatdate(second, usegmt=True))
     return _date[1]

@@ -119,3 +119,6 @@ class HttpRequest:
 
 
 HttpHandler = Callable[[HttpRequest], None]
+# What a request of HTTP/1.1 that begins at a place of what was read is answered, and where it ends. None: it
+# goes the usual way, which would answer the same.
+AtOnce = Callable[[bytes, int], "tuple[bytes, int] | None"]

@@ -58,6 +58,22 @@ class FilteredRegistry(Registry):
         handler = super().find_http(plain) or not_found
         return lambda request: self._filter(request, handler)
 
+    def added(self, headers: dict[str, str]) -> list[tuple[str, str]] | None:
+        """The fields that an answer to such a GET has before its own. None: the filter may refuse it."""
+        host = host_name(headers.get("host", ""))
+        if self._hosts and "*" not in self._hosts and host not in self._hosts:
+            return None
+        return self._cors_fields(headers)
+
+    def _cors_fields(self, headers: dict[str, str]) -> list[tuple[str, str]]:
+        origin = headers.get("origin", "")
+        allowed = "*" if "*" in self._cors else origin if origin in self._cors else ""
+        return [
+            ("Access-Control-Allow-Methods", "POST, GET, OPTIONS, PUT, DELETE"),
+            ("Access-Control-Allow-Origin", allowed),
+            ("Access-Control-Allow-Headers", "accept, content-type, authorization"),
+        ] if allowed else []
+
     def _filter(self, request: HttpRequest, handler: HttpHandler) -> None:
         if self._read_only and request.method != "GET":
             request.respond(501)
@@ -70,13 +86,8 @@ class FilteredRegistry(Registry):
         if request.peer_name and request.path.startswith("/v3/") and self.auth_enabled():
             request.respond(400, _NAME_IGNORED, [("X-Content-Type-Options", "nosniff")], _TEXT)
             return
-        origin = request.headers.get("origin", "")
-        allowed = "*" if "*" in self._cors else origin if origin in self._cors else ""
-        answered: Any = WithHeaders(request, [
-            ("Access-Control-Allow-Methods", "POST, GET, OPTIONS, PUT, DELETE"),
-            ("Access-Control-Allow-Origin", allowed),
-            ("Access-Control-Allow-Headers", "accept, content-type, authorization"),
-        ]) if allowed else request
+        added = self._cors_fields(request.headers)
+        answered: Any = WithHeaders(request, added) if added else request
         if request.method == "OPTIONS":
             answered.respond(200)
         else:

@@ -100,16 +100,18 @@ class _Front(asyncio.Protocol):
                 self._fault(error)
             if http2.more:
                 self.again()
-        elif self.http1 is not None:
+        elif (http1 := self.http1) is not None:
             try:
-                self.http1.receive(data, self.loop.time())
+                answered = http1.receive(data, self.loop.time())
             except HANDLER_MISTAKES as error:
                 self._fault(error)
                 return
+            if answered and not (self.counted or self.transport.get_write_buffer_size()):
+                return
             self._count()
-            if self.http1.overrun:
+            if http1.overrun:
                 self.refuse()
-            elif self.http1.backlog > self.server.limits.max_body_bytes:
+            elif http1.backlog > self.server.limits.max_body_bytes:
                 self._pause_reading()
         else:
             self._sniff(data)
@@ -197,7 +199,8 @@ class _Front(asyncio.Protocol):
         head = PREFACE[: min(len(data), 14)]  # "PRI * HTTP/2.0": no HTTP/1.1 request line begins so
         if not data.startswith(head):
             self.sniffed = b""
-            self.http1 = Http1Connection(self.server.registry.find_http, self.server.limits, self, self.peer, self.loop.time())
+            self.http1 = Http1Connection(self.server.registry.find_http, self.server.limits, self, self.peer, self.loop.time(),
+                                         self.server.registry.at_once)
             self.http1.secure, self.http1.peer_name = self.secure, self.peer_name
             self.data_received(data)
         elif len(head) < 14:
@@ -266,6 +269,11 @@ class _Front(asyncio.Protocol):
         if not self.closing:
             self.written += len(data)
             self.transport.write(data)
+
+    def write_now(self, data: bytes) -> None:
+        """The same, of answers that are made while the client's bytes are read."""
+        if not self.closing:
+            self._send(data)
 
     def unsent_bytes(self) -> int:
         """Written and not yet taken by the socket."""

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
+from proxy.http.requests import AtOnce
 from proxy.shared.context import Context, Registry
 from proxy.v2.keys import Keys
 from proxy.v2.members import PATH, Members
+from proxy.v2.plain_reads import PlainReads
 from proxy.v2.request import PREFIX
 from proxy.v2.stats import Stats
 from proxy.v2.traffic import Traffic
@@ -12,9 +16,18 @@ from proxy.v2.users.auth import PREFIX as AUTH
 from proxy.v2.users.auth import Auth
 
 
-def register_v2(registry: Registry, context: Context) -> Traffic:
+class Filtered(Registry, Protocol):
+    """A registry whose handlers are behind a filter: ``proxy.listener.filter.FilteredRegistry``."""
+
+    at_once: AtOnce | None
+
+    def added(self, headers: dict[str, str]) -> list[tuple[str, str]] | None: ...
+
+
+def register_v2(registry: Filtered, context: Context) -> Traffic:
     """Serve ``/v2/...``; what its requests come to."""
     keys = Keys(context)
+    registry.at_once = PlainReads(context, keys.feed, keys.traffic, registry.added).at_once
     auth = Auth(context, keys.credentials, keys.feed)
     members = Members(context, auth)
     stats = Stats(context)

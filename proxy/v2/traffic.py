@@ -45,6 +45,15 @@ class Traffic:
         if asked.recursive:
             self.recursive_gets += 1
 
+    def file_read(self, came: float) -> None:
+        """A file was read, and all of the above is said of it: it could be read, was answered, has ended."""
+        self._received["GET"] += 1
+        self.gets += 1
+        took = self._took.get("GET")
+        if took is None:
+            took = self._took["GET"] = Histogram(_TOOK_S)
+        took.observe(self.now() - came)
+
     def ended(self, asked: KeyRequest, came: float, refused: int = 0) -> None:
         """It was answered; ``refused``: the status of a refusal."""
         kind = _kind(asked)

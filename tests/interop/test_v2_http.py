@@ -38,7 +38,8 @@ def etcd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 @pytest.fixture(scope="module")
 def one(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A muster of one host."""
-    with local_cluster(tmp_path_factory.mktemp("one") / "muster", 1, "--shards=1", extra=[CORS]) as cluster:
+    args = [CORS, "--fronts=0"]  # plain reads are answered as their bytes come (decision 91)
+    with local_cluster(tmp_path_factory.mktemp("one") / "muster", 1, "--shards=1", extra=args) as cluster:
         server = Server(cluster.endpoints()[0])
         until(lambda: serves(server))
         _mask(server)

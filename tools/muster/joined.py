@@ -79,13 +79,14 @@ class InProcessTransport:
 class NearNode:
     """The node of this process, for reads that need no frame."""
 
-    __slots__ = ("_guard", "_node", "_store", "get")
+    __slots__ = ("_guard", "_node", "_store", "get", "v2_file")
 
     def __init__(self, node: Node) -> None:
         self._node = node
         self._store = node.store
         self._guard = node.guard
         self.get = node.serve.get
+        self.v2_file = node.serve.v2.file
 
     @property
     def revision(self) -> int:

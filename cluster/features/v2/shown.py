@@ -52,6 +52,28 @@ def _closed(fields: str, modified: int, created: int) -> str:
     return f"{{{fields[:-1]}}}"
 
 
+class LatelyShown:
+    """Answers to reads of files that were made lately. A change puts another node in the place of a file,
+    so what is kept of one stays true. Once it is too much, all goes, that of files which are gone with it."""
+
+    def __init__(self, limit_bytes: int = 8 << 20) -> None:
+        self._limit_bytes = limit_bytes
+        self._made: dict[Node, bytes] = {}
+        self._bytes = 0
+        self.get = self._made.get
+
+    def keep(self, node: Node, made: bytes) -> None:
+        """The answer for such a file, which has no TTL."""
+        size = 2 * len(made) + _KEPT_BYTES
+        if size > self._limit_bytes >> 4:
+            return
+        self._bytes += size
+        if self._bytes > self._limit_bytes:
+            self._made.clear()
+            self._bytes = size
+        self._made[node] = made
+
+
 class Listing:
     """A read of a node and of what a directory holds: as it was when this was made, and shown in steps.
     ``size``: of nodes; a long value counts like many."""
@@ -114,4 +136,5 @@ def get_json(node: Node, prefix: bytes, recursive: bool, in_order: bool, now_ns:
 
 
 _key = attrgetter("key")
+_KEPT_BYTES = 200  # of a node and its entry, beside its text
 _VALUE_BYTES = 2048  # of values take as long as one more node

@@ -36,6 +36,8 @@ class Output:
         self.data += data
         self.writes += 1
 
+    write_now = write
+
     def close(self) -> None:
         self.closed = True
 

@@ -33,6 +33,8 @@ class Output:
     def write(self, data: bytes) -> None:
         self.data += data
 
+    write_now = write
+
     def close(self) -> None:
         self.closed = True
 

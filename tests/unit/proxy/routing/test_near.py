@@ -21,6 +21,9 @@ class NearNode:
         self.asked.append(key)
         return self.revision, 1, b"kv of " + key
 
+    def v2_file(self, path: bytes, after: int, now_ns: int) -> None:
+        raise AssertionError("no request of version 2 is made here")
+
 
 def joined(leader: int) -> tuple[Net, NearNode]:
     net = Net().started(leader=leader)
