@@ -189,7 +189,8 @@ class Roster:
         return {member.ID for member in self.listed() if member.name}
 
     def described(self) -> bytes:
-        """What a host that wants to join is told (``tools.muster.host.identity.joining``)."""
+        """What a host that wants to join is told (``tools.muster.host.identity.joining``), and who asks by
+        HTTP."""
         common = self._node.settings.common
         return json.dumps(
             {
@@ -197,7 +198,13 @@ class Roster:
                 "shards": common.shard_count,
                 "depth": common.placement_depth,
                 "members": [
-                    {"id": f"{m.ID:x}", "name": m.name, "peer_urls": list(m.peerURLs), "learner": m.isLearner}
+                    {
+                        "id": f"{m.ID:x}",
+                        "name": m.name,
+                        "peer_urls": list(m.peerURLs),
+                        "client_urls": list(m.clientURLs),
+                        "learner": m.isLearner,
+                    }
                     for m in self.listed()
                 ],
                 "removed": [f"{i:x}" for i, h in sorted(self.table.hosts.items()) if h.removed],

@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,6 +19,7 @@ from tests.interop import v2_python, v2_web
 from tests.interop.v2_cases import CASES, delete, generated, get, post, put
 from tests.interop.v2_hosts import ETCD, FORM, Server, Shown, etcd_with_v2, serves
 from tests.interop.v2_waits import SCENARIOS, Scenario, Scene
+from tests.ports import free_ports
 
 pytestmark = [
     pytest.mark.interop,
@@ -167,6 +169,57 @@ def test_a_path_with_a_broken_escape_is_refused_as_by_go(etcd: Server, one: Serv
     wanted, found = (server.ask("GET", "/v2/members%zz") for server in (etcd, one))
     assert (found.status, found.body.strip()) == (wanted.status, wanted.body.strip())
     assert found.headers["connection"] == wanted.headers["connection"] == "close"
+
+
+PEERS = [("GET", "/members"), ("GET", "/version"), ("HEAD", "/members"), ("POST", "/members"),
+         ("PUT", "/version"), ("GET", "/members/"), ("GET", "/health"), ("GET", "/")]  # fmt: skip
+
+
+def test_peer_ports_are_answered_by_http_as_those_of_etcd(etcd: Server, one: Server) -> None:
+    answers = []
+    for server in (etcd, one):
+        (member,) = json.loads(server.ask("GET", "/v2/members").body)["members"]
+        peer = Server(member["peerURLs"][0].removeprefix("http://"))
+        peer.masks = {str(int(member["id"], 16)): "MEMBER"} | server.masks
+        given = [peer.ask(method, path) for method, path in PEERS]
+        cluster_id = server.ask("GET", "/v2/keys/").headers["x-etcd-cluster-id"]
+        assert [a.headers.get("x-etcd-cluster-id") for a in given] == [cluster_id, *[None] * (len(PEERS) - 1)]
+        assert json.loads(given[1].body) == json.loads(server.ask("GET", "/version").body)
+        given[1].body = ""
+        answers.append([peer.shown(answer) for answer in given])
+    wanted, found = answers
+    for request, a, b in zip(PEERS, wanted, found, strict=True):
+        assert a == b, request
+
+
+def test_an_etcd_that_is_a_proxy_finds_hosts_by_their_peer_ports(
+    trio: LocalCluster, three: list[Server], tmp_path: Path
+) -> None:
+    urls = [url for host in trio.status()["hosts"] for url in host["peer_urls"]]
+    (port,) = free_ports(1)
+    line = [
+        str(ETCD), "--proxy=on", "--name=p", f"--data-dir={tmp_path}/p", "--enable-v2=true",
+        f"--listen-client-urls=http://127.0.0.1:{port}", f"--advertise-client-urls=http://127.0.0.1:{port}",
+        "--initial-cluster=" + ",".join(f"m{i}={url}" for i, url in enumerate(urls)),
+    ]  # fmt: skip
+    with open(tmp_path / "log", "wb") as log:
+        process = subprocess.Popen(line, stdout=log, stderr=log)
+    try:
+        proxy = Server(f"127.0.0.1:{port}")
+
+        def through() -> bool:
+            assert process.poll() is None, (tmp_path / "log").read_text()
+            with contextlib.suppress(OSError, http.client.HTTPException):
+                return proxy.ask("PUT", "/v2/keys/by-peers", "value=v").status in (200, 201)
+            return False
+
+        until(through)
+        assert '"value":"v"' in three[1].ask("GET", "/v2/keys/by-peers?quorum=true").body
+        (kept,) = (tmp_path / "p").rglob("cluster")
+        assert sorted(json.loads(kept.read_text())["PeerURLs"]) == sorted(urls)
+    finally:
+        process.kill()
+        process.wait()
 
 
 def test_the_web_interface_etcd_browser_is_answered_as_by_etcd(etcd: Server, one: Server) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from tests.cluster.local_cluster import until
 from tests.interop.rows.table import Checks
 from tests.interop.rows.world import Got, Site, World
+from tests.interop.v2_hosts import Server
 
 KEYS = Checks()
 row = KEYS.row
@@ -515,6 +516,16 @@ def any_member(site: Site, world: World) -> None:
         site.put(f"/codes/{n}", f"value={n * n}")
     for member in world.members:
         assert [member.value(f"/codes/{n}") for n in range(5)] == ["0", "1", "4", "9", "16"]
+
+
+@row("S3-033")
+def http_for_clients_and_peers(site: Site, world: World) -> None:
+    assert set(site.ask("GET", "/version").json) == {"etcdserver", "etcdcluster"}
+    listed = sorted(host["peer_urls"] for host in world.cluster.status()["hosts"])
+    for (url,) in listed:
+        found = Server(url.removeprefix("http://")).ask("GET", "/members")
+        assert sorted(member["peerURLs"] for member in json.loads(found.body)) == listed
+        assert found.headers["x-etcd-cluster-id"] == site.get("/").headers["x-etcd-cluster-id"]
 
 
 @row("S3-046")

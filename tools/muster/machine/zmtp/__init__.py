@@ -1,6 +1,7 @@
 """ZeroMQ's wire protocol (ZMTP 3.0, mechanism NULL) on the event loop itself, without libzmq's threads.
 
-Read ``codec`` (bytes, pure), ``stream`` (one connection), ``sockets`` (DEALER and ROUTER), ``silence`` (how either
+Read ``codec`` (bytes, pure), ``stream`` (one connection), ``sockets`` (DEALER and ROUTER),
+``http`` (what a peer port says to who speaks that), ``silence`` (how either
 transport notices a dead network), ``links`` (which of the two a link takes). Links with a peer key
 stay with libzmq, which does CURVE; either side may be libzmq. ``curve`` watches over those.
 """

@@ -249,7 +249,8 @@ def open_router(
     ``silence_s``, ``strangers``, ``gone``: as of ``tools.muster.machine.zmtp.Router``; with keys strangers are those who have not proved to hold it, and
     nobody is told who has gone."""
     if keys is None:
-        return Router(loop, endpoint, receive, hwm=hwm, silence_s=silence_s, strangers=strangers, gone=gone)
+        # a port where strangers come is one for peers, at which an etcd answers HTTP
+        return Router(loop, endpoint, receive, hwm=hwm, silence_s=silence_s, strangers=strangers, gone=gone, http=strangers)
     assert context is not None, "libzmq does CURVE"
     made = LoopSocket(loop, _router(context, keys=keys, hwm=hwm, silence_s=silence_s, ipv6="[" in endpoint), receive)
     if strangers:

@@ -20,6 +20,7 @@ import structlog
 
 from cluster.endpoints import tcp_endpoint
 from cluster.repeats import Repeats
+from tools.muster.machine.zmtp.http import QUESTION
 from tools.muster.machine.zmtp.silence import dial_s, end_when_silent
 from tools.muster.machine.zmtp.stream import CLOSED, LATE, Receive, Stream, traffic
 
@@ -248,12 +249,15 @@ class Router:
     """The listening side. ``receive`` gets ``[identity, *frames]``, ``send`` takes the same.
 
     ``strangers``: whoever connects is one until :meth:`trust`. A stranger has ``HELLO_S``, few and small messages
-    (``tools.muster.machine.zmtp.stream``), and there are ``MOST_STRANGERS`` at most. ``gone(identity)``: a connection that stood has ended."""
+    (``tools.muster.machine.zmtp.stream``), and there are ``MOST_STRANGERS`` at most. ``gone(identity)``: a connection that stood has ended. ``http``: a stranger
+    may ask by HTTP who belongs to the cluster."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, endpoint: str, receive: Receive, *, hwm: int,
-                 silence_s: float = 0.0, strangers: bool = False, gone: Callable[[bytes], None] | None = None) -> None:
+                 silence_s: float = 0.0, strangers: bool = False, gone: Callable[[bytes], None] | None = None,
+                 http: bool = False) -> None:
         self._loop = loop
         self._receive = receive
+        self._http = http
         self._hwm = hwm
         self._silence_s = silence_s
         self._streams: dict[bytes, Stream] = {}
@@ -329,7 +333,8 @@ class Router:
             end_when_silent(sock, self._silence_s)
             stream = Stream(
                 self._loop, sock, b"ROUTER", b"", self._hwm, self._opened, self._came, self._lost, stranger=self._wary,
-                address="" if self._path else tcp_endpoint(*address[:2]).removeprefix("tcp://"))
+                address="" if self._path else tcp_endpoint(*address[:2]).removeprefix("tcp://"),
+                asked=self._asked if self._http else None)
             self._shaking.add(stream)
             if self._wary:
                 if len(self._strangers) >= MOST_STRANGERS:
@@ -350,6 +355,13 @@ class Router:
             before.close()
             self._forget(before)
         self._streams[stream.identity] = stream
+
+    def _asked(self, stream: Stream) -> None:
+        """By HTTP, what a host that wants to join asks. It stays a stranger."""
+        self._shaking.discard(stream)
+        stream.identity = b"\0http" + os.urandom(8)
+        self._streams[stream.identity] = stream
+        self._receive([stream.identity, QUESTION])
 
     def _came(self, stream: Stream, parts: list[bytes]) -> None:
         self._receive([stream.identity, *parts])

@@ -18,6 +18,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from tools.muster.machine.zmtp import codec
+from tools.muster.machine.zmtp.http import Request, is_http
 
 _READ_BYTES = 65_536  # below malloc's threshold for maps of its own
 _READS = 16  # in one go, so that one connection cannot starve the rest of the loop
@@ -46,15 +47,20 @@ traffic = Traffic()
 class Stream:
     """A connected, non-blocking socket. ``opened(stream)`` once both sides are ready, ``message(parts)`` for each
     message, ``lost(stream, reason)`` once at the end unless ``close`` was called. ``stranger``: until :meth:`trust` the other side
-    may say little."""
+    may say little. ``asked(stream)``: a stranger may also ask by HTTP who belongs to the cluster
+    (``tools.muster.machine.zmtp.http``); ``send`` answers him."""
 
-    __slots__ = ("_backlog", "_backlog_bytes", "_decoder", "_fd", "_handshake", "_hwm", "_loop", "_lost", "_message", "_opened", "_reading",
-                 "_socket", "_stranger_turns", "address", "closed", "identity", "ready")
+    __slots__ = (
+        "_asked", "_backlog", "_backlog_bytes", "_decoder", "_fd", "_greeting", "_handshake", "_hwm", "_loop",
+        "_lost", "_message", "_opened", "_reading", "_request", "_socket", "_stranger_turns", "address",
+        "closed", "identity", "ready",
+    )  # fmt: skip
 
     def __init__(
         self, loop: asyncio.AbstractEventLoop, sock: socket.socket, kind: bytes, identity: bytes, hwm: int,
         opened: Callable[[Stream], None], message: Callable[[Stream, list[bytes]], None],
         lost: Callable[[Stream, str], None], *, stranger: bool = False, address: str = "",
+        asked: Callable[[Stream], None] | None = None,
     ) -> None:
         self._loop = loop
         self._socket = sock
@@ -75,7 +81,11 @@ class Stream:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._handshake: asyncio.TimerHandle | None = loop.call_later(_HANDSHAKE_S, self._late)
         loop.add_reader(self._fd, self._readable)
-        self._put(codec.GREETING + codec.ready(kind, identity))
+        self._asked = asked  # until it is known what the other side speaks
+        self._request: Request | None = None
+        self._greeting = codec.GREETING + codec.ready(kind, identity)
+        if asked is None:
+            self._put(self._greeting)
 
     def trust(self) -> None:
         """The other side has said who it is."""
@@ -85,7 +95,7 @@ class Stream:
     def send(self, parts: list[bytes]) -> bool:
         """Send one message; False if it was dropped: the other side is not there, or takes nothing."""
         if not self.ready or len(self._backlog) >= self._hwm or self._backlog_bytes >= MOST_BYTES:
-            return False
+            return self._request is not None and self._answer(self._request.members(parts[-1]))
         if len(parts) == 1:
             body = parts[0]
             size = len(body)
@@ -164,6 +174,8 @@ class Stream:
                 if self._stranger_turns > _STRANGER_TURNS:
                     self._end("it said too much before its hello")
                     return False
+                if self._asked is not None and self._asks(self._asked, data):
+                    return False
             try:
                 messages = decoder.feed(data)
             except codec.Broken as e:
@@ -190,6 +202,26 @@ class Stream:
             if not stranger or not messages:
                 return not self.closed
             data = b""  # what this message has decided holds for the next one
+
+    def _asks(self, asked: Callable[[Stream], None], data: bytes) -> bool:
+        """Whether the other side speaks HTTP. Who speaks ZMTP is greeted; he did not wait for that."""
+        if self._request is None:
+            if not is_http(data):
+                self._asked = None
+                self._put(self._greeting)
+                return False
+            self._request = Request()
+        if answer := self._request.take(data):
+            self._answer(answer)
+        elif self._request.wants_members:
+            self._request.wants_members = False
+            asked(self)
+        return True
+
+    def _answer(self, answer: bytes) -> bool:
+        sent = not self.closed and self._put(answer)
+        self._loop.call_soon(self._end, CLOSED)
+        return sent
 
     def _late(self) -> None:
         self._handshake = None
