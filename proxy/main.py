@@ -95,7 +95,7 @@ class Front:
             self.registry.http("/v3/", gateway.serve)
             self.registry.http("/v3", lambda request: redirect(request, "/v3/"))
         if settings.v2:
-            self.metrics.of_v2 = register_v2(self.registry, self.context).samples
+            self.metrics.of_v2 = register_v2(self.registry, self.context, machine.random_bytes).samples
         self.metrics_server: Server | None = None
         self._loop = loop
         self._ready = False

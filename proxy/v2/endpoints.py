@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 from proxy.http.requests import AtOnce
 from proxy.shared.context import Context, Registry
+from proxy.v2.directories import Directories
 from proxy.v2.keys import Keys
 from proxy.v2.members import PATH, Members
 from proxy.v2.plain_reads import PlainReads
@@ -24,7 +26,7 @@ class Filtered(Registry, Protocol):
     def added(self, headers: dict[str, str]) -> list[tuple[str, str]] | None: ...
 
 
-def register_v2(registry: Filtered, context: Context) -> Traffic:
+def register_v2(registry: Filtered, context: Context, random_bytes: Callable[[int], bytes]) -> Traffic:
     """Serve ``/v2/...``; what its requests come to."""
     keys = Keys(context)
     registry.at_once = PlainReads(context, keys.feed, keys.traffic, registry.added).at_once
@@ -45,5 +47,7 @@ def register_v2(registry: Filtered, context: Context) -> Traffic:
     registry.http("/v2/stats/self", stats.itself)
     registry.http("/v2/stats/leader", stats.leader)
     registry.http("/v2/stats/store", keys.counts)
+    if context.settings.discovery_service:
+        registry.http("/new", Directories(context, keys.credentials, keys.feed, random_bytes).new)
     context.on_stop.append(keys.waits.end)
     return keys.traffic

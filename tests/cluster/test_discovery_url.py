@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,7 +23,7 @@ STEADY = ("--election-timeout=5000", "--unsafe-no-fsync", "--log-format=console"
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A host that knows nothing of the clusters that find each other there."""
-    with started(tmp_path_factory.mktemp("service") / "s", 0, 1, *STEADY) as host:
+    with started(tmp_path_factory.mktemp("service") / "s", 0, 1, "--discovery-service", *STEADY) as host:
         server = Server(f"127.0.0.1:{host.port}")
         until(lambda: serves(server))
         yield server
@@ -37,7 +38,11 @@ def directory(server: Server, name: str, size: str = "3") -> str:
 
 def entries(server: Server, name: str) -> dict[str, str]:
     """What is registered: values by ID."""
-    nodes = json.loads(server.ask("GET", f"/v2/keys/discovery/{name}").body)["node"].get("nodes", ())
+    return registered_at(server, f"/v2/keys/discovery/{name}")
+
+
+def registered_at(server: Server, path: str) -> dict[str, str]:
+    nodes = json.loads(server.ask("GET", path).body)["node"].get("nodes", ())
     return {node["key"].rpartition("/")[2]: node["value"] for node in nodes}
 
 
@@ -152,6 +157,26 @@ def test_what_cannot_be_is_refused_in_etcds_words(service: Server, tmp_path: Pat
     line, _ = refused(tmp_path, "h0", url, taken, "--port-wait=0s")
     assert line == f"muster: listen tcp 127.0.0.1:{taken}: bind: address already in use"
     assert entries(service, "taken") == {}, "nobody is registered who cannot come"
+
+
+def test_a_directory_is_made_by_the_service_and_is_good_for_a_start(service: Server, tmp_path: Path) -> None:
+    answer = service.ask("GET", "/new?size=1")
+    assert (answer.status, answer.headers["content-type"]) == (200, "text/plain; charset=utf-8")
+    url = answer.body
+    assert re.fullmatch(rf"http://{service.address}/v2/keys/_etcd/registry/[0-9a-f]{{32}}", url)
+    path = url.removeprefix(f"http://{service.address}")
+    assert json.loads(service.ask("GET", f"{path}/_config/size").body)["node"]["value"] == "1"
+    host = comes(tmp_path, "h0", url)
+    try:
+        until(lambda: serves(Server(f"127.0.0.1:{host.port}")))
+        assert list(registered_at(service, path).values()) == [f"h0=http://127.0.0.1:{host.port + 1}"]
+        assert Server(f"127.0.0.1:{host.port}").ask("GET", "/new").status == 404, "it was not told to"
+    finally:
+        host.kill()
+    other = service.ask("PUT", "/new").body  # for three, as with the public service
+    assert other != url
+    found = service.ask("GET", other.removeprefix(f"http://{service.address}") + "/_config/size")
+    assert json.loads(found.body)["node"]["value"] == "3"
 
 
 def test_an_etcd_is_as_good_a_service_and_finds_others_at_muster(service: Server, tmp_path: Path) -> None:

@@ -71,7 +71,7 @@ class Host:
         self.set(b"/dir/10.0.0.1:80", b"<&>\n\xff")
         self.set(b"/ends", b"soon", NOW_NS + 10**6 * S)
         self.registry = FilteredRegistry(cors, hosts)
-        self.traffic: Traffic = register_v2(self.registry, self.net.context)
+        self.traffic: Traffic = register_v2(self.registry, self.net.context, bytes)
         self.near = Near(self.tree)
         if near:
             link = node.link

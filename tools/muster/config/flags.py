@@ -106,6 +106,9 @@ _GROUPS: dict[str, list[Flag]] = {
         Flag("max-v2-waits", U, "200000",
              "requests of version 2 that may wait for changes at a host, shared among its fronts; "
              "one more is refused"),
+        Flag("discovery-service", B, "false",
+             "make directories in which hosts of other clusters find each other: /new?size=3 at the client "
+             "port answers with a URL for their --discovery; needs --enable-v2"),
         Flag("peer-insecure", B, "false", "listen for peers beyond this machine without a --peer-key-file: whoever reaches that port may read, write and vote"),
         Flag("client-cert-allowed-cn", L, "",
              "common names of which a client certificate must have one; etcd has this in its file only",

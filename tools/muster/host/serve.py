@@ -264,6 +264,7 @@ def _front_settings(
         v2=setting(config, "enable-v2"),
         read_only=member_id == 0 and setting(config, "proxy") == "readonly",
         max_v2_waits=setting(config, "max-v2-waits") // max(config.fronts, 1),
+        discovery_service=setting(config, "discovery-service"),
         timed_calls=setting(config, "metrics") == "extensive",
         # one process answers there
         listen_metrics=tuple(map(_to_bind, config.listen_metrics)) if index == 0 else (),

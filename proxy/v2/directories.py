@@ -1,0 +1,104 @@
+"""``/new?size=N``: a new directory in which the hosts of a cluster find each other (``--discovery-service``).
+
+The public service of etcd's project answered so: a directory below ``_etcd/registry``, whose name nobody can
+guess, says how many hosts there are to be, and the answer is its URL. Here that is a URL of the v2 API at the
+address that the client has asked, which ``--discovery`` of muster and of etcd takes.
+
+It is a write, and judged as one: where users of version 2 count, a guest needs the right to it.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable
+from urllib.parse import parse_qsl
+
+from cluster.features.v2.refusals import Code
+from cluster.features.v2.requests import PROVE, Answer, Op, Write
+from cluster.features.v2.tree import KEYS
+from cluster.wire.messages import HEAD, Method
+from proxy.http.requests import HttpRequest
+from proxy.routing.router import MethodStats, Waiting
+from proxy.shared.context import Context
+from proxy.v2.call import TEXT, HttpCall, allowed
+from proxy.v2.request import PREFIX
+from proxy.v2.users.credentials import Credentials
+from proxy.v2.waiting.feed import Feed
+
+_REGISTRY = "/_etcd/registry/"
+_TOKEN_BYTES = 16
+_SIZE = 3  # unless it is asked for
+_MOST = 1000  # hosts; no cluster has so many
+_HOST = re.compile(r"[A-Za-z0-9.:\[\]_-]{1,255}")
+_UNABLE = b"Unable to generate token\n"
+_DENIED = frozenset((PROVE, int(Code.UNAUTHORIZED)))
+
+
+class Directories:
+    """Of one front."""
+
+    def __init__(
+        self, context: Context, credentials: Credentials, feed: Feed,
+        random_bytes: Callable[[int], bytes], now_ns: Callable[[], int] = time.time_ns,
+    ) -> None:  # fmt: skip
+        self._context = context
+        self._credentials = credentials
+        self._feed = feed
+        self._random_bytes = random_bytes
+        self._now_ns = now_ns
+        self._stats = MethodStats()
+
+    def new(self, request: HttpRequest) -> None:
+        """Make one."""
+        if not allowed(request, "GET", "PUT", "POST"):
+            return
+        text = dict(parse_qsl(request.query, keep_blank_values=True)).get("size") or str(_SIZE)
+        if not (text.isascii() and text.isdigit() and len(text) < 5 and 0 < int(text) <= _MOST):
+            self._refuse(request, 400, f"size must be a number of hosts, 1 to {_MOST}\n".encode())
+            return
+        host = request.headers.get("host", "")
+        if _HOST.fullmatch(host) is None:
+            self._refuse(request, 400, b"the request does not say which host it asks\n")
+        elif self._context.principals.enabled:  # users of version 3 are none of version 2's
+            self._refuse(request, 401, _UNABLE)
+        else:
+            self._make(request, str(int(text)), host)
+
+    def _make(self, request: HttpRequest, size: str, host: str) -> None:
+        directory = _REGISTRY + self._random_bytes(_TOKEN_BYTES).hex()
+        url = f"{'https' if request.secure else 'http'}://{host}{PREFIX}{directory}"
+        wish = Write(
+            op=Op.CREATE,
+            path=KEYS + f"{directory}/_config/size".encode(),
+            value=size.encode(),
+            directory=False,
+            prev_value=b"",
+            prev_index=0,
+            expires_ns=0,
+            refresh=False,
+            recursive=False,
+            now_ns=self._now_ns(),
+            who=self._credentials.of(request),
+            slash=False,
+        )
+
+        def answer(waiting: Waiting, status: int, body: bytes) -> None:
+            if request.closed:
+                return
+            if status != 0:
+                self._refuse(request, 503, _UNABLE)
+                return
+            found = Answer.decode(body, HEAD.size)
+            self._feed.shown(found.index)  # who asks here finds it
+            if found.code:
+                self._refuse(request, 401 if found.code in _DENIED else 503, _UNABLE)
+            else:
+                request.respond(200, url.encode(), content_type=TEXT)
+
+        self._context.router.write(
+            HttpCall(request), Method.V2_WRITE, wish.encode(), 0, self._stats, answer
+        )
+
+    def _refuse(self, request: HttpRequest, status: int, body: bytes) -> None:
+        request.respond(status, body, [("X-Content-Type-Options", "nosniff")], TEXT)
