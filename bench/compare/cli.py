@@ -22,7 +22,7 @@ from bench.client import RpcError
 from bench.compare import comparison as comparing
 from bench.compare import html
 from bench.compare import report as compare_report
-from bench.compare.matrix import CONNS, PRESETS, Preset, Sizes, choose
+from bench.compare.matrix import ALL, CONNS, PRESETS, Preset, Sizes, choose
 from bench.load import run
 from bench.report.text import output
 from bench.systems import systems
@@ -56,9 +56,10 @@ def compare(
                                         "with A.")] = "",
     with_: Annotated[str, Option("--with", help="etcd=ENDPOINTS or etcd=PATH: the baseline.")] = "",
     preset: Annotated[str, Option(help="issue2 (puts and ranges by clients), issue3 (by shards), issue4 (the whole "
-                                       "matrix), keys (peer keys), several with commas, or all. Bounded in time: 6, "
-                                       "6, 10 and 5 minutes. kubernetes, which all "
-                                       "leaves out: what its API servers ask for.")] = "",
+                                       "matrix), keys (peer keys), several with commas, or all: these four. "
+                                       "Bounded in time: 6, 6, 10 and 5 minutes. "
+                                       "tls: puts and ranges by TLS. "
+                                       "kubernetes: what its API servers ask for.")] = "",
     only: Annotated[str, Option(help="Comma-separated cells or shell patterns, such as put-*,range-l-1000. Default: "
                                      "the preset's, or put and both ranges with 1, 100 and 1000 clients.")] = "",
     rounds: Annotated[int, Option(min=1, help="Turns of each system in each cell.")] = 3,
@@ -87,7 +88,7 @@ def compare(
     """Run the same work on several systems in turns, and print ratios."""
     names = [name for name in preset.split(",") if name]
     if names == ["all"]:
-        names = [name for name, one in PRESETS.items() if one.budget_s]
+        names = list(ALL)
     for name in names:
         if name not in PRESETS:
             _fail(f"no preset {name}; there are {', '.join(PRESETS)}, all")

@@ -198,7 +198,7 @@ async def _fill(plan: Plan, systems: Sequence[System], told: Told) -> None:
         return  # which puts its own
     for system in systems:
         told.say(f"{system.name}: put {plan.key_space} keys")
-        blank = Spec("put", tuple(system.endpoints), key_space=plan.key_space)
+        blank = Spec("put", tuple(system.endpoints), key_space=plan.key_space, cacert=system.cacert)
         await run.populate(blank)
         if any(cell.big for cell in plan.cells):
             told.say(f"{system.name}: put {plan.sizes.big_keys} keys below {BIG_PREFIX}")
@@ -209,11 +209,12 @@ async def _fill(plan: Plan, systems: Sequence[System], told: Told) -> None:
 async def _turn(plan: Plan, cell: Cell, system: System, duration_s: float, round_: int) -> dict[str, Any]:
     """One system's turn; ``{"failed": reason}`` where it could not be made."""
     endpoints = await _endpoints(plan, system)
-    spec = replace(cell.spec, endpoints=endpoints, duration_s=duration_s, seed=round_ + 2,
+    spec = replace(cell.spec, endpoints=endpoints, cacert=system.cacert, duration_s=duration_s,
+                   seed=round_ + 2,
                    key_space=min(cell.spec.key_space, plan.key_space))
     if cell.own_key_of >= 0:
         spec = _key_of_shard(spec, cell.own_key_of, system.shards)
-    before = counters.sample(system.endpoints)
+    before = counters.sample(system.told)
     try:
         if cell.kind == "disturbed":
             part = 1 / max(1, plan.rounds - max(round_, 0))
@@ -223,7 +224,7 @@ async def _turn(plan: Plan, cell: Cell, system: System, duration_s: float, round
     except (run.RunError, OSError, TimeoutError) as error:
         system.check()
         return {"failed": str(error) or type(error).__name__}
-    result["counters"] = counters.grown(before, counters.sample(system.endpoints))
+    result["counters"] = counters.grown(before, counters.sample(system.told))
     if round_ == 0 and spec.command in WATCHES and result["server"]:  # later rounds find the memory already there
         watchers = spec.streams * spec.watchers_per_stream
         result["watcher_bytes"] = max(0, result["server"]["setup_rss_bytes"]) / watchers
@@ -246,7 +247,7 @@ async def _endpoints(plan: Plan, system: System) -> tuple[str, ...]:
     Left as they are where no member says that it leads (a member of etcd always knows, once it is healthy).
     """
     try:
-        leader = await upkeep.leader_of(system.endpoints)
+        leader = await upkeep.leader_of(system.endpoints, Spec("put", (), cacert=system.cacert))
     except OSError:
         return tuple(system.endpoints)
     return (leader,) if plan.leader_only else (leader, *(e for e in system.endpoints if e != leader))

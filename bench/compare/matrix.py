@@ -178,6 +178,12 @@ def by_shards() -> list[Cell]:
     ]
 
 
+def by_tls() -> list[Cell]:
+    """Puts and ranges of many clients, as they are sent by TLS."""
+    return [replace(cell, targets=(_at_least(1.5),) if cell.spec.clients == 1000 else ())
+            for cell in by_clients() if cell.spec.clients > 1 and not cell.name.startswith("range-s")]
+
+
 def kubernetes(sizes: Sizes) -> list[Cell]:
     """What a Kubernetes cluster asks for; pods are listed as often at any scale, or too seldom."""
     spec = replace(_BLANK, command="kubernetes", conns=100, page=500, leases=1000, lease_ttl_s=600,
@@ -203,8 +209,10 @@ PRESETS = {
     "issue4": Preset("issue4", "The whole matrix beside etcd", ("etcd", "muster"), 580),
     "kubernetes": Preset("kubernetes", "What a Kubernetes cluster asks for",
                          ("etcd", "muster", "muster:3"), 0),
+    "tls": Preset("tls", "Clients by TLS", ("etcd+tls", "muster+tls"), 180),
     "keys": Preset("keys", "What peer keys cost", ("muster", "muster+keys", "etcd"), 300),
 }
+ALL = ("issue2", "issue3", "issue4", "keys")  # what all means
 
 
 def cells(sizes: Sizes, preset: str = "") -> list[Cell]:
@@ -217,6 +225,8 @@ def cells(sizes: Sizes, preset: str = "") -> list[Cell]:
         return [idle_watchers(sizes), *by_clients(), *others(sizes), *large_reads(sizes), *disturbed(sizes)]
     if preset == "kubernetes":
         return kubernetes(sizes)
+    if preset == "tls":
+        return by_tls()
     if preset == "keys":
         return [replace(cell, targets=()) for cell in by_clients() if not cell.name.startswith("range-s")]
     found = {cell.name: cell for group in (by_shards(), [idle_watchers(sizes)], by_clients(), others(sizes), large_reads(sizes),

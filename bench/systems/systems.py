@@ -44,7 +44,14 @@ class System:
     roots: list[int] = field(default_factory=list)  # of a system that others started
     shards: int = 1
     flags: tuple[str, ...] = ()
+    cacert: str = ""  # a file to trust, of a system that serves clients by TLS only
+    health: list[int] = field(default_factory=list)  # ports that tell it; none: the clients'
     commands: list[tuple[str, list[str]]] = field(default_factory=list)  # log name, command line
+
+    @property
+    def told(self) -> list[str]:
+        """Where metrics are served in clear."""
+        return [f"127.0.0.1:{port}" for port in self.health] or self.endpoints
 
     @property
     def pids(self) -> list[int]:
@@ -67,10 +74,10 @@ class System:
         began = time.monotonic()
         for name, command in commands:
             _spawn(self, name, command)
-        if self.name.startswith("muster"):
+        if self.name.startswith("muster") and not self.health:
             _wait_ready(self)
-        for endpoint in self.endpoints:
-            _wait_healthy(self, parse_endpoint(endpoint).port)
+        for port in self.health or [parse_endpoint(endpoint).port for endpoint in self.endpoints]:
+            _wait_healthy(self, port)
         return time.monotonic() - began
 
     def stop(self) -> None:
@@ -180,6 +187,30 @@ def start_muster(data_dir: Path, *, hosts: int = 3, shards: int = 1, flags: Sequ
     return system
 
 
+def start_secure(name: str, program: Sequence[str], data_dir: Path, *, hosts: int = 3,
+                 flags: Sequence[str] = ()) -> System:
+    """Start members of etcd or muster (``program``) as one cluster whose clients come by TLS."""
+    from bench.systems import secure
+
+    cert, key = secure.certificate(data_dir)
+    base = _free_block(100 * (hosts - 1) + 90)  # a host's shards have peer ports after its first
+    clients = [base + 100 * i for i in range(hosts)]
+    peers = [f"http://127.0.0.1:{port + 1}" for port in clients]
+    cluster = ",".join(f"m{i}={url}" for i, url in enumerate(peers))
+    system = System(name, _version(program, name.partition("+")[0]), [f"https://127.0.0.1:{p}" for p in clients],
+                    [], data_dir, flags=tuple(flags), cacert=str(cert), health=[p + 90 for p in clients])
+    try:
+        for i, (client, peer, health) in enumerate(zip(clients, peers, system.health, strict=True)):
+            _spawn(system, f"m{i}", [*program, *secure.member_flags(
+                f"m{i}", data_dir / f"m{i}", client, peer, health, cluster, cert, key), *flags])
+        for health in system.health:
+            _wait_healthy(system, health)
+    except BaseException:
+        system.stop()
+        raise
+    return system
+
+
 def _with_keys(flags: Sequence[str], path: Path) -> list[str]:
     """The flags of ``muster local``, and those of its hosts behind ``--``, with a new key file."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -200,12 +231,15 @@ def started(names: Sequence[str], *, data_dir: Path | None = None, etcd_flags: S
             muster_flags: Sequence[str] = (), hosts: int = 3) -> Iterator[list[System]]:
     """Systems as ``muster-bench compare`` names them, side by side below one new directory, stopped at the end.
 
-    ``etcd``, ``muster``, ``muster:4`` (with so many shards), ``muster+keys`` (with a peer key file), the path of an etcd, or ``NAME=HOST:PORT,...``.
-    Two of one kind get different names. ValueError for a name that is none.
+    ``etcd``, ``muster``, ``muster:4`` (with so many shards), ``muster+keys`` (with a peer key file),
+    ``etcd+tls``, ``muster+tls``, the path of an etcd, or ``NAME=HOST:PORT,...``. Two of one kind get
+    different names. ValueError for a name that is none.
     """
     for text in names:
-        if "=" not in text and "/" not in text and not re.fullmatch(r"etcd|muster(:[1-9][0-9]*)?(\+keys)?", text):
-            raise ValueError(f"{text}: neither etcd, muster, muster:SHARDS, muster+keys, a path, nor NAME=ENDPOINTS")
+        if "=" not in text and "/" not in text and not re.fullmatch(
+                r"etcd(\+tls)?|muster\+tls|muster(:[1-9][0-9]*)?(\+keys)?", text):
+            raise ValueError(f"{text}: neither etcd, muster, muster:SHARDS, muster+keys, etcd+tls, "
+                             "muster+tls, a path, nor NAME=ENDPOINTS")
     parent = data_dir or Path(os.environ.get("TMPDIR", "/var/tmp"))
     parent.mkdir(parents=True, exist_ok=True)
     directory = Path(tempfile.mkdtemp(prefix="muster-bench-", dir=parent))
@@ -217,6 +251,11 @@ def started(names: Sequence[str], *, data_dir: Path | None = None, etcd_flags: S
             name, equals, endpoints = text.partition("=")
             if equals:
                 system = given(name, endpoints.split(","), directory)
+            elif text.endswith("+tls") and "/" not in text:
+                mine = text.startswith("muster")
+                program = [sys.executable, "-m", "tools.muster.cli"] if mine else [find_etcd()]
+                system = start_secure(text, program, own, hosts=hosts,
+                                      flags=muster_flags if mine else etcd_flags)
             elif text.startswith("muster"):
                 shards = int(text.removesuffix("+keys").partition(":")[2] or 1)
                 system = start_muster(own, hosts=hosts, shards=shards, flags=muster_flags,
@@ -275,7 +314,7 @@ def _wait_healthy(system: System, port: int) -> None:
         time.sleep(0.05)
 
 
-def _version(command: list[str], wanted: str) -> str:
+def _version(command: Sequence[str], wanted: str) -> str:
     """The line of ``--version`` that names the program."""
     done = subprocess.run([*command, "--version"], capture_output=True, text=True, timeout=20, check=False)
     return next((line for line in done.stdout.splitlines() if line.startswith(wanted)), "unknown version")

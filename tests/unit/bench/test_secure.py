@@ -1,0 +1,33 @@
+"""Systems that the bench starts for clients by TLS."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from bench import counters
+from bench.compare.comparison import Plan, Told, compare
+from bench.compare.matrix import Cell
+from bench.load.spec import Spec
+from bench.systems.systems import started
+
+
+@pytest.mark.parametrize("name", ["etcd+tls", "muster+tls"])
+def test_puts_go_by_tls_and_the_servers_tell_of_themselves_in_clear(name: str, tmp_path: Path) -> None:
+    with started([name], data_dir=tmp_path, hosts=1) as (system,):
+        assert [endpoint.partition(":")[0] for endpoint in system.endpoints] == ["https"]
+        assert counters.sample(system.told)["syncs"] >= 0
+        cell = Cell("put", "put", Spec("put", (), total=50, timeout_s=30.0))
+        plan = Plan([cell], rounds=1, duration_s=60.0, warm_up_s=0.0, key_space=20, idle_s=0.1, hosts=1)
+        result = asyncio.run(compare(plan, [system], Told()))
+        (run,) = result["cells"][0]["runs"][name]
+        assert (run.get("failed"), run["errors"], run["operations"]) == (None, {}, 50)
+        assert run["settings"]["cacert"] == system.cacert
+        assert run["server"]["rss_bytes"] > 0
+
+
+def test_a_system_by_tls_that_there_is_not_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="neither etcd"), started(["consul+tls"], data_dir=tmp_path):
+        pass
