@@ -84,8 +84,9 @@ def _v2(leader: Leader, body: bytes) -> Outcome:
     if leader.auth.enabled:  # users of version 3 are none of version 2's; a front may not know of them yet
         raise EtcdError(PERMISSION_DENIED)
     evaluate_v2 = v2_users.changed if v2_users.concerns_users(body) else v2.answered
-    rows, answer = evaluate_v2(leader.v2, body)
-    leader.v2.take(rows)
+    tree = leader.v2
+    rows, answer = evaluate_v2(tree, body)
+    tree.take(rows)
     items = records.rows(encode(RowsOf.V2, rows)) if rows else b""
     return Outcome(items, False, answer, [], leader.view.revision)
 

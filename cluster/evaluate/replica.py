@@ -33,6 +33,8 @@ from cluster.evaluate.txns.draft import Draft, large
 from cluster.evaluate.txns.transactions import Turn, Unlooked
 from cluster.features.auth.state import AuthState
 from cluster.features.lessor import NEVER, Lessor
+from cluster.features.rows import Row, RowsOf, encode
+from cluster.features.v2.plain import plain_set
 from cluster.features.v2.tree import Tree
 from cluster.wire.messages import Method
 
@@ -270,7 +272,7 @@ class Overlay:
 class Batch:
     """What was evaluated since the last entry: it becomes the next one."""
 
-    __slots__ = ("items", "keys", "leases", "number", "puts", "revision", "stretch")
+    __slots__ = ("items", "keys", "leases", "number", "puts", "revision", "sets", "stretch", "v2_sets")
 
     def __init__(self, number: int, revision: int) -> None:
         self.number = number
@@ -281,9 +283,19 @@ class Batch:
         self.stretch: list[Written] = []
         self.leases: list[int] = []
         self.puts: list[Written] | None = None  # once sealed: ``stretch``, if there is nothing else
+        # rows of the last plain sets of the v2 tree, of which one item is made as well, the counters' behind
+        self.v2_sets: list[Row] = []
+        self.sets: list[Row] | None = None  # once sealed: ``v2_sets``, if there is nothing else
 
-    def close_stretch(self) -> None:
-        """Something else than plain puts comes."""
+    def close_sets(self, tree: Tree | None) -> None:
+        """Something else than plain sets comes, and has not changed the tree yet."""
+        if self.v2_sets:
+            self.items.append(_sets_item(self.v2_sets, tree))
+            self.v2_sets = []
+
+    def close_stretch(self, tree: Tree | None) -> None:
+        """Something else than plain puts and sets comes. ``tree``: what the sets were evaluated with."""
+        self.close_sets(tree)
         if self.stretch:
             self.items.append(_puts_item(self.stretch))
             self.keys += [key for key, _ in self.stretch]
@@ -293,6 +305,12 @@ class Batch:
 def _puts_item(written: list[Written]) -> bytes:
     return records.puts(written[0][1].mod, [key for key, _ in written], [version.kv for _, version in written],
                         [version.create == version.mod for _, version in written])
+
+
+def _sets_item(rows: list[Row], tree: Tree | None) -> bytes:
+    assert tree is not None, "sets were evaluated with it"
+    rows.append(tree.counters())
+    return records.rows(encode(RowsOf.V2, rows))
 
 
 def _plainly_put(outcome: Outcome) -> Written | None:
@@ -339,8 +357,13 @@ class Leader:
 
     @property
     def v2(self) -> Tree:
-        """The v2 tree as logged. It is copied where it is first asked for: until then this leader has logged
-        nothing of it, and what others have logged is applied (I8)."""
+        """The v2 tree as logged, for who changes it. It is copied where it is first asked for: until then
+        this leader has logged nothing of it, and what others have logged is applied (I8)."""
+        tree = self._tree()
+        self._open.close_sets(tree)
+        return tree
+
+    def _tree(self) -> Tree:
         if self._v2_tree is None:
             self._v2_tree = self._v2()
         return self._v2_tree
@@ -348,7 +371,8 @@ class Leader:
     @property
     def dirty(self) -> bool:
         """Whether anything was evaluated since the last :meth:`seal`."""
-        return bool(self._open.items or self._open.stretch)
+        batch = self._open
+        return bool(batch.items or batch.stretch or batch.v2_sets)
 
     def put(self, body: bytes) -> int:
         """Evaluate a plain put, as most are: the revision it takes. 0: it is none, :meth:`execute` it. Hot path: 1.4 us,
@@ -364,6 +388,10 @@ class Leader:
         batch.revision = revision
         batch.stretch.append((key, version))
         return revision
+
+    def v2_set(self, body: bytes) -> bytes | None:
+        """Evaluate a plain set of the v2 tree: its answer. None: it is none, :meth:`execute` it. Hot path."""
+        return plain_set(self._v2_tree or self._tree(), body, self._open.v2_sets)
 
     def execute(self, method: int, body: bytes, looked: Ahead | None = None) -> Outcome:
         """Evaluate one write. EtcdError: the refusal, to be answered like a result (see above); NotYet;
@@ -437,9 +465,9 @@ class Leader:
         batch.revision = self.view.revision
 
     def _mixed(self) -> Batch:
-        """The open batch, which is to hold something else than plain puts next."""
+        """The open batch, which is to hold something else than plain puts and sets next."""
         batch = self._open
-        batch.close_stretch()
+        batch.close_stretch(self._v2_tree)
         return batch
 
     def _take(self, outcome: Outcome) -> None:
@@ -461,9 +489,12 @@ class Leader:
         self._sealed.append(batch)
         self.view.batch += 1
         self._open = Batch(self.view.batch, self.view.revision)
-        if batch.items or not batch.stretch:
-            batch.close_stretch()
+        if batch.items or bool(batch.stretch) == bool(batch.v2_sets):
+            batch.close_stretch(self._v2_tree)
             return b"".join(batch.items), batch
+        if batch.v2_sets:
+            batch.sets = batch.v2_sets
+            return _sets_item(batch.sets, self._v2_tree), batch
         batch.puts = batch.stretch
         return _puts_item(batch.puts), batch
 

@@ -36,7 +36,7 @@ from node.storage import PreparedPuts
 
 log = structlog.get_logger("writes")
 
-_PUT = int(Method.PUT)
+_PUT, _V2_WRITE = int(Method.PUT), int(Method.V2_WRITE)
 _HEAD_BYTES = HEAD.size
 _MAX_QUEUED = 50_000  # writes waiting to be evaluated, or for a revision before; beyond it TooManyRequests
 _MAX_UNCOMMITTED = 8  # entries on their way; while so many are, requests gather for a larger one
@@ -252,6 +252,10 @@ class Writes:
             if puts and method == _PUT and (revision := put(body)):
                 answers.append((link, rid, pack(rid, 0, _HEAD_BYTES, revision, term)))
                 size += len(body)
+            elif puts and method == _V2_WRITE and (tail := leader.v2_set(body)) is not None:
+                head = pack(rid, 0, _HEAD_BYTES + len(tail), leader.view.revision, term)
+                answers.append((link, rid, head + tail))
+                size += len(body) + len(tail)  # as much as is logged, roughly
             else:
                 size += self._execute(leader, link, rid, method, body)
                 puts = puts and not leader.auth.enabled  # that may have been what it did

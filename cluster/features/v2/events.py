@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass
 from enum import IntEnum
+from typing import Protocol
 
 
 class Action(IntEnum):
@@ -118,6 +119,27 @@ class Event:
         return cls(Action(action), node, prev, at_ns, bool(flags & _REFRESH))
 
 
+class _Previous(Protocol):
+    @property
+    def value(self) -> bytes: ...
+    @property
+    def modified(self) -> int: ...
+    @property
+    def created(self) -> int: ...
+
+
+def plain_event(
+    index: int, action: int, at_ns: int, key: bytes, value: bytes, prev: _Previous | None
+) -> bytes:
+    """The row of what happened to a file that was made at this index, and the one before it; neither has a
+    TTL."""
+    if prev is None:
+        head = _HEAD.pack(index, action, 0, at_ns, index, 0, 0, 0, 0, len(key))
+        return b"".join((head, key, _LENGTH.pack(len(value)), value))
+    head = _HEAD.pack(index, action, _PREV, at_ns, index, 0, 0, prev.modified, prev.created, len(key))
+    return b"".join((head, key, _LENGTH.pack(len(value)), value, prev.value))
+
+
 @dataclass(slots=True, frozen=True)
 class Brief:
     """What of an event says whom it concerns."""
@@ -139,6 +161,17 @@ class Brief:
 
 def _sweeps(action: int) -> bool:
     return action in (Action.DELETE, Action.EXPIRE)
+
+
+def sweeps(row: bytes) -> bool:
+    """Whether what was below went with it. struct.error: it is no event's row."""
+    return Brief.of(row).sweeps
+
+
+def index_of(row: bytes) -> int:
+    """The index of an event. struct.error: it is no event's row."""
+    index: int = _HEAD.unpack_from(row)[0]
+    return index
 
 
 def below(path: bytes) -> bytes:

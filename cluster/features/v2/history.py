@@ -4,47 +4,75 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import deque
+from itertools import islice
+from operator import attrgetter
 
-from cluster.features.v2.events import Brief, concerns
+from cluster.features.v2.events import Brief, concerns, index_of
 from cluster.features.v2.refusals import Code, V2Error
 
 
 class History:
-    """Each index of the tree is one event's, so an event's place is that of its index."""
+    """Each index of the tree is one event's, so an event's place is that of its index.
+
+    Whom an event concerns is listed only once somebody looks back: while nobody does, one more costs nothing
+    but its place.
+    """
 
     KEPT = 1000
 
     def __init__(self) -> None:
-        self._events: list[tuple[Brief, bytes] | None] = [None] * self.KEPT  # by index modulo KEPT
+        self._rows: list[bytes | None] = [None] * self.KEPT  # by index modulo KEPT
+        self._listed: deque[Brief] = deque()  # of those up to ``_through``, in order
+        self._through = 0
         self._at: dict[bytes, deque[int]] = {}  # by key, the indexes of its events that wake somebody
         self._sweeps: deque[int] = deque()  # the indexes of those that sweep
         self.last = 0
 
-    def add(self, row: bytes) -> Brief:
+    def add(self, row: bytes) -> None:
         """Take an event in; a later one of the same place stays. struct.error, ValueError: it is none."""
-        brief = Brief.of(row)
-        slot = brief.index % self.KEPT
-        old = self._events[slot]
-        if old is not None:
-            if old[0].index >= brief.index:
-                return brief
-            self._forget(old[0])
-        self._events[slot] = brief, row
-        if not brief.refresh:
-            _insert(self._at.setdefault(brief.key, deque()), brief.index)
-            if brief.sweeps:
-                _insert(self._sweeps, brief.index)
-        self.last = max(self.last, brief.index)
-        return brief
+        index = index_of(row)
+        if index <= self.last:  # a start reads events by their places
+            old = self._rows[index % self.KEPT]
+            if old is not None and index_of(old) >= index:
+                return
+            self._list_anew()
+        else:
+            self.last = index
+        self._rows[index % self.KEPT] = row
 
-    def _forget(self, brief: Brief) -> None:
-        indexes = self._at.get(brief.key)
-        if indexes and indexes[0] == brief.index:
+    def _list_anew(self) -> None:
+        self._listed.clear()
+        self._at.clear()
+        self._sweeps.clear()
+        self._through = 0
+
+    def _list(self) -> None:
+        """Forget those listed that are kept no more, and list those that have come since."""
+        first = self.first
+        listed, at = self._listed, self._at
+        while listed and listed[0].index < first:
+            brief = listed.popleft()
+            indexes = at[brief.key]
             indexes.popleft()
             if not indexes:
-                del self._at[brief.key]
-        if self._sweeps and self._sweeps[0] == brief.index:
-            self._sweeps.popleft()
+                del at[brief.key]
+            if brief.sweeps:
+                self._sweeps.popleft()
+        for index in range(max(self._through + 1, first), self.last + 1):
+            row = self._row(index)
+            if row is None:
+                continue
+            brief = Brief.of(row)
+            if not brief.refresh:
+                listed.append(brief)
+                at.setdefault(brief.key, deque()).append(index)
+                if brief.sweeps:
+                    self._sweeps.append(index)
+        self._through = self.last
+
+    def _row(self, index: int) -> bytes | None:
+        row = self._rows[index % self.KEPT]
+        return row if row is not None and index_of(row) == index else None
 
     @property
     def first(self) -> int:
@@ -53,8 +81,8 @@ class History:
 
     def since(self, index: int) -> list[bytes]:
         """The events from an index on, as far as they are kept."""
-        kept = (self._events[at % self.KEPT] for at in range(max(index, self.first), self.last + 1))
-        return [one[1] for one in kept if one is not None]
+        kept = (self._row(at) for at in range(max(index, self.first), self.last + 1))
+        return [row for row in kept if row is not None]
 
     def scan(self, path: bytes, recursive: bool, since: int, now: int) -> bytes | None:
         """The first event from an index on that wakes who waits at a path: its row. V2Error: it may be
@@ -62,19 +90,21 @@ class History:
         if since < self.first:
             cause = f"the requested history has been cleared [{self.first}/{since}]"
             raise V2Error(Code.EVENT_INDEX_CLEARED, cause, now)
+        if since > self.last:
+            return None
+        self._list()
         found = self._scan_all(path, since) if recursive else self._next(self._at.get(path), since)
         for index in self._sweeps:
             if index >= since and (not found or index < found):
-                brief, _ = self._get(index)
+                brief = Brief.of(self._kept(index))
                 if path.startswith(brief.key + b"/"):
                     found = index
-        return self._get(found)[1] if found else None
+        return self._kept(found) if found else None
 
     def _scan_all(self, path: bytes, since: int) -> int:
-        for index in range(since, self.last + 1):
-            kept = self._events[index % self.KEPT]
-            if kept is not None and kept[0].index == index and concerns(path, True, kept[0], False):
-                return index
+        for brief in islice(self._listed, bisect_left(self._listed, since, key=_index), None):
+            if concerns(path, True, brief, False):
+                return brief.index
         return 0
 
     @staticmethod
@@ -83,15 +113,10 @@ class History:
             return 0
         return indexes[bisect_left(indexes, since)]
 
-    def _get(self, index: int) -> tuple[Brief, bytes]:
-        kept = self._events[index % self.KEPT]
-        assert kept is not None, "what is listed is kept"
-        return kept
+    def _kept(self, index: int) -> bytes:
+        row = self._row(index)
+        assert row is not None, "what is listed is kept"
+        return row
 
 
-def _insert(indexes: deque[int], index: int) -> None:
-    """In order: a start reads events by their places."""
-    if not indexes or indexes[-1] < index:
-        indexes.append(index)
-    else:
-        indexes.insert(bisect_left(indexes, index), index)
+_index = attrgetter("index")

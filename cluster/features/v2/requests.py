@@ -31,12 +31,14 @@ class Kind(IntEnum):
 
 _WRITE = struct.Struct("<BBQqqII")  # op, flags, prev index, expires, now, lengths of path and previous value
 _DIR, _REFRESH, _RECURSIVE = 1, 2, 4
+#: A set with no flag, which compares nothing and never expires: what it begins with, up to the clock
+PLAIN_SET = _WRITE.pack(Op.SET, 0, 0, 0, 0, 0, 0)[:18]
 _SLASH, _NAMED = 16, 32  # of every request for a key
 _READ = struct.Struct("<BQ")  # kind, index to wait for
 _GET = struct.Struct("<Bq")  # flags, now
 _SORTED = 8
 _SCAN = struct.Struct("<BQ")  # flags, since
-_ANSWER = struct.Struct("<QQHBB")  # index, raft index, error code, action, whether the key is new
+ANSWER = struct.Struct("<QQHBB")  # index, raft index, error code, action, whether the key is new
 _WHO = struct.Struct("<HQB")  # length of the name, proof, whether a certificate says it
 
 PROVE = 1  # a code of none but us: compare the password with the hash in the body, and ask again
@@ -62,7 +64,7 @@ class Who(NamedTuple):
         return cls(data[at : at + length], proof, bool(certified)), at + length
 
 
-@dataclass(slots=True, frozen=True)
+@dataclass(slots=True)
 class Write:
     """A change that is wanted (V2_WRITE)."""
 
@@ -193,7 +195,7 @@ class Scan:
         return cls(checked(data[at:]), bool(flags & _RECURSIVE), since, who, bool(flags & _SLASH))
 
 
-@dataclass(slots=True, frozen=True)
+@dataclass(slots=True)
 class Answer:
     """What comes back for each of them."""
 
@@ -206,13 +208,13 @@ class Answer:
 
     def encode(self) -> bytes:
         """On the wire."""
-        return _ANSWER.pack(self.index, self.raft_index, self.code, self.action, self.created) + self.body
+        return ANSWER.pack(self.index, self.raft_index, self.code, self.action, self.created) + self.body
 
     @classmethod
     def decode(cls, data: bytes, at: int = 0) -> Answer:
         """Off the wire, from a place on."""
-        index, raft_index, code, action, created = _ANSWER.unpack_from(data, at)
-        return cls(index, data[at + _ANSWER.size :], code, action, bool(created), raft_index)
+        index, raft_index, code, action, created = ANSWER.unpack_from(data, at)
+        return cls(index, data[at + ANSWER.size :], code, action, bool(created), raft_index)
 
 
 def read_body(kind: Kind, after: int, request: bytes = b"") -> bytes:

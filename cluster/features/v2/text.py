@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 
 NS = 10**9
 _SPECIAL = re.compile('[\x00-\x1f"\\\\<>&\u2028\u2029\udc80-\udcff]')
+_SPECIAL_ASCII = bytes(range(32)) + b'"\\<>&'
 _NAMED = {'"': '\\"', "\\": "\\\\", "\n": "\\n", "\r": "\\r", "\t": "\\t"}
 
 
@@ -16,6 +17,13 @@ def quoted(text: bytes) -> str:
     if _SPECIAL.search(shown):
         shown = _SPECIAL.sub(_escaped, shown)
     return f'"{shown}"'
+
+
+def quoted_bytes(text: bytes) -> bytes:
+    """The same in UTF-8. Hot path: half the time, where nothing is to be escaped."""
+    if text.isascii() and len(text.translate(None, _SPECIAL_ASCII)) == len(text):
+        return b'"%b"' % text
+    return quoted(text).encode()
 
 
 def _escaped(found: re.Match[str]) -> str:

@@ -18,7 +18,7 @@ from collections.abc import Iterable
 
 from cluster.faults import faults
 from cluster.features.rows import Row
-from cluster.features.v2.events import Swept
+from cluster.features.v2.events import Swept, sweeps
 from cluster.features.v2.history import History
 from cluster.features.v2.refusals import Code, V2Error
 
@@ -46,6 +46,7 @@ COUNTED = (
     "expireCount",
 )
 _COUNTS = struct.Struct(f"<Q{len(COUNTED)}I")
+_SETS = COUNTED.index("setsSuccess")
 _LEAST_STALE = 64
 
 
@@ -80,6 +81,11 @@ def node_row(key: bytes, directory: bool, created: int, modified: int, expires_n
     return _NODE + key, _HEAD.pack(_DIR if directory else 0, created, modified, expires_ns) + value
 
 
+def file_row(key: bytes, index: int, value: bytes) -> Row:
+    """The row of a file that is made at an index and never expires."""
+    return _NODE + key, _HEAD.pack(0, index, index, 0) + value
+
+
 def gone_row(key: bytes) -> Row:
     """The row of a node that is deleted."""
     return _NODE + key, None
@@ -107,6 +113,8 @@ class Tree:
         self.written = False  # whether anybody ever wrote: the index is that of a row
         self.counts = [0] * len(COUNTED)
         self.history = History() if keep_events else None
+        self._near: bytes | None = None  # a directory that was asked for, and what it holds
+        self._near_children = self.root.children
         self._expiring: dict[bytes, int] = {}  # by path, when
         self._heap: list[tuple[int, bytes]] = []  # some are stale
         self.take(rows)
@@ -123,7 +131,9 @@ class Tree:
         left = [(self.root, made.root)]
         while left:
             node, like = left.pop()
-            children = like.children = dict(node.children or {})
+            children = like.children
+            assert children is not None
+            children.update(node.children or {})
             for name, child in children.items():
                 if child.children is not None:
                     twin = Node(child.key, True, child.created, child.modified, child.expires_ns, child.value)
@@ -148,6 +158,21 @@ class Tree:
             node = child
         return node
 
+    def children_of(self, path: bytes) -> dict[bytes, Node] | None:
+        """What the directory there holds; None: there is none. Hot path: who sets files next to each other
+        asks for the same one again."""
+        if path == self._near:
+            return self._near_children
+        node: Node | None = self.root
+        for name in path.split(b"/")[1:]:
+            if node is None or node.children is None:
+                return None
+            node = node.children.get(name)
+        if node is None or node.children is None:
+            return None
+        self._near, self._near_children = path, node.children
+        return node.children
+
     def first_due(self, now_ns: int) -> Node | None:
         """The node whose time was over first; None: there is none."""
         while 0 < self.next_expiry_ns <= now_ns:
@@ -168,6 +193,16 @@ class Tree:
 
     # -- the fold
 
+    def count_set(self, index: int) -> None:
+        """A file was set at this index, by one who has put it in its place."""
+        self.index = index
+        self.written = True
+        self.counts[_SETS] += 1
+
+    def counters(self) -> Row:
+        """The row of the counters, as they are."""
+        return counter_row(self.index, self.counts)
+
     def take(self, rows: Iterable[Row]) -> list[tuple[bytes, Swept]]:
         """Take rows in; the events among them, and what each swept. A row that nobody can read changes
         nothing, here as at every other replica."""
@@ -184,8 +219,8 @@ class Tree:
                         self._put(name[1:], value)
                 elif kind == _EVENT and value is not None:
                     if self.history is not None:
-                        brief = self.history.add(value)
-                        events.append((value, tuple(removed) if brief.sweeps else ()))
+                        self.history.add(value)
+                        events.append((value, tuple(removed) if removed and sweeps(value) else ()))
                     removed = []
                 elif name == COUNTER_ROW and value is not None:
                     index, *self.counts = _COUNTS.unpack(value)
@@ -197,17 +232,20 @@ class Tree:
 
     def _put(self, path: bytes, row: bytes) -> None:
         flags, created, modified, expires_ns = _HEAD.unpack_from(row)
-        names = path.split(b"/")[1:]
-        parent = self._directory(names[:-1])
-        assert parent.children is not None
+        above, slash, name = path.rpartition(b"/")
+        children = self.children_of(above)
+        if children is None or not slash:
+            *names, name = path.split(b"/")[1:]
+            children = self._directory(names).children
+            assert children is not None
         directory = bool(flags & _DIR)
-        value = row[_HEAD.size :]
-        node = parent.children.get(names[-1])
-        made = parent.children[names[-1]] = Node(path, directory, created, modified, expires_ns, value)
-        if node is not None and directory and node.children is not None:
-            made.children = node.children
-        elif node is not None and (directory or node.children is not None):
-            self._forget_below(node)
+        node = children.get(name)
+        made = children[name] = Node(path, directory, created, modified, expires_ns, row[_HEAD.size :])
+        if node is not None and (directory or node.children is not None):
+            if directory and node.children is not None:
+                made.children = node.children
+            else:
+                self._forget_below(node)
         if expires_ns:
             if self._expiring.get(path) != expires_ns:
                 self._expiring[path] = expires_ns
@@ -245,7 +283,9 @@ class Tree:
             self._forget_below(node.children.pop(last, None))
 
     def _forget_below(self, node: Node | None) -> None:
-        """Nothing of these expires any more."""
+        """Nothing of these expires any more, and no directory of these is there."""
+        if node is not None and node.children is not None:
+            self._near = None
         if not self._expiring:
             return
         left = [] if node is None else [node]
