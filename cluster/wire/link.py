@@ -26,6 +26,30 @@ Answers = list[tuple[int, int, bytes]]  # rid, status, body
 _VERSIONS = int(Status.VERSIONS)
 
 
+class Listening:
+    """Whether a side could have heard anything at all. It looks every so often whether others are silent. A look
+    that comes late tells that its own loop was held: what came meanwhile is not read yet, and that time is nobody's
+    silence."""
+
+    __slots__ = ("_late_s", "_looked", "held_s")
+
+    def __init__(self, late_s: float) -> None:
+        """``late_s``: a look comes late that comes so long after the one before."""
+        self._late_s = late_s
+        self._looked: float | None = None
+        self.held_s = 0.0  # by so much the last look came late
+
+    def look(self, now: float) -> float:
+        """Until when silence may be judged: what came before that has been read. :meth:`AskingEnd.excuse` what
+        was ``held_s`` once that is done."""
+        before, self._looked = self._looked, now
+        if before is None or now - before <= self._late_s:
+            self.held_s = 0.0
+            return now
+        self.held_s = now - before - self._late_s
+        return before
+
+
 class Broken(Exception):
     """The link is over; the text says why."""
 
@@ -79,6 +103,10 @@ class AskingEnd:
     def silent(self, now: float, limit_s: float) -> bool:
         """Whether nothing has come for so long."""
         return now - self.heard_at > limit_s
+
+    def excuse(self, held_s: float, now: float) -> None:
+        """For so long nobody listened here (``Listening``): that is not this end's silence."""
+        self.heard_at = min(self.heard_at + held_s, now)
 
     def _without_versions(self, answers: Answers) -> Answers:
         kept = []

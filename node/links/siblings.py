@@ -19,7 +19,7 @@ from cluster.machine import Machine
 from cluster.members.table import Table
 from cluster.settings import Common
 from cluster.wire.frames import PeerKind
-from cluster.wire.link import AskingEnd, Broken
+from cluster.wire.link import AskingEnd, Broken, Listening
 from cluster.wire.messages import REQUEST, STATE_BODY, Status
 from node.links.fronts import NODE_IDENTITY
 
@@ -49,9 +49,9 @@ class NodeLink:
         self._out: list[bytes] = []
         # rid -> what takes its answers, and until when; in the order of their times, but for what stays
         self._callbacks: dict[int, tuple[Callable[[int, bytes], object], float]] = {}
-        self.heard_at = self.used_at = links.loop.time()
+        self.used_at = links.loop.time()
         endpoint, prefix, keyed = links.route(member_id, shard)
-        self._end = AskingEnd(prefix, self.heard_at)
+        self._end = AskingEnd(prefix, self.used_at)
         self.endpoint = endpoint
         self._greeted = False
         if links.closed:  # this node is stopping: nothing leaves any more
@@ -116,7 +116,6 @@ class NodeLink:
         except Broken as e:
             self.drop(str(e))
             return
-        self.heard_at = self._end.heard_at
         news = False
         for rid, status, body in records:
             if rid:
@@ -153,6 +152,14 @@ class NodeLink:
         """Requests whose answers are waited for."""
         return len(self._callbacks)
 
+    def silent(self, now: float, limit_s: float) -> bool:
+        """Whether nothing has come for so long."""
+        return self._end.silent(now, limit_s)
+
+    def excuse(self, held_s: float, now: float) -> None:
+        """For so long this node's loop was held: that is not the other's silence."""
+        self._end.excuse(held_s, now)
+
     def broken(self) -> bool:
         """Whether there was a connection, and is none now."""
         return self._greeted and not self._socket.stands()
@@ -182,6 +189,7 @@ class NodeLinks:
         self._members = members or Table(common.peers)
         self._links: dict[tuple[int, int], NodeLink] = {}
         self._silence_s = common.election_timeout_ms / 1000
+        self._listening = Listening(self._silence_s / 2)  # a calm node looks four times in an election timeout
 
     def route(self, member_id: int, shard: int) -> tuple[str, bytes, bool]:
         """Endpoint, frame prefix, and whether a key is asked for, of a host's node of a shard."""
@@ -216,12 +224,16 @@ class NodeLinks:
     def sweep(self) -> None:
         """Drop links that are silent, or whose connection is gone: what is said seldom would not show it (H13); every heartbeat."""
         now = self.loop.time()
+        listening = self._listening
+        heard_till = listening.look(now)
         for link in list(self._links.values()):
             link.forget(now)
-            if link.alive and now - link.heard_at > self._silence_s:
+            if link.alive and link.silent(heard_till, self._silence_s):
                 link.drop("it is silent")
             elif link.alive and link.broken():
                 link.drop("its connection is gone")
+            elif listening.held_s:
+                link.excuse(listening.held_s, now)
 
     def drop_unused(self, keep: NodeLink | None) -> None:
         """Drop links that nobody has looked at for a while: each brings a STATE, and a wake-up with it, four times in an

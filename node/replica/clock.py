@@ -15,6 +15,8 @@ from cluster.settings import Common
 if TYPE_CHECKING:
     from node.replica.server import Node
 
+_READ_S = 0.001  # until a loop has looked at its sockets
+
 
 def signs_of_life_ms(common: Common) -> int:
     """How often links that have nothing else to say show that they live: four times in what they would be given up
@@ -30,6 +32,7 @@ class Clock:
         self._node = node
         self.calm = False  # nobody waits for this node, as it says: a heartbeat's work is done as seldom as STATE is said
         self._interval_s = common.heartbeat_interval_ms / 1000
+        self._held_ms = common.election_timeout_ms // 2
         self._state_s = signs_of_life_ms(common) / 1000
         self.late = 0  # heartbeats of a leader that were an interval late
         self._next_heartbeat = 0.0
@@ -60,6 +63,14 @@ class Clock:
         self._next_state = self._node.loop.time() + self._state_s
 
     def _tick(self) -> None:
+        if self._due_ms and self._node.now_ms() - self._due_ms > self._held_ms:
+            # The loop was held. What peers have said meanwhile is read first: a follower then need not campaign,
+            # nor a leader step down.
+            self._timer = self._node.loop.call_later(_READ_S, self._tick_now)
+        else:
+            self._tick_now()
+
+    def _tick_now(self) -> None:
         node, interval = self._node, self._interval_s
         now, now_ms = node.loop.time(), node.now_ms()
         node.raft.tick(now_ms)

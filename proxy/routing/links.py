@@ -7,7 +7,8 @@ Rules
 - A link never resumes: when the connection is gone the link is dead, and whoever needs
   the node opens a new link with a new session, so that nothing old is ever delivered (review (b) Transport).
 - A socket takes frames only while a connection stands, so a link that cannot take a frame is lost: either the connection is gone or the node stopped reading. Both mean the same to a front.
-- A node says STATE every heartbeat: a link that hears nothing for an election timeout is dead.
+- A node says STATE every heartbeat: a link that hears nothing for an election timeout is dead. Time for which
+  this front's own loop was held does not count.
 - Frames are numbered 1, 2, 3, ... in each direction; one out of sequence ends the link.
 
 What happens to the requests of a dead link is the router's business (I23).
@@ -90,7 +91,6 @@ class Link:
         "prefix",
         "revision",
         "rounds",
-        "seen_at",
         "session",
         "settled",
         "shard",
@@ -132,7 +132,6 @@ class Link:
         self.hurried = 0  # the revision that the node was asked to catch up to
         self.near: Near | None = None
         self.rounds: Rounds | None = None
-        self.seen_at = 0.0  # loop time of the last frame (of the attempt to connect, before one came)
         self._receiver = receiver
         self._transport: Transport | None = None
         self._end = AskingEnd(prefix)
@@ -147,6 +146,23 @@ class Link:
         hello = self._end.hello(common.cluster_id, common.member_id, self.session,
                                 (common.shard_count, common.placement_depth))
         self._send(self._end.frame((hello,)))
+
+    @property
+    def seen_at(self) -> float:
+        """Loop time of the last frame, or of the attempt to connect; later by as much as nobody listened here."""
+        return self._end.heard_at
+
+    @seen_at.setter
+    def seen_at(self, now: float) -> None:
+        self._end.heard_at = now
+
+    def silent(self, now: float, limit_s: float) -> bool:
+        """Whether nothing has come for so long."""
+        return self._end.silent(now, limit_s)
+
+    def excuse(self, held_s: float, now: float) -> None:
+        """For so long this front's loop was held: that is not the node's silence."""
+        self._end.excuse(held_s, now)
 
     @property
     def version(self) -> int:
@@ -179,7 +195,6 @@ class Link:
         except Broken as e:
             self.close(str(e))
             return
-        self.seen_at = now
         if self.rounds is not None:
             answers = self.rounds.sift(self, answers)
         self._receiver.link_answers(self, answers)

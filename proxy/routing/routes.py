@@ -17,6 +17,7 @@ from typing import Any
 
 import structlog
 
+from cluster.wire.link import Listening
 from proxy.routing.links import REFUSED, Link, Receiver
 
 log = structlog.get_logger("links")
@@ -30,11 +31,13 @@ _REFUSED_BACKOFF_S = 5.0  # what a node refuses a front for is mended by people
 _UNUSED_S = 10.0  # so long after an election links that nobody needs are kept
 _OWN_CONNECT_S = 0.1  # a local socket takes a connection at once, or there is nobody (ZeroMQ does not say which)
 
+_HELD_S = 0.1  # two of the router's sweeps: who comes later than that was held
+
 
 class ShardRoute:
     """One shard as a front reaches it."""
 
-    __slots__ = ("_backoff_s", "_connect", "_dead_after_s", "_led_at", "_receiver", "_retry_at", "home", "known_leader", "leader",
+    __slots__ = ("_backoff_s", "_connect", "_dead_after_s", "_led_at", "_listening", "_receiver", "_retry_at", "home", "known_leader", "leader",
                  "leader_changes", "leader_link", "leader_since", "links", "members", "own", "queue", "reads",
                  "replica", "shard", "term", "troubles", "wanted")
 
@@ -59,6 +62,7 @@ class ShardRoute:
         self._connect = connect
         self._receiver = receiver
         self._dead_after_s = dead_after_s
+        self._listening = Listening(max(dead_after_s / 4, _HELD_S))
         self._retry_at: dict[int, float] = {}
         self._backoff_s: dict[int, float] = {}
         self.troubles: dict[int, str] = {}  # by member, why the last link to it ended; of those that no link is up to
@@ -140,10 +144,14 @@ class ShardRoute:
 
     def upkeep(self, now: float) -> None:
         """Every tick of the clock: end silent links, open the ones that are wanted."""
+        listening = self._listening
+        heard_till = listening.look(now)
         for link in list(self.links.values()):
             limit_s = self._dead_after_s if link.greeted or link.member_id != self.own else _OWN_CONNECT_S
-            if now - link.seen_at > limit_s:
+            if link.silent(heard_till, limit_s):
                 link.close("silent" if link.up else link.trouble or "no connection")
+            elif listening.held_s:
+                link.excuse(listening.held_s, now)
         if self.own:
             self.ensure(self.own, now)
         if self.leader:

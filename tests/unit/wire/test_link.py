@@ -6,7 +6,7 @@ from __future__ import annotations
 import pytest
 
 from cluster.wire import frames
-from cluster.wire.link import AskingEnd, Broken, spoken_by
+from cluster.wire.link import AskingEnd, Broken, Listening, spoken_by
 from cluster.wire.messages import HELLO_BODY, SPOKEN, Method, Status, answer, decode_requests, frame
 from node.links.fronts import FrontLink, Fronts
 
@@ -107,3 +107,30 @@ def test_silence_is_since_the_last_frame() -> None:
     end.opened(frame(1, []), 11.0)
     assert not end.silent(12.0, 1.0)
     assert end.silent(12.1, 1.0)
+
+
+def test_time_for_which_its_own_loop_was_held_is_nobodys_silence() -> None:
+    listening, end = Listening(0.25), AskingEnd(now=10.0)
+    assert listening.look(10.0) == 10.0
+    heard_till = listening.look(12.0)  # a turn of two seconds: what came meanwhile lies in the socket
+    assert not end.silent(heard_till, 1.0)
+    end.excuse(listening.held_s, 12.0)
+    end.opened(frame(1, []), 12.01)
+    assert not end.silent(listening.look(12.05), 1.0)
+    assert listening.held_s == 0
+
+
+@pytest.mark.parametrize("late_s", [2.0, 0.5, 0.0])
+def test_a_loop_that_is_held_again_and_again_finds_who_says_nothing(late_s: float) -> None:
+    listening, end, now, looks = Listening(0.25), AskingEnd(now=0.0), 0.0, 0
+    while not end.silent(listening.look(now), 1.0):
+        end.excuse(listening.held_s, now)
+        now += 0.05 + late_s
+        looks += 1
+    assert looks <= (1.0 / 0.25 + 2 if late_s else 1.0 / 0.05 + 2)
+
+
+def test_nobody_is_excused_into_the_future() -> None:
+    end = AskingEnd(now=10.0)
+    end.excuse(5.0, 11.0)
+    assert end.heard_at == 11.0

@@ -83,11 +83,10 @@ def test_i23_answers_are_waited_for_as_long_as_a_front_waits_and_a_subscriptions
     link.request(Method.QUERY, b"", lambda status, body: heard.append("query"))
     pass_time(links, 6.0)
     late = link.request(Method.PREPARE, b"", lambda status, body: heard.append("prepare"))
-    link.heard_at = links.loop.time()
+    link.excuse(6.0, links.loop.time())
     links.sweep()
     assert link.waiting == 3
     pass_time(links, 2.0)
-    link.heard_at = links.loop.time()
     links.sweep()
     assert link.waiting == 2
     link._frame([frame(1, [answer(rid, Status.OK, b"") for rid in (late, 2)])])
@@ -116,19 +115,55 @@ def test_a_link_that_is_looked_at_now_and_then_stays(links: NodeLinks) -> None:
     assert kept.alive
 
 
-@pytest.mark.parametrize(("calm", "most", "least"), [(True, 4, 4), (False, 10, 9)])
-def test_a_heartbeats_work_is_done_less_often_where_nobody_waits(calm: bool, most: int, least: int) -> None:
-    loop = Loop()
-    beats: list[float] = []
+def test_a_link_is_not_silent_while_this_nodes_own_loop_was_held(links: NodeLinks) -> None:
+    heard, silent = links.get(1, 0), links.get(2, 0)
+    links.sweep()
+    pass_time(links, 3.0)
+    links.sweep()
+    assert heard.alive
+    assert silent.alive
+    heard._frame([frame(1, [])])
+    for _ in range(8):
+        pass_time(links, 0.1)
+        links.sweep()
+    assert heard.alive
+    assert not silent.alive
+
+
+def clock_of(loop: Loop, beats: list[float], ticks: list[float]) -> Clock:
     nothing = SimpleNamespace(sweep=lambda *now: None, tick=lambda: None, second=lambda: None)
     fake: Any = SimpleNamespace(
         loop=loop, now_ms=lambda: round(loop.now * 1000),
         settings=SimpleNamespace(common=SimpleNamespace(heartbeat_interval_ms=100, election_timeout_ms=1000)),
-        raft=SimpleNamespace(tick=lambda now_ms: None, next_deadline=lambda: 1 << 60),
-        standing=SimpleNamespace(say_state=lambda: None, say_ready=lambda: None, second=lambda now: None), upkeep=nothing, heartbeat=lambda: beats.append(loop.now),
-        writes=SimpleNamespace(leader=None), reads=nothing, fronts=nothing, snapshots=nothing, backups=nothing, streams=nothing, second=lambda: None,
+        raft=SimpleNamespace(tick=lambda now_ms: ticks.append(loop.now), next_deadline=lambda: 1 << 60),
+        standing=SimpleNamespace(say_state=lambda: None, say_ready=lambda: None, second=lambda now: None),
+        upkeep=nothing, heartbeat=lambda: beats.append(loop.now), writes=SimpleNamespace(leader=None), reads=nothing,
+        fronts=nothing, snapshots=nothing, backups=nothing, streams=nothing, second=lambda: None,
         connecting=lambda: False, wake=lambda: None)
-    clock = Clock(fake)
+    return Clock(fake)
+
+
+def test_a_loop_that_was_held_reads_what_peers_have_said_before_raft_is_told_the_time() -> None:
+    loop, ticks = Loop(), list[float]()
+    clock_of(loop, [], ticks).start()
+    loop.run_until(101.0)
+    (due,) = loop.due
+    loop.due.clear()
+    ticks.clear()
+    loop.now = due[0] + 2.0
+    due[1]()
+    assert ticks == [], "the sockets are read now"
+    loop.run_until(loop.now + 0.01)
+    assert len(ticks) == 1
+    loop.run_until(loop.now + 1.0)
+    assert len(ticks) >= 9, "it ticks on as before"
+
+
+@pytest.mark.parametrize(("calm", "most", "least"), [(True, 4, 4), (False, 10, 9)])
+def test_a_heartbeats_work_is_done_less_often_where_nobody_waits(calm: bool, most: int, least: int) -> None:
+    loop = Loop()
+    beats: list[float] = []
+    clock = clock_of(loop, beats, [])
     clock.calm = calm
     clock.start()
     loop.run_until(110.0)

@@ -282,6 +282,21 @@ def test_a_silent_link_is_dead_after_an_election_timeout_and_is_opened_anew() ->
     assert net.sessions > sessions
 
 
+def test_a_link_is_not_silent_while_the_fronts_own_loop_was_held() -> None:
+    """What came in a turn of two seconds is read in the next: the sweep comes before that."""
+    net = Net().started(leader=2)
+    call = put(net)
+    sessions = net.sessions
+    net.loop.now += 2.0
+    net.router.sweep()
+    net.pass_time(1.3)
+    assert (call.status, net.sessions) == (None, sessions)
+    net.loop.now += 2.0
+    net.router.sweep()
+    net.pass_time(1.3, silent=(2,))
+    assert call.status == TIMEOUT_LEADER_FAIL
+
+
 def test_who_has_just_been_elected_is_tried_at_once_however_often_it_was_tried_in_vain() -> None:
     """After a crash of all hosts they come up one after the other, and fronts have tried them for a while."""
     net = Net()
