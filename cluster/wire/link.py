@@ -27,9 +27,9 @@ _VERSIONS = int(Status.VERSIONS)
 
 
 class Listening:
-    """Whether a side could have heard anything at all. It looks every so often whether others are silent. A look
-    that comes late tells that its own loop was held: what came meanwhile is not read yet, and that time is nobody's
-    silence."""
+    """Whether a side could have heard anything at all. It looks every so often whether others are silent. A
+    look that comes late tells that its own loop was held: what came meanwhile is not read yet, and that time
+    is nobody's silence."""
 
     __slots__ = ("_late_s", "_looked", "held_s")
 
@@ -40,8 +40,8 @@ class Listening:
         self.held_s = 0.0  # by so much the last look came late
 
     def look(self, now: float) -> float:
-        """Until when silence may be judged: what came before that has been read. :meth:`AskingEnd.excuse` what
-        was ``held_s`` once that is done."""
+        """Until when silence may be judged: what came before that has been read. ``held_s`` is to be excused
+        once that is done (:meth:`AskingEnd.excuse`)."""
         before, self._looked = self._looked, now
         if before is None or now - before <= self._late_s:
             self.held_s = 0.0

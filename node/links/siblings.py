@@ -189,7 +189,7 @@ class NodeLinks:
         self._members = members or Table(common.peers)
         self._links: dict[tuple[int, int], NodeLink] = {}
         self._silence_s = common.election_timeout_ms / 1000
-        self._listening = Listening(self._silence_s / 2)  # a calm node looks four times in an election timeout
+        self._listening = Listening(self._silence_s / 2)  # a calm node looks twice in that time
 
     def route(self, member_id: int, shard: int) -> tuple[str, bytes, bool]:
         """Endpoint, frame prefix, and whether a key is asked for, of a host's node of a shard."""

@@ -64,8 +64,8 @@ class Clock:
 
     def _tick(self) -> None:
         if self._due_ms and self._node.now_ms() - self._due_ms > self._held_ms:
-            # The loop was held. What peers have said meanwhile is read first: a follower then need not campaign,
-            # nor a leader step down.
+            # The loop was held. What peers have said meanwhile is read first: a follower then need not
+            # campaign, nor a leader step down.
             self._timer = self._node.loop.call_later(_READ_S, self._tick_now)
         else:
             self._tick_now()

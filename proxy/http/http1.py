@@ -165,6 +165,11 @@ class Http1Connection:
             self._give(b"")
         self._advance()
 
+    def keep(self, data: bytes, now: float) -> None:
+        """What the socket gave, to be looked at when this connection has its turn (``go_on``)."""
+        self.now = self.last_active = now
+        self._raw += data
+
     def _give(self, data: bytes) -> None:
         """To h11."""
         self._given = True
@@ -180,6 +185,11 @@ class Http1Connection:
             if self._at_once is not None and self._raw and not (self._given or self._ended):
                 self._raw = self._answer_at_once(self._raw, self._at_once)
             self._advance()
+
+    @property
+    def idle(self) -> bool:
+        """Nothing is being answered: what comes begins a request, or goes on with one."""
+        return self.request is None and self._switched is None
 
     @property
     def unfinished(self) -> int:
@@ -217,15 +227,18 @@ class Http1Connection:
         elif self.request.on_drain is not None:
             self.request.on_drain()
 
-    def drain(self) -> None:
-        """Graceful end: close after the answer that is being written."""
+    def drain(self, behind: bool = False) -> None:
+        """Graceful end: close after the answer that is being written. ``behind``: what has been read waits
+        for its turn, and is answered before that."""
         self._draining = True
-        if self.request is None:
+        if self.request is None and not behind:
             self.output.close()
 
-    def tick(self, now: float) -> None:
-        """Closes what has been idle, or slow to send its request, for too long."""
-        if self.request is not None:
+    def tick(self, now: float, behind: bool = False) -> None:
+        """Closes what has been idle, or slow to send its request, for too long. ``behind``: what has been
+        read waits for its turn."""
+        if self.request is not None or behind:
+            self._half_since = 0.0
             return
         if now - self.last_active > self._limits.http1_idle_timeout_s:
             self.output.close()

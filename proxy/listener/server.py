@@ -33,14 +33,15 @@ _TICKED = 1000  # connections looked at in a turn of the loop, some 2 ms
 _PING_S = 2.0  # for a client's sign that it has seen GOAWAY
 _LINGER_S = 1.0  # for clients to close what is answered
 _AT_ONCE_BYTES = 16_384
+_HELD_BYTES = 16_384  # of a new connection, until its turn comes
 _TURN_BYTES = 524_288  # written to a connection in a turn of the loop, 0.3 ms: others wait meanwhile
 
 
 class _Front(asyncio.Protocol):
     """One client connection."""
 
-    __slots__ = ("accepted", "behind", "closed_at", "closing", "counted", "dirty", "fd", "http1", "http2", "loop", "paused_reading", "peer", "peer_name", "secure", "server", "sniffed",
-                 "taken", "taken_at", "transport", "unwritable", "waits", "written")
+    __slots__ = ("accepted", "behind", "closed_at", "closing", "counted", "dirty", "ended", "fd", "http1",
+                 "http2", "loop", "paused_reading", "peer", "peer_name", "secure", "server", "sniffed", "taken", "taken_at", "transport", "unwritable", "waits", "written")
 
     def __init__(self, server: Server) -> None:
         self.server = server
@@ -60,6 +61,7 @@ class _Front(asyncio.Protocol):
         self.closed_at = 0.0
         self.paused_reading = False
         self.behind = False  # something that has been read waits for its turn
+        self.ended = False  # and the client has ended its side behind it
         self.waits = False  # to be written, before it goes on
         self.unwritable = False
         self.counted = 0  # of HTTP/1.1, by ``proxy.http.memory``
@@ -102,7 +104,12 @@ class _Front(asyncio.Protocol):
                 self.again()
         elif (http1 := self.http1) is not None:
             try:
-                answered = http1.receive(data, self.loop.time())
+                if http1.idle and (self.behind or self.server.backlog.spent()):
+                    http1.keep(data, self.loop.time())
+                    self.again()
+                    answered = False
+                else:
+                    answered = http1.receive(data, self.loop.time())
             except HANDLER_MISTAKES as error:
                 self._fault(error)
                 return
@@ -136,7 +143,15 @@ class _Front(asyncio.Protocol):
             except HANDLER_MISTAKES as error:
                 self._fault(error)
         else:
+            new = self.http2 is None
             self.data_received(b"")
+            if new and self.http2 is not None and self.server.stopping:
+                self.drain()
+        if self.http2 is None:
+            if self.ended and not self.behind:
+                self.close()
+            elif self.server.stopping:
+                self.drain()
         if not self.unwritable:
             self._resume_reading()
 
@@ -152,6 +167,9 @@ class _Front(asyncio.Protocol):
         self.transport.abort()
 
     def eof_received(self) -> bool:
+        if self.behind and self.http2 is None:
+            self.ended = True  # what it has asked has its turn first
+            return True
         if self.http1 is not None:
             try:
                 # a client that ends its side has gone, as Go's servers see it
@@ -196,6 +214,10 @@ class _Front(asyncio.Protocol):
 
     def _sniff(self, data: bytes) -> None:
         data = self.sniffed + data
+        if len(data) <= _HELD_BYTES and (self.behind or self.server.backlog.spent()):
+            self.sniffed = data
+            self.again()
+            return
         head = PREFACE[: min(len(data), 14)]  # "PRI * HTTP/2.0": no HTTP/1.1 request line begins so
         if not data.startswith(head):
             self.sniffed = b""
@@ -319,7 +341,7 @@ class _Front(asyncio.Protocol):
         elif self.http1 is not None:
             if self.http1.overrun:  # it was paused before the answer began
                 self.refuse()
-            self.http1.tick(now)
+            self.http1.tick(now, self.behind)
             self._count()
             if self.http1.backlog == 0:
                 self._resume_reading()
@@ -355,8 +377,8 @@ class _Front(asyncio.Protocol):
         if self.http2 is not None:
             self.http2.drain()
         elif self.http1 is not None:
-            self.http1.drain()
-        else:
+            self.http1.drain(self.behind)
+        elif not self.behind:
             self.close()
 
     @property
@@ -364,7 +386,7 @@ class _Front(asyncio.Protocol):
         """Nothing is being answered, and nothing can come that would have to be."""
         if self.http2 is not None:
             return self.http2.finished
-        return self.http1 is None or self.http1.request is None
+        return not self.behind and (self.http1 is None or self.http1.request is None)
 
 
 class Sums:
@@ -410,7 +432,7 @@ class Server:
         self.handshake_failed: Callable[[str, str], object] = lambda address, reason: None
         self._sums = Sums()  # as of the last tick
         self._files: list[tuple[str, int]] = []  # Unix sockets: path and inode
-        self._stopping = False
+        self.stopping = False
 
     @property
     def loop(self) -> asyncio.AbstractEventLoop:
@@ -464,7 +486,7 @@ class Server:
     async def stop(self, grace_s: float = 0.0, last: Callable[[], None] | None = None) -> None:
         """No new connections; GOAWAY; open calls finish within the grace; then everything is closed. ``last`` answers those
         that have not."""
-        self._stopping = True
+        self.stopping = True
         for listener in self._listeners:
             listener.close()
         self._remove_files()

@@ -149,7 +149,7 @@ class Link:
 
     @property
     def seen_at(self) -> float:
-        """Loop time of the last frame, or of the attempt to connect; later by as much as nobody listened here."""
+        """Loop time of the last frame, or of the attempt to connect; later by as long as nobody listened."""
         return self._end.heard_at
 
     @seen_at.setter

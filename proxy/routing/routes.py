@@ -37,9 +37,9 @@ _HELD_S = 0.1  # two of the router's sweeps: who comes later than that was held
 class ShardRoute:
     """One shard as a front reaches it."""
 
-    __slots__ = ("_backoff_s", "_connect", "_dead_after_s", "_led_at", "_listening", "_receiver", "_retry_at", "home", "known_leader", "leader",
-                 "leader_changes", "leader_link", "leader_since", "links", "members", "own", "queue", "reads",
-                 "replica", "shard", "term", "troubles", "wanted")
+    __slots__ = ("_backoff_s", "_connect", "_dead_after_s", "_led_at", "_listening", "_receiver", "_retry_at",
+                 "home", "known_leader", "leader", "leader_changes", "leader_link", "leader_since", "links",
+                 "members", "own", "queue", "reads", "replica", "shard", "term", "troubles", "wanted")
 
     def __init__(self, shard: int, own: int, members: Iterable[int], connect: Connect, receiver: Receiver,
                  dead_after_s: float) -> None:

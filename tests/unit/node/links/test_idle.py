@@ -137,9 +137,9 @@ def clock_of(loop: Loop, beats: list[float], ticks: list[float]) -> Clock:
         settings=SimpleNamespace(common=SimpleNamespace(heartbeat_interval_ms=100, election_timeout_ms=1000)),
         raft=SimpleNamespace(tick=lambda now_ms: ticks.append(loop.now), next_deadline=lambda: 1 << 60),
         standing=SimpleNamespace(say_state=lambda: None, say_ready=lambda: None, second=lambda now: None),
-        upkeep=nothing, heartbeat=lambda: beats.append(loop.now), writes=SimpleNamespace(leader=None), reads=nothing,
-        fronts=nothing, snapshots=nothing, backups=nothing, streams=nothing, second=lambda: None,
-        connecting=lambda: False, wake=lambda: None)
+        upkeep=nothing, heartbeat=lambda: beats.append(loop.now), writes=SimpleNamespace(leader=None),
+        reads=nothing, fronts=nothing, snapshots=nothing, backups=nothing, streams=nothing,
+        second=lambda: None, connecting=lambda: False, wake=lambda: None)
     return Clock(fake)
 
 
