@@ -5,7 +5,8 @@ Time, randomness, links, threads and lines to the operator enter by this one pro
 import no socket, and a whole cluster runs in one Python process under a virtual clock without a name being
 replaced.
 
-A node's machine opens disks besides: ``node.machine``.
+Both have the process's event loop besides, which nothing in ``cluster/`` may know: ``node.machine``,
+``proxy.machine``. A node's machine opens disks, too.
 """
 
 from __future__ import annotations
@@ -17,8 +18,6 @@ from typing import TYPE_CHECKING, Any, Protocol
 from cluster.histogram import Histogram
 
 if TYPE_CHECKING:
-    import asyncio
-
     from cluster.settings import Tracing
 
 Receive = Callable[[list[bytes]], None]
@@ -129,10 +128,6 @@ class Tracer(Protocol):
 
 class Machine(Protocol):
     """The machine as one process of muster sees it."""
-
-    @property
-    def loop(self) -> asyncio.AbstractEventLoop:
-        """The process's event loop; its clock is :meth:`monotonic`."""
 
     @property
     def status(self) -> StatusSink:

@@ -1,14 +1,25 @@
-"""What a node needs of its machine besides ``cluster.machine.Machine``: its disks."""
+"""What a node needs of its machine besides what ``cluster.machine`` says: the loop that it runs on, and disks."""
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from cluster.machine import Machine
+from cluster import machine
 from cluster.raft import Configuration
-from node.storage import RaftLog, StateStore
-from node.storage.snapshot import SnapshotSink, SnapshotSource
+
+if TYPE_CHECKING:
+    from node.storage import RaftLog, StateStore
+    from node.storage.snapshot import SnapshotSink, SnapshotSource
+
+
+class Machine(machine.Machine, Protocol):
+    """The machine as parts of a node see it that touch no disk."""
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop:
+        """The process's event loop; its clock is :meth:`monotonic`."""
 
 
 class NodeMachine(Machine, Protocol):

@@ -14,7 +14,6 @@ from urllib.parse import urlsplit
 import structlog
 
 from cluster.faults import faults
-from cluster.machine import Machine
 from cluster.repeats import Repeats
 from cluster.settings import Common, FrontSettings
 from proxy.gateway.calls import Room
@@ -24,6 +23,7 @@ from proxy.listener.endpoints import register_http
 from proxy.listener.filter import FilteredRegistry, redirect, refused_read_only
 from proxy.listener.server import Limits, Server
 from proxy.listener.shard_endpoints import register as register_shards
+from proxy.machine import Machine
 from proxy.metrics.exposition import Metrics
 from proxy.metrics.siblings import Siblings
 from proxy.routing.links import Connector

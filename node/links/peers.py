@@ -31,7 +31,7 @@ from typing import Protocol
 import structlog
 
 from cluster.endpoints import tcp_endpoint
-from cluster.machine import FrameSocket, Machine, Receive
+from cluster.machine import FrameSocket, Receive
 from cluster.repeats import Repeats
 from cluster.settings import Peer
 from cluster.wire.frames import HIGHEST, LOWEST, PEER_FRAMES, PeerKind, agreed
@@ -39,6 +39,7 @@ from cluster.wire.messages import SPOKEN
 from node.links.incarnations import REFUSED, Incarnations
 from node.links.listeners import Listeners
 from node.links.round_trips import RoundTrips
+from node.machine import Machine
 
 log = structlog.get_logger("peers")
 

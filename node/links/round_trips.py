@@ -7,8 +7,8 @@ import struct
 from collections.abc import Callable, Iterable
 
 from cluster.histogram import ROUND_TRIP_S, Histogram
-from cluster.machine import Machine
 from cluster.wire.frames import PeerKind
+from node.machine import Machine
 
 ASK, ANSWER = (
     PeerKind.ASKED_WHEN.byte,

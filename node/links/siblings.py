@@ -15,13 +15,13 @@ import structlog
 
 from cluster.endpoints import ipc_endpoint, tcp_endpoint
 from cluster.grain import GRAIN
-from cluster.machine import Machine
 from cluster.members.table import Table
 from cluster.settings import Common
 from cluster.wire.frames import PeerKind
 from cluster.wire.link import AskingEnd, Broken, Listening
 from cluster.wire.messages import REQUEST, STATE_BODY, Status
 from node.links.fronts import NODE_IDENTITY
+from node.machine import Machine
 
 log = structlog.get_logger("links")
 

@@ -27,7 +27,6 @@ from cluster.errors import EtcdError
 from cluster.faults import MISTAKES, faults
 from cluster.features.lessor import Lessor
 from cluster.machine import FrameSocket
-from cluster.pacing.gathering import Gathering
 from cluster.pacing.pace import Pace
 from cluster.pacing.patience import COMMIT_RIDES_MS, HURRY_S, Patience
 from cluster.raft import Config, Configuration, EntryKind, IntegrityError, Raft, Ready, Role
@@ -46,6 +45,7 @@ from node.replica.applying import Applies, is_full, one_run
 from node.replica.clock import Clock, signs_of_life_ms
 from node.replica.leaving import FRAME as LEAVING_FRAME
 from node.replica.leaving import Leaving, close
+from node.replica.pauses import GatheringTimer
 from node.replica.raft_view import RaftView
 from node.replica.requests import take_in
 from node.replica.spin import Spin
@@ -141,7 +141,7 @@ class Node:
             self.logged_incarnations)
         self.roster = Roster(self)
         self.applied_index = self.store.position.shard_index
-        self.gathering = Gathering(loop, self._apply, self._unseen, self.wake)
+        self.gathering = GatheringTimer(loop, self._apply, self._unseen, self.wake)
         self.applies = Applies(
             loop, self.watches.gather, self.gathering.go_on, settings.warning_apply_ms / 1000,
             machine.perf_counter)

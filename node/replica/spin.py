@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from cluster.machine import Machine
+from node.machine import Machine
 
 LIMIT_S = 0.00015
 _MOST_SKIPPED = 256

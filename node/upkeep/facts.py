@@ -8,8 +8,8 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
-from cluster.machine import Machine
 from cluster.raft import Role
+from node.machine import Machine
 
 if TYPE_CHECKING:
     from node.replica.server import Node

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from cluster.machine import Machine
+from node.machine import Machine
 
 Work = Callable[[], None]
 _PAUSES = 4  # times as long as the work before took

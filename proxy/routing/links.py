@@ -21,12 +21,12 @@ from functools import partial
 from typing import Any, Protocol
 
 from cluster.endpoints import ipc_endpoint, tcp_endpoint
-from cluster.machine import Machine
 from cluster.members.table import Table
 from cluster.settings import Common
 from cluster.wire.frames import PeerKind
 from cluster.wire.link import AskingEnd, Broken
 from cluster.wire.messages import REQUEST, STATE_BODY, Method
+from proxy.machine import Machine
 from proxy.routing.rounds import Rounds
 
 _FRONT = PeerKind.FRONT.byte

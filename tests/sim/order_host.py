@@ -60,7 +60,7 @@ class NodeProcess(Process):
         if isinstance(self.node, OrderNode):
             self.node.company.busy = 1  # a record waits for others as it does under load
         elif isinstance(self.node, ShardNode):
-            self.node.returning.fewest = 1  # and an entry for clients
+            self.node.returning.policy.fewest = 1  # and an entry for clients
         self.node.roster.ends = False  # a host that was removed comes back under its identity here
         self.node.start()
 

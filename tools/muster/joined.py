@@ -17,9 +17,9 @@ from typing import Any
 
 import structlog
 
-from cluster.machine import Machine
 from cluster.settings import Common, FrontSettings, NodeSettings, loads
 from node.replica.server import Node
+from proxy.machine import Machine
 from proxy.main import Front
 from proxy.routing.links import Connector, Link, Receiver
 from tools.muster.machine import logs

@@ -29,9 +29,7 @@ from cluster.order.log import ENTRY_ITEMS, Attempt, Change, Control, Entries, cu
 from cluster.order.prepare import FATE, REPORT, Prepare, decode_attempt, encode_attempt
 from cluster.order.shown import ENOUGH, ShownRows, decode_ask
 from cluster.order.sound import NewerRecord, Place, sound
-from cluster.pacing.late_feed import LateFeed
 from cluster.pacing.patience import HURRY_S
-from cluster.pacing.returning import Returning
 from cluster.raft import EntryKind, Role
 from cluster.settings import NodeSettings
 from cluster.wire.frames import PeerKind
@@ -51,6 +49,7 @@ from cluster.wire.messages import (
 from node.links.fronts import FrontLink
 from node.links.siblings import NodeLink
 from node.machine import NodeMachine
+from node.replica.pauses import LateFeedTimer, ReturningTimer
 from node.replica.shards.fates import Fates
 from node.replica.shards.feed import ACK_BYTES
 from node.replica.shards.handover import HandOver
@@ -85,12 +84,12 @@ class ShardNode(LinkedNode):
         self._hurried_until = 0.0  # somebody waits for what is applied here, or did just now
         self.leading: ShardLeader[Token] | None = None
         self.shown = ShownRows()
-        self.returning = Returning(loop, self.pace, self.wake)
+        self.returning = ReturningTimer(loop, self.pace, self.wake)
         self._fates = Fates(self)
         self._reporting = Reporting(common.heartbeat_interval_ms / 1000)
         self._questions = LockQuestions(common.heartbeat_interval_ms / 1000)
         self.handover = HandOver(self, settings.leader_placement)
-        self._late_feed = LateFeed(loop, self._feed_unseen, self.wake)
+        self._late_feed = LateFeedTimer(loop, self._feed_unseen, self.wake)
 
     def _close(self) -> None:
         self._late_feed.close()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cluster.machine import Machine
+from node.machine import Machine
 
 
 class LeaseIds:

@@ -12,12 +12,12 @@ from cluster import errors
 from cluster.effects import records
 from cluster.errors import EtcdError
 from cluster.faults import faults
-from cluster.pacing.gathering import Gathering
 from cluster.raft import Entry, EntryKind, IntegrityError
 from cluster.wire.messages import Method
 from node.links.fronts import FrontLink
 from node.replica import applying
 from node.replica.applying import Applies
+from node.replica.pauses import GatheringTimer
 from node.replica.server import Node
 from node.storage import StorageCorruption
 from tests.unit.proxy.fakes import ManualLoop
@@ -160,7 +160,7 @@ class Behind:
         self.writes = SimpleNamespace(prepared=lambda index, term: None)
         self.watches = SimpleNamespace(active=False)
         loop: Any = self.loop
-        self.gathering = Gathering(loop, self.apply, lambda: False, self.wake)
+        self.gathering = GatheringTimer(loop, self.apply, lambda: False, self.wake)
         self.applies = Applies(loop, lambda events: None, self.gathering.go_on)
 
     def apply(self, last: int) -> None:

@@ -7,7 +7,10 @@ from typing import Any
 
 import pytest
 
-from cluster.pacing.gathering import MOST_ENTRIES, PAUSE_S, Gathering
+from cluster.pacing.gathering import MOST_ENTRIES, PAUSE_MS, Gathering
+from node.replica.pauses import GatheringTimer
+
+PAUSE_S = PAUSE_MS / 1000
 
 
 class Clock:
@@ -50,7 +53,7 @@ class Replica:
         self.unseen = True
         self.woken = 0
         loop: Any = self.clock
-        self.gathering = Gathering(loop, self.applied.append, lambda: self.unseen, self._wake)
+        self.gathering = GatheringTimer(loop, self.applied.append, lambda: self.unseen, self._wake)
 
     def _wake(self) -> None:
         self.woken += 1
@@ -103,6 +106,18 @@ def test_many_do_not_wait_for_the_time(replica: Replica) -> None:
     for last in range(1, MOST_ENTRIES + 3):
         replica.gathering.take(last)
     assert replica.applied == [1, MOST_ENTRIES + 2]
+
+
+def test_the_policy_says_until_when_and_holds_no_clock() -> None:
+    policy = Gathering()
+    assert policy.take(1, unseen=True, now_ms=100.0)
+    policy.applied(101.0)
+    assert not policy.take(2, unseen=True, now_ms=102.0)
+    assert not policy.take(3, unseen=True, now_ms=103.0)
+    assert policy.until_ms == 101.0 + PAUSE_MS
+    assert policy.take(4, unseen=False, now_ms=104.0)
+    policy.applied(104.0)
+    assert policy.until_ms is None
 
 
 def test_a_replica_that_ends_applies_nothing_any_more(replica: Replica) -> None:

@@ -6,8 +6,11 @@ from typing import Any
 
 import pytest
 
-from cluster.pacing.late_feed import MOST_RECORDS, PAUSE_S, LateFeed
+from cluster.pacing.late_feed import MOST_RECORDS, PAUSE_MS, LateFeed
+from node.replica.pauses import LateFeedTimer
 from tests.unit.pacing.test_gathering import Clock
+
+PAUSE_S = PAUSE_MS / 1000
 
 
 class Replica:
@@ -19,7 +22,7 @@ class Replica:
         self.applied: list[int] = []
         self.unseen = True
         loop: Any = self.clock
-        self.late = LateFeed(loop, lambda: self.unseen, self.tick)
+        self.late = LateFeedTimer(loop, lambda: self.unseen, self.tick)
 
     def tick(self) -> None:
         if self.records and not self.late.may_wait(self.records):
@@ -83,6 +86,18 @@ def test_what_cannot_be_applied_yet_is_tried_again_by_the_next_tick(replica: Rep
     assert not replica.late.may_wait(1)
     assert not replica.late.may_wait(1)
     assert not replica.late.waits
+
+
+def test_the_policy_says_until_when_and_holds_no_clock() -> None:
+    policy = LateFeed()
+    assert not policy.may_wait(1, unseen=True, now_ms=100.0)
+    policy.applied(101.0)
+    assert policy.may_wait(1, unseen=True, now_ms=102.0)
+    assert policy.until_ms == 101.0 + PAUSE_MS
+    assert not policy.may_wait(2, unseen=False, now_ms=103.0)
+    policy.hasten()
+    assert policy.until_ms is None
+    assert not policy.may_wait(2, unseen=True, now_ms=104.0)
 
 
 def test_a_replica_that_ends_leaves_what_waits(replica: Replica) -> None:

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from cluster.pacing.pace import Pace
-from cluster.pacing.returning import FEWEST, LONGEST_S, Returning
+from cluster.pacing.returning import FEWEST, LONGEST_MS, Returning
+from node.replica.pauses import ReturningTimer
 from tests.unit.pacing.test_gathering import Clock
 
 
@@ -19,7 +20,7 @@ class Leader:
         self.pace = Pace(full_requests=1000)
         self.woken = 0
         loop: Any = self.clock
-        self.returning = Returning(loop, self.pace, self._wake)
+        self.returning = ReturningTimer(loop, self.pace, self._wake)
 
     def _wake(self) -> None:
         self.woken += 1
@@ -70,7 +71,7 @@ def test_nobody_is_waited_for_longer_than_an_entry_takes(leader: Leader) -> None
 
 def test_the_wait_is_bounded_and_becomes_twice_what_clients_take(leader: Leader) -> None:
     leader.entry(100, round_s=10.0)
-    leader.clock.pass_(LONGEST_S)
+    leader.clock.pass_(LONGEST_MS / 1000)
     assert leader.due(1)
     for _ in range(60):
         leader.entry(100)
@@ -102,6 +103,18 @@ def test_clients_that_come_back_are_waited_for_each_time_again(leader: Leader) -
         tried += not leader.due(1)
         leader.clock.pass_(0.001)
     assert tried > 300  # the first that was not in vain ended the pauses
+
+
+def test_the_policy_says_until_when_and_holds_no_clock() -> None:
+    pace = Pace()
+    policy = Returning(pace)
+    policy.taken(100.0)
+    policy.answered(100, 20, 103.0)
+    assert pace.awaited == 95
+    assert policy.until_ms == 106.0  # no longer than the entry took
+    policy.in_vain()
+    assert pace.awaited == 0
+    assert policy.until_ms is None
 
 
 def test_with_its_term_a_leader_stops_waiting(leader: Leader) -> None:

@@ -12,11 +12,11 @@ import pytest
 from cluster.effects import records
 from cluster.order.following.feed_queue import FeedQueue
 from cluster.order.log import Cut, Fold, encode_cut, entry
-from cluster.pacing.late_feed import LateFeed
 from cluster.raft import Entry, EntryKind
 from cluster.wire.messages import Method
 from node.links.fronts import FrontLink
 from node.replica.applying import Applies
+from node.replica.pauses import LateFeedTimer
 from node.replica.shards.fates import Fates
 from node.replica.shards.shard_node import ShardNode
 from node.storage import ApplyFailed, StateStore
@@ -61,7 +61,7 @@ class Replica(ShardNode):
             "watches": SimpleNamespace(active=False),
             "upkeep": SimpleNamespace(logged_bytes=lambda size, ordered: None),
             "fronts": SimpleNamespace(drop=self.dropped.append),
-            "_late_feed": LateFeed(still, lambda: True, lambda: None),
+            "_late_feed": LateFeedTimer(still, lambda: True, lambda: None),
             "_feed": FeedQueue(0),
             "_fates": Fates(self),
             "_count_at_applied": 0,

@@ -1,0 +1,16 @@
+"""What a front needs of its machine besides what ``cluster.machine`` says: the loop that it runs on."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Protocol
+
+from cluster import machine
+
+
+class Machine(machine.Machine, Protocol):
+    """The machine as a front sees it."""
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop:
+        """The process's event loop; its clock is :meth:`monotonic`."""
