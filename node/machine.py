@@ -1,4 +1,4 @@
-"""What a node needs of its machine besides what ``cluster.machine`` says: the loop that it runs on, and disks."""
+"""What a node needs of its machine besides what ``cluster.machine`` says: its loop, and disks."""
 
 from __future__ import annotations
 
