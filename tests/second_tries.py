@@ -16,6 +16,8 @@ from pathlib import Path
 import pytest
 from _pytest.runner import runtestprotocol
 
+from tests.limits import limited
+
 VARIABLE = "MUSTER_SECOND_TRIES"
 MOST = 3
 NEVER = frozenset({"unit", "sim", "linearizability"})
@@ -107,10 +109,12 @@ def of_processes(item: pytest.Item) -> bool:
 
 
 def _end_fixtures(item: pytest.Item) -> pytest.TestReport:
-    """End also what a test shares with others: it may have left hosts dead, so all is made anew."""
+    """End also what a test shares with others: it may have left hosts dead, so all is made anew. It has one
+    limit of time."""
     state = item.session._setupstate
     ends = (pytest.exit.Exception, KeyboardInterrupt)
-    call = pytest.CallInfo.from_call(lambda: state.teardown_exact(None), "teardown", reraise=ends)
+    with limited(item):
+        call = pytest.CallInfo.from_call(lambda: state.teardown_exact(None), "teardown", reraise=ends)
     return pytest.TestReport.from_item_and_call(item, call)
 
 

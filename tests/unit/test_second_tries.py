@@ -37,8 +37,8 @@ class Run:
         self.names = folder / "names"
         (folder / "tests").mkdir()
         (folder / "tests/conftest.py").write_text(
-            "from tests import second_tries\n\n"
-            "def pytest_configure(config):\n    second_tries.register(config)\n"
+            "from tests import limits, second_tries\n\n"
+            "def pytest_configure(config):\n    limits.register(config)\n    second_tries.register(config)\n"
         )  # fmt: skip
         (folder / "pyproject.toml").write_text('[tool.pytest.ini_options]\nfilterwarnings = ["error"]\n')
 
@@ -185,3 +185,44 @@ def test_each_try_has_the_whole_limit_of_time(project: Run) -> None:
     code, said = project.run("--timeout=1")
     assert code == 1, said
     assert "1 failed, 1 rerun" in said
+
+
+def test_what_is_shared_has_a_limit_when_it_ends_for_a_second_try(project: Run) -> None:
+    project.test("cluster/test_some.py", """
+import time
+
+@pytest.fixture(scope="session")
+def hosts():
+    yield
+    tries.append("ended")
+    if tries.count("ended") == 1:
+        time.sleep(LONG_S)
+
+def test_kills(hosts):
+    fail(1, "kills")
+
+def test_after(hosts):
+    assert "ended" in tries
+""".replace("LONG_S", str(LIMIT_S)))
+    code, said = project.run("--timeout=5")
+    assert code == 0, said
+    assert "2 passed, 2 rerun" in said
+    assert "Timeout" in said.partition(HEADING)[2]
+
+
+def test_fixtures_that_end_after_a_failure_have_a_limit(project: Run) -> None:
+    project.test("unit/test_some.py", """
+import time
+
+@pytest.fixture
+def hosts():
+    yield
+    time.sleep(LONG_S)
+
+def test_wrong(hosts):
+    fail(1, "wrong")
+""".replace("LONG_S", str(LIMIT_S)))
+    code, said = project.run("--timeout=5")
+    assert code == 1, said
+    assert "1 failed, 1 error" in said
+    assert "Timeout" in said
