@@ -235,11 +235,11 @@ class Feed:
         answer = Answer.decode(body, HEAD.size)
         self.shown(answer.index)
         if answer.code:
-            begun = waiter.begun
-            self.cancel(waiter)
-            waiter.start(answer)
-            if begun:
-                waiter.woken(None)
+            if waiter.begun:
+                self._in_turn(waiter, None)
+            else:
+                self.cancel(waiter)
+                waiter.start(answer)
             return
         if not waiter.since:
             waiter.since = answer.index + 1
@@ -251,7 +251,7 @@ class Feed:
             return
         fired = Fired(answer.body)
         waiter.since = fired.event.index + 1
-        self._fire(waiter, fired)
+        self._in_turn(waiter, fired)
         if waiter.stream and waiter.alive:
             self._look_back(waiter)
 
@@ -282,7 +282,7 @@ class Feed:
                 self._firing.append((waiter, fired))
                 if not waiter.stream:
                     self._drop(waiter)
-        if self._firing:
+        if self._firing and not self._scheduled:
             self._wake()
 
     def _judge_anew(self, index: int) -> None:
@@ -308,8 +308,15 @@ class Feed:
                 found += self._here[path]
         return found
 
+    def _in_turn(self, waiter: Waiter, fired: Fired | None) -> None:
+        """At once, or behind all that waits for its turn: some of that may be this one's."""
+        if self._firing:
+            self._firing.append((waiter, fired))
+        else:
+            self._fire(waiter, fired)
+
     def _fire(self, waiter: Waiter, fired: Fired | None) -> None:
-        if not waiter.stream:
+        if fired is None or not waiter.stream:
             self.cancel(waiter)
         try:
             waiter.woken(fired)

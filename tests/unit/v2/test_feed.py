@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 from types import SimpleNamespace
 from typing import Any
+
+import pytest
 
 from cluster.features.v2.changes import evaluate
 from cluster.features.v2.events import encode_news
@@ -14,7 +17,7 @@ from cluster.features.v2.tree import KEYS, Tree
 from cluster.features.v2.user_changes import UserChange, UserOp, UserWish, changed
 from cluster.wire.messages import HEAD, Method
 from proxy.routing.router import Waiting
-from proxy.v2.waiting.feed import Feed
+from proxy.v2.waiting.feed import Feed, Waiter
 
 
 class Router:
@@ -27,7 +30,9 @@ class Router:
     def __init__(self) -> None:
         self.routes = [SimpleNamespace(replica=self.link())]
         self.later: list[Callable[[], object]] = []
-        self.loop = SimpleNamespace(time=lambda: 0.0, call_later=lambda _, then: self.later.append(then))
+        self.soon: list[Callable[[], object]] = []
+        self.loop = SimpleNamespace(
+            time=lambda: 0.0, call_later=lambda _, then: self.later.append(then), call_soon=self.soon.append)
         self.sent: list[tuple[Any, Waiting]] = []
         self.posted: list[tuple[Any, int, bytes]] = []
 
@@ -35,8 +40,21 @@ class Router:
     def link() -> Any:
         return SimpleNamespace(closed=False)
 
+    def turn(self) -> None:
+        """A turn of the loop."""
+        soon = self.soon[:]
+        del self.soon[:]
+        for callback in soon:
+            callback()
+
     def send(self, link: Any, waiting: Waiting) -> None:
         self.sent.append((link, waiting))
+
+    def answer(self, waiter: Waiter, answer: Answer) -> None:
+        """To the last look back of this one."""
+        waiting = [waiting for _, waiting in self.sent if waiting.context[0] is waiter][-1]
+        assert waiting.then is not None
+        waiting.then(waiting, 0, bytes(HEAD.size) + answer.encode())
 
     def post(self, link: Any, rid: int, method: int, body: bytes) -> None:
         self.posted.append((link, method, body))
@@ -101,3 +119,81 @@ def test_all_are_judged_anew_when_users_change() -> None:
     waiting.then(waiting, 0, bytes(HEAD.size) + Answer(0, denied.json(), denied.code).encode())
     assert woken[2:] == [None]  # that wait ends
     assert [waiter.alive for waiter in waiters] == [False, True, True]
+
+
+WAITING = 250  # more than are woken in one turn
+
+
+def events_of(values: list[bytes]) -> list[bytes]:
+    """The rows of the events of these sets of one key."""
+    tree, found = Tree(), []
+    for value in values:
+        rows = evaluate(tree, Write(Op.SET, KEYS + b"/k", value)).rows
+        tree.take(rows)
+        found += [row for name, row in rows if name[:1] == b"h" and row is not None]
+    return found
+
+
+def crowd(feed: Feed, router: Router, stream: bool) -> tuple[list[Waiter], list[list[bytes | None]]]:
+    """So many who wait, and what each of them is told."""
+    told: list[list[bytes | None]] = [[] for _ in range(WAITING)]
+
+    def teller(number: int) -> Callable[[Any], None]:
+        return lambda fired: told[number].append(None if fired is None else fired.event.node.value)
+
+    waiters = [feed.wait(b"/1/k", False, 1, stream, lambda _: None, teller(n)) for n in range(WAITING)]
+    for waiter in waiters:
+        router.answer(waiter, Answer(0, b""))
+    router.sent.clear()
+    return waiters, told
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_a_look_back_does_not_overtake_an_event_that_waits_for_its_turn(stream: bool) -> None:
+    router = Router()
+    feed = Feed(router)  # type: ignore[arg-type]
+    waiters, told = crowd(feed, router, stream)
+    first, second = events_of([b"1", b"2"])
+    link = router.routes[0].replica
+    router.v2_news(link, encode_news(1, False, [(first, ())]))
+    assert told[-1] == [], "its turn is to come"
+    router.v2_news(link, encode_news(2, True, []))  # the node had no room for the second event
+    feed.tick(1)
+    router.answer(waiters[-1], Answer(2, second))
+    while router.soon:
+        router.turn()
+    assert told[-1] == ([b"1", b"2"] if stream else [b"1"])
+    assert told[0] == [b"1"]
+
+
+def test_a_wait_that_is_ended_has_its_events_first() -> None:
+    router = Router()
+    feed = Feed(router)  # type: ignore[arg-type]
+    waiters, told = crowd(feed, router, True)
+    link = router.routes[0].replica
+    router.v2_news(link, encode_news(1, False, [(events_of([b"1"])[0], ())]))
+    router.v2_news(link, encode_news(2, True, []))
+    feed.tick(1)
+    denied = V2Error(Code.UNAUTHORIZED, b"Insufficient credentials")
+    for waiter in (waiters[-1], waiters[0]):
+        router.answer(waiter, Answer(0, denied.json(), denied.code))
+    while router.soon:
+        router.turn()
+    assert told[-1] == told[0] == [b"1", None]
+    assert not waiters[-1].alive
+    assert not waiters[0].alive
+
+
+def test_events_that_come_while_some_wait_for_their_turn_wake_no_more_in_a_turn() -> None:
+    router = Router()
+    feed = Feed(router)  # type: ignore[arg-type]
+    _, told = crowd(feed, router, True)
+    link = router.routes[0].replica
+    for number, row in enumerate(events_of([b"%d" % number for number in range(10)])):
+        router.v2_news(link, encode_news(number + 1, False, [(row, ())]))
+    turns = [sum(map(len, told))]
+    while router.soon:
+        router.turn()
+        turns.append(sum(map(len, told)))
+    assert all(after - before <= 200 for before, after in pairwise(turns))
+    assert all(heard == [b"%d" % number for number in range(10)] for heard in told)
