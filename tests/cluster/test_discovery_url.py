@@ -9,10 +9,13 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
+import grpc
 import pytest
 
+from cluster.pb import rpc_pb2 as pb
 from tests.cluster.local_cluster import LIMIT_S, command, environment, until
 from tests.cluster.one_host import Host, started
+from tests.interop.hosts import unary
 from tests.interop.v2_hosts import ETCD, Server, etcd_with_v2, serves
 from tests.ports import free_base_port, free_ports
 
@@ -177,6 +180,38 @@ def test_a_directory_is_made_by_the_service_and_is_good_for_a_start(service: Ser
     assert other != url
     found = service.ask("GET", other.removeprefix(f"http://{service.address}") + "/_config/size")
     assert json.loads(found.body)["node"]["value"] == "3"
+
+
+def test_hosts_find_each_other_by_keys_of_version_3(service: Server, tmp_path: Path) -> None:
+    def put(key: bytes, value: bytes) -> None:
+        with grpc.insecure_channel(service.address) as channel:
+            unary(channel, "KV/Put", pb.PutResponse)(pb.PutRequest(key=key, value=value), timeout=LIMIT_S)
+
+    def come(name: str, port: int) -> Host:
+        by_token = (f"--name={name}", "--discovery-token=both", f"--discovery-endpoints={service.address}",
+                    f"--initial-advertise-peer-urls=http://127.0.0.1:{port + 1}", *STEADY)  # fmt: skip
+        return Host(tmp_path / name, port, 1, *by_token)
+
+    put(b"/_etcd/registry/both/_config/size", b"2")
+    ports = [free_base_port(1), free_base_port(1)]
+    with contextlib.ExitStack() as stack:
+        first = come("h0", ports[0])
+        stack.callback(first.kill)
+        until(lambda: "found 1 peer(s), waiting for 1 more" in first.log.read_text())
+        first.kill()  # who has no data yet may come again
+        hosts = [come(f"h{i}", port) for i, port in enumerate(ports)]
+        for host in hosts:
+            stack.callback(host.kill)
+        servers = [Server(f"127.0.0.1:{host.port}") for host in hosts]
+        for server in servers:
+            until(lambda: serves(server))  # noqa: B023
+        with grpc.insecure_channel(service.address) as channel:
+            at = b"/_etcd/registry/both/members/"
+            asked = pb.RangeRequest(key=at, range_end=at[:-1] + b"0")
+            found = unary(channel, "KV/Range", pb.RangeResponse)(asked, timeout=LIMIT_S)
+        registered = {kv.key.removeprefix(at).decode(): kv.value.decode() for kv in found.kvs}
+        assert sorted(registered.values()) == [f"h{i}=http://127.0.0.1:{p + 1}" for i, p in enumerate(ports)]
+        until(lambda: members(servers[0]).keys() == {f"{int(i, 16):x}" for i in registered})
 
 
 def test_an_etcd_is_as_good_a_service_and_finds_others_at_muster(service: Server, tmp_path: Path) -> None:

@@ -104,7 +104,7 @@ class Channels:
         self._channels: dict[str, grpc.Channel] = {}
         for endpoint in endpoints:
             if endpoint not in self._channels:
-                self._channels[endpoint] = self._open(endpoint)
+                self._channels[endpoint] = opened(config, endpoint)
         self._order = list(self._channels)
         self._ready = dict.fromkeys(self._channels, False)
         self._followed = False
@@ -182,32 +182,34 @@ class Channels:
 
             channel.subscribe(changed, try_to_connect=True)
 
-    def _open(self, endpoint: str) -> grpc.Channel:
-        config, target = self._config, self._config.target(endpoint)
-        where = f"unix:{target.address}" if target.unix else f"dns:///{target.address}"
-        options: list[tuple[str, Any]] = [
-            ("grpc.max_receive_message_length", config.max_recv_bytes),
-            ("grpc.max_send_message_length", -1),  # the limit is checked by the client, with etcd's message
-            ("grpc.keepalive_time_ms", config.keepalive_ms),
-            ("grpc.keepalive_timeout_ms", config.keepalive_timeout_ms),
-            ("grpc.http2.max_pings_without_data", 0),  # a watch that only listens must notice a dead network, too
-            ("grpc.initial_reconnect_backoff_ms", 100),
-            ("grpc.max_reconnect_backoff_ms", 1000),
-            ("grpc.min_reconnect_backoff_ms", config.dial_timeout_ms),  # of one attempt to connect
-            ("grpc.dns_min_time_between_resolutions_ms", 1000),  # a restarted host may have a new address
-            ("grpc.service_config_disable_resolution", 1),
-        ]
-        if target.address.startswith(("127.", "localhost", "[::1]")):
-            options.append(("grpc.enable_http_proxy", 0))
-        if target.tls is None:
-            return grpc.insecure_channel(where, options)
-        trusted: bytes | None = None
-        if config.server_name:
-            options.append(("grpc.ssl_target_name_override", config.server_name))
-        if target.tls.unchecked and (shown := shown_by(target, config.dial_timeout_ms / 1000)) is not None:
-            trusted = shown.pem
-            options.append(("grpc.ssl_target_name_override", shown.name))
-        return grpc.secure_channel(where, _credentials(target.tls, trusted), options)
+
+def opened(config: Config, endpoint: str) -> grpc.Channel:
+    """A channel to an endpoint, not connected yet. Exit where files of TLS cannot be read."""
+    target = config.target(endpoint)
+    where = f"unix:{target.address}" if target.unix else f"dns:///{target.address}"
+    options: list[tuple[str, Any]] = [
+        ("grpc.max_receive_message_length", config.max_recv_bytes),
+        ("grpc.max_send_message_length", -1),  # the limit is checked by the client, with etcd's message
+        ("grpc.keepalive_time_ms", config.keepalive_ms),
+        ("grpc.keepalive_timeout_ms", config.keepalive_timeout_ms),
+        ("grpc.http2.max_pings_without_data", 0),  # a watch that only listens must notice a dead network, too
+        ("grpc.initial_reconnect_backoff_ms", 100),
+        ("grpc.max_reconnect_backoff_ms", 1000),
+        ("grpc.min_reconnect_backoff_ms", config.dial_timeout_ms),  # of one attempt to connect
+        ("grpc.dns_min_time_between_resolutions_ms", 1000),  # a restarted host may have a new address
+        ("grpc.service_config_disable_resolution", 1),
+    ]
+    if target.address.startswith(("127.", "localhost", "[::1]")):
+        options.append(("grpc.enable_http_proxy", 0))
+    if target.tls is None:
+        return grpc.insecure_channel(where, options)
+    trusted: bytes | None = None
+    if config.server_name:
+        options.append(("grpc.ssl_target_name_override", config.server_name))
+    if target.tls.unchecked and (shown := shown_by(target, config.dial_timeout_ms / 1000)) is not None:
+        trusted = shown.pem
+        options.append(("grpc.ssl_target_name_override", shown.name))
+    return grpc.secure_channel(where, _credentials(target.tls, trusted), options)
 
 
 def _dial(channel: grpc.Channel) -> None:

@@ -73,8 +73,7 @@ def test_a_rate_of_traces_is_of_a_million() -> None:
 
 @pytest.mark.parametrize(
     "arg",
-    ["--peer-cert-file=c", "--peer-auto-tls",
-     "--discovery-token=t"],
+    ["--peer-cert-file=c", "--peer-auto-tls"],
 )  # fmt: skip
 def test_what_is_not_there_yet_is_refused_by_name(arg: str) -> None:
     with pytest.raises(ConfigError, match=r"^--[a-z0-9-]+ is not supported yet"):

@@ -231,11 +231,7 @@ def build(values: Values) -> ServerConfig:
         raise ConfigError("--listen-peer-urls must not be empty")
     if not listen_client:
         raise ConfigError("--listen-client-urls must not be empty")
-    if (values["discovery-srv"] != "") + (values["discovery"] != "") + values.is_set("initial-cluster") > 1:
-        raise ConfigError(
-            "multiple discovery or bootstrap flags are set. "
-            'Choose one of "initial-cluster", "discovery" or "discovery-srv"')
-    _check_discovery(values["discovery"])
+    _check_discovery(values)
     advertise_peer = _advertised(values, "initial-advertise-peer-urls", listen_peer)
     cluster_text = values["initial-cluster"]
     if not values.is_set("initial-cluster"):
@@ -282,7 +278,22 @@ def build(values: Values) -> ServerConfig:
     )
 
 
-def _check_discovery(url: str) -> None:
+def _check_discovery(values: Values) -> None:
+    """One way to find each other, as etcd."""
+    url, endpoints = values["discovery"], values["discovery-endpoints"]
+    ways = (values["discovery-srv"] != "", url != "", bool(endpoints), values.is_set("initial-cluster"))
+    if sum(ways) > 1:
+        raise ConfigError(
+            "multiple discovery or bootstrap flags are set. "
+            'Choose one of "initial-cluster", "discovery", "discovery-endpoints" or "discovery-srv"')
+    v3 = ("token", "cert", "key", "cacert", "user", "password")
+    if values["discovery-proxy"] != "" and (endpoints or any(values[f"discovery-{name}"] for name in v3)):
+        raise ConfigError(
+            "both v2 discovery settings (discovery, discovery-proxy) and v3 discovery settings "
+            "(discovery-token, discovery-endpoints, discovery-cert, discovery-key, discovery-cacert, "
+            "discovery-user, discovery-password) are set")
+    if (values["discovery-token"] != "") != bool(endpoints):
+        raise ConfigError("both --discovery-token and --discovery-endpoints must be set")
     if not url:
         return
     parts = urlsplit(url)

@@ -25,6 +25,7 @@ SIZE_NOT_FOUND = "discovery: size key not found"
 BAD_SIZE = "discovery: size key is bad"
 BAD_ENDPOINT = "discovery: bad discovery endpoint"
 INVALID_URL = "discovery: invalid URL"
+INVALID_PEER_URL = "discovery: invalid peer URL"
 DUPLICATE_ID = "discovery: found duplicate id"
 DUPLICATE_NAME = "discovery: found duplicate name"
 FULL = "discovery: cluster is full"
@@ -48,20 +49,23 @@ class Asked(Protocol):
 
 
 class Directory:
-    """One directory, looked at by one host. ``own``: its entry's name; "": a proxy, which has none."""
+    """One directory, looked at by one host. ``own``: its entry's name; "": a proxy, which has none.
+    ``again``: a host that is registered may come again, as in keys of version 3."""
 
     def __init__(
-        self, service: Asked, own: str, log: Logger, sleep: Callable[[float], None] = time.sleep
-    ) -> None:
+        self, service: Asked, own: str, log: Logger, sleep: Callable[[float], None] = time.sleep, *,
+        again: bool = False,
+    ) -> None:  # fmt: skip
         self._service = service
         self._own = own
         self._log = log
         self._sleep = sleep
+        self._again = again
 
     def join(self, entry: str) -> Cluster:
         """Register this host with its ``name=URL,...``, and wait for the rest. DirectoryFailed."""
         nodes, _, _ = self._look()
-        if any(node.name == self._own for node in nodes):
+        if not self._again and any(node.name == self._own for node in nodes):
             raise DirectoryFailed(DUPLICATE_ID)
         created = self._register(entry)
         # as etcd: what answers next has to know of it
@@ -103,7 +107,7 @@ class Directory:
                 self._log.info(f"found {who} {node.name} in the cluster")
             if len(nodes) >= size:
                 self._log.info(f"found {size} needed peer(s)")
-                return _cluster(nodes[:size], size)
+                return _cluster(nodes[:size], size, INVALID_PEER_URL if self._again else INVALID_URL)
             if new or not told:
                 told = True
                 self._log.info(f"found {len(nodes)} peer(s), waiting for {size - len(nodes)} more")
@@ -153,7 +157,7 @@ class Directory:
                 raise DirectoryFailed(str(e)) from None
 
 
-def _cluster(nodes: Sequence[Node], size: int) -> Cluster:
+def _cluster(nodes: Sequence[Node], size: int, invalid: str) -> Cluster:
     """Names and URLs out of the entries. DirectoryFailed."""
     found: Cluster = []
     for part in ",".join(node.value for node in nodes).split(","):
@@ -163,7 +167,7 @@ def _cluster(nodes: Sequence[Node], size: int) -> Cluster:
                 raise ConfigError(part)
             found.append((name, parse_peer_url(url).text))
         except ConfigError:
-            raise DirectoryFailed(INVALID_URL) from None
+            raise DirectoryFailed(invalid) from None
     if len({name for name, _ in found}) != size:
         raise DirectoryFailed(DUPLICATE_NAME)
     return sorted(found)

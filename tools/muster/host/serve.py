@@ -51,13 +51,13 @@ def run(config: ServerConfig) -> int:
         if config.tls is not None:
             check_files(config.tls)
         if not bootstrap.is_known(config.data_dir):
-            if setting(config, "discovery"):  # whoever is registered there has to come
+            if by_url.discovers(config):  # whoever is registered there has to come
                 ports.compare(config, config.shards)
                 ports.wait_until_free(config, config.shards, log)
             config = by_url.with_cluster(by_srv.with_cluster(config, log), log)
             # a refused first start leaves nothing that the next one would go by
             ports.compare(config, config.shards, bootstrap.peers_of(config.initial_cluster, config.initial_cluster_token))
-        elif setting(config, "discovery"):
+        elif by_url.discovers(config):
             log.warning(
                 "discovery token ignored since a cluster has already been initialized. "
                 f'Valid log found at "{bootstrap.member_dir(config.data_dir)}"')
