@@ -493,7 +493,6 @@ def test_only_root_changes_or_copies_the_store_whole(muster: Client) -> None:
 def test_a_client_without_a_name_does_and_learns_nothing(muster: Client) -> None:
     """Each of these was open to anybody in releases of etcd before March 2026."""
     muster.ask("Lease/LeaseGrant", pb.LeaseGrantRequest(TTL=600, ID=91), "root")
-    muster.put(b"/d/x", "root", lease=91)
     requests: list[tuple[str, Any]] = [
         ("Cluster/MemberList", pb.MemberListRequest()),
         ("Cluster/MemberList", pb.MemberListRequest(linearizable=True)),

@@ -124,6 +124,11 @@ def keep_alives_are_not_judged(patch: Patch) -> None:
     _anybody_may(patch, Method.LEASE_KEEPALIVE)
 
 
+def leases_without_keys_are_anybodys(patch: Patch) -> None:
+    """Also theirs who have no name."""
+    patch.setattr(cluster.features.auth.judge._Asked, "named", lambda self: None)
+
+
 def puts_under_leases_are_puts(patch: Patch) -> None:
     """Who writes under a lease may make its other keys live, or go."""
     patch.setattr(proxy.services.kv, "may_write_lease", lambda *args: args[4]())
@@ -208,6 +213,7 @@ MUTANTS = [
     Mutant(revokes_are_not_judged, 1, (ASKED, EFFECT)),
     Mutant(revokes_are_not_judged, 3, (ASKED, EFFECT), first=6),
     Mutant(keep_alives_are_not_judged, 1, (ASKED,)),
+    Mutant(leases_without_keys_are_anybodys, 1, (ASKED,)),
     Mutant(puts_under_leases_are_puts, 1, (ASKED, EFFECT), first=2),
     Mutant(void_tokens_count, 1, (ASKED, EFFECT), first=14),
     Mutant(old_revisions_count, 1, (ASKED, EFFECT)),

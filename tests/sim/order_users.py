@@ -69,7 +69,7 @@ _LATEST = 1 << 62
 
 Need = tuple[
     str, bytes, bytes
-]  # "read", "write", "valid", "root", or "token" if any will do; key, range_end
+]  # "read", "write", "valid", "root", or "named" for anybody who has a name; key, range_end
 
 
 @dataclass
@@ -99,8 +99,8 @@ class State:
         ):
             return TOKEN
         what, key, end = need
-        if what == "token":
-            return None
+        if what == "named":
+            return None if name else EMPTY
         if what != "root" and who is not None and who.kind == Kind.JWT and who.revision < self.revision:
             return OLD
         if not name:
@@ -164,10 +164,10 @@ def needs_of(method: str, request: Any, keys: list[bytes], *, in_txns: bool) -> 
             found += needs_of(name, inner, keys if in_txns else [], in_txns=in_txns)
         return found
     if method in ("LeaseRevoke", "LeaseKeepAlive"):
-        return [("token", b"", b""), *(("write", key, b"") for key in keys)]
+        return [("named", b"", b""), *(("write", key, b"") for key in keys)]
     if method in ("LeaseTimeToLive", "LeaseLeases"):
         return [
-            ("valid" if method == "LeaseTimeToLive" else "token", b"", b""),
+            ("valid" if method == "LeaseTimeToLive" else "named", b"", b""),
             *(("read", key, b"") for key in keys),
         ]
     return [("valid" if method == "LeaseGrant" else "root", b"", b"")]

@@ -100,6 +100,11 @@ class _Asked:
             raise EtcdError(errors.AUTH_OLD_REVISION)
         return self._user()
 
+    def named(self) -> None:
+        """He has to be somebody."""
+        if not self._principal.user:
+            raise EtcdError(errors.USER_EMPTY)
+
     def root(self) -> None:
         """He has to have the role root. Of a user who is none etcd says so here, and only here."""
         if self._principal.user and self._principal.user not in self._state.users:
@@ -127,8 +132,8 @@ class _Asked:
             raise EtcdError(errors.PERMISSION_DENIED)
 
     def reads_all(self, keys: Iterable[bytes]) -> None:
-        """He has to be allowed to read each of these keys; where there is none, nobody needs to be
-        anybody."""
+        """He has to be allowed to read each of these keys, and somebody where there is none."""
+        self.named()
         for key in keys:
             if self._state.is_root(self.valid()):
                 return
@@ -136,6 +141,7 @@ class _Asked:
 
     def writes_all(self, keys: Iterable[bytes]) -> None:
         """Likewise, to write them."""
+        self.named()
         for key in keys:
             if self._state.is_root(self.valid()):
                 return
