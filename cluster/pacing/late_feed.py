@@ -4,7 +4,7 @@ A shard's follower applies for whoever reads or watches at it. What each apply c
 position, batch, a table of what was told) is some 150 us, as much as 40 puts; and rows that follow each
 other find the write buffer in the CPU's caches. So a follower where nobody looks applies what its feed
 brought at most every ``PAUSE_MS``, unless ``MOST_RECORDS`` wait. Whatever asks it for anything but a write
-has it caught up first (``ShardNode.catch_up``), so nobody sees anything older than if each record had been
+has it caught up first (``ShardRole.catch_up``), so nobody sees anything older than if each record had been
 applied as it came (decision 31). Node 0's counterpart is ``cluster.pacing.gathering``.
 """
 

@@ -273,7 +273,8 @@ class Changes:
                 member=f"{change.member_id:x}",
             )
         body = REQUEST.pack(0, 0) if change is None else REQUEST.pack(change.kind, change.member_id)
-        node.ask_leader(shard, Method.RECONFIGURE, body, lambda status, data: self._told(shard, status, data))
+        node.role.ask_leader(
+            shard, Method.RECONFIGURE, body, lambda status, data: self._told(shard, status, data))
 
     def _told(self, shard: int, status: int, data: bytes) -> bool:
         if status == Status.OK and self._leads:

@@ -106,7 +106,6 @@ class Roster:
             ],
         )
         self.look()
-        node.members_changed()
         if node.settings.shard == 0:
             node.fronts.broadcast(Status.MEMBERS, self.table.encode_all())
             node.wake()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from cluster.settings import Common
@@ -39,7 +40,17 @@ class Clock:
         self._next_state = 0.0
         self._next_second = 0.0
         self._timer: asyncio.TimerHandle | None = None
+        self._heartbeats: list[Callable[[], None]] = []
+        self._seconds: list[Callable[[], None]] = []
         self._due_ms = 0  # when the timer goes off, as far as Raft is concerned
+
+    def each_heartbeat(self, call: Callable[[], None]) -> None:
+        """Have that called every heartbeat."""
+        self._heartbeats.append(call)
+
+    def each_second(self, call: Callable[[], None]) -> None:
+        """Have that called every second."""
+        self._seconds.append(call)
 
     def start(self) -> None:
         """Begin to tick."""
@@ -82,7 +93,8 @@ class Clock:
                 node.standing.say_state()
             node.upkeep.tick()
             node.standing.say_ready()
-            node.heartbeat()
+            for call in self._heartbeats:
+                call()
         if now >= self._next_second:
             self._next_second = now + 1.0
             node.reads.sweep()
@@ -91,14 +103,16 @@ class Clock:
             node.streams.sweep()
             node.fronts.sweep(now)
             node.upkeep.second()
-            node.second()
+            for call in self._seconds:
+                call()
             node.standing.second(now)
         self._arm(node.raft.next_deadline(), now_ms, now)
         node.wake()
 
     def _arm(self, raft_due_ms: int, now_ms: int, now: float) -> None:
         due = min(self._next_heartbeat - now, (raft_due_ms - now_ms) / 1000)
-        if self._node.connecting():
+        links = self._node.role.links
+        if links is not None and links.dirty:  # nothing tells when their connections stand
             due = min(due, self._interval_s / 5)
         due = max(due, 0.001)
         self._due_ms = now_ms + math.ceil(due * 1000)

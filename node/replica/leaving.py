@@ -1,8 +1,8 @@
 """A node's orderly end: it leads nothing any more, what it was asked is answered, and its fronts ask elsewhere.
 
 1. Peers are told (frame ``G``), so that none hands leadership to a node that is about to go.
-2. Leadership is handed over, and again if it comes back. What only a leader is told (``Node.needs_to_lead``) is waited
-   for before, up to an election timeout.
+2. Leadership is handed over, and again if it comes back. What only a leader is told (``Owed.LEADING``) is
+   waited for before, up to an election timeout.
 3. What was logged here has its fate only later: with the next leader's first entry, on shards other than 0 with its
    first cut. It is waited for, up to three election timeouts in all: links and feed stay open until then (I7, I23).
 4. Fronts are told (LEAVING). A front sends nothing more, and says FAREWELL once it has every answer. So no request is in
@@ -21,6 +21,7 @@ import structlog
 
 from cluster.raft import Role
 from cluster.wire.frames import PeerKind
+from node.replica.role import Owed
 
 if TYPE_CHECKING:
     from node.replica.server import Node
@@ -46,7 +47,8 @@ class Leaving:
         node.stopping = True
         began = node.loop.time()
         self._tell_peers()
-        await self._until(lambda: not node.needs_to_lead or not self._may_hand_over, began + self._election_s)
+        await self._until(
+            lambda: node.role.owed is not Owed.LEADING or not self._may_hand_over, began + self._election_s)
         if not await self._until(self._settled, began + common.leave_s - self._election_s):
             log.warning("stopping with requests whose outcome is not known", shard=node.settings.shard,
                         leads=node.raft.role is Role.LEADER)
@@ -88,7 +90,7 @@ class Leaving:
                 node.wake()
             if successors:
                 return False
-        return not node.owes
+        return node.role.owed is Owed.NOTHING
 
 
 def close(node: Node) -> None:

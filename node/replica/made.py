@@ -1,21 +1,27 @@
-"""Which kind of node a shard's settings ask for."""
+"""Which role a shard's settings ask for."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from cluster.settings import NodeSettings
 from node.machine import NodeMachine
+from node.replica.lone import LoneRole
+from node.replica.role import Kinds, Role
 from node.replica.server import Node
-from node.replica.shards.order_node import OrderNode
-from node.replica.shards.shard_node import ShardNode
+from node.replica.shards.order_node import OrderRole
+from node.replica.shards.shard_node import ShardRole
+
+_KINDS = Kinds()
 
 
-def make_node(settings: NodeSettings, machine: NodeMachine) -> Node:
+def make_node(settings: NodeSettings, machine: NodeMachine, kinds: Kinds = _KINDS) -> Node:
     """The node that these settings ask for; not started."""
-    return kind_of(settings)(settings, machine)
+    return Node(settings, machine, role_of(settings), kinds)
 
 
-def kind_of(settings: NodeSettings) -> type[Node]:
-    """A store of one shard has one kind; else node 0 keeps the order, and the others follow it."""
+def role_of(settings: NodeSettings) -> Callable[[Node, Kinds], Role]:
+    """A store of one shard has one role; else node 0 keeps the order, and the others follow it."""
     if settings.common.shard_count == 1:
-        return Node
-    return OrderNode if settings.shard == 0 else ShardNode
+        return LoneRole
+    return OrderRole if settings.shard == 0 else ShardRole

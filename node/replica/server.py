@@ -15,8 +15,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator
-from functools import partial
-from typing import Any
 
 import structlog
 
@@ -25,14 +23,14 @@ from cluster.effects import records
 from cluster.endpoints import ipc_endpoint, tcp_endpoint
 from cluster.errors import EtcdError
 from cluster.faults import MISTAKES, faults
-from cluster.features.lessor import Lessor
 from cluster.machine import FrameSocket
 from cluster.pacing.pace import Pace
 from cluster.pacing.patience import COMMIT_RIDES_MS, HURRY_S, Patience
-from cluster.raft import Config, Configuration, EntryKind, IntegrityError, Raft, Ready, Role
+from cluster.raft import Config, Configuration, IntegrityError, Raft, Ready
+from cluster.raft import Role as RaftRole
 from cluster.settings import NodeSettings, Peer
 from cluster.wire.frames import PeerKind
-from cluster.wire.messages import Status
+from cluster.wire.messages import Method, Status
 from node.kinds import FRONT, RAFT, SNAPSHOT, TOLD, WRITES
 from node.links.fronts import FrontLink, Fronts, PassOn, Send
 from node.links.incarnations import Incarnations
@@ -41,17 +39,18 @@ from node.links.peers import REFUSED_INCARNATION, REFUSED_REMOVED, Peers
 from node.links.standing import Standing
 from node.machine import NodeMachine
 from node.members.roster import Roster
-from node.replica.applying import Applies, is_full, one_run
+from node.replica.applying import Applies
 from node.replica.clock import Clock, signs_of_life_ms
 from node.replica.leaving import FRAME as LEAVING_FRAME
 from node.replica.leaving import Leaving, close
+from node.replica.lone import LoneRole
 from node.replica.pauses import GatheringTimer
 from node.replica.raft_view import RaftView
 from node.replica.requests import take_in
+from node.replica.role import Kinds, Role
 from node.replica.spin import Spin
 from node.replica.writes import Writes
 from node.serving.backups import Backups
-from node.serving.confirm import Confirmations
 from node.serving.guard import Guard
 from node.serving.leases.ids import LeaseIds
 from node.serving.looking import Looking
@@ -70,17 +69,16 @@ from node.upkeep.upkeep import Upkeep
 log = structlog.get_logger("node")
 
 _QUIET_REQUESTS = 8  # up to so many requests in a tick the loop syncs by itself (the machine's syncs)
-_APPLY_ENTRIES = 256
 _LONE_BYTES = 1024  # a peer's frame below this is of few requests: its tick waits for no others
+_KINDS = Kinds()
+Handler = Callable[[FrontLink, int, int, bytes], None]  # link, rid, timeout_ms, body
 
 
 class Node:
-    """One replica of one shard."""
+    """One replica of one shard. In what replicas differ, its ``role`` says (``node.replica.role``)."""
 
-    lessor_kind = Lessor
-    confirmations_kind = Confirmations
-
-    def __init__(self, settings: NodeSettings, machine: NodeMachine) -> None:
+    def __init__(self, settings: NodeSettings, machine: NodeMachine,
+                 role: Callable[[Node, Kinds], Role] = LoneRole, kinds: Kinds = _KINDS) -> None:
         self.settings = settings
         common = settings.common
         self.machine = machine
@@ -106,7 +104,7 @@ class Node:
         )
         self.raft.applied(self.store.position.shard_index)
         self.guard = Guard(self)
-        self.lessor = self.lessor_kind(common.election_timeout_ms)
+        self.lessor = kinds.lessor(common.election_timeout_ms)
         self.lessor.load(self.store.leases())
         self._raft_view = RaftView(self.raft)
         self.syncer = machine.syncs(self.log.sync, self._synced)
@@ -128,7 +126,7 @@ class Node:
             look=self.looking.write, auth=self.guard.copy, v2=lambda: self.serve.v2.tree.copy())
         self.expiry = Expiry(self)
         self.writes.fits = self.upkeep.fits
-        self.confirmations = self.confirmations_kind(
+        self.confirmations = kinds.confirmations(
             self._raft_view, self.store, self.lessor, self._mark_dirty, applied_index=lambda: self.applied_index,
             now=loop.time, now_ms=self.now_ms, limit_s=common.limit_s, beside=self.reads.start,
             judged=self.guard.question)
@@ -140,19 +138,28 @@ class Node:
             common.member_id, settings.incarnation, self.voters.voters, self.log, self.store.incarnations(),
             self.logged_incarnations)
         self.roster = Roster(self)
-        self.applied_index = self.store.position.shard_index
-        self.gathering = GatheringTimer(loop, self._apply, self._unseen, self.wake)
-        self.applies = Applies(
-            loop, self.watches.gather, self.gathering.go_on, settings.warning_apply_ms / 1000,
-            machine.perf_counter)
+        self._take_position()
         self.mail = Mail(self)
         self._scheduled = self._running = False
-        self._requests_in_tick = self._wanted_revision = 0  # somebody waits for the latter
+        self._requests_in_tick = self.wanted_revision = 0  # somebody waits for the latter
         self._answered_early = self._gathers = False  # the latter: its frame holds nothing but writes
         self.standing = Standing(self)
         self.clock = Clock(self)
         self.patience = Patience(self.raft, loop.time, lambda: len(self.reads.waiting) > 0,
-                                 lambda: self.serve.watched or self.awaited_elsewhere())
+                                 lambda: self.serve.watched or self.role.awaited)
+        # what a role adds: requests of other nodes, frames of peers, what ends with a link
+        self.handlers: dict[int, Handler] = {}
+        self.frames: dict[int, Callable[[int, bytes], None]] = {}
+        self.link_ends: list[Callable[[FrontLink], None]] = [self.watches.gone]
+        self.acknowledge: Callable[[FrontLink, bytes], None] = self._acknowledge
+        self.hurried_until = 0.0  # somebody waits for what is applied here, or did just now
+        self.role = role(self, kinds)
+        self.catch_up = self.role.catch_up
+        self.gathering = GatheringTimer(
+            loop, self.role.apply, self._unseen if self.role.gathers else lambda: False, self.wake)
+        self.applies = Applies(
+            loop, self.watches.gather, self.gathering.go_on, settings.warning_apply_ms / 1000,
+            machine.perf_counter)
         self.stopping = self.left = False  # left: nothing is owed any more, and fronts were told
         self.fatal: asyncio.Future[str] = loop.create_future()
         self.peers: Peers
@@ -162,12 +169,18 @@ class Node:
         if physical:
             self.upkeep.answer_when_compacted(link, record)
         else:
-            self.answer_control(link, record)
+            self.acknowledge(link, record)
 
-    @property
-    def order_index(self) -> int:
-        """How much of the order log this replica's state holds: what reads wait for."""
-        return self.applied_index
+    def _acknowledge(self, link: FrontLink, record: bytes) -> None:
+        """A control record (a compaction) is applied here: everybody has it who could evaluate without it."""
+        link.put(record)
+        self._mark_dirty(link)
+
+    def _take_position(self) -> None:
+        """How much of the group's log the state holds, and of the order log: what reads wait for."""
+        position = self.store.position
+        self.applied_index = position.shard_index
+        self.order_index = position.order_index if self.settings.shard else position.shard_index
 
     # -- life
 
@@ -195,19 +208,7 @@ class Node:
     async def stop(self) -> None:
         """Hand leadership over, answer what is under way, close."""
         await Leaving(self).run()
-        self._close()
-
-    @property
-    def owes(self) -> bool:
-        """Whether somebody waits for what was logged here."""
-        return self.writes.uncommitted > 0 or len(self.looking) > 0
-
-    @property
-    def needs_to_lead(self) -> bool:
-        """Whether somebody waits here for what only a leader is told."""
-        return False
-
-    def _close(self) -> None:
+        self.role.close()  # its links only now: what was logged here gets its fate by the feed
         close(self)
 
     # -- what arrives
@@ -251,14 +252,10 @@ class Node:
     def _gathered(self) -> bool:
         """Whether the frame was nothing but writes, for the entry that leaves when the one under way is done."""
         gathers, self._gathers = self._gathers, False
-        return gathers and not self._dirty and not self._has_room()
-
-    def _has_room(self) -> bool:
-        """Whether a tick would evaluate writes that are queued."""
-        return self.writes.due
+        return gathers and not self._dirty and not self.role.has_room
 
     def _requests(self, link: FrontLink, requests: list[tuple[int, int, int, bytes]]) -> None:
-        submit = self._submit
+        submit = self.role.submit
         self._gathers = True
         self._requests_in_tick += len(requests)
         for rid, method, timeout_ms, body in requests:
@@ -280,17 +277,18 @@ class Node:
 
     def hurry(self, link: FrontLink, revision: int) -> None:
         """A read waits until this revision is applied here: its front hears at once, and for a while what comes then."""
-        self.fronts.hurry(link, revision, self.loop.time() + HURRY_S)
-        self._wanted_revision = max(revision, self._wanted_revision)
+        self.hurried_until = self.loop.time() + HURRY_S
+        self.fronts.hurry(link, revision, self.hurried_until)
+        self.wanted_revision = max(revision, self.wanted_revision)
         self.patience.hurried()
-
-    def _submit(self, link: FrontLink, rid: int, method: int, timeout_ms: int, body: bytes) -> None:
-        """A write of a front."""
-        self.writes.submit(link, rid, method, body)
 
     def _node_request(self, link: FrontLink, rid: int, method: int, timeout_ms: int, body: bytes) -> bool:
         """A request of another shard's node, or one with a principal; False if it is neither."""
-        return self.guard.take(link, rid, method, timeout_ms, body)
+        handler = self.handlers.get(method)
+        if handler is None:
+            return self.guard.take(link, rid, method, timeout_ms, body)
+        handler(link, rid, timeout_ms, body)
+        return True
 
     def _greet(self, link: FrontLink) -> None:
         link.answer(0, Status.STATE, self.standing.state())
@@ -301,7 +299,8 @@ class Node:
             link.answer(0, Status.LEAVING, b"")
 
     def _front_gone(self, link: FrontLink) -> None:
-        self.watches.gone(link)
+        for ended in self.link_ends:
+            ended(link)
 
     def _peer_frame(self, member_id: int, kind: int, data: bytes) -> None:
         due = True
@@ -314,11 +313,11 @@ class Node:
                 self.upkeep.peer_said(member_id, kind, data)
             elif kind == LEAVING_FRAME[0]:
                 self.upkeep.leaving[member_id] = self.now_ms()
-            else:
-                self._peer_said(member_id, bytes((kind,)), data)
+            elif kind in self.frames:
+                self.frames[kind](member_id, data)
         except (ValueError, IntegrityError, EtcdError) as e:  # checksum or framing: dropped, Raft sends it again
             log.warning("dropped a broken frame of a peer", peer=f"{member_id:x}", error=str(e))
-        if due and len(data) <= _LONE_BYTES and self._alone() and not (self._scheduled or self._running):
+        if due and len(data) <= _LONE_BYTES and self.role.alone and not (self._scheduled or self._running):
             self._run()  # at once: nothing else is about that it could be shared with
         elif due:
             self.wake()
@@ -342,17 +341,17 @@ class Node:
         writes = self.writes
         self.patience.look()
         for _ in range(4):
-            self._evaluate()
+            self.role.evaluate()
             busy = False
             while (ready := self.raft.ready()) is not None:
                 busy = True
-                self._handle(ready)
+                self.handle(ready)
                 self._answer_alone()
             if not busy:
                 break
         lone = self._requests_in_tick <= 1
         self._requests_in_tick = 0
-        self._finish_tick()
+        self.role.finish()
         self.mail.send()
         answered = bool(self._dirty) or self._answered_early
         self._answered_early = False
@@ -366,80 +365,28 @@ class Node:
         if writes.ready or self._dirty:
             self.wake()
 
-    def _alone(self) -> bool:
-        """Whether at most one write is on its way here, and none waits."""
-        return self.writes.alone
-
     def _answer_alone(self) -> None:
         """Nobody else is about to be answered: this answer leaves before everything else that is to be done."""
-        if self._dirty and self._alone():
+        if self._dirty and self.role.alone:
             self._answered_early = True
             self.fronts.flush()
 
-    def _evaluate(self) -> None:
-        """The first part of a tick."""
-        self.writes.run()
-        self.confirmations.run(self.writes.leader is not None)
-
-    def _finish_tick(self) -> None:
-        """Before everything is sent."""
-
-    def heartbeat(self) -> None:
-        """Every heartbeat interval."""
-
-    def connecting(self) -> bool:
-        """Whether something waits to be sent for a connection to stand, which nothing here is told of."""
-        return False
-
-    def second(self) -> None:
-        """Every second."""
-
-    def more_facts(self) -> dict[str, Any]:
-        """What a kind of node adds to ``node.upkeep.facts``."""
-        return {}
-
-    def _peer_said(self, member_id: int, kind: bytes, data: bytes) -> None:
-        """A frame of another member of the group that is not for every kind of node."""
-
-    def revoke_expired(self, leases: list[int]) -> None:
-        """Leases that this term found due (H7: decided and appended in one and the same term)."""
-        self.expiry.add(leases)
-
-    def answer_control(self, link: FrontLink, record: bytes) -> None:
-        """A control record (a compaction) is applied here: everybody has it who could evaluate without it."""
-        link.put(record)
-        self._mark_dirty(link)
-
     def logged_incarnations(self) -> Iterator[tuple[int, int]]:
-        """Records of incarnations in the order log's tail that is not applied here (``node.links.incarnations``)."""
-        for entry in self.raft.log_entries(self.applied_index + 1, self.raft.last_index):
-            if entry.kind == EntryKind.RECORD:
-                yield from records.incarnations_in(entry.data)
+        """Records of incarnations in what is known of the order and not applied here
+        (``node.links.incarnations``)."""
+        for record in self.role.unapplied():
+            yield from records.incarnations_in(record)
 
     def raise_alarm(self, body: bytes) -> None:
         """Have the sequencer log an alarm of this host; asked again until it is applied here."""
-        if self.writes.leader is not None:
+        if self.settings.shard:
+            self.role.ask_leader(0, Method.SET_ALARM, body)
+        elif self.writes.leader is not None:
             self.upkeep.alarm(body)
         elif self.raft.leader_id and self.raft.leader_id != self.settings.common.member_id:
             self.peers.send(self.raft.leader_id, PeerKind.ALARM.byte, body)
 
-    def members_changed(self) -> None:
-        """The table of members is another one."""
-
-    def ask_leader(
-        self, shard: int, method: int, body: bytes, answered: Callable[[int, bytes], bool]) -> None:
-        """Ask the leader of another shard, if it is known. A store of one shard has none."""
-
-    def awaited_elsewhere(self) -> bool:
-        """Whether another process waits for what is applied here."""
-        return False
-
-    def kept_for_others(self, least: int) -> int | None:
-        """Log entries after this are kept for nodes of other shards, those up to ``least`` only where they must be
-        (``node.upkeep.floors``); None: there are none."""
-        return None
-
-    def _handle(self, ready: Ready) -> None:
+    def handle(self, ready: Ready) -> None:
         if ready.leader_changed:
             self._leader_changed()
         self.mail.queue(ready.messages)
@@ -457,8 +404,8 @@ class Node:
             self._persisted(ready.sequence)
         else:
             self.syncer.request(ready.sequence, quiet=False)
-        if ready.entries:
-            self._prepare()
+        if ready.entries and self.role.gathers:
+            self.writes.prepare()  # they are on their way: what their apply will need can be made meanwhile
         first, last = ready.committed
         if last > first:
             self.gathering.take(last)
@@ -476,54 +423,25 @@ class Node:
             self.wake()
         self.mail.send()  # a follower's ack waits for nothing else
 
-    def _prepare(self) -> None:
-        """Entries are on their way: what their apply will need can be made meanwhile."""
-        self.writes.prepare()
-
     def _persisted(self, sequence: int) -> bool:
         """Whether that gives the next tick anything to do."""
         self.mail.synced(sequence)
         return self.raft.persisted(sequence)
 
-    def _apply(self, last: int) -> None:
-        raft = self.raft
-        # until the layout is known one by one: what comes after another layout than ours cannot be read here
-        most = _APPLY_ENTRIES if self.store.bootstrap() is not None else 1
-        while self.applied_index < last and not self.fatal.done() and not self.applies.busy:
-            run = one_run(raft.log_entries(self.applied_index + 1, min(last, self.applied_index + most)))
-            if most == 1 and (agreed := records.bootstrap_in(run[0][2])) is not None:
-                self.upkeep.check_bootstrap(agreed)
-                if self.fatal.done():
-                    return
-            if self.applied_index + len(run) < last and is_full(run, most):
-                self.gathering.later()  # far behind, as after a restart: the loop is served between two runs
-                last = self.applied_index + len(run)
-            index, term, _ = run[0]
-            if len(run) == 1 and (rows := self.writes.prepared(index, term)) is not None and most > 1:
-                self._applied_run(run, self.applies.at_once(
-                    partial(self.store.apply_puts, rows, index, term, want_events=self.watches.active)))
-                continue
-            self.applies.run(
-                self.store.apply_slices(run, want_events=self.watches.active, evaluated=self.writes.prepared),
-                partial(self._applied_run, run))
-
     def _unseen(self) -> bool:
         """Whether nobody waits here for what is committed, so that it may be applied a little later (``cluster.pacing.gathering``)."""
-        return (self.raft.role is Role.FOLLOWER and not self.serve.watched and not self.writes.uncommitted
-                and not len(self.reads.waiting) and self.store.revision >= self._wanted_revision and self.standing.ready)
+        return (self.raft.role is RaftRole.FOLLOWER and not self.serve.watched and not self.writes.uncommitted
+                and not len(self.reads.waiting) and self.store.revision >= self.wanted_revision
+                and self.standing.ready)
 
-    def catch_up(self) -> None:
-        """Have all applied that is known to be committed: somebody is about to look."""
-        if self.gathering.waits:
-            self.gathering.catch_up()
-
-    def _applied_run(self, run: list[tuple[int, int, bytes]], applied: Applied) -> None:
+    def applied_run(self, run: list[tuple[int, int, bytes]], applied: Applied) -> None:
         """A run of this shard's own log is applied."""
-        self.applied_index = run[-1][0]
+        self.applied_index = self.order_index = run[-1][0]
         self.raft.applied(self.applied_index)
-        self._after_apply(run, applied)
+        self.after_apply(run, applied)
 
-    def _after_apply(self, run: list[tuple[int, int, bytes]], applied: Applied) -> None:
+    def after_apply(self, run: list[tuple[int, int, bytes]], applied: Applied) -> None:
+        """What follows from what was applied; ``run``: of this shard's own log, where that is the order."""
         if applied.rows:
             self.serve.applied(applied.rows)
         if applied.events or self.watches.holding:
@@ -534,8 +452,9 @@ class Node:
         for index, term, _ in run:
             self.writes.applied(index, term)
         self._answer_alone()
-        if run and self.writes.leader is None and self.raft.role is Role.LEADER and run[-1][1] == self.raft.term:
-            self._lead()
+        if (run and self.writes.leader is None and self.raft.role is RaftRole.LEADER
+                and run[-1][1] == self.raft.term):
+            self.lead()
         if applied.leases:
             self.confirmations.revoked(applied.revoked)
         if applied.compacted is not None:
@@ -561,7 +480,7 @@ class Node:
     def state_replaced(self) -> None:
         """A snapshot was installed: whatever hung on the old state starts anew (H8)."""
         self.applies.abandon()
-        self.applied_index = self.store.position.shard_index
+        self._take_position()
         self.lessor.load(self.store.leases())
         self.serve.replaced()
         self.watches.lost()
@@ -569,12 +488,13 @@ class Node:
         self.upkeep.installed(self.applied_index)
         self.upkeep.alarms_changed()
         self.roster.replaced()
+        self.role.replaced()
         if self.standing.ready:
             self.upkeep.begin()
         self.upkeep.incarnations_agreed(self.store.incarnations().items())
         self.reads.waiting.release(self.order_index, self.loop.time())
 
-    def _lead(self) -> None:
+    def lead(self) -> None:
         applied, term = self.store.position.term, self.raft.term
         assert applied == term, f"I8: the leader of term {term} has applied no record of it, but of {applied}"
         leader = self.writes.lead()
@@ -590,11 +510,12 @@ class Node:
 
     def _leader_changed(self) -> None:
         leading = self.writes.leader
-        if self.raft.role is not Role.LEADER or (leading is not None and leading.term != self.raft.term):
+        if self.raft.role is not RaftRole.LEADER or (leading is not None and leading.term != self.raft.term):
             self.writes.resign()
             self.confirmations.resign()
             self.roster.changes.resign()
             self.store.forget_versions()
             if leading is not None:
                 self.lessor.demote()
+        self.role.leader_changed()
         self.standing.leader_changed()

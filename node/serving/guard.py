@@ -94,13 +94,13 @@ class Guard:
             node.confirmations.ask(link, rid, method, body)
         elif inner == Method.WIDE or inner == Method.LONE:
             if node.settings.shard == 0 and node.settings.common.shard_count > 1:
-                node._submit(link, rid, method, timeout_ms, body)
+                node.role.submit(link, rid, method, timeout_ms, body)
             else:  # nobody here takes it
                 node._requests(link, [(rid, inner, timeout_ms, request)])
         elif inner == Method.LEASE_REVOKE and node.settings.shard == 0:
             node.expiry.revoke(link, rid, timeout_ms, request, body[: len(body) - len(request)])
         elif inner in (_AT_LEADER if node.settings.shard == 0 else _KEYS):
-            node._submit(link, rid, method, timeout_ms, body)
+            node.role.submit(link, rid, method, timeout_ms, body)
         elif inner in _AT_LEADER or inner in _ADMINISTRATION:
             leader = node.writes.leader
             judge(self.state if leader is None else leader.auth, principal, inner, request, node.store)

@@ -40,6 +40,7 @@ class Expiry:
         self._read: set[int] = set()  # of these the keys have been read
         self._of: Leader | None = None  # whose they are (H7: decided and appended in one and the same term)
         self._scheduled = False
+        self.decide: Callable[[list[int]], None] = self.add  # what becomes of leases that were found due (H7)
 
     def add(self, leases: Iterable[int]) -> None:
         """These were found due by the term that leads now."""
@@ -82,7 +83,7 @@ class Expiry:
         before it. EtcdError if it is none."""
         node, lease = self._node, parse(rpc_pb2.LeaseRevokeRequest.FromString, body).ID
         method = Method.LEASE_REVOKE | (SAID if said else 0)
-        submit = partial(node._submit, link, rid, method, timeout_ms, said + body)
+        submit = partial(node.role.submit, link, rid, method, timeout_ms, said + body)
         if node.raft.role is Role.LEADER:
             self.when_read([lease], submit)
         else:

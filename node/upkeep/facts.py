@@ -36,7 +36,7 @@ class CpuShare:
 
 
 class Facts:
-    """What one node tells of itself. Subclasses of the node add theirs by ``Node.more_facts``."""
+    """What one node tells of itself. What its role adds, ``Role.facts`` says."""
 
     def __init__(self, node: Node) -> None:
         self._node = node
@@ -71,5 +71,5 @@ class Facts:
             "behind": {
                 f"{member:x}": raft.last_index - peer.match for member, peer in raft.peers().items()
             } if raft.role is Role.LEADER else {},
-            **node.more_facts(),
+            **node.role.facts(),
         }

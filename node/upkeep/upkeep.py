@@ -7,7 +7,7 @@ compaction and flushes run in slices or in a thread, so that no request waits fo
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 import structlog
@@ -72,6 +72,8 @@ class Upkeep:
         self._cutting = False  # blocks of the counts
         self._requests = Others(node.machine.perf_counter, lambda: (node.raft.last_index, node.serve.ranges))
         self._truncated = node.log.snapshot_position().index
+        # entries after what it returns are kept for nodes of other shards; None: there are none
+        self.kept_for_others: Callable[[int], int] | None = None
         self._flush_began = (node.store.position.shard_index, node.store.position.order_index)
         self._log_bytes = self._flushed_bytes = 0  # applied here, of the own log; of that, flushed
         self._ordered_bytes = self._flushed_ordered = 0  # the same of node 0's log, in other shards
@@ -119,7 +121,7 @@ class Upkeep:
 
     def _expire(self) -> None:
         if self._node.lessor.primary and not self.corrupt:
-            self._node.revoke_expired(self._node.lessor.due(self._node.now_ms()))
+            self._node.expiry.decide(self._node.lessor.due(self._node.now_ms()))
         self._node.serve.v2.look()
 
     # -- quota and alarms
@@ -291,9 +293,9 @@ class Upkeep:
         if slowest is not None:
             index = min(index, slowest)
         least = node.log.index_before(node.settings.order_log_bytes // _KEEP_SHARE)
-        wanted = node.kept_for_others(max(least, node.applied_index - _KEEP_AT_MOST * node.settings.snapshot_count))  # I17
-        if wanted is not None:
-            index = min(index, wanted)
+        if self.kept_for_others is not None:  # I17
+            index = min(index, self.kept_for_others(
+                max(least, node.applied_index - _KEEP_AT_MOST * node.settings.snapshot_count)))
         if index > self._truncated:
             assert index <= durable, "I17: the log is kept from where the durable state ends"
             freed = node.log.bytes_after(0) - node.log.bytes_after(index)

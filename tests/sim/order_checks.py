@@ -29,6 +29,8 @@ from cluster.order.log import Attempt, Cut
 from cluster.order.sequencing.coordinator import Coordinator
 from cluster.raft import IntegrityError, Role
 from cluster.wire.messages import Method
+from node.replica.shards.order_node import OrderRole
+from node.replica.shards.shard_node import ShardRole
 from node.serving.confirm import Confirmations
 
 if TYPE_CHECKING:
@@ -116,8 +118,8 @@ class Checker:
         if self._truncated.get(where) != (first, installs):
             self._log_begins(process, first, installs)
         if process.shard:
-            if node.leading is not None:
-                self._shard_leads(process, node.leading)
+            if node.role.leading is not None:
+                self._shard_leads(process, node.role.leading)
         elif node.writes.leader is not None:
             self._sequencer_leads(process, node.writes.leader)
 
@@ -186,7 +188,7 @@ class Checker:
         durable = process.disk.flushed.position.shard_index
         if first > durable:
             raise Violation("I17 the log begins where the durable state ends", f"{process.name}: {first} > {durable}")
-        feeds = getattr(process.node, "feeds", None)
+        feeds = process.node.role.feeds if isinstance(process.node.role, OrderRole) else None
         if feeds is not None and before is not None and before[1] == installs:
             states, snapshot_count = self._simulation.states, self._simulation.plan.snapshot_count
             within = process.node.applied_index - KEEP_AT_MOST * snapshot_count
@@ -288,7 +290,8 @@ class Checker:
     def _undecided(self, attempt: Attempt) -> bool:
         for host in {h for h, _ in self._simulation.nodes}:
             process = self._simulation.nodes[host, 0]
-            coordinator = getattr(process.node, "coordinator", None)
+            role = process.node.role
+            coordinator = role.coordinator if isinstance(role, OrderRole) else None
             if process.alive and coordinator is not None and attempt in coordinator._running:
                 return True
             if process.alive and coordinator is not None and coordinator._is_appended(attempt):
@@ -325,7 +328,8 @@ class Checker:
         if index is None:
             raise Violation("I22 an acknowledged compaction is in the order", str(operation))
         for (_, shard), process in sorted(self._simulation.nodes.items()):
-            leading = getattr(process.node, "leading", None)
+            role = process.node.role
+            leading = role.leading if isinstance(role, ShardRole) else None
             if not process.alive or leading is None or not leading.serving:
                 continue
             # one whose shard has committed an entry of a later leader can commit nothing any more

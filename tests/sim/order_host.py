@@ -23,10 +23,11 @@ from cluster.raft import LogContradiction
 from cluster.settings import Common, FrontSettings, NodeSettings, Peer
 from cluster.wire.messages import Method
 from node.links.siblings import NodeLink, NodeLinks
-from node.replica.made import kind_of
+from node.replica.made import make_node
+from node.replica.role import Kinds
 from node.replica.server import Node
-from node.replica.shards.order_node import OrderNode
-from node.replica.shards.shard_node import ShardNode
+from node.replica.shards.order_node import OrderRole
+from node.replica.shards.shard_node import ShardRole
 from node.storage import StorageError
 from proxy.routing.links import Connector
 from proxy.routing.router import SWEEP_S
@@ -54,13 +55,14 @@ class NodeProcess(Process):
         simulation.current = self
         settings = simulation.node_settings(host, shard)
         machine: Any = SimulatedMachine(simulation, self)
-        self.node: Node = simulation.kinds.of(settings)(settings, machine)
+        self.node: Node = make_node(settings, machine, simulation.kinds)
         # clients are few here: now and then entries leave while others are under way, as they do under load
         self.node.pace.full_requests = self.random.choice((1, 2, 256))
-        if isinstance(self.node, OrderNode):
-            self.node.company.busy = 1  # a record waits for others as it does under load
-        elif isinstance(self.node, ShardNode):
-            self.node.returning.policy.fewest = 1  # and an entry for clients
+        role = self.node.role
+        if isinstance(role, OrderRole):
+            role.company.busy = 1  # a record waits for others as it does under load
+        elif isinstance(role, ShardRole):
+            role.returning.policy.fewest = 1  # and an entry for clients
         self.node.roster.ends = False  # a host that was removed comes back under its identity here
         self.node.start()
 
@@ -128,24 +130,11 @@ class FrontProcess(Process):
         self.context.tick(self.time())
 
 
-class Kinds:
-    """The kinds of nodes, with parts that tell the checker what they are about to do, and links that repeat
-    themselves."""
-
-    def __init__(self, simulation: Simulation) -> None:
-        coordinator, confirmations = watched_classes(simulation)
-        links = type("RepeatingLinks", (NodeLinks,), {"kind": RepeatingLink})
-        parts = {"coordinator_kind": coordinator, "confirmations_kind": confirmations,
-                 "lessor_kind": watched_lessor(simulation), "links_kind": links}
-        self._kinds: dict[type[Node], type[Node]] = {
-            kind: type(
-                kind.__name__, (kind,), {name: part for name, part in parts.items() if hasattr(kind, name)}
-            )
-            for kind in (Node, OrderNode, ShardNode)
-        }
-
-    def of(self, settings: NodeSettings) -> type[Node]:
-        return self._kinds[kind_of(settings)]
+def watched_kinds(simulation: Simulation) -> Kinds:
+    """Parts of nodes that tell the checker what they are about to do, and links that repeat themselves."""
+    coordinator, confirmations = watched_classes(simulation)
+    links = type("RepeatingLinks", (NodeLinks,), {"kind": RepeatingLink})
+    return Kinds(watched_lessor(simulation), confirmations, links, coordinator)
 
 
 class RepeatingLink(NodeLink):

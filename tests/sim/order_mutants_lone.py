@@ -22,7 +22,7 @@ from cluster.evaluate.footprint import Footprint
 from cluster.order.leading.shard_leader import ShardLeader
 from cluster.order.prepare import Prepare
 from cluster.wire.messages import LEADER, LONE_HEAD, Method, Status
-from node.replica.shards.order_node import OrderNode
+from node.replica.shards.order_node import OrderRole
 from node.replica.writes import Writes
 
 Patch = pytest.MonkeyPatch
@@ -92,18 +92,18 @@ def lone_puts_go_to_their_leader_when_their_link_breaks(patch: Patch) -> None:
 
 def the_sequencer_sends_on_what_it_takes(patch: Patch) -> None:
     """I23: a put that is sent back to its leader is not coordinated as well."""
-    lone_ = OrderNode._lone
+    lone_ = OrderRole._lone
 
-    def both(self: Any, link: Any, rid: int, timeout_ms: int, body: bytes) -> None:
+    def both(self: Any, link: Any, rid: int, timeout_ms: int, body: bytes, who: Any = None) -> None:
         coordinator = self.coordinator
-        lone_(self, link, rid, timeout_ms, body)
+        lone_(self, link, rid, timeout_ms, body, who)
         (shard,), request = LONE_HEAD.unpack_from(body), body[LONE_HEAD.size :]
         if coordinator is not None and not coordinator.free_for(Method.PUT, request, shard):
             link.answer(rid, Status.ELSEWHERE, LEADER.pack(0, 0))
-            self._mark_dirty(link)
+            self.node._mark_dirty(link)
             coordinator.submit(None, Method.PUT, request)
 
-    patch.setattr(OrderNode, "_lone", both)
+    patch.setattr(OrderRole, "_lone", both)
 
 
 def a_deposed_sequencer_disowns_what_it_logged(patch: Patch) -> None:

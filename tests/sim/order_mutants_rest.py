@@ -29,8 +29,8 @@ from cluster.order.sequencing.coordinator import Coordinator
 from cluster.order.sequencing.reports import Reports
 from cluster.pb import rpc_pb2 as pb
 from cluster.wire.messages import Method
-from node.replica.shards.order_node import OrderNode
-from node.replica.shards.shard_node import ShardNode
+from node.replica.shards.order_node import OrderRole
+from node.replica.shards.shard_node import ShardRole
 from node.replica.writes import Writes
 from node.serving.watches import WatchSource
 from node.upkeep.floors import Floors
@@ -53,7 +53,7 @@ def acknowledges_controls_at_once(patch: Patch) -> None:
 def expiries_outlive_their_term(patch: Patch) -> None:
     """H7: an expiry is appended in the term that decided it; here the next sequencer is given it, as etcd once did."""
     waiting: list[int] = []
-    resign, run = Coordinator.resign, OrderNode._evaluate
+    resign, run = Coordinator.resign, OrderRole.evaluate
 
     def keep(self: Any) -> Any:
         for wide in (*self._queue, *self._running.values()):
@@ -68,7 +68,7 @@ def expiries_outlive_their_term(patch: Patch) -> None:
         run(self)
 
     patch.setattr(Coordinator, "resign", keep)
-    patch.setattr(OrderNode, "_evaluate", forward)
+    patch.setattr(OrderRole, "evaluate", forward)
 
 
 def the_sequencer_judges_fates_by_index(patch: Patch) -> None:
@@ -114,7 +114,7 @@ def grants_before_the_sequencers_record(patch: Patch) -> None:
 
 def locks_run_out(patch: Patch) -> None:
     """I11: a lock ends by its multi, its release or a later sequencer's record, not by the clock."""
-    heartbeat = ShardNode.heartbeat
+    heartbeat = ShardRole._heartbeat
 
     def impatient(self: Any) -> None:
         heartbeat(self)
@@ -122,7 +122,7 @@ def locks_run_out(patch: Patch) -> None:
             for attempt in self.leading.undecided():
                 self.leading.release(attempt)
 
-    patch.setattr(ShardNode, "heartbeat", impatient)
+    patch.setattr(ShardRole, "_heartbeat", impatient)
 
 
 def attempts_never_give_up(patch: Patch) -> None:
@@ -253,14 +253,14 @@ def keeps_no_records_for_siblings(patch: Patch) -> None:
 
 def node_0_keeps_its_own_fold(patch: Patch) -> None:
     """I19, Snapshot contents: the fold comes with the data."""
-    replaced = OrderNode.state_replaced
+    replaced = OrderRole.replaced
 
     def keep(self: Any) -> None:
         fold = self.fold
         replaced(self)
         self.fold = fold
 
-    patch.setattr(OrderNode, "state_replaced", keep)
+    patch.setattr(OrderRole, "replaced", keep)
 
 
 def installs_are_no_gaps_for_watches(patch: Patch) -> None:

@@ -20,7 +20,7 @@ from cluster.features.auth.principal import SAID, Kind, Principal, split
 from cluster.features.auth.state import AuthState
 from cluster.order.leading.rights import Rights
 from cluster.wire.messages import READ, Method
-from node.replica.shards.order_node import OrderNode
+from node.replica.shards.order_node import OrderRole
 from node.serving.guard import Guard
 
 Patch = pytest.MonkeyPatch
@@ -184,7 +184,7 @@ def what_was_let_pass_comes_whenever(patch: Patch) -> None:
 
 def refusals_do_not_wait(patch: Patch) -> None:
     """I7: a refusal may rest on what is logged, and lost."""
-    wide = OrderNode._wide
+    wide = OrderRole._wide
 
     def at_once(
         self: Any, link: Any, rid: int, method: int, timeout_ms: int, body: bytes, who: Any = None
@@ -194,11 +194,11 @@ def refusals_do_not_wait(patch: Patch) -> None:
             try:
                 cluster.features.auth.judge.judge(leader.auth, who, method, body, leader.view)
             except node.replica.shards.order_node.EtcdError as error:
-                self.reads.refuse(link, rid, error)
+                self.node.reads.refuse(link, rid, error)
                 return
         wide(self, link, rid, method, timeout_ms, body, who)
 
-    patch.setattr(OrderNode, "_wide", at_once)
+    patch.setattr(OrderRole, "_wide", at_once)
 
 
 MUTANTS = [

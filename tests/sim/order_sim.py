@@ -30,12 +30,12 @@ from order_history import check_history
 from order_host import (
     ELECTION_MS,
     FrontProcess,
-    Kinds,
     NodeProcess,
     RepeatingLink,
     common_settings,
     fine_grained,
     node_settings,
+    watched_kinds,
 )
 from order_members import Members
 from order_real import RealDisk, RealSink, RealSources, check_stores, make_root
@@ -50,6 +50,8 @@ from cluster.pb import rpc_pb2 as pb
 from cluster.placement import Placement
 from cluster.raft import Configuration, EntryKind, Role
 from cluster.settings import Common, NodeSettings
+from node.replica.shards.order_node import OrderRole
+from node.replica.shards.shard_node import ShardRole
 
 HOSTS = (1, 2, 3)  # unless a plan says otherwise
 ENDLESS = "I23 every wait has an end"  # the rule that something breaks which is left when there is peace
@@ -163,7 +165,7 @@ class Simulation(World):
         self.calm_at = 0.0  # when the faults were over
         self.nodes: dict[tuple[int, int], NodeProcess] = {}
         self.fronts: dict[int, FrontProcess] = {}
-        self.kinds = Kinds(self)
+        self.kinds = watched_kinds(self)
         self.checker = Checker(self)
         self.did: dict[str, int] = {}
         self._perf = itertools.count()
@@ -531,15 +533,19 @@ class Simulation(World):
         for (host, shard), process in sorted(self.nodes.items()):
             node: Any = process.node
             ends.add(node.order_index)
-            leading = getattr(node, "leading", None)
-            if leading is not None and len(leading._table):
-                return f"I23: locks or waiting requests left at node {host}.{shard}: {leading.undecided()}"
-            if getattr(node, "coordinator", None) is not None and node.coordinator.busy:
-                return f"I23: node {host}.{shard} still coordinates: {node.coordinator.statistics()}"
-            if getattr(node, "_controls", None):
-                return f"node {host}.{shard} owes answers for compactions that are applied"
-            if getattr(node, "_fates", None):
-                return f"I23: node {host}.{shard} holds answers whose fate is open"
+            role = node.role
+            if isinstance(role, ShardRole):
+                leading = role.leading
+                if leading is not None and len(leading._table):
+                    open_ = leading.undecided()
+                    return f"I23: locks or waiting requests left at node {host}.{shard}: {open_}"
+                if role._fates:
+                    return f"I23: node {host}.{shard} holds answers whose fate is open"
+            if isinstance(role, OrderRole):
+                if role.coordinator is not None and role.coordinator.busy:
+                    return f"I23: node {host}.{shard} still coordinates: {role.coordinator.statistics()}"
+                if role._controls:
+                    return f"node {host}.{shard} owes answers for compactions that are applied"
             if node.raft.commit_index != max(self.nodes[h, shard].node.raft.commit_index for h in self.hosts):
                 return f"node {host}.{shard} is behind its group"
             if shard and node.applied_index < self._last_to_be_ordered(node.raft):

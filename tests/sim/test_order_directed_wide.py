@@ -18,10 +18,10 @@ GONE_AT, BACK_AT = 1.0, 18.0  # three times as long as a front waits
 CLIENTS = 6
 
 
-def the_leader(simulation: Simulation, shard: int) -> Any:
-    """The node that leads a shard; there is just one."""
+def the_role(simulation: Simulation, shard: int) -> Any:
+    """Of the node that leads a shard; there is just one."""
     (process,) = simulation._leaders(shard)
-    return process.node
+    return process.node.role
 
 
 def just_before_it_comes_back(simulation: Simulation, shard: int, look: Callable[[], dict[str, Any]]) -> dict[str, Any]:
@@ -49,7 +49,7 @@ def waiting_when_the_shard_comes_back(seed: int) -> int:
     each has timed out."""
     simulation = Simulation(seed, plan(
         seconds=BACK_AT + 1, fault_every_s=1e9, faults=("heal",), mix={"wide": 1}, patience=1.0, clients=CLIENTS))
-    found = just_before_it_comes_back(simulation, 1, lambda: the_leader(simulation, 0).coordinator.statistics())
+    found = just_before_it_comes_back(simulation, 1, lambda: the_role(simulation, 0).coordinator.statistics())
     return int(found["queued"] + found["running"])
 
 
@@ -80,7 +80,7 @@ def puts_waiting_when_the_sequencer_comes_back(seed: int) -> int:
             simulation.nodes[host, 1].node.pace.full_requests = 256  # what comes gathers while an entry is under way
 
     simulation.at(GONE_AT, None, gather)
-    found = just_before_it_comes_back(simulation, 0, lambda: the_leader(simulation, 1).leading.statistics())
+    found = just_before_it_comes_back(simulation, 0, lambda: the_role(simulation, 1).leading.statistics())
     return int(found["queued"] + found["locks"])
 
 

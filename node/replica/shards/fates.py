@@ -13,15 +13,16 @@ from cluster.errors import EtcdError
 from cluster.order.leading.shard_batch import ShardBatch
 from cluster.order.log import Cut
 from cluster.wire.messages import Status
+from node.replica.shards.linked import not_leader
 
 if TYPE_CHECKING:
-    from node.replica.shards.shard_node import ShardNode
+    from node.replica.server import Node
 
 
 class Fates:
     """Of one node."""
 
-    def __init__(self, node: ShardNode) -> None:
+    def __init__(self, node: Node) -> None:
         self._node = node
         self._open: dict[tuple[int, int], ShardBatch] = {}  # by index and term, which name an entry (Raft)
 
@@ -46,7 +47,7 @@ class Fates:
                     node._mark_dirty(link)
             elif cut.term > term or index <= cut.index:
                 for token in batch.owed():
-                    node._not_leader(*token)
+                    not_leader(node, *token)
             else:
                 continue
             del self._open[index, term]

@@ -22,7 +22,7 @@ from cluster.raft import Role
 from cluster.wire.frames import PeerKind
 
 if TYPE_CHECKING:
-    from node.replica.shards.shard_node import ShardNode
+    from node.replica.shards.shard_node import ShardRole
 
 log = structlog.get_logger("handover")
 
@@ -34,9 +34,10 @@ _LIVE = struct.Struct("<cQQ")  # answer, sequencer it can reach (0: none), order
 class HandOver:
     """Leadership transfers of one node of a shard other than 0."""
 
-    def __init__(self, node: ShardNode, policy: str) -> None:
+    def __init__(self, role: ShardRole, policy: str) -> None:
+        node = role.node
         common = node.settings.common
-        self._node = node
+        self._node, self._role = node, role
         self._placement = LeaderPlacement(
             policy, node.settings.shard, common.member_id, settle_ms=2 * common.election_timeout_ms)
         self._pauses = BackOff(5 * common.election_timeout_ms)
@@ -59,8 +60,8 @@ class HandOver:
         node = self._node
         if node.raft.role is not Role.LEADER:
             self._placement.resigned()
-        elif node.leading is not None and node.leading.serving and not node.raft.transferring:
-            target = self._placement.decide(node.now_ms(), node.sequencer, self._candidates())
+        elif self._role.leading is not None and self._role.leading.serving and not node.raft.transferring:
+            target = self._placement.decide(node.now_ms(), self._role.sequencer, self._candidates())
             if target:
                 self._hand_over(target, "leaders are wanted there")
             elif self._placement.wish != node.settings.common.member_id:
@@ -69,12 +70,12 @@ class HandOver:
 
     def heartbeat(self) -> None:
         """Every heartbeat: is what this leader committed put in order?"""
-        node = self._node
+        node, role = self._node, self._role
         now = node.now_ms()
-        report = node.leading.report(node.raft.commit_index) if node.leading is not None else None
-        cut = node.fold.cut(node.settings.shard)
+        report = role.leading.report(node.raft.commit_index) if role.leading is not None else None
+        cut = role.fold.cut(node.settings.shard)
         committed = (report.term, report.index) if report is not None else None
-        stuck = self._stuck.look(committed, (cut.term, cut.index), node.order_index, node.order_known, now)
+        stuck = self._stuck.look(committed, (cut.term, cut.index), node.order_index, role.order_known, now)
         if stuck and self._pauses.ready(now) and not node.raft.transferring:
             for candidate in self._candidates():
                 if candidate.heard and candidate.lag <= MAX_LAG:
@@ -87,7 +88,8 @@ class HandOver:
             if node.stopping:
                 return  # it is to lead nothing any more
             node.catch_up()
-            node.peers.send(peer, FRAME, _LIVE.pack(_ANSWER, node.reachable_sequencer(), node.order_index))
+            sequencer = self._role.reachable_sequencer()
+            node.peers.send(peer, FRAME, _LIVE.pack(_ANSWER, sequencer, node.order_index))
             return
         if len(data) != _LIVE.size:
             raise ValueError("a hand-over frame of a wrong size")
@@ -96,7 +98,7 @@ class HandOver:
             return
         self._order_lags[peer] = node.order_index - order_index
         now = node.now_ms()
-        helps = node.leading is not None and self._stuck.helped_by(order_index, node.order_index, now)
+        helps = self._role.leading is not None and self._stuck.helped_by(order_index, node.order_index, now)
         if helps and self._pauses.ready(now) and not node.raft.transferring:
             self._pauses.tried(now)
             self._hand_over(peer, "what is committed here is not put in order, and that host has a live feed")

@@ -1,4 +1,4 @@
-"""Node 0 of a store with several shards: the order log, the sequencer when it leads, the feed for the others.
+"""The role of shard 0 in a store of several: the order log, the sequencer when it leads, the others' feed.
 
 Besides what every node does: cuts out of the other leaders' reports, transactions over several shards
 (``cluster.order.sequencing.coordinator``), and projections of what is committed for the other nodes
@@ -9,19 +9,20 @@ has applied them (H11, I20).
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Container, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import structlog
 
 from cluster import errors
 from cluster.errors import EtcdError
 from cluster.evaluate.feature_table import EVERYWHERE
+from cluster.evaluate.replica import Leader
 from cluster.evaluate.txns.range_compares import RangeCompares
 from cluster.features.auth.principal import FRONT, NOBODY, SAID, Principal, named
 from cluster.order.leading.queued import Report
-from cluster.order.log import Attempt, Change, Control, Fold
+from cluster.order.log import Attempt, Change, Control
 from cluster.order.prepare import FATE, REPORT, Grant, decode_attempt
 from cluster.order.sequencing.controls import Controls
 from cluster.order.sequencing.coordinator import MAX_WAITING, Coordinator, Wide
@@ -32,19 +33,21 @@ from cluster.order.sound import Place, sound
 from cluster.pacing.pace import Company
 from cluster.placement import Placement
 from cluster.raft import EntryKind, Role
-from cluster.settings import NodeSettings
 from cluster.wire.messages import ANSWER, LEADER, LONE_HEAD, Method, Status
 from node.links.fronts import FrontLink
 from node.links.siblings import NodeLink
-from node.machine import NodeMachine
+from node.replica.lone import owed_of_writes, unapplied_records
+from node.replica.role import Kinds, Owed
 from node.replica.shards.feed import Feeds
-from node.replica.shards.linked import LinkedNode
+from node.replica.shards.linked import FOLD, linked, load_fold, not_leader
 from node.storage import Applied
 from node.upkeep.floors import FRAME, REPEAT_S
 
+if TYPE_CHECKING:
+    from node.replica.server import Node
+
 log = structlog.get_logger("sequencer")
 
-FOLD = "fold"
 _APPLY_BYTES, _APPLY_ENTRIES = 1 << 20, 256
 _WIDE = frozenset((Method.WIDE, Method.LONE, Method.LEASE_REVOKE))
 _SHORT_S = 60.0  # between two warnings that records are kept beyond the bound
@@ -52,27 +55,46 @@ Token = tuple[FrontLink, int]
 Waits = tuple[FrontLink, bytes]  # whom to tell, and the record that says so
 
 
-class OrderNode(LinkedNode):
-    """See the module."""
+class OrderRole:
+    """See the module and ``node.replica.role``."""
 
-    coordinator_kind: type[Coordinator[Token]] = Coordinator
+    gathers = False  # other nodes wait for what is applied here, and it is put in order first
 
-    def __init__(self, settings: NodeSettings, machine: NodeMachine) -> None:
-        super().__init__(settings, machine)
-        common = settings.common
+    def __init__(self, node: Node, kinds: Kinds) -> None:
+        self.node = node
+        self.settings, self.loop, self.raft, self.store = node.settings, node.loop, node.raft, node.store
+        self.writes, self.pace = node.writes, node.pace
+        common = node.settings.common
+        self.links = linked(node, kinds)
         self.placement = Placement(common.shard_count, common.placement_depth)
-        self.fold = load_fold(self)
-        self.feeds = Feeds(self)
+        self.fold = load_fold(node)
+        self.feeds = Feeds(node)
         self.reports = Reports()
         self.fetching = Fetching(common.heartbeat_interval_ms)
         self.sequencer: Sequencer[Token] | None = None  # once this node leads and serves
-        self.writes.on_logged = self._logged
+        self._coordinator_kind: type[Coordinator[Token]] = kinds.coordinator
         self._controls: Controls[Waits] = Controls()
         self.cuts = 0
         self.company = Company()
         self._patience: asyncio.TimerHandle | None = None  # ends the wait for it
         self._told = (b"", 0.0)  # other node 0s, of this host's floors: what and when
         self._short_since: float | None = None  # records are kept beyond the bound, for other hosts (I17)
+        self.writes.on_logged = self._logged
+        node.acknowledge = self.acknowledge
+        node.expiry.decide = self._revoke_expired
+        node.upkeep.kept_for_others = self.kept_for_others
+        node.link_ends.append(self.feeds.gone)
+        node.clock.each_heartbeat(self._heartbeat)
+        node.frames[FRAME[0]] = self.feeds.floors.came
+        node.handlers.update({
+            Method.REPORT: lambda link, rid, timeout_ms, body: self._report(link, body),
+            Method.FEED: lambda link, rid, timeout_ms, body: self.feeds.subscribe(link, rid, body),
+            Method.FEED_ACK: lambda link, rid, timeout_ms, body: self.feeds.acknowledge(link, body),
+            Method.LONE: self._lone,
+            Method.WIDE: lambda link, rid, timeout_ms, body: self._wide(
+                link, rid, body[0], timeout_ms, body[1:]),
+            Method.QUERY: lambda link, rid, timeout_ms, body: self._query(link, rid, body),
+        })
 
     @property
     def coordinator(self) -> Coordinator[Token] | None:
@@ -81,7 +103,8 @@ class OrderNode(LinkedNode):
 
     # -- requests
 
-    def _submit(self, link: FrontLink, rid: int, method: int, timeout_ms: int, body: bytes) -> None:
+    def submit(self, link: FrontLink, rid: int, method: int, timeout_ms: int, body: bytes) -> None:
+        """A write of a front; one over several shards is coordinated."""
         inner = method & ~SAID
         if inner in _WIDE:
             who, inner, body = named(method, body)
@@ -92,30 +115,19 @@ class OrderNode(LinkedNode):
             else:  # its keys may hang anywhere: all shards take part (H6)
                 self._wide(link, rid, inner, timeout_ms, body, who)
         elif inner in EVERYWHERE and len(self._controls) >= MAX_WAITING:
-            self.reads.refuse(link, rid, EtcdError(errors.TOO_MANY_REQUESTS))
+            self.node.reads.refuse(link, rid, EtcdError(errors.TOO_MANY_REQUESTS))
         else:
             self.writes.submit(link, rid, method, body)
 
-    def _node_request(self, link: FrontLink, rid: int, method: int, timeout_ms: int, body: bytes) -> bool:
-        if method == Method.REPORT:
-            self._report(link, body)
-        elif method == Method.FEED:
-            self.feeds.subscribe(link, rid, body)
-        elif method == Method.FEED_ACK:
-            self.feeds.acknowledge(link, body)
-        elif method == Method.LONE:
-            self._lone(link, rid, timeout_ms, body)
-        elif method == Method.WIDE:
-            self._wide(link, rid, body[0], timeout_ms, body[1:])
-        elif method == Method.QUERY:
-            self._query(link, rid, body)
-        else:
-            return super()._node_request(link, rid, method, timeout_ms, body)
-        return True
+    @property
+    def alone(self) -> bool:
+        """Whether at most one write is on its way here, and none waits."""
+        return self.writes.alone
 
-    def _front_gone(self, link: FrontLink) -> None:
-        super()._front_gone(link)
-        self.feeds.gone(link)
+    @property
+    def has_room(self) -> bool:
+        """Whether a tick would evaluate writes that are queued."""
+        return self.writes.due
 
     def _lone(
         self, link: FrontLink, rid: int, timeout_ms: int, body: bytes, who: Principal | None = None
@@ -125,13 +137,13 @@ class OrderNode(LinkedNode):
         try:
             free = self.coordinator is None or self.coordinator.free_for(Method.PUT, request, shard)
         except EtcdError as e:
-            self.reads.refuse(link, rid, e)
+            self.node.reads.refuse(link, rid, e)
             return
         if free:
             self._wide(link, rid, Method.PUT, timeout_ms, request, who)
         else:
             link.answer(rid, Status.ELSEWHERE, LEADER.pack(0, 0))
-            self._mark_dirty(link)
+            self.node._mark_dirty(link)
 
     def _wide(
         self, link: FrontLink, rid: int, method: int, timeout_ms: int, body: bytes,
@@ -140,24 +152,19 @@ class OrderNode(LinkedNode):
         coordinator = self.coordinator
         if coordinator is None:
             # elected and not serving yet, or no leader at all: the front asks again
-            self._not_leader(link, rid)
+            not_leader(self.node, link, rid)
             return
         try:
-            if (refusal := self.upkeep.refusal(method, body)) is not None:
+            if (refusal := self.node.upkeep.refusal(method, body)) is not None:
                 raise EtcdError(refusal)
             accepted = coordinator.submit(
-                (link, rid), method, body, deadline_ms=self.now_ms() + timeout_ms,
+                (link, rid), method, body, deadline_ms=self.node.now_ms() + timeout_ms,
                 who=who or (NOBODY if link.watches else FRONT))
         except EtcdError as e:
-            self.reads.refuse(link, rid, e)
+            self.node.reads.refuse(link, rid, e)
             return
         if not accepted:
-            self.reads.refuse(link, rid, EtcdError(errors.TOO_MANY_REQUESTS))
-
-    def _not_leader(self, link: FrontLink, rid: int) -> None:
-        leader = 0 if self.raft.role is Role.LEADER else self.raft.leader_id
-        link.answer(rid, Status.NOT_LEADER, LEADER.pack(leader, self.raft.term))
-        self._mark_dirty(link)
+            self.node.reads.refuse(link, rid, EtcdError(errors.TOO_MANY_REQUESTS))
 
     def _report(self, link: FrontLink, body: bytes) -> None:
         report = Report(*REPORT.unpack(body))
@@ -172,25 +179,27 @@ class OrderNode(LinkedNode):
         fate = self.coordinator.fate(decode_attempt(body)) if self.coordinator is not None else None
         if fate is not None:
             link.answer(rid, Status.OK, FATE.pack(fate))
-            self._mark_dirty(link)
+            self.node._mark_dirty(link)
 
     # -- the sequencer
 
-    def _evaluate(self) -> None:
+    def evaluate(self) -> None:
+        """The first part of a tick: the sequencer's, then that of every node."""
         sequencer = self.sequencer
         self.pace.held = False
         if sequencer is not None and self._sequencing and self.writes.has_room:
             coordinator = sequencer.coordinator
             self.pace.held = self._expects_company(coordinator)
-            if grown := sequencer.run(self.now_ms(), due=self.writes.due):
+            if grown := sequencer.run(self.node.now_ms(), due=self.writes.due):
                 self.cuts += 1
                 self.company.cut(grown, self.loop.time())
             self._send_prepares(coordinator)
             for wide, looked in coordinator.take_unlooked():
                 assert wide.token is not None
-                self.looking.start(*wide.token, looked, partial(self._looks, coordinator, wide),
+                self.node.looking.start(*wide.token, looked, partial(self._looks, coordinator, wide),
                                    partial(self._looked, coordinator, wide))
-        super()._evaluate()
+        self.writes.run()
+        self.node.confirmations.run(self.writes.leader is not None)
 
     def _looks(self, coordinator: Coordinator[Token], wide: Wide[Token]) -> bool:
         return coordinator is self.coordinator and wide.looking
@@ -212,7 +221,7 @@ class OrderNode(LinkedNode):
         patience_s = self.company.patience_s(self.loop.time())
         if self._patience is not None:
             self._patience.cancel()
-        self._patience = self.loop.call_later(patience_s, self.wake) if patience_s else None
+        self._patience = self.loop.call_later(patience_s, self.node.wake) if patience_s else None
         return patience_s > 0
 
     def _fetch(
@@ -220,18 +229,18 @@ class OrderNode(LinkedNode):
         then: Callable[[bool], None],
     ) -> None:
         link, rid = token
-        self.fetching.start(attempt, members, rows, lambda: link.awaits(rid), then, self.now_ms())
-        self.wake()
+        self.fetching.start(attempt, members, rows, lambda: link.awaits(rid), then, self.node.now_ms())
+        self.node.wake()
 
     def _send_asks(self) -> None:
         for ask in self.fetching.take_messages():
-            if ask.member_id in self.roster.table.hosts:
+            if ask.member_id in self.node.roster.table.hosts:
                 link = self.links.get(ask.member_id, ask.shard)
                 link.request(Method.SHOWN, ask.body, partial(self._came, ask) if ask.answered else None)
 
     def _came(self, ask: Ask, status: int, body: bytes) -> None:
-        self.fetching.came(ask, body if status == Status.OK else None, self.now_ms())
-        self.wake()
+        self.fetching.came(ask, body if status == Status.OK else None, self.node.now_ms())
+        self.node.wake()
 
     def _logged(self, index: int) -> None:
         if self.coordinator is not None:
@@ -250,11 +259,13 @@ class OrderNode(LinkedNode):
                 link.request(message.method, message.body)
 
     def ask_leader(
-        self, shard: int, method: int, body: bytes, answered: Callable[[int, bytes], bool]) -> None:
+        self, shard: int, method: int, body: bytes, answered: Callable[[int, bytes], bool] | None = None,
+    ) -> None:
+        """Ask whoever reported last that it leads there."""
         member_id = self.reports.reporters.get(shard)
-        if member_id is not None and member_id in self.roster.table.hosts:
+        if member_id is not None and member_id in self.node.roster.table.hosts:
             self.links.get(member_id, shard).request(method, body, answered)
-            self.wake()
+            self.node.wake()
 
     def _answered(self, link: NodeLink, shard: int, attempt: Attempt) -> Callable[[int, bytes], None]:
         def answered(status: int, body: bytes) -> None:
@@ -266,15 +277,15 @@ class OrderNode(LinkedNode):
                 grant.member_id = link.member_id
                 coordinator.granted(attempt, shard, grant)
             elif status == Status.LOCKED:
-                coordinator.refused(attempt, shard, decode_attempt(body), self.now_ms())
+                coordinator.refused(attempt, shard, decode_attempt(body), self.node.now_ms())
 
         return answered
 
-    def revoke_expired(self, leases: list[int]) -> None:
+    def _revoke_expired(self, leases: list[int]) -> None:
         """Leases that this term found due: one attempt for all of them (D7)."""
         coordinator = self.coordinator
         if coordinator is not None and leases:
-            self.expiry.as_read(leases, partial(self._expire_at, coordinator))
+            self.node.expiry.as_read(leases, partial(self._expire_at, coordinator))
 
     def _expire_at(self, coordinator: Coordinator[Token], leases: list[int]) -> None:
         if coordinator is self.coordinator:  # H7: else another term has to find them due
@@ -282,10 +293,12 @@ class OrderNode(LinkedNode):
 
     # -- the order log
 
-    def _apply(self, last: int) -> None:
-        raft, fold = self.raft, self.fold
-        while self.applied_index < last and not self.applies.busy:
-            entries = raft.log_entries(self.applied_index + 1, min(last, self.applied_index + _APPLY_ENTRIES))
+    def apply(self, last: int) -> None:
+        """Every entry is in order, and its items get their revisions by the fold."""
+        raft, fold, node = self.raft, self.fold, self.node
+        while node.applied_index < last and not node.applies.busy:
+            first = node.applied_index + 1
+            entries = raft.log_entries(first, min(last, node.applied_index + _APPLY_ENTRIES))
             run: list[tuple[int, int, bytes]] = []
             changes: list[tuple[int, bytes, int, int]] = []
             size = 0
@@ -303,16 +316,20 @@ class OrderNode(LinkedNode):
                     break
             index, term, _ = run[-1]
             if index < last and (size >= _APPLY_BYTES or len(run) == _APPLY_ENTRIES):
-                self.gathering.later()  # far behind, as after a restart: the loop is served between two runs
+                node.gathering.later()  # far behind, as after a restart: the loop is served between two runs
                 last = index
-            self.applies.run(
+            self.node.applies.run(
                 self.store.apply_changes_slices(
-                    changes, (index, index, term, fold.revision), want_events=self.watches.active,
+                    changes, (index, index, term, fold.revision), want_events=self.node.watches.active,
                     meta={FOLD: fold.encode()}),
                 partial(self._applied_run, run))
 
     def _applied_run(self, run: list[tuple[int, int, bytes]], applied: Applied) -> None:
-        super()._applied_run(run, applied)
+        self.node.applied_run(run, applied)
+        leader = self.writes.leader
+        if leader is not None and self.sequencer is None:
+            self._sequence(leader)
+        self._release_controls()
         self.feeds.applied(self._concerned())
 
     def _concerned(self) -> Container[int]:
@@ -322,37 +339,41 @@ class OrderNode(LinkedNode):
         fold.concerned, fold.concerns_all = set(), False
         return concerned
 
-    def _after_apply(self, run: list[tuple[int, int, bytes]], applied: Applied) -> None:
-        super()._after_apply(run, applied)
-        self._release_controls()
+    def catch_up(self) -> None:
+        """Have all applied that is known to be committed."""
+        gathering = self.node.gathering
+        if gathering.waits:
+            gathering.catch_up()
 
-    def _lead(self) -> None:
-        super()._lead()
-        leader = self.writes.leader
-        assert leader is not None
+    def _sequence(self, leader: Leader) -> None:
+        """This replica leads, and its first entry has just been applied."""
         common = self.settings.common
         # H15: nothing is in the log's tail beyond what is applied: this leader's own first entry was its last
         tail = Tail(leader, self.fold.copy())
-        coordinator = self.coordinator_kind(
+        coordinator = self._coordinator_kind(
             leader.term, self.placement, leader.view, tail.fold, max_txn_ops=common.max_txn_ops,
             heartbeat_ms=common.heartbeat_interval_ms, gone=lambda token: not token[0].alive,
             users=leader.auth)
         self.sequencer = Sequencer(
             tail, coordinator, self.placement, self.reports, self.writes, self.fetching, self._fetch)
 
-    def _leader_changed(self) -> None:
-        super()._leader_changed()
+    def leader_changed(self) -> None:
+        """Who does not lead any more coordinates nothing."""
         if self.coordinator is not None and self.writes.leader is None:
             for link, rid in self.coordinator.resign():
-                self._not_leader(link, rid)
+                not_leader(self.node, link, rid)
             self.sequencer = None
             self.company, self.pace.held = Company(self.company.busy), False
         self._settle_controls()
 
-    def awaited_elsewhere(self) -> bool:
+    @property
+    def awaited(self) -> bool:
+        """Whether another node wants the order's records at once."""
         return self.feeds.hasty
 
-    def kept_for_others(self, least: int) -> int | None:
+    def kept_for_others(self, least: int) -> int:
+        """Log entries after this are kept for nodes of other shards, those up to ``least`` only where they
+        must be (``node.upkeep.floors``)."""
         floors, voters, now = self.feeds.floors, self.raft.configuration.voters, self.loop.time()
         kept_after = floors.kept_after(least, voters)
         if kept_after >= least:
@@ -362,10 +383,11 @@ class OrderNode(LinkedNode):
         elif now - self._short_since >= _SHORT_S:
             self._short_since = now
             log.warning("more of the order is kept than usual: most replicas of a shard are down or far behind",
-                        shard=floors.of_majority(voters)[1], records=self.applied_index - kept_after)
+                        shard=floors.of_majority(voters)[1], records=self.node.applied_index - kept_after)
         return kept_after
 
-    def more_facts(self) -> dict[str, Any]:
+    def facts(self) -> dict[str, Any]:
+        """What the sequencer has done."""
         coordinator = self.coordinator.statistics() if self.coordinator is not None else {}
         return {
             "serving": self.coordinator is not None,
@@ -374,26 +396,30 @@ class OrderNode(LinkedNode):
             "feed_records": self.feeds.records,
         }
 
-    def state_replaced(self) -> None:
-        self.fold = load_fold(self)  # I19: the donor's, in the batch of its data
-        super().state_replaced()
+    def replaced(self) -> None:
+        """Another state was installed."""
+        self.fold = load_fold(self.node)  # I19: the donor's, in the batch of its data
         self.feeds.applied(range(self.placement.shards))
 
     # -- control records
 
     @property
-    def owes(self) -> bool:
-        awaited = self.coordinator is not None and self.coordinator.awaited
-        return super().owes or len(self._controls) > 0 or len(self.fetching) > 0 or awaited
+    def owed(self) -> Owed:
+        """Controls are answered by who leads: the shards report to nobody else."""
+        if len(self._controls):
+            return Owed.LEADING
+        if len(self.fetching) or (self.coordinator is not None and self.coordinator.awaited):
+            return Owed.FATE
+        return owed_of_writes(self.node)
 
-    @property
-    def needs_to_lead(self) -> bool:
-        return len(self._controls) > 0
+    def unapplied(self) -> Iterable[bytes]:
+        """Records of the order that are here and not applied yet."""
+        return unapplied_records(self.node)
 
-    def answer_control(self, link: FrontLink, record: bytes) -> None:
+    def acknowledge(self, link: FrontLink, record: bytes) -> None:
         """A compaction is applied here: it is acknowledged once every shard's leader has applied it (I20)."""
         if len(self._controls) < MAX_WAITING:
-            self._controls.add(self.applied_index, (link, record))
+            self._controls.add(self.node.applied_index, (link, record))
             self._release_controls()
             self._settle_controls()
         else:  # it was logged before so many waited
@@ -406,7 +432,7 @@ class OrderNode(LinkedNode):
         applied = self.reports.applied_by_all(range(1, self.placement.shards), self.fold)
         for link, record in self._controls.done(applied):
             link.put(record)
-            self._mark_dirty(link)
+            self.node._mark_dirty(link)
 
     def _settle_controls(self) -> None:
         """Who does not lead is not told any more what the shards' leaders have applied: whoever waits for that hears that
@@ -417,7 +443,7 @@ class OrderNode(LinkedNode):
 
     def _tell_unknown(self, link: FrontLink, record: bytes) -> None:
         link.answer(ANSWER.unpack_from(record)[0], Status.UNKNOWN, EtcdError(errors.TIMEOUT_DUE_TO_LEADER_FAIL).encode())
-        self._mark_dirty(link)
+        self.node._mark_dirty(link)
 
     def _forget_controls(self) -> None:
         """Their fronts have told their clients that the outcome is unknown: a shard without a leader ends no wait (I23)."""
@@ -425,31 +451,23 @@ class OrderNode(LinkedNode):
 
     # -- the tick
 
-    def _finish_tick(self) -> None:
+    def finish(self) -> None:
+        """Look whether more is to be cut, and send what is for other nodes."""
         if self.reports.uncut and self._sequencing and self.writes.due:
-            self.wake()
+            self.node.wake()
         self._send_asks()
         self.links.flush()
 
-    def heartbeat(self) -> None:
-        self.links.sweep()
-        self.fetching.again(self.now_ms())
+    def _heartbeat(self) -> None:
+        self.fetching.again(self.node.now_ms())
         if len(self._controls):
             self._forget_controls()
         said, now = self.feeds.floors.encode(), self.loop.time()
         if said != self._told[0] or now - self._told[1] >= REPEAT_S:
             self._told = said, now
-            for peer in self.roster.table.peers:
-                self.peers.send(peer.member_id, FRAME, said)
+            for peer in self.node.roster.table.peers:
+                self.node.peers.send(peer.member_id, FRAME, said)
 
-    def _peer_said(self, member_id: int, kind: bytes, data: bytes) -> None:
-        if kind == FRAME:
-            self.feeds.floors.came(member_id, data)
-
-
-def load_fold(node: LinkedNode) -> Fold:
-    """The fold at the applied position; a fresh store's stands at revision 1."""
-    stored = node.store.meta(FOLD)
-    fold = Fold() if stored is None else Fold.decode(stored)
-    assert fold.revision == node.store.revision, "I6: the fold is in the batch of the data it describes"
-    return fold
+    def close(self) -> None:
+        """The node is closing."""
+        self.links.close()

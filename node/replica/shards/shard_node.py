@@ -1,4 +1,4 @@
-"""The node of a shard other than 0: its own Raft group, applied in the order that the order log gives.
+"""The role of a shard other than 0: its own Raft group, applied in the order that the order log gives.
 
 What its group commits is reported to the sequencer and waits; the feed of order records, from any host's node 0,
 says what is applied next and at which revisions. A cut is applied only when this node's own entry at the
@@ -8,13 +8,12 @@ cut's index has the cut's term (H3, I6).
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import structlog
 
-from cluster.effects import records
 from cluster.effects.later_puts import LaterPuts
 from cluster.errors import ErrorKind, EtcdError
 from cluster.evaluate.replica import Ahead
@@ -31,7 +30,6 @@ from cluster.order.shown import ENOUGH, ShownRows, decode_ask
 from cluster.order.sound import NewerRecord, Place, sound
 from cluster.pacing.patience import HURRY_S
 from cluster.raft import EntryKind, Role
-from cluster.settings import NodeSettings
 from cluster.wire.frames import PeerKind
 from cluster.wire.messages import (
     ALL_HASTE,
@@ -39,7 +37,6 @@ from cluster.wire.messages import (
     FEED_BODY,
     FEED_HEAD,
     HEAD,
-    LEADER,
     NO_HASTE,
     OWN_HASTE,
     PUT_ANSWER,
@@ -48,15 +45,17 @@ from cluster.wire.messages import (
 )
 from node.links.fronts import FrontLink
 from node.links.siblings import NodeLink
-from node.machine import NodeMachine
 from node.replica.pauses import LateFeedTimer, ReturningTimer
+from node.replica.role import Kinds, Owed
 from node.replica.shards.fates import Fates
 from node.replica.shards.feed import ACK_BYTES
 from node.replica.shards.handover import HandOver
-from node.replica.shards.linked import LinkedNode
-from node.replica.shards.order_node import FOLD, load_fold
+from node.replica.shards.linked import FOLD, linked, load_fold, not_leader
 from node.slicing.slicer import Slices
 from node.storage import Applied, ApplyFailed, StorageError
+
+if TYPE_CHECKING:
+    from node.replica.server import Node
 
 log = structlog.get_logger("shard")
 
@@ -66,80 +65,88 @@ STATE_WANTED_FRAME = PeerKind.STATE_WANTED.byte
 _INDEX = struct.Struct("<Q")
 
 
-class ShardNode(LinkedNode):
-    """See the module."""
+class ShardRole:
+    """See the module and ``node.replica.role``."""
 
-    def __init__(self, settings: NodeSettings, machine: NodeMachine) -> None:
-        super().__init__(settings, machine)
-        loop = machine.loop
-        self.fold = load_fold(self)
+    gathers = False  # what is applied here is put in order first
+    awaited = True  # the feed says what is applied, and it knows who waits (node.replica.shards.feed)
+
+    def __init__(self, node: Node, kinds: Kinds) -> None:
+        self.node = node
+        self.settings, self.raft, self.store, self.pace = node.settings, node.raft, node.store, node.pace
+        self.loop = loop = node.loop
+        settings, common = node.settings, node.settings.common
+        self.links = linked(node, kinds)
+        self.fold = load_fold(node)
         self._count_at_applied = self.fold.cut(settings.shard).count
-        common = settings.common
-        self._order_index = self.store.position.order_index
-        self._feed = FeedQueue(self._order_index)
+        self._feed = FeedQueue(node.order_index)
         self._source = FeedSource(common.member_id, common.election_timeout_ms / 1000)
         self._feed_link: NodeLink | None = None
         self._acknowledged: tuple[NodeLink | None, int, int, int] = (None, 0, 0, ALL_HASTE)  # to whom, and what, of the feed
         self._unacknowledged = 0  # bytes of projections applied since then
-        self._hurried_until = 0.0  # somebody waits for what is applied here, or did just now
         self.leading: ShardLeader[Token] | None = None
         self.shown = ShownRows()
-        self.returning = ReturningTimer(loop, self.pace, self.wake)
-        self._fates = Fates(self)
+        self.returning = ReturningTimer(loop, self.pace, node.wake)
+        self._fates = Fates(node)
         self._reporting = Reporting(common.heartbeat_interval_ms / 1000)
         self._questions = LockQuestions(common.heartbeat_interval_ms / 1000)
         self.handover = HandOver(self, settings.leader_placement)
-        self._late_feed = LateFeedTimer(loop, self._feed_unseen, self.wake)
+        self._late_feed = LateFeedTimer(loop, self._feed_unseen, node.wake)
+        node.clock.each_heartbeat(self._heartbeat)
+        node.clock.each_second(self._second)
+        node.frames[PeerKind.HAND_OVER.byte[0]] = self.handover.frame
+        node.frames[STATE_WANTED_FRAME[0]] = self._state_wanted
+        node.handlers.update({
+            Method.PREPARE: lambda link, rid, timeout_ms, body: self._prepare(link, rid, body),
+            Method.RELEASE: lambda link, rid, timeout_ms, body: self._release(decode_attempt(body)),
+            Method.SHOWN: lambda link, rid, timeout_ms, body: self._show(link, rid, *decode_ask(body)),
+        })
 
-    def _close(self) -> None:
+    def close(self) -> None:
+        """The node is closing."""
         self._late_feed.close()
         self.shown.clear()
-        super()._close()
+        self.links.close()
 
     @property
-    def owes(self) -> bool:
-        return len(self._fates) > 0 or len(self.looking) > 0 or (self.leading is not None and self.leading.busy)
-
-    @property
-    def order_index(self) -> int:
-        return self._order_index
+    def owed(self) -> Owed:
+        """What was logged here gets its fate with a cut."""
+        waits = len(self._fates) or len(self.node.looking) or (self.leading is not None and self.leading.busy)
+        return Owed.FATE if waits else Owed.NOTHING
 
     # -- requests
 
-    def _submit(self, link: FrontLink, rid: int, method: int, timeout_ms: int, body: bytes) -> None:
+    def submit(self, link: FrontLink, rid: int, method: int, timeout_ms: int, body: bytes) -> None:
+        """A write of a front."""
         if self.leading is None:
-            self._not_leader(link, rid)
+            not_leader(self.node, link, rid)
         elif (refusal := self._refusal(method, body)) is not None:
-            self.reads.refuse(link, rid, EtcdError(refusal))
+            self.node.reads.refuse(link, rid, EtcdError(refusal))
         else:
             self.leading.submit((link, rid), method, body)
 
     def _refusal(self, method: int, body: bytes) -> ErrorKind | None:
-        return self.upkeep.refusal(*(named(method, body)[1:] if method & SAID else (method, body)))
+        return self.node.upkeep.refusal(*(named(method, body)[1:] if method & SAID else (method, body)))
 
-    def _node_request(self, link: FrontLink, rid: int, method: int, timeout_ms: int, body: bytes) -> bool:
-        if method == Method.PREPARE:
-            if self.leading is None:
-                self._not_leader(link, rid)
-            else:
-                prepare = Prepare.decode(body)
-                self.expiry.when_read(prepare.leases, partial(self._prepare_for, self.leading, (link, rid), prepare))
-        elif method == Method.RELEASE:
-            if self.leading is not None:
-                self.leading.release(decode_attempt(body))
-            self.shown.drop(decode_attempt(body))
-        elif method == Method.SHOWN:
-            self._show(link, rid, *decode_ask(body))
+    def _prepare(self, link: FrontLink, rid: int, body: bytes) -> None:
+        if self.leading is None:
+            not_leader(self.node, link, rid)
         else:
-            return super()._node_request(link, rid, method, timeout_ms, body)
-        return True
+            prepare = Prepare.decode(body)
+            then = partial(self._prepare_for, self.leading, (link, rid), prepare)
+            self.node.expiry.when_read(prepare.leases, then)
+
+    def _release(self, attempt: Attempt) -> None:
+        if self.leading is not None:
+            self.leading.release(attempt)
+        self.shown.drop(attempt)
 
     def _show(self, link: FrontLink, rid: int, attempt: Attempt, number: int) -> None:
         if number == ENOUGH:
             self.shown.drop(attempt)
             self._pin_others()
         else:
-            self.reads.start(link, rid, self._piece(link, rid, attempt, number))
+            self.node.reads.start(link, rid, self._piece(link, rid, attempt, number))
 
     def _piece(self, link: FrontLink, rid: int, attempt: Attempt, number: int) -> Slices:
         piece = self.shown.piece(attempt, number)
@@ -155,22 +162,25 @@ class ShardNode(LinkedNode):
         if leading is self.leading:
             leading.prepare(token, prepare)
 
-    def _alone(self) -> bool:
+    @property
+    def alone(self) -> bool:
+        """Whether at most one write is on its way here, and none waits."""
         return self.leading is None or self.leading.alone
 
-    def _not_leader(self, link: FrontLink, rid: int) -> None:
-        leader = 0 if self.raft.role is Role.LEADER else self.raft.leader_id
-        link.answer(rid, Status.NOT_LEADER, LEADER.pack(leader, self.raft.term))
-        self._mark_dirty(link)
+    @property
+    def has_room(self) -> bool:
+        """Whether a tick would evaluate writes that are queued."""
+        return self.leading is not None and self.leading.runnable and self.raft.takes_proposals
 
     # -- leading
 
-    def _leader_changed(self) -> None:
+    def leader_changed(self) -> None:
+        """What a lost term logged waits for its fate; a new leader serves once its first cut is applied."""
         leading = self.leading
         if leading is not None and (self.raft.role is not Role.LEADER or leading.term != self.raft.term):
             lost, open_batches = leading.resign()
             for link, rid in lost:
-                self._not_leader(link, rid)
+                not_leader(self.node, link, rid)
             for index, batch in open_batches:
                 self._fates.keep(index, leading.term, batch)
             self._drain(leading)
@@ -180,19 +190,19 @@ class ShardNode(LinkedNode):
             self.leading = ShardLeader(
                 self.store, self.settings.shard, self.raft.term, first_index=self.raft.last_index,
                 inherited_count=self._inherited_count(), max_txn_ops=self.settings.common.max_txn_ops,
-                pace=self.pace, shown=self.shown, users=lambda: self.guard.state)
-            self.leading.order_index = self._order_index
-        super()._leader_changed()
+                pace=self.pace, shown=self.shown, users=lambda: self.node.guard.state)
+            self.leading.order_index = self.node.order_index
 
     def _inherited_count(self) -> int:
         """The cumulative count that the log's last record carries."""
-        for index in range(self.raft.last_index, self.applied_index, -1):
+        for index in range(self.raft.last_index, self.node.applied_index, -1):
             entry = self.raft.log_entries(index, index)[0]
             if entry.kind == EntryKind.RECORD and len(entry.data) >= ENTRY_ITEMS:
                 return entry_count(entry.data)
         return self.fold.cut(self.settings.shard).count
 
-    def _evaluate(self) -> None:
+    def evaluate(self) -> None:
+        """The first part of a tick."""
         leading = self.leading
         if leading is None or not leading.serving or not self.raft.takes_proposals:
             return  # it hands over, or too much is uncommitted: what is queued, or was let go on already, waits
@@ -212,15 +222,12 @@ class ShardNode(LinkedNode):
         self, leading: ShardLeader[Token], token: Token, what: bytes | Attempt, looked: Ahead | None
     ) -> None:
         if leading is not self.leading:
-            self._not_leader(*token)
+            not_leader(self.node, *token)
         elif isinstance(what, Attempt):
             assert looked is None or isinstance(looked, RangeCompares)
             leading.looked_at(what, looked)
         elif looked is not None:
             leading.resume(token, what, looked)
-
-    def _has_room(self) -> bool:
-        return self.leading is not None and self.leading.runnable and self.raft.takes_proposals
 
     def _drain(self, leading: ShardLeader[Token]) -> int:
         last, count = None, 0
@@ -231,45 +238,44 @@ class ShardNode(LinkedNode):
                 if link is not last:
                     last, put = link, link.put
                     if link.alive:
-                        self._dirty.add(link)
+                        self.node._dirty.add(link)
                 put(pack(rid, 0, head_bytes, revision, term))
         answers = leading.take_answers()
         for (link, rid), status, body in answers:
             if link.alive:
-                self.past.deliver(link, rid, status, body, leading.term)
-                self._dirty.add(link)
+                self.node.past.deliver(link, rid, status, body, leading.term)
+                self.node._dirty.add(link)
         return count + len(answers)
-
-    def _lead(self) -> None:
-        """Not by an own entry alone: a shard's leader serves once a cut of its term is applied (I8)."""
 
     # -- the order
 
-    def _apply(self, last: int) -> None:
+    def apply(self, last: int) -> None:
         """The group committed more: perhaps the next order record can be applied."""
         self._follow()
 
     def _feed_unseen(self) -> bool:
         """Whether nobody waits here for what the feed brings."""
-        return (self.raft.role is Role.FOLLOWER and self._haste() == NO_HASTE and not len(self._fates) and self.standing.ready
-                and not len(self.reads.waiting) and not self.stopping)
+        node = self.node
+        return (self.raft.role is Role.FOLLOWER and self._haste() == NO_HASTE and not len(self._fates)
+                and node.standing.ready and not len(node.reads.waiting) and not node.stopping)
 
     def catch_up(self) -> None:
+        """Have all applied that the feed has brought."""
         if self._late_feed.waits:
             self._late_feed.hasten()
             while (ready := self.raft.ready()) is not None:  # nothing is applied that it has not handed out
-                self._handle(ready)
+                self.node.handle(ready)
             self._late_feed.hasten()  # a Ready may have begun a new pause
             self._follow()
-            self.wake()
+            self.node.wake()
 
     def _follow(self) -> None:
         if not self._feed or self._late_feed.may_wait(len(self._feed)):
             return
-        while self._feed and not self.applies.busy:
+        while self._feed and not self.node.applies.busy:
             run, ordered, waits_for = self._feed.run(self.raft.announced_index)
             if waits_for is not None and self.raft.prove_committed(waits_for.index, waits_for.term):  # C6
-                self.wake()
+                self.node.wake()
             if not run:
                 return
             self._late_feed.applied()
@@ -289,7 +295,7 @@ class ShardNode(LinkedNode):
         heard: list[tuple[int, int, list[Entries], list[Attempt]]] = []
         before: dict[int, int] = {}  # entry -> revision before it
         control = False
-        index, term = self.applied_index, self.store.position.term
+        index, term = self.node.applied_index, self.store.position.term
         for order_index, order_term, projection in run:
             cuts: list[Entries] = []
             attempts: list[Attempt] = []
@@ -311,11 +317,11 @@ class ShardNode(LinkedNode):
         size = sum([len(change[1]) for change in changes])
 
         def done(applied: Applied) -> None:
-            self._order_index = last
-            self.applied_index = index
+            self.node.order_index = last
+            self.node.applied_index = index
             self.raft.applied(index)
-            self.upkeep.logged_bytes(size, ordered)
-            self._after_apply([], applied)
+            self.node.upkeep.logged_bytes(size, ordered)
+            self.node.after_apply([], applied)
             self._tell(heard, before)
             self._unacknowledged += sum([len(projection) for _, _, projection in run])
             if last - self._acknowledged[1] >= _ACK_EVERY or self._unacknowledged >= ACK_BYTES:
@@ -323,9 +329,9 @@ class ShardNode(LinkedNode):
             if control:
                 self._report(force=True)
 
-        self.applies.run(
+        self.node.applies.run(
             self.store.apply_changes_slices(
-                changes, (last, index, term, fold.revision), want_events=self.watches.active,
+                changes, (last, index, term, fold.revision), want_events=self.node.watches.active,
                 meta={FOLD: fold.encode()}, evaluated=evaluated),
             done)
 
@@ -369,7 +375,7 @@ class ShardNode(LinkedNode):
                     leading.applied_entries(step.cut.index, step.revision)
                 else:
                     leading.serve()
-                    self.standing.say_state()
+                    self.node.standing.say_state()
                     log.info("leading", shard=self.settings.shard, term=leading.term, revision=self.store.revision)
             if leading is not None:
                 leading.applied_record(order_index, order_term, attempts)
@@ -403,7 +409,7 @@ class ShardNode(LinkedNode):
 
     def _subscribe(self) -> None:
         """Take the feed from the own host's node 0, or from another's while that is down (H13)."""
-        members, source = [p.member_id for p in self.roster.table.peers], self._source
+        members, source = [p.member_id for p in self.node.roster.table.peers], self._source
         now, better, link = self.loop.time(), 0, self._feed_link
         if link is not None and link.alive:
             better = source.better(link.member_id, bool(link.leader), members, self._knows_a_sequencer, now)
@@ -424,22 +430,22 @@ class ShardNode(LinkedNode):
 
     def _ask_for_state(self) -> None:
         """Nobody keeps the order records that come next: a peer's state must do (H8)."""
-        if not self._source.wants_state(len(self.roster.table.peers), self.loop.time()):
+        if not self._source.wants_state(len(self.node.roster.table.peers), self.loop.time()):
             return
         if self.raft.role is Role.LEADER:
             return  # it hands over first, since nothing of it is put in order (H13)
         peers = [self.raft.leader_id] if self.raft.leader_id else []
-        peers += [m for m in self.roster.others if m not in peers]
+        peers += [m for m in self.node.roster.others if m not in peers]
         for peer in peers:
-            if self.peers.send(peer, STATE_WANTED_FRAME, _INDEX.pack(self._order_index)):
+            if self.node.peers.send(peer, STATE_WANTED_FRAME, _INDEX.pack(self.node.order_index)):
                 log.info("asked a peer for its state: the order records that come next are kept nowhere",
-                         peer=f"{peer:x}", order_index=self._order_index)
+                         peer=f"{peer:x}", order_index=self.node.order_index)
                 return
 
     def _acknowledge(self, *, soon: bool = True) -> None:
         """Tell the feed how far this node is; not ``soon``: unless only more of it is applied, which can wait."""
         link = self._feed_link
-        said = (link, self._order_index, self.store.durable_position.order_index, self._haste())
+        said = (link, self.node.order_index, self.store.durable_position.order_index, self._haste())
         before = self._acknowledged
         if link is not None and link.alive and said != before and (soon or said[2:] != before[2:] or link is not before[0]):
             self._acknowledged, self._unacknowledged = said, 0
@@ -447,13 +453,11 @@ class ShardNode(LinkedNode):
 
     def _haste(self) -> int:
         """How soon this node wants the order's records (``node.replica.shards.feed``)."""
-        if self.watches.active or self.loop.time() < self._hurried_until or self.store.revision < self._wanted_revision:
+        node = self.node
+        if (node.watches.active or self.loop.time() < node.hurried_until
+                or self.store.revision < node.wanted_revision):
             return ALL_HASTE
         return OWN_HASTE if self.leading is not None else NO_HASTE
-
-    def hurry(self, link: FrontLink, revision: int) -> None:
-        super().hurry(link, revision)
-        self._hurried_until = self.loop.time() + HURRY_S
 
     def _report(self, *, force: bool) -> None:
         """Tell the sequencer what is committed, at once when it moves."""
@@ -487,34 +491,34 @@ class ShardNode(LinkedNode):
     def _fate(self, attempt: Attempt) -> Callable[[int, bytes], None]:
         def told(status: int, body: bytes) -> None:
             leading = self.leading
-            if status == Status.OK and leading is not None and FATE.unpack(body)[0] <= self._order_index:
+            if status == Status.OK and leading is not None and FATE.unpack(body)[0] <= self.node.order_index:
                 leading.release(attempt)
 
         return told
 
     # -- the tick
 
-    def _finish_tick(self) -> None:
+    def finish(self) -> None:
+        """Follow the feed, answer, and tell the sequencer and the feed how far this node is."""
         self._follow()
         leading = self.leading
         if leading is not None:
             self._drain(leading)
             for token, what, looked in leading.take_unlooked():
-                self.looking.start(token[0], token[1], looked, partial(self._looks, leading, what),
+                self.node.looking.start(token[0], token[1], looked, partial(self._looks, leading, what),
                                    partial(self._looked, leading, token, what))
             self._report(force=False)
             if leading.ready and self.raft.takes_proposals:
-                self.wake()
-        if len(self.reads.waiting):
-            self._hurried_until = self.loop.time() + HURRY_S
+                self.node.wake()
+        if len(self.node.reads.waiting):
+            self.node.hurried_until = self.loop.time() + HURRY_S
         haste = self._haste()
-        self.syncer.unserved = self.clock.calm = haste == NO_HASTE
+        self.node.syncer.unserved = self.node.clock.calm = haste == NO_HASTE
         if haste > self._acknowledged[3]:
             self._acknowledge()
         self.links.flush()
 
-    def heartbeat(self) -> None:
-        self.links.sweep()
+    def _heartbeat(self) -> None:
         self._subscribe()
         self._repeat_report()
         self._acknowledge(soon=False)
@@ -527,29 +531,22 @@ class ShardNode(LinkedNode):
             if self.shown.sweep(self.loop.time(), self.settings.common.limit_s, undecided):
                 self._pin_others()
 
-    def second(self) -> None:
+    def _second(self) -> None:
         self.links.drop_unused(self._feed_link)
         self._acknowledge()
         self.handover.second()
         self._ask_for_state()
 
-    def _peer_said(self, member_id: int, kind: bytes, data: bytes) -> None:
-        if kind == PeerKind.HAND_OVER.byte:
-            self.handover.frame(member_id, data)
-        elif kind == STATE_WANTED_FRAME and len(data) == _INDEX.size and _INDEX.unpack(data)[0] < self._order_index:
-            self.snapshots.send_to(member_id, 0)  # any position that is further on in the order helps it
+    def _state_wanted(self, member_id: int, data: bytes) -> None:
+        if len(data) == _INDEX.size and _INDEX.unpack(data)[0] < self.node.order_index:
+            self.node.snapshots.send_to(member_id, 0)  # any position that is further on in the order helps it
 
     @property
     def order_known(self) -> bool:
         """Whether more of the order is committed, as the feed's node 0 says, than is applied here, and is kept there."""
         feed = self._feed_link
-        return (
-            feed is not None
-            and feed.alive
-            and feed.up
-            and feed.commit > self._order_index
-            and not self._source.starved
-        )
+        return (feed is not None and feed.alive and feed.up and feed.commit > self.node.order_index
+                and not self._source.starved)
 
     @property
     def sequencer(self) -> int:
@@ -562,38 +559,38 @@ class ShardNode(LinkedNode):
         sequencer = self.sequencer
         return sequencer if sequencer and self.links.get(sequencer, 0).up else 0
 
-    def awaited_elsewhere(self) -> bool:
-        return True  # the feed says what is applied, and it knows who waits (node.replica.shards.feed)
-
-    def more_facts(self) -> dict[str, Any]:
+    def facts(self) -> dict[str, Any]:
+        """How this node follows the order."""
         feed, own = self._feed_link, self.settings.common.member_id
         leading = self.leading.statistics() if self.leading is not None else {}
         return {
             "serving": self.leading is not None and self.leading.serving,
             "feed_from": f"{feed.member_id:x}" if feed is not None and feed.alive else "",
             "feed_remote": int(feed is not None and feed.alive and feed.member_id != own),
-            "feed_lag": max(feed.commit - self._order_index, 0) if feed is not None and feed.up else -1,
+            "feed_lag": max(feed.commit - self.node.order_index, 0) if feed is not None and feed.up else -1,
             "handovers": self.handover.moved,
             "locks": leading.get("locks", 0), "unordered_entries": leading.get("unordered_entries", 0),
         }
 
-    def raise_alarm(self, body: bytes) -> None:
-        if self.reachable_sequencer():
-            self.links.get(self.sequencer, 0).request(Method.SET_ALARM, body)
+    def ask_leader(
+        self, shard: int, method: int, body: bytes, answered: Callable[[int, bytes], bool] | None = None,
+    ) -> None:
+        """The sequencer is the only one that this node knows."""
+        if shard == 0 and self.reachable_sequencer():
+            self.links.get(self.sequencer, 0).request(method, body, answered)
 
-    def logged_incarnations(self) -> Iterator[tuple[int, int]]:
-        """The order log's tail is not here, but what the feed has brought of it is."""
-        for _, _, projection, _, _ in self._feed:
-            yield from records.incarnations_in(projection)
+    def unapplied(self) -> Iterable[bytes]:
+        """What the feed has brought; the order log's tail is not here."""
+        return [projection for _, _, projection, _, _ in self._feed]
 
-    def state_replaced(self) -> None:
-        self.fold = load_fold(self)
-        self._order_index = self.store.position.order_index
-        self._feed.skipped_to(self._order_index)
+    def replaced(self) -> None:
+        """Another state was installed."""
+        node = self.node
+        self.fold = load_fold(node)
+        self._feed.skipped_to(node.order_index)
         self._count_at_applied = self.fold.cut(self.settings.shard).count
-        super().state_replaced()
         self._source.fed()
-        self._fates.skipped_to(self.applied_index)
+        self._fates.skipped_to(node.applied_index)
         if self._feed_link is not None:
             self._feed_link.drop("a snapshot was installed")
         self._subscribe()

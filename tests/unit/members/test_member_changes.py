@@ -49,6 +49,7 @@ class Node:
         self.roster = SimpleNamespace(
             table=Table(seed), started=lambda: {LEADER, LEARNER}, connected_s=lambda member: 60.0
         )
+        self.role = SimpleNamespace(ask_leader=self.ask_leader)
         self.reads = SimpleNamespace(refuse=lambda link, rid, e: self.refused.append(str(e)))
 
     def now_ms(self) -> int:

@@ -17,7 +17,9 @@ from cluster.wire.messages import Method
 from node.links.fronts import FrontLink
 from node.replica import applying
 from node.replica.applying import Applies
+from node.replica.lone import LoneRole
 from node.replica.pauses import GatheringTimer
+from node.replica.role import Kinds
 from node.replica.server import Node
 from node.storage import StorageCorruption
 from tests.unit.proxy.fakes import ManualLoop
@@ -28,7 +30,8 @@ def node_whose_reads_raise(error: Exception, dropped: list[bytes]) -> Any:
         raise error
 
     return SimpleNamespace(
-        _submit=None, _requests_in_tick=0, _node_request=lambda *args: False, serve=SimpleNamespace(request=request),
+        role=SimpleNamespace(submit=None), _requests_in_tick=0, _node_request=lambda *args: False,
+        serve=SimpleNamespace(request=request),
         fronts=SimpleNamespace(drop=dropped.append), catch_up=lambda: None)
 
 
@@ -58,7 +61,8 @@ def test_a_request_that_meets_a_fault_is_answered_and_the_link_that_all_share_go
 def test_whatever_is_asked_has_the_replica_caught_up_first_and_writes_have_not() -> None:
     seen: list[str] = []
     node: Any = SimpleNamespace(
-        _submit=lambda *args: seen.append("write"), _requests_in_tick=0, _node_request=lambda *args: False,
+        role=SimpleNamespace(submit=lambda *args: seen.append("write")), _requests_in_tick=0,
+        _node_request=lambda *args: False,
         serve=SimpleNamespace(request=lambda *args: seen.append("read")), catch_up=lambda: seen.append("caught up"),
         watches=SimpleNamespace(subscribe=lambda *args: seen.append("watch")),
         confirmations=SimpleNamespace(ask=lambda *args: seen.append("question")))
@@ -73,7 +77,8 @@ def test_a_link_that_an_early_answer_found_full_gets_nothing_more() -> None:
     seen: list[str] = []
     link = FrontLink(b"front", lambda parts: True, b"", 1)
     node: Any = SimpleNamespace(
-        _submit=None, _requests_in_tick=0, catch_up=lambda: setattr(link, "alive", False),
+        role=SimpleNamespace(submit=None), _requests_in_tick=0,
+        catch_up=lambda: setattr(link, "alive", False),
         watches=SimpleNamespace(subscribe=lambda *args: seen.append("watch")))
     Node._requests(node, link, [(1, Method.SUBSCRIBE, 1000, b""), (2, Method.SUBSCRIBE, 1000, b"")])
     assert seen == []
@@ -86,7 +91,7 @@ class Told:
         self.seen: list[str] = []
         self._dirty = {"a front"}
         self._scheduled, self._running = scheduled, running
-        self.writes = SimpleNamespace(alone=alone)
+        self.role = SimpleNamespace(alone=alone)
         self.fronts = SimpleNamespace(flush=lambda: self.seen.append("answered"))
         self.mail = SimpleNamespace(came=self.came)
 
@@ -94,9 +99,6 @@ class Told:
         if data == b"broken":
             raise IntegrityError(data)
         return data != b"nothing to do"
-
-    def _alone(self) -> bool:
-        return bool(self.writes.alone)
 
     def wake(self) -> None:
         self.seen.append("later")
@@ -140,7 +142,7 @@ def test_an_answer_that_is_alone_leaves_before_the_rest_of_the_tick() -> None:
         Node._answer_alone(node)
         assert node.seen == ["answered"] * alone
     node._dirty = set()
-    node.writes.alone = True
+    node.role.alone = True
     Node._answer_alone(node)
     assert node.seen == []
 
@@ -160,12 +162,9 @@ class Behind:
         self.writes = SimpleNamespace(prepared=lambda index, term: None)
         self.watches = SimpleNamespace(active=False)
         loop: Any = self.loop
-        self.gathering = GatheringTimer(loop, self.apply, lambda: False, self.wake)
-        self.applies = Applies(loop, lambda events: None, self.gathering.go_on)
-
-    def apply(self, last: int) -> None:
         node: Any = self
-        Node._apply(node, last)
+        self.gathering = GatheringTimer(loop, LoneRole(node, Kinds()).apply, lambda: False, self.wake)
+        self.applies = Applies(loop, lambda events: None, self.gathering.go_on)
 
     def slices(self, run: list[tuple[int, int, bytes]], **_: Any) -> Any:
         self.runs.append(len(run))
@@ -174,7 +173,7 @@ class Behind:
     def wake(self) -> None:
         self.turns += 1
 
-    def _applied_run(self, run: list[tuple[int, int, bytes]], applied: object) -> None:
+    def applied_run(self, run: list[tuple[int, int, bytes]], applied: object) -> None:
         self.applied_index = run[-1][0]
 
 

@@ -137,10 +137,11 @@ def clock_of(loop: Loop, beats: list[float], ticks: list[float]) -> Clock:
         settings=SimpleNamespace(common=SimpleNamespace(heartbeat_interval_ms=100, election_timeout_ms=1000)),
         raft=SimpleNamespace(tick=lambda now_ms: ticks.append(loop.now), next_deadline=lambda: 1 << 60),
         standing=SimpleNamespace(say_state=lambda: None, say_ready=lambda: None, second=lambda now: None),
-        upkeep=nothing, heartbeat=lambda: beats.append(loop.now), writes=SimpleNamespace(leader=None),
-        reads=nothing, fronts=nothing, snapshots=nothing, backups=nothing, streams=nothing,
-        second=lambda: None, connecting=lambda: False, wake=lambda: None)
-    return Clock(fake)
+        upkeep=nothing, writes=SimpleNamespace(leader=None), reads=nothing, fronts=nothing, snapshots=nothing,
+        backups=nothing, streams=nothing, role=SimpleNamespace(links=None), wake=lambda: None)
+    clock = Clock(fake)
+    clock.each_heartbeat(lambda: beats.append(loop.now))
+    return clock
 
 
 def test_a_loop_that_was_held_reads_what_peers_have_said_before_raft_is_told_the_time() -> None:

@@ -7,40 +7,31 @@ from unittest.mock import MagicMock
 
 import pytest
 
-import node.replica.shards.order_node as node_of_order
+import node.replica.shards.order_node as order_role
 from cluster import errors
 from cluster.errors import EtcdError
 from cluster.order.log import Cut, Fold
 from cluster.order.prepare import REPORT
-from cluster.order.sequencing.controls import Controls
-from cluster.order.sequencing.reports import Reports
-from cluster.placement import Placement
 from cluster.raft import Role
+from cluster.settings import Common, Peer
 from cluster.wire.messages import ANSWER, HEAD, Method, Status, decode_answers
 from node.links.fronts import FrontLink
-from node.replica.shards.order_node import OrderNode
+from node.replica.role import Kinds
+from node.replica.shards.order_node import OrderRole
 
 RID = 5
 
 
-class Sequencer(OrderNode):
+class Sequencer(OrderRole):
     """Of two shards; shard 1's leader has applied the order up to 10, and a compaction is applied here at 11."""
 
     def __init__(self) -> None:
         self.sent: list[bytes] = []
-        fakes: dict[str, Any] = {
-            name: MagicMock() for name in (
-                "writes", "raft", "confirmations", "store", "lessor", "standing", "loop", "roster")}
-        self.__dict__.update(fakes)
-        self.raft.role, self.raft.term, self.writes.leader.term = Role.LEADER, 4, 4
-        self.writes.resign.side_effect = lambda: setattr(self.writes, "leader", None)
-        self._dirty: Any = set()
-        self._scheduled = True
-        self._controls = Controls()
-        self.sequencer = None
-        self.reports = Reports()
-        self.placement, self.fold = Placement(2, 1), Fold(9, {1: Cut(20, 3, 2)})
-        self.applied_index = 11
+        node: Any = MagicMock(applied_index=11)
+        node.settings.common = Common(7, 1, "h1", 2, 1, (Peer(1, "h1", "h1", 1),), "/run/1")
+        node.store.meta.return_value, node.store.revision = Fold(9, {1: Cut(20, 3, 2)}).encode(), 9
+        node.raft.role, node.raft.term, node.writes.leader.term = Role.LEADER, 4, 4
+        super().__init__(node, Kinds())
         self.link = FrontLink(b"front", self._take, b"", 1)
         self.reported(10)
 
@@ -49,14 +40,15 @@ class Sequencer(OrderNode):
         return True
 
     def compacted(self) -> None:
-        self.answer_control(self.link, ANSWER.pack(RID, Status.OK, HEAD.size) + HEAD.pack(9, 4))
+        self.acknowledge(self.link, ANSWER.pack(RID, Status.OK, HEAD.size) + HEAD.pack(9, 4))
 
     def reported(self, applied_order: int) -> None:
         self._report(MagicMock(member_id=2), REPORT.pack(1, 20, 3, 2, applied_order))
 
     def deposed(self) -> None:
         self.raft.role, self.raft.term = Role.FOLLOWER, 5
-        self._leader_changed()
+        self.writes.leader = None  # type: ignore[assignment]
+        self.leader_changed()
 
     def answers(self) -> list[tuple[int, int, bytes]]:
         if self.link.pending:
@@ -106,7 +98,7 @@ def test_what_every_leader_is_known_to_have_applied_is_done_all_the_same(node: S
 def test_who_leads_again_at_once_is_told_as_before(node: Sequencer) -> None:
     node.compacted()
     node.raft.term = 6
-    node._leader_changed()
+    node.leader_changed()
     assert node.answers() == []
     node.reported(11)
     assert [(rid, status) for rid, status, _ in node.answers()] == [(RID, Status.OK)]
@@ -123,19 +115,19 @@ def test_i23_nobody_waits_longer_than_its_front_does(node: Sequencer) -> None:
 
 
 def test_i23_so_many_wait_and_no_more(node: Sequencer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(node_of_order, "MAX_WAITING", 2)
+    monkeypatch.setattr(order_role, "MAX_WAITING", 2)
     refused: list[tuple[int, EtcdError]] = []
-    node.reads = MagicMock()
-    node.reads.refuse.side_effect = lambda link, rid, error: refused.append((rid, error))
+    reads: Any = node.node.reads
+    reads.refuse.side_effect = lambda link, rid, error: refused.append((rid, error))
     for _ in range(2):
-        node._submit(node.link, 1, Method.COMPACT, 5000, b"")
+        node.submit(node.link, 1, Method.COMPACT, 5000, b"")
         node.compacted()
-    assert node.writes.submit.call_count == 2
-    node._submit(node.link, 2, Method.COMPACT, 5000, b"")
-    node._submit(node.link, 3, Method.SET_ALARM, 5000, b"")
+    assert node.node.writes.submit.call_count == 2
+    node.submit(node.link, 2, Method.COMPACT, 5000, b"")
+    node.submit(node.link, 3, Method.SET_ALARM, 5000, b"")
     assert [(rid, error.text) for rid, error in refused] == [(2, errors.TOO_MANY_REQUESTS.text), (3, errors.TOO_MANY_REQUESTS.text)]
-    node._submit(node.link, 4, Method.PUT, 5000, b"")
-    assert node.writes.submit.call_count == 3, "nothing else is refused"
+    node.submit(node.link, 4, Method.PUT, 5000, b"")
+    assert node.node.writes.submit.call_count == 3, "nothing else is refused"
     node.compacted()  # one that was logged before so many waited
     assert node.answers() == UNKNOWN
     node.reported(11)

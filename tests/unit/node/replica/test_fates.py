@@ -8,6 +8,7 @@ from typing import Any
 from cluster.effects import records
 from cluster.order.leading.shard_batch import ShardBatch
 from cluster.order.log import Cut
+from cluster.raft import Role
 from cluster.wire.messages import Status
 from node.replica.shards.fates import Fates
 
@@ -33,10 +34,8 @@ class FakeNode:
 
     def __init__(self, term: int) -> None:
         self.log = SimpleNamespace(term=lambda index: term)
+        self.raft = SimpleNamespace(role=Role.FOLLOWER, leader_id=2, term=term)
         self.past: Any = SimpleNamespace(deliver=lambda link, rid, status, body, term: link.answer(rid, status, body))
-
-    def _not_leader(self, link: Link, rid: int) -> None:
-        link.answer(rid, Status.NOT_LEADER, b"")
 
     def _mark_dirty(self, link: Link) -> None:
         pass

@@ -23,6 +23,7 @@ from cluster.wire.messages import (
 )
 from node.links.fronts import NODE_IDENTITY, Fronts
 from node.replica.leaving import FRAME, Leaving
+from node.replica.role import Owed
 from node.upkeep.upkeep import Upkeep
 
 ELECTION_MS = 200
@@ -61,8 +62,7 @@ class FakeNode:
         self.raft = FakeRaft()
         self.fatal: asyncio.Future[str] = self.loop.create_future()
         self.stopping = self.left = False
-        self.owes = False
-        self.needs_to_lead = False
+        self.role = SimpleNamespace(owed=Owed.NOTHING)
         self.said: list[tuple[int, bytes]] = []
         self.peers = SimpleNamespace(send=lambda member, kind, data: self.said.append((member, kind)))
         self.upkeep = SimpleNamespace(_node=self, leaving={})
@@ -117,13 +117,13 @@ async def until(condition: Callable[[], bool]) -> None:
 
 def test_it_hands_over_then_answers_then_tells_its_fronts_and_waits_for_their_farewell() -> None:
     async def steps(node: FakeNode, task: asyncio.Task[None]) -> None:
-        node.owes = True
+        node.role.owed = Owed.FATE
         await until(lambda: node.raft.targets == [3])  # the one that is furthest along
         assert node.stopping
         node.raft.role, node.raft.transferring = Role.FOLLOWER, False
         await asyncio.sleep(0.05)
         assert FRONT not in node.heard, "it still owes an answer"
-        node.owes = False
+        node.role.owed = Owed.NOTHING
         await until(lambda: FRONT in node.heard)
         assert node.heard == {FRONT: [Status.LEAVING]}, "other shards' nodes ask elsewhere freely"
         await asyncio.sleep(0.05)
@@ -161,12 +161,12 @@ def test_leadership_that_comes_back_is_handed_over_again() -> None:
 
 def test_what_only_a_leader_is_told_is_waited_for_before() -> None:
     def owing(node: FakeNode) -> None:
-        node.needs_to_lead = True
+        node.role.owed = Owed.LEADING
 
     async def steps(node: FakeNode, task: asyncio.Task[None]) -> None:
         await asyncio.sleep(0.05)
         assert not node.raft.targets
-        node.needs_to_lead = False
+        node.role.owed = Owed.NOTHING
         await until(lambda: bool(node.raft.targets))
         node.raft.role = Role.FOLLOWER
         await until(lambda: FRONT in node.heard)
@@ -179,7 +179,7 @@ def test_every_wait_has_its_bound() -> None:
     """I23: nobody takes over, what is owed is never decided, no front says farewell."""
 
     def stuck(node: FakeNode) -> None:
-        node.needs_to_lead = node.owes = True
+        node.role.owed = Owed.LEADING
 
     async def steps(node: FakeNode, task: asyncio.Task[None]) -> None:
         await asyncio.wait([task], timeout=60)

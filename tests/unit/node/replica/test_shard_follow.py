@@ -10,15 +10,17 @@ from typing import Any
 import pytest
 
 from cluster.effects import records
-from cluster.order.following.feed_queue import FeedQueue
-from cluster.order.log import Cut, Fold, encode_cut, entry
-from cluster.raft import Entry, EntryKind
+from cluster.members.table import Table
+from cluster.order.log import Cut, encode_cut, entry
+from cluster.pacing.pace import Pace
+from cluster.raft import Entry, EntryKind, Role
+from cluster.settings import Common, NodeSettings, Peer
 from cluster.wire.messages import Method
 from node.links.fronts import FrontLink
 from node.replica.applying import Applies
-from node.replica.pauses import LateFeedTimer
-from node.replica.shards.fates import Fates
-from node.replica.shards.shard_node import ShardNode
+from node.replica.role import Kinds
+from node.replica.server import Node
+from node.replica.shards.shard_node import ShardRole
 from node.storage import ApplyFailed, StateStore
 from tests.unit.proxy.fakes import ManualLoop
 
@@ -42,41 +44,14 @@ class Still:
         return SimpleNamespace(cancel=lambda: None)
 
 
-class Replica(ShardNode):
-    """Of a shard whose log has one put an entry, from entry 2 on; all but how it follows is a stand-in."""
+class Group:
+    """Raft of a follower, whose log has one put an entry, from entry 2 on."""
 
-    def __init__(self, store: StateStore) -> None:
-        loop: Any = ManualLoop()
-        still: Any = Still()
-        self.dropped: list[bytes] = []
+    role = Role.FOLLOWER
+
+    def __init__(self) -> None:
         self.readies: list[int] = []  # what the next ones announce
-        self.announced = 10
-        fakes: dict[str, Any] = {
-            "store": store,
-            "fold": Fold(),
-            "settings": SimpleNamespace(shard=SHARD),
-            "leading": None,
-            "raft": self,
-            "applies": Applies(loop, lambda events: None, lambda: None),
-            "watches": SimpleNamespace(active=False),
-            "upkeep": SimpleNamespace(logged_bytes=lambda size, ordered: None),
-            "fronts": SimpleNamespace(drop=self.dropped.append),
-            "_late_feed": LateFeedTimer(still, lambda: True, lambda: None),
-            "_feed": FeedQueue(0),
-            "_fates": Fates(self),
-            "_count_at_applied": 0,
-            "_order_index": 0,
-            "_unacknowledged": 0,
-            "applied_index": 0,
-            "_acknowledged": (None, 0, 0, 0),
-            "_requests_in_tick": 0,
-        }
-        self.__dict__.update(fakes)
-
-    # Raft
-    @property
-    def announced_index(self) -> int:
-        return self.announced
+        self.announced_index = 10
 
     def log_entries(self, first: int, last: int) -> list[Entry]:
         data = [b"" if i == 1 else records.put(b"key %d" % i, 0, 1, b"v", 0) for i in range(first, last + 1)]
@@ -91,12 +66,40 @@ class Replica(ShardNode):
     def ready(self) -> int | None:
         return self.readies.pop(0) if self.readies else None
 
-    # the node
-    def _handle(self, ready: Any) -> None:
-        self.announced = ready
-        self._follow()
 
-    def _after_apply(self, run: Any, applied: Any) -> None:
+class Replica:
+    """A node where nobody looks; all but its role is a stand-in."""
+
+    def __init__(self, store: StateStore) -> None:
+        loop: Any = ManualLoop()
+        common = Common(7, 1, "h1", 2, 1, (Peer(1, "h1", "h1", 1),), "/run/1")
+        self.settings = NodeSettings(common, SHARD, "/nowhere", "h1", 1)
+        self.dropped: list[bytes] = []
+        self.loop: Any = Still()
+        self.machine = SimpleNamespace(loop=self.loop)
+        self.raft = Group()
+        self.store, self.pace = store, Pace()
+        self.applies = Applies(loop, lambda events: None, lambda: None)
+        self.watches = SimpleNamespace(active=False)
+        self.upkeep = SimpleNamespace(logged_bytes=lambda size, ordered: None)
+        self.fronts = SimpleNamespace(drop=self.dropped.append)
+        self.roster = SimpleNamespace(table=Table(common.peers))
+        self.clock = SimpleNamespace(each_heartbeat=lambda call: None, each_second=lambda call: None)
+        self.reads, self.standing = SimpleNamespace(waiting=[]), SimpleNamespace(ready=True)
+        self.stopping = False
+        self.frames: dict[int, Any] = {}
+        self.handlers: dict[int, Any] = {}
+        self.applied_index = self.order_index = self.wanted_revision = self._requests_in_tick = 0
+        self.hurried_until = 0.0
+        node: Any = self
+        self.role = ShardRole(node, Kinds())
+        self.catch_up = self.role.catch_up
+
+    def handle(self, ready: int) -> None:
+        self.raft.announced_index = ready
+        self.role.apply(ready)
+
+    def after_apply(self, run: Any, applied: Any) -> None:
         pass
 
     def wake(self) -> None:
@@ -104,35 +107,41 @@ class Replica(ShardNode):
 
     def fed(self, order_index: int, entry_index: int) -> None:
         cut = Cut(entry_index, 1, entry_index - 1)
-        self._feed.add((order_index, 1, encode_cut({SHARD: cut}), cut, 0))
+        self.role._feed.add((order_index, 1, encode_cut({SHARD: cut}), cut, 0))
+
+    @property
+    def at(self) -> tuple[int, bool]:
+        """Up to where it has applied the order, and whether more waits."""
+        return self.order_index, self.role._late_feed.waits
 
 
 def test_records_that_could_not_be_applied_end_the_node_whoever_asked(store: StateStore, monkeypatch: pytest.MonkeyPatch) -> None:
     """They have left the feed: the next ones would be applied without them (I6)."""
-    replica = Replica(store)
+    replica: Any = Replica(store)
     replica.fed(1, 2)
-    replica._follow()
+    replica.role._follow()
     replica.fed(2, 3)
-    replica._follow()
-    assert (replica._order_index, replica._late_feed.waits) == (1, True)
+    replica.role._follow()
+    assert replica.at == (1, True)
 
     def fails(*args: Any) -> None:
         raise ValueError("once")
 
     monkeypatch.setattr(store, "write", fails)
+    link = FrontLink(b"front", lambda parts: True, b"", 1)
     with pytest.raises(ApplyFailed, match="order records 2 to 2"):
-        replica._requests(FrontLink(b"front", lambda parts: True, b"", 1), [(1, Method.RANGE, 1000, b"")])
+        Node._requests(replica, link, [(1, Method.RANGE, 1000, b"")])
     assert replica.dropped == []
 
 
 def test_catching_up_applies_what_a_second_ready_makes_known(store: StateStore) -> None:
     replica = Replica(store)
-    replica._late_feed.applied()
-    replica.announced = 1
+    replica.role._late_feed.applied()
+    replica.raft.announced_index = 1
     replica.fed(1, 2)
     replica.fed(2, 3)
-    replica._follow()
-    assert replica._late_feed.waits
-    replica.readies = [2, 3]  # the first one's apply begins a pause
+    replica.role._follow()
+    assert replica.role._late_feed.waits
+    replica.raft.readies = [2, 3]  # the first one's apply begins a pause
     replica.catch_up()
-    assert (replica._order_index, replica._late_feed.waits) == (2, False)
+    assert replica.at == (2, False)

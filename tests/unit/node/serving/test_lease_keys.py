@@ -101,7 +101,7 @@ class Revokes:
         self.work: list[Iterator[None]] = []
         node: Any = SimpleNamespace(
             store=store, raft=SimpleNamespace(role=role), slicer=SimpleNamespace(start=self.work.append), wake=lambda: None,
-            _submit=lambda *request: self.submitted.append(request))
+            role=SimpleNamespace(submit=lambda *request: self.submitted.append(request)))
         self.expiry = Expiry(node)
 
     def revoke(self, link: FrontLink, lease: int) -> bytes:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from node.replica.shards.order_node import OrderNode
+from node.replica.shards.order_node import OrderRole
 from node.upkeep.floors import Floors
 
 HOSTS = (1, 2, 3)
@@ -80,14 +80,15 @@ def test_a_frame_of_another_layout_is_broken() -> None:
 
 def test_it_is_said_now_and_then_that_more_is_kept_than_usual() -> None:
     node: Any = SimpleNamespace(
-        feeds=SimpleNamespace(floors=floors(90, 90, others={2: (95, 20), 3: (99, 30)})), applied_index=100, _short_since=None,
+        feeds=SimpleNamespace(floors=floors(90, 90, others={2: (95, 20), 3: (99, 30)})), _short_since=None,
+        node=SimpleNamespace(applied_index=100),
         raft=SimpleNamespace(configuration=SimpleNamespace(voters=HOSTS)), loop=SimpleNamespace(time=lambda: now_s))
     said = []
     with capture_logs() as lines:
         for now_s in (0, 1, 59, 60, 61, 119, 120, 500):
-            assert OrderNode.kept_for_others(node, 80) == 30
+            assert OrderRole.kept_for_others(node, 80) == 30
             said.append(len(lines))
             if now_s == 120:
-                assert OrderNode.kept_for_others(node, 20) == 30  # as ever, for the moment
+                assert OrderRole.kept_for_others(node, 20) == 30  # as ever, for the moment
     assert said == [0, 0, 0, 1, 1, 1, 2, 2]
     assert (lines[0]["shard"], lines[0]["records"]) == (2, 70)

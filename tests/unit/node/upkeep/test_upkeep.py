@@ -101,6 +101,7 @@ class Replica:
         self.alarms: list[pb.AlarmRequest] = []
         self.raised: list[pb.AlarmRequest] = []  # of this host's quota
         self.upkeep = Upkeep(self)  # type: ignore[arg-type]
+        self.upkeep.kept_for_others = self.kept_for_others
 
     def now_ms(self) -> int:
         return int(self.loop.now_s * 1000)
@@ -114,7 +115,7 @@ class Replica:
     def fail(self, reason: str) -> None:
         raise AssertionError(reason)
 
-    def kept_for_others(self, least: int) -> int | None:
+    def kept_for_others(self, least: int) -> int:
         self.asked.append(least)
         return self.wanted_from
 

@@ -13,13 +13,13 @@ from cluster.errors import EtcdError
 from cluster.faults import Torn, faults
 from cluster.order.locks import LockTable
 from cluster.order.log import Attempt, entry
-from cluster.order.prepare import Prepare, Touch, encode_attempt
+from cluster.order.prepare import Prepare, Touch, decode_attempt, encode_attempt
 from cluster.pacing.pace import Pace
 from cluster.pb import rpc_pb2 as pb
 from cluster.wire.messages import HEAD, Method, Status
 from node.links.fronts import FrontLink
 from node.replica.server import Node
-from node.replica.shards.shard_node import ShardNode
+from node.replica.shards.shard_node import ShardRole
 from tests.unit.order.stores import answers, leader
 
 
@@ -233,10 +233,12 @@ def test_a_mistake_after_evaluating_is_nobodys_answer(monkeypatch: pytest.Monkey
         raise KeyError("a mistake")
 
     monkeypatch.setattr("cluster.order.leading.pending.PendingOverlay.take", mistaken)
+    role = SimpleNamespace(submit=None, leading=shard)
     node = SimpleNamespace(
-        _submit=None, _requests_in_tick=0, catch_up=lambda: None, leading=shard,
+        role=role, _requests_in_tick=0, catch_up=lambda: None,
+        handlers={Method.RELEASE: lambda *asked: ShardRole._release(role, decode_attempt(asked[-1]))},
         reads=SimpleNamespace(refuse=lambda *args: pytest.fail("answered, and the leader goes on")))
-    node._node_request = partial(ShardNode._node_request, node)
+    node._node_request = partial(Node._node_request, node)
     with pytest.raises(Torn, match=r"ShardLeader\.release met KeyError"):
         Node._requests(node, FrontLink(b"sequencer", lambda parts: True, b"", 1),  # type: ignore[arg-type]
                        [(1, Method.RELEASE, 1000, encode_attempt(attempt))])

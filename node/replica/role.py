@@ -1,0 +1,106 @@
+"""What a replica does because of its shard's place in the order: the part in which nodes differ.
+
+A ``Node`` is one class: a Raft log, a state, links, and a tick that drives them. It holds one ``Role``,
+chosen in ``node.replica.made`` when it is made: ``LoneRole`` in a store of one shard; in one of several
+shards ``OrderRole`` for shard 0, whose log is the order, and ``ShardRole`` for the others, which follow it.
+
+The node calls the role on its way through a tick. What a role has besides, it registers with the part of the
+node that it adds to: requests of other nodes in ``Node.handlers``, frames of peers in ``Node.frames``, work
+of each heartbeat and each second with ``Node.clock``, the end of a link in ``Node.link_ends``, and what it
+decides otherwise with ``Node.expiry``, ``Node.upkeep`` and ``Node.writes``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Any, Protocol
+
+from cluster.features.lessor import Lessor
+from cluster.order.sequencing.coordinator import Coordinator
+from node.links.fronts import FrontLink
+from node.links.siblings import NodeLinks
+from node.serving.confirm import Confirmations
+
+
+class Owed(IntEnum):
+    """What a node that is to end has not answered yet."""
+
+    NOTHING = 0
+    FATE = 1  # somebody waits for what was logged here
+    LEADING = 2  # somebody waits here for what only a leader is told
+
+
+@dataclass(frozen=True, slots=True)
+class Kinds:
+    """The classes of parts that the simulator makes its own subclasses of."""
+
+    lessor: type[Lessor] = Lessor
+    confirmations: type[Confirmations] = Confirmations
+    links: type[NodeLinks] = NodeLinks
+    coordinator: type[Coordinator[Any]] = Coordinator
+
+
+class Role(Protocol):
+    """See the module."""
+
+    @property
+    def links(self) -> NodeLinks | None:
+        """Links to nodes of other shards; None: there are none."""
+
+    @property
+    def gathers(self) -> bool:
+        """Whether this node alone waits for what is committed: rows are made before, and applied later where
+        nobody looks."""
+
+    @property
+    def awaited(self) -> bool:
+        """Whether another process waits for what is applied here."""
+
+    @property
+    def alone(self) -> bool:
+        """Whether at most one write is on its way here, and none waits."""
+
+    @property
+    def has_room(self) -> bool:
+        """Whether a tick would evaluate writes that are queued."""
+
+    @property
+    def owed(self) -> Owed:
+        """What keeps this node from ending."""
+
+    def submit(self, link: FrontLink, rid: int, method: int, timeout_ms: int, body: bytes) -> None:
+        """A write of a front."""
+
+    def evaluate(self) -> None:
+        """The first part of a tick: evaluate what is queued, and propose it."""
+
+    def finish(self) -> None:
+        """The last part of a tick, before everything is sent."""
+
+    def apply(self, last: int) -> None:
+        """The group has committed up to there: apply what can be applied."""
+
+    def catch_up(self) -> None:
+        """Have all applied that is known to be committed: somebody is about to look."""
+
+    def replaced(self) -> None:
+        """Another state was installed (H8)."""
+
+    def leader_changed(self) -> None:
+        """Raft follows another leader, or none, or this replica leads, or leads no more."""
+
+    def ask_leader(
+        self, shard: int, method: int, body: bytes, answered: Callable[[int, bytes], bool] | None = None,
+    ) -> None:
+        """Ask the leader of another shard, if it is known."""
+
+    def unapplied(self) -> Iterable[bytes]:
+        """Records of the order that are here and not applied yet."""
+
+    def facts(self) -> dict[str, Any]:
+        """What ``node.upkeep.facts`` tells besides."""
+
+    def close(self) -> None:
+        """The node is closing; nothing is answered any more."""
