@@ -11,9 +11,7 @@ Hot path: one put costs a queue append, its evaluation, one struct pack and a li
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Protocol
 
 import structlog
@@ -30,6 +28,8 @@ from cluster.features.auth.state import AuthState
 from cluster.features.lessor import Lessor
 from cluster.features.v2.tree import Tree
 from cluster.pacing.pace import MAX_ENTRY_BYTES, Pace
+from cluster.pipeline.intake import Intake
+from cluster.pipeline.under_way import UnderWay
 from cluster.wire.messages import ANSWER, HEAD, LEADER, PUT_ANSWER, Method, Status
 from node.links.fronts import FrontLink
 from node.storage import PreparedPuts
@@ -38,7 +38,6 @@ log = structlog.get_logger("writes")
 
 _PUT, _V2_WRITE = int(Method.PUT), int(Method.V2_WRITE)
 _HEAD_BYTES = HEAD.size
-_MAX_QUEUED = 50_000  # writes waiting to be evaluated, or for a revision before; beyond it TooManyRequests
 _MAX_UNCOMMITTED = 8  # entries on their way; while so many are, requests gather for a larger one
 
 
@@ -60,25 +59,31 @@ class Consensus(Protocol):
 
 AnswerLate = Callable[[FrontLink, int, DueAnswer, int], None]  # ..., term
 Look = Callable[[FrontLink, int, Ahead], None]
+Request = tuple[FrontLink, int, int, bytes]  # its way back, rid, method
 Reply = tuple[FrontLink, int, bytes]  # its way back, rid, the encoded answer record
 
 
-@dataclass(slots=True)
-class Proposal:
-    """One entry of this leader whose answers are open."""
+class Owed:
+    """What an entry of this leader owes, from the first answer that is to leave with it."""
 
-    index: int
-    term: int
-    batch: Batch
-    answers: list[Reply]  # sent when the entry is applied
-    controls: list[tuple[Reply, bool]]  # compactions (answer, physical): acknowledged by the node
-    late: list[tuple[FrontLink, int, DueAnswer]]  # answers that are made once it is applied
-    rows: PreparedPuts | None = None  # of a batch that is nothing but plain puts
+    __slots__ = ("answers", "batch", "controls", "count", "index", "late", "rows", "size", "term")
+
+    def __init__(self) -> None:
+        self.index = self.term = 0  # of the entry, once it is logged
+        self.answers: list[Reply] = []  # sent when the entry is applied
+        # compactions (answer, physical): acknowledged by the node
+        self.controls: list[tuple[Reply, bool]] = []
+        self.late: list[tuple[FrontLink, int, DueAnswer]] = []  # made once it is applied
+        self.size = 0  # bytes that go into the entry, roughly
+        self.count = 0  # of all these, once it is sealed
+        self.batch: Batch | None = None  # as well
+        self.rows: PreparedPuts | None = None  # of a batch that is nothing but plain puts
 
     @property
     def owed(self) -> list[tuple[FrontLink, int]]:
         """Who is to hear of it, if only that the entry is lost."""
-        return _owed(self.answers, self.controls, self.late)
+        return [(link, rid) for link, rid, _ in (*self.answers, *self.late)] + [
+            (link, rid) for (link, rid, _), _ in self.controls]
 
 
 class Writes:
@@ -111,13 +116,10 @@ class Writes:
         self._new_lease_id = new_lease_id
         self._refusal = refusal
         self._control_applied = control_applied
-        self._pace = pace or Pace()
-        self._queue: deque[tuple[FrontLink, int, int, bytes]] = deque()
-        self._queued_bytes = 0
+        self._intake: Intake[Request] = Intake(pace or Pace())
         self._later: list[tuple[int, FrontLink, int, int, bytes]] = []  # need this revision applied first
-        self._answers: list[Reply] = []
-        self._controls: list[tuple[Reply, bool]] = []
-        self._late: list[tuple[FrontLink, int, DueAnswer]] = []
+        self._open = Owed()
+        self._under_way: UnderWay[Owed] = UnderWay(_MAX_UNCOMMITTED)
         self._answer_late = answer_late
         self._look = look
         self._auth = auth  # users and roles as applied
@@ -125,8 +127,6 @@ class Writes:
         # what is being looked at ahead, as it goes back into the queue
         self._looking: dict[tuple[FrontLink, int], tuple[int, bytes]] = {}
         self._looked: dict[tuple[FrontLink, int], Ahead] = {}  # of what is queued, or waits for a revision
-        self._staged_bytes = 0
-        self._proposals: deque[Proposal] = deque()
         self.leader: Leader | None = None
         self.on_logged: Callable[[int], None] = lambda index: None
         self.fits: Callable[[int], bool] = lambda size: True  # whether so many bytes are within the quota for certain
@@ -147,23 +147,16 @@ class Writes:
     def resign(self) -> None:
         """The term is lost: what was not logged certainly never will be."""
         self.leader = None
-        for link, rid in _owed(self._answers, self._controls, self._late):
-            self._not_leader(link, rid)
-        self._answers, self._controls, self._late, self._staged_bytes = [], [], [], 0
-        self._refuse_queued()
-
-    def _refuse_queued(self) -> None:
-        while self._queue:
-            link, rid, _, _ = self._queue.popleft()
-            self._not_leader(link, rid)
-        self._queued_bytes = 0
-        for _, link, rid, _, _ in self._later:
-            self._not_leader(link, rid)
+        lost = self._open.owed
+        lost += [(link, rid) for link, rid, _, _ in self._intake.drain()]
+        lost += [(link, rid) for _, link, rid, _, _ in self._later]
+        lost += self._looking
+        self._open = Owed()
         self._later.clear()
-        for link, rid in self._looking:
-            self._not_leader(link, rid)
         self._looking.clear()
         self._looked.clear()
+        for link, rid in lost:
+            self._not_leader(link, rid)
 
     def _not_leader(self, link: FrontLink, rid: int) -> None:
         leader = self._raft.leader_id if not self._raft.is_leader else 0
@@ -177,44 +170,44 @@ class Writes:
         """Take in one write of a front."""
         if not self._raft.is_leader:
             self._not_leader(link, rid)
-        elif len(self._queue) + len(self._later) + len(self._looking) >= _MAX_QUEUED:
+        elif not self._intake.take((link, rid, method, body), len(self._later) + len(self._looking)):
             link.answer(rid, Status.ERROR, EtcdError(errors.TOO_MANY_REQUESTS).encode())
             self._mark_dirty(link)
-        else:
-            self._queue.append((link, rid, method, body))
-            self._queued_bytes += len(body)
 
     @property
     def queued(self) -> int:
         """Writes waiting to be evaluated."""
-        return len(self._queue)
+        return len(self._intake.queue)
 
     @property
     def due(self) -> bool:
         """Whether an entry may leave now, if there is anything for it (``cluster.pacing.pace``)."""
-        return self.has_room and self._pace.due(len(self._proposals), len(self._queue), self._queued_bytes)
+        return self.has_room and self._intake.due(len(self._under_way))
 
     @property
     def has_room(self) -> bool:
         """Whether one more entry may be logged: not too many are on their way, nor too many bytes for Raft to take more."""
-        return len(self._proposals) < _MAX_UNCOMMITTED and self._raft.takes_proposals
+        return self._under_way.has_room and self._raft.takes_proposals
 
     @property
     def ready(self) -> bool:
         """Whether :meth:`run` has anything to propose now."""
         leader = self.leader
-        return leader is not None and (self.has_room if self._staged(leader) else bool(self._queue) and self.due)
+        if leader is None:
+            return False
+        return self.has_room if self._staged(leader) else bool(self._intake.queue) and self.due
 
     @property
     def alone(self) -> bool:
         """Whether at most one request is on its way here, and none waits."""
-        proposals = self._proposals
-        return not self._queue and (not proposals or (len(proposals) == 1 and len(proposals[0].answers) <= 1))
+        entries = self._under_way.entries
+        return not self._intake.queue and (
+            not entries or (len(entries) == 1 and len(entries[0].answers) <= 1))
 
     @property
     def uncommitted(self) -> int:
         """Entries of this leader on their way."""
-        return len(self._proposals)
+        return len(self._under_way)
 
     def run(self) -> None:
         """Evaluate what is queued and propose it, as far as the pipeline has room."""
@@ -223,7 +216,7 @@ class Writes:
             return  # what is queued waits: for the own term's first apply, or for the hand-over to end
         if not self._raft.is_leader or self._raft.term != leader.term:
             return  # deposed by a message of this very tick: what is queued is refused when Raft says so
-        queue = self._queue
+        queue = self._intake.queue
         while queue or self._staged(leader):
             # what others have staged (a cut, a transaction over several shards, a lease's end) has waited its turn
             if not (self.has_room if self._staged(leader) else self.due):
@@ -235,12 +228,13 @@ class Writes:
 
     def _staged(self, leader: Leader) -> bool:
         """Whether there is something for the next entry, or somebody to be answered with it."""
-        return bool(self._answers or self._controls or self._late) or leader.dirty
+        owed = self._open
+        return bool(owed.answers or owed.controls or owed.late) or leader.dirty
 
     def _evaluate(self, leader: Leader) -> None:
-        queue, put = self._queue, leader.put
-        answers, pack, term = self._answers, PUT_ANSWER.pack, leader.term
-        size, queued_bytes = self._staged_bytes, self._queued_bytes
+        intake, owed, put = self._intake, self._open, leader.put
+        queue, answers, pack, term = intake.queue, owed.answers, PUT_ANSWER.pack, leader.term
+        size, queued_bytes = owed.size, intake.bytes
         # near the quota each is judged with its own size; where users are enabled, by who asks
         puts = not leader.auth.enabled and self._refusal(_PUT, b"") is None and self.fits(queued_bytes)
         while queue and size < MAX_ENTRY_BYTES:
@@ -259,7 +253,7 @@ class Writes:
             else:
                 size += self._execute(leader, link, rid, method, body)
                 puts = puts and not leader.auth.enabled  # that may have been what it did
-        self._staged_bytes, self._queued_bytes = size, queued_bytes
+        owed.size, intake.bytes = size, queued_bytes
 
     def _execute(self, leader: Leader, link: FrontLink, rid: int, method: int, body: bytes) -> int:
         """Any write but a plain put; the bytes to be logged."""
@@ -279,13 +273,13 @@ class Writes:
             outcome = leader.execute(method, body, looked)
         except EtcdError as e:
             text = e.encode()
-            self._answers.append((link, rid, ANSWER.pack(rid, Status.ERROR, len(text)) + text))
+            self._open.answers.append((link, rid, ANSWER.pack(rid, Status.ERROR, len(text)) + text))
             return 0
         except NotYet as e:
             self._later.append((e.revision, link, rid, said, asked))
             if looked is not None:
                 self._looked[link, rid] = looked
-            assert len(self._queue) + len(self._later) <= _MAX_QUEUED, "I23: what waits is bounded"
+            assert len(self._intake) + len(self._later) <= self._intake.most, "I23: what waits is bounded"
             return 0
         except Unlooked:
             assert self._look is not None
@@ -294,14 +288,15 @@ class Writes:
             self._look(link, rid, ahead)
             return 0
         if outcome.late is not None:
-            self._late.append((link, rid, DueAnswer(outcome.late, outcome.revision - outcome.changed, outcome.revision)))
+            due = DueAnswer(outcome.late, outcome.revision - outcome.changed, outcome.revision)
+            self._open.late.append((link, rid, due))
             return len(outcome.items)
         tail = outcome.tail
         reply = link, rid, ANSWER.pack(rid, 0, _HEAD_BYTES + len(tail)) + HEAD.pack(outcome.revision, leader.term) + tail
         if method in EVERYWHERE:
-            self._controls.append((reply, method == Method.COMPACT and _is_physical(body)))
+            self._open.controls.append((reply, method == Method.COMPACT and _is_physical(body)))
         else:
-            self._answers.append(reply)
+            self._open.answers.append(reply)
         return len(outcome.items)
 
     def looks(self, link: FrontLink, rid: int) -> bool:
@@ -313,76 +308,68 @@ class Writes:
         asked = self._looking.pop((link, rid), None)
         if asked is not None and looked is not None:
             self._looked[link, rid] = looked
-            self._queue.appendleft((link, rid, *asked))
-            self._queued_bytes += len(asked[1])
+            self._intake.first([(link, rid, *asked)])
 
     def _propose(self, leader: Leader) -> None:
-        data, batch = leader.seal()
-        proposal = Proposal(0, leader.term, batch, self._answers, self._controls, self._late)
-        self.proposed += len(self._answers) + len(self._controls) + len(self._late)
-        self._answers, self._controls, self._late, self._staged_bytes = [], [], [], 0
-        proposal.index = self._raft.propose(data)
-        self._proposals.append(proposal)
-        self.on_logged(proposal.index)
+        owed, self._open = self._open, Owed()
+        data, owed.batch = leader.seal()
+        owed.count = len(owed.answers) + len(owed.controls) + len(owed.late)
+        self.proposed += owed.count
+        index = self._raft.propose(data)
+        self._under_way.logged(index, leader.term, owed)
+        self.on_logged(index)
 
     def weigh(self, size: int) -> None:
         """So many bytes were appended besides: the open entry has less room for what is queued."""
-        self._staged_bytes += size
+        self._open.size += size
 
     def stage(self, token: tuple[FrontLink, int], status: int, body: bytes) -> None:
         """An answer of what was appended besides: it leaves with the open entry."""
         link, rid = token
-        self._answers.append((link, rid, ANSWER.pack(rid, status, len(body)) + body))
+        self._open.answers.append((link, rid, ANSWER.pack(rid, status, len(body)) + body))
 
     def stage_late(self, token: tuple[FrontLink, int], due: DueAnswer) -> None:
         """As :meth:`stage`, of one that is made once it is applied."""
-        self._late.append((*token, due))
+        self._open.late.append((*token, due))
 
     # -- fates
 
     def prepare(self) -> None:
         """Make what can be made of entries while they are on their way."""
-        for proposal in self._proposals:
-            if proposal.rows is None and proposal.batch.puts:
-                proposal.rows = PreparedPuts(proposal.batch.puts)
+        for owed in self._under_way.entries:
+            if owed.rows is None and owed.batch is not None and owed.batch.puts:
+                owed.rows = PreparedPuts(owed.batch.puts)
 
     def prepared(self, index: int, term: int) -> PreparedPuts | None:
         """The rows of the entry there, if it is this leader's own and they are made."""
-        for proposal in self._proposals:
-            if proposal.index == index:  # Raft: index and term name an entry
-                return proposal.rows if proposal.term == term else None
-        return None
+        owed = self._under_way.at(index, term)
+        return None if owed is None else owed.rows
 
     def applied(self, index: int, term: int) -> None:
         """The entry at ``index`` has been applied and was of ``term``."""
-        proposals = self._proposals
-        while proposals and (proposals[0].index <= index or proposals[0].term < term):
-            proposal = proposals.popleft()
-            if proposal.index == index and proposal.term == term:
-                self._done(proposal)
+        for owed, done in self._under_way.applied(index, term):
+            if done:
+                self._done(owed)
             else:
-                # Another leader's entry stands there, or one of a later term stands before it: ours is lost for
-                # certain. Left here, it would stand before the entries that this replica logs in a later term.
-                for link, rid in proposal.owed:
+                for link, rid in owed.owed:
                     self._not_leader(link, rid)
 
-    def _done(self, proposal: Proposal) -> None:
+    def _done(self, owed: Owed) -> None:
         leader = self.leader
-        if leader is not None and leader.term == proposal.term:
-            leader.applied(proposal.batch)
-        self.committed += len(proposal.answers) + len(proposal.controls)
+        if leader is not None and leader.term == owed.term and owed.batch is not None:
+            leader.applied(owed.batch)
+        self.committed += owed.count
         link = None
-        for link_of, _, record in proposal.answers:
+        for link_of, _, record in owed.answers:
             if link_of is not link:
                 link = link_of
                 put = link.put
                 self._mark_dirty(link)
             put(record)
-        for link_of, rid, due in proposal.late:
+        for link_of, rid, due in owed.late:
             assert self._answer_late is not None
-            self._answer_late(link_of, rid, due, proposal.term)
-        self.committed += len(proposal.late)
-        for (link_of, _, record), physical in proposal.controls:
+            self._answer_late(link_of, rid, due, owed.term)
+        for (link_of, _, record), physical in owed.controls:
             self._control_applied(link_of, record, physical)
         if self._later:
             self._retry_later()
@@ -396,25 +383,20 @@ class Writes:
                 if self._looked and not w[1].awaits(w[2]):
                     self._looked.pop((w[1], w[2]), None)
             ready = [w for w in ready if w[1].awaits(w[2])]
-            self._queue.extendleft([(link, rid, method, body) for _, link, rid, method, body in reversed(ready)])
-            self._queued_bytes += sum(len(w[4]) for w in ready)
+            self._intake.first([w[1:] for w in ready])
 
     def skipped_to(self, index: int) -> None:
         """A snapshot replaced everything up to ``index``: nobody here can tell what became of older entries."""
-        while self._proposals and self._proposals[0].index <= index:
-            for link, rid in self._proposals.popleft().owed:
+        for owed in self._under_way.skipped_to(index):
+            for link, rid in owed.owed:
                 link.answer(rid, Status.UNKNOWN, EtcdError(errors.TIMEOUT_DUE_TO_LEADER_FAIL).encode())
                 self._mark_dirty(link)
 
     def statistics(self) -> dict[str, int]:
         """Counts for metrics."""
-        return {"queued": len(self._queue), "uncommitted_entries": len(self._proposals), "committed": self.committed,
-                "proposed": self.proposed, "failed": self.failed}
-
-
-def _owed(answers: list[Reply], controls: list[tuple[Reply, bool]],
-          late: list[tuple[FrontLink, int, DueAnswer]]) -> list[tuple[FrontLink, int]]:
-    return [(link, rid) for link, rid, _ in (*answers, *late)] + [(link, rid) for (link, rid, _), _ in controls]
+        return {
+            "queued": len(self._intake), "uncommitted_entries": len(self._under_way),
+            "committed": self.committed, "proposed": self.proposed, "failed": self.failed}
 
 
 def _is_physical(body: bytes) -> bool:

@@ -113,12 +113,12 @@ def judges_fates_by_index(patch: Patch) -> None:
     """Lost term: done only if the entry at that index has the term."""
 
     def decide(self: Any, cut: Any, before: dict[int, int]) -> None:
-        for (index, term), batch in sorted(self._open.items()):
-            if index in before:
-                for (link, rid), status, body in batch.answers(before[index], term):
+        for own in list(self._open.entries):
+            if own.index in before:
+                for (link, rid), status, body in own.answers(before[own.index], own.term):
                     link.answer(rid, status, body)
                     self._node._mark_dirty(link)
-                del self._open[index, term]
+                self._open.entries.remove(own)
 
     patch.setattr(node.replica.shards.fates.Fates, "decide", decide)
 

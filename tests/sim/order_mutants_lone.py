@@ -112,8 +112,8 @@ def a_deposed_sequencer_disowns_what_it_logged(patch: Patch) -> None:
 
     def all_(self: Any) -> None:
         resign(self)
-        for proposal in self._proposals:
-            for link, rid in proposal.owed:
+        for own in self._under_way.entries:
+            for link, rid in own.owed:
                 self._not_leader(link, rid)
 
     patch.setattr(Writes, "resign", all_)

@@ -76,9 +76,9 @@ def the_sequencer_judges_fates_by_index(patch: Patch) -> None:
     applied = Writes.applied
 
     def believe(self: Any, index: int, term: int) -> None:
-        for proposal in self._proposals:
-            if proposal.index == index:
-                proposal.term = term
+        for own in self._under_way.entries:
+            if own.index == index:
+                own.term = term
         applied(self, index, term)
 
     patch.setattr(Writes, "applied", believe)

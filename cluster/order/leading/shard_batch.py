@@ -45,10 +45,11 @@ class Reply(NamedTuple):
 class ShardBatch:
     """One entry of this leader."""
 
-    __slots__ = ("changes", "items", "keys", "later", "number", "puts", "replies", "size")
+    __slots__ = ("changes", "index", "items", "keys", "later", "number", "puts", "replies", "size", "term")
 
     def __init__(self, number: int) -> None:
         self.number = number
+        self.index = self.term = 0  # of the entry, once it is logged
         self.items: list[bytes] = []
         self.size = 0  # bytes of its items, roughly
         # while it is nothing but plain puts these say all; None: there is more, and ``items``, ``keys``, ``replies``, ``changes`` do

@@ -48,6 +48,8 @@ from cluster.order.sequencing.granted import rows_of
 from cluster.order.shown import ShownRows
 from cluster.pacing.pace import MAX_ENTRY_BYTES, Pace
 from cluster.pb import rpc_pb2 as pb
+from cluster.pipeline.intake import MOST, Intake
+from cluster.pipeline.under_way import UnderWay
 from cluster.wire.messages import LEADER, Method, Status
 
 T = TypeVar("T")
@@ -66,7 +68,7 @@ class ShardLeader(Generic[T]):
 
     def __init__(
         self, store: AppliedState, shard: int, term: int, *, first_index: int, inherited_count: int, max_txn_ops: int,
-        max_queued: int = 50_000, max_unordered: int = 64, pace: Pace | None = None,
+        max_queued: int = MOST, max_unordered: int = 64, pace: Pace | None = None,
         shown: ShownRows | None = None, users: Callable[[], AuthState] | None = None,
     ) -> None:
         """``shown``: where it keeps the rows of its grants that are fetched later; ``users``: as applied."""
@@ -75,12 +77,8 @@ class ShardLeader(Generic[T]):
         self.serving = False
         self._store = store
         self._max_txn_ops = max_txn_ops
-        self._max_queued = max_queued
-        self._max_unordered = max_unordered
-        self._pace = pace or Pace()
+        self._intake: Intake[tuple[T, int, bytes]] = Intake(pace or Pace(), max_queued)
         self.shown = ShownRows() if shown is None else shown
-        self._queue: deque[tuple[T, int, bytes]] = deque()
-        self._queued_bytes = 0
         self._table: LockTable[Waiting[T] | Preparing[T]] = LockTable()
         self._held_up = False  # requests of the table that may go on found the entry full, or too much ahead of the order
         self._early: list[tuple[T, Prepare]] = []
@@ -93,8 +91,8 @@ class ShardLeader(Generic[T]):
         self.view: PendingOverlay
         self._open = ShardBatch(1)
         self._applied_batch = 0
-        self._sealed: deque[tuple[int, ShardBatch]] = deque()
-        self._unordered_bytes = 0
+        # logged, and without a place in the order
+        self._sealed: UnderWay[ShardBatch] = UnderWay(max_unordered, _MAX_UNORDERED_BYTES)
         self._count = inherited_count
         self._counts: deque[tuple[int, int]] = deque([(first_index, inherited_count)])  # not cut yet
         self._answers: list[Answer] = []
@@ -115,11 +113,8 @@ class ShardLeader(Generic[T]):
         """Take in one write; its answer comes with :meth:`take_answers`, now or later."""
         if method & ~SAID not in _METHODS:  # a front that is none: leases and the like are the sequencer's
             self._refuse(token, EtcdError(errors.UNKNOWN_METHOD))
-        elif len(self._queue) + len(self._table) >= self._max_queued:
+        elif not self._intake.take((token, method, body), len(self._table)):
             self._refuse(token, EtcdError(errors.TOO_MANY_REQUESTS))
-        else:
-            self._queue.append((token, method, body))
-            self._queued_bytes += len(body)
 
     def resume(self, token: T, body: bytes, looked: Ahead) -> None:
         """Evaluate a transaction of :meth:`take_unlooked`, now that what it asked for was done ahead."""
@@ -139,14 +134,15 @@ class ShardLeader(Generic[T]):
             return
         if self._held_up:
             self._advance()
-        queue, table, judged = self._queue, self._table, self._rights.enabled
+        intake, table, judged = self._intake, self._table, self._rights.enabled
+        queue = intake.queue
         while queue and self._open.size < MAX_ENTRY_BYTES:
             if not (len(table) or judged):
                 self._puts()
                 if not queue or self._open.size >= MAX_ENTRY_BYTES:
                     return
             token, method, body = queue.popleft()
-            self._queued_bytes -= len(body)
+            intake.bytes -= len(body)
             who, method, body = named(method, body)
             if len(table):
                 try:
@@ -162,7 +158,7 @@ class ShardLeader(Generic[T]):
     def _puts(self) -> None:
         """Evaluate the plain puts that stand first, as most are, where nothing is locked. Hot path: 1.1 us a put, where
         :meth:`_evaluate` takes 4."""
-        queue, view, batch = self._queue, self.view, self._open
+        queue, view, batch = self._intake.queue, self.view, self._open
         current, take = view.current, view.take_put
         puts: list[PendingPut] = []
         room = MAX_ENTRY_BYTES - batch.size
@@ -177,43 +173,41 @@ class ShardLeader(Generic[T]):
             version, kind, head, tail = pending(body, end, current(key), view.revision + 1)
             take(key, version)
             puts.append((token, key, kind, head, tail))
-        self._queued_bytes -= size
+        self._intake.bytes -= size
         batch.size += size
         batch.take(puts)
 
     @property
     def _may_log(self) -> bool:
         """Whether one more entry may be logged ahead of the order."""
-        return (self.serving and len(self._sealed) < self._max_unordered
-                and self._unordered_bytes < _MAX_UNORDERED_BYTES)
+        return self.serving and self._sealed.has_room
 
     @property
     def runnable(self) -> bool:
         """Whether requests may be evaluated now: what has waited in the lock table at once, what is queued when due."""
-        return self._may_log and (
-            self._held_up or self._pace.due(len(self._sealed), len(self._queue), self._queued_bytes))
+        return self._may_log and (self._held_up or self._intake.due(len(self._sealed)))
 
     @property
     def ready(self) -> bool:
         """Whether an entry can be made now: call :meth:`run` and, if that leaves anything, :meth:`seal`."""
-        return self.dirty or ((self._held_up or bool(self._queue)) and self.runnable)
+        return self.dirty or ((self._held_up or bool(self._intake.queue)) and self.runnable)
 
     @property
     def alone(self) -> bool:
         """Whether at most one request is on its way here, and none waits."""
-        sealed = self._sealed
-        return not (self._queue or len(self._table) or self.dirty) and (
-            not sealed or (len(sealed) == 1 and sealed[0][1].waiting <= 1))
+        sealed = self._sealed.entries
+        return not (self._intake.queue or len(self._table) or self.dirty) and (
+            not sealed or (len(sealed) == 1 and sealed[0].waiting <= 1))
 
     @property
     def busy(self) -> bool:
         """Whether somebody waits for an answer of this leader."""
-        return bool(self._queue or self._sealed or len(self._table)) or self.dirty
+        return bool(self._intake.queue or self._sealed.entries or len(self._table)) or self.dirty
 
     @property
     def queued(self) -> int:
         """Requests that wait to be evaluated."""
-        return len(self._queue)
+        return len(self._intake.queue)
 
     def _evaluate(self, token: T, method: int, body: bytes, queued: Queued[Waiting[T] | Preparing[T]] | None,
                   looked: Ahead | None = None, who: Principal | None = None) -> None:
@@ -503,8 +497,7 @@ class ShardLeader(Generic[T]):
 
     def logged(self, index: int) -> None:
         """The sealed batch was proposed as entry ``index``."""
-        self._sealed.append((index, self._open))
-        self._unordered_bytes += self._open.size
+        self._sealed.logged(index, self.term, self._open)
         self._counts.append((index, self._count))
         self.view.batch += 1
         self._open = ShardBatch(self.view.batch)
@@ -512,10 +505,8 @@ class ShardLeader(Generic[T]):
     def evaluated(self, index: int) -> LaterPuts | None:
         """What the entry there puts, if it is one of this leader's that is not applied yet, and of which only the revisions
         are missing."""
-        for at, batch in self._sealed:
-            if at == index:
-                return batch.later
-        return None
+        batch = self._sealed.at(index, self.term)
+        return None if batch is None else batch.later
 
     def report(self, commit_index: int) -> Report | None:
         """What is committed of this term and not known to be in order; None if there is nothing to tell."""
@@ -530,9 +521,8 @@ class ShardLeader(Generic[T]):
     def applied_entries(self, last_index: int, base: int) -> None:
         """A cut of this term was applied: entries up to ``last_index``; ``base`` is the revision before the first
         of them that is this leader's own."""
-        while self._sealed and self._sealed[0][0] <= last_index:
-            _, batch = self._sealed.popleft()
-            self._unordered_bytes -= batch.size
+        for batch, done in self._sealed.applied(last_index, self.term):
+            assert done, "Raft: a leader's log holds all that it logged up to there"
             self.view.forget(batch.number, batch.written(), [])
             self._applied_batch = batch.number
             if batch.puts is not None:
@@ -580,15 +570,14 @@ class ShardLeader(Generic[T]):
 
     def resign(self) -> tuple[list[T], list[tuple[int, ShardBatch]]]:
         """The term is lost: requests that were not logged (NOT_LEADER), and logged batches whose fate is open."""
-        lost = [token for token, _, _ in self._queue]
+        lost = [token for token, _, _ in self._intake.queue]
         lost += [h.payload.token for h in self._table if isinstance(h.payload, Waiting)]
         lost += [token for token, _, _ in self._unlooked] + self._open.owed()
-        return lost, list(self._sealed)
+        return lost, [(batch.index, batch) for batch in self._sealed.entries]
 
     def forget(self, gone: Callable[[T], bool]) -> None:
         """Drop waiting requests whose asker is gone or whose time is over."""
-        self._queue = deque(q for q in self._queue if not gone(q[0]))
-        self._queued_bytes = sum(len(q[2]) for q in self._queue)
+        self._intake.forget(lambda request: gone(request[0]))
         self._rights.forget(gone)
         for held in [h for h in self._table if isinstance(h.payload, Waiting) and gone(h.payload.token)]:
             self._table.remove(held)
@@ -597,4 +586,5 @@ class ShardLeader(Generic[T]):
 
     def statistics(self) -> dict[str, int]:
         """Sizes, for metrics."""
-        return {"queued": len(self._queue), "locks": len(self._table), "unordered_entries": len(self._sealed)}
+        return {
+            "queued": len(self._intake), "locks": len(self._table), "unordered_entries": len(self._sealed)}

@@ -12,11 +12,14 @@ from cluster import errors
 from cluster.errors import EtcdError
 from cluster.order.leading.shard_batch import ShardBatch
 from cluster.order.log import Cut
+from cluster.pipeline.under_way import UnderWay
 from cluster.wire.messages import Status
 from node.replica.shards.linked import not_leader
 
 if TYPE_CHECKING:
     from node.replica.server import Node
+
+NO_TERM = 0  # of an entry that this cut did not put in order
 
 
 class Fates:
@@ -24,7 +27,7 @@ class Fates:
 
     def __init__(self, node: Node) -> None:
         self._node = node
-        self._open: dict[tuple[int, int], ShardBatch] = {}  # by index and term, which name an entry (Raft)
+        self._open: UnderWay[ShardBatch] = UnderWay()
 
     def __len__(self) -> int:
         return len(self._open)
@@ -35,27 +38,28 @@ class Fates:
         Another one may have been kept of that place, in an earlier term, which this log has lost since. That decides
         nothing: of five hosts a minority may have it still, and bring it back (figure 8 of the Raft paper).
         """
-        self._open[index, term] = batch
+        self._open.logged(index, term, batch)
 
     def decide(self, cut: Cut, before: dict[int, int]) -> None:
         """A cut was applied; ``before``: the revision before each entry that it put in order."""
         node = self._node
-        for (index, term), batch in sorted(self._open.items()):
-            if index <= cut.index and index in before and node.log.term(index) == term:
-                for (link, rid), status, body in batch.answers(before[index], term):
-                    node.past.deliver(link, rid, status, body, term)
+
+        def term_at(index: int) -> int:
+            return node.log.term(index) if index in before else NO_TERM
+
+        for own, done in self._open.applied(cut.index, cut.term, term_at):
+            if done:
+                for (link, rid), status, body in own.answers(before[own.index], own.term):
+                    node.past.deliver(link, rid, status, body, own.term)
                     node._mark_dirty(link)
-            elif cut.term > term or index <= cut.index:
-                for token in batch.owed():
-                    not_leader(node, *token)
             else:
-                continue
-            del self._open[index, term]
+                for token in own.owed():
+                    not_leader(node, *token)
 
     def skipped_to(self, applied: int) -> None:
         """A snapshot replaced everything up to there: nobody here can tell any more whether it was committed (I23: so not
         "resend")."""
-        for place in [place for place in self._open if place[0] <= applied]:
-            for link, rid in self._open.pop(place).owed():
+        for batch in self._open.skipped_to(applied):
+            for link, rid in batch.owed():
                 link.answer(rid, Status.UNKNOWN, EtcdError(errors.TIMEOUT_DUE_TO_LEADER_FAIL).encode())
                 self._node._mark_dirty(link)

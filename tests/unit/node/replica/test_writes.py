@@ -8,7 +8,6 @@ from unittest.mock import MagicMock
 
 import pytest
 
-import node.replica.writes as node_of_writes
 from cluster import errors
 from cluster.errors import EtcdError
 from cluster.features.lessor import Lessor
@@ -123,7 +122,7 @@ def test_a_leader_that_leads_again_never_says_lost_of_a_write_that_it_has_logged
 
 
 def test_i23_writes_that_wait_for_a_revision_count_among_those_that_wait(replica: Replica, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(node_of_writes, "_MAX_QUEUED", 3)
+    monkeypatch.setattr(replica.writes._intake, "most", 3)
     replica.lead(1)
     replica.put(1)  # logged at revision 2, not applied
     replica.put(9)  # and at 3
@@ -167,12 +166,13 @@ def test_who_leads_no_longer_keeps_nothing_of_its_term(
 
 def test_without_the_look_at_its_term_an_old_one_would_stand_in_the_way(replica: Replica, monkeypatch: pytest.MonkeyPatch) -> None:
     def by_index(self: Writes, index: int, term: int) -> None:
-        while self._proposals and self._proposals[0].index <= index:
-            proposal = self._proposals.popleft()
-            if (proposal.index, proposal.term) == (index, term):
-                self._done(proposal)
+        entries = self._under_way.entries
+        while entries and entries[0].index <= index:
+            own = entries.popleft()
+            if (own.index, own.term) == (index, term):
+                self._done(own)
             else:
-                for link, rid in proposal.owed:
+                for link, rid in own.owed:
                     self._not_leader(link, rid)
 
     monkeypatch.setattr(Writes, "applied", by_index)

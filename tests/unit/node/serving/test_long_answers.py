@@ -199,7 +199,8 @@ def test_late_answers_say_what_answers_in_one_go_say(
             else:
                 method, request = Method.TXN, transaction(rng, revision, 2, False)  # type: ignore[assignment]
             rid = replica.write(method, request)
-            late += bool(replica.writes._late) or any(p.late for p in replica.writes._proposals)
+            logged = replica.writes._under_way.entries
+            late += bool(replica.writes._open.late) or any(own.late for own in logged)
             try:
                 outcome = plain.execute(method, request.SerializeToString())
                 expected[rid] = whole(outcome.tail, outcome.revision)
@@ -294,7 +295,7 @@ def test_a_write_that_shows_many_rows_reads_none_of_them_in_its_turn(
 def test_a_late_answer_of_a_term_that_is_lost_is_not_given(replica: Replica) -> None:
     fill(replica, 600)
     rid = replica.write(Method.DELETE_RANGE, pb.DeleteRangeRequest(key=b"f", range_end=b"g", prev_kv=True))
-    assert replica.writes._proposals[-1].late
+    assert replica.writes._under_way.entries[-1].late
     replica.raft.term += 1
     replica.raft.entries[replica.raft.last] = (replica.raft.term, b"")
     replica.writes.resign()

@@ -36,7 +36,7 @@ class Turns:
     def __init__(self) -> None:
         self.part = Counting()
         self.leader: ShardLeader[str] = leader_of(self.part)
-        self.leader._pace.full_requests = 1  # an entry may leave while another one is under way
+        self.leader._intake._pace.full_requests = 1  # an entry may leave while another one is under way
         self.longest = 0
 
     def over(self) -> None:

@@ -87,7 +87,7 @@ def test_what_was_evaluated_makes_the_same_rows_events_and_knowledge_as_the_entr
         done = apply(own, changes, last, revision, evaluated, want_events=want_events)
         assert done == apply(other, changes, last, revision, want_events=want_events)
         leader.applied_entries(last, base)
-        assert not leader._sealed
+        assert not len(leader._sealed)
         logged.clear()
     assert known > 5
     assert own.position == other.position
@@ -120,7 +120,7 @@ def test_a_put_of_a_key_whose_creation_was_pending_is_read_out_of_its_entry(open
     put = rpc_pb2.PutRequest(key=b"k", value=b"v").SerializeToString()
     for index in (1, 2):
         leader.submit(0, Method.PUT, put)
-        leader._pace.full_requests = 1
+        leader._intake._pace.full_requests = 1
         leader.run()
         leader.seal()
         leader.logged(index)

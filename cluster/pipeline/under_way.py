@@ -1,0 +1,93 @@
+"""Entries that this replica logged as a leader, until their fate is known.
+
+Raft: index and term name an entry. It is done once an entry of its term is applied at its index. It is lost
+for certain once its place is passed with another term, or an entry of a later term stands before it; then
+whoever waits may ask again (I23). Until then nobody is answered, whoever leads meanwhile (review (b), Lost
+term).
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import Generic, Protocol, TypeVar
+
+_NO_BOUND = 1 << 62
+
+
+class Entry(Protocol):
+    """What was evaluated for an entry, and whom it owes an answer."""
+
+    index: int  # both set when it is logged
+    term: int
+    size: int  # bytes
+
+
+E = TypeVar("E", bound=Entry)
+
+
+class UnderWay(Generic[E]):
+    """In the order in which they were logged. ``most``, ``most_bytes``: there the leader logs no more."""
+
+    __slots__ = ("_most", "_most_bytes", "bytes", "entries")
+
+    def __init__(self, most: int = _NO_BOUND, most_bytes: int = _NO_BOUND) -> None:
+        self._most = most
+        self._most_bytes = most_bytes
+        self.entries: deque[E] = deque()
+        self.bytes = 0
+
+    def __len__(self) -> int:
+        return len(self.entries)
+
+    @property
+    def has_room(self) -> bool:
+        """Whether one more may be logged."""
+        return len(self.entries) < self._most and self.bytes < self._most_bytes
+
+    def logged(self, index: int, term: int, entry: E) -> None:
+        """An entry was proposed."""
+        entry.index, entry.term = index, term
+        self.entries.append(entry)
+        self.bytes += entry.size
+
+    def at(self, index: int, term: int) -> E | None:
+        """The entry there, if it is among these."""
+        for entry in self.entries:
+            if entry.index == index and entry.term == term:
+                return entry
+        return None
+
+    def applied(
+        self, index: int, term: int, term_at: Callable[[int], int] | None = None,
+    ) -> list[tuple[E, bool]]:
+        """All up to ``index`` is applied, and the entry there is of ``term``: whose fate that decides, and
+        whether they are done. ``term_at``: tells the term of each entry up to there. Without it those of
+        ``term`` are done: its leader's log holds all that it logged before."""
+        decided: list[tuple[E, bool]] = []
+        entries = self.entries
+        while entries and ((own := entries[0]).index <= index or own.term < term):
+            entries.popleft()
+            self.bytes -= own.size
+            there = own.index <= index and own.term == (term if term_at is None else term_at(own.index))
+            decided.append((own, there))
+        # terms rise, and indexes within a term: behind one that is open only a later term's can be decided
+        if entries and entries[0].term != entries[-1].term:
+            passed = [own for own in entries if own.index <= index]
+            for own in passed:
+                decided.append((own, own.term == (term if term_at is None else term_at(own.index))))
+            self._drop(passed)
+        return decided
+
+    def skipped_to(self, index: int) -> list[E]:
+        """A snapshot replaced all up to there: nobody here can tell what became of these, and nobody may ask
+        again (I23)."""
+        passed = [entry for entry in self.entries if entry.index <= index]
+        self._drop(passed)
+        return passed
+
+    def _drop(self, passed: list[E]) -> None:
+        for entry in passed:
+            self.entries.remove(entry)
+            self.bytes -= entry.size
+
