@@ -4,6 +4,8 @@ asymmetric keys. Muster's hosts stand beside etcds with the same files."""
 from __future__ import annotations
 
 import contextlib
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +18,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 from cluster.pb import rpc_pb2 as pb
 from tests.authority import Authority, Pair
-from tests.cluster.local_cluster import local_cluster, until
+from tests.cluster.local_cluster import environment, local_cluster, until
 from tests.cluster.one_host import started
 from tests.interop.differential.etcd import ETCD, running_etcd
 from tests.interop.secure_hosts import secure_host
@@ -225,5 +227,11 @@ def test_web_tokens_are_void_once_users_or_roles_change(tmp_path: Path) -> None:
         assert client.get(b"/d/x", "u") == "INVALID_ARGUMENT: etcdserver: revision of auth store is old"
         assert not client.login("u", "u")
         assert not isinstance(client.get(b"/d/x", "u"), str)
+        ctl = [sys.executable, "-m", "tools.musterctl", "--endpoints", *hosts.endpoints()]
+        for token, code, said in ((client.tokens["u"], 0, ""), ("x", 1, "invalid auth token")):
+            done = subprocess.run([*ctl, "get", "/d/x", "--auth-jwt-token", token, "--command-timeout=60s"],
+                                  capture_output=True, text=True, check=False, env=environment())  # fmt: skip
+            assert done.returncode == code, done.stderr
+            assert said in done.stderr
         client.tokens["u"] = client.tokens["u"][:-2]
         assert client.get(b"/d/x", "u") == "UNAUTHENTICATED: etcdserver: invalid auth token"

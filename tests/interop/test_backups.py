@@ -195,6 +195,7 @@ def theirs(saved: Saved, tmp_path_factory: pytest.TempPathFactory) -> Path:
         same(endpoint, saved)
         ctl(endpoint, "put", "by-etcd", "x")
         ctl(endpoint, "del", "by-etcd")
+        (folder / "hash").write_text(ctl(endpoint, "endpoint", "hashkv", "-w", "json"))
         ctl(endpoint, "snapshot", "save", str(path))
     return path
 
@@ -208,6 +209,14 @@ def test_musterctl_says_of_a_backup_what_etcdutl_says(saved: Saved, theirs: Path
                            for words in (MUSTERCTL, [tool("etcdutl")]))
             assert ours.stdout == etcds.stdout
             assert (ours.returncode, ours.stderr) == (etcds.returncode, etcds.stderr)
+
+
+def test_the_hash_of_a_backups_keys_is_that_of_the_etcd(theirs: Path) -> None:
+    (told,) = json.loads((theirs.parent / "hash").read_text())
+    found = json.loads(call(*MUSTERCTL, "hashkv", theirs, "-w", "json").stdout)
+    assert found["hash"] == told["HashKV"]["hash"]
+    assert found["hashRevision"] == told["HashKV"]["header"]["revision"]
+    assert found["compactRevision"] == told["HashKV"]["compact_revision"]
 
 
 def test_a_real_etcds_backup_is_restored_to_one_host_with_three_shards(

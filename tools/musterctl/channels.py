@@ -52,6 +52,7 @@ class Config:
     server_name: str = ""  # that certificates must name; "": the endpoint's host
     max_request_bytes: int = MAX_REQUEST_BYTES
     max_recv_bytes: int = -1  # of an answer; -1: any
+    token: str = ""  # of a user, instead of name and password
 
     def target(self, endpoint: str) -> Target:
         """Where an endpoint is; its scheme decides about TLS, then the other flags."""

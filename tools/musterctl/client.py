@@ -115,6 +115,8 @@ def session(invocation: Invocation) -> Session:
         from tools.musterctl.discovery import endpoints_of
 
         found = endpoints_of(domain, flags.string("discovery-srv-name"), insecure=insecure)
+    if flags.string("auth-jwt-token") and (flags.string("user") or flags.string("password")):
+        raise Exit(128, "--auth-jwt-token excludes --user and --password")
     user, password = _credentials(flags)
     config = Config(
         endpoints=tuple(found or flags.strings("endpoints")),
@@ -132,6 +134,7 @@ def session(invocation: Invocation) -> Session:
         server_name="" if insecure else domain,
         max_request_bytes=flags.number("max-request-bytes") or MAX_REQUEST_BYTES,
         max_recv_bytes=flags.number("max-recv-bytes") or -1,
+        token=flags.string("auth-jwt-token"),
     )
     if not config.endpoints:
         raise Exit(2, "etcdclient: no available endpoints")
@@ -191,7 +194,7 @@ class Client:
         self._config = config
         self._channels = Channels(config, endpoints)
         self._failing = Waiting()
-        self._token = ""
+        self._token = config.token
         self._authenticated = not config.user
 
     def unary(

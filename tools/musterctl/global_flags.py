@@ -56,6 +56,13 @@ GLOBAL_FLAGS = (
         "client-side request size limit in bytes (0: 2 MiB)",
         newer=True,
     ),
+    Flag(
+        "auth-jwt-token",
+        "string",
+        "",
+        "JWT token used for authentication (if this option is used, --user and --password should not be set)",
+        newer=True,
+    ),
     Flag("max-recv-bytes", "int", "0", "client-side answer size limit in bytes (0: none)", newer=True),
 )
 

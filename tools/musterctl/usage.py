@@ -34,14 +34,14 @@ def usage(command: Command) -> str:
         blocks.append("\n\nCOMMANDS:\n" + "".join(rows))
     if command.long:
         blocks.append("\nDESCRIPTION:\n" + "".join(f"\t{line}\n" for line in command.long.split("\n")))
-    blocks.append("\nOPTIONS:\n" + _flag_lines([flag for flag in command.local_flags() if not flag.newer]))
+    blocks.append("\nOPTIONS:\n" + flag_lines([flag for flag in command.local_flags() if not flag.newer]))
     if newer := [flag for flag in command.local_flags() if flag.newer]:
-        blocks.append("\nOPTIONS OF ETCDCTL 3.6:\n" + _flag_lines(newer))
+        blocks.append("\nOPTIONS OF ETCDCTL 3.6 AND LATER:\n" + flag_lines(newer))
     if command.parent is not None:
         above = command.global_flags()
-        blocks.append("\nGLOBAL OPTIONS:\n" + _flag_lines([flag for flag in above if not flag.newer]))
+        blocks.append("\nGLOBAL OPTIONS:\n" + flag_lines([flag for flag in above if not flag.newer]))
         if newer := [flag for flag in above if flag.newer]:
-            blocks.append("\nGLOBAL OPTIONS OF ETCDCTL 3.6:\n" + _flag_lines(newer))
+            blocks.append("\nGLOBAL OPTIONS OF ETCDCTL 3.6 AND LATER:\n" + flag_lines(newer))
     return align_tabs("".join(blocks) + "\n")
 
 
@@ -57,7 +57,8 @@ def _runnable(command: Command) -> Iterator[Command]:
         yield from _runnable(child)
 
 
-def _flag_lines(flags: Sequence[Flag]) -> str:
+def flag_lines(flags: Sequence[Flag]) -> str:
+    """A line for each flag; tabs are still to be aligned."""
     lines = []
     for flag in flags:
         name = f"  -{flag.short}, --{flag.name}" if flag.short else f"      --{flag.name}"

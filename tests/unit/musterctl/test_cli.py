@@ -31,6 +31,19 @@ def test_version_loads_no_network_code() -> None:
     assert subprocess.run([sys.executable, "-c", program], check=False, capture_output=True).returncode == 0
 
 
+def test_options_lists_the_global_flags(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.run(["options"]) == 0
+    first, *lines = capsys.readouterr().out.splitlines()
+    assert first == "The following options can be passed to any command:"
+    for flag in ("--endpoints", "--write-out", "--auth-jwt-token"):
+        assert any(flag in line for line in lines)
+
+
+def test_a_token_excludes_a_password(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.run(["get", "a", "--auth-jwt-token=x", "--user=u:p"]) == 128
+    assert capsys.readouterr().err == "Error: --auth-jwt-token excludes --user and --password\n"
+
+
 def test_wrong_arguments_are_refused_before_any_connection(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.run(["get"]) == 128
     assert capsys.readouterr().err == (

@@ -5,7 +5,8 @@ from __future__ import annotations
 import sys
 
 from tools.musterctl.command import FlagError, Invocation, find
-from tools.musterctl.usage import usage
+from tools.musterctl.printing.layout import align_tabs
+from tools.musterctl.usage import flag_lines, usage
 
 
 def help_command(invocation: Invocation) -> None:
@@ -19,3 +20,10 @@ def help_command(invocation: Invocation) -> None:
         print(f"Unknown help topic [{topics}]", file=sys.stderr)
         command = root
     sys.stdout.write(usage(command))
+
+
+def options(invocation: Invocation) -> None:
+    """``options``: the global flags, as etcdctl's since 3.7."""
+    flags = invocation.command.global_flags()
+    print("The following options can be passed to any command:\n")
+    sys.stdout.write(align_tabs(flag_lines(flags)))

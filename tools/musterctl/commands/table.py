@@ -335,6 +335,7 @@ def root() -> Command:
                 ],
             ),
             snapshots.command(),
+            snapshots.hashkv_command(),
             *copying_flags.commands(),
             *auth_table.commands(),
             _check_command(),
@@ -357,6 +358,11 @@ def root() -> Command:
                 "peer-keys <filename>",
                 "Generates the key file that encrypts traffic between hosts",
                 "hosts.maintenance:peer_keys",
+            ),
+            Command(
+                "options",
+                "Prints the global flags that every command takes",
+                "help:options",
             ),
             Command(
                 "help [command]",

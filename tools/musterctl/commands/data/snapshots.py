@@ -6,14 +6,18 @@ import json
 import os
 import sys
 import time
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, TypeVar
 
 from tools.musterctl.command import Command, Exit, Flag, Invocation
 
 if TYPE_CHECKING:
+    import mmap
+
     from cluster.bolt.status import Status
 
 _TELL_EVERY_S = 1.0
+Found = TypeVar("Found")
 
 
 def command() -> Command:
@@ -53,6 +57,13 @@ def command() -> Command:
                     "data.snapshots:status"),
         ],
     )
+
+
+def hashkv_command() -> Command:
+    """``hashkv``, of etcdutl."""
+    rev = Flag("rev", "int", "0", "maximum revision to hash (default: latest revision)")
+    return Command("hashkv <filename>", "Prints the KV history hash of a given backup file",
+                   "data.snapshots:hashkv", (rev,))
 
 
 class Progress:
@@ -129,26 +140,57 @@ def save(invocation: Invocation) -> None:
 
 def status(invocation: Invocation) -> None:
     """``snapshot status <file>``."""
+    from cluster.bolt.status import status_of
+
+    if len(invocation.args) != 1:
+        raise Exit(128, "snapshot status requires exactly one argument")
+    _print_status(invocation.flags.string("write-out"), _looked_at(invocation.args[0], status_of))
+
+
+def _looked_at(name: str, look: Callable[[mmap.mmap], Found]) -> Found:
+    """What a look at a backup file finds."""
     import mmap
     from pathlib import Path
 
     from cluster.bolt import InvalidDatabase
     from cluster.bolt.etcd import NoBackup
-    from cluster.bolt.status import status_of
+    from cluster.bolt.hashkv import NoSuchRevision
 
-    if len(invocation.args) != 1:
-        raise Exit(128, "snapshot status requires exactly one argument")
-    path = Path(invocation.args[0])
+    path = Path(name)
     try:
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-            found = status_of(data)
+            return look(data)
     except OSError as error:
         raise Exit(1, f"stat {path}: {(error.strerror or '').lower()}") from None
     except ValueError:  # an empty file cannot be mapped
         raise Exit(1, "invalid database") from None
-    except (InvalidDatabase, NoBackup) as error:
+    except (InvalidDatabase, NoBackup, NoSuchRevision) as error:
         raise Exit(1, str(error)) from None
-    _print_status(invocation.flags.string("write-out"), found)
+
+
+def hashkv(invocation: Invocation) -> None:
+    """``hashkv <file>``."""
+    from cluster.bolt.hashkv import hash_of_keys
+    from tools.musterctl.printing import layout
+
+    if len(invocation.args) != 1:
+        raise Exit(128, "hashkv requires exactly one argument")
+    revision = invocation.flags.number("rev")
+    found = _looked_at(invocation.args[0], lambda data: hash_of_keys(data, revision))
+    row = [str(found.hash), str(found.revision), str(found.compact_revision)]
+    form = invocation.flags.string("write-out")
+    if form == "simple":
+        print(", ".join(row))
+    elif form == "table":
+        sys.stdout.write(layout.grid(["HASH", "HASH REVISION", "COMPACT REVISION"], [row]))
+    elif form == "json":
+        names = ("hash", "hashRevision", "compactRevision")
+        print(json.dumps(dict(zip(names, map(int, row), strict=True)), separators=(",", ":")))
+    elif form == "fields":
+        for name, value in zip(("Hash", "Hash revision", "Compact revision"), row, strict=True):
+            print(f'"{name}" : {value}')
+    else:
+        raise Exit(4, f"{form} not supported as output format")
 
 
 def _print_status(form: str, found: Status) -> None:
