@@ -16,7 +16,7 @@ from typing import Protocol
 import h11
 
 from cluster.faults import HANDLER_MISTAKES, faults
-from proxy.http.http1_plain import Plain, PlainRequest, take
+from proxy.http.http1_plain import FindPlain, Plain, PlainRequest, take
 from proxy.http.http2 import Limits
 from proxy.http.memory import TOO_MANY
 from proxy.http.requests import AtOnce, Headers, HttpHandler, HttpRequest, Switched
@@ -88,14 +88,15 @@ class Http1Request(HttpRequest):
 class Http1Connection:
     """The server's end of one HTTP/1.1 connection."""
 
-    __slots__ = ("_advancing", "_at_once", "_body", "_body_bytes", "_draining", "_ended", "_find", "_given",
-                 "_h11", "_half_since", "_head", "_held", "_limits", "_peer", "_raw", "_served", "_switched",
-                 "last_active", "now", "output", "peer_name", "request", "secure")
+    __slots__ = ("_advancing", "_at_once", "_body", "_body_bytes", "_draining", "_ended", "_find",
+                 "_find_plain", "_given", "_h11", "_half_since", "_head", "_held", "_limits", "_peer", "_raw",
+                 "_served", "_switched", "last_active", "now", "output", "peer_name", "request", "secure")
 
     def __init__(self, find: FindHandler, limits: Limits, output: Output, peer: str, now: float,
-                 at_once: AtOnce | None = None) -> None:
+                 at_once: AtOnce | None = None, find_plain: FindPlain | None = None) -> None:
         self._find = find
         self._at_once = at_once
+        self._find_plain = find_plain
         self._limits = limits
         self.output = output
         self._peer = peer
@@ -328,7 +329,10 @@ class Http1Connection:
         request = PlainRequest(self, plain, self._peer)
         request.secure, request.peer_name = self.secure, self.peer_name
         self.request = request
-        handler = self._find(request.path)
+        find_plain = self._find_plain
+        handler = find_plain(plain) if find_plain is not None and self.peer_name is None else None
+        if handler is None:
+            handler = self._find(request.path)
         if handler is None:
             request.respond(404, b"404 page not found\n", [("x-content-type-options", "nosniff")], _TEXT)
         else:
@@ -368,6 +372,10 @@ class Http1Connection:
     def write(self, data: bytes) -> None:
         """Send."""
         self.output.write(data)
+
+    def write_now(self, data: bytes) -> None:
+        """The same, before the turn of the loop ends."""
+        self.output.write_now(data)
 
     def unsent_bytes(self) -> int:
         """Written and not yet taken by the socket."""

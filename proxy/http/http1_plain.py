@@ -12,11 +12,12 @@ from __future__ import annotations
 
 import re
 import time
+from collections.abc import Callable
 from email.utils import formatdate
 from http import HTTPStatus
 from typing import NamedTuple, Protocol
 
-from proxy.http.requests import Headers, HttpRequest
+from proxy.http.requests import Headers, HttpHandler, HttpRequest
 
 _TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
 _HEAD = re.compile(
@@ -44,6 +45,7 @@ class Plain(NamedTuple):
     headers: dict[str, str]
     body: bytes
     rest: bytes
+    block: bytes  # of the header fields
 
 
 _kept: dict[bytes, Fields | None] = {}
@@ -64,7 +66,7 @@ def take(data: bytes, most_head_bytes: int, most_body_bytes: int) -> Plain | Non
     end = begin + fields.length
     if end > len(data):
         return None
-    return Plain(found[1].decode(), found[2].decode(), fields.values, data[begin:end], data[end:])
+    return Plain(found[1].decode(), found[2].decode(), fields.values, data[begin:end], data[end:], block)
 
 
 def _fields(block: bytes) -> Fields | None:
@@ -96,6 +98,9 @@ class Owner(Protocol):
     def write(self, data: bytes) -> None:
         """Send."""
 
+    def write_now(self, data: bytes) -> None:
+        """The same, before the turn of the loop ends."""
+
     def unsent_bytes(self) -> int:
         """Written and not yet taken by the socket."""
 
@@ -105,6 +110,10 @@ class Owner(Protocol):
     @property
     def closes(self) -> bool:
         """This answer is the last."""
+
+
+# Who answers a plain request with ``PlainRequest.whole``; None: it goes the usual way
+FindPlain = Callable[[Plain], HttpHandler | None]
 
 
 class PlainRequest(HttpRequest):
@@ -164,6 +173,18 @@ class PlainRequest(HttpRequest):
         else:
             self.write(chunk)
         self.end()
+
+    def whole(self, data: bytes) -> None:
+        """The answer, head and body, as it is sent. It is not the connection's last: see ``closes``."""
+        if not self.closed:
+            self.closed = self.started = True
+            self._owner.write_now(data)
+            self._owner.answered()
+
+    @property
+    def closes(self) -> bool:
+        """The connection ends with the answer, which is to say so."""
+        return self._owner.closes
 
     def pending_bytes(self) -> int:
         return 0 if self.closed else self._owner.unsent_bytes()

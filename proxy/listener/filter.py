@@ -7,7 +7,6 @@ import posixpath
 import re
 from collections.abc import Callable
 from html import escape
-from typing import Any
 from urllib.parse import quote, unquote_to_bytes
 
 from cluster import errors
@@ -65,6 +64,11 @@ class FilteredRegistry(Registry):
             return None
         return self._cors_fields(headers)
 
+    def filtered(self, request: HttpRequest) -> HttpRequest:
+        """What a handler of such a GET gets, or of a PUT where these are served."""
+        added = self._cors_fields(request.headers)
+        return WithHeaders(request, added) if added else request
+
     def _cors_fields(self, headers: dict[str, str]) -> list[tuple[str, str]]:
         origin = headers.get("origin", "")
         allowed = "*" if "*" in self._cors else origin if origin in self._cors else ""
@@ -86,8 +90,7 @@ class FilteredRegistry(Registry):
         if request.peer_name and request.path.startswith("/v3/") and self.auth_enabled():
             request.respond(400, _NAME_IGNORED, [("X-Content-Type-Options", "nosniff")], _TEXT)
             return
-        added = self._cors_fields(request.headers)
-        answered: Any = WithHeaders(request, added) if added else request
+        answered = self.filtered(request)
         if request.method == "OPTIONS":
             answered.respond(200)
         else:
@@ -106,7 +109,7 @@ class WithHeaders(HttpRequest):
 
     def __init__(self, request: HttpRequest, fields: list[tuple[str, str]]) -> None:
         super().__init__(request.method, request.path, request.query, request.headers, request.body, request.peer)
-        self.secure, self.peer_name = request.secure, request.peer_name
+        self.secure, self.peer_name, self.closed = request.secure, request.peer_name, request.closed
         self._request = request
         self._fields = fields
         request.on_close = self._closed

@@ -222,7 +222,7 @@ class _Front(asyncio.Protocol):
         if not data.startswith(head):
             self.sniffed = b""
             self.http1 = Http1Connection(self.server.registry.find_http, self.server.limits, self, self.peer, self.loop.time(),
-                                         self.server.registry.at_once)
+                                         self.server.registry.at_once, self.server.registry.find_plain)
             self.http1.secure, self.http1.peer_name = self.secure, self.peer_name
             self.data_received(data)
         elif len(head) < 14:

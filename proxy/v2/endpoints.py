@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
-from proxy.http.requests import AtOnce
+from proxy.http.http1_plain import FindPlain
+from proxy.http.requests import AtOnce, HttpRequest
 from proxy.shared.context import Context, Registry
 from proxy.v2.directories import Directories
 from proxy.v2.keys import Keys
 from proxy.v2.members import PATH, Members
-from proxy.v2.plain_reads import PlainReads
+from proxy.v2.plain.heads import Heads
+from proxy.v2.plain.reads import PlainReads
+from proxy.v2.plain.requests import PlainRequests
 from proxy.v2.request import PREFIX
 from proxy.v2.stats import Stats
 from proxy.v2.traffic import Traffic
@@ -22,14 +25,18 @@ class Filtered(Registry, Protocol):
     """A registry whose handlers are behind a filter: ``proxy.listener.filter.FilteredRegistry``."""
 
     at_once: AtOnce | None
+    find_plain: FindPlain | None
 
     def added(self, headers: dict[str, str]) -> list[tuple[str, str]] | None: ...
+    def filtered(self, request: HttpRequest) -> HttpRequest: ...
 
 
 def register_v2(registry: Filtered, context: Context, random_bytes: Callable[[int], bytes]) -> Traffic:
     """Serve ``/v2/...``; what its requests come to."""
     keys = Keys(context)
-    registry.at_once = PlainReads(context, keys.feed, keys.traffic, registry.added).at_once
+    heads = Heads(context.common.cluster_id, registry.added)
+    registry.at_once = PlainReads(context, keys.feed, keys.traffic, heads).at_once
+    registry.find_plain = PlainRequests(context, keys, heads, registry.filtered).find
     auth = Auth(context, keys.credentials, keys.feed)
     members = Members(context, auth)
     stats = Stats(context)

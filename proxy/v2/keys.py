@@ -210,6 +210,13 @@ class Keys:
 
     # -- answers
 
+    def answered(self, request: HttpRequest, status: int, body: bytes, now_ns: int, came: float) -> None:
+        """A node has answered what ``proxy.v2.plain.requests`` had asked, and the answer is not plain."""
+        asked = parse_key_request(
+            request.method, request.path, request.query, request.body,
+            request.headers.get("content-type", ""), now_ns)  # fmt: skip
+        self._answered(request, status, body, asked, now_ns, came, read=request.method == "GET")
+
     def _answered(
         self, request: HttpRequest, status: int, body: bytes, asked: KeyRequest, now_ns: int, came: float, *,
         read: bool = False,

@@ -45,13 +45,14 @@ class Traffic:
         if asked.recursive:
             self.recursive_gets += 1
 
-    def file_read(self, came: float) -> None:
-        """A file was read, and all of the above is said of it: it could be read, was answered, has ended."""
-        self._received["GET"] += 1
-        self.gets += 1
-        took = self._took.get("GET")
+    def done(self, kind: str, came: float) -> None:
+        """A plain request was received, answered, and has ended. ``kind``: GET, QGET, PUT."""
+        self._received[kind] += 1
+        if kind != "PUT":
+            self.gets += 1
+        took = self._took.get(kind)
         if took is None:
-            took = self._took["GET"] = Histogram(_TOOK_S)
+            took = self._took[kind] = Histogram(_TOOK_S)
         took.observe(self.now() - came)
 
     def ended(self, asked: KeyRequest, came: float, refused: int = 0) -> None:

@@ -217,6 +217,21 @@ class Answer:
         return cls(index, data[at + ANSWER.size :], code, action, bool(created), raft_index)
 
 
+def set_of(path: bytes, value: bytes, now_ns: int) -> bytes:
+    """A ``Write`` of a file that compares nothing and never ends, by anybody, encoded."""
+    return _WRITE.pack(Op.SET, 0, 0, 0, now_ns, len(path), 0) + path + value
+
+
+def get_of(path: bytes, after: int, now_ns: int) -> bytes:
+    """What stands behind READ for a ``Get`` of a node by anybody."""
+    return _READ.pack(Kind.GET, after) + _GET.pack(0, now_ns) + path
+
+
+def answer_at(data: bytes, at: int) -> tuple[int, int, int, int, int, bytes]:
+    """An ``Answer`` from a place on: index, raft index, code, action, whether the key is new; the body."""
+    return *ANSWER.unpack_from(data, at), data[at + ANSWER.size :]
+
+
 def read_body(kind: Kind, after: int, request: bytes = b"") -> bytes:
     """What stands behind READ. ``after``: the tree's index that this front has shown; the answer is to be no
     older."""

@@ -1,4 +1,4 @@
-"""Reads of files, answered as their bytes come (proxy.v2.plain_reads), say what the usual way says."""
+"""Reads of files, answered as their bytes come (proxy.v2.plain.reads), say what the usual way says."""
 
 from __future__ import annotations
 
@@ -12,13 +12,15 @@ import pytest
 from cluster.errors import TIMEOUT, EtcdError
 from cluster.features.v2.changes import evaluate
 from cluster.features.v2.refusals import V2Error
-from cluster.features.v2.requests import Op, Write
-from cluster.features.v2.shown import LatelyShown
-from cluster.features.v2.tree import AUTH, KEYS, Node, Tree
+from cluster.features.v2.requests import Answer, Op, Write
+from cluster.features.v2.shown import LatelyShown, event_json
+from cluster.features.v2.tree import AUTH, KEYS, Node, Tree, namespace
 from cluster.wire.messages import HEAD, READ, Method, Status
 from node.serving.v2 import V2Tree
 from proxy.http.http1 import TURN_REQUESTS, Http1Connection
+from proxy.http.http1_plain import Plain
 from proxy.http.http2 import Limits
+from proxy.http.requests import HttpHandler
 from proxy.listener.filter import FilteredRegistry
 from proxy.v2.endpoints import register_v2
 from proxy.v2.traffic import Traffic
@@ -28,7 +30,8 @@ from tests.unit.v2.random_writes import NOW_NS, S, random_write
 
 TERM = 3
 HOST = b"Host: x\r\n"
-USUAL = re.compile(rb"date: [^\r]*|\"ttl\":-?\d+")  # what time changes
+FORM = HOST + b"Content-Type: application/x-www-form-urlencoded\r\n"
+USUAL = re.compile(rb"date: [^\r]*|\"ttl\":-?\d+|\"expiration\":\"[^\"]*")  # what time changes
 
 
 class Near:
@@ -52,8 +55,8 @@ class Near:
 class Host:
     """A front and the node of its host in one process, with a tree that some clients have written."""
 
-    def __init__(self, seed: int = 1, *, near: bool = True, cors: tuple[str, ...] = ("*",),
-                 hosts: tuple[str, ...] = ()) -> None:  # fmt: skip
+    def __init__(self, seed: int = 1, *, near: bool = True, plain: bool = True,
+                 cors: tuple[str, ...] = ("*",), hosts: tuple[str, ...] = ()) -> None:  # fmt: skip
         self.net = Net(hosts=1).started()
         node = self.net.nodes[1]
         node.term = TERM
@@ -72,12 +75,15 @@ class Host:
         self.set(b"/ends", b"soon", NOW_NS + 10**6 * S)
         self.registry = FilteredRegistry(cors, hosts)
         self.traffic: Traffic = register_v2(self.registry, self.net.context, bytes)
+        if not plain:
+            self.registry.at_once = self.registry.find_plain = None
         self.near = Near(self.tree)
         if near:
             link = node.link
             assert link is not None
             link.near = self.near
-        self.asked = 0  # reads that came by a frame
+        self.asked = self.writes = 0  # what came by a frame
+        self.fails = False  # writes
         self.now = 0.0
         self.connect()
 
@@ -95,7 +101,8 @@ class Host:
     def connect(self, limits: Limits | None = None) -> None:
         self.output = Output()
         self.connection = Http1Connection(
-            self.registry.find_http, limits or Limits(), self.output, "p", 0.0, self.registry.at_once)  # fmt: skip
+            self.registry.find_http, limits or Limits(), self.output, "p", 0.0, self.registry.at_once,
+            self.registry.find_plain)  # fmt: skip
 
     def pump(self) -> None:
         """The node answers what comes by a frame."""
@@ -110,8 +117,28 @@ class Host:
                     except EtcdError as error:
                         node.answer(request.rid, Status.ERROR, error.encode())
                 elif request.method == Method.V2_WRITE:
-                    node.answer(request.rid, Status.ERROR, EtcdError(TIMEOUT).encode())
+                    self.writes += 1
+                    node.answer(request.rid, *self.written(request.body))
+                elif request.method == Method.READ_INDEX:
+                    node.index(request, self.near.order_index)
             self.net.run()
+
+    def written(self, body: bytes) -> tuple[int, bytes]:
+        """What the leader says of a write; its replica has applied it."""
+        if self.fails:
+            return Status.ERROR, EtcdError(TIMEOUT).encode()
+        write = Write.decode(body)
+        try:
+            change = evaluate(self.writer, write)
+        except V2Error as error:
+            answer = Answer(error.index, error.json(namespace(write.path)), error.code)
+        else:
+            self.writer.take(change.rows)
+            self.tree.tree.take(change.rows)
+            event = change.event
+            text = event_json(event, namespace(write.path))
+            answer = Answer(event.index, text, 0, event.action, event.created)
+        return Status.OK, HEAD.pack(1, TERM) + answer.encode()
 
     def _link(self) -> Any:
         node = self.net.nodes[1]
@@ -134,6 +161,11 @@ class Host:
         return self.send(get(key, fields))
 
 
+def put(key: str, body: bytes, fields: bytes = FORM) -> bytes:
+    head = f"PUT /v2/keys{key} HTTP/1.1\r\n".encode() + fields
+    return head + b"Content-Length: %d\r\n\r\n" % len(body) + body
+
+
 def get(key: str, fields: bytes = HOST) -> bytes:
     return f"GET /v2/keys{key} HTTP/1.1\r\n".encode() + fields + b"\r\n"
 
@@ -141,6 +173,7 @@ def get(key: str, fields: bytes = HOST) -> bytes:
 KEYS_ASKED = (
     "/k", "/k?quorum=false", "/b", "/dir/10.0.0.1:80", "/dir", "/ends", "/none", "/k/b", "/", "", "/k/",
     "//k",
+    "/k?quorum=true", "/none?quorum=true", "/dir?quorum=true", "/ends?quorum=true",
     "/./k", "/k?", "/k?recursive=true", "/k?quorum=x", "/%6b", "/_h", "/k#b", "/k;b", "/k?wait=x",
     "/k?sorted=true&quorum=false",
 )  # fmt: skip
@@ -150,13 +183,27 @@ FIELDS = (
     b"Host: x\r\nConnection: close\r\n",
     b"Host: x\r\nExpect: 100-continue\r\n", b"Host: x\r\nConnection: keep-alive\r\n", b"Host : x\r\n",
 )  # fmt: skip
+FORMS = (
+    FORM + b"Authorization: Basic eDp5\r\n", HOST, HOST + b"Content-Type: text/plain\r\n",
+    FORM + b"Origin: http://o\r\n", FORM + b"Connection: close\r\n",
+    HOST + b"Content-Type: application/x-www-form-urlencoded; charset=utf-8\r\n",
+)  # fmt: skip
+BODIES = (
+    b"value=x", b"value=", b"value=a+b%20c%ff=&d", b"value=a+b%20c%ff=d", b"value=%zz", b"value=%",
+    b"value=a;dir=true", b"value=a&ttl=x", b"dir=true", b"value", b"", b"value=\xff\x00<", b"Value=x",
+    b"value=" + b"y" * 300,
+)  # fmt: skip
 
 
-@pytest.mark.parametrize("seed", range(150))
+@pytest.mark.parametrize("seed", range(200))
 def test_what_clients_get_is_what_the_usual_way_says(seed: int) -> None:
     chance = random.Random(seed)
     data = bytearray()
     for _ in range(chance.randint(1, 5)):
+        if chance.random() < 0.3:
+            fields = FORM if chance.random() < 0.7 else chance.choice(FORMS)
+            data += put(chance.choice(KEYS_ASKED[:9]), chance.choice(BODIES), fields)
+            continue
         fields = HOST if chance.random() < 0.6 else chance.choice(FIELDS)
         line = get(chance.choice(KEYS_ASKED), fields)
         method = b"GET" if chance.random() < 0.9 else chance.choice((b"HEAD", b"PATCH", b"get"))
@@ -167,13 +214,16 @@ def test_what_clients_get_is_what_the_usual_way_says(seed: int) -> None:
     cuts = sorted(chance.sample(range(len(data)), min(len(data), chance.choice((0, 0, 1, 3)))))
     sent = [bytes(data[a:b]) for a, b in zip([0, *cuts], [*cuts, len(data)], strict=True) if a < b]
     hosts = {"cors": chance.choice((("*",), ("http://o",), ())), "hosts": chance.choice(((), ("*",), ("y",)))}
-    found, wanted = Host(seed, **hosts), Host(seed, near=False, **hosts)
-    answers = [USUAL.sub(b"", host.send(*sent)) for host in (found, wanted)]
-    assert answers[0] == answers[1], sent
-    assert found.output.closed == wanted.output.closed
-    assert wanted.near.files == 0
-    assert found.near.files + found.asked == wanted.asked
-    assert counted(found.traffic) == counted(wanted.traffic)
+    wanted = Host(seed, near=False, plain=False, **hosts)
+    said = USUAL.sub(b"", wanted.send(*sent))
+    for near in (True, False):
+        found = Host(seed, near=near, **hosts)
+        assert USUAL.sub(b"", found.send(*sent)) == said, sent
+        assert found.output.closed == wanted.output.closed
+        assert found.near.files + found.asked == wanted.asked
+        assert found.writes == wanted.writes
+        assert counted(found.traffic) == counted(wanted.traffic)
+        assert found.tree.tree.counts == wanted.tree.tree.counts
 
 
 def counted(traffic: Traffic) -> list[tuple[str, dict[str, str], float]]:
@@ -244,11 +294,109 @@ def test_what_may_be_refused_goes_the_usual_way() -> None:
     assert host.near.files == 2
 
 
+def test_a_read_with_a_quorum_asks_for_an_index_after_it_came_and_for_nothing_else() -> None:
+    host = Host()
+    node = host.net.nodes[1]
+    host.connection.receive(get("/k?quorum=true"), 0.0)
+    host.net.run()
+    (question,) = node.take()
+    assert (question.method, host.near.files, host.output.data) == (Method.READ_INDEX, 0, b"")
+    first = host.output
+    host.connect()
+    host.connection.receive(get("/k?quorum=true"), 0.0)  # while the question is under way
+    host.net.run()
+    (another,) = node.take()
+    node.index(question, 1)
+    host.net.run()
+    assert (host.near.files, host.output.data) == (1, b"")
+    assert b'"value":"b"' in first.data
+    node.index(another, 1)
+    host.net.run()
+    assert b'"value":"b"' in host.output.data
+    assert node.take() == []
+
+
+def test_a_read_with_a_quorum_waits_for_the_index_where_the_replica_is_behind_it() -> None:
+    host = Host()
+    host.near.order_index = 6
+    host.connection.receive(get("/k?quorum=true"), 0.0)
+    host.net.run()
+    node = host.net.nodes[1]
+    (question,) = node.take()
+    node.index(question, 7)
+    host.net.run()
+    (read,) = node.take()
+    assert (read.method, READ.unpack_from(read.body)[0], host.near.files) == (Method.V2_READ, 7, 0)
+
+
+def test_a_write_whose_fate_is_unknown_is_told_as_ever() -> None:
+    answers = []
+    for plain in (True, False):
+        host = Host(plain=plain)
+        host.fails = True
+        answers.append(USUAL.sub(b"", host.send(put("/k", b"value=x"))))
+        labels = {"method": "PUT", "code": "500"}
+        assert ("etcd_http_failed_total", labels, 1.0) in counted(host.traffic)
+    assert answers[0] == answers[1]
+    assert b" 500 " in answers[0].partition(b"\r\n")[0]
+
+
+def test_what_a_write_has_shown_a_read_of_a_replica_behind_it_waits_for() -> None:
+    host = Host()
+    index = host.tree.tree.index
+    assert b'"modifiedIndex":%d,' % (index + 1) in host.send(put("/k", b"value=x"))
+    host.tree.tree.index = index
+    assert host.get("/k") == b""
+
+
+def test_a_client_that_goes_away_is_forgotten() -> None:
+    host = Host()
+    for request in (get("/dir"), get("/k?quorum=true"), put("/k", b"value=x")):
+        host.connect()
+        host.connection.receive(request, 0.0)
+        host.connection.lost()
+        host.pump()
+        host.net.pass_time(0.2)
+        host.pump()
+        assert host.output.data == b""
+    assert not host.net.router.statistics()["pending"]
+
+
+def test_who_is_named_by_a_certificate_asks_the_usual_way() -> None:
+    host = Host()
+    host.connection.peer_name = "someone"
+    found: list[Any] = []
+    find = host.registry.find_plain
+    assert find is not None
+
+    def noted(plain: Plain) -> HttpHandler | None:
+        found.append(plain)
+        return find(plain)
+
+    host.connection._find_plain = noted
+    assert host.send(put("/k", b"value=x"))
+    assert (host.writes, found) == (1, [])
+
+
+def test_a_front_that_is_read_only_takes_no_write() -> None:
+    host = Host()
+    settings: Any = host.net.context.settings
+    object.__setattr__(settings, "read_only", True)
+    registry = FilteredRegistry((), (), read_only=True)
+    register_v2(registry, host.net.context, bytes)
+    host.registry = registry
+    host.connect()
+    assert b" 501 " in host.send(put("/k", b"value=x")).partition(b"\r\n")[0]
+    assert host.writes == 0
+
+
 def test_the_first_read_of_a_front_asks_how_far_the_order_is() -> None:
     host = Host()
     host.net.router.recent.knows = False
-    host.send(get("/k"))
-    assert (host.near.files, host.output.data) == (0, b"")
+    host.connection.receive(get("/k"), 1.0)
+    host.net.run()
+    (question,) = host.net.nodes[1].take()
+    assert (question.method, host.near.files, host.output.data) == (Method.READ_INDEX, 0, b"")
 
 
 def test_a_host_that_is_cut_off_from_the_leader_asks_where_that_can_be_reached() -> None:
