@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 
 from cluster import errors
 from cluster.errors import EtcdError
-from cluster.evaluate.reading.ranges import Fields, Row
+from cluster.evaluate.before import Before
+from cluster.evaluate.reading.ranges import Row
 from cluster.evaluate.txns import transactions as txn_eval
 from cluster.evaluate.txns.transactions import DueAnswer
 from cluster.evaluate.validate import check_txn, checking_txn, parse
-from cluster.evaluate.view import Current
 from cluster.pb import rpc_pb2
 from cluster.wire.messages import HEAD, Status
 from node.links.fronts import FrontLink
@@ -30,21 +30,13 @@ _LOOK = 1000  # rows passed over in a step
 _LONG_BYTES = 4096  # of a transaction that is checked in steps: some 500 operations
 
 
-class PastView:
+class PastView(Before):
     """A pinned revision as a view of ``cluster.evaluate.requests``, read in steps."""
 
     def __init__(self, reader: Reader) -> None:
         self._reader = reader
         self.revision = reader.revision
         self.compact_revision = reader.position.compact_revision
-
-    def current(self, key: bytes) -> Current | None:
-        """See ``cluster.evaluate.view.View``."""
-        kv = self.get(key)
-        if kv is None:
-            return None
-        fields = Fields(kv)
-        return Current(fields.create, fields.mod, fields.version, fields.lease)
 
     def get(self, key: bytes) -> bytes | None:
         for _, kv in self._reader.scan(key, b""):
@@ -53,15 +45,6 @@ class PastView:
 
     def scan(self, start: bytes, end: bytes, revision: int = 0) -> Iterator[Row]:
         return self._reader.scan(start, end, _LOOK, revision)
-
-    def count(self, start: bytes, end: bytes) -> int:
-        raise NotImplementedError("what is deleted was counted before")
-
-    def lease_exists(self, lease: int) -> bool:
-        raise NotImplementedError("puts were checked before")
-
-    def lease_keys(self, lease: int) -> list[bytes]:
-        raise NotImplementedError("no lease is revoked")
 
 
 class Past:

@@ -17,25 +17,16 @@ from proxy.http.http2 import Connection, HeaderBlock
 CANCELED = "context canceled"
 
 
-class _TracedUnary(UnaryCall):
-    """One with a span, from its header block to its answer."""
+class _Traced(Call):
+    """One with a span, from its header block to its status or its client's reset."""
 
     __slots__ = ()
     tracer: Tracer
     span: Span | None
 
-    def __init__(self, connection: Connection, stream_id: int, headers: HeaderBlock) -> None:
-        super().__init__(connection, stream_id, headers)
-        begin(self, self.tracer, UnaryTap)
-
     def send(self, *parts: bytes) -> None:
         sent(self, parts)
         super().send(*parts)
-
-    def reply(self, *parts: bytes) -> None:
-        sent(self, parts)
-        end(self, wire.OK)
-        super().reply(*parts)
 
     def finish(self, status: int = wire.OK, message: str = "") -> None:
         end(self, status, message)
@@ -46,20 +37,29 @@ class _TracedUnary(UnaryCall):
         super().cancelled(code)
 
 
-class _TracedStream(StreamCall):
-    """One with a span, from its header block to its status or its client's reset."""
+class _TracedUnary(_Traced, UnaryCall):
+    """One request, one answer."""
 
     __slots__ = ()
-    tracer: Tracer
-    span: Span | None
+
+    def __init__(self, connection: Connection, stream_id: int, headers: HeaderBlock) -> None:
+        super().__init__(connection, stream_id, headers)
+        begin(self, self.tracer, UnaryTap)
+
+    def reply(self, *parts: bytes) -> None:
+        sent(self, parts)
+        end(self, wire.OK)
+        super().reply(*parts)
+
+
+class _TracedStream(_Traced, StreamCall):
+    """A stream of messages."""
+
+    __slots__ = ()
 
     def __init__(self, connection: Connection, stream_id: int, headers: HeaderBlock) -> None:
         super().__init__(connection, stream_id, headers)
         begin(self, self.tracer, StreamTap)
-
-    def send(self, *parts: bytes) -> None:
-        sent(self, parts)
-        super().send(*parts)
 
     def send_framed(self, data: bytes) -> None:
         at = 0
@@ -68,14 +68,6 @@ class _TracedStream(StreamCall):
             self.span.sent(size)
             at += wire.PREFIX.size + size
         super().send_framed(data)
-
-    def finish(self, status: int = wire.OK, message: str = "") -> None:
-        end(self, status, message)
-        super().finish(status, message)
-
-    def cancelled(self, code: int) -> None:
-        end(self, wire.CANCELLED, CANCELED)
-        super().cancelled(code)
 
     def expired(self) -> None:
         if not (self.closed or self.ending):

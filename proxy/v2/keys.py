@@ -90,13 +90,13 @@ class Keys:
         request.context = before + 1
 
         def proven(who: Who | None) -> None:
-            if who is None or before >= _MOST_PROOFS:
+            if who is None:
                 self._refuse(request, _nobody_may())
             else:
                 self._ask(request, asked, now_ns, who)
 
         try:
-            self.credentials.prove(request, answer.body, proven)
+            self.credentials.prove(request, answer.body, before, proven)
         except EtcdError as error:
             self._unavailable(request, error)
 
@@ -278,7 +278,6 @@ class Keys:
 
 _SHORT = frozenset((1, 2, 3, 4))
 _DENIED = frozenset((PROVE, int(Code.UNAUTHORIZED)))
-_MOST_PROOFS = 3  # a password that changes again and again meanwhile is none
 
 
 def _refusal(answer: Answer) -> int:

@@ -20,7 +20,7 @@ from tools.muster.config import settings as config
 from tools.muster.config.flags import SERVER_FLAGS, Flag, Kind
 from tools.muster.config.parse import ConfigError, Values, convert, resolve
 from tools.muster.config.rotation import rotating
-from tools.muster.config.settings import ServerConfig
+from tools.muster.config.settings import with_agreed_layout
 from tools.muster.config.tls import check_files
 from tools.muster.flag_docs import flag_list
 from tools.muster.host import logs, pinning, ports, rundir, serve
@@ -147,7 +147,7 @@ def run(args: list[str]) -> int:
         log.warning(warning)
     if given.is_set("endpoints"):
         cluster_id, peers = members_of(given["endpoints"], files)
-        settings = _with_agreed_layout(settings, layout_of(given["endpoints"], files))
+        settings = with_agreed_layout(settings, *layout_of(given["endpoints"], files))
     else:
         peers = bootstrap.peers_of(settings.initial_cluster, settings.initial_cluster_token)
         cluster_id = bootstrap.cluster_id_of(peers)
@@ -223,16 +223,6 @@ def layout_of(endpoints: Sequence[str], files: Files = NO_FILES) -> tuple[int, i
         except (OSError, ValueError, KeyError) as e:
             last = f"{endpoint}: {e}"
     raise ConfigError(f"no endpoint tells how keys are placed (/muster/placement); the last: {last}")
-
-
-def _with_agreed_layout(settings: ServerConfig, agreed: tuple[int, int]) -> ServerConfig:
-    """A proxy places keys as the cluster does, or not at all."""
-    shards, depth = agreed
-    if settings.shards_set and settings.shards != shards:
-        raise ConfigError(f"--shards={settings.shards}, but this cluster has {shards}")
-    if settings.depth_set and settings.shard_depth != depth:
-        raise ConfigError(f"--shard-depth={settings.shard_depth}, but this cluster has {depth}")
-    return replace(settings, shards=shards, shard_depth=depth)
 
 
 def _peer(member_id: int, name: str, urls: list[str]) -> Peer:

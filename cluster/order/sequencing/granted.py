@@ -10,6 +10,7 @@ from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from cluster.evaluate.before import Before
 from cluster.evaluate.footprint import inverted, overlap
 from cluster.evaluate.reading.ranges import Fields
 from cluster.evaluate.replica import AppliedState, Overlay
@@ -150,7 +151,7 @@ class GrantedView:
         return sorted((*self._own.lease_keys(lease), *self._lease_keys.get(lease, ())))
 
 
-class ShownView:
+class ShownView(Before):
     """The store before a transaction that is done, as far as its answer shows it."""
 
     def __init__(self, own: View, granted: GrantedView, fetched: Fetched) -> None:
@@ -165,11 +166,7 @@ class ShownView:
     def current(self, key: bytes) -> Current | Version | None:
         if self._placement.shard_of(key) == 0:
             return self._own.current(key)
-        kv = self._rows.get(key)
-        if kv is None:
-            return None
-        fields = Fields(kv)
-        return Current(fields.create, fields.mod, fields.version, fields.lease)
+        return super().current(key)
 
     def get(self, key: bytes) -> bytes | None:
         return self._own.get(key) if self._placement.shard_of(key) == 0 else self._rows.get(key)
@@ -190,15 +187,6 @@ class ShownView:
             if touch.revision == revision and (not revision or (touch.key, touch.range_end) == (start, end)):
                 parts.append(_rows_in(rows, (start, end)))
         return _each_once(heapq.merge(*parts))
-
-    def count(self, start: bytes, end: bytes) -> int:
-        raise NotImplementedError("what is deleted was counted before")
-
-    def lease_exists(self, lease: int) -> bool:
-        raise NotImplementedError("puts were checked before")
-
-    def lease_keys(self, lease: int) -> list[bytes]:
-        raise NotImplementedError("no lease is revoked")
 
 
 def _rows_in(rows: list[Row], span: Span) -> Iterator[Row]:

@@ -26,7 +26,6 @@ from proxy.v2.users.credentials import Credentials
 from proxy.v2.waiting.feed import Feed
 
 PREFIX = "/v2/auth"
-_MOST_PROOFS = 3  # a password that changes again and again meanwhile is none
 
 Answered = Callable[[Answer], None]
 Send = Callable[[Who | None, Callable[[Waiting, int, bytes], None]], None]
@@ -160,16 +159,16 @@ class Auth:
         if self._context.principals.enabled:  # users of version 3 are none of version 2's: nobody may
             self._denied(request)
             return
-        left = _MOST_PROOFS
+        proofs = 0
 
         def proven(who: Who | None) -> None:
-            if who is None or left <= 0:
+            if who is None:
                 self._denied(request)
             else:
                 send(who, answered)
 
         def answered(waiting: Waiting, status: int, body: bytes) -> None:
-            nonlocal left
+            nonlocal proofs
             if request.closed:
                 return
             if status != 0:
@@ -181,9 +180,9 @@ class Auth:
             answer = Answer.decode(body, HEAD.size)
             self._feed.shown(answer.index)
             if answer.code == PROVE:
-                left -= 1
+                proofs += 1
                 try:
-                    self._credentials.prove(request, answer.body, proven)
+                    self._credentials.prove(request, answer.body, proofs - 1, proven)
                 except EtcdError:
                     self._refuse(request, 500, "Internal Server Error")
             elif answer.code == 401:

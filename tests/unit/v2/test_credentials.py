@@ -72,14 +72,24 @@ def test_a_password_is_compared_once_for_a_hash() -> None:
     asked = request(shown("a", "pw"))
     assert credentials.of(asked) == Who(b"a", 0)
     told: list[Who | None] = []
-    credentials.prove(asked, b"hash-pw", told.append)
+    credentials.prove(asked, b"hash-pw", 0, told.append)
     assert told == [Who(b"a", fingerprint(b"hash-pw"))]
     assert credentials.of(asked) == told[0]
     for other in (shown("a", "pw2"), shown("b", "pw"), shown("ap", "w")):
         assert credentials.of(request(other)).proof == 0
-    credentials.prove(request(shown("a", "x")), b"hash-pw", told.append)
+    credentials.prove(request(shown("a", "x")), b"hash-pw", 0, told.append)
     assert told[1:] == [None]
     assert passwords.compared == [b"pw", b"x"]
+
+
+def test_a_password_that_changes_again_and_again_is_compared_three_times() -> None:
+    passwords = Passwords()
+    credentials: Any = Credentials(passwords)  # type: ignore[arg-type]
+    told: list[Who | None] = []
+    for before in range(5):
+        credentials.prove(request(shown("a", "pw")), b"hash-pw", before, told.append)
+    assert told == [Who(b"a", fingerprint(b"hash-pw"))] * 3 + [None] * 2
+    assert passwords.compared == [b"pw"] * 3
 
 
 def test_bodies_are_read_as_by_go() -> None:

@@ -330,6 +330,15 @@ def with_shards(config: ServerConfig, shards: int) -> ServerConfig:
     return replace(config, shards=shards)
 
 
+def with_agreed_layout(config: ServerConfig, shards: int, depth: int) -> ServerConfig:
+    """A proxy places keys as the cluster does, or not at all. ConfigError if another layout was asked for."""
+    if config.shards_set and config.shards != shards:
+        raise ConfigError(f"--shards={config.shards}, but this cluster has {shards}")
+    if config.depth_set and config.shard_depth != depth:
+        raise ConfigError(f"--shard-depth={config.shard_depth}, but this cluster has {depth}")
+    return replace(config, shards=shards, shard_depth=depth)
+
+
 def shard_count(wanted: int, hosts: int = 1) -> int:
     """The number of shards that --shards asks for, with so many hosts on this machine."""
     if wanted == AUTO:

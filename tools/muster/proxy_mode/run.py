@@ -12,13 +12,12 @@ from typing import Any
 from tools.muster import peer_keys
 from tools.muster.config.parse import ConfigError
 from tools.muster.config.rotation import rotating
-from tools.muster.config.settings import ServerConfig, setting, with_shards
+from tools.muster.config.settings import ServerConfig, setting, with_agreed_layout
 from tools.muster.config.tls import check_files
 from tools.muster.host import pinning, ports, rundir, serve
 from tools.muster.host.children import ChildSpec
 from tools.muster.host.identity import auto_tls, by_srv, by_url
 from tools.muster.host.identity.bootstrap import Identity
-from tools.muster.host.identity.joining import Running
 from tools.muster.host.supervisor import Logger, Supervisor
 from tools.muster.machine.process.descriptors import raise_limit
 from tools.muster.proxy_mode import kind
@@ -44,7 +43,8 @@ def run(config: ServerConfig, log: Logger) -> int:
         ports.check(config, None, log)
         members = Members(config, _peer_urls(config, log), log)
         running = members.first()
-        config = _laid_out(config, running)
+        config = with_agreed_layout(config, running.shards, running.depth)
+        config = replace(config, fronts=max(config.fronts, 1))
         members.keep(running)
         run_dir = rundir.make_run_dir(config.data_dir, config.run_dir)
         try:
@@ -78,16 +78,6 @@ def _peer_urls(config: ServerConfig, log: Logger) -> tuple[str, ...]:
     found = tuple(url for _, urls in named.initial_cluster for url in urls)
     log.info(f"using peer urls {list(found)}")
     return found
-
-
-def _laid_out(config: ServerConfig, running: Running) -> ServerConfig:
-    """With the layout that the cluster agreed on. ConfigError if another was asked for."""
-    if config.shards_set and config.shards != running.shards:
-        raise ConfigError(f"--shards={config.shards}, but this cluster has {running.shards}")
-    if config.depth_set and config.shard_depth != running.depth:
-        raise ConfigError(f"--shard-depth={config.shard_depth}, but this cluster has {running.depth}")
-    return with_shards(
-        replace(config, shard_depth=running.depth, fronts=max(config.fronts, 1)), running.shards)
 
 
 def _specs(config: ServerConfig, identity: Identity, run_dir: str, members: Members) -> list[ChildSpec]:
