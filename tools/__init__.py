@@ -1,5 +1,5 @@
 """The programs: ``muster`` (server, supervisor, local clusters), ``musterctl`` (the client), and the start of
-``muster-bench`` (``muster_bench``; all else of it is in ``bench``).
+``muster-bench`` (``muster_bench``; all else of it is in ``bench``). ``client``: connections to a cluster.
 
 They may use every other folder; nothing imports them.
 """

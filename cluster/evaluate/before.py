@@ -1,4 +1,4 @@
-"""The store before a transaction that is done, as its answer shows it: one moment, of which only keys are read."""
+"""The store before a transaction that is done, as its answer shows it: one moment, whose keys are read."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ import grpc
 from google.protobuf.message import Message
 
 from cluster.pb import rpc_pb2
-from tools.musterctl.channels import MAX_REQUEST_BYTES, Channels, Config, Waiting, say
+from tools.client.channels import MAX_REQUEST_BYTES, Channels, Config, Waiting, say
 from tools.musterctl.command import Exit, Flags, Invocation
 from tools.musterctl.global_flags import GLOBAL_FLAGS, take_environment
 from tools.musterctl.printing.printer import Printer, choose

@@ -11,18 +11,10 @@ import csv
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
+from tools.client.exits import Exit as Exit
 from tools.musterctl.printing import gotext
 
 Value = bool | int | str | list[str]
-
-
-class Exit(Exception):
-    """End the program with this code; a message goes to stderr as ``Error: message``."""
-
-    def __init__(self, code: int, message: str | None = None) -> None:
-        super().__init__(message or "")
-        self.code = code
-        self.message = message
 
 
 class FlagError(Exception):

@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from tools.musterctl.channels import say
+from tools.client.channels import say
 from tools.musterctl.command import Exit
 from tools.srv import LookupFailed, lookup
 

@@ -43,8 +43,8 @@ class Credentials:
     def prove(
         self, request: HttpRequest, known: bytes, before: int, then: Callable[[Who | None], None]
     ) -> None:
-        """Compare a request's password with a hash, as was done ``before`` so often. ``then`` gets who may ask
-        again, or None: it is wrong. EtcdError: too many wait for that."""
+        """Compare a request's password with a hash, as was done ``before`` so often. ``then`` gets who may
+        ask again, or None: it is wrong. EtcdError: too many wait for that."""
         found = basic(request.headers.get("authorization", ""))
         if found is None or before >= _MOST_PROOFS:
             then(None)

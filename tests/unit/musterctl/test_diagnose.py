@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 import trustme
 
-from tools.musterctl.channels import Config, Waiting
-from tools.musterctl.diagnose import REACHABLE, Target, Tls, explain, explain_all
+from tools.client.channels import Config, Waiting
+from tools.client.diagnose import REACHABLE, Target, Tls, explain, explain_all
 
 _LIMIT_S = 30.0
 

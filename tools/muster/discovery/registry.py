@@ -17,9 +17,9 @@ from typing import Any
 import grpc
 
 from cluster.pb import rpc_pb2 as pb
+from tools.client.channels import Config, opened
+from tools.client.exits import Exit
 from tools.muster.discovery.service import Answer, Node, Refused, Unreachable
-from tools.musterctl.channels import Config, opened
-from tools.musterctl.command import Exit
 
 _NOT_FOUND = 100  # as of version 2: whoever asks looks at it
 _REFUSALS = frozenset((grpc.StatusCode.PERMISSION_DENIED, grpc.StatusCode.INVALID_ARGUMENT))

@@ -12,10 +12,10 @@ from typing import Any
 
 from cluster.pb import rpc_pb2
 from cluster.placement import Placement
+from tools.client.diagnose import context_of
 from tools.musterctl.client import Config, Session, failing_with, session
 from tools.musterctl.command import Exit, Invocation
 from tools.musterctl.commands.keys.kv import span
-from tools.musterctl.diagnose import context_of
 from tools.musterctl.printing import layout
 from tools.musterctl.printing.gotext import quote, raw, si_bytes
 from tools.musterctl.printing.printer import choose

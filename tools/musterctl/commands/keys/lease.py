@@ -12,7 +12,7 @@ import grpc
 from google.protobuf.message import Message
 
 from cluster.pb import rpc_pb2
-from tools.musterctl.channels import say
+from tools.client.channels import say
 from tools.musterctl.client import Client, failing_with, request_error, session, stream_breaks
 from tools.musterctl.command import Exit, Invocation
 from tools.musterctl.printing.gotext import GoError, parse_int

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from cryptography import x509
 from cryptography.x509.oid import NameOID
 
-from tools.musterctl.diagnose import Target, connect, context_of, host_port
+from tools.client.diagnose import Target, connect, context_of, host_port
 
 
 @dataclass(slots=True, frozen=True)

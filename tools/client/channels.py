@@ -16,9 +16,9 @@ from typing import Any
 
 import grpc
 
-from tools.musterctl.command import Exit
-from tools.musterctl.diagnose import Target, Tls, explain_all
-from tools.musterctl.unchecked import shown_by
+from tools.client.diagnose import Target, Tls, explain_all
+from tools.client.exits import Exit
+from tools.client.unchecked import shown_by
 
 _LOOK_S = 0.2
 _TOLD_AFTER_S = 1.0  # of waiting without a time limit
