@@ -75,7 +75,7 @@ class LoneRole:
             index, term, _ = run[0]
             if len(run) == 1 and (rows := node.writes.prepared(index, term)) is not None and most > 1:
                 node.applied_run(run, node.applies.at_once(
-                    partial(store.apply_puts, rows, index, term, want_events=node.watches.active)))
+                    partial(store.apply_own, rows, index, term, want_events=node.watches.active)))
                 continue
             node.applies.run(
                 store.apply_slices(run, want_events=node.watches.active, evaluated=node.writes.prepared),

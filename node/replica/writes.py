@@ -26,13 +26,14 @@ from cluster.features.auth.judge import judge
 from cluster.features.auth.principal import NOBODY, SAID, split
 from cluster.features.auth.state import AuthState
 from cluster.features.lessor import Lessor
+from cluster.features.rows import RowsOf
 from cluster.features.v2.tree import Tree
 from cluster.pacing.pace import MAX_ENTRY_BYTES, Pace
 from cluster.pipeline.intake import Intake
 from cluster.pipeline.under_way import UnderWay
 from cluster.wire.messages import ANSWER, HEAD, LEADER, PUT_ANSWER, Method, Status
 from node.links.fronts import FrontLink
-from node.storage import PreparedPuts
+from node.storage import Prepared, PreparedPuts, PreparedRows
 
 log = structlog.get_logger("writes")
 
@@ -77,7 +78,7 @@ class Owed:
         self.size = 0  # bytes that go into the entry, roughly
         self.count = 0  # of all these, once it is sealed
         self.batch: Batch | None = None  # as well
-        self.rows: PreparedPuts | None = None  # of a batch that is nothing but plain puts
+        self.rows: Prepared | None = None  # of a batch that is nothing but plain puts, or plain sets
 
     @property
     def owed(self) -> list[tuple[FrontLink, int]]:
@@ -337,10 +338,14 @@ class Writes:
     def prepare(self) -> None:
         """Make what can be made of entries while they are on their way."""
         for owed in self._under_way.entries:
-            if owed.rows is None and owed.batch is not None and owed.batch.puts:
+            if owed.rows is not None or owed.batch is None:
+                continue
+            if owed.batch.puts:
                 owed.rows = PreparedPuts(owed.batch.puts)
+            elif owed.batch.sets:
+                owed.rows = PreparedRows(RowsOf.V2, owed.batch.sets)
 
-    def prepared(self, index: int, term: int) -> PreparedPuts | None:
+    def prepared(self, index: int, term: int) -> Prepared | None:
         """The rows of the entry there, if it is this leader's own and they are made."""
         owed = self._under_way.at(index, term)
         return None if owed is None else owed.rows

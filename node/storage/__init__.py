@@ -21,7 +21,8 @@ from node.storage.errors import (
 from node.storage.keys import Position
 from node.storage.log import RaftLog
 from node.storage.state.blocks import LEAST_ROWS
-from node.storage.state.changes.apply import Applied, Applying, Event
+from node.storage.state.changes.apply import Applied, Applying, Event, Prepared
+from node.storage.state.changes.late import PreparedRows
 from node.storage.state.changes.puts import PreparedPuts
 from node.storage.state.history import HistorySlice
 from node.storage.state.reads import PAUSE, Reader
@@ -41,7 +42,9 @@ __all__ = [
     "FutureRevision",
     "HistorySlice",
     "Position",
+    "Prepared",
     "PreparedPuts",
+    "PreparedRows",
     "RaftLog",
     "Reader",
     "SnapshotRefused",

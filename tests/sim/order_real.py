@@ -169,8 +169,8 @@ class RealStore(StateStore):
         self._applied(applied)
         return applied
 
-    def apply_puts(self, *args: Any, **named: Any) -> Applied:
-        applied = super().apply_puts(*args, **named)
+    def apply_own(self, *args: Any, **named: Any) -> Applied:
+        applied = super().apply_own(*args, **named)
         self._applied(applied)
         return applied
 

@@ -22,10 +22,10 @@ from cluster.evaluate.reading.ranges import Fields, is_creation, row_tags
 from cluster.evaluate.reading.row_parts import sizes_of
 from cluster.evaluate.spans import holds
 from cluster.evaluate.view import Current
-from cluster.features import downgrade
+from cluster.features import downgrade, rows
 from cluster.members.table import Host
 from cluster.wire.protobuf import read_varint, tombstone, varint
-from node.storage import Applied, Applying, HistorySlice, Position, PreparedPuts
+from node.storage import Applied, Applying, HistorySlice, Position, Prepared, PreparedRows
 from node.storage.errors import Compacted, FutureRevision, SnapshotRefused, SyncFailed
 from tests.sim.order_rows import apply_rows, feature_rows, pauses
 
@@ -119,10 +119,11 @@ class Store:
         yield from pauses(data for _, _, data in run)
         return self.apply(run, want_events=want_events, meta=meta)
 
-    def apply_puts(self, prepared: PreparedPuts, index: int, term: int, *, want_events: bool) -> Applied:
+    def apply_own(self, prepared: Prepared, index: int, term: int, *, want_events: bool) -> Applied:
+        if isinstance(prepared, PreparedRows):
+            return self.apply([(index, term, records.rows(rows.encode(prepared.feature, prepared.rows)))])
         puts = prepared.puts
-        first = {key: place for place, key in reversed([*enumerate(puts.keys)])}
-        new = [key in puts.new and first[key] == place for place, key in enumerate(puts.keys)]
+        new = [key in puts.new and puts.keys.index(key) == place for place, key in enumerate(puts.keys)]
         return self.apply([(index, term, records.puts(puts.revision, puts.keys, puts.kvs, new))], want_events=want_events)
 
     def apply_changes_slices(self, changes: Sequence[tuple[int, bytes, int, int]], position: tuple[int, int, int, int],

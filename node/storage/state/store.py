@@ -62,7 +62,7 @@ from node.storage.state.version_cache import VersionCache
 if TYPE_CHECKING:
     from cluster.effects.later_puts import LaterPuts
     from node.storage.snapshot import SnapshotSink
-    from node.storage.state.changes.puts import PreparedPuts
+    from node.storage.state.changes.apply import Prepared
 
 _MISS: Any = object()
 _ALARM_TYPES = (1, 2)  # etcd's NOSPACE and CORRUPT
@@ -191,7 +191,7 @@ class StateStore:
         leader that made a record, at an index and term, knows of it without reading it (``puts``)."""
         return apply_records(self, records, want_events, meta, evaluated)
 
-    def apply_puts(self, prepared: PreparedPuts, index: int, term: int, *, want_events: bool) -> Applied:
+    def apply_own(self, prepared: Prepared, index: int, term: int, *, want_events: bool) -> Applied:
         """As :meth:`apply_slices` for the one record at ``index`` that ``prepared`` was made of, at its leader."""
         return apply_alone(self, prepared, index, term, want_events)
 

@@ -45,7 +45,7 @@ from node.storage import keys
 from node.storage.keys import ENTRY, LEASE_KEY, LEASE_VALUE, MAX32, MAX64, RUN, SUFFIX, Position
 from node.storage.state.changes.deletes import LONG_KINDS, delete_range, has_many, is_long, long_item
 from node.storage.state.changes.deletes import changes as changes_in_slices
-from node.storage.state.changes.late import late_item
+from node.storage.state.changes.late import PreparedRows, apply_prepared_rows, late_item
 from node.storage.state.changes.puts import (
     PreparedPuts,
     apply_later,
@@ -380,7 +380,8 @@ class Run:
 
 
 Applying = Generator[list[Event], None, Applied]
-Evaluated = Callable[[int, int], PreparedPuts | None]  # what is known already of the record at an index and term
+Prepared = PreparedPuts | PreparedRows
+Evaluated = Callable[[int, int], Prepared | None]  # what is known already of the record at an index and term
 
 
 def nothing_evaluated(index: int, term: int) -> None:
@@ -405,6 +406,9 @@ def apply_records(
             raise ValueError(f"record {at} applied after {index}")
         index = at
         if data and (prepared := evaluated(at, term)) is not None:
+            if isinstance(prepared, PreparedRows):
+                apply_prepared_rows(run, prepared)
+                continue
             apply_prepared(run, prepared)
             run.wrote(len(data))
             continue
@@ -414,10 +418,19 @@ def apply_records(
     return run.finish(Position(index, index, term, run.revision, run.compact), meta)
 
 
-def apply_alone(store: StateStore, prepared: PreparedPuts, index: int, term: int, want_events: bool) -> Applied:
-    """One record of nothing but plain puts, at the leader that made it, while no run of records is under way: what
-    :func:`apply_records` comes to, without its generality, which a lone client would wait for."""
-    puts, position = prepared.puts, store.position
+def apply_alone(store: StateStore, prepared: Prepared, index: int, term: int, want_events: bool) -> Applied:
+    """One record of nothing but plain puts, or rows of one feature, at the leader that made it, while no run
+    of records is under way: what :func:`apply_records` comes to, without its generality, which a lone client
+    would wait for."""
+    position = store.position
+    if isinstance(prepared, PreparedRows):
+        assert index == position.shard_index + 1, "I18: only forward, entry by entry"
+        new = Position(index, index, term, position.revision, position.compact_revision)
+        prepared.batch.put(keys.POSITION_ROW, keys.POSITION.pack(*new))  # I6, as below
+        store.write(prepared.batch)
+        store.position = new
+        return Applied(new.revision, rows={prepared.feature: prepared.rows})
+    puts = prepared.puts
     revision = position.revision + len(puts.keys)
     assert index == position.shard_index + 1, "I18: only forward, entry by entry"
     assert puts.revision == position.revision + 1, "C4: the leader of shard 0 knew the revisions when it evaluated"

@@ -5,8 +5,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from rocksdict import WriteBatch
+
 from cluster.effects.records import ALARM_BODY, BOOTSTRAP, INCARNATION, Item
-from cluster.features.rows import decode
+from cluster.features.rows import Row, decode
 from cluster.members.table import Host
 from cluster.pb import rpc_pb2
 from node.storage import keys
@@ -15,13 +17,40 @@ if TYPE_CHECKING:
     from node.storage.state.changes.apply import Run
 
 
+class PreparedRows:
+    """A leader's own record of nothing but rows of one feature, which it has at hand: they go into a batch
+    while the entry is on its way, as puts do."""
+
+    __slots__ = ("batch", "feature", "rows")
+
+    def __init__(self, feature: int, rows: list[Row]) -> None:
+        self.feature = feature
+        self.rows = rows
+        self.batch = WriteBatch(raw_mode=True)
+        put, delete, prefix = self.batch.put, self.batch.delete, keys.feature_row(feature, b"")
+        for name, value in rows:
+            if value is None:
+                delete(prefix + name)
+            else:
+                put(prefix + name, value)
+
+
+def apply_prepared_rows(run: Run, prepared: PreparedRows) -> None:
+    """Such a record is next in the run: its rows wait for the last batch, as those of an item do."""
+    _rows(run, prepared.feature, prepared.rows)
+
+
+def _rows(run: Run, feature: int, rows: list[Row]) -> None:
+    prefix = keys.feature_row(feature, b"")
+    run.late.update([(prefix + name, value) for name, value in rows])
+    run.out.rows.setdefault(feature, []).extend(rows)
+
+
 def late_item(run: Run, data: bytes, kind: int, pos: int, end: int) -> bool:
     """Apply such an item; False if it is none."""
     late, out = run.late, run.out
     if kind == Item.ROWS:
-        feature, rows = decode(data, pos, end)
-        late.update([(keys.feature_row(feature, name), value) for name, value in rows])
-        out.rows.setdefault(feature, []).extend(rows)
+        _rows(run, *decode(data, pos, end))
     elif kind == Item.BOOTSTRAP:
         if run.store.bootstrap() is None and keys.BOOTSTRAP_ROW not in late:  # the first one counts for ever
             late[keys.BOOTSTRAP_ROW] = data[pos:end]

@@ -27,7 +27,7 @@ class Replica:
     def apply(self, data: bytes, batch: Batch | None, *, want_events: bool = False, alone: bool = False) -> Applied:
         self.index += 1
         if alone and batch is not None and batch.puts:
-            return self.store.apply_puts(PreparedPuts(batch.puts), self.index, 1, want_events=want_events)
+            return self.store.apply_own(PreparedPuts(batch.puts), self.index, 1, want_events=want_events)
         applying = self.store.apply_slices(
             [(self.index, 1, data)], want_events=want_events,
             evaluated=lambda index, term: PreparedPuts(batch.puts) if batch is not None and batch.puts is not None else None)
@@ -121,9 +121,9 @@ def test_revisions_that_are_not_those_due_are_refused(open_store: OpenStore) -> 
     with pytest.raises(AssertionError, match="C4"):
         next(other.store.apply_slices([(2, 1, data)], evaluated=lambda index, term: PreparedPuts(batch.puts or [])))
     with pytest.raises(AssertionError, match="C4"):
-        other.store.apply_puts(PreparedPuts(batch.puts or []), 2, 1, want_events=False)
+        other.store.apply_own(PreparedPuts(batch.puts or []), 2, 1, want_events=False)
     with pytest.raises(AssertionError, match="I18"):
-        own.store.apply_puts(PreparedPuts(batch.puts or []), 2, 1, want_events=False)
+        own.store.apply_own(PreparedPuts(batch.puts or []), 2, 1, want_events=False)
     assert (own.store.position.shard_index, other.store.position.shard_index) == (0, 1)
 
 
