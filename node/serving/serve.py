@@ -45,6 +45,8 @@ _PARTIAL_ROWS = 1024
 _HISTORY_SCAN = 32  # a slice of 0.1 to 0.25 ms
 _FAR_BEHIND = 1000  # revisions: a watch that has so many to catch up with asks for them in many parts
 _LOOK = 1000  # rows passed over in a slice: of keys that are gone, or newer
+_RESTS = 1024  # lists whose next page may be asked for
+_REST_KEY_BYTES = 1024  # of one that is remembered
 
 
 class Serve:
@@ -76,6 +78,8 @@ class Serve:
         }
         self.v2 = V2Tree(node)
         self.ranges = 0
+        # how many keys there are from where a page of a list ended, at its revision, up to its end
+        self._rests: dict[tuple[int, bytes, bytes], int] = {}
         self.hashes, self.hash_revs = Histogram(HASH_S), Histogram(HASH_S)
         self.lease_list = LeaseList(node)
         self.facts = Facts(node)
@@ -113,6 +117,7 @@ class Serve:
         """A snapshot was installed."""
         self._node.guard.replaced()
         self.v2.replaced()
+        self._rests.clear()
 
     @property
     def watched(self) -> bool:
@@ -224,10 +229,22 @@ class Serve:
                     break
                 yield
         if read.satisfied:
+            shown = read.count
+            if total is None:  # the page before may have counted: what was there at a revision stays
+                total = self._rests.get((reader.revision, read.key, read.range_end))
             if total is not None:
-                read.add_count(total - read.count)
+                read.add_count(total - shown)
             else:
                 yield from self._count_rest(reader, read)
+            self._note_rest(reader.revision, read, read.count - shown)
+
+    def _note_rest(self, revision: int, read: RangeRead, rest: int) -> None:
+        """A page ended, and so many keys come after it: the next page need not walk them to count them."""
+        last, end = read.last_key, read.range_end
+        if rest and last is not None and len(last) + len(end) <= _REST_KEY_BYTES:
+            while len(self._rests) >= _RESTS:
+                del self._rests[next(iter(self._rests))]
+            self._rests[revision, last + b"\0", end] = rest
 
     def _count_rest(self, reader: Reader, read: RangeRead) -> Slices:
         """Count the keys after the rows that the answer shows."""

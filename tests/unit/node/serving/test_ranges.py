@@ -16,11 +16,12 @@ from cluster.pb import rpc_pb2
 from cluster.wire import messages
 from cluster.wire.messages import HEAD, READ, Method, Status
 from node.links.fronts import FrontLink
+from node.serving import serve
 from node.serving.reads import Reads
 from node.serving.serve import Serve
 from node.serving.streams import Streams
 from node.slicing.slicer import Slicer
-from node.storage import StateStore
+from node.storage import Reader, StateStore
 from tests.unit.machines import machine_on
 from tests.unit.proxy.fakes import ManualLoop
 
@@ -135,3 +136,60 @@ def test_answers_with_blocks_are_those_without(tmp_path: Path, seed: int) -> Non
     finally:
         for replica in replicas:
             replica.store.close()
+
+
+@pytest.mark.parametrize("keys_only", [False, True])
+def test_the_pages_of_a_list_are_counted_once_while_the_store_goes_on(
+    tmp_path: Path, keys_only: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All pages but the first are at a revision that is past. To walk all that follows each of them, for the
+    count, took more than the rows themselves."""
+    replica = Replica(tmp_path / "store", 1 << 20, near=False)
+    rng = random.Random(7)
+
+    def put(index: int, keys: list[bytes]) -> None:
+        replica.store.apply([(index, 1, b"".join(change(replica.store, rng, key) for key in keys))])
+        while not replica.store.counts.build_step():
+            pass
+
+    def page(asked: rpc_pb2.RangeRequest) -> rpc_pb2.RangeResponse:
+        status, body = replica.ask(asked)
+        assert status == Status.OK
+        return rpc_pb2.RangeResponse.FromString(body[HEAD.size :])
+
+    try:
+        put(1, KEYS)
+        revision = replica.store.revision
+        asked = rpc_pb2.RangeRequest(key=b"k", range_end=b"l", limit=150, keys_only=keys_only)
+        pages = [page(asked)]
+        walked = 0
+        with monkeypatch.context() as patched:
+            count = Reader.count
+
+            def counted(*arguments: Any) -> Any:
+                nonlocal walked
+                walked += 1
+                return count(*arguments)
+
+            patched.setattr(Reader, "count", counted)
+            while pages[-1].more:
+                put(len(pages) + 1, [*rng.sample(KEYS, 20), b"knew%d" % len(pages)])  # some are deleted
+                asked.key, asked.revision = pages[-1].kvs[-1].key + b"\0", revision
+                pages.append(page(asked))
+            assert walked == 0
+            assert [one.count for one in pages] == [900 - 150 * i for i in range(6)]
+            assert [kv.key for one in pages for kv in one.kvs] == KEYS
+
+            asked.key = KEYS[300]  # in the middle, and nobody has counted there
+            first = page(asked)
+            assert (first.count, walked > 0) == (600, True)
+            walked, asked.key = 0, first.kvs[-1].key + b"\0"
+            assert (page(asked).count, walked) == (450, 0)
+            patched.setattr(serve, "_RESTS", 3)
+            for n in range(3 + len(pages)):  # others' lists
+                asked.key = KEYS[n]
+                page(asked)
+            walked, asked.key = 0, first.kvs[-1].key + b"\0"
+            assert (page(asked).count, walked > 0) == (450, True)  # it is not kept for ever
+    finally:
+        replica.store.close()
