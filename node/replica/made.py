@@ -9,8 +9,8 @@ from node.machine import NodeMachine
 from node.replica.lone import LoneRole
 from node.replica.role import Kinds, Role
 from node.replica.server import Node
-from node.replica.shards.order_node import OrderRole
-from node.replica.shards.shard_node import ShardRole
+from node.replica.shards.order_role import OrderRole
+from node.replica.shards.shard_role import ShardRole
 
 _KINDS = Kinds()
 

@@ -29,8 +29,8 @@ from cluster.order.log import Attempt, Cut
 from cluster.order.sequencing.coordinator import Coordinator
 from cluster.raft import IntegrityError, Role
 from cluster.wire.messages import Method
-from node.replica.shards.order_node import OrderRole
-from node.replica.shards.shard_node import ShardRole
+from node.replica.shards.order_role import OrderRole
+from node.replica.shards.shard_role import ShardRole
 from node.serving.confirm import Confirmations
 
 if TYPE_CHECKING:

@@ -26,8 +26,8 @@ from node.links.siblings import NodeLink, NodeLinks
 from node.replica.made import make_node
 from node.replica.role import Kinds
 from node.replica.server import Node
-from node.replica.shards.order_node import OrderRole
-from node.replica.shards.shard_node import ShardRole
+from node.replica.shards.order_role import OrderRole
+from node.replica.shards.shard_role import ShardRole
 from node.storage import StorageError
 from proxy.routing.links import Connector
 from proxy.routing.router import SWEEP_S

@@ -13,8 +13,8 @@ import cluster.order.leading.shard_leader
 import cluster.raft.core
 import node.replica.server
 import node.replica.shards.fates
-import node.replica.shards.order_node
-import node.replica.shards.shard_node
+import node.replica.shards.order_role
+import node.replica.shards.shard_role
 import node.replica.writes
 import node.serving.confirm
 import proxy.routing.router
@@ -65,7 +65,7 @@ def serves_when_elected(patch: Patch) -> None:
 
 def applies_by_index_alone(patch: Patch) -> None:
     """H3: a cut is applied only where the own entry at its index has its term (committed entries have)."""
-    follow = node.replica.shards.shard_node.ShardRole._follow
+    follow = node.replica.shards.shard_role.ShardRole._follow
 
     class Longer:
         def __init__(self, raft: Any) -> None:
@@ -81,7 +81,7 @@ def applies_by_index_alone(patch: Patch) -> None:
         finally:
             self.raft = raft
 
-    patch.setattr(node.replica.shards.shard_node.ShardRole, "_follow", eager)
+    patch.setattr(node.replica.shards.shard_role.ShardRole, "_follow", eager)
 
 
 def answers_when_logged(patch: Patch) -> None:
@@ -254,7 +254,7 @@ def attempts_keep_their_id(patch: Patch) -> None:
 
 def locks_are_let_go_at_once(patch: Patch) -> None:
     """Hole 3: a lock whose multi is appended ends when that is applied."""
-    tick = node.replica.shards.shard_node.ShardRole.finish
+    tick = node.replica.shards.shard_role.ShardRole.finish
 
     def ask(self: Any) -> None:  # without waiting for long, as if the locks had been held
         tick(self)
@@ -264,7 +264,7 @@ def locks_are_let_go_at_once(patch: Patch) -> None:
                 link = self.links.get(feed.leader, 0)
                 link.request(Method.QUERY, encode_attempt(attempt), self._fate(attempt))
 
-    patch.setattr(node.replica.shards.shard_node.ShardRole, "finish", ask)
+    patch.setattr(node.replica.shards.shard_role.ShardRole, "finish", ask)
     patch.setattr(Coordinator, "fate", lambda self, attempt: None if attempt in self._running else 0)
 
 
@@ -305,7 +305,7 @@ def reports_what_is_logged(patch: Patch) -> None:
 
 def sequencer_serves_when_elected(patch: Patch) -> None:
     """H15, I8: the sequencer folds its whole log's tail before it evaluates: it waits for its own first record."""
-    changed = node.replica.shards.order_node.OrderRole.leader_changed
+    changed = node.replica.shards.order_role.OrderRole.leader_changed
 
     def early(self: Any) -> None:
         changed(self)
@@ -313,7 +313,7 @@ def sequencer_serves_when_elected(patch: Patch) -> None:
             self.node.lead()
             self._sequence(self.writes.leader)
 
-    patch.setattr(node.replica.shards.order_node.OrderRole, "leader_changed", early)
+    patch.setattr(node.replica.shards.order_role.OrderRole, "leader_changed", early)
 
 
 def leads_while_nobody_answers(patch: Patch) -> None:

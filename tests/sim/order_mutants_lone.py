@@ -22,7 +22,7 @@ from cluster.evaluate.footprint import Footprint
 from cluster.order.leading.shard_leader import ShardLeader
 from cluster.order.prepare import Prepare
 from cluster.wire.messages import LEADER, LONE_HEAD, Method, Status
-from node.replica.shards.order_node import OrderRole
+from node.replica.shards.order_role import OrderRole
 from node.replica.writes import Writes
 
 Patch = pytest.MonkeyPatch

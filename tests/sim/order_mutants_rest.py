@@ -29,8 +29,8 @@ from cluster.order.sequencing.coordinator import Coordinator
 from cluster.order.sequencing.reports import Reports
 from cluster.pb import rpc_pb2 as pb
 from cluster.wire.messages import Method
-from node.replica.shards.order_node import OrderRole
-from node.replica.shards.shard_node import ShardRole
+from node.replica.shards.order_role import OrderRole
+from node.replica.shards.shard_role import ShardRole
 from node.replica.writes import Writes
 from node.serving.watches import WatchSource
 from node.upkeep.floors import Floors

@@ -12,7 +12,7 @@ from order_sim import Plan
 
 import cluster.features.auth.judge
 import cluster.order.sequencing.coordinator
-import node.replica.shards.order_node
+import node.replica.shards.order_role
 import node.replica.writes
 import proxy.services.kv
 from cluster.evaluate.feature_table import EVERYWHERE
@@ -20,7 +20,7 @@ from cluster.features.auth.principal import SAID, Kind, Principal, split
 from cluster.features.auth.state import AuthState
 from cluster.order.leading.rights import Rights
 from cluster.wire.messages import READ, Method
-from node.replica.shards.order_node import OrderRole
+from node.replica.shards.order_role import OrderRole
 from node.serving.guard import Guard
 
 Patch = pytest.MonkeyPatch
@@ -174,7 +174,7 @@ def changes_are_acknowledged_by_shard_0(patch: Patch) -> None:
     """I20: a change of users is acknowledged once every shard's leader has applied it."""
     others = EVERYWHERE - {Method.AUTH_CHANGE}
     patch.setattr(node.replica.writes, "EVERYWHERE", others)
-    patch.setattr(node.replica.shards.order_node, "EVERYWHERE", others)
+    patch.setattr(node.replica.shards.order_role, "EVERYWHERE", others)
 
 
 def what_was_let_pass_comes_whenever(patch: Patch) -> None:
@@ -193,7 +193,7 @@ def refusals_do_not_wait(patch: Patch) -> None:
         if leader is not None and who is not None:
             try:
                 cluster.features.auth.judge.judge(leader.auth, who, method, body, leader.view)
-            except node.replica.shards.order_node.EtcdError as error:
+            except node.replica.shards.order_role.EtcdError as error:
                 self.node.reads.refuse(link, rid, error)
                 return
         wide(self, link, rid, method, timeout_ms, body, who)

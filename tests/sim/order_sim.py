@@ -50,8 +50,8 @@ from cluster.pb import rpc_pb2 as pb
 from cluster.placement import Placement
 from cluster.raft import Configuration, EntryKind, Role
 from cluster.settings import Common, NodeSettings
-from node.replica.shards.order_node import OrderRole
-from node.replica.shards.shard_node import ShardRole
+from node.replica.shards.order_role import OrderRole
+from node.replica.shards.shard_role import ShardRole
 
 HOSTS = (1, 2, 3)  # unless a plan says otherwise
 ENDLESS = "I23 every wait has an end"  # the rule that something breaks which is left when there is peace

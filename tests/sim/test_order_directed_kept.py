@@ -10,7 +10,7 @@ from order_sim import HOSTS, Simulation
 from order_world import Violation
 
 from cluster.raft import Role
-from node.replica.shards.shard_node import ShardRole
+from node.replica.shards.shard_role import ShardRole
 from node.upkeep.floors import Floors
 
 SNAPSHOT_COUNT = 4

@@ -1,6 +1,6 @@
 """The roles of replicas where a store has several shards.
 
-Read in this order: ``linked`` (what both have: links to the nodes of other shards), ``order_node`` (the role
-of node 0: the order log and its sequencer), ``feed`` (from there to the others), ``shard_node`` (the role of
+Read in this order: ``linked`` (what both have: links to the nodes of other shards), ``order_role`` (the role
+of node 0: the order log and its sequencer), ``feed`` (from there to the others), ``shard_role`` (the role of
 any other shard), ``fates``, ``handover``.
 """

@@ -22,7 +22,7 @@ from cluster.raft import Role
 from cluster.wire.frames import PeerKind
 
 if TYPE_CHECKING:
-    from node.replica.shards.shard_node import ShardRole
+    from node.replica.shards.shard_role import ShardRole
 
 log = structlog.get_logger("handover")
 

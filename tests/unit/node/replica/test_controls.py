@@ -7,7 +7,7 @@ from unittest.mock import MagicMock
 
 import pytest
 
-import node.replica.shards.order_node as order_role
+import node.replica.shards.order_role as order_role
 from cluster import errors
 from cluster.errors import EtcdError
 from cluster.order.log import Cut, Fold
@@ -17,7 +17,7 @@ from cluster.settings import Common, Peer
 from cluster.wire.messages import ANSWER, HEAD, Method, Status, decode_answers
 from node.links.fronts import FrontLink
 from node.replica.role import Kinds
-from node.replica.shards.order_node import OrderRole
+from node.replica.shards.order_role import OrderRole
 
 RID = 5
 

@@ -20,7 +20,7 @@ from node.links.fronts import FrontLink
 from node.replica.applying import Applies
 from node.replica.role import Kinds
 from node.replica.server import Node
-from node.replica.shards.shard_node import ShardRole
+from node.replica.shards.shard_role import ShardRole
 from node.storage import ApplyFailed, StateStore
 from tests.unit.proxy.fakes import ManualLoop
 

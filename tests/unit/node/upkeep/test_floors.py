@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from node.replica.shards.order_node import OrderRole
+from node.replica.shards.order_role import OrderRole
 from node.upkeep.floors import Floors
 
 HOSTS = (1, 2, 3)

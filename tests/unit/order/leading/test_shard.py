@@ -19,7 +19,7 @@ from cluster.pb import rpc_pb2 as pb
 from cluster.wire.messages import HEAD, Method, Status
 from node.links.fronts import FrontLink
 from node.replica.server import Node
-from node.replica.shards.shard_node import ShardRole
+from node.replica.shards.shard_role import ShardRole
 from tests.unit.order.stores import answers, leader
 
 
