@@ -73,7 +73,7 @@ class HandOver:
         node, role = self._node, self._role
         now = node.now_ms()
         report = role.leading.report(node.raft.commit_index) if role.leading is not None else None
-        cut = role.fold.cut(node.settings.shard)
+        cut = role.placing.fold.cut(node.settings.shard)
         committed = (report.term, report.index) if report is not None else None
         stuck = self._stuck.look(committed, (cut.term, cut.index), node.order_index, role.order_known, now)
         if stuck and self._pauses.ready(now) and not node.raft.transferring:

@@ -14,22 +14,22 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
-from cluster.effects.later_puts import LaterPuts
 from cluster.errors import ErrorKind, EtcdError
 from cluster.evaluate.replica import Ahead
 from cluster.evaluate.txns.range_compares import RangeCompares
 from cluster.features.auth.principal import SAID, named
-from cluster.order.following.feed_queue import FeedQueue
+from cluster.order.following.feed_queue import FeedQueue, Run
+from cluster.order.following.placing import Placed, Placing
 from cluster.order.following.questions import LockQuestions
 from cluster.order.following.reporting import Reporting
 from cluster.order.following.source import FeedSource
 from cluster.order.leading.shard_leader import ShardLeader
-from cluster.order.log import ENTRY_ITEMS, Attempt, Change, Control, Entries, cut_of, entry_count
+from cluster.order.log import Attempt, cut_of
 from cluster.order.prepare import FATE, REPORT, Prepare, decode_attempt, encode_attempt
 from cluster.order.shown import ENOUGH, ShownRows, decode_ask
 from cluster.order.sound import NewerRecord, Place, sound
 from cluster.pacing.patience import HURRY_S
-from cluster.raft import EntryKind, Role
+from cluster.raft import Role
 from cluster.wire.frames import PeerKind
 from cluster.wire.messages import (
     ALL_HASTE,
@@ -77,8 +77,7 @@ class ShardRole:
         self.loop = loop = node.loop
         settings, common = node.settings, node.settings.common
         self.links = linked(node, kinds)
-        self.fold = load_fold(node)
-        self._count_at_applied = self.fold.cut(settings.shard).count
+        self.placing = Placing(settings.shard, load_fold(node), node.raft.log_entries)
         self._feed = FeedQueue(node.order_index)
         self._source = FeedSource(common.member_id, common.election_timeout_ms / 1000)
         self._feed_link: NodeLink | None = None
@@ -189,17 +188,10 @@ class ShardRole:
         if self.leading is None and self.raft.role is Role.LEADER:
             self.leading = ShardLeader(
                 self.store, self.settings.shard, self.raft.term, first_index=self.raft.last_index,
-                inherited_count=self._inherited_count(), max_txn_ops=self.settings.common.max_txn_ops,
+                inherited_count=self.placing.inherited_count(self.raft.last_index, self.node.applied_index),
+                max_txn_ops=self.settings.common.max_txn_ops,
                 pace=self.pace, shown=self.shown, users=lambda: self.node.guard.state)
             self.leading.order_index = self.node.order_index
-
-    def _inherited_count(self) -> int:
-        """The cumulative count that the log's last record carries."""
-        for index in range(self.raft.last_index, self.node.applied_index, -1):
-            entry = self.raft.log_entries(index, index)[0]
-            if entry.kind == EntryKind.RECORD and len(entry.data) >= ENTRY_ITEMS:
-                return entry_count(entry.data)
-        return self.fold.cut(self.settings.shard).count
 
     def evaluate(self) -> None:
         """The first part of a tick."""
@@ -210,7 +202,7 @@ class ShardRole:
             return  # deposed by a message of this very tick: what is queued is refused when Raft says so
         leading.run()
         if leading.dirty:
-            cut = self.fold.cut(self.settings.shard)
+            cut = self.placing.fold.cut(self.settings.shard)
             assert cut.term >= leading.term, f"I8: the leader of term {leading.term} evaluates, the latest cut here is {cut}"
             self.returning.taken()
             leading.logged(self.raft.propose(leading.seal()))
@@ -287,88 +279,36 @@ class ShardRole:
                 # they have left the feed: whoever asked for this apply must not go on without them (I6)
                 raise ApplyFailed(f"order records {run[0][0]} to {run[-1][0]} could not be applied: {error!r}") from error
 
-    def _apply_records(self, run: list[tuple[int, int, bytes]], ordered: int) -> None:
-        shard, fold = self.settings.shard, self.fold
-        changes: list[tuple[int, bytes, int, int]] = []
-        evaluated: dict[int, LaterPuts] = {}  # place in them -> what this node, their leader, knows of them already
-        # what the leader must hear, in order: (order index, term, [(cut, revision before)], attempts)
-        heard: list[tuple[int, int, list[Entries], list[Attempt]]] = []
-        before: dict[int, int] = {}  # entry -> revision before it
-        control = False
-        index, term = self.node.applied_index, self.store.position.term
-        for order_index, order_term, projection in run:
-            cuts: list[Entries] = []
-            attempts: list[Attempt] = []
-            for step in fold.take(projection, shard):
-                if isinstance(step, Entries):
-                    cuts.append(step)
-                    index, term = self._ordered(step, index, changes, before, evaluated)
-                elif isinstance(step, Change):
-                    if step.items:
-                        changes.append((step.revision, step.items, 0, step.sub))
-                    if step.attempt is not None:
-                        attempts.append(step.attempt)
-                else:
-                    assert isinstance(step, Control)
-                    changes.append((step.revision, step.item, 0, -1))
-                    control = True
-            heard.append((order_index, order_term, cuts, attempts))
-        last = run[-1][0]
-        size = sum([len(change[1]) for change in changes])
+    def _apply_records(self, run: Run, ordered: int) -> None:
+        node, fold, last = self.node, self.placing.fold, run[-1][0]
+        placed = self.placing.take(run, node.applied_index, self.store.position.term, self.leading)
+        size = sum([len(change[1]) for change in placed.changes])
 
         def done(applied: Applied) -> None:
-            self.node.order_index = last
-            self.node.applied_index = index
-            self.raft.applied(index)
-            self.node.upkeep.logged_bytes(size, ordered)
-            self.node.after_apply([], applied)
-            self._tell(heard, before)
+            node.order_index = last
+            node.applied_index = placed.index
+            self.raft.applied(placed.index)
+            node.upkeep.logged_bytes(size, ordered)
+            node.after_apply([], applied)
+            self._tell(placed)
             self._unacknowledged += sum([len(projection) for _, _, projection in run])
             if last - self._acknowledged[1] >= _ACK_EVERY or self._unacknowledged >= ACK_BYTES:
                 self._acknowledge()
-            if control:
+            if placed.control:
                 self._report(force=True)
 
-        self.node.applies.run(
+        node.applies.run(
             self.store.apply_changes_slices(
-                changes, (last, index, term, fold.revision), want_events=self.node.watches.active,
-                meta={FOLD: fold.encode()}, evaluated=evaluated),
+                placed.changes, (last, placed.index, placed.term, fold.revision),
+                want_events=node.watches.active, meta={FOLD: fold.encode()}, evaluated=placed.evaluated),
             done)
 
-    def _ordered(
-        self, step: Entries, index: int, changes: list[tuple[int, bytes, int, int]], before: dict[int, int],
-        evaluated: dict[int, LaterPuts],
-    ) -> tuple[int, int]:
-        """Take the entries that a cut puts in order."""
-        revision = step.revision
-        count = self._count_at_applied
-        term, leading = step.cut.term, self.leading
-        while index < step.cut.index:
-            for entry in self.raft.log_entries(index + 1, min(step.cut.index, index + 256)):
-                before[entry.index] = revision
-                if entry.kind == EntryKind.RECORD and len(entry.data) >= ENTRY_ITEMS:  # without a count it is of nobody
-                    if len(entry.data) > ENTRY_ITEMS:
-                        data = sound(entry.data, Place.ENTRY, ENTRY_ITEMS)
-                        if data is entry.data and leading is not None and entry.term == leading.term and (
-                                puts := leading.evaluated(entry.index)) is not None:
-                            evaluated[len(changes)] = puts
-                        changes.append((revision, data, ENTRY_ITEMS, -1))
-                    grown = entry_count(entry.data)
-                    revision += grown - count
-                    count = grown
-                index, term = entry.index, entry.term
-        # H3, I6: the entry at the cut's index has the cut's term, which proves the whole prefix
-        assert term == step.cut.term, f"I6: entry {index} has term {term}, the cut {step.cut.term}"
-        assert count == step.cut.count, f"I3: entry {index} carries count {count}, the cut {step.cut.count}"
-        self._count_at_applied = count
-        return index, term
-
-    def _tell(self, heard: list[tuple[int, int, list[Entries], list[Attempt]]], before: dict[int, int]) -> None:
+    def _tell(self, placed: Placed) -> None:
         """The leader, and whoever waits for entries of a lost term, hear of what was applied."""
         leading = self.leading
-        for order_index, order_term, cuts, attempts in heard:
+        for order_index, order_term, cuts, attempts in placed.heard:
             for step in cuts:
-                self._fates.decide(step.cut, before)
+                self._fates.decide(step.cut, placed.before)
                 if leading is None or step.cut.term != leading.term:
                     continue
                 if leading.serving:
@@ -476,7 +416,8 @@ class ShardRole:
 
     def _repeat_report(self) -> None:
         """Every heartbeat until the feed shows it, then now and then: what was said may be lost (a report is state)."""
-        self._report(force=self._reporting.again(self.fold.cut(self.settings.shard), self.loop.time()))
+        cut = self.placing.fold.cut(self.settings.shard)
+        self._report(force=self._reporting.again(cut, self.loop.time()))
 
     def _query_locks(self) -> None:
         """Ask the sequencer about locks that have been held for long (report, hole 3)."""
@@ -586,9 +527,8 @@ class ShardRole:
     def replaced(self) -> None:
         """Another state was installed."""
         node = self.node
-        self.fold = load_fold(node)
+        self.placing = Placing(self.settings.shard, load_fold(node), self.raft.log_entries)
         self._feed.skipped_to(node.order_index)
-        self._count_at_applied = self.fold.cut(self.settings.shard).count
         self._source.fed()
         self._fates.skipped_to(node.applied_index)
         if self._feed_link is not None:
