@@ -41,7 +41,7 @@ class Cell:
     title: str
     spec: Spec
     kind: str = "load"  # load, disturbed
-    disturbance: str = ""  # of a disturbed cell: catch-up, compaction, full-range
+    disturbance: str = ""  # of a disturbed cell: catch-up, compaction, full-range, backup
     big: bool = False  # needs the big key range
     own_key_of: int = -1  # a single key, on this shard where there are several
     min_shards: int = 1
@@ -125,6 +125,13 @@ def disturbed(sizes: Sizes) -> list[Cell]:
         Cell("put-during-compaction", "puts while compaction runs", put, "disturbed", "compaction", big=True,
              targets=twice),
     ]
+
+
+def backup(sizes: Sizes) -> list[Cell]:
+    """The same while a backup of all that there is is made, over and over."""
+    put = replace(_BLANK, clients=100, conns=10, rate_per_s=sizes.disturbed_rate_per_s)
+    return [Cell("put-during-backup", "puts while a backup is made, over and over", put, "disturbed",
+                 "backup", targets=(_at_most(2.0, "p99_growth", ratio=False),))]
 
 
 def idle_watchers(sizes: Sizes) -> Cell:
@@ -230,7 +237,8 @@ def cells(sizes: Sizes, preset: str = "") -> list[Cell]:
     if preset == "keys":
         return [replace(cell, targets=()) for cell in by_clients() if not cell.name.startswith("range-s")]
     found = {cell.name: cell for group in (by_shards(), [idle_watchers(sizes)], by_clients(), others(sizes), large_reads(sizes),
-                                           disturbed(sizes), kubernetes(sizes)) for cell in group}
+                                           disturbed(sizes), backup(sizes),
+                                           kubernetes(sizes)) for cell in group}
     return list(found.values())
 
 

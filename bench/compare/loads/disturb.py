@@ -31,8 +31,10 @@ from bench.load.traffic.workloads import RANGE
 from bench.parent import say
 from cluster.pb import rpc_pb2 as pb
 
+SNAPSHOT = "/etcdserverpb.Maintenance/Snapshot"
 _LONG_S = 60.0
 _START_S = 30.0
+_BACKUP_S = 300.0
 
 
 @dataclass(slots=True)
@@ -152,12 +154,36 @@ async def _again(client: Client, disturbance: str, part: float, done: Done, begu
         elif disturbance == "full-range":
             request = pb.RangeRequest(key=BIG_PREFIX.encode(), range_end=BIG_PREFIX[:-1].encode() + b"0")
             await client.unary(RANGE, request, pb.RangeResponse, connection=place, timeout_s=_LONG_S)
+        elif disturbance == "backup":
+            await _back_up(client, place)
         else:
             last = await upkeep.revision_of(client)
             await upkeep.compact(client, first + round((last - first) * part), physical=True, timeout_s=_LONG_S)
         say("done", took_s=time.monotonic() - began)
         if disturbance == "compaction":
             return
+
+
+async def _back_up(client: Client, place: int) -> None:
+    """A whole backup, by ``Maintenance.Snapshot``. RunError if it ends before all of it is there."""
+    ended: asyncio.Future[RpcError | None] = asyncio.get_running_loop().create_future()
+    left = 1
+
+    def message(body: bytes) -> None:
+        nonlocal left
+        left = pb.SnapshotResponse.FromString(body).remaining_bytes
+
+    stream = client.connections[place % len(client.connections)].stream(SNAPSHOT, message, ended.set_result)
+    stream.send(pb.SnapshotRequest().SerializeToString())
+    stream.close_send()
+    try:
+        async with asyncio.timeout(_BACKUP_S):
+            error = await ended
+    except TimeoutError:
+        stream.cancel()
+        raise run.RunError(f"no backup within {_BACKUP_S:.0f} s") from None
+    if error is not None or left:
+        raise run.RunError(f"a backup ended: {error or f'{left} bytes before its end'}")
 
 
 async def _catch_up(client: Client, place: int, first: int, done: Done) -> None:

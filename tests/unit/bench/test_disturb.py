@@ -32,7 +32,7 @@ async def long_work(spec: Spec, kind: str, done: disturb.Done, until: asyncio.Ev
     await client.close()
 
 
-@pytest.mark.parametrize("kind", ["catch-up", "full-range"])
+@pytest.mark.parametrize("kind", ["catch-up", "full-range", "backup"])
 def test_the_long_work_goes_on_over_and_over(
     etcd: System, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
