@@ -100,8 +100,8 @@ def answers_when_logged(patch: Patch) -> None:
 
 def compares_pending_revisions(patch: Patch) -> None:
     """D6: what a pending revision leaves open waits for it."""
-    patch.setattr(ShardLeader, "_check_undecidable", lambda self, request, shows_rows: None)
-    patch.setattr(ShardLeader, "_check_plain", lambda self, plain: None)
+    patch.setattr(cluster.order.leading.shard_leader, "check_undecidable", lambda view, request, shows: None)
+    patch.setattr(cluster.order.leading.shard_leader, "check_plain", lambda view, plain: None)
 
 
 def says_no_lease_by_itself(patch: Patch) -> None:

@@ -11,8 +11,11 @@ from cluster.effects.records import PENDING_REVISION
 from cluster.evaluate.footprint import overlap
 from cluster.evaluate.replica import LOOK, AppliedState, Overlay
 from cluster.evaluate.spans import Span
+from cluster.evaluate.txns.plain_txn import GET, MOD, PUT, Plain
 from cluster.evaluate.view import Current, Version
 from cluster.order.prepare import Row
+
+_CREATE, _MOD = 1, 2  # Compare.CompareTarget
 
 
 class Blocked(Exception):
@@ -165,3 +168,32 @@ def shows_rows(request: Any) -> bool:
 def shows_past(request: Any) -> bool:
     """Whether a transaction's answer can hold rows at a revision that it names."""
     return any(op.request_range.revision > 0 or shows_past(op.request_txn) for op in (*request.success, *request.failure))
+
+
+def check_plain(view: PendingOverlay, plain: Plain) -> None:
+    """As :func:`check_undecidable`, of a transaction of single keys."""
+    applied = view.applied.revision
+    for key, at, _, given in plain.compare:
+        if at <= MOD and given > applied and view.touches(key, b""):  # type: ignore[operator]  # a number
+            raise Blocked
+    ops = plain.success + plain.failure
+    if any(op[0] == GET for op in ops):
+        for op in ops:
+            if op[0] == PUT and view.touches(op[1], b""):
+                raise Blocked
+
+
+def check_undecidable(view: PendingOverlay, request: Any, shows: bool) -> None:
+    """Blocked for what a pending revision leaves open. ``shows``: whether its answer can hold KeyValues."""
+    applied = view.applied.revision
+    for compare in request.compare:
+        given = compare.mod_revision if compare.target == _MOD else (
+            compare.create_revision if compare.target == _CREATE else 0)
+        if given > applied and view.touches(compare.key, compare.range_end):
+            raise Blocked
+    for op in (*request.success, *request.failure):
+        kind = op.WhichOneof("request")
+        if kind == "request_put" and shows and view.touches(op.request_put.key, b""):
+            raise Blocked  # a row read back would show a pending creation
+        if kind == "request_txn":
+            check_undecidable(view, op.request_txn, shows)

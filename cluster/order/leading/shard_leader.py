@@ -36,7 +36,16 @@ from cluster.faults import answered, whole
 from cluster.features.auth.principal import SAID, Principal, named
 from cluster.features.auth.state import AuthState
 from cluster.order.leading.drafts import draft_of
-from cluster.order.leading.pending import Blocked, Elsewhere, PendingOverlay, Recorder, shows_past, shows_rows
+from cluster.order.leading.pending import (
+    Blocked,
+    Elsewhere,
+    PendingOverlay,
+    Recorder,
+    check_plain,
+    check_undecidable,
+    shows_past,
+    shows_rows,
+)
 from cluster.order.leading.queued import Preparing, Report, Waiting
 from cluster.order.leading.rights import Rights
 from cluster.order.leading.shard_batch import Answer, PendingPut, Reply, ShardBatch
@@ -56,7 +65,6 @@ T = TypeVar("T")
 
 _MAX_UNORDERED_BYTES = 32 << 20  # of logged entries without a place in the order; Raft drops proposals beyond 64 MiB
 _MAX_EARLY = 1000  # prepares that may not lock yet
-_CREATE, _MOD = 1, 2  # Compare.CompareTarget
 _METHODS, _PUT = frozenset((Method.PUT, Method.DELETE_RANGE, Method.TXN)), int(Method.PUT)
 _NOTHING = Outcome(b"", False, b"", [], 0)
 Unlooking = tuple[Any, bytes | Attempt, Ahead]  # token, TxnRequest or whose prepare it is
@@ -271,10 +279,10 @@ class ShardLeader(Generic[T]):
             looked = None
         plain = plain_txn.read(body)
         if plain is not None and plain.ops() <= self._max_txn_ops:
-            self._check_plain(plain)
+            check_plain(self.view, plain)
             return plain_txn.run(self.view, plain)
         request = pb.TxnRequest.FromString(body)
-        self._check_undecidable(request, shows_rows(request))
+        check_undecidable(self.view, request, shows_rows(request))
         if looked is not None:
             looked.look_again(self.view, self._store)
         turn, recorder = Turn(looked), Recorder(self.view)
@@ -286,33 +294,6 @@ class ShardLeader(Generic[T]):
         ops = self._max_txn_ops
         again = Turn(looked) if looked is not None else None
         return outcome, lambda revision: evaluate.txn(recorder.replay(revision), body, ops, None, again).tail
-
-    def _check_plain(self, plain: plain_txn.Plain) -> None:
-        """As :meth:`_check_undecidable`."""
-        view, applied = self.view, self._store.revision
-        for key, at, _, given in plain.compare:
-            if at <= plain_txn.MOD and given > applied and view.touches(key, b""):  # type: ignore[operator]  # a number
-                raise Blocked
-        ops = plain.success + plain.failure
-        if any(op[0] == plain_txn.GET for op in ops):
-            for op in ops:
-                if op[0] == plain_txn.PUT and view.touches(op[1], b""):
-                    raise Blocked
-
-    def _check_undecidable(self, request: Any, shows_rows: bool) -> None:
-        """Blocked for what a pending revision leaves open."""
-        view, applied = self.view, self._store.revision
-        for compare in request.compare:
-            given = compare.mod_revision if compare.target == _MOD else (
-                compare.create_revision if compare.target == _CREATE else 0)
-            if given > applied and view.touches(compare.key, compare.range_end):
-                raise Blocked
-        for op in (*request.success, *request.failure):
-            kind = op.WhichOneof("request")
-            if kind == "request_put" and shows_rows and view.touches(op.request_put.key, b""):
-                raise Blocked  # a row read back would show a pending creation
-            if kind == "request_txn":
-                self._check_undecidable(op.request_txn, shows_rows)
 
     def _refuse(self, token: T, error: EtcdError) -> None:
         self._answers.append((token, Status.ERROR, error.encode()))
