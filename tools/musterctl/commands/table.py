@@ -314,7 +314,11 @@ def root() -> Command:
                 "defrag",
                 "Defragments the storage of the etcd members with given endpoints",
                 "hosts.maintenance:defrag",
-                (_bool("cluster", "use all endpoints from the cluster member list"),),
+                (
+                    _bool("cluster", "use all endpoints from the cluster member list"),
+                    Flag("data-dir", "string", "",
+                         "Optional. If present, defragments a data directory not in use by etcd."),
+                ),
             ),
             _endpoint_command(),
             _shard_command(),

@@ -61,7 +61,10 @@ def alarm_disarm(invocation: Invocation) -> None:
 
 
 def defrag(invocation: Invocation) -> None:
-    """``defrag``: each endpoint in turn."""
+    """``defrag``: each endpoint in turn, or the data of a host that does not run."""
+    if data_dir := invocation.flags.string("data-dir"):
+        _defrag_offline(data_dir)
+        return
     from cluster.pb import rpc_pb2
     from tools.musterctl.client import RequestError, session
     from tools.musterctl.commands.hosts.endpoint import endpoints
@@ -80,6 +83,17 @@ def defrag(invocation: Invocation) -> None:
             failed = True
     if failed:
         raise Exit(1)
+
+
+def _defrag_offline(data_dir: str) -> None:
+    from tools.muster.config.parse import ConfigError
+    from tools.muster.host.defragment import defragment
+
+    try:
+        defragment(data_dir)
+    except ConfigError as error:
+        raise Exit(1, f"Failed to defragment etcd data[{data_dir}] ({error})") from None
+    print(f"Finished defragmenting etcd data[{data_dir}]")
 
 
 def peer_keys(invocation: Invocation) -> None:

@@ -1,0 +1,33 @@
+"""``musterctl defrag --data-dir``: give back what the state of a host that does not run needs no longer."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+
+from node.storage import StateStore, StorageError
+from tools.muster.config.parse import ConfigError
+from tools.muster.host.identity import bootstrap
+from tools.muster.host.rundir import DataDirLock
+
+_CACHE_BYTES = 4 << 20
+
+
+def defragment(data_dir: str) -> None:
+    """Of every shard, one after the other. ConfigError: no host has data there, or one runs."""
+    if not bootstrap.is_known(data_dir):
+        raise ConfigError(f"{data_dir} holds no data of a host")
+    lock = DataDirLock(data_dir)
+    try:
+        for shard in itertools.count():
+            path = os.path.join(bootstrap.shard_dir(data_dir, shard), "state")
+            if not os.path.isdir(path):
+                return
+            opened = StateStore.open(path, block_cache_bytes=_CACHE_BYTES, range_cache_bytes=0)
+            with contextlib.closing(opened) as store:
+                store.defragment()
+    except StorageError as e:
+        raise ConfigError(str(e)) from None
+    finally:
+        lock.release()
