@@ -107,7 +107,7 @@ def _logged(tree: Tree, event: Event, rows: list[Row], counted: int) -> Change:
     counts[counted] += 1
     rows.append(event_row(event.index, event.encode()))
     rows.append(counter_row(event.index, counts))
-    return Change(event, rows)
+    return Change(event, tree.outdated() + rows)
 
 
 _Done = tuple[Event, list[Row]]

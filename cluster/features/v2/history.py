@@ -10,6 +10,51 @@ from operator import attrgetter
 from cluster.features.v2.events import Brief, concerns, index_of
 from cluster.features.v2.refusals import Code, V2Error
 
+FIRST = 4  # the index of a tree's first event: what is before it, nobody has forgotten
+KEPT = 1000  # events
+MOST_BYTES = 64 << 20  # of their rows: the oldest go first. A part of the state machine, as KEPT is
+
+
+class Sizes:
+    """How large the rows of the last events are: what whoever logs one more has to know."""
+
+    def __init__(self) -> None:
+        self._sizes = [0] * KEPT  # by index modulo KEPT
+        self.bytes = self.last = 0
+
+    def copy(self) -> Sizes:
+        """Another one that starts out the same."""
+        made = Sizes()
+        made._sizes, made.bytes, made.last = [*self._sizes], self.bytes, self.last
+        return made
+
+    def add(self, index: int, size: int) -> None:
+        """An event is logged; the one in its place goes."""
+        slot = index % KEPT
+        self.bytes += size - self._sizes[slot]
+        self._sizes[slot] = size
+        if index > self.last:
+            self.last = index
+
+    def forget(self, slot: int) -> None:
+        """That of this place has gone."""
+        self.bytes -= self._sizes[slot]
+        self._sizes[slot] = 0
+
+    def outdated(self) -> list[int]:
+        """The indexes of those that are to go for the bytes of all, the oldest first."""
+        over = self.bytes - MOST_BYTES
+        if over <= 0:
+            return []
+        found: list[int] = []
+        for index in range(max(self.last - KEPT + 1, 0), self.last):
+            if over <= 0:
+                break
+            if size := self._sizes[index % KEPT]:
+                found.append(index)
+                over -= size
+        return found
+
 
 class History:
     """Each index of the tree is one event's, so an event's place is that of its index.
@@ -18,27 +63,41 @@ class History:
     but its place.
     """
 
-    KEPT = 1000
-
     def __init__(self) -> None:
-        self._rows: list[bytes | None] = [None] * self.KEPT  # by index modulo KEPT
+        self._rows: list[bytes | None] = [None] * KEPT  # by index modulo KEPT
         self._listed: deque[Brief] = deque()  # of those up to ``_through``, in order
         self._through = 0
         self._at: dict[bytes, deque[int]] = {}  # by key, the indexes of its events that wake somebody
         self._sweeps: deque[int] = deque()  # the indexes of those that sweep
         self.last = 0
+        self._least = 1  # those before have gone
 
     def add(self, row: bytes) -> None:
         """Take an event in; a later one of the same place stays. struct.error, ValueError: it is none."""
         index = index_of(row)
         if index <= self.last:  # a start reads events by their places
-            old = self._rows[index % self.KEPT]
+            old = self._rows[index % KEPT]
             if old is not None and index_of(old) >= index:
                 return
             self._list_anew()
         else:
             self.last = index
-        self._rows[index % self.KEPT] = row
+        self._rows[index % KEPT] = row
+
+    def forget(self, slot: int) -> None:
+        """The event of this place has gone, and so have those before it."""
+        row = self._rows[slot]
+        if row is not None:
+            self._least = max(self._least, index_of(row) + 1)
+            self._rows[slot] = None
+
+    def read(self) -> None:
+        """All are here that were stored: those before the first of an unbroken line had gone."""
+        least = self.last + 1
+        while least > self.first and self._row(least - 1) is not None:
+            least -= 1
+        if least > FIRST:
+            self._least = max(self._least, least)
 
     def _list_anew(self) -> None:
         self._listed.clear()
@@ -71,13 +130,13 @@ class History:
         self._through = self.last
 
     def _row(self, index: int) -> bytes | None:
-        row = self._rows[index % self.KEPT]
+        row = self._rows[index % KEPT]
         return row if row is not None and index_of(row) == index else None
 
     @property
     def first(self) -> int:
         """The oldest index that is kept, as etcd says it."""
-        return max(self.last - self.KEPT + 1, 1)
+        return max(self.last - KEPT + 1, self._least)
 
     def since(self, index: int) -> list[bytes]:
         """The events from an index on, as far as they are kept."""

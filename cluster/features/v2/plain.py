@@ -36,7 +36,7 @@ def plain_set(tree: Tree, body: bytes, rows: list[Row]) -> bytes | None:
     path = body[_HEAD:at]
     above, slash, name = path.rpartition(b"/")
     children = tree.children_of(above) if slash and name not in _ODD and path.startswith(_BELOW) else None
-    if children is None or enabled(tree):
+    if children is None or enabled(tree) or tree.outdated():
         return None
     before = children.get(name)
     if before is not None and (
@@ -49,7 +49,7 @@ def plain_set(tree: Tree, body: bytes, rows: list[Row]) -> bytes | None:
     rows.append(file_row(path, index, value))
     rows.append(event_row(index, event))
     children[name] = Node(path, False, index, index, 0, value)
-    tree.count_set(index)
+    tree.set_done(index, len(event))
     key, text = quoted_bytes(path[len(KEYS) :]), quoted_bytes(value)
     if before is None:
         return _pack_answer(index, 0, 0, _SET, True) + (

@@ -3,7 +3,8 @@
 Rows, by name (``cluster.features.rows``)::
 
     c             index u64 | what was counted, u32 each, in the order of ``COUNTED``
-    h<slot u16>   an event (``events.Event``): the last ``KEPT`` ones, by their index
+    h<slot u16>   an event (``events.Event``): the last ``KEPT`` ones, by their index, less the oldest of them
+                  while all have more than ``MOST_BYTES``
     n<path>       flags u8 | created u64 | modified u64 | expires i64 (ns since 1970, 0: never) | value
 
 The row of a directory stands before those of what it holds. One request writes the nodes that it changes, its
@@ -18,12 +19,12 @@ from collections.abc import Iterable
 
 from cluster.faults import faults
 from cluster.features.rows import Row
-from cluster.features.v2.events import Swept, sweeps
-from cluster.features.v2.history import History
+from cluster.features.v2.events import Swept, index_of, sweeps
+from cluster.features.v2.history import FIRST, KEPT, History, Sizes
 from cluster.features.v2.refusals import Code, V2Error
 
 KEYS, AUTH = b"/1", b"/2"  # etcd's namespaces
-FIRST_INDEX = 3  # of a tree that nobody has written: what a single etcd spends on its own records
+FIRST_INDEX = FIRST - 1  # of a tree that nobody has written: what a single etcd spends on its own records
 COUNTER_ROW = b"c"
 _NODE, _EVENT = b"n", b"h"
 _INDEX = struct.Struct("<Q")
@@ -93,7 +94,7 @@ def gone_row(key: bytes) -> Row:
 
 def event_row(index: int, event: bytes) -> Row:
     """The row of an event, in the place of the one that is forgotten for it."""
-    return _EVENT + _SLOT.pack(index % History.KEPT), event
+    return _EVENT + _SLOT.pack(index % KEPT), event
 
 
 def counter_row(index: int, counts: Iterable[int]) -> Row:
@@ -113,11 +114,14 @@ class Tree:
         self.written = False  # whether anybody ever wrote: the index is that of a row
         self.counts = [0] * len(COUNTED)
         self.history = History() if keep_events else None
+        self.sizes = Sizes()  # of the events that are stored
         self._near: bytes | None = None  # a directory that was asked for, and what it holds
         self._near_children = self.root.children
         self._expiring: dict[bytes, int] = {}  # by path, when
         self._heap: list[tuple[int, bytes]] = []  # some are stale
         self.take(rows)
+        if self.history is not None:
+            self.history.read()
 
     def counted(self) -> dict[str, int]:
         """What was done to it since it was made, by the names of /v2/stats/store."""
@@ -127,6 +131,7 @@ class Tree:
         """Another one that starts out the same, without events: for who evaluates."""
         made = Tree(keep_events=False)
         made.index, made.written, made.counts = self.index, self.written, list(self.counts)
+        made.sizes = self.sizes.copy()
         made._expiring, made._heap = dict(self._expiring), list(self._heap)
         left = [(self.root, made.root)]
         while left:
@@ -193,9 +198,14 @@ class Tree:
 
     # -- the fold
 
-    def count_set(self, index: int) -> None:
+    def outdated(self) -> list[Row]:
+        """The rows of events that go with the next change: all together have too many bytes."""
+        return [(_EVENT + _SLOT.pack(index % KEPT), None) for index in self.sizes.outdated()]
+
+    def set_done(self, index: int, event_bytes: int) -> None:
         """A file was set at this index, by one who has put it in its place."""
         self.index = index
+        self.sizes.add(index, event_bytes)
         self.written = True
         self.counts[_SETS] += 1
 
@@ -222,6 +232,9 @@ class Tree:
                         self.history.add(value)
                         events.append((value, tuple(removed) if removed and sweeps(value) else ()))
                     removed = []
+                    self.sizes.add(index_of(value), len(value))
+                elif kind == _EVENT:
+                    self._forget(*_SLOT.unpack_from(name, 1))
                 elif name == COUNTER_ROW and value is not None:
                     index, *self.counts = _COUNTS.unpack(value)
                     self.index = index
@@ -229,6 +242,11 @@ class Tree:
             except (struct.error, ValueError, IndexError) as error:
                 faults.met("taking a row of the v2 tree", error)
         return events
+
+    def _forget(self, slot: int) -> None:
+        self.sizes.forget(slot)
+        if self.history is not None:
+            self.history.forget(slot)
 
     def _put(self, path: bytes, row: bytes) -> None:
         flags, created, modified, expires_ns = _HEAD.unpack_from(row)

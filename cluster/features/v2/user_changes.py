@@ -172,7 +172,9 @@ class Files:
 
     def rows(self) -> list[Row]:
         """All that is to be logged."""
-        return [*self._rows, counter_row(self.index, self._counts)] if self._rows else []
+        if not self._rows:
+            return []
+        return [*self.tree.outdated(), *self._rows, counter_row(self.index, self._counts)]
 
     def make(self) -> None:
         """The directories, and the switch, where they are missing."""

@@ -12,8 +12,10 @@ from hypothesis import strategies as st
 
 from cluster.faults import faults
 from cluster.features.rows import Row
+from cluster.features.v2 import history
 from cluster.features.v2.changes import Change, evaluate, expire
 from cluster.features.v2.events import Brief, Event, concerns, decode_news, encode_news
+from cluster.features.v2.history import MOST_BYTES
 from cluster.features.v2.refusals import MESSAGES, Code, V2Error
 from cluster.features.v2.requests import Answer, Get, Op, Scan, Write
 from cluster.features.v2.shown import Listing, event_json, get_json, short_json
@@ -41,8 +43,12 @@ def everything(tree: Tree) -> tuple[object, ...]:
     return shown, tree.index, tree.counts, tree.next_expiry_ns, scans
 
 
-@pytest.mark.parametrize("seed", range(5))
-def test_a_fold_of_the_rows_kept_is_the_fold_of_all_that_were_logged(seed: int) -> None:
+@pytest.mark.parametrize("most_bytes", [MOST_BYTES, 9000])
+@pytest.mark.parametrize("seed", range(3))
+def test_a_fold_of_the_rows_kept_is_the_fold_of_all_that_were_logged(
+    seed: int, most_bytes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(history, "MOST_BYTES", most_bytes)
     rng, leader, replica = random.Random(seed), Tree(keep_events=False), Tree()
     kept: dict[bytes, bytes] = {}
 
@@ -69,7 +75,10 @@ def test_a_fold_of_the_rows_kept_is_the_fold_of_all_that_were_logged(seed: int) 
     again.counts = leader.counts
     assert everything(again) == everything(replica)
     assert leader.index == replica.index
-    assert sum(name[:1] == b"h" for name in kept) <= 1000
+    events = [value for name, value in kept.items() if name[:1] == b"h"]
+    assert len(events) <= 1000
+    assert sum(map(len, events)) <= most_bytes + 3000, "but for those of the last change"
+    assert (leader.copy().sizes.bytes, again.sizes.bytes) == (sum(map(len, events)),) * 2
     assert expire(again, now_ns + 10**6 * S) == expire(leader, now_ns + 10**6 * S)
     assert not leader.next_expiry_ns
 
@@ -249,3 +258,26 @@ def test_long_values_make_a_list_long() -> None:
     listing = Listing(tree.find(KEYS), KEYS, False, False, NOW_NS)
     assert listing.size > 9_000
     assert sum(not part for part in listing.parts(200)) >= 20
+
+
+def test_the_history_has_so_many_bytes_at_most_and_its_oldest_events_go_first() -> None:
+    tree, replica = Tree(keep_events=False), Tree()
+    stored: dict[bytes, bytes] = {}
+    for _ in range(120):  # each event holds its value and the one before
+        for change in done(tree, Write(Op.SET, b"/1/k", b"v" * (1 << 19))):
+            replica.take(change.rows)
+            for name, value in change.rows:
+                stored[name] = value or b""
+    again = Tree(sorted((name, value) for name, value in stored.items() if value))
+    for some in (replica, again):
+        assert some.history is not None
+        first = some.history.first
+        assert 40 < some.index - first < 80
+        kept = some.history.since(0)
+        assert [Brief.of(row).index for row in kept] == list(range(first, some.index + 1))
+        assert MOST_BYTES - (2 << 20) < sum(map(len, kept)) <= MOST_BYTES + (2 << 20)
+        assert some.history.scan(b"/1/k", False, first, some.index) == kept[0]
+        with pytest.raises(V2Error, match="cleared") as refused:
+            some.history.scan(b"/1/k", False, first - 1, some.index)
+        assert refused.value.code == Code.EVENT_INDEX_CLEARED
+        assert some.sizes.bytes == tree.sizes.bytes
