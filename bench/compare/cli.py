@@ -24,6 +24,7 @@ from bench.compare import html
 from bench.compare import report as compare_report
 from bench.compare.matrix import ALL, CONNS, PRESETS, Preset, Sizes, choose
 from bench.load import run
+from bench.load.spec import V2
 from bench.report.text import output
 from bench.systems import systems
 
@@ -58,6 +59,7 @@ def compare(
     preset: Annotated[str, Option(help="issue2 (puts and ranges by clients), issue3 (by shards), issue4 (the whole "
                                        "matrix), keys (peer keys), several with commas, or all: these four. "
                                        "Bounded in time: 6, 6, 10 and 5 minutes. "
+                                       "issue15: version 2 of the API. "
                                        "tls: puts and ranges by TLS. "
                                        "kubernetes: what its API servers ask for.")] = "",
     only: Annotated[str, Option(help="Comma-separated cells or shell patterns, such as put-*,range-l-1000. Default: "
@@ -125,6 +127,8 @@ def compare(
 def _compare(plan: comparing.Plan, names: list[str], data_dir: Path | None, etcd_flags: str, muster_flags: str, *,
              quiet: bool) -> dict[str, Any]:
     began = time.monotonic()
+    if any(cell.spec.command in V2 for cell in plan.cells):
+        etcd_flags += " --enable-v2"
     for name, flags in (("etcd flags", etcd_flags), ("muster flags", muster_flags)):
         if flags:
             plan.notes[name] = flags

@@ -27,7 +27,7 @@ from bench.compare.loads import upkeep
 from bench.compare.loads.disturb import disturbed_run
 from bench.compare.matrix import BIG_KEY_BYTES, BIG_PREFIX, Cell, Sizes
 from bench.load import run
-from bench.load.spec import WATCHES, Spec
+from bench.load.spec import V2, WATCHES, Spec
 from bench.systems import servers
 from bench.systems.systems import System
 from cluster.placement import Placement
@@ -194,8 +194,8 @@ def _warms_up(cell: Cell) -> bool:
 
 async def _fill(plan: Plan, systems: Sequence[System], told: Told) -> None:
     """The keys that reads find: the key space, and the big range where a cell needs it."""
-    if all(cell.spec.command == "kubernetes" for cell in plan.cells):
-        return  # which puts its own
+    if all(cell.spec.command in ("kubernetes", *V2) for cell in plan.cells):
+        return  # which put their own
     for system in systems:
         told.say(f"{system.name}: put {plan.key_space} keys")
         blank = Spec("put", tuple(system.endpoints), key_space=plan.key_space, cacert=system.cacert)

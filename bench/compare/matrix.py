@@ -191,6 +191,20 @@ def by_tls() -> list[Cell]:
             for cell in by_clients() if cell.spec.clients > 1 and not cell.name.startswith("range-s")]
 
 
+def of_version_2() -> list[Cell]:
+    """Sets and reads of the v2 API, each client on a connection of its own; the floors of issue 15."""
+    spec = replace(_BLANK, clients=100, conns=100, key_space=1000)
+    get = replace(spec, command="v2-get", serializable=True)
+    return [
+        Cell("v2-set-100", "version 2: set, 100 clients", replace(spec, command="v2-set"),
+             targets=(_at_least(1),)),
+        Cell("v2-get-100", "version 2: read, 100 clients", get, targets=(_at_least(0.6),)),
+        Cell("v2-get-l-100", "version 2: read with quorum=true, 100 clients",
+             replace(get, serializable=False)),
+        Cell("v2-set-1", "version 2: set, 1 client", replace(spec, command="v2-set", clients=1, conns=1)),
+    ]
+
+
 def kubernetes(sizes: Sizes) -> list[Cell]:
     """What a Kubernetes cluster asks for; pods are listed as often at any scale, or too seldom."""
     spec = replace(_BLANK, command="kubernetes", conns=100, page=500, leases=1000, lease_ttl_s=600,
@@ -216,6 +230,7 @@ PRESETS = {
     "issue4": Preset("issue4", "The whole matrix beside etcd", ("etcd", "muster"), 580),
     "kubernetes": Preset("kubernetes", "What a Kubernetes cluster asks for",
                          ("etcd", "muster", "muster:3"), 0),
+    "issue15": Preset("issue15", "Version 2 of the API", ("etcd", "muster"), 120),
     "tls": Preset("tls", "Clients by TLS", ("etcd+tls", "muster+tls"), 180),
     "keys": Preset("keys", "What peer keys cost", ("muster", "muster+keys", "etcd"), 300),
 }
@@ -232,13 +247,15 @@ def cells(sizes: Sizes, preset: str = "") -> list[Cell]:
         return [idle_watchers(sizes), *by_clients(), *others(sizes), *large_reads(sizes), *disturbed(sizes)]
     if preset == "kubernetes":
         return kubernetes(sizes)
+    if preset == "issue15":
+        return of_version_2()
     if preset == "tls":
         return by_tls()
     if preset == "keys":
         return [replace(cell, targets=()) for cell in by_clients() if not cell.name.startswith("range-s")]
-    found = {cell.name: cell for group in (by_shards(), [idle_watchers(sizes)], by_clients(), others(sizes), large_reads(sizes),
-                                           disturbed(sizes), backup(sizes),
-                                           kubernetes(sizes)) for cell in group}
+    groups = (by_shards(), [idle_watchers(sizes)], by_clients(), others(sizes), large_reads(sizes),
+              disturbed(sizes), backup(sizes), kubernetes(sizes), of_version_2())
+    found = {cell.name: cell for group in groups for cell in group}
     return list(found.values())
 
 

@@ -217,9 +217,9 @@ class Answer:
         return cls(index, data[at + ANSWER.size :], code, action, bool(created), raft_index)
 
 
-def set_of(path: bytes, value: bytes, now_ns: int) -> bytes:
-    """A ``Write`` of a file that compares nothing and never ends, by anybody, encoded."""
-    return _WRITE.pack(Op.SET, 0, 0, 0, now_ns, len(path), 0) + path + value
+def set_of(path: bytes, value: bytes, now_ns: int, expires_ns: int = 0) -> bytes:
+    """A ``Write`` of a file that compares nothing, by anybody, encoded."""
+    return _WRITE.pack(Op.SET, 0, 0, expires_ns, now_ns, len(path), 0) + path + value
 
 
 def get_of(path: bytes, after: int, now_ns: int) -> bytes:

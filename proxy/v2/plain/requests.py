@@ -5,7 +5,7 @@ bytes to the node's frame, and from the node's answer to its bytes; the usual wa
 request is plain if its key is spelt as etcd cleans it, without escapes, it says nothing of who asks, and
 
 - it is a GET that asks for nothing but ``quorum``, or
-- a PUT without a query, whose form is a value.
+- a PUT without a query, whose form is a value, and perhaps a TTL.
 
 Refusals are told by the usual way (``proxy.v2.keys``): they depend on more than is looked at here.
 
@@ -37,6 +37,8 @@ _READ = re.compile(rf"/v2/keys({PLAIN_KEY})(\?quorum=(?:true|false))?")
 _WRITE = re.compile(rf"/v2/keys({PLAIN_KEY})")
 _BROKEN = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 _VALUE = b"value="
+_TTL = re.compile(rb"ttl=([0-9]{1,9})")
+_NS = 10**9
 _SERIALIZABLE = READ.pack(0, 0)
 _OK = int(Status.OK)
 
@@ -76,8 +78,11 @@ class PlainRequests:
         path = KEYS + found[1].encode()
         if method == "GET":
             return PlainRead(self, block, path, found[2] == "?quorum=true")
-        value = plain.body[len(_VALUE) :]
-        if not block.form or len(value) > self._most_bytes or b"&" in value or b";" in value:
+        value, more, rest = plain.body[len(_VALUE) :].partition(b"&")
+        if not block.form or len(value) > self._most_bytes or b";" in value:
+            return None
+        ttl = _TTL.fullmatch(rest) if more else None
+        if more and ttl is None:
             return None
         if b"+" in value:
             value = value.replace(b"+", b" ")
@@ -85,7 +90,7 @@ class PlainRequests:
             if _BROKEN.search(value):
                 return None
             value = unquote_to_bytes(value)
-        return PlainSet(self, block, path, value)
+        return PlainSet(self, block, path, value, int(ttl[1]) if ttl is not None else None)
 
 
 class PlainRequestCall:
@@ -141,18 +146,22 @@ class PlainRequestCall:
 class PlainSet(PlainRequestCall):
     """A file gets a value."""
 
-    __slots__ = ("value",)
+    __slots__ = ("ttl_s", "value")
 
     kind = "PUT"
 
-    def __init__(self, ways: PlainRequests, block: Block, path: bytes, value: bytes) -> None:
+    def __init__(
+        self, ways: PlainRequests, block: Block, path: bytes, value: bytes, ttl_s: int | None
+    ) -> None:
         super().__init__(ways, block, path)
         self.value = value
+        self.ttl_s = ttl_s
 
     def __call__(self, request: HttpRequest) -> None:
         assert isinstance(request, PlainRequest)
         self.request = request
-        wish = set_of(self.path, self.value, self.now_ns)
+        expires_ns = 0 if self.ttl_s is None else self.now_ns + self.ttl_s * _NS
+        wish = set_of(self.path, self.value, self.now_ns, expires_ns)
         self.ways.router.write(self, Method.V2_WRITE, wish, 0, self.ways.stats, self.answered)
 
 

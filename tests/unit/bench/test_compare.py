@@ -108,7 +108,7 @@ def test_every_preset_is_told_on_page_and_chart(preset: str, tmp_path: Path) -> 
     assert report.count("<script>") == 1
     assert 'name="viewport"' in report
     assert report.index("verdict</h2>") < report.index("<svg")
-    if preset == "kubernetes":  # all of it at fixed rates: nobody has more of it a second
+    if preset in ("kubernetes", "issue15"):  # nothing of these is in the headline
         with pytest.raises(ValueError, match="headline"):
             html.headline([result])
         return

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import re
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -82,6 +83,7 @@ class Host:
             link = node.link
             assert link is not None
             link.near = self.near
+        self.wrote: list[Write] = []
         self.asked = self.writes = 0  # what came by a frame
         self.fails = False  # writes
         self.now = 0.0
@@ -128,6 +130,7 @@ class Host:
         if self.fails:
             return Status.ERROR, EtcdError(TIMEOUT).encode()
         write = Write.decode(body)
+        self.wrote.append(write)
         try:
             change = evaluate(self.writer, write)
         except V2Error as error:
@@ -339,6 +342,26 @@ def test_a_write_whose_fate_is_unknown_is_told_as_ever() -> None:
         assert ("etcd_http_failed_total", labels, 1.0) in counted(host.traffic)
     assert answers[0] == answers[1]
     assert b" 500 " in answers[0].partition(b"\r\n")[0]
+
+
+@pytest.mark.parametrize("body", [
+    *BODIES, b"value=a&ttl=9", b"value=a&ttl=0", b"value=a&ttl=007", b"value=&ttl=999999999",
+    b"value=a&ttl=9999999999",
+    b"value=a&ttl=", b"value=a&ttl=-1", b"value=a&ttl=9&ttl=x", b"ttl=9&value=a", b"value=a&ttl=9&dir=true",
+    b"value=a&prevExist=true", b"value=a&TTL=9", b"value=a&ttl=%39", b"value=a&", b"value=a&&ttl=9",
+])  # fmt: skip
+def test_a_node_is_asked_for_the_same_write(body: bytes) -> None:
+    wrote = []
+    for plain in (True, False):
+        host = Host(plain=plain)
+        host.send(put("/k", body))
+        wrote.append([replace(w, now_ns=0, expires_ns=left(w)) for w in host.wrote])
+    assert wrote[0] == wrote[1]
+
+
+def left(write: Write) -> int:
+    """What there is of a TTL; below 0: there is none."""
+    return write.expires_ns - write.now_ns if write.expires_ns else -1
 
 
 def test_what_a_write_has_shown_a_read_of_a_replica_behind_it_waits_for() -> None:
