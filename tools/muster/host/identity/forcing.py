@@ -52,7 +52,12 @@ def force(data_dir: str, identity: Identity, log: Logger) -> None:
         try:
             replicas, table = _open(data_dir, identity, opened)
             _force(replicas, table, identity, log)
-        except (StorageError, CannotBeKept) as e:
+        except CannotBeKept as e:
+            raise ConfigError(
+                f"--force-new-cluster cannot go on with this host: {e}. Nothing was changed: try it with "
+                "another host that is left, or restore a backup (musterctl snapshot restore)"
+            ) from None
+        except StorageError as e:
             raise ConfigError(f"--force-new-cluster cannot go on with this host: {e}") from None
 
 
