@@ -18,13 +18,13 @@ from time import perf_counter
 
 SHARED_S = 0.002  # of a turn; the last one in it may take its 2 ms beyond that
 
-_FEW = 4  # so much is taken without a look at the turn, which costs a microsecond or two
+_UNTOLD_S = SHARED_S / 2  # so long things are taken without asking when the turn ends, which costs something
 
 
 class Backlog:
     """Who goes on, in order."""
 
-    __slots__ = ("_clock", "_few", "_going_on", "_running", "_since", "_soon", "_until", "_waiting")
+    __slots__ = ("_clock", "_going_on", "_running", "_since", "_soon", "_until", "_waiting")
 
     def __init__(self, soon: Callable[[Callable[[], None]], object], clock: Callable[[], float] = perf_counter) -> None:
         """``soon``: calls something in the next turn of the loop."""
@@ -33,9 +33,8 @@ class Backlog:
         self._waiting: deque[Callable[[], None]] = deque()
         self._running = False
         self._going_on = False  # this is a turn of those that wait
-        self._until = 0.0  # in this turn of the loop what is read is taken; 0.0: little was read
-        self._since = float("-inf")  # when that was last looked at, and how much was read since
-        self._few = 0
+        self._until: float | None = None  # in this turn of the loop what is read is taken; None: not told yet
+        self._since: float | None = None  # when the first was read since then, in this turn or one before
 
     def __len__(self) -> int:
         """How many wait."""
@@ -53,17 +52,17 @@ class Backlog:
         if self._going_on:
             return False
         now = self._clock()
-        if self._until:
+        if self._until is not None:
             return now >= self._until
-        self._few += 1
-        if self._few > _FEW or now - self._since > SHARED_S:
-            self._since, self._few = now, 0
-            self._until = now + SHARED_S
+        if self._since is None:
+            self._since = now
+        elif now - self._since >= _UNTOLD_S:
+            self._until = now + SHARED_S - _UNTOLD_S
             self._soon(self._read)
         return False
 
     def _read(self) -> None:
-        self._until = 0.0
+        self._until = self._since = None
 
     def _turn(self) -> None:
         waiting, until = self._waiting, self._clock() + SHARED_S

@@ -49,6 +49,9 @@ class Output(Protocol):
     def again(self) -> None:
         """Call ``go_on`` in another turn of the loop: others want theirs."""
 
+    def later(self) -> bool:
+        """Whether others have had this turn of the loop; ``go_on`` is called in another one, then."""
+
 
 class Http1Request(HttpRequest):
     """A request that came over HTTP/1.1."""
@@ -128,7 +131,10 @@ class Http1Connection:
             data = self._answer_at_once(data, self._at_once)
             if not data:
                 return True
-        self._receive(data)
+        if data and self.request is None and self._switched is None and self.output.later():
+            self._raw += data
+        else:
+            self._receive(data)
         return False
 
     def _answer_at_once(self, data: bytes, at_once: AtOnce) -> bytes:
@@ -166,11 +172,6 @@ class Http1Connection:
             self._give(b"")
         self._advance()
 
-    def keep(self, data: bytes, now: float) -> None:
-        """What the socket gave, to be looked at when this connection has its turn (``go_on``)."""
-        self.now = self.last_active = now
-        self._raw += data
-
     def _give(self, data: bytes) -> None:
         """To h11."""
         self._given = True
@@ -186,11 +187,6 @@ class Http1Connection:
             if self._at_once is not None and self._raw and not (self._given or self._ended):
                 self._raw = self._answer_at_once(self._raw, self._at_once)
             self._advance()
-
-    @property
-    def idle(self) -> bool:
-        """Nothing is being answered: what comes begins a request, or goes on with one."""
-        return self.request is None and self._switched is None
 
     @property
     def unfinished(self) -> int:

@@ -104,12 +104,7 @@ class _Front(asyncio.Protocol):
                 self.again()
         elif (http1 := self.http1) is not None:
             try:
-                if http1.idle and (self.behind or self.server.backlog.spent()):
-                    http1.keep(data, self.loop.time())
-                    self.again()
-                    answered = False
-                else:
-                    answered = http1.receive(data, self.loop.time())
+                answered = http1.receive(data, self.loop.time())
             except HANDLER_MISTAKES as error:
                 self._fault(error)
                 return
@@ -129,6 +124,15 @@ class _Front(asyncio.Protocol):
             self.behind = True
             self._pause_reading()
             self.server.backlog.add(self._go_on)
+
+    def later(self) -> bool:
+        """Whether what has been read has its turn later, since others have had this one."""
+        if self.behind:
+            self._pause_reading()
+        elif self.server.backlog.spent():
+            self.behind = True
+            self.server.backlog.add(self._go_on)
+        return self.behind
 
     def _go_on(self) -> None:
         self.behind = self.waits = False
@@ -214,9 +218,8 @@ class _Front(asyncio.Protocol):
 
     def _sniff(self, data: bytes) -> None:
         data = self.sniffed + data
-        if len(data) <= _HELD_BYTES and (self.behind or self.server.backlog.spent()):
+        if len(data) <= _HELD_BYTES and self.later():
             self.sniffed = data
-            self.again()
             return
         head = PREFACE[: min(len(data), 14)]  # "PRI * HTTP/2.0": no HTTP/1.1 request line begins so
         if not data.startswith(head):

@@ -48,6 +48,9 @@ class Output:
         """Nobody else wants a turn here, and no test sends so many requests."""
         raise AssertionError("more requests than a turn has")
 
+    def later(self) -> bool:
+        return False
+
 
 def talk(data: bytes, rng: random.Random) -> Output:
     output = Output()

@@ -44,6 +44,9 @@ class Output:
     def again(self) -> None:
         self.turns += 1
 
+    def later(self) -> bool:
+        return False
+
 
 @dataclass
 class Served:
