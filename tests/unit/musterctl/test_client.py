@@ -1,4 +1,4 @@
-"""Errors and limits of the connection, without a server."""
+"""Errors and limits of the connection, without a cluster."""
 
 from __future__ import annotations
 
@@ -6,11 +6,13 @@ import socket
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import Path
 
 import grpc
 import pytest
 
 from cluster.pb import rpc_pb2
+from tools.musterctl import cli
 from tools.musterctl.client import Client, Config, RequestError, request_error
 
 _CONFIG = Config((), True, "", "", "", "", "", 10_000, 6_000)
@@ -115,3 +117,26 @@ def test_an_answer_beyond_the_limit_is_refused() -> None:
                 client.close()
     finally:
         server.stop(None)
+
+
+@pytest.mark.parametrize("version", ["", "3.6.0"])
+def test_what_a_server_says_of_its_storage_is_told_of_a_backup(
+    version: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An etcd since 3.6 names it, in each part."""
+    parts = [rpc_pb2.SnapshotResponse(blob=b, version=version).SerializeToString() for b in (b"a", b"b")]
+    handler = grpc.method_handlers_generic_handler(
+        "etcdserverpb.Maintenance",
+        {"Snapshot": grpc.unary_stream_rpc_method_handler(lambda request, context: iter(parts))},
+    )
+    server = grpc.server(ThreadPoolExecutor(1), handlers=(handler,))
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    path = tmp_path / "backup"
+    try:
+        assert cli.run(["--endpoints", f"127.0.0.1:{port}", "snapshot", "save", str(path)]) == 0
+    finally:
+        server.stop(None)
+    assert path.read_bytes() == b"ab"
+    told = f"Snapshot saved at {path}\n" + (f"Server version {version}\n" if version else "")
+    assert capsys.readouterr().out == told

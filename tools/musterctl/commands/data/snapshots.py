@@ -115,6 +115,7 @@ def save(invocation: Invocation) -> None:
     part = path + ".part"
     timeout_s = s.timeout_s if s.timeout_given else None
     progress = Progress("snapshot save")
+    server_version = ""  # told by etcds since 3.6, of their storage
     try:
         with open(part, "wb") as file:
             request = rpc_pb2.SnapshotRequest()
@@ -123,6 +124,7 @@ def save(invocation: Invocation) -> None:
             )
             for chunk in chunks:
                 file.write(chunk.blob)
+                server_version = chunk.version
                 progress.tell(file.tell(), file.tell() + chunk.remaining_bytes)
             file.flush()
             os.fsync(file.fileno())
@@ -136,6 +138,8 @@ def save(invocation: Invocation) -> None:
     finally:
         progress.end()
     print(f"Snapshot saved at {path}")
+    if server_version:
+        print(f"Server version {server_version}")
 
 
 def status(invocation: Invocation) -> None:
