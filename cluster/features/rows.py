@@ -38,8 +38,12 @@ OF_SHARD_0 = frozenset((int(RowsOf.V2),))
 def encode(feature: int, rows: Iterable[Row]) -> bytes:
     """The body of a ROWS item."""
     parts = [_HEAD.pack(feature, VERSION)]
+    pack = _ROW.pack
     for name, value in rows:
-        parts += (_ROW.pack(len(name), _DELETED if value is None else len(value)), name, value or b"")
+        if value is None:
+            parts += (pack(len(name), _DELETED), name)
+        else:
+            parts += (pack(len(name), len(value)), name, value)
     return b"".join(parts)
 
 
@@ -50,11 +54,18 @@ def decode(data: bytes, pos: int, end: int) -> tuple[int, list[Row]]:
     feature = data[pos]
     pos += _HEAD.size
     rows: list[Row] = []
+    append, unpack, size = rows.append, _ROW.unpack_from, _ROW.size
     while pos < end:
-        name_len, value_len = _ROW.unpack_from(data, pos)
-        at = pos + _ROW.size + name_len
-        pos = at if value_len == _DELETED else at + value_len
-        rows.append((data[at - name_len : at], None if value_len == _DELETED else data[at:pos]))
+        name_len, value_len = unpack(data, pos)
+        pos += size
+        at = pos + name_len
+        if value_len == _DELETED:
+            append((data[pos:at], None))
+            pos = at
+        else:
+            end_of_value = at + value_len
+            append((data[pos:at], data[at:end_of_value]))
+            pos = end_of_value
     return feature, rows
 
 
@@ -63,11 +74,13 @@ def sound(data: bytes, pos: int, end: int) -> bool:
     if end - pos < _HEAD.size or data[pos + 1] != VERSION:
         return False
     pos += _HEAD.size
-    while pos < end:
-        if end - pos < _ROW.size:
-            return False
-        name_len, value_len = _ROW.unpack_from(data, pos)
-        pos += _ROW.size + name_len + (0 if value_len == _DELETED else value_len)
+    unpack, size = _ROW.unpack_from, _ROW.size
+    last = end - size
+    while pos <= last:
+        name_len, value_len = unpack(data, pos)
+        pos += size + name_len
+        if value_len != _DELETED:
+            pos += value_len
         if not name_len:
             return False
     return pos == end

@@ -91,6 +91,13 @@ class History:
             self._least = max(self._least, index_of(row) + 1)
             self._rows[slot] = None
 
+    def sizes(self) -> Sizes:
+        """Those of the rows that are kept."""
+        found = Sizes()
+        for row in self.since(0):
+            found.add(index_of(row), len(row))
+        return found
+
     def read(self) -> None:
         """All are here that were stored: those before the first of an unbroken line had gone."""
         least = self.last + 1

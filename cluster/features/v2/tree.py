@@ -31,6 +31,7 @@ _INDEX = struct.Struct("<Q")
 _SLOT = struct.Struct(">H")
 _HEAD = struct.Struct("<BQQq")
 _DIR = 1
+_FILE = b"\0"  # what the row of a file begins with
 COUNTED = (
     "setsSuccess",
     "setsFail",
@@ -114,7 +115,7 @@ class Tree:
         self.written = False  # whether anybody ever wrote: the index is that of a row
         self.counts = [0] * len(COUNTED)
         self.history = History() if keep_events else None
-        self.sizes = Sizes()  # of the events that are stored
+        self._sizes = None if keep_events else Sizes()  # of the events that are stored
         self._near: bytes | None = None  # a directory that was asked for, and what it holds
         self._near_children = self.root.children
         self._expiring: dict[bytes, int] = {}  # by path, when
@@ -131,7 +132,7 @@ class Tree:
         """Another one that starts out the same, without events: for who evaluates."""
         made = Tree(keep_events=False)
         made.index, made.written, made.counts = self.index, self.written, list(self.counts)
-        made.sizes = self.sizes.copy()
+        made._sizes = self.sizes.copy()
         made._expiring, made._heap = dict(self._expiring), list(self._heap)
         left = [(self.root, made.root)]
         while left:
@@ -198,6 +199,14 @@ class Tree:
 
     # -- the fold
 
+    @property
+    def sizes(self) -> Sizes:
+        """Of the events that are stored. Whoever keeps events counts them when he is asked."""
+        if self._sizes is not None:
+            return self._sizes
+        assert self.history is not None, "one of both is there"
+        return self.history.sizes()
+
     def outdated(self) -> list[Row]:
         """The rows of events that go with the next change: all together have too many bytes."""
         return [(_EVENT + _SLOT.pack(index % KEPT), None) for index in self.sizes.outdated()]
@@ -205,7 +214,8 @@ class Tree:
     def set_done(self, index: int, event_bytes: int) -> None:
         """A file was set at this index, by one who has put it in its place."""
         self.index = index
-        self.sizes.add(index, event_bytes)
+        if self._sizes is not None:
+            self._sizes.add(index, event_bytes)
         self.written = True
         self.counts[_SETS] += 1
 
@@ -225,14 +235,16 @@ class Tree:
                     if value is None:
                         removed.append(name[1:])
                         self._remove(name[1:])
-                    else:
+                    elif value[:1] != _FILE or not self._put_file(name[1:], value):
                         self._put(name[1:], value)
                 elif kind == _EVENT and value is not None:
                     if self.history is not None:
                         self.history.add(value)
                         events.append((value, tuple(removed) if removed and sweeps(value) else ()))
-                    removed = []
-                    self.sizes.add(index_of(value), len(value))
+                    if removed:
+                        removed = []
+                    if self._sizes is not None:
+                        self._sizes.add(index_of(value), len(value))
                 elif kind == _EVENT:
                     self._forget(*_SLOT.unpack_from(name, 1))
                 elif name == COUNTER_ROW and value is not None:
@@ -244,9 +256,26 @@ class Tree:
         return events
 
     def _forget(self, slot: int) -> None:
-        self.sizes.forget(slot)
+        if self._sizes is not None:
+            self._sizes.forget(slot)
         if self.history is not None:
             self.history.forget(slot)
+
+    def _put_file(self, path: bytes, row: bytes) -> bool:
+        """Put a file where one is, or none, next to the one before, while nothing expires. False: it is
+        another case. Hot path."""
+        above, slash, name = path.rpartition(b"/")
+        if above != self._near or not slash or self._expiring:
+            return False
+        children = self._near_children
+        node = children.get(name)
+        if node is not None and node.children is not None:
+            return False
+        _, created, modified, expires_ns = _HEAD.unpack_from(row)
+        if expires_ns:
+            return False
+        children[name] = Node(path, False, created, modified, 0, row[_HEAD.size :])
+        return True
 
     def _put(self, path: bytes, row: bytes) -> None:
         flags, created, modified, expires_ns = _HEAD.unpack_from(row)

@@ -281,3 +281,20 @@ def test_the_history_has_so_many_bytes_at_most_and_its_oldest_events_go_first() 
             some.history.scan(b"/1/k", False, first - 1, some.index)
         assert refused.value.code == Code.EVENT_INDEX_CLEARED
         assert some.sizes.bytes == tree.sizes.bytes
+
+
+_ODD = [b"/1/d/a", b"/1/d/b", b"/a", b"a", b"", b"/", b"d/a", b"//a", b"/1/d", b"/1"]
+
+
+@given(st.lists(st.sampled_from(_ODD)))
+def test_rows_of_odd_paths_come_to_the_same_whatever_was_asked_before(paths: list[bytes]) -> None:
+    """What a tree remembers of the directory that it looked at last decides nothing."""
+    rows: list[Row] = [(b"n" + path, b"\0" + struct.pack("<QQq", 4, 4, 0) + b"v") for path in paths]
+    at_once, anew = Tree(), Tree()
+    at_once.take(rows)
+    for row in rows:
+        anew.children_of(b"/1")
+        anew.take([row])
+        anew = anew.copy()
+    faults.take()
+    assert get_json(at_once.root, b"", True, True, 0) == get_json(anew.root, b"", True, True, 0)
