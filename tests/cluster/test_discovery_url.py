@@ -189,6 +189,7 @@ def test_hosts_find_each_other_by_keys_of_version_3(service: Server, tmp_path: P
 
     def come(name: str, port: int) -> Host:
         by_token = (f"--name={name}", "--discovery-token=both", f"--discovery-endpoints={service.address}",
+                    "--discovery-dial-timeout=30s", "--discovery-request-timeout=30s",
                     f"--initial-advertise-peer-urls=http://127.0.0.1:{port + 1}", *STEADY)  # fmt: skip
         return Host(tmp_path / name, port, 1, *by_token)
 
