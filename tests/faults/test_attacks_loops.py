@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+import socket
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
+from bench.systems.systems import start_etcd
 from cluster.pb import rpc_pb2 as pb
 from proxy.http.http2 import frames as f
 from tests.faults.attacking.beside import BOTH_FRONTS, FLOOR_S, Attacked, attacked
+from tests.faults.attacking.bystander import Bystander
 from tests.faults.attacking.raw import Raw
 from tests.faults.attacking.rows import MANY, MANY_END
 
@@ -85,6 +90,21 @@ def range_compares(endpoint: str) -> int:
     return answered(endpoint, _TXN, pb.TxnRequest(compare=compares, success=[put]).SerializeToString())
 
 
+def crowd(endpoint: str) -> None:
+    """2,000 connections that ask over HTTP/1.1, all at once, three times."""
+    host, _, port = endpoint.rpartition(":")
+    asked = b"GET /v2/keys/nobody?quorum=true HTTP/1.1\r\nHost: x\r\n\r\n"
+    with contextlib.ExitStack() as stack:
+        made = [socket.create_connection((host, int(port)), timeout=60) for _ in range(2000)]
+        for connection in made:
+            stack.enter_context(connection)
+        for _ in range(3):
+            for connection in made:
+                connection.sendall(asked)
+            for connection in made:
+                assert connection.recv(65_536).startswith(b"HTTP/1.1 404 ")
+
+
 def odd_path(endpoint: str) -> None:
     """A path of 30,000 octets of 0xff: an answer that names it is encoded."""
     with Raw(endpoint) as raw:
@@ -101,15 +121,48 @@ ATTACKS: dict[Callable[[str], object], float] = {
 }
 
 
+@pytest.mark.soak
+def test_a_crowd_over_http1_holds_nobody_up(cluster: Attacked) -> None:
+    cluster.beside(lambda: crowd(cluster.endpoint))
+
+
 @pytest.mark.parametrize("attack", ATTACKS)
 def test_work_of_one_request_holds_nobody_up(cluster: Attacked, attack: Callable[[str], object]) -> None:
     cluster.beside(lambda: attack(cluster.endpoint), floor_s=ATTACKS[attack] / 2)
 
 
-def test_lists_of_leases_hold_nobody_up(cluster: Attacked) -> None:
-    """30,000 leases, then 200 questions for all of them, 24 KB."""
+def leases(endpoint: str) -> None:
+    """30,000."""
     grant = pb.LeaseGrantRequest(TTL=3600).SerializeToString()
-    with Raw(cluster.endpoint) as raw:
+    with Raw(endpoint) as raw:
         for _ in range(30):
             raw.read_until_ended(*[raw.call("/etcdserverpb.Lease/LeaseGrant", grant) for _ in range(1000)])
-    cluster.beside(lambda: answered(cluster.endpoint, "/etcdserverpb.Lease/LeaseLeases", *[b""] * 200))
+
+
+def lists(endpoint: str) -> None:
+    """200 questions for all of them, 24 KB."""
+    answered(endpoint, "/etcdserverpb.Lease/LeaseLeases", *[b""] * 200)
+
+
+def etcds_p99_s(folder: Path) -> float:
+    """Of a client of an etcd on this machine, beside the same lists."""
+    etcd = start_etcd(folder, members=1)
+    try:
+        endpoint = str(etcd.endpoints[0])
+        leases(endpoint)
+        with Bystander(endpoint, ["/a/b/c"]) as bystander:
+            bystander.begin()
+            lists(endpoint)
+            return bystander.end().p99_s
+    finally:
+        etcd.stop()
+
+
+@pytest.mark.timeout(600)
+def test_lists_of_leases_hold_nobody_up(cluster: Attacked, tmp_path: Path) -> None:
+    """84 MB pass from node 0 to a front of its own, which on a busy machine has a small share of a CPU: what
+    is asked meanwhile waits for the 4 MiB before it (decision 88). The bound there is a quarter of what a
+    client of an etcd sees on this machine: 14 to 20 s."""
+    leases(cluster.endpoint)
+    floor_s = max(FLOOR_S, etcds_p99_s(tmp_path / "etcd") / 8) if cluster.fronts else FLOOR_S
+    cluster.beside(lambda: lists(cluster.endpoint), floor_s=floor_s)

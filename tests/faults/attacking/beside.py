@@ -87,8 +87,9 @@ class Seen:
 class Attacked:
     """A cluster with rows in it, and a bystander at the host that is attacked: the leader's."""
 
-    def __init__(self, hosts: Hosts, bystander: Bystander, at: int) -> None:
+    def __init__(self, hosts: Hosts, bystander: Bystander, at: int, fronts: int) -> None:
         self.hosts = hosts
+        self.fronts = fronts  # of a host, each a process of its own
         self.endpoint = "{}:{}".format(*hosts.endpoints[at])
         self._bystander = bystander
 
@@ -218,7 +219,7 @@ def attacked(data_dir: Path, fronts: int, *flags: str) -> Iterator[Attacked]:
         rows.load(endpoint)
         keys = [key for shard in range(SHARDS) for key in keys_of(shard, SHARDS, 1)]
         with Bystander(endpoint, keys) as bystander:
-            yield Attacked(hosts, bystander, at)
+            yield Attacked(hosts, bystander, at, fronts)
 
 
 BOTH_FRONTS = [pytest.param(0, id="front in node 0"), pytest.param(1, id="front of its own", marks=pytest.mark.soak)]
