@@ -258,7 +258,7 @@ def locks_are_let_go_at_once(patch: Patch) -> None:
 
     def ask(self: Any) -> None:  # without waiting for long, as if the locks had been held
         tick(self)
-        feed = self._feed_link
+        feed = self.feed.link
         if self.leading is not None and feed is not None and feed.leader:
             for attempt in self.leading.undecided():
                 link = self.links.get(feed.leader, 0)

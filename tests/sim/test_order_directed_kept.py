@@ -10,6 +10,7 @@ from order_sim import HOSTS, Simulation
 from order_world import Violation
 
 from cluster.raft import Role
+from node.replica.shards.feed_end import FeedEnd
 from node.replica.shards.shard_role import ShardRole
 from node.upkeep.floors import Floors
 
@@ -112,7 +113,7 @@ def a_node_leads_that_gets_no_records(seed: int) -> tuple[Simulation, list[float
         node = simulation.nodes[host, 1].node
         assert isinstance(node.role, ShardRole)
         leader = max(simulation._leaders(1), key=lambda n: n.node.raft.term, default=None)
-        if node.role._source.starved and leader is not None:
+        if node.role.feed.source.starved and leader is not None:
             if leader.host == host:
                 seen.append(simulation.now)
             elif not seen and not leader.node.raft.transferring:
@@ -130,18 +131,17 @@ def test_a_leader_that_gets_no_records_hands_over(seed: int) -> None:
     simulation.run()
     assert len(seen) > 5
     assert not any(
-        n.node.raft.role is Role.LEADER and isinstance(n.node.role, ShardRole) and n.node.role._source.starved
-        for n in simulation.nodes.values()
-        if n.shard
+        node.raft.role is Role.LEADER and isinstance(node.role, ShardRole) and node.role.feed.source.starved
+        for node in (n.node for n in simulation.nodes.values() if n.shard)
     )
 
 
 def test_if_that_passed_for_a_long_apply_it_would_keep_its_shard(monkeypatch: pytest.MonkeyPatch) -> None:
-    def known(self: ShardRole) -> bool:
-        feed = self._feed_link
-        return feed is not None and feed.alive and feed.up and feed.commit > self.node.order_index
+    def known(self: FeedEnd) -> bool:
+        link = self.link
+        return link is not None and link.alive and link.up and link.commit > self._node.order_index
 
-    monkeypatch.setattr(ShardRole, "order_known", property(known))
+    monkeypatch.setattr(FeedEnd, "order_known", property(known))
     simulation, seen = a_node_leads_that_gets_no_records(1)
     with pytest.raises(Violation) as caught:
         simulation.run()

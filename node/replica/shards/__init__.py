@@ -2,5 +2,5 @@
 
 Read in this order: ``linked`` (what both have: links to the nodes of other shards), ``order_role`` (the role
 of node 0: the order log and its sequencer), ``feed`` (from there to the others), ``shard_role`` (the role of
-any other shard), ``fates``, ``handover``.
+any other shard), ``feed_end`` (where it takes its feed from), ``fates``, ``handover``.
 """

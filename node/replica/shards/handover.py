@@ -61,7 +61,7 @@ class HandOver:
         if node.raft.role is not Role.LEADER:
             self._placement.resigned()
         elif self._role.leading is not None and self._role.leading.serving and not node.raft.transferring:
-            target = self._placement.decide(node.now_ms(), self._role.sequencer, self._candidates())
+            target = self._placement.decide(node.now_ms(), self._role.feed.sequencer, self._candidates())
             if target:
                 self._hand_over(target, "leaders are wanted there")
             elif self._placement.wish != node.settings.common.member_id:
@@ -75,7 +75,8 @@ class HandOver:
         report = role.leading.report(node.raft.commit_index) if role.leading is not None else None
         cut = role.placing.fold.cut(node.settings.shard)
         committed = (report.term, report.index) if report is not None else None
-        stuck = self._stuck.look(committed, (cut.term, cut.index), node.order_index, role.order_known, now)
+        stuck = self._stuck.look(
+            committed, (cut.term, cut.index), node.order_index, role.feed.order_known, now)
         if stuck and self._pauses.ready(now) and not node.raft.transferring:
             for candidate in self._candidates():
                 if candidate.heard and candidate.lag <= MAX_LAG:
@@ -88,7 +89,7 @@ class HandOver:
             if node.stopping:
                 return  # it is to lead nothing any more
             node.catch_up()
-            sequencer = self._role.reachable_sequencer()
+            sequencer = self._role.feed.reachable_sequencer()
             node.peers.send(peer, FRAME, _LIVE.pack(_ANSWER, sequencer, node.order_index))
             return
         if len(data) != _LIVE.size:

@@ -7,7 +7,6 @@ cut's index has the cut's term (H3, I6).
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Callable, Iterable
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -18,37 +17,24 @@ from cluster.errors import ErrorKind, EtcdError
 from cluster.evaluate.replica import Ahead
 from cluster.evaluate.txns.range_compares import RangeCompares
 from cluster.features.auth.principal import SAID, named
-from cluster.order.following.feed_queue import FeedQueue, Run
+from cluster.order.following.feed_queue import Run
 from cluster.order.following.placing import Placed, Placing
 from cluster.order.following.questions import LockQuestions
 from cluster.order.following.reporting import Reporting
-from cluster.order.following.source import FeedSource
 from cluster.order.leading.shard_leader import ShardLeader
-from cluster.order.log import Attempt, cut_of
+from cluster.order.log import Attempt
 from cluster.order.prepare import FATE, REPORT, Prepare, decode_attempt, encode_attempt
 from cluster.order.shown import ENOUGH, ShownRows, decode_ask
-from cluster.order.sound import NewerRecord, Place, sound
+from cluster.order.sound import NewerRecord
 from cluster.pacing.patience import HURRY_S
 from cluster.raft import Role
 from cluster.wire.frames import PeerKind
-from cluster.wire.messages import (
-    ALL_HASTE,
-    FEED_ACK_BODY,
-    FEED_BODY,
-    FEED_HEAD,
-    HEAD,
-    NO_HASTE,
-    OWN_HASTE,
-    PUT_ANSWER,
-    Method,
-    Status,
-)
+from cluster.wire.messages import HEAD, NO_HASTE, PUT_ANSWER, Method, Status
 from node.links.fronts import FrontLink
-from node.links.siblings import NodeLink
-from node.replica.pauses import LateFeedTimer, ReturningTimer
+from node.replica.pauses import ReturningTimer
 from node.replica.role import Kinds, Owed
 from node.replica.shards.fates import Fates
-from node.replica.shards.feed import ACK_BYTES
+from node.replica.shards.feed_end import FeedEnd
 from node.replica.shards.handover import HandOver
 from node.replica.shards.linked import FOLD, linked, load_fold, not_leader
 from node.slicing.slicer import Slices
@@ -60,9 +46,6 @@ if TYPE_CHECKING:
 log = structlog.get_logger("shard")
 
 Token = tuple[FrontLink, int]
-_ACK_EVERY = 200
-STATE_WANTED_FRAME = PeerKind.STATE_WANTED.byte
-_INDEX = struct.Struct("<Q")
 
 
 class ShardRole:
@@ -78,11 +61,7 @@ class ShardRole:
         settings, common = node.settings, node.settings.common
         self.links = linked(node, kinds)
         self.placing = Placing(settings.shard, load_fold(node), node.raft.log_entries)
-        self._feed = FeedQueue(node.order_index)
-        self._source = FeedSource(common.member_id, common.election_timeout_ms / 1000)
-        self._feed_link: NodeLink | None = None
-        self._acknowledged: tuple[NodeLink | None, int, int, int] = (None, 0, 0, ALL_HASTE)  # to whom, and what, of the feed
-        self._unacknowledged = 0  # bytes of projections applied since then
+        self.feed = FeedEnd(self)
         self.leading: ShardLeader[Token] | None = None
         self.shown = ShownRows()
         self.returning = ReturningTimer(loop, self.pace, node.wake)
@@ -90,11 +69,9 @@ class ShardRole:
         self._reporting = Reporting(common.heartbeat_interval_ms / 1000)
         self._questions = LockQuestions(common.heartbeat_interval_ms / 1000)
         self.handover = HandOver(self, settings.leader_placement)
-        self._late_feed = LateFeedTimer(loop, self._feed_unseen, node.wake)
         node.clock.each_heartbeat(self._heartbeat)
         node.clock.each_second(self._second)
         node.frames[PeerKind.HAND_OVER.byte[0]] = self.handover.frame
-        node.frames[STATE_WANTED_FRAME[0]] = self._state_wanted
         node.handlers.update({
             Method.PREPARE: lambda link, rid, timeout_ms, body: self._prepare(link, rid, body),
             Method.RELEASE: lambda link, rid, timeout_ms, body: self._release(decode_attempt(body)),
@@ -103,7 +80,7 @@ class ShardRole:
 
     def close(self) -> None:
         """The node is closing."""
-        self._late_feed.close()
+        self.feed.late.close()
         self.shown.clear()
         self.links.close()
 
@@ -112,6 +89,11 @@ class ShardRole:
         """What was logged here gets its fate with a cut."""
         waits = len(self._fates) or len(self.node.looking) or (self.leading is not None and self.leading.busy)
         return Owed.FATE if waits else Owed.NOTHING
+
+    @property
+    def no_fate_is_open(self) -> bool:
+        """Whether nobody waits for an entry of a lost term."""
+        return not len(self._fates)
 
     # -- requests
 
@@ -245,39 +227,36 @@ class ShardRole:
         """The group committed more: perhaps the next order record can be applied."""
         self._follow()
 
-    def _feed_unseen(self) -> bool:
-        """Whether nobody waits here for what the feed brings."""
-        node = self.node
-        return (self.raft.role is Role.FOLLOWER and self._haste() == NO_HASTE and not len(self._fates)
-                and node.standing.ready and not len(node.reads.waiting) and not node.stopping)
-
     def catch_up(self) -> None:
         """Have all applied that the feed has brought."""
-        if self._late_feed.waits:
-            self._late_feed.hasten()
+        late = self.feed.late
+        if late.waits:
+            late.hasten()
             while (ready := self.raft.ready()) is not None:  # nothing is applied that it has not handed out
                 self.node.handle(ready)
-            self._late_feed.hasten()  # a Ready may have begun a new pause
+            late.hasten()  # a Ready may have begun a new pause
             self._follow()
             self.node.wake()
 
     def _follow(self) -> None:
-        if not self._feed or self._late_feed.may_wait(len(self._feed)):
+        queue, late = self.feed.queue, self.feed.late
+        if not queue or late.may_wait(len(queue)):
             return
-        while self._feed and not self.node.applies.busy:
-            run, ordered, waits_for = self._feed.run(self.raft.announced_index)
+        while queue and not self.node.applies.busy:
+            run, ordered, waits_for = queue.run(self.raft.announced_index)
             if waits_for is not None and self.raft.prove_committed(waits_for.index, waits_for.term):  # C6
                 self.node.wake()
             if not run:
                 return
-            self._late_feed.applied()
+            late.applied()
             try:
                 self._apply_records(run, ordered)
             except (StorageError, NewerRecord):
                 raise
             except Exception as error:
                 # they have left the feed: whoever asked for this apply must not go on without them (I6)
-                raise ApplyFailed(f"order records {run[0][0]} to {run[-1][0]} could not be applied: {error!r}") from error
+                raise ApplyFailed(
+                    f"order records {run[0][0]} to {run[-1][0]} could not be applied: {error!r}") from error
 
     def _apply_records(self, run: Run, ordered: int) -> None:
         node, fold, last = self.node, self.placing.fold, run[-1][0]
@@ -291,9 +270,7 @@ class ShardRole:
             node.upkeep.logged_bytes(size, ordered)
             node.after_apply([], applied)
             self._tell(placed)
-            self._unacknowledged += sum([len(projection) for _, _, projection in run])
-            if last - self._acknowledged[1] >= _ACK_EVERY or self._unacknowledged >= ACK_BYTES:
-                self._acknowledge()
+            self.feed.applied(last, sum([len(projection) for _, _, projection in run]))
             if placed.control:
                 self._report(force=True)
 
@@ -322,88 +299,13 @@ class ShardRole:
         if leading is not None:
             self.returning.answered(self._drain(leading), leading.queued)
 
-    # -- feed and reports
-
-    def _fed(self, link: NodeLink) -> Callable[[int, bytes], bool]:
-        def fed(status: int, body: bytes) -> bool:
-            if link is not self._feed_link:
-                return True
-            if status != Status.PARTIAL:
-                # what comes next is not kept there any more: another host may have it, or a snapshot must do
-                self._source.kept_no_more(link.member_id, self.loop.time())
-                link.drop("it does not keep the order records wanted here")
-                return True
-            order_index, term, in_log = FEED_HEAD.unpack_from(body)
-            if order_index != self._feed.next:
-                link.drop(f"order record {order_index} where {self._feed.next} was due")
-                return True
-            self._source.fed()
-            projection = sound(body[FEED_HEAD.size :], Place.FED)
-            cut = cut_of(projection, self.settings.shard)
-            self._feed.add((order_index, term, projection, cut, in_log))
-            if cut is not None:
-                self.raft.prove_committed(cut.index, cut.term)  # C6: then the tick that applies it finds it committed
-            return not self._late_feed.may_wait(len(self._feed))
-
-        return fed
-
-    def _subscribe(self) -> None:
-        """Take the feed from the own host's node 0, or from another's while that is down (H13)."""
-        members, source = [p.member_id for p in self.node.roster.table.peers], self._source
-        now, better, link = self.loop.time(), 0, self._feed_link
-        if link is not None and link.alive:
-            better = source.better(link.member_id, bool(link.leader), members, self._knows_a_sequencer, now)
-            if not better:
-                return
-            link.drop("another host's feed is better now")
-        elif link is not None:
-            source.failed(link.member_id, now)
-        self._feed.again()
-        link = self._feed_link = self.links.get(source.chosen(better, members, now), 0)
-        link.request(
-            Method.FEED, FEED_BODY.pack(self.settings.shard, self._feed.next), self._fed(link), stays=True
-        )
-
-    def _knows_a_sequencer(self, member_id: int) -> bool:
-        known = self.links.get(member_id, 0)
-        return known.up and known.leader > 0
-
-    def _ask_for_state(self) -> None:
-        """Nobody keeps the order records that come next: a peer's state must do (H8)."""
-        if not self._source.wants_state(len(self.node.roster.table.peers), self.loop.time()):
-            return
-        if self.raft.role is Role.LEADER:
-            return  # it hands over first, since nothing of it is put in order (H13)
-        peers = [self.raft.leader_id] if self.raft.leader_id else []
-        peers += [m for m in self.node.roster.others if m not in peers]
-        for peer in peers:
-            if self.node.peers.send(peer, STATE_WANTED_FRAME, _INDEX.pack(self.node.order_index)):
-                log.info("asked a peer for its state: the order records that come next are kept nowhere",
-                         peer=f"{peer:x}", order_index=self.node.order_index)
-                return
-
-    def _acknowledge(self, *, soon: bool = True) -> None:
-        """Tell the feed how far this node is; not ``soon``: unless only more of it is applied, which can wait."""
-        link = self._feed_link
-        said = (link, self.node.order_index, self.store.durable_position.order_index, self._haste())
-        before = self._acknowledged
-        if link is not None and link.alive and said != before and (soon or said[2:] != before[2:] or link is not before[0]):
-            self._acknowledged, self._unacknowledged = said, 0
-            link.request(Method.FEED_ACK, FEED_ACK_BODY.pack(*said[1:]))
-
-    def _haste(self) -> int:
-        """How soon this node wants the order's records (``node.replica.shards.feed``)."""
-        node = self.node
-        if (node.watches.active or self.loop.time() < node.hurried_until
-                or self.store.revision < node.wanted_revision):
-            return ALL_HASTE
-        return OWN_HASTE if self.leading is not None else NO_HASTE
+    # -- reports
 
     def _report(self, *, force: bool) -> None:
         """Tell the sequencer what is committed, at once when it moves."""
         if self.leading is None:
             return
-        feed = self._feed_link
+        feed = self.feed.link
         report = self.leading.report(self.raft.commit_index)
         if report is None or feed is None or not feed.leader:
             return
@@ -421,7 +323,7 @@ class ShardRole:
 
     def _query_locks(self) -> None:
         """Ask the sequencer about locks that have been held for long (report, hole 3)."""
-        leading, feed = self.leading, self._feed_link
+        leading, feed = self.leading, self.feed.link
         if leading is None or feed is None or not feed.leader:
             self._questions.forget()
             return
@@ -453,16 +355,15 @@ class ShardRole:
                 self.node.wake()
         if len(self.node.reads.waiting):
             self.node.hurried_until = self.loop.time() + HURRY_S
-        haste = self._haste()
+        haste = self.feed.haste()
         self.node.syncer.unserved = self.node.clock.calm = haste == NO_HASTE
-        if haste > self._acknowledged[3]:
-            self._acknowledge()
+        self.feed.hasten(haste)
         self.links.flush()
 
     def _heartbeat(self) -> None:
-        self._subscribe()
+        self.feed.subscribe()
         self._repeat_report()
-        self._acknowledge(soon=False)
+        self.feed.acknowledge(soon=False)
         self._query_locks()
         self.handover.heartbeat()
         if self.leading is not None:
@@ -473,36 +374,14 @@ class ShardRole:
                 self._pin_others()
 
     def _second(self) -> None:
-        self.links.drop_unused(self._feed_link)
-        self._acknowledge()
+        self.links.drop_unused(self.feed.link)
+        self.feed.acknowledge()
         self.handover.second()
-        self._ask_for_state()
-
-    def _state_wanted(self, member_id: int, data: bytes) -> None:
-        if len(data) == _INDEX.size and _INDEX.unpack(data)[0] < self.node.order_index:
-            self.node.snapshots.send_to(member_id, 0)  # any position that is further on in the order helps it
-
-    @property
-    def order_known(self) -> bool:
-        """Whether more of the order is committed, as the feed's node 0 says, than is applied here, and is kept there."""
-        feed = self._feed_link
-        return (feed is not None and feed.alive and feed.up and feed.commit > self.node.order_index
-                and not self._source.starved)
-
-    @property
-    def sequencer(self) -> int:
-        """The member that leads shard 0, as the feed's node 0 knows it; 0 if none is known or the feed is dead."""
-        feed = self._feed_link
-        return feed.leader if feed is not None and feed.alive and feed.up else 0
-
-    def reachable_sequencer(self) -> int:
-        """The sequencer if this node can talk to it; 0 if not, or not yet."""
-        sequencer = self.sequencer
-        return sequencer if sequencer and self.links.get(sequencer, 0).up else 0
+        self.feed.ask_for_state()
 
     def facts(self) -> dict[str, Any]:
         """How this node follows the order."""
-        feed, own = self._feed_link, self.settings.common.member_id
+        feed, own = self.feed.link, self.settings.common.member_id
         leading = self.leading.statistics() if self.leading is not None else {}
         return {
             "serving": self.leading is not None and self.leading.serving,
@@ -517,20 +396,16 @@ class ShardRole:
         self, shard: int, method: int, body: bytes, answered: Callable[[int, bytes], bool] | None = None,
     ) -> None:
         """The sequencer is the only one that this node knows."""
-        if shard == 0 and self.reachable_sequencer():
-            self.links.get(self.sequencer, 0).request(method, body, answered)
+        if shard == 0 and (sequencer := self.feed.reachable_sequencer()):
+            self.links.get(sequencer, 0).request(method, body, answered)
 
     def unapplied(self) -> Iterable[bytes]:
         """What the feed has brought; the order log's tail is not here."""
-        return [projection for _, _, projection, _, _ in self._feed]
+        return [projection for _, _, projection, _, _ in self.feed.queue]
 
     def replaced(self) -> None:
         """Another state was installed."""
         node = self.node
         self.placing = Placing(self.settings.shard, load_fold(node), self.raft.log_entries)
-        self._feed.skipped_to(node.order_index)
-        self._source.fed()
         self._fates.skipped_to(node.applied_index)
-        if self._feed_link is not None:
-            self._feed_link.drop("a snapshot was installed")
-        self._subscribe()
+        self.feed.replaced()

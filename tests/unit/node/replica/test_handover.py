@@ -74,7 +74,7 @@ class FakeNode:
         self.order_known = self.stopping = False
         self.sent: list[tuple[int, bytes]] = []
         self.peers = self
-        self.node = self.placing = self  # it is its own role
+        self.node = self.placing = self.feed = self  # it is its own role
         self.handover = HandOver(self, "together")  # type: ignore[arg-type]
 
     def now_ms(self) -> int:

@@ -107,12 +107,12 @@ class Replica:
 
     def fed(self, order_index: int, entry_index: int) -> None:
         cut = Cut(entry_index, 1, entry_index - 1)
-        self.role._feed.add((order_index, 1, encode_cut({SHARD: cut}), cut, 0))
+        self.role.feed.queue.add((order_index, 1, encode_cut({SHARD: cut}), cut, 0))
 
     @property
     def at(self) -> tuple[int, bool]:
         """Up to where it has applied the order, and whether more waits."""
-        return self.order_index, self.role._late_feed.waits
+        return self.order_index, self.role.feed.late.waits
 
 
 def test_records_that_could_not_be_applied_end_the_node_whoever_asked(store: StateStore, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -136,12 +136,12 @@ def test_records_that_could_not_be_applied_end_the_node_whoever_asked(store: Sta
 
 def test_catching_up_applies_what_a_second_ready_makes_known(store: StateStore) -> None:
     replica = Replica(store)
-    replica.role._late_feed.applied()
+    replica.role.feed.late.applied()
     replica.raft.announced_index = 1
     replica.fed(1, 2)
     replica.fed(2, 3)
     replica.role._follow()
-    assert replica.role._late_feed.waits
+    assert replica.role.feed.late.waits
     replica.raft.readies = [2, 3]  # the first one's apply begins a pause
     replica.catch_up()
     assert replica.at == (2, False)
